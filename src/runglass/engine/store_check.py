@@ -19,6 +19,8 @@ from runglass.store.records import RunRecord, StoredLog
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 10
+"""So many ended runs are compared at the same time, as a store has connections."""
 MISSED_S = 600.0
 """A run that is gone and that this process left longer ago is taken for one that was removed, not lost."""
 
@@ -36,8 +38,7 @@ class StoreCheck:
         """Lets go of runs that the store has gone back with. Raises StoreError."""
         active, generation = self._active, self._store.generation
         if self._generation != generation:
-            for latest in list(active.latest):
-                await self._note_loss(latest)
+            await self._compare_latest()
             self._generation = generation
         # First: what is stored from now on is in the answer or not, and neither is a loss.
         stored = active.stored_logs()
@@ -56,6 +57,15 @@ class StoreCheck:
             )
             active.orphaned.setdefault(run_id, StopRequest())
         self._unknown = unknown - active.orphaned.keys()
+
+    async def _compare_latest(self) -> None:
+        """Notes what the store lacks of the runs that ended here last: some at a time, as the lease waits."""
+        latest = list(self._active.latest)
+        for first in range(0, len(latest), AT_ONCE):
+            some = latest[first : first + AT_ONCE]
+            done = await asyncio.gather(*map(self._note_loss, some), return_exceptions=True)
+            for failure in filter(None, done):
+                raise failure
 
     async def _note_loss(self, known: StoredLog) -> None:
         """Records it if the store does not have of the run what it said to have."""

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
+from runglass.engine.store_check import MISSED_S, StoreCheck
 from runglass.errors import StoreError
 from runglass.measurements import measured
-from runglass.store.records import Append, RunRecord, Setback
+from runglass.store.records import Append, RunRecord, Setback, StoredLog
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import VirtualClock
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, start
@@ -253,6 +254,27 @@ async def test_a_run_that_is_gone_is_lost_unless_it_was_left_so_long_ago_that_it
     machine.store.times_replaced += 1
     await machine.house.engine.keep_lease()
     assert machine.store.lost == ({started.id: had} if is_lost else {})
+
+
+async def test_runs_that_ended_are_compared_some_at_a_time(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active, at_once = machine.house.engine._active, [0]
+    long_ago_s = asyncio.get_running_loop().time() - MISSED_S - 1
+    active.latest.extend(StoredLog(f"gone-{n}", 1, 3, left_at_s=long_ago_s) for n in range(25))
+
+    async def run(run_id: str) -> None:
+        at_once.append(at_once[-1] + 1)
+        await asyncio.sleep(0)
+        at_once.append(at_once[-1] - 1)
+
+    check = StoreCheck(machine.store, active)
+    monkeypatch.setattr(machine.store, "run", run)
+    machine.store.times_replaced += 1
+    await check.compare()
+    assert max(at_once) == 10
+    assert len(at_once) == 1 + 2 * 25
+    assert machine.store.lost == {}
 
 
 async def test_a_loss_that_could_not_be_noted_is_looked_for_again(
