@@ -1,0 +1,75 @@
+"""What an append does in the database: in the middle of a run no more than it writes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from runglass.store.postgres.store import PostgresStore
+from tests.conformance.test_store import batch, make_run
+from tests.postgres_server import postgres_server
+
+# Statements are counted, whether they find rows or not.
+COUNT = """
+CREATE TABLE seen (name text);
+CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO seen VALUES (TG_TABLE_NAME || ' ' || lower(TG_OP));
+  RETURN NULL;
+END
+$$;
+CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON queue FOR EACH STATEMENT EXECUTE FUNCTION see();
+CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON project_total
+FOR EACH STATEMENT EXECUTE FUNCTION see();
+CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON run FOR EACH STATEMENT EXECUTE FUNCTION see();
+"""
+
+
+@pytest.fixture
+async def address(tmp_path: Path) -> str:
+    return await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+
+
+@pytest.fixture
+async def store(address: str) -> AsyncIterator[PostgresStore]:
+    async with PostgresStore(address) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def db(store: PostgresStore, address: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(address)
+    await connection.execute(COUNT)
+    yield connection
+    await connection.close()
+
+
+async def seen(db: asyncpg.Connection) -> set[str]:
+    return {str(row[0]) for row in await db.fetch("DELETE FROM seen RETURNING name")}
+
+
+async def test_an_append_in_the_middle_of_a_run_changes_its_row_and_looks_at_no_queue(
+    store: PostgresStore, db: asyncpg.Connection
+) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", owner="me"))
+    await seen(db)
+    await store.append(batch(run, 1, b"2", owner="me"))
+    assert await seen(db) == {"run update"}
+    await store.append(batch(run, 2, b"3", owner="me", log_bytes=5))
+    assert await seen(db) == {"run update", "project_total insert", "project_total update"}
+
+
+async def test_a_run_that_is_let_go_waits_in_the_queue_whoever_writes_beside_it(
+    store: PostgresStore, db: asyncpg.Connection
+) -> None:
+    runs = [await make_run(store, f"run-{number}") for number in range(3)]
+    await asyncio.gather(*(store.append(batch(run, 0, b"1", owner="me")) for run in runs))
+    left, kept, other = runs
+    await asyncio.gather(
+        store.append(batch(left, 1, b"2", owner=None)), store.append(batch(kept, 1, b"2", owner="me"))
+    )
+    await store.append(batch(other, 1, b"2", owner=None))
+    assert {row[0] for row in await db.fetch("SELECT run_no FROM queue")} == {left.no, other.no}
