@@ -508,3 +508,28 @@ async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_beg
         found = await asyncio.gather(*late[1:])
         assert reads == 2
         assert [budget is not None and await budget.is_set() for budget in found] == [True] * 19
+
+
+async def test_runs_that_look_at_once_whether_a_budget_has_been_set_share_a_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        run = await make_run(store)
+        fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
+        recorder = Recorder(store, MemoryBus(), run, fold, SystemClock())
+        budgets = Budgets(store)
+        found = await asyncio.gather(*(budgets.of_run(run.project_id, recorder) for _ in range(20)))
+        monkeypatch.setattr("runglass.engine.models.budget.LOOK_S", 0.0)
+        read, reads = store.project, 0
+
+        async def count_read(project_id: int) -> Project | None:
+            nonlocal reads
+            reads += 1
+            await asyncio.sleep(0)
+            return await read(project_id)
+
+        monkeypatch.setattr(store, "project", count_read)
+        assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [True] * 20
+        assert reads <= 2
+        await store.set_budget(run.project_id, Decimal(0))
+        assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [False] * 20

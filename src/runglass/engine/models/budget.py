@@ -82,11 +82,14 @@ class Budgets:
 
     async def of_run(self, project_id: int, recorder: Recorder) -> "RunBudget | None":
         """The budget as a run asks for it; None where the project is gone. Raises StoreError."""
-        project = await self._read_together(project_id)
+        project = await self.read_together(project_id)
         return None if project is None else RunBudget(self, project, recorder)
 
-    async def _read_together(self, project_id: int) -> Project | None:
-        """The project as it stands from now on. Who asks while it is read shares the next reading."""
+    async def read_together(self, project_id: int) -> Project | None:
+        """The project as it stands from now on. Who asks while it is read shares the next reading.
+
+        Raises StoreError.
+        """
         readings = self._readings.setdefault(project_id, _Readings())
         asked_after = readings.begun
         async with readings.lock:
@@ -194,7 +197,7 @@ class RunBudget:
     async def _project(self) -> Project | None:
         self._looked_at_s = self._now_s()
         try:
-            project = await self._budgets.project(self._project_id)
+            project = await self._budgets.read_together(self._project_id)
         except StoreError as error:
             # What is cut off by this goes on later: nothing may say that it was lost.
             self._recorder.fail(error)

@@ -16,9 +16,10 @@ import msgspec
 from runglass.errors import DuplicateIdempotencyKey, RunPurged, StoreError
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.request_reads import RequestReads
 from runglass.store.postgres.run_creation import RunCreation
 from runglass.store.postgres.run_rows import RUN, run_of
-from runglass.store.postgres.sql_helpers import as_bytes, every, one, page
+from runglass.store.postgres.sql_helpers import every, one, page
 from runglass.store.records import Append, AttemptKey, NewRun, RawRow, RunRecord, StepRow
 
 _EVENTS = "SELECT seq, data FROM event WHERE run_no = $1 AND seq > $2 ORDER BY seq"
@@ -38,6 +39,7 @@ class Runs:
     _db: Connections
     _appends: AppendQueue
     _creation: RunCreation
+    _requests: RequestReads
 
     async def create_run(self, run: NewRun) -> RunRecord:
         created = await self._creation.create(run)
@@ -63,7 +65,7 @@ class Runs:
         return await self._db.read(every(run_of, sql, session_id, after, project_id, limit))
 
     async def request(self, run_no: int) -> bytes | None:
-        return await self._db.read(one(as_bytes, "SELECT request FROM run_request WHERE run_no = $1", run_no))
+        return await self._requests.read(run_no)
 
     async def paused_runs(self) -> list[RunRecord]:
         return await self._db.read(every(run_of, f"{RUN} WHERE status = 'paused' ORDER BY no"))
