@@ -17,6 +17,12 @@ from runglass.store_address import shown_address
 
 _LOST = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What asyncpg raises where there is no connection, or no more; with the time-outs, which are OSErrors."""
+# That of the tables, which need not be in this database. To a role with a schema of its own name that one is
+# the current one, though the tables are elsewhere.
+_SCHEMA = (
+    "SELECT coalesce((SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+    " WHERE pg_class.oid = to_regclass('run')), current_schema())::text"
+)
 # Who only listens says nothing, and a role may have a limit to that. PostgreSQL before 14 does not know it.
 _STAY = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 
@@ -34,7 +40,7 @@ class PostgresCarrier:
             try:
                 listening = await self._open(stack)
                 sending = await self._open(stack)
-                channel = f"runglass_{key_of(await listening.fetchval('SELECT current_schema()::text'))}"
+                channel = f"runglass_{key_of(await listening.fetchval(_SCHEMA))}"
                 await listening.add_listener(channel, lambda *told: hear(told[-1]))
                 for connection in (listening, sending):
                     connection.add_termination_listener(lambda _: lost(f"{self.name} closed the connection"))

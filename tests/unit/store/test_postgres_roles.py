@@ -101,6 +101,18 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         await server.execute("DROP ROLE serving")
 
 
+async def test_all_rows_of_a_run_are_found_beside_an_empty_schema_of_the_name_of_the_role(
+    served: Served,
+) -> None:
+    await served.execute("CREATE SCHEMA serving AUTHORIZATION serving")
+    async with PostgresStore(served.by_serving) as store:
+        run = await make_run(store)
+        await store.append(batch(run, 0, b"1"))
+        tables = set[str]()
+        assert await store.raw_rows(run.id, lambda table, _: tables.add(table))
+        assert tables >= {"run", "event", "run_request"}
+
+
 async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(served: Served) -> None:
     # Runs are made as they were three months ago, in partitions of that time.
     await served.execute(

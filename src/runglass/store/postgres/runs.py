@@ -196,10 +196,14 @@ class Runs:
 
 _TABLES_OF_RUNS = (
     "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
-    " WHERE relkind IN ('r', 'p') AND NOT relispartition AND relnamespace = current_schema()::regnamespace"
+    " WHERE relkind IN ('r', 'p') AND NOT relispartition"
+    " AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('run'))"
     " AND (attname IN ('run_no', 'run_id') OR relname = 'run' AND attname = 'no') ORDER BY relname, attname"
 )
-"""Each table with rows of runs, told by its column that says of which, so that none is forgotten."""
+"""Each table with rows of runs, told by its column that says of which, so that none is forgotten.
+
+They are where `run` is found: a schema that bears the name of the role comes before it, and may be empty.
+"""
 
 
 async def _require_run(db: Db, run_no: int) -> None:
