@@ -152,8 +152,8 @@ class RunClaims:
             await self._check.compare()
         orphaned = dict(active.orphaned)
         for run_id in orphaned:
-            # A run that has been taken up again meanwhile goes on here, and is not let go.
-            if run_id in active.orphaned:
+            # A run that has been taken up again meanwhile, or is just now, goes on here and is not let go.
+            if run_id in active.orphaned and run_id not in active.resuming:
                 await self._store.release_run(run_id, active.owner)
         await self._count_free()
         claimed = await self._claim()
@@ -161,7 +161,9 @@ class RunClaims:
             # A run that was let go may still wait for a place.
             return
         for run_id, ending in orphaned.items():
-            if run_id not in claimed and active.orphaned.get(run_id) is ending:
+            if run_id in claimed or run_id in active.resuming:
+                continue
+            if active.orphaned.get(run_id) is ending:
                 await self._drop(run_id, ending)
 
     async def _count_free(self) -> None:

@@ -101,14 +101,19 @@ class NextSegments:
     async def _resume_here(
         self, paused: PausedRun, begun: SegmentSpec, outputs: LiveOutputs | None, size_bytes: int
     ) -> StartedRun:
-        owner = self._active.owner
-        run = await self._stored(paused, begun, size_bytes, owner=owner)
-        # Where the store fails now, the run is let go with the next renewal of the lease.
-        self._active.orphaned.setdefault(run.id, StopRequest())
-        with _once_resumed(run.id):
-            state = await paused_state(self._store, paused, begun)
-            not_before = await last_time(self._store, run)
-        return self._active.begin(run, state, owner=owner, not_before=not_before, outputs=outputs)
+        run_id, owner = paused.run.id, self._active.owner
+        # Until the segment begins, the run is not let go, and no other call takes it up.
+        self._active.resuming.add(run_id)
+        try:
+            run = await self._stored(paused, begun, size_bytes, owner=owner)
+            # Where the store fails now, the run is let go with the next renewal of the lease.
+            self._active.orphaned.setdefault(run_id, StopRequest())
+            with _once_resumed(run_id):
+                state = await paused_state(self._store, paused, begun)
+                not_before = await last_time(self._store, run)
+            return self._active.begin(run, state, owner=owner, not_before=not_before, outputs=outputs)
+        finally:
+            self._active.resuming.discard(run_id)
 
     async def _stored(
         self, paused: PausedRun, begun: SegmentSpec, size_bytes: int, *, owner: str | None
