@@ -108,7 +108,7 @@ class Leases:
         self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
     ) -> bool:
         values: tuple[object, ...] = self._from_now(until), owner
-        knows = migrations()[-1].number
+        knows = 0 if renew else migrations()[-1].number
         sql = "UPDATE lease SET expires_at = now() + $1::interval WHERE owner = $2"
         if not renew:
             self._owner = owner
