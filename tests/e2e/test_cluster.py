@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
@@ -14,13 +14,15 @@ import pytest
 from runglass.clock import SystemClock
 from runglass.settings import Settings
 from tests.prove.child import Start, set_clock, write_clock
-from tests.prove.clustering.hands import Hand, zombies
+from tests.prove.cluster import mostly_untimely
+from tests.prove.clustering.hands import Hand, misdated, zombies
 from tests.prove.clustering.network import Balancer, Link
 from tests.prove.clustering.plan import Kind, OfService, plan
 from tests.prove.killing.program import THIS, taken_from_history
 
 MEMBERS, SERVICES = ["server 1", "worker 1", "worker 2"], ["postgres"]
 TIMEOUT_S = 5.0
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_seed_has_one_plan() -> None:
@@ -145,3 +147,42 @@ def test_the_clock_of_a_process_is_set_from_outside(tmp_path: Path, monkeypatch:
     for far_s in (0.0, ahead):
         write_clock(clock, far_s)
         assert abs((SystemClock().now() - datetime.now(UTC)).total_seconds() - far_s) < 1.0
+
+
+def hand(head: int, at_s: float, *, who: str = "a", fence: int = 1) -> Hand:
+    return Hand(1, fence, head, who, at=START + timedelta(seconds=at_s))
+
+
+@pytest.mark.parametrize(
+    ("hands", "dates_s", "lies"),
+    [
+        # Made while another append was on its way, and stored late.
+        ([hand(0, 0), hand(2, 9)], [0, 0.5], 0),
+        ([hand(0, 0), hand(1, 1)], [60], 1),
+        ([hand(0, 0), hand(1, 1)], [-60], 1),
+        (
+            [hand(0, 0), hand(1, 1), hand(1, 30, who="b", fence=2), hand(2, 31, who="b", fence=2)],
+            [1, 30.5],
+            0,
+        ),
+        ([hand(0, 0), hand(1, 1), hand(1, 30, who="b", fence=2), hand(2, 31, who="b", fence=2)], [1, 2], 1),
+    ],
+)
+def test_an_event_is_dated_between_the_claim_of_its_run_and_its_append(
+    hands: list[Hand], dates_s: list[float], lies: int
+) -> None:
+    dates = {1: [START + timedelta(seconds=at_s) for at_s in dates_s]}
+    assert len([*misdated(hands, dates)]) == lies
+
+
+@pytest.mark.parametrize(
+    ("waits_ms", "lies"),
+    [
+        ([(1000, 990), (0, 0), (20, 0), (1500, 1490), (7000, 10)], 0),
+        ([(2500, 1000), (2500, 0), (2500, 0), (2500, 20), (10, 0)], 1),
+        ([(0, 1000), (0, 900), (0, 150), (20, 900), (900, 900), (7000, 10)], 1),
+        ([(2500, 0), (2500, 0)], 0),
+    ],
+)
+def test_most_waits_that_go_on_elsewhere_end_in_time(waits_ms: list[tuple[float, float]], lies: int) -> None:
+    assert len([*mostly_untimely(waits_ms)]) == lies

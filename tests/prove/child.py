@@ -26,8 +26,9 @@ import msgspec
 import pydantic_monty  # noqa: F401  # what the first code step of a run would wait for
 
 from runglass.bus.memory import MemoryBus
-from runglass.clock import SystemClock, iso
+from runglass.clock import SharedClock, SystemClock, iso
 from runglass.engine.models.gateway import ModelGateway, ModelRequest
+from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import StepFailure
 from runglass.server.bootstrap import new_event_loop, serve
 from runglass.settings import Settings
@@ -48,7 +49,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
     At a point of the writer thread it lingers: the other threads may say meanwhile what they should not yet.
     Where it `serves` nothing it is a worker. `clock`, if given, is a file that says by how many seconds its
-    time of day is wrong, see `write_clock`.
+    time of day is wrong, see `write_clock`. `plant` is a fault of the program, of `PLANTS`, that a proof must
+    find.
     """
 
     settings: Settings
@@ -58,6 +60,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     linger_s: float = 0.0
     serves: bool = True
     clock: Path | None = None
+    plant: str = ""
 
     def line(self) -> bytes:
         # Only what was set: an older program refuses settings that it does not know.
@@ -190,6 +193,26 @@ def set_clock(file: Path) -> None:
     SystemClock.now = now  # type: ignore[assignment, method-assign]
 
 
+def _begin_waits_anew() -> None:
+    StepExecutor._seconds_since = lambda *_: 0.0  # type: ignore[method-assign]
+
+
+def _end_waits_at_once() -> None:
+    StepExecutor._seconds_since = lambda *_: 1e9  # type: ignore[method-assign]
+
+
+def _ask_own_clock() -> None:
+    SharedClock.now = lambda self: self._own.now()  # type: ignore[method-assign]
+
+
+PLANTS: dict[str, Callable[[], None]] = {
+    "a wait that another process goes on with begins anew": _begin_waits_anew,
+    "a wait that another process goes on with ends at once": _end_waits_at_once,
+    "a process dates events by its own clock": _ask_own_clock,
+}
+"""Faults that a program under trial may be given."""
+
+
 def die_with_parent() -> None:
     """Whoever started this process may be killed itself, and then nobody is left to end it."""
     if sys.platform == "linux":
@@ -204,6 +227,8 @@ def run_server(start: Start) -> NoReturn:
     install(Points(start))
     if start.clock is not None:
         set_clock(start.clock)
+    if start.plant:
+        PLANTS[start.plant]()
     status = 1
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -246,6 +271,8 @@ def main() -> None:
         tell(Told(kind="forked", pid=pid))
         _, status = os.waitpid(pid, 0)
         tell(Told(kind="gone", pid=pid, text=str(os.waitstatus_to_exitcode(status))))
+    # Python takes a second, on a busy machine several, to take apart all that it has imported.
+    os._exit(0)
 
 
 if __name__ == "__main__":

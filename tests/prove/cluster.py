@@ -3,34 +3,49 @@
 Processes are killed, stopped, frozen beyond their lease, cut off from the database one way or both, and given
 wrong clocks; the database and the bus are killed, frozen and restarted. What breaks when follows from the
 seed (`clustering/plan.py`). After each round all is well again, every run must come to its end, and the laws
-of `prove kill` must hold of it, whichever server is asked; and no process may have written to a run that
-another one had got. At the end a store that ignores fences must be found out.
+of `prove kill` must hold of it, whichever server is asked; no process may have written to a run that another
+one had got, or dated an event by another clock than the database's, and waits that went on elsewhere must
+have ended in time. At the end a store that ignores fences must be found out, and so must programs with a
+fault: waits that begin anew or end at once in the next process, and events dated by the process's own clock.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
+from tests.prove.child import PLANTS
 from tests.prove.clustering.cluster import NAMES, Cluster, services
 from tests.prove.clustering.fairness import BOUND_S, JOBS, neighbour_waits
-from tests.prove.clustering.hands import zombies
+from tests.prove.clustering.hands import misdated, zombies
 from tests.prove.clustering.load import Load, judge, read_everywhere
-from tests.prove.clustering.plan import LEASE_S, Fault, plan
+from tests.prove.clustering.plan import LEASE_S, Fault, Kind, plan
 from tests.prove.clustering.snapshot import ClusterData
 from tests.prove.killing.book import Book
 from tests.prove.killing.laws import Laws
 
 ROUND = 50
 """Faults after which all must be well again: bounds what is read at a time."""
-CONTROL_EACH, CONTROL_ROUNDS = 5, 10
+CONTROL_EACH, CONTROL_ROUNDS = 8, 10
+CONTROL_NAMES = ("server 1", "worker 1", "worker 2", "worker 3")
+ANEW, AT_ONCE, OWN_CLOCK = PLANTS
+CONTROLS: tuple[tuple[bool, str, Kind], ...] = (
+    (True, "", "freeze until takeover"),
+    (False, ANEW, "stop"),
+    (False, AT_ONCE, "stop"),
+    (False, OWN_CLOCK, "clock"),
+)
+"""A fault in the store, or one of the program, and what happens to processes while it is to be found."""
 PROJECT = "demo"
 EARLY_MS = 1000
 """How early a wait may end that one process has begun and another ends: each knows the time of the database
 to within a second."""
 LATE_MS = 5000 * LEASE_S
 """How late: whoever has it may be frozen for three leases, and needs a while to come to it then."""
+MOSTLY_LATE_MS, MOSTLY_EARLY_MS, SOME = 1000, 100, 4
+"""How late and how early half of those may end that went on elsewhere, where there are some: few processes
+are frozen just then."""
 
 
 class Findings:
@@ -43,6 +58,8 @@ class Findings:
         self.lost = self.takeovers = 0
         self.end_s: list[float] = []
         self.waits_s: list[float] = []
+        self.steps_ms: list[tuple[float, float]] = []
+        """Of wait steps that went on elsewhere: what they took there, and what was due."""
 
     def add(self, laws: Laws, book: Book, data: ClusterData, effects: int) -> None:
         self.statuses.update(run.status for run in data.runs())
@@ -70,14 +87,26 @@ async def cluster(faults: int = 500, seed: int = 0, control: bool = True) -> lis
     report = _report(findings, planned, seed, time.monotonic() - began_s)
     report += [f"{len(ended)} processes ended by themselves, and were started again", *ended[:5]]
     if control:
-        report.append(await _control(seed))
+        report += [await _control(seed, *each) for each in CONTROLS]
     return report
 
 
 async def _round(
     running: Cluster, faults: Sequence[Fault], place: str, after: int, findings: Findings
 ) -> int:
-    """Load and faults, until all has come to its end; the number of the last run."""
+    """Faults under load, and a crowd of jobs when all is well again; the number of the last run."""
+    after = await _broken(running, faults, place, after, findings)
+    waits_s = await neighbour_waits(running.crowd, running.line)
+    findings.waits_s += waits_s
+    judge([f"a job waited {wait_s:.1f} s behind others'" for wait_s in waits_s if wait_s > BOUND_S], place)
+    behind = await ClusterData.read(running.address, PROJECT, after=after)
+    return max((run.no for run in behind.runs()), default=after)
+
+
+async def _broken(
+    running: Cluster, faults: Sequence[Fault], place: str, after: int, findings: Findings
+) -> int:
+    """Load and faults, until all has come to its end, and the laws; the number of the last run."""
     book = Book()
     running.outside.calls.clear()
     laws = Laws(book, running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
@@ -87,15 +116,23 @@ async def _round(
         await load.end()
         findings.end_s.append(time.monotonic() - calm_s)
     data = await ClusterData.read(running.address, PROJECT, after=after)
-    judge([*laws.after_kill(data, ""), *laws.at_end(data), *zombies(data.hands), *book.lies], place)
+    lies = [*laws.after_kill(data, ""), *laws.at_end(data), *zombies(data.hands), *book.lies]
+    findings.steps_ms += laws.waits_ms
+    judge([*lies, *misdated(data.hands, data.dates()), *mostly_untimely(findings.steps_ms)], place)
     await read_everywhere(running, book, place)
     findings.faults.update(fault.kind for fault in faults)
     findings.add(laws, book, data, running.outside.total)
-    waits_s = await neighbour_waits(running.crowd, running.line)
-    findings.waits_s += waits_s
-    judge([f"a job waited {wait_s:.1f} s behind others'" for wait_s in waits_s if wait_s > BOUND_S], place)
-    behind = await ClusterData.read(running.address, PROJECT, after=after)
-    return max((run.no for run in behind.runs()), default=after)
+    return max((run.no for run in data.runs()), default=after)
+
+
+def mostly_untimely(waits_ms: Sequence[tuple[float, float]]) -> Iterator[str]:
+    """What is wrong with most waits that went on elsewhere, by what they took there and what was due."""
+    late_ms = [took_ms - due_ms for took_ms, due_ms in waits_ms]
+    if len(late_ms) >= SOME and median(late_ms) > MOSTLY_LATE_MS:
+        yield f"{len(late_ms)} waits went on elsewhere, and half ended {median(late_ms):.0f} ms late or later"
+    early_ms = [due_ms - took_ms for took_ms, due_ms in waits_ms if due_ms]
+    if len(early_ms) >= SOME and median(early_ms) > MOSTLY_EARLY_MS:
+        yield f"{len(early_ms)} waits went on elsewhere, and half ended {median(early_ms):.0f} ms too early"
 
 
 async def breaking(running: Cluster, faults: Iterable[Fault], load: Load) -> None:
@@ -115,23 +152,29 @@ async def breaking(running: Cluster, faults: Iterable[Fault], load: Load) -> Non
         await asyncio.gather(*going.values(), return_exceptions=True)
 
 
-async def _control(seed: int) -> str:
-    """With a store that ignores fences the laws must be broken, by processes that wake as they lose runs."""
-    # The other two take their runs over.
+async def _control(seed: int, ignores_fence: bool, plant: str, kind: Kind) -> str:
+    """With this fault in the store or in the program a law must be broken; what was said."""
+    # The other worker takes their runs over; those that are stopped need a while to have some again.
+    gap_s = 1.5 if kind == "stop" else 0.5
     faults = [
-        Fault(0.5, name, "freeze until takeover", 3 * LEASE_S) for name in ("worker 1", "worker 2")
+        Fault(gap_s, name, kind, 0.1 if kind == "stop" else 3 * LEASE_S, far_s)
+        for far_s in (60.0, -60.0)
+        for name in ("worker 1", "worker 2")
     ] * CONTROL_EACH
-    began_s = time.monotonic()
-    async with Cluster.running(seed, ignores_fence=True) as running:
+    what = plant or "a store that ignores fences"
+    began_s, findings = time.monotonic(), Findings()
+    async with Cluster.running(
+        seed, ignores_fence=ignores_fence, plant=plant, names=CONTROL_NAMES
+    ) as running:
         after = 0
         for times in range(1, CONTROL_ROUNDS + 1):
             place = f"control, seed {seed}, round {times}"
             try:
-                after = await _round(running, faults, place, after, Findings())
+                after = await _broken(running, faults, place, after, findings)
             except AssertionError as lie:
                 told = str(lie).partition("\n")[2].partition("\n")[0]
-                return f"control, a store that ignores fences: {time.monotonic() - began_s:.0f} s: {told}"
-    raise AssertionError(f"seed {seed}: nobody sees in {CONTROL_ROUNDS} rounds that the store ignores fences")
+                return f"control, {what}: {time.monotonic() - began_s:.0f} s: {told}"
+    raise AssertionError(f"seed {seed}: nobody sees in {CONTROL_ROUNDS} rounds: {what}")
 
 
 def _report(findings: Findings, planned: Sequence[Fault], seed: int, took_s: float) -> list[str]:

@@ -82,6 +82,7 @@ class Cluster:
         seed: int,
         *,
         ignores_fence: bool = False,
+        plant: str = "",
         lease_s: float = LEASE_S,
         stop_grace_s: float = STOP_GRACE_S,
         program: Program = THIS,
@@ -89,7 +90,7 @@ class Cluster:
     ) -> AsyncIterator[Self]:
         """Processes of these names, ready, until the block ends, on a database of their `program`'s schema.
 
-        `ignores_fence` plants that fault in the store.
+        `ignores_fence` plants that fault in the store, and `plant` one in the processes.
         """
         folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
         try:
@@ -99,9 +100,14 @@ class Cluster:
                 nats = await stack.enter_async_context(Nats.serving()) if has_nats(seed) else None
                 keys = await _furnish(postgres, program, ignores_fence=ignores_fence)
                 cluster = cls(postgres, nats, outside, keys)
-                await cluster._start(stack, folder, names, lease_s, stop_grace_s, program)
-                await cluster._connect(stack, seed)
-                yield cluster
+                try:
+                    await cluster._start(stack, folder, names, lease_s, stop_grace_s, program, plant)
+                    await cluster._connect(stack, seed)
+                    yield cluster
+                finally:
+                    # All at once: one after the other they take seconds to be gone.
+                    for member in cluster.members.values():
+                        member.end()
         except AssertionError as lie:
             lie.add_note(f"the logs of all processes are kept in {folder}")
             raise
@@ -163,6 +169,7 @@ class Cluster:
         lease_s: float,
         stop_grace_s: float,
         program: Program,
+        plant: str,
     ) -> None:
         async def start(name: str) -> None:
             settings = Settings(
@@ -178,7 +185,7 @@ class Cluster:
                 log_level="warning",
             )
             ports = {service: each.port for service, each in self._services.items()}
-            made = Member.made(name, settings, ports, self._database, program)
+            made = Member.made(name, settings, ports, self._database, program, plant)
             self.members[name] = await stack.enter_async_context(made)
 
         async with asyncio.TaskGroup() as starting:

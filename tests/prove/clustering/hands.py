@@ -1,13 +1,19 @@
 """Through which hands a run has gone: each append must be by the process that had the run at that moment."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
+
+APART = timedelta(seconds=1)
+"""How far the time of an event may be from what it is by the clock of the database."""
+UNKNOWN = datetime(1, 1, 2, tzinfo=UTC)
 
 
 class Hand(NamedTuple):
     """A change of a run's row: by `who` it was made, and what `fence` and `head` are since then.
 
-    `was_lost` says that another process had the run, and has it no more.
+    `was_lost` says that another process had the run, and has it no more; `at` is when the change was made,
+    by the clock of the database.
     """
 
     run_no: int
@@ -15,6 +21,7 @@ class Hand(NamedTuple):
     head: int
     who: str
     was_lost: bool = False
+    at: datetime = UNKNOWN
 
 
 def zombies(hands: Iterable[Hand]) -> Iterator[str]:
@@ -34,4 +41,26 @@ def zombies(hands: Iterable[Hand]) -> Iterator[str]:
                 f"a zombie: run {hand.run_no} belongs to {holder[hand.run_no]} since fence {hand.fence},"
                 f" and {hand.who} wrote its event {hand.head}"
             )
+        last[hand.run_no] = hand
+
+
+def misdated(hands: Iterable[Hand], dates: Mapping[int, Sequence[datetime]]) -> Iterator[str]:
+    """Events that were not made between the moment at which their process got the run and their append.
+
+    The moments are of the clock of the database, and `dates` those that the events of each run say.
+    """
+    last: dict[int, Hand] = {}
+    got: dict[int, Hand] = {}
+    for hand in hands:
+        before = last.get(hand.run_no)
+        if before is None or hand.fence != before.fence:
+            got[hand.run_no] = hand
+        since = got[hand.run_no]
+        for seq in range(before.head + 1 if before else 1, hand.head + 1):
+            at = dates[hand.run_no][seq - 1]
+            if not since.at - APART <= at <= hand.at + APART:
+                yield (
+                    f"run {hand.run_no}: {hand.who} got it at {since.at}, appended event {seq} at {hand.at},"
+                    f" and dated it {at}"
+                )
         last[hand.run_no] = hand

@@ -45,7 +45,13 @@ class Member:
     """One server or worker. `lives` counts its processes; `ended` are those that ended by themselves."""
 
     def __init__(
-        self, name: str, processes: Processes, program: Program, links: dict[str, Link], address: AddressOf
+        self,
+        name: str,
+        processes: Processes,
+        program: Program,
+        links: dict[str, Link],
+        address: AddressOf,
+        plant: str,
     ) -> None:
         self.name = name
         self.program = program
@@ -56,6 +62,7 @@ class Member:
         self._processes = processes
         self._links = links
         self._address = address
+        self._plant = plant
         self._down_s = AGAIN_S
         self._closing = False
         self._is_due = False
@@ -65,21 +72,29 @@ class Member:
     @classmethod
     @asynccontextmanager
     async def made(
-        cls, name: str, settings: Settings, services: dict[str, int], address: AddressOf, program: Program
+        cls,
+        name: str,
+        settings: Settings,
+        services: dict[str, int],
+        address: AddressOf,
+        program: Program,
+        plant: str = "",
     ) -> AsyncIterator[Self]:
-        """A member that is kept running until the block ends; `services` are ports by their names."""
+        """A member that is kept running until the block ends; `services` are ports by their names.
+
+        Its processes have the fault `plant`, if one is given.
+        """
         settings.data.mkdir()
         async with AsyncExitStack() as stack:
             processes = Processes(settings, stack)
             await processes.prepare(program)
             links = {name: await stack.enter_async_context(Link.to(port)) for name, port in services.items()}
-            member = cls(name, processes, program, links, address)
+            member = cls(name, processes, program, links, address, plant)
             keeping = asyncio.create_task(member._keep())
             try:
                 yield member
             finally:
-                member._closing = True
-                member.process.kill()
+                member.end()
                 keeping.cancel()
                 await asyncio.wait({keeping})
 
@@ -129,6 +144,11 @@ class Member:
             case "clock":
                 write_clock(self._clock, fault.far_s)
 
+    def end(self) -> None:
+        """It is killed for good; returns before it is gone."""
+        self._closing = True
+        self.process.end()
+
     def be_well(self) -> None:
         """Nothing is wrong with it any more, but that it may be on its way up."""
         write_clock(self._clock, 0.0)
@@ -158,6 +178,7 @@ class Member:
         while not self._closing:
             process = self.process = self._processes.of[self.program]
             process.serves, process.clock = self.name.startswith("server"), self._clock
+            process.plant = self._plant
             self.lives += 1
             who = f"{self.name}, life {self.lives}"
             address = self._address(self._links["postgres"].port, who)

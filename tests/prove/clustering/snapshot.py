@@ -1,11 +1,13 @@
 """The data of a cluster, read from its database by plain SQL, once nothing goes on any more."""
 
 from collections import defaultdict
+from datetime import datetime
 from typing import Any, Self
 
 import asyncpg
 import msgspec
 
+from runglass.events import decode_event
 from tests.prove.clustering.hands import Hand
 from tests.prove.killing.snapshot import RunRow
 
@@ -23,7 +25,7 @@ _LEFTOVERS = " UNION ".join(
     " WHERE run.status IN ('completed', 'failed', 'cancelled')"
     for table in ("checkpoint", "run_request", "queue")
 )
-_HANDS = "SELECT run_no, fence, head, who, was_lost FROM prove.hand WHERE run_no = ANY ($1) ORDER BY no"
+_HANDS = "SELECT run_no, fence, head, who, was_lost, at FROM prove.hand WHERE run_no = ANY ($1) ORDER BY no"
 
 
 class ClusterData:
@@ -64,6 +66,13 @@ class ClusterData:
 
     def events(self, run: RunRow, *, after: int = 0) -> list[tuple[int, bytes]]:
         return [event for event in self._events[run.no] if event[0] > after]
+
+    def dates(self) -> dict[int, list[datetime]]:
+        """When the events of each run were made, as they say."""
+        return {
+            no: [datetime.fromisoformat(decode_event(event).at) for _, event in events]
+            for no, events in self._events.items()
+        }
 
     def steps(self, run: RunRow) -> list[bytes]:
         return self._steps[run.no]

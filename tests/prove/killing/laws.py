@@ -25,7 +25,8 @@ EARLY_MS = 2
 class Laws:
     """What has been seen of one folder of data, kill by kill. `cut_off` counts runs that a kill interrupted,
     `resume_s` are the seconds from `ready` to the first new event of each that went on. Waits may end
-    `late_ms` late and `early_ms` early."""
+    `late_ms` late and `early_ms` early; `waits_ms` are those that went on after a cut: what they took from
+    there on, and what was due."""
 
     def __init__(
         self, book: Book, outside: Outside, *, late_ms: float = LATE_MS, early_ms: float = EARLY_MS
@@ -33,6 +34,7 @@ class Laws:
         self.logs: dict[str, Log] = {}
         self.cut_off = 0
         self.resume_s: list[float] = []
+        self.waits_ms: list[tuple[float, float]] = []
         self._book = book
         self._outside = outside
         self._late_ms = late_ms
@@ -165,6 +167,8 @@ class Laws:
             if address.step_id == "hold" and step.status == "completed":
                 due_ms = HOLD_MS - milliseconds_between(log.started_at[address, 1], at)
                 took_ms = milliseconds_between(at, step.completed_at or at)
+                if attempt > 1:
+                    self.waits_ms.append((took_ms, max(0, due_ms)))
                 if took_ms > max(0, due_ms) + self._late_ms or took_ms + self._early_ms < due_ms:
                     yield f"attempt {attempt} of the wait took {took_ms} ms; due were {max(0, due_ms)}"
 

@@ -31,13 +31,14 @@ class KilledServer:
     `up` is set while it accepts, `stopping` from the moment that it is told to stop. `points` are all crash
     points that it has been seen to pass; `crashed` is the one at which the last one killed itself, None if it
     was killed from outside. Where it `serves` nothing it is a worker. `clock` is the file with the error of
-    its clock, if it has one.
+    its clock, if it has one, and `plant` a fault of its program, if it has one.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, settings: Settings) -> None:
         self.settings = settings
         self.serves = True
         self.clock: Path | None = None
+        self.plant = ""
         self.base_url = f"http://127.0.0.1:{settings.port}/api/v1"
         self.log = settings.data / "server.log"
         self.points: set[str] = set()
@@ -73,12 +74,7 @@ class KilledServer:
                 await server._warm.wait()
             yield server
         finally:
-            server.kill()
-            assert process.stdin is not None
-            process.stdin.close()
-            if not server._warm.is_set():
-                # It still imports, and has forked none.
-                process.kill()
+            server.end()
             await process.wait()
             await listening
 
@@ -98,6 +94,7 @@ class KilledServer:
             linger_s=linger_s,
             serves=self.serves,
             clock=self.clock,
+            plant=self.plant,
         )
         assert self._process.stdin is not None
         self._process.stdin.write(start.line())
@@ -122,6 +119,15 @@ class KilledServer:
     def kill(self) -> None:
         """SIGKILL, to this server and no other; nothing if it has died by itself."""
         self._signal(SIGKILL)
+
+    def end(self) -> None:
+        """SIGKILL, and to its parent that no other one follows; returns before they are gone."""
+        self.kill()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if not self._warm.is_set() and self._process.returncode is None:
+            # The parent still imports, and has forked none.
+            self._process.kill()
 
     def freeze(self) -> None:
         """SIGSTOP: it does nothing more, until `thaw`."""
