@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ CHECK_EVERY_S = 1.0
 """The shortest time between two writes that are tried, however many callers ask."""
 CHECK_WAIT_S = 3.0
 LOW_DISK_BYTES = 100_000_000
+NO_WORKER = "no process executes runs, so all that come wait; `runglass worker` is one that does"
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -53,6 +55,7 @@ class HealthCheck:
         self._checking: asyncio.Task[None] | None = None
         self._checked_at = -math.inf
         self._fault: str | None = None
+        self._lacks_worker = False
         self._free_bytes: int | None = None
 
     async def report(self) -> Health:
@@ -65,6 +68,8 @@ class HealthCheck:
             weak.append(f"the disk has {self._free_bytes // 1_000_000} MB left")
         if (fault := self._runtime.bus.fault) is not None:
             weak.append(fault)
+        if self._lacks_worker:
+            weak.append(NO_WORKER)
         set_aside = self._runtime.engine.set_aside
         if set_aside:
             weak.append(f"runs that cannot be read and are set aside: {set_aside}; the log names them")
@@ -108,6 +113,8 @@ class HealthCheck:
             await self._runtime.store.check_write()
             self._fault = None
             settings = self._runtime.settings
+            if not settings.executes_runs:
+                await self._look_for_workers()
             # The disk of a PostgreSQL is on a machine of its own.
             if settings.postgres is None:
                 self._free_bytes = await asyncio.to_thread(_free_bytes, settings.database.parent)
@@ -115,6 +122,15 @@ class HealthCheck:
             self._fault = _public_reason("the store takes no writes", error)
         finally:
             self._checked_at, self._checking = time.monotonic(), None
+
+    async def _look_for_workers(self) -> None:
+        store = self._runtime.store
+        now = store.clock.now()
+        held = [each for each in await store.leases() if datetime.fromisoformat(each.expires_at) > now]
+        lacks = not any(each.process.executes_runs for each in held)
+        if lacks and not self._lacks_worker:
+            log.warning(NO_WORKER)
+        self._lacks_worker = lacks
 
 
 def _free_bytes(folder: Path) -> int | None:

@@ -10,6 +10,8 @@ from runglass.cli.app import HELP_WIDTH, app
 from runglass.cli.exit_codes import Exit, UsageError
 from tests.e2e.command import runglass
 
+NOWHERE = "http://127.0.0.1:1"
+
 
 def paths(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
     """Every command and group by the words that call it."""
@@ -26,6 +28,7 @@ def paths(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
         (["serve", "--port", "x"], "'--port': 'x' is not a valid whole number"),
         (["serve", "--synchronous", "full"], "'full' is not one of 'FULL', 'NORMAL'"),
         (["serve", "--dat", "x"], "No such option '--dat'. Did you mean '--data'?"),
+        (["tail", "last"], "No such command 'tail'. Did you mean 'runglass runs tail'?"),
         (["runs", "list", "--limit", "0"], "'--limit': 0 is not in the range x>=1"),
         (["runs", "show"], "Missing argument 'RUN_ID'"),
         (["flow", "push", "a.yaml"], "Missing option '--to'"),
@@ -135,3 +138,16 @@ def test_the_lines_that_help_gives_for_completion_bring_a_script() -> None:
         done = runglass(env={"_RUNGLASS_COMPLETE": shell})
         assert done.returncode == Exit.OK
         assert "_RUNGLASS_COMPLETE=" in done.stdout
+
+
+def test_a_server_that_is_not_named_and_not_there_is_told_how_it_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hint = "RUNGLASS_BASE_URL or --base-url says where the server is"
+    monkeypatch.setenv("RUNGLASS_API_KEY", "nk_live_x")
+    monkeypatch.delenv("RUNGLASS_BASE_URL", raising=False)
+    monkeypatch.setattr("runglass.client.core.connection.DEFAULT_BASE_URL", NOWHERE)
+    assert main(["runs", "list"]) == Exit.UNREACHABLE
+    assert hint in capsys.readouterr().err
+    assert main(["runs", "list", "--base-url", NOWHERE]) == Exit.UNREACHABLE
+    assert hint not in capsys.readouterr().err

@@ -107,7 +107,9 @@ def test_run_prints_the_result_and_takes_parameters_as_json_or_text(
     assert json.loads(output.out) == {"said": "Hello you", "times": 3}
     assert re.fullmatch(r"run [0-9a-f-]{36}\n", output.err)
     assert main(["run", "acme/demo/greet", "-m", "you", "-p", "times=three"]) == Exit.FAILED
-    assert "times" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "times" in told
+    assert "--param NAME=VALUE" in told
 
 
 def test_run_reads_the_message_from_a_file_or_from_stdin(

@@ -135,3 +135,16 @@ def test_serve_starts_where_kubernetes_has_a_service_of_its_name(tmp_path: Path)
         said = server.line_of_stderr_with("warning: environment variable RUNGLASS_PORT is ignored")
         assert "Kubernetes" in said
         assert "did you mean RUNGLASS_PORT?" in server.line_of_stderr_with("RUNGLASS_PROT")
+
+
+def test_with_a_log_of_json_each_line_on_stderr_is_an_object(tmp_path: Path) -> None:
+    folder = tmp_path / "flows" / "acme" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "greet.yaml").write_text(FLOW)
+    data = ("--data", tmp_path / "data", "--flows", tmp_path / "flows")
+    with started("serve", "--port", "0", "--log-format", "json", *data) as server:
+        url = server.line().removeprefix("ready ")
+        assert server.interrupt() == Exit.OK
+        told = [json.loads(line)["message"] for line in server.rest_of_stderr()]
+    assert "flows: acme/shop/greet is published as version 1" in told
+    assert any(line.startswith(f"look at its runs in a browser at {url}/") for line in told)

@@ -34,9 +34,13 @@ def test_a_worker_is_ready_counts_what_it_does_and_logs_as_json(tmp_path: Path) 
                 'runglass_runs{project="acme/shop",status="running"} 1.0',
             ):
                 assert line in told
-            line = json.loads(worker.line_of_stderr_with("wake-ups are carried by"))
-            assert (line["level"], line["logger"]) == ("info", "runglass.bus.process_bus")
             assert worker.terminate() == 0
+            lines = [json.loads(each) for each in worker.rest_of_stderr()]
+            (line,) = [each for each in lines if "wake-ups are carried by" in each["message"]]
+            assert (line["level"], line["logger"]) == ("info", "runglass.bus.process_bus")
+            assert f"http://127.0.0.1:{port} has /metrics, /health and /ready" in [
+                each["message"] for each in lines
+            ]
 
 
 def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:

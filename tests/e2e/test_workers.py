@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass.health import NO_WORKER
 from tests.e2e.command import Process, runglass, started
 from tests.postgres_server import postgres_database
 
@@ -147,8 +148,11 @@ def test_the_runs_of_a_worker_that_is_killed_go_on_elsewhere_in_fifteen_seconds(
 ) -> None:
     shop = shop_as_it_comes
     health = httpx2.get(f"{shop.url}/health").json()
-    assert (health["status"], health["executesRuns"]) == ("ok", False)
+    assert (health["status"], health["executesRuns"]) == ("degraded", False)
+    assert health["reasons"] == [NO_WORKER]
+    assert httpx2.get(f"{shop.url}/ready").status_code == 200
     first = shop.worker()
+    until(lambda: httpx2.get(f"{shop.url}/health").json()["status"] == "ok", "the worker to be seen")
     run_ids = shop.start(3)
     shop.until_long(run_ids)
     killed_s = time.monotonic()

@@ -22,7 +22,7 @@ from runglass.cli.demo.command import demo
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.interrupts import Interruptible, is_interrupt
 from runglass.cli.terminal.output import PipeClosed, complain, note
-from runglass.errors import RunglassError
+from runglass.errors import APIConnectionError, RunglassError
 
 HELP_WIDTH = 100
 _NEGATED_TERM = re.compile(r"-[a-z]+:")
@@ -104,6 +104,10 @@ def _call(arguments: Sequence[str]) -> int:
         return error.exit_code
     except RunglassError as error:
         complain(str(error))
+        if isinstance(error, APIConnectionError) and not _names_server(arguments):
+            note(
+                "RUNGLASS_BASE_URL or --base-url says where the server is; without, it is http://localhost:8080"
+            )
         return exit_of(error)
     return Exit.OK if code is None else code
 
@@ -113,6 +117,10 @@ def _advise(arguments: Sequence[str]) -> None:
     query = next((each for each in arguments if _NEGATED_TERM.match(each)), None)
     if query is not None:
         note(f"if that is a query, put -- before it: -- '{query}'")
+
+
+def _names_server(arguments: Sequence[str]) -> bool:
+    return "RUNGLASS_BASE_URL" in os.environ or any(each.startswith("--base-url") for each in arguments)
 
 
 def _check_text(arguments: Sequence[str]) -> None:

@@ -155,6 +155,10 @@ def test_a_run_that_goes_on_says_what_it_does() -> None:
     busy = [Attempt("ask", (at,), status="running", end=None) for at in range(5)]
     assert shown(running, rows_of(NODES, busy))[1] == "now        ask [0], ask [1], ask [2] and more"
     assert shown(running, rows_of(NODES, []))[1] == "now        no step runs at the moment"
+    pending = RunSummary(id="r", flow_id="f", status="pending")
+    assert shown(pending, rows_of(NODES, []))[1] == (
+        "now        it waits until a process that executes runs has a place for it"
+    )
 
 
 def test_a_run_that_completed_though_steps_failed_says_so() -> None:

@@ -39,7 +39,7 @@ async def test_a_role_that_may_make_no_tables_serves_what_another_one_has_migrat
     by_serving = parts._replace(netloc=parts.netloc.replace("postgres", "serving", 1)).geturl()
     await server.execute(*MAKE_ROLE)
     try:
-        with pytest.raises(StoreError, match="permission denied for table schema_migration"):
+        with pytest.raises(StoreError, match="permission denied for table schema_migration; the user must"):
             await PostgresStore(by_serving, patience_s=1.0).__aenter__()
         await server.execute(*GRANTS, database=database)
         async with PostgresStore(by_serving) as store:

@@ -210,6 +210,8 @@ def _report(error: APIError, *, as_json: bool) -> None:
     if as_json:
         write_json({"detail": {"code": error.code, "message": error.message, **error.details, **where}})
     complain(str(error))
+    if error.code == "INVALID_REQUEST" and "`parameters." in error.message:
+        note("inputs beside the message are given with --param NAME=VALUE, or in a --params-file")
     if error.step_id is not None:
         note(f"step:  {error.step_id}")
     if error.execution_id is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from runglass.cli import options
 from runglass.cli.backends.viewer_links import project_links
 from runglass.cli.import_without_gc import loading
 from runglass.cli.process_memory import tune_memory
-from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
+from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
 from runglass.settings import Settings, SettingsError
 from runglass.settings_reader import read_settings
 
@@ -90,6 +91,7 @@ async def _serve(settings: Settings, *, opens: bool) -> None:
     folder = settings.flows
     if folder is not None and not folder.is_dir():
         raise SettingsError(f"the folder of flows {str(folder)!r} does not exist")
+    tell = announcer(settings.log_format)
     address: list[str] = []
     tickets = LoginTickets()
 
@@ -99,10 +101,10 @@ async def _serve(settings: Settings, *, opens: bool) -> None:
             # Imported here: a server without such a folder does not hold the modules that read and watch it.
             from runglass.cli.backends.flow_folder import FlowFolder
 
-            flow_folder = FlowFolder(folder, runtime.store, report=note)
+            flow_folder = FlowFolder(folder, runtime.store, report=tell)
             await flow_folder.scan()
         # `ready` comes after the scan: a caller that waits for it may run the folder's flows.
-        _announce(address[0])
+        _announce(address[0], tell)
         if opens:
             await _open_viewer(runtime, tickets, address[0])
         if flow_folder is not None:
@@ -122,11 +124,11 @@ async def _open_viewer(runtime: "Runtime", tickets: "LoginTickets", url: str) ->
         await asyncio.to_thread(webbrowser.open, f"{url}{links[0][1]}")
 
 
-def _announce(url: str) -> None:
+def _announce(url: str, tell: Callable[[str], None]) -> None:
     console = stdout()
     write_line(console, f"ready {url}")
     console.file.flush()
-    note(
+    tell(
         f"look at its runs in a browser at {url}/, or with: RUNGLASS_BASE_URL={url} runglass runs list"
         " (and RUNGLASS_API_KEY from runglass keys create)"
     )

@@ -7,7 +7,7 @@ import click
 from runglass.cli import options
 from runglass.cli.import_without_gc import loading
 from runglass.cli.process_memory import tune_memory
-from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
+from runglass.cli.terminal.output import announcer, log_to_stderr, stdout, warn, write_line
 from runglass.settings import Settings
 from runglass.settings_reader import read_settings
 
@@ -58,7 +58,7 @@ def worker(**flags: str | int | None) -> None:
         write_line(console, f"ready {_place(settings)}")
         console.file.flush()
         if watched_at is not None:
-            note(f"{watched_at} has /metrics, /health and /ready")
+            announcer(settings.log_format)(f"{watched_at} has /metrics, /health and /ready")
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(work(settings, ready=announce))

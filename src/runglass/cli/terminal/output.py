@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -124,6 +125,11 @@ def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
         handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("runglass").setLevel(level.upper())
+
+
+def announcer(form: Literal["text", "json"]) -> Callable[[str], None]:
+    """What tells on stderr how a process is used: a remark, or a line of the log where that is JSON."""
+    return note if form == "text" else logging.getLogger("runglass").info
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -39,7 +39,9 @@ def why_lines(run: RunSummary, rows: OutlineRows, attempt: StepTrace | None, *, 
         yield _fact("why", _why_ended(run, rows, row, attempt), style)
     elif run.status == "paused":
         yield _fact("why", _why_paused(rows, row, attempt), "yellow")
-    elif run.status in ("running", "pending"):
+    elif run.status == "pending":
+        yield _fact("now", "it waits until a process that executes runs has a place for it", "cyan")
+    elif run.status == "running":
         yield _fact("now", _now(rows), "cyan")
     if row != NONE:
         yield Text(f"{'':<11}runglass runs step {named} {step_arguments(rows, row)}")

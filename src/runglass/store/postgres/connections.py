@@ -19,7 +19,7 @@ from runglass.clock import Clock, SharedClock, SystemClock
 from runglass.connection_errors import plain_cause
 from runglass.errors import CommitUncertain, StoreError, StoreUnreachable, WrongStoreAddress
 from runglass.store.overview import PoolUse
-from runglass.store.postgres.driver_errors import FULL, LOST, ROLLED_BACK, kind_of
+from runglass.store.postgres.driver_errors import FULL, LOST, ROLLED_BACK, advice_on, kind_of
 from runglass.store.postgres.prepared_statements import PreparingConnect
 from runglass.store.postgres.server_watch import ServerWatch
 from runglass.store_address import check_files, shown_address
@@ -275,7 +275,7 @@ class Connections:
         text = str(error) if isinstance(error, asyncpg.PostgresError) else plain_cause(error)
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             text = f"it takes no writes, as a standby does; name the host that does ({text})"
-        return (kind or kind_of(error))(f"the store {self.name!r} cannot be used: {text}")
+        return (kind or kind_of(error))(f"the store {self.name!r} cannot be used: {text}{advice_on(error)}")
 
 
 async def _end_transaction(connection: Any) -> None:

@@ -40,3 +40,18 @@ def kind_of(error: Exception) -> type[StoreError]:
         case asyncpg.DataError() | OverflowError() | UnicodeError():
             return PermanentStoreError
     return StoreError
+
+
+def advice_on(error: Exception) -> str:
+    """What an operator can do about a refusal of PostgreSQL, to be put behind what it says."""
+    match error:
+        case asyncpg.InsufficientPrivilegeError():
+            return (
+                "; the user must own the tables of Runglass, or be allowed to make them (GRANT CREATE ON"
+                " SCHEMA public), or be granted what docs/operations.md lists for a role without that right"
+            )
+        case asyncpg.InvalidPasswordError() | asyncpg.InvalidAuthorizationSpecificationError():
+            return "; a password comes from RUNGLASS_STORE, runglass.toml, PGPASSWORD or ~/.pgpass"
+        case asyncpg.InvalidCatalogNameError():
+            return "; it has to be made first, with CREATE DATABASE or createdb"
+    return ""
