@@ -3,13 +3,16 @@
 import json
 import re
 import runpy
+import shlex
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import get_args
 
+import click
 import pytest
 
+from runglass.cli.app import app
 from runglass.client.core import run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.errors import CODES
@@ -20,6 +23,10 @@ from runglass.settings_reader import read_settings
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 MENTION = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
+WITH_COMMANDS = ("quickstart", "operations", "several-machines", "flow-file")
+BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.M | re.S)
+COMMAND = re.compile(r"(?:^|[ (]|bin/)runglass ([a-z][^\n|&;)]*)", re.M)
+"""A command of ours in a block, up to where the shell ends it."""
 
 
 def test_the_reference_is_what_the_code_says() -> None:
@@ -127,3 +134,27 @@ def test_what_goes_beyond_the_wire_contract_is_told_in_a_decision() -> None:
     beyond = [each for each in (*CODES, *get_args(EventType)) if each not in contract]
     assert len(beyond) > 5
     assert [each for each in beyond if f"`{each}`" not in told] == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", *(DOCS / f"{name}.md" for name in WITH_COMMANDS)],
+    ids=lambda page: page.name,
+)
+def test_each_command_of_a_page_has_the_words_and_options_that_it_is_shown_with(page: Path) -> None:
+    shown = [
+        command for block in BLOCK.findall(page.read_text("utf-8")) for command in COMMAND.findall(block)
+    ]
+    assert shown
+    for line in shown:
+        words = shlex.split(line, comments=True)
+        command: click.Command = app
+        context = click.Context(app)
+        while isinstance(command, click.Group):
+            found = command.get_command(context, words.pop(0))
+            assert found is not None, line
+            command = found
+        options = {name for parameter in command.params for name in parameter.opts + parameter.secondary_opts}
+        ended = words.index("--") if "--" in words else len(words)
+        given = [word.partition("=")[0] for word in words[:ended] if word.startswith("-")]
+        assert {*given} <= options | {"--help", "-"}, line
