@@ -1,5 +1,6 @@
 """What the failure of a connection means, in one plain sentence, whichever driver has met it."""
 
+import socket
 import ssl
 
 _NOT_YET_VALID = 9
@@ -19,6 +20,10 @@ def plain_cause(error: Exception) -> str:
             return f"TLS does not come about ({error.reason or error})"
         case TimeoutError() if not str(error):
             return "there was no answer in time"
+        case ConnectionRefusedError():
+            return "nobody listens there (connection refused)"
+        case socket.gaierror():
+            return f"the name of the host is not known ({error.strerror})"
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 

@@ -1,9 +1,9 @@
 """The page of a run that goes on."""
 
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
-from runglass.testing import RunningServer
-from tests.browser.visitor import Visitor
+from runglass.testing import RunningServer, running_server
+from tests.browser.visitor import Visitor, visiting
 from tests.contract.wire import ENDLESS, cancel, start
 
 ASKS = """
@@ -54,3 +54,17 @@ def test_tokens_add_up_while_somebody_looks(server: RunningServer, visitor: Visi
     expect(tokens).not_to_have_text(first)
     expect(page.get_by_text("live", exact=True)).to_be_visible()
     cancel(server, run_id)
+
+
+def test_a_run_that_has_no_place_yet_says_what_it_waits_for(browser: Browser) -> None:
+    with running_server(max_concurrent_runs=1) as server:
+        server.push(ENDLESS)
+        begun, waits = start(server, "endless"), start(server, "endless")
+        with visiting(browser, server.address, server.key) as visitor:
+            page = visitor.open(f"/runs/{waits}")
+            said = page.get_by_text("waits until a process that executes runs has a place for it")
+            expect(said).to_be_visible()
+            cancel(server, begun)
+            expect(page.get_by_role("treeitem").first).to_be_visible()
+            expect(said).to_have_count(0)
+        cancel(server, waits)

@@ -89,7 +89,7 @@ def test_after_a_kill_the_next_server_starts_by_itself(store: dict[str, str], tm
 def test_a_database_that_is_away_is_a_message_and_an_exit_code(tmp_path: Path) -> None:
     done = runglass("serve", "--port", "0", env={"RUNGLASS_STORE": NOBODY}, cwd=tmp_path)
     assert done.returncode == 4
-    assert "the store 'postgresql://127.0.0.1:1/shop' cannot be used" in done.stderr
+    assert "'postgresql://127.0.0.1:1/shop' cannot be used: nobody listens there" in done.stderr
     assert "Traceback" not in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
 

@@ -158,3 +158,11 @@ def test_each_command_of_a_page_has_the_words_and_options_that_it_is_shown_with(
         ended = words.index("--") if "--" in words else len(words)
         given = [word.partition("=")[0] for word in words[:ended] if word.startswith("-")]
         assert {*given} <= options | {"--help", "-"}, line
+
+
+def test_the_page_of_concepts_has_every_action_of_the_audit_log() -> None:
+    store = "".join(path.read_text("utf-8") for path in (ROOT / "src" / "runglass" / "store").rglob("*.py"))
+    noted = re.findall(r'(?:\b(?:note_change|change_project)\([^"]*|action=)"([a-z]+\.[a-z_]+)"', store)
+    assert len({*noted}) > 10
+    page = (DOCS / "concepts.md").read_text("utf-8")
+    assert {action for action in noted if f"`{action}`" not in page} == set()

@@ -197,7 +197,7 @@ class ActiveRuns:
             log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
             self.orphaned[run_id] = running.ending
         elif isinstance(error, RunReleased):
-            log.info("run %s: %s", run_id, error)
+            log.info("%s", error)
             if isinstance(error, AppendRefused) or running.ending.is_behind:
                 # Where the store has gone back the run is still this process's, and it alone can free it.
                 self.orphaned[run_id] = running.ending

@@ -217,8 +217,10 @@ function stepsNamed(model, controls, text) {
 /** @param {{model: RunModel}} props */
 function NoRows({ model }) {
   const isFiltered = model.view.kept !== null;
+  const waits = !isFiltered && model.run.value?.status === "pending";
   return html`<div class="empty over-grid">
     <h2>${isFiltered ? "Nothing matches the filter" : "Nothing has happened yet"}</h2>
+    ${waits && html`<p>The run waits until a process that executes runs has a place for it.</p>`}
     ${isFiltered && html`<button onClick=${() => model.setFilter({ text: "", onlyFailed: false, leastMs: 0 })}>Show all</button>`}</div>`;
 }
 
