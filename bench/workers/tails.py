@@ -47,7 +47,8 @@ class Tail:
         data, notes, _, _ = self.connection.recvmsg(RECEIVE_BYTES, NOTE_BYTES)
         if not data:
             raise ConnectionError(f"a tail ended after {self.seen} events: {self._rest!r}")
-        seconds, nanoseconds = ARRIVAL.unpack(notes[0][2])
+        # The system begins to note a moment after the first socket asks: before, the time of reading counts.
+        seconds, nanoseconds = ARRIVAL.unpack(notes[0][2]) if notes else divmod(time.time_ns(), 10**9)
         data = self._rest + data
         # Shorter than the mark: what may be its beginning, and never a whole one twice.
         self._rest = data[1 - len(MARK) :]
