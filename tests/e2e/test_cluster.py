@@ -7,18 +7,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import get_args
+from signal import SIGKILL
+from types import SimpleNamespace
+from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from runglass.clock import SystemClock
 from runglass.settings import Settings
-from tests.prove.child import Start, set_clock, write_clock
+from tests.prove.child import Start, Told, set_clock, write_clock
 from tests.prove.cluster import mostly_untimely
 from tests.prove.clustering.hands import Hand, misdated, zombies
 from tests.prove.clustering.network import Balancer, Link
 from tests.prove.clustering.plan import Kind, OfService, plan
 from tests.prove.killing.program import THIS, taken_from_history
+from tests.prove.killing.server import KilledServer
 
 MEMBERS, SERVICES = ["server 1", "worker 1", "worker 2"], ["postgres"]
 TIMEOUT_S = 5.0
@@ -186,3 +190,20 @@ def test_an_event_is_dated_between_the_claim_of_its_run_and_its_append(
 )
 def test_most_waits_that_go_on_elsewhere_end_in_time(waits_ms: list[tuple[float, float]], lies: int) -> None:
     assert len([*mostly_untimely(waits_ms)]) == lies
+
+
+async def test_a_server_that_is_killed_while_it_is_being_forked_is_killed_once_it_is_there(
+    tmp_path: Path,
+) -> None:
+    forked = await asyncio.create_subprocess_exec("sleep", "60")
+    lines = asyncio.StreamReader()
+    parent: Any = SimpleNamespace(stdout=lines)
+    server = KilledServer(parent, Settings(data=tmp_path))
+    server.gone.clear()
+    server.kill()
+    told = [Told(kind="forked", pid=forked.pid), Told(kind="gone", pid=forked.pid, text="-9")]
+    lines.feed_data(b"".join(msgspec.json.encode(each) + b"\n" for each in told))
+    lines.feed_eof()
+    await server._listen()
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await forked.wait() == -SIGKILL

@@ -51,6 +51,7 @@ class KilledServer:
         self.gone.set()
         self._process = process
         self._pidfd: int | None = None
+        self._is_doomed = False
         self._known = asyncio.Event()
         self._warm = asyncio.Event()
 
@@ -85,6 +86,7 @@ class KilledServer:
         self.ready_at = ""
         self.stopping = False
         self.gone.clear()
+        self._is_doomed = False
         self._known.clear()
         start = Start(
             settings=self.settings,
@@ -118,6 +120,8 @@ class KilledServer:
 
     def kill(self) -> None:
         """SIGKILL, to this server and no other; nothing if it has died by itself."""
+        # One that is just being forked has no id yet.
+        self._is_doomed = self._pidfd is None and not self.gone.is_set()
         self._signal(SIGKILL)
 
     def end(self) -> None:
@@ -167,6 +171,8 @@ class KilledServer:
                     with contextlib.suppress(ProcessLookupError):
                         self._pidfd = os.pidfd_open(told.pid)
                     self._known.set()
+                    if self._is_doomed:
+                        self._signal(SIGKILL)
                 case "ready":
                     self.ready_at = told.at
                     self.up.set()
