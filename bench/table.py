@@ -1,6 +1,7 @@
 """The table: for a terminal, for a page of the documentation, and as JSON for machines."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,17 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _notes(results: Sequence[Row | Failed]) -> list[str]:
-    return [
-        f"- {result.figure}: {result.note}." for result in results if isinstance(result, Row) and result.note
-    ]
+    """Each note once, with all figures that it is about."""
+    figures: dict[str, list[str]] = {}
+    for result in results:
+        if isinstance(result, Row) and result.note:
+            figures.setdefault(result.note, []).append(result.figure)
+    return [f"- {_together(about)}: {note}." for note, about in figures.items()]
+
+
+def _together(figures: Sequence[str]) -> str:
+    """The figures in one line; what all begin with stands there once."""
+    words = [figure.split(" ") for figure in figures]
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    same = len(list(alike)) if len(figures) > 1 else 0
+    return " ".join((*words[0][:same], "; ".join(" ".join(each[same:]) for each in words)))

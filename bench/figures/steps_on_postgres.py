@@ -51,9 +51,9 @@ def rows(stage: Stage) -> Iterator[Row]:
                 ours=found[OURS],
                 **_beside(found),
                 goal=Goal(over_peer=10),
-                note=f"{each} steps in each run; from the first call to the end of all, taken in by a process"
-                " that executes none; PostgreSQL syncs each commit, on the same processors; the peer has as"
-                " many workers, with as many places each, on a queue of its own",
+                note=f"{stage.sizes.queued_steps:,} steps over all runs; from the first call to the end of"
+                " all, taken in by a process that executes none; PostgreSQL syncs each commit, on the same"
+                " processors; the peer has as many workers, with as many places each, on a queue of its own",
             )
             yield Row(
                 figure=f"processor time of each, {what} and in the database",

@@ -13,6 +13,8 @@ import pytest
 from bench import long_runs, nested
 from bench.__main__ import FIGURES, IN_A_BROWSER
 from bench.browsing import obstacle
+from bench.rows import Row
+from bench.table import write_page
 from runglass.settings import Settings
 from runglass.store.sqlite import integrity
 
@@ -57,6 +59,16 @@ def _measured(folder: Path, *names: str, mark: str = "bench", before: str = "bef
         if figure["missing"]:
             assert f"{figure['missing'][0]} not installed" in line
     return len({figure["figure"] for figure in figures})
+
+
+def test_a_note_is_told_once_for_all_figures_that_it_is_about(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench: begin -->\n<!-- bench: end -->\n", encoding="utf-8")
+    notes = {"steps, 20 runs": "of all", "steps, 200 runs": "of all", "memory": "at its peak", "claims": ""}
+    rows = [Row(figure=figure, unit="ms", ours=[1], note=note) for figure, note in notes.items()]
+    write_page(page, rows, machine={}, peers={}, command="make bench")
+    told = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("- ")]
+    assert told == ["- steps, 20 runs; 200 runs: of all.", "- memory: at its peak."]
 
 
 def test_a_figure_that_does_not_exist_is_refused_with_those_that_do() -> None:
