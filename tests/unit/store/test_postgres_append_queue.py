@@ -20,7 +20,7 @@ class Held:
         return await work(self)
 
     async def fetch(self, _: str, *values: Any) -> list[tuple[int]]:
-        runs = cast("list[int]", values[1])
+        runs = [int(batch[0]) for batch in values[1]]
         self.statements.append((runs, answered := asyncio.Event()))
         async with self._sent:
             self._sent.notify_all()

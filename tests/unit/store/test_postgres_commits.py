@@ -108,7 +108,7 @@ CALLS: dict[str, Call] = {
         known.ended.no, None, limit_rows=99, limit_bytes=1 << 20
     ),
 }
-STATEMENTS = {"append": "append_batches(", "create_run": "create_runs("}
+STATEMENTS = {"append": "append_rows(", "create_run": "create_runs("}
 """Those that are one statement, and no transaction of several."""
 
 UNLIKE = {
@@ -223,7 +223,7 @@ async def test_a_lost_append_that_is_refused_stays_refused(
     proxy, store, _ = proxied
     run = await make_run(store)
     await store.append(batch(run, 0, b"1"))
-    proxy.cut("append_batches(", "after")
+    proxy.cut("append_rows(", "after")
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1"))
     assert proxy.cuts == 1
@@ -300,7 +300,7 @@ async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(tmp_path: P
             with pytest.raises(CommitUncertain):
                 await store.set_budget(run.project_id, Decimal(1))
             proxy.come_back()
-            proxy.cut("append_batches(", "after", for_good=True)
+            proxy.cut("append_rows(", "after", for_good=True)
             with pytest.raises(CommitUncertain):
                 await store.append(batch(run, 0, b"1"))
             proxy.come_back()

@@ -50,7 +50,7 @@ async def test_no_statement_of_a_transaction_is_compiled_before_it_is_done(
             try:
                 assert await connections.write(lambda db: db.fetchval("SHOW jit")) == "off"
                 appends = "SELECT proconfig @> '{jit=off}' FROM pg_proc WHERE proname = $1"
-                for function in ("append_batches", "create_runs"):
+                for function in ("append_batches", "append_rows", "create_runs"):
                     assert await connections.read(partial(_first, appends, function)), function
             finally:
                 await connections.close()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from runglass.errors import CommitUncertain, WrongExpectedVersion
-from runglass.store.postgres.append_columns import COLUMNS, columns_of
+from runglass.store.postgres.append_rows import tables_of
 from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
 from runglass.store.postgres.sql_helpers import NOW, as_int
 from runglass.store.records import LARGE_RUN_EVENTS, Append
@@ -28,8 +28,7 @@ MOST_RUNS = 256
 MOST_BYTES = 4 << 20
 """One statement has no more: it bounds how long the first append in it waits."""
 
-_VALUES = ", ".join(f"${number}" for number in range(1, sum(COLUMNS) + 2))
-_APPEND = f"SELECT append_batches({NOW}, {_VALUES})"
+_APPEND = f"SELECT append_rows({NOW}, $1, $2, $3, $4, $5, $6, $7, $8)"
 
 
 class _Waiting(NamedTuple):
@@ -168,7 +167,7 @@ class AppendQueue:
 
 async def _append(db: Db, batches: Sequence[tuple[bytes, Append]]) -> set[int]:
     """The numbers of the runs whose batch is written."""
-    return {as_int(row) for row in await db.fetch(_APPEND, LARGE_RUN_EVENTS, *columns_of(batches))}
+    return {as_int(row) for row in await db.fetch(_APPEND, LARGE_RUN_EVENTS, *tables_of(batches))}
 
 
 def _refusal(batch: Append) -> WrongExpectedVersion:

@@ -1,7 +1,7 @@
 """Checkpoints in PostgreSQL: read back, and deleted in bites once they are void.
 
 They hold outputs and may be large. What a large run no longer needs goes bit by bit, and counts as its
-bytes until then. How an append drops checkpoints is in the function `append_batches` of the database.
+bytes until then. How an append drops checkpoints is in the function `append_rows` of the database.
 """
 
 from runglass.store.postgres.connections import Connections, Db

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from runglass.admin_api import Actor
 from runglass.errors import ImportConflict, StoreError
 from runglass.store.import_records import ImportedFlow, ImportedRun
-from runglass.store.postgres.append_columns import split_attempts
+from runglass.store.postgres.append_rows import split_attempts
 from runglass.store.postgres.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RunFacts

@@ -1,6 +1,6 @@
 """Runs in PostgreSQL: created, appended to, and read back as logs and traces.
 
-How appends are written is in `append.py` and in the function `append_batches` of the database; how runs are
+How appends are written is in `append.py` and in the function `append_rows` of the database; how runs are
 created, in `run_creation.py` and in `create_runs`; lists are in `run_lists.py`, calls in `calls.py`, leases
 and claims in `leases.py`.
 """

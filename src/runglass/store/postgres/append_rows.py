@@ -1,4 +1,4 @@
-"""Appends as the columns that the function `append_batches` of the database takes."""
+"""Appends as the rows that the function `append_rows` of the database takes."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from runglass.store.postgres.run_rows import RunFacts
 from runglass.store.records import Append, StepRow
 
-COLUMNS = 23, 3, 7, 7, 5, 3, 2
-"""How many there are of batches, events, latest and earlier attempts, checkpoints, owed and dropped."""
 
+def tables_of(batches: Sequence[tuple[bytes, Append]]) -> list[list[tuple[Any, ...]]]:
+    """The rows of batches of as many runs, each with its id, as seven tables.
 
-def columns_of(batches: Sequence[tuple[bytes, Append]]) -> list[list[Any]]:
-    """The columns of batches of as many runs, each with its id."""
+    These are batches, events, latest and earlier attempts, checkpoints, owed and dropped.
+    """
     tables: tuple[list[tuple[Any, ...]], ...] = ([], [], [], [], [], [], [])
     rows, events, latest, earlier, checkpoints, owed, dropped = tables
     for batch_id, batch in batches:
@@ -25,13 +25,7 @@ def columns_of(batches: Sequence[tuple[bytes, Append]]) -> list[list[Any]]:
         checkpoints += [(run_no, *key, last, data) for key, data in kept.items()]
         owed += [(run_no, *each) for each in batch.owed]
         dropped += [(run_no, step_id) for step_id in dict.fromkeys(batch.dropped)]
-    return [
-        column
-        for table, width in zip(tables, COLUMNS, strict=True)
-        for column in (
-            [list(each) for each in zip(*table, strict=True)] if table else [[] for _ in range(width)]
-        )
-    ]
+    return list(tables)
 
 
 def split_attempts(steps: Iterable[StepRow]) -> tuple[list[StepRow], list[StepRow]]:
