@@ -282,7 +282,8 @@ class RunClaims:
                 log.warning("run %s was left off after event %d and goes on", run.id, run.head)
             active.begin(run, state, not_before=not_before)
             return
-        why = "nothing says what it was to do" if state is None else "whatever goes on with it does not live"
+        times = f"it was taken over {run.claims - 1} times, which brought it no further"
+        why = "nothing says what it was to do" if state is None else times
         error = {
             "code": WORKER_LOST,
             "message": f"the process that ran this ended before the run did, and {why}",

@@ -55,7 +55,9 @@ class Log:
         self.label: str = begun.plan.inputs["run"]
         self.fence = 0
         self.holder: Process | None = None
-        self.deaths = 0
+        self.owner: str | None = None
+        """Whose lease it was claimed under: a process whose lease has run out takes another one."""
+        self.takeovers = 0
         self.budgeted = budgeted
         self.waited = False
         self.events: list[StreamEvent] = []
@@ -83,15 +85,16 @@ class Log:
             event = decode_event(data)
             self._take(event)
         self.status = self.fold.trace().flow_run.status
-        self.deaths = 0
+        self.takeovers = 0
 
-    def claim(self, fence: int, process: Process) -> None:
+    def claim(self, fence: int, process: Process, owner: str | None) -> None:
         """Somebody goes on with it. Raises AssertionError where nobody may."""
         demand(fence > self.fence, f"{self.id}: fence {fence} after {self.fence}")
         demand(not self.ended, f"{self.id} has ended and was claimed")
-        if self.holder is not process and not (self.holder and self.holder.let_go):
-            self.deaths += 1
-        self.fence, self.holder = fence, process
+        is_taken_over = self.holder is not process or owner not in (None, self.owner)
+        if is_taken_over and not (self.holder and self.holder.let_go):
+            self.takeovers += 1
+        self.fence, self.holder, self.owner = fence, process, owner or self.owner
 
     def _take(self, event: StreamEvent) -> None:
         demand(not self.ended, f"{self.id}: {event.event_type} follows the end")
@@ -112,7 +115,7 @@ class Log:
                 demand(self.budgeted, f"{self.id} ended for want of a budget that nobody set")
                 return
             demand(error["code"] == WORKER_LOST, f"{self.id} failed with {error} though no step was lost")
-            demand(self.deaths > CRASH_RETRIES, f"{self.id} is given up after {self.deaths} deaths")
+            demand(self.takeovers > CRASH_RETRIES, f"{self.id} is given up after {self.takeovers} takeovers")
         if isinstance(event, FlowCompleted):
             self._check_summary(msgspec.json.decode(msgspec.json.encode(event.summary)))
 
@@ -248,16 +251,16 @@ class Laws:
             self._check_limits(self.db)
 
     def _see_claims(self, db: sqlite3.Connection, process: Process) -> None:
-        for no, run_id, fence in db.execute("SELECT no, id, fence FROM run ORDER BY no"):
+        for no, run_id, fence, owner in db.execute("SELECT no, id, fence, owner FROM run ORDER BY no"):
             log = self.logs.get(no)
             if log is None:
                 request = db.execute("SELECT request FROM run_request WHERE run_no = ?", (no,)).fetchone()[0]
                 begun = msgspec.json.decode(request, type=SegmentSpec)
                 log = self.logs[no] = Log(no, run_id, begun, budgeted=self._limits.budget_usd is not None)
-                log.fence, log.holder = fence, process
+                log.fence, log.holder, log.owner = fence, process, owner
             elif fence != log.fence:
                 before = log.holder
-                log.claim(fence, process)
+                log.claim(fence, process, owner)
                 if before is not None and before is not process:
                     self.on_takeover(before)
 
