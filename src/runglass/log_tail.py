@@ -10,17 +10,17 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TypeAlias
 
 from runglass.bus.base import Bus
 from runglass.errors import StoreError, StoreWentBack
 from runglass.events import TERMINAL_EVENTS, event_type_of
 from runglass.setback import record_loss
-from runglass.sse import frames
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
 from runglass.tail_cursor import TailCursor
+from runglass.tail_page import Page
 
 PAGE_BYTES = 64 * 1024
 """About how many bytes a tail reads at a time, and so the memory that a slow reader costs."""
@@ -30,28 +30,12 @@ WINDOW_BYTES = 4 * PAGE_BYTES
 
 Rows = Sequence[tuple[int, bytes]]
 Read: TypeAlias = Callable[[], Awaitable[list[tuple[int, bytes]]]]
+Take: TypeAlias = Callable[[Page], bool]
+"""Takes a page at once; or returns False, or raises ValueError, and has done nothing."""
 
 
 async def _at_once(run: RunRecord, read: Read) -> list[tuple[int, bytes]]:
     return await read()
-
-
-class Page(tuple[tuple[int, bytes], ...]):
-    """Consecutive events, as `(seq, event as JSON)`; tails at the same place share one page."""
-
-    @cached_property
-    def frames(self) -> bytes:
-        """The page as bytes of a stream, made once for all tails that share it."""
-        return frames([(seq, event_type_of(data), data) for seq, data in self])
-
-    @cached_property
-    def types(self) -> frozenset[str]:
-        """The types of its events, found once for all tails that share it."""
-        return frozenset(event_type_of(data) for _, data in self)
-
-
-Take: TypeAlias = Callable[[Page], bool]
-"""Takes a page at once; or returns False, or raises ValueError, and has done nothing."""
 
 
 class Tails:

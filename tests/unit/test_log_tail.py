@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus, MemoryListener
 from runglass.errors import StoreError, StoreWentBack
-from runglass.log_tail import PAGE_BYTES, WINDOW_BYTES, Page, Read, Tails
+from runglass.log_tail import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from runglass.sse import frame
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from runglass.tail_page import Page
 from tests.examples import examples
 from tests.prove.tails import tails as prove_tails
 from tests.records import new_run

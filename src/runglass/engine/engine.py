@@ -25,7 +25,7 @@ from runglass.engine.idle_runs import IdleRuns
 from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets, SharedBudgets
-from runglass.engine.queue_room import QueueRoom
+from runglass.engine.queue_admission import QueueAdmission
 from runglass.engine.run_ids import RunIds
 from runglass.engine.run_outcome import RunReleased
 from runglass.engine.run_queue import RunQueue
@@ -106,7 +106,7 @@ class Engine:
             most_waiting_each=max_queued_runs_per_project,
             weights=weights,
         )
-        self._room = QueueRoom(store, self.queue)
+        self._admission = QueueAdmission(store, self.queue)
         self._active = ActiveRuns(context, self.queue, free_place=self._free_place)
         self._idle = IdleRuns(context, self._active, self.queue)
         self._segments = NextSegments(
@@ -179,7 +179,7 @@ class Engine:
         waits_elsewhere = self.shares_store and not has_place
         if waits_elsewhere:
             segment, outputs = with_stored_content(segment, outputs), None
-            await self._room.enter(project_id)
+            await self._admission.enter(project_id)
         waits_here = not has_place and not self.shares_store
         queued = self.queue.queue(run_id, project_id, outputs) if waits_here else None
         begun = SegmentSpec(plan=plan, segment=segment)
@@ -210,7 +210,7 @@ class Engine:
             if has_place:
                 self._free_place(project_id)
             if waits_elsewhere:
-                self._room.settle(project_id)
+                self._admission.settle(project_id)
         if queued is not None:
             self.queue.stored(queued)
         await self._idle.tell_queued(run)

@@ -121,13 +121,21 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(
             return False
         raise StoreError("a migration has broken this program")
 
-    claims = machines.worker.engine._claims
+    claimed: list[Any] = []
+
+    async def claim(*args: Any, **more: Any) -> list[RunRecord]:
+        claimed.append(args)
+        return []
+
     with monkeypatch.context() as patch:
         patch.setattr(machines.worker.store, "hold_lease", refused)
+        patch.setattr(machines.worker.store, "claim_runs", claim)
         with pytest.raises(StoreError, match="broken this program"):
             await machines.worker.engine.keep_lease()
-        claims.look()
-        await claims.close()
+        looking = asyncio.create_task(machines.worker.engine.watch_work())
+        await asyncio.sleep(0.05)
+        looking.cancel()
+        assert not claimed
         assert await stored(machines.front, started.id) == waiting
     await machines.worker.engine.keep_lease()
     await until_idle(machines.front, started.id)

@@ -4,11 +4,13 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import NamedTuple, cast
 
 import msgspec
 import pytest
 
+from runglass.engine.active_runs import ActiveRuns
 from runglass.engine.store_check import MISSED_S, StoreCheck
 from runglass.errors import StoreError
 from runglass.measurements import measured
@@ -259,16 +261,17 @@ async def test_a_run_that_is_gone_is_lost_unless_it_was_left_so_long_ago_that_it
 async def test_runs_that_ended_are_compared_some_at_a_time(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    active, at_once = machine.house.engine._active, [0]
+    at_once = [0]
     long_ago_s = asyncio.get_running_loop().time() - MISSED_S - 1
-    active.latest.extend(StoredLog(f"gone-{n}", 1, 3, left_at_s=long_ago_s) for n in range(25))
+    ended = [StoredLog(f"gone-{n}", 1, 3, left_at_s=long_ago_s) for n in range(25)]
+    only_ended = SimpleNamespace(latest=ended, owner="nobody", orphaned={}, stored_logs=dict)
 
     async def run(run_id: str) -> None:
         at_once.append(at_once[-1] + 1)
         await asyncio.sleep(0)
         at_once.append(at_once[-1] - 1)
 
-    check = StoreCheck(machine.store, active)
+    check = StoreCheck(machine.store, cast("ActiveRuns", only_ended))
     monkeypatch.setattr(machine.store, "run", run)
     machine.store.times_replaced += 1
     await check.compare()

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from runglass.errors import StoreError
 from runglass.store.postgres.connections import Connections
-from runglass.store.postgres.request_reads import RequestReads
+from runglass.store.postgres.run_requests import RunRequests
 
 
 class Rows:
@@ -28,7 +28,7 @@ class Rows:
 
 async def test_those_that_are_asked_for_in_one_turn_are_read_by_one_statement() -> None:
     rows = Rows()
-    reads = RequestReads(cast(Connections, rows))
+    reads = RunRequests(cast(Connections, rows))
     asking = [asyncio.create_task(reads.read(run)) for run in (1, 2, 3, 10)]
     await asyncio.sleep(0)
     asking[0].cancel()
@@ -39,7 +39,7 @@ async def test_those_that_are_asked_for_in_one_turn_are_read_by_one_statement() 
 
 async def test_a_read_that_fails_is_told_to_all_and_the_next_one_is_made() -> None:
     rows = Rows()
-    reads = RequestReads(cast(Connections, rows))
+    reads = RunRequests(cast(Connections, rows))
     rows.fault = StoreError("away")
     told = await asyncio.gather(*map(reads.read, (1, 2)), return_exceptions=True)
     assert all(isinstance(each, StoreError) for each in told)

@@ -34,12 +34,12 @@ from runglass.events import (
 from runglass.flow import find_step, step_index
 from runglass.fold import Address
 from runglass.lazy_json import encoded
-from runglass.log_tail import Page
 from runglass.runtime import decode_stored_flow
 from runglass.server.services.run_failure import bad_end
 from runglass.sse import frame, unnumbered_frame
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
+from runglass.tail_page import Page
 
 _READ = frozenset(
     str(kind.__struct_config__.tag)

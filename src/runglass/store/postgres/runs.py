@@ -16,8 +16,8 @@ import msgspec
 from runglass.errors import DuplicateIdempotencyKey, RunPurged, StoreError
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.connections import Connections, Db
-from runglass.store.postgres.request_reads import RequestReads
 from runglass.store.postgres.run_creation import RunCreation
+from runglass.store.postgres.run_requests import RunRequests
 from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import every, one, page
 from runglass.store.records import Append, AttemptKey, NewRun, RawRow, RunRecord, StepRow
@@ -39,7 +39,7 @@ class Runs:
     _db: Connections
     _appends: AppendQueue
     _creation: RunCreation
-    _requests: RequestReads
+    _requests: RunRequests
 
     async def create_run(self, run: NewRun) -> RunRecord:
         created = await self._creation.create(run)

@@ -27,9 +27,9 @@ from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
 from runglass.store.postgres.overview import Overview
 from runglass.store.postgres.removal import Removal
-from runglass.store.postgres.request_reads import RequestReads
 from runglass.store.postgres.run_creation import RunCreation
 from runglass.store.postgres.run_lists import RunLists
+from runglass.store.postgres.run_requests import RunRequests
 from runglass.store.postgres.runs import Runs
 from runglass.store.postgres.setbacks import Setbacks
 
@@ -68,7 +68,7 @@ class PostgresStore(
         self._db = Connections(address, patience_s=patience_s, clock=clock)
         self._appends = AppendQueue(self._db, patience_s=append_patience_s or patience_s)
         self._creation = RunCreation(self._db)
-        self._requests = RequestReads(self._db)
+        self._requests = RunRequests(self._db)
         self._owner = None
         self._importing = set()
         self._holder = uuid.uuid4()

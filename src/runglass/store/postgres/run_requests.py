@@ -9,7 +9,7 @@ from runglass.store.postgres.sql_helpers import every
 _REQUESTS = "SELECT run_no, request FROM run_request WHERE run_no = ANY ($1::bigint[])"
 
 
-class RequestReads:
+class RunRequests:
     """Reads the requests that are asked for in the same turn of the event loop with one statement."""
 
     def __init__(self, connections: Connections) -> None:

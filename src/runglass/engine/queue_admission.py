@@ -14,7 +14,7 @@ from runglass.store.base import Store
 from runglass.store.process_records import QueuedRuns
 
 
-class QueueRoom:
+class QueueAdmission:
     """Lets runs into the queue as far as there is room, in this process one by one.
 
     What other processes let in at the same instant is not known here.
