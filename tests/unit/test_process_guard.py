@@ -15,6 +15,9 @@ COMMAND = """
 import os, signal, subprocess, sys, time
 from tests import process_guard
 process_guard.GRACE_S = {grace_s}
+# Whoever runs the tests in the background may ignore these.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 process_guard.stand_guard()
 # Independent of everybody, and deaf, as a database server may be that is stopped.
 deaf = "import time, signal as s; s.signal(s.SIGTERM, s.SIG_IGN); print(1, flush=True); time.sleep(600)"
