@@ -2,8 +2,8 @@
 
 The tails of one run share their reading: one task listens, reads what is new and keeps the latest of it for
 all. The task listens before it reads, so no commit between the two is missed, and a lost wake-up costs one
-poll interval. A tail that falls behind reads the store, the only source of events. A page may be handed to
-tails that wait without waking them. Knows nothing of HTTP.
+poll interval. A tail that falls behind reads the store. A page may be handed to tails that wait without
+waking them. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -24,7 +24,6 @@ from runglass.tail_page import Page
 
 PAGE_BYTES = 64 * 1024
 """About how many bytes a tail reads at a time, and so the memory that a slow reader costs."""
-
 WINDOW_BYTES = 4 * PAGE_BYTES
 """About how many bytes of a run's log are kept for slower tails; the newest page always is."""
 
@@ -95,18 +94,19 @@ class Tails:
         `after` or before. Raises StoreError.
 
         While the next page is waited for, what comes is first offered to `take`, and not yielded if that
-        takes it; the last page is always yielded. Where a run has many tails, waking each takes most time.
+        takes it; but one with a type in `until` always is. To wake each of many tails takes most time.
         """
         ends = TERMINAL_EVENTS.union(until)
 
-        def take_before_end(page: Page) -> bool:
+        def take_whole(page: Page) -> bool:
             try:
-                return take is not None and ends.isdisjoint(page.types) and take(page)
+                # Nothing comes after a run's end, but more than is wanted may come after a type in `until`.
+                return take is not None and page.types.isdisjoint(until) and take(page)
             except ValueError:
                 # An event that cannot be read: the tail that is woken for it tells its reader.
                 return False
 
-        cursor = TailCursor(after, idle_s=idle_s, take=take_before_end)
+        cursor = TailCursor(after, idle_s=idle_s, take=take_whole)
         async with aclosing(self._pages(run, cursor)) as pages:
             async for page in pages:
                 if ends.isdisjoint(page.types):

@@ -28,6 +28,8 @@ LEASE_S = 60.0
 of a restart."""
 LATE_MS = 10_000
 """How late a wait may end: one that nobody goes on with before a lease has run out ends a minute late."""
+EARLY_MS = 100
+"""How early: who goes on with it and who began it each know the time of the database to half a round trip."""
 BETWEEN_S = 1.0
 WAITS = ("hold", "rest")
 """Steps that only wait: a stop leaves them at once, and their deadline stays."""
@@ -64,7 +66,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
         async with Cluster.running(
             seed, lease_s=LEASE_S, stop_grace_s=GRACE_S, program=first, names=names
         ) as running:
-            laws = Laws(book, running.outside, late_ms=LATE_MS)
+            laws = Laws(book, running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
             began_s = time.monotonic()
             async with Load(running, book, f"rolling {seed}") as load:
                 say(f"{CALLERS} callers and {WATCHERS} readers on {', '.join(names)}, of {first.name}")

@@ -372,7 +372,7 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
 
 
 async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(tmp_path: Path) -> None:
-    """But not what it begins with, and what it ends with."""
+    """But not what it begins with, and what ends it before the run does."""
     bus = MemoryBus()
     async with asyncio.timeout(20), opened(tmp_path / "db") as (store, run):
         await write(store, bus, run, 0, [event(1)])
@@ -395,6 +395,22 @@ async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(tmp_path
             assert await waiting == [5, 6]
             assert await anext(pages, None) is None
         assert taken.empty()
+
+
+async def test_a_tail_ends_that_has_taken_the_end_of_its_run(tmp_path: Path) -> None:
+    bus, taken = MemoryBus(), list[Page]()
+
+    def take(page: Page) -> bool:
+        taken.append(page)
+        return True
+
+    async with asyncio.timeout(20), opened(tmp_path / "db") as (store, run):
+        async with aclosing(following(store, bus).follow(run, take=take)) as pages:
+            waiting = asyncio.create_task(anext(pages, None))
+            await asyncio.sleep(0)
+            await write(store, bus, run, 0, [event(1), LAST])
+            assert await waiting is None
+        assert taken == [((1, event(1)), (2, LAST))]
 
 
 def _refuses(page: Page) -> bool:
