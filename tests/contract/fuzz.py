@@ -17,7 +17,7 @@ from tests.contract.wire import http_for
 
 ROOT = Path(__file__).parents[2]
 CASES_PER_OPERATION = 100
-LONGEST_S = 300
+LONGEST_S = 900
 FLOW = """
 slug: fuzzed
 steps:
