@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
-from tests.postgres_server import postgres_server
 
 # Statements are counted, whether they find rows or not.
 COUNT = """
@@ -25,11 +23,6 @@ CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON project_total
 FOR EACH STATEMENT EXECUTE FUNCTION see();
 CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON run FOR EACH STATEMENT EXECUTE FUNCTION see();
 """
-
-
-@pytest.fixture
-async def address(tmp_path: Path) -> str:
-    return await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from runglass.settings import Settings
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey, Project
 from tests.conformance.test_store import batch, make_run
-from tests.postgres_server import postgres_server
 
 AHEAD = timedelta(hours=2)
 """By how much the clock of the database is ahead of that of its processes."""
@@ -44,12 +43,6 @@ _TIMES = (
     " AND data_type = 'text' AND (column_name LIKE '%\\_at' OR column_name = 'at') AND table_name IN"
     " (SELECT relname FROM pg_class WHERE relkind IN ('r', 'p'))"
 )
-
-
-@pytest.fixture
-async def address(tmp_path: Path) -> str:
-    """A database that belongs to this test alone."""
-    return await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
 
 
 async def set_clock(address: str, ahead: timedelta) -> None:

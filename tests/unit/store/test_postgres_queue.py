@@ -3,23 +3,16 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
-from tests.postgres_server import postgres_server
 
 FLOOD = 50_000
 MOST_S = 0.5
 """Of the 2 s that a flood of others may delay a run; a claim takes some milliseconds of it."""
-
-
-@pytest.fixture
-async def address(tmp_path: Path) -> str:
-    return await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
 
 
 @pytest.fixture

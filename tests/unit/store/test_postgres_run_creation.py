@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -11,15 +10,9 @@ from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey, NewRun, RunRecord
 from tests.conformance.test_store import make_run
-from tests.postgres_server import postgres_server
 from tests.records import new_run
 
 RUNS = 30
-
-
-@pytest.fixture
-async def address(tmp_path: Path) -> str:
-    return await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
 
 
 @pytest.fixture

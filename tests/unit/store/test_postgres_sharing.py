@@ -16,6 +16,7 @@ from runglass.engine.engine import Engine
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.errors import ImportConflict, StoreError, WrongExpectedVersion
 from runglass.run_query import RunQuery
+from runglass.store.import_records import ImportedRun
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey
 from tests.conformance.test_imports import EVENTS, FLOW, RUN, import_run, imported, project_id_of
@@ -174,6 +175,20 @@ async def test_the_import_of_a_process_is_given_up_by_others_once_it_is_gone(
         await theirs.import_rows(no, [(2, b"2")], [])
 
 
+async def import_beside(ours: PostgresStore, folder: Path, run: ImportedRun, made: str) -> None:
+    """Ends the import while somebody else makes something in a transaction, which then is committed."""
+    theirs = await asyncpg.connect(await postgres_server().database_of(folder))
+    try:
+        await theirs.execute(f"BEGIN; {made}")
+        importing = asyncio.create_task(ours.finish_import(run, by=SERVER))
+        await asyncio.wait({importing}, timeout=0.1)
+        assert not importing.done()
+        await theirs.execute("COMMIT")
+    finally:
+        await theirs.close()
+    await importing
+
+
 @pytest.mark.parametrize(
     ("flow_id", "project", "told"),
     [
@@ -189,21 +204,11 @@ async def test_an_import_sees_the_flow_that_somebody_else_makes_at_the_same_time
     other_id = await project_id_of(ours, project)
     no = await ours.begin_import(project_id, RUN)
     await ours.import_rows(no, EVENTS, [])
-    server = postgres_server()
-    theirs = await asyncpg.connect(await server.database_of(tmp_path))
-    try:
-        await theirs.execute(
-            "BEGIN; INSERT INTO flow (id, project_id, slug, updated_at)"
-            f" VALUES ('{flow_id}', {other_id}, 'far', '2026')"
-        )
-        importing = asyncio.create_task(ours.finish_import(imported(no, project_id), by=SERVER))
-        await asyncio.wait({importing}, timeout=0.1)
-        assert not importing.done()
-        await theirs.execute("COMMIT")
-    finally:
-        await theirs.close()
+    made = (
+        f"INSERT INTO flow (id, project_id, slug, updated_at) VALUES ('{flow_id}', {other_id}, 'far', '2026')"
+    )
     with pytest.raises(ImportConflict, match=told):
-        await importing
+        await import_beside(ours, tmp_path, imported(no, project_id), made)
     assert await ours.run(RUN) is None
 
 
@@ -215,20 +220,12 @@ async def test_an_import_sees_the_version_that_somebody_else_makes_at_the_same_t
     await import_run(ours, project_id, id="before", version=0)
     no = await ours.begin_import(project_id, RUN)
     await ours.import_rows(no, EVENTS, [])
-    theirs = await asyncpg.connect(await postgres_server().database_of(tmp_path))
-    try:
-        await theirs.execute(
-            "BEGIN; INSERT INTO flow_version (flow_id, version, source, created_at)"
-            f" VALUES ('{FLOW}', 3, 'another', '2026')"
-        )
-        importing = asyncio.create_task(ours.finish_import(imported(no, project_id), by=SERVER))
-        await asyncio.wait({importing}, timeout=0.1)
-        assert not importing.done()
-        await theirs.execute("COMMIT")
-    finally:
-        await theirs.close()
+    made = (
+        "INSERT INTO flow_version (flow_id, version, source, created_at)"
+        f" VALUES ('{FLOW}', 3, 'another', '2026')"
+    )
     with pytest.raises(ImportConflict, match="version 3 of flow 'far' is another one here"):
-        await importing
+        await import_beside(ours, tmp_path, imported(no, project_id), made)
     assert await ours.run(RUN) is None
 
 
