@@ -57,7 +57,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser check gains contract prove bench reference lock clean
+.PHONY: help demo test test-slow test-browser flaky check gains contract prove bench reference lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,16 +65,22 @@ help: ## show this list
 demo: $(VENV)/server.stamp ## run a real flow and watch it; ARGS="--file my.txt --model openai:gpt-4o-mini"
 	@$(VENV)/bin/runglass demo $(ARGS)
 
-test: $(VENV)/compiled.stamp ## run the tests; ARGS="tests/unit -k fold"
-	TMPDIR=$(FILES) $(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
-	$(if $(ARGS),,@$(HAS_PGBOUNCER) || echo "pgbouncer was not found: no store was tested through a pooler")
+test: $(VENV)/compiled.stamp ## the tests to run all the time, without any server; ARGS="tests/unit -k fold"
+	TMPDIR=$(FILES) $(PY) -m pytest -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 	$(if $(ARGS),,$(VIEWER_TESTS))
+
+test-slow: $(VENV)/compiled.stamp ## all others: PostgreSQL, pooler, NATS, whole processes, the pages in Chromium
+	TMPDIR=$(FILES) $(PY) -m pytest -m slow -n $(WORKERS) --dist worksteal $(ARGS)
+	$(if $(ARGS),,@$(HAS_PGBOUNCER) || echo "pgbouncer was not found: no store was tested through a pooler")
 	$(if $(ARGS),,@if $(HAS_CHROMIUM) 2>/dev/null; then $(BROWSER_TESTS); \
 		else echo "Chromium was not found: the pages of the viewer were not tested"; fi)
 
 test-browser: $(VENV)/dev.stamp ## the viewer's pages in Chromium; ARGS="-k keyboard"
 	@$(HAS_CHROMIUM)
 	$(BROWSER_TESTS) $(ARGS)
+
+flaky: $(VENV)/compiled.stamp ## `make test` ten times, twice beside busy processes: what was not the same each time
+	TMPDIR=$(FILES) $(PY) tools/flaky.py -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing nothing; the viewer's types where node is
 	$(PY) -m ruff format --check .

@@ -1,6 +1,7 @@
 """What tests of every kind share."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -11,6 +12,12 @@ from tests.unit.client.sides import Asyncio, Blocking, Side
 # A busy machine stops a process for longer than Hypothesis allows for an example; speed has tests of its own.
 hypothesis.settings.register_profile("without deadlines", deadline=None)
 hypothesis.settings.load_profile("without deadlines")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In `make test`, tests that would start servers fail, as they are not marked slow."""
+    if config.option.markexpr == "not slow":
+        os.environ["RUNGLASS_TEST_QUICK"] = "1"
 
 
 @pytest.fixture(params=[Blocking, Asyncio], ids=lambda side: side.name)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.postgres_server import slow_tests_alone
+
 PROGRAM = Path(sys.executable).parent / "nats-server"
 
 
@@ -26,6 +28,7 @@ class NatsServer:
 
     def start(self) -> None:
         """Returns once it accepts."""
+        slow_tests_alone("NATS")
         command = [str(PROGRAM), "--addr", "127.0.0.1", "--port", str(self.port), *self._arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 20

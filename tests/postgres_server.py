@@ -3,6 +3,7 @@ folder.
 """
 
 import asyncio
+import os
 import shutil
 import tempfile
 import warnings
@@ -20,10 +21,16 @@ from runglass.store.postgres.store import PostgresStore
 TEMPLATE = "runglass_template"
 
 
+def slow_tests_alone(server: str) -> None:
+    """Refuses to start a server in `make test`, which is to be quick."""
+    assert "RUNGLASS_TEST_QUICK" not in os.environ, f"a test that starts {server} is marked slow"
+
+
 class PostgresServer:
     """The server of this process, until `stop_postgres`."""
 
     def __init__(self) -> None:
+        slow_tests_alone("PostgreSQL")
         # Not below the folder of pytest, which the user that PostgreSQL runs as may not enter.
         self._folder = Path(tempfile.mkdtemp(prefix="runglass-postgres-"))
         with warnings.catch_warnings():

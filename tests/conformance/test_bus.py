@@ -34,10 +34,10 @@ def on_nats() -> Iterator[Make]:
 
 
 SHARED: dict[str, Callable[[], AbstractContextManager[Make]]] = {"postgres": on_postgres, "nats": on_nats}
-BUSES = {"memory", *SHARED}
+SHARED_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in sorted(SHARED)]
 
 
-@pytest.fixture(params=sorted(BUSES))
+@pytest.fixture(params=["memory", *SHARED_KINDS])
 async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
     """One bus."""
     if request.param == "memory":
@@ -49,7 +49,7 @@ async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
             yield own
 
 
-@pytest.fixture(params=sorted(SHARED))
+@pytest.fixture(params=SHARED_KINDS)
 async def two(request: pytest.FixtureRequest) -> AsyncIterator[tuple[ProcessBus, ProcessBus]]:
     """The buses of two processes."""
     with SHARED[request.param]() as make:

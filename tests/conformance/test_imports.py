@@ -13,14 +13,14 @@ from runglass.run_query import RunQuery
 from runglass.store.base import Store
 from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.records import Retention, RunNumbers
-from tests.conformance.test_store import ALL_STORES, make_run, row
+from tests.conformance.test_store import ALL_STORES, make_run, row, store_kinds
 
 RUN, FLOW = "run-from-afar", "flow-from-afar"
 EVENTS = [(1, b"one"), (2, b"two"), (3, b"three")]
 SOURCE = b'{"slug":"far"}'
 
 
-@pytest.fixture(params=ALL_STORES)
+@pytest.fixture(params=store_kinds())
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     async with ALL_STORES[request.param](tmp_path) as opened:
         yield opened

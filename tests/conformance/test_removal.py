@@ -25,14 +25,14 @@ from runglass.store.records import (
     StepRow,
 )
 from runglass.trace import StepTrace
-from tests.conformance.test_store import ALL_STORES, batch, make_run, row
+from tests.conformance.test_store import ALL_STORES, batch, make_run, row, store_kinds
 from tests.records import new_run
 
 SECRET = "sesame"
 RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:00.000Z"}
 
 
-@pytest.fixture(params=ALL_STORES)
+@pytest.fixture(params=store_kinds())
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     async with ALL_STORES[request.param](tmp_path) as opened:
         yield opened
@@ -119,7 +119,7 @@ async def test_a_checkpoint_that_was_left_goes_too(store: Store) -> None:
     assert await store.request(run.no) is None
 
 
-@pytest.mark.parametrize("store_kind", ALL_STORES)
+@pytest.mark.parametrize("store_kind", store_kinds())
 async def test_purging_goes_on_after_a_crash_between_two_bites(tmp_path: Path, store_kind: str) -> None:
     async with ALL_STORES[store_kind](tmp_path) as store:
         run = await ended_run(store)

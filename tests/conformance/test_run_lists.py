@@ -21,14 +21,14 @@ from runglass.store.base import Store
 from runglass.store.list_records import ListPosition
 from runglass.store.records import Append, RunNumbers, StepRow
 from runglass.trace import TERMINAL
-from tests.conformance.test_store import STORES
+from tests.conformance.test_store import STORES, store_kinds
 from tests.records import new_run
 
 pytestmark = pytest.mark.usefixtures("no_hurry")
 
 NOW = datetime(2025, 11, 20, 12, tzinfo=UTC)
 FIRST_MS = round((NOW - timedelta(days=2)).timestamp() * 1000)
-KINDS = [kind for kind in STORES if kind != "sqlite-full"]
+KINDS = store_kinds("sqlite-full", "pooler")
 """Not both of the stores on SQLite: how they sync their file is nothing that a reader of it could see."""
 RUNS = 80
 APART_MS = 2_150_000

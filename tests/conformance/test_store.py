@@ -45,7 +45,16 @@ POOLED: dict[str, Callable[[Path], Any]] = {
 ALL_STORES = STORES | (POOLED if pgbouncer_path() else {})
 
 
-@pytest.fixture(params=ALL_STORES)
+def store_kinds(*without: str) -> list[Any]:
+    """The names of the stores as parameters of tests; those that need a server are slow."""
+    return [
+        kind if kind in FILE_STORES else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in ALL_STORES
+        if kind not in without
+    ]
+
+
+@pytest.fixture(params=store_kinds())
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     async with ALL_STORES[request.param](tmp_path) as opened:
         yield opened
@@ -1107,7 +1116,7 @@ async def test_a_revoked_key_is_still_known_but_marked(store: Store) -> None:
 
 
 # How long it takes is not measured behind a pooler, whose own processor is one for all.
-@pytest.mark.parametrize("store", STORES, indirect=True)
+@pytest.mark.parametrize("store", store_kinds("pooler"), indirect=True)
 async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> None:
     run = await make_run(store)
 
@@ -1125,7 +1134,7 @@ async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> No
     assert (await store.events(run.no, after=199, limit_bytes=100))[0][0] == 200
 
 
-@pytest.mark.parametrize("store", STORES, indirect=True)
+@pytest.mark.parametrize("store", store_kinds("pooler"), indirect=True)
 async def test_a_small_row_is_not_found_more_slowly_beside_large_ones(store: Store) -> None:
     """A run may hold megabytes; whoever writes beside it must not read them."""
     first, small, last = [await make_run(store, f"run-{number}") for number in range(3)]
@@ -1146,25 +1155,24 @@ async def test_a_small_row_is_not_found_more_slowly_beside_large_ones(store: Sto
     assert await fastest_s(5) < quiet_s + 0.003
 
 
-async def test_what_was_acknowledged_is_there_after_reopening(tmp_path: Path) -> None:
-    for name, make in STORES.items():
-        folder = tmp_path / name
-        async with make(folder) as store:
-            run = await make_run(store)
-            await store.append(batch(run, 0, b"one", steps=[row(1)]))
-        async with make(folder) as store:
-            assert await store.events(run.no, after=0, limit_bytes=100) == [(1, b"one")]
-            assert len((await whole_trace(store, run.id))[1]) == 1
+@pytest.mark.parametrize("kind", store_kinds("pooler"))
+async def test_what_was_acknowledged_is_there_after_reopening(kind: str, tmp_path: Path) -> None:
+    async with STORES[kind](tmp_path) as store:
+        run = await make_run(store)
+        await store.append(batch(run, 0, b"one", steps=[row(1)]))
+    async with STORES[kind](tmp_path) as store:
+        assert await store.events(run.no, after=0, limit_bytes=100) == [(1, b"one")]
+        assert len((await whole_trace(store, run.id))[1]) == 1
 
 
-async def test_a_closed_store_says_so(tmp_path: Path) -> None:
-    for make in STORES.values():
-        async with make(tmp_path) as store:
-            pass
-        with pytest.raises(StoreError, match="not open"):
-            await store.projects()
-        with pytest.raises(StoreError, match="not open"):
-            await store.ensure_project("a", "b")
+@pytest.mark.parametrize("kind", store_kinds("pooler"))
+async def test_a_closed_store_says_so(kind: str, tmp_path: Path) -> None:
+    async with STORES[kind](tmp_path) as store:
+        pass
+    with pytest.raises(StoreError, match="not open"):
+        await store.projects()
+    with pytest.raises(StoreError, match="not open"):
+        await store.ensure_project("a", "b")
 
 
 async def test_a_text_with_a_zero_byte_is_found_nowhere(store: Store) -> None:

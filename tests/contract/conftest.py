@@ -44,7 +44,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = metafunc.module.__name__.rpartition(".")[2]
     if name in ON_EVERY_STORE and "store_kind" in metafunc.fixturenames:
         kinds = (*STORES, WORKERS) if name in ON_WORKERS else STORES
-        metafunc.parametrize("store_kind", kinds, indirect=True, scope="module")
+        params = [kind if kind == "sqlite" else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
+        metafunc.parametrize("store_kind", params, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")

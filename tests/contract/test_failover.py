@@ -18,6 +18,8 @@ from tests.contract.test_tool_calls import paused, results_of, resumption
 from tests.contract.wire import execute, frames, http_for, refusal, start
 from tests.postgres_replication import replicated, until
 
+pytestmark = pytest.mark.slow
+
 LEASE_S = 3.0
 KEPT = 2
 """So many events of the run that goes on the standby has."""

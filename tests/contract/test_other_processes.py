@@ -36,6 +36,8 @@ from tests.contract.wire import (
 )
 from tests.postgres_server import postgres_database
 
+pytestmark = pytest.mark.slow
+
 SECRET = "only for the caller"
 OFF = """
 slug: off

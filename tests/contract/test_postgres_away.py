@@ -17,6 +17,8 @@ from tests.contract.wire import ANYTHING, execute, frames, refusal, start
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
 from tests.postgres_server import postgres_database
 
+pytestmark = pytest.mark.slow
+
 LASTING = """
 slug: lasting
 steps:

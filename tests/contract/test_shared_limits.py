@@ -2,9 +2,13 @@
 
 from contextlib import ExitStack
 
+import pytest
+
 from runglass.testing import running_server
 from tests.contract.wire import ANYTHING, detail, http_for, refusal
 from tests.postgres_server import postgres_database
+
+pytestmark = pytest.mark.slow
 
 MOST_EACH = 3
 

@@ -19,6 +19,8 @@ from tests.postgres_proxy import cutting_proxy, deaf_proxy
 from tests.postgres_server import postgres_database
 from tests.unit.bus.fake_carrier import connected, running, until
 
+pytestmark = pytest.mark.slow
+
 TLS = Path(__file__).parent / "tls"
 SERVER_TLS = ("--tls", "--tlscert", str(TLS / "cert.pem"), "--tlskey", str(TLS / "key.pem"))
 

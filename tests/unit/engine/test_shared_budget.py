@@ -14,6 +14,8 @@ from runglass.store.records import RunRecord
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
 
+pytestmark = pytest.mark.slow
+
 BUDGET, RUNS = 7, 20
 UNHELD = uuid4()
 

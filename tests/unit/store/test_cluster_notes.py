@@ -15,6 +15,8 @@ from tests.prove.clustering.hands import Hand, zombies
 from tests.prove.clustering.snapshot import ClusterData
 from tests.records import new_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def address(tmp_path: Path) -> str:

@@ -9,6 +9,8 @@ import pytest
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
 
+pytestmark = pytest.mark.slow
+
 # Statements are counted, whether they find rows or not.
 COUNT = """
 CREATE TABLE seen (name text);

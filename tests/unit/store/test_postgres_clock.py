@@ -25,6 +25,8 @@ from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey, Project, RunRecord
 from tests.conformance.test_store import batch, make_run
 
+pytestmark = pytest.mark.slow
+
 AHEAD = timedelta(hours=2)
 """By how much the clock of the database is ahead of that of its processes."""
 LATE = timedelta(minutes=1)

@@ -22,6 +22,8 @@ from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy
 from tests.postgres_server import postgres_server
 from tests.records import new_run
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 5.0
 
 

@@ -14,6 +14,8 @@ from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def connections(tmp_path: Path) -> AsyncIterator[Connections]:

@@ -16,6 +16,8 @@ from runglass.store.records import Checkpoint, RunRecord
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import PostgresServer, postgres_server
 
+pytestmark = pytest.mark.slow
+
 Taking = Callable[[PostgresStore, RunRecord, str], Awaitable[RunRecord | None]]
 """A way to get a run for an owner, and a new fence with it."""
 

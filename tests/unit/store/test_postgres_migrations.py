@@ -21,6 +21,8 @@ from tests.conformance.test_store import batch, make_run, row
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.prove.clustering.polling import until_told
 
+pytestmark = pytest.mark.slow
+
 EMPTY = "runglass_empty"
 
 

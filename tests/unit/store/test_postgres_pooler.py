@@ -14,7 +14,7 @@ from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, 
 from tests.postgres_server import postgres_server
 from tests.unit.bus.fake_carrier import until
 
-pytestmark = pytest.mark.skipif(pgbouncer_path() is None, reason=MISSING)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(pgbouncer_path() is None, reason=MISSING)]
 
 RUNS = 5 * CONNECTIONS
 

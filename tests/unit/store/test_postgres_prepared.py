@@ -13,6 +13,8 @@ from tests.conformance.test_store import batch, make_run
 from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import postgres_server
 
+pytestmark = pytest.mark.slow
+
 READ = "FROM run WHERE id = $1"
 
 

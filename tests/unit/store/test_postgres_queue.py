@@ -10,6 +10,8 @@ import pytest
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
 
+pytestmark = pytest.mark.slow
+
 FLOOD = 50_000
 MOST_S = 0.5
 """Of the 2 s that a flood of others may delay a run; a claim takes some milliseconds of it."""

@@ -17,6 +17,8 @@ from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
 
+pytestmark = pytest.mark.slow
+
 MAKE_ROLE = (
     "DROP ROLE IF EXISTS serving",
     "CREATE ROLE serving LOGIN",

@@ -12,6 +12,8 @@ from runglass.store.records import IdempotencyKey, NewRun, RunRecord
 from tests.conformance.test_store import make_run
 from tests.records import new_run
 
+pytestmark = pytest.mark.slow
+
 RUNS = 30
 
 

@@ -12,6 +12,8 @@ from tests.conformance.test_store import batch, make_run
 from tests.postgres_replication import own_server
 from tests.postgres_server import PostgresServer, postgres_server
 
+pytestmark = pytest.mark.slow
+
 BY_HAND = Actor(kind="cli", name="ann")
 
 

@@ -24,6 +24,8 @@ from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
 from tests.records import new_run
 
+pytestmark = pytest.mark.slow
+
 STORES = 3
 RUNS = 60
 

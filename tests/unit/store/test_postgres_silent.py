@@ -6,12 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 from runglass.errors import StoreUnreachable
 from runglass.store.postgres.connections import CONNECTIONS
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import make_run
 from tests.postgres_proxy import SOCKET
 from tests.postgres_server import postgres_server
+
+pytestmark = pytest.mark.slow
 
 PATIENCE_S = 1.0
 

@@ -22,6 +22,8 @@ from tests.conformance.test_store import make_run
 from tests.postgres_proxy import SOCKET
 from tests.postgres_server import postgres_server
 
+pytestmark = pytest.mark.slow
+
 EXPIRED = """\
 -----BEGIN CERTIFICATE-----
 MIIBfzCCASagAwIBAgIUbxcmUP1n56ShNN5cJ+5kGbS0mvEwCgYIKoZIzj0EAwIw
