@@ -36,6 +36,8 @@ def apply_overrides(
 ) -> Flow:
     """The flow with fields of leaf steps set anew: `{step id: {field: value}}`, in the file's spelling.
 
+    A field replaces the step's whole value; `settings.NAME` sets one setting and leaves the others.
+
     Raises INVALID_REQUEST naming each field that cannot be set or whose value a flow file could not have, and
     MODEL_NOT_SUPPORTED for a model that names no provider.
     """
@@ -53,7 +55,7 @@ def apply_overrides(
             mistakes.append(Finding("expected an object of fields", path))
         else:
             fixed = [Finding("cannot be changed", (*path, name)) for name in ("id", "type") if name in fields]
-            whole = {**msgspec.to_builtins(step), **fields}
+            whole = {**msgspec.to_builtins(step), **merge_settings(step, fields)}
             if isinstance(step, LlmStep) and (problem := provider_missing(whole["model"])):
                 raise api_error(
                     "MODEL_NOT_SUPPORTED", f"`{path_text((*path, 'model'))}`: {problem}", step_id=step_id
@@ -67,6 +69,23 @@ def apply_overrides(
     if mistakes:
         _refuse(mistakes)
     return msgspec.structs.replace(flow, steps=_replaced(flow.steps, changed)) if changed else flow
+
+
+def merge_settings(step: Step, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The overrides of an llm step with each `settings.NAME` merged into `settings`; null removes one.
+
+    They are merged into the step's own settings, or into those that are set beside them.
+    """
+    prefix = "settings."
+    single = {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
+    if not single or not isinstance(step, LlmStep):
+        return fields
+    merged = {name: value for name, value in fields.items() if not name.startswith(prefix)}
+    settings = merged.get("settings", step.settings)
+    if isinstance(settings, Mapping):
+        kept = {name: value for name, value in settings.items() if name not in single}
+        merged["settings"] = kept | {name: value for name, value in single.items() if value is not None}
+    return merged
 
 
 def _refuse_unknown(step_ids: list[str], known: list[str]) -> None:

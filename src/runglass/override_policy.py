@@ -12,6 +12,7 @@ import msgspec
 
 from runglass.errors import APIError, api_error
 from runglass.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
+from runglass.flow_arguments import merge_settings
 from runglass.provider_settings import SettingRules
 
 ALWAYS_ALLOWED = "echo"
@@ -70,6 +71,7 @@ def check_fields(
         step = steps.get(step_id)
         if step is None:
             continue
+        fields = merge_settings(step, fields)
         for name, value in fields.items():
             if name in OVERRIDABLE and name not in offered and not _is_same(step, name, value):
                 raise _forbidden(

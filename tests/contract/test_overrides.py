@@ -74,3 +74,47 @@ def test_the_trace_names_no_header_and_no_text(server: RunningServer) -> None:
         log = http.get(f"/flow-runs/{run}/trace/stream").text
     assert flow_run["overridden"] == ["ask.input.text", "ask.input.…", "ask.settings"]
     assert "hunter2hunter2" not in log
+
+
+def test_one_setting_is_set_and_the_others_stay(server: RunningServer) -> None:
+    server.push(
+        "slug: settled\ncapture: full\nsteps:\n"
+        "  - {id: ask, type: llm, model: echo, prompt: x, settings: {temperature: 1, max_tokens: 9, seed: 5}}"
+    )
+    header = {"X-Key": "hunter2hunter2"}
+    cases: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
+        ({"settings.temperature": 0}, {"temperature": 0, "max_tokens": 9, "seed": 5}, ["temperature"]),
+        ({"settings.seed": None}, {"temperature": 1, "max_tokens": 9}, ["seed"]),
+        (
+            {"settings.extra_headers": header},
+            {"temperature": 1, "max_tokens": 9, "seed": 5, "extra_headers": {"X-Key": "[redacted]"}},
+            ["extra_headers"],
+        ),
+    ]
+    with http_for(server, server.key) as http:
+        for override, sent, named in cases:
+            body = {"blockOverrides": {"ask": override}}
+            run = http.post("/seq/acme/demo/settled/execute", json=body).json()["executionId"]
+            trace = http.get(f"/flow-runs/{run}/trace").json()
+            assert trace["steps"][0]["modelCalls"][0]["request"]["settings"] == sent
+            assert trace["flowRun"]["overridden"] == [f"ask.settings.{name}" for name in named]
+            assert "hunter2hunter2" not in http.get(f"/flow-runs/{run}/trace/stream").text
+        unknown = {"blockOverrides": {"ask": {"settings.temprature": 0}}}
+        refused = http.post("/seq/acme/demo/settled/execute", json=unknown)
+        assert (refused.status_code, "temprature" in refused.json()["detail"]["message"]) == (422, True)
+        both = {"blockOverrides": {"ask": {"settings": {"top_p": 1}, "settings.seed": 7}}}
+        run = http.post("/seq/acme/demo/settled/execute", json=both).json()["executionId"]
+        call = http.get(f"/flow-runs/{run}/trace").json()["steps"][0]["modelCalls"][0]
+        assert call["request"]["settings"] == {"top_p": 1, "seed": 7}
+
+
+def test_a_run_key_may_set_one_setting_only_where_it_may_set_them(server: RunningServer) -> None:
+    server.push(
+        "slug: fixed\noverridable: [prompt]\nsteps:\n  - {id: ask, type: llm, model: echo, prompt: hi}\n"
+    )
+    server.push("slug: open\nsteps:\n  - {id: ask, type: llm, model: 'openai:x', prompt: hi}\n")
+    with http_for(server, server.make_key("acme", "demo", role="run")) as http:
+        for slug, setting in (("fixed", "temperature"), ("open", "extra_body"), ("open", "service_tier")):
+            body = {"blockOverrides": {"ask": {f"settings.{setting}": {"n": 9}}}}
+            answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body)
+            assert (answer.status_code, answer.json()["detail"]["code"]) == (403, "FORBIDDEN")

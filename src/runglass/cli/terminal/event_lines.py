@@ -80,8 +80,8 @@ def _line_parts(event: StreamEvent) -> LineParts:
             version = f"version {event.version}" if event.version else "the draft"
             return "▶", "bold", f"run started: {formatting.counted(event.step_count, 'step')}, {version}"
         case OverridesApplied():
-            names = ", ".join(event.overridden)
-            return "·", "yellow", f"overridden by the call: {one_line(names)}"
+            names = one_line(formatting.overrides(event.overridden))
+            return "·", "yellow", f"overridden by the call: {names}"
         case StepStarted():
             return "▷", "cyan", f"started, attempt {event.attempt}" if event.attempt > 1 else "started"
         case StepInput():

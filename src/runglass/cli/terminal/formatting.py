@@ -1,5 +1,6 @@
 """Values as text for a terminal: durations, times, money, iterations; `–` for a value that is not known."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Literal
@@ -138,6 +139,14 @@ def flow(run: RunSummary) -> str:
     if run.flow_slug is None or run.version is None:
         return run.flow_slug or run.flow_id
     return f"{run.flow_slug} v{run.version}" if run.version else f"{run.flow_slug} draft"
+
+
+def overrides(names: Iterable[str]) -> str:
+    """What a run's callers set anew: `ask.prompt, ask.settings (all replaced), ask.input.text`."""
+    return ", ".join(
+        f"{name} (all replaced)" if name.endswith(".settings") and name.count(".") == 1 else name
+        for name in names
+    )
 
 
 def steps(run: RunSummary) -> str:

@@ -117,7 +117,7 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
         yield _fact("session", one_line(run.session_id))
     yield _fact("started", formatting.local_time(run.started_at))
     if run.overridden:
-        yield _fact("overrides", one_line(", ".join(run.overridden), limit=400), "yellow")
+        yield _fact("overrides", one_line(formatting.overrides(run.overridden), limit=400), "yellow")
     if run.totals is None:
         return
     yield _fact("steps", _step_total(run.totals))

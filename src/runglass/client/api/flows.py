@@ -132,9 +132,10 @@ class Flow:
 
         `message` and `parameters` are the run's inputs; instead of `message`, `messages` may be a
         conversation whose last turn is the current message. `attachments` are images by https URL.
-        `block_overrides` sets fields of steps for this run (`{step_id: {field: value}}`); `trace=True` keeps
-        full snapshots of it. `version` is a published version's number, "production" (the draft where nothing
-        is published) or "draft". `session_id`, a UUID, tags the run. `trace_context` has the headers
+        `block_overrides` sets fields of steps for this run (`{step_id: {field: value}}`): each replaces the
+        step's whole value, and `"settings.temperature"` sets that one of its settings. `trace=True` keeps
+        full snapshots of the run. `version` is a published version's number, "production" (the draft where
+        nothing is published) or "draft". `session_id`, a UUID, tags the run. `trace_context` has the headers
         `traceparent` and `tracestate` of a trace that the run is part of, as OpenTelemetry's `inject` writes
         them; it is told in the run's own.
 

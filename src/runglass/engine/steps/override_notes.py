@@ -25,7 +25,7 @@ async def overrides_applied(
     every call; their values show in the inputs themselves.
     """
     blocks, inputs = begun.segment.block_overrides, _inputs(begun)
-    of_blocks = [f"{step}.{field}" for step, fields in blocks.items() for field in fields]
+    of_blocks = [f"{step}.{_shown_field(field)}" for step, fields in blocks.items() for field in fields]
     of_inputs = [f"{step}.input.{_shown(field)}" for step, fields in inputs.items() for field in fields]
     if capture.mode == "off":
         # What a caller calls its inputs is not told either.
@@ -48,9 +48,19 @@ def _shown(field: str) -> str:
     return field if _NAME.fullmatch(field) else "…"
 
 
+def _shown_field(field: str) -> str:
+    """A step's field, or `settings.NAME`, whose name is the caller's own text."""
+    container, dot, name = field.partition(".")
+    return f"{container}.{_shown(name)}" if dot else field
+
+
 def _without_headers(fields: dict[str, Any]) -> dict[str, Any]:
-    settings = fields.get("settings")
-    return fields | {"settings": without_headers(settings)} if isinstance(settings, dict) else fields
+    settings, headers = fields.get("settings"), "settings.extra_headers"
+    if isinstance(settings, dict):
+        fields = fields | {"settings": without_headers(settings)}
+    if headers in fields:
+        fields = fields | {headers: without_headers({"extra_headers": fields[headers]})["extra_headers"]}
+    return fields
 
 
 def _inputs(begun: SegmentSpec) -> dict[str, dict[str, Any]]:

@@ -72,7 +72,8 @@ RUN_PROPERTIES: dict[str, Schema] = {
     "blockOverrides": {
         "type": "object",
         "additionalProperties": OBJECT,
-        "description": "Fields of leaf steps, set for this run: `{stepId: {field: value}}`.",
+        "description": "Fields of leaf steps, set for this run: `{stepId: {field: value}}`. A field replaces"
+        " the step's whole value; `settings.NAME` sets one of its `settings` and leaves the others.",
     },
     "attachments": {
         "type": "array",
