@@ -166,7 +166,7 @@ class RunChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A run that was created, or whose status has changed, as `client.live_runs()` tells it.
 
     `number` is that of the change: who passes it as `after` goes on behind it. `run` is the run as it is now;
-    None for one that does not meet the query, though it may have before.
+    None for one that met the query before and does not any more; with `after`, for one that may have.
     """
 
     number: int

@@ -16,6 +16,7 @@ from runglass.sse import PING, RETRY, frame
 from tests.unit.client.recording import FRAMES, SEQS, event, seqs, stream
 
 PATH = "/flow-runs/r1/trace/stream"
+ASKED_LIST = RequestSpec(method="GET", path="/flow-runs/stream", answer=NoneType)
 REFUSED = ConnectionLost("refused", sent=False, cause=OSError("refused"))
 
 
@@ -117,10 +118,39 @@ def test_the_cursor_gives_up_soon_on_a_server_that_never_answered() -> None:
 
 
 def test_a_list_that_never_answered_names_no_event() -> None:
-    asked = RequestSpec(method="GET", path="/flow-runs/stream", answer=NoneType)
-    cursor = ListCursor(asked, after=None, first_attempts=1)
+    cursor = ListCursor(ASKED_LIST, after=None, first_attempts=1)
     with pytest.raises(APIConnectionError, match="brought nothing new; the last one: "):
         cursor.lost(REFUSED)
+
+
+def changes(cursor: ListCursor, *frames: bytes) -> list[tuple[str, bool]]:
+    """The runs that the frames tell, and whether they are in the list."""
+    return [(each.run_id, each.run is not None) for data in frames for each in cursor.feed(data)]
+
+
+def in_list(number: int, run_id: str, status: str = "running") -> bytes:
+    run = b'{"id":"%b","flowId":"f","status":"%b"}' % (run_id.encode(), status.encode())
+    return frame(number, "run", run)
+
+
+def out_of_list(number: int, run_id: str) -> bytes:
+    return frame(number, "gone", b'{"id":"%b"}' % run_id.encode())
+
+
+def test_a_run_that_never_met_the_query_is_not_told() -> None:
+    cursor = ListCursor(ASKED_LIST, after=None, first_attempts=1)
+    cursor.opened()
+    told = changes(
+        cursor, out_of_list(1, "other"), in_list(2, "mine"), out_of_list(3, "mine"), out_of_list(4, "mine")
+    )
+    assert told == [("mine", True), ("mine", False)]
+    assert cursor.last == 4
+
+
+def test_a_reader_with_a_page_is_told_of_each_run_that_may_have_been_on_it() -> None:
+    cursor = ListCursor(ASKED_LIST, after=3, first_attempts=1)
+    cursor.opened()
+    assert changes(cursor, out_of_list(4, "other")) == [("other", False)]
 
 
 def test_the_cursor_is_patient_with_a_server_that_has_answered() -> None:

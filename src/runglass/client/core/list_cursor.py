@@ -15,7 +15,7 @@ from runglass.client.core.stream_cursor import STREAM_HEADERS, ResumingCursor
 from runglass.errors import APIConnectionError
 from runglass.run_api import RunChange
 from runglass.sse import Frame
-from runglass.trace import RunStatus, RunSummary
+from runglass.trace import TERMINAL, RunStatus, RunSummary
 
 BEGINS_NOW = -1
 """In place of a number, until the server says where the stream begins."""
@@ -48,7 +48,8 @@ class _Gone(msgspec.Struct):
 class ListCursor(ResumingCursor[RunChange]):
     """Follows the runs of a query, which never ends by itself.
 
-    `after` is the number of a change, behind which it begins; None for now.
+    `after` is the number of a change, behind which it begins; None for now. A run that does not meet the
+    query is told only to a reader who may list it: from this stream, or from the page before `after`.
     """
 
     about = "live list"
@@ -56,6 +57,8 @@ class ListCursor(ResumingCursor[RunChange]):
     def __init__(self, request: RequestSpec[None], *, after: int | None, first_attempts: int) -> None:
         super().__init__(request.path, first_attempts=first_attempts)
         self.last = BEGINS_NOW if after is None else after
+        self._has_page = after is not None
+        self._listed: set[str] = set()
         self._request = request
 
     def call(self) -> RequestSpec[None]:
@@ -84,6 +87,13 @@ class ListCursor(ResumingCursor[RunChange]):
                 self.last = change.number
                 self._brought_news = True
                 self._failures = 0
+                if change.run is None and not self._has_page and change.run_id not in self._listed:
+                    continue
+                # Only a run that has not ended can leave the list again, so the set stays small.
+                if change.run is None or change.run.status in TERMINAL:
+                    self._listed.discard(change.run_id)
+                else:
+                    self._listed.add(change.run_id)
                 yield change
 
     def _change(self, frame: Frame) -> RunChange:
