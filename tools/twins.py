@@ -39,7 +39,11 @@ TWINS = [
         },
     ),
     Twins((API / "flows.py", "Flow"), (API / "async_flows.py", "AsyncFlow")),
-    Twins((API / "runs.py", "Run"), (API / "runs.py", "AsyncRun")),
+    Twins(
+        (API / "runs.py", "Run"),
+        (API / "runs.py", "AsyncRun"),
+        apart={"__str__": "on asyncio nobody can wait for the server while a text is made"},
+    ),
     Twins((API / "jobs.py", "Job"), (API / "jobs.py", "AsyncJob")),
     Twins((API / "admin.py", "Management"), (API / "admin.py", "AsyncManagement")),
     Twins((API / "tool_pause.py", "PausedResult"), (API / "tool_pause.py", "AsyncPausedResult")),

@@ -73,6 +73,27 @@ class OutlinePage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     partial: bool = False
     cut: list[int] = []
 
+    def __str__(self) -> str:
+        """The rows as an indented tree: `correct  failed, attempt 2, 842 ms, 120 tokens, $0.00003`."""
+        lines = [self._line(row) for row in range(len(self.columns.parent))]
+        if more := self.row_count - self.first - len(lines):
+            lines.append(f"… {more:,} more rows")
+        return "\n".join(lines)
+
+    def _line(self, row: int) -> str:
+        columns = self.columns
+        kind, index, attempt = self.kinds[columns.kind[row]], columns.index[row], columns.attempt[row]
+        start, end = columns.start[row], columns.end[row]
+        facts = [
+            self.statuses[columns.status[row]],
+            f"attempt {attempt}" if kind == "attempt" else "",
+            f"{end - start:,} ms" if NONE not in (start, end) else "",
+            f"{columns.tokens[row]:,} tokens" if columns.tokens[row] else "",
+            f"${columns.cost[row]}" if columns.cost[row] else "",
+        ]
+        name = self.names[columns.name[row]] if index == NONE else f"[{index}]"
+        return f"{'  ' * columns.depth[row]}{name}  {', '.join(filter(None, facts))}"
+
 
 class Outline(ABC):
     """The rows of a run in pre-order, as of event `seq`: what is inside of a row follows it.

@@ -236,3 +236,6 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     flow_run: RunSummary
     steps: list[StepTrace]
+
+    def __repr__(self) -> str:
+        return f"<Trace of run {self.flow_run.id}: {self.flow_run.status}, {len(self.steps):,} steps>"

@@ -105,7 +105,7 @@ def test_the_last_words_of_the_demo_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     commands = [line.strip() for line in demo.stdout.splitlines() if re.match(r"  (export|runglass)", line)]
-    key = next(line.partition("=")[2] for line in commands if line.startswith("export"))
+    key = next(line.rpartition("=")[2] for line in commands if line.startswith("export"))
     serve = next(shlex.split(line)[1:] for line in commands if " serve " in line)
     looks = [shlex.split(line)[1:] for line in commands if line.startswith("runglass run")]
     assert [look[1] for look in looks] == ["list", "show", "step", "step", "tail", "demo/stories/read-a-text"]

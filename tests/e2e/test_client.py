@@ -1,5 +1,6 @@
 """The client against a real server: one list of scenarios, run blocking and on asyncio."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from runglass import (
+    Client,
     FlowCompleted,
     FlowExecutionError,
     FlowNotFoundError,
@@ -320,3 +322,21 @@ def test_a_session_has_every_run_with_what_it_gave(server: RunningServer, side: 
         assert first.steps[-1].output_snapshot == {"texts": ["A", "B"]}
         assert (second.snapshots_available, second.steps[-1].output_snapshot) == (False, None)
         assert [step.step_id for step in second.steps] == ["first", "shout", "last"]
+
+
+def test_a_run_is_printed_as_its_tree_and_a_trace_is_one_line(server: RunningServer) -> None:
+    with Client(server.key, base_url=server.base_url) as client:
+        flow = client.flow("acme/demo/walk")
+        run = flow.run(flow.execute(message="good day").execution_id)
+        assert repr(run.trace()) == f"<Trace of run {run.execution_id}: completed, 4 steps>"
+        printed = re.sub(r", \d+ ms", "", str(run)).splitlines()
+    assert printed == [
+        f"walk {run.execution_id}  completed",
+        "first  completed",
+        "each  completed",
+        "  [0]  completed",
+        "    shout  completed",
+        "  [1]  completed",
+        "    shout  completed",
+        "last  completed",
+    ]

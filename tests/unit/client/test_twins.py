@@ -44,7 +44,10 @@ ASYNC_NAMES = {"__enter__": "__aenter__", "__exit__": "__aexit__", "close": "acl
 
 
 def own_members(cls: type) -> dict[str, Any]:
-    return {name: value for name, value in vars(cls).items() if inspect.isfunction(value)}
+    # `print(run)` asks the server, for which a text cannot wait on asyncio.
+    members = {name: value for name, value in vars(cls).items() if inspect.isfunction(value)}
+    members.pop("__str__", None)
+    return members
 
 
 def signature(function: Any) -> str:

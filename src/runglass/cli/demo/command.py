@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from runglass.cli.demo.run import DemoRun
 
 
+SERVE_PORT = 8090
+"""Not the default: a server of one's own may have that, and the demo is served beside it."""
 ECHO_PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))
 """The offline model is free; priced like a small hosted one, it shows how costs look."""
 
@@ -113,11 +115,11 @@ def _next_steps(shown: "DemoRun", kept: KeptRun, flow: str) -> Iterator[str]:
     command, folder, run_id = _command(), shlex.quote(str(kept.folder)), shown.trace.flow_run.id
     yield f"The run is kept in the folder {folder}. Serve it in one terminal:"
     yield ""
-    yield f"  {command} serve --data {folder} --open"
+    yield f"  {command} serve --data {folder} --port {SERVE_PORT} --open"
     yield ""
     yield "That opens the runs in a browser. Or look at them in another terminal:"
     yield ""
-    yield f"  export RUNGLASS_API_KEY={shown.key}"
+    yield f"  export RUNGLASS_BASE_URL=http://localhost:{SERVE_PORT}/api/v1 RUNGLASS_API_KEY={shown.key}"
     yield f"  {command} runs list"
     yield f"  {command} runs show {run_id}"
     retried = next((step for step in shown.trace.steps if step.attempt > 1 or step.status == "failed"), None)

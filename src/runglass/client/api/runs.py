@@ -29,6 +29,9 @@ if TYPE_CHECKING:  # for names alone: the transports load the HTTP library, few 
     from runglass.outline import OutlinePage
 
 
+PRINTED_ROWS = 200
+
+
 class Run:
     """One execution, looked at by its id. Making one asks the server nothing; each method does."""
 
@@ -39,6 +42,12 @@ class Run:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
+
+    def __str__(self) -> str:
+        """The run and the first rows of its tree, for `print(run)`. Asks the server; raises as `outline`."""
+        run, tree = self.summary(), self.outline(limit=PRINTED_ROWS)
+        why = f": {run.error.code} {run.error.message or ''}".rstrip() if run.error is not None else ""
+        return f"{run.flow_slug or run.flow_id} {run.id}  {run.status}{why}\n{tree}"
 
     def summary(self, *, timeout: float | None = None) -> RunSummary:
         """The run as it stands: status, times, totals and error, without its steps.
