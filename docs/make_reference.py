@@ -274,7 +274,7 @@ def endpoints() -> list[Sequence[str]]:
 
 def codes() -> list[tuple[str, str, str, str]]:
     return [
-        (f"`{code}`", str(row.status), f"`{exception_for(row.status).__name__}`", row.meaning)
+        (f"`{code}`", str(row.status), f"`{exception_for(row.status, code).__name__}`", row.meaning)
         for code, row in CODES.items()
     ]
 

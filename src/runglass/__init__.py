@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         InsufficientCreditsError,
         PermissionDeniedError,
         RateLimitError,
+        RequestError,
         RunglassError,
         ToolCallLimitError,
     )
@@ -113,6 +114,7 @@ __all__ = [
     "PausedResult",
     "PermissionDeniedError",
     "RateLimitError",
+    "RequestError",
     "RowDiff",
     "Run",
     "RunChange",
@@ -158,8 +160,8 @@ _HOMES = {
     "diff.run_diff": "Divergence FieldChange RowDiff RunDiff ValueChange",
     "errors": (
         "APIConnectionError APIError APITimeoutError AuthenticationError FlowExecutionError FlowFileError "
-        "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RunglassError "
-        "ToolCallLimitError"
+        "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RequestError "
+        "RunglassError ToolCallLimitError"
     ),
     "events": (
         "FlowCancelled FlowCompleted FlowFailed LoopCompleted LoopStarted OverridesApplied RunStarted "

@@ -8,6 +8,7 @@
     │   ├── FlowNotFoundError        404: flow, version, run, step, attempt or iteration
     │   ├── RateLimitError           429
     │   └── FlowExecutionError       everything else
+    │       └── RequestError         400, 409, 410, 413, 422 and their like: nothing was started
     ├── APIConnectionError           no usable answer: network down, stream lost for good
     ├── APITimeoutError              the caller's wall-clock bound passed
     ├── ToolCallLimitError           a model asked for tools in more rounds than the caller allowed
@@ -100,7 +101,11 @@ class RateLimitError(APIError):
 
 
 class FlowExecutionError(APIError):
-    """The request was refused or the run failed; `code` says why, `execution_id` which run."""
+    """The run or the server failed, or the request was refused (RequestError); `code` says why."""
+
+
+class RequestError(FlowExecutionError):
+    """The request was refused, and nothing was started or changed; `code` says why."""
 
 
 class APIConnectionError(RunglassError):
@@ -266,12 +271,19 @@ _EXCEPTIONS: dict[int, type[APIError]] = {
     403: PermissionDeniedError,
     404: FlowNotFoundError,
     429: RateLimitError,
+    **dict.fromkeys((400, 405, 408, 409, 410, 413, 416, 422, 431), RequestError),
 }
+_RUN_FAILED = frozenset({"TOOL_ITERATION_LIMIT"})
+"""Codes of runs that failed, though their status is one of a refused request."""
 
 
-def exception_for(status: int) -> type[APIError]:
-    """The class of the exception that an answer with this HTTP status becomes."""
-    return _EXCEPTIONS.get(status, FlowExecutionError)
+def exception_for(status: int, code: str | None) -> type[APIError]:
+    """The class of the exception that an answer with this HTTP status and code becomes.
+
+    An answer without a code is none of ours, and does not say that nothing was started.
+    """
+    kind = _EXCEPTIONS.get(status, FlowExecutionError)
+    return FlowExecutionError if kind is RequestError and (code is None or code in _RUN_FAILED) else kind
 
 
 class Code(NamedTuple):
@@ -391,7 +403,7 @@ def api_error(
 ) -> APIError:
     """The exception that belongs to `code`, ready to raise. Raises KeyError for a code not in `CODES`."""
     row = CODES[code]
-    return exception_for(row.status)(
+    return exception_for(row.status, code)(
         message,
         code=code,
         status=row.status,

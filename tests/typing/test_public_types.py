@@ -26,6 +26,7 @@ from runglass import (
     JobState,
     PausedResult,
     RateLimitError,
+    RequestError,
     Run,
     RunDiff,
     RunPage,
@@ -189,6 +190,9 @@ def failing() -> None:
         blocking("all", 1)
     except RateLimitError as error:
         assert_type(error.retry_after_s, float | None)
+    except RequestError as error:
+        refused: FlowExecutionError = error
+        assert_type(refused.code, str)
     except FlowExecutionError as error:
         assert_type(error.execution_id, str | None)
     except ToolCallLimitError as error:

@@ -16,6 +16,7 @@ from runglass import (
     InsufficientCreditsError,
     PermissionDeniedError,
     RateLimitError,
+    RequestError,
     RunPage,
 )
 from runglass.client.core import requests, run_requests
@@ -94,7 +95,22 @@ def test_a_page_of_a_proxy_is_quoted_in_part() -> None:
 
 def test_a_code_of_a_newer_server_is_kept() -> None:
     error = error_of("GET '/x'", answer(409, {"detail": {"code": "BRAND_NEW", "message": "m"}}))
-    assert (type(error), error.code, error.message) == (FlowExecutionError, "BRAND_NEW", "m")
+    assert (type(error), error.code, error.message) == (RequestError, "BRAND_NEW", "m")
+
+
+def test_a_refused_request_is_told_from_a_run_that_failed() -> None:
+    """The two are one class to whoever caught both before."""
+    refused = {code for code in CODES if isinstance(api_error(code, "m"), RequestError)}
+    assert {CODES[code].status for code in refused} == {400, 405, 409, 410, 413, 422}
+    failed = {code for code in CODES if type(api_error(code, "m")) is FlowExecutionError}
+    assert failed == {
+        "TOOL_ITERATION_LIMIT",
+        "STEP_FAILED",
+        "BYOK_KEY_REJECTED",
+        "INTERNAL_ERROR",
+        "UNAVAILABLE",
+    }
+    assert issubclass(RequestError, FlowExecutionError)
 
 
 def test_a_detail_that_is_a_text_is_quoted_and_the_base_url_doubted() -> None:

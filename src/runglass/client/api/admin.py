@@ -133,7 +133,7 @@ class Management:
     ) -> PushedFlow:
         """Stores a flow file, YAML or JSON, as the draft of its slug.
 
-        Raises FlowExecutionError for a file with mistakes; `details["problems"]` has them all.
+        Raises RequestError for a file with mistakes; `details["problems"]` has them all.
         """
         return self._transport.call(push(org, project, slug, text), timeout=timeout)
 
@@ -196,7 +196,7 @@ class AsyncManagement:
     ) -> PushedFlow:
         """Stores a flow file, YAML or JSON, as the draft of its slug.
 
-        Raises FlowExecutionError for a file with mistakes; `details["problems"]` has them all.
+        Raises RequestError for a file with mistakes; `details["problems"]` has them all.
         """
         return await self._transport.call(push(org, project, slug, text), timeout=timeout)
 

@@ -129,7 +129,7 @@ class AsyncClient:
         `until` for those that were created from then on and before then, an aware datetime or ISO 8601 text
         (UTC unless it says otherwise; a date is its midnight).
 
-        Raises FlowNotFoundError for an unknown slug, FlowExecutionError for a query that cannot be read,
+        Raises FlowNotFoundError for an unknown slug, RequestError for a query that cannot be read,
         ValueError, APITimeoutError, APIConnectionError.
         """
         call = requests.runs(
@@ -162,7 +162,7 @@ class AsyncClient:
         that changed several times meanwhile comes the newest state alone. A lost connection is opened again
         behind the last change. Closing the generator closes the connection.
 
-        Raises ValueError at once; FlowNotFoundError, FlowExecutionError for a query that cannot be read, and
+        Raises ValueError at once; FlowNotFoundError, RequestError for a query that cannot be read, and
         their like from the first change on, and APIConnectionError when the stream cannot be had back.
         """
         call = live_runs(
@@ -176,7 +176,7 @@ class AsyncClient:
 
         All of it or nothing; it must have ended. The key must have the role `admin`. Nothing is tried again.
 
-        Raises FlowExecutionError for a file that is none, or a run or flow that is there already,
+        Raises RequestError for a file that is none, or a run or flow that is there already,
         PermissionDeniedError, APIConnectionError, after which the run may have been imported.
         """
         return await self._transport.upload(file_requests.import_run(), file)

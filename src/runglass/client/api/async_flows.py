@@ -150,11 +150,11 @@ class AsyncFlow:
         `float("inf")` no bound. A request is tried again after a lost answer, 429, 502, 503 and 504, under
         the same Idempotency-Key, so that the flow is run once.
 
-        Raises FlowExecutionError for a refused request or a failed run (its `execution_id` leads to the
-        trace), FlowNotFoundError, AuthenticationError, RateLimitError; ToolCallLimitError where a model asks
-        for tools in more than `max_tool_rounds` rounds; APITimeoutError, after which the run may still go on;
-        APIConnectionError. Before anything is sent: ValueError for invalid arguments, TypeError for a
-        handler that cannot be called here.
+        Raises RequestError for a refused request, FlowExecutionError for a failed run (its `execution_id`
+        leads to the trace), FlowNotFoundError, AuthenticationError, RateLimitError; ToolCallLimitError where
+        a model asks for tools in more than `max_tool_rounds` rounds; APITimeoutError, after which the run may
+        still go on; APIConnectionError. Before anything is sent: ValueError for invalid arguments, TypeError
+        for a handler that cannot be called here.
         """
         execution = run_requests.execution(
             self._address,

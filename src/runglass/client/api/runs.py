@@ -183,7 +183,7 @@ class Run:
     def cancel(self, *, timeout: float | None = None) -> None:
         """Ends the run, which is cancelled when this returns. `timeout` is that of `trace`.
 
-        Raises FlowExecutionError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
+        Raises RequestError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
         APITimeoutError, APIConnectionError.
         """
         self._transport.call(requests.cancel(self._path), timeout=timeout)
@@ -349,7 +349,7 @@ class AsyncRun:
     async def cancel(self, *, timeout: float | None = None) -> None:
         """Ends the run, which is cancelled when this returns. `timeout` is that of `trace`.
 
-        Raises FlowExecutionError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
+        Raises RequestError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
         APITimeoutError, APIConnectionError.
         """
         await self._transport.call(requests.cancel(self._path), timeout=timeout)

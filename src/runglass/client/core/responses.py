@@ -103,6 +103,7 @@ def error_of(what: str, answer: Answer) -> APIError:
     detail = _detail(answer.body)
     code = detail.pop("code", None)
     message = detail.pop("message", None)
+    kind = exception_for(answer.status, code if isinstance(code, str) else None)
     if not isinstance(code, str):
         code = f"HTTP_{answer.status}"
         if isinstance(message, str):
@@ -111,7 +112,7 @@ def error_of(what: str, answer: Answer) -> APIError:
     if not isinstance(message, str):
         to = f" (redirect to {answer.headers['location']!r})" if "location" in answer.headers else ""
         message = f"{what} was answered with status {answer.status}{to} and no reason: {answer.excerpt!r}"
-    error = exception_for(answer.status)(
+    error = kind(
         message,
         code=code,
         status=answer.status,

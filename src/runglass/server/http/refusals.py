@@ -3,7 +3,7 @@
 import uuid
 from http import HTTPStatus
 
-from runglass.errors import APIError, FlowExecutionError, RateLimitError, api_error
+from runglass.errors import APIError, RateLimitError, RequestError, api_error
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, error_headers
 
@@ -28,17 +28,17 @@ def answer_of(error: APIError, default_headers: Headers) -> bytes:
 
 def invalid(message: str) -> APIError:
     """The error for a request that is no valid HTTP."""
-    return FlowExecutionError(message, code="INVALID_REQUEST", status=400)
+    return RequestError(message, code="INVALID_REQUEST", status=400)
 
 
 def late(message: str) -> APIError:
     """The error for a request that is not sent to its end in time."""
-    return FlowExecutionError(message, code="INVALID_REQUEST", status=408)
+    return RequestError(message, code="INVALID_REQUEST", status=408)
 
 
 def too_large(status: int, message: str) -> APIError:
     """The error for a request with a part that is too large; the status says which part."""
-    return FlowExecutionError(message, code="REQUEST_TOO_LARGE", status=status)
+    return RequestError(message, code="REQUEST_TOO_LARGE", status=status)
 
 
 def large_head(limit: int) -> APIError:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
-from runglass.errors import FlowExecutionError, api_error
+from runglass.errors import RequestError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.byte_range import NoSuchRange, byte_range, entity_tag, names_tag
@@ -112,9 +112,7 @@ def _content_of(run: RunRecord, data: bytes, part: Part) -> bytes | None:
 
 def _no_such_range(run: RunRecord, step_id: str, size: int) -> Response:
     message = f"`Range` asks for no byte that there is: the content has {size} bytes"
-    error = FlowExecutionError(
-        message, code="INVALID_REQUEST", status=416, execution_id=run.id, step_id=step_id
-    )
+    error = RequestError(message, code="INVALID_REQUEST", status=416, execution_id=run.id, step_id=step_id)
     headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
     return Response(error_body(error), status_code=416, headers=headers, media_type=JSON)
 
