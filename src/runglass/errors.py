@@ -356,7 +356,7 @@ STEP_CODES: dict[str, str] = {
     "RUN_LIMIT": "the run has made more iterations, outputs or log than a run may, or memory is full",
     "STEP_TIMEOUT": "the attempt took longer than its `timeout_ms`",
     "RATE_LIMITED": "the model provider asked to slow down",
-    "PROVIDER_UNAVAILABLE": "the model provider failed or could not be reached",
+    "PROVIDER_UNAVAILABLE": "the model provider failed, or no whole answer of it came",
     "PROVIDER_ERROR": "the model provider refused the request",
     "BYOK_KEY_REJECTED": "the model provider rejected the configured key",
     "MODEL_NOT_SUPPORTED": "no provider is known for this model string",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -259,6 +260,8 @@ async def test_an_empty_or_filtered_answer_is_none(
         (500, {}, "PROVIDER_UNAVAILABLE", True),
         (503, {}, "PROVIDER_UNAVAILABLE", True),
         (408, {}, "PROVIDER_UNAVAILABLE", True),
+        (409, {}, "PROVIDER_UNAVAILABLE", True),
+        (425, {}, "PROVIDER_UNAVAILABLE", True),
         (401, {}, "BYOK_KEY_REJECTED", False),
         (403, {}, "BYOK_KEY_REJECTED", False),
         (400, {}, "PROVIDER_ERROR", False),
@@ -276,8 +279,11 @@ async def test_an_error_status_is_understood_and_asked_only_once(
         "provider": "local",
         "model": "local:tiny",
         "status": status,
+        "address": bench.fake.base_url,
         "providerMessage": "no, with [key]",
     }
+    assert f" at {bench.fake.base_url} " in str(failure)
+    assert str(failure).endswith(f"(model 'local:tiny', status {status}): no, with [key]")
     assert SECRET not in str(failure)
     assert len(bench.fake.requests) == 1
 
@@ -334,6 +340,18 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
         with pytest.raises(StepFailure) as caught:
             await models.complete(request, list[str]().append)
     assert (caught.value.code, caught.value.may_retry) == ("PROVIDER_UNAVAILABLE", True)
+    assert f"at {base_url} could not be reached" in str(caught.value)
+
+
+async def test_an_address_is_told_without_what_is_secret_in_it(bench: Bench) -> None:
+    base_url = bench.fake.base_url.replace("//", "//user:pass-word@") + "?key=in-the-query"
+    bench.fake.replies.append(error_reply(400, "no"))
+    async with ModelGateway(base_urls={"local": base_url}) as models:
+        request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hello"}])
+        with pytest.raises(StepFailure) as caught:
+            await models.complete(request, list[str]().append)
+    assert caught.value.details["address"] == bench.fake.base_url
+    assert not re.search("user|pass-word|in-the-query", str(caught.value))
 
 
 async def test_a_cancelled_call_hangs_up(bench: Bench) -> None:

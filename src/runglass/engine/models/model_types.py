@@ -70,11 +70,15 @@ class ModelCallFailed(StepFailure):
     """A request went out, and no whole answer came back.
 
     It costs nothing where the provider refused it before anything was generated; else it may be charged.
+    `server_error` is the same for an HTTP status of 5xx with the same body, and None for all else.
     """
 
-    def __init__(self, code: str, message: str, *, may_be_charged: bool, **more: Any) -> None:
+    def __init__(
+        self, code: str, message: str, *, may_be_charged: bool, server_error: int | None = None, **more: Any
+    ) -> None:
         super().__init__(code, message, **more)
         self.may_be_charged = may_be_charged
+        self.server_error = server_error
 
 
 OnDeclined = Callable[[ModelCallFailed], Awaitable[None]]

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic_ai.exceptions import (
     ModelAPIError,
@@ -19,11 +20,12 @@ from pydantic_ai.exceptions import (
     ModelRequestRejectedError,
     ModelRequestTimeout,
     ModelServerError,
-    ModelUnavailableError,
+    ModelTimeoutError,
     UnexpectedModelBehavior,
     UserError,
 )
 
+from runglass.connection_errors import plain_cause
 from runglass.engine.capture.redaction import strike_known
 from runglass.engine.models.model_types import ModelCallFailed
 from runglass.errors import StepFailure
@@ -41,11 +43,13 @@ _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET")
 _SHORTEST_SECRET = 8
 _LONGEST_SEARCHED = 64 * 1024
 """Characters of a provider's text that are looked through; an error keeps far less of them."""
+_NOT_NOW = frozenset({408, 409, 425, 429})
+"""The statuses of 4xx after which the same request may be taken."""
 _REFUSED = frozenset({503, 529})
 """Statuses beside 4xx with which a provider takes no work."""
-_NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout"})
+_NOT_CONNECTED = frozenset({"pool", "connect"})
+"""The phases of a request in which a connection for it is still missing."""
 _DEEPEST_CAUSE = 10
-_WAIT_AND_SEE = (ModelUnavailableError, ModelServerError, ModelConnectionError, ModelRequestTimeout)
 
 
 def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> StepFailure:
@@ -70,24 +74,39 @@ def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) 
     return StepFailure("MODEL_NOT_SUPPORTED", message, may_retry=False, details={"provider": provider})
 
 
-def call_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> ModelCallFailed:
-    """The failure of a call to `model`; `error` is one of `CALL_ERRORS`."""
+def call_failure(
+    error: Exception, *, model: str, url: str | None = None, secrets: Iterable[str] = ()
+) -> ModelCallFailed:
+    """The failure of a call to `model` at `url`; `error` is one of `CALL_ERRORS`."""
     provider = model.partition(":")[0]
     status = error.status_code if isinstance(error, ModelHTTPError) else None
+    is_connected = getattr(error, "phase", None) not in _NOT_CONNECTED
     said = without_secrets(replace_surrogates(_provider_message(error)), secrets)[:EXCERPT]
     details: dict[str, Any] = {"provider": provider, "model": model, "providerMessage": said}
+    code, what, may_retry = _meaning(error, status, is_connected=is_connected)
+    where = asked = ""
+    if address := without_secrets(address_of(url), secrets):
+        details["address"], where = address, f" at {address}"
     if status is not None:
-        details["status"] = status
-    code, what, may_retry = _meaning(error, status)
+        details["status"], asked = status, f", status {status}"
     waited = error.retry_after if isinstance(error, ModelAPIError) and code == "RATE_LIMITED" else None
+    words = said[:500] or "its answer is empty"
     return ModelCallFailed(
         code,
-        f"provider {provider!r} {what} (model {model!r}): {said[:500]}",
-        may_be_charged=_may_be_charged(error, status),
+        f"provider {provider!r}{where} {what} (model {model!r}{asked}): {words}",
+        may_be_charged=_may_be_charged(error, status, is_connected=is_connected),
         may_retry=may_retry,
         retry_after_ms=None if waited is None else round(min(waited, MOST_WAIT_S) * 1000),
         details=details,
+        server_error=_server_error(error),
     )
+
+
+def address_of(url: str | None) -> str:
+    """Where a provider was asked: `url` without credentials, query and fragment; "" where there is none."""
+    parts = urlsplit(url or "")
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}" if host else ""
 
 
 def rejects_output_format(error: Exception) -> bool:
@@ -123,25 +142,30 @@ def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     return struck[: max(0, len(struck) - 4 * max(map(len, known), default=0))]
 
 
-def _may_be_charged(error: Exception, status: int | None) -> bool:
+def _server_error(error: Exception) -> int | None:
+    """The same number for the same status of 5xx with the same body; None for any other failure."""
+    if not isinstance(error, ModelHTTPError) or error.status_code < 500 or error.in_stream:
+        return None
+    return hash((error.status_code, repr(error.body)))
+
+
+def _may_be_charged(error: Exception, status: int | None, *, is_connected: bool) -> bool:
     """Whether the model may have generated tokens, as far as the failure tells."""
     if getattr(error, "in_stream", False):
         return True
     if status is not None:
         # A time-out or a bad gateway says nothing about the model behind it.
         return status not in _REFUSED and not (400 <= status < 500 and status != 408)
-    causes: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and len(causes) < _DEEPEST_CAUSE:
-        causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    return not any(type(each).__name__ in _NOT_CONNECTED for each in causes)
+    return is_connected
 
 
-def _meaning(error: Exception, status: int | None) -> tuple[str, str, bool]:
+def _meaning(error: Exception, status: int | None, *, is_connected: bool) -> tuple[str, str, bool]:
     """Code, words and whether another attempt may end differently."""
+    is_final = isinstance(error, ModelRequestRejectedError)
+    if status is not None and 400 <= status < 500:
+        is_final = status not in _NOT_NOW
     match error:
-        case ModelRateLimitError():
+        case ModelRateLimitError() if not is_final:
             return "RATE_LIMITED", "asked to slow down", True
         case ModelQuotaExceededError():
             return "PROVIDER_ERROR", "says that the account's quota is used up", False
@@ -149,11 +173,15 @@ def _meaning(error: Exception, status: int | None) -> tuple[str, str, bool]:
             return "BYOK_KEY_REJECTED", "rejected the configured key", False
         case ModelAPIError() if error.provider_error_code == "model_not_found":
             return "MODEL_NOT_SUPPORTED", "does not know this model", False
-        case ModelRequestTimeout():
+        case ModelHTTPError() if status in _NOT_NOW:
+            return "PROVIDER_UNAVAILABLE", "does not take the request now", True
+        case ModelHTTPError() if not is_final:
+            return "PROVIDER_UNAVAILABLE", "failed", True
+        case ModelConnectionError() if not is_connected:
+            return "PROVIDER_UNAVAILABLE", "could not be reached", True
+        case ModelRequestTimeout() | ModelTimeoutError():
             return "PROVIDER_UNAVAILABLE", "did not answer in time", True
-        case ModelAPIError() if isinstance(error, _WAIT_AND_SEE) or status == 408:
-            return "PROVIDER_UNAVAILABLE", "failed or could not be reached", True
-        case ModelAPIError() if status is None and not isinstance(error, ModelRequestRejectedError):
+        case ModelAPIError() if not is_final:
             return "PROVIDER_UNAVAILABLE", "sent an answer that broke off or is garbled", True
         case UnexpectedModelBehavior() | OSError():
             return "PROVIDER_UNAVAILABLE", "sent an answer that broke off or is garbled", True
@@ -163,9 +191,24 @@ def _meaning(error: Exception, status: int | None) -> tuple[str, str, bool]:
 
 def _provider_message(error: Exception) -> str:
     """The provider's own sentence where its error body has one in a usual place."""
+    if isinstance(error, ModelConnectionError):
+        # The libraries of providers say no more than that there is an error of the connection.
+        return plain_cause(_first_cause(error))
     body = getattr(error, "body", None)
     for _ in range(3):
         if not isinstance(body, dict):
             break
         body = next((body[key] for key in ("message", "error", "detail") if body.get(key)), None)
     return body if isinstance(body, str) else str(error)
+
+
+def _first_cause(error: Exception) -> Exception:
+    for _ in range(_DEEPEST_CAUSE):
+        cause = error.__cause__ or error.__context__
+        if isinstance(error, ExceptionGroup):
+            # A host may have several addresses, each with a failure of its own.
+            cause = error.exceptions[0]
+        if not isinstance(cause, Exception):
+            break
+        error = cause
+    return error

@@ -96,7 +96,8 @@ class ProviderRequests:
                     return answer
             response = await _ask(prepared, request, settings, None, declined)
         except CALL_ERRORS as error:
-            raise call_failure(error, model=request.model, secrets=self._secrets) from error
+            url = prepared.model.base_url
+            raise call_failure(error, model=request.model, url=url, secrets=self._secrets) from error
         answer = await read_answer(
             request, response, checks=self._checks, price=price, streamed=False, note=note
         )

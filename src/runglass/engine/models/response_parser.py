@@ -16,7 +16,7 @@ from runglass.engine.checks.checks import Checks
 from runglass.engine.models.message_mapping import ANSWER_TOOL, arguments_of, wire_call
 from runglass.engine.models.model_types import AnswerRejected, ModelAnswer, ModelRequest, ProviderResponse
 from runglass.engine.models.pricing import Price, cost_of
-from runglass.engine.models.provider_errors import EXCERPT
+from runglass.engine.models.provider_errors import EXCERPT, address_of
 from runglass.errors import StepFailure
 from runglass.safe_text import replace_surrogates
 from runglass.trace import TokenBreakdown
@@ -111,16 +111,21 @@ class _Verdict:
         """Raises where the answer ended in another way than by the model's or the caller's will."""
         reason = given.finish_reason
         details = given.provider_details or {}
+        address = address_of(given.provider_url)
+        where: dict[str, Any] = {"address": address} if address else {}
+        at = f"at {address} " if address else ""
         if reason == "content_filter":
             why = replace_surrogates(str(details.get("refusal") or "its content filter stepped in"))[:500]
-            raise self.rejected("PROVIDER_ERROR", f"refused to answer: {why}", may_retry=False)
+            raise self.rejected("PROVIDER_ERROR", f"{at}refused to answer: {why}", may_retry=False, **where)
         if reason == "error":
-            raise self.rejected("PROVIDER_UNAVAILABLE", "failed in the middle of its answer")
+            raise self.rejected("PROVIDER_UNAVAILABLE", f"{at}failed in the middle of its answer", **where)
         # pydantic-ai reads a Chat Completions stream without a finish reason as finished; it was cut, though.
         # Only xAI's protocol has no reason to look at.
         assumed = reason == "stop" and given.provider_name != "xai"
         if self._response.streamed and "finish_reason" not in details and (reason is None or assumed):
-            raise self.rejected("PROVIDER_UNAVAILABLE", "broke off in the middle of its answer")
+            self._response = msgspec.structs.replace(self._response, finish_reason=None)
+            what = f"{at}broke off in the middle of its answer"
+            raise self.rejected("PROVIDER_UNAVAILABLE", what, **where)
 
     async def checked_object(self, written: str, schema: dict[str, Any], checks: Checks) -> dict[str, Any]:
         value = _object_in(written)

@@ -48,6 +48,7 @@ class CallRecorder:
         self._clock = clock
         self._sent = Payload(_sent(request))
         self._received: Payload | None = None
+        self._heard: list[str] = []
         self._started_at = iso(clock.now())
         self._started_s = clock.monotonic_s()
         self._first_token_ms: int | None = None
@@ -77,11 +78,19 @@ class CallRecorder:
         """Looks through a long answer off the event loop, before the call is told."""
         if isinstance(outcome, ModelAnswer | AnswerRejected):
             self._received = Payload(_received(outcome.response))
-            await encode(self._received)
+        elif self._heard:
+            self._received = self._partial()
+        else:
+            return
+        await encode(self._received)
+        if isinstance(outcome, StepFailure):
+            await self._capture.prepare_failed(self._received)
+        else:
             await self._capture.prepare(self._received)
 
-    def hear(self) -> None:
+    def hear(self, text: str) -> None:
         """A part of the answer has come."""
+        self._heard.append(text)
         if self._first_token_ms is None:
             self._first_token_ms = self._elapsed_ms()
 
@@ -104,10 +113,10 @@ class CallRecorder:
         )
 
     def _answered(self, response: ProviderResponse, *, error_code: str | None = None) -> ModelCall:
-        sent, is_cut = self._kept_request(failed=error_code is not None)
-        received, is_cut_too = None, False
-        if self._capture.keeps_snapshots:
-            received, _, is_cut_too = self._capture.snapshot(self._received or Payload(_received(response)))
+        failed = error_code is not None
+        sent, is_cut = self._kept(self._sent, failed=failed)
+        received = self._received or Payload(_received(response))
+        answer, is_cut_too = self._kept(received, failed=failed)
         return ModelCall(
             number=self._number,
             model=self._request.model,
@@ -128,12 +137,15 @@ class CallRecorder:
             cost_estimated=response.cost_usd is None and self._reserved_usd is not None,
             error_code=error_code,
             request=encoded(sent),
-            response=encoded(received),
+            response=encoded(answer),
             truncated=is_cut or is_cut_too,
         )
 
     def _failed(self, error_code: str, *, refused: bool) -> ModelCall:
-        sent, is_cut = self._kept_request(failed=True)
+        sent, is_cut = self._kept(self._sent, failed=True)
+        answer, is_cut_too = None, False
+        if self._heard:
+            answer, is_cut_too = self._kept(self._received or self._partial(), failed=True)
         return ModelCall(
             number=self._number,
             model=self._request.model,
@@ -146,19 +158,24 @@ class CallRecorder:
             cost_estimated=not refused and self._reserved_usd is not None,
             error_code=error_code,
             request=encoded(sent),
-            truncated=is_cut,
+            response=encoded(answer),
+            truncated=is_cut or is_cut_too,
         )
 
     def _cost_usd(self, known: Decimal | None) -> str | None:
         cost_usd = self._reserved_usd if known is None else known
         return None if cost_usd is None else format_usd(cost_usd)
 
-    def _kept_request(self, *, failed: bool) -> tuple[Any, bool]:
+    def _kept(self, content: Payload, *, failed: bool) -> tuple[Any, bool]:
         # Asked before anything is encoded: conversations grow long, and most are not kept.
         if not (self._capture.keeps_snapshots or (failed and self._capture.keeps_failures)):
             return None, False
-        snapshot = self._capture.failed_input(self._sent)
+        snapshot = self._capture.failed_input(content)
         return snapshot.data, snapshot.truncated
+
+    def _partial(self) -> Payload:
+        """What came of an answer that broke off."""
+        return Payload({"role": "assistant", "content": "".join(self._heard)})
 
     def _elapsed_ms(self) -> int:
         return max(0, round((self._clock.monotonic_s() - self._started_s) * 1000))

@@ -22,7 +22,7 @@ from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.handlers import AttemptResult, LlmContext
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import StepFailedPermanently, out_of_credit
-from runglass.engine.steps.retries import PROVIDER_RETRY, delay_after, retry_or_fail
+from runglass.engine.steps.retries import PROVIDER_RETRY, delay_after, end_if_repeated, retry_or_fail
 from runglass.errors import StepFailure, without_traceback
 from runglass.flow import ForwardingStep, LeafStep, Step, WaitStep
 from runglass.fold import Address, StepChange
@@ -104,6 +104,7 @@ class StepExecutor:
         else:
             number = tool_loop.attempt if tool_loop else self.next_attempt(step.id, place)
             tried = tool_loop.tried if tool_loop else 1
+        server_error: int | None = None
         while True:
             await self._gate.opened()
             # A stop does not wait for a wait step: its deadline is kept in the log.
@@ -129,6 +130,7 @@ class StepExecutor:
                     )
                     if isinstance(outcome, AttemptResult):
                         return outcome.output
+                    server_error = end_if_repeated(outcome, server_error)
                     await self._runner.prepare_failure(attempt, outcome)
                     delay_ms = retry_or_fail(attempt, outcome)
             # Nothing of the attempt is held on to while the next one is waited for.

@@ -34,7 +34,7 @@ async def ask_model(
     asking.start()
 
     def hear(text: str) -> None:
-        asking.hear()
+        asking.hear(text)
         stream.write(text)
 
     outcome: ModelAnswer | StepFailure | None = None

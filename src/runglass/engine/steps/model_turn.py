@@ -64,10 +64,10 @@ class ModelTurn:
         assert self._call is not None
         self._call.start()
 
-    def hear(self) -> None:
+    def hear(self, text: str) -> None:
         """A part of the answer has come."""
         if self._call is not None:
-            self._call.hear()
+            self._call.hear(text)
 
     async def answer(self, on_text: Callable[[str], None]) -> ModelAnswer:
         """The model's answer. Raises StepFailure, BudgetExceeded."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from runglass.engine.models.model_types import ModelCallFailed
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.outcomes import StepFailedPermanently
 from runglass.errors import RETRY_AFTER, StepFailure
@@ -12,6 +13,18 @@ NO_RETRY = Retry(max_attempts=1)
 PROVIDER_RETRY = Retry(max_attempts=3)
 """For llm steps without `retry`: a busy provider gets two more chances, any other failure none."""
 PROVIDER_BUSY = frozenset({"RATE_LIMITED", "PROVIDER_UNAVAILABLE"})
+
+
+def end_if_repeated(failure: StepFailure, before: int | None) -> int | None:
+    """Makes a failure final where the provider answered the attempt before with the same server error.
+
+    `before` is the server error of that attempt; returns that of this one.
+    """
+    answered = failure.server_error if isinstance(failure, ModelCallFailed) else None
+    if answered is not None and answered == before:
+        failure.may_retry = False
+        failure.message += "; not tried again, as the attempt before was answered the same"
+    return answered
 
 
 def retry_or_fail(attempt: AttemptRecorder, failure: StepFailure) -> int:

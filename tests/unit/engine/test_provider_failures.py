@@ -1,0 +1,167 @@
+"""How a run takes the failures of its provider: what is asked again, told, and kept of an answer."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.engine.models.gateway import ModelGateway
+from runglass.events import StepRetrying
+from runglass.run_api import CaptureMode
+from runglass.store.sqlite.store import SqliteStore
+from runglass.trace import ModelCall
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
+from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, text_reply
+
+ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello, settings: {stream: true}}"
+PATIENT = ASK[:-1] + ", retry: {max_attempts: 5, initial_delay_ms: 1, max_delay_ms: 60000}}"
+GOOD = text_reply("Hi")
+HALF = chunk({"content": "Good mor"})
+
+
+class Bench:
+    """An engine whose models `local:…` are those of a fake provider."""
+
+    def __init__(self, fake: FakeProvider, house: EngineHarness) -> None:
+        self.fake = fake
+        self.house = house
+
+    async def run(self, flow: str, *replies: Reply, capture: CaptureMode = "full") -> Ran:
+        self.fake.replies[:] = replies
+        started = await start(self.house, flow, capture=capture)
+        return await read(self.house, started.id, await started.outcome())
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with (
+        FakeProvider.serving() as fake,
+        ModelGateway(base_urls={"local": fake.base_url}) as models,
+        open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
+    ):
+        yield Bench(fake, house)
+
+
+def call_of(ran: Ran) -> ModelCall:
+    (call,) = ran.step("ask").model_calls
+    return call
+
+
+def error_of(ran: Ran) -> dict[str, Any]:
+    assert ran.outcome.error is not None
+    return ran.outcome.error
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 499])
+@pytest.mark.parametrize("flow", [ASK, PATIENT], ids=["no retry", "retry"])
+async def test_a_refusal_is_never_tried_again(bench: Bench, status: int, flow: str) -> None:
+    # By its words pydantic-ai takes it for a server that may have time later.
+    ran = await bench.run(flow, error_reply(status, "the model is overloaded", code="overloaded"), GOOD)
+    assert (ran.outcome.status, len(bench.fake.requests)) == ("failed", 1)
+    assert "could not be reached" not in error_of(ran)["message"]
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
+@pytest.mark.parametrize("flow", [ASK, PATIENT], ids=["no retry", "retry"])
+async def test_what_may_pass_is_tried_again(bench: Bench, status: int, flow: str) -> None:
+    ran = await bench.run(flow, error_reply(status, "not now"), GOOD)
+    assert (ran.outcome.status, len(bench.fake.requests)) == ("completed", 2)
+    (retrying,) = [event for event in ran.events if isinstance(event, StepRetrying)]
+    assert f"status {status}): not now" in (retrying.error or {})["message"]
+    assert "could not be reached" not in (retrying.error or {})["message"]
+
+
+async def test_the_same_server_error_twice_ends_the_attempts(bench: Bench) -> None:
+    ran = await bench.run(PATIENT, error_reply(500, "no tensor"), error_reply(500, "no tensor"), GOOD)
+    assert (ran.outcome.status, len(bench.fake.requests)) == ("failed", 2)
+    assert error_of(ran)["message"].endswith(
+        "no tensor; not tried again, as the attempt before was answered the same"
+    )
+
+
+async def test_another_status_or_body_is_another_server_error(bench: Bench) -> None:
+    errors = [(500, "one"), (500, "two"), (502, "two"), (500, "one")]
+    ran = await bench.run(PATIENT, *(error_reply(status, words) for status, words in errors), GOOD)
+    assert (ran.outcome.status, len(bench.fake.requests)) == ("completed", 5)
+
+
+async def test_the_same_refusal_of_a_busy_provider_is_waited_for(bench: Bench) -> None:
+    busy = error_reply(429, "slow down", headers={"retry-after": "7"})
+    ran = await bench.run(PATIENT, busy, busy, GOOD)
+    assert (ran.outcome.status, len(bench.fake.requests)) == ("completed", 3)
+    assert [event.delay_ms for event in ran.events if isinstance(event, StepRetrying)] == [7000, 7000]
+
+
+async def test_a_provider_that_is_not_there_could_not_be_reached(tmp_path: Path) -> None:
+    async with FakeProvider.serving() as gone:
+        base_url = gone.base_url
+    async with (
+        ModelGateway(base_urls={"local": base_url}) as models,
+        open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
+    ):
+        ran = await Bench(gone, house).run(ASK)
+    assert error_of(ran)["message"] == (
+        f"provider 'local' at {base_url} could not be reached (model 'local:tiny'): "
+        "nobody listens there (connection refused)"
+    )
+    assert (error_of(ran)["address"], ran.step("ask").attempt) == (base_url, 3)
+
+
+BROKEN = {
+    "cut": Reply(body=HALF, cut=True),
+    "no end": Reply(body=HALF),
+    "no reason": Reply(body=HALF + DONE),
+    "error inside": Reply(body=HALF + b'data: {"error": {"message": "gpu on fire"}}\n\n'),
+    "garbled": Reply(body=HALF + b"data: {nonsense\n\n"),
+}
+
+
+@pytest.mark.parametrize("reply", BROKEN.values(), ids=BROKEN)
+async def test_an_answer_that_broke_off_is_in_its_attempt(bench: Bench, reply: Reply) -> None:
+    ran = await bench.run(ASK + "\n", reply, GOOD)
+    assert ran.outcome.status == "completed"
+    first, _ = ran.attempts["ask"]
+    (call,) = first.model_calls
+    assert call.response == {"role": "assistant", "content": "Good mor"}
+    assert (call.error_code, call.finish_reason) == ("PROVIDER_UNAVAILABLE", None)
+    assert (first.status, first.finish_reason) == ("failed", None)
+    error: Any = first.error_context
+    assert (error["address"], bench.fake.base_url in error["message"]) == (bench.fake.base_url, True)
+    assert "could not be reached" not in error["message"]
+    totals = ran.trace.flow_run.totals
+    assert totals is not None
+    assert totals.finish_reasons == {"stop": 1}
+
+
+@pytest.mark.parametrize(
+    ("capture", "kept"),
+    [
+        ("off", None),
+        ("metadata_only", "mail eve@example.org"),
+        ("redacted", "mail [redacted]"),
+        ("full", "mail eve@example.org"),
+    ],
+)
+async def test_a_broken_answer_is_kept_as_the_input_of_a_failed_attempt_is(
+    bench: Bench, capture: CaptureMode, kept: str | None
+) -> None:
+    flow = ASK[:-1] + ", retry: {max_attempts: 1}}"
+    ran = await bench.run(
+        flow, Reply(body=chunk({"content": "mail eve@example.org"}), cut=True), capture=capture
+    )
+    response: Any = call_of(ran).response
+    assert (response and response["content"]) == kept
+    assert (call_of(ran).request is None) == (kept is None)
+    assert ("eve@example" in repr(ran.events)) == (capture in ("metadata_only", "full"))
+
+
+async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: Bench) -> None:
+    bench.fake.replies.append(Reply(body=HALF, silent=True))
+    started = await start(bench.house, ASK)
+    # The starts of run and step, the input, and the first piece of the answer.
+    await follow(bench.house, started.id, until=4)
+    bench.house.engine.cancel(started.id, reason="enough")
+    call = call_of(await read(bench.house, started.id, await started.outcome()))
+    assert (call.error_code, call.finish_reason) == ("CANCELLED", None)
+    assert call.response == {"role": "assistant", "content": "Good mor"}
