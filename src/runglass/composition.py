@@ -247,6 +247,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     store=store,
                     bus=bus,
                     engine=engine,
+                    models=models,
                     removal=removal,
                     checks=checks,
                     supervised=supervised,

@@ -20,7 +20,8 @@ from runglass.engine.checks.checks import Checks
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.removal import RunRemoval
-from runglass.engine.models.provider_check import ProviderCheck
+from runglass.engine.models.gateway import ModelGateway
+from runglass.engine.models.provider_check import ProviderCheck, missing_key
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.engine.steps.live_outputs import LiveOutputs
@@ -58,6 +59,7 @@ class Runtime:
         store: Store,
         bus: Bus,
         engine: Engine,
+        models: ModelGateway,
         removal: RunRemoval,
         checks: Checks,
         supervised: Sequence[SupervisedTask] = (),
@@ -71,6 +73,7 @@ class Runtime:
         self.removal = removal
         self.supervised = supervised
         self.policy = RunPolicy(store, settings)
+        self._models = models
         self._model_names = ProviderCheck(own_providers=settings.providers)
 
     async def submit(
@@ -98,8 +101,8 @@ class Runtime:
         is owed its content, `started_by` its name.
 
         Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit or are
-        not allowed, and then for a spent budget or a full project; DuplicateIdempotencyKey where `call` has
-        been made before.
+        not allowed, for a provider without a key, and then for a spent budget or a full project;
+        DuplicateIdempotencyKey where `call` has been made before.
         """
         began_s = time.monotonic()
         record, number, flow = await self.find(project, slug, version)
@@ -120,6 +123,12 @@ class Runtime:
             await self.require_key(key_id, waited=waited or size_bytes > LARGE_BYTES)
         project = await self.current(project)
         await self.check_models(project, flow)
+        # A job is answered before it has a place, and may get one in another process.
+        if self.settings.executes_runs and trigger_type != "job":
+            missing = await missing_key(flow, self._models)
+            if missing is not None:
+                message = f"step {missing.step_id!r}: {missing.error['message']}"
+                raise api_error("PROVIDER_KEY_MISSING", message, step_id=missing.step_id)
         self.require_credit(project)
         self.require_room(project)
         plan = RunSpec(

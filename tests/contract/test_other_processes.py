@@ -55,7 +55,13 @@ steps:
 """
 BRISK = "slug: brisk\nsteps:\n" + "".join(f"  - {{id: s{n}, type: wait, ms: 5}}\n" for n in range(40))
 LASTING = "slug: lasting\nsteps: [{id: hold, type: wait, ms: 500}]\n"
-FLOWS = (ENDLESS, WORDS, TALK, OFF, BRISK, LASTING)
+KEYLESS = """
+slug: keyless
+steps:
+  - {id: first, type: passthrough}
+  - {id: ask, type: llm, model: "openai:m", prompt: x}
+"""
+FLOWS = (ENDLESS, WORDS, TALK, OFF, BRISK, LASTING, KEYLESS)
 REACHED_S = 15.0
 
 
@@ -132,6 +138,18 @@ def begun(http: httpx2.Client, run: str) -> None:
 def test_a_server_on_a_file_of_its_own_must_execute_runs() -> None:
     with pytest.raises(SettingsError, match="executes_runs"), running_server(executes_runs=False):
         pytest.fail("it started")
+
+
+def test_keys_are_those_of_the_process_that_executes_the_run(
+    http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    answer = http.post("/seq/acme/demo/keyless/execute", json={})
+    assert refusal(answer) == (500, "STEP_FAILED"), "the server cannot know the keys of the worker"
+    assert detail(answer)["error"]["code"] == "PROVIDER_KEY_MISSING"
+    trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace").json()
+    assert (trace["flowRun"]["status"], trace["steps"]) == ("failed", [])
 
 
 @pytest.mark.parametrize("key", [None, "key"])

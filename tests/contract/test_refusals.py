@@ -30,6 +30,26 @@ steps: [{id: keep, type: passthrough}]
 
 LOST = 'slug: lost\nsteps: [{id: ask, type: llm, model: "nonsense:m", prompt: hi}]\n'
 
+KEYLESS = """
+slug: keyless
+steps:
+  - {id: first, type: passthrough}
+  - id: both
+    type: parallel
+    branches: {a: [{id: ask, type: llm, model: "openai:m", prompt: x}]}
+"""
+
+NOT_ALWAYS = """
+slug: not-always
+steps:
+  - {id: some, type: loop, over: "[]", steps: [{id: each, type: llm, model: "openai:m", prompt: x}]}
+  - {id: spare, type: llm, model: "openai:m", prompt: x, on_error: continue}
+  - id: last
+    type: condition
+    if: initial.get("ask", False)
+    then: [{id: seldom, type: llm, model: "openai:m", prompt: x}]
+"""
+
 TALK = "slug: talk\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]\n"
 
 TOOLS = [{"type": "function", "function": {"name": "look"}}]
@@ -38,7 +58,7 @@ TOOLS = [{"type": "function", "function": {"name": "look"}}]
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     with running_server(providers={"local": "http://127.0.0.1:9/v1"}, body_limit_bytes=2_000_000) as running:
-        for flow in [*FLOWS, ASKING, NEEDY, LOST, TALK]:
+        for flow in [*FLOWS, ASKING, NEEDY, LOST, TALK, KEYLESS, NOT_ALWAYS]:
             running.push(flow)
         yield running
 
@@ -114,6 +134,46 @@ def test_a_known_provider_is_asked_only_where_its_step_runs(http: httpx2.Client)
     answer = http.post("/seq/acme/demo/asking/execute", json=body)
     assert answer.status_code == 500
     assert detail(answer)["executionId"]
+
+
+@pytest.fixture
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.usefixtures("no_key")
+@pytest.mark.parametrize("call", ["execute", "v1/execute", "v1/step"])
+def test_a_flow_whose_provider_has_no_key_starts_nothing(http: httpx2.Client, call: str) -> None:
+    before = http.get("/flow-runs").json()
+    answer = http.post(f"/seq/acme/demo/keyless/{call}", json={})
+    assert refusal(answer) == (400, "PROVIDER_KEY_MISSING")
+    assert detail(answer)["stepId"] == "ask"
+    assert "'openai': set OPENAI_API_KEY" in detail(answer)["message"]
+    assert http.get("/flow-runs").json() == before
+    execute(http, "keyless", blockOverrides={"ask": {"model": "echo"}})
+
+
+@pytest.mark.usefixtures("no_key")
+def test_a_job_whose_provider_has_no_key_fails_before_its_first_step(http: httpx2.Client) -> None:
+    accepted = http.post("/seq/acme/demo/keyless/jobs", json={})
+    assert accepted.status_code == 202
+    run = accepted.json()["executionId"]
+    http.get(f"/flow-runs/{run}/trace/stream")
+    state = http.get(f"/seq/acme/demo/keyless/jobs/{run}").json()
+    assert state["status"] == "failed"
+    assert "OPENAI_API_KEY" in state["error"]
+    assert "PROVIDER_KEY_MISSING" in state["error"]
+    assert http.get(f"/flow-runs/{run}/trace").json()["steps"] == []
+
+
+@pytest.mark.usefixtures("no_key")
+def test_a_key_is_not_missed_before_a_step_that_may_never_be_run(http: httpx2.Client) -> None:
+    execute(http, "not-always")
+    answer = http.post("/seq/acme/demo/not-always/execute", json={"parameters": {"ask": True}})
+    assert refusal(answer) == (500, "STEP_FAILED")
+    assert detail(answer)["stepId"] == "seldom"
+    assert detail(answer)["error"]["code"] == "PROVIDER_KEY_MISSING"
 
 
 def test_a_paused_run_outlives_a_model_that_nobody_knows(http: httpx2.Client) -> None:

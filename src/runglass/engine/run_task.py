@@ -17,6 +17,7 @@ from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.budget import Budgets
+from runglass.engine.models.provider_check import missing_key
 from runglass.engine.pauses import SegmentResult
 from runglass.engine.payload import Payload
 from runglass.engine.run_outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
@@ -139,6 +140,9 @@ class RunTask:
             if self.ending.requested:
                 raise asyncio.CancelledError
             await self._begin(capture)
+            models = self._around.dependencies.models
+            if run.status == "pending" and (missing := await missing_key(plan.flow, models)):
+                return self._failed(missing.error, capture.error(missing.error), missing.step_id)
             walked = await (await self._runner(capture)).walk()
             if walked.result is None:
                 return self._ended_well(walked, capture)
@@ -184,11 +188,8 @@ class RunTask:
         if run is None or run.ended or run.fence != self.run.fence:
             raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from refused
         log.error("run %s is ended, as it cannot be recorded: %s", run.id, refused)
-        clock, reason, capture = (
-            around.dependencies.clock,
-            self.ending.cancelled,
-            around.make_capture(run.capture),
-        )
+        clock, reason = around.dependencies.clock, self.ending.cancelled
+        capture = around.make_capture(run.capture)
         if reason is not None:
             await end_run(around.store, around.bus, clock, run, capture, cancelled=reason)
             return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})

@@ -518,7 +518,7 @@ async def test_a_missing_key_says_which_variable_to_set(monkeypatch: pytest.Monk
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     async with ModelGateway() as models, FakeProvider.serving() as fake:
         failure = await Bench(fake, models).failure(model="openai:gpt-4o-mini")
-    assert (failure.code, failure.may_retry) == ("BYOK_KEY_REJECTED", False)
+    assert (failure.code, failure.may_retry) == ("PROVIDER_KEY_MISSING", False)
     assert "OPENAI_API_KEY" in str(failure)
     assert "provider_keys" in str(failure)
 

@@ -165,3 +165,40 @@ async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: Bench) -> 
     call = call_of(await read(bench.house, started.id, await started.outcome()))
     assert (call.error_code, call.finish_reason) == ("CANCELLED", None)
     assert call.response == {"role": "assistant", "content": "Good mor"}
+
+
+async def test_a_run_without_a_key_fails_before_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    flow = (
+        "- {id: first, type: passthrough}\n"
+        "- id: both\n"
+        "  type: parallel\n"
+        "  branches: {a: [{id: ask, type: llm, model: 'openai:gpt-4o-mini', prompt: Hello}]}\n"
+    )
+    async with (
+        ModelGateway() as models,
+        open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
+    ):
+        started = await start(house, flow)
+        ran = await read(house, started.id, await started.outcome())
+    assert (error_of(ran)["code"], ran.outcome.step_id) == ("PROVIDER_KEY_MISSING", "ask")
+    assert "OPENAI_API_KEY" in error_of(ran)["message"]
+    assert (ran.types(), ran.trace.steps) == (["run_started", "flow_failed"], [])
+
+
+async def test_a_key_is_looked_for_where_it_may_be_missing_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-from-the-environment")
+    async with ModelGateway(base_urls={"own": "http://127.0.0.1:9/v1"}, api_keys={"groq": "gsk"}) as models:
+        for model in ("echo", "own:m", "groq:m", "deepseek:deepseek-chat", "nobody:knows"):
+            assert await models.missing_key(model) is None
+        missing = await models.missing_key("openai:gpt-4o-mini")
+        # The environment of a process does not change; a provider is looked at once.
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-too-late")
+        assert await models.missing_key("openai:gpt-5") == missing
+    assert missing is not None
+    assert "OPENAI_API_KEY" in missing

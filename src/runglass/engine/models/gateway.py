@@ -74,6 +74,7 @@ class ModelGateway:
         self._owns_checks = checks is None
         self._checks = checks or Checks()
         self._providers: ProviderRequests | None = None
+        self._missing_keys: dict[str, str | None] = {}
         self._importing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -96,6 +97,24 @@ class ModelGateway:
         """Loads what the model needs, once, so that no attempt's time is spent on it."""
         if model != echo.NAME and ":" in model:
             await self._loaded()
+
+    async def missing_key(self, model: str) -> str | None:
+        """What to do where this process has no key for the provider of `model`; None where it may have one.
+
+        The first question about a provider makes its client, which the steps that ask it then have.
+        """
+        provider, _, name = model.partition(":")
+        if not name or provider in self._base_urls or provider in self._api_keys:
+            return None
+        if provider not in self._missing_keys:
+            missing = None
+            try:
+                await (await self._loaded()).prepare(model)
+            except StepFailure as failure:
+                # Any other failure is for the step to tell.
+                missing = failure.message if failure.code == "PROVIDER_KEY_MISSING" else None
+            self._missing_keys[provider] = missing
+        return self._missing_keys[provider]
 
     async def bounded(self, request: ModelRequest) -> Bounded:
         """`request` as it is sent on a budget, and the most that it can cost in US dollars.

@@ -1,15 +1,17 @@
-"""Whether the models of a flow have a provider, asked before a run of it is started.
+"""Whether the models of a flow have a provider and a key for it, asked before a run of it is started.
 
-Judges names only: whether a provider's package and key are there, and whether it has such a model, shows when
-a step asks it. Must not import pydantic-ai itself, which takes a second.
+Whether a provider's package is there, and whether it has such a model, shows when a step asks it. Must not
+import pydantic-ai itself, which takes a second.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
+from typing import Any, NamedTuple
 
+from runglass.engine.models.gateway import ModelGateway
 from runglass.errors import api_error
-from runglass.flow import Flow, LlmStep, leaves
+from runglass.flow import Flow, LlmStep, ParallelStep, Step, leaves
 from runglass.flow_models import OFFLINE_MODEL, provider_missing
 
 
@@ -37,6 +39,33 @@ class ProviderCheck:
         if problem is None:
             self._known.add(provider)
         return problem
+
+
+class MissingKey(NamedTuple):
+    """The first step of a flow that asks a provider for which there is no key, and its error."""
+
+    step_id: str
+    error: dict[str, Any]
+
+
+async def missing_key(flow: Flow, models: ModelGateway) -> MissingKey | None:
+    """The key without which no run of the flow ends well in this process; None where there is none."""
+    for step in _always_asked(flow.steps):
+        if message := await models.missing_key(step.model):
+            return MissingKey(step.id, {"code": "PROVIDER_KEY_MISSING", "message": message})
+    return None
+
+
+def _always_asked(steps: list[Step]) -> Iterator[LlmStep]:
+    """The llm steps that every run asks and that must not fail: a loop, too, may have nothing to do."""
+    for step in steps:
+        if step.on_error == "continue":
+            continue
+        if isinstance(step, LlmStep):
+            yield step
+        elif isinstance(step, ParallelStep):
+            for branch in step.branches.values():
+                yield from _always_asked(branch)
 
 
 def _ask(model: str) -> str | None:

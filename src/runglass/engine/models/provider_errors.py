@@ -65,9 +65,9 @@ def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) 
     if any(_SECRET_NAME.search(name) for name in variables):
         message = (
             f"no API key for provider {provider!r}: set {' or '.join(dict.fromkeys(variables))} in the "
-            f"server's environment, or its key in the setting `provider_keys`"
+            f"environment of the process that executes runs, or the key in its setting `provider_keys`"
         )
-        return StepFailure("BYOK_KEY_REJECTED", message, may_retry=False, details={"provider": provider})
+        return StepFailure("PROVIDER_KEY_MISSING", message, may_retry=False, details={"provider": provider})
     message = f"model {model!r} cannot be used: {said}"
     if isinstance(error, ValueError):
         message += "; an OpenAI-compatible server gets a name by the setting `providers`"

@@ -61,6 +61,10 @@ class ProviderRequests:
     async def aclose(self) -> None:
         await self._clients.aclose()
 
+    async def prepare(self, model: str) -> None:
+        """Makes what a request to `model` needs. Raises StepFailure where that cannot be."""
+        await self._clients.prepared(model)
+
     async def complete(
         self,
         request: ModelRequest,
