@@ -173,7 +173,7 @@ def events_of_attempt(place: Place, number: int, events: list[JsonObject]) -> li
     return [
         event
         for event in events
-        if event["eventType"] in RUN_ENDS
+        if event["eventType"] in (*RUN_ENDS, "content_kept")
         or (event["eventType"] in OF_ATTEMPTS and place_of(event) == place and event["attempt"] == number)
     ]
 
@@ -208,11 +208,15 @@ def attempt_trace(events: list[JsonObject]) -> JsonObject:
             trace["outputSizeBytes"] = end.get("outputSizeBytes")
         else:
             trace["errorContext"] = attempt_error(end)
+        for kept in kept_outputs(events, first) if end["eventType"] == "step_completed" else []:
+            trace["outputContext"] = kept["output"]
         trace["durationMs"] = end.get("durationMs")
         if end["eventType"] in RUN_ENDS:
             trace["durationMs"] = milliseconds(first["at"], end["at"])
     trace["truncated"] = any(event["truncated"] for event in inputs[-1:]) or bool(
-        end and end.get("truncated") and end["eventType"] == "step_completed"
+        end
+        and end["eventType"] == "step_completed"
+        and (end.get("truncated") or any(kept["truncated"] for kept in kept_outputs(events, first)))
     )
 
     calls = [event["modelCall"] for event in of_type(events, "step_model_call")]
@@ -224,6 +228,16 @@ def attempt_trace(events: list[JsonObject]) -> JsonObject:
         trace["finishReason"] = call.get("finishReason")
     trace["reservation"] = open_reservation(events)
     return without_nulls(trace)
+
+
+def kept_outputs(events: list[JsonObject], attempt: JsonObject) -> list[JsonObject]:
+    """What was kept of the attempt because its run failed."""
+    return [
+        kept
+        for event in of_type(events, "content_kept")
+        for kept in event["outputs"]
+        if place_of(kept) == place_of(attempt) and kept["attempt"] == attempt["attempt"]
+    ]
 
 
 def end_of_attempt(events: list[JsonObject]) -> JsonObject | None:

@@ -65,6 +65,7 @@ class Log:
         self.attempts: dict[Place, int] = {}
         self.going_on: list[Attempt] = []
         self.to_retry: list[Place] = []
+        self.completed: dict[Place, int] = {}
         self.is_waiting_for_tools = False
 
     def chance(self, of: int) -> bool:
@@ -156,11 +157,29 @@ class Log:
             self.write("flow_cancelled", runId="run", reason=reason)
         elif way == "failed":
             step = self.some(stepId=st.just("a"))
+            self.keep_outputs()
             self.write("flow_failed", runId="run", error=self.draw(ERRORS), **step)
         elif way == "completed":
             for attempt in list(self.going_on):
                 self.finish(attempt)
             self.write("flow_completed", runId="run", **self.some(stepId=st.just("a"), result=SNAPSHOTS))
+
+    def keep_outputs(self) -> None:
+        """Outputs of steps whose latest attempt ended well, unless the run has kept them."""
+        ended = [place for place, number in self.completed.items() if number == self.attempts[place]]
+        if not self.chance(2):
+            return
+        kept = self.draw(st.lists(st.sampled_from(ended), unique=True)) if ended else []
+        outputs = [
+            {
+                **where(place),
+                "attempt": self.completed[place],
+                "output": self.draw(SNAPSHOTS),
+                "truncated": self.draw(st.booleans()),
+            }
+            for place in kept
+        ]
+        self.write("content_kept", outputs=outputs, leftOut=len(ended) - len(kept))
 
     # What happens to steps.
 
@@ -231,6 +250,7 @@ class Log:
         duration = self.draw(st.integers(0, 10**7))
         used = spent(attempt)
         if way == "completed":
+            self.completed[attempt.place] = attempt.number
             more = self.some(output=SNAPSHOTS, outputSizeBytes=SIZES)
             if "output" in more:
                 snapshot = more["output"]

@@ -40,9 +40,11 @@ if TYPE_CHECKING:
         ToolCallLimitError,
     )
     from runglass.events import (
+        ContentKept,
         FlowCancelled,
         FlowCompleted,
         FlowFailed,
+        KeptOutput,
         LoopCompleted,
         LoopStarted,
         OverridesApplied,
@@ -93,6 +95,7 @@ __all__ = [
     "AuthenticationError",
     "Client",
     "CompletedResult",
+    "ContentKept",
     "Divergence",
     "FieldChange",
     "Flow",
@@ -105,6 +108,7 @@ __all__ = [
     "InsufficientCreditsError",
     "Job",
     "JobState",
+    "KeptOutput",
     "LoopCompleted",
     "LoopStarted",
     "ModelCall",
@@ -164,10 +168,10 @@ _HOMES = {
         "RunglassError ToolCallLimitError"
     ),
     "events": (
-        "FlowCancelled FlowCompleted FlowFailed LoopCompleted LoopStarted OverridesApplied RunStarted "
-        "StepCompleted StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused "
-        "StepPausedForToolCalls StepProgress StepResumed StepRetrying StepSkipped StepStarted "
-        "StreamEvent UnknownEvent"
+        "ContentKept FlowCancelled FlowCompleted FlowFailed KeptOutput LoopCompleted LoopStarted "
+        "OverridesApplied RunStarted StepCompleted StepError StepInput StepModelCall StepModelReserved "
+        "StepOutput StepPaused StepPausedForToolCalls StepProgress StepResumed StepRetrying StepSkipped "
+        "StepStarted StreamEvent UnknownEvent"
     ),
     "run_api": "Attachment CompletedResult JobState RunChange RunPage",
     "session": "SessionExecution SessionStep",

@@ -58,6 +58,7 @@ KEPT_FIELDS: dict[str, Callable[[Any], Any]] = {
             *("iterations", "iterations_used", "reason", "summary", "finish_reason"),
             # how much it was, and what it cost
             *("input_size_bytes", "output_size_bytes", "tokens", "cost_usd", "model_used", "reservation"),
+            "left_out",
         ),
         _whole,
     ),

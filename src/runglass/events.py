@@ -249,6 +249,42 @@ class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_comple
     summary: Json = None
 
 
+class KeptOutput(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
+):
+    """The output of an attempt that ended well."""
+
+    step_id: str
+    loop_index: int | None = None
+    loop_path: tuple[int, ...] | None = None
+    attempt: int = written(1)
+    output: Json = None
+    truncated: bool = written(False)
+
+    def __eq__(self, other: object) -> bool:
+        return same_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.step_id, self.loop_path, self.attempt))
+
+    def __repr__(self) -> str:
+        return readable(self)
+
+
+MOST_KEPT = 1000
+"""Of so many steps and iterations, those that began last, outputs are kept because the run fails."""
+
+
+class ContentKept(Event, frozen=True, kw_only=True, eq=False, tag="content_kept"):
+    """Outputs of attempts that ended well, kept because the run fails: `flow_failed` follows.
+
+    `left_out` counts the attempts that ended well and whose output is not among them.
+    """
+
+    outputs: list[KeptOutput]
+    left_out: int = written(0)
+
+
 class FlowFailed(Event, frozen=True, kw_only=True, eq=False, tag="flow_failed"):
     """Last event of a run that failed, in step `step_id` where it was a step."""
 
@@ -280,6 +316,7 @@ decode_when_read(StepOutput, ("output_data", "output_context"))
 decode_when_read(StepCompleted, ("output",))
 decode_when_read(StepRetrying, ("error",))
 decode_when_read(StepError, ("error",))
+decode_when_read(KeptOutput, ("output",))
 decode_when_read(FlowCompleted, ("result", "summary"))
 decode_when_read(FlowFailed, ("error",))
 
@@ -301,6 +338,7 @@ KnownEvent = (
     | LoopCompleted
     | StepPaused
     | StepPausedForToolCalls
+    | ContentKept
     | FlowCompleted
     | FlowFailed
     | FlowCancelled
@@ -325,6 +363,7 @@ EventType = Literal[
     "loop_completed",
     "step_paused",
     "step_paused_for_tool_calls",
+    "content_kept",
     "flow_completed",
     "flow_failed",
     "flow_cancelled",

@@ -175,6 +175,22 @@ class Flow(_Strict, frozen=True, kw_only=True):
         Literal["off", "metadata_only", "redacted", "full"] | None,
         _about("What a trace keeps of inputs and outputs; by default what the project says."),
     ] = None
+    capture_failed: Annotated[
+        Literal["off", "redacted", "full"] | None,
+        _about(
+            "How outputs are kept of a run that fails, under capture mode `metadata_only`; by default as the"
+            " project says."
+        ),
+    ] = None
+    capture_sample: Annotated[
+        float | None,
+        _about(
+            "Share of runs that are kept whole, where the capture mode is `metadata_only`; by default as the"
+            " project says.",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = None
     retention_days: Annotated[
         float | None,
         _about("Days after their end for which runs are kept; by default as the project says.", minimum=0),

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from runglass.errors import is_cancellation_json
 from runglass.events import (
+    ContentKept,
     FlowCancelled,
     FlowCompleted,
     FlowFailed,
@@ -124,7 +125,7 @@ class RunFold:
         return len(self._open)
 
     def reopen(self, change: StepChange) -> None:
-        """Opens a step that had ended for a further attempt, which keeps the position of the step."""
+        """Opens a step that had ended, which keeps its position: for a further attempt, or for its output."""
         address = Address(change.step.step_id, change.step.loop_path)
         self._open[address] = change
         if change.step.reservation is not None:
@@ -133,7 +134,8 @@ class RunFold:
     def apply(self, event: StreamEvent) -> Sequence[StepChange]:
         """Takes one event in; returns the steps that it changed. `summary` is up to date afterwards.
 
-        An event changes one step at most, except the last event, which also ends the attempts that still run.
+        An event changes one step at most, except the last event, which also ends the attempts that still run,
+        and `content_kept`, which changes those of its steps that were reopened.
         """
         if isinstance(event, StepEvent):
             change = self._apply_to_step(event)
@@ -145,12 +147,27 @@ class RunFold:
         match event:
             case StepPausedForToolCalls() if (change := self._apply_turn(event)) is not None:
                 return (change,)
+            case ContentKept():
+                return self._keep_outputs(event)
             case FlowCancelled():
                 error = {"code": "CANCELLED", "message": event.reason}
                 return self._cut_off(event.at, encoded(msgspec.json.encode(error)))
             case FlowFailed():
                 return self._cut_off(event.at, json_bytes(event, "error"))
         return ()
+
+    def _keep_outputs(self, event: ContentKept) -> list[StepChange]:
+        changes = []
+        for kept in event.outputs:
+            address = Address(kept.step_id, kept.loop_path)
+            known = self._open.get(address)
+            if known is not None and known.step.status == "completed":
+                del self._open[address]
+                output, is_cut = json_bytes(kept, "output"), known.step.truncated or kept.truncated
+                changes.append(
+                    StepChange(known.position, replace(known.step, output_context=output, truncated=is_cut))
+                )
+        return changes
 
     def _cut_off(self, at: str, error: Json) -> list[StepChange]:
         """Ends the attempts that still run, as the run has ended."""
@@ -385,10 +402,11 @@ class TraceFold:
         self._positions: dict[Address, int] = {}
 
     def apply(self, event: StreamEvent) -> None:
-        if isinstance(event, StepStarted | StepSkipped):
-            position = self._positions.get(Address(event.step_id, event.loop_path))
-            if position is not None:
-                self._fold.reopen(StepChange(position, self._steps[position]))
+        if isinstance(event, StepStarted | StepSkipped | ContentKept):
+            for each in event.outputs if isinstance(event, ContentKept) else (event,):
+                position = self._positions.get(Address(each.step_id, each.loop_path))
+                if position is not None:
+                    self._fold.reopen(StepChange(position, self._steps[position]))
         for change in self._fold.apply(event):
             self._steps[change.position] = change.step
             self._positions[Address(change.step.step_id, change.step.loop_path)] = change.position

@@ -14,6 +14,8 @@ Version = int | Literal["production", "draft"]
 """A published version's number (0 is the draft) or one of the two names."""
 
 CaptureMode = Literal["off", "metadata_only", "redacted", "full"]
+CaptureFailed = Literal["off", "redacted", "full"]
+"""How outputs are kept of a run that fails, where its capture mode is `metadata_only`."""
 
 ExportFormat = Literal["json", "jsonl", "otlp", "perfetto"]
 """The formats of files with a run."""

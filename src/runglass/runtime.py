@@ -136,6 +136,7 @@ class Runtime:
             version=number,
             inputs=inputs,
             capture=self.capture_mode(project, flow, trace=request.trace),
+            capture_failed=flow.capture_failed or project.capture_failed or self.settings.capture_failed,
             trigger_type=trigger_type,
             history=list(history),
             attachments=request.attachments,
@@ -153,6 +154,7 @@ class Runtime:
                 size_bytes=size_bytes,
                 key_id=key_id,
                 started_by=started_by,
+                capture_sample=self.capture_sample(project, flow),
             )
         return Submitted(run, record.id, step_count(flow))
 
@@ -215,6 +217,11 @@ class Runtime:
         """The mode of the flow, else of the project, else of the server; `trace` asks for full snapshots."""
         mode = flow.capture or project.capture or self.settings.capture
         return raise_for_trace(mode) if trace else mode
+
+    def capture_sample(self, project: Project, flow: Flow) -> float:
+        """The share of runs that are kept whole, as the flow says, else the project, else the server."""
+        shares = (flow.capture_sample, project.capture_sample, self.settings.capture_sample)
+        return next(share for share in shares if share is not None)
 
 
 async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:

@@ -84,6 +84,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["off", "metadata_only", "redacted", "full"],
         Meta(description="capture mode where neither flow nor project sets one"),
     ] = "metadata_only"
+    capture_failed: Annotated[
+        Literal["off", "redacted", "full"],
+        Meta(
+            description="how outputs are kept of runs that fail, under `metadata_only`, where neither flow"
+            " nor project says"
+        ),
+    ] = "off"
+    capture_sample: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="share of runs that are kept whole, as with `trace`, where neither flow nor project"
+            " says",
+        ),
+    ] = 0.0
     retention_days: Annotated[
         Annotated[float, Meta(ge=0)] | None,
         Meta(

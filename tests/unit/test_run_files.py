@@ -40,7 +40,7 @@ def header_of(events: Sequence[bytes]) -> RunHeader:
     return RunHeader(
         run_id=RUN,
         version=first["version"],
-        capture="full",
+        capture="metadata_only",
         trigger_type=first["triggerType"],
         session_id=first.get("sessionId"),
         flow=FlowOfRun(id=FLOW, slug="slug", source=msgspec.Raw(SOURCE)),
@@ -251,7 +251,7 @@ BROKEN_FILES: dict[str, tuple[bytes, str]] = {
     "a path for an id": (HEADER.replace(RUN.encode(), b"../run"), "`runId` in the header is not a UUID"),
     "a slug with a line break": (HEADER.replace(b'"slug":"slug"', b'"slug":"a\\r\\nb"', 1), "`flow.slug`"),
     "a version below 0": (HEADER.replace(b'"version":1', b'"version":-1'), "`version` in the header"),
-    "another capture mode": (HEADER.replace(b'"full"', b'"some"'), "capture"),
+    "another capture mode": (HEADER.replace(b'"metadata_only"', b'"some"'), "capture"),
     "a document that breaks off": (
         as_document(HEADER, [encoded(STARTED)])[:-3],
         "its last bracket is missing",

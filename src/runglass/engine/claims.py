@@ -294,7 +294,8 @@ class RunClaims:
             if cancelled := ending.cancelled or run.cancel_reason:
                 await self._idle.end(run, cancelled=cancelled)
             else:
-                await self._idle.end(run, error=error)
+                keeping = None if state is None else state.begun.plan.capture_of_failed
+                await self._idle.end(run, error=error, keeping=keeping)
         except StoreError:
             active.orphaned.setdefault(run.id, ending)
             raise

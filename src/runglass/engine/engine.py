@@ -18,7 +18,7 @@ import msgspec
 from runglass.bus.base import Bus
 from runglass.engine.active_runs import ActiveRuns, StartedRun, shared_run
 from runglass.engine.cancel_requests import CancelRequests
-from runglass.engine.capture.capture import Capture
+from runglass.engine.capture.capture import Capture, is_sampled, raise_for_trace
 from runglass.engine.claims import RunClaims
 from runglass.engine.drain import DrainGate
 from runglass.engine.idle_runs import IdleRuns
@@ -166,14 +166,18 @@ class Engine:
         size_bytes: int = 0,
         key_id: int | None = None,
         started_by: str | None = None,
+        capture_sample: float = 0.0,
     ) -> StartedRun:
         """Creates the run and lets it go on, or wait for its turn. When this returns, the run can be read.
 
-        `outputs`, if given, gets the outputs and errors that the log may not keep, by seq. Raises StoreError,
-        DuplicateIdempotencyKey where `call` has been made before, and UNAVAILABLE where too many wait.
+        `outputs`, if given, gets the outputs and errors that the log may not keep, by seq. `capture_sample`
+        is the share of runs that are kept whole. Raises StoreError, DuplicateIdempotencyKey where `call` has
+        been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
         run_id, owner, project_id = self._ids.next(), self._active.owner, record.project_id
+        if is_sampled(run_id, capture_sample):
+            plan = msgspec.structs.replace(plan, capture=raise_for_trace(plan.capture))
         has_place = self.queue.take(project_id)
         segment = segment or Segment()
         waits_elsewhere = self.shares_store and not has_place

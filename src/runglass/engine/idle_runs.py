@@ -18,6 +18,7 @@ from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_write
 from runglass.engine.terminate import end_run
 from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, WrongExpectedVersion, api_error
+from runglass.run_api import CaptureMode
 from runglass.store.base import decoding
 from runglass.store.records import Checkpoint, NewRun, RunRecord
 
@@ -103,11 +104,30 @@ class IdleRuns:
         self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
         return True
 
-    async def end(self, run: RunRecord, *, error: dict[str, Any] | None = None, cancelled: str = "") -> None:
-        """Ends the run as failed with `error`, or as cancelled. Raises as `end_run` does."""
-        context, capture = self._context, self._context.make_capture(run.capture)
-        clock = context.dependencies.clock
-        await end_run(self._store, context.bus, clock, run, capture, error=error, cancelled=cancelled)
+    async def end(
+        self,
+        run: RunRecord,
+        *,
+        error: dict[str, Any] | None = None,
+        cancelled: str = "",
+        keeping: CaptureMode | None = None,
+    ) -> None:
+        """Ends the run as failed with `error`, or as cancelled; where it fails, outputs stay in this mode.
+
+        Raises as `end_run` does.
+        """
+        context = self._context
+        await end_run(
+            context.store,
+            context.bus,
+            context.dependencies.clock,
+            context.memory,
+            run,
+            context.make_capture(run.capture),
+            error=error,
+            cancelled=cancelled,
+            keeping=None if keeping is None else context.make_capture(keeping),
+        )
 
 
 def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:

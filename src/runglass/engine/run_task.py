@@ -16,6 +16,7 @@ from runglass.engine.journal.checkpoints import kept_ids, segment_checkpoint
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import ToolLoopState
+from runglass.engine.kept_outputs import KeptOutputs, read_outputs
 from runglass.engine.models.budget import Budgets
 from runglass.engine.models.provider_check import missing_key
 from runglass.engine.pauses import SegmentResult
@@ -92,6 +93,7 @@ class RunTask:
         self._around = around
         self._state = state
         self._outputs = outputs
+        self._kept: KeptOutputs | None = None
         self._recorder = Recorder(
             around.store,
             around.bus,
@@ -143,7 +145,16 @@ class RunTask:
             models = self._around.dependencies.models
             if run.status == "pending" and (missing := await missing_key(plan.flow, models)):
                 return self._failed(missing.error, capture.error(missing.error), missing.step_id)
-            walked = await (await self._runner(capture)).walk()
+            try:
+                walked = await (await self._runner(capture)).walk()
+            except StoreError:
+                raise
+            except Exception:
+                if (mode := plan.capture_of_failed) is not None:
+                    # Not further down: meanwhile the run may be cancelled or left, as in the walk.
+                    around, keeping = self._around, self._around.make_capture(mode)
+                    self._kept = await read_outputs(around.store, recorder, keeping, around.memory)
+                raise
             if walked.result is None:
                 return self._ended_well(walked, capture)
             # While the result is redacted, other runs may need memory: a value in use is not put away.
@@ -191,10 +202,10 @@ class RunTask:
         clock, reason = around.dependencies.clock, self.ending.cancelled
         capture = around.make_capture(run.capture)
         if reason is not None:
-            await end_run(around.store, around.bus, clock, run, capture, cancelled=reason)
+            await end_run(around.store, around.bus, clock, around.memory, run, capture, cancelled=reason)
             return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
         error = {"code": refused.code, "message": f"the run cannot be recorded: {_reason_of(refused)}"}
-        step_id = await end_run(around.store, around.bus, clock, run, capture, error=error)
+        step_id = await end_run(around.store, around.bus, clock, around.memory, run, capture, error=error)
         return RunOutcome("failed", error=error, step_id=step_id)
 
     async def _begin(self, capture: Capture) -> None:
@@ -286,6 +297,8 @@ class RunTask:
         # The caller of a job is told code and message of its error, and is owed no more.
         owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
         self._recorder.set_outcome(error=msgspec.json.encode(owed))
+        if self._kept is not None:
+            self._kept.record(self._recorder)
         self._recorder.record(
             FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(captured), step_id=step_id)
         )

@@ -13,6 +13,8 @@ from runglass.clock import Clock
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import last_time, stored_fold
+from runglass.engine.kept_outputs import read_outputs
+from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.steps.orphaned_calls import charge_lost
 from runglass.events import FlowCancelled, FlowFailed
 from runglass.lazy_json import encoded
@@ -24,20 +26,23 @@ async def end_run(
     store: Store,
     bus: Bus,
     clock: Clock,
+    memory: MemoryBudget,
     run: RunRecord,
     capture: Capture,
     *,
     error: dict[str, Any] | None = None,
     cancelled: str = "",
+    keeping: Capture | None = None,
 ) -> str | None:
     """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
 
-    Returns the id of the step that it failed in, where there is one. Raises StoreError, and
-    WrongExpectedVersion if the run goes on elsewhere.
+    A run that fails keeps its outputs as `keeping` does. Returns the id of the step that it failed in, where
+    there is one. Raises StoreError, RunUnreadable, and WrongExpectedVersion if the run goes on elsewhere.
     """
     state = await stored_fold(store, run)
     failed_in = None
     recorder = Recorder(store, bus, run, state, clock, not_before=await last_time(store, run))
+    kept = await read_outputs(store, recorder, keeping, memory) if error is not None and keeping else None
     if run.status == "pending":
         recorder.begin()
     charge_lost(recorder, run.id)
@@ -48,6 +53,8 @@ async def end_run(
         running = [change.step.step_id for change in state.open_steps if change.step.status == "running"]
         failed_in = running[0] if running else None
         recorder.set_outcome(error=msgspec.json.encode(error))
+        if kept is not None:
+            kept.record(recorder)
         recorder.record(
             FlowFailed(
                 execution_id=run.id,

@@ -15,6 +15,8 @@ import msgspec
 from runglass.errors import RunFileError
 from runglass.events import (
     EVENT_TYPES,
+    MOST_KEPT,
+    ContentKept,
     RunStarted,
     StepEvent,
     StepSkipped,
@@ -69,6 +71,8 @@ class ImportedLog:
         self._places: dict[int, int] = {}
         # By position; told once they have ended: each state of an attempt has all of its model calls.
         self._going: dict[int, StepChange] = {}
+        # By position: the newest of those that ended well, whose output may come with the end of the run.
+        self._completed: dict[int, StepChange] = {}
         self._has_ended = False
         self.head = 0
         self.ended_at = ""
@@ -119,12 +123,26 @@ class ImportedLog:
         event = self._read(data)
         if isinstance(event, StepStarted | StepSkipped):
             self._place(event)
+        elif isinstance(event, ContentKept):
+            if self._header.capture != "metadata_only":
+                raise ValueError(
+                    "outputs of runs that fail are kept under capture mode `metadata_only` alone"
+                )
+            for kept in event.outputs:
+                known = self._places.get(hash(Address(kept.step_id, kept.loop_path)), 0)
+                if (change := self._completed.get(known // _ATTEMPTS)) is not None:
+                    self._fold.reopen(change)
         changes = self._fold.apply(event)
         self.head += 1
         if is_terminal(event):
             self._has_ended, self.ended_at = True, event.at
         for change in changes:
             self._note(change.step, change.position)
+            self._completed.pop(change.position, None)
+            if change.step.status == "completed" and self._header.capture == "metadata_only":
+                self._completed[change.position] = change
+        while self._completed and next(iter(self._completed)) <= self._fold.last_position - MOST_KEPT:
+            del self._completed[next(iter(self._completed))]
         return changes
 
     def _read(self, data: bytes) -> StreamEvent:

@@ -20,7 +20,7 @@ from runglass.admin_api import SERVER, Actor, AuditEntry
 from runglass.clock import Clock
 from runglass.errors import RunUnreadable
 from runglass.outline_builder import AttemptRow
-from runglass.run_api import CaptureMode
+from runglass.run_api import CaptureFailed, CaptureMode
 from runglass.run_query import RunQuery
 from runglass.store.import_records import ImportedRun
 from runglass.store.list_records import ChangedRun, FoundRuns, ListPosition, RunCounts
@@ -98,8 +98,16 @@ class Store(Protocol):
     async def project(self, project_id: int) -> Project | None: ...
     async def find_project(self, org: str, name: str) -> Project | None: ...
     async def projects(self) -> list[Project]: ...
-    async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
-        """Sets the project's capture mode; None leaves it to the server's default."""
+    async def set_capture(
+        self,
+        project_id: int,
+        mode: CaptureMode | None,
+        failed: CaptureFailed | None = None,
+        sample: float | None = None,
+        *,
+        by: Actor = SERVER,
+    ) -> None:
+        """Sets `capture`, `capture_failed` and `capture_sample` of the project; None is the server's."""
 
     async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
         """Sets the budget of the project; None lifts the limit."""

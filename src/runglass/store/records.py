@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from runglass.money import ZERO
-from runglass.run_api import CaptureMode
+from runglass.run_api import CaptureFailed, CaptureMode
 from runglass.trace import TERMINAL, RunSummary, RunTotals
 
 Role = str
@@ -33,6 +33,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     reserved_usd: Decimal = ZERO
     allowed_models: tuple[str, ...] | None = None
     data_bytes: int = 0
+    capture_failed: CaptureFailed | None = None
+    capture_sample: float | None = None
 
     @property
     def is_spent(self) -> bool:

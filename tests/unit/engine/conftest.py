@@ -26,7 +26,7 @@ from runglass.events import StreamEvent, decode_event
 from runglass.flow import Flow
 from runglass.flow_parser import parse_flow
 from runglass.log_tail import Tails
-from runglass.run_api import CaptureMode
+from runglass.run_api import CaptureFailed, CaptureMode
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import StepTrace, Trace
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
@@ -123,6 +123,7 @@ async def start(
     inputs: dict[str, Any] | None = None,
     *,
     capture: CaptureMode = "full",
+    capture_failed: CaptureFailed = "off",
     segment: Segment | None = None,
     outputs: LiveOutputs | None = None,
 ) -> StartedRun:
@@ -131,7 +132,14 @@ async def start(
         flow = parse_flow(f"slug: test\nsteps:\n{flow}")
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, flow.slug, name=None, capture=None, source=flow.encode())
-    plan = RunSpec(flow=flow, version=0, inputs=inputs or {}, capture=capture, trigger_type="api")
+    plan = RunSpec(
+        flow=flow,
+        version=0,
+        inputs=inputs or {},
+        capture=capture,
+        capture_failed=capture_failed,
+        trigger_type="api",
+    )
     return await house.engine.start(record, plan, segment, outputs=outputs)
 
 

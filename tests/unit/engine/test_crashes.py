@@ -87,14 +87,14 @@ async def live_through(
         store = DyingStore(path, lives, commits=commits)
         async with next_life(store) as house, asyncio.timeout(30):
             if not run_id:
-                run_id = (await start(house, flow, {"n": 1}, capture=mode)).id
+                run_id = (await start(house, flow, {"n": 1}, capture=mode, capture_failed="full")).id
             run = await house.store.run(run_id)
             while run is not None and not run.ended and not store.died.is_set():
                 await asyncio.sleep(0)
                 run = await house.store.run(run_id)
             logs.append(await events_of(house, run_id))
     async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
-        run_id = run_id or (await start(house, flow, {"n": 1}, capture=mode)).id
+        run_id = run_id or (await start(house, flow, {"n": 1}, capture=mode, capture_failed="full")).id
         await follow(house, run_id)
         return await read(house, run_id, RunOutcome("ended")), logs
 

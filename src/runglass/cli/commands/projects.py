@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import click
+import msgspec
 
 from runglass.cli import options
 from runglass.cli.argument_parsers import ProjectName
@@ -17,7 +18,7 @@ from runglass.cli.terminal.formatting import UNKNOWN
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
 from runglass.money import format_usd
-from runglass.run_api import CaptureMode
+from runglass.run_api import CaptureFailed, CaptureMode
 from runglass.settings import Settings
 from runglass.store.records import Project, Retention
 
@@ -25,8 +26,6 @@ MOST_USD = 1_000_000_000_000
 MOST_DECIMALS = 30
 
 MOST_DAYS = 1_000_000
-
-CaptureChoice = CaptureMode | Literal["default"]
 
 
 @click.group("projects", cls=CommandGroup)
@@ -41,10 +40,26 @@ def list_projects(data: Path | None, store: str | None, as_json: bool) -> None:
     """Every project of the data folder."""
     projects = asyncio.run(_projects(local_store.data_settings(data, store)))
     if as_json:
-        write_json([{"org": each.org, "project": each.name, "capture": each.capture} for each in projects])
+        write_json(
+            [
+                {"org": each.org, "project": each.name, "capture": each.capture}
+                | {"captureFailed": each.capture_failed, "captureSample": each.capture_sample}
+                for each in projects
+            ]
+        )
         return
-    rows = [Row((Cell(f"{each.org}/{each.name}"), Cell(each.capture or UNKNOWN))) for each in projects]
-    print_table((Column("project"), Column("capture")), rows)
+    rows = [
+        Row(
+            (
+                Cell(f"{each.org}/{each.name}"),
+                Cell(each.capture or UNKNOWN),
+                Cell(each.capture_failed or UNKNOWN),
+                Cell(UNKNOWN if each.capture_sample is None else f"{each.capture_sample:g}"),
+            )
+        )
+        for each in projects
+    ]
+    print_table((Column("project"), Column("capture"), Column("if failed"), Column("sample")), rows)
 
 
 @group.command()
@@ -54,10 +69,31 @@ def list_projects(data: Path | None, store: str | None, as_json: bool) -> None:
     type=click.Choice([*get_args(CaptureMode), "default"]),
     help="What traces keep of inputs and outputs.",
 )
+@click.option(
+    "--capture-failed",
+    type=click.Choice([*get_args(CaptureFailed), "default"]),
+    help="How outputs are kept of runs that fail, under metadata_only.",
+)
+@click.option(
+    "--capture-sample",
+    metavar="SHARE",
+    help="Share of runs kept whole, as 0.05; default: as the server says.",
+)
 @options.data_folder
-def create(project: ProjectName, capture: CaptureChoice | None, data: Path | None, store: str | None) -> None:
-    """Make a project, or set the capture mode of one that there is."""
-    asyncio.run(_create(local_store.data_settings(data, store), project, capture))
+def create(
+    project: ProjectName,
+    capture: str | None,
+    capture_failed: str | None,
+    capture_sample: str | None,
+    data: Path | None,
+    store: str | None,
+) -> None:
+    """Make a project, or set what the traces of one that there is keep."""
+    given = {"capture": capture, "capture_failed": capture_failed, "capture_sample": capture_sample}
+    wanted: dict[str, Any] = {field: text for field, text in given.items() if text is not None}
+    if capture_sample not in (None, "default"):
+        wanted["capture_sample"] = _share(capture_sample)
+    asyncio.run(_create(local_store.data_settings(data, store), project, wanted))
 
 
 @group.command()
@@ -161,13 +197,22 @@ async def _projects(settings: Settings) -> list[Project]:
         return await store.projects()
 
 
-async def _create(settings: Settings, name: ProjectName, capture: CaptureChoice | None) -> None:
+async def _create(settings: Settings, name: ProjectName, wanted: dict[str, Any]) -> None:
     async with local_store.any_store(settings) as store:
         project = await local_store.make_project(store, name)
-        if capture is not None:
-            mode = None if capture == "default" else capture
-            await store.set_capture(project.id, mode, by=local_store.terminal_user())
-            note(f"capture of {name} is now {capture}")
+        if wanted:
+            changed = msgspec.structs.replace(
+                project, **{field: None if value == "default" else value for field, value in wanted.items()}
+            )
+            await store.set_capture(
+                project.id,
+                changed.capture,
+                changed.capture_failed,
+                changed.capture_sample,
+                by=local_store.terminal_user(),
+            )
+        for field, value in wanted.items():
+            note(f"{field} of {name} is now {value}")
 
 
 async def _project(settings: Settings, name: ProjectName) -> Project:
@@ -215,6 +260,19 @@ def _days(text: str) -> float | None:
     if not 0 <= days <= MOST_DAYS:
         raise UsageError(f"{text!r} is no number of days: write one from 0 to {MOST_DAYS:,}, or default")
     return days
+
+
+def _share(text: str) -> float:
+    """A share of runs. Raises UsageError."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(
+            f"{text!r} is no share of runs: write a number from 0 to 1, such as 0.05, or default"
+        )
+    return share
 
 
 def _days_text(days: float | None) -> str:

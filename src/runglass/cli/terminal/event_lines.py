@@ -11,6 +11,7 @@ from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import one_line
 from runglass.errors import is_cancellation
 from runglass.events import (
+    ContentKept,
     FlowCancelled,
     FlowCompleted,
     FlowFailed,
@@ -123,6 +124,9 @@ def _line_parts(event: StreamEvent) -> LineParts:
         case StepPausedForToolCalls():
             calls = formatting.counted(len(event.tool_calls), "tool call")
             return "‖", "yellow", f"{event.step_id} waits for the results of {calls}"
+        case ContentKept():
+            left_out = f", {event.left_out} left out" if event.left_out else ""
+            return "·", "dim", f"keeps {formatting.counted(len(event.outputs), 'output')}{left_out}"
         case FlowCompleted():
             return "■", "bold green", f"run completed{_summary(event.summary)}"
         case FlowFailed():

@@ -4,6 +4,7 @@ Knows nothing of steps and events: values and their JSON in, snapshots out.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from runglass.engine.payload import Payload
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.run_api import CaptureMode
 
-__all__ = ["Capture", "Redactor", "Snapshot", "raise_for_trace"]
+__all__ = ["Capture", "Redactor", "Snapshot", "is_sampled", "raise_for_trace"]
 
 _QUICK_BYTES = 64 * 1024
 """As much is redacted on the event loop, in some milliseconds."""
@@ -149,3 +150,8 @@ class Capture:
 def raise_for_trace(mode: CaptureMode) -> CaptureMode:
     """The mode of a run whose caller asks for full snapshots; `redacted` and `off` stay as they are."""
     return "full" if mode == "metadata_only" else mode
+
+
+def is_sampled(run_id: str, share: float) -> bool:
+    """Whether the run is one of this share of all runs: the same in every process, and for good."""
+    return int.from_bytes(blake2b(run_id.encode(), digest_size=8).digest()) < share * 2.0**64

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from runglass.flow import Flow, step_count
-from runglass.run_api import Attachment, CaptureMode, TraceContext
+from runglass.run_api import Attachment, CaptureFailed, CaptureMode, TraceContext
 from runglass.trace import RunSummary
 
 
@@ -26,10 +26,17 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     inputs: dict[str, Any]
     capture: CaptureMode
+    capture_failed: CaptureFailed = "off"
     trigger_type: str
     history: list[dict[str, Any]] = []
     attachments: list[Attachment] = []
     trace_context: TraceContext | None = None
+
+    @property
+    def capture_of_failed(self) -> CaptureMode | None:
+        """How outputs are kept where the run fails; None where that makes no difference."""
+        is_raised = self.capture == "metadata_only" and self.capture_failed != "off"
+        return self.capture_failed if is_raised else None
 
     def summary(
         self, run_id: str, flow_id: str, session_id: str | None, started_by: str | None

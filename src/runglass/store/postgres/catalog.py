@@ -10,7 +10,7 @@ from uuid_utils import uuid7
 from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached, StoreError
 from runglass.money import format_usd
-from runglass.run_api import CaptureMode
+from runglass.run_api import CaptureFailed, CaptureMode
 from runglass.store.catalog_records import (
     DRAFT_COLUMNS,
     flow_of,
@@ -29,7 +29,7 @@ _TOTAL = "coalesce((SELECT sum({0}) FROM project_total WHERE project_id = projec
 PROJECT = (
     f"SELECT id, org, name, capture, budget_usd, {_TOTAL.format('spent_usd')}, retention_days,"
     f" content_retention_days, {_TOTAL.format('reserved_usd')}, allowed_models,"
-    f" {_TOTAL.format('data_bytes')}::bigint FROM project"
+    f" {_TOTAL.format('data_bytes')}::bigint, capture_failed, capture_sample FROM project"
 )
 _KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = (
@@ -83,8 +83,17 @@ class Catalog:
     async def projects(self) -> list[Project]:
         return await self._db.read(every(project_of, f"{PROJECT} ORDER BY org, name"))
 
-    async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
-        await self._db.write(change_project(project_id, by, "project.capture", capture=mode))
+    async def set_capture(
+        self,
+        project_id: int,
+        mode: CaptureMode | None,
+        failed: CaptureFailed | None = None,
+        sample: float | None = None,
+        *,
+        by: Actor = SERVER,
+    ) -> None:
+        columns = {"capture": mode, "capture_failed": failed, "capture_sample": sample}
+        await self._db.write(change_project(project_id, by, "project.capture", **columns))
 
     async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
         text = None if budget_usd is None else format_usd(budget_usd)

@@ -11,7 +11,7 @@ from uuid_utils import uuid7
 from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached, StoreError
 from runglass.money import format_usd
-from runglass.run_api import CaptureMode
+from runglass.run_api import CaptureFailed, CaptureMode
 from runglass.store.catalog_records import (
     DRAFT_COLUMNS,
     flow_of,
@@ -28,7 +28,7 @@ from runglass.store.sqlite.sql_helpers import as_bytes, every, now_text, one
 
 PROJECT = (
     "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
-    " reserved_usd, allowed_models, data_bytes FROM project"
+    " reserved_usd, allowed_models, data_bytes, capture_failed, capture_sample FROM project"
 )
 _KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = (
@@ -78,8 +78,17 @@ class Catalog:
     async def projects(self) -> list[Project]:
         return await self._db.look_up(every(project_of, f"{PROJECT} ORDER BY org, name"))
 
-    async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
-        await self._db.write(change_project(project_id, by, "project.capture", capture=mode))
+    async def set_capture(
+        self,
+        project_id: int,
+        mode: CaptureMode | None,
+        failed: CaptureFailed | None = None,
+        sample: float | None = None,
+        *,
+        by: Actor = SERVER,
+    ) -> None:
+        columns = {"capture": mode, "capture_failed": failed, "capture_sample": sample}
+        await self._db.write(change_project(project_id, by, "project.capture", **columns))
 
     async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
         text = None if budget_usd is None else format_usd(budget_usd)

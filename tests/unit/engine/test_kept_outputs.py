@@ -1,0 +1,124 @@
+"""What a run that fails keeps by `capture_failed`, and that others keep nothing by it."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from runglass.events import MOST_KEPT, ContentKept
+from runglass.fold import fold
+from runglass.run_api import CaptureFailed, CaptureMode
+from tests.unit.engine.conftest import EngineHarness, Ran, read, start
+
+Execute = Callable[..., Awaitable[Ran]]
+
+FAILS_LATE = """
+  - {id: first, type: code, code: 'return {"said": "mail jane@example.com", "long": "x" * 9000}'}
+  - id: each
+    type: loop
+    over: "[1, 2, 3]"
+    steps:
+      - {id: double, type: code, input: {n: "{{ item }}"}, code: 'return {"twice": 2 * n}'}
+  - id: way
+    type: condition
+    if: "True"
+    then: [{id: taken, type: passthrough, input: {by: jane@example.com}}]
+    else: [{id: not_taken, type: passthrough}]
+  - {id: last, type: code, input: {}, code: 'raise ValueError("no")'}
+"""
+
+
+def kept_by(ran: Ran) -> ContentKept:
+    (event,) = (event for event in ran.events if isinstance(event, ContentKept))
+    return event
+
+
+async def test_a_run_that_fails_keeps_the_outputs_of_its_finished_steps(execute: Execute) -> None:
+    ran = await execute(FAILS_LATE, capture="metadata_only", capture_failed="full")
+    assert ran.types()[-2:] == ["content_kept", "flow_failed"]
+    assert ran.trace == fold(ran.events)
+    assert [ran.step("double", (index,)).output_context for index in range(3)] == [
+        {"twice": 2},
+        {"twice": 4},
+        {"twice": 6},
+    ]
+    first, taken = ran.step("first"), ran.step("taken")
+    assert first.truncated
+    assert (first.output_context or {})["said"] == "mail jane@example.com"
+    assert (first.output_size_bytes, first.input_context, taken.truncated) == (9042, None, False)
+    assert taken.output_context == {"by": "jane@example.com"}
+    assert [(kept.step_id, kept.loop_path) for kept in kept_by(ran).outputs] == [
+        ("first", None),
+        ("double", (0,)),
+        ("double", (1,)),
+        ("double", (2,)),
+        ("taken", None),
+    ]
+    assert kept_by(ran).left_out == 0
+
+
+async def test_the_outputs_may_be_kept_redacted(execute: Execute) -> None:
+    ran = await execute(FAILS_LATE, capture="metadata_only", capture_failed="redacted")
+    assert ran.trace == fold(ran.events)
+    assert "example.com" not in repr(ran.events)
+    assert (ran.step("first").output_context or {})["said"].startswith("mail ")
+    assert ran.step("double", (1,)).output_context == {"twice": 4}
+
+
+@pytest.mark.parametrize(
+    ("capture", "capture_failed"),
+    [("off", "full"), ("metadata_only", "off"), ("redacted", "full"), ("full", "redacted")],
+)
+async def test_in_any_other_mode_it_changes_nothing(
+    execute: Execute, capture: CaptureMode, capture_failed: CaptureFailed
+) -> None:
+    ran = await execute(FAILS_LATE, capture=capture, capture_failed=capture_failed)
+    assert "content_kept" not in ran.types()
+    output = ran.step("first").output_context
+    assert (output is None) == (capture in ("off", "metadata_only"))
+    assert ("jane@example.com" in repr(output)) == (capture == "full")
+
+
+async def test_a_run_that_ends_well_keeps_nothing_by_it(execute: Execute) -> None:
+    ran = await execute(
+        '  - {id: only, type: code, code: \'return {"said": "done"}\'}',
+        capture="metadata_only",
+        capture_failed="full",
+    )
+    assert ran.types()[-1] == "flow_completed"
+    assert "done" not in repr(ran.events)
+
+
+async def test_a_step_whose_failure_the_run_survives_has_no_output_to_keep(execute: Execute) -> None:
+    steps = """
+  - {id: lost, type: code, on_error: continue, code: 'raise ValueError("no")'}
+  - {id: last, type: code, code: 'raise ValueError("no")'}
+"""
+    ran = await execute(steps, capture="metadata_only", capture_failed="full")
+    assert ran.types()[-1] == "flow_failed"
+    assert "content_kept" not in ran.types()
+
+
+async def test_of_many_steps_the_newest_keep_their_outputs(execute: Execute) -> None:
+    steps = f"""
+  - id: each
+    type: loop
+    over: "list(range({MOST_KEPT + 20}))"
+    steps: [{{id: pass, type: passthrough}}]
+  - {{id: last, type: code, input: {{}}, code: 'raise ValueError("no")'}}
+"""
+    ran = await execute(steps, capture="metadata_only", capture_failed="full")
+    # The step that failed is one of them.
+    assert (len(kept_by(ran).outputs), kept_by(ran).left_out) == (MOST_KEPT - 1, 21)
+    assert ran.step("pass", (20,)).output_context is None
+    assert ran.step("pass", (21,)).output_context == {"item": 21, "index": 21}
+    assert ran.trace == fold(ran.events)
+
+
+async def test_the_bytes_of_rows_that_are_written_anew_count_once(house: EngineHarness) -> None:
+    started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
+    ran = await read(house, started.id, await started.outcome())
+    run = await house.store.run(ran.id)
+    assert run is not None
+    events = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
+    steps = await house.store.steps(run.no)
+    assert run.log_bytes == sum(len(data) for _, data in events) + sum(len(step.data) for step in steps)
