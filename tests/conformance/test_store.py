@@ -1094,10 +1094,11 @@ async def test_a_project_is_created_once(store: Store) -> None:
     first, second = await asyncio.gather(store.ensure_project("a", "b"), store.ensure_project("a", "b"))
     assert first == second
     assert await store.find_project("a", "c") is None
-    await store.set_capture(first.id, "redacted")
+    await store.set_capture(first.id, "metadata_only", "redacted", 0.05)
     changed = await store.project(first.id)
     assert changed is not None
-    assert changed.capture == "redacted"
+    assert changed.capture == "metadata_only"
+    assert (changed.capture_failed, changed.capture_sample) == ("redacted", 0.05)
     assert await store.projects() == [changed]
 
 

@@ -184,14 +184,24 @@ def test_one_bad_file_keeps_all_from_being_pushed(tmp_path: Path, capsys: pytest
     assert not (tmp_path / "runglass-data").exists()
 
 
-def test_a_project_keeps_its_capture_mode(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["projects", "create", "acme/shop", "--capture", "redacted", "--data", "here"]) == Exit.OK
+def test_a_project_keeps_what_its_traces_capture(capsys: pytest.CaptureFixture[str]) -> None:
+    create = ["projects", "create", "acme/shop", "--data", "here"]
+    assert main([*create, "--capture", "metadata_only"]) == Exit.OK
+    assert main([*create, "--capture-failed", "redacted", "--capture-sample", "0.05"]) == Exit.OK
     main(["projects", "list", "--data", "here", "--json"])
-    assert json.loads(capsys.readouterr().out) == [{"org": "acme", "project": "shop", "capture": "redacted"}]
-    assert main(["projects", "create", "acme/shop", "--capture", "default", "--data", "here"]) == Exit.OK
+    told = {"org": "acme", "project": "shop", "capture": "metadata_only"}
+    told |= {"captureFailed": "redacted", "captureSample": 0.05}
+    assert json.loads(capsys.readouterr().out) == [told]
+    assert main([*create, "--capture-sample", "default", "--capture", "default"]) == Exit.OK
     capsys.readouterr()
     main(["projects", "list", "--data", "here"])
-    assert capsys.readouterr().out.splitlines()[1].split() == ["acme/shop", "–"]
+    assert capsys.readouterr().out.splitlines()[1].split() == ["acme/shop", "–", "redacted", "–"]
+
+
+@pytest.mark.parametrize("share", ["1.01", "-0.1", "nan", "5%"])
+def test_a_share_that_there_cannot_be_is_refused(capsys: pytest.CaptureFixture[str], share: str) -> None:
+    assert main(["projects", "create", "acme/shop", "--capture-sample", share]) == Exit.USAGE
+    assert f"{share!r} is no share of runs" in capsys.readouterr().err
 
 
 def test_every_exit_code_is_documented_and_every_error_has_one() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.capture.capture import Capture, Snapshot, raise_for_trace
+from runglass.engine.capture.capture import Capture, Snapshot, is_sampled, raise_for_trace
 from runglass.engine.capture.redaction import MARK, Redactor
 from runglass.engine.payload import Payload
 from runglass.run_api import CaptureMode
@@ -191,3 +191,12 @@ def test_a_payload_is_kept_like_its_value_by_every_mode_in_turn(mode: CaptureMod
         capture = Capture(other, redactor=REDACTOR)
         assert capture.snapshot(payload) == capture.snapshot(Payload(VALUE))
         assert capture.failed_input(payload) == capture.failed_input(Payload(VALUE))
+
+
+def test_a_sample_is_a_share_of_all_runs_and_of_any_larger_sample() -> None:
+    runs = [f"01a216ae-3af3-75ae-86e9-{number:012x}" for number in range(10_000)]
+    few, many = ({run for run in runs if is_sampled(run, share)} for share in (0.05, 0.5))
+    assert few < many
+    assert (round(len(few) / 100), round(len(many) / 1000)) == (5, 5)
+    assert not any(is_sampled(run, 0.0) for run in runs)
+    assert all(is_sampled(run, 1.0) for run in runs)

@@ -1,13 +1,20 @@
 """What a run that fails keeps by `capture_failed`, and that others keep nothing by it."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
+from runglass.engine.run_outcome import RunOutcome
+from runglass.errors import StoreError
 from runglass.events import MOST_KEPT, ContentKept
+from runglass.flow_parser import parse_flow
 from runglass.fold import fold
 from runglass.run_api import CaptureFailed, CaptureMode
-from tests.unit.engine.conftest import EngineHarness, Ran, read, start
+from runglass.store.sqlite.store import SqliteStore
+from tests.fakes import CRASH_RETRIES
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, read, start
+from tests.unit.engine.test_crashes import DyingStore, live_through, next_life
 
 Execute = Callable[..., Awaitable[Ran]]
 
@@ -111,6 +118,36 @@ async def test_of_many_steps_the_newest_keep_their_outputs(execute: Execute) -> 
     assert (len(kept_by(ran).outputs), kept_by(ran).left_out) == (MOST_KEPT - 1, 21)
     assert ran.step("pass", (20,)).output_context is None
     assert ran.step("pass", (21,)).output_context == {"item": 21, "index": 21}
+    assert ran.trace == fold(ran.events)
+
+
+@pytest.mark.parametrize("commits", [False, True])
+@pytest.mark.parametrize("lives", range(1, 9))
+async def test_a_failure_that_is_recorded_by_a_later_process_has_the_outputs(
+    tmp_path: Path, lives: int, *, commits: bool
+) -> None:
+    flow = parse_flow(f"slug: test\nsteps: {FAILS_LATE}")
+    ran, _ = await live_through(flow, "metadata_only", [(lives, commits)], tmp_path / "db")
+    assert ran.types().count("content_kept") == ran.types()[-2:].count("content_kept") == 1
+    assert ran.step("double", (1,)).output_context == {"twice": 4}
+    assert ran.trace == fold(ran.events)
+
+
+async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) -> None:
+    async with next_life(DyingStore(tmp_path / "db", 3, commits=False)) as house:
+        steps = "- {id: one, type: passthrough}\n- {id: two, type: wait, ms: 1000}"
+        started = await start(house, steps, {"n": 1}, capture="metadata_only", capture_failed="full")
+        with pytest.raises(StoreError):
+            await started.outcome()
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        for life in range(CRASH_RETRIES + 1):
+            await store.end_lease(None)
+            await store.claim_runs(f"life {life}", now="2026", limit=1)
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await follow(house, started.id)
+        ran = await read(house, started.id, RunOutcome("failed"))
+    assert ran.types()[-2:] == ["content_kept", "flow_failed"]
+    assert ran.step("one").output_context == {"n": 1}
     assert ran.trace == fold(ran.events)
 
 

@@ -51,14 +51,21 @@ async def test_changes_of_settings_have_before_and_after(store: SqliteStore) -> 
     project = await store.ensure_project("acme", "demo")
     await store.ensure_project("acme", "demo", by=JANE)
     for _ in range(2):
-        await store.set_capture(project.id, "off", by=JANE)
+        await store.set_capture(project.id, "metadata_only", "redacted", 0.05, by=JANE)
         await store.set_budget(project.id, Decimal("5.25"), by=JANE)
         await store.set_retention(project.id, Retention(30, None), by=JANE)
     await store.set_budget(project.id, None, by=JANE)
     told = await store.audit(project.id, limit=10)
     assert [(entry.action, entry.actor, entry.details) for entry in reversed(told)] == [
         ("project.created", SERVER, {}),
-        ("project.capture", JANE, {"before": {"capture": None}, "after": {"capture": "off"}}),
+        (
+            "project.capture",
+            JANE,
+            {
+                "before": {"capture": None, "captureFailed": None, "captureSample": None},
+                "after": {"capture": "metadata_only", "captureFailed": "redacted", "captureSample": 0.05},
+            },
+        ),
         ("project.budget", JANE, {"before": {"budgetUsd": None}, "after": {"budgetUsd": "5.25"}}),
         (
             "project.retention",

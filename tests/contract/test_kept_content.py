@@ -1,0 +1,148 @@
+"""What a run keeps beyond its capture mode: if it fails (`capture_failed`) or by chance (`capture_sample`)."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from runglass.events import decode_event
+from runglass.fold import fold
+from runglass.testing import RunningServer, running_server
+from tests.contract.test_retention import tidy
+from tests.contract.wire import detail, frames, http_for
+
+FLOW = """
+slug: {slug}
+{fields}
+steps:
+  - {{id: first, type: code, code: 'return {{"said": "mail jane@example.com"}}'}}
+  - {{id: last, type: code, input: {{}}, code: 'raise ValueError("no")'}}
+"""
+LARGE = """
+slug: large
+steps:
+  - id: each
+    type: loop
+    over: "list(range(20))"
+    steps: [{id: grow, type: code, input: {}, code: 'return {"text": "x" * 250_000}'}]
+  - {id: small, type: code, input: {}, code: 'return {"n": 1}'}
+  - {id: last, type: code, input: {}, code: 'raise ValueError("no")'}
+"""
+
+CALLS = count()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server(capture_failed="full") as running:
+        running.push(LARGE)
+        for slug, fields in (
+            ("as-others", ""),
+            ("not", "capture_failed: off"),
+            ("sampled", "capture_sample: 1"),
+        ):
+            running.push(FLOW.format(slug=slug, fields=fields))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.key) as client:
+        yield client
+
+
+def failed(http: httpx2.Client, slug: str) -> str:
+    # Each call is another one: the repeat of a failed call would be told the same run.
+    body = {"parameters": {"call": next(CALLS)}}
+    return str(detail(http.post(f"/seq/acme/demo/{slug}/execute", json=body))["executionId"])
+
+
+def first_output(http: httpx2.Client, run: str) -> Any:
+    return http.get(f"/flow-runs/{run}/trace").json()["steps"][0].get("outputContext")
+
+
+def set_capture(server: RunningServer, *values: Any) -> None:
+    async def work() -> None:
+        project = await server.runtime.store.ensure_project("acme", "demo")
+        await server.runtime.store.set_capture(project.id, *values)
+
+    server.call(work())
+
+
+def mode_of(server: RunningServer, run: str) -> str | None:
+    record = server.call(server.runtime.store.run(run))
+    return record.capture if record else None
+
+
+def test_the_flow_comes_before_the_project_and_that_before_the_server(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    said = {"said": "mail jane@example.com"}
+    assert first_output(http, failed(http, "as-others")) == said
+    assert first_output(http, failed(http, "not")) is None
+    set_capture(server, None, "redacted")
+    redacted = first_output(http, failed(http, "as-others"))
+    assert redacted["said"].startswith("mail ")
+    assert redacted != said
+    set_capture(server, "off", "full")
+    assert first_output(http, failed(http, "as-others")) is None
+    set_capture(server, None)
+    assert first_output(http, failed(http, "as-others")) == said
+
+
+def test_all_outputs_together_are_bounded_and_the_newest_are_kept(http: httpx2.Client) -> None:
+    run = failed(http, "large")
+    trace = http.get(f"/flow-runs/{run}/trace")
+    kept = [step for step in trace.json()["steps"] if "outputContext" in step]
+    assert [step.get("loopIndex") for step in kept] == [*range(4, 20), None]
+    *_, event, _ = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    assert (event.event, len(event.data["outputs"]), event.data["leftOut"]) == ("content_kept", 17, 4)
+    assert msgspec.json.encode(fold_of(http, run)) == trace.content
+
+
+def fold_of(http: httpx2.Client, run: str) -> Any:
+    stream = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    return fold(decode_event(msgspec.json.encode(frame.data)) for frame in stream)
+
+
+def test_it_goes_with_other_content(server: RunningServer, http: httpx2.Client) -> None:
+    with (
+        running_server(capture_failed="full", content_retention_days=0) as short,
+        http_for(short, short.key) as there,
+    ):
+        short.push(FLOW.format(slug="as-others", fields=""))
+        run = failed(there, "as-others")
+        trace, stream = f"/flow-runs/{run}/trace", f"/flow-runs/{run}/trace/stream"
+        assert "jane" in there.get(trace).text
+        assert "jane" in there.get(stream).text
+        tidy(short)
+        assert "jane" not in there.get(trace).text + there.get(stream).text
+        assert msgspec.json.encode(fold_of(there, run)) == there.get(trace).content
+
+
+def test_it_comes_along_in_a_file(http: httpx2.Client) -> None:
+    run = failed(http, "as-others")
+    with running_server() as other, http_for(other, other.key) as there:
+        file = http.get(f"/flow-runs/{run}/export", params={"format": "jsonl"}).content
+        answer = there.post("/flow-runs/import", content=file)
+        assert answer.status_code == 201, answer.text
+        for what in ("trace", "trace/stream"):
+            told = http.get(f"/flow-runs/{run}/{what}").content
+            assert there.get(f"/flow-runs/{run}/{what}").content == told
+
+
+def test_a_run_of_the_sample_is_kept_whole_where_its_mode_allows_that(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    run = failed(http, "sampled")
+    assert mode_of(server, run) == "full"
+    assert first_output(http, run) == {"said": "mail jane@example.com"}
+    assert "content_kept" not in http.get(f"/flow-runs/{run}/trace/stream").text
+    assert mode_of(server, failed(http, "as-others")) == "metadata_only"
+    for mode in ("off", "redacted"):
+        set_capture(server, mode)
+        assert mode_of(server, failed(http, "sampled")) == mode
+    set_capture(server, None)
