@@ -1,4 +1,4 @@
-"""What a run keeps beyond its capture mode: if it fails (`capture_failed`) or by chance (`capture_sample`)."""
+"""What a run keeps beyond its capture mode: `capture_failed` if it fails, or as one of `capture_sample`."""
 
 from collections.abc import Iterator
 from itertools import count

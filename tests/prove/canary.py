@@ -21,19 +21,27 @@ import httpx2
 from runglass.api_keys import make_key
 from runglass.composition import open_store
 from runglass.flow_parser import parse_flow
-from runglass.run_api import CaptureMode
 from runglass.runtime import push_flow
 from runglass.settings import Settings
 from tests.e2e.command import Process, started
 
-MODES: tuple[CaptureMode, ...] = ("off", "metadata_only", "redacted", "full")
+MODES = {
+    "off": "capture: off\ncapture_failed: full\ncapture_sample: 1",
+    "metadata_only": "capture: metadata_only",
+    "failed_redacted": "capture: metadata_only\ncapture_failed: redacted",
+    "failed_full": "capture: metadata_only\ncapture_failed: full",
+    "redacted": "capture: redacted\ncapture_failed: full\ncapture_sample: 1",
+    "full": "capture: full",
+}
+"""Names of what is kept, each with the fields of its flow; beside `off` and `redacted` stand some in vain."""
 FLOW = """
 slug: {slug}
-capture: "{mode}"
+{fields}
 steps:
   - {{id: ask, type: llm, model: echo, prompt: "{{{{ message }}}}"}}
   - {{id: work, type: code, code: 'return {{"said": text}}'}}
   - {{id: hold, type: wait, ms: 1}}
+  - {{id: end, type: code, input: {{}}, code: 'return steps["work"]'}}
 """
 PREFIX = "c4n4ry"
 WAIT_S = 30.0
@@ -45,6 +53,7 @@ ALWAYS = ("input", "parameter", "prompt", "history", "attachment", "system")
 WAYS: dict[str, tuple[str, ...]] = {
     "success": (*ALWAYS, "output"),
     "failure": (*ALWAYS, "error", "printed"),
+    "late failure": (*ALWAYS, "error", "output"),
     "retry": (*ALWAYS, "error", "output"),
     "tool pause": (*ALWAYS, "tool", "arguments", "result", "output"),
     "repeat": (*ALWAYS, "output"),
@@ -56,6 +65,7 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 OF_FAILED_ATTEMPTS: dict[str, frozenset[str]] = {
     "failure": frozenset({"input", "prompt", "error", "printed"}),
+    "late failure": frozenset({"error"}),
     "retry": frozenset({"input", "prompt", "error"}),
     "failed walk": frozenset({"input", "prompt", "error", "printed"}),
     # The attempt that was cut off is the one that had the output before it as its input.
@@ -64,10 +74,14 @@ OF_FAILED_ATTEMPTS: dict[str, frozenset[str]] = {
 }
 
 
+IN_FINISHED_STEPS = frozenset({"input", "prompt", "output"})
+"""What is in the outputs of the steps before a late failure."""
+
+
 class Mark(NamedTuple):
     """Where a canary was put; `secret` is the one that looks like an e-mail address."""
 
-    mode: CaptureMode
+    mode: str
     way: str
     place: str
     secret: bool
@@ -79,18 +93,18 @@ class Marks:
     def __init__(self) -> None:
         self._all: list[Mark] = []
 
-    def plain(self, mode: CaptureMode, way: str, place: str, *, secret: bool = False) -> str:
+    def plain(self, mode: str, way: str, place: str, *, secret: bool = False) -> str:
         assert place in WAYS[way], place
         mark = Mark(mode, way, place, secret)
         if mark not in self._all:
             self._all.append(mark)
         return f"{PREFIX}{self._all.index(mark):05}"
 
-    def both(self, mode: CaptureMode, way: str, place: str) -> str:
+    def both(self, mode: str, way: str, place: str) -> str:
         secret = self.plain(mode, way, place, secret=True)
         return f"{self.plain(mode, way, place)} {secret}@example.com"
 
-    def missing(self) -> set[tuple[CaptureMode, str, str]]:
+    def missing(self) -> set[tuple[str, str, str]]:
         """The places that no canary was put in."""
         every = {(mode, way, place) for mode in MODES for way, places in WAYS.items() for place in places}
         return every - {mark[:3] for mark in self._all}
@@ -131,15 +145,17 @@ def must_be_found(mark: Mark) -> bool:
     mode, way, place, secret = mark
     if mode == "off" or (mode == "redacted" and (secret or place == "printed")):
         return False
-    if mode == "metadata_only":
-        return place in OF_FAILED_ATTEMPTS.get(way, ())
-    return True
+    if mode in ("redacted", "full"):
+        return True
+    if way == "late failure" and place in IN_FINISHED_STEPS:
+        return mode == "failed_full" or (mode == "failed_redacted" and not secret)
+    return place in OF_FAILED_ATTEMPTS.get(way, ())
 
 
 class Caller:
     """Sends the runs of one way in one mode."""
 
-    def __init__(self, http: httpx2.Client, marks: Marks, mode: CaptureMode, way: str) -> None:
+    def __init__(self, http: httpx2.Client, marks: Marks, mode: str, way: str) -> None:
         self.http = http
         self._marks = marks
         self._mode, self._way = mode, way
@@ -203,6 +219,12 @@ def failure(caller: Caller) -> None:
     assert caller.text("error") in answer.text, "the caller gets the whole error"
 
 
+def late_failure(caller: Caller) -> None:
+    body = caller.good()
+    body["blockOverrides"]["end"] = {"code": f"raise ValueError({json.dumps(caller.text('error'))})"}
+    caller.post("execute", body, status=500)
+
+
 def retry(caller: Caller) -> None:
     error, output = json.dumps(caller.text("error")), json.dumps({"made": caller.text("output")})
     code = f"if attempt == 1:\n    raise ValueError({error})\nreturn {output}"
@@ -260,6 +282,7 @@ def cancel(caller: Caller) -> None:
 TO_THE_END: dict[str, Callable[[Caller], object]] = {
     "success": success,
     "failure": failure,
+    "late failure": late_failure,
     "retry": retry,
     "tool pause": tool_pause,
     "repeat": repeat,
@@ -288,10 +311,10 @@ def canary() -> list[str]:
     return [*_table(found), f"{time.monotonic() - began:.1f} s; nothing else in any file of the data folder"]
 
 
-def _first_life(folder: Path, key: str, marks: Marks) -> tuple[list[str], dict[CaptureMode, str]]:
+def _first_life(folder: Path, key: str, marks: Marks) -> tuple[list[str], dict[str, str]]:
     """All ways, up to the kill; returns the ids of the runs that it cut off, and of the jobs."""
     with _server(folder, key) as (process, http):
-        jobs: dict[CaptureMode, str] = {}
+        jobs: dict[str, str] = {}
         for mode in MODES:
             for way, go in TO_THE_END.items():
                 gone = go(Caller(http, marks, mode, way))
@@ -302,9 +325,7 @@ def _first_life(folder: Path, key: str, marks: Marks) -> tuple[list[str], dict[C
     return crashed, jobs
 
 
-def _second_life(
-    folder: Path, key: str, marks: Marks, crashed: list[str], jobs: dict[CaptureMode, str]
-) -> None:
+def _second_life(folder: Path, key: str, marks: Marks, crashed: list[str], jobs: dict[str, str]) -> None:
     """The runs that were cut off end, and answers expire; then the server is stopped."""
     with _server(folder, key, RUNGLASS_ANSWER_TTL_S="0.5") as (process, http):
         for run in crashed:
@@ -339,7 +360,7 @@ def _judge(found: set[Mark]) -> None:
 
 
 def _table(found: set[Mark]) -> list[str]:
-    lines = [f"{'way':12} {'place':10} " + " ".join(f"{mode:>13}" for mode in MODES)]
+    lines = [f"{'way':12} {'place':10} " + " ".join(f"{mode:>15}" for mode in MODES)]
     for way, places in WAYS.items():
         for place in places:
             cells = []
@@ -347,7 +368,7 @@ def _table(found: set[Mark]) -> list[str]:
                 plain, secret = (Mark(mode, way, place, secret) in found for secret in (False, True))
                 struck = plain and not secret and place != "attachment"
                 cells.append("no secrets" if struck else "found" if plain else "-")
-            lines.append(f"{way:12} {place:10} " + " ".join(f"{cell:>13}" for cell in cells))
+            lines.append(f"{way:12} {place:10} " + " ".join(f"{cell:>15}" for cell in cells))
     return lines
 
 
@@ -365,13 +386,13 @@ async def _prepare(settings: Settings) -> str:
     async with open_store(settings) as store:
         project = await store.ensure_project("acme", "demo")
         await store.add_key(project.id, "admin", new.digest, new.hint)
-        for mode in MODES:
-            record = await push_flow(store, project, parse_flow(FLOW.format(slug=_slug(mode), mode=mode)))
+        for mode, fields in MODES.items():
+            record = await push_flow(store, project, parse_flow(FLOW.format(slug=_slug(mode), fields=fields)))
             await store.publish(record.id)
     return new.key
 
 
-def _slug(mode: CaptureMode) -> str:
+def _slug(mode: str) -> str:
     return f"canary-{mode.replace('_', '-')}"
 
 
