@@ -168,10 +168,11 @@ _HOMES = {
         "RunglassError ToolCallLimitError"
     ),
     "events": (
-        "ContentKept FlowCancelled FlowCompleted FlowFailed KeptOutput LoopCompleted LoopStarted "
-        "OverridesApplied RunStarted StepCompleted StepError StepInput StepModelCall StepModelReserved "
-        "StepOutput StepPaused StepPausedForToolCalls StepProgress StepResumed StepRetrying StepSkipped "
-        "StepStarted StreamEvent UnknownEvent"
+        "ContentKept KeptOutput "
+        "FlowCancelled FlowCompleted FlowFailed LoopCompleted LoopStarted OverridesApplied RunStarted "
+        "StepCompleted StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused "
+        "StepPausedForToolCalls StepProgress StepResumed StepRetrying StepSkipped StepStarted "
+        "StreamEvent UnknownEvent"
     ),
     "run_api": "Attachment CompletedResult JobState RunChange RunPage",
     "session": "SessionExecution SessionStep",

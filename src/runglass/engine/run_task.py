@@ -1,4 +1,7 @@
-"""One segment of one run, from its begin to each of the ways in which it may end."""
+"""One segment of one run, from its begin to each of the ways in which it may end.
+
+More than 300 lines: a segment has one begin and a dozen ends, which share what they record.
+"""
 
 import asyncio
 import logging

@@ -17,9 +17,8 @@ Role = str
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     """A room of its own: flows, keys and runs of one project are invisible to another.
 
-    Budget and spending are exact US dollars; `reserved_usd` is held back for requests to models that are
-    being made. `allowed_models` are patterns of the models that its flows and callers may name, None for no
-    list. `data_bytes` is the room that its runs take, see `RunRecord`.
+    Budget and spending are exact US dollars; requests to models hold `reserved_usd` back. Flows and callers
+    may name models that fit `allowed_models`, None for any. `data_bytes` is what runs take, see `RunRecord`.
     """
 
     id: int
@@ -273,12 +272,11 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction on a run: events from `head + 1` on, and all that follows from them.
 
     `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
-    request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
-    `ended_at` is when it ended, and `numbers` what it adds up to, where it has.
-    `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
-    repeated call gets beside the log. `spent_usd` joins the project's spending, `reserved_usd` what
-    is held back of its budget: less than 0 where more was given back than taken. `log_bytes` and `open_bytes`
-    join what the run has of them, and what its project has in all.
+    request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run. If it
+    has ended, `ended_at` says when and `numbers` what it adds up to. `dropped` are ids of steps whose
+    checkpoints are void. `owed`, by seq, is content of events that a repeated call gets beside the log.
+    `spent_usd` joins the project's spending, `reserved_usd` what is held back of its budget: less than 0 if
+    more was given back than taken. `log_bytes` and `open_bytes` join those of the run and of its project.
     """
 
     run_no: int

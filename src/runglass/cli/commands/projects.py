@@ -48,17 +48,11 @@ def list_projects(data: Path | None, store: str | None, as_json: bool) -> None:
             ]
         )
         return
-    rows = [
-        Row(
-            (
-                Cell(f"{each.org}/{each.name}"),
-                Cell(each.capture or UNKNOWN),
-                Cell(each.capture_failed or UNKNOWN),
-                Cell(UNKNOWN if each.capture_sample is None else f"{each.capture_sample:g}"),
-            )
-        )
-        for each in projects
-    ]
+    rows = []
+    for each in projects:
+        kept = (each.capture, each.capture_failed, each.capture_sample)
+        told = (UNKNOWN if value is None else str(value) for value in kept)
+        rows.append(Row((Cell(f"{each.org}/{each.name}"), *map(Cell, told))))
     print_table((Column("project"), Column("capture"), Column("if failed"), Column("sample")), rows)
 
 
@@ -201,16 +195,10 @@ async def _create(settings: Settings, name: ProjectName, wanted: dict[str, Any])
     async with local_store.any_store(settings) as store:
         project = await local_store.make_project(store, name)
         if wanted:
-            changed = msgspec.structs.replace(
-                project, **{field: None if value == "default" else value for field, value in wanted.items()}
-            )
-            await store.set_capture(
-                project.id,
-                changed.capture,
-                changed.capture_failed,
-                changed.capture_sample,
-                by=local_store.terminal_user(),
-            )
+            fields = {name: None if value == "default" else value for name, value in wanted.items()}
+            changed = msgspec.structs.replace(project, **fields)
+            kept = changed.capture, changed.capture_failed, changed.capture_sample
+            await store.set_capture(project.id, *kept, by=local_store.terminal_user())
         for field, value in wanted.items():
             note(f"{field} of {name} is now {value}")
 

@@ -83,6 +83,10 @@ def demo(file: Path | None, model: str, data: Path) -> None:
             f"(echo is offline and free; for show it is priced at ${ECHO_PRICE.input_per_mtok} and"
             f" ${ECHO_PRICE.output_per_mtok} per million tokens in and out.)"
         )
+    _say(
+        "(The capture mode is full, so that you see what went in and came out; a server of yours keeps no"
+        " content of runs that go well unless you ask: its mode is metadata_only.)"
+    )
     shown = show_run(settings, flow, text, model=model)
     if shown.result is not None:
         heading("The result")
