@@ -15,6 +15,7 @@ ON_EVERY_STORE = frozenset(
         "test_execute",
         "test_idempotency",
         "test_jobs",
+        "test_kept_content",
         "test_lists",
         "test_reading",
         "test_run_queries",
@@ -32,6 +33,7 @@ ON_WORKERS = frozenset(
         "test_execute",
         "test_idempotency",
         "test_jobs",
+        "test_kept_content",
         "test_stepping",
         "test_tool_calls",
     }

@@ -11,6 +11,7 @@ import pytest
 from runglass.events import decode_event
 from runglass.fold import fold
 from runglass.testing import RunningServer, running_server
+from tests.contract.stores import server_on
 from tests.contract.test_retention import tidy
 from tests.contract.wire import detail, frames, http_for
 
@@ -36,8 +37,8 @@ CALLS = count()
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(capture_failed="full") as running:
+def server(store_kind: str) -> Iterator[RunningServer]:
+    with server_on(store_kind, capture_failed="full") as running:
         running.push(LARGE)
         for slug, fields in (
             ("as-others", ""),
@@ -108,9 +109,9 @@ def fold_of(http: httpx2.Client, run: str) -> Any:
     return fold(decode_event(msgspec.json.encode(frame.data)) for frame in stream)
 
 
-def test_it_goes_with_other_content(server: RunningServer, http: httpx2.Client) -> None:
+def test_it_goes_with_other_content(store_kind: str) -> None:
     with (
-        running_server(capture_failed="full", content_retention_days=0) as short,
+        server_on(store_kind, capture_failed="full", content_retention_days=0) as short,
         http_for(short, short.key) as there,
     ):
         short.push(FLOW.format(slug="as-others", fields=""))
