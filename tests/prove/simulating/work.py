@@ -16,7 +16,7 @@ from runglass.engine.models.gateway import (
     ModelGateway,
     ModelRequest,
 )
-from runglass.engine.models.model_types import OnDeclined, ProviderResponse
+from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.errors import StepFailure
@@ -91,7 +91,7 @@ class SimulatedModels(ModelGateway):
         request: ModelRequest,
         on_text: Callable[[str], None],
         *,
-        on_declined: OnDeclined | None = None,
+        observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         fails = request.settings["fails"]
         await asyncio.sleep(self._chance.choice((0.0, 0.02, 0.4, self._chance.uniform(0, 4))))

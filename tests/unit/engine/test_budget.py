@@ -26,7 +26,7 @@ from runglass.engine.models.gateway import (
     ModelRequest,
     Price,
 )
-from runglass.engine.models.model_types import OnDeclined, ProviderResponse
+from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.events import StepModelReserved
 from runglass.fold import RunFold, fold
 from runglass.money import add_usd
@@ -82,7 +82,7 @@ class Costly(ModelGateway):
         request: ModelRequest,
         on_text: Callable[[str], None],
         *,
-        on_declined: OnDeclined | None = None,
+        observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         self.calls += 1
         most = request.settings["most"]
@@ -287,9 +287,12 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         assert b'"note":"cut off before it was made"' in row.data
 
 
-async def test_a_crash_after_a_declined_request_charges_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("status", "charged"), [(400, 0), (500, 1)])
+async def test_a_crash_after_a_declined_request_charges_what_may_have_cost_something(
+    tmp_path: Path, status: int, charged: int
+) -> None:
     flow = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
-    declined, silent = error_reply(500, "response_format is not known here"), Reply(body=b"", silent=True)
+    declined, silent = error_reply(status, "response_format is not known here"), Reply(body=b"", silent=True)
     async with FakeProvider.serving() as fake:
         fake.replies.extend([declined, silent])
         models = ModelGateway(base_urls={"local": fake.base_url}, prices={"local:tiny": PRICE})
@@ -303,14 +306,14 @@ async def test_a_crash_after_a_declined_request_charges_both(tmp_path: Path) -> 
             before = await project_of(house)
             store.lives = 0
             store.died.set()
-    assert before.spent_usd == before.reserved_usd, "the first is charged, the second is held"
+    assert before.spent_usd == before.reserved_usd * charged, "the second is held"
     async with SqliteStore(tmp_path / "db") as first:
         await first.end_lease(None)
     none = ModelGateway()
     async with open_harness(SqliteStore(tmp_path / "db"), models=none) as house, asyncio.timeout(10):
         await house.engine.join(started.id)
         project = await project_of(house)
-    assert (project.spent_usd, project.reserved_usd) == (before.spent_usd * 2, Decimal(0))
+    assert (project.spent_usd, project.reserved_usd) == (before.reserved_usd * (1 + charged), Decimal(0))
 
 
 class _Always(Random):
@@ -439,23 +442,28 @@ async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) 
         assert calls_of(echo)[0].cost_usd is None, "free, and no cost made up"
 
 
-@pytest.mark.parametrize(("status", "calls"), [(400, 1), (500, 2)])
-async def test_each_request_that_may_be_charged_is_reserved_by_itself(
-    tmp_path: Path, status: int, calls: int
+@pytest.mark.parametrize(("status", "budget"), [(400, "0.15"), (500, "1")])
+async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the_next(
+    tmp_path: Path, status: int, budget: str
 ) -> None:
     """A refusal with 4xx is free; after a 500 nobody knows, and the next request needs money of its own."""
     declined = error_reply(status, "response_format is not known here")
     answer = whole_reply('{"a": 1}', usage=USAGE)
     flow = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
     async with asking(tmp_path, declined, answer) as (house, fake):
+        await budget_of(house, Decimal(budget))
         ran = await finish(house, flow)
         assert ran.outcome.status == "completed"
         assert len(fake.requests) == 2
-        assert len(calls_of(ran)) == calls
-        assert sum(isinstance(event, StepModelReserved) for event in ran.events) == calls
-        assert [call.cost_estimated for call in calls_of(ran)] == [True, False][-calls:]
-        spent = (await project_of(house)).spent_usd
-        assert spent == sum(Decimal(call.cost_usd or 0) for call in calls_of(ran))
+        assert [call.number for call in calls_of(ran)] == [1, 2]
+        assert sum(isinstance(event, StepModelReserved) for event in ran.events) == 2
+        refused, answered = calls_of(ran)
+        assert refused.error_code is not None
+        assert (refused.cost_usd is not None, refused.cost_estimated) == (status == 500, status == 500)
+        assert not answered.cost_estimated
+        project = await project_of(house)
+        assert project.spent_usd == sum(Decimal(call.cost_usd or 0) for call in calls_of(ran))
+        assert project.reserved_usd == 0
 
 
 async def test_after_a_declined_request_the_next_one_must_fit_as_well(tmp_path: Path) -> None:

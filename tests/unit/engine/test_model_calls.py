@@ -17,7 +17,7 @@ from runglass.engine.models.gateway import (
     ModelGateway,
     ModelRequest,
 )
-from runglass.engine.models.model_types import OnDeclined, ProviderResponse
+from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.errors import StepFailure
 from runglass.fold import fold
@@ -68,7 +68,7 @@ class Scripted(ModelGateway):
         request: ModelRequest,
         on_text: Callable[[str], None],
         *,
-        on_declined: OnDeclined | None = None,
+        observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         self.on_call()
         answer = self._answers.pop(0)

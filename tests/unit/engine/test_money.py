@@ -20,7 +20,7 @@ from runglass.engine.models.gateway import (
     ModelGateway,
     ModelRequest,
 )
-from runglass.engine.models.model_types import OnDeclined, ProviderResponse
+from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.events import FlowCompleted, StepModelCall, decode_event
 from runglass.flow import Flow
 from runglass.flow_parser import parse_flow
@@ -52,7 +52,7 @@ class DicedModels(ModelGateway):
         request: ModelRequest,
         on_text: Callable[[str], None],
         *,
-        on_declined: OnDeclined | None = None,
+        observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         self.calls += 1
         way = self._chance.choice(WAYS)

@@ -7,6 +7,7 @@ Knows which model strings are built in and which belong to a provider; the provi
 import asyncio
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -19,9 +20,10 @@ from runglass.engine.models.model_types import (
     ModelAnswer,
     ModelCallFailed,
     ModelRequest,
-    OnDeclined,
+    RequestObserver,
 )
 from runglass.engine.models.pricing import Price, most_of
+from runglass.engine.models.sent_request import as_given
 from runglass.errors import StepFailure
 from runglass.money import ZERO
 from runglass.provider_settings import NOTHING_MORE, SettingRules
@@ -155,18 +157,20 @@ class ModelGateway:
         request: ModelRequest,
         on_text: Callable[[str], None],
         *,
-        on_declined: OnDeclined | None = None,
+        observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         """The answer to `request`; `on_text` hears its text in pieces as they come.
 
-        Some servers decline a request for its form alone, and are asked in another one: `on_declined` is
-        awaited before each such further request.
+        `observer` hears of each request as it goes out. Some servers decline a request for its form alone,
+        and are asked in another one.
 
         Raises StepFailure where nothing was sent, CallFailed where no whole answer came, and AnswerRejected
         where an answer came that must be paid for but cannot be used.
         """
         price = self._prices.get(request.model)
         if request.model == echo.NAME:
+            if observer is not None:
+                await observer.sent(partial(as_given, request), 0)
             return await echo.echo(request, on_text, self._checks, price)
         provider, _, name = request.model.partition(":")
         if not provider or not name:
@@ -177,7 +181,7 @@ class ModelGateway:
             )
         if refusal := self._rules.refusal(request.model, request.settings):
             raise StepFailure("INVALID_INPUT", refusal, may_retry=False)
-        return await (await self._loaded()).complete(request, on_text, price, on_declined)
+        return await (await self._loaded()).complete(request, on_text, price, observer)
 
     async def _loaded(self) -> "ProviderRequests":
         async with self._importing:

@@ -28,6 +28,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from runglass.engine.models import model_types
 from runglass.engine.models.model_types import call_id_of, calls_in, text_of
+from runglass.engine.models.sent_request import as_given
 from runglass.errors import StepFailure
 from runglass.safe_text import replace_surrogates
 
@@ -104,6 +105,28 @@ def parameters(request: model_types.ModelRequest, form: OutputForm) -> ModelRequ
         output_object=OutputObjectDefinition(json_schema=schema, name="answer"),
         output_tools=[answer],
     )
+
+
+def as_prepared(request: model_types.ModelRequest, prepared: ModelRequestParameters) -> dict[str, Any]:
+    """`ModelCall.request` as far as pydantic-ai tells: for libraries whose requests cannot be seen."""
+    instructions = [text for text in (request.system, prepared.prompted_output_instructions) if text]
+    tools = [
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters_json_schema,
+            "strict": tool.strict,
+        }
+        for tool in (*prepared.function_tools, *prepared.output_tools)
+    ]
+    answer = prepared.output_object if prepared.output_mode == "native" else None
+    sent = msgspec.structs.replace(
+        request,
+        system="\n\n".join(instructions) or None,
+        tools=[{"type": "function", "function": tool} for tool in tools],
+        output_schema=None if answer is None else answer.json_schema,
+    )
+    return as_given(sent)
 
 
 def with_form(settings: ModelSettings, request: model_types.ModelRequest, form: OutputForm) -> ModelSettings:

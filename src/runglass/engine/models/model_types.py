@@ -3,9 +3,9 @@
 Built-in and hosted models both speak in these. Nothing here knows a provider, a flow or a run.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -81,8 +81,21 @@ class ModelCallFailed(StepFailure):
         self.server_error = server_error
 
 
-OnDeclined = Callable[[ModelCallFailed], Awaitable[None]]
-"""Awaited when a server has declined a request for its form, and before it is asked in another one."""
+class RequestObserver(Protocol):
+    """Hears of every request that goes out for one answer: more than one where a server declines a form."""
+
+    async def sent(self, read: Callable[[], dict[str, Any]], size_bytes: int) -> None:
+        """A request goes out as soon as this returns.
+
+        `read` gives it as `ModelCall.request` has it, as often as it is called; `size_bytes` of JSON are
+        decoded for that.
+        """
+
+    async def declined(self, failure: ModelCallFailed) -> None:
+        """The request before was declined for its form, and the model is asked in another one.
+
+        Raises BudgetExceeded and StoreError.
+        """
 
 
 class AnswerRejected(StepFailure):

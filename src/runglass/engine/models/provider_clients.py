@@ -7,7 +7,10 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -17,7 +20,12 @@ from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
 from runglass.engine.models.message_mapping import OutputForm
+from runglass.engine.models.model_types import RequestObserver
 from runglass.engine.models.provider_errors import setup_failure
+from runglass.engine.models.sent_request import as_sent
+
+current_observer: ContextVar[RequestObserver | None] = ContextVar("current_observer", default=None)
+"""Hears of the HTTP requests of the call to a model that this task makes."""
 
 _MOST_MODELS = 256
 """Model objects kept: they are small, but a caller may name any number of them."""
@@ -35,6 +43,8 @@ class PreparedModel:
         self.model = model
         self.one_piece: str | None = None
         self.streams_usage = not is_own
+        self.shows_requests = model.provider is not None and _http_client(model.provider) is not None
+        """Whether what goes out is heard of by itself."""
         self.forms: list[OutputForm] = ["auto"]
         if model.profile.get("supports_json_schema_output", False):
             self.forms = ["native", "prompted"]
@@ -90,6 +100,9 @@ class ProviderClients:
         # A client loads certificates.
         provider = await asyncio.to_thread(self.new_provider, name)
         self._providers[name] = await self._exits.enter_async_context(provider)
+        if (client := _http_client(provider)) is not None:
+            # The last hook, and so the last point before the wire.
+            client.event_hooks["request"].append(partial(_show, urlsplit(provider.base_url).hostname))
         return provider
 
     def _made(self, name: str, task: asyncio.Task[Provider[Any]]) -> None:
@@ -115,6 +128,19 @@ class ProviderClients:
         provider: type[Any] = infer_provider_class(name)
         made: Provider[Any] = provider(api_key=key)
         return made
+
+
+def _http_client(provider: Provider[Any]) -> Any:
+    """The client of httpx or httpx2 that a provider made for itself; None for libraries of other kinds."""
+    return provider._own_http_client
+
+
+async def _show(host: str | None, request: Any) -> None:
+    observer = current_observer.get()
+    # Elsewhere than at the model's address a login may be renewed, which nobody is to see.
+    if observer is not None and request.method == "POST" and request.url.host == host:
+        body = await request.aread()
+        await observer.sent(partial(as_sent, body), len(body))
 
 
 def _compatible_profile(model_name: str) -> ModelProfile:

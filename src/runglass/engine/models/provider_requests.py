@@ -11,6 +11,7 @@ Knows no flow and no run; retries nothing, because each try must be an attempt t
 import logging
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.messages import (
@@ -30,9 +31,9 @@ from runglass.engine.checks.checks import Checks
 from runglass.engine.models import message_mapping
 from runglass.engine.models.cost_bound import TokenBound
 from runglass.engine.models.list_prices import list_cost
-from runglass.engine.models.model_types import ModelAnswer, ModelRequest, OnDeclined
+from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
 from runglass.engine.models.pricing import Price
-from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
+from runglass.engine.models.provider_clients import PreparedModel, ProviderClients, current_observer
 from runglass.engine.models.provider_errors import (
     CALL_ERRORS,
     call_failure,
@@ -70,10 +71,10 @@ class ProviderRequests:
         request: ModelRequest,
         on_text: Callable[[str], None],
         price: Price | None,
-        on_declined: OnDeclined | None = None,
+        observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         """The model's answer; raises StepFailure, AnswerRejected among them."""
-        declined = _Declined(request.model, self._secrets, on_declined)
+        declined = _Declined(request.model, self._secrets, observer)
         provider = request.model.partition(":")[0]
         prepared = await self._clients.prepared(request.model)
         settings = message_mapping.model_settings(request.settings, provider=provider)
@@ -156,16 +157,16 @@ def unknown_provider(model: str) -> str | None:
 
 
 class _Declined:
-    """Reports to the budget that a request was declined, before another one is made."""
+    """Reports that a request was declined, before another one is made."""
 
-    def __init__(self, model: str, secrets: frozenset[str], on_declined: OnDeclined | None) -> None:
+    def __init__(self, model: str, secrets: frozenset[str], observer: RequestObserver | None) -> None:
         self._model = model
         self._secrets = secrets
-        self._on_declined = on_declined
+        self.observer = observer
 
     async def told(self, error: Exception) -> None:
-        if self._on_declined is not None:
-            await self._on_declined(call_failure(error, model=self._model, secrets=self._secrets))
+        if self.observer is not None:
+            await self.observer.declined(call_failure(error, model=self._model, secrets=self._secrets))
 
 
 async def _ask(
@@ -181,7 +182,11 @@ async def _ask(
         form = prepared.forms[0]
         parameters = message_mapping.parameters(request, form)
         chosen = message_mapping.with_form(settings, request, form)
+        hearing = current_observer.set(declined.observer)
         try:
+            if declined.observer is not None and not prepared.shows_requests:
+                _, asked = prepared.model.prepare_request(chosen, parameters)
+                await declined.observer.sent(partial(message_mapping.as_prepared, request, asked), 0)
             if on_text is None:
                 return await model_request(
                     prepared.model, messages, model_settings=chosen, model_request_parameters=parameters
@@ -192,6 +197,8 @@ async def _ask(
             if request.output_schema is None or last or not rejects_output_format(error):
                 raise
             await declined.told(error)
+        finally:
+            current_observer.reset(hearing)
         # Nothing was generated or charged: the server declined the form, so it is asked in the next one, from
         # now on. A call beside this one may have dropped the form already.
         if form == prepared.forms[0]:

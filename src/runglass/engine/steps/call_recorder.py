@@ -4,11 +4,13 @@ The event is recorded when the request has ended, in any way. The text that was 
 that, as the input of the attempt.
 """
 
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from runglass.clock import Clock, iso
-from runglass.engine.capture.capture import Capture
+from runglass.engine.capture.capture import Capture, Snapshot
 from runglass.engine.models.model_types import (
     AnswerRejected,
     ModelAnswer,
@@ -16,8 +18,10 @@ from runglass.engine.models.model_types import (
     ModelRequest,
     ProviderResponse,
 )
+from runglass.engine.models.sent_request import as_given
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode
+from runglass.engine.scheduling.offloading import offload
 from runglass.errors import StepFailure
 from runglass.lazy_json import encoded
 from runglass.money import ZERO, format_usd
@@ -46,7 +50,10 @@ class CallRecorder:
         self._reserved_usd = reserved_usd
         self._capture = capture
         self._clock = clock
-        self._sent = Payload(_sent(request))
+        self._read: Callable[[], dict[str, Any]] = partial(as_given, request)
+        self._sent: Snapshot | None = None
+        self.is_sent = False
+        """Whether it is known to have gone out."""
         self._received: Payload | None = None
         self._heard: list[str] = []
         self._started_at = iso(clock.now())
@@ -64,10 +71,19 @@ class CallRecorder:
         usd = format_usd(self._reserved_usd or ZERO)
         return ModelReservation(number=self._number, model=self._request.model, usd=usd)
 
-    async def prepare(self) -> None:
-        """Looks through a large request before it is made, off the event loop."""
-        await encode(self._sent)
-        await self._capture.prepare(self._sent)
+    async def sent(self, read: Callable[[], dict[str, Any]], size_bytes: int) -> None:
+        """The request goes out, as `RequestObserver` has it; where its content is kept, that is taken now.
+
+        In other modes it is read if the call fails, and else never.
+        """
+        self._read = read
+        if self._capture.keeps_snapshots:
+            payload = Payload(await offload(self._told, size_bytes=size_bytes))
+            await encode(payload)
+            await self._capture.prepare(payload)
+            self._sent = self._capture.snapshot(payload)
+        self.is_sent = True
+        self.start()
 
     def start(self) -> None:
         """The request goes out now."""
@@ -114,9 +130,9 @@ class CallRecorder:
 
     def _answered(self, response: ProviderResponse, *, error_code: str | None = None) -> ModelCall:
         failed = error_code is not None
-        sent, is_cut = self._kept(self._sent, failed=failed)
+        sent, is_cut = self._kept_request(failed=failed)
         received = self._received or Payload(_received(response))
-        answer, is_cut_too = self._kept(received, failed=failed)
+        answer, is_cut_too = self._kept_answer(received, failed=failed)
         return ModelCall(
             number=self._number,
             model=self._request.model,
@@ -142,10 +158,10 @@ class CallRecorder:
         )
 
     def _failed(self, error_code: str, *, refused: bool) -> ModelCall:
-        sent, is_cut = self._kept(self._sent, failed=True)
+        sent, is_cut = self._kept_request(failed=True)
         answer, is_cut_too = None, False
         if self._heard:
-            answer, is_cut_too = self._kept(self._received or self._partial(), failed=True)
+            answer, is_cut_too = self._kept_answer(self._received or self._partial(), failed=True)
         return ModelCall(
             number=self._number,
             model=self._request.model,
@@ -166,16 +182,31 @@ class CallRecorder:
         cost_usd = self._reserved_usd if known is None else known
         return None if cost_usd is None else format_usd(cost_usd)
 
-    def _kept(self, content: Payload, *, failed: bool) -> tuple[Any, bool]:
+    def _kept_request(self, *, failed: bool) -> tuple[Any, bool]:
         # Asked before anything is encoded: conversations grow long, and most are not kept.
-        if not (self._capture.keeps_snapshots or (failed and self._capture.keeps_failures)):
+        if not self._keeps(failed=failed):
             return None, False
-        snapshot = self._capture.failed_input(content)
+        snapshot = self._sent or self._capture.failed_input(Payload(self._told()))
         return snapshot.data, snapshot.truncated
+
+    def _kept_answer(self, answer: Payload, *, failed: bool) -> tuple[Any, bool]:
+        if not self._keeps(failed=failed):
+            return None, False
+        snapshot = self._capture.failed_input(answer)
+        return snapshot.data, snapshot.truncated
+
+    def _keeps(self, *, failed: bool) -> bool:
+        return self._capture.keeps_snapshots or (failed and self._capture.keeps_failures)
 
     def _partial(self) -> Payload:
         """What came of an answer that broke off."""
         return Payload({"role": "assistant", "content": "".join(self._heard)})
+
+    def _told(self) -> dict[str, Any]:
+        told = self._read()
+        # A body has no headers. That a step adds some is told, and of their values nothing.
+        headers = {name: value for name, value in self._request.settings.items() if name == "extra_headers"}
+        return told | {"settings": without_headers(told.get("settings", {}) | headers)} if headers else told
 
     def _elapsed_ms(self) -> int:
         return max(0, round((self._clock.monotonic_s() - self._started_s) * 1000))
@@ -209,18 +240,6 @@ def lost_call(
         cost_estimated=reservation is not None,
         error_code=error_code,
     )
-
-
-def _sent(request: ModelRequest) -> dict[str, Any]:
-    sent = {
-        "system": request.system,
-        "messages": request.messages,
-        "settings": without_headers(request.settings) or None,
-        "tools": request.tools or None,
-        "toolChoice": request.tool_choice,
-        "outputSchema": request.output_schema,
-    }
-    return {name: value for name, value in sent.items() if value is not None}
 
 
 def _received(response: ProviderResponse) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The requests to a model that one turn of an attempt makes: one, or more where a server declines a form.
 
-On a budget each is reserved before it is made. Its end is recorded with its cost, which is the reservation
-where the real cost is not known.
+Each is a model call of its own. On a budget it is reserved before it is made. Its end is recorded with its
+cost, which is the reservation where the real cost is not known.
 """
 
 from collections.abc import Callable
-from decimal import Decimal
+from contextlib import nullcontext
+from typing import Any
 
 from runglass.engine.models.budget import RunBudget
 from runglass.engine.models.gateway import (
@@ -71,9 +72,17 @@ class ModelTurn:
 
     async def answer(self, on_text: Callable[[str], None]) -> ModelAnswer:
         """The model's answer. Raises StepFailure, BudgetExceeded."""
-        if self._budget is None:
-            return await self._models.complete(self.request, on_text)
-        return await self._models.complete(self.request, on_text, on_declined=self._again)
+        return await self._models.complete(self.request, on_text, observer=self)
+
+    async def sent(self, read: Callable[[], dict[str, Any]], size_bytes: int) -> None:
+        """A request goes out, as `RequestObserver` has it."""
+        if self._call is not None and self._call.is_sent:
+            # The provider's library asks again by itself where a login has run out, which costs nothing.
+            await self.declined(
+                ModelCallFailed("PROVIDER_ERROR", "asked again at once", may_be_charged=False)
+            )
+        assert self._call is not None
+        await self._call.sent(read, size_bytes)
 
     async def prepare_answer(self, outcome: ModelAnswer | StepFailure) -> None:
         """Looks through a long answer off the event loop, before the call is told."""
@@ -86,29 +95,31 @@ class ModelTurn:
         if self._call is not None and isinstance(outcome, ModelAnswer | ModelCallFailed | AnswerRejected):
             self._attempt.record_call(self._call.ended(outcome))
 
-    async def _again(self, declined: ModelCallFailed) -> None:
-        """A request was declined, and another one is about to be made."""
-        if not declined.may_be_charged:
-            # It was free, so what was reserved for it does for the next one, which is no larger.
+    async def declined(self, failure: ModelCallFailed) -> None:
+        """A request was declined, and another one is about to be made. Raises BudgetExceeded, StoreError."""
+        if self._call is None or not self._call.is_sent:
+            # The provider's library declined the form itself: nothing went out.
             return
-        self.end(declined)
+        self.end(failure)
         # Until the next one is reserved there is none.
         self._call = None
-        await self._prepare()
-        self.start()
+        await self._prepare(is_paid_for=not failure.may_be_charged)
 
-    async def _prepare(self) -> None:
-        call = self._attempt.call(self.request, reserved_usd=self._reserved_usd)
-        await call.prepare()
+    async def _prepare(self, *, is_paid_for: bool = False) -> None:
+        """Makes ready for the next request; `is_paid_for` by the reservation of a free one, just ended."""
+        call = self._attempt.call(self.request, reserved_usd=self._most_usd or None)
         if self._budget is None or not self._most_usd:
             # What others are asked to do is not asked before it is sure to be in the log.
             await self._writing.recorder.commit()
         else:
             is_reserved = False
             try:
-                async with self._budget.reserved(self._most_usd):
+                # Recorded at once after that end, it takes its place in the same append: the next request is
+                # no larger, and nobody gets the money between the two.
+                async with nullcontext() if is_paid_for else self._budget.reserved(self._most_usd):
                     self._attempt.reserve(call)
                     is_reserved = True
+                await self._writing.recorder.commit()
             except BaseException:
                 if is_reserved:
                     self._cancel_reservation(call)
@@ -119,7 +130,3 @@ class ModelTurn:
         """Records that a request was not made, so that its reservation is not charged."""
         if call.is_reserved:
             self._attempt.record_call(call.never_made())
-
-    @property
-    def _reserved_usd(self) -> Decimal | None:
-        return self._most_usd or None

@@ -1,0 +1,457 @@
+"""What a trace tells of each request to a model is what its provider got: a real server writes that down."""
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from mistralai.client import sdkconfiguration
+
+from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
+from runglass.engine.models.gateway import ModelGateway
+from runglass.engine.steps.call_recorder import HIDDEN
+from runglass.flow_parser import parse_flow
+from runglass.run_api import Attachment
+from runglass.store.sqlite.store import SqliteStore
+from runglass.trace import ModelCall
+from tests.unit.engine.conftest import Ran, open_harness, read
+from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, whole_reply
+
+KEY = "sk-the-key-of-all-providers"
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+SCHEMA = {
+    "type": "object",
+    "properties": {"grade": {"type": "integer"}, "why": {"type": "string", "description": "A reason"}},
+    "required": ["grade"],
+}
+OBJECT = '{"grade":1,"why":"so"}'
+LOOK = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "description": "Look something up",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
+    },
+}
+CALL = {"id": "abcdefgh1", "type": "function", "function": {"name": "look", "arguments": '{"word":"sea"}'}}
+HISTORY: list[dict[str, Any]] = [
+    {"role": "user", "content": "What is the sea?"},
+    {"role": "assistant", "content": "I look.", "toolCalls": [CALL]},
+    {"role": "tool", "toolCallId": "abcdefgh1", "name": "look", "content": "blue"},
+    {"role": "assistant", "content": "It is blue."},
+]
+# Google's library fetches images of any other address by itself, and sends their bytes.
+IMAGE = "https://generativelanguage.googleapis.com/v1beta/files/cat"
+
+Fact = tuple[Any, ...]
+"""A place in a request, neutral between providers, and the value that is there."""
+
+
+def leaves(value: Any, *place: Any) -> Iterator[Fact]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, *place, name)
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            yield from leaves(inner, *place, at)
+    else:
+        yield (*place, value)
+
+
+def told_facts(request: dict[str, Any]) -> Iterator[Fact]:
+    """What a trace tells of a request."""
+    yield from leaves(request.get("system", []), "system")
+    for message in request["messages"]:
+        yield from message_facts(**message)
+    for name in ("tools", "toolChoice", "outputSchema", "settings"):
+        yield from leaves(request.get(name, {}), name)
+
+
+def message_facts(
+    role: str,
+    content: Any = None,
+    toolCalls: Any = (),
+    toolCallId: Any = None,
+    attachments: Any = (),
+    **more: Any,
+) -> Iterator[Fact]:
+    if toolCallId is not None:
+        yield (role, "answers", toolCallId)
+    if content is not None:
+        yield from leaves(content, role, "text")
+    for image in attachments:
+        yield from leaves(image, role, "image")
+    for call in toolCalls:
+        function = call["function"]
+        yield (role, "call", call["id"], function["name"], json.loads(function["arguments"]))
+        more_of_call = {name: call[name] for name in call.keys() - {"id", "type", "function"}}
+        yield from leaves(more_of_call, role, "call")
+    yield from leaves(more, role)
+
+
+def pop(body: dict[str, Any], *path: str) -> Any:
+    """Takes out what is at the path; None where nothing is."""
+    for name in path[:-1]:
+        inner = body.get(name)
+        if not isinstance(inner, dict):
+            return None
+        body = inner
+    return body.pop(path[-1], None)
+
+
+def rest_facts(
+    body: dict[str, Any], *schemas: tuple[str, ...], choice: str = "tool_choice"
+) -> Iterator[Fact]:
+    yield from leaves(pop(body, "tools") or {}, "tools")
+    found = pop(body, choice)
+    yield from leaves({} if found is None else found, "toolChoice")
+    for path in schemas:
+        yield from leaves(pop(body, *path) or {}, "outputSchema")
+    yield from leaves(body, "settings")
+
+
+def chat_facts(body: dict[str, Any]) -> Iterator[Fact]:
+    """OpenAI chat, Groq, Mistral, and everything compatible."""
+    system = [message["content"] for message in body["messages"] if message["role"] == "system"]
+    yield ("system", "\n\n".join(system))
+    for message in body.pop("messages")[len(system) :]:
+        rest = dict(message)
+        role, content, calls = rest.pop("role"), rest.pop("content", None), rest.pop("tool_calls", None) or []
+        if "tool_call_id" in rest:
+            yield (role, "answers", rest.pop("tool_call_id"))
+        if isinstance(content, str):
+            yield (role, "text", content)
+        for part in content if isinstance(content, list) else []:
+            if part.pop("type") == "text":
+                yield from leaves(part.pop("text"), role, "text")
+            else:
+                image = part.pop("image_url")
+                yield from leaves({"url": image} if isinstance(image, str) else image, role, "image")
+            assert not part
+        for call in calls:
+            function = call["function"]
+            yield (role, "call", call.pop("id"), function["name"], json.loads(function["arguments"]))
+            yield from leaves({name: call[name] for name in call.keys() - {"type", "function"}}, role, "call")
+        yield from leaves(rest, role)
+    yield from rest_facts(body, ("response_format", "json_schema", "schema"), ("response_format", "schema"))
+
+
+def responses_facts(body: dict[str, Any]) -> Iterator[Fact]:
+    """OpenAI responses."""
+    yield from leaves(body.pop("instructions", []), "system")
+    for item in body.pop("input"):
+        match item:
+            case {"type": "function_call"}:
+                arguments = json.loads(item["arguments"])
+                yield ("assistant", "call", item["call_id"], item["name"], arguments)
+            case {"type": "function_call_output"}:
+                yield ("tool", "answers", item["call_id"])
+                yield ("tool", "text", item["output"])
+            case {"role": role, "content": str(text)}:
+                yield (role, "text", text)
+            case {"role": role, "content": parts}:
+                for part in parts:
+                    if part.pop("type") in ("input_text", "output_text"):
+                        yield (role, "text", part.pop("text"))
+                    else:
+                        yield (role, "image", "url", part.pop("image_url"))
+                        yield from leaves(part, role, "image")
+    yield from rest_facts(body, ("text", "format", "schema"))
+
+
+def anthropic_facts(body: dict[str, Any]) -> Iterator[Fact]:
+    yield ("system", "\n\n".join(part["text"] for part in body.pop("system")))
+    for message in body.pop("messages"):
+        role, content = message["role"], message["content"]
+        parts: list[dict[str, Any]] = (
+            content if isinstance(content, list) else [{"type": "text", "text": content}]
+        )
+        for part in parts:
+            match part:
+                case {"type": "text"}:
+                    yield (role, "text", part["text"])
+                case {"type": "image"}:
+                    yield from leaves(part["source"], role, "image")
+                case {"type": "tool_use"}:
+                    yield (role, "call", part["id"], part["name"], part["input"])
+                case {"type": "tool_result"}:
+                    yield ("tool", "answers", part["tool_use_id"])
+                    yield ("tool", "text", "\n\n".join(block["text"] for block in part["content"]))
+                    yield ("tool", "is_error", part["is_error"])
+    yield from rest_facts(body, ("output_config", "format", "schema"), ("output_format", "schema"))
+
+
+def google_facts(body: dict[str, Any]) -> Iterator[Fact]:
+    yield ("system", "\n\n".join(part["text"] for part in pop(body, "systemInstruction", "parts")))
+    for content in body.pop("contents"):
+        role = {"model": "assistant"}.get(content["role"], content["role"])
+        for part in content["parts"]:
+            match part:
+                case {"text": text}:
+                    yield (role, "text", text)
+                case {"fileData": data}:
+                    yield (role, "image", "url", data["file_uri"])
+                    yield (role, "image", "mimeType", data["mime_type"])
+                case {"functionCall": call, **rest}:
+                    yield (role, "call", call["id"], call["name"], call["args"])
+                    yield from leaves(rest, role, "call")
+                case {"functionResponse": answer}:
+                    yield ("tool", "answers", answer["id"])
+                    yield from leaves(answer["response"], "tool", "text")
+                    yield ("tool", "name", answer["name"])
+    yield from rest_facts(
+        body,
+        ("generationConfig", "responseJsonSchema"),
+        ("generationConfig", "responseSchema"),
+        choice="toolConfig",
+    )
+
+
+def chat_stream(text: str, calls: bool) -> Reply:
+    frames = [chunk({"role": "assistant", "content": text})]
+    if calls:
+        frames.append(chunk({"tool_calls": [{"index": 0, **CALL}]}))
+    frames.append(chunk({}, finish="tool_calls" if calls else "stop"))
+    return Reply(body=b"".join([*frames, chunk(usage=USAGE), DONE]))
+
+
+def chat_whole(text: str, calls: bool) -> Reply:
+    return whole_reply(
+        text, usage=USAGE, tool_calls=[CALL] if calls else None, finish="tool_calls" if calls else "stop"
+    )
+
+
+def events(*told: dict[str, Any]) -> Reply:
+    return Reply(
+        body=b"".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in told)
+    )
+
+
+def in_one(value: dict[str, Any]) -> Reply:
+    return Reply(body=json.dumps(value).encode(), headers={"content-type": "application/json"})
+
+
+def a_response(text: str, calls: bool) -> dict[str, Any]:
+    part = {"type": "output_text", "text": text, "annotations": []}
+    item: dict[str, Any] = {
+        "id": "m1",
+        "type": "message",
+        "role": "assistant",
+        "status": "completed",
+        "content": [part],
+    }
+    if calls:
+        item = {"id": "f1", "type": "function_call", "call_id": CALL["id"], "status": "completed"}
+        item |= {"name": "look", "arguments": '{"word":"sea"}'}
+    usage = {
+        "input_tokens": 5,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 7,
+    }
+    answer: dict[str, Any] = {
+        "id": "r1",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt",
+        "status": "completed",
+    }
+    rest = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage}
+    return answer | rest | {"output": [item]}
+
+
+def responses_stream(text: str, calls: bool) -> Reply:
+    answer = a_response(text, calls)
+    (item,) = answer["output"]
+    begun: dict[str, Any] = answer | {"status": "in_progress", "output": [], "usage": None}
+    told: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
+    added: dict[str, Any] = {"arguments": ""} if calls else {"content": []}
+    added = item | added | {"status": "in_progress"}
+    told.append({"type": "response.output_item.added", "output_index": 0, "item": added})
+    place = {"item_id": item["id"], "output_index": 0}
+    if calls:
+        told.append({"type": "response.function_call_arguments.delta", "delta": item["arguments"], **place})
+    else:
+        told.append(
+            {"type": "response.output_text.delta", "content_index": 0, "delta": text, "logprobs": [], **place}
+        )
+    told.append({"type": "response.output_item.done", "output_index": 0, "item": item})
+    told.append({"type": "response.completed", "response": answer})
+    return events(*(each | {"sequence_number": at} for at, each in enumerate(told)))
+
+
+def responses_whole(text: str, calls: bool) -> Reply:
+    return in_one(a_response(text, calls))
+
+
+def anthropic_answer(text: str, calls: bool) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "text", "text": text}
+    if calls:
+        block = {"type": "tool_use", "id": CALL["id"], "name": "look", "input": {"word": "sea"}}
+    return {
+        "id": "m1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude",
+        "content": [block],
+        "stop_reason": "tool_use" if calls else "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 5, "output_tokens": 2},
+    }
+
+
+def anthropic_stream(text: str, calls: bool) -> Reply:
+    answer = anthropic_answer(text, calls)
+    (block,) = answer["content"]
+    begun: dict[str, Any] = {"input": {}} if calls else {"text": ""}
+    delta = {"type": "text_delta", "text": text}
+    if calls:
+        delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+    return events(
+        {"type": "message_start", "message": answer | {"content": [], "stop_reason": None}},
+        {"type": "content_block_start", "index": 0, "content_block": block | begun},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": answer["stop_reason"], "stop_sequence": None},
+            "usage": {"output_tokens": 2},
+        },
+        {"type": "message_stop"},
+    )
+
+
+def anthropic_whole(text: str, calls: bool) -> Reply:
+    return in_one(anthropic_answer(text, calls))
+
+
+def google_answer(text: str, calls: bool) -> dict[str, Any]:
+    part: dict[str, Any] = {"text": text}
+    if calls:
+        part = {"functionCall": {"id": CALL["id"], "name": "look", "args": {"word": "sea"}}}
+    return {
+        "candidates": [{"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}],
+        "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7},
+        "modelVersion": "gemini",
+        "responseId": "r1",
+    }
+
+
+def google_stream(text: str, calls: bool) -> Reply:
+    return Reply(body=f"data: {json.dumps(google_answer(text, calls))}\n\n".encode())
+
+
+def google_whole(text: str, calls: bool) -> Reply:
+    return in_one(google_answer(text, calls))
+
+
+class Family(NamedTuple):
+    """A model, how its provider answers, and how the test reads what the provider got."""
+
+    model: str
+    stream: Callable[[str, bool], Reply]
+    whole: Callable[[str, bool], Reply]
+    facts: Callable[[dict[str, Any]], Iterator[Fact]]
+
+
+FAMILIES = {
+    "openai chat": Family("openai-chat:gpt-4o-mini", chat_stream, chat_whole, chat_facts),
+    "openai responses": Family("openai:gpt-4o-mini", responses_stream, responses_whole, responses_facts),
+    "compatible": Family("local:tiny", chat_stream, chat_whole, chat_facts),
+    "anthropic": Family("anthropic:claude-sonnet-4-6", anthropic_stream, anthropic_whole, anthropic_facts),
+    "google": Family("google:gemini-2.5-flash", google_stream, google_whole, google_facts),
+    "mistral": Family("mistral:mistral-small-latest", chat_stream, chat_whole, chat_facts),
+    "groq": Family("groq:openai/gpt-oss-20b", chat_stream, chat_whole, chat_facts),
+}
+CASES = ("plain", "schema", "tools", "history", "attachments", "retry", "stream declined", "form declined")
+# Mistral is asked for an object in one form only.
+TRIED = [each for each in product(FAMILIES, CASES) if each != ("mistral", "form declined")]
+
+
+@pytest.mark.parametrize(("family", "case"), TRIED)
+async def test_what_is_told_of_a_request_is_what_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, case: str
+) -> None:
+    model, stream, whole, facts = FAMILIES[family]
+    settings: dict[str, Any] = {"temperature": 0.5, "max_tokens": 300}
+    # Mistral's library sends none.
+    headers = {} if family == "mistral" else {"extra_headers": {"X-Title": "not to be told"}}
+    step = {
+        "id": "ask",
+        "type": "llm",
+        "model": model,
+        "system": "Be kind.",
+        "prompt": "Greet {{ who }}",
+        "settings": settings | headers,
+        "retry": {"max_attempts": 2, "initial_delay_ms": 0},
+    }
+    replies = [stream("Hello", False)]
+    if case in ("schema", "form declined"):
+        step["output_schema"] = SCHEMA
+        replies = [stream(OBJECT, False)]
+    if case == "tools":
+        # A server of one's own is asked in one piece until it has shown what it streams.
+        way = whole if family == "compatible" else stream
+        replies = [way("", True), way("It is blue", False)]
+    if case == "retry":
+        replies.insert(0, error_reply(500, "an accident"))
+    if case == "stream declined":
+        replies = [error_reply(400, "no stream here"), whole("Hello", False)]
+    if case == "form declined":
+        replies.insert(0, error_reply(400, "response_format json_schema is not known here"))
+    async with FakeProvider.serving() as fake:
+        fake.replies.extend(replies)
+        host = fake.base_url.removesuffix("/v1")
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", host)
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", host)
+        monkeypatch.setenv("GROQ_BASE_URL", host)
+        monkeypatch.setitem(sdkconfiguration.SERVERS, sdkconfiguration.SERVER_GLOBAL, host)
+        keys = dict.fromkeys(("openai", "openai-chat", "anthropic", "google", "groq", "mistral"), KEY)
+        models = ModelGateway(base_urls={"local": fake.base_url}, api_keys=keys)
+        ran = await run(tmp_path, models, step, case)
+    calls = calls_of(ran)
+    told = [call.request for call in calls]
+    assert len(told) == len(fake.requests)
+    for request, body in zip(told, fake.requests, strict=True):
+        assert request is not None
+        assert request["settings"].pop("extra_headers", {}) == dict.fromkeys(headers and ["X-Title"], HIDDEN)
+        assert list(told_facts(request)) == list(facts(body))
+    assert ran.outcome.status == "completed"
+    assert not fake.replies
+
+
+def calls_of(ran: Ran) -> list[ModelCall]:
+    return [call for attempt in ran.attempts["ask"] for call in attempt.model_calls]
+
+
+async def run(tmp_path: Path, models: ModelGateway, step: dict[str, Any], case: str) -> Ran:
+    flow = parse_flow(json.dumps({"slug": "test", "steps": [step]}))
+    plan = RunSpec(
+        flow=flow,
+        version=0,
+        inputs={"who": "Ada"},
+        capture="full",
+        trigger_type="api",
+        history=HISTORY if case == "history" else [],
+        attachments=[Attachment(url=IMAGE, mime_type="image/png")] if case == "attachments" else [],
+    )
+    offer = ToolOffer(tools=[LOOK], choice="auto") if case == "tools" else None
+    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
+        project = await house.store.ensure_project("acme", "demo")
+        record = await house.store.put_draft(
+            project.id, flow.slug, name=None, capture=None, source=flow.encode()
+        )
+        started = await house.engine.start(record, plan, Segment(offer=offer))
+        outcome = await started.outcome()
+        if offer is not None:
+            row = await house.store.run(started.id)
+            assert row is not None
+            paused = await house.engine.paused(row)
+            results = [{"role": "tool", "toolCallId": CALL["id"], "name": "look", "content": "blue"}]
+            resumed = await house.engine.resume(paused, paused.plan, Segment(results=results))
+            outcome = await resumed.outcome()
+        return await read(house, started.id, outcome)
