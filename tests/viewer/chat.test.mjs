@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { turnsOf } from "../../src/runglass/server/viewer/data/chat.js";
+import { sentBeside, turnsOf } from "../../src/runglass/server/viewer/data/chat.js";
 
 const ASKED = { role: "user", content: "What is the weather?" };
 const CALL = { id: "c1", type: "function", function: { name: "weather", arguments: '{"city": "Lisbon"}' } };
@@ -35,4 +35,23 @@ test("parts, images, arguments that are no JSON, and calls without content are t
   assert.deepEqual(answer.other, { answer: 1 });
   assert.equal(answer.calls[0].args, "{no");
   assert.deepEqual(turnsOf([{ number: 1, model: "echo" }]), []);
+});
+
+test("images stand beside the text that they came with", () => {
+  const images = [{ url: "https://a/b.png", mimeType: "image/png" }];
+  const [turn] = turnsOf([{ number: 1, request: { messages: [{ ...ASKED, attachments: images }] } }]);
+  assert.equal(turn.text, ASKED.content);
+  assert.deepEqual(turn.other, images);
+});
+
+test("schema, tools and settings are those of the request that was answered", () => {
+  const schema = { type: "object", additionalProperties: false, title: "answer" };
+  const tools = [{ name: "look", input_schema: {} }, { type: "function", function: { name: "hear" } }];
+  const declined = { number: 1, errorCode: "PROVIDER_ERROR", request: { messages: [ASKED], settings: { stream: true } } };
+  const answered = { number: 2, request: { messages: [ASKED], tools, toolChoice: "auto", outputSchema: schema, settings: { n: 1 } } };
+  assert.deepEqual(sentBeside([declined, answered, { number: 3 }]), [
+    ["Tools that were offered", { look: tools[0], hear: tools[1] }], ["Choice of tools", "auto"],
+    ["Schema of the answer", schema], ["Settings", { n: 1 }],
+  ]);
+  assert.deepEqual(sentBeside([]), []);
 });

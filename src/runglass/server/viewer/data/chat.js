@@ -32,20 +32,37 @@ export function turnsOf(calls, streamed = "", prompt = undefined) {
   return turns;
 }
 
+/** What went out beside the conversation, with the call that was answered: the last one.
+ * @param {Json[]} calls of models @returns {[title: string, value: Json][]} */
+export function sentBeside(calls) {
+  const request = calls.findLast((call) => call.request)?.request ?? {};
+  const tools = Array.isArray(request.tools) ? Object.fromEntries(request.tools.map(toolOf)) : request.tools;
+  /** @type {[title: string, value: Json][]} */
+  const sent = [["Tools that were offered", tools], ["Choice of tools", request.toolChoice],
+    ["Schema of the answer", request.outputSchema], ["Settings", request.settings]];
+  return sent.filter(([, value]) => value !== undefined && value !== null);
+}
+
+/** A tool by its name, in whichever form its provider has it. @param {Json} tool @param {number} at */
+function toolOf(tool, at) {
+  return [String(tool?.function?.name ?? tool?.name ?? at), tool];
+}
+
 /** @param {Json} message @returns {Turn} */
 function turnOf(message) {
   const { content } = message;
   const isText = typeof content === "string";
   const parts = Array.isArray(content) ? content : [];
   const text = isText ? content : parts.filter((part) => part?.type === "text").map((part) => String(part.text)).join("\n");
-  const rest = Array.isArray(content) ? content.filter((part) => part?.type !== "text") : isText ? null : content;
+  const beside = Array.isArray(content) ? content.filter((part) => part?.type !== "text") : isText ? [] : content ?? [];
+  const rest = message.attachments ? [beside, message.attachments].flat() : beside;
   return {
     role: String(message.role ?? "assistant"), text,
     calls: (message.toolCalls ?? []).map((/** @type {Json} */ call) => ({
       id: String(call.id ?? ""), name: String(call.function?.name ?? ""), args: parsed(call.function?.arguments),
     })),
     answers: String(message.toolCallId ?? ""),
-    other: rest === null || rest === undefined || (Array.isArray(rest) && !rest.length) ? undefined : rest,
+    other: Array.isArray(rest) && !rest.length ? undefined : rest,
   };
 }
 

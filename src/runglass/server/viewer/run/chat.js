@@ -1,7 +1,7 @@
 // An llm step read as the conversation that it was.
 import { html, useState } from "../core/html.js";
 import { exact } from "../data/format.js";
-import { turnsOf } from "../data/chat.js";
+import { sentBeside, turnsOf } from "../data/chat.js";
 import { JsonTree } from "../parts/json_tree.js";
 
 const LONG = 4000;
@@ -29,14 +29,8 @@ export function Chat({ model, row, value }) {
               <div class="json mono"><${JsonTree} value=${call.args} /></div></div>`)}
         </li>`)}
     </ol>
-    ${calls[0]?.request?.tools && html`<h3>Tools that were offered</h3>
-      <div class="json mono">${toolsOf(calls[0].request.tools).map((tool) => html`<${JsonTree} key=${tool.name} name=${tool.name} value=${tool.about} open=${false} />`)}</div>`}
-    ${calls[0]?.request?.settings && html`<h3>Settings</h3><div class="json mono"><${JsonTree} value=${calls[0].request.settings} /></div>`}`;
-}
-
-/** @param {Json} tools as the model was told of them */
-function toolsOf(tools) {
-  return [tools].flat().map((tool, at) => ({ name: String(tool?.function?.name ?? tool?.name ?? at), about: tool?.function ?? tool }));
+    ${sentBeside(calls).map(([title, value]) => html`
+      <h3 key=${title}>${title}</h3><div class="json mono"><${JsonTree} value=${value} /></div>`)}`;
 }
 
 /** @param {{text: string}} props */
