@@ -23,6 +23,7 @@ from runglass.errors import StepFailure
 from runglass.fold import Address
 from runglass.settings import Price
 from runglass.trace import TokenBreakdown
+from tests.fakes import send
 from tests.prove.simulating.flows import output_of
 
 Effect = Callable[[str, Address], None]
@@ -96,6 +97,7 @@ class SimulatedModels(ModelGateway):
         fails = request.settings["fails"]
         await asyncio.sleep(self._chance.choice((0.0, 0.02, 0.4, self._chance.uniform(0, 4))))
         if self._chance.random() < fails:
+            await send(request, observer)
             raise ModelCallFailed(
                 "RATE_LIMITED",
                 "the seed says so",
@@ -103,9 +105,10 @@ class SimulatedModels(ModelGateway):
                 retry_after_ms=self._chance.choice((0, 700)),
             )
         if self._chance.random() < fails:
+            await send(request, observer)
             tokens = TokenBreakdown(prompt=3, completion=4, total=7)
             response = ProviderResponse(model_used="echo", tokens=tokens, cost_usd=REJECTED_USD)
             raise AnswerRejected("INVALID_OUTPUT", "the seed says so", response=response)
-        answer = await super().complete(request, on_text)
+        answer = await super().complete(request, on_text, observer=observer)
         await asyncio.sleep(self._chance.choice((0.0, 0.04, 0.2)))
         return answer

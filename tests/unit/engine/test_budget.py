@@ -34,6 +34,7 @@ from runglass.store.records import Append, Project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import ModelCall, RunSummary, TokenBreakdown
 from tests.conformance.test_store import make_run
+from tests.fakes import send
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
 from tests.unit.engine.test_crashes import DyingStore
@@ -87,9 +88,12 @@ class Costly(ModelGateway):
         self.calls += 1
         most = request.settings["most"]
         way = self.chance.choice(WAYS)
+        if way == "never sent":
+            raise ModelCallFailed("PROVIDER_ERROR", "out of words", may_be_charged=True, may_retry=False)
+        await send(request, observer)
         for _ in range(self.chance.randrange(4)):
             await asyncio.sleep(0)
-        if way in ("refused", "never sent"):
+        if way == "refused":
             raise ModelCallFailed("RATE_LIMITED", "slow down", may_be_charged=False, may_retry=False)
         cost = most * self.chance.randint(0, 4) / 4
         self.charged += cost

@@ -24,6 +24,7 @@ from runglass.fold import fold
 from runglass.run_api import CaptureMode
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import StepTrace, TokenBreakdown
+from tests.fakes import send
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, start
 
 SECRET = "sk-in-a-header"
@@ -70,8 +71,10 @@ class Scripted(ModelGateway):
         *,
         observer: RequestObserver | None = None,
     ) -> ModelAnswer:
-        self.on_call()
         answer = self._answers.pop(0)
+        if not isinstance(answer, StepFailure) or isinstance(answer, ModelCallFailed | AnswerRejected):
+            await send(request, observer)
+        self.on_call()
         if answer is None:
             await asyncio.Event().wait()
         if isinstance(answer, StepFailure):

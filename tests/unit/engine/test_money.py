@@ -29,6 +29,7 @@ from runglass.money import add_usd
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunTotals, StepTrace, TokenBreakdown
 from tests.examples import examples
+from tests.fakes import send
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, start
 
 TOOL = {"type": "function", "function": {"name": "look"}}
@@ -55,6 +56,7 @@ class DicedModels(ModelGateway):
         observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         self.calls += 1
+        await send(request, observer)
         way = self._chance.choice(WAYS)
         if way == "refused":
             raise ModelCallFailed("RATE_LIMITED", "slow down", may_be_charged=False)

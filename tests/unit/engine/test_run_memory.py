@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
-from runglass.engine.models.model_types import ProviderResponse
+from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.engine.sandbox.references import mentioned_outputs
 from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
@@ -21,6 +20,7 @@ from runglass.errors import APIError, RunglassError
 from runglass.flow import CodeStep
 from runglass.run_api import CaptureMode
 from runglass.store.sqlite.store import SqliteStore
+from tests.fakes import send
 from tests.unit.engine.conftest import follow, open_harness, read, start
 from tests.unit.engine.test_crashes import DyingStore, next_life
 from tests.unit.engine.test_segments import take_up
@@ -246,8 +246,13 @@ class Asked(ModelGateway):
         self.begun, self.may_end = asyncio.Event(), asyncio.Event()
 
     async def complete(
-        self, request: ModelRequest, on_text: Callable[[str], None], **more: Any
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        *,
+        observer: RequestObserver | None = None,
     ) -> ModelAnswer:
+        await send(request, observer)
         self.begun.set()
         await self.may_end.wait()
         return ModelAnswer(output={"text": "said"}, response=ProviderResponse(model_used="fake", text="said"))

@@ -91,8 +91,10 @@ class ModelTurn:
 
     def end(self, outcome: ModelAnswer | StepFailure) -> None:
         """Records how the last request ended."""
-        # Any other failure came about before anything was sent: then no model was asked.
-        if self._call is not None and isinstance(outcome, ModelAnswer | ModelCallFailed | AnswerRejected):
+        # What was not sent is no call; its reservation ends with the attempt.
+        if self._call is None or not self._call.is_sent:
+            return
+        if isinstance(outcome, ModelAnswer | ModelCallFailed | AnswerRejected):
             self._attempt.record_call(self._call.ended(outcome))
 
     async def declined(self, failure: ModelCallFailed) -> None:
