@@ -6,7 +6,9 @@ from pathlib import Path
 
 import httpcore2
 import httpx2
+import pydantic_ai
 import uvicorn
+from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runglass.server.http import uvicorn_protocol
@@ -65,3 +67,11 @@ def test_httpx2_lets_the_network_of_its_pools_be_replaced() -> None:
         for transport in (client._transport, *proxies.values()):
             backend = transport._pool._network_backend
             assert isinstance(backend, httpcore2.NetworkBackend), told + "ConnectionPool._network_backend"
+
+
+def test_pydantic_ai_keeps_the_http_client_of_a_provider_where_it_is_looked_for() -> None:
+    """`engine/models/provider_clients.py` hears of the requests there."""
+    provider = OpenAICompatibleProvider("local", base_url="http://localhost", api_key="none")
+    client = provider._own_http_client
+    assert isinstance(client, httpx2.AsyncClient), f"pydantic-ai {pydantic_ai.__version__}"
+    assert provider.client._client is client

@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 
 import pytest
 from mistralai.client import sdkconfiguration
+from openai import AsyncOpenAI
+from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
-from runglass.engine.models.gateway import ModelGateway
+from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
+from runglass.engine.models.provider_clients import ProviderClients, current_observer
+from runglass.engine.models.sent_request import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.flow_parser import parse_flow
-from runglass.run_api import Attachment
+from runglass.run_api import Attachment, CaptureMode
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import ModelCall
 from tests.unit.engine.conftest import Ran, open_harness, read
@@ -412,7 +416,14 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
         monkeypatch.setitem(sdkconfiguration.SERVERS, sdkconfiguration.SERVER_GLOBAL, host)
         keys = dict.fromkeys(("openai", "openai-chat", "anthropic", "google", "groq", "mistral"), KEY)
         models = ModelGateway(base_urls={"local": fake.base_url}, api_keys=keys)
-        ran = await run(tmp_path, models, step, case)
+        ran = await run(
+            tmp_path,
+            models,
+            step,
+            history=HISTORY if case == "history" else [],
+            attachments=[Attachment(url=IMAGE, mime_type="image/png")] if case == "attachments" else [],
+            offer=ToolOffer(tools=[LOOK], choice="auto") if case == "tools" else None,
+        )
     calls = calls_of(ran)
     told = [call.request for call in calls]
     assert len(told) == len(fake.requests)
@@ -428,18 +439,17 @@ def calls_of(ran: Ran) -> list[ModelCall]:
     return [call for attempt in ran.attempts["ask"] for call in attempt.model_calls]
 
 
-async def run(tmp_path: Path, models: ModelGateway, step: dict[str, Any], case: str) -> Ran:
+async def run(
+    tmp_path: Path,
+    models: ModelGateway,
+    step: dict[str, Any],
+    *,
+    capture: CaptureMode = "full",
+    offer: ToolOffer | None = None,
+    **more: Any,
+) -> Ran:
     flow = parse_flow(json.dumps({"slug": "test", "steps": [step]}))
-    plan = RunSpec(
-        flow=flow,
-        version=0,
-        inputs={"who": "Ada"},
-        capture="full",
-        trigger_type="api",
-        history=HISTORY if case == "history" else [],
-        attachments=[Attachment(url=IMAGE, mime_type="image/png")] if case == "attachments" else [],
-    )
-    offer = ToolOffer(tools=[LOOK], choice="auto") if case == "tools" else None
+    plan = RunSpec(flow=flow, version=0, inputs={"who": "Ada"}, capture=capture, trigger_type="api", **more)
     async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
         project = await house.store.ensure_project("acme", "demo")
         record = await house.store.put_draft(
@@ -455,3 +465,162 @@ async def run(tmp_path: Path, models: ModelGateway, step: dict[str, Any], case: 
             resumed = await house.engine.resume(paused, paused.plan, Segment(results=results))
             outcome = await resumed.outcome()
         return await read(house, started.id, outcome)
+
+
+PROMPT = "My mail is ada@ada.org"
+ASK = {"id": "ask", "type": "llm", "model": "local:tiny", "system": "Be kind.", "prompt": PROMPT}
+
+
+@pytest.mark.parametrize(
+    ("capture", "fails", "told"),
+    [
+        ("full", False, "My mail is ada@ada.org"),
+        ("redacted", False, "My mail is [redacted]"),
+        ("metadata_only", True, "My mail is ada@ada.org"),
+        ("metadata_only", False, None),
+        ("off", True, None),
+    ],
+)
+async def test_the_capture_mode_rules_over_what_was_sent_as_over_all_content(
+    tmp_path: Path, capture: CaptureMode, fails: bool, told: str | None
+) -> None:
+    async with FakeProvider.serving() as fake:
+        fake.replies.append(error_reply(400, "no") if fails else chat_stream("Hello", False))
+        models = ModelGateway(base_urls={"local": fake.base_url})
+        ran = await run(tmp_path, models, ASK, capture=capture)
+    (call,) = calls_of(ran)
+    (body,) = fake.requests
+    assert (call.error_code is not None) == fails
+    if told is None:
+        assert call.request is None
+        assert "ada.org" not in repr(ran.events)
+        return
+    body["messages"][1]["content"] = told
+    assert list(told_facts(call.request or {})) == list(chat_facts(body))
+
+
+async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeProvider.serving() as fake:
+        hidden = AsyncOpenAI(base_url=fake.base_url, api_key=KEY)
+        ordinary = ProviderClients(base_urls={"local": fake.base_url}, api_keys={}).new_provider("local")
+        provider = OpenAICompatibleProvider(
+            "local", openai_client=hidden, profile=ordinary._configured_model_profile
+        )
+        monkeypatch.setattr(ProviderClients, "new_provider", lambda clients, name: provider)
+        declined = error_reply(400, "response_format json_schema is not known here")
+        fake.replies.extend([declined, chat_stream(OBJECT, False)])
+        models = ModelGateway(base_urls={"local": fake.base_url})
+        ran = await run(tmp_path, models, ASK | {"output_schema": SCHEMA})
+        await hidden.close()
+    assert ran.outcome.status == "completed"
+    for call, body in zip(calls_of(ran), fake.requests, strict=True):
+        told = call.request or {}
+        (system, *_), response_format = body["messages"], body["response_format"]
+        assert "Always respond with a JSON object" in system["content"]
+        assert told["system"].split() == system["content"].split()
+        assert told.get("outputSchema") == response_format.get("json_schema", {}).get("schema")
+
+
+class Heard:
+    """The requests that an observer hears of."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+
+    async def sent(self, read: Callable[[], dict[str, Any]], size_bytes: int) -> None:
+        self.requests.append(read())
+
+    async def declined(self, failure: ModelCallFailed) -> None:
+        raise AssertionError
+
+
+async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody() -> None:
+    heard = Heard()
+    token = current_observer.set(heard)
+    async with FakeProvider.serving() as fake:
+        clients = ProviderClients(base_urls={"local": fake.base_url}, api_keys={})
+        library: AsyncOpenAI = (await clients.prepared("local:tiny")).model.provider.client  # type: ignore[union-attr]
+        elsewhere = fake.base_url.replace("127.0.0.1", "localhost")
+        for address in (elsewhere, fake.base_url):
+            fake.replies.append(in_one({}))
+            await library.post(f"{address}/token", cast_to=object, body={"refresh_token": KEY})
+        await clients.aclose()
+    current_observer.reset(token)
+    assert len(fake.requests) == 2
+    assert heard.requests == [{"messages": [], "settings": {"refresh_token": KEY}}], "at the model's address"
+
+
+TEXT, CACHED = {"type": "text", "text": "Look"}, {"cache_control": {"type": "ephemeral"}}
+REASONING = {"type": "reasoning", "id": "r1", "summary": []}
+RESULT = {"type": "tool_result", "tool_use_id": "c"}
+BYTES = {"data": "iVBO", "mimeType": "image/png"}
+PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        pytest.param(
+            {"system": [TEXT | CACHED], "messages": [{"role": "user", "content": [TEXT | CACHED]}]},
+            {"system": [TEXT | CACHED], "messages": [{"role": "user", "content": [TEXT | CACHED]}]},
+            id="what is more than text stays as it was sent",
+        ),
+        pytest.param(
+            {
+                "messages": [
+                    {"role": "user", "content": [PNG, TEXT]},
+                    {"role": "user", "content": [TEXT, PNG]},
+                ]
+            },
+            {
+                "messages": [
+                    {"role": "user", "content": [PNG, TEXT]},
+                    {"role": "user", "content": "Look", "attachments": [PNG["source"]]},
+                ]
+            },
+            id="parts in an order of their own stay as they were sent",
+        ),
+        pytest.param(
+            {
+                "messages": [{"role": "user", "content": [RESULT, TEXT]}],
+                "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+            },
+            {
+                "messages": [{"role": "tool", "toolCallId": "c"}, {"role": "user", "content": "Look"}],
+                "settings": {"output_config": {"effort": "low", "format": {"type": "json_schema"}}},
+                "outputSchema": SCHEMA,
+            },
+            id="results of tools are messages, and the rest around a schema is a setting",
+        ),
+        pytest.param(
+            {
+                "contents": [{"role": "user", "parts": [{"inlineData": BYTES}]}],
+                "toolConfig": {"functionCallingConfig": {"mode": "ANY"}},
+            },
+            {
+                "messages": [{"role": "user", "attachments": [BYTES]}],
+                "toolChoice": {"functionCallingConfig": {"mode": "ANY"}},
+            },
+            id="an image that Google's library has fetched",
+        ),
+        pytest.param(
+            {"input": [REASONING, {"role": "user", "content": "Hi"}]},
+            {
+                "messages": [
+                    {"type": "reasoning", "id": "r1", "summary": []},
+                    {"role": "user", "content": "Hi"},
+                ]
+            },
+            id="an item of another kind",
+        ),
+        pytest.param(
+            {"messages": "no list", "n": 1},
+            {"settings": {"body": '{"messages": "no list", "n": 1}'}},
+            id="a body of an unknown kind",
+        ),
+    ],
+)
+def test_nothing_of_a_body_is_lost(body: dict[str, Any], told: dict[str, Any]) -> None:
+    assert as_sent(json.dumps(body).encode()) == told

@@ -10,10 +10,13 @@ import msgspec
 
 from runglass.engine.models.model_types import ModelRequest
 
-_PER_REQUEST = 64
+_PER_REQUEST = 400
 _PER_MESSAGE = 16
 _FOR_TOOLS = 1_000
-"""Tokens that providers add around a request, a message, and to explain tools or a form of answer."""
+"""Tokens that providers add around a request, a message, and to explain tools or a form of answer.
+
+For some models pydantic-ai begins the system text with about 185 words of its own.
+"""
 _SCHEMA_COPIES = 3
 """An `output_schema` may stand in the response format, in a tool and in the instructions."""
 

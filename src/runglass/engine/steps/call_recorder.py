@@ -6,7 +6,6 @@ that, as the input of the attempt.
 
 from collections.abc import Callable
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 from runglass.clock import Clock, iso
@@ -18,7 +17,6 @@ from runglass.engine.models.model_types import (
     ModelRequest,
     ProviderResponse,
 )
-from runglass.engine.models.sent_request import as_given
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.scheduling.offloading import offload
@@ -50,14 +48,15 @@ class CallRecorder:
         self._reserved_usd = reserved_usd
         self._capture = capture
         self._clock = clock
-        self._read: Callable[[], dict[str, Any]] = partial(as_given, request)
-        self._sent: Snapshot | None = None
         self.is_sent = False
-        """Whether it is known to have gone out."""
+        """Whether it has gone out."""
+        self._read: Callable[[], dict[str, Any]] = dict
+        self._sent_bytes = 0
+        self._sent: Snapshot | None = None
         self._received: Payload | None = None
         self._heard: list[str] = []
-        self._started_at = iso(clock.now())
-        self._started_s = clock.monotonic_s()
+        self._started_at: str | None = None
+        self._started_s = 0.0
         self._first_token_ms: int | None = None
 
     @property
@@ -76,22 +75,23 @@ class CallRecorder:
 
         In other modes it is read if the call fails, and else never.
         """
-        self._read = read
+        self._read, self._sent_bytes = read, size_bytes
         if self._capture.keeps_snapshots:
-            payload = Payload(await offload(self._told, size_bytes=size_bytes))
-            await encode(payload)
-            await self._capture.prepare(payload)
-            self._sent = self._capture.snapshot(payload)
+            await self._keep_request()
         self.is_sent = True
-        self.start()
-
-    def start(self) -> None:
-        """The request goes out now."""
         self._started_at = iso(self._clock.now())
         self._started_s = self._clock.monotonic_s()
 
+    async def _keep_request(self) -> None:
+        payload = Payload(await offload(self._told, size_bytes=self._sent_bytes))
+        await encode(payload)
+        await self._capture.prepare_failed(payload)
+        self._sent = self._capture.failed_input(payload)
+
     async def prepare_answer(self, outcome: ModelAnswer | StepFailure) -> None:
-        """Looks through a long answer off the event loop, before the call is told."""
+        """Looks through a long answer, or the request of a failed call, off the event loop."""
+        if isinstance(outcome, StepFailure) and self._capture.keeps_failures and self._sent is None:
+            await self._keep_request()
         if isinstance(outcome, ModelAnswer | AnswerRejected):
             self._received = Payload(_received(outcome.response))
         elif self._heard:

@@ -31,7 +31,6 @@ async def ask_model(
     asking = ModelTurn(attempt, request, writing=writing, models=models, budget=budget)
     await asking.begin()
     attempt.restart_clock()
-    asking.start()
 
     def hear(text: str) -> None:
         asking.hear(text)

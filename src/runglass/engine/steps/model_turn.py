@@ -60,11 +60,6 @@ class ModelTurn:
             self._cancel_reservation(self._call)
             raise
 
-    def start(self) -> None:
-        """The first request goes out now."""
-        assert self._call is not None
-        self._call.start()
-
     def hear(self, text: str) -> None:
         """A part of the answer has come."""
         if self._call is not None:
@@ -86,7 +81,7 @@ class ModelTurn:
 
     async def prepare_answer(self, outcome: ModelAnswer | StepFailure) -> None:
         """Looks through a long answer off the event loop, before the call is told."""
-        if self._call is not None:
+        if self._call is not None and self._call.is_sent:
             await self._call.prepare_answer(outcome)
 
     def end(self, outcome: ModelAnswer | StepFailure) -> None:
@@ -102,6 +97,7 @@ class ModelTurn:
         if self._call is None or not self._call.is_sent:
             # The provider's library declined the form itself: nothing went out.
             return
+        await self._call.prepare_answer(failure)
         self.end(failure)
         # Until the next one is reserved there is none.
         self._call = None
