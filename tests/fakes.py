@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from runglass.engine.models.model_types import ModelRequest, RequestObserver
-from runglass.engine.models.sent_request import as_given
+from runglass.engine.models.request_parser import as_given
 
 CRASH_RETRIES = 3
 LEASE_S = 10.0

@@ -116,10 +116,11 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
 class ModelCall(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
 ):
-    """One request to a language model and its response.
+    """One HTTP request to a language model and its response.
 
-    `number` counts from 1 within the attempt. `request` has `system`, `messages`, `settings`, and where there
-    are any `tools`, `toolChoice` and `outputSchema`; `response` has `content` and `toolCalls`. Both are None
+    `number` counts from 1 within the attempt. `request` is what was sent: `system`, `messages`, `tools`,
+    `toolChoice`, `outputSchema` where there are any, and in `settings` all the rest of the body by the
+    provider's names; `response` has `content` and `toolCalls`. Both are None
     where the capture mode keeps no content, and cut where they are too large (`truncated`). `request_id` is
     the provider's. `cost_unknown` is the reason why the cost is not known: `no_usage`, the provider told
     none, or `no_price`, no price is known. There is no `cost_usd` then, or, where the project has a budget,

@@ -14,7 +14,7 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
 from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
 from runglass.engine.models.provider_clients import ProviderClients, current_observer
-from runglass.engine.models.sent_request import as_sent
+from runglass.engine.models.request_parser import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.flow_parser import parse_flow
 from runglass.run_api import Attachment, CaptureMode

@@ -23,7 +23,7 @@ from runglass.engine.models.model_types import (
     RequestObserver,
 )
 from runglass.engine.models.pricing import Price, most_of
-from runglass.engine.models.sent_request import as_given
+from runglass.engine.models.request_parser import as_given
 from runglass.errors import StepFailure
 from runglass.money import ZERO
 from runglass.provider_settings import NOTHING_MORE, SettingRules

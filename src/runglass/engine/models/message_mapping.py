@@ -28,7 +28,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from runglass.engine.models import model_types
 from runglass.engine.models.model_types import call_id_of, calls_in, text_of
-from runglass.engine.models.sent_request import as_given
+from runglass.engine.models.request_parser import as_given
 from runglass.errors import StepFailure
 from runglass.safe_text import replace_surrogates
 

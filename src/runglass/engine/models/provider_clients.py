@@ -22,7 +22,7 @@ from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from runglass.engine.models.message_mapping import OutputForm
 from runglass.engine.models.model_types import RequestObserver
 from runglass.engine.models.provider_errors import setup_failure
-from runglass.engine.models.sent_request import as_sent
+from runglass.engine.models.request_parser import as_sent
 
 current_observer: ContextVar[RequestObserver | None] = ContextVar("current_observer", default=None)
 """Hears of the HTTP requests of the call to a model that this task makes."""
