@@ -425,7 +425,8 @@ def test_a_model_call_is_read_with_all_that_is_known_of_it() -> None:
         cost_unknown="no_usage",
         request={
             "messages": [
-                {"role": "user", "content": "one\ntwo"},
+                {"role": "user", "content": "one\ntwo", "attachments": [{"url": "https://a/b.png"}]},
+                {"type": "reasoning", "id": "r1"},
                 {"role": "assistant", "toolCalls": [{"function": {"name": "old", "arguments": "{}"}}]},
                 {"role": "tool", "toolCallId": "c", "content": [{"type": "text", "text": "x"}]},
             ],
@@ -450,6 +451,8 @@ def test_a_model_call_is_read_with_all_that_is_known_of_it() -> None:
         "  cut to fit: what follows is not all",
         "  user       one",
         "             two",
+        '  images     [{"url":"https://a/b.png"}]',
+        '  message    {"type":"reasoning","id":"r1"}',
         "  calls      old({})",
         '  tool       [{"type":"text","text":"x"}]',
         "  tools      weather",

@@ -119,10 +119,10 @@ def _request_lines(request: Mapping[str, Any]) -> Iterator[Text]:
         yield from _block("system", request["system"])
     messages = request.get("messages")
     for message in messages if isinstance(messages, list) else []:
-        if isinstance(message, dict):
-            yield from _message_lines(str(message.get("role")), message)
+        if isinstance(message, dict) and "role" in message:
+            yield from _message_lines(str(message["role"]), message)
         else:
-            # A message that was too large is kept as a value that shows its shape.
+            # One that was too large is kept as a value that shows its shape; some providers have other items.
             yield from _block("message", message)
     if names := _tool_names(request.get("tools")):
         yield from _block("tools", ", ".join(names))
@@ -134,8 +134,11 @@ def _request_lines(request: Mapping[str, Any]) -> Iterator[Text]:
 def _message_lines(title: str, message: Mapping[str, Any]) -> Iterator[Text]:
     content = message.get("content")
     calls = message.get("toolCalls") or message.get("tool_calls")
-    if content is not None or not calls:
+    images = message.get("attachments")
+    if content is not None or not (calls or images):
         yield from _block(title, content)
+    if images:
+        yield from _block("images", images)
     for call in calls if isinstance(calls, list) else []:
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):

@@ -5,7 +5,7 @@ Pure: the body of an HTTP request in, `ModelCall.request` out. Whatever has no p
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any
 
@@ -35,8 +35,8 @@ def as_given(request: ModelRequest) -> dict[str, Any]:
     return _told(
         system=request.system,
         messages=request.messages,
-        settings=request.settings,
-        tools=request.tools,
+        settings=request.settings or None,
+        tools=request.tools or None,
         choice=request.tool_choice,
         schema=request.output_schema,
     )
@@ -46,7 +46,7 @@ def as_sent(data: bytes) -> dict[str, Any]:
     """`ModelCall.request` of a request with this body; one of an unknown kind is whole under `settings`."""
     try:
         return _read(msgspec.json.decode(data))
-    except (AttributeError, KeyError, TypeError, msgspec.DecodeError):
+    except (AttributeError, KeyError, TypeError, RecursionError, msgspec.DecodeError):
         return {"settings": {"body": data.decode(errors="replace")}}
 
 
@@ -57,15 +57,15 @@ def _read(body: dict[str, Any]) -> dict[str, Any]:
         system, messages = _responses(body)
     else:
         system, messages = _chat(body)
-    schemas = [schema for path in _SCHEMAS if (schema := _taken(body, *path)) is not None]
+    schema = next((found for path in _SCHEMAS if (found := _taken(body, *path)) is not None), None)
     choice = body.pop("tool_choice", None)
     return _told(
         system=system,
         messages=messages,
         tools=body.pop("tools", None),
         choice=body.pop("toolConfig", None) if choice is None else choice,
-        schema=schemas[0] if schemas else None,
-        settings=body,
+        schema=schema,
+        settings=body or None,
     )
 
 
@@ -75,8 +75,8 @@ def _told(
     told = {
         "system": system,
         "messages": messages,
-        "settings": settings or None,
-        "tools": tools or None,
+        "settings": settings,
+        "tools": tools,
         "toolChoice": choice,
         "outputSchema": schema,
     }
@@ -187,7 +187,8 @@ def _messages(message: dict[str, Any], content: Any, read: Callable[[Any], _Part
     if not isinstance(content, list) or not content:
         return [message]
     told: list[dict[str, Any]] = []
-    for is_result, group in groupby(zip(map(read, content), content, strict=True), _is_result):
+    both = zip(map(read, content), content, strict=True)
+    for is_result, group in groupby(both, lambda each: each[0][0] == "result"):
         parts, sent = zip(*group, strict=True)
         if is_result:
             told += [result for _, result in parts]
@@ -199,17 +200,13 @@ def _messages(message: dict[str, Any], content: Any, read: Callable[[Any], _Part
         texts, images, calls = ([said for kind, said in parts if kind == each] for each in _ORDER)
         ours = {name: value for name, value in message.items() if name != "content"}
         if texts:
-            ours["content"] = _joined(texts)
+            ours["content"] = "\n\n".join(texts)
         if images:
             ours["attachments"] = images
         if calls:
             ours["toolCalls"] = calls
         told.append(ours)
     return told
-
-
-def _is_result(part: tuple[_Part, Any]) -> bool:
-    return part[0][0] == "result"
 
 
 def _system(sent: list[Any], read: Callable[[Any], _Part] = _chat_part) -> Any:
@@ -220,11 +217,7 @@ def _system(sent: list[Any], read: Callable[[Any], _Part] = _chat_part) -> Any:
         if each is not None
         for part in ([{"type": "text", "text": each}] if isinstance(each, str) else each)
     ]
-    texts = [said if kind == "text" else None for kind, said in map(read, parts)]
-    if not parts:
-        return None
-    return parts if None in texts else _joined(texts)
-
-
-def _joined(texts: Iterable[Any]) -> str:
-    return "\n\n".join(texts)
+    said = [read(part) for part in parts]
+    if any(kind != "text" for kind, _ in said):
+        return parts
+    return "\n\n".join(text for _, text in said) if said else None
