@@ -1,8 +1,11 @@
 """Stand-ins that tests give to the engine."""
 
 import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import partial, wraps
+from typing import Any, ParamSpec
 
 from runglass.engine.models.model_types import ModelRequest, RequestObserver
 from runglass.engine.models.request_parser import as_given
@@ -10,6 +13,7 @@ from runglass.engine.models.request_parser import as_given
 CRASH_RETRIES = 3
 LEASE_S = 10.0
 """The limit of takeovers and the lease of engines in tests."""
+Given = ParamSpec("Given")
 
 
 async def send(request: ModelRequest, observer: RequestObserver | None) -> None:
@@ -38,3 +42,39 @@ class VirtualClock:
 
     def set_back(self, seconds: float) -> None:
         self._elapsed_s -= seconds
+
+
+def in_virtual_time(test: Callable[Given, Coroutine[Any, Any, None]]) -> Callable[Given, None]:
+    """Runs an asyncio test on a loop whose timers take no time: the next is due when all wait.
+
+    So a sleep lasts until all others wait. Nothing may go on beside the loop, in threads or over the network.
+    """
+
+    @wraps(test)
+    def run(*args: Given.args, **named: Given.kwargs) -> None:
+        with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+            runner.run(test(*args, **named))
+
+    return run
+
+
+class _IdleClock(selectors.SelectSelector):
+    """Moves its time on in place of waiting."""
+
+    elapsed_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            return super().select()
+        if not (ready := super().select(0)):
+            self.elapsed_s += timeout
+        return ready
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._idle_clock = _IdleClock()
+        super().__init__(self._idle_clock)
+
+    def time(self) -> float:
+        return self._idle_clock.elapsed_s

@@ -42,10 +42,10 @@ def on_nats(address: str) -> ProcessBus:
     return ProcessBus(NatsCarrier(parse_nats_address(address)))
 
 
-async def woken(bus: Bus, by: Bus) -> None:
+async def woken(bus: Bus, by: Bus, *, subject: str = "run") -> None:
     """Returns when a wake-up by another process has come."""
-    async with bus.listen("run") as listener, asyncio.timeout(10):
-        await by.wake("run")
+    async with bus.listen(subject) as listener:
+        await by.wake(subject)
         await listener.wait(1000)
 
 
@@ -70,8 +70,7 @@ async def test_a_nats_that_is_killed_is_found_again() -> None:
                 assert not asleep.done()
                 server.start()
                 await connected(here, there)
-                async with asyncio.timeout(10):
-                    await asleep
+                await asleep
                 await woken(there, here)
                 await woken(here, there)
 
@@ -108,15 +107,13 @@ async def test_nats_lets_in_who_has_the_token() -> None:
 
 async def test_two_installations_on_one_nats_do_not_wake_each_other() -> None:
     with nats_server() as server:
-        one, two, other = (
-            on_nats(f"{server.address}/a"),
-            on_nats(f"{server.address}/a"),
-            on_nats(server.address),
-        )
-        async with running(one, two, other), other.listen("run") as stranger:
+        one, two = on_nats(f"{server.address}/a"), on_nats(f"{server.address}/a")
+        other, beside = on_nats(server.address), on_nats(server.address)
+        async with running(one, two, other, beside), other.listen("run") as stranger:
             asleep = asyncio.create_task(stranger.wait(1000))
             await woken(two, one)
-            await asyncio.sleep(0.05)
+            # What comes over the same connection after that text has come too.
+            await woken(other, beside, subject="last")
             assert not asleep.done()
             asleep.cancel()
 
@@ -177,7 +174,7 @@ async def test_a_postgres_that_was_away_is_found_again(database: str, folder: Pa
             asleep = asyncio.create_task(quiet.wait(1000))
             await asyncio.sleep(0)
             assert not asleep.done()
-            async with there.listen("run") as listener, asyncio.timeout(20):
+            async with there.listen("run") as listener:
                 proxy.come_back()
                 await listener.wait(1000)
                 await asleep
@@ -208,8 +205,12 @@ async def test_each_of_the_two_sessions_may_be_ended(
 async def test_a_role_that_ends_silent_sessions_does_not_end_these(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(ProcessBus(PostgresCarrier(f"{database}&idle_session_timeout=200"))):
-        await asyncio.sleep(0.6)
+    address, ended = f"{database}&idle_session_timeout=200", asyncio.Event()
+    async with running(ProcessBus(PostgresCarrier(address))):
+        # One that began to be silent after those two.
+        silent = await asyncpg.connect(address)
+        silent.add_termination_listener(lambda _: ended.set())
+        await ended.wait()
     assert "the bus is away" not in caplog.text
 
 
@@ -233,12 +234,13 @@ async def test_installations_in_two_schemas_do_not_wake_each_other(database: str
     administrator = await asyncpg.connect(database)
     await administrator.execute('CREATE SCHEMA "it\'s another"')
     await administrator.close()
-    other = ProcessBus(PostgresCarrier(f"{database}&search_path=%22it%27s%20another%22"))
+    apart = f"{database}&search_path=%22it%27s%20another%22"
+    other, beside = ProcessBus(PostgresCarrier(apart)), ProcessBus(PostgresCarrier(apart))
     here, there = ProcessBus(PostgresCarrier(database)), ProcessBus(PostgresCarrier(database))
-    async with running(here, there, other), other.listen("run") as stranger:
+    async with running(here, there, other, beside), other.listen("run") as stranger:
         asleep = asyncio.create_task(stranger.wait(1000))
         await woken(there, here)
-        await asyncio.sleep(0.05)
+        await woken(other, beside, subject="last")
         assert not asleep.done()
         asleep.cancel()
 

@@ -15,6 +15,7 @@ from runglass.events import event_type_of
 from runglass.log_tail import Tails
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.test_store import batch, make_run
+from tests.fakes import in_virtual_time
 from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running, until
 
 
@@ -25,11 +26,12 @@ def carrier() -> FakeCarrier:
 
 async def woken(bus: ProcessBus, subject: str, by: ProcessBus) -> None:
     """Returns when a wake-up by another bus has come."""
-    async with bus.listen(subject) as listener, asyncio.timeout(10):
+    async with bus.listen(subject) as listener:
         await by.wake(subject)
         await listener.wait(1000)
 
 
+@in_virtual_time
 async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once(
     carrier: FakeCarrier,
 ) -> None:
@@ -37,7 +39,7 @@ async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once
     async with running(here, there):
         await asyncio.sleep(0.06)
         carrier.sent.clear()
-        async with there.listen("last") as listener, asyncio.timeout(10):
+        async with there.listen("last") as listener:
             await here.wake("first")
             await asyncio.sleep(0.01)
             assert len(carrier.sent) == 1
@@ -51,7 +53,7 @@ async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once
 async def test_listeners_of_the_same_process_hear_without_any_carrier(carrier: FakeCarrier) -> None:
     carrier.away = True
     bus = ProcessBus(carrier)
-    async with bus.listen("run") as listener, asyncio.timeout(5):
+    async with bus.listen("run") as listener:
         await bus.wake("run")
         await listener.wait(1000)
 
@@ -69,12 +71,13 @@ async def test_a_process_is_not_woken_by_its_own_text_a_second_time(carrier: Fak
         again.cancel()
 
 
+@in_virtual_time
 async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
     carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "runglass")
     here, there = ProcessBus(carrier), ProcessBus(carrier)
-    async with running(here, there), there.listen("quiet") as quiet, asyncio.timeout(30):
+    async with running(here, there), there.listen("quiet") as quiet:
         carrier.cut()
         await until(lambda: here.fault and there.fault)
         assert "noticed late" in (here.fault or "")
@@ -92,6 +95,7 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
     assert told == ["WARNING", "WARNING"]
 
 
+@in_virtual_time
 async def test_a_bus_that_is_away_at_the_start_is_told_once_and_found_when_it_comes(
     carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,9 +112,10 @@ async def test_a_bus_that_is_away_at_the_start_is_told_once_and_found_when_it_co
     await asyncio.wait(tasks)
 
 
+@in_virtual_time
 async def test_a_connection_that_has_gone_silent_is_made_anew(carrier: FakeCarrier) -> None:
     here, there = ProcessBus(carrier, echo_s=0.05), ProcessBus(carrier)
-    async with running(here, there), there.listen("run") as listener, asyncio.timeout(30):
+    async with running(here, there), there.listen("run") as listener:
         before = carrier.connections
         carrier.network = lambda text, hear: None
         while carrier.connections == before:
@@ -122,6 +127,7 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(carrier: FakeCarri
         await connected(here)
 
 
+@in_virtual_time
 async def test_where_nothing_ever_comes_back_the_log_says_what_may_stand_between(
     carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,6 +143,7 @@ async def test_where_nothing_ever_comes_back_the_log_says_what_may_stand_between
     await asyncio.wait({task})
 
 
+@in_virtual_time
 async def test_an_idle_bus_notices_that_it_hears_nothing_any_more(carrier: FakeCarrier) -> None:
     bus = ProcessBus(carrier, echo_s=0.02)
     async with running(bus):
@@ -146,14 +153,14 @@ async def test_an_idle_bus_notices_that_it_hears_nothing_any_more(carrier: FakeC
         await connected(bus)
 
 
+@in_virtual_time
 async def test_the_last_wake_ups_of_a_process_are_sent_before_it_goes(carrier: FakeCarrier) -> None:
     here, there = ProcessBus(carrier, join_s=1000), ProcessBus(carrier)
     async with running(there), there.listen("run") as listener:
         async with running(here):
             await asyncio.sleep(0.01)
             await here.wake("run")
-        async with asyncio.timeout(5):
-            await listener.wait(1000)
+        await listener.wait(1000)
 
 
 async def test_texts_of_strangers_wake_nobody_and_break_nothing(carrier: FakeCarrier) -> None:
@@ -182,7 +189,7 @@ async def test_a_tail_in_another_process_has_every_event_whatever_the_network_do
             loop.call_later(chance.choice([0, 0.001, 0.03]), hear, text)
 
     here, there = ProcessBus(carrier, join_s=0.001, echo_s=0.2), ProcessBus(carrier, echo_s=0.2)
-    async with SqliteStore(tmp_path / "runglass.db") as store, running(here, there), asyncio.timeout(60):
+    async with SqliteStore(tmp_path / "runglass.db") as store, running(here, there):
         run = await make_run(store)
         carrier.network = unreliable
 

@@ -224,7 +224,7 @@ async def test_the_calls_of_a_round_are_answered_at_the_same_time(server: Script
     async def handler(name: str, arguments: dict[str, Any]) -> int:
         return await together.wait()
 
-    async with asyncio.timeout(5), AsyncClient(KEY, base_url=server.url) as client:
+    async with AsyncClient(KEY, base_url=server.url) as client:
         await client.flow("a/p/s").execute(tools=TOOLS, tool_handler=handler)
     contents = [message["content"] for message in body(server.requests[1])["toolCallMessages"][-3:]]
     assert sorted(contents) == ["0", "1", "2"]

@@ -1,6 +1,5 @@
 """An engine on a real store, with a clock of its own."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
@@ -148,7 +147,7 @@ async def follow(house: EngineHarness, run_id: str, *, until: int | None = None)
     run = await house.store.run(run_id)
     assert run is not None
     tails = Tails(house.store, house.bus, poll_s=0.01)
-    async with asyncio.timeout(10), aclosing(tails.follow(run)) as pages:
+    async with aclosing(tails.follow(run)) as pages:
         async for page in pages:
             if until is not None and page and page[-1][0] >= until:
                 return

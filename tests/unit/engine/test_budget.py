@@ -225,7 +225,7 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
     models.chance = _Always("ok")
     async with SqliteStore(tmp_path / "db") as first:
         await first.end_lease(None)
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(10):
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         if then == "is cancelled":
             house.engine.cancel(started.id, reason="asked for")
         await house.engine.join(started.id)
@@ -273,7 +273,7 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
     store, models = HoldingStore(tmp_path / "db"), NeverReady()
     if cut_off == "before it is made":
         store.go_on.set()
-    async with open_harness(store, models=models) as house, asyncio.timeout(20):
+    async with open_harness(store, models=models) as house:
         await budget_of(house, Decimal(3))
         started = await start(house, ASK)
         await (models.waited_for if store.go_on.is_set() else store.held).wait()
@@ -314,7 +314,7 @@ async def test_a_crash_after_a_declined_request_charges_what_may_have_cost_somet
     async with SqliteStore(tmp_path / "db") as first:
         await first.end_lease(None)
     none = ModelGateway()
-    async with open_harness(SqliteStore(tmp_path / "db"), models=none) as house, asyncio.timeout(10):
+    async with open_harness(SqliteStore(tmp_path / "db"), models=none) as house:
         await house.engine.join(started.id)
         project = await project_of(house)
     assert (project.spent_usd, project.reserved_usd) == (before.reserved_usd * (1 + charged), Decimal(0))

@@ -388,14 +388,9 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         run = await house.store.run(started.id)
         assert run is not None
         if run.status == "running":
-            async with (
-                asyncio.timeout(10),
-                aclosing(
-                    Tails(house.store, house.bus, poll_s=0.01).follow(
-                        run, after=run.head, until={"step_paused"}
-                    )
-                ) as pages,
-            ):
+            async with aclosing(
+                Tails(house.store, house.bus, poll_s=0.01).follow(run, after=run.head, until={"step_paused"})
+            ) as pages:
                 async for _ in pages:
                     pass
         run = await house.store.run(started.id)

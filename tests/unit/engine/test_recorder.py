@@ -111,8 +111,7 @@ async def test_an_event_can_wait_for_the_append_of_the_one_that_follows(
     assert len(store.batches) == 1
     recorder.record(started())
     store.appended.clear()
-    async with asyncio.timeout(5):
-        await store.appended.wait()
+    await store.appended.wait()
     assert [len(batch.events) for batch in store.batches] == [1, 2]
     assert await store.checkpoints(run.no) == [Checkpoint("l?", "", b"[1,2]")]
     recorder.record_with_next(msgspec.structs.replace(begun, seq=0))
@@ -124,8 +123,7 @@ async def test_events_are_stored_without_a_commit(
     store: CountingStore, run: RunRecord, recorder: Recorder
 ) -> None:
     recorder.record(run_started())
-    async with asyncio.timeout(5):
-        await store.appended.wait()
+    await store.appended.wait()
     assert len(await stored(store, run)) == 1
 
 

@@ -266,7 +266,7 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, e
     run = await record(house, ran.id)
     clock = StillClock(house)
     removal = RunRemoval(store=house.store, clock=clock, default=NO_RETENTION)
-    async with asyncio.timeout(10), kept_on(removal):
+    async with kept_on(removal):
         await clock.idle.wait()
         clock.idle.clear()
         assert await removal.purge(run, by=SERVER)
@@ -295,7 +295,7 @@ async def test_a_store_that_fails_is_tried_again(
     monkeypatch.setattr(house.store, "retentions", failing)
     monkeypatch.setattr(house.store, "compact", last)
     with caplog.at_level(logging.WARNING, logger="runglass"):
-        async with asyncio.timeout(10), kept_on(removal):
+        async with kept_on(removal):
             await done.wait()
     assert await house.store.run(ran.id) is None
     assert "removing runs that are due failed, and is tried again and again: not now" in caplog.text

@@ -59,7 +59,7 @@ async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
         pages = follow_runs(
             house.store, house.bus, run.project_id, RunQuery(), after=0, idle_s=3600.0, poll_s=3600.0
         )
-        async with asyncio.timeout(10), aclosing(pages):
+        async with aclosing(pages):
             assert [each.run_id for each in (await anext(pages)).changed] == [first.id]
             second = await start(house, FLOW)
             assert [each.run_id for each in (await anext(pages)).changed] == [second.id]

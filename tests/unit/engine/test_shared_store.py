@@ -74,7 +74,7 @@ async def until_idle(house: EngineHarness, run_id: str) -> RunRecord:
     run = await stored(house, run_id)
     while not run.ended and (run.status != "paused" or run.is_resuming):
         pages = Tails(house.store, house.bus, poll_s=0.01).follow(run, after=run.head, until=PAUSES)
-        async with asyncio.timeout(10), aclosing(pages):
+        async with aclosing(pages):
             async for _ in pages:
                 pass
         run = await stored(house, run_id)
@@ -443,8 +443,7 @@ async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(
 
     monkeypatch.setattr("runglass.engine.claims.left_state", left_slowly)
     claiming = asyncio.create_task(machines.worker.engine.keep_lease())
-    async with asyncio.timeout(10):
-        await follow(machines.front, other)
+    await follow(machines.front, other)
     assert (await stored(machines.front, slow)).status == "pending"
     may_go_on.set()
     await claiming

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import pytest
+
 from runglass.store.postgres.append import LONG_S, WORTH_RUNS, WRITERS, AppendQueue
 from runglass.store.postgres.connections import Connections
 from runglass.store.records import Append
+from tests.fakes import in_virtual_time
 
 
 class Held:
@@ -28,8 +31,7 @@ class Held:
         return [(run,) for run in runs]
 
     async def has_sent(self, statements: int) -> None:
-        """Waits for so many statements, for a second at most."""
-        async with asyncio.timeout(1), self._sent:
+        async with self._sent:
             await self._sent.wait_for(lambda: len(self.statements) >= statements)
 
     def answer(self) -> None:
@@ -42,6 +44,7 @@ def queue() -> tuple[Held, AppendQueue]:
     return held, AppendQueue(cast(Connections, held), patience_s=5.0)
 
 
+@in_virtual_time
 async def test_what_comes_during_a_statement_goes_together_in_the_next() -> None:
     held, appends = queue()
     first = asyncio.create_task(appends.append(append_to(1)))
@@ -57,6 +60,7 @@ async def test_what_comes_during_a_statement_goes_together_in_the_next() -> None
     await appends.aclose()
 
 
+@in_virtual_time
 async def test_a_statement_that_takes_long_holds_up_no_other_run() -> None:
     held, appends = queue()
     first = asyncio.create_task(appends.append(append_to(1)))
@@ -64,7 +68,7 @@ async def test_a_statement_that_takes_long_holds_up_no_other_run() -> None:
     began_s = asyncio.get_running_loop().time()
     others = [asyncio.create_task(appends.append(append_to(run))) for run in (2, 1)]
     await held.has_sent(2)
-    assert asyncio.get_running_loop().time() - began_s >= LONG_S / 2
+    assert asyncio.get_running_loop().time() - began_s == pytest.approx(LONG_S)
     assert [runs for runs, _ in held.statements] == [[1], [2]]
     held.answer()
     await held.has_sent(3)
@@ -73,6 +77,7 @@ async def test_a_statement_that_takes_long_holds_up_no_other_run() -> None:
     await appends.aclose()
 
 
+@in_virtual_time
 async def test_many_runs_have_a_few_statements_at_a_time() -> None:
     held, appends = queue()
     tasks = [asyncio.create_task(appends.append(append_to(0)))]

@@ -66,7 +66,7 @@ async def test_what_a_run_needed_only_while_it_lived_is_not_in_the_file_afterwar
 
 async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
     release = threading.Event()
-    async with SqliteStore(tmp_path / "db") as store, asyncio.timeout(20):
+    async with SqliteStore(tmp_path / "db") as store:
         project = await store.ensure_project("acme", "demo")
         large = [
             asyncio.create_task(store.connections.read(lambda _: release.wait(20)))
