@@ -205,7 +205,7 @@ async def test_each_of_the_two_sessions_may_be_ended(
 async def test_a_role_that_ends_silent_sessions_does_not_end_these(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    address, ended = f"{database}&idle_session_timeout=200", asyncio.Event()
+    address, ended = f"{database}&idle_session_timeout=2000", asyncio.Event()
     async with running(ProcessBus(PostgresCarrier(address))):
         # One that began to be silent after those two.
         silent = await asyncpg.connect(address)

@@ -45,8 +45,8 @@ class Exchange:
         lines = [f"{name}: {value}\r\n" for name, value in (headers or {}).items()]
         await self.send(f"HTTP/1.1 {status} X\r\n{''.join(lines)}\r\n".encode())
 
-    async def hung_up(self, *, within_s: float) -> bool:
-        """Whether the client closes its end within that time."""
+    async def hung_up(self, *, within_s: float | None = None) -> bool:
+        """Whether the client closes its end within that time; without one this waits for it."""
         try:
             async with asyncio.timeout(within_s):
                 return await self._reader.read(1) == b""
@@ -99,8 +99,12 @@ class ScriptedServer:
     def plays(self, *scenes: Scene) -> None:
         self._scenes = list(scenes)
 
+    def until_left(self) -> None:
+        """Returns when clients have closed all of their connections."""
+        self._run(self._all_left())
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
 
     async def _start(self) -> asyncio.Server:
         return await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -111,6 +115,10 @@ class ScriptedServer:
         for connection in open_ones:
             connection.cancel()
         await asyncio.gather(*open_ones, return_exceptions=True)
+
+    async def _all_left(self) -> None:
+        while self._connections:
+            await asyncio.wait(self._connections)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

