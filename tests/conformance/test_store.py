@@ -1116,8 +1116,6 @@ async def test_a_revoked_key_is_still_known_but_marked(store: Store) -> None:
     assert await store.keys(project.id) == [found]
 
 
-# How long it takes is not measured behind a pooler, whose own processor is one for all.
-@pytest.mark.parametrize("store", store_kinds("pooler"), indirect=True)
 async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> None:
     run = await make_run(store)
 
@@ -1133,27 +1131,6 @@ async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> No
         seen += len(page)
     await writing
     assert (await store.events(run.no, after=199, limit_bytes=100))[0][0] == 200
-
-
-@pytest.mark.parametrize("store", store_kinds("pooler"), indirect=True)
-async def test_a_small_row_is_not_found_more_slowly_beside_large_ones(store: Store) -> None:
-    """A run may hold megabytes; whoever writes beside it must not read them."""
-    first, small, last = [await make_run(store, f"run-{number}") for number in range(3)]
-    small_row, megabytes = Checkpoint("s", "", b"1"), b"x" * 9_000_000
-
-    async def fastest_s(head: int) -> float:
-        times = []
-        for seq in range(head + 1, head + 6):
-            began_s = time.perf_counter()
-            await store.append(batch(small, seq - 1, b"e", checkpoints=[small_row], owed=[(seq, b"1")]))
-            times.append(time.perf_counter() - began_s)
-        return min(times)
-
-    quiet_s = await fastest_s(0)
-    for run in (first, last):
-        large = Checkpoint("s", "", megabytes)
-        await store.append(batch(run, 0, b"e", checkpoints=[large], owed=[(1, megabytes)]))
-    assert await fastest_s(5) < quiet_s + 0.003
 
 
 @pytest.mark.parametrize("kind", store_kinds("pooler"))

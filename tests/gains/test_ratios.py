@@ -3,9 +3,6 @@
 `make gains` runs them one by one: beside other tests on the same cores they would tell of these.
 """
 
-import time
-from collections.abc import Callable
-
 import msgspec
 import pytest
 
@@ -13,16 +10,7 @@ from runglass.events import StepCompleted, encode_event
 from runglass.json_weight import weighs_more
 from runglass.sse import Decoder, frames
 from runglass.trace import RunSummary, StepTrace, Trace
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Time on the processor, the best of five: what others do on the machine does not count."""
-    best = float("inf")
-    for _ in range(5):
-        began = time.thread_time()
-        work()
-        best = min(best, time.thread_time() - began)
-    return best
+from tests.gains.timing import seconds
 
 
 def trace_json(steps: int) -> bytes:

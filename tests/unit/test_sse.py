@@ -1,7 +1,6 @@
 """Event streams: the encoder's exact bytes, and the decoder against the HTML standard at any chunk border."""
 
 import re
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -306,31 +305,3 @@ class TestLimit:
     ) -> None:
         stream = b"".join(chunks)
         check(stream, cut(stream, borders), limit)
-
-
-class TestCost:
-    @pytest.mark.parametrize(
-        ("begin", "unit", "chunk_bytes"),
-        [
-            pytest.param(b"data: ", b"x", 4096, id="one line in chunks"),
-            pytest.param(b"", b"data: x\n", 4096, id="many lines in chunks"),
-            pytest.param(b"", b"data: x\r\n", 4096, id="many CRLF lines in chunks"),
-            pytest.param(b"", b"data: x\n", 1 << 30, id="many lines at once"),
-            pytest.param(b"", frame(1, "e", b"{}"), 4096, id="many frames in chunks"),
-        ],
-    )
-    def test_sixteen_times_the_bytes_cost_about_sixteen_times_the_work(
-        self, begin: bytes, unit: bytes, chunk_bytes: int
-    ) -> None:
-        def seconds(size: int) -> float:
-            stream = begin + unit * (size // len(unit)) + b"\n\n"
-            chunks = cut(stream, range(0, len(stream), chunk_bytes))
-            best = float("inf")
-            for _ in range(3):
-                decoder = Decoder()
-                started = time.process_time()
-                assert feed_all(decoder, chunks)
-                best = min(best, time.process_time() - started)
-            return best
-
-        assert seconds(4 << 20) < 80 * seconds(256 << 10)

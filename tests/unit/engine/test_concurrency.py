@@ -52,7 +52,8 @@ async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_p
         started = await start(house, f"- {steps}")
         # Each worker, and the first one of all, is at one innermost iteration, or on its way to one.
         await models.all_asked.wait()
-        await asyncio.sleep(0.2)
+        # While another run goes through all of it, one that was about to begin would have begun.
+        await (await start(house, "- {id: a, type: passthrough}")).outcome()
         assert models.count == MOST_WORKERS + 1
         assert house.engine.cancel(started.id, reason="asked for")
         await started.outcome()

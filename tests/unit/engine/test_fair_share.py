@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from tests.fakes import in_virtual_time
 
 FLOOD, GUEST, THIRD = 1, 2, 3
 
@@ -141,6 +142,7 @@ async def test_the_project_that_has_used_least_is_next() -> None:
     assert (turns.held, turns.waiting) == (0, 0)
 
 
+@in_virtual_time
 async def test_the_time_of_turns_that_go_on_counts() -> None:
     clock = Clock()
     turns = FairTurns(Shares(2, most=2), clock=clock)

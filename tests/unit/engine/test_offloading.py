@@ -22,7 +22,7 @@ async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:
         going += 1
         most = max(most, going)
         first_begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
         done.append(project)
         going -= 1
 
@@ -31,7 +31,7 @@ async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:
         await offload(lambda: work(project), size_bytes=LARGE_BYTES + 1)
 
     flood = [asyncio.create_task(work_for(1)) for _ in range(5)]
-    await asyncio.to_thread(first_begun.wait, 10)
+    await asyncio.to_thread(first_begun.wait, 60)
     neighbour = asyncio.create_task(work_for(2))
     await asyncio.sleep(0)
     go_on.set()

@@ -23,7 +23,7 @@ from runglass.engine.scheduling.pacing import (
     paced_transfer,
     set_project,
 )
-from tests.fakes import VirtualClock
+from tests.fakes import VirtualClock, in_virtual_time
 
 PIECES = 4
 PIECE_S = 0.02
@@ -233,6 +233,7 @@ async def test_what_is_read_on_the_loop_is_spread_if_it_is_not_small(clock: Pace
     assert clock.slept_s == pytest.approx([REST * PIECE_S] * (PIECES - 1))
 
 
+@in_virtual_time
 async def test_a_read_keeps_its_turn_to_its_end_though_nobody_waits_for_it() -> None:
     ends, reads = asyncio.Event(), []
 

@@ -1,7 +1,9 @@
 """Secrets are found wherever they stand, what only looks like one stays, and no text makes that slow."""
 
 import copy
+import gc
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -10,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runglass.engine.capture.redaction import MARK, Redactor
+from runglass.engine.capture.redaction.own_patterns import OwnPatterns
 
 REDACTOR = Redactor()
 SECRETS = [
@@ -326,3 +329,47 @@ def test_a_secret_longer_than_the_texts_of_an_error_is_not_looked_for(
     struck = REDACTOR.strike({"message": "a" * 60, "line": 3}, {"b" * 100_000, "a" * 60})
     assert struck == {"message": "[redacted]", "line": 3}
     assert asked == [60]
+
+
+def test_an_error_with_too_many_secrets_to_look_for_is_struck_whole() -> None:
+    secrets = REDACTOR.secrets_in([{"token": f"secret-{number}"} for number in range(5_000)])
+    struck = REDACTOR.strike({"code": "x", "message": "it was secret-4711", "line": 3}, secrets)
+    assert struck == {"code": "x", "message": MARK, "line": 3}
+
+
+@pytest.mark.parametrize("pattern", [r"(a|a)+!?$", r"(x+x+)+y"])
+def test_a_users_pattern_that_never_ends_leaves_out_the_text(
+    pattern: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    redactor = Redactor(extra_patterns=[pattern])
+    text = "a" * 60 + "!" + "x" * 4000
+    assert redactor.redact({"k": [text + str(i) for i in range(5)]}) == {"k": [MARK] * 5}
+    assert caplog.text.count("redact_patterns") == 1
+    assert redactor.text("fine, short") == "fine, short"
+
+
+def test_a_users_pattern_is_not_late_for_what_else_the_process_does(caplog: pytest.LogCaptureFixture) -> None:
+    pauses: list[str] = []
+
+    def pause(phase: str, info: dict[str, int]) -> None:
+        """As a collection of all of a large server takes."""
+        if not pauses:
+            pauses.append(phase)
+            began = time.process_time()
+            while time.process_time() - began < 0.2:
+                pass
+
+    redactor = Redactor(extra_patterns=[r"ACME-\d+"])
+    redactor.text("compiled")
+    gc.callbacks.append(pause)
+    try:
+        assert redactor.text("ACME-12 and " * 4_000) == f"{MARK} and " * 4_000
+    finally:
+        gc.callbacks.remove(pause)
+    assert pauses
+    assert caplog.text == ""
+
+
+def test_users_patterns_find_what_pythons_own_engine_finds() -> None:
+    own = OwnPatterns([r"(?i)acme-\d+", r"\bx{3}\b"])
+    assert own.find("see ACME-12 and xxx, not xxxx") == [(4, 11), (16, 19)]

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from typing import Any
@@ -22,6 +21,7 @@ from runglass.engine.payload import Payload
 from runglass.engine.scheduling.pacing import current_project
 from runglass.engine.workers.limits import limit_cpu
 from runglass.engine.workers.process import WorkerDied, WorkerProcess
+from tests.prove.clustering.polling import until
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"], mark="<gone>")
 SECRETS = ("hunter2", "ACME-4711", "crimson", "a.b@example.com")
@@ -60,10 +60,7 @@ def processes(redactions: RedactionClient) -> list[int]:
 
 
 async def kill_one(redactions: RedactionClient) -> None:
-    until = time.monotonic() + 30
-    while not any(each.is_ready for each in redactions.pool.processes):
-        assert time.monotonic() < until, "no process has started"
-        await asyncio.sleep(0.01)
+    await until(lambda: any(each.is_ready for each in redactions.pool.processes))
     os.kill(processes(redactions)[0], signal.SIGKILL)
 
 

@@ -104,7 +104,7 @@ async def test_a_process_that_opened_before_a_migration_that_breaks_it_gets_no_l
         # One that stood still while its lease ran out.
         await store.hold_lease("slow", until=iso(now - timedelta(seconds=1)), renew=False)
         migrating = asyncio.create_task(migrate_postgres(empty, [*known, breaking]))
-        await until_told(lambda: is_asleep(server), every_s=0.01)
+        await until_told(lambda: is_asleep(server))
         until = iso(now + timedelta(hours=1))
         renewing = asyncio.create_task(store.hold_lease("slow", until=until, renew=True))
         with pytest.raises(
@@ -161,7 +161,7 @@ async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
     try:
         async with reading_runs(server):
             changing = asyncio.create_task(migrate_postgres(empty, changing_runs()))
-            await until_told(lambda: other.fetchval(waits), every_s=0.01)
+            await until_told(lambda: other.fetchval(waits))
             await other.execute("UPDATE run SET head = 0")
             assert not changing.done()
         await changing

@@ -12,7 +12,7 @@ from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
 from tests.postgres_server import postgres_server
-from tests.unit.bus.fake_carrier import until
+from tests.prove.clustering.polling import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(pgbouncer_path() is None, reason=MISSING)]
 
@@ -49,7 +49,7 @@ async def test_more_calls_than_the_pooler_has_connections_wait_for_each_other(di
 async def test_a_pooler_that_is_started_anew_loses_nothing_and_writes_nothing_twice(direct: str) -> None:
     own = await asyncio.to_thread(Pooler)
     try:
-        async with PostgresStore(own.address(direct)) as store:
+        async with PostgresStore(own.address(direct), patience_s=60.0) as store:
             run = await make_run(store)
             heads = iter(range(40))
             begun = asyncio.Event()

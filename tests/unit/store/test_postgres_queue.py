@@ -1,20 +1,14 @@
 """The order of the runs that wait in PostgreSQL: in turns between projects, whatever the number of one."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
 
 pytestmark = pytest.mark.slow
-
-FLOOD = 50_000
-MOST_S = 0.5
-"""Of the 2 s that a flood of others may delay a run; a claim takes some milliseconds of it."""
 
 
 @pytest.fixture
@@ -70,40 +64,6 @@ async def test_runs_that_were_begun_come_before_those_that_were_not(store: Postg
     await store.release_run("a-0", "me")
     await enqueue(store, "b", 0)
     assert (await claim(store, 2))[0] == "a-0"
-
-
-@pytest.mark.parametrize("most_each", [None, 1000])
-async def test_fifty_thousand_runs_of_one_project_do_not_keep_another_waiting(
-    store: PostgresStore, address: str, most_each: int | None
-) -> None:
-    await enqueue(store, "flood", 0)
-    connection = await asyncpg.connect(address)
-    try:
-        await connection.execute("ALTER TABLE queue DISABLE TRIGGER queue_places")
-        await connection.execute(
-            "CREATE TEMPORARY TABLE new AS SELECT no + number AS no, id || number AS id, project_id, flow_id,"
-            " version, status, trigger_type, capture, summary, change_no FROM run,"
-            f" generate_series(1, {FLOOD}) AS number"
-        )
-        await connection.execute(
-            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary,"
-            " change_no) SELECT * FROM new"
-        )
-        await connection.execute(
-            "INSERT INTO queue (run_no, project_id, pick)"
-            " SELECT no, project_id, 1 + row_number() OVER (ORDER BY no) FROM new"
-        )
-        await connection.execute("ALTER TABLE queue ENABLE TRIGGER queue_places")
-        await connection.execute(f"UPDATE project_change SET last_pick = {FLOOD} + 1")
-        await connection.execute(f"SELECT setval('run_number', {FLOOD} + 10)")
-    finally:
-        await connection.close()
-    assert len(await claim(store, 100, most_each=most_each)) == 100
-    began_s = time.monotonic()
-    other = await enqueue(store, "other", 0)
-    assert "other-0" in await claim(store, 2, most_each=most_each)
-    assert (await store.queued_runs(other, most=100_000)).projects == 1
-    assert time.monotonic() - began_s < MOST_S
 
 
 async def test_a_project_with_all_its_runs_going_on_does_not_keep_others_waiting(

@@ -1,8 +1,6 @@
 """How SQLite finds runs: by indexes alone, in pieces of any size, and never longer than it has time."""
 
 import asyncio
-import sqlite3
-import time
 from pathlib import Path
 
 import msgspec
@@ -12,11 +10,8 @@ from runglass.events import StepCompleted, encode_event
 from runglass.run_query import RunQuery, Term, first_id
 from runglass.store.records import Append
 from runglass.store.sqlite import connections, query_index, run_lists
-from runglass.store.sqlite.query_index import Look
 from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
-from runglass.store.sqlite.text_search import TextSearch
-from runglass.store.text_query import Progress
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, expected, known_runs
 from tests.records import new_run
 
@@ -206,25 +201,6 @@ async def test_of_another_projects_session_nothing_is_told(
         assert counts.from_ms == 1000
         assert len((await store.runs(other.id, query, limit=9)).runs) == 5
         assert (await store.count_runs(other.id, query, until_ms=1000, buckets=10)).from_ms == 1
-
-
-async def test_a_text_that_almost_stands_everywhere_is_looked_for_as_fast_as_another(tmp_path: Path) -> None:
-    query = RunQuery((Term("text", ("a" * 1900 + "b",)),))
-
-    def search(db: sqlite3.Connection) -> float:
-        began_s = time.thread_time()
-        assert TextSearch(query).meets(db, 1, Progress(), Look(60.0)) is False
-        return time.thread_time() - began_s
-
-    async with SqliteStore(tmp_path / "db") as store:
-        project = await store.ensure_project("acme", "demo")
-        flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
-        run = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
-        event = b'{"output":"%b"}' % (b"a" * 250_000)
-        await store.append(
-            Append(run_no=run.no, head=0, fence=run.fence, events=[event], status="running", summary=b"{}")
-        )
-        assert await store.connections.read(search) < 0.05
 
 
 @pytest.mark.parametrize("letters", [10, 60, 64, 65, 300])
