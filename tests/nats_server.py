@@ -31,7 +31,7 @@ class NatsServer:
         slow_tests_alone("NATS")
         command = [str(PROGRAM), "--addr", "127.0.0.1", "--port", str(self.port), *self._arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
                 return

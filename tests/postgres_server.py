@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 
 from runglass.store.postgres.store import PostgresStore
+from tests.prove.clustering.polling import until_told
 
 TEMPLATE = "runglass_template"
 
@@ -120,6 +121,19 @@ def postgres_database() -> Iterator[str]:
             thread.submit(asyncio.run, server.drop_database(name)).result()
 
 
+async def until_one_waits(address: str) -> None:
+    """Returns once a session of the database waits for another one's lock."""
+    connection = await asyncpg.connect(address)
+    try:
+        sql = (
+            "SELECT EXISTS (SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+        )
+        await until_told(lambda: connection.fetchval(sql))
+    finally:
+        await connection.close()
+
+
 class FolderStore:
     """A store in the database of a folder, for tests that open stores by folder.
 
@@ -134,7 +148,7 @@ class FolderStore:
     async def __aenter__(self) -> PostgresStore:
         server = await asyncio.to_thread(postgres_server)
         address = self._way(await server.database_of(self._folder))
-        self._store = PostgresStore(address, patience_s=5.0)
+        self._store = PostgresStore(address, patience_s=60.0)
         return await self._store.__aenter__()
 
     async def __aexit__(self, *exc: Any) -> None:

@@ -1,7 +1,5 @@
 """What a process counts, and within which bounds."""
 
-import asyncio
-
 import pytest
 
 from runglass.errors import StoreError
@@ -66,7 +64,6 @@ async def test_an_append_is_timed_and_one_that_fails_is_only_counted() -> None:
     found = Measurements()
 
     async def append(error: Exception | None = None) -> None:
-        await asyncio.sleep(0.002)
         if error is not None:
             raise error
 
@@ -74,4 +71,4 @@ async def test_an_append_is_timed_and_one_that_fails_is_only_counted() -> None:
     with pytest.raises(StoreError):
         await found.append(append(StoreError("away")))
     assert (sum(found.append_s.counts), found.failed_appends) == (1, 1)
-    assert found.append_s.total_s >= 0.002
+    assert found.append_s.total_s > 0

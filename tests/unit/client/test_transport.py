@@ -53,11 +53,12 @@ def times_out(within_s: float = BOUND_S) -> pytest.RaisesExc[APITimeoutError]:
     return pytest.raises(APITimeoutError, match=f"took longer than its timeout of {within_s:g} s")
 
 
-def closed_port() -> int:
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that nobody listens on, nor anybody else could take."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+        yield taken.getsockname()[1]
 
 
 def test_a_proxy_is_made_without_asking_the_server(server: ScriptedServer, side: Side) -> None:
@@ -237,9 +238,10 @@ def test_execute_is_tried_again_under_one_key_where_it_may_have_started(
 
 
 def test_a_server_that_is_not_there_is_tried_and_named(side: Side) -> None:
-    url = f"http://127.0.0.1:{closed_port()}/api/v1"
-    with pytest.raises(APIConnectionError, match=f"after 3 attempts: {url} cannot be reached") as caught:
-        side.value(side.client(url).flow("a/p/s").execute())
+    with closed_port() as port:
+        url = f"http://127.0.0.1:{port}/api/v1"
+        with pytest.raises(APIConnectionError, match=f"after 3 attempts: {url} cannot be reached") as caught:
+            side.value(side.client(url).flow("a/p/s").execute())
     assert len(side.waits) == 2
     assert caught.value.__cause__ is not None
     assert "may have gone on" not in str(caught.value)

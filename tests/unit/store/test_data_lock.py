@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from runglass.store.data_lock import exclusive
 
 KILLED_WHILE_IT_BEGINS_A_PROCESS = """
-import ctypes, os, signal, sys, time
+import ctypes, os, signal, sys
 from pathlib import Path
 from runglass.store.data_lock import exclusive
 
@@ -17,19 +18,28 @@ with exclusive(Path(sys.argv[1])):
     # Of the system and not of Python, as the fork before an exec: what Python does in a fork is not done.
     if ctypes.CDLL(None).fork():
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.3)
+    # Until the test ends it.
+    os.read(0, 1)
     os._exit(0)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
-def test_a_process_that_a_killed_one_had_just_begun_keeps_nobody_out(tmp_path: Path) -> None:
+def test_a_process_that_a_killed_one_had_just_begun_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     database = tmp_path / "runglass.db"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_IT_BEGINS_A_PROCESS, database],
-        check=False,
-        timeout=30,
-    )
-    assert killed.returncode < 0
-    with exclusive(database):
-        pass
+    command = [sys.executable, "-c", KILLED_WHILE_IT_BEGINS_A_PROCESS, str(database)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as killed:
+        assert killed.wait() < 0
+        assert killed.stdin is not None
+        ends, sleep = killed.stdin, time.sleep
+
+        def end_it(seconds: float) -> None:
+            ends.close()
+            sleep(seconds)
+
+        # The lock is waited for in sleeps.
+        monkeypatch.setattr(time, "sleep", end_it)
+        with exclusive(database):
+            assert ends.closed

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
+from tests.prove.clustering.polling import until_told
 
 pytestmark = pytest.mark.slow
 
@@ -89,18 +91,29 @@ async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(t
 
 async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(tmp_path: Path) -> None:
     address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
-    async with PostgresStore(f"{address}&lock_timeout=20") as store:
+    async with PostgresStore(f"{address}&lock_timeout=20", patience_s=60.0) as store:
         run = await make_run(store)
-        other = await asyncpg.connect(address)
+        other, watch = await asyncpg.connect(address), await asyncpg.connect(address)
         try:
             await other.execute("BEGIN; SELECT FROM run FOR UPDATE")
             appending = asyncio.create_task(store.append(batch(run, 0, b"1")))
-            await asyncio.wait({appending}, timeout=0.2)
+            begun: set[datetime] = set()
+
+            async def has_waited_twice() -> bool:
+                rows = await watch.fetch(
+                    "SELECT query_start FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+                )
+                begun.update(row[0] for row in rows)
+                return len(begun) > 1
+
+            await until_told(has_waited_twice)
             assert not appending.done()
             await other.execute("COMMIT")
             await appending
         finally:
             await other.close()
+            await watch.close()
         assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
 
 
@@ -128,14 +141,16 @@ async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_f
     parts = urlsplit(await server.database_of(tmp_path))
     await server.execute("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 1")
     by_few = parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl()
-    opened = Connections(by_few, patience_s=1.0)
+    opened = Connections(by_few, patience_s=60.0)
     await opened.open()
     other = await asyncpg.connect(by_few)
     try:
         with pytest.raises(StoreUnreachable, match="too many connections for role"):
-            await opened.read(lambda db: db.fetchval("SELECT 1"))
+            await opened.repeat(lambda db: db.fetchval("SELECT 1"), patience_s=0.0)
         reading = asyncio.create_task(opened.read(lambda db: db.fetchval("SELECT 1")))
-        await asyncio.wait({reading}, timeout=0.1)
+        # One more that is refused, while that one waits.
+        with pytest.raises(StoreUnreachable):
+            await opened.repeat(lambda db: db.fetchval("SELECT 1"), patience_s=0.0)
         assert not reading.done()
         await other.close()
         assert await reading == 1
@@ -147,7 +162,7 @@ async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_f
 
 async def test_a_server_that_takes_no_writes_is_called_so(tmp_path: Path) -> None:
     address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
-    opened = Connections(f"{address}&default_transaction_read_only=on", patience_s=1.0)
+    opened = Connections(f"{address}&default_transaction_read_only=on", patience_s=3.0)
     await opened.open()
     try:
         with pytest.raises(StoreUnreachable, match="takes no writes, as a standby does; name the host"):

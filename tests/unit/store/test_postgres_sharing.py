@@ -21,7 +21,7 @@ from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey
 from tests.conformance.test_imports import EVENTS, FLOW, RUN, import_run, imported, project_id_of
 from tests.conformance.test_store import batch, make_run
-from tests.postgres_server import postgres_server
+from tests.postgres_server import postgres_server, until_one_waits
 from tests.records import new_run
 
 pytestmark = pytest.mark.slow
@@ -179,11 +179,12 @@ async def test_the_import_of_a_process_is_given_up_by_others_once_it_is_gone(
 
 async def import_beside(ours: PostgresStore, folder: Path, run: ImportedRun, made: str) -> None:
     """Ends the import while somebody else makes something in a transaction, which then is committed."""
-    theirs = await asyncpg.connect(await postgres_server().database_of(folder))
+    address = await postgres_server().database_of(folder)
+    theirs = await asyncpg.connect(address)
     try:
         await theirs.execute(f"BEGIN; {made}")
         importing = asyncio.create_task(ours.finish_import(run, by=SERVER))
-        await asyncio.wait({importing}, timeout=0.1)
+        await until_one_waits(address)
         assert not importing.done()
         await theirs.execute("COMMIT")
     finally:

@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
+from runglass.store.sqlite.worker_threads import WorkItem
 from tests.records import new_run
 
 
@@ -122,23 +122,23 @@ async def test_rows_are_shaped_in_the_thread_that_reads_them(tmp_path: Path) -> 
 
 
 async def test_while_the_file_is_locked_a_batch_waits_once_and_not_once_for_each_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(connections, "BUSY_TIMEOUT_S", 0.1)
-    database = Connections(tmp_path / "db", synchronous="NORMAL")
+    database, loop = Connections(tmp_path / "db", synchronous="NORMAL"), asyncio.get_running_loop()
     await database.open()
+    ran: list[str] = []
     try:
-        with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+        with (
+            closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other,
+            closing(sqlite3.connect(tmp_path / "db", isolation_level=None, timeout=0.01)) as writer,
+        ):
             other.execute("BEGIN IMMEDIATE")
-            started_at_s = time.monotonic()
-            answers = await asyncio.gather(
-                *(database.write(lambda _: None) for _ in range(100)), return_exceptions=True
-            )
-            waited_s = time.monotonic() - started_at_s
+            writer.set_trace_callback(ran.append)
+            jobs = [WorkItem(lambda _: None, loop, loop.create_future()) for _ in range(100)]
+            results = database.commit(writer, jobs)
             other.execute("ROLLBACK")
-        assert all(isinstance(answer, StoreError) and "locked" in str(answer) for answer in answers)
-        # The first may be on its way alone, and the others behind it together.
-        assert waited_s < 5
+        assert ran == ["BEGIN IMMEDIATE"]
+        assert all(isinstance(each.error, StoreError) and "locked" in str(each.error) for each in results)
         assert await database.write(lambda _: 1) == 1
     finally:
         await database.close()

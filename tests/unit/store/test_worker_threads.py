@@ -1,7 +1,6 @@
 """Threads that end when they are told to, answer everybody, and hold on to nothing."""
 
 import asyncio
-import gc
 import threading
 import weakref
 from collections.abc import Callable
@@ -57,13 +56,10 @@ async def test_queued_work_is_done_before_the_end_by_any_number_of_threads() -> 
 async def test_an_idle_thread_holds_no_result() -> None:
     lane = WorkerThreads("test", do)
     lane.start()
-    seen = weakref.ref(await lane.put(Result))
     # The thread lets go of a batch when it has come round to wait for the next.
-    for _ in range(1000):
-        gc.collect()
-        if seen() is None:
-            break
-        await asyncio.sleep(0.001)
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+    seen = weakref.ref(await lane.put(Result), lambda _: loop.call_soon_threadsafe(gone.set))
+    await gone.wait()
     assert seen() is None
     lane.end()
     await lane.ended()
