@@ -213,6 +213,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 store=store,
                 clock=dependencies.clock,
                 default=Retention(settings.retention_days, settings.content_retention_days),
+                # A reader whose wake-up is lost looks once in `tail_poll_s`.
+                grace_s=2 * settings.tail_poll_s + 1,
             )
             supervised = [
                 SupervisedTask(

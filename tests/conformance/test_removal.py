@@ -64,8 +64,11 @@ async def rows_left(store: Store, run_no: int) -> int:
 async def purge_all(store: Store, **limits: int) -> int:
     """Takes every bite; returns how many there were."""
     bites = 0
-    while await store.purge_rows(**{"limit_rows": 1000, "limit_bytes": 1 << 20, **limits}):
+    for run_no in await store.purged_runs():
         bites += 1
+        while await store.purge_rows(run_no, **{"limit_rows": 1000, "limit_bytes": 1 << 20, **limits}):
+            bites += 1
+    assert await store.purged_runs() == []
     return bites
 
 
@@ -90,7 +93,8 @@ async def test_a_run_that_has_not_ended_is_not_purged(store: Store) -> None:
         found = await store.run("run-1")
         assert found is not None
         assert found.status == status
-    assert not await store.purge_rows(limit_rows=100, limit_bytes=100)
+    assert not await store.purge_rows(run.no, limit_rows=100, limit_bytes=100)
+    assert len(await store.events(run.no, after=0, limit_bytes=100)) == 2
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ async def test_purging_goes_on_after_a_crash_between_two_bites(tmp_path: Path, s
     async with ALL_STORES[store_kind](tmp_path) as store:
         run = await ended_run(store)
         assert await store.purge_run(run.no)
-        assert await store.purge_rows(limit_rows=5, limit_bytes=1000)
+        assert await store.purge_rows(run.no, limit_rows=5, limit_bytes=1000)
         left = await rows_left(store, run.no)
     async with ALL_STORES[store_kind](tmp_path) as store:
         assert await store.run("run-1") is None
@@ -137,7 +141,7 @@ async def test_a_reader_of_a_purged_run_gets_an_error_and_never_a_part_as_the_wh
     run = await ended_run(store)
     assert await store.purge_run(run.no)
     assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 11, "what is left can be read on"
-    assert await store.purge_rows(limit_rows=4, limit_bytes=1000)
+    assert await store.purge_rows(run.no, limit_rows=4, limit_bytes=1000)
     with pytest.raises(RunPurged):
         await store.events(run.no, after=0, limit_bytes=1000)
     with pytest.raises(RunPurged):

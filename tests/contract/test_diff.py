@@ -205,7 +205,7 @@ def test_a_run_that_is_purged_while_it_is_read_is_not_found(
 
     async def purged_meanwhile(run_no: int, keys: Any, *, limit_bytes: int) -> list[bytes]:
         await store.purge_run(run_no)
-        while await store.purge_rows(limit_rows=100, limit_bytes=1 << 20):
+        while await store.purge_rows(run_no, limit_rows=100, limit_bytes=1 << 20):
             pass
         return await read(run_no, keys, limit_bytes=limit_bytes)
 

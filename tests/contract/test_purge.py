@@ -147,7 +147,7 @@ def test_a_trace_whose_run_is_purged_while_it_is_read_does_not_pass_for_the_whol
     async def purged_meanwhile(run_no: int, step_id: str, **where: Any) -> Any:
         found = await keys(run_no, step_id, **where)
         assert await server.runtime.store.purge_run(run_no)
-        while await server.runtime.store.purge_rows(limit_rows=100, limit_bytes=1 << 20):
+        while await server.runtime.store.purge_rows(run_no, limit_rows=100, limit_bytes=1 << 20):
             pass
         return found
 

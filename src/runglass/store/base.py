@@ -491,8 +491,11 @@ class Store(Protocol):
         `purge_rows` has been called as often as it takes. No other run gets its number.
         """
 
-    async def purge_rows(self, *, limit_rows: int, limit_bytes: int) -> bool:
-        """Deletes some rows that purged runs left behind; False if there are none."""
+    async def purged_runs(self) -> list[int]:
+        """The numbers of runs that are purged and whose rows are still there."""
+
+    async def purge_rows(self, run_no: int, *, limit_rows: int, limit_bytes: int) -> bool:
+        """Deletes some rows that the purged run left behind; whether there may be more."""
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int

@@ -25,6 +25,7 @@ from tests.records import new_run, whole_trace
 from tests.unit.engine.conftest import EngineHarness, Ran, start
 
 DAY_S = 86_400.0
+GRACE_S = 5.0
 STEPS = """
   - {id: first, type: passthrough}
   - id: bad
@@ -39,7 +40,7 @@ Execute = Callable[..., Awaitable[Ran]]
 
 
 def removal_in(house: EngineHarness, default: Retention = NO_RETENTION) -> RunRemoval:
-    return RunRemoval(store=house.store, clock=house.clock, default=default)
+    return RunRemoval(store=house.store, clock=house.clock, default=default, grace_s=GRACE_S)
 
 
 async def days_pass(house: EngineHarness, days: float) -> None:
@@ -219,9 +220,9 @@ async def test_removal_rests_as_long_as_a_bite_has_taken(
     took_s = 0.125
     purge_rows = house.store.purge_rows
 
-    async def slow(**limits: Any) -> bool:
+    async def slow(run_no: int, **limits: Any) -> bool:
         house.clock.set_back(-took_s)
-        return await purge_rows(**limits)
+        return await purge_rows(run_no, **limits)
 
     monkeypatch.setattr(house.store, "purge_rows", slow)
     removal = removal_in(house)
@@ -265,13 +266,43 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, e
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
     clock = StillClock(house)
-    removal = RunRemoval(store=house.store, clock=clock, default=NO_RETENTION)
+    removal = RunRemoval(store=house.store, clock=clock, default=NO_RETENTION, grace_s=GRACE_S)
     async with kept_on(removal):
         await clock.idle.wait()
         clock.idle.clear()
         assert await removal.purge(run, by=SERVER)
         await clock.idle.wait()
     assert await house.store.steps(run.no) == []
+
+
+async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_removal_of_another(
+    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader who follows a run that is purged while it goes on has yet to read its last event."""
+    runs = [await record(house, (await execute(STEPS, {"x": "sesame"})).id) for _ in range(2)]
+    removal = removal_in(house)
+    purged_s: dict[int, float] = {}
+    stayed_s: dict[int, float] = {}
+    purge_rows = house.store.purge_rows
+
+    async def purge(run: RunRecord) -> None:
+        assert await removal.purge(run, by=SERVER)
+        purged_s[run.no] = house.clock.monotonic_s()
+
+    async def purging_the_other(run_no: int, **limits: Any) -> bool:
+        stayed_s.setdefault(run_no, house.clock.monotonic_s() - purged_s[run_no])
+        if len(purged_s) == 1:
+            await purge(runs[1])
+        return await purge_rows(run_no, **limits)
+
+    monkeypatch.setattr(house.store, "purge_rows", purging_the_other)
+    await purge(runs[0])
+    await removal.tidy()
+    assert await house.store.steps(runs[0].no) == []
+    assert len(await events_of(house, runs[1])) == runs[1].head
+    await removal.tidy()
+    assert await house.store.steps(runs[1].no) == []
+    assert all(stayed >= GRACE_S for stayed in stayed_s.values())
 
 
 async def test_a_store_that_fails_is_tried_again(
@@ -314,7 +345,7 @@ async def test_an_import_whose_process_died_is_gone_after_one_turn(tmp_path: Pat
         run_no = await store.begin_import(project_id, "00000000-0000-7000-8000-000000000001")
         await store.import_rows(run_no, [(1, b"{}")], [])
     async with SqliteStore(path) as store:
-        await RunRemoval(store=store, clock=SystemClock(), default=NO_RETENTION).tidy()
+        await RunRemoval(store=store, clock=SystemClock(), default=NO_RETENTION, grace_s=0).tidy()
     with closing(sqlite3.connect(path)) as db:
         for table in ("event", "importing_run", "purged_run"):
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table

@@ -46,7 +46,7 @@ async def full_run(
 
 async def purge(store: SqliteStore, run: RunRecord) -> None:
     assert await store.purge_run(run.no)
-    while await store.purge_rows(limit_rows=100, limit_bytes=1 << 20):
+    while await store.purge_rows(run.no, limit_rows=100, limit_bytes=1 << 20):
         pass
     while await store.compact(limit_bytes=1 << 20):
         pass
@@ -82,7 +82,7 @@ async def test_due_runs_and_leftover_rows_are_found_by_an_index(
         place = await store.strip_content(run.no, None, limit_rows=1, limit_bytes=1 << 20)
         await store.strip_content(run.no, place, limit_rows=9, limit_bytes=1 << 20)
         await store.purge_run(run.no)
-        while await store.purge_rows(limit_rows=1, limit_bytes=1):
+        while await store.purge_rows(run.no, limit_rows=1, limit_bytes=1):
             pass
         await store.connections.read(lambda db: db.set_trace_callback(None))
         await store.connections.write(lambda db: db.set_trace_callback(None))
@@ -121,7 +121,7 @@ async def test_a_file_of_an_earlier_version_keeps_its_size_and_space_is_used_aga
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         run = await full_run(store)
         assert await store.purge_run(run.no)
-        while await store.purge_rows(limit_rows=100, limit_bytes=1 << 20):
+        while await store.purge_rows(run.no, limit_rows=100, limit_bytes=1 << 20):
             pass
         assert not await store.compact(limit_bytes=1 << 20)
         before = (tmp_path / "db").stat().st_size

@@ -121,7 +121,7 @@ async def test_removal_by_retention_is_not_in_the_audit_log(store: SqliteStore) 
         ended = Append(run_no=run.no, head=0, fence=run.fence, events=[], status="failed", summary=b"{}")
         await store.append(ended)
         assert await store.purge_run(run.no, by=by)
-        while await store.purge_rows(limit_rows=10, limit_bytes=1000):
+        while await store.purge_rows(run.no, limit_rows=10, limit_bytes=1000):
             pass
     told = await store.audit(project.id, action="run.purged", limit=10)
     assert [(entry.subject, entry.actor) for entry in told] == [("two", JANE)]

@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 60.0
 CLAIM_S = 3 * INTERVAL_S
 """So long other processes leave the removal to this one, from each time that it says so."""
-GRACE_S = 1.0
-"""How long the rows of a run that was just purged stay: a reader that follows it hears of its end."""
 BITE_ROWS = 250
 BITE_BYTES = 256 * 1024
 AT_ONCE = 100
@@ -38,12 +36,16 @@ LEAST_PAUSE_S = 0.001
 
 
 class RunRemoval:
-    """Purges runs and takes out content. `default` holds where neither flow nor project says anything."""
+    """Purges runs and takes out content. `default` holds where neither flow nor project says anything.
 
-    def __init__(self, *, store: Store, clock: Clock, default: Retention) -> None:
+    The rows of a purged run stay for `grace_s` seconds: who follows it, in any process, hears of its end.
+    """
+
+    def __init__(self, *, store: Store, clock: Clock, default: Retention, grace_s: float) -> None:
         self._store = store
         self._clock = clock
         self._default = default
+        self._grace_s = grace_s
         self._woken = asyncio.Event()
         self._unreadable: set[int] = set()
         self._claimed_s = clock.monotonic_s()
@@ -88,8 +90,14 @@ class RunRemoval:
             await self._each_due(flow_id, _or(days, self._default.days), self._purge)
         # What a process was importing when it died becomes due here, and goes in the same turn.
         await self._store.abandon_imports()
-        while await self._bite(self._store.purge_rows(limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)):
-            pass
+        if purged := await self._store.purged_runs():
+            # What is purged from here on has its turn after these, and so its own time to be read.
+            await self._clock.sleep(self._grace_s)
+        for run_no in purged:
+            while await self._bite(
+                self._store.purge_rows(run_no, limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
+            ):
+                pass
         for flow_id, _, days in due:
             await self._each_due(
                 flow_id, _or(days, self._default.content_days), self._strip, with_content=True
@@ -156,7 +164,7 @@ class RunRemoval:
         return result
 
     async def _idle(self) -> None:
-        """Returns after a minute, or a moment after a purge."""
+        """Returns after a minute, or after a purge."""
         waits = {
             asyncio.create_task(self._clock.sleep(INTERVAL_S)),
             asyncio.create_task(self._woken.wait()),
@@ -166,8 +174,6 @@ class RunRemoval:
         finally:
             for task in waits:
                 task.cancel()
-        if self._woken.is_set():
-            await self._clock.sleep(GRACE_S)
 
 
 def _or(days: float | None, default: float | None) -> float | None:

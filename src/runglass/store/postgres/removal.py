@@ -14,7 +14,7 @@ from runglass.store.postgres.audit import change_project, note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import make_months
 from runglass.store.postgres.run_rows import RunFacts
-from runglass.store.postgres.sql_helpers import as_int, every, one
+from runglass.store.postgres.sql_helpers import as_int, every
 from runglass.store.records import ContentPlace, Retention, RetentionOfFlow
 from runglass.store.run_tables import CONTENT, ENDED, ROWS_OF_RUN, SIZES, Stripped
 
@@ -68,12 +68,13 @@ class Removal:
 
         return await self._db.write(work)
 
-    async def purge_rows(self, *, limit_rows: int, limit_bytes: int) -> bool:
+    async def purged_runs(self) -> list[int]:
+        return await self._db.read(every(as_int, "SELECT run_no FROM purged_run ORDER BY run_no"))
+
+    async def purge_rows(self, run_no: int, *, limit_rows: int, limit_bytes: int) -> bool:
         async def work(db: Db) -> bool:
-            run_no = await db.fetchval(
-                "SELECT run_no FROM purged_run ORDER BY run_no LIMIT 1 FOR UPDATE SKIP LOCKED"
-            )
-            if run_no is None:
+            found = "SELECT 1 FROM purged_run WHERE run_no = $1 FOR UPDATE SKIP LOCKED"
+            if await db.fetchval(found, run_no) is None:
                 return False
             # In the first place: what goes with its month need not go row by row.
             await db.fetchval("SELECT drop_month_of($1)", run_no)
@@ -84,10 +85,9 @@ class Removal:
                 if rows <= 0 or size <= 0:
                     return True
             await db.execute("DELETE FROM purged_run WHERE run_no = $1", run_no)
-            return True
+            return False
 
-        purged = await self._db.read(one(as_int, "SELECT 1 FROM purged_run LIMIT 1"))
-        return purged is not None and await self._db.write(work)
+        return await self._db.write(work)
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int

@@ -68,23 +68,24 @@ class Removal:
 
         return await self._db.write(work)
 
-    async def purge_rows(self, *, limit_rows: int, limit_bytes: int) -> bool:
+    async def purged_runs(self) -> list[int]:
+        return await self._db.read(every(lambda row: int(row[0]), "SELECT run_no FROM purged_run"))
+
+    async def purge_rows(self, run_no: int, *, limit_rows: int, limit_bytes: int) -> bool:
         def work(db: sqlite3.Connection) -> bool:
-            row = db.execute("SELECT run_no FROM purged_run ORDER BY run_no LIMIT 1").fetchone()
-            if row is None:
+            if db.execute("SELECT 1 FROM purged_run WHERE run_no = ?", (run_no,)).fetchone() is None:
                 return False
             rows, size = limit_rows, limit_bytes
             for table in ROWS_OF_RUN:
-                gone, freed = delete_some(db, table, row[0], limit_rows=rows, limit_bytes=size)
+                gone, freed = delete_some(db, table, run_no, limit_rows=rows, limit_bytes=size)
                 rows, size = rows - gone, size - freed
                 if rows <= 0 or size <= 0:
                     return True
-            db.execute("DELETE FROM purged_run WHERE run_no = ?", row)
+            db.execute("DELETE FROM purged_run WHERE run_no = ?", (run_no,))
             self._deleted = True
-            return True
+            return False
 
-        purged = await self._db.read(every(lambda row: row, "SELECT 1 FROM purged_run LIMIT 1"))
-        return bool(purged) and await self._db.write(work)
+        return await self._db.write(work)
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
