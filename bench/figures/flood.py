@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from statistics import median
 
 from bench import flows
-from bench.children import BenchError, child
+from bench.children import child
 from bench.queued import add_runs
 from bench.rows import Goal, Row
 from bench.stage import Stage, worker
@@ -16,19 +16,20 @@ JOB, FLOOD = "job", "flood"
 
 def rows(stage: Stage) -> Iterator[Row]:
     flood = stage.sizes.flood_runs
-    alone_ms = median(_jobs_ms(stage, 0))
+    alone_ms = median(_jobs_ms(stage, 0)[0])
+    beside_ms, left = _jobs_ms(stage, flood)
     yield Row(
         figure=f"how much longer a job takes while {flood:,} of another project are waiting",
         unit="ms",
-        ours=[took_ms - alone_ms for took_ms in _jobs_ms(stage, flood)],
+        ours=[took_ms - alone_ms for took_ms in beside_ms],
         goal=Goal(at=2000),
         note=f"jobs of {STEPS} no-op steps, one after the other, in one worker with default settings; alone"
-        f" one takes {alone_ms:.0f} ms",
+        f" one takes {alone_ms:.0f} ms; {left:,} of the others still waited after the last",
     )
 
 
-def _jobs_ms(stage: Stage, flood: int) -> list[float]:
-    """How long each of some jobs takes, from the call to the answer."""
+def _jobs_ms(stage: Stage, flood: int) -> tuple[list[float], int]:
+    """How long each of some jobs takes, from the call to the answer; how many runs wait after that."""
     with ExitStack() as stack:
         database = stack.enter_context(stage.postgres.database())
         submitter = stack.enter_context(child("bench.workers.submitter", database))
@@ -39,6 +40,4 @@ def _jobs_ms(stage: Stage, flood: int) -> list[float]:
             add_runs(stage.postgres, database, first, flood - 1)
         stack.enter_context(worker(database))
         found: list[float] = submitter.ask(project=JOB, slug="chain", jobs=stage.sizes.jobs)["ms"]
-        if flood and not stage.postgres.ask("SELECT count(*) FROM queue", database=database):
-            raise BenchError("the flood was over before the jobs")
-        return found
+        return found, stage.postgres.ask("SELECT count(*) FROM queue", database=database)
