@@ -4,8 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
@@ -16,6 +15,7 @@ import pytest
 
 from runglass.diff.run_diff import RunDiff
 from runglass.outline import Outline
+from runglass.server.http.request_connection import RequestConnection
 from runglass.server.routes import diff, outline
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.run_diff import diff_runs
@@ -29,17 +29,19 @@ from runglass.timeline import timeline as make_timeline
 from tests.contract.wire import (
     ANYTHING,
     ENDLESS,
+    LONGEST_S,
     detail,
     http_for,
     raw_connection,
     read_answer,
     refusal,
+    requests_in,
     start,
+    until,
 )
 
 PLACES = 2
 numbers = count()
-WAIT_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +59,6 @@ def call(server: RunningServer, headers: str = "") -> bytes:
     head = "POST /api/v1/seq/acme/demo/endless/execute HTTP/1.1\r\nHost: a\r\n"
     head += f"Authorization: Bearer {server.key}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
     return (head + body).encode()
-
-
-def until(said: Callable[[], bool]) -> None:
-    began = time.monotonic()
-    while not said():
-        assert time.monotonic() - began < WAIT_S
-        time.sleep(0.05)
 
 
 def is_full(http: httpx2.Client) -> bool:
@@ -135,10 +130,10 @@ def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
         until(lambda: len(running(http)) == 1)
         with raw_connection(server) as repeat:
             repeat.sendall(asked)
-            until(lambda: tasks(server) == PLACES)
+            until(lambda: requests_in(server) == PLACES)
             assert is_full(http)
         until(lambda: not is_full(http))
-        until(lambda: tasks(server) == 1)
+        until(lambda: requests_in(server) == 1)
         assert len(running(http)) == 1
         clear(http)
         assert first.recv(65_536).startswith(b"HTTP/1.1 500 ")
@@ -169,15 +164,6 @@ def test_a_stream_whose_caller_left_is_not_counted(server: RunningServer) -> Non
         clear(http)
 
 
-def tasks(server: RunningServer) -> int:
-    """How many requests are being answered."""
-
-    async def counted() -> int:
-        return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
-
-    return server.call(counted())
-
-
 def test_for_a_caller_who_left_nothing_is_searched(
     server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +171,7 @@ def test_for_a_caller_who_left_nothing_is_searched(
 
     async def slowly(store: SqliteStore, *args: Any, **kwargs: Any) -> FoundRuns:
         searched.append(kwargs["limit"])
-        await asyncio.to_thread(goes_on.wait, WAIT_S)
+        await asyncio.to_thread(goes_on.wait, LONGEST_S)
         return await search(store, *args, **kwargs)
 
     monkeypatch.setattr(SqliteStore, "runs", slowly)
@@ -203,7 +189,14 @@ def leave_all_but_the_last(
     goes_on: threading.Event,
 ) -> None:
     """Asks for the paths; once work for the first has `begun`, all but the last leave, and it goes on."""
-    with ThreadPoolExecutor(1) as stays:
+    with ThreadPoolExecutor(1) as stays, pytest.MonkeyPatch.context() as patch:
+        left, lose = list[RequestConnection](), RequestConnection.lose
+
+        def noted(connection: RequestConnection) -> None:
+            lose(connection)
+            left.append(connection)
+
+        patch.setattr(RequestConnection, "lose", noted)
         with ExitStack() as opened:
             for path in paths[:-1]:
                 connection = opened.enter_context(raw_connection(server))
@@ -211,9 +204,8 @@ def leave_all_but_the_last(
                 connection.sendall(f"{head}Authorization: Bearer {server.key}\r\n\r\n".encode())
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 until(lambda: bool(begun))
-        time.sleep(0.3)
+        until(lambda: len(left) == len(paths) - 1)
         last = stays.submit(http.get, paths[-1])
-        time.sleep(0.3)
         goes_on.set()
         answer = last.result()
         assert answer.status_code == 200, answer.text
@@ -229,7 +221,7 @@ def test_for_a_caller_who_left_nothing_is_compared(
 
     async def slowly(store: Store, a: RunRecord, b: RunRecord, *, with_same: bool) -> RunDiff:
         begun.append(b.id)
-        await asyncio.to_thread(goes_on.wait, WAIT_S)
+        await asyncio.to_thread(goes_on.wait, LONGEST_S)
         compared.append(b.id)
         return await diff_runs(store, a, b, with_same=with_same)
 
@@ -248,7 +240,7 @@ def test_for_a_caller_who_left_no_timeline_is_made(
 
     async def slowly(outlines: Outlines, run: RunRecord, *, seq: int | None = None) -> Outline:
         begun.append(run.id)
-        await asyncio.to_thread(goes_on.wait, WAIT_S)
+        await asyncio.to_thread(goes_on.wait, LONGEST_S)
         return await find(outlines, run, seq=seq)
 
     def noted(found: Outline, *, from_ms: int, to_ms: int, buckets: int) -> Iterator[Timeline | None]:

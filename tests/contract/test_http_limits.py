@@ -1,25 +1,30 @@
 """Limits of HTTP on real sockets, byte by byte: heads, bodies, and connections."""
 
+import asyncio
 import contextlib
+import select
 import socket
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
 from runglass.errors import StoreError
+from runglass.server.http.connection_limits import ConnectionLimiter
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ANYTHING,
     ENDLESS,
+    LONGEST_S,
     execute,
     http_for,
     raw_connection,
     read_answer,
     refusal,
+    requests_in,
     start,
+    until,
 )
 
 HOST = b"Host: a\r\n"
@@ -35,20 +40,64 @@ steps: [{id: rows, type: loop, over: 'initial["rows"]', as: row, steps: [{id: ro
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    """Room for three requests and a few connections more, and little patience."""
+    """Room for three requests and a few connections more."""
     with running_server(
         head_limit_bytes=4096,
         url_limit_bytes=1024,
         header_count_limit=20,
-        head_time_limit_s=0.4,
-        body_time_limit_s=0.4,
-        min_body_bytes_per_s=2000,
-        stalled_write_limit_s=0.6,
         max_connections=3,
         max_connections_per_address=3,
     ) as running:
         running.push(ANYTHING)
         yield running
+
+
+class Hourglass:
+    """A server on which time passes for connections only when a test says so."""
+
+    def __init__(self, server: RunningServer, limiter: ConnectionLimiter) -> None:
+        self.server = server
+        self._limiter = limiter
+
+    @property
+    def connections(self) -> int:
+        return self._limiter.open
+
+    def passes(self, seconds: float) -> None:
+        async def check() -> None:
+            self._limiter.check_time(seconds)
+
+        self.server.call(check())
+
+    def passes_until(self, holds: Callable[[], object]) -> None:
+        """In small parts, in each of which the server reads and writes."""
+        while not holds():
+            self.passes(0.05)
+
+
+@pytest.fixture(scope="module")
+def hourglass() -> Iterator[Hourglass]:
+    limiters: list[ConnectionLimiter] = []
+
+    async def stand_still(limiter: ConnectionLimiter) -> None:
+        limiters.append(limiter)
+        await asyncio.Event().wait()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConnectionLimiter, "watch", stand_still)
+        with running_server(
+            head_time_limit_s=0.4,
+            body_time_limit_s=0.4,
+            min_body_bytes_per_s=2000,
+            stalled_write_limit_s=0.6,
+        ) as running:
+            running.push(ANYTHING)
+            yield Hourglass(running, until(lambda: limiters)[0])
+
+
+def is_readable(connection: socket.socket) -> bool:
+    """Whether something has come, or the end."""
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def post(server: RunningServer, headers: bytes) -> bytes:
@@ -144,7 +193,8 @@ def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: Runnin
     following = BODY + GET + HOST + b"Connection: close\r\n\r\n"
     with raw_connection(server) as connection:
         connection.sendall(post(server, UPGRADE + b"Content-Length: %d\r\n" % len(BODY)) + following[:cut])
-        time.sleep(0.02)
+        # By then it has read what came before.
+        until(lambda: requests_in(server))
         connection.sendall(following[cut:])
         answers = rest_of(connection)
     assert answers.count(b"HTTP/1.1 200 ") == 2
@@ -173,7 +223,7 @@ def test_trailers_are_no_headers(server: RunningServer) -> None:
 def test_chunk_headers_and_trailers_are_limited(server: RunningServer) -> None:
     with raw_connection(server) as connection:
         connection.sendall(post(server, b"Transfer-Encoding: chunked\r\n") + b"2;a=")
-        time.sleep(0.02)
+        until(lambda: requests_in(server))
         connection.sendall(b"b" * 5000)
         answer = _answered(connection)
         assert refusal(answer) == (431, "REQUEST_TOO_LARGE")
@@ -203,10 +253,10 @@ def test_a_stream_is_not_broken_by_malformed_bytes_behind_its_request(server: Ru
     assert further.startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_head_that_does_not_end_is_cut_off_in_time(server: RunningServer) -> None:
-    with raw_connection(server) as silent, raw_connection(server) as slow:
-        for byte in GET[:6]:
-            slow.sendall(bytes([byte]))
+def test_a_head_that_does_not_end_is_cut_off_in_time(hourglass: Hourglass) -> None:
+    with raw_connection(hourglass.server) as silent, raw_connection(hourglass.server) as slow:
+        slow.sendall(GET[:6])
+        hourglass.passes_until(lambda: is_readable(slow) and is_readable(silent))
         answer = _answered(slow)
         assert refusal(answer) == (408, "INVALID_REQUEST")
         assert "head_time_limit_s=0.4" in answer.text
@@ -214,17 +264,20 @@ def test_a_head_that_does_not_end_is_cut_off_in_time(server: RunningServer) -> N
         assert rest_of(silent) == b""
 
 
-def test_an_idle_connection_that_begins_to_trickle_is_ended_too(server: RunningServer) -> None:
-    with raw_connection(server) as connection:
+def test_an_idle_connection_that_begins_to_trickle_is_ended_too(hourglass: Hourglass) -> None:
+    with raw_connection(hourglass.server) as connection:
         connection.sendall(GET + HOST + b"\r\n")
         assert read_answer(connection)[0] == 200
         connection.sendall(b"\r\n")
+        hourglass.passes_until(lambda: is_readable(connection))
         assert refusal(_answered(connection)) == (408, "INVALID_REQUEST")
 
 
-def test_a_body_must_come_at_a_least_rate(server: RunningServer) -> None:
+def test_a_body_must_come_at_a_least_rate(hourglass: Hourglass) -> None:
+    server = hourglass.server
     with raw_connection(server) as connection:
         connection.sendall(post(server, b"Content-Length: 100000\r\n") + b"{")
+        hourglass.passes_until(lambda: is_readable(connection))
         answer = _answered(connection)
         assert refusal(answer) == (408, "INVALID_REQUEST")
         assert "min_body_bytes_per_s=2,000" in answer.text
@@ -234,7 +287,7 @@ def test_a_body_must_come_at_a_least_rate(server: RunningServer) -> None:
         # Twice as long as a body may take that does not get on.
         for _ in range(10):
             connection.sendall(spaces)
-            time.sleep(0.08)
+            hourglass.passes(0.08)
         connection.sendall(b"{}")
         assert read_answer(connection)[0] == 200
 
@@ -263,7 +316,7 @@ def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server
         assert answer.headers["retry-after"] == "1"
         assert http.get(f"{server.address}/health").status_code == 200
         opened[0].close()
-        _until_answered(http)
+        until(lambda: http.get("/flow-runs").status_code == 200)
 
 
 def test_a_request_behind_health_needs_a_place(server: RunningServer) -> None:
@@ -277,17 +330,11 @@ def test_a_request_behind_health_needs_a_place(server: RunningServer) -> None:
         assert refused.startswith(b"503")
         assert b"max_connections=3" in refused
     with http_for(server, server.key) as http:
-        _until_answered(http)
+        until(lambda: http.get("/flow-runs").status_code == 200)
     with raw_connection(server) as connection:
         last = behind.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
         connection.sendall(GET + HOST + b"\r\n" + last)
         assert rest_of(connection).count(b"HTTP/1.1 200") == 2, "there is room"
-
-
-def _until_answered(http: httpx2.Client) -> None:
-    deadline = time.monotonic() + 10
-    while http.get("/flow-runs").status_code != 200:
-        assert time.monotonic() < deadline
 
 
 def test_one_address_leaves_room_for_others() -> None:
@@ -334,22 +381,14 @@ def test_half_open_connections_displace_only_each_other() -> None:
 def small_window(server: RunningServer, stack: contextlib.ExitStack) -> socket.socket:
     connection = stack.enter_context(socket.socket())
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 500_000)
-    connection.settimeout(30)
+    connection.settimeout(LONGEST_S)
     host, port = server.address.removeprefix("http://").split(":")
     connection.connect((host, int(port)))
     return connection
 
 
-def large_answer(server: RunningServer, stack: contextlib.ExitStack) -> tuple[socket.socket, int]:
-    """A connection with a small window to which 9 MB are sent, and that number."""
-    connection = small_window(server, stack)
-    body = b'{"parameters":{"a":"' + b"b" * 9_000_000 + b'"}}'
-    connection.sendall(post(server, b"Content-Length: %d\r\nConnection: close\r\n" % len(body)) + body)
-    assert connection.recv(12) == b"HTTP/1.1 200"
-    return connection, len(body)
-
-
-def test_a_connection_that_takes_nothing_of_a_stream_is_cut(server: RunningServer) -> None:
+def test_a_connection_that_takes_nothing_of_a_stream_is_cut(hourglass: Hourglass) -> None:
+    server = hourglass.server
     server.push(LOOPED)
     with http_for(server, server.key) as http:
         parameters = {"rows": ["b" * 200_000] * 30}
@@ -362,18 +401,23 @@ def test_a_connection_that_takes_nothing_of_a_stream_is_cut(server: RunningServe
         head = f"GET /api/v1{path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {server.key}\r\n\r\n"
         connection.sendall(head.encode())
         assert connection.recv(12) == b"HTTP/1.1 200"
-        time.sleep(1.5)
+        before = hourglass.connections
+        hourglass.passes_until(lambda: hourglass.connections < before)
         assert len(rest_of(connection)) < size
 
 
-def test_a_slow_reader_gets_the_whole_answer(server: RunningServer) -> None:
+def test_a_slow_reader_gets_the_whole_answer(hourglass: Hourglass) -> None:
+    body = b'{"parameters":{"a":"' + b"b" * 9_000_000 + b'"}}'
     with contextlib.ExitStack() as stack:
-        connection, size = large_answer(server, stack)
+        connection = small_window(hourglass.server, stack)
+        headers = b"Content-Length: %d\r\nConnection: close\r\n" % len(body)
+        connection.sendall(post(hourglass.server, headers) + body)
         received = 0
+        # More each time than fits into the window, so that between two looks something was taken.
         while data := connection.recv(1 << 20, socket.MSG_WAITALL):
             received += len(data)
-            time.sleep(0.2)
-        assert received > size
+            hourglass.passes(0.2)
+        assert received > len(body)
 
 
 def test_a_path_writes_no_line_of_its_own_into_the_log(

@@ -4,7 +4,6 @@ import gzip
 import json
 import socket
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -25,11 +24,11 @@ from tests.contract.wire import (
     raw_connection,
     refusal,
     start,
+    until,
 )
 
 IMPORT = "/flow-runs/import"
 READS = ("trace", "trace/stream", "trace/outline", "export?format=json", "export?format=jsonl")
-WAIT_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -256,13 +255,6 @@ def sending(target: RunningServer, file: bytes, held_back: int) -> Iterator[sock
         )
         connection.sendall(head.encode() + file[: len(file) - held_back])
         yield connection
-
-
-def until(holds: Any) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
 
 
 def test_a_second_import_of_a_project_is_told_to_wait(

@@ -1,6 +1,5 @@
 """The outline of a large run is kept once it has ended: who opens the run later does not wait for it."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,11 @@ from runglass.server.services import outlines
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import execute, http_for
+from tests.contract.wire import (
+    execute,
+    http_for,
+    until,
+)
 
 LOOP = """
 slug: long
@@ -42,10 +45,7 @@ def run(server: RunningServer) -> RunRecord:
         run_id = execute(http, "long", parameters={"items": list(range(LARGE_RUN_EVENTS // 2))})
     found = server.call(server.runtime.store.run(run_id))
     assert found is not None
-    deadline = time.monotonic() + 30
-    while not server.call(server.runtime.store.kept_outline(found.no)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: server.call(server.runtime.store.kept_outline(found.no)))
     return found
 
 
@@ -116,10 +116,7 @@ def test_one_that_an_older_program_has_kept_is_kept_anew_once_it_was_opened(
     older = head.replace(b'"version":%d' % VERSION, b'"version":%d' % (VERSION - 1))
     server.call(server.runtime.store.keep_outline(run.no, 0, older))
     assert not isinstance(opened(server, run), PackedOutline)
-    deadline = time.monotonic() + 30
-    while server.call(server.runtime.store.kept_outline(run.no))[0] == older:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: server.call(server.runtime.store.kept_outline(run.no))[0] != older)
     assert isinstance(opened(server, run), PackedOutline)
 
 

@@ -1,6 +1,5 @@
 """The overrides that a `run` key may make: fields that the flow offers, with allowed models and settings."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,16 @@ import pytest
 from runglass import run_policy
 from runglass.settings import SettingsError
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import detail, frames, http_for, raw_connection, read_answer, refusal
+from tests.contract.wire import (
+    LONGEST_S,
+    body_is_read,
+    detail,
+    frames,
+    http_for,
+    raw_connection,
+    read_answer,
+    refusal,
+)
 
 FLOWS = {
     "plain": """
@@ -268,15 +276,18 @@ def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: Run
         assert "openai:*" in detail(pushed)["message"]
 
 
-def test_rules_set_while_a_body_comes_in_hold_for_its_run(server: RunningServer) -> None:
+def test_rules_set_while_a_body_comes_in_hold_for_its_run(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A body may take minutes: what a project allows is asked when it is there."""
     project = server.call(server.runtime.store.ensure_project("acme", "late"))
     server.push(FLOWS["other"], project="late")
     key = server.make_key("acme", "late", "run")
     head = f"POST /api/v1/seq/acme/late/other/execute HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+    begun = body_is_read(monkeypatch)
     with raw_connection(server) as connection:
         connection.sendall(f"{head}Content-Length: 2\r\n\r\n{{".encode())
-        time.sleep(0.2)
+        assert begun.wait(LONGEST_S)
         server.call(server.runtime.store.set_allowed_models(project.id, ["openai:*"]))
         connection.sendall(b"}")
         status, _, body = read_answer(connection)

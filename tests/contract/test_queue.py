@@ -1,6 +1,5 @@
 """More calls than runs that go on at once: jobs queue, others wait in line, and a full line is 503."""
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +7,16 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, ENDLESS, detail, frames, http_for, refusal, start
+from tests.contract.wire import (
+    ANYTHING,
+    ENDLESS,
+    detail,
+    frames,
+    http_for,
+    refusal,
+    start,
+    until,
+)
 
 BASE = "/seq/acme/demo"
 
@@ -28,10 +36,7 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 def until_waiting(server: RunningServer, count: int) -> None:
-    deadline = time.monotonic() + 20
-    while server.runtime.engine.queue.waiting != count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: server.runtime.engine.queue.waiting == count)
 
 
 def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http: httpx2.Client) -> None:

@@ -1,7 +1,6 @@
 """The frames of `/step` that are no events of the log: outputs that it does not keep, and a bad end."""
 
 import threading
-import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -14,7 +13,14 @@ from runglass.engine.interpreter import Interpreter
 from runglass.engine.models.gateway import Price
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_stepping import call, types
-from tests.contract.wire import Frame, detail, frames, http_for, refusal
+from tests.contract.wire import (
+    Frame,
+    detail,
+    frames,
+    http_for,
+    refusal,
+    until,
+)
 
 MODES = ["off", "metadata_only", "redacted", "full"]
 OUTPUT = """
@@ -110,9 +116,7 @@ def test_outputs_that_are_too_many_to_be_held_come_from_the_store(
     )
     server.push(f"slug: too-much\ncapture: off\nsteps:\n{steps}\n")
     with http.stream("POST", path_of("too-much"), json={"runRemaining": True}) as answer:
-        deadline = time.monotonic() + 20
-        while http.get("/flow-runs", params={"flow": "too-much"}).json()["runs"][0]["status"] != "completed":
-            assert time.monotonic() < deadline
+        until(lambda: http.get("/flow-runs?flow=too-much&status=completed").json()["runs"])
         found = frames(answer.read().decode())
     told = [frame.data["outputData"]["t"] for frame in found if frame.event == "step_output"]
     assert told == [str(n) * 700_000 for n in range(5)]

@@ -3,11 +3,11 @@
 import asyncio
 import re
 import socket
-import time
+import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,26 @@ import pytest
 
 import runglass
 from runglass.server.requests.idempotency_key import sorted_members
-from runglass.server.services.request_admission import SHARE
+from runglass.server.services.request_admission import SHARE, RequestAdmission
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import detail, http_for, refusal
+from tests.contract.wire import (
+    ENDLESS,
+    LONGEST_S,
+    Gate,
+    cancel,
+    detail,
+    http_for,
+    refusal,
+    requests_in,
+    until,
+)
 
 MEMORY_BYTES = 64 << 20
 LARGE = {"parameters": {"text": "x" * 5_000_000}}
-CHECK_S = 1.0
 FLOW = "slug: given\nsteps: [{id: one, type: code, code: 'return {\"n\": 1}'}]\n"
 PATH = "/seq/acme/demo/given"
+MEDIUM = {"parameters": {"text": "x" * 500_000}}
+MANY = 4
 
 
 @pytest.fixture
@@ -42,38 +53,22 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture
-def at_once(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    return slow_checks(server, monkeypatch)
-
-
-def slow_checks(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch, *, check_s: float = CHECK_S
-) -> list[int]:
-    """How many requests were checked at the same time, at each check."""
-    check, going, seen = server.runtime.checks.request, [0], list[int]()
-
-    async def slow(*args: Any, **options: Any) -> Any:
-        going[0] += 1
-        seen.append(going[0])
-        await asyncio.sleep(check_s)
-        going[0] -= 1
-        return await check(*args, **options)
-
-    monkeypatch.setattr(server.runtime.checks, "request", slow)
-    return seen
+def checking(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """The first check of a request lasts until it is opened."""
+    return Gate(server, monkeypatch, server.runtime.checks, "request", most=1)
 
 
 @pytest.mark.parametrize("way", ["execute", "jobs", "step"])
 def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
-    server: RunningServer, http: httpx2.Client, at_once: list[int], way: str
+    server: RunningServer, http: httpx2.Client, checking: Gate, way: str
 ) -> None:
     assert 5_000_000 < MEMORY_BYTES // SHARE // 2 < 2 * 5_000_000
     with ThreadPoolExecutor(2) as calls:
         first = calls.submit(http.post, f"{PATH}/{way}", json=LARGE)
-        time.sleep(CHECK_S / 2)
+        checking.reached()
         refused = http.post(f"{PATH}/{way}", json=LARGE)
-        assert not first.done()
         small = http.post(f"{PATH}/execute", json={})
+        checking.open()
         assert first.result().status_code in (200, 202)
     assert small.json()["status"] == "completed", "a small one waits for none"
     assert refusal(refused) == (503, "UNAVAILABLE")
@@ -82,29 +77,59 @@ def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
     assert http.post(f"{PATH}/{way}", json=LARGE).status_code in (200, 202)
 
 
-def test_only_the_wait_for_a_run_lets_the_next_one_in(
-    server: RunningServer, http: httpx2.Client, at_once: list[int]
+def test_of_large_requests_one_is_checked_at_a_time(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    medium = {"parameters": {"text": "x" * 500_000}}
-    with ThreadPoolExecutor(4) as calls:
-        answers = list(calls.map(lambda _: http.post(f"{PATH}/execute", json=medium), range(4)))
-    assert [answer.json()["status"] for answer in answers] == ["completed"] * 4
-    assert at_once == [1] * 4
+    check, going, at_once, waiting = (
+        server.runtime.checks.request,
+        [0],
+        list[int](),
+        taking_turns(monkeypatch),
+    )
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        going[0] += 1
+        at_once.append(going[0])
+        await asyncio.to_thread(waiting.wait)
+        going[0] -= 1
+        return await check(*args, **options)
+
+    monkeypatch.setattr(server.runtime.checks, "request", counted)
+    with ThreadPoolExecutor(MANY) as calls:
+        answers = list(calls.map(lambda _: http.post(f"{PATH}/execute", json=MEDIUM), range(MANY)))
+    assert [answer.json()["status"] for answer in answers] == ["completed"] * MANY
+    assert at_once == [1] * MANY
+
+
+def taking_turns(patch: pytest.MonkeyPatch, *, many: int = MANY) -> threading.Event:
+    """Set when so many requests have asked for their turn to be taken in."""
+    asked, turn, all_there = [0], RequestAdmission.turn, threading.Event()
+
+    @asynccontextmanager
+    async def noted(admission: RequestAdmission, request: Any, size_bytes: int) -> AsyncIterator[Any]:
+        asked[0] += 1
+        if asked[0] == many:
+            all_there.set()
+        async with turn(admission, request, size_bytes) as taken:
+            yield taken
+
+    patch.setattr(RequestAdmission, "turn", noted)
+    return all_there
 
 
 def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    medium = {"parameters": {"text": "x" * 500_000}}
+    both = taking_turns(monkeypatch, many=2)
     with ThreadPoolExecutor(2) as calls, ExitStack() as clients:
         with running_server() as server:
             http = clients.enter_context(http_for(server, server.key))
             server.push(FLOW)
-            slow_checks(server, monkeypatch, check_s=4 * CHECK_S)
-            calls.submit(http.post, f"{PATH}/execute", json=medium)
-            time.sleep(CHECK_S / 4)
-            waits = calls.submit(http.post, f"{PATH}/execute", json=medium)
-            time.sleep(CHECK_S / 4)
+            checking = Gate(server, monkeypatch, server.runtime.checks, "request")
+            calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
+            checking.reached()
+            waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
+            assert both.wait(LONGEST_S)
         answer = waits.result()
         assert refusal(answer) == (503, "UNAVAILABLE")
         assert "the server is being stopped; nothing was started" in detail(answer)["message"]
@@ -132,66 +157,64 @@ def test_the_order_of_names_makes_no_difference(value: Any) -> None:
     assert msgspec.json.encode(sorted_members(value)) == wanted
 
 
-SLOW = "slug: slow\nsteps: [{id: nap, type: wait, ms: 3000}]\n"
-MEDIUM = {"parameters": {"text": "x" * 500_000}}
+def only_run(http: httpx2.Client, status: str) -> str:
+    """The run with this status, once there is one."""
+    (run,) = until(lambda: http.get("/flow-runs", params={"status": status}).json()["runs"])
+    return str(run["id"])
 
 
 def test_a_repeat_that_waits_for_a_run_lets_the_next_one_in(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    server.push(SLOW)
+    server.push(ENDLESS)
     once = {"Idempotency-Key": "once"}
     with ThreadPoolExecutor(2) as calls:
         both = [
-            calls.submit(http.post, "/seq/acme/demo/slow/execute", json=MEDIUM, headers=once)
+            calls.submit(http.post, "/seq/acme/demo/endless/execute", json=MEDIUM, headers=once)
             for _ in range(2)
         ]
-        time.sleep(0.5)
-        began_s = time.monotonic()
+        run = only_run(http, "running")
+        until(lambda: requests_in(server) == 2)
         assert http.post(f"{PATH}/execute", json=MEDIUM).json()["status"] == "completed"
-        assert time.monotonic() - began_s < 1.0
-        first, second = (call.result().json()["executionId"] for call in both)
-    assert first == second
+        assert not any(call.done() for call in both)
+        cancel(server, run)
+        assert {detail(call.result())["executionId"] for call in both} == {run}
 
 
 def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> None:
     asking = "slug: asking\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]\n"
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     with running_server(max_concurrent_runs_per_project=1) as server, http_for(server, server.key) as http:
-        for flow in (FLOW, SLOW, asking):
+        for flow in (FLOW, ENDLESS, asking):
             server.push(flow)
         paused = http.post("/seq/acme/demo/asking/execute", json={"tools": [tool]}).json()
         call_id = paused["toolCalls"][0]["id"]
         message = {"role": "tool", "tool_call_id": call_id, "content": "y" * 500_000}
         resume = {"executionId": paused["executionId"], "toolCallMessages": [message]}
-        with ThreadPoolExecutor(2) as calls:
-            first = calls.submit(http.post, "/seq/acme/demo/slow/execute", json={})
-            time.sleep(0.3)
+        with ThreadPoolExecutor(1) as calls:
+            http.post("/seq/acme/demo/endless/jobs", json={})
+            run = only_run(http, "running")
             waiting = calls.submit(http.post, "/seq/acme/demo/asking/execute", json=resume)
-            time.sleep(0.3)
-            began_s = time.monotonic()
+            until(lambda: server.runtime.engine.queue.waiting)
             assert http.post(f"{PATH}/jobs", json=MEDIUM).status_code == 202
-            assert time.monotonic() - began_s < 1.0
             assert not waiting.done()
-            assert [call.result().json()["status"] for call in (first, waiting)] == ["completed"] * 2
+            cancel(server, run)
+            assert waiting.result().json()["status"] == "completed"
 
 
 def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
     server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.push(SLOW)
-    answer_call = server.runtime.store.answer_call
-
-    async def late(*args: Any, **options: Any) -> None:
-        await asyncio.sleep(0.5)
-        await answer_call(*args, **options)
-
-    monkeypatch.setattr(server.runtime.store, "answer_call", late)
-    path, once = "/seq/acme/demo/slow/jobs", {"Idempotency-Key": "once"}
-    began_s = time.monotonic()
+    """The answer of the first one is stored after all have come in; the run has no end by itself."""
+    server.push(ENDLESS)
+    storing = Gate(server, monkeypatch, server.runtime.store, "answer_call")
+    path, once = "/seq/acme/demo/endless/jobs", {"Idempotency-Key": "once"}
     with ThreadPoolExecutor(6) as calls:
-        answers = list(calls.map(lambda _: http.post(path, json={}, headers=once), range(6)))
-    assert time.monotonic() - began_s < 2.5
+        sent = [calls.submit(http.post, path, json={}, headers=once) for _ in range(6)]
+        storing.reached()
+        until(lambda: requests_in(server) + sum(call.done() for call in sent) == 6)
+        storing.open()
+        answers = [call.result() for call in sent]
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["executionId"] for answer in answers}) == 1
 
@@ -202,17 +225,15 @@ def test_calls_that_wait_for_a_place_hold_nothing_of_their_bodies() -> None:
     settings = {"max_concurrent_runs_per_project": 1, "memory_limit_bytes": 256 << 20}
     with running_server(**settings) as server, http_for(server, server.key) as http, ExitStack() as stack:
         server.push(FLOW)
-        server.push("slug: slow\nsteps: [{id: nap, type: wait, ms: 15000}]\n")
-        http.post("/seq/acme/demo/slow/jobs", json={})
+        server.push(ENDLESS)
+        http.post("/seq/acme/demo/endless/jobs", json={})
         calls = stack.enter_context(ThreadPoolExecutor(many))
         sent: list[Future[httpx2.Response]] = []
 
         def send_one() -> None:
             """Returns when its run waits for a place."""
             sent.append(calls.submit(http.post, f"{PATH}/execute", content=body))
-            while len(http.get("/flow-runs", params={"status": "pending"}).json()["runs"]) < len(sent):
-                assert not sent[-1].done(), sent[-1].result().text
-                time.sleep(0.05)
+            until(lambda: len(http.get("/flow-runs?status=pending").json()["runs"]) == len(sent))
 
         send_one()
         tracemalloc.start()
@@ -220,10 +241,9 @@ def test_calls_that_wait_for_a_place_hold_nothing_of_their_bodies() -> None:
         before, _ = tracemalloc.get_traced_memory()
         for _ in range(many - 1):
             send_one()
-        time.sleep(0.5)
-        after, _ = tracemalloc.get_traced_memory()
+        # What has begun to wait lets go of its body within a moment.
+        until(lambda: tracemalloc.get_traced_memory()[0] - before < (many - 1) * len(body) / 2)
         assert not any(call.done() for call in sent)
-        assert (after - before) / (many - 1) < len(body) / 2
         for run in http.get("/flow-runs").json()["runs"]:
             http.delete(f"/flow-runs/{run['id']}")
 
@@ -232,10 +252,10 @@ def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_answered() -> None:
     with running_server() as server:
         server.push(FLOW)
         host, port = server.address.removeprefix("http://").split(":")
-        connection = socket.create_connection((host, int(port)), timeout=30)
+        connection = socket.create_connection((host, int(port)), timeout=LONGEST_S)
         head = f"POST /api/v1{PATH}/execute HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n"
         connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
-        time.sleep(0.3)
+        until(lambda: requests_in(server) == 1)
     with connection:
         answer = connection.makefile("rb").read().decode()
     assert answer.startswith("HTTP/1.1 503")
@@ -252,24 +272,26 @@ def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningSe
         f"Content-Length: {len(body) + 2}\r\n\r\n"
     ).encode()
     host, port = server.address.removeprefix("http://").split(":")
-    answers: list[bytes] = []
-    with ExitStack() as opened:
-        senders = [
-            opened.enter_context(socket.create_connection((host, int(port)), timeout=10)) for _ in range(12)
-        ]
+    least = 12 - MEMORY_BYTES // SHARE // 2 // 4_000_000 - 1
+
+    def answered(sender: socket.socket) -> bytes:
+        # The server may refuse, and close, while the body is still being sent.
+        with suppress(OSError):
+            sender.sendall(head + body)
+        return sender.recv(4096)
+
+    with ThreadPoolExecutor(12) as threads, ExitStack() as opened:
+        senders = [opened.enter_context(socket.create_connection((host, int(port)))) for _ in range(12)]
+        calls = [threads.submit(answered, sender) for sender in senders]
+        answers = until(lambda: done if len(done := [call for call in calls if call.done()]) >= least else [])
         for sender in senders:
-            # The server may refuse, and close, while the body is still being sent.
-            with suppress(OSError):
-                sender.sendall(head + body)
-        for sender in senders:
-            sender.settimeout(1.0)
-            with suppress(OSError):
-                answers.append(sender.recv(4096))
-        refused = [answer for answer in answers if b" 503 " in answer.split(b"\r\n")[0]]
-        assert len(refused) >= 12 - MEMORY_BYTES // SHARE // 2 // 4_000_000 - 1
-        assert b"come in or wait to be read" in refused[0]
+            sender.shutdown(socket.SHUT_RDWR)
+    refused = [answer.result() for answer in answers]
+    assert {answer.split(b"\r\n")[0].split()[1] for answer in refused} == {b"503"}
+    assert b"come in or wait to be read" in refused[0]
     with http_for(server, server.key) as http:
-        assert http.post(f"{PATH}/execute", json=LARGE).status_code == 200, "nothing of it is held"
+        # Nothing of it is held once the server has seen that they left.
+        until(lambda: http.post(f"{PATH}/execute", json=LARGE).status_code == 200)
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "0" * 5000, "99999999999999999999"])
@@ -280,7 +302,7 @@ def test_a_length_of_any_number_of_digits_is_answered(server: RunningServer, len
         f"Authorization: Bearer {server.key}\r\n"
         f"Content-Length: {length}\r\n\r\n"
     )
-    with socket.create_connection((host, int(port)), timeout=10) as sender:
+    with socket.create_connection((host, int(port)), timeout=LONGEST_S) as sender:
         sender.sendall(head.encode())
         status = int(sender.recv(4096).split(b" ")[1])
     assert status in (400, 413)

@@ -1,16 +1,21 @@
 """What contract tests share: flows that run offline, and HTTP as bytes, without our client or codecs."""
 
+import asyncio
 import json
 import re
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
+import pytest
 
 from runglass.run_api import ExecuteRequest
+from runglass.server.services.request_admission import RequestAdmission
 from runglass.testing import RunningServer
 
 WORDS = """
@@ -95,13 +100,16 @@ steps:
 """
 
 FLOWS = [WORDS, GRID, BROKEN, ANYTHING, ENDLESS, BRISK]
+LONGEST_S = 60.0
+"""So long a test waits for what must come, on the busiest machine."""
+T = TypeVar("T")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def http_for(server: RunningServer, key: str | None) -> httpx2.Client:
     """A plain HTTP client below the base URL, with this key."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    return httpx2.Client(base_url=server.base_url, headers=headers, timeout=30)
+    return httpx2.Client(base_url=server.base_url, headers=headers, timeout=LONGEST_S)
 
 
 def execute(http: httpx2.Client, slug: str, **body: Any) -> str:
@@ -131,6 +139,72 @@ def cancel(server: RunningServer, execution_id: str) -> None:
         )
 
     assert server.call(end())
+
+
+def until(found: Callable[[], T]) -> T:
+    """What is found, once that is something; the test's own limit of time ends the wait."""
+    while not (it := found()):
+        time.sleep(0.01)
+    return it
+
+
+def requests_in(server: RunningServer) -> int:
+    """How many requests are being answered."""
+
+    async def counted() -> int:
+        return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+    return server.call(counted())
+
+
+class Gate:
+    """The first calls of a method in the server, `most` of them, wait at its start until it is opened."""
+
+    def __init__(
+        self,
+        server: RunningServer,
+        patch: pytest.MonkeyPatch,
+        owner: object,
+        name: str,
+        *,
+        most: float = float("inf"),
+    ) -> None:
+        self._server = server
+        self._opened = asyncio.Event()
+        self._came = threading.Semaphore(0)
+        calls, method = 0, getattr(owner, name)
+
+        async def held(*args: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            self._came.release()
+            if calls <= most:
+                await self._opened.wait()
+            return await method(*args, **options)
+
+        patch.setattr(owner, name, held)
+
+    def reached(self) -> None:
+        """Returns when there has been a call, a further one each time."""
+        assert self._came.acquire(timeout=LONGEST_S)
+
+    def open(self) -> None:
+        async def opened() -> None:
+            self._opened.set()
+
+        self._server.call(opened())
+
+
+def body_is_read(patch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when the server begins to read the body of a request."""
+    begun, receiving = threading.Event(), RequestAdmission.receiving
+
+    def noted(admission: RequestAdmission, project_id: int) -> Any:
+        begun.set()
+        return receiving(admission, project_id)
+
+    patch.setattr(RequestAdmission, "receiving", noted)
+    return begun
 
 
 def detail(answer: httpx2.Response) -> dict[str, Any]:
@@ -176,7 +250,7 @@ def raw_connection(server: RunningServer) -> Iterator[socket.socket]:
     """A socket to the server, for what no HTTP client would send."""
     address = urlsplit(server.address)
     assert address.hostname is not None
-    with socket.create_connection((address.hostname, address.port or 0), timeout=30) as connection:
+    with socket.create_connection((address.hostname, address.port or 0), timeout=LONGEST_S) as connection:
         yield connection
 
 

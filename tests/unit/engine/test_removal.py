@@ -40,7 +40,7 @@ Execute = Callable[..., Awaitable[Ran]]
 
 
 def removal_in(house: EngineHarness, default: Retention = NO_RETENTION) -> RunRemoval:
-    return RunRemoval(store=house.store, clock=house.clock, default=default, grace_s=GRACE_S)
+    return RunRemoval(store=house.store, clock=house.clock, default=default)
 
 
 async def days_pass(house: EngineHarness, days: float) -> None:
@@ -266,7 +266,7 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, e
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
     clock = StillClock(house)
-    removal = RunRemoval(store=house.store, clock=clock, default=NO_RETENTION, grace_s=GRACE_S)
+    removal = RunRemoval(store=house.store, clock=clock, default=NO_RETENTION)
     async with kept_on(removal):
         await clock.idle.wait()
         clock.idle.clear()
@@ -297,10 +297,10 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
 
     monkeypatch.setattr(house.store, "purge_rows", purging_the_other)
     await purge(runs[0])
-    await removal.tidy()
+    await removal.tidy(grace_s=GRACE_S)
     assert await house.store.steps(runs[0].no) == []
     assert len(await events_of(house, runs[1])) == runs[1].head
-    await removal.tidy()
+    await removal.tidy(grace_s=GRACE_S)
     assert await house.store.steps(runs[1].no) == []
     assert all(stayed >= GRACE_S for stayed in stayed_s.values())
 
@@ -345,7 +345,7 @@ async def test_an_import_whose_process_died_is_gone_after_one_turn(tmp_path: Pat
         run_no = await store.begin_import(project_id, "00000000-0000-7000-8000-000000000001")
         await store.import_rows(run_no, [(1, b"{}")], [])
     async with SqliteStore(path) as store:
-        await RunRemoval(store=store, clock=SystemClock(), default=NO_RETENTION, grace_s=0).tidy()
+        await RunRemoval(store=store, clock=SystemClock(), default=NO_RETENTION).tidy()
     with closing(sqlite3.connect(path)) as db:
         for table in ("event", "importing_run", "purged_run"):
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table

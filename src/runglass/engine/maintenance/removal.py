@@ -38,10 +38,11 @@ LEAST_PAUSE_S = 0.001
 class RunRemoval:
     """Purges runs and takes out content. `default` holds where neither flow nor project says anything.
 
-    The rows of a purged run stay for `grace_s` seconds: who follows it, in any process, hears of its end.
+    `run_forever` leaves the rows of a purged run there for `grace_s` seconds: who follows it, in any process,
+    hears of its end.
     """
 
-    def __init__(self, *, store: Store, clock: Clock, default: Retention, grace_s: float) -> None:
+    def __init__(self, *, store: Store, clock: Clock, default: Retention, grace_s: float = 0.0) -> None:
         self._store = store
         self._clock = clock
         self._default = default
@@ -74,14 +75,14 @@ class RunRemoval:
             try:
                 if await self._store.claim_maintenance("removal", for_s=CLAIM_S):
                     self._claimed_s = self._clock.monotonic_s()
-                    await self.tidy()
+                    await self.tidy(grace_s=self._grace_s)
                 failures.worked()
             except StoreError as error:
                 failures.failed(error)
             await self._idle()
 
-    async def tidy(self) -> None:
-        """Removes what is due now, to the end. Raises StoreError."""
+    async def tidy(self, *, grace_s: float = 0.0) -> None:
+        """Removes what is due now, to the end, but no row within `grace_s`. Raises StoreError."""
         due = [
             (each.flow_id, each.retention.days, each.retention.content_days)
             for each in await self._store.retentions()
@@ -92,7 +93,7 @@ class RunRemoval:
         await self._store.abandon_imports()
         if purged := await self._store.purged_runs():
             # What is purged from here on has its turn after these, and so its own time to be read.
-            await self._clock.sleep(self._grace_s)
+            await self._clock.sleep(grace_s)
         for run_no in purged:
             while await self._bite(
                 self._store.purge_rows(run_no, limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
