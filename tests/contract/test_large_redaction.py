@@ -1,11 +1,8 @@
 """Megabytes with secrets in them, from outside: what is kept is what the rules say, and nobody else waits."""
 
-import json
-import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +15,6 @@ import pytest
 from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.snapshots import shortened
 from runglass.testing import running_server
-from tests.contract.test_bounded import neighbour, own_stalls
 from tests.contract.test_owed_answers import expire
 from tests.contract.wire import http_for, refusal
 
@@ -86,15 +82,16 @@ def test_secrets_in_megabytes_are_in_no_trace_and_no_file(tmp_path: Path) -> Non
 
 @contextmanager
 def killing() -> Iterator[list[int]]:
-    """Somebody who kills processes that redact as soon as they are at it; how many, one number for each."""
+    """Somebody who kills the processes that redact as soon as they go on with it; their ids."""
     killed: list[int] = []
-    over = threading.Event()
+    over, before = threading.Event(), redacting()
 
     def hunt() -> None:
         while not over.wait(0.01):
-            for pid in redacting():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+            for pid, ticks in redacting().items():
+                if ticks > before.get(pid, ticks) + 5:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
 
     thread = threading.Thread(target=hunt)
     thread.start()
@@ -105,9 +102,9 @@ def killing() -> Iterator[list[int]]:
         thread.join()
 
 
-def redacting() -> list[int]:
-    """The ids of this process's children that redact and have begun to."""
-    found = []
+def redacting() -> dict[int, int]:
+    """This process's children that redact: by id how long, in ticks of the processor."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             status = (entry / "stat").read_text().rpartition(") ")[2].split()
@@ -116,9 +113,8 @@ def redacting() -> list[int]:
             # It has ended meanwhile.
             continue
         is_ours = int(status[1]) == os.getpid() and b"runglass.engine.capture.redaction_worker" in command
-        # Ticks of a processor: to start takes fewer.
-        if is_ours and status[0] != "Z" and int(status[11]) > 40:
-            found.append(int(entry.name))
+        if is_ours and status[0] != "Z":
+            found[int(entry.name)] = int(status[11])
     return found
 
 
@@ -126,6 +122,8 @@ def redacting() -> list[int]:
 def test_a_killed_process_leaks_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
     with running_server(data=tmp_path, **SETTINGS) as server, http_for(server, server.key) as http:
         server.push(COPY)
+        # It has the processes started.
+        http.post(f"{PATH}/copy/execute", json={"parameters": {"text": "x" * 1_000_000}})
         with killing() as killed:
             answer = http.post(f"{PATH}/copy/execute", json={"parameters": slow_text()})
         assert answer.status_code == 200
@@ -152,21 +150,3 @@ def test_a_limit_is_noted_in_the_trace_and_the_run_goes_on() -> None:
         run = http.get("/flow-runs?limit=1").json()["runs"][0]
         (step,) = trace_of(http, run["id"]).json()["steps"]
         assert "(setting redaction_time_limit_ms)" in step["outputContext"]["…"]
-
-
-def test_a_large_redaction_does_not_stall_the_loop(caplog: pytest.LogCaptureFixture) -> None:
-    with running_server(**SETTINGS) as server, http_for(server, server.key) as http:
-        server.push(COPY)
-        content = json.dumps({"parameters": slow_text()}).encode()
-        http.post(f"{PATH}/copy/execute", json={"parameters": {}})
-        caplog.set_level(logging.INFO)
-        caplog.clear()
-        with neighbour(server) as took:
-            began = time.monotonic()
-            answer = http.post(f"{PATH}/copy/execute", content=content)
-            lasted = time.monotonic() - began
-        assert answer.status_code == 200
-    assert own_stalls(caplog.records) == []
-    # It took long, and all the while others were served.
-    assert lasted > 0.5
-    assert len(took) > 10

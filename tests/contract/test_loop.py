@@ -1,9 +1,7 @@
 """Large bodies are worked on beside the event loop: whoever sends one keeps nobody else waiting."""
 
-import asyncio
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,31 +76,6 @@ def watched(server: RunningServer, patch: pytest.MonkeyPatch) -> Iterator[list[s
         patch.undo()
 
 
-@contextmanager
-def heartbeat(server: RunningServer) -> Iterator[list[float]]:
-    """The longest time for which the server's event loop did nothing else, in the block."""
-    longest = [0.0]
-
-    async def beat() -> None:
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(0.01)
-            longest[0] = max(longest[0], time.monotonic() - last)
-            last = time.monotonic()
-
-    async def begin() -> asyncio.Task[None]:
-        return asyncio.create_task(beat())
-
-    async def end() -> None:
-        beating.cancel()
-
-    beating = server.call(begin())
-    try:
-        yield longest
-    finally:
-        server.call(end())
-
-
 BODIES = {
     "parameters": {"parameters": {"rows": ROWS}},
     "one text": {"parameters": {"text": "x" * 9_000_000}},
@@ -141,17 +114,6 @@ def test_a_large_resume_is_processed_beside_the_loop(
         answer = http.post("/seq/acme/demo/two/v1/step", content=content)
     assert frames(answer.text)[-1].event == "flow_completed"
     assert found == []
-
-
-def test_the_loop_goes_on_while_overrides_are_checked(server: RunningServer, http: httpx2.Client) -> None:
-    """Seconds of work: on the loop they would be one long silence."""
-    content = json.dumps({"blockOverrides": {"keep": {"input": {"rows": ROWS[:80_000]}}}}).encode()
-    with heartbeat(server) as longest:
-        began = time.monotonic()
-        answer = http.post(f"{PATH}/jobs", content=content)
-        took_s = time.monotonic() - began
-    assert answer.status_code == 202
-    assert longest[0] < took_s / 2
 
 
 def test_a_large_flow_is_decoded_beside_the_loop(

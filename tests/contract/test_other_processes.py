@@ -4,9 +4,8 @@ import asyncio
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -24,8 +23,10 @@ from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
 from tests.contract.wire import (
     ENDLESS,
+    LONGEST_S,
     WORDS,
     Frame,
+    Gate,
     cancel,
     detail,
     frames,
@@ -33,6 +34,7 @@ from tests.contract.wire import (
     raw_connection,
     refusal,
     start,
+    until,
 )
 from tests.postgres_server import postgres_database
 
@@ -62,7 +64,6 @@ steps:
   - {id: ask, type: llm, model: "openai:m", prompt: x}
 """
 FLOWS = (ENDLESS, WORDS, TALK, OFF, BRISK, LASTING, KEYLESS)
-REACHED_S = 15.0
 
 
 class Machines(NamedTuple):
@@ -114,19 +115,15 @@ def lasting(found: list[Frame]) -> list[tuple[str, str, dict[str, Any]]]:
 
 def until_running(http: httpx2.Client, session: str) -> str:
     """The id of the one run with this session, once it has begun."""
-    deadline = time.monotonic() + REACHED_S
-    path = f"/seq/sessions/{session}"
-    while (answer := http.get(path)).status_code == 404 or not answer.json()["executions"][0].get(
-        "startedAt"
-    ):
-        assert time.monotonic() < deadline
-    return str(answer.json()["executions"][0]["executionId"])
 
+    def begun() -> str | None:
+        answer = http.get(f"/seq/sessions/{session}")
+        if answer.status_code == 404:
+            return None
+        (execution,) = answer.json()["executions"]
+        return execution["executionId"] if execution.get("startedAt") else None
 
-def until_nothing_is_followed(server: RunningServer) -> None:
-    deadline = time.monotonic() + REACHED_S
-    while server.runtime.tails.followed_runs:
-        assert time.monotonic() < deadline
+    return until(begun)
 
 
 def begun(http: httpx2.Client, run: str) -> None:
@@ -285,18 +282,20 @@ def test_a_call_whose_server_is_slow_to_resume_the_run_is_not_made_by_another_on
 
     async def resume_slowly(*arguments: Any, **more: Any) -> Any:
         is_noted.set()
-        await asyncio.to_thread(may_go_on.wait, REACHED_S)
+        await asyncio.to_thread(may_go_on.wait, LONGEST_S)
         return await resume(*arguments, **more)
 
     monkeypatch.setattr(engine, "resume", resume_slowly)
+    looking = Gate(machines.one, monkeypatch, machines.one.runtime.store, "run", most=0)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(other.post, path, json=body, headers=headers)
-        assert is_noted.wait(REACHED_S)
+        assert is_noted.wait(LONGEST_S)
         second = pool.submit(http.post, path, json=body, headers=headers)
-        # By then it would have resumed the run, if it took the call for one that nobody makes.
-        wait({second}, timeout=0.3)
+        # It looks again and again whether the run is resumed; it would resume it, if it did not wait.
+        for _ in range(3):
+            looking.reached()
         may_go_on.set()
-        answers = [first.result(REACHED_S), second.result(REACHED_S)]
+        answers = [first.result(LONGEST_S), second.result(LONGEST_S)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert len({answer.text for answer in answers}) == 1
 
@@ -333,7 +332,7 @@ def test_a_call_whose_key_is_revoked_ends_and_its_run_goes_on(
         )
         until_running(http, session)
         machines.other.call(revoke())
-        refused = detail(called.result(REACHED_S))
+        refused = detail(called.result(LONGEST_S))
     assert refused["code"] == "UNAUTHENTICATED"
     assert http.get(f"/flow-runs/{refused['executionId']}").json()["status"] == "running"
     cancel(machines.one, refused["executionId"])
@@ -353,9 +352,9 @@ def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
         streamed = pool.submit(http.get, f"/flow-runs/{run}/trace/stream")
         begun(http, run)
         stopping.close()
-        refused = detail(called.result(REACHED_S))
+        refused = detail(called.result(LONGEST_S))
         assert (refused["code"], refused["executionId"]) == (code, run)
-        assert frames(streamed.result(REACHED_S).text)[-1].event == "step_started"
+        assert frames(streamed.result(LONGEST_S).text)[-1].event == "step_started"
         http.close()
     assert other.get(f"/flow-runs/{run}").json()["status"] == "running"
     assert other.delete(f"/flow-runs/{run}").status_code == 202
@@ -374,10 +373,10 @@ def test_a_caller_who_leaves_is_not_followed_for_any_more_and_the_run_goes_on(
             + f"Authorization: Bearer {machines.one.key}\r\nX-Session-Id: {session}\r\n\r\n{{}}".encode()
         )
         run = until_running(http, session)
-        assert machines.one.runtime.tails.followed_runs >= 1
+        until(lambda: machines.one.runtime.tails.followed_runs)
         # Without it the caller might have closed one direction alone, which takes seconds to tell.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    until_nothing_is_followed(machines.one)
+    until(lambda: not machines.one.runtime.tails.followed_runs)
     assert http.get(f"/flow-runs/{run}").json()["status"] == "running"
     cancel(machines.one, run)
 
@@ -401,7 +400,7 @@ def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
             run = until_running(other, session)
             call(proxy.go_away)
             # The log could not be read.
-            until_nothing_is_followed(server)
+            until(lambda: not server.runtime.tails.followed_runs)
             call(proxy.come_back)
-            answer = called.result(REACHED_S)
+            answer = called.result(LONGEST_S)
             assert (answer.status_code, answer.json()["executionId"]) == (200, run)

@@ -3,7 +3,6 @@
 import gzip
 import json
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
@@ -14,7 +13,17 @@ import pytest
 
 from runglass.settings import Price
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import FLOWS, cancel, detail, execute, http_for, refusal, start
+from tests.contract.wire import (
+    FLOWS,
+    Gate,
+    cancel,
+    detail,
+    execute,
+    http_for,
+    refusal,
+    start,
+    until,
+)
 
 SIDES = """
 slug: sides
@@ -36,7 +45,7 @@ steps:
   - id: each
     type: loop
     over: list(range(12))
-    steps: [{id: rest, type: wait, ms: 30}]
+    steps: [{id: rest, type: wait, ms: 1}]
 """
 TALK = 'slug: talk\nsteps: [{id: ask, type: llm, model: echo, prompt: "{{ message }}"}]\n'
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -162,8 +171,7 @@ def test_a_run_that_was_cancelled_has_nothing_that_goes_on(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     run = start(server, "endless")
-    while lines(http, run) != ["first#1 step completed", "hold#1 step running"]:
-        time.sleep(0.01)
+    until(lambda: lines(http, run) == ["first#1 step completed", "hold#1 step running"])
     cancel(server, run)
     http.get(f"/flow-runs/{run}/trace/stream")
     assert lines(http, run) == ["first#1 step completed", "hold#1 step cancelled"]
@@ -181,12 +189,13 @@ def test_a_run_without_a_step_has_no_row(http: httpx2.Client, server: RunningSer
 
 
 def test_what_an_outline_leaves_open_is_in_the_stream_behind_its_seq(
-    server: RunningServer, http: httpx2.Client
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    further = Gate(server, monkeypatch, server.runtime.store, "append", first=5)
     run = start(server, "stretch")
-    while len(rows(http, run)) < 4:
-        time.sleep(0.01)
+    until(lambda: len(rows(http, run)) >= 4)
     before = page(http, run)
+    further.open()
     text = http.get(f"/flow-runs/{run}/trace/stream?after={before['seq']}").text
     events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
     assert [event["seq"] for event in events] == list(
@@ -223,12 +232,13 @@ def test_pages_join_to_the_whole(http: httpx2.Client) -> None:
 
 
 def test_pages_of_one_seq_are_of_one_outline_although_the_run_goes_on(
-    server: RunningServer, http: httpx2.Client
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    further = Gate(server, monkeypatch, server.runtime.store, "append", first=5)
     run = start(server, "stretch")
-    while len(rows(http, run)) < 4:
-        time.sleep(0.01)
+    until(lambda: len(rows(http, run)) >= 4)
     before = page(http, run)
+    further.open()
     assert "event: flow_completed" in http.get(f"/flow-runs/{run}/trace/stream").text
     # Nobody else has asked for a newer one: the older is what the server has.
     assert page(http, run, seq=before["seq"]) == before

@@ -141,7 +141,7 @@ def cancel(server: RunningServer, execution_id: str) -> None:
     assert server.call(end())
 
 
-def until(found: Callable[[], T]) -> T:
+def until(found: Callable[[], T | None]) -> T:
     """What is found, once that is something; the test's own limit of time ends the wait."""
     while not (it := found()):
         time.sleep(0.01)
@@ -158,7 +158,7 @@ def requests_in(server: RunningServer) -> int:
 
 
 class Gate:
-    """The first calls of a method in the server, `most` of them, wait at its start until it is opened."""
+    """Calls of a method in the server, `most` of them after the `first` ones, wait until it is opened."""
 
     def __init__(
         self,
@@ -167,6 +167,7 @@ class Gate:
         owner: object,
         name: str,
         *,
+        first: int = 0,
         most: float = float("inf"),
     ) -> None:
         self._server = server
@@ -178,7 +179,7 @@ class Gate:
             nonlocal calls
             calls += 1
             self._came.release()
-            if calls <= most:
+            if first < calls <= first + most:
                 await self._opened.wait()
             return await method(*args, **options)
 
