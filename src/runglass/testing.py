@@ -81,8 +81,8 @@ class _Started(NamedTuple):
 def running_server(**settings: Any) -> Iterator[RunningServer]:
     """A server with these settings, until the block ends.
 
-    By default it listens on a free port of 127.0.0.1, keeps its data in a temporary folder and waits for no
-    step when it stops. Errors of starting and of stopping are raised here.
+    By default it listens on a free port of 127.0.0.1, keeps its data in a temporary folder, waits for no step
+    when it stops, and logs no stalls. Errors of starting and of stopping are raised here.
     """
     with (
         tempfile.TemporaryDirectory(prefix="runglass-") as folder,
@@ -94,6 +94,8 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
             "data": Path(folder),
             "synchronous": "NORMAL",
             "stop_grace_s": 0.0,
+            # A busy machine stops a process for longer than a server's log should keep quiet about.
+            "stall_log_ms": 600_000,
         }
         started: Future[_Started] = Future()
         ended = thread.submit(_serve, Settings(**{**defaults, **settings}), started)

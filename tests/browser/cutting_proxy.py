@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 
 MEAN_BYTES = 1_500
 """How much of a stream comes through, on average."""
-LONGEST_S = 30.0
+LONGEST_S = 60.0
 
 _STREAM = re.compile(rb"GET [^ ?]*/stream[ ?]")
 

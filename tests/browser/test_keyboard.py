@@ -40,14 +40,17 @@ def test_two_runs_are_chosen_and_compared(runs: Runs, visitor: Visitor) -> None:
 
 def test_the_tree_is_walked_folded_and_unfolded(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.good)
+    visitor.settle()
     whole = len(labels(page))
     visitor.keys("j", "j")
     expect(selected(page)).to_have_attribute("aria-label", re.compile("^each_order"))
     visitor.keys("ArrowLeft")
     expect(selected(page)).to_have_attribute("aria-expanded", "false")
+    visitor.settle()
     assert len(labels(page)) == 3
     visitor.keys("ArrowRight", "ArrowRight", "ArrowRight")
     expect(selected(page)).to_have_attribute("aria-label", re.compile(r"^describe"))
+    visitor.settle()
     assert len(labels(page)) == whole
     visitor.keys("Enter")
     expect(panel(page)).to_be_visible()

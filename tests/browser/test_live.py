@@ -19,7 +19,7 @@ steps:
     type: loop
     over: list(range(1000))
     steps:
-      - {id: hold, type: wait, ms: 60}
+      - {id: hold, type: wait, ms: 150}
       - {id: say, type: llm, model: echo, prompt: "“Grüße” 日本語 {{ index }}"}
       - id: check
         type: code

@@ -13,7 +13,7 @@ steps:
     type: loop
     over: list(range(500))
     steps:
-      - {id: rest, type: wait, ms: 100}
+      - {id: rest, type: wait, ms: 300}
       - {id: ask, type: llm, model: echo, prompt: one two three}
 """
 COUNT_FRAMES = """() => {

@@ -24,6 +24,7 @@ def test_a_run_says_what_it_is_and_what_it_did(runs: Runs, visitor: Visitor) -> 
     page = open_run(visitor, runs.good)
     expect(page).to_have_title(re.compile("^completed: add-up-orders v1"))
     expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("add-up-orders v1"))
+    visitor.settle()
     assert labels(page) == [
         "read_lines, step, completed",
         "each_order 3 iterations, loop, completed",
@@ -159,6 +160,7 @@ def test_a_filter_shows_what_matches_and_all_around_it(grid: str, visitor: Visit
 def test_no_part_of_the_toolbar_is_cut_off_on_a_narrow_screen(grid: str, visitor: Visitor) -> None:
     page = open_run(visitor, grid)
     page.set_viewport_size({"width": NARROW, "height": HEIGHT})
+    visitor.settle()
     parts = page.get_by_role("toolbar").locator("> *:visible")
     assert (
         parts.evaluate_all("all => all.map((each) => each.getBoundingClientRect().right <= innerWidth)")

@@ -18,7 +18,7 @@ from playwright.sync_api import (
 
 Theme = Literal["light", "dark"]
 
-WAIT_MS = 15_000
+WAIT_MS = 60_000
 """How long a page may take to show what is expected, on a machine with much else to do."""
 
 WIDTH, HEIGHT = 1280, 800

@@ -29,7 +29,7 @@ from tests.contract.wire import (
 
 WAITS = """
 slug: waits
-steps: [{id: wait, type: wait, ms: 400}]
+steps: [{id: wait, type: wait, ms: 2500}]
 """
 PROGRAM = """
 import asyncio, sys
@@ -51,7 +51,7 @@ def test_a_signal_ends_the_process_cleanly(tmp_path: Path, stop: signal.Signals)
         assert process.stdout is not None
         word, url = process.stdout.readline().split()
         assert word == "ready"
-        with urlopen(f"{url}/health") as answer:
+        with urlopen(f"{url}/health", timeout=60) as answer:
             assert answer.status == 200
         process.send_signal(stop)
         assert process.stdout.read() == "clean end\n"
@@ -153,8 +153,7 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on_after_the_next_start(tmp_pa
         server.push(WAITS)
         run = start(server, "waits")
         with http_for(server, server.key) as http:
-            while not http.get(f"/flow-runs/{run}/trace").json()["steps"]:
-                pass
+            until(lambda: http.get(f"/flow-runs/{run}/trace").json()["steps"])
     with running_server(data=tmp_path) as server, http_for(server, server.key) as http:
         with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
             events = [frame.event for frame in frames(stream.read().decode())]

@@ -10,7 +10,15 @@ import pytest
 
 from runglass.api_keys import digest_of
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import cancel, detail, execute, http_for, refusal, start
+from tests.contract.wire import (
+    LONGEST_S,
+    cancel,
+    detail,
+    execute,
+    http_for,
+    refusal,
+    start,
+)
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
@@ -24,7 +32,7 @@ RUN = "01900000-0000-7000-8000-000000000000"
 @pytest.fixture(scope="module")
 def page(server: RunningServer) -> Iterator[httpx2.Client]:
     """A browser that has not signed in."""
-    with httpx2.Client(base_url=server.address, timeout=30) as client:
+    with httpx2.Client(base_url=server.address, timeout=LONGEST_S) as client:
         yield client
 
 
@@ -37,7 +45,7 @@ def browser(server: RunningServer) -> Iterator[httpx2.Client]:
 
 @contextmanager
 def signed_in(server: RunningServer, key: str) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=server.base_url, timeout=30) as client:
+    with httpx2.Client(base_url=server.base_url, timeout=LONGEST_S) as client:
         answer = client.post("/viewer/session", headers={"Authorization": f"Bearer {key}"})
         assert (answer.status_code, answer.content) == (204, b"")
         yield client
@@ -246,10 +254,10 @@ def test_a_revoked_key_ends_its_sessions_and_their_streams(
     with signed_in(server, key) as browser:
         thread = threading.Thread(target=follow, args=(browser,))
         thread.start()
-        assert begun.wait(20)
+        assert begun.wait(LONGEST_S)
         assert http.delete(f"/keys/{found.id}").status_code == 200
         assert refusal(browser.get("/flow-runs")) == (401, "UNAUTHENTICATED")
-        assert ended.wait(5)
+        assert ended.wait(LONGEST_S)
         thread.join()
     cancel(server, run)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import runglass as runglass_package
 
 START = [sys.executable, "-c", "import sys; from runglass.cli import main; sys.exit(main())"]
-WAIT_S = 30.0
+WAIT_S = 60.0
 END = "\0"
 """In place of a line, where there are no more."""
 

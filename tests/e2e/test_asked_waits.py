@@ -14,7 +14,7 @@ import pytest
 from runglass.cli import main
 from tests.e2e.command import Process, started
 
-RETRY_AFTER_S = 9
+RETRY_AFTER_S = 5
 """Longer than a start takes, and no longer than `max_delay_ms`."""
 STEP = {
     "id": "ask",
@@ -81,7 +81,7 @@ def test_the_wait_that_a_provider_asked_for_outlives_its_server(
 
     def client(server: Process) -> httpx2.Client:
         url = server.line().split()[1]
-        return httpx2.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=30)
+        return httpx2.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=60)
 
     with started(*command, env=env) as server:
         server.line_of_stderr_with("acme/shop/f", "version 1")

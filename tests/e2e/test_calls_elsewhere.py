@@ -16,7 +16,7 @@ PATH = "/seq/acme/shop/work"
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
-    with postgres_database() as address, Shop(tmp_path, address, {"RUNGLASS_LEASE_S": "1.5"}) as opened:
+    with postgres_database() as address, Shop(tmp_path, address, {"RUNGLASS_LEASE_S": "5"}) as opened:
         yield opened
 
 

@@ -74,7 +74,7 @@ def ids(server: RunningServer) -> dict[str, str]:
 
         def run(slug: str, **given: Any) -> str:
             job = client.flow(f"acme/demo/{slug}").execute_async(message="you", **given)
-            job.run.wait(timeout=30)
+            job.run.wait(timeout=60)
             return job.execution_id
 
         return {

@@ -23,10 +23,7 @@ NOBODY = f"postgresql://me:{PASSWORD}@127.0.0.1:1/shop"
 def store() -> Iterator[dict[str, str]]:
     """The environment that names a new database; the server of the tests takes any password."""
     with postgres_database() as address:
-        yield {
-            "RUNGLASS_STORE": address.replace("postgres:@", f"postgres:{PASSWORD}@"),
-            "RUNGLASS_LEASE_S": "1.5",
-        }
+        yield {"RUNGLASS_STORE": address.replace("postgres:@", f"postgres:{PASSWORD}@")}
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -58,12 +55,12 @@ def test_projects_keys_and_flows_are_in_the_database_and_a_server_runs_them(
         at_the_server = {"RUNGLASS_BASE_URL": url, "RUNGLASS_API_KEY": key}
         done = runglass("run", "acme/shop/greet", env=at_the_server, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert httpx2.get(f"{url}/health").json()["status"] == "ok"
+        assert httpx2.get(f"{url}/health", timeout=60).json()["status"] == "ok"
         assert PASSWORD not in of_process(server, "cmdline") + of_process(server, "comm")
 
         with started("serve", "--port", "0", env=store, cwd=tmp_path) as second:
             other = second.line().removeprefix("ready ")
-            [run] = httpx2.get(f"{other}/api/v1/flow-runs", headers=bearer(key)).json()["runs"]
+            [run] = httpx2.get(f"{other}/api/v1/flow-runs", headers=bearer(key), timeout=60).json()["runs"]
             assert run["status"] == "completed", "each server has the runs of all"
             assert second.terminate() == 0
             told = second.rest_of_stderr()

@@ -93,7 +93,7 @@ async def test_the_folder_is_looked_at_even_where_no_notices_of_changes_come(
     folder = tmp_path / "flows" / "acme" / "shop"
     folder.mkdir(parents=True)
     reports: asyncio.Queue[str] = asyncio.Queue()
-    async with open_store(Settings(data=tmp_path)) as store, asyncio.timeout(10):
+    async with open_store(Settings(data=tmp_path)) as store, asyncio.timeout(60):
         watching = asyncio.create_task(
             FlowFolder(tmp_path / "flows", store, report=reports.put_nowait).watch()
         )

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import runglass, started, watched
+from tests.prove.killing.server import free_port
 from tests.unit.client.recording import FRAMES, SEQS, stream
 from tests.unit.client.scripted import (
     EVENT_STREAM,
@@ -41,7 +41,7 @@ steps:
 """
 ENDLESS = """\
 slug: endless
-steps: [{id: short, type: wait, ms: 1}, {id: endless, type: wait, ms: 60000}]
+steps: [{id: short, type: wait, ms: 1}, {id: endless, type: wait, ms: 600000}]
 """
 WAITING = """\
 slug: waiting
@@ -147,13 +147,13 @@ def test_ctrl_c_before_the_server_has_answered_promises_nothing() -> None:
     async def says_nothing(exchange: Exchange) -> None:
         await exchange.read_body()
         came.set()
-        await exchange.hung_up(within_s=30)
+        await exchange.hung_up(within_s=60)
 
     with ScriptedServer() as server:
         server.plays(says_nothing)
         variables = {"RUNGLASS_API_KEY": KEY, "RUNGLASS_BASE_URL": server.url}
         with started("run", "acme/demo/endless", env=variables) as run:
-            assert came.wait(30)
+            assert came.wait(60)
             assert run.interrupt() == Exit.INTERRUPTED
             run.line_of_stderr_with("stopped before the server had named a run", "runglass runs list")
 
@@ -161,15 +161,15 @@ def test_ctrl_c_before_the_server_has_answered_promises_nothing() -> None:
 def test_a_time_limit_ends_the_watching_and_says_that_the_run_goes_on(
     server: RunningServer, variables: dict[str, str]
 ) -> None:
-    done = runglass("run", "acme/demo/endless", "--timeout", "3", env=variables)
+    done = runglass("run", "acme/demo/endless", "--timeout", "10", env=variables)
     assert done.returncode == Exit.UNREACHABLE
     named, error = done.stderr.splitlines()
-    assert error.endswith(f"did not end within 3 s; it goes on: runglass runs tail {id_in(named)}")
+    assert error.endswith(f"did not end within 10 s; it goes on: runglass runs tail {id_in(named)}")
     assert status_of(server, id_in(named)) == "running"
 
 
 def test_a_run_outlives_its_server_and_so_does_the_command_that_waits_for_it(tmp_path: Path) -> None:
-    data, port = tmp_path / "data", free_port()
+    data, port = tmp_path / "data", str(free_port())
     (tmp_path / "waiting.yaml").write_text(WAITING)
     assert runglass("flow", "push", tmp_path / "waiting.yaml", "--to", "a/p", "--data", data).returncode == 0
     key = runglass("keys", "create", "a/p", "--data", data).stdout.strip()
@@ -249,12 +249,6 @@ def test_events_that_cannot_be_followed_cost_no_result_and_come_once(scripted: S
     assert watch_run(scripted) == ({"text": "é"}, SEQS)
     scripted.plays(accepted, no_stream, answers(DONE))
     assert watch_run(scripted) == ({"text": "é"}, [])
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def _flags(variables: dict[str, str]) -> list[str]:

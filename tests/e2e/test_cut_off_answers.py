@@ -19,6 +19,8 @@ from tests.records import new_run
 LARGE = "01900000-0000-7000-8000-000000000001"
 BROKEN = "01900000-0000-7000-8000-000000000002"
 STEP = b'{"n":"%b"}' % (b"x" * 100_000)
+NO_STALLS = {"RUNGLASS_STALL_LOG_MS": "600000"}
+"""The lines of the log are about answers, however busy the machine is."""
 STEPS = 300
 """Of 30 MB: what the systems of both sides hold of an answer is less."""
 
@@ -62,7 +64,7 @@ def ready(server: Process) -> str:
 def half_an_answer(url: str, key: str) -> socket.socket:
     """A connection that has read the beginning of the trace, and reads no more."""
     address = urlsplit(url)
-    connection = socket.create_connection((str(address.hostname), address.port or 0), timeout=30)
+    connection = socket.create_connection((str(address.hostname), address.port or 0), timeout=60)
     head = f"GET /api/v1/flow-runs/{LARGE}/trace HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\r\n"
     connection.sendall(head.encode())
     assert connection.recv(100).startswith(b"HTTP/1.1 200")
@@ -81,12 +83,12 @@ def rest_of(connection: socket.socket) -> bytes:
 
 def test_a_caller_that_leaves_amid_its_answer_leaves_no_line(data: tuple[Path, str]) -> None:
     folder, key = data
-    with started("serve", "--port", "0", "--data", folder) as server:
+    with started("serve", "--port", "0", "--data", folder, env=NO_STALLS) as server:
         url = ready(server)
         for _ in range(3):
             half_an_answer(url, key).close()
         headers = {"Authorization": f"Bearer {key}"}
-        trace = httpx2.get(f"{url}/api/v1/flow-runs/{LARGE}/trace", headers=headers, timeout=30)
+        trace = httpx2.get(f"{url}/api/v1/flow-runs/{LARGE}/trace", headers=headers, timeout=60)
         assert len(trace.json()["steps"]) == STEPS + 1
         assert server.terminate() == Exit.OK
         assert server.rest_of_stderr() == []
@@ -94,11 +96,11 @@ def test_a_caller_that_leaves_amid_its_answer_leaves_no_line(data: tuple[Path, s
 
 def test_an_answer_whose_rows_cannot_be_read_leaves_one_line(data: tuple[Path, str]) -> None:
     folder, key = data
-    with started("serve", "--port", "0", "--data", folder) as server:
+    with started("serve", "--port", "0", "--data", folder, env=NO_STALLS) as server:
         url = ready(server)
         headers = {"Authorization": f"Bearer {key}", "X-Request-Id": "asked-for-all"}
         with pytest.raises(httpx2.RemoteProtocolError):
-            httpx2.get(f"{url}/api/v1/flow-runs/{BROKEN}/trace", headers=headers, timeout=30)
+            httpx2.get(f"{url}/api/v1/flow-runs/{BROKEN}/trace", headers=headers, timeout=60)
         assert server.terminate() == Exit.OK
         (line,) = server.rest_of_stderr()
     asked = f"request asked-for-all: the answer to GET /api/v1/flow-runs/{BROKEN}/trace was cut off: "
@@ -109,7 +111,7 @@ def test_an_answer_whose_rows_cannot_be_read_leaves_one_line(data: tuple[Path, s
 def test_an_answer_that_the_end_of_the_server_cuts_off_leaves_one_line(data: tuple[Path, str]) -> None:
     folder, key = data
     with (
-        started("serve", "--port", "0", "--data", folder) as server,
+        started("serve", "--port", "0", "--data", folder, env=NO_STALLS) as server,
         half_an_answer(ready(server), key) as it,
     ):
         assert server.terminate() == Exit.OK

@@ -28,7 +28,7 @@ def test_the_trace_is_the_fold_of_the_live_trace(server: RunningServer, flow: Fl
     with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
         job = client.flow("generated").execute_async(parameters={"n": 1}, trace=True)
         if not live:
-            job.run.wait(30)
+            job.run.wait(60)
         told = fold(job.run.live_trace())
         assert job.run.trace() == told
         assert told.flow_run.status in ("completed", "failed")

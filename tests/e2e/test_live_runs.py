@@ -83,13 +83,13 @@ def test_a_stream_that_is_cut_off_again_and_again_loses_nothing_and_repeats_noth
     server: RunningServer, client: Client
 ) -> None:
     after = client.runs().last_change
-    ids = [execute(client) for _ in range(60)]
+    ids = [execute(client) for _ in range(12)]
     with (
         cutting_proxy(server.address, seed=7) as (address, _),
         Client(server.key, base_url=address) as cut,
         closing(cut.live_runs(after=after)) as changes,
     ):
-        assert ended(changes, 60) == ids
+        assert ended(changes, 12) == ids
 
 
 def test_what_cannot_be_asked_for_is_said(client: Client) -> None:

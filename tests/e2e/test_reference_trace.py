@@ -32,10 +32,10 @@ def test_a_run_whose_server_was_killed(tmp_path: Path, capsys: pytest.CaptureFix
     def client(server: Process) -> httpx2.Client:
         url = server.line().split()[1]
         headers = {"Authorization": f"Bearer {key}"}
-        return httpx2.Client(base_url=f"{url}/api/v1", headers=headers, timeout=30)
+        return httpx2.Client(base_url=f"{url}/api/v1", headers=headers, timeout=60)
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(30)
+        silent.settimeout(60)
         providers = {"silent": f"http://127.0.0.1:{silent.getsockname()[1]}/v1"}
         env = {"RUNGLASS_PROVIDERS": json.dumps(providers), "RUNGLASS_CRASH_RETRIES": "0"}
         with started(*command, env=env) as server:

@@ -23,7 +23,7 @@ def test_a_worker_is_ready_counts_what_it_does_and_logs_as_json(tmp_path: Path) 
             assert ask(port, "/ready") == (200, {"status": "ready"})
             status, health = ask(port, "/health")
             assert (status, health["executesRuns"]) == (200, True)
-            told = httpx2.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+            told = httpx2.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text.splitlines()
             for line in (
                 "runglass_executes_runs 1.0",
                 "runglass_active_runs 1.0",
@@ -44,5 +44,5 @@ def test_a_worker_is_ready_counts_what_it_does_and_logs_as_json(tmp_path: Path) 
 
 
 def ask(port: int, path: str) -> tuple[int, dict[str, Any]]:
-    answer = httpx2.get(f"http://127.0.0.1:{port}{path}", timeout=10)
+    answer = httpx2.get(f"http://127.0.0.1:{port}{path}", timeout=60)
     return answer.status_code, answer.json()

@@ -51,7 +51,7 @@ def own_stalls(records: list[logging.LogRecord]) -> list[str]:
 def test_a_hostile_request_does_not_stall_the_loop(caplog: pytest.LogCaptureFixture, attack: str) -> None:
     content = json.dumps(HOSTILE[attack][0]).encode()
     with (
-        running_server(capture="full", check_time_limit_ms=LIMIT_MS) as server,
+        running_server(capture="full", check_time_limit_ms=LIMIT_MS, stall_log_ms=100) as server,
         http_for(server, server.key) as http,
     ):
         server.push(FLOW)
@@ -70,7 +70,10 @@ def test_a_large_request_that_is_allowed_does_not_stall_the_loop(
     caplog: pytest.LogCaptureFixture, body: dict[str, Any]
 ) -> None:
     content = json.dumps({"message": "x", **body}).encode()
-    with running_server(check_time_limit_ms=60_000) as patient, http_for(patient, patient.key) as client:
+    with (
+        running_server(check_time_limit_ms=60_000, stall_log_ms=100) as patient,
+        http_for(patient, patient.key) as client,
+    ):
         patient.push(FLOW)
         client.post(f"{PATH}/execute", json={"message": "x"})
         with neighbour(patient):
@@ -95,7 +98,7 @@ def test_a_failure_with_many_keys_in_its_input_does_not_stall_the_loop(
     caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """What the input tells by its keys must not come back in the error: each of them has to be judged."""
-    with running_server(capture="redacted") as own, http_for(own, own.key) as client:
+    with running_server(capture="redacted", stall_log_ms=100) as own, http_for(own, own.key) as client:
         own.push(FAILING.format(name=name, step=FAILURES[name]))
         given = {f"k{number}x": "value" for number in range(60_000)} | {"password": "hunter2"}
         content = json.dumps({"parameters": given}).encode()
@@ -108,7 +111,7 @@ def test_a_failure_with_many_keys_in_its_input_does_not_stall_the_loop(
 
 
 def test_a_large_redaction_does_not_stall_the_loop(caplog: pytest.LogCaptureFixture) -> None:
-    with running_server(**SETTINGS) as server, http_for(server, server.key) as http:
+    with running_server(stall_log_ms=100, **SETTINGS) as server, http_for(server, server.key) as http:
         server.push(COPY)
         content = json.dumps({"parameters": slow_text()}).encode()
         http.post("/seq/acme/demo/copy/execute", json={"parameters": {}})
