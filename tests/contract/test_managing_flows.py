@@ -182,7 +182,7 @@ def test_a_push_is_answered_with_warnings(http: httpx2.Client) -> None:
     text = """slug: warned
 inputs: {type: object, require: [x]}
 steps:
-  - {id: a, type: llm, model: "anthropic:claude", prompt: hi}
+  - {id: a, type: llm, model: "bedrock:nova", prompt: hi}
 """
     answer = http.put("/flows/acme/demo/warned", content=text)
     assert answer.status_code == 200

@@ -374,23 +374,23 @@ def test_the_packages_of_providers_are_those_that_the_library_asks_for() -> None
     assert missing <= set(flow_models.PROVIDER_PACKAGES) <= names
 
 
-@pytest.mark.parametrize("model", ["anthropic:claude", "gateway/anthropic:claude"])
+@pytest.mark.parametrize("model", ["bedrock:nova", "gateway/bedrock:nova"])
 def test_a_provider_whose_package_is_missing_is_a_warning(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = HEAD + f"  - {{id: a, type: llm, model: '{model}'}}\n"
     (warning,) = check_flow(text).warnings
     assert (warning.path, warning.line) == ("steps[0].model", 3)
-    assert "'anthropic' is not installed on this machine" in warning.message
-    assert 'pip install "pydantic-ai-slim[anthropic]"' in warning.message
-    monkeypatch.setitem(flow_models.PROVIDER_PACKAGES, "anthropic", "json")
+    assert "'bedrock' is not installed on this machine" in warning.message
+    assert 'pip install "pydantic-ai-slim[bedrock]"' in warning.message
+    monkeypatch.setitem(flow_models.PROVIDER_PACKAGES, "bedrock", "json")
     assert check_flow(text).warnings == []
 
 
 def test_a_provider_of_the_server_s_own_needs_no_package() -> None:
-    text = HEAD + "  - {id: a, type: llm, model: 'groq:x'}\n  - {id: b, type: llm, model: 'openai:x'}\n"
+    text = HEAD + "  - {id: a, type: llm, model: 'cohere:x'}\n  - {id: b, type: llm, model: 'openai:x'}\n"
     assert len(check_flow(text).warnings) == 1
-    assert check_flow(text, own_providers={"groq": "http://127.0.0.1:9/v1"}).warnings == []
+    assert check_flow(text, own_providers={"cohere": "http://127.0.0.1:9/v1"}).warnings == []
 
 
 def test_the_families_of_settings_are_those_of_the_library() -> None:
