@@ -25,7 +25,6 @@ from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, ToolLoopSt
 from runglass.engine.pauses import SegmentResult, record_tool_pause
 from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.concurrency import is_cut_off
 from runglass.engine.scheduling.memory_budget import RunMemory, value_of
 from runglass.engine.scheduling.run_limits import Allowance
 from runglass.engine.scope import Scope, StepPosition
@@ -185,8 +184,8 @@ class Interpreter:
                 # The output of a container outside of loops is seen to the end of the run, over every pause.
                 await self._keep_container(step, place, data, output)
         except StepFailedPermanently:
-            # The cancellation itself may have been swallowed on its way.
-            if self._ending.requested or (step.on_error != "fail" and is_cut_off()):
+            # A step may fail in the moment in which it is cancelled.
+            if self._ending.requested:
                 raise asyncio.CancelledError from None
             if self._ending.spent_at is not None:
                 raise CreditsExhausted(self._ending.spent_at, self._ending.spent) from None

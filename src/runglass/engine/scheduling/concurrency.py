@@ -1,9 +1,7 @@
 """Iterations of a loop and branches of a parallel step, side by side."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 MOST_WORKERS = 1_000
@@ -41,10 +39,11 @@ class LoopWorkers:
         if not self._more:
             await work()
             return
+        group = _Group()
+        self._begin = lambda: group.begin(work)
+        self._begin()
         try:
-            async with _together() as group:
-                self._begin = lambda: group.begin(work)
-                self._begin()
+            await group.join()
         finally:
             # Else the loop would hold itself, and a run that has ended be left to the garbage collector.
             self._begin = None
@@ -65,52 +64,64 @@ async def side_by_side(work: Sequence[Work]) -> None:
     if len(work) == 1:
         await work[0]()
         return
-    async with _together() as group:
-        for each in work:
-            group.begin(each)
+    group = _Group()
+    for each in work:
+        group.begin(each)
+    await group.join()
 
 
 class _Group:
-    """Tasks of which the first failure cuts the others off; `has_failed` from then on."""
+    """Tasks of which the first failure cuts the others off.
 
-    def __init__(self, tasks: asyncio.TaskGroup) -> None:
-        self.has_failed = False
-        self._tasks = tasks
+    No `asyncio.TaskGroup`: a cancellation that comes while it cuts off tasks of its own is swallowed by those up
+    to Python 3.12, and raised by later ones in whatever is awaited after the group.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
+        self._is_cut_off = False
+        self._failure: BaseException | None = None
 
     def begin(self, work: Work) -> "asyncio.Task[None]":
-        return self._tasks.create_task(self._run(work))
+        task = asyncio.create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        if self._is_cut_off:
+            task.cancel()
+        return task
 
-    async def _run(self, work: Work) -> None:
-        _around.set((*_around.get(), self))
-        try:
-            await work()
-        except BaseException:
-            self.has_failed = True
-            raise
+    async def join(self) -> None:
+        """Returns when all have ended. Raises CancelledError if cancelled meanwhile, else the first failure."""
+        cancelled = False
+        while self._tasks:
+            try:
+                await self._over.wait()
+            except asyncio.CancelledError:
+                cancelled = True
+                self._cut_off()
+        failure, self._failure = self._failure, None
+        if cancelled:
+            raise asyncio.CancelledError
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                # Its traceback has this frame: a run that has ended would be left to the garbage collector.
+                del failure
 
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and not self._is_cut_off:
+            self._failure = failure
+            self._cut_off()
+        if not self._tasks:
+            self._over.set()
 
-_around: ContextVar[tuple[_Group, ...]] = ContextVar("_around", default=())
-"""The groups that a task is in."""
-
-
-def is_cut_off() -> bool:
-    """Whether something beside this task, or beside one that awaits it, has failed.
-
-    Python 3.11's task group swallows a cancellation that comes while it cuts off tasks of its own.
-    """
-    return any(group.has_failed for group in _around.get())
-
-
-@asynccontextmanager
-async def _together() -> AsyncIterator[_Group]:
-    """A group of which the first failure is raised as itself."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            yield _Group(tasks)
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = failures.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+    def _cut_off(self) -> None:
+        # Once: what a task does when it is cancelled is not to be cancelled in turn.
+        if not self._is_cut_off:
+            self._is_cut_off = True
+            for task in self._tasks:
+                task.cancel()
