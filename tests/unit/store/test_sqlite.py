@@ -142,3 +142,20 @@ async def test_while_the_file_is_locked_a_batch_waits_once_and_not_once_for_each
         assert await database.write(lambda _: 1) == 1
     finally:
         await database.close()
+
+
+async def test_an_opening_that_is_cancelled_leaves_no_connection_open(tmp_path: Path) -> None:
+    database = Connections(tmp_path / "db", synchronous="NORMAL")
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("BEGIN IMMEDIATE")
+        opening = asyncio.create_task(database.open())
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.sleep(0)
+        other.execute("ROLLBACK")
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await asyncio.get_running_loop().shutdown_default_executor()
+    # The last connection that is closed takes the log along.
+    assert [file.name for file in tmp_path.iterdir()] == ["db"]

@@ -51,7 +51,15 @@ class Connections:
 
     async def open(self) -> None:
         """Creates or upgrades the database and starts the threads. Raises StoreError."""
-        connection = await asyncio.to_thread(self._open_writer)
+        opening = asyncio.create_task(asyncio.to_thread(self._open_writer))
+        try:
+            connection = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped, and nobody else closes what it opens.
+            with contextlib.suppress(StoreError):
+                await opening
+            await self.close()
+            raise
         self._writer = WorkerThreads("runglass-writer", partial(self.commit, connection), most=BATCH)
         self._readers = WorkerThreads("runglass-reader", self._read, threads=READERS)
         self._look_ups = WorkerThreads("runglass-look-up", self._read, most=LOOK_UPS)
