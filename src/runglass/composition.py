@@ -30,6 +30,7 @@ from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.supervision import SupervisedTask
+from runglass.errors import UpgradeRequired
 from runglass.provider_settings import SettingRules
 from runglass.run_api import CaptureMode
 from runglass.runtime import Runtime
@@ -38,6 +39,7 @@ from runglass.store.base import Store
 from runglass.store.data_lock import exclusive
 from runglass.store.process_records import ProcessFacts
 from runglass.store.records import Retention
+from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -51,19 +53,35 @@ SETTLED_S = 60.0
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store alone, for commands that work on the data beside a running server. Raises SettingsError."""
-    async with _store(settings) as store:
+    """The store alone, for commands that work on the data beside a running server.
+
+    Raises SettingsError, and UpgradeRequired for a store of an older version.
+    """
+    async with _store(settings, migrates=False) as store:
         yield store
 
 
-def _store(settings: Settings) -> Store:
+async def upgrade_store(settings: Settings, *, with_copy: bool = True) -> None:
+    """Brings the store to the schema of this version, which is logged before. Raises StoreError, DataInUse.
+
+    An SQLite file is copied first; a copy of a PostgreSQL is its operator's.
+    """
+    try:
+        async with _store(settings, migrates=True):
+            pass
+    except UpgradeRequired:
+        with exclusive(settings.database):
+            await asyncio.to_thread(upgrade, settings.database, with_copy=with_copy)
+
+
+def _store(settings: Settings, *, migrates: bool) -> Store:
     address = settings.postgres
     if address is None:
         return SqliteStore(settings.database, synchronous=settings.synchronous)
-    return _postgres(address, append_patience_s=settings.lease_s)
+    return _postgres(address, append_patience_s=settings.lease_s, migrates=migrates)
 
 
-def _postgres(address: str, *, append_patience_s: float) -> "PostgresStore":
+def _postgres(address: str, *, append_patience_s: float, migrates: bool) -> "PostgresStore":
     try:
         # Imported here, as its driver is installed only where it is needed.
         from runglass.store.postgres.store import PostgresStore
@@ -72,7 +90,9 @@ def _postgres(address: str, *, append_patience_s: float) -> "PostgresStore":
             f"a store on PostgreSQL needs {error.name}: pip install 'runglass[server,postgres]'"
         ) from error
     # A run that goes on waits as long as nobody else may go on with it.
-    return PostgresStore(address, patience_s=PATIENCE_S, append_patience_s=append_patience_s)
+    return PostgresStore(
+        address, patience_s=PATIENCE_S, append_patience_s=append_patience_s, migrates=migrates
+    )
 
 
 def _bus(settings: Settings) -> Bus:
@@ -99,11 +119,12 @@ def _bus(settings: Settings) -> Bus:
 async def _runtime_store(settings: Settings) -> AsyncIterator[Store]:
     """The store of a process that runs flows on it; one in a file is for this process alone."""
     if settings.postgres is not None:
-        async with _store(settings) as store:
+        async with _store(settings, migrates=True) as store:
             yield store
         return
     with exclusive(settings.database):
-        async with _store(settings) as store:
+        await asyncio.to_thread(upgrade, settings.database)
+        async with _store(settings, migrates=True) as store:
             # The data lock shuts out other processes, so all leases in the store belong to dead ones.
             await store.end_lease(None)
             yield store

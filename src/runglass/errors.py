@@ -220,6 +220,10 @@ class StoreUnreachable(StoreError):
     """The database does not answer, or cannot be connected to."""
 
 
+class UpgradeRequired(StoreError):
+    """The database is of an older version; the message says which command upgrades it."""
+
+
 class StoreWentBack(StoreError):
     """The store was restarted or replaced, and may lack what was read of it before."""
 

@@ -44,6 +44,9 @@ class Event(
     def __eq__(self, other: object) -> bool:
         return same_fields(self, other)
 
+    # That of msgspec compares by identity.
+    __ne__ = object.__ne__
+
     def __hash__(self) -> int:
         return hash((self.execution_id, self.seq))
 

@@ -33,6 +33,9 @@ class SessionStep(
     def __eq__(self, other: object) -> bool:
         return same_fields(self, other)
 
+    # That of msgspec compares by identity.
+    __ne__ = object.__ne__
+
     def __hash__(self) -> int:
         return hash((self.step_id, self.attempt, self.loop_index, self.status, self.started_at))
 

@@ -155,6 +155,9 @@ class ModelCall(
     def __eq__(self, other: object) -> bool:
         return same_fields(self, other)
 
+    # That of msgspec compares by identity.
+    __ne__ = object.__ne__
+
     def __hash__(self) -> int:
         return hash((self.number, self.model, self.started_at))
 
@@ -214,6 +217,9 @@ class StepTrace(
 
     def __eq__(self, other: object) -> bool:
         return same_fields(self, other)
+
+    # That of msgspec compares by identity.
+    __ne__ = object.__ne__
 
     def __hash__(self) -> int:
         return hash((self.step_id, self.attempt, self.loop_path, self.status, self.started_at))

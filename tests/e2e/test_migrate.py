@@ -4,6 +4,7 @@ import asyncio
 
 import asyncpg
 
+from runglass.cli.exit_codes import Exit
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import migrate_postgres, migrations
 from tests.e2e.command import runglass, started
@@ -40,8 +41,17 @@ async def test_a_migration_that_is_killed_in_the_middle_leaves_nothing_and_is_do
         await user.execute("COMMIT")
         assert await watcher.fetchval(APPLIED) == list(range(1, OLD + 1))
         assert await watcher.fetchval(HALF) == 0
+        refused = await asyncio.to_thread(runglass, "projects", "list", env=env)
+        assert (refused.returncode, refused.stdout) == (Exit.FAILED, "")
+        assert f"has schema {OLD} of an older version" in refused.stderr
+        assert "run `runglass migrate`" in refused.stderr
+        assert await watcher.fetchval(APPLIED) == list(range(1, OLD + 1))
         both = await asyncio.gather(*(asyncio.to_thread(runglass, "migrate", env=env) for _ in range(2)))
-        assert [(done.returncode, done.stderr) for done in both] == [(0, ""), (0, "")]
+        assert [done.returncode for done in both] == [Exit.OK, Exit.OK]
+        said = "".join(done.stderr for done in both)
+        assert [said.count(f"migration {each.name}") for each in migrations()] == [0] * OLD + [1] * (
+            len(migrations()) - OLD
+        )
         assert await watcher.fetchval(APPLIED) == [each.number for each in migrations()]
     finally:
         await user.close()

@@ -151,6 +151,7 @@ def test_equality_does_not_depend_on_what_was_read() -> None:
     assert one.input_context == {"x": 1}
     assert one == two
     assert hash(one) == hash(two)
+    assert not one != two  # noqa: SIM202  # that `!=` agrees with `==` is what is tested
     assert one != decode(b'{"stepId":"a","inputContext":{"x":2}}')
     assert one != "a"
 

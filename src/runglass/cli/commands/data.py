@@ -1,6 +1,5 @@
 """`runglass data`: the database of a data folder, whether or not its server runs."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,7 @@ from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
-from runglass.errors import StoreError
-from runglass.settings import Settings
+from runglass.errors import StoreError, UpgradeRequired
 
 if TYPE_CHECKING:
     from runglass.store.sqlite.database_file import ProjectUsage
@@ -47,7 +45,6 @@ def usage(data: Path | None, store: str | None, as_json: bool) -> None:
 
     settings = local_store.data_settings(data, store)
     local_store.require_database(settings)
-    asyncio.run(_bring_up_to_date(settings))
     found = usage_of(settings.database)
     if as_json:
         write_json(found)
@@ -75,7 +72,6 @@ def vacuum(data: Path | None, store: str | None) -> None:
     settings = local_store.data_settings(data, store)
     local_store.require_database(settings)
     with exclusive(settings.database):
-        asyncio.run(_bring_up_to_date(settings))
         before = settings.database.stat().st_size
         rebuild(settings.database)
         after = settings.database.stat().st_size
@@ -119,8 +115,9 @@ def check(every_run: bool, data: Path | None, store: str | None, as_json: bool) 
     settings = local_store.data_settings(data, store)
     local_store.require_database(settings)
     try:
-        asyncio.run(_bring_up_to_date(settings))
         runs, folded, problems = check_file(settings.database, every_run=every_run)
+    except UpgradeRequired:
+        raise
     except StoreError as error:
         # A file that cannot be opened is a finding of this command, and no error of its own.
         runs, folded, problems = 0, 0, [str(error)]
@@ -134,12 +131,6 @@ def check(every_run: bool, data: Path | None, store: str | None, as_json: bool) 
         write_line(console, f"{verdict}: {formatting.counted(runs, 'run')}, {folded:,} of them folded")
     if problems:
         raise click.exceptions.Exit(Exit.FAILED)
-
-
-async def _bring_up_to_date(settings: Settings) -> None:
-    """Gives the database this version's schema, as every command does that opens it."""
-    async with local_store.existing_store(settings):
-        pass
 
 
 def _row(project: "ProjectUsage") -> Row:

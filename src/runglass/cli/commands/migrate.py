@@ -8,22 +8,22 @@ import click
 from runglass import __version__
 from runglass.cli import options
 from runglass.cli.backends import local_store
-from runglass.cli.terminal.output import stdout, write_line
-from runglass.settings import Settings
+from runglass.cli.terminal.output import log_to_stderr, stdout, write_line
 
 
 @click.command()
 @options.data_folder
-def migrate(data: Path | None, store: str | None) -> None:
-    """Bring the database to the schema of this version, as every command does that opens it.
+@click.option("--no-backup", is_flag=True, help="Upgrade an SQLite file without a copy of it.")
+def migrate(data: Path | None, store: str | None, no_backup: bool) -> None:
+    """Bring the database to the schema of this version, as `serve` and `worker` do when they start.
 
-    Of several at a time one does the work, and the others wait for it.
+    An SQLite file, which no server may use meanwhile, is copied before; copy a PostgreSQL yourself. Of
+    several at a time one does the work, and the others wait for it.
     """
+    # Imported here: the module brings the engine along, and commands without a store do not wait for that.
+    from runglass.composition import upgrade_store
+
     settings = local_store.data_settings(data, store)
-    asyncio.run(_migrate(settings))
+    log_to_stderr(settings.log_level, settings.log_format)
+    asyncio.run(upgrade_store(settings, with_copy=not no_backup))
     write_line(stdout(), f"{settings.store_name} has the schema of Runglass {__version__}")
-
-
-async def _migrate(settings: Settings) -> None:
-    async with local_store.any_store(settings):
-        pass

@@ -73,8 +73,8 @@ async def side_by_side(work: Sequence[Work]) -> None:
 class _Group:
     """Tasks of which the first failure cuts the others off.
 
-    No `asyncio.TaskGroup`: a cancellation that comes while it cuts off tasks of its own is swallowed by those up
-    to Python 3.12, and raised by later ones in whatever is awaited after the group.
+    No `asyncio.TaskGroup`: a cancellation that comes while that cuts off its tasks is swallowed up to Python
+    3.12, and from 3.13 on raised again in whatever is awaited after the group.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class _Group:
         return task
 
     async def join(self) -> None:
-        """Returns when all have ended. Raises CancelledError if cancelled meanwhile, else the first failure."""
+        """Returns when all have ended. Raises CancelledError if it came meanwhile, else the first failure."""
         cancelled = False
         while self._tasks:
             try:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-from runglass.errors import StoreError
+from runglass.errors import StoreError, UpgradeRequired
 from runglass.failure_log import FailureLog
 from runglass.store.postgres.connections import Connections, Db
 
@@ -69,11 +69,14 @@ def migrations() -> list[Migration]:
     return sorted(found)
 
 
-async def migrate_postgres(connections: Connections, known: Sequence[Migration]) -> None:
+async def migrate_postgres(
+    connections: Connections, known: Sequence[Migration], *, migrates: bool = True
+) -> None:
     """Brings the database to the schema of the `known` migrations, and makes partitions.
 
-    Safe while other processes do the same. Raises StoreError for a database of a version that is too new,
-    where a process lives that a migration would break, where others keep a table for so long that none
+    Says in the log what it does to a database that is not new; unless it `migrates`, raises UpgradeRequired
+    instead. Safe while other processes do the same. Raises StoreError for a database of a version that is too
+    new, where a process lives that a migration would break, where others keep a table for so long that none
     gets it, and for a database that cannot hold any text.
     """
     encoding = await connections.read(lambda db: db.fetchval("SELECT current_setting('server_encoding')"))
@@ -83,8 +86,12 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
             " make it with ENCODING 'UTF8' TEMPLATE template0"
         )
 
+    is_new = False
+    said = 0
+
     async def next_one(db: Db) -> bool:
         """Applies one migration; False if there is none to apply."""
+        nonlocal is_new, said
         await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})", timeout=MIGRATION_S)
         # A role that may make no tables may not say IF NOT EXISTS either.
         if await db.fetchval("SELECT to_regclass('schema_migration')") is None:
@@ -98,8 +105,17 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
         missing = [each for each in known if each.number not in applied]
         if not missing:
             return False
+        is_new = is_new or not applied
+        if not is_new and not migrates:
+            raise UpgradeRequired(
+                f"the database {connections.name!r} has schema {max(applied)} of an older version, this one"
+                f" needs {known[-1].number}; copy it, then run `runglass migrate`"
+            )
         if missing[0].breaks and LEASES_TELL in applied:
             await _require_none_alive(db, connections.name, missing[0])
+        if not is_new and said != missing[0].number:
+            said = missing[0].number
+            log.info("upgrading the database %r: migration %s", connections.name, missing[0].name)
         await db.execute(f"SET LOCAL lock_timeout = {LOCK_MS}; {missing[0].sql}", timeout=MIGRATION_S)
         await db.execute(
             "INSERT INTO schema_migration (number, name, breaks) VALUES ($1, $2, $3)",

@@ -54,7 +54,8 @@ class PostgresStore(
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 
     `patience_s`: how long a call waits for a database that is away, and `append_patience_s` an append; by
-    default as long. `clock` is that of this machine.
+    default as long. `clock` is that of this machine. Unless it `migrates`, a database of an older version is
+    refused.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class PostgresStore(
         patience_s: float = 10.0,
         append_patience_s: float | None = None,
         clock: Clock | None = None,
+        migrates: bool = True,
     ) -> None:
+        self._migrates = migrates
         self._db = Connections(address, patience_s=patience_s, clock=clock)
         self._appends = AppendQueue(self._db, patience_s=append_patience_s or patience_s)
         self._creation = RunCreation(self._db)
@@ -77,7 +80,7 @@ class PostgresStore(
     async def __aenter__(self) -> Self:
         await self._db.open()
         try:
-            await migrate_postgres(self._db, migrations())
+            await migrate_postgres(self._db, migrations(), migrates=self._migrates)
             await self._db.read(self._db.starts.begin)
         except BaseException:
             await self._db.close()

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from runglass.errors import CommitUncertain, PermanentStoreError, RunglassError, StoreError, ValueTooLarge
 from runglass.store.data_folder import make_file, make_folder, warn_of_others
-from runglass.store.sqlite.migrations import migrate_sqlite
+from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded
 from runglass.store.sqlite.worker_threads import WorkerThreads, WorkItem, WorkResult
 
 Result = TypeVar("Result")
@@ -164,6 +164,7 @@ class Connections:
         except (OSError, sqlite3.Error) as error:
             raise self._store_error(error) from error
         try:
+            require_upgraded(connection, self.path)
             # Only a file that has nothing in it yet takes this on: with it, free pages can be given back.
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")

@@ -1,17 +1,22 @@
-"""An SQLite file as a whole: measured, rebuilt, and copied while others write.
+"""An SQLite file as a whole: measured, rebuilt, copied while others write, and upgraded.
 
 For commands that work beside a server, or instead of one. Blocking; each opens the file for itself.
 """
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from runglass.errors import StoreError
+from runglass.errors import StoreError, UpgradeRequired
+from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded, schema_of
+
+log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 10.0
 
@@ -84,6 +89,7 @@ _SUMS = (
 def usage(path: Path) -> Usage:
     """The usage of the file, as of one moment. Reads every row's head. Raises StoreError."""
     with opened(path) as db:
+        require_upgraded(db, path)
         db.execute("BEGIN")
         figures: dict[int, dict[str, int]] = {}
         for names, sql in _SUMS:
@@ -147,6 +153,34 @@ def back_up(path: Path, target: Path) -> None:
     finally:
         for leftover in (part, *(part.with_name(part.name + end) for end in ("-wal", "-shm", "-journal"))):
             leftover.unlink(missing_ok=True)
+
+
+def upgrade(path: Path, *, with_copy: bool = True) -> None:
+    """Brings a database of an older version to the schema of this one. Says so before, and copies the file.
+
+    No other process may work on it. Raises StoreError.
+    """
+    if not path.exists():
+        return
+    with opened(path) as db:
+        try:
+            require_upgraded(db, path)
+            return
+        except UpgradeRequired:
+            schema = schema_of(db)
+        copy = path.with_name(f"{path.stem}-schema-{schema}-{datetime.now(UTC):%Y%m%dT%H%M%S}{path.suffix}")
+        as_it_was = f"it is copied to {str(copy)!r} first" if with_copy else "no copy is made"
+        log.warning("upgrading the database %r, which has schema %d: %s", str(path), schema, as_it_was)
+        if with_copy:
+            try:
+                back_up(path, copy)
+            except OSError as error:
+                raise StoreError(
+                    f"the copy {str(copy)!r} cannot be written: {error}; the database is as it was. Make"
+                    " room, or run `runglass migrate --no-backup`"
+                ) from error
+        migrate_sqlite(db)
+    log.info("upgraded the database %r", str(path))
 
 
 @contextmanager

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from runglass.events import decode_event
 from runglass.fold import TraceFold
 from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite.database_file import opened
+from runglass.store.sqlite.migrations import require_upgraded
 from runglass.trace import RunSummary, StepTrace
 
 SAMPLE = 200
@@ -35,6 +37,7 @@ class _Run(NamedTuple):
 def check(path: Path, *, every_run: bool) -> Checked:
     """Checks the file as of one moment; others may go on. Folds every run, or a sample. Raises StoreError."""
     with opened(path) as db:
+        require_upgraded(db, path)
         db.execute("BEGIN")
         damage = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
         if damage:
@@ -93,20 +96,21 @@ def _unlike_its_log(db: sqlite3.Connection, run: _Run) -> Iterator[str]:
         return
     trace = state.trace()
     try:
-        if msgspec.json.decode(run.summary, type=RunSummary) != trace.flow_run:
+        summary = msgspec.json.decode(run.summary, type=RunSummary)
+        told = trace.flow_run
+        if told.flow_slug is None:
+            # Logs of early versions tell neither; the upgrade has taken them from the run's row.
+            told = replace(told, flow_slug=summary.flow_slug, session_id=summary.session_id)
+        if summary != told:
             yield f"the summary of run {run.id} is not what its events add up to"
         stored = db.execute("SELECT position, data FROM step WHERE run_no = ? ORDER BY position", (run.no,))
         count = 0
         for count, (position, data) in enumerate(stored, 1):
             step = trace.steps[count - 1] if count <= len(trace.steps) else None
-            # Written anew: an earlier version may have spelled the same step in another way.
-            if step is None or msgspec.json.encode(_step(data)) != msgspec.json.encode(step):
+            # By their meaning: an earlier version may have spelled the same step in another way.
+            if step is None or msgspec.json.decode(data, type=StepTrace) != step:
                 yield f"the step at position {position} of run {run.id} is not what its events add up to"
         if count < len(trace.steps):
             yield f"the trace of run {run.id} has {count} steps, its events tell of {len(trace.steps)}"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         yield f"the trace of run {run.id} cannot be read: {error}"
-
-
-def _step(data: bytes) -> StepTrace:
-    return msgspec.json.decode(data, type=StepTrace)

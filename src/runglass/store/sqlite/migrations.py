@@ -7,9 +7,14 @@ own. A database from a newer version is refused, never guessed at.
 import sqlite3
 from decimal import Decimal
 from importlib.resources import files
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from runglass.errors import StoreError
+import msgspec
+
+from runglass.errors import StoreError, UpgradeRequired
+from runglass.events import decode_event
+from runglass.fold import TraceFold
 from runglass.money import format_usd
 
 
@@ -37,12 +42,12 @@ def migrate_sqlite(connection: sqlite3.Connection) -> None:
     known = migrations()
     add_functions(connection)
     for migration in known:
-        if _version(connection) >= migration.number:
+        if schema_of(connection) >= migration.number:
             continue
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Asked again under the lock: another process may have been faster.
-            if _version(connection) < migration.number:
+            if schema_of(connection) < migration.number:
                 for statement in _statements(migration.sql):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {migration.number}")
@@ -52,24 +57,70 @@ def migrate_sqlite(connection: sqlite3.Connection) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-    if _version(connection) > known[-1].number:
+    if schema_of(connection) > known[-1].number:
         raise StoreError(
-            f"the database has schema {_version(connection)}, this version of Runglass knows"
+            f"the database has schema {schema_of(connection)}, this version of Runglass knows"
             f" {known[-1].number}; use the version that wrote it, or a newer one"
+        )
+
+
+def schema_of(connection: sqlite3.Connection) -> int:
+    """The number of the database's last migration; 0 where it is new."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def require_upgraded(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises UpgradeRequired for a database of an older version; a new one has nothing to upgrade."""
+    schema, newest = schema_of(connection), migrations()[-1].number
+    if 0 < schema < newest:
+        raise UpgradeRequired(
+            f"the database {str(path)!r} has schema {schema} of an older version, this one needs {newest};"
+            f" stop its server, then run `runglass migrate --store sqlite:///{path}`, which copies it first"
         )
 
 
 def add_functions(connection: sqlite3.Connection) -> None:
     """Gives the connection the functions that migrations call."""
     connection.create_function("plain_usd", 1, _plain_usd, deterministic=True)
+    connection.create_function("without_nulls", 1, _without_nulls, deterministic=True)
+    connection.create_aggregate("folded_summary", 2, _FoldedSummary)  # type: ignore[arg-type]
 
 
 def _plain_usd(amount: str | None) -> str | None:
     return None if amount is None else format_usd(Decimal(amount))
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+def _without_nulls(data: bytes) -> bytes:
+    """A JSON object without those of its own members that are null; what cannot be read stays as it is."""
+    try:
+        members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return data
+    return msgspec.json.encode({name: value for name, value in members.items() if bytes(value) != b"null"})
+
+
+class _FoldedSummary:
+    """A run's summary with what its events, in their order, add up to; as it was if they cannot be read."""
+
+    def __init__(self) -> None:
+        self._summary = b""
+        self._fold: TraceFold | None = TraceFold()
+
+    def step(self, summary: bytes, event: bytes) -> None:
+        self._summary = summary
+        try:
+            if self._fold is not None:
+                self._fold.apply(decode_event(event))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._fold = None
+
+    def finalize(self) -> bytes:
+        if self._fold is None:
+            return self._summary
+        # What stands in the row alone, such as the slug in logs that did not tell it, stays.
+        known: dict[str, Any] = msgspec.json.decode(_without_nulls(self._summary))
+        told: dict[str, Any] = msgspec.to_builtins(self._fold.trace().flow_run)
+        return msgspec.json.encode(known | told)
 
 
 def _statements(script: str) -> list[str]:

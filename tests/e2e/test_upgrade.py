@@ -1,0 +1,201 @@
+"""Data folders that earlier versions wrote: who upgrades them, and what is in them afterwards.
+
+Each of `tests/data` is the text of a database as a server of that schema left it, after the same five runs:
+one with a retry, a loop, a branch that was skipped and one that failed; one that failed; one with a tool's
+answer; one that waits for its tool; one that was cancelled while a step ran.
+"""
+
+import json
+import lzma
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from runglass import Client, StepPausedForToolCalls
+from runglass.cli import main
+from runglass.cli.exit_codes import Exit
+from runglass.store.data_lock import exclusive
+from runglass.testing import RunningServer, running_server
+from tests.e2e.command import runglass
+
+DATA = Path(__file__).parents[1] / "data"
+FOREVER_H = 1e6
+"""Else the run that has waited for its tool since then is given up."""
+
+
+@pytest.fixture(params=[4, 19])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    text = lzma.decompress((DATA / f"schema-{request.param}.sql.xz").read_bytes()).decode()
+    with closing(sqlite3.connect(tmp_path / "runglass.db")) as database:
+        database.executescript(text)
+    (tmp_path / "runglass.db").chmod(0o600)
+    return tmp_path
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name.endswith(".db")}
+
+
+def checked(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads(
+        runglass("data", "check", "--all", "--json", "--data", folder).stdout
+    )
+    return found
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[RunningServer]:
+    with running_server(data=folder, pause_limit_h=FOREVER_H) as server:
+        yield server
+
+
+@pytest.fixture
+def http(server: RunningServer) -> Iterator[httpx2.Client]:
+    with httpx2.Client(
+        base_url=server.base_url, headers={"Authorization": f"Bearer {server.key}"}, timeout=30
+    ) as http:
+        yield http
+
+
+def test_other_commands_leave_an_older_database_as_it_is_and_say_what_upgrades_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = everything(folder)
+    for command in ("data usage", "data check", "projects list", "keys create acme/demo"):
+        assert main([*command.split(), "--data", str(folder)]) == Exit.FAILED
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "of an older version" in err
+        assert f"runglass migrate --store sqlite:///{folder / 'runglass.db'}" in err
+    assert everything(folder) == before
+
+
+def test_what_upgrades_says_so_before_and_makes_a_copy(folder: Path) -> None:
+    before = everything(folder)
+    done = runglass("migrate", "--data", folder)
+    assert done.returncode == Exit.OK
+    (copy,) = folder.glob("runglass-schema-*.db")
+    said, did = done.stderr.splitlines()
+    assert "upgrading the database" in said
+    assert f"it is copied to '{copy}' first" in said
+    assert "upgraded the database" in did
+    with closing(sqlite3.connect(copy)) as database, closing(sqlite3.connect(":memory:")) as old:
+        old.deserialize(before["runglass.db"])
+        assert list(database.iterdump()) == list(old.iterdump())
+    assert checked(folder) == {"ok": True, "runs": 5, "foldedRuns": 5, "problems": []}
+    again = runglass("migrate", "--data", folder)
+    assert (again.returncode, again.stderr) == (Exit.OK, "")
+
+
+def test_an_upgrade_makes_no_copy_where_none_is_wanted(folder: Path) -> None:
+    done = runglass("migrate", "--no-backup", "--data", folder)
+    assert done.returncode == Exit.OK
+    assert "no copy is made" in done.stderr
+    assert list(folder.glob("*.db")) == [folder / "runglass.db"]
+
+
+def test_a_folder_that_a_server_uses_is_not_upgraded(folder: Path) -> None:
+    before = everything(folder)
+    with exclusive(folder / "runglass.db"):
+        done = runglass("migrate", "--data", folder)
+    assert done.returncode == Exit.FAILED
+    assert "another process runs flows" in done.stderr
+    assert everything(folder) == before
+
+
+def test_a_server_upgrades_the_folder_and_has_its_runs_with_all_that_follows_from_their_logs(
+    server: RunningServer, http: httpx2.Client, folder: Path
+) -> None:
+    assert len(list(folder.glob("runglass-schema-*.db"))) == 1
+    runs = http.get("/flow-runs").json()["runs"]
+    assert [run["status"] for run in runs] == ["cancelled", "paused", "completed", "failed", "completed"]
+    found = http.get("/flow-runs", params={"q": "model:echo"}).json()["runs"]
+    assert [run["id"] for run in found] == [run["id"] for run in runs]
+    assert [run["totals"]["byModel"]["echo"]["calls"] for run in runs] == [1, 1, 2, 3, 4]
+    for run in runs:
+        totals = run["totals"]
+        assert totals["byModel"]["echo"]["tokens"] == totals["tokens"]
+        assert totals["byModel"]["echo"].get("costUsd") == totals.get("costUsd")
+    cancelled, _, _, failed, completed = runs
+    assert (cancelled["totals"]["cancelled"], cancelled["error"]["code"]) == (1, "CANCELLED")
+    assert failed["error"] == {
+        "code": "CODE_ERROR",
+        "message": "ValueError: asked to (line 2)",
+        "stepId": "last",
+    }
+    outline = http.get(f"/flow-runs/{completed['id']}/trace/outline").json()
+    columns = outline["columns"]
+    rows = zip(*(columns[name] for name in ("depth", "name", "status", "tokens")), strict=True)
+    assert [
+        (depth, outline["names"][name], outline["statuses"][status], tokens)
+        for depth, name, status, tokens in rows
+    ] == [
+        (0, "ask", "completed", 6),
+        (0, "words", "retried", 0),
+        (1, "words", "retried", 0),
+        (1, "words", "completed", 0),
+        (0, "each", "completed", 6),
+        *[(1, "each", "completed", 2), (2, "say", "completed", 2), (2, "shout", "completed", 0)] * 3,
+        (0, "route", "completed", 0),
+        (1, "then", "completed", 0),
+        (2, "many", "completed", 0),
+        (1, "else", "skipped", 0),
+        (2, "few", "skipped", 0),
+        (0, "both", "failed", 0),
+        (1, "left", "failed", 0),
+        (2, "maybe", "failed", 0),
+        (1, "right", "completed", 0),
+        (2, "right", "completed", 0),
+        (0, "last", "completed", 0),
+    ]
+
+
+def test_no_step_of_an_older_version_has_members_that_are_null(http: httpx2.Client) -> None:
+    """The viewer shows what there is: completed steps had a tab for an error that was null."""
+    for run in http.get("/flow-runs").json()["runs"]:
+        steps = http.get(f"/flow-runs/{run['id']}/trace").json()["steps"]
+        assert steps
+        for step in steps:
+            of_step = http.get(
+                f"/flow-runs/{run['id']}/steps/{step['stepId']}/trace", params={"attempt": "all"}
+            )
+            for attempt in [step, *of_step.json()["attempts"]]:
+                assert None not in attempt.values()
+                assert ("errorContext" in attempt) == (attempt["status"] == "failed")
+
+
+def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(
+    server: RunningServer, http: httpx2.Client, folder: Path
+) -> None:
+    (paused,) = http.get("/flow-runs", params={"status": "paused"}).json()["runs"]
+    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        events = client.run(paused["id"]).live_trace()
+        pause = next(event for event in events if isinstance(event, StepPausedForToolCalls))
+        events.close()
+    (call,) = pause.tool_calls
+    answer = http.post(
+        "/seq/acme/demo/talk/execute",
+        json={
+            "executionId": paused["id"],
+            "pausedAtStep": pause.step_id,
+            "iterationsUsed": pause.iterations_used,
+            "accumulatedOutputs": pause.accumulated_outputs,
+            "tools": [
+                {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+            ],
+            "toolCallMessages": [
+                *pause.tool_call_messages,
+                {"role": "tool", "toolCallId": call["id"], "content": "sunny"},
+            ],
+        },
+    ).json()
+    assert answer["status"] == "completed"
+    assert (
+        http.get(f"/flow-runs/{paused['id']}/trace").json()["flowRun"]["totals"]["byModel"]["echo"]["calls"]
+        == 2
+    )
+    assert checked(folder)["problems"] == []
