@@ -41,7 +41,7 @@ async def test_waiting_work_is_done_in_one_batch_and_each_gets_its_result() -> N
     assert await asyncio.gather(*others) == list(range(6))
     assert sizes == [1, 4, 2]
     lane.end()
-    await lane.ended()
+    await asyncio.to_thread(lane.join)
 
 
 async def test_queued_work_is_done_before_the_end_by_any_number_of_threads() -> None:
@@ -49,7 +49,7 @@ async def test_queued_work_is_done_before_the_end_by_any_number_of_threads() -> 
     lane.start()
     done = [lane.put(partial(int, number)) for number in range(50)]
     lane.end()
-    await lane.ended()
+    await asyncio.to_thread(lane.join)
     assert await asyncio.gather(*done) == list(range(50))
 
 
@@ -62,10 +62,10 @@ async def test_an_idle_thread_holds_no_result() -> None:
     await gone.wait()
     assert seen() is None
     lane.end()
-    await lane.ended()
+    await asyncio.to_thread(lane.join)
 
 
-async def test_a_close_that_is_cancelled_leaves_no_thread_behind(tmp_path: Path) -> None:
+async def test_a_close_that_is_cancelled_leaves_no_thread_and_no_connection_behind(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     database = Connections(tmp_path / "db", synchronous="NORMAL")
     await database.open()
@@ -81,3 +81,6 @@ async def test_a_close_that_is_cancelled_leaves_no_thread_behind(tmp_path: Path)
     ours = [thread for thread in threading.enumerate() if thread not in before and "runglass" in thread.name]
     for thread in ours:
         await asyncio.to_thread(thread.join)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    # The last connection that is closed takes the log along.
+    assert not database.path.with_name("db-wal").exists()

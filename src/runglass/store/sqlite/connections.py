@@ -73,11 +73,16 @@ class Connections:
         # All of them before the first wait: a task cancelled here must leave no thread that never ends.
         for lane in lanes:
             lane.end()
-        for lane in lanes:
-            await lane.ended()
-        for connection in self._opened:
-            connection.close()
-        self._opened.clear()
+
+        def finish() -> None:
+            for lane in lanes:
+                lane.join()
+            for connection in self._opened:
+                connection.close()
+            self._opened.clear()
+
+        # As a whole, which goes on in its thread if the task is cancelled.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, finish))
 
     async def write(self, work: Work[Result]) -> Result:
         """Runs `work` in a transaction; returns its result after the commit.

@@ -64,10 +64,10 @@ class WorkerThreads(Generic[T]):
         """Lets the threads end once everything that is queued has been done. Nothing may be put any more."""
         self._jobs.put(None)
 
-    async def ended(self) -> None:
+    def join(self) -> None:
         """Returns when every thread has ended."""
         for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+            thread.join()
 
     def _work_on(self) -> None:
         while self._go_round():
