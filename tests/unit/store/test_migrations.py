@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from runglass.errors import StoreError
+from runglass.events import RunStarted, encode_event
 from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
 from runglass.trace import RunSummary, RunTotals
 
@@ -257,3 +258,26 @@ def test_outlines_that_were_kept_with_fewer_columns_are_due_again() -> None:
         database.executemany("INSERT INTO kept_outline (run_no, part, data) VALUES (?, ?, ?)", kept)
         migrate_sqlite(database)
         assert database.execute("SELECT run_no FROM due_outline").fetchall() == [(1,)]
+
+
+def test_what_cannot_be_read_is_kept_where_runs_are_folded_anew() -> None:
+    started = encode_event(
+        RunStarted(execution_id="r", run_id="r", flow_id="f", step_count=1, trigger_type="api", version=0)
+    )
+    summaries = [b'{"id":"r","error":null}', b'{"id":"broken log"}', b"[]", b'{"id":"no log"}']
+    events = [(1, 1, started), (2, 1, started), (2, 2, b"\xff"), (3, 1, started)]
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 14)
+        database.executemany(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, head,"
+            " summary) VALUES (?1, ?1, 1, 'f', 0, 'running', 'api', 'off', 2, ?2)",
+            enumerate(summaries, 1),
+        )
+        database.executemany("INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)", events)
+        database.execute("INSERT INTO step VALUES (1, 1, 'a', '', 1, 'running', ?)", (b":null, no JSON",))
+        migrate_sqlite(database)
+        folded, *others = (row[0] for row in database.execute("SELECT summary FROM run ORDER BY no"))
+        assert database.execute("SELECT data FROM step").fetchall() == [(b":null, no JSON",)]
+    summary = msgspec.json.decode(folded, type=RunSummary)
+    assert (summary.status, summary.step_count, summary.totals) == ("running", 1, RunTotals())
+    assert [msgspec.json.format(other, indent=-1) for other in others] == summaries[1:]

@@ -104,22 +104,24 @@ class _FoldedSummary:
 
     def __init__(self) -> None:
         self._summary = b""
-        self._fold: TraceFold | None = TraceFold()
+        self._fold = TraceFold()
+        self._is_readable = True
 
     def step(self, summary: bytes, event: bytes) -> None:
         self._summary = summary
         try:
-            if self._fold is not None:
+            if self._is_readable:
                 self._fold.apply(decode_event(event))
         except (msgspec.DecodeError, UnicodeDecodeError):
-            self._fold = None
+            self._is_readable = False
 
     def finalize(self) -> bytes:
-        if self._fold is None:
+        try:
+            known = msgspec.json.decode(_without_nulls(self._summary), type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return self._summary
         # What stands in the row alone, such as the slug in logs that did not tell it, stays.
-        known: dict[str, Any] = msgspec.json.decode(_without_nulls(self._summary))
-        told: dict[str, Any] = msgspec.to_builtins(self._fold.trace().flow_run)
+        told = msgspec.to_builtins(self._fold.trace().flow_run) if self._is_readable else {}
         return msgspec.json.encode(known | told)
 
 
