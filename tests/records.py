@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+from runglass.server.services.run_content import whole_summary
 from runglass.store.base import Store
 from runglass.store.records import NewRun
 
@@ -27,5 +28,4 @@ async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
     assert record is not None
     found = await store.trace(run_id, project_id=record.project_id, limit_bytes=sys.maxsize)
     assert found is not None
-    run, steps = found
-    return run.summary, [data for _, data in steps]
+    return whole_summary(found), [data for _, data in found.steps]

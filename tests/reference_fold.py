@@ -6,6 +6,7 @@ about a run is a pass of its own over all events. It expects a log in which mode
 """
 
 import itertools
+import json
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Context, Decimal
@@ -18,6 +19,8 @@ Place = tuple[str, tuple[int, ...]]
 EXACT = Context(prec=2000)
 LONGEST_MESSAGE = 300
 """Characters of an error's message in a run's summary. No document says how many; the server was asked."""
+
+LONGEST_PREVIEW = 200
 
 RUN_ENDS = {"flow_completed": "completed", "flow_failed": "failed", "flow_cancelled": "cancelled"}
 PAUSES = ("step_paused", "step_paused_for_tool_calls")
@@ -92,11 +95,37 @@ def flow_run(events: list[JsonObject], attempts: list[JsonObject]) -> JsonObject
             "durationMs": end and milliseconds(begin["at"], end["at"]),
             "error": end and run_error(end),
             "overridden": sorted(overridden) or None,
+            "inputPreview": preview_of("inputs", of_type(events, "run_input")),
+            "resultPreview": preview_of("result", ends),
             "expectedSteps": expected_steps(begin["stepCount"], of_type(events, "loop_started")),
             "loops": outer_loops(events) or None,
             "totals": totals(attempts, of_type(events, "step_retrying")),
+            "input": run_input(of_type(events, "run_input")),
+            "result": end and end.get("result"),
         }
     )
+
+
+def run_input(told: list[JsonObject]) -> JsonObject | None:
+    """What the caller gave, as far as it is kept."""
+    for event in told:
+        if "inputs" in event:
+            return {name: event[name] for name in ("inputs", "messages", "attachments") if name in event}
+    return None
+
+
+def preview_of(member: str, events: list[JsonObject]) -> str | None:
+    """The first 200 characters: of an object with one text and nothing else that text, else its JSON."""
+    for event in events:
+        value = event.get(member)
+        if value is not None:
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            members = list(value.values()) if isinstance(value, dict) else []
+            if len(members) == 1 and isinstance(members[0], str):
+                text = members[0]
+            text = " ".join(text.split())
+            return text if len(text) <= LONGEST_PREVIEW else text[: LONGEST_PREVIEW - 1] + "…"
+    return None
 
 
 def run_status(events: list[JsonObject]) -> str:

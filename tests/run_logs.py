@@ -15,6 +15,10 @@ JsonObject = dict[str, Any]
 SNAPSHOTS: st.SearchStrategy[Any] = st.sampled_from(
     [{}, {"text": "a"}, {"n": None, "items": [1, 2.5, "é\U0001f600"]}, {"costUsd": "0.1", "status": "failed"}]
 )
+VALUES: st.SearchStrategy[Any] = SNAPSHOTS | st.sampled_from(
+    [{"message": "\n two  lines\n"}, {"text": "é\U0001f600" * 101}, {"many": list(range(100))}, {"n": 1.5}]
+)
+"""Inputs and results of runs: short and long ones, with one text and with more."""
 SIZES = st.none() | st.integers(0, 10**6)
 ERRORS: st.SearchStrategy[JsonObject] = st.builds(
     lambda code, message: {"code": code} if message is None else {"code": code, "message": message},
@@ -112,7 +116,23 @@ class Log:
                 traceState=st.just("a=b"),
             ),
         )
+        self.has_input = self.chance(2)
+        if self.has_input:
+            self.take_input()
         self.override()
+
+    def take_input(self) -> None:
+        url = {"url": "https://example.com/a.png", "mimeType": "image/png"}
+        self.write(
+            "run_input",
+            truncated=self.draw(st.booleans()),
+            **self.some(
+                inputs=VALUES,
+                messages=st.just([{"role": "user", "content": "before"}]),
+                attachments=st.just([url]),
+                inputSizeBytes=st.integers(0, 10**6),
+            ),
+        )
 
     def override(self) -> None:
         if not self.chance(4):
@@ -156,13 +176,15 @@ class Log:
             reason = self.draw(st.sampled_from(["asked for", "", "r" * 400]))
             self.write("flow_cancelled", runId="run", reason=reason)
         elif way == "failed":
+            if not self.has_input and self.chance(2):
+                self.take_input()
             step = self.some(stepId=st.just("a"))
             self.keep_outputs()
             self.write("flow_failed", runId="run", error=self.draw(ERRORS), **step)
         elif way == "completed":
             for attempt in list(self.going_on):
                 self.finish(attempt)
-            self.write("flow_completed", runId="run", **self.some(stepId=st.just("a"), result=SNAPSHOTS))
+            self.write("flow_completed", runId="run", **self.some(stepId=st.just("a"), result=VALUES))
 
     def keep_outputs(self) -> None:
         """Outputs of steps whose latest attempt ended well, unless the run has kept them."""

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         LoopCompleted,
         LoopStarted,
         OverridesApplied,
+        RunInput,
         RunStarted,
         StepCompleted,
         StepError,
@@ -124,6 +125,7 @@ __all__ = [
     "RunChange",
     "RunDiff",
     "RunError",
+    "RunInput",
     "RunPage",
     "RunStarted",
     "RunSummary",
@@ -169,8 +171,8 @@ _HOMES = {
     ),
     "events": (
         "ContentKept KeptOutput "
-        "FlowCancelled FlowCompleted FlowFailed LoopCompleted LoopStarted OverridesApplied RunStarted "
-        "StepCompleted StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused "
+        "FlowCancelled FlowCompleted FlowFailed LoopCompleted LoopStarted OverridesApplied RunInput "
+        "RunStarted StepCompleted StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused "
         "StepPausedForToolCalls StepProgress StepResumed StepRetrying StepSkipped StepStarted "
         "StreamEvent UnknownEvent"
     ),

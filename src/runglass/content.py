@@ -96,6 +96,8 @@ def strip_summary(data: bytes) -> bytes:
     error = summary.get("error")
     if isinstance(error, dict) and error.get("code") != "CANCELLED":
         error.pop("message", None)
+    for content in ("input", "inputPreview", "result", "resultPreview"):
+        summary.pop(content, None)
     if names := _override_names(summary.pop("overridden", [])):
         summary["overridden"] = names
     return msgspec.json.encode(summary)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from runglass.lazy_json import Json, decode_when_read, readable, same_fields
+from runglass.lazy_json import Json, JsonList, decode_when_read, readable, same_fields
 from runglass.trace import ModelCall, ModelReservation, TokenBreakdown, written
 
 
@@ -70,6 +70,20 @@ class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
     started_by: str | None = None
     trace_parent: str | None = None
     trace_state: str | None = None
+
+
+class RunInput(Event, frozen=True, kw_only=True, eq=False, tag="run_input"):
+    """The input of a run as its caller gave it, without the defaults of the flow, where it is kept.
+
+    It follows `run_started`; where only a failed run keeps its input, it comes just before `flow_failed`.
+    `inputs` are the parameters with the `message`, `messages` the turns before that.
+    """
+
+    inputs: Json = None
+    messages: JsonList = None
+    attachments: JsonList = None
+    input_size_bytes: int | None = None
+    truncated: bool = written(False)
 
 
 class OverridesApplied(Event, frozen=True, kw_only=True, eq=False, tag="overrides_applied"):
@@ -313,6 +327,7 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Any]
 
 
+decode_when_read(RunInput, ("inputs", "messages", "attachments"))
 decode_when_read(StepInput, ("input_data",))
 decode_when_read(StepResumed, ("input_data",))
 decode_when_read(StepOutput, ("output_data", "output_context"))
@@ -325,6 +340,7 @@ decode_when_read(FlowFailed, ("error",))
 
 KnownEvent = (
     RunStarted
+    | RunInput
     | OverridesApplied
     | StepStarted
     | StepInput
@@ -350,6 +366,7 @@ StreamEvent = KnownEvent | UnknownEvent
 
 EventType = Literal[
     "run_started",
+    "run_input",
     "overrides_applied",
     "step_started",
     "step_input",

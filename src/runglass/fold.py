@@ -24,6 +24,7 @@ from runglass.events import (
     LoopCompleted,
     LoopStarted,
     OverridesApplied,
+    RunInput,
     RunStarted,
     StepCompleted,
     StepError,
@@ -46,6 +47,8 @@ from runglass.trace import RunError, RunSummary, StepTrace, Trace
 
 ERROR_CHARS = 300
 """The most characters of an error's message in a run's summary, which stands in every list."""
+PREVIEW_CHARS = 200
+"""The most characters of a run's input or result in its summary."""
 MOST_LOOPS = 100
 """Loops that go on of which a run's summary tells; it is written with each append."""
 
@@ -257,6 +260,8 @@ class RunFold:
                     trace_parent=event.trace_parent,
                     trace_state=event.trace_state,
                 )
+            case RunInput():
+                self._set(input_preview=preview(json_bytes(event, "inputs")))
             case OverridesApplied():
                 # A call has resumed the run, so it waits no longer.
                 overridden = sorted({*self._run.overridden, *event.overridden})
@@ -264,6 +269,7 @@ class RunFold:
             case StepPaused() | StepPausedForToolCalls():
                 self._set(status="paused")
             case FlowCompleted():
+                self._set(result_preview=preview(json_bytes(event, "result")))
                 self._end("completed", event.at)
             case FlowFailed():
                 self._end("failed", event.at, error=_run_error(event.error, event.step_id))
@@ -400,8 +406,11 @@ class TraceFold:
         self._fold = RunFold(RunSummary(id="", flow_id="", status="pending"))
         self._steps: dict[int, StepTrace] = {}
         self._positions: dict[Address, int] = {}
+        self._content: dict[str, Json] = {}
 
     def apply(self, event: StreamEvent) -> None:
+        if isinstance(event, RunInput | FlowCompleted):
+            self._content |= content_of_run(event)
         if isinstance(event, StepStarted | StepSkipped | ContentKept):
             for each in event.outputs if isinstance(event, ContentKept) else (event,):
                 position = self._positions.get(Address(each.step_id, each.loop_path))
@@ -411,8 +420,14 @@ class TraceFold:
             self._steps[change.position] = change.step
             self._positions[Address(change.step.step_id, change.step.loop_path)] = change.position
 
+    @property
+    def summary(self) -> RunSummary:
+        """The run's summary as a store keeps it, without its input and result."""
+        return self._fold.summary
+
     def trace(self) -> Trace:
-        return Trace(flow_run=self._fold.summary, steps=list(self._steps.values()))
+        run = replace(self._fold.summary, **self._content)
+        return Trace(flow_run=run, steps=list(self._steps.values()))
 
 
 def fold(events: Iterable[StreamEvent]) -> Trace:
@@ -421,6 +436,32 @@ def fold(events: Iterable[StreamEvent]) -> Trace:
     for event in events:
         state.apply(event)
     return state.trace()
+
+
+def content_of_run(event: StreamEvent) -> dict[str, Json]:
+    """The fields `input` and `result` of the run's summary in a trace, as far as this event has them."""
+    match event:
+        case RunInput() if (inputs := json_bytes(event, "inputs")) is not None:
+            members = {name: json_bytes(event, name) for name in ("messages", "attachments")}
+            given = {name: value for name, value in members.items() if value is not None}
+            return {"input": encoded(msgspec.json.encode({"inputs": inputs, **given}))}
+        case FlowCompleted() if (result := json_bytes(event, "result")) is not None:
+            return {"result": result}
+    return {}
+
+
+def preview(data: Any) -> str | None:
+    """The beginning of JSON, if any: of an object whose only member is a text that text, else as it is."""
+    if data is None:
+        return None
+    shown = bytes(data)
+    if shown.startswith(b"{"):
+        members = msgspec.json.decode(shown, type=dict[str, msgspec.Raw])
+        if len(members) == 1 and (only := bytes(*members.values())).startswith(b'"'):
+            shown = msgspec.json.decode(only, type=str).encode()
+    # A character takes four bytes at most.
+    text = " ".join(shown[: 8 * PREVIEW_CHARS].decode(errors="ignore").split())
+    return text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"
 
 
 def _run_error(error: object, step_id: str | None) -> RunError:

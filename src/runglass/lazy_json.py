@@ -13,9 +13,10 @@ import msgspec
 
 if TYPE_CHECKING:
     Json = dict[str, Any] | None
+    JsonList = list[Any] | None
 else:
     # msgspec must see Raw, and readers a dict: a union of the two is not a type that it decodes.
-    Json = msgspec.Raw
+    Json = JsonList = msgspec.Raw
 
 
 def encoded(data: bytes | msgspec.Raw | None) -> Json:

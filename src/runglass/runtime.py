@@ -7,6 +7,7 @@ the server's business; `composition.py` puts a runtime together.
 import time
 from collections.abc import Sequence
 from functools import partial
+from operator import eq
 from typing import Any, NamedTuple
 
 import msgspec
@@ -109,14 +110,16 @@ class Runtime:
         await self.policy.check_overrides(
             project, flow, request.block_overrides, role=role, size_bytes=size_bytes
         )
+        given = run_inputs(request)
         flow, inputs = await self.checks.request(
             flow,
             request.block_overrides,
-            run_inputs(request),
+            given,
             size_bytes=size_bytes,
             project_id=project.id,
         )
         assert inputs is not None
+        is_as_given = inputs is given or await offload(partial(eq, given, inputs), size_bytes=size_bytes)
         # A check may have waited long for its turn.
         if key_id is not None:
             waited = time.monotonic() - began_s > PROMPT_S
@@ -135,6 +138,7 @@ class Runtime:
             flow=flow,
             version=number,
             inputs=inputs,
+            given=None if is_as_given else given,
             capture=self.capture_mode(project, flow, trace=request.trace),
             capture_failed=flow.capture_failed or project.capture_failed or self.settings.capture_failed,
             trigger_type=trigger_type,

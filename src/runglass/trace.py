@@ -80,7 +80,9 @@ class RunError(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="came
     step_id: str | None = None
 
 
-class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
+class RunSummary(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
+):
     """High-level metadata about one execution. Times are ISO 8601 in UTC, `duration_ms` is milliseconds.
 
     `version` 0 is the draft. `started_by` is the name of the API key that started the run. `totals` add up
@@ -90,6 +92,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
     have begun. `loops` has the iterations of each loop that is in no other and has begun, but not completed,
     of at most 100.
     `trace_parent` and `trace_state` are the W3C headers that the run was started with.
+    `input` has the run's `inputs` as they were given, and the `messages` before and `attachments` where there
+    are any; it and `result` are in a trace, and there alone. Their previews are texts of at most 200
+    characters. All four are None where the capture mode keeps nothing.
     """
 
     id: str
@@ -111,6 +116,23 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
     overridden: list[str] = []
     trace_parent: str | None = None
     trace_state: str | None = None
+    input_preview: str | None = None
+    result_preview: str | None = None
+    # Last, as a server puts them behind a stored summary.
+    input: Json = None
+    result: Json = None
+
+    def __eq__(self, other: object) -> bool:
+        return same_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.status, self.started_at, self.completed_at))
+
+    def __repr__(self) -> str:
+        return readable(self)
+
+
+decode_when_read(RunSummary, ("input", "result"))
 
 
 class ModelCall(

@@ -14,7 +14,7 @@ from runglass.events import decode_event
 from runglass.testing import RunningServer
 from runglass.trace import RunSummary, StepTrace
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import detail, frames
+from tests.contract.wire import as_listed, detail, frames
 
 CONTENT = frozenset(
     {
@@ -79,7 +79,7 @@ def check(http: httpx2.Client, run: str, *, goes_on: bool = False) -> None:
         for query in ("", "?attempt=all"):
             assert list(nulls(http.get(f"/flow-runs/{run}/steps/{step_id}/trace{query}").json())) == []
     (row,) = [each for each in http.get("/flow-runs?limit=100").json()["runs"] if each["id"] == run]
-    assert row == trace["flowRun"]
+    assert row == as_listed(trace["flowRun"])
     if not goes_on:
         events = [frame.data for frame in frames(http.get(f"/flow-runs/{run}/trace/stream").text)]
         assert list(nulls(events)) == []

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import frames, http_for
+from tests.contract.wire import as_listed, frames, http_for
 
 FLOW = """
 slug: greet-{slug}
@@ -31,7 +31,7 @@ def test_the_trace_names_the_overrides_of_a_call(server: RunningServer, mode: st
     told = next(frame.data for frame in events if frame.event == "overrides_applied")
     assert told.get("blockOverrides") == (body["blockOverrides"] if mode == "full" else None)
     assert (flow_run["flowSlug"], flow_run["version"]) == (f"greet-{slug}", 1)
-    assert listed == flow_run
+    assert listed == as_listed(flow_run)
 
 
 def _step(http: httpx2.Client, **body: Any) -> Any:

@@ -20,7 +20,8 @@ RUN_FIELDS = {
     "totals",
 }
 ENDED_RUN_FIELDS = RUN_FIELDS | {"completedAt", "durationMs", "startedBy"}
-OPTIONAL_RUN_FIELDS = {"error", "overridden", "blockOverrides", "expectedSteps", "loops"}
+OPTIONAL_RUN_FIELDS = {"error", "overridden", "blockOverrides", "expectedSteps", "loops", "inputPreview"}
+CONTENT_FIELDS = {"input", "inputPreview", "result", "resultPreview"}
 STEP_FIELDS = {"attempt", "startedAt", "status", "stepId", "truncated", "inputSizeBytes"}
 OPTIONAL_STEP_FIELDS = {
     "completedAt",
@@ -76,7 +77,7 @@ def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
     trace = answer.json()
     assert list(trace) == ["flowRun", "steps"]
     run = trace["flowRun"]
-    assert set(run) == ENDED_RUN_FIELDS | {"expectedSteps"}
+    assert set(run) == ENDED_RUN_FIELDS | {"expectedSteps", *CONTENT_FIELDS}
     assert run["expectedSteps"] == len(trace["steps"])
     assert (run["id"], run["status"], run["stepCount"]) == (words, "completed", 5)
     assert run["startedAt"].endswith("Z")

@@ -12,7 +12,7 @@ from runglass.engine.models.gateway import Price
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_stepping import WALK, call
 from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
-from tests.contract.wire import FLOWS
+from tests.contract.wire import FLOWS, as_listed
 from tests.reference_fold import JsonObject, reference_attempts, reference_trace
 
 SESSION = "0190b5f0-1c2d-7000-8000-000000000001"
@@ -98,7 +98,7 @@ def check(http: httpx2.Client, run: str, *, until: Callable[[JsonObject], bool] 
     events = events_of(http, run, until)
     trace = http.get(f"/flow-runs/{run}/trace").json()
     check_same(trace, reference_trace(events))
-    check_same(http.get("/flow-runs").json()["runs"][0], trace["flowRun"])
+    check_same(http.get("/flow-runs").json()["runs"][0], as_listed(trace["flowRun"]))
     for step in {step["stepId"] for step in trace["steps"]}:
         attempts = http.get(f"/flow-runs/{run}/steps/{step}/trace", params={"attempt": "all"}).json()
         check_same(attempts, reference_attempts(step, events))

@@ -65,6 +65,8 @@ def test_without_its_content_the_trace_is_still_the_fold_of_the_stream(
         assert SECRET.upper() not in text.upper()
         assert "it broke" not in text
     before["flowRun"].get("error", {}).pop("message", None)
+    for content in ("input", "inputPreview", "result", "resultPreview"):
+        before["flowRun"].pop(content, None)
     assert left.json()["flowRun"] == before["flowRun"]
     for now, then in zip(left.json()["steps"], before["steps"], strict=True):
         for field in ("stepId", "attempt", "status", "durationMs", "tokens", "costUsd", "inputSizeBytes"):

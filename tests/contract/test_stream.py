@@ -64,6 +64,7 @@ def test_a_finished_run_is_replayed_from_the_first_event_to_the_last(
     assert [frame.event for frame in found[:1] + found[-1:]] == ["run_started", "flow_completed"]
     assert {frame.event for frame in found} == {
         "run_started",
+        "run_input",
         "step_started",
         "step_input",
         "step_progress",
@@ -80,6 +81,7 @@ def test_a_finished_run_is_replayed_from_the_first_event_to_the_last(
 
 FIELDS = {
     "run_started": {"runId", "flowId", "stepCount", "triggerType", "version"},
+    "run_input": {"inputs", "inputSizeBytes", "truncated"},
     "step_started": {"stepId", "stepIndex", "attempt"},
     "step_input": {"stepId", "inputData"},
     "step_progress": {"stepId", "attempt", "text"},

@@ -226,6 +226,11 @@ def refusal(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, detail(answer)["code"]
 
 
+def as_listed(flow_run: dict[str, Any]) -> dict[str, Any]:
+    """A run as lists have it: with previews in place of its input and its result."""
+    return {name: value for name, value in flow_run.items() if name not in ("input", "result")}
+
+
 class Frame:
     """One server-sent event as it stood in the stream; `id` is empty where it had none."""
 

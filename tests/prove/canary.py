@@ -63,11 +63,13 @@ WAYS: dict[str, tuple[str, ...]] = {
     "crash": (*ALWAYS, "output"),
     "cancel": (*ALWAYS, "output"),
 }
-OF_FAILED_ATTEMPTS: dict[str, frozenset[str]] = {
-    "failure": frozenset({"input", "prompt", "error", "printed"}),
-    "late failure": frozenset({"error"}),
+OF_FAILED_RUNS = frozenset({"input", "parameter", "history", "attachment"})
+"""The run's own input, as its caller gave it."""
+OF_FAILURES: dict[str, frozenset[str]] = {
+    "failure": OF_FAILED_RUNS | {"prompt", "error", "printed"},
+    "late failure": OF_FAILED_RUNS | {"error"},
     "retry": frozenset({"input", "prompt", "error"}),
-    "failed walk": frozenset({"input", "prompt", "error", "printed"}),
+    "failed walk": OF_FAILED_RUNS | {"prompt", "error", "printed"},
     # The attempt that was cut off is the one that had the output before it as its input.
     "crash": frozenset({"output"}),
     "cancel": frozenset({"output"}),
@@ -145,11 +147,11 @@ def must_be_found(mark: Mark) -> bool:
     mode, way, place, secret = mark
     if mode == "off" or (mode == "redacted" and (secret or place == "printed")):
         return False
-    if mode in ("redacted", "full"):
+    if mode in ("redacted", "full") or place in OF_FAILURES.get(way, ()):
         return True
     if way == "late failure" and place in IN_FINISHED_STEPS:
         return mode == "failed_full" or (mode == "failed_redacted" and not secret)
-    return place in OF_FAILED_ATTEMPTS.get(way, ())
+    return False
 
 
 class Caller:

@@ -17,6 +17,7 @@ from runglass.events import (
     FlowFailed,
     KnownEvent,
     OverridesApplied,
+    RunInput,
     RunStarted,
     StepCompleted,
     StepError,
@@ -58,6 +59,14 @@ def events_of(end: KnownEvent) -> list[KnownEvent]:
     step: dict[str, Any] = {**RUN, "step_id": "a", "step_index": 0}
     return [
         RunStarted(**RUN, run_id="r", flow_id="f", step_count=2, trigger_type="api", version=1),
+        RunInput(
+            **RUN,
+            inputs=CONTENT,
+            messages=raw([{"content": SECRET}]),
+            attachments=raw([{"url": SECRET}]),
+            input_size_bytes=9,
+            truncated=True,
+        ),
         OverridesApplied(
             **RUN,
             overridden=["a.input.text", "a.prompt"],

@@ -62,8 +62,8 @@ KINDS: dict[str, type[msgspec.Struct]] = {
 
 def test_there_is_a_type_for_each_event_of_the_contract() -> None:
     assert set(KINDS) == set(get_args(EventType))
-    added = {"step_resumed", "step_model_reserved", "step_model_call", "overrides_applied", "loop_started"}
-    added |= {"content_kept"}
+    of_steps = {"step_resumed", "step_model_reserved", "step_model_call"}
+    added = of_steps | {"run_input", "overrides_applied", "loop_started", "content_kept"}
     assert set(KINDS) - set(CONTRACT) == added, "the contract lets us add types"
     assert set(KINDS) >= set(CONTRACT)
     assert set(CONTRACT) >= TERMINAL_EVENTS

@@ -42,7 +42,7 @@ def check_agreement(events: Sequence[JsonObject]) -> None:
     """Whatever the log has come to: a trace can be read after any of its events."""
     state = TraceFold()
     for number, event in enumerate(events, start=1):
-        state.apply(decode_event(json.dumps(event).encode()))
+        state.apply(decode_event(msgspec.json.encode(event)))
         folded = json.loads(msgspec.json.encode(state.trace()))
         assert canonical(folded) == canonical(reference_trace(list(events[:number]))), event
 

@@ -109,7 +109,7 @@ def test_a_log_that_ended_adds_up_to_the_trace_that_its_events_fold_to(
         assert [msgspec.json.encode(steps[position]) for position in sorted(steps)] == [
             msgspec.json.encode(step) for step in trace.steps
         ]
-        assert msgspec.json.encode(log.summary) == msgspec.json.encode(trace.flow_run)
+        assert log.summary == msgspec.structs.replace(trace.flow_run, input=None, result=None)
         assert log.ended_at == trace.flow_run.completed_at
     else:
         with pytest.raises(

@@ -57,6 +57,10 @@ BEYOND: dict[type[msgspec.Struct], set[str]] = {
         "trace_state",
         "expected_steps",
         "loops",
+        "input_preview",
+        "result_preview",
+        "input",
+        "result",
     },
 }
 """What the contract lets us add; all of it is optional."""

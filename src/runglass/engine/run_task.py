@@ -37,7 +37,7 @@ from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.engine.steps.orphaned_calls import charge_lost
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
-from runglass.engine.steps.override_notes import overrides_applied
+from runglass.engine.steps.override_notes import overrides_applied, run_input
 from runglass.engine.terminate import end_run
 from runglass.errors import (
     PermanentStoreError,
@@ -139,41 +139,11 @@ class RunTask:
         return outcome
 
     async def _outcome(self) -> RunOutcome:
-        plan, run, recorder = self._state.begun.plan, self.run, self._recorder
-        capture = self._around.make_capture(plan.capture)
+        run, recorder = self.run, self._recorder
         try:
             if self.ending.requested:
                 raise asyncio.CancelledError
-            await self._begin(capture)
-            models = self._around.dependencies.models
-            if run.status == "pending" and (missing := await missing_key(plan.flow, models)):
-                return self._failed(missing.error, capture.error(missing.error), missing.step_id)
-            try:
-                walked = await (await self._runner(capture)).walk()
-            except StoreError:
-                raise
-            except Exception:
-                if (mode := plan.capture_of_failed) is not None:
-                    # Not further down: meanwhile the run may be cancelled or left, as in the walk.
-                    around, keeping = self._around, self._around.make_capture(mode)
-                    self._kept = await read_outputs(around.store, recorder, keeping, around.memory)
-                raise
-            if walked.result is None:
-                return self._ended_well(walked, capture)
-            # While the result is redacted, other runs may need memory: a value in use is not put away.
-            async with self._memory.using([walked.result], decoded=False):
-                await capture.prepare(walked.result)
-                return self._ended_well(walked, capture)
-        except StepFailedPermanently as failed:
-            lost = without_traceback(failed).lost
-            return self._failed(lost.error, lost.captured, lost.step_id)
-        except CreditsExhausted as spent:
-            without_traceback(spent)
-            error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
-            return self._failed(error, capture.error(error), spent.step_id)
-        except LimitReached as reached:
-            without_traceback(reached)
-            return self._failed(reached.error, capture.error(reached.error), reached.step_id)
+            return await self._walked()
         except asyncio.CancelledError:
             # Being cut off is a way for a segment to end, and this is its task: nothing is to be unwound.
             if self.ending.cancelled is None:
@@ -186,13 +156,52 @@ class RunTask:
             recorder.set_outcome(error=b'"cancelled"')
             recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.ending.cancelled))
             return RunOutcome("cancelled", error={"code": "CANCELLED", "message": self.ending.cancelled})
+
+    async def _walked(self) -> RunOutcome:
+        """The outcome of a segment that is not cut off."""
+        capture = self._around.make_capture(self._state.begun.plan.capture)
+        try:
+            await self._begin(capture)
+            plan, around = self._state.begun.plan, self._around
+            missing = None
+            if self.run.status == "pending":
+                missing = await missing_key(plan.flow, around.dependencies.models)
+            if missing is not None:
+                captured = capture.error(missing.error)
+                return await self._failed(capture, missing.error, captured, missing.step_id)
+            try:
+                walked = await (await self._runner(capture)).walk()
+            except StoreError:
+                raise
+            except Exception:
+                if (mode := plan.capture_of_failed) is not None:
+                    # Not further down: meanwhile the run may be cancelled or left, as in the walk.
+                    keeping = around.make_capture(mode)
+                    self._kept = await read_outputs(around.store, self._recorder, keeping, around.memory)
+                raise
+            if walked.result is None:
+                return self._ended_well(walked, capture)
+            # While the result is redacted, other runs may need memory: a value in use is not put away.
+            async with self._memory.using([walked.result], decoded=False):
+                await capture.prepare(walked.result)
+                return self._ended_well(walked, capture)
+        except StepFailedPermanently as failed:
+            lost = without_traceback(failed).lost
+            return await self._failed(capture, lost.error, lost.captured, lost.step_id)
+        except CreditsExhausted as spent:
+            without_traceback(spent)
+            error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
+            return await self._failed(capture, error, capture.error(error), spent.step_id)
+        except LimitReached as reached:
+            without_traceback(reached)
+            return await self._failed(capture, reached.error, capture.error(reached.error), reached.step_id)
         except StoreError:
             raise
         except Exception as fault:
-            log.exception("run %s failed inside the engine", run.id)
+            log.exception("run %s failed inside the engine", self.run.id)
             message = f"{type(fault).__name__} inside the engine; see the server's log"
             error = {"code": "INTERNAL_ERROR", "message": message}
-            return self._failed(error, capture.error(error))
+            return await self._failed(capture, error, capture.error(error))
 
     async def _given_up(self, refused: PermanentStoreError) -> RunOutcome:
         """Ends a run where its stored log ends, since nothing more of it can be stored."""
@@ -214,7 +223,11 @@ class RunTask:
     async def _begin(self, capture: Capture) -> None:
         begun = self._state.begun
         if self.run.status == "pending":
+            # Made before the first event: the two are one append, which a process that dies cannot part.
+            told = await run_input(self.run.id, begun.plan, capture)
             self._recorder.begin()
+            if told is not None:
+                self._recorder.record(told)
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
             if not self.run.is_resuming:
@@ -294,14 +307,22 @@ class RunTask:
         )
         return RunOutcome("completed", result_json=walked.result.json)
 
-    def _failed(self, error: dict[str, Any], captured: msgspec.Raw, step_id: str | None = None) -> RunOutcome:
+    async def _failed(
+        self, capture: Capture, error: dict[str, Any], captured: msgspec.Raw, step_id: str | None = None
+    ) -> RunOutcome:
         """The failure with its whole `error` for the caller; the log gets the `captured` part."""
+        told = None
+        if self._recorder.fold.summary.input_preview is None:
+            told = await run_input(self.run.id, self._state.begun.plan, capture, failed=True)
         charge_lost(self._recorder, self.run.id)
+        if self._kept is not None:
+            self._kept.record(self._recorder)
+        if told is not None:
+            # Right before the last event, where readers of a trace look for it.
+            self._recorder.record_with_next(told)
         # The caller of a job is told code and message of its error, and is owed no more.
         owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
         self._recorder.set_outcome(error=msgspec.json.encode(owed))
-        if self._kept is not None:
-            self._kept.record(self._recorder)
         self._recorder.record(
             FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(captured), step_id=step_id)
         )

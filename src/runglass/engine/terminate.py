@@ -4,6 +4,7 @@ The log is folded on from where it stops. The last event ends the attempts that 
 tells the truth, and nothing is left running.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -12,10 +13,12 @@ from runglass.bus.base import Bus
 from runglass.clock import Clock
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.journal.resume import last_time, stored_fold
+from runglass.engine.journal.resume import begun_first, last_time, stored_fold
 from runglass.engine.kept_outputs import read_outputs
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.steps.orphaned_calls import charge_lost
+from runglass.engine.steps.override_notes import run_input
+from runglass.errors import RunUnreadable
 from runglass.events import FlowCancelled, FlowFailed
 from runglass.lazy_json import encoded
 from runglass.store.base import Store
@@ -43,9 +46,21 @@ async def end_run(
     failed_in = None
     recorder = Recorder(store, bus, run, state, clock, not_before=await last_time(store, run))
     kept = await read_outputs(store, recorder, keeping, memory) if error is not None and keeping else None
+    told = None
+    is_kept = capture.keeps_snapshots and run.status == "pending" if error is None else capture.keeps_failures
+    if is_kept and state.summary.input_preview is None:
+        # A run ends also if its request cannot be read.
+        with suppress(RunUnreadable):
+            if (begun := await begun_first(store, run)) is not None:
+                told = await run_input(run.id, begun.plan, capture, failed=True)
     if run.status == "pending":
         recorder.begin()
     charge_lost(recorder, run.id)
+    if kept is not None:
+        kept.record(recorder)
+    if told is not None:
+        # Right before the last event, where readers of a trace look for it.
+        recorder.record_with_next(told)
     if error is None:
         recorder.set_outcome(error=b'"cancelled"')
         recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))
@@ -53,8 +68,6 @@ async def end_run(
         running = [change.step.step_id for change in state.open_steps if change.step.status == "running"]
         failed_in = running[0] if running else None
         recorder.set_outcome(error=msgspec.json.encode(error))
-        if kept is not None:
-            kept.record(recorder)
         recorder.record(
             FlowFailed(
                 execution_id=run.id,

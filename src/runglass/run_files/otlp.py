@@ -73,6 +73,8 @@ class OtlpWriter:
             ("runglass.status", run.status),
             ("runglass.cost_usd", None if run.totals is None else run.totals.cost_usd),
             ("session.id", run.session_id),
+            ("runglass.input", _kept(run.input)),
+            ("runglass.output", _kept(run.result)),
             ("error.type", None if run.error is None else run.error.code),
         )
         is_bad = run.status != "completed"

@@ -45,6 +45,7 @@ from runglass.store.records import (
     IdempotencyKey,
     IdempotencyRecord,
     NewRun,
+    OpenedTrace,
     Project,
     RawRow,
     Retention,
@@ -391,7 +392,7 @@ class Store(Protocol):
         flow_id: str | None = None,
         limit_bytes: int,
         most_log_bytes: int = sys.maxsize,
-    ) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
+    ) -> OpenedTrace | None:
         """The run and the first page of its trace, as of one moment.
 
         None if the project, or the flow where one is given, has no such run; then no step is read either. Nor

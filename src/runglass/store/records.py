@@ -1,4 +1,7 @@
-"""The records that every store takes in and hands out."""
+"""The records that every store takes in and hands out.
+
+More than 300 lines: one list.
+"""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -179,9 +182,26 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in TERMINAL
 
     @property
+    def content_seqs(self) -> tuple[int, ...]:
+        """Seqs of the events that may have its input and its result; none where neither can be kept."""
+        if self.capture == "off" or not self.head:
+            return ()
+        keeps = self.capture != "metadata_only"
+        last = {"failed": self.head - 1, "completed": self.head if keeps else 0}.get(self.status, 0)
+        return (2 if keeps else 0, last) if keeps or last else ()
+
+    @property
     def is_resuming(self) -> bool:
         """Whether its next segment is stored: it is paused until the first event of that, and goes on."""
         return self.status == "paused" and self.resume_head == self.head
+
+
+class OpenedTrace(NamedTuple):
+    """A run, the positions and data of the first steps of its trace, and the events at its `content_seqs`."""
+
+    run: RunRecord
+    steps: list[tuple[int, bytes]]
+    content: Sequence[bytes] = ()
 
 
 class StoredLog(NamedTuple):

@@ -94,7 +94,7 @@ class Laws:
         if not log.events:
             return
         folded = log.fold.trace()
-        if msgspec.json.encode(folded.flow_run) != run.summary or folded.flow_run.status != run.status:
+        if msgspec.json.encode(log.fold.summary) != run.summary or folded.flow_run.status != run.status:
             yield f"run {run.id}: its row says {run.summary!r} and {run.status}, its log {folded.flow_run}"
         stored = data.steps(run)
         made = [msgspec.json.encode(step) for step in folded.steps]

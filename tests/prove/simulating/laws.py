@@ -143,7 +143,7 @@ class Log:
         demand((head, *seqs) == (count, count, count), f"{self.id}: head {head}, seqs {seqs}, not {count}")
         trace = self.fold.trace()
         demand(status == trace.flow_run.status, f"{self.id} is {status} and its fold {trace.flow_run.status}")
-        demand(summary == msgspec.json.encode(trace.flow_run), f"{self.id}: flowRun is not as folded")
+        demand(summary == msgspec.json.encode(self.fold.summary), f"{self.id}: flowRun is not as folded")
         rows = db.execute("SELECT data FROM step WHERE run_no = ? ORDER BY position", (self.no,)).fetchall()
         folded = [self._bytes(position, step) for position, step in enumerate(trace.steps)]
         demand([row[0] for row in rows] == folded, f"{self.id}: the steps are not as folded at {count}")

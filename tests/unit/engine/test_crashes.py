@@ -228,7 +228,7 @@ async def test_a_step_that_takes_its_process_down_is_tried_a_limited_number_of_t
     assert [step.attempt for step in ran.attempts["hog"]] == [1, 2, 3, 4]
     assert {(step.error_context or {})["code"] for step in ran.attempts["hog"]} == {"WORKER_LOST"}
     assert len(ran.attempts["a"]) == 1
-    assert ran.types()[-2:] == ["step_error", "flow_failed"]
+    assert ran.types()[-3:] == ["step_error", "run_input", "flow_failed"]
     assert ran.trace == fold(ran.events)
 
 
@@ -562,11 +562,14 @@ async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(tmp_path: Pa
         assert (await waiting).status == "completed"
 
 
-async def test_a_run_that_no_process_survives_is_ended_after_so_many(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_run_that_no_process_survives_is_ended_after_so_many(
+    tmp_path: Path, mode: CaptureMode
+) -> None:
     """It takes its process down outside of any step, so that the log does not grow."""
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         async with open_harness(DyingStore(tmp_path / "db", 1, commits=False)) as house:
-            started = await start(house, "- {id: a, type: passthrough}", capture="off")
+            started = await start(house, "- {id: a, type: passthrough}", {"n": 1}, capture=mode)
             with pytest.raises(StoreError):
                 await started.outcome()
         for life in range(CRASH_RETRIES + 1):
@@ -576,6 +579,24 @@ async def test_a_run_that_no_process_survives_is_ended_after_so_many(tmp_path: P
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await follow(house, started.id)
         ran = await read(house, started.id, RunOutcome("failed"))
-    assert ran.types() == ["run_started", "flow_failed"]
     assert isinstance(last := ran.events[-1], FlowFailed)
-    assert last.error == {"code": "WORKER_LOST"}, "mode off keeps no message, be it ours"
+    if mode == "off":
+        assert ran.types() == ["run_started", "flow_failed"]
+        assert last.error == {"code": "WORKER_LOST"}, "mode off keeps no message, be it ours"
+    else:
+        assert ran.types() == ["run_started", "run_input", "flow_failed"]
+        assert ran.trace.flow_run.input == {"inputs": {"n": 1}}
+
+
+async def test_a_failure_in_a_later_life_has_the_input(tmp_path: Path) -> None:
+    """Only a run that fails keeps it, and the process that was asked is gone."""
+    flow = "- {id: a, type: passthrough}\n- {id: b, type: code, code: 'return 1 / 0'}"
+    async with open_harness(DyingStore(tmp_path / "db", 2, commits=False)) as house:
+        started = await start(house, flow, {"n": 1}, capture="metadata_only")
+        with pytest.raises((StoreError, LeaseLost)):
+            await started.outcome()
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await follow(house, started.id)
+        ran = await read(house, started.id, RunOutcome("failed"))
+    assert ran.types()[-2:] == ["run_input", "flow_failed"]
+    assert ran.trace.flow_run.input == {"inputs": {"n": 1}}

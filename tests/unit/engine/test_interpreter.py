@@ -51,6 +51,7 @@ async def test_a_step_gets_what_the_one_before_it_returned(execute: Execute) -> 
     assert ran.outcome.result == {"n": 20, "from_a": 2, "first": 1}
     assert ran.types() == [
         "run_started",
+        "run_input",
         "step_started",
         "step_input",
         "step_output",

@@ -133,6 +133,7 @@ async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(
             await waiting
         assert (await read(house, second.id, RunOutcome("cancelled"))).types() == [
             "run_started",
+            "run_input",
             "flow_cancelled",
         ]
         assert not await house.engine.cancel_paused(run, reason="again")

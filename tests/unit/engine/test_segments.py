@@ -202,6 +202,7 @@ async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(
         set_aside = await house.store.run(bad)
     assert begun.types() == [
         "run_started",
+        "run_input",
         "step_started",
         "step_input",
         "step_output",

@@ -428,7 +428,7 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
     watch = asyncio.create_task(machines.worker.engine.watch_requests())
     assert await machines.front.engine.request_cancel(run_id, reason="why")
     await follow(machines.front, run_id)
-    assert (await types(machines.front, run_id)) == ["run_started", "flow_cancelled"]
+    assert (await types(machines.front, run_id)) == ["run_started", "run_input", "flow_cancelled"]
     watch.cancel()
 
 

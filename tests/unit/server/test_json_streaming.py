@@ -8,7 +8,7 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.server.http.json_streaming import PART_BYTES
-from runglass.store.records import Append, AttemptKey, RunRecord, StepRow
+from runglass.store.records import Append, AttemptKey, OpenedTrace, RunRecord, StepRow
 from runglass.testing import RunningServer, running_server
 from tests.records import new_run
 
@@ -84,10 +84,10 @@ def test_no_read_of_an_answer_is_larger_than_a_part(
     sizes: list[int] = []
     read_first, read_page = store.trace, store.trace_page
 
-    async def first(*place: Any, **bounds: Any) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
+    async def first(*place: Any, **bounds: Any) -> OpenedTrace | None:
         opened = await read_first(*place, **bounds)
         assert opened is not None
-        sizes.append(sum(len(step) for _, step in opened[1]))
+        sizes.append(sum(len(step) for _, step in opened.steps))
         return opened
 
     async def page(*place: Any, **bounds: Any) -> list[tuple[int, bytes]]:

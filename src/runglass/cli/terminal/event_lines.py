@@ -18,6 +18,7 @@ from runglass.events import (
     LoopCompleted,
     LoopStarted,
     OverridesApplied,
+    RunInput,
     RunStarted,
     StepCompleted,
     StepError,
@@ -80,6 +81,8 @@ def _line_parts(event: StreamEvent) -> LineParts:
         case RunStarted():
             version = f"version {event.version}" if event.version else "the draft"
             return "▶", "bold", f"run started: {formatting.counted(event.step_count, 'step')}, {version}"
+        case RunInput():
+            return "·", "dim", f"input of the run: {_excerpt(event.inputs)}"
         case OverridesApplied():
             names = one_line(formatting.overrides(event.overridden))
             return "·", "yellow", f"overridden by the call: {names}"

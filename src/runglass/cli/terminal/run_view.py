@@ -3,7 +3,9 @@
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
+import msgspec
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
@@ -15,6 +17,7 @@ from runglass.trace import ModelTotals, RunSummary, RunTotals, StepTrace
 MOST_RUNNING = 3
 MOST_CUT = 4
 WHY_CHARS = 600
+CONTENT_CHARS = 1200
 
 
 def reason_row(run: RunSummary, rows: OutlineRows) -> int:
@@ -118,6 +121,10 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
     yield _fact("started", formatting.local_time(run.started_at))
     if run.overridden:
         yield _fact("overrides", one_line(formatting.overrides(run.overridden), limit=400), "yellow")
+    if run.input is not None:
+        yield _fact("input", _kept(run.input if len(run.input) > 1 else run.input.get("inputs")))
+    if run.result is not None:
+        yield _fact("result", _kept(run.result))
     if run.totals is None:
         return
     yield _fact("steps", _step_total(run.totals))
@@ -139,6 +146,14 @@ def _which(rows: OutlineRows) -> str:
     shown = [_spoken(rows, row) for row in rows.cut[:MOST_CUT]]
     more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
     return f": {', '.join(shown)}{more}" if shown else ""
+
+
+def _kept(value: Any) -> str:
+    """An input or a result in a line: of an object whose only member is a text that text."""
+    only = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
+    text = only if isinstance(only, str) else msgspec.json.encode(value).decode()
+    line = one_line(text, limit=CONTENT_CHARS)
+    return f"{line} (cut; --json has all of it)" if line.endswith("…") else line
 
 
 def _fact(name: str, value: str, style: str = "") -> Text:

@@ -17,7 +17,8 @@ from runglass.trace import RunSummary
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The specification of a run, kept while it lives: a draft may change before the run is taken up again.
 
-    `flow` has the overrides in it and `inputs` fit its schema. `history` are the turns that go ahead of the
+    `flow` has the overrides in it and `inputs` fit its schema; `given` are those before the flow's defaults
+    were filled in, None where that changed nothing. `history` are the turns that go ahead of the
     prompt of the flow's first llm step, `attachments` what that prompt shows. `trace_context` is the trace of
     the caller that the run belongs to.
     """
@@ -25,6 +26,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     flow: Flow
     version: int
     inputs: dict[str, Any]
+    given: dict[str, Any] | None = None
     capture: CaptureMode
     capture_failed: CaptureFailed = "off"
     trigger_type: str

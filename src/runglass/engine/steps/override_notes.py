@@ -1,4 +1,4 @@
-"""The overrides of a call, told in the trace: names always, values where content is kept."""
+"""The input and the overrides of a call, told in the trace: names always, values where content is kept."""
 
 import re
 from typing import Any
@@ -6,14 +6,44 @@ from typing import Any
 import msgspec
 
 from runglass.engine.capture.capture import Capture
-from runglass.engine.journal.run_spec import SegmentSpec
+from runglass.engine.journal.run_spec import RunSpec, SegmentSpec
 from runglass.engine.payload import Payload
+from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.steps.call_recorder import without_headers
-from runglass.events import OverridesApplied
+from runglass.events import OverridesApplied, RunInput
 from runglass.trace import RunSummary
 
 MOST_NAMES = 100
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+async def run_input(run_id: str, spec: RunSpec, capture: Capture, *, failed: bool = False) -> RunInput | None:
+    """The event that tells the run's input; None where the mode does not keep that.
+
+    More modes keep it of a run that `failed`.
+    """
+    if not (capture.keeps_failures if failed else capture.keeps_snapshots):
+        return None
+    told: dict[str, Any] = {"inputs": spec.inputs if spec.given is None else spec.given}
+    if spec.history:
+        told["messages"] = spec.history
+    if spec.attachments:
+        told["attachments"] = msgspec.to_builtins(spec.attachments)
+    payload = Payload(told)
+    await encode(payload)
+    await capture.prepare_failed(payload)
+    data, size, truncated = capture.failed_input(payload)
+    assert data is not None
+    members: dict[str, Any] = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    return RunInput(
+        execution_id=run_id,
+        # In place of a value that cannot be redacted there is a note.
+        inputs=members.get("inputs", data),
+        messages=members.get("messages"),
+        attachments=members.get("attachments"),
+        input_size_bytes=size,
+        truncated=truncated,
+    )
 
 
 async def overrides_applied(

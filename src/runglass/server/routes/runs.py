@@ -22,12 +22,13 @@ from runglass.server.http.json_streaming import PART_BYTES, Pages, joined
 from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.http.sse_response import event_stream, sent_now
-from runglass.server.security.authentication import OpenedTrace, runtime_of
+from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.attempt_parts import without_large_parts
+from runglass.server.services.run_content import whole_summary, with_content
 from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.base import Store, decoding
-from runglass.store.records import AttemptKey, RunRecord
+from runglass.store.records import AttemptKey, OpenedTrace, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,8 @@ LAST_EVENT_ID = Parameter(
 
 async def summary(request: ApiRequest, run: RunRecord) -> Response:
     """The `flowRun` of the run's trace by itself: status, times, totals and error, however long it is."""
-    with decoding(run.id):
-        _any_json.decode(run.summary)
-    return Response(run.summary, media_type=JSON)
+    opened = await with_content(runtime_of(request).store, run)
+    return Response(whole_summary(opened), media_type=JSON)
 
 
 async def trace(request: ApiRequest, opened: OpenedTrace) -> ASGIApp:
@@ -81,10 +81,8 @@ async def trace(request: ApiRequest, opened: OpenedTrace) -> ASGIApp:
 
     A trace is read at one moment if the run has ended or the trace is small; else later steps are read later.
     """
-    with decoding(opened.run.id):
-        _any_json.decode(opened.run.summary)
+    opening = b'{"flowRun":%b,"steps":' % whole_summary(opened)
     steps = _steps_from(runtime_of(request).store, opened)
-    opening = b'{"flowRun":%b,"steps":' % opened.run.summary
     return await joined(opening, steps, b"}", lasting=partial(parts_while_allowed, request))
 
 
@@ -157,7 +155,7 @@ async def stream(
 
 async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
     """Pages of step data, from the page that has been read already on."""
-    run, steps = opened
+    run, steps = opened.run, opened.steps
     while steps:
         _check(run, [data for _, data in steps])
         yield [data for _, data in steps]
@@ -176,9 +174,6 @@ async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> 
         done += len(page)
         _check(run, page)
         yield page
-
-
-_any_json = msgspec.json.Decoder(msgspec.Raw)
 
 
 def _check(run: RunRecord, members: Sequence[bytes]) -> None:

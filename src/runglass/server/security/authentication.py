@@ -16,7 +16,7 @@ from runglass.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.json_streaming import PART_BYTES
 from runglass.store.base import Store
-from runglass.store.records import ApiKey, FlowRecord, Project, RunRecord
+from runglass.store.records import ApiKey, FlowRecord, OpenedTrace, Project, RunRecord
 
 MAY_EXECUTE = frozenset({"run", "admin"})
 
@@ -68,13 +68,6 @@ def actor_of(request: ApiRequest) -> Actor:
     key, client = request.auth, request.client
     address = "unknown" if client is None else client.host
     return Actor(kind="key", name=key.hint, key_id=key.id, address=address)
-
-
-class OpenedTrace(NamedTuple):
-    """A run and the first part of its trace, as `Store.trace` reads them."""
-
-    run: RunRecord
-    steps: list[tuple[int, bytes]]
 
 
 async def run_by_id(request: ApiRequest, execution_id: str) -> RunRecord:
@@ -139,11 +132,11 @@ async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None
         limit_bytes=PART_BYTES,
     )
     opened = await read(most_log_bytes=LARGE_READ_BYTES)
-    if opened is not None and opened[0].log_bytes > LARGE_READ_BYTES:
+    if opened is not None and opened.run.log_bytes > LARGE_READ_BYTES:
         opened = await paced_read(project_id, read)
     if opened is None:
         raise await _missing(request, execution_id)
-    return OpenedTrace(*opened)
+    return opened
 
 
 async def _missing(request: ApiRequest, execution_id: str) -> APIError:

@@ -9,6 +9,7 @@ from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RunUnreadable, StoreError
 from runglass.run_api import ExportFormat
 from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, lines, members
+from runglass.server.services.run_content import whole_summary, with_content
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
 
@@ -46,7 +47,8 @@ async def _lines(store: Store, run: RunRecord, header: bytes) -> AsyncGenerator[
 
 
 async def _document(store: Store, run: RunRecord, header: bytes) -> AsyncGenerator[bytes, None]:
-    yield b'%b,\n"trace":{"flowRun":%b,"steps":[' % (header[:-1], run.summary)
+    summary = whole_summary(await with_content(store, run))
+    yield b'%b,\n"trace":{"flowRun":%b,"steps":[' % (header[:-1], summary)
     is_first = True
     async for steps in _steps(store, run):
         yield members(steps, first=is_first)

@@ -13,6 +13,7 @@ from runglass.run_files.otlp import OtlpWriter
 from runglass.run_files.outline_rows import TreeRow, tree_rows
 from runglass.run_files.perfetto import PerfettoWriter
 from runglass.server.services.outlines import Outlines
+from runglass.server.services.run_content import whole_summary, with_content
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
 from runglass.trace import RunSummary, StepTrace
@@ -29,7 +30,8 @@ async def parts(
 ) -> AsyncGenerator[bytes, None]:
     """The parts of the file. Raises RunUnreadable, RunPurged, StoreError."""
     with decoding(run.id):
-        summary = msgspec.json.decode(run.summary, type=RunSummary)
+        whole = whole_summary(await with_content(store, run))
+        summary = msgspec.json.decode(whole, type=RunSummary)
         writer = OtlpWriter(summary, version=__version__) if format == "otlp" else PerfettoWriter(summary)
     outline = await outlines.of(run)
     yield writer.opening()

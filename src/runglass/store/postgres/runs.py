@@ -20,10 +20,11 @@ from runglass.store.postgres.run_creation import RunCreation
 from runglass.store.postgres.run_requests import RunRequests
 from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import every, one, page
-from runglass.store.records import Append, AttemptKey, NewRun, RawRow, RunRecord, StepRow
+from runglass.store.records import Append, AttemptKey, NewRun, OpenedTrace, RawRow, RunRecord, StepRow
 
 _EVENTS = "SELECT seq, data FROM event WHERE run_no = $1 AND seq > $2 ORDER BY seq"
 _STEPS = "SELECT position, data FROM step WHERE run_no = $1 AND position > $2 ORDER BY position"
+_CONTENT = "SELECT data FROM event WHERE run_no = $1 AND seq IN ($2, $3) ORDER BY seq"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _KEYS = "SELECT position, loop_path, attempt"
 _OF_STEP = (
@@ -87,15 +88,18 @@ class Runs:
         flow_id: str | None = None,
         limit_bytes: int,
         most_log_bytes: int = sys.maxsize,
-    ) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
-        async def work(db: Db) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
+    ) -> OpenedTrace | None:
+        async def work(db: Db) -> OpenedTrace | None:
             row = await db.fetchrow(f"{RUN} WHERE id = $1", run_id)
             run = None if row is None else run_of(row)
             if run is None or run.project_id != project_id or flow_id not in (None, run.flow_id):
                 return None
             if run.log_bytes > most_log_bytes:
-                return run, []
-            return run, await page(db, _STEPS, run.no, 0, limit_bytes=limit_bytes)
+                return OpenedTrace(run, [])
+            steps = await page(db, _STEPS, run.no, 0, limit_bytes=limit_bytes)
+            seqs = run.content_seqs
+            content = [row[0] for row in await db.fetch(_CONTENT, run.no, *seqs)] if seqs else []
+            return OpenedTrace(run, steps, content)
 
         return await self._db.read_at_one_moment(work)
 

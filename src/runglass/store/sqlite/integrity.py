@@ -97,7 +97,7 @@ def _unlike_its_log(db: sqlite3.Connection, run: _Run) -> Iterator[str]:
     trace = state.trace()
     try:
         summary = msgspec.json.decode(run.summary, type=RunSummary)
-        told = trace.flow_run
+        told = state.summary
         if told.flow_slug is None:
             # Logs of early versions tell neither; the upgrade has taken them from the run's row.
             told = replace(told, flow_slug=summary.flow_slug, session_id=summary.session_id)

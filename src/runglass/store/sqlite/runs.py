@@ -14,6 +14,7 @@ from runglass.store.records import (
     Append,
     AttemptKey,
     NewRun,
+    OpenedTrace,
     RawRow,
     RunRecord,
     StepRow,
@@ -34,6 +35,7 @@ from runglass.trace import TERMINAL
 # SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.
 NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
 _STEPS = "SELECT position, data FROM step WHERE run_no = ? AND position > ? ORDER BY position"
+_CONTENT = "SELECT data FROM event WHERE run_no = ? AND seq IN (?, ?) ORDER BY seq"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _KEYS = "SELECT position, loop_path, attempt"
 
@@ -119,8 +121,8 @@ class Runs:
         flow_id: str | None = None,
         limit_bytes: int,
         most_log_bytes: int = sys.maxsize,
-    ) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
-        def work(db: sqlite3.Connection) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
+    ) -> OpenedTrace | None:
+        def work(db: sqlite3.Connection) -> OpenedTrace | None:
             db.execute("BEGIN")
             # Leaves the transaction, well or not; an error on the way out hides none that came before it.
             with db:
@@ -129,8 +131,11 @@ class Runs:
                 if run is None or run.project_id != project_id or flow_id not in (None, run.flow_id):
                     return None
                 if run.log_bytes > most_log_bytes:
-                    return run, []
-                return run, page(db, _STEPS, run.no, 0, limit_bytes=limit_bytes)
+                    return OpenedTrace(run, [])
+                steps = page(db, _STEPS, run.no, 0, limit_bytes=limit_bytes)
+                seqs = run.content_seqs
+                content = [data for (data,) in db.execute(_CONTENT, (run.no, *seqs))] if seqs else []
+                return OpenedTrace(run, steps, content)
 
         return await self._db.read(work)
 
