@@ -89,6 +89,7 @@ def flow_run(events: list[JsonObject], attempts: list[JsonObject]) -> JsonObject
             "startedBy": begin.get("startedBy"),
             "traceParent": begin.get("traceParent"),
             "traceState": begin.get("traceState"),
+            "rerunOf": begin.get("rerunOf"),
             "stepCount": begin["stepCount"],
             "startedAt": begin["at"],
             "completedAt": end and end["at"],

@@ -114,6 +114,7 @@ class Log:
                 startedBy=st.just("nk_live_1234"),
                 traceParent=st.just(header),
                 traceState=st.just("a=b"),
+                rerunOf=st.just("before"),
             ),
         )
         self.has_input = self.chance(2)

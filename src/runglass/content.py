@@ -51,7 +51,7 @@ KEPT_FIELDS: dict[str, Callable[[Any], Any]] = {
         (
             # which run, step and attempt it is
             *("execution_id", "run_id", "flow_id", "seq", "at", "version", "trigger_type", "step_count"),
-            *("flow_slug", "session_id", "started_by", "trace_parent", "trace_state"),
+            *("flow_slug", "session_id", "started_by", "trace_parent", "trace_state", "rerun_of"),
             *("step_id", "step_ids", "name", "step_index", "attempt", "loop_index", "loop_path"),
             # what became of it, and when
             *("status", "started_at", "completed_at", "duration_ms", "delay_ms", "next_attempt"),

@@ -332,6 +332,7 @@ CODES: dict[str, Code] = {
     "METHOD_NOT_ALLOWED": Code(405, "the path exists, but not with this method"),
     "STALE_TREE": Code(409, "the flow changed under a step-through"),
     "RUN_NOT_PAUSED": Code(409, "the run does not wait for this call"),
+    "INPUT_NOT_KEPT": Code(409, "the run cannot be run again, as its input is not kept, or not whole"),
     "RUN_ENDED": Code(409, "the run has ended and can no longer be cancelled"),
     "RUN_EXISTS": Code(409, "the run to import is there already"),
     "FLOW_CONFLICT": Code(409, "the flow of the run to import is another one here"),

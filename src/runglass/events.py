@@ -57,7 +57,7 @@ class Event(
 class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
     """First event of a run. `version` 0 is the draft; `trace_parent` and `trace_state` are W3C headers.
 
-    `started_by` is the name of the API key that started the run.
+    `started_by` is the name of the API key that started the run, `rerun_of` the run that it runs again.
     """
 
     run_id: str
@@ -70,6 +70,7 @@ class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
     started_by: str | None = None
     trace_parent: str | None = None
     trace_state: str | None = None
+    rerun_of: str | None = None
 
 
 class RunInput(Event, frozen=True, kw_only=True, eq=False, tag="run_input"):

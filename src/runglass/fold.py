@@ -259,6 +259,7 @@ class RunFold:
                     step_count=event.step_count,
                     trace_parent=event.trace_parent,
                     trace_state=event.trace_state,
+                    rerun_of=event.rerun_of,
                 )
             case RunInput():
                 self._set(input_preview=preview(json_bytes(event, "inputs")))

@@ -83,6 +83,13 @@ class JobRequest(RunRequest, frozen=True, kw_only=True, rename="camel", omit_def
     tool_choice: str | dict[str, Any] | None = None
 
 
+class RerunRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Body of `POST …/rerun`. `version` is a number, 0 the draft, or one of the two names."""
+
+    version: int | Literal["same", "production"] = "same"
+    block_overrides: dict[str, dict[str, Any]] = {}
+
+
 class CompletedResult(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="status", tag="completed"
 ):
@@ -115,13 +122,14 @@ class ToolCallsRequired(
 ExecuteAnswer = CompletedResult | ToolCallsRequired
 
 
-class JobAccepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A job is queued; its run can be read from now on."""
+class JobAccepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A job is queued; its run can be read from now on. `rerun_of` is the run that it runs again, if any."""
 
     execution_id: str
     status: str
     flow_id: str
     block_count: int
+    rerun_of: str | None = None
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

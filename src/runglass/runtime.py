@@ -95,11 +95,12 @@ class Runtime:
         key_id: int | None = None,
         started_by: str | None = None,
         role: Role = "run",
+        rerun_of: str | None = None,
     ) -> Submitted:
         """Checks the request and starts the run. `version` None is production, or the draft without one.
 
         `size_bytes` is about how large the request is, `role` that of its caller; `key_id` is the key that
-        is owed its content, `started_by` its name.
+        is owed its content, `started_by` its name; `rerun_of` is the run that is run again.
 
         Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit or are
         not allowed, for a provider without a key, and then for a spent budget or a full project;
@@ -145,6 +146,7 @@ class Runtime:
             history=list(history),
             attachments=request.attachments,
             trace_context=trace_context,
+            rerun_of=rerun_of,
         )
         segment = msgspec.structs.replace(segment or Segment(), block_overrides=request.block_overrides)
         with self.engine.memory.starting(size_bytes, project_id=project.id):

@@ -91,7 +91,8 @@ class RunSummary(
     `expected_steps` is `step_count` with the steps in loops counted once for each iteration, as far as loops
     have begun. `loops` has the iterations of each loop that is in no other and has begun, but not completed,
     of at most 100.
-    `trace_parent` and `trace_state` are the W3C headers that the run was started with.
+    `trace_parent` and `trace_state` are the W3C headers that the run was started with. `rerun_of` is the id
+    of the run that it runs again.
     `input` has the run's `inputs` as they were given, and the `messages` before and `attachments` where there
     are any; it and `result` are in a trace, and there alone. Their previews are texts of at most 200
     characters. All four are None where the capture mode keeps nothing.
@@ -116,6 +117,7 @@ class RunSummary(
     overridden: list[str] = []
     trace_parent: str | None = None
     trace_state: str | None = None
+    rerun_of: str | None = None
     input_preview: str | None = None
     result_preview: str | None = None
     # Last, as a server puts them behind a stored summary.

@@ -23,6 +23,7 @@ OF_A_RUN = [
     "/steps/{step_id}/payload",
     "/steps/{step_id}/diff",
     "/export",
+    "/rerun",
 ]
 BASES = ["/api/v1/flow-runs/{execution_id}", "/api/v1/seq/{org}/{project}/{slug}/runs/{execution_id}"]
 MANAGED = ["", "/versions/{number}", "/publish", "/production"]
@@ -113,7 +114,7 @@ def test_the_headers_that_are_read_are_documented(document: dict[str, Any]) -> N
     for path, item in document["paths"].items():
         for method, operation in item.items():
             headers = [each["name"] for each in operation.get("parameters", []) if each["in"] == "header"]
-            if method == "post" and path.rpartition("/")[2] in ("execute", "jobs", "step"):
+            if method == "post" and path.rpartition("/")[2] in ("execute", "jobs", "step", "rerun"):
                 starts.append(headers)
             elif path.endswith("/stream"):
                 streams.append(headers)
@@ -123,7 +124,7 @@ def test_the_headers_that_are_read_are_documented(document: dict[str, Any]) -> N
                 assert headers == ["Range", "If-Range", "If-None-Match"]
             else:
                 assert not headers, path
-    assert starts == [["X-Session-Id", "Idempotency-Key", "traceparent", "tracestate"]] * 6
+    assert starts == [["X-Session-Id", "Idempotency-Key", "traceparent", "tracestate"]] * 8
     assert streams == [["Last-Event-ID"]] * 3
 
 

@@ -54,6 +54,8 @@ ROWS = [
         )
     ),
     Row("GET", "/flow-runs/{execution_id}/diff/{other_id}", 200, 200, 200, unseen="RUN_NOT_FOUND"),
+    Row("POST", "/flow-runs/{execution_id}/rerun", 403, 202, 202, unseen="RUN_NOT_FOUND", body={}),
+    Row("POST", f"{FLOW}/runs/{{execution_id}}/rerun", 403, 202, 202, body={}),
     # The run has ended, so who may cancel it is told that it is too late.
     Row("DELETE", "/flow-runs/{execution_id}", 403, 409, 409, unseen="RUN_NOT_FOUND"),
     Row("DELETE", f"{FLOW}/runs/{{execution_id}}", 403, 409, 409),

@@ -57,6 +57,7 @@ BEYOND: dict[type[msgspec.Struct], set[str]] = {
         "trace_state",
         "expected_steps",
         "loops",
+        "rerun_of",
         "input_preview",
         "result_preview",
         "input",

@@ -30,6 +30,11 @@ _PART = re.compile(r"[0-9a-f-]+", re.IGNORECASE | re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
+def names_run(name: str) -> bool:
+    """Whether the text is an id, a part of one, or `last`."""
+    return name == "last" or (len(name) >= _LEAST_CHARS and _PART.fullmatch(name) is not None)
+
+
 def named_run(client: "Client", name: str) -> "Run":
     """The run that an id, the beginning or the end of one, or `last` names. Raises NotFound, UsageError."""
     if _UUID.fullmatch(name):
@@ -39,7 +44,7 @@ def named_run(client: "Client", name: str) -> "Run":
         if not newest:
             raise NotFound("there is no run yet that this key may see")
         return client.run(newest[0].id)
-    if len(name) < _LEAST_CHARS or not _PART.fullmatch(name):
+    if not names_run(name):
         raise UsageError(
             f"{name!r} does not name a run: write its id, at least {_LEAST_CHARS} characters of its end or"
             " beginning, or last"

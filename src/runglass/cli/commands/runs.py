@@ -11,6 +11,7 @@ from runglass.cli.backends.run_lookup import named_run, newest_runs
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands.delete_runs import delete
 from runglass.cli.commands.diff_runs import diff
+from runglass.cli.commands.rerun_runs import rerun
 from runglass.cli.commands.run_files import export, import_run
 from runglass.cli.commands.show_run import show
 from runglass.cli.commands.tail_run import tail
@@ -23,7 +24,7 @@ from runglass.trace import RunStatus, StepAttempts
 
 @click.group("runs", cls=CommandGroup)
 def group() -> None:
-    """Runs of a server: list them, read one, follow one, compare two, cancel one, delete some."""
+    """Runs of a server: list, read, follow, compare, run again, cancel or delete them."""
 
 
 @group.command("list")
@@ -151,6 +152,7 @@ def step(
 group.add_command(diff)
 group.add_command(show)
 group.add_command(tail)
+group.add_command(rerun)
 group.add_command(delete)
 group.add_command(export)
 group.add_command(import_run)

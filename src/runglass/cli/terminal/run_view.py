@@ -116,6 +116,8 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
     yield _fact("flow", one_line(formatting.flow(run)))
     by = "" if run.started_by is None else f", by the key {run.started_by}"
     yield _fact("trigger", one_line(f"{run.trigger_type or formatting.UNKNOWN}{by}"))
+    if run.rerun_of is not None:
+        yield _fact("rerun of", one_line(run.rerun_of))
     if run.session_id is not None:
         yield _fact("session", one_line(run.session_id))
     yield _fact("started", formatting.local_time(run.started_at))

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Literal, overload
 
-from runglass.client.core import file_requests, requests
+from runglass.client.core import file_requests, requests, run_requests
 from runglass.client.core.connection import seconds_of
 from runglass.client.core.requests import Attempt
 from runglass.client.core.stream_cursor import TailCursor
@@ -180,6 +180,37 @@ class Run:
                 fold.apply(event)
         return fold.summary
 
+    def rerun(
+        self,
+        *,
+        version: int | Literal["same", "production"] = "same",
+        block_overrides: run_requests.Overrides | None = None,
+        session_id: str | uuid.UUID | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> "Run":
+        """Starts a new run from the input that this one was given, and returns it without waiting.
+
+        `version` is that of this run (`"same"`; of a run of the draft, the draft as it is now), the
+        `"production"` version, or a number, 0 for the draft. `block_overrides` are those of the new run
+        alone. Under an `idempotency_key` that was sent before, within 24 hours, it is the run from then.
+        `timeout` is that of `trace`.
+
+        Raises FlowExecutionError with the code INPUT_NOT_KEPT where the capture mode kept no input, or not
+        the whole of it, FlowNotFoundError, PermissionDeniedError, ValueError, APITimeoutError,
+        APIConnectionError.
+        """
+        call = run_requests.rerun(
+            self._path,
+            version=version,
+            block_overrides=block_overrides,
+            session_id=session_id,
+            idempotency_key=idempotency_key,
+        )
+        accepted = self._transport.call(call, timeout=timeout)
+        path = requests.run_path(accepted.execution_id)
+        return Run(self._transport, path, accepted.execution_id)
+
     def cancel(self, *, timeout: float | None = None) -> None:
         """Ends the run, which is cancelled when this returns. `timeout` is that of `trace`.
 
@@ -345,6 +376,37 @@ class AsyncRun:
             async for event in events:
                 fold.apply(event)
         return fold.summary
+
+    async def rerun(
+        self,
+        *,
+        version: int | Literal["same", "production"] = "same",
+        block_overrides: run_requests.Overrides | None = None,
+        session_id: str | uuid.UUID | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> "AsyncRun":
+        """Starts a new run from the input that this one was given, and returns it without waiting.
+
+        `version` is that of this run (`"same"`; of a run of the draft, the draft as it is now), the
+        `"production"` version, or a number, 0 for the draft. `block_overrides` are those of the new run
+        alone. Under an `idempotency_key` that was sent before, within 24 hours, it is the run from then.
+        `timeout` is that of `trace`.
+
+        Raises FlowExecutionError with the code INPUT_NOT_KEPT where the capture mode kept no input, or not
+        the whole of it, FlowNotFoundError, PermissionDeniedError, ValueError, APITimeoutError,
+        APIConnectionError.
+        """
+        call = run_requests.rerun(
+            self._path,
+            version=version,
+            block_overrides=block_overrides,
+            session_id=session_id,
+            idempotency_key=idempotency_key,
+        )
+        accepted = await self._transport.call(call, timeout=timeout)
+        path = requests.run_path(accepted.execution_id)
+        return AsyncRun(self._transport, path, accepted.execution_id)
 
     async def cancel(self, *, timeout: float | None = None) -> None:
         """Ends the run, which is cancelled when this returns. `timeout` is that of `trace`.

@@ -6,7 +6,7 @@ Idempotency-Key of its own, the same for all its attempts.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from runglass.run_api import (
     ExecuteRequest,
     JobAccepted,
     JobRequest,
+    RerunRequest,
     RunRequest,
     StepRequest,
     ToolCallsRequired,
@@ -164,14 +165,32 @@ def job(
     )
 
 
-def _post(path: str, request: RunRequest, headers: Mapping[str, str], *, answer: type[T]) -> RequestSpec[T]:
+def rerun(
+    run: str,
+    *,
+    version: int | Literal["same", "production"] = "same",
+    block_overrides: Overrides | None = None,
+    session_id: SessionId = None,
+    idempotency_key: str | None = None,
+) -> RequestSpec[JobAccepted]:
+    """Run the run at path `run` again. Raises ValueError for invalid arguments."""
+    if version not in ("same", "production") and not is_count(version, 0):
+        raise ValueError(f"version must be 'same', 'production' or a number from 0 on, not {version!r}")
+    request = RerunRequest(version=version, block_overrides=_overrides(block_overrides))
+    key = {} if idempotency_key is None else {IDEMPOTENCY_KEY: idempotency_key}
+    return _post(f"{run}/rerun", request, {**session_header(session_id), **key}, answer=JobAccepted)
+
+
+def _post(
+    path: str, request: RunRequest | RerunRequest, headers: Mapping[str, str], *, answer: type[T]
+) -> RequestSpec[T]:
     own = {"Content-Type": "application/json", IDEMPOTENCY_KEY: str(uuid.uuid4())}
     return RequestSpec(
         method="POST", path=path, answer=answer, headers={**own, **headers}, body=_body(request)
     )
 
 
-def _body(request: RunRequest) -> bytes:
+def _body(request: RunRequest | RerunRequest) -> bytes:
     try:
         return msgspec.json.encode(request)
     except UnicodeEncodeError as error:
@@ -213,8 +232,12 @@ def _inputs(
         "messages": None if messages is None else [dict(turn) for turn in messages],
         "parameters": dict(parameters or {}),
         "attachments": [_attachment(given) for given in attachments or ()],
-        "block_overrides": {step: dict(fields) for step, fields in (block_overrides or {}).items()},
+        "block_overrides": _overrides(block_overrides),
     }
+
+
+def _overrides(given: Overrides | None) -> dict[str, dict[str, Any]]:
+    return {step: dict(fields) for step, fields in (given or {}).items()}
 
 
 def _attachment(given: Attachment | Mapping[str, Any]) -> Attachment:

@@ -160,6 +160,7 @@ class Recorder:
                 started_by=summary.started_by,
                 trace_parent=summary.trace_parent,
                 trace_state=summary.trace_state,
+                rerun_of=summary.rerun_of,
             )
         )
 

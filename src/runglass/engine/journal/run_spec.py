@@ -20,7 +20,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     `flow` has the overrides in it and `inputs` fit its schema; `given` are those before the flow's defaults
     were filled in, None where that changed nothing. `history` are the turns that go ahead of the
     prompt of the flow's first llm step, `attachments` what that prompt shows. `trace_context` is the trace of
-    the caller that the run belongs to.
+    the caller that the run belongs to, `rerun_of` the run that it runs again.
     """
 
     flow: Flow
@@ -33,6 +33,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     history: list[dict[str, Any]] = []
     attachments: list[Attachment] = []
     trace_context: TraceContext | None = None
+    rerun_of: str | None = None
 
     @property
     def capture_of_failed(self) -> CaptureMode | None:
@@ -56,6 +57,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
             step_count=step_count(self.flow),
             trace_parent=None if self.trace_context is None else self.trace_context.parent,
             trace_state=None if self.trace_context is None else self.trace_context.state,
+            rerun_of=self.rerun_of,
         )
 
 

@@ -19,7 +19,6 @@ from runglass.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest
 from runglass.server.requests.attachments import spell_attachments
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 
-Request = TypeVar("Request", bound=RunRequest)
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 Result = TypeVar("Result")
 
@@ -51,7 +50,7 @@ _AROUND = 16
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
-def read_request(body: bytes, shape: type[Request], *, most_values: int = MOST_VALUES) -> Request:
+def read_request(body: bytes, shape: type[Shape], *, most_values: int = MOST_VALUES) -> Shape:
     """The request in the body of a call that runs a flow, with at most so many values in it.
 
     Raises INVALID_REQUEST, INVALID_ATTACHMENT, TOOLS_INVALID.
@@ -87,7 +86,7 @@ async def parse_off_loop(read: Callable[[bytes], Result], body: bytes) -> Result
     return await offload(partial(read, body), size_bytes=len(body))
 
 
-def _check_names(members: dict[str, Any], shape: type[RunRequest]) -> None:
+def _check_names(members: dict[str, Any], shape: type[msgspec.Struct]) -> None:
     known = shape.__struct_encode_fields__
     unknown = {name: camel(name) for name in members if name not in known}
     for name, field in unknown.items():

@@ -157,9 +157,24 @@ STEP_REQUEST: dict[str, Any] = {
     },
 }
 
+RERUN_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": True,
+    "description": NAMES,
+    "properties": {
+        "version": {
+            "description": "`same`, `production` or a version's number, 0 for the draft.",
+            "anyOf": [{"enum": ["same", "production"]}, {"type": "integer", "minimum": 0}],
+            "default": "same",
+        },
+        "blockOverrides": RUN_PROPERTIES["blockOverrides"],
+    },
+}
+
 EXECUTE_BODY = {JSON: EXECUTE_REQUEST}
 STEP_BODY = {JSON: STEP_REQUEST}
 JOB_BODY = {JSON: JOB_REQUEST}
+RERUN_BODY = {JSON: RERUN_REQUEST}
 
 FLOW_BODY: dict[str, Schema] = {
     JSON: {

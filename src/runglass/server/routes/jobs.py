@@ -15,6 +15,7 @@ from runglass.engine.scheduling.offloading import offload
 from runglass.errors import api_error
 from runglass.run_api import JobAccepted, JobPage, JobRequest, JobState, JobSummary
 from runglass.run_query import RunQuery
+from runglass.runtime import Submitted
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer, body_of
@@ -160,28 +161,40 @@ async def _queue(
                 started_by=request.auth.hint,
                 role=request.auth.role,
             )
-            accepted = JobAccepted(
-                execution_id=submitted.run.id,
-                status="pending",
-                flow_id=submitted.flow_id,
-                block_count=submitted.block_count,
-            )
+            answer = accepted(submitted)
 
             async def answered() -> StoredResponse:
-                return StoredResponse(202, msgspec.json.encode(accepted))
+                return answer
 
             return answered
 
-        # The response is the same whatever the status of the run: it says that the job was queued.
-        async def repeated(run: RunRecord, head: int) -> StoredResponse:
-            with decoding(run.id):
-                flow = msgspec.json.decode(run.summary, type=RunSummary)
-            accepted = JobAccepted(
-                execution_id=run.id, status="pending", flow_id=run.flow_id, block_count=flow.step_count or 0
-            )
-            return StoredResponse(202, msgspec.json.encode(accepted))
+        return await with_idempotency(request, own, queue, accepted_again)
 
-        return await with_idempotency(request, own, queue, repeated)
+
+def accepted(submitted: Submitted, *, rerun_of: str | None = None) -> StoredResponse:
+    """The response to a call whose run has been started, and goes on without it."""
+    body = JobAccepted(
+        execution_id=submitted.run.id,
+        status="pending",
+        flow_id=submitted.flow_id,
+        block_count=submitted.block_count,
+        rerun_of=rerun_of,
+    )
+    return StoredResponse(202, msgspec.json.encode(body))
+
+
+async def accepted_again(run: RunRecord, head: int) -> StoredResponse:
+    """The same response to a repeat, whatever the status of the run: it says that the run was queued."""
+    with decoding(run.id):
+        summary = msgspec.json.decode(run.summary, type=RunSummary)
+    body = JobAccepted(
+        execution_id=run.id,
+        status="pending",
+        flow_id=run.flow_id,
+        block_count=summary.step_count or 0,
+        rerun_of=summary.rerun_of,
+    )
+    return StoredResponse(202, msgspec.json.encode(body))
 
 
 async def _job_run(request: ApiRequest, org: str, project: str, slug: str, execution_id: str) -> RunRecord:

@@ -1,0 +1,195 @@
+"""`runglass runs rerun`: run one run again, or with `--yes` all that a query finds, each once."""
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from runglass.cli import argument_parsers, options
+from runglass.cli.backends.connection import connect
+from runglass.cli.backends.run_lookup import MOST_PER_PAGE, named_run, names_run
+from runglass.cli.exit_codes import Exit, UsageError
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.output import complain, note, one_line, stdout, write_json, write_line
+from runglass.errors import APIError, RunglassError
+from runglass.money import ZERO, add_usd, format_usd
+from runglass.trace import TERMINAL, RunSummary
+
+if TYPE_CHECKING:
+    from runglass.client import Client
+
+Version = int | Literal["same", "production"]
+_SPACE = uuid.UUID("6f2d6a0e-6d0b-4b53-8f0e-3a1f6b8f2a11")
+"""The namespace of the sessions that commands give their runs."""
+
+
+def _version(text: str) -> Version:
+    if text == "same":
+        return "same"
+    version = argument_parsers.version(text)
+    return 0 if version == "draft" else version
+
+
+def _usd(text: str) -> Decimal:
+    try:
+        usd = Decimal(text.removeprefix("$"))
+    except InvalidOperation:
+        usd = Decimal("nan")
+    if not usd.is_finite() or usd < 0:
+        raise UsageError(f"{text!r} is no amount of US dollars: write 5 or 0.25")
+    return usd
+
+
+@click.command()
+@click.argument(
+    "runs",
+    metavar="RUN_ID|QUERY",
+    help="A run, as `runs show` takes it, or a query, as `runs list` takes it.",
+)
+@click.option(
+    "--version",
+    type=_version,
+    default="same",
+    metavar="VERSION",
+    help="same as the run had (of a draft: the draft as it is now), production, draft or a number.",
+)
+@click.option("--yes", is_flag=True, help="Start the runs of a query; without it, only list them.")
+@click.option(
+    "--budget",
+    type=_usd,
+    metavar="USD",
+    help="Start no more of a query once what the first runs cost would exceed this.",
+)
+@options.as_json
+@options.server
+def rerun(
+    runs: str,
+    version: Version,
+    yes: bool,
+    budget: Decimal | None,
+    as_json: bool,
+    base_url: str | None,
+    api_key: str | None,
+) -> None:
+    """Run a run again from the input that it kept, or with --yes all ended runs that a query finds.
+
+    The same query with the same version starts nothing twice: runs that it has been through are passed over,
+    as long as the runs that it started are there, and runs that are reruns themselves are not found. The runs
+    of a query have a session of their own. A run that is named by its id is started each time.
+    """
+    with connect(base_url, api_key) as client:
+        if names_run(runs):
+            if budget is not None:
+                raise UsageError("--budget is for a query; one run is started whatever the first one cost")
+            again = named_run(client, runs).rerun(version=version).execution_id
+            if as_json:
+                write_json({"started": again})
+            else:
+                write_line(stdout(), again)
+            return
+        session = uuid.uuid5(_SPACE, f"{version}\n{' '.join(runs.split())}")
+        started = {run.rerun_of for run in client.runs(query=f"session:{session}", limit=MOST_PER_PAGE)}
+        pages = client.runs(query=f"{runs} -trigger:replay", limit=MOST_PER_PAGE)
+        ended = [run for run in reversed(list(pages)) if run.status in TERMINAL]
+        done = sum(run.id in started for run in ended)
+        due, usd = [], ZERO
+        for run in ended:
+            # Those that were started before count, or the same command would go on beyond its budget.
+            usd = add_usd(usd, _cost(run))
+            if budget is not None and usd > budget:
+                break
+            if run.id not in started:
+                due.append(run)
+        left = len(ended) - done - len(due)
+        if budget is not None and any(map(_has_unknown_costs, due)):
+            note("some costs of the first runs are not known, and the budget counts none for these")
+        if not yes:
+            _print_preview(due, left=left, done=done, session=session, as_json=as_json)
+            return
+        new, refused = _start_all(client, due, version, session)
+    if as_json:
+        write_json(
+            {"session": str(session), "started": new, "refused": refused, "before": done, "overBudget": left}
+        )
+    else:
+        write_line(
+            stdout(), f"started {formatting.counted(len(new), 'run')}{_already(done)}; session:{session}"
+        )
+    if left:
+        note(
+            f"{formatting.counted(left, 'run')} not started: with the next one the first runs cost more"
+            f" than {formatting.money(format_usd(budget or ZERO))}"
+        )
+    if refused:
+        complain(f"{formatting.counted(len(refused), 'run')} could not be run again")
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _cost(run: RunSummary) -> Decimal:
+    return Decimal(run.totals.cost_usd) if run.totals and run.totals.cost_usd else ZERO
+
+
+def _has_unknown_costs(run: RunSummary) -> bool:
+    return run.totals is not None and run.totals.unmetered_calls + run.totals.unpriced_calls > 0
+
+
+def _print_preview(
+    due: Sequence[RunSummary], *, left: int, done: int, session: uuid.UUID, as_json: bool
+) -> None:
+    flows = Counter(formatting.flow(run) for run in due)
+    usd = ZERO
+    for run in due:
+        usd = add_usd(usd, _cost(run))
+    is_least = any(map(_has_unknown_costs, due))
+    if as_json:
+        write_json(
+            {
+                "session": str(session),
+                "count": len(due),
+                "flows": dict(flows),
+                "costUsd": format_usd(usd),
+                "costIsLeast": is_least,
+                "before": done,
+                "overBudget": left,
+            }
+        )
+        return
+    console = stdout()
+    write_line(console, f"{formatting.counted(len(due), 'run')} would be started{_already(done)}")
+    for flow, count in flows.most_common():
+        write_line(console, f"  {count:,} of {one_line(flow)}")
+    write_line(console, f"the first runs cost {'≥ ' if is_least else ''}{formatting.money(format_usd(usd))}")
+    if left:
+        note(f"{formatting.counted(left, 'run')} beyond the budget")
+    if any(run.version == 0 for run in due):
+        note("runs of a draft are run again with the draft as it is now, unless --version says otherwise")
+    if due:
+        note("nothing has been started: add --yes")
+
+
+def _already(done: int) -> str:
+    return f"; {done:,} before, by the same command" if done else ""
+
+
+def _start_all(
+    client: "Client", due: Sequence[RunSummary], version: Version, session: uuid.UUID
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Starts each; returns the new runs, and why others were refused, by the id of the first run."""
+    new: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    for run in due:
+        # The session finds what was started before; the key holds two commands at the same moment apart.
+        key = f"rerun {session} {run.id}"
+        try:
+            again = client.run(run.id).rerun(version=version, session_id=session, idempotency_key=key)
+            new[run.id] = again.execution_id
+        except RunglassError as error:
+            if not isinstance(error, APIError) or error.code != "INPUT_NOT_KEPT":
+                note(f"started {len(new):,} of {formatting.counted(len(due), 'run')}, then:")
+                raise
+            refused[run.id] = error.message
+            note(f"not started: {one_line(error.message, limit=400)}")
+    return new, refused

@@ -1,0 +1,98 @@
+"""Running a run again: a new run from the input that the first one was given, in both path forms."""
+
+from functools import partial
+
+import msgspec
+from starlette.responses import Response
+
+from runglass.engine.capture.redaction import MARK
+from runglass.errors import APIError, api_error
+from runglass.run_api import Attachment, RerunRequest, RunRequest
+from runglass.server.api_request import ApiRequest
+from runglass.server.requests.body import body_of
+from runglass.server.requests.body_parsing import parse_off_loop, read_request
+from runglass.server.requests.parameters import checked_uuid, trace_context_of
+from runglass.server.routes.jobs import accepted, accepted_again
+from runglass.server.security.authentication import runtime_of
+from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
+from runglass.server.services.run_content import input_of, with_content
+from runglass.store.base import decoding
+from runglass.store.records import IdempotencyKey, RunRecord
+
+
+async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> Response:
+    """Starts a new run from the kept input of this one, as a job is started; its trigger is `replay`.
+
+    `version` is `same` (the default), `production` or a number; of a run of the draft, `same` is the draft
+    as it is now. Overrides and tools of the first run are not taken over: `blockOverrides` are those of this
+    call. Where the input was not kept, or not whole, the answer is INPUT_NOT_KEPT.
+    """
+    runtime = runtime_of(request)
+    own, flow = await runtime.store.project(run.project_id), await runtime.store.flow(run.flow_id)
+    if own is None or flow is None:
+        raise api_error("FLOW_NOT_FOUND", f"the flow of run {run.id!r} is not there any more")
+    session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
+    most_values = runtime.settings.body_values_limit
+    reading = partial(read_request, shape=RerunRequest, most_values=most_values)
+    call_body = await parse_off_loop(reading, await body_of(request) or b"{}")
+
+    async def start(call: IdempotencyKey | None) -> Finish:
+        opened = await with_content(runtime.store, run)
+        given = input_of(opened)
+        if given is None or given.inputs is None:
+            raise _not_kept(run, _why_not(run))
+        if given.truncated:
+            raise _not_kept(run, "it was too large to be kept whole (setting snapshot_limit_bytes)")
+        if run.capture == "redacted" and any(MARK.encode() in data for data in opened.content):
+            raise _not_kept(run, "parts of it were redacted; run it with `trace`, or with capture mode full")
+        named = call_body.version
+        number = run.version if named == "same" else None if named == "production" else named
+        with decoding(run.id):
+            attachments = msgspec.convert(given.attachments or [], list[Attachment])
+        submitted = await runtime.submit(
+            own,
+            flow.slug,
+            RunRequest(
+                parameters=given.inputs,
+                attachments=attachments,
+                block_overrides=call_body.block_overrides,
+                # The two can be compared where both have kept the same.
+                trace=run.capture == "full",
+            ),
+            version=number,
+            trigger_type="replay",
+            session_id=session,
+            trace_context=trace_context_of(request),
+            history=given.messages or [],
+            call=call,
+            size_bytes=given.input_size_bytes or 0,
+            key_id=request.auth.id,
+            started_by=request.auth.hint,
+            role=request.auth.role,
+            rerun_of=run.id,
+        )
+        answered = accepted(submitted, rerun_of=run.id)
+
+        async def answer() -> StoredResponse:
+            return answered
+
+        return answer
+
+    return await with_idempotency(request, own, start, accepted_again)
+
+
+def _why_not(run: RunRecord) -> str:
+    match run.capture:
+        case "off":
+            return "capture mode off keeps nothing of a run"
+        case "metadata_only" if run.status != "failed":
+            return (
+                "capture mode metadata_only keeps the input of failed runs alone; call with `trace`, or set"
+                " capture to full"
+            )
+    return "it has been removed since (content retention), or is of a version that kept none"
+
+
+def _not_kept(run: RunRecord, why: str) -> APIError:
+    message = f"the input of run {run.id!r} is not kept: {why}; start the flow with its input instead"
+    return api_error("INPUT_NOT_KEPT", message, execution_id=run.id)

@@ -1,0 +1,162 @@
+"""`runs rerun`: one run each time, the runs of a query once; and what the client does for it."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+
+import pytest
+
+from runglass import AsyncClient, Client, FlowExecutionError
+from runglass.cli import main
+from runglass.cli.exit_codes import Exit
+from runglass.settings import Price
+from runglass.testing import RunningServer, running_server
+from runglass.trace import RunSummary
+
+FLOWS = [
+    "slug: ask\ncapture: full\nsteps: [{id: ask, type: llm, model: echo, prompt: '{{ message }}'}]\n",
+    "slug: bad\nsteps: [{id: bad, type: code, code: 'raise ValueError()'}]\n",
+    "slug: quiet\nsteps: [{id: keep, type: passthrough}]\n",
+]
+
+Ask = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
+    prices = {"echo": Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1))}
+    with running_server(prices=prices) as server:
+        for flow in FLOWS:
+            server.push(flow)
+        monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
+        monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
+        monkeypatch.delenv("COLUMNS", raising=False)
+        yield server
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[Client]:
+    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        yield client
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str], server: RunningServer) -> Ask:
+    """Runs `runs rerun`; returns its exit code and what it printed."""
+
+    def ask(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["runs", "rerun", *arguments])
+        return code, *capsys.readouterr()
+
+    return ask
+
+
+def ran(client: Client, slug: str, message: str = "hello") -> str:
+    job = client.flow(slug).execute_async(message=message)
+    client.run(job.execution_id).wait()
+    return job.execution_id
+
+
+def reruns(client: Client) -> list[RunSummary]:
+    """Those that there are, oldest first, once they have ended."""
+    found = [run.id for run in client.runs(query="trigger:replay", limit=100)]
+    return [client.run(run_id).wait() for run_id in reversed(found)]
+
+
+def test_the_client_runs_a_run_again(server: RunningServer, client: Client) -> None:
+    first = client.run(ran(client, "ask"))
+    again = first.rerun()
+    assert again.wait().rerun_of == first.execution_id
+    assert again.trace().flow_run.input == first.trace().flow_run.input == {"inputs": {"message": "hello"}}
+    assert again.diff(first).same
+    overridden = first.rerun(version="production", block_overrides={"ask": {"prompt": "bye"}})
+    overridden.wait()
+    assert overridden.trace().flow_run.result == {"text": "bye"}
+    with pytest.raises(FlowExecutionError) as refused:
+        client.run(ran(client, "quiet")).rerun()
+    assert (refused.value.code, refused.value.status) == ("INPUT_NOT_KEPT", 409)
+    for bad in ("draft", -1, True):
+        with pytest.raises(ValueError, match="version"):
+            first.rerun(version=bad)  # type: ignore[arg-type]
+
+    async def run_again() -> str | None:
+        async with AsyncClient(server.key, base_url=server.base_url) as own:
+            again = await own.run(first.execution_id).rerun(version=1, idempotency_key="once")
+            same = await own.run(first.execution_id).rerun(version=1, idempotency_key="once")
+            assert again.execution_id == same.execution_id
+            return (await again.wait()).rerun_of
+
+    assert asyncio.run(run_again()) == first.execution_id
+
+
+def test_a_run_that_is_named_is_started_each_time(client: Client, ask: Ask) -> None:
+    run = ran(client, "ask")
+    code, first, _ = ask(run)
+    assert code == Exit.OK
+    assert ask("last", "--json")[0] == Exit.OK
+    found = reruns(client)
+    assert found[0].id == first.strip()
+    assert [each.rerun_of for each in found] == [run, found[0].id], "the last run was a rerun itself"
+
+
+def test_a_query_is_told_first_and_then_started_once(client: Client, ask: Ask) -> None:
+    runs = [ran(client, "bad") for _ in range(3)]
+    ran(client, "ask")
+    code, out, err = ask("status:failed")
+    assert (code, out.splitlines()[0]) == (Exit.OK, "3 runs would be started")
+    assert "  3 of acme/demo/bad" in out or "3 of bad" in out
+    assert "nothing has been started: add --yes" in err
+    assert reruns(client) == []
+
+    assert ask("status:failed", "--yes")[1].startswith("started 3 runs")
+    found = reruns(client)
+    assert [run.rerun_of for run in found] == runs
+    code, out, _ = ask("status:failed", "--yes", "--json")
+    told = json.loads(out)
+    assert (code, told["started"], told["before"]) == (Exit.OK, {}, 3)
+    assert {run.session_id for run in found} == {told["session"]}
+    runs.append(ran(client, "bad"))
+    assert ask("  status:failed ", "--yes")[1].startswith("started 1 run; 3 before, by the same command")
+    assert [run.rerun_of for run in reruns(client)] == runs
+    assert json.loads(ask("status:failed", "--version", "1", "--json")[1])["count"] == 4, "another command"
+
+
+def test_the_same_command_starts_nothing_once_its_calls_are_forgotten(
+    server: RunningServer, client: Client, ask: Ask
+) -> None:
+    """A call is known for 24 hours; the runs that it started are there for longer."""
+    ran(client, "bad")
+    assert ask("flow:bad", "--yes")[1].startswith("started 1 run")
+    forgotten = server.call(server.runtime.store.forget_calls(before="9999"))
+    assert forgotten > 0
+    assert ask("flow:bad", "--yes")[1].startswith("started 0 runs; 1 before")
+    assert len(reruns(client)) == 1
+
+
+def test_a_budget_ends_it_before_the_first_runs_cost_more(client: Client, ask: Ask) -> None:
+    runs = [ran(client, "ask") for _ in range(3)]
+    costs = [client.run(run).summary().totals for run in runs]
+    assert costs[0] is not None
+    one = costs[0].cost_usd
+    assert one is not None
+    two = format(float(one) * 2.5, "f")
+    code, out, err = ask("flow:ask", "--budget", two, "--yes")
+    assert (code, out.startswith("started 2 runs")) == (Exit.OK, True)
+    assert "1 run not started" in err
+    assert ask("flow:ask", "--budget", two, "--yes")[1].startswith("started 0 runs; 2 before")
+    assert [run.rerun_of for run in reruns(client)] == runs[:2]
+    assert json.loads(ask("flow:ask", "--budget", "0", "--json")[1])["overBudget"] == 1
+    for bad in (["flow:ask", "--budget", "much"], [runs[0], "--budget", "1"], ["flow:ask", "--version", "x"]):
+        assert ask(*bad)[0] == Exit.USAGE
+
+
+def test_what_was_not_kept_is_told_and_the_others_go(client: Client, ask: Ask) -> None:
+    kept, quiet = ran(client, "ask"), ran(client, "quiet")
+    code, out, err = ask("status:completed", "--yes", "--json")
+    told = json.loads(out)
+    assert code == Exit.FAILED
+    assert (list(told["started"]), list(told["refused"])) == ([kept], [quiet])
+    assert "1 run could not be run again" in err
+    assert "metadata_only" in err
