@@ -121,7 +121,7 @@ class _FoldedSummary:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self._summary
         # What stands in the row alone, such as the slug in logs that did not tell it, stays.
-        told = msgspec.to_builtins(self._fold.trace().flow_run) if self._is_readable else {}
+        told = msgspec.to_builtins(self._fold.summary) if self._is_readable else {}
         return msgspec.json.encode(known | told)
 
 
