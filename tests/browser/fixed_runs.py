@@ -82,7 +82,9 @@ class FixedRuns:
 class _Story(Log):
     """The log of a run of one of the demo's flows."""
 
-    def __init__(self, kind: str, slug: str, *, trigger: str = "api") -> None:
+    def __init__(
+        self, kind: str, slug: str, *, trigger: str = "api", inputs: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(_id(kind), start_ms=_start_ms(kind))
         self.slug = slug
         self.place: dict[str, Any] = {}
@@ -97,6 +99,7 @@ class _Story(Log):
             version=1,
             startedBy="nk_live_5f3a91c2",
         )
+        self.add("run_input", inputs=inputs or {})
 
     def begin(self, step: str, given: Any, *, path: Sequence[int] = (), attempt: int = 1) -> dict[str, Any]:
         """An attempt starts; returns what all of its events say."""
@@ -215,7 +218,7 @@ class _Story(Log):
 
 
 def _orders(kind: str, orders: str, *, cut: Collection[int] = ()) -> _Story:
-    story = _Story(kind, "add-up-orders")
+    story = _Story(kind, "add-up-orders", inputs={"message": orders})
     lines = orders.split("\n")
     system = "Describe the order that you are given in one friendly sentence."
     story.step("read_lines", {"message": orders}, {"lines": lines}, ms=4)
@@ -314,7 +317,6 @@ def _tools() -> _Story:
 
 
 def _going() -> _Story:
-    story = _Story("going", "add-up-orders", trigger="job")
     articles = [
         "tea",
         "bread",
@@ -330,6 +332,7 @@ def _going() -> _Story:
         "oats",
     ]
     lines = [f"{article} {2 + number}.50" for number, article in enumerate(articles)]
+    story = _Story("going", "add-up-orders", trigger="job", inputs={"message": "\n".join(lines)})
     story.step("read_lines", {"message": "\n".join(lines)}, {"lines": lines}, ms=4)
     story.add("loop_started", stepId="each_order", iterations=len(lines), stepIds=["describe", "price"])
     system = "Describe the order that you are given in one friendly sentence."

@@ -128,6 +128,13 @@ def groups() -> list[list[str]]:
 def texts_log() -> Log:
     """Each text in every field of a step but its id."""
     log = a_log(TEXTS_RUN)
+    all_short = [carried(text) for text in texts() if len(text) < 200]
+    log.add("run_input", inputs={text: text for text in all_short})
+    log.add(
+        "overrides_applied",
+        overridden=[f"s0.{text}" for text in all_short],
+        blockOverrides={"s0": {text: text for text in all_short}},
+    )
     for number, group in enumerate(groups()):
         short = [carried(text) for text in group]
         content = json.dumps({text: text for text in short})

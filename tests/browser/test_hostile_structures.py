@@ -35,6 +35,7 @@ def let_through(route: Route) -> None:
 
 
 def test_structures_of_any_depth_and_size_leave_the_page_whole(visitor: Visitor) -> None:
+    visitor.expect(404)  # Nobody knows its flow.
     visitor.page.route("**/trace?*attempt=*", let_through)
     page = open_run(visitor, STRUCTURES_RUN)
     visitor.keys("Enter")

@@ -49,7 +49,7 @@ def test_tokens_add_up_while_somebody_looks(server: RunningServer, visitor: Visi
     run_id = start(server, "asks")
     page = visitor.open(f"/runs/{run_id}")
     expect(page.get_by_text("live", exact=True)).to_be_visible()
-    tokens = page.get_by_title("tokens in and out, all attempts")
+    tokens = page.get_by_title("out, all attempts")
     first = tokens.inner_text()
     expect(tokens).not_to_have_text(first)
     expect(page.get_by_text("live", exact=True)).to_be_visible()

@@ -25,19 +25,22 @@ def test_a_run_says_what_it_is_and_what_it_did(runs: Runs, visitor: Visitor) -> 
     expect(page).to_have_title(re.compile("^completed: add-up-orders v1"))
     expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("add-up-orders v1"))
     visitor.settle()
+    expect(page.get_by_role("treeitem", name="read_lines")).to_have_accessible_name(
+        re.compile("^read_lines .* code step, completed$")
+    )
     assert labels(page) == [
-        "read_lines, step, completed",
+        "read_lines, code step, completed",
         "each_order 3 iterations, loop, completed",
         *(
             line
             for index in range(3)
             for line in (
                 f"[{index}], iteration, completed",
-                "describe, step, completed",
-                "price, step, completed",
+                "describe echo, llm step, completed",
+                "price, code step, completed",
             )
         ),
-        "total, step, completed",
+        "total, code step, completed",
     ]
 
 

@@ -71,11 +71,15 @@ def test_a_switch_adds_its_term_to_the_query_and_takes_it_away(runs: Runs, visit
 def test_a_query_that_cannot_be_read_is_told_beside_the_field(runs: Runs, visitor: Visitor) -> None:
     visitor.expect(422)
     page = visitor.open("/")
+    expect(page.locator(".histogram svg")).to_be_visible()
     query_field(visitor).fill("statsu:failed")
     visitor.keys("Enter")
     alert = page.get_by_role("alert").filter(has_text=re.compile("statsu"))
     expect(alert).to_contain_text("status")
     expect(query_field(visitor)).to_have_attribute("aria-invalid", "true")
+    # What the query before it found would pass for what this one finds.
+    expect(page.locator(".histogram svg")).to_have_count(0)
+    expect(page.locator("tbody tr")).to_have_count(0)
     query_field(visitor).fill("status:failed")
     visitor.keys("Enter")
     expect(alert).to_have_count(0)
@@ -176,3 +180,52 @@ def test_nothing_moves_under_somebody_who_reads(server: RunningServer, runs: Run
     visitor.keys(".")
     expect(page.locator("tbody tr")).to_have_count(len(before) + 1)
     assert shown(visitor) == [run_id, *before]
+
+
+SOME = [f"019f1000-0000-7000-8000-00000000000{number}" for number in range(4)]
+"""Of one moment: 28 June 2026, 20:51:03 in UTC."""
+CURSOR = "AZ8QAAAAcACAAAAAAAAAAA"
+
+
+def answer_with_one_run(route: Route, number: int, *, more: bool) -> None:
+    """As a server answers that has searched for long and found little."""
+    run = {"id": SOME[number], "flowId": "f", "flowSlug": "f", "status": "completed"}
+    route.fulfill(json={"runs": [run], "nextCursor": CURSOR if more else None, "lastChange": 0})
+
+
+def test_a_search_goes_on_by_itself_until_it_is_finished(visitor: Visitor) -> None:
+    asked: list[Route] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route)
+        answer_with_one_run(route, len(asked) - 1, more=len(asked) < len(SOME))
+
+    visitor.page.route("**/api/v1/flow-runs?*", answer)
+    page = visitor.open("/?q=text:rare")
+    expect(page.locator("tbody tr")).to_have_count(len(SOME))
+    expect(page.get_by_text(f"{len(SOME)}\xa0runs", exact=True)).to_be_visible()
+    assert len(asked) == len(SOME)
+    assert [f"cursor={CURSOR}" in route.request.url for route in asked] == [False, True, True, True]
+
+
+def test_a_search_says_how_far_it_is_and_can_be_stopped_and_taken_up_again(visitor: Visitor) -> None:
+    held: list[Route] = []
+
+    def answer(route: Route) -> None:
+        if "cursor=" in route.request.url:
+            held.append(route)
+        else:
+            answer_with_one_run(route, 0, more=True)
+
+    visitor.page.route("**/api/v1/flow-runs?*", answer)
+    page = visitor.open("/?q=text:rare")
+    said = page.locator(".list-bar").get_by_role("status")
+    expect(said).to_contain_text(re.compile(r"1\srun so far; searched back to Sun 28 Jun .*20:51:03"))
+    page.get_by_role("button", name="Stop").click()
+    expect(said).to_contain_text("older runs were not searched")
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    with page.expect_request(re.compile("cursor=")):
+        page.get_by_role("button", name="Search further back").click()
+    answer_with_one_run(held[-1], 1, more=False)
+    expect(page.locator("tbody tr")).to_have_count(2)
+    expect(said).to_have_text("2\xa0runs")

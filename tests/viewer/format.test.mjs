@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  ago, duration, exact, exactTime, money, oneLine, short, shortMoney, size,
+  ago, dayTime, duration, exact, exactTime, money, oneLine, short, shortMoney, size,
 } from "../../src/runglass/server/viewer/data/format.js";
 
 /** @template T @param {(value: T) => string} shown @param {[T, string][]} cases */
@@ -56,6 +56,8 @@ test("times are told as people tell them", () => {
   ]);
   assert.equal(ago(undefined, now), "");
   assert.equal(exactTime(before(0)), "2026-11-26 14:30:00.000");
+  holds((seconds) => dayTime(before(seconds), now), [[0, "Thu 26 Nov 14:30:00"], [400 * 86_400, "Wed 22 Oct 2025 14:30:00"]]);
+  assert.equal(dayTime(undefined, now), "");
 });
 
 test("a line has no control characters, no marks of direction, and an end", () => {

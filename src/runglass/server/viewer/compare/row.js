@@ -77,12 +77,17 @@ function ChangeLines({ change }) {
   return html`
     ${change.paths.map((each, at) => html`
       <tr key=${at} class=${each.kind}>
-        <th scope="row">${SAID[change.field] ?? change.field} <code><bdi>${oneLine(each.path, 300)}</bdi></code>
+        <th scope="row">${SAID[change.field] ?? change.field} <code><bdi>${partsOf(each.path)}</bdi></code>
           <span class="muted"> ${each.kind}${each.cut ? ", cut" : ""}</span></th>
         <td>${each.kind !== "added" && html`<${Value} value=${each.a} />`}</td>
         <td>${each.kind !== "removed" && html`<${Value} value=${each.b} />`}</td>
       </tr>`)}
     ${change.cut && html`<tr><th scope="row" colspan="3" class="muted">${SAID[change.field] ?? change.field}: there may be more places</th></tr>`}`;
+}
+
+/** A path that goes on in the next line where one of its names begins, and not within it. @param {string} path */
+function partsOf(path) {
+  return oneLine(path, 300).split(/(?=[.[])/).map((part) => html`<wbr />${part}`);
 }
 
 /** @param {{value: Json}} props */

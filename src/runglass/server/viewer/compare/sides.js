@@ -1,7 +1,7 @@
 // The two runs beside each other, with what each came to.
 import { html } from "../core/html.js";
-import { duration, exact, exactTime, money, oneLine } from "../data/format.js";
-import { flowOf } from "../data/run.js";
+import { duration, exact, exactTime, oneLine } from "../data/format.js";
+import { attemptsOf, costOf, flowOf, modelsOf, unknownCosts } from "../data/run.js";
 import { Mark, SAID } from "../parts/status.js";
 
 /** @typedef {import("../data/run.js").Run} Run */
@@ -11,8 +11,12 @@ export function Sides({ a, b }) {
   const lines = [
     ["duration", duration(a.durationMs), duration(b.durationMs), change(a.durationMs, b.durationMs)],
     ["tokens", tokensOf(a), tokensOf(b), change(a.totals?.tokens?.total, b.totals?.tokens?.total)],
-    ["cost", money(a.totals?.costUsd), money(b.totals?.costUsd), change(Number(a.totals?.costUsd), Number(b.totals?.costUsd))],
+    ["cost", costOf(a.totals), costOf(b.totals), costChange(a, b)],
+    ["models", modelsIn(a), modelsIn(b), ""],
+    ["overrides", a.overridden?.join(", ") ?? "", b.overridden?.join(", ") ?? "", ""],
     ["attempts", attemptsOf(a), attemptsOf(b), ""],
+    ["input", oneLine(a.inputPreview ?? ""), oneLine(b.inputPreview ?? ""), ""],
+    ["result", oneLine(a.resultPreview ?? ""), oneLine(b.resultPreview ?? ""), ""],
     ["error", errorOf(a), errorOf(b), ""],
   ];
   return html`
@@ -37,16 +41,16 @@ function tokensOf(run) {
   return run.totals?.tokens ? exact(run.totals.tokens.total) : "";
 }
 
-/** @param {Run} run */
-function attemptsOf({ totals }) {
-  if (!totals) return "";
-  const parts = [`${exact(totals.completed)} completed`];
-  const cancelled = totals.cancelled ?? 0;
-  const { retried, skipped } = totals;
-  for (const [name, number] of Object.entries({ failed: totals.failed - cancelled, cancelled, retried, skipped })) {
-    if (number) parts.push(`${exact(number)} ${name}`);
-  }
-  return parts.join(", ");
+/** What is not known of a cost may be more than what has changed of it. @param {Run} a @param {Run} b */
+function costChange({ totals: a }, { totals: b }) {
+  return !a || !b || unknownCosts(a) || unknownCosts(b) ? "" : change(Number(a.costUsd), Number(b.costUsd));
+}
+
+/** The models that were called, with what each cost where there are several. @param {Run} run */
+function modelsIn(run) {
+  const several = modelsOf(run);
+  const said = several.length ? several.map(([name, costs]) => `${name} ${costs}`) : Object.keys(run.totals?.byModel ?? {});
+  return oneLine(said.join("; "));
 }
 
 /** @param {Run} run */

@@ -55,6 +55,32 @@ export async function follow(pathAfter, { lastId, abort, onFrames, onState }) {
   }
 }
 
+/** The frames at the beginning of a stream up to the one that `isLast` says: what follows is not read. `isCut` where so
+ * many bytes came before it. Throws ApiError. @param {string} path
+ * @param {{abort: AbortSignal, mostBytes: number, isLast: (frame: Frame) => boolean}} how */
+export async function firstFrames(path, { abort, mostBytes, isLast }) {
+  const answer = await request(path, { headers: { Accept: "text/event-stream" }, signal: abort });
+  const parser = new FrameParser();
+  const decoder = new TextDecoder();
+  /** @type {Frame[]} */
+  const frames = [];
+  const reader = answer.body?.getReader();
+  try {
+    for (let bytes = 0; reader && bytes < mostBytes;) {
+      const { done, value } = await reader.read();
+      if (done) return { frames, isCut: false };
+      bytes += value.length;
+      for (const frame of parser.feed(decoder.decode(value, { stream: true }))) {
+        frames.push(frame);
+        if (isLast(frame)) return { frames, isCut: false };
+      }
+    }
+    return { frames, isCut: true };
+  } finally {
+    reader?.cancel().catch(() => {});
+  }
+}
+
 /** Waits, or less where the network comes back or somebody asks for it. @param {number} ms @param {AbortSignal} abort */
 function pause(ms, abort) {
   return new Promise((resolve) => {

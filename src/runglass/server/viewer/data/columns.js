@@ -109,6 +109,18 @@ export class Rows {
     return this.status[row] === RUNNING || this.status[row] === WAITING;
   }
 
+  /** Whether something has not ended. */
+  goesOn() {
+    return this.find(NONE, (row) => this.isGoing(row)) !== NONE;
+  }
+
+  /** The last end, 0 where nothing has ended. */
+  latest() {
+    let latest = 0;
+    for (let row = this.rootFirst; row !== NONE; row = this.next[row]) latest = Math.max(latest, this.end[row]);
+    return latest;
+  }
+
   /** @param {number} row */
   nameOf(row) {
     return this.names[this.name[row]];

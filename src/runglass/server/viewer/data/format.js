@@ -96,19 +96,26 @@ export function exactTime(at) {
   if (!at) return "";
   const then = new Date(at);
   const day = `${then.getFullYear()}-${two(then.getMonth() + 1)}-${two(then.getDate())}`;
-  return `${day} ${clockTime(at)}.${String(then.getMilliseconds()).padStart(3, "0")}`;
+  return `${day} ${clockTime(then)}.${String(then.getMilliseconds()).padStart(3, "0")}`;
 }
 
-/** The time of day: `14:02:11`. @param {string|null|undefined} at */
-export function clockTime(at) {
+/** Day and time, the reader's own: `Thu 26 Nov 14:02:11`, with the year where it is another one than now.
+ * @param {string|null|undefined} at ISO time @param {number} nowMs */
+export function dayTime(at, nowMs) {
   if (!at) return "";
   const then = new Date(at);
-  return `${two(then.getHours())}:${two(then.getMinutes())}:${two(then.getSeconds())}`;
+  const year = then.getFullYear() === new Date(nowMs).getFullYear() ? "" : ` ${then.getFullYear()}`;
+  return `${DAYS[then.getDay()]} ${then.getDate()} ${MONTHS[then.getMonth()]}${year} ${clockTime(then)}`;
 }
 
 /** A word with its number: `1 step`, `3 steps`. @param {number} number @param {string} word */
 export function count(number, word, plural = `${word}s`) {
   return `${exact(number)}${"\u00a0"}${number === 1 ? word : plural}`;
+}
+
+/** A model without its provider: `gpt-4o-mini`. @param {string} model */
+export function shortModel(model) {
+  return model.slice(model.indexOf(":") + 1);
 }
 
 /** A text that holds no surprises for a line: control characters are shown, and what is too long is cut.
@@ -119,7 +126,13 @@ export function oneLine(text, most = 500) {
     found === "\n" || found === "\t" || found === "\r" ? " " : "\ufffd");
 }
 
+const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/** @param {Date} date */
+function clockTime(date) {
+  return [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(":");
+}
 
 /** @param {number} number */
 function two(number) {

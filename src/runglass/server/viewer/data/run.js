@@ -1,14 +1,17 @@
 // What a run's summary says, as the pages show it. Pure.
-import { count, money, oneLine } from "./format.js";
+import { count, exact, money, oneLine } from "./format.js";
 
 /** @typedef {{prompt: number, completion: number, total: number}} Tokens */
-/** @typedef {{completed: number, failed: number, retried: number, skipped: number, cancelled?: number, tokens?: Tokens, costUsd?: string,
- *   failedCostUsd?: string, byModel?: Record<string, object>, finishReasons?: Record<string, number>,
- *   unmeteredCalls?: number}} Totals */
+/** Of calls that were paid by token: of some the provider told no usage, of others no price is known.
+ * @typedef {{costUsd?: string, tokens?: Tokens, unmeteredCalls?: number, unpricedCalls?: number, estimatedCostUsd?: string}} Spent */
+/** @typedef {Spent & {calls: number}} ModelTotals */
+/** @typedef {Spent & {completed: number, failed: number, retried: number, skipped: number, cancelled?: number,
+ *   failedCostUsd?: string, byModel?: Record<string, ModelTotals>, finishReasons?: Record<string, number>}} Totals */
 /** @typedef {{id: string, flowId: string, status: string, triggerType?: string, startedAt?: string,
  *   completedAt?: string, durationMs?: number, stepCount?: number, flowSlug?: string, version?: number,
  *   sessionId?: string, startedBy?: string, error?: {code: string, message?: string, stepId?: string},
- *   totals?: Totals, expectedSteps?: number, loops?: Record<string, number>}} Run */
+ *   totals?: Totals, expectedSteps?: number, loops?: Record<string, number>, overridden?: string[],
+ *   inputPreview?: string, resultPreview?: string, rerunOf?: string}} Run */
 
 const ENDED = new Set(["completed", "failed", "cancelled"]);
 
@@ -36,6 +39,18 @@ export function stepsExpected(run) {
   return hasEnded(run) || stepsDone(run) > expected ? undefined : expected;
 }
 
+/** How its attempts have ended: `5 completed, 1 failed`. @param {Run} run */
+export function attemptsOf({ totals }) {
+  if (!totals) return "";
+  const parts = [`${exact(totals.completed)} completed`];
+  const cancelled = totals.cancelled ?? 0;
+  const { retried, skipped } = totals;
+  for (const [name, number] of Object.entries({ failed: totals.failed - cancelled, cancelled, retried, skipped })) {
+    if (number) parts.push(`${exact(number)} ${name}`);
+  }
+  return parts.join(", ");
+}
+
 /** The name of its flow with the version: `grade-3 v4`. @param {Run} run */
 export function flowOf(run) {
   return `${run.flowSlug ?? run.flowId}${run.version === 0 ? " draft" : run.version ? ` v${run.version}` : ""}`;
@@ -43,6 +58,12 @@ export function flowOf(run) {
 
 /** What came of it, in a line; empty where it simply went well. @param {Run} run */
 export function outcomeOf(run) {
+  const remarks = [remarksOf(run), run.totals && unknownCosts(run.totals), run.overridden?.length && "with overrides"];
+  return [endOf(run), ...remarks].filter(Boolean).join("; ");
+}
+
+/** @param {Run} run */
+function endOf(run) {
   if (run.status === "cancelled") return cancelledBy(run);
   if (run.error) {
     const where = run.error.stepId ? `${run.error.stepId}: ` : "";
@@ -50,8 +71,7 @@ export function outcomeOf(run) {
     return oneLine(`${where}${run.error.code}${message}`);
   }
   if (run.status === "paused") return "waits for its caller";
-  if (run.status === "pending") return "waits for a place";
-  return remarksOf(run);
+  return run.status === "pending" ? "waits for a place" : "";
 }
 
 /** That it was cancelled, and by whom or why. @param {Run} run */
@@ -63,10 +83,41 @@ export function cancelledBy(run) {
 /** What its numbers do not tell, or tell too well; empty where there is nothing to beware of. @param {Run} run */
 export function remarksOf(run) {
   const cut = run.totals?.finishReasons?.length ?? 0;
-  const unmetered = run.totals?.unmeteredCalls ?? 0;
+  const failed = run.status === "completed" ? run.totals?.failed ?? 0 : 0;
   return [
+    failed > 0 && `${count(failed, "step")} failed all the same`,
     run.totals?.failedCostUsd && `${money(run.totals.failedCostUsd)} went into failed attempts`,
     cut > 0 && `${count(cut, "text")} cut at the token limit`,
-    unmetered > 0 && `${count(unmetered, "model call")} without usage told`,
   ].filter(Boolean).join("; ");
+}
+
+/** A cost as far as it is known: `≥ $0.12` where that of some calls is not, `≈ $0.12` where they stand in it as they
+ * were reserved; empty where none is known. @param {Spent|undefined} spent @param {(usd: string) => string} [said] */
+export function leastCost(spent, said = money) {
+  if (!spent?.costUsd) return "";
+  const sign = spent.estimatedCostUsd ? "≈ " : unknownCosts(spent) ? "≥ " : "";
+  return `${sign}${said(spent.costUsd)}`;
+}
+
+/** How many calls have no known cost, by reason; empty where all costs are known. @param {Spent} spent */
+export function unknownCosts({ unmeteredCalls = 0, unpricedCalls = 0 }) {
+  return [
+    unmeteredCalls > 0 && `${count(unmeteredCalls, "call")} without usage`,
+    unpricedCalls > 0 && `${count(unpricedCalls, "call")} without a known price`,
+  ].filter(Boolean).join(", ");
+}
+
+/** The cost and what is not known of it: `≥ $0.12, 1 call without usage`; empty where no model was called.
+ * @param {Spent|undefined} spent */
+export function costOf(spent) {
+  return spent ? [leastCost(spent), unknownCosts(spent)].filter(Boolean).join(", ") : "";
+}
+
+/** What each of several models cost, by name; empty where the sum is that of one. @param {Run} run @returns {[string, string][]} */
+export function modelsOf({ totals }) {
+  const models = Object.entries(totals?.byModel ?? {});
+  if (models.length < 2) return [];
+  return models.map(([name, of]) => [name, [
+    count(of.calls, "call"), of.tokens && count(of.tokens.total, "token"), costOf(of),
+  ].filter(Boolean).join(", ")]);
 }

@@ -11,7 +11,8 @@ export class Shape {
   constructor() {
     /** @type {Map<string, Level[]>} outermost first, the step itself last */
     this.levels = new Map();
-    this.ranks = new Map();
+    /** Each step and container as the flow's tree has it. @type {Map<string, Json>} */
+    this.steps = new Map();
   }
 
   /** Learns from a flow's tree as the API gives it. @param {Json[]} steps @param {Level[]} around */
@@ -20,6 +21,7 @@ export class Shape {
       const kind = CONTAINERS[step.type] ?? STEP;
       const levels = [...around, { kind, name: String(step.id), rank: at }];
       this.levels.set(String(step.id), levels);
+      this.steps.set(String(step.id), step);
       if (kind === LOOP) this.learnTree(step.steps ?? [], levels);
       const branches = kind === CONDITION ? { then: step.then, else: step.else }
         : kind === PARALLEL ? step.branches ?? {} : {};

@@ -31,6 +31,14 @@ export class View {
     this.kept = null;
   }
 
+  /** Takes over what was opened, closed and shown of other rows. @param {View} before
+   * @param {(row: number) => number} now the number that a row of those has here */
+  carryOver(before, now) {
+    this.level = before.level;
+    for (const [row, chosen] of before.chosen) this.chosen.set(now(row), chosen);
+    for (const row of before.shown) this.shown.add(now(row));
+  }
+
   /** Makes the list anew. */
   rebuild() {
     this.count = 0;

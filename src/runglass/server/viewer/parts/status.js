@@ -32,10 +32,23 @@ const SHAPES = {
   cancelled: html`<circle cx="7" cy="7" r="4.6" stroke-width="1.6" /><path d="M4 10 10 4" stroke-width="1.6" />`,
 };
 
-/** The shapes for those who make their own elements: `<use href="#mark-failed">`. */
+/** Of each kind of step a glyph, which is quieter than the mark of its status. @type {Record<string, import("../core/html.js").Children>} */
+const GLYPHS = {
+  llm: html`<path d="M2 3H12V9.5H6.5L4 12V9.5H2Z" />`,
+  code: html`<path d="M5 4 2 7 5 10M9 4 12 7 9 10" />`,
+  wait: html`<circle cx="7" cy="7" r="4.8" /><path d="M7 4.2V7L9 8.2" />`,
+  passthrough: html`<path d="M2 7H12M9 4 12 7 9 10" />`,
+  loop: html`<path d="M3 8.5V5.5a2 2 0 0 1 2-2H12M10 1.5 12 3.5 10 5.5M11 5.5V8.5a2 2 0 0 1-2 2H2M4 8.5 2 10.5 4 12.5" />`,
+  parallel: html`<path d="M2 7H5M5 3V11M5 3H12M5 7H12M5 11H12" />`,
+  condition: html`<path d="M2 7H5L9 3H12M5 7 9 11H12" />`,
+};
+
+/** The shapes for those who make their own elements: `<use href="#mark-failed">`, `<use href="#kind-llm">`. */
 export function Marks() {
-  return html`<svg class="marks" aria-hidden="true">${Object.entries(SHAPES).map(([status, shape]) =>
-    html`<symbol key=${status} id=${`mark-${status}`} viewBox="0 0 14 14">${shape}</symbol>`)}</svg>`;
+  const shapes = [...Object.entries(SHAPES).map(([name, shape]) => [`mark-${name}`, shape]),
+    ...Object.entries(GLYPHS).map(([name, shape]) => [`kind-${name}`, shape])];
+  return html`<svg class="marks" aria-hidden="true">${shapes.map(([id, shape]) =>
+    html`<symbol key=${id} id=${id} viewBox="0 0 14 14">${shape}</symbol>`)}</svg>`;
 }
 
 /** @param {{status: string, label?: boolean}} props `label`: whether a screen reader is told the status here */

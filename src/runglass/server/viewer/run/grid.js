@@ -1,6 +1,7 @@
 // The tree and, beside it, the same rows on the axis of time. One scroller; what is seen is painted, and no more.
 import { currentOf, effect, html, useLayoutEffect, useRef } from "../core/html.js";
 import { theme } from "../core/theme.js";
+import { idleTimes } from "../data/density.js";
 import { Folding, TimeAxis, within, zoomed } from "../data/time_axis.js";
 import { selectedEntry, toggle } from "./moves.js";
 import { AXIS_PX, coloursOf, paint, penOf } from "./timeline.js";
@@ -182,7 +183,7 @@ export class GridPainter {
   axisOf(width) {
     const whole = this.whole();
     const window = this.controls.window.peek() ?? whole;
-    const idle = this.controls.foldIdle.peek() ? this.model.idle() : [];
+    const idle = this.controls.foldIdle.peek() ? idleTimes(this.model.density, this.model.endMs()) : [];
     return new TimeAxis(window, width, new Folding(idle, whole.to / 60));
   }
 

@@ -3,19 +3,19 @@ import { html, useState } from "../core/html.js";
 import { errorOf, get, me } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { go } from "../core/router.js";
-import { clockTime, duration, exact, exactTime, money, oneLine, soFar } from "../data/format.js";
-import { flowOf, hasEnded, soFarOf } from "../data/run.js";
+import { count, dayTime, duration, exact, exactTime, oneLine, shortModel, soFar } from "../data/format.js";
+import { attemptsOf, costOf, flowOf, hasEnded, soFarOf, stepsDone, stepsExpected } from "../data/run.js";
 import { Mark, SAID } from "../parts/status.js";
 import { say } from "../parts/toast.js";
 import { Lost } from "../parts/lost.js";
 import { Top } from "../parts/top.js";
+import { RunAgain } from "./again.js";
 
 /** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
 export function Header({ model, controls }) {
   const run = model.run.value;
   if (!run) return html`<${Top} back />`;
   const going = !hasEnded(run);
-  const tokens = run.totals?.tokens?.total;
   const status = run.status === "completed" && run.totals?.retried ? "retried" : run.status;
   return html`
     <${Top} back>
@@ -23,19 +23,37 @@ export function Header({ model, controls }) {
         <${Mark} status=${status} label=${false} />
         <span class="cut"><bdi>${flowOf(run)}</bdi></span>
       </h1>
-      <span class="run-facts">
-        <span>${SAID[run.status]} ${run.startedAt && html`${going ? "for" : "in"} ${going ? soFar(soFarOf(run, now.value)) : duration(run.durationMs)}`}</span>
-        ${tokens !== undefined && html`<span title="tokens in and out, all attempts">${exact(tokens)} tokens</span>`}
-        ${run.totals?.costUsd && html`<span>${money(run.totals.costUsd)}</span>`}
-        ${run.startedAt && html`<span class="muted" title=${exactTime(run.startedAt)}>started ${clockTime(run.startedAt)}</span>`}
-        <span class="muted">${run.triggerType}</span>
-        ${run.startedBy && html`<span class="muted">by ${oneLine(run.startedBy, 40)}</span>`}
-        ${run.sessionId && html`<a href=${`/?q=session:${run.sessionId}`} title=${run.sessionId}>session ${run.sessionId.slice(0, 4)}…</a>`}
-      </span>
       <span class="grow"></span>
       ${going && html`<${StreamState} model=${model} />`}
       <${Actions} model=${model} run=${run} controls=${controls} />
     <//>`;
+}
+
+/** What it came to so far. @param {{run: import("../data/run.js").Run}} props */
+export function Facts({ run }) {
+  const going = !hasEnded(run);
+  const tokens = run.totals?.tokens;
+  const cost = costOf(run.totals);
+  const models = Object.keys(run.totals?.byModel ?? {});
+  return html`
+    <p class="run-facts">
+      <span class=${run.status === "failed" ? "problem" : ""}>${SAID[run.status]} ${run.startedAt && html`${going ? "for" : "in"} ${going ? soFar(soFarOf(run, now.value)) : duration(run.durationMs)}`}</span>
+      ${run.startedAt && html`<span title=${`started ${exactTime(run.startedAt)}`}>${dayTime(run.startedAt, now.value)}</span>`}
+      ${cost && html`<span title="of all model calls, failed attempts too">${cost}</span>`}
+      ${tokens && html`<span title=${`${exact(tokens.prompt)} in + ${exact(tokens.completion)} out, all attempts`}>${count(tokens.total, "token")}</span>`}
+      ${run.totals && html`<span title=${attemptsOf(run)}>${stepsSaid(run)}</span>`}
+      ${models.length > 0 && html`<span class="cut" title=${models.join(", ")}><bdi>${oneLine(models.map(shortModel).join(", "), 100)}</bdi></span>`}
+      <span class="muted">${run.triggerType}${run.startedBy && html` by <bdi>${oneLine(run.startedBy, 40)}</bdi>`}</span>
+      ${run.sessionId && html`<a href=${`/?q=session:${run.sessionId}`} title=${run.sessionId}>session ${run.sessionId.slice(0, 4)}…</a>`}
+      ${run.rerunOf && html`<span>again of <a href=${`/runs/${run.rerunOf}`} title=${run.rerunOf}>…${run.rerunOf.slice(-8)}</a>
+        ${" "}(<a href=${`/compare/${run.rerunOf}/${run.id}`}>compare</a>)</span>`}
+    </p>`;
+}
+
+/** @param {import("../data/run.js").Run} run */
+function stepsSaid(run) {
+  const expected = stepsExpected(run);
+  return expected === undefined ? count(stepsDone(run), "step") : `${exact(stepsDone(run))} of ${count(expected, "step")}`;
 }
 
 /** @param {{model: import("./model.js").RunModel}} props */
@@ -60,6 +78,7 @@ function Actions({ model, run, controls }) {
   return html`
     ${said && html`<span class="problem cut" role="alert" title=${said}>${said}</span>`}
     <span class="actions">
+      ${me.value?.role !== "read" && html`<${RunAgain} key=${run.id} run=${run} isOpen=${controls.again} />`}
       ${mayCancel && html`<button onClick=${cancel}>Cancel</button>`}
       <button class=${mayCancel ? "wide" : ""} title="Compare with the last run of this flow that went well" onClick=${compare}>Compare</button>
       <a class="button wide" href=${`/?q=flow:${encodeURIComponent(run.flowSlug ?? run.flowId)}`}>Runs of this flow</a>

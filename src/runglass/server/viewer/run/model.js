@@ -1,16 +1,16 @@
 // A run as its page has it: the rows outside of all signals, and signals that say that something has changed.
 import { batch, signal } from "../core/html.js";
-import { ApiError, errorOf, get, me, request } from "../core/api.js";
+import { ApiError, errorOf, get, request } from "../core/api.js";
 import { follow } from "../core/stream.js";
 import { addressOf, placeOf, rowAt } from "../data/address.js";
 import { Rows } from "../data/columns.js";
-import { densityOf, idleTimes } from "../data/density.js";
+import { densityOf } from "../data/density.js";
 import { LiveRows } from "../data/live.js";
 import { LoopTotals } from "../data/loops.js";
-import { Shape } from "../data/shape.js";
 import { hasEnded } from "../data/run.js";
 import { View } from "../data/view.js";
 import { isEmpty, keep } from "../data/filter.js";
+import { Told } from "./told.js";
 
 const FIRST_PAGE = 20_000;
 const PAGE = 100_000;
@@ -45,6 +45,9 @@ export class RunModel {
     /** Text of the selected attempt as its model says it. @type {Map<string, string>} */
     this.said = new Map();
     this.loops = new LoopTotals();
+    this.told = new Told(this.path, this.abort.signal);
+    /** Settled once the flow was looked up. @type {Promise<void>} */
+    this.flow = Promise.resolve();
     /** The row that a key for the slowest or costliest led to. @type {{row: number, measure: string}|null} */
     this.lastMost = null;
     /** The timer of the next refresh. @type {ReturnType<typeof setTimeout>|undefined} */
@@ -60,31 +63,24 @@ export class RunModel {
     this.seq = 0;
   }
 
-  /** @param {Rows} rows */
+  /** Keeps what is opened and selected, though the rows have other numbers now. @param {Rows} rows */
   startOver(rows) {
     const view = new View(rows);
-    this.carryOver(view);
+    const now = (/** @type {number} */ row) => rowAt(rows, addressOf(this.rows, row));
+    view.carryOver(this.view, now);
+    if (this.selected.peek() >= 0) this.selected.value = now(this.selected.peek());
     this.rows = rows;
     this.view = view;
     this.density = densityOf(rows, 1, 1);
     this.seq = 0;
   }
 
-  /** Keeps what is opened and selected, though the rows have other numbers now. @param {View} view */
-  carryOver(view) {
-    const now = (/** @type {number} */ row) => rowAt(view.rows, addressOf(this.rows, row));
-    view.level = this.view.level;
-    for (const [row, chosen] of this.view.chosen) view.chosen.set(now(row), chosen);
-    for (const row of this.view.shown) view.shown.add(now(row));
-    if (this.selected.peek() >= 0) this.selected.value = now(this.selected.peek());
-  }
-
   /** Milliseconds since the start at which it ended, or now. */
   endMs() {
     const run = this.run.peek();
     if (!run?.startedAt) return 1;
-    if (hasEnded(run)) return Math.max(1, run.durationMs ?? 0, this.latest());
-    return Math.max(1, Date.now() - Date.parse(run.startedAt), this.latest());
+    if (hasEnded(run)) return Math.max(1, run.durationMs ?? 0, this.rows.latest());
+    return Math.max(1, Date.now() - Date.parse(run.startedAt), this.rows.latest());
   }
 
   hasEnded() {
@@ -92,32 +88,25 @@ export class RunModel {
     return run !== null && hasEnded(run);
   }
 
-  /** Whether a row has not ended. */
-  goesOn() {
-    for (let row = this.rows.rootFirst; row !== -1; row = this.rows.next[row]) if (this.rows.isGoing(row)) return true;
-    return false;
-  }
-
-  latest() {
-    let latest = 0;
-    for (let row = this.rows.rootFirst; row !== -1; row = this.rows.next[row]) latest = Math.max(latest, this.rows.end[row]);
-    return latest;
-  }
-
   async open() {
     try {
       const first = this.readPage(new Rows(), { partial: "true" });
       // Whoever reads the rows is told of it.
       first.catch(() => {});
-      this.take(await get(this.path, this.abort.signal));
-      const isPartial = (await first).partial;
+      const run = await get(this.path, this.abort.signal);
+      this.take(run);
+      const { seq, partial: isPartial } = await first;
+      const shown = () => { if (this.changes.peek()) this.reshow(); };
+      this.flow = this.told.readFlow(run).then(shown);
+      this.told.readEnds(seq, this.hasEnded()).then(shown);
       if (isPartial) this.showEnds(await first);
       await this.load(isPartial ? undefined : first);
       // Of loops that have begun since the summary was read, and before the rows were, another one tells.
       if (!this.hasEnded()) this.take(await get(this.path, this.abort.signal));
       // It may have ended after its rows were read, and before its summary was.
-      if (this.hasEnded() && this.goesOn()) await this.load();
+      if (this.hasEnded() && this.rows.goesOn()) await this.load();
       if (!this.hasEnded()) await this.followLive();
+      else if (!hasEnded(run)) this.told.readEnds(this.seq, true);
     } catch (error) {
       if (!this.abort.signal.aborted) this.problem.value = errorOf(error);
     }
@@ -183,14 +172,8 @@ export class RunModel {
 
   /** What a flow looks like, for steps that begin while we look. */
   async learn() {
-    const shape = new Shape();
-    const { flowSlug, version } = this.run.peek() ?? {};
-    const who = me.peek();
-    if (flowSlug && who) {
-      const path = `/flows/${encodeURIComponent(who.org)}/${encodeURIComponent(who.project)}/${encodeURIComponent(flowSlug)}`;
-      const tree = await get(`${path}/versions/${version ?? 0}`, this.abort.signal).catch(() => null);
-      shape.learnTree(tree?.steps ?? []);
-    }
+    await this.flow;
+    const shape = this.told.shape();
     shape.learnRows(this.rows);
     return shape;
   }
@@ -214,6 +197,7 @@ export class RunModel {
           // An outline that was read anew may be ahead of the stream.
           if (event.seq <= this.seq) continue;
           this.hear(event);
+          this.told.take(event);
           this.loops.apply(event);
           if (!live.apply(event) || event.eventType.startsWith("step_paused")) again ||= Date.now();
           ended ||= /^flow_(completed|failed|cancelled)$/.test(event.eventType);
@@ -305,10 +289,6 @@ export class RunModel {
       this.sift();
       this.reshow();
     });
-  }
-
-  idle() {
-    return idleTimes(this.density, this.endMs());
   }
 
   /** Stops the run. */

@@ -4,6 +4,7 @@ import { ATTEMPT, ITERATION, KINDS, NONE, STATUSES } from "../data/columns.js";
 import { addressOf, pythonOf } from "../data/address.js";
 import { lengthOf } from "../data/filter.js";
 import { duration, exact, exactTime, money, oneLine, size } from "../data/format.js";
+import { costOf } from "../data/run.js";
 import { SAID, saidOf } from "../parts/status.js";
 
 /** @param {{model: import("./model.js").RunModel, row: number, value: Json, controls: import("./page.js").Controls}} props */
@@ -14,6 +15,7 @@ export function Overview({ model, row, value, controls }) {
   const started = startOf(model, row);
   const waited = waitBefore(rows, row);
   const error = value?.errorContext;
+  const cost = costOf(value && { costUsd: value.costUsd, ...unknownIn(value.modelCalls ?? []) });
   const python = pythonOf(rows, row);
   return html`
     ${error && html`<p class=${`error-message ${status === "cancelled" ? "muted" : "problem"}`}><span class="mono">${String(error.code ?? "")}</span> <bdi>${oneLine(String(error.message ?? ""))}</bdi></p>`}
@@ -21,11 +23,11 @@ export function Overview({ model, row, value, controls }) {
       <${Fact} name="status">${saidOf(status, rows.kind[row] === ATTEMPT)}${value?.finishReason ? ` · finish reason ${oneLine(value.finishReason, 60)}` : ""}<//>
       ${status !== "skipped" && html`
         <${Fact} name="took">${duration(lengthOf(rows, row, model.endMs()))}${going ? " so far" : ""}<//>
-        <${Fact} name="started" title=${exactTime(started)}>${duration(rows.start[row])} into the run · ${exactTime(started).slice(11)}<//>`}
+        <${Fact} name="started" title=${exactTime(started)}>${duration(rows.start[row])} into the run · ${exactTime(started)}<//>`}
       ${waited > 0 && html`<${Fact} name="waited">${duration(waited)} before this attempt<//>`}
       ${value?.modelUsed && html`<${Fact} name="model">${oneLine(value.modelUsed, 200)}<//>`}
       ${value?.tokens && html`<${Fact} name="tokens">${exact(value.tokens.prompt)} in + ${exact(value.tokens.completion)} out = ${exact(value.tokens.total)}<//>`}
-      ${value?.costUsd && html`<${Fact} name="cost">${money(value.costUsd)}<//>`}
+      ${cost && html`<${Fact} name="cost">${cost}<//>`}
       ${value?.inputSizeBytes !== undefined && html`<${Fact} name="input">${size(value.inputSizeBytes)}<//>`}
       ${value?.outputSizeBytes !== undefined && html`<${Fact} name="output">${size(value.outputSizeBytes)}${value.truncated ? ", cut" : ""}<//>`}
       ${value?.reservation && html`<${Fact} name="reserved">${money(value.reservation.usd)}<//>`}
@@ -81,6 +83,13 @@ function Calls({ calls }) {
           <td class=${`cut ${call.errorCode ? "problem" : ""}`}>${oneLine(call.errorCode ?? call.finishReason ?? "", 60)}</td>
         </tr>`)}</tbody>
     </table>`;
+}
+
+/** Of the calls of an attempt those without a known cost. @param {Json[]} calls */
+function unknownIn(calls) {
+  const without = (/** @type {string} */ reason) => calls.filter((call) => call.costUnknown === reason).length;
+  const estimatedCostUsd = calls.find((call) => call.costEstimated)?.costUsd;
+  return { unmeteredCalls: without("no_usage"), unpricedCalls: without("no_price"), estimatedCostUsd };
 }
 
 /** @param {import("./model.js").RunModel} model @param {number} row */

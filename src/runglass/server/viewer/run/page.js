@@ -1,6 +1,6 @@
 // One run: its tree, its times, and all that is kept of what is selected.
 import { html, signal, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../core/html.js";
-import { ApiError } from "../core/api.js";
+import { ApiError, me } from "../core/api.js";
 import { bind } from "../core/keys.js";
 import { go, place, setQuery } from "../core/router.js";
 import { addressIn, addressOf, isLeaf, queryOf, rowAt, TABS, titleOf } from "../data/address.js";
@@ -11,14 +11,14 @@ import { finder } from "../parts/palette.js";
 import { SAID } from "../parts/status.js";
 import { copy, say } from "../parts/toast.js";
 import { Top } from "../parts/top.js";
+import { Boxes } from "./boxes.js";
 import { Grid } from "./grid.js";
-import { compareWithGood, Header } from "./header.js";
+import { compareWithGood, Facts, Header } from "./header.js";
 import { Minimap } from "./minimap.js";
 import { RunModel } from "./model.js";
 import { fold, most, move, nextError, reveal, unfold } from "./moves.js";
 import { Panel } from "./panel.js";
 import { Toolbar } from "./toolbar.js";
-import { Why } from "./why.js";
 
 /** @typedef {import("../data/address.js").Address} Address */
 
@@ -30,7 +30,7 @@ function controlsOf() {
   return {
     by: signal("time"), window: signal(/** @type {import("../data/time_axis.js").Span|null} */ (null)), foldIdle: signal(false),
     panel: signal(false), follows: signal(false), hasTime: signal(!matchMedia(NARROW).matches),
-    grid: signal(/** @type {import("./grid.js").GridPainter|null} */ (null)), copy,
+    again: signal(false), grid: signal(/** @type {import("./grid.js").GridPainter|null} */ (null)), copy,
   };
 }
 
@@ -82,7 +82,8 @@ export function RunPage({ id }) {
   return html`
     <${Header} model=${model} controls=${controls} />
     <main class=${`run${controls.panel.value && model.selected.value >= 0 ? " with-panel" : ""}`}>
-      <${Why} model=${model} onGo=${(/** @type {number} */ row) => { reveal(model, row); controls.panel.value = true; }} />
+      ${run && html`<${Facts} run=${run} />`}
+      ${run && html`<${Boxes} model=${model} controls=${controls} onGo=${(/** @type {number} */ row) => { reveal(model, row); controls.panel.value = true; }} />`}
       <${Toolbar} model=${model} controls=${controls} fieldRef=${filterField} />
       <${Minimap} model=${model} controls=${controls} />
       ${isPartial && html`<p class="progress muted" role="status">The beginning and the end of the run: counts and sums are of these rows until all have come</p>`}
@@ -197,6 +198,7 @@ function keysOf(model, controls, filterField) {
       const run = model.run.peek();
       if (run) compareWithGood(run).catch((error) => say(error.message));
     } },
+    ...(me.peek()?.role === "read" ? [] : [{ key: "r", what: "run it again", run: () => { controls.again.value = true; } }]),
     { key: "u", what: "back to the runs", run: () => go("/") },
   ];
 }

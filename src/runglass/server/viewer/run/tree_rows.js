@@ -1,19 +1,21 @@
 // The lines of the tree: a pool of elements that are filled anew as the page is scrolled, however many rows there are.
-import { ATTEMPT, ITERATION, KINDS, STATUSES, STEP } from "../data/columns.js";
+import { ATTEMPT, BRANCH, ITERATION, KINDS, STATUSES, STEP } from "../data/columns.js";
 import { labelOf } from "../data/address.js";
-import { count, duration, exact, oneLine, short, shortMoney, soFar } from "../data/format.js";
+import { count, duration, exact, oneLine, short, shortModel, shortMoney, soFar } from "../data/format.js";
 import { lengthOf } from "../data/filter.js";
+import { modelOf } from "../data/overrides.js";
 import { saidOf } from "../parts/status.js";
 import { toggle } from "./moves.js";
 
 export const ROW_PX = 24;
 const INDENT_PX = 14;
 const MOST_INDENT = 14;
+const LEAVES = new Set(["llm", "code", "wait", "passthrough"]);
 const SVG = "http://www.w3.org/2000/svg";
 
 /** A line, and what it has in it; `shown` tells whether it is filled already.
- * @typedef {{element: HTMLElement, twisty: HTMLElement, mark: SVGElement, use: SVGElement, label: HTMLElement,
- *   bar: HTMLElement, note: HTMLElement, value: HTMLElement, shown: string}} Line */
+ * @typedef {{element: HTMLElement, twisty: HTMLElement, mark: SVGElement, use: SVGElement, glyph: SVGElement, kind: SVGElement,
+ *   label: HTMLElement, bar: HTMLElement, note: HTMLElement, value: HTMLElement, shown: string}} Line */
 
 export class TreeRows {
   /** @param {HTMLElement} host */
@@ -50,15 +52,19 @@ export class TreeRows {
       span.className = name;
       return span;
     });
-    const mark = document.createElementNS(SVG, "svg");
-    mark.setAttribute("viewBox", "0 0 14 14");
-    mark.setAttribute("aria-hidden", "true");
-    const use = document.createElementNS(SVG, "use");
-    mark.append(use);
+    const [mark, glyph] = ["mark", "glyph"].map((name) => {
+      const svg = document.createElementNS(SVG, "svg");
+      svg.setAttribute("viewBox", "0 0 14 14");
+      svg.setAttribute("aria-hidden", "true");
+      svg.setAttribute("class", name);
+      svg.append(document.createElementNS(SVG, "use"));
+      return svg;
+    });
+    const [use, kind] = [mark, glyph].map((svg) => /** @type {SVGElement} */ (svg.firstChild));
     bar.append(document.createElement("span"));
-    element.append(twisty, mark, label, bar, note, value);
+    element.append(twisty, mark, glyph, label, bar, note, value);
     this.host.append(element);
-    return { element, twisty, mark, use, label, bar, note, value, shown: "" };
+    return { element, twisty, mark, use, glyph, kind, label, bar, note, value, shown: "" };
   }
 
   /** @param {Line} line @param {import("./model.js").RunModel} model @param {number} at @param {number} selected @param {string} by */
@@ -72,10 +78,12 @@ export class TreeRows {
     const isSelected = row === selected || (group !== undefined && selected >= 0 && view.isIn(group, selected));
     const text = group ? `[${rows.index[group.first]}] … [${rows.index[group.last]}]` : labelOf(rows, row);
     const far = group ? undefined : model.loops.of(rows, row);
-    const note = group ? count(group.count, "iteration") : noteOf(rows, row, far);
+    const kind = group ? "" : kindOf(model, row);
+    const asked = kind === "llm" ? modelIn(model, row) : "";
+    const note = group ? count(group.count, "iteration") : [noteOf(rows, row, far), asked && shortModel(asked)].filter(Boolean).join(" · ");
     const value = group ? "" : valueOf(model, row, by);
     // Most lines are the same as in the frame before.
-    const shown = `${entry} ${at} ${isOpen} ${status} ${isSelected} ${text} ${note} ${value}`;
+    const shown = `${entry} ${at} ${isOpen} ${status} ${isSelected} ${text} ${kind} ${note} ${value}`;
     if (line.shown === shown) return;
     line.shown = shown;
     const { element } = line;
@@ -92,17 +100,36 @@ export class TreeRows {
     else element.removeAttribute("aria-expanded");
     // What is seen comes first, word by word, so that the line can be called by it.
     const seen = [oneLine(text, 200), note, value].filter(Boolean).join(" ");
-    element.setAttribute("aria-label", `${seen}, ${KINDS[rows.kind[row]]}, ${saidOf(status, rows.kind[row] === ATTEMPT)}`);
+    element.setAttribute("aria-label", `${seen}, ${kind && rows.kind[row] === STEP ? `${kind} step` : KINDS[rows.kind[row]]}, ${saidOf(status, rows.kind[row] === ATTEMPT)}`);
     line.twisty.textContent = hasInner ? (isOpen ? "▾" : "▸") : "";
     line.mark.setAttribute("class", `mark ${status}`);
     line.use.setAttribute("href", `#mark-${status}`);
+    line.glyph.setAttribute("class", `glyph ${kind || "none"}`);
+    line.kind.setAttribute("href", kind ? `#kind-${kind}` : "");
     line.label.textContent = `${oneLine(text, 200)} `;
     line.label.title = oneLine(text);
     line.bar.hidden = far === undefined || !rows.isGoing(row);
     if (far) /** @type {HTMLElement} */ (line.bar.firstChild).style.width = `${Math.min(100, (100 * far.begun) / Math.max(1, far.total))}%`;
-    line.note.textContent = `${note} `;
+    line.note.textContent = `${oneLine(note, 200)} `;
+    line.note.title = asked;
     line.value.textContent = value;
   }
+}
+
+/** What a step or container is, as far as the flow or its tokens tell; empty for parts of these.
+ * @param {import("./model.js").RunModel} model @param {number} row */
+function kindOf({ rows, told }, row) {
+  const kind = rows.kind[row];
+  if (kind === ITERATION || kind === BRANCH || kind === ATTEMPT) return "";
+  if (kind !== STEP) return KINDS[kind];
+  const { type } = told.steps.get(rows.nameOf(row)) ?? {};
+  return LEAVES.has(type) ? type : rows.tokens[row] > 0 ? "llm" : "";
+}
+
+/** @param {import("./model.js").RunModel} model @param {number} row */
+function modelIn({ rows, told, run }, row) {
+  const summary = run.peek();
+  return summary ? modelOf(rows.nameOf(row), rows.tokens[row], summary, told.content.peek().overrides, told.steps) : "";
 }
 
 /** @param {import("../data/columns.js").Rows} rows @param {number} row @param {{begun: number, total: number}|undefined} far */

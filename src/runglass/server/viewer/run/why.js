@@ -1,67 +1,50 @@
-// Why the run is as it is, in one line, and the way to where it shows.
+// Why the run is as it is, in a sentence, and the way to where it shows.
 import { html } from "../core/html.js";
 import { titleOf } from "../data/address.js";
 import { CANCELLED, FAILED, NONE, RUNNING, WAITING } from "../data/columns.js";
-import { CUT } from "../data/filter.js";
 import { oneLine } from "../data/format.js";
-import { cancelledBy, remarksOf } from "../data/run.js";
-import { SAID } from "../parts/status.js";
+import { cancelledBy } from "../data/run.js";
 
-/** Why the run failed or was cancelled, and the way there; or what to beware of in one that went well.
+/** Why the run failed or was cancelled, what it waits for or does now, and the way there.
  * @param {{model: import("./model.js").RunModel, onGo: (row: number) => void}} props */
 export function Why({ model, onGo }) {
   const run = model.run.value;
   const { rows } = model;
-  const isKnown = model.changes.value >= 0 && rows.rootFirst !== -1;
-  if (!run?.error) {
-    if (run?.status === "paused") {
-      const waiting = isKnown ? firstWith(rows, WAITING) : -1;
-      if (waiting < 0) return html`<p class="why"><b>waits</b> <span>for its caller, who goes through it step by step</span></p>`;
-      return html`<p class="why"><b>waits</b>
-        <span class="cut"><bdi>${oneLine(titleOf(rows, waiting))}</bdi> has asked for tools; the run goes on once its caller sends their results</span>
-        <button onClick=${() => onGo(waiting)}>Go there</button></p>`;
-    }
-    if (run?.status === "running" && isKnown) {
-      const running = lastRunning(rows);
-      return html`<p class="why"><b>now</b>
-        <span class="cut">${running < 0 ? "between two steps" : html`<bdi>${oneLine(titleOf(rows, running))}</bdi>`}</span>
-        ${running >= 0 && html`<button onClick=${() => onGo(running)}>Go there</button>`}</p>`;
-    }
-    const remarks = run ? remarksOf(run) : "";
-    if (remarks) {
-      return html`<p class="why"><b>beware</b> <span class="cut" title=${remarks}>${remarks}</span>
-        ${isKnown && rows.cut.size > 0 && html`<${OnlyCut} model=${model} />`}</p>`;
-    }
-    // Who has followed it has a line here, which is not taken away under the cursor.
-    return run && model.stream.value === "ended" ? html`<p class="why muted">It ended while you looked: ${SAID[run.status]}</p>` : null;
-  }
-  const isCancelled = run.status === "cancelled";
-  const row = isKnown ? firstWith(rows, isCancelled ? CANCELLED : FAILED, run.error.stepId) : -1;
-  if (isCancelled) {
-    const reason = cancelledBy(run);
-    return html`
-    <p class="why cancelled">
-      <b>why</b>
-      <span class="cut" title=${reason}><bdi>${reason}</bdi>${
-        row >= 0 && html`; it was in <bdi>${oneLine(titleOf(rows, row))}</bdi>`}</span>
-      ${row >= 0 && html`<button onClick=${() => onGo(row)}>Go there</button>`}
-    </p>`;
-  }
-  const where = row >= 0 ? titleOf(rows, row) : run.error.stepId;
+  if (!run) return null;
+  const isKnown = model.changes.value >= 0 && rows.rootFirst !== NONE;
+  const row = isKnown ? rowOf(rows, run) : NONE;
+  const where = row === NONE ? "" : oneLine(titleOf(rows, row));
   return html`
-    <p class=${`why ${run.status}`}>
-      <b>why</b>
-      <span class="cut" title=${oneLine(run.error.message ?? "", 2000)}>
-        ${where && html`<bdi>${oneLine(where)}</bdi> — `}<span class="mono">${run.error.code}</span>
-        ${run.error.message && html`: <bdi>${oneLine(run.error.message)}</bdi>`}</span>
-      ${row >= 0 && html`<button onClick=${() => onGo(row)}>Go there <kbd>e</kbd></button>`}
-    </p>`;
+    <div class=${`box why ${run.status}`}>
+      <h2>${NAMES[run.status] ?? "Result"}<span class="grow"></span>
+        ${row !== NONE && html`<button onClick=${() => onGo(row)}>Go there${run.status === "failed" && html` <kbd>e</kbd>`}</button>`}</h2>
+      <div class="box-inside" tabindex="0" role="group" aria-label="Why">${said(run, where)}</div>
+    </div>`;
 }
 
-/** Shows those alone of which the text was cut, or all again. @param {{model: import("./model.js").RunModel}} props */
-function OnlyCut({ model }) {
-  const isOn = model.filter.value.text === CUT;
-  return html`<button aria-pressed=${isOn} onClick=${() => model.setFilter({ text: isOn ? "" : CUT })}>Only what was cut</button>`;
+/** @type {Record<string, string>} */
+const NAMES = { failed: "Error", cancelled: "Cancelled", paused: "Waits", running: "Now" };
+
+/** @param {import("../data/run.js").Run} run @param {string} where of which row it is said, empty where none */
+function said(run, where) {
+  const { status, error } = run;
+  if (status === "cancelled") return html`<p><bdi>${cancelledBy(run)}</bdi>${where && html`; it was in <bdi>${where}</bdi>`}</p>`;
+  if (status === "paused") {
+    return where ? html`<p><bdi>${where}</bdi> has asked for tools; the run goes on once its caller sends their results</p>`
+      : html`<p>for its caller, who goes through it step by step</p>`;
+  }
+  if (status === "running") return html`<p>${where ? html`<bdi>${where}</bdi>` : "between two steps"}</p>`;
+  if (!error) return html`<p class="muted">There is none yet.</p>`;
+  const place = where || error.stepId;
+  return html`<p>${place && html`<bdi>${oneLine(place)}</bdi> — `}<span class="mono">${error.code}</span>${
+    error.message && html`: <bdi>${oneLine(error.message, 2000)}</bdi>`}</p>`;
+}
+
+/** The row that tells why the run is as it is. @param {import("../data/columns.js").Rows} rows @param {import("../data/run.js").Run} run */
+function rowOf(rows, { status, error }) {
+  if (status === "running") return lastRunning(rows);
+  if (status === "paused") return firstWith(rows, WAITING);
+  return error ? firstWith(rows, status === "cancelled" ? CANCELLED : FAILED, error.stepId) : NONE;
 }
 
 /** The first leaf with a status. @param {import("../data/columns.js").Rows} rows @param {number} status

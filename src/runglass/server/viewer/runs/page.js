@@ -1,9 +1,10 @@
 // The runs of the project, newest first: what is asked for is in the address.
 import { html, useEffect, useMemo, useRef, useSignal } from "../core/html.js";
 import { ApiError } from "../core/api.js";
+import { now } from "../core/clock.js";
 import { bind } from "../core/keys.js";
 import { go, place, setQuery } from "../core/router.js";
-import { count } from "../data/format.js";
+import { count, dayTime } from "../data/format.js";
 import { withFields } from "../data/search.js";
 import { Lost } from "../parts/lost.js";
 import { Top } from "../parts/top.js";
@@ -13,9 +14,9 @@ import { QueryBox } from "./query_box.js";
 import { Row } from "./row.js";
 import { RunList } from "./run_list.js";
 
-const HEADS = [["c-choose", ""], ["c-status", ""], ["c-flow", "flow"], ["c-started", "started"],
-  ["c-duration num", "duration"], ["c-steps num", "steps"], ["c-tokens num", "tokens"], ["c-cost num", "cost"],
-  ["c-trigger", "trigger"], ["c-outcome", "what came of it"]];
+const HEADS = [["c-choose", ""], ["c-status", ""], ["c-flow", "flow"], ["c-input", "input"], ["c-outcome", "result"],
+  ["c-started", "started"], ["c-duration num", "duration"], ["c-steps num", "steps"], ["c-tokens num", "tokens"], ["c-cost num", "cost"],
+  ["c-trigger", "trigger"]];
 
 export function RunsPage() {
   const query = place.value.query.get("q") ?? "";
@@ -30,7 +31,7 @@ export function RunsPage() {
   useEffect(() => { document.title = query ? `${query} – Runglass` : "Runs – Runglass"; }, [query]);
   useEffect(() => {
     list.mayMove = () => (scroller.current?.scrollTop ?? 0) === 0 && !scroller.current?.matches(":hover, :focus-within");
-    list.open();
+    list.more();
     return () => list.close();
   }, [list]);
 
@@ -72,7 +73,7 @@ export function RunsPage() {
   /** @param {import("../core/html.js").EventOf<HTMLElement>} event */
   function scrolled({ currentTarget: { scrollHeight, scrollTop, clientHeight } }) {
     const near = scrollHeight - scrollTop - clientHeight < 600;
-    if (near && list.cursor.value && !list.loading.value && !list.problem.value) list.more();
+    if (near && list.cursor.value && !list.loading.value && !list.isStopped && !list.problem.value) list.more();
   }
 
   const runs = list.runs.value;
@@ -89,6 +90,7 @@ export function RunsPage() {
         onTime=${(/** @type {number} */ since, /** @type {number} */ until) => ask(withFields(query, { since: iso(since), until: iso(until) }))} />
       <div class="list-bar">
         <span class="muted" role="status">${said(runs.length, list)}</span>
+        ${list.searchedTo.value > 0 && html`<button onClick=${() => list.stop()}>Stop</button>`}
         ${arrived > 0 && html`<button onClick=${showArrived}>${count(arrived, "new run")} <kbd>.</kbd></button>`}
         ${list.stream.value === "lost" && html`<${Lost} />`}
         <span class="grow"></span>
@@ -113,15 +115,18 @@ export function RunsPage() {
         ${!runs.length && !list.loading.value && !problem && (list.cursor.value ? null : html`<${Nothing} query=${query} onAll=${() => ask("")} />`)}
         ${list.cursor.value && !problem && html`
           <p class="more"><button disabled=${list.loading.value} onClick=${() => list.more()}>
-            ${list.loading.value ? "Loading …" : runs.length ? "More" : "Look further back"}</button></p>`}
+            ${list.loading.value ? "Loading …" : list.isStopped ? "Search further back" : "More"}</button></p>`}
       </div>
     </main>`;
 }
 
 /** @param {number} number @param {RunList} list */
 function said(number, list) {
-  if (list.loading.value && !number) return "Loading …";
-  return number ? `${count(number, "run")}${list.cursor.value ? " so far" : ""}` : "";
+  const searchedTo = list.searchedTo.value;
+  if (list.loading.value && !number && !searchedTo) return "Loading …";
+  const found = number || list.cursor.value ? `${count(number, "run")}${list.cursor.value ? " so far" : ""}` : "";
+  if (list.isStopped && list.cursor.value) return `${found}; the search was stopped, older runs were not searched`;
+  return searchedTo ? `${found}; searched back to ${dayTime(iso(searchedTo), now.value)}, searching on …` : found;
 }
 
 /** @param {number} ms */

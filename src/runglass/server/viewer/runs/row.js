@@ -1,8 +1,8 @@
 // One run in the list.
 import { html } from "../core/html.js";
 import { now } from "../core/clock.js";
-import { ago, duration, exact, exactTime, money, short, shortMoney, soFar } from "../data/format.js";
-import { flowOf, hasEnded, outcomeOf, soFarOf, stepsDone, stepsExpected } from "../data/run.js";
+import { ago, duration, exact, exactTime, oneLine, short, shortMoney, soFar } from "../data/format.js";
+import { costOf, flowOf, hasEnded, leastCost, outcomeOf, soFarOf, stepsDone, stepsExpected, unknownCosts } from "../data/run.js";
 import { Mark } from "../parts/status.js";
 import { go } from "../core/router.js";
 
@@ -11,7 +11,8 @@ export function Row({ run, chosen, onChoose }) {
   const href = `/runs/${encodeURIComponent(run.id)}`;
   const going = !hasEnded(run);
   const tokens = run.totals?.tokens?.total;
-  const cost = run.totals?.costUsd;
+  const cost = leastCost(run.totals, shortMoney) || (run.totals && unknownCosts(run.totals) && "unknown");
+  const [input, result, outcome] = [oneLine(run.inputPreview ?? ""), oneLine(run.resultPreview ?? ""), outcomeOf(run)];
   const retried = run.totals?.retried ?? 0;
   const expected = stepsExpected(run);
 
@@ -30,15 +31,17 @@ export function Row({ run, chosen, onChoose }) {
       <td class="c-status"><${Mark} status=${run.status === "completed" && retried ? "retried" : run.status} /></td>
       <td class="c-flow cut"><a href=${href} data-run=${run.id}><bdi>${run.flowSlug ?? run.flowId}</bdi>
         ${" "}<span class="muted">${run.version === 0 ? "draft" : run.version ? `v${run.version}` : ""}</span></a></td>
+      <td class="c-input cut mono muted" title=${input}><bdi>${input}</bdi></td>
+      <td class="c-outcome cut" title=${[outcome, result].filter(Boolean).join("\n")}>
+        ${outcome && html`<bdi class=${run.status === "failed" ? "problem" : "muted"}>${outcome}</bdi>${" "}`}
+        ${result && html`<bdi class="mono">${result}</bdi>`}</td>
       <td class="c-started" title=${exactTime(run.startedAt)}>${ago(run.startedAt, now.value)}</td>
       <td class="c-duration num">${going && run.startedAt
         ? html`<span class=${run.status === "running" ? "going" : "muted"}>${soFar(soFarOf(run, now.value))} …</span>` : duration(run.durationMs)}</td>
       <td class="c-steps num" title=${`${exact(stepsDone(run))} attempts ended, ${retried} of them to be tried again${expected === undefined ? "" : `; ${exact(expected)} steps are expected`}`}>
         ${short(stepsDone(run))}${expected !== undefined && `/${short(expected)}`}${retried > 0 && html`<span class="retries"> ↻${short(retried)}</span>`}</td>
       <td class="c-tokens num" title=${tokens ? exact(tokens) : null}>${short(tokens)}</td>
-      <td class="c-cost num" title=${money(cost)}>${shortMoney(cost)}</td>
+      <td class="c-cost num" title=${costOf(run.totals)}>${cost}</td>
       <td class="c-trigger muted cut" title=${run.startedBy ? `started by ${run.startedBy}` : null}>${run.triggerType ?? ""}</td>
-      <td class=${`c-outcome cut ${run.status === "failed" ? "problem" : "muted"}`} title=${outcomeOf(run)}>
-        <bdi>${outcomeOf(run)}</bdi></td>
     </tr>`;
 }

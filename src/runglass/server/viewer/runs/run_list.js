@@ -23,6 +23,14 @@ export class RunList {
     this.loading = signal(true);
     /** @type {import("../vendor/signals.js").Signal<Error|null>} */
     this.problem = signal(null);
+    /** While a search takes more than a request: the time of creation down to which it has come, in milliseconds. */
+    this.searchedTo = signal(0);
+    /** Whether somebody has ended the search. */
+    this.isStopped = false;
+    /** @type {AbortController|undefined} */
+    this.search = undefined;
+    /** @type {Promise<void>|undefined} */
+    this.live = undefined;
     /** @type {import("../vendor/signals.js").Signal<import("../core/stream.js").StreamState>} */
     this.stream = signal("live");
     this.abort = new AbortController();
@@ -30,45 +38,56 @@ export class RunList {
     this.mayMove = () => true;
   }
 
-  /** Reads the first page and goes on live. */
-  async open() {
-    const change = await this.more();
-    // The stream goes on from the moment that the page is of: nothing falls between the two.
-    if (change !== undefined) await this.followLive(String(change));
-  }
-
   close() {
     this.abort.abort();
   }
 
-  /** Reads a further page; the number of the last change that is in it. */
+  /** Reads on until there is a further page of runs, or all have been searched, however many requests that takes. */
   async more() {
+    this.isStopped = false;
+    this.search = new AbortController();
+    const abort = AbortSignal.any([this.abort.signal, this.search.signal]);
     batch(() => {
       this.loading.value = true;
       this.problem.value = null;
     });
+    try {
+      let found = 0;
+      do found += await this.readPage(abort); while (this.cursor.peek() && found < PAGE);
+    } catch (error) {
+      if (this.abort.signal.aborted) return;
+      if (!this.isStopped) this.problem.value = errorOf(error);
+    }
+    batch(() => {
+      this.runs.value = this.own();
+      this.isOld.value = false;
+      this.loading.value = false;
+      this.searchedTo.value = 0;
+    });
+  }
+
+  /** Ends the search, which `more` takes up again. */
+  stop() {
+    this.isStopped = true;
+    this.search?.abort();
+  }
+
+  /** How many runs a further page has. @param {AbortSignal} abort */
+  async readPage(abort) {
     const parameters = new URLSearchParams({ limit: String(PAGE) });
     if (this.query) parameters.set("q", this.query);
     if (this.cursor.peek()) parameters.set("cursor", this.cursor.peek());
-    try {
-      const page = await get(`/flow-runs?${parameters}`, this.abort.signal);
-      batch(() => {
-        const known = new Set(page.runs.map((/** @type {Run} */ run) => run.id));
-        this.runs.value = [...this.own().filter((run) => !known.has(run.id)), ...page.runs];
-        this.isOld.value = false;
-        this.cursor.value = page.nextCursor ?? "";
-        this.loading.value = false;
-      });
-      return page.lastChange;
-    } catch (error) {
-      if (this.abort.signal.aborted) return;
-      batch(() => {
-        this.loading.value = false;
-        this.problem.value = errorOf(error);
-        this.runs.value = this.own();
-        this.isOld.value = false;
-      });
-    }
+    const page = await get(`/flow-runs?${parameters}`, abort);
+    batch(() => {
+      const known = new Set(page.runs.map((/** @type {Run} */ run) => run.id));
+      this.runs.value = [...this.own().filter((run) => !known.has(run.id)), ...page.runs];
+      this.isOld.value = false;
+      this.cursor.value = page.nextCursor ?? "";
+      if (page.nextCursor && page.runs.length < PAGE) this.searchedTo.value = timeOf(page.nextCursor);
+    });
+    // The stream goes on from the moment that the first page is of: nothing falls between the two.
+    this.live ??= this.followLive(String(page.lastChange));
+    return page.runs.length;
   }
 
   /** The runs that this query has found so far. */
@@ -126,4 +145,11 @@ export class RunList {
       this.arrived.value = [];
     });
   }
+}
+
+/** When the run was created that a page has come to: a cursor begins with its id, and that with the milliseconds.
+ * @param {string} cursor */
+function timeOf(cursor) {
+  const bytes = atob(cursor.slice(0, 8).replaceAll("-", "+").replaceAll("_", "/"));
+  return [...bytes].reduce((ms, byte) => ms * 256 + byte.charCodeAt(0), 0);
 }

@@ -1,0 +1,53 @@
+// Runs the same input again, in the same version or in that of now.
+import { html, useLayoutEffect, useRef, useState } from "../core/html.js";
+import { ApiError, errorOf, request } from "../core/api.js";
+import { go } from "../core/router.js";
+import { say } from "../parts/toast.js";
+
+/** @param {{run: import("../data/run.js").Run, isOpen: import("../vendor/signals.js").Signal<boolean>}} props */
+export function RunAgain({ run, isOpen }) {
+  const [refusal, setRefusal] = useState("");
+  const [isAsking, setAsking] = useState(false);
+  /** @type {import("../core/html.js").Ref<HTMLElement>} */
+  const menu = useRef(null);
+  const isShown = isOpen.value && !refusal;
+  useLayoutEffect(() => { if (isShown) menu.current?.querySelector("button")?.focus(); }, [isShown]);
+  const close = () => { isOpen.value = false; };
+
+  /** @param {KeyboardEvent} event */
+  function key(event) {
+    if (event.key !== "Escape" || !isShown) return;
+    event.preventDefault();
+    close();
+  }
+
+  /** @param {"same"|"production"} version */
+  async function start(version) {
+    setAsking(true);
+    try {
+      const answer = await request(`/flow-runs/${encodeURIComponent(run.id)}/rerun`, {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ version }),
+      });
+      const { executionId } = await answer.json();
+      close();
+      go(`/runs/${executionId}`);
+    } catch (error) {
+      setAsking(false);
+      // What the server will not do it will not do later either; what it could not do it may.
+      if (error instanceof ApiError && error.status >= 400 && error.status < 500) setRefusal(error.message);
+      else say(errorOf(error).message);
+    }
+  }
+
+  const same = run.version === 0 ? "Same draft" : run.version ? `Same version, v${run.version}` : "Same version";
+  return html`
+    ${refusal && html`<span class="problem cut" role="alert" title=${refusal}>${refusal}</span>`}
+    <span class="again" onKeyDown=${key} onMouseDown=${(/** @type {MouseEvent} */ event) => event.preventDefault()}
+      onFocusOut=${(/** @type {FocusEvent} */ event) => { if (!menu.current?.parentElement?.contains(/** @type {Node|null} */ (event.relatedTarget))) close(); }}>
+      <button aria-expanded=${isShown} aria-haspopup="true" disabled=${refusal !== ""} title=${refusal || "Start a new run with the input of this one"}
+        onClick=${() => { isOpen.value = !isOpen.peek(); }}>Run again ▾</button>
+      ${isShown && html`<span class="choices" ref=${menu} role="group" aria-label="Run again in">
+        <button class="plain" disabled=${isAsking} onClick=${() => start("same")}>${same}</button>
+        <button class="plain" disabled=${isAsking} onClick=${() => start("production")}>Production version</button></span>`}
+    </span>`;
+}

@@ -1,0 +1,217 @@
+"""A run opens with its answer: input, result or error, overrides and costs; and it can be run again."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from runglass.testing import ORG, PROJECT, RunningServer, running_server
+from tests.browser.run_page import lines, open_run
+from tests.browser.stored_runs import Log, append_events, store_runs
+from tests.browser.support_run import FLOW, support_log
+from tests.browser.visitor import Visitor, visiting
+
+GOOD, LATE, GOING = (f"019f1000-0000-7000-8000-00000000000{number}" for number in range(3))
+OF_A_RUN = re.compile(r"/api/v1/flow-runs/[0-9a-f-]{36}$")
+ENDLESS = """() => {
+    const asked = window.fetch;
+    window.fetch = async (...request) => {
+        const answer = await asked(...request);
+        if (!String(request[0]).endsWith('after=0')) return answer;
+        const events = await answer.arrayBuffer();
+        return new Response(new ReadableStream({
+            start(stream) { stream.enqueue(new Uint8Array(events)); },
+            cancel() { window.has_left = true; },
+        }));
+    };
+}"""
+"""Gives a page the log of a run from its beginning on, as one that goes on and never ends."""
+BROKEN_NAMES = """() => [...document.querySelectorAll(".diff-table code")].flatMap((code) => {
+    const walker = document.createTreeWalker(code, NodeFilter.SHOW_TEXT);
+    const broken = [];
+    while (walker.nextNode()) {
+        const range = document.createRange();
+        range.selectNodeContents(walker.currentNode);
+        if (range.getClientRects().length > 1) broken.push(walker.currentNode.data);
+    }
+    return broken;
+})"""
+
+
+def failed_late() -> Log:
+    """A run under `metadata_only`, which kept its input as it failed, in the event before the last one."""
+    log = support_log(LATE, result=None)
+    log.events = [event for event in log.events if event["eventType"] != "run_input"]
+    for seq, event in enumerate(log.events, 1):
+        event["seq"] = seq
+    log.add("run_input", inputs={"ticket": "kept late"})
+    log.add("flow_failed", runId=LATE, stepId="judge", error={"code": "CODE_ERROR", "message": "it broke"})
+    return log
+
+
+@pytest.fixture(scope="module")
+def going() -> Log:
+    return support_log(GOING, result=None)
+
+
+@pytest.fixture(scope="module")
+def server(going: Log) -> Iterator[RunningServer]:
+    with running_server(log_level="error") as server:
+        store_runs(server, [support_log(GOOD), failed_late(), going], flow=FLOW)
+        yield server
+
+
+def box(page: Page, name: str) -> Locator:
+    return page.get_by_role("group", name=name, exact=True)
+
+
+def with_fields(visitor: Visitor, **fields: Any) -> None:
+    """Summaries of single runs have these fields as well."""
+
+    def add(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | fields)
+
+    visitor.page.route(OF_A_RUN, add)
+
+
+def test_a_run_opens_with_its_input_and_its_result_and_no_step_is_read_for_them(visitor: Visitor) -> None:
+    asked: list[str] = []
+    visitor.page.on("request", lambda request: asked.append(request.url.partition(GOOD)[2]))
+    page = open_run(visitor, GOOD)
+    expect(box(page, "Input")).to_contain_text('ticket: "Please refund my grinder"')
+    expect(box(page, "Result")).to_contain_text('product: "MochaRush"')
+    ends = [f"/trace/stream?after={after}" for after in (0, len(support_log(GOOD).events) - 2)]
+    assert [path for path in asked if "/trace" in path and "outline" not in path] == ends
+
+
+def test_the_log_is_left_where_its_steps_begin(visitor: Visitor) -> None:
+    visitor.page.add_init_script(f"({ENDLESS})()")
+    page = open_run(visitor, GOOD)
+    expect(box(page, "Input")).to_contain_text("Please refund my grinder")
+    page.wait_for_function("window.has_left")
+
+
+def test_an_input_that_was_kept_as_the_run_failed_is_beside_the_error(visitor: Visitor) -> None:
+    page = open_run(visitor, LATE)
+    expect(box(page, "Input")).to_contain_text("kept late")
+    expect(page.locator(".why")).to_contain_text("CODE_ERROR: it broke")
+
+
+def test_overrides_costs_and_times_are_told_as_the_terminal_tells_them(visitor: Visitor) -> None:
+    visitor.page.clock.set_fixed_time(datetime(2026, 11, 20, tzinfo=UTC))
+    page = open_run(visitor, GOOD)
+    facts, notes = page.locator(".run-facts"), page.locator(".notes")
+    expect(facts).to_contain_text("≥ $0.00121, 1\xa0call without usage")
+    expect(facts).to_contain_text("Wed 18 Nov 11:06:40")
+    expect(notes).to_contain_text("extract.model openai:gpt-4o-mini → local:m")
+    expect(notes).to_contain_text("judge.prompt")
+    expect(notes).to_contain_text("local:m 1\xa0call, 1\xa0call without usage")
+    expect(notes).to_contain_text("anthropic:claude-haiku 1\xa0call, 980\xa0tokens, $0.00121")
+
+
+def test_the_tree_names_kinds_and_models(visitor: Visitor) -> None:
+    page = open_run(visitor, GOOD)
+    for name in ("extract m .*, llm step,", "judge claude-haiku .*, llm step,", "check .*, code step,"):
+        expect(page.get_by_role("treeitem", name=re.compile(f"^{name}"))).to_be_visible()
+    line = page.get_by_role("treeitem", name=re.compile("^extract "))
+    expect(line.locator(".glyph use")).to_have_attribute("href", "#kind-llm")
+
+
+def test_the_result_of_a_run_that_is_watched_comes_without_moving_the_tree(
+    server: RunningServer, going: Log, visitor: Visitor
+) -> None:
+    page = open_run(visitor, GOING)
+    expect(box(page, "Input")).to_contain_text("Please refund my grinder")
+    before = lines(page).first.bounding_box()
+    going.add("flow_completed", runId=GOING, stepId="checks", result={"answer": "told\n" * 40})
+    append_events(server, going)
+    expect(box(page, "Result")).to_contain_text("told")
+    assert lines(page).first.bounding_box() == before
+
+
+def test_costs_and_previews_are_in_the_list(visitor: Visitor) -> None:
+    def add(route: Route) -> None:
+        answer = route.fetch()
+        page = answer.json()
+        for run in page["runs"]:
+            run |= {"inputPreview": '{"ticket":"Please\\nrefund"}', "resultPreview": '{"product":"Mocha"}'}
+        route.fulfill(response=answer, json=page)
+
+    visitor.page.route("**/flow-runs?*", add)
+    page = visitor.open("/")
+    row = page.locator("tr", has=page.locator(f'a[data-run="{GOOD}"]'))
+    expect(row.locator(".c-input")).to_have_text('{"ticket":"Please\\nrefund"}')
+    expect(row.locator(".c-outcome")).to_contain_text("1\xa0call without usage; with overrides")
+    expect(row.locator(".c-outcome")).to_contain_text('{"product":"Mocha"}')
+    expect(row.locator(".c-cost")).to_have_text("≥ $0.00121")
+    expect(row.locator(".c-cost")).to_have_attribute("title", "≥ $0.00121, 1\xa0call without usage")
+
+
+def test_two_runs_are_compared_with_what_is_not_known_of_their_costs(visitor: Visitor) -> None:
+    page = visitor.open(f"/compare/{GOOD}/{LATE}")
+    sides = page.locator(".sides")
+    expect(sides.get_by_role("row", name="cost")).to_contain_text("≥ $0.00121, 1\xa0call without usage")
+    expect(sides.get_by_role("row", name="models")).to_contain_text("anthropic:claude-haiku 1\xa0call")
+    expect(sides.get_by_role("row", name="overrides")).to_contain_text("extract.model, judge.prompt")
+
+
+def test_no_table_breaks_a_name(visitor: Visitor) -> None:
+    path = "input.of_some_length.and_more[0].request.messages[12].content"
+    changes = [{"field": "input", "paths": [{"path": path, "kind": "changed", "a": 1, "b": 2}]}]
+
+    def differ(route: Route) -> None:
+        answer = route.fetch()
+        diff = answer.json()
+        diff["rows"] = [{"stepId": "extract", "attempt": 1, "inA": True, "inB": True, "changes": changes}]
+        route.fulfill(response=answer, json=diff)
+
+    visitor.page.route("**/diff/*", differ)
+    page = visitor.open(f"/compare/{GOOD}/{LATE}")
+    for width in (1280, 800, 400):
+        page.set_viewport_size({"width": width, "height": 800})
+        expect(page.locator(".diff-table code")).to_have_text(path)
+        assert page.evaluate(BROKEN_NAMES) == []
+
+
+def test_a_run_is_run_again_and_the_new_one_leads_back(visitor: Visitor) -> None:
+    bodies: list[Any] = []
+
+    def start(route: Route) -> None:
+        bodies.append((route.request.url.partition("flow-runs/")[2], route.request.post_data_json))
+        route.fulfill(status=202, json={"executionId": LATE})
+
+    visitor.page.route("**/rerun", start)
+    page = open_run(visitor, GOOD)
+    visitor.keys("r")
+    expect(page.get_by_role("button", name="Same version, v1")).to_be_focused()
+    visitor.keys("Escape")
+    expect(page.get_by_role("button", name="Same version, v1")).to_have_count(0)
+    page.get_by_role("button", name="Run again").click()
+    with_fields(visitor, rerunOf=GOOD)
+    page.get_by_role("button", name="Production version").click()
+    expect(page).to_have_url(re.compile(f"/runs/{LATE}$"))
+    assert bodies == [(f"{GOOD}/rerun", {"version": "production"})]
+    expect(page.get_by_role("link", name="compare")).to_have_attribute("href", f"/compare/{GOOD}/{LATE}")
+    page.get_by_role("link", name=f"…{GOOD[-8:]}").click()
+    expect(page).to_have_url(re.compile(f"/runs/{GOOD}$"))
+
+
+def test_a_run_that_cannot_be_run_again_says_why(visitor: Visitor) -> None:
+    visitor.expect(409)
+    refusal = {"detail": {"code": "INPUT_NOT_KEPT", "message": "the input of this run was not kept"}}
+    visitor.page.route("**/rerun", lambda route: route.fulfill(status=409, json=refusal))
+    page = open_run(visitor, GOOD)
+    visitor.keys("r", "Enter")
+    expect(page.get_by_role("alert")).to_have_text("the input of this run was not kept")
+    expect(page.get_by_role("button", name="Run again")).to_be_disabled()
+
+
+def test_who_may_only_read_cannot_run_again(browser: Browser, server: RunningServer) -> None:
+    with visiting(browser, server.address, server.make_key(ORG, PROJECT, "read")) as reader:
+        page = open_run(reader, GOOD)
+        expect(page.get_by_role("button", name="Compare")).to_be_visible()
+        expect(page.get_by_role("button", name="Run again")).to_have_count(0)
