@@ -4,8 +4,9 @@ import { ApiError, errorOf, request } from "../core/api.js";
 import { go } from "../core/router.js";
 import { say } from "../parts/toast.js";
 
-/** @param {{run: import("../data/run.js").Run, isOpen: import("../vendor/signals.js").Signal<boolean>}} props */
-export function RunAgain({ run, isOpen }) {
+/** @param {{run: import("../data/run.js").Run, isOpen: import("../vendor/signals.js").Signal<boolean>,
+ *   onRefusal: (message: string) => void}} props */
+export function RunAgain({ run, isOpen, onRefusal }) {
   const [refusal, setRefusal] = useState("");
   const [isAsking, setAsking] = useState(false);
   /** @type {import("../core/html.js").Ref<HTMLElement>} */
@@ -34,14 +35,15 @@ export function RunAgain({ run, isOpen }) {
     } catch (error) {
       setAsking(false);
       // What the server will not do it will not do later either; what it could not do it may.
-      if (error instanceof ApiError && error.status >= 400 && error.status < 500) setRefusal(error.message);
-      else say(errorOf(error).message);
+      if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
+        setRefusal(error.message);
+        onRefusal(error.message);
+      } else say(errorOf(error).message);
     }
   }
 
   const same = run.version === 0 ? "Same draft" : run.version ? `Same version, v${run.version}` : "Same version";
   return html`
-    ${refusal && html`<span class="problem cut" role="alert" title=${refusal}>${refusal}</span>`}
     <span class="again" onKeyDown=${key} onMouseDown=${(/** @type {MouseEvent} */ event) => event.preventDefault()}
       onFocusOut=${(/** @type {FocusEvent} */ event) => { if (!menu.current?.parentElement?.contains(/** @type {Node|null} */ (event.relatedTarget))) close(); }}>
       <button aria-expanded=${isShown} aria-haspopup="true" disabled=${refusal !== ""} title=${refusal || "Start a new run with the input of this one"}

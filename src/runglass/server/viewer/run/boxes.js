@@ -17,11 +17,12 @@ export function Boxes({ model, controls, onGo }) {
   // Decided once for who follows a run: what comes at its end must not move what is being read.
   const [wasGoing] = useState(run !== null && !hasEnded(run));
   if (!run) return null;
-  const isTall = wasGoing || content.input || content.result || run.inputPreview || run.resultPreview;
+  const input = content.input && given(content.input.value);
+  const isTall = wasGoing || (input ? !isNone(input) : run.inputPreview) || content.result || run.resultPreview;
   const isGood = run.status === "completed";
   return html`
     <section class=${`boxes${isTall ? " tall" : ""}`} aria-label="Input and result">
-      <${Box} name="Input" content=${content} value=${content.input && given(content.input.value)} isCut=${content.input?.isCut}
+      <${Box} name="Input" content=${content} value=${input} isCut=${content.input?.isCut}
         preview=${run.inputPreview} controls=${controls} />
       ${isGood ? html`<${Box} name="Result" content=${content} value=${content.result?.value} isCut=${content.result?.isCut}
         preview=${run.resultPreview} controls=${controls} />` : html`<${Why} model=${model} onGo=${onGo} />`}
@@ -33,6 +34,11 @@ export function Boxes({ model, controls, onGo }) {
 function given({ inputs, messages, attachments }) {
   const parts = Object.entries({ inputs, messages, attachments }).filter(([, part]) => part && Object.keys(part).length);
   return parts.length === 1 && parts[0][0] === "inputs" ? inputs : Object.fromEntries(parts);
+}
+
+/** @param {Json} value */
+function isNone(value) {
+  return typeof value === "object" && value !== null && !Object.keys(value).length;
 }
 
 /** @param {{name: string, content: Content, value: Json, isCut?: boolean, preview?: string, controls: Controls}} props */
@@ -52,11 +58,11 @@ function Box({ name, content, value, isCut, preview, controls }) {
         ${isCut && html`<span class="muted">cut to the limit of snapshots</span>`}
         <span class="grow"></span>
         ${(isLong || isOpen) && html`<button class="plain" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>${isOpen ? "less" : "more"}</button>`}
-        ${isKept && html`<button class="plain" aria-label=${`Copy the ${name.toLowerCase()}`}
+        ${isKept && !isNone(value) && html`<button class="plain" aria-label=${`Copy the ${name.toLowerCase()}`}
           onClick=${() => controls.copy(JSON.stringify(value, null, 2), `The ${name.toLowerCase()} is copied`)}>Copy</button>`}
       </h2>
       <div class="box-inside" ref=${inside} tabindex="0" role="group" aria-label=${name}>
-        ${isKept ? html`<div class="json mono"><${JsonTree} value=${value} open=${true} /></div>`
+        ${isNone(value) ? html`<p class="muted">None.</p>` : isKept ? html`<div class="json mono"><${JsonTree} value=${value} open=${true} /></div>`
           : preview ? html`<p class="mono"><bdi>${oneLine(preview)}</bdi></p>` : null}
         ${!isKept && html`<${NotThere} name=${name} content=${content} isPart=${Boolean(preview)} />`}
       </div>

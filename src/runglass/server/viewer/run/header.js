@@ -76,9 +76,9 @@ function Actions({ model, run, controls }) {
   }
   const compare = () => compareWithGood(run).catch((error) => setSaid(errorOf(error).message));
   return html`
-    ${said && html`<span class="problem cut" role="alert" title=${said}>${said}</span>`}
-    <span class="actions">
-      ${me.value?.role !== "read" && html`<${RunAgain} key=${run.id} run=${run} isOpen=${controls.again} />`}
+    ${said && html`<span key="said" class="problem cut" role="alert" title=${said}>${said}</span>`}
+    <span key="actions" class="actions">
+      ${me.value?.role !== "read" && html`<${RunAgain} key=${run.id} run=${run} isOpen=${controls.again} onRefusal=${setSaid} />`}
       ${mayCancel && html`<button onClick=${cancel}>Cancel</button>`}
       <button class=${mayCancel ? "wide" : ""} title="Compare with the last run of this flow that went well" onClick=${compare}>Compare</button>
       <a class="button wide" href=${`/?q=flow:${encodeURIComponent(run.flowSlug ?? run.flowId)}`}>Runs of this flow</a>
