@@ -14,6 +14,10 @@ def all_wanted() -> bool:
 
 
 def examples(some: int, *, of: int) -> settings:
-    """Tries a law on `some` examples, drawn anew each time, or on all `of` them. None may be too slow."""
-    number = of if all_wanted() else some
-    return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    """Tries a law on `some` examples, always the same, or on all `of` them, drawn anew; none is too slow."""
+    return settings(
+        max_examples=of if all_wanted() else some,
+        derandomize=not all_wanted(),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )

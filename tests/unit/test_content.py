@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.content import strip_error, strip_event, strip_step, strip_summary
@@ -37,6 +37,7 @@ from runglass.flow import Flow
 from runglass.fold import TraceFold, fold
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL, ModelCall, StepTrace, TokenBreakdown
+from tests.examples import examples
 from tests.flows import flow_trees
 from tests.unit.engine.conftest import Ran, open_harness, read, start
 
@@ -219,7 +220,7 @@ errors = st.dictionaries(st.sampled_from(["code", "type", "line", "message", "x"
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(50, of=200)
 @given(
     contents=st.lists(st.none() | st.dictionaries(st.text(max_size=3), json_values), min_size=4, max_size=4),
     error=errors,
@@ -252,12 +253,11 @@ async def ran(flow: Flow) -> Ran:
     with tempfile.TemporaryDirectory() as folder:
         async with open_harness(SqliteStore(Path(folder) / "db", synchronous="NORMAL")) as house:
             started = await start(house, flow, {"n": 1}, capture="full")
-            async with asyncio.timeout(60):
-                outcome = await started.outcome()
+            outcome = await started.outcome()
             return await read(house, started.id, outcome)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(10, of=25)
 @given(flow=flow_trees())
 def test_stripped_events_fold_to_stripped_steps_for_any_flow(flow: Flow) -> None:
     found = asyncio.run(ran(flow))

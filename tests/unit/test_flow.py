@@ -5,7 +5,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.errors import APIError, FlowExecutionError
@@ -28,6 +28,7 @@ from runglass.flow import (
 )
 from runglass.flow_arguments import apply_overrides, check_inputs
 from runglass.flow_parser import parse_flow
+from tests.examples import examples
 from tests.flows import EXAMPLE, LLM, ONE, flow_trees
 
 
@@ -121,14 +122,14 @@ def any_leaves(step_id: str) -> st.SearchStrategy[LeafStep]:
     ) | st.builds(CodeStep, id=st.just(step_id), code=st.text())
 
 
-@settings(deadline=None)
+@examples(25, of=100)
 @given(flow_trees(any_leaves))
 def test_a_stored_flow_comes_back_as_it_was(flow: Flow) -> None:
     assert decode_flow(flow.encode()) == flow
     assert decode_flow(flow.encode()).encode() == flow.encode()
 
 
-@settings(deadline=None, max_examples=50)
+@examples(25, of=100)
 @given(flow_trees())
 def test_generated_flows_are_valid_files(flow: Flow) -> None:
     assert parse_flow(flow.encode()) == flow

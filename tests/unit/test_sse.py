@@ -3,10 +3,11 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.sse import PING, RETRY, Decoder, Frame, FrameTooLarge, frame, frames, unnumbered_frame
+from tests.examples import examples
 from tests.sse_standard import PIECES, check, cut, feed_all, observed, reference
 
 
@@ -18,7 +19,7 @@ def decode(stream: bytes) -> list[Frame]:
 pieces = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=8)
 chunked = st.lists(pieces.map(b"".join), max_size=8)
 borders = st.lists(st.integers(min_value=0, max_value=400), max_size=12)
-exactly = settings(deadline=None, max_examples=400)
+exactly = examples(100, of=400)
 
 
 class TestEncoding:

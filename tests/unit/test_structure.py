@@ -18,6 +18,8 @@ def test_a_long_file_says_in_its_docstring_why_it_is_one() -> None:
     for source in sources:
         text = source.read_text(encoding="utf-8")
         is_long = text.count("\n") > MOST_LINES
+        if not is_long and REASON not in " ".join(text.split()):
+            continue
         docstring = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
         if is_long != (REASON in docstring):
             unexplained.append(f"{source.name}: {text.count(chr(10))} lines")

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runglass.bus.memory import MemoryBus
@@ -34,6 +34,7 @@ from runglass.store.records import Append, Project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import ModelCall, RunSummary, TokenBreakdown
 from tests.conformance.test_store import make_run
+from tests.examples import examples
 from tests.fakes import send
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
@@ -155,7 +156,7 @@ def check_budget(runs: list[Ran], project: Project, models: Costly) -> None:
         assert not refused
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(8, of=25)
 @given(
     runs=st.integers(1, 16), budget=st.integers(0, 200), most=st.integers(1, 40), seed=st.integers(0, 2**32)
 )
