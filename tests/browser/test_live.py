@@ -37,7 +37,7 @@ STREAMED = """() => {
     window.fetch = async (...request) => {
         const answer = await asked(...request);
         const path = String(request[0]);
-        // The beginning and the end of the log are read by themselves.
+        // The beginning of the log is read by itself.
         if (!path.includes('/trace/stream') || path.endsWith('after=0') || !answer.ok) return answer;
         const [ours, theirs] = answer.body.tee();
         let text = '';
@@ -65,10 +65,11 @@ def server() -> Iterator[RunningServer]:
 
 
 def all_labels(visitor: Visitor) -> list[str]:
-    """The lines of the tree that fit the screen, once everything is unfolded."""
+    """The lines of the tree that fit the screen, once everything is unfolded and the flow is known."""
     page = visitor.page
     page.get_by_role("button", name="all", exact=True).click()
     expect(page.get_by_role("button", name="all", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("treeitem", name=re.compile("^hold .* wait step,")).first).to_be_visible()
     visitor.settle()
     return list(labels(page))
 
