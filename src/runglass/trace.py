@@ -127,6 +127,9 @@ class RunSummary(
     def __eq__(self, other: object) -> bool:
         return same_fields(self, other)
 
+    # That of msgspec compares by identity.
+    __ne__ = object.__ne__
+
     def __hash__(self) -> int:
         return hash((self.id, self.status, self.started_at, self.completed_at))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,4 +33,5 @@ def test_the_trace_is_the_fold_of_the_live_trace(server: RunningServer, flow: Fl
         told = fold(job.run.live_trace())
         assert job.run.trace() == told
         assert told.flow_run.status in ("completed", "failed")
-        assert next(client.flow("generated").runs(limit=1)) == told.flow_run
+        listed = msgspec.structs.replace(told.flow_run, input=None, result=None)
+        assert next(client.flow("generated").runs(limit=1)) == listed

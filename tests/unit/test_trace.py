@@ -147,6 +147,13 @@ def test_null_snapshots_are_none() -> None:
     assert decode(b'{"stepId":"a","inputContext":null}').input_context is None
 
 
+@pytest.mark.parametrize("one", [RunSummary(id="r", flow_id="f", status="failed"), StepTrace(step_id="a")])
+def test_what_is_equal_does_not_differ(one: msgspec.Struct) -> None:
+    same = msgspec.json.decode(msgspec.json.encode(one), type=type(one))
+    assert same == one
+    assert not same != one  # noqa: SIM202  # each of the two operators is a method of its own
+
+
 def test_equality_does_not_depend_on_what_was_read() -> None:
     one, two = (
         decode(b'{"stepId":"a","inputContext":{"x":1}}'),

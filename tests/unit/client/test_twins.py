@@ -36,7 +36,7 @@ WAITING = {
     "Flow": ["execute", "execute_async"],
     "Job": ["poll", "wait"],
     "PausedResult": ["resume"],
-    "Run": ["cancel", "delete", "diff", "outline", "step_trace", "summary", "trace", "wait"],
+    "Run": ["cancel", "delete", "diff", "outline", "rerun", "step_trace", "summary", "trace", "wait"],
 }
 """What the asyncio twin awaits; everything else answers at once on both sides."""
 

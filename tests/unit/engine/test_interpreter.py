@@ -62,7 +62,7 @@ async def test_a_step_gets_what_the_one_before_it_returned(execute: Execute) -> 
         "step_completed",
         "flow_completed",
     ]
-    assert [event.seq for event in ran.events] == list(range(1, 11))
+    assert [event.seq for event in ran.events] == list(range(1, 12))
     assert ran.step("b").input_context == {"n": 2}
     assert ran.trace.flow_run.status == "completed"
 

@@ -121,19 +121,19 @@ async def events(machine: Machine, run_id: str) -> list[tuple[int, bytes]]:
 
 
 async def going_run(machine: Machine) -> str:
-    """A run that had three events when the store was copied, and has gone on since."""
+    """A run that had four events when the store was copied, and has gone on since."""
     run_id = (await start(machine.house, FIRST + HOLD)).id
-    await follow(machine.house, run_id, until=3)
+    await follow(machine.house, run_id, until=4)
     await machine.keep()
     machine.gate.set()
-    await follow(machine.house, run_id, until=7)
+    await follow(machine.house, run_id, until=8)
     return run_id
 
 
 async def ended_run(machine: Machine) -> str:
-    """A run that had three events when the store was copied, and has ended since."""
+    """A run that had four events when the store was copied, and has ended since."""
     started = await start(machine.house, FIRST)
-    await follow(machine.house, started.id, until=3)
+    await follow(machine.house, started.id, until=4)
     await machine.keep()
     machine.gate.set()
     await started.outcome()
@@ -150,9 +150,9 @@ async def test_a_segment_of_which_the_store_has_less_is_cut_off_and_goes_on_from
     await machine.keep_lease_until_idle(run_id)
     assert machine.store.lost == {run_id: len(before)}
     assert measured.setback_runs == {**counted, "set_back": counted["set_back"] + 1}
-    assert f"run {run_id} has 3 events, and {len(before)} were stored" in caplog.text
+    assert f"run {run_id} has 4 events, and {len(before)} were stored" in caplog.text
     await machine.house.engine.keep_lease()
-    await follow(machine.house, run_id, until=7)
+    await follow(machine.house, run_id, until=8)
     after = await events(machine, run_id)
     assert [seq for seq, _ in after] == list(range(1, len(after) + 1))
     assert after[:3] == before[:3]
@@ -177,7 +177,7 @@ async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machi
     await machine.go_back()
     assert machine.house.engine.cancel(run_id, reason="enough")
     await machine.house.engine.join(run_id)
-    assert await machine.head(run_id) == 3, "what is behind the store's head was refused"
+    assert await machine.head(run_id) == 4, "what is behind the store's head was refused"
     await machine.house.engine.keep_lease()
     await follow(machine.house, run_id)
     run = await machine.house.store.run(run_id)
@@ -187,7 +187,7 @@ async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machi
 
 async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path: Path) -> None:
     run_id = (await start(machine.house, FIRST)).id
-    await follow(machine.house, run_id, until=3)
+    await follow(machine.house, run_id, until=4)
     run = await machine.house.store.run(run_id)
     assert run is not None
     await machine.house.store.connections.write(
@@ -213,7 +213,7 @@ async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_howe
     other = [data.replace(b'"at":"2', b'"at":"3') for _, data in had[3:]]
     await machine.house.store.append(
         Append(
-            run_no=run.no, head=3, fence=run.fence, events=[*other, *other], status="running", summary=b"{}"
+            run_no=run.no, head=4, fence=run.fence, events=[*other, *other], status="running", summary=b"{}"
         )
     )
     await machine.house.engine.keep_lease()
@@ -301,8 +301,8 @@ async def test_a_loss_that_could_not_be_noted_is_looked_for_again(
 @pytest.mark.parametrize(
     ("had", "told"),
     [
-        (7, "and had 3 events of this run; there were 7 before"),
-        (None, "and had 3 events of this run"),
+        (8, "and had 4 events of this run; there were 8 before"),
+        (None, "and had 4 events of this run"),
     ],
 )
 async def test_the_trace_says_with_the_attempt_that_was_cut_off_what_was_lost(
@@ -312,11 +312,11 @@ async def test_the_trace_says_with_the_attempt_that_was_cut_off_what_was_lost(
     await machine.go_back()
     machine.store.noted = [
         Setback(run_id, 1, 9, 12, "2026-03-01T00:00:00.000Z"),
-        Setback(run_id, 1, 3, had, "2026-02-03T04:05:06.000Z"),
+        Setback(run_id, 1, 4, had, "2026-02-03T04:05:06.000Z"),
     ]
     await machine.keep_lease_until_idle(run_id)
     await machine.house.engine.keep_lease()
-    await follow(machine.house, run_id, until=7)
+    await follow(machine.house, run_id, until=8)
     (retrying,) = [data for _, data in await events(machine, run_id) if b'"step_retrying"' in data]
     error = msgspec.json.decode(retrying)["error"]
     assert error["code"] == "WORKER_LOST"
