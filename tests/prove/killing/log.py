@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from runglass.events import (
     FlowCompleted,
+    FlowFailed,
     LoopCompleted,
     LoopStarted,
     RunStarted,
@@ -80,6 +81,8 @@ class Log:
             yield f"event {seq} is a {event.event_type}"
         if event.at < self._at:
             yield f"event {seq} is dated before the one before it"
+        if self.last == "run_input" and seq > 3 and not isinstance(event, FlowFailed):
+            yield f"the input of the run is event {seq - 1}, and a {event.event_type} follows"
         self._at, self.last = event.at, event.event_type
         if isinstance(event, LoopStarted | LoopCompleted):
             address = Address(event.step_id, event.loop_path)
