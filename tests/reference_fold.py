@@ -6,7 +6,6 @@ about a run is a pass of its own over all events. It expects a log in which mode
 """
 
 import itertools
-import json
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Context, Decimal
@@ -96,8 +95,8 @@ def flow_run(events: list[JsonObject], attempts: list[JsonObject]) -> JsonObject
             "durationMs": end and milliseconds(begin["at"], end["at"]),
             "error": end and run_error(end),
             "overridden": sorted(overridden) or None,
-            "inputPreview": preview_of("inputs", of_type(events, "run_input")),
-            "resultPreview": preview_of("result", ends),
+            "inputPreview": preview_of("inputPreview", of_type(events, "run_input")),
+            "resultPreview": preview_of("resultPreview", ends),
             "expectedSteps": expected_steps(begin["stepCount"], of_type(events, "loop_started")),
             "loops": outer_loops(events) or None,
             "totals": totals(attempts, of_type(events, "step_retrying")),
@@ -116,16 +115,10 @@ def run_input(told: list[JsonObject]) -> JsonObject | None:
 
 
 def preview_of(member: str, events: list[JsonObject]) -> str | None:
-    """The first 200 characters: of an object with one text and nothing else that text, else its JSON."""
     for event in events:
-        value = event.get(member)
-        if value is not None:
-            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-            members = list(value.values()) if isinstance(value, dict) else []
-            if len(members) == 1 and isinstance(members[0], str):
-                text = members[0]
-            text = " ".join(text.split())
-            return text if len(text) <= LONGEST_PREVIEW else text[: LONGEST_PREVIEW - 1] + "…"
+        if member in event:
+            preview: str = event[member]
+            return preview[:LONGEST_PREVIEW]
     return None
 
 

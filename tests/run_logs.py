@@ -19,6 +19,7 @@ VALUES: st.SearchStrategy[Any] = SNAPSHOTS | st.sampled_from(
     [{"message": "\n two  lines\n"}, {"text": "é\U0001f600" * 101}, {"many": list(range(100))}, {"n": 1.5}]
 )
 """Inputs and results of runs: short and long ones, with one text and with more."""
+PREVIEWS = st.sampled_from(["{}", "hello", "é" * 201])
 SIZES = st.none() | st.integers(0, 10**6)
 ERRORS: st.SearchStrategy[JsonObject] = st.builds(
     lambda code, message: {"code": code} if message is None else {"code": code, "message": message},
@@ -132,6 +133,7 @@ class Log:
                 messages=st.just([{"role": "user", "content": "before"}]),
                 attachments=st.just([url]),
                 inputSizeBytes=st.integers(0, 10**6),
+                inputPreview=PREVIEWS,
             ),
         )
 
@@ -185,7 +187,8 @@ class Log:
         elif way == "completed":
             for attempt in list(self.going_on):
                 self.finish(attempt)
-            self.write("flow_completed", runId="run", **self.some(stepId=st.just("a"), result=VALUES))
+            result = self.some(stepId=st.just("a"), result=VALUES, resultPreview=PREVIEWS)
+            self.write("flow_completed", runId="run", **result)
 
     def keep_outputs(self) -> None:
         """Outputs of steps whose latest attempt ended well, unless the run has kept them."""

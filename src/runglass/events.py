@@ -77,6 +77,7 @@ class RunInput(Event, frozen=True, kw_only=True, eq=False, tag="run_input"):
     """The input of a run as its caller gave it, without the defaults of the flow, where it is kept.
 
     It follows `run_started`; where only a failed run keeps its input, it comes just before `flow_failed`.
+    `input_preview` are its first 200 characters, for lists.
     `inputs` are the parameters with the `message`, `messages` the turns before that.
     """
 
@@ -85,6 +86,7 @@ class RunInput(Event, frozen=True, kw_only=True, eq=False, tag="run_input"):
     attachments: JsonList = None
     input_size_bytes: int | None = None
     truncated: bool = written(False)
+    input_preview: str | None = None
 
 
 class OverridesApplied(Event, frozen=True, kw_only=True, eq=False, tag="overrides_applied"):
@@ -258,6 +260,7 @@ class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_comple
     """Last event of a run that ended well: `result` is the output of `step_id`, the last top-level step.
 
     It is None where the capture mode keeps no snapshots, and cut where it is too large (`truncated`).
+    `result_preview` are its first 200 characters, for lists.
     """
 
     run_id: str
@@ -265,6 +268,7 @@ class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_comple
     result: Json = None
     truncated: bool = False
     summary: Json = None
+    result_preview: str | None = None
 
 
 class KeptOutput(

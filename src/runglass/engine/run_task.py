@@ -12,6 +12,7 @@ import msgspec
 
 from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
+from runglass.engine.capture.snapshots import preview
 from runglass.engine.drain import DrainGate, StopRequest
 from runglass.engine.interpreter import Interpreter
 from runglass.engine.journal.checkpoint_reader import CheckpointReader
@@ -303,6 +304,7 @@ class RunTask:
                 result=encoded(snapshot.data),
                 truncated=snapshot.truncated,
                 summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
+                result_preview=preview(snapshot.data),
             )
         )
         return RunOutcome("completed", result_json=walked.result.json)

@@ -11,6 +11,7 @@ import msgspec
 from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.truncation import cut
 from runglass.errors import RETRY_AFTER
+from runglass.fold import PREVIEW_CHARS
 
 _EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)
@@ -69,3 +70,17 @@ def without_content(detail: dict[str, Any]) -> dict[str, Any]:
         if type(number := detail.get(name)) is int:
             harmless[name] = number
     return harmless
+
+
+def preview(data: msgspec.Raw | None) -> str | None:
+    """The beginning of JSON, if any: of an object whose only member is a text that text, else as it is."""
+    if data is None:
+        return None
+    shown = bytes(data)
+    if shown.startswith(b"{"):
+        members = msgspec.json.decode(shown, type=dict[str, msgspec.Raw])
+        if len(members) == 1 and (only := bytes(*members.values())).startswith(b'"'):
+            shown = msgspec.json.decode(only, type=str).encode()
+    # A character takes four bytes at most.
+    text = " ".join(shown[: 8 * PREVIEW_CHARS].decode(errors="ignore").split())
+    return text if len(text) <= PREVIEW_CHARS else text[: PREVIEW_CHARS - 1] + "…"

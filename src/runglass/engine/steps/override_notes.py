@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from runglass.engine.capture.capture import Capture
+from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.run_spec import RunSpec, SegmentSpec
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode
@@ -35,14 +36,16 @@ async def run_input(run_id: str, spec: RunSpec, capture: Capture, *, failed: boo
     data, size, truncated = capture.failed_input(payload)
     assert data is not None
     members: dict[str, Any] = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    # In place of a value that cannot be redacted there is a note.
+    inputs = members.get("inputs", data)
     return RunInput(
         execution_id=run_id,
-        # In place of a value that cannot be redacted there is a note.
-        inputs=members.get("inputs", data),
+        inputs=inputs,
         messages=members.get("messages"),
         attachments=members.get("attachments"),
         input_size_bytes=size,
         truncated=truncated,
+        input_preview=preview(inputs),
     )
 
 

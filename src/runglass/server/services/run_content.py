@@ -3,13 +3,11 @@
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from runglass.events import RunInput, decode_event
-from runglass.fold import content_of_run, preview
+from runglass.fold import content_of_run
 from runglass.store.base import Store, decoding
 from runglass.store.records import OpenedTrace, RunRecord
-from runglass.trace import RunSummary
 
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 _INPUT, _RESULT = b'{"eventType":"run_input",', b'{"eventType":"flow_completed",'
@@ -33,10 +31,6 @@ def whole_summary(opened: OpenedTrace) -> bytes:
         for data in opened.content:
             if data.startswith((_INPUT, _RESULT)):
                 content |= content_of_run(decode_event(data))
-        if "result" in content and b'"resultPreview":' not in summary:
-            # Versions that made no previews wrote this summary.
-            known = msgspec.json.decode(summary, type=RunSummary)
-            summary = msgspec.json.encode(replace(known, result_preview=preview(content["result"])))
         members = b"".join(b',"%b":%b' % (name.encode(), value) for name, value in content.items())
         return summary[:-1] + members + b"}" if members else summary
 
