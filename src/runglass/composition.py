@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import getcontext
-from typing import TYPE_CHECKING
 
 import runglass
 from runglass.bus.base import Bus
@@ -41,9 +40,6 @@ from runglass.store.process_records import ProcessFacts
 from runglass.store.records import Retention
 from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
-
-if TYPE_CHECKING:
-    from runglass.store.postgres.store import PostgresStore
 
 PATIENCE_S = 5.0
 """How long a call waits for a PostgreSQL that has just gone away, and a start for one that is not there."""
@@ -78,10 +74,6 @@ def _store(settings: Settings, *, migrates: bool) -> Store:
     address = settings.postgres
     if address is None:
         return SqliteStore(settings.database, synchronous=settings.synchronous)
-    return _postgres(address, append_patience_s=settings.lease_s, migrates=migrates)
-
-
-def _postgres(address: str, *, append_patience_s: float, migrates: bool) -> "PostgresStore":
     try:
         # Imported here, as its driver is installed only where it is needed.
         from runglass.store.postgres.store import PostgresStore
@@ -91,7 +83,7 @@ def _postgres(address: str, *, append_patience_s: float, migrates: bool) -> "Pos
         ) from error
     # A run that goes on waits as long as nobody else may go on with it.
     return PostgresStore(
-        address, patience_s=PATIENCE_S, append_patience_s=append_patience_s, migrates=migrates
+        address, patience_s=PATIENCE_S, append_patience_s=settings.lease_s, migrates=migrates
     )
 
 

@@ -99,7 +99,7 @@ def test_all_outputs_together_are_bounded_and_the_newest_are_kept(http: httpx2.C
     trace = http.get(f"/flow-runs/{run}/trace")
     kept = [step for step in trace.json()["steps"] if "outputContext" in step]
     assert [step.get("loopIndex") for step in kept] == [*range(4, 20), None]
-    *_, event, _ = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    *_, event, _, _ = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
     assert (event.event, len(event.data["outputs"]), event.data["leftOut"]) == ("content_kept", 17, 4)
     assert msgspec.json.encode(fold_of(http, run)) == trace.content
 

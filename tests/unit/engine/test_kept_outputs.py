@@ -41,7 +41,7 @@ def kept_by(ran: Ran) -> ContentKept:
 
 async def test_a_run_that_fails_keeps_the_outputs_of_its_finished_steps(execute: Execute) -> None:
     ran = await execute(FAILS_LATE, capture="metadata_only", capture_failed="full")
-    assert ran.types()[-2:] == ["content_kept", "flow_failed"]
+    assert ran.types()[-3:] == ["content_kept", "run_input", "flow_failed"]
     assert ran.trace == fold(ran.events)
     assert [ran.step("double", (index,)).output_context for index in range(3)] == [
         {"twice": 2},
@@ -128,7 +128,7 @@ async def test_a_failure_that_is_recorded_by_a_later_process_has_the_outputs(
 ) -> None:
     flow = parse_flow(f"slug: test\nsteps: {FAILS_LATE}")
     ran, _ = await live_through(flow, "metadata_only", [(lives, commits)], tmp_path / "db")
-    assert ran.types().count("content_kept") == ran.types()[-2:].count("content_kept") == 1
+    assert ran.types().count("content_kept") == ran.types()[-3:].count("content_kept") == 1
     assert ran.step("double", (1,)).output_context == {"twice": 4}
     assert ran.trace == fold(ran.events)
 
@@ -146,7 +146,7 @@ async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) 
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await follow(house, started.id)
         ran = await read(house, started.id, RunOutcome("failed"))
-    assert ran.types()[-2:] == ["content_kept", "flow_failed"]
+    assert ran.types()[-3:] == ["content_kept", "run_input", "flow_failed"]
     assert ran.step("one").output_context == {"n": 1}
     assert ran.trace == fold(ran.events)
 

@@ -159,8 +159,8 @@ async def test_a_broken_answer_is_kept_as_the_input_of_a_failed_attempt_is(
 async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: Bench) -> None:
     bench.fake.replies.append(Reply(body=HALF, silent=True))
     started = await start(bench.house, ASK)
-    # The starts of run and step, the input, and the first piece of the answer.
-    await follow(bench.house, started.id, until=4)
+    # The starts and inputs of run and step, and the first piece of the answer.
+    await follow(bench.house, started.id, until=5)
     bench.house.engine.cancel(started.id, reason="enough")
     call = call_of(await read(bench.house, started.id, await started.outcome()))
     assert (call.error_code, call.finish_reason) == ("CANCELLED", None)
@@ -186,7 +186,7 @@ async def test_a_run_without_a_key_fails_before_its_first_step(
         ran = await read(house, started.id, await started.outcome())
     assert (error_of(ran)["code"], ran.outcome.step_id) == ("PROVIDER_KEY_MISSING", "ask")
     assert "OPENAI_API_KEY" in error_of(ran)["message"]
-    assert (ran.types(), ran.trace.steps) == (["run_started", "flow_failed"], [])
+    assert (ran.types(), ran.trace.steps) == (["run_started", "run_input", "flow_failed"], [])
 
 
 async def test_a_key_is_looked_for_where_it_may_be_missing_alone(monkeypatch: pytest.MonkeyPatch) -> None:
