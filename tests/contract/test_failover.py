@@ -125,10 +125,12 @@ def after() -> Iterator[After]:
         resumed_call = threads.submit(
             http.post, "/seq/acme/demo/talk/execute", json=resumption(waiting, results_of(waiting))
         )
-        tail = threads.submit(followed, other, going)
+        seen = list[int]()
+        tail = threads.submit(followed, other, going, seen)
         until(lambda: status_of(one, ended) == "completed" and head_of(one, going) > 4)
         until(lambda: status_of(one, waiting["executionId"]) == "running")
         going_head = head_of(one, going)
+        until(lambda: len(seen) >= going_head)
         change_before = http.get("/flow-runs").json()["lastChange"]
         database.fail_over()
         is_over.set()
@@ -165,12 +167,12 @@ def status_of(server: RunningServer, run_id: str) -> str:
     return "" if run is None else run.status
 
 
-def followed(server: RunningServer, run_id: str) -> list[int]:
+def followed(server: RunningServer, run_id: str, seen: list[int]) -> list[int]:
     """The numbers of the events that a client of the server gets, until its stream has ended for good."""
-    seen: list[int] = []
     with Client(base_url=server.base_url, api_key=server.key) as client:
         try:
-            seen.extend(event.seq for event in client.run(run_id).live_trace())
+            for event in client.run(run_id).live_trace():
+                seen.append(event.seq)
         except RunglassError:
             seen.append(-1)
     return seen

@@ -286,6 +286,9 @@ async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecor
         if now is None:
             raise no_run(run.id) if runtime.store.generation == generation else lost_run(run.id)
         run, away_since_s = now, None
+    if not run.ended and run.head <= beyond:
+        # The segment that the store has no trace of any more is let go with the next renewal of the lease.
+        await runtime.engine.join(run.id)
     return run
 
 
