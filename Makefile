@@ -119,12 +119,12 @@ lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes new
 		--output-file requirements/image.txt
 
 clean: ## remove .venv, caches and build results
-	rm -rf $(VENV) $(GENERATOR) $(PEERS) $(TYPES)/node_modules .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-3.13 $(GENERATOR) $(PEERS) $(TYPES)/node_modules .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "Runglass needs Python 3.11 or newer, but '$(PYTHON)' is not; name another: make PYTHON=python3.13 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+		echo "Runglass needs Python 3.11 to 3.13, but '$(PYTHON)' is not; name another: make PYTHON=python3.13 ..." >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV) || { \
 		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
 

@@ -16,6 +16,7 @@ from tests.contract.test_bounded import FLOW, HOSTILE, LIMIT_MS, PATH, override
 from tests.contract.test_large_redaction import COPY, SETTINGS, slow_text
 from tests.contract.wire import http_for, refusal
 
+LOOP_WATCH = "runglass.server.http.loop_watch"
 SLOW_TURN_MS = 100
 """What the process itself must have computed for a stall to be its own, on a machine that others use too."""
 
@@ -42,8 +43,13 @@ def neighbour(server: RunningServer) -> Iterator[list[float]]:
         thread.join()
 
 
+@pytest.fixture(autouse=True)
+def _stalls_are_heard(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, LOOP_WATCH)
+
+
 def own_stalls(records: list[logging.LogRecord]) -> list[str]:
-    told = [record.getMessage() for record in records if record.name == "runglass.server.http.loop_watch"]
+    told = [record.getMessage() for record in records if record.name == LOOP_WATCH]
     return [line for line in told if int(re.findall(r"(\d+) ms", line)[1]) > SLOW_TURN_MS]
 
 
@@ -115,7 +121,6 @@ def test_a_large_redaction_does_not_stall_the_loop(caplog: pytest.LogCaptureFixt
         server.push(COPY)
         content = json.dumps({"parameters": slow_text()}).encode()
         http.post("/seq/acme/demo/copy/execute", json={"parameters": {}})
-        caplog.set_level(logging.INFO)
         caplog.clear()
         with neighbour(server) as took:
             began = time.monotonic()

@@ -7,7 +7,6 @@ of the log out.
 
 import asyncio
 import logging
-import math
 import sys
 import threading
 import time
@@ -19,8 +18,8 @@ log = logging.getLogger(__name__)
 
 _BEATS = 2
 """Heartbeats of the loop within the limit. With a limit of 100 ms they take 0.3 % of a processor."""
-WAITING_PERIOD_S = 60.0
-"""Of stalls in which the process only waited, one is logged in this time: a busy machine has many."""
+SEVERE_MS = 1000.0
+"""Shorter stalls are for who looks for them: their lines are debug, those of longer ones warnings."""
 _FRAMES = 4
 _OURS = "runglass"
 
@@ -35,8 +34,6 @@ class LoopWatch:
         self._thread_id = threading.get_ident()
         self._beat_s = time.monotonic()
         self._cpu_s = time.process_time()
-        self._waiting_logged_s = -math.inf
-        self._waiting_left_out = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="runglass-loop-watch", daemon=True)
@@ -74,19 +71,14 @@ class LoopWatch:
         stood_ms = (time.monotonic() - beat_s - self._limit_s / _BEATS) * 1000
         busy_ms = (time.process_time() - cpu_s) * 1000
         self.stalls += 1
-        message = f"the event loop stood still for {stood_ms:.0f} ms"
-        if busy_ms * 2 >= self._limit_s * 1000:
-            log.warning("%s (the process computed for %d ms of them): %s", message, busy_ms, cause)
-            return
-        # A process that hardly used its processor was waiting: for a disk, or for a busy processor.
-        if beat_s - self._waiting_logged_s < WAITING_PERIOD_S:
-            self._waiting_left_out += 1
-            return
-        more = (
-            f"; {self._waiting_left_out} more like this since the last line" if self._waiting_left_out else ""
+        # Where the process hardly computed, it waited: for a disk, or for a busy processor.
+        log.log(
+            logging.WARNING if stood_ms >= SEVERE_MS else logging.DEBUG,
+            "the event loop stood still for %.0f ms (the process computed for %d ms of them): %s",
+            stood_ms,
+            busy_ms,
+            cause,
         )
-        self._waiting_logged_s, self._waiting_left_out = beat_s, 0
-        log.info("%s (the process computed for %d ms of them): %s%s", message, busy_ms, cause, more)
 
     def _cause(self) -> str:
         try:
