@@ -82,10 +82,10 @@ async def test_a_check_that_takes_too_long_fails_its_step_and_the_next_one_is_se
 
 
 async def test_a_check_that_takes_too_much_memory_is_refused() -> None:
-    async with Checks(memory_limit_bytes=256 << 20, time_limit_ms=60_000) as checks:
-        rows = {"rows": [[n] for n in range(1_500_000)]}
+    async with Checks(memory_limit_bytes=128 << 20, time_limit_ms=60_000) as checks:
+        rows = {"rows": [[n] for n in range(600_000)]}
         with pytest.raises(APIError, match=r"setting check_memory_limit_bytes"):
-            await checks.request(flow(**RECURSIVE), {}, rows, size_bytes=9_000_000, project_id=1)
+            await checks.request(flow(**RECURSIVE), {}, rows, size_bytes=4_000_000, project_id=1)
 
 
 async def test_a_file_that_takes_too_long_is_refused() -> None:

@@ -183,8 +183,8 @@ async def test_a_larger_value_has_more_time() -> None:
 
 
 async def test_a_value_that_takes_too_much_memory_is_not_kept() -> None:
-    async with RedactionClient(memory_limit_bytes=256 << 20) as redactions:
-        payload = Payload({"password": "hunter2", "rows": [[n] for n in range(2_000_000)]})
+    async with RedactionClient(memory_limit_bytes=128 << 20) as redactions:
+        payload = Payload({"password": "hunter2", "rows": [[n] for n in range(800_000)]})
         note, error = await kept_of(redactions, payload)
     assert "setting redaction_memory_limit_bytes" in note
     assert "setting redaction_memory_limit_bytes" in error.pop("message")
