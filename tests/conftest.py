@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests.examples import examples
 from tests.unit.client.sides import Asyncio, Blocking, Side
 
-# A busy machine stops a process for longer than Hypothesis allows for an example; speed has tests of its own.
-hypothesis.settings.register_profile("without deadlines", deadline=None)
-hypothesis.settings.load_profile("without deadlines")
+# For the laws that do not say how many examples they take.
+hypothesis.settings.register_profile("examples", examples(50, of=100))
+hypothesis.settings.load_profile("examples")
 
 
 def pytest_configure(config: pytest.Config) -> None:
