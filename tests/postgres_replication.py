@@ -50,7 +50,7 @@ class OwnServer:
                 stderr=log,
                 user=SYSTEM_USER if os.geteuid() == 0 else None,
             )
-        until(self._answers)
+        until(lambda: self._tried("SELECT 1") is not None)
 
     def kill(self) -> None:
         """Ends the server and its processes at once, as a crash does."""
@@ -62,7 +62,7 @@ class OwnServer:
         """Kills one process of the server, which then ends all others, recovers and goes on by itself."""
         ((writer,),) = self.execute(_WAL_WRITER)
         os.kill(writer, signal.SIGKILL)
-        until(lambda: self._answers() and self.execute(_WAL_WRITER) not in ([], [(writer,)]))
+        until(lambda: self._tried(_WAL_WRITER) not in (None, [], [(writer,)]))
 
     def execute(self, *statements: str, database: str = "postgres") -> list[Any]:
         """Runs statements as the superuser; the rows of the last one."""
@@ -82,14 +82,14 @@ class OwnServer:
         finally:
             await connection.close()
 
-    def _answers(self) -> bool:
+    def _tried(self, statement: str) -> list[Any] | None:
+        """The rows of the statement; None while the server does not answer."""
         assert self._process is not None
         assert self._process.poll() is None, (self.folder.parent / f"{self.folder.name}.log").read_text()
         try:
-            self.execute("SELECT 1")
+            return self.execute(statement)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return False
-        return True
+            return None
 
 
 class Replicated(NamedTuple):

@@ -13,9 +13,9 @@ QUICK = frozenset(
         "test_client",
         "test_docs",
         "test_examples",
-        "test_kill",
         "test_laws",
         "test_live_trace",
+        "test_reference_trace",
     }
 )
 """The modules that are not slow."""
