@@ -408,6 +408,15 @@ def test_a_tail_says_that_a_text_was_cut() -> None:
     assert EventLines().line(event).plain.endswith("text cut at the token limit")
 
 
+@pytest.mark.parametrize(("streamed", "said"), [(None, ""), (True, ""), (False, "not streamed: ")])
+def test_a_model_call_is_not_said_to_come_in_one_piece_where_nobody_knows(
+    streamed: bool | None, said: str
+) -> None:
+    call = ModelCall(number=1, model="a:big", streamed=streamed, note="the process ended")
+    lines = [line.plain for line in attempt_lines(StepTrace(step_id="s", model_calls=(call,)))]
+    assert lines[lines.index("model call 1  a:big") + 2] == f"             {said}the process ended"
+
+
 def test_a_model_call_is_read_with_all_that_is_known_of_it() -> None:
     call = ModelCall(
         number=2,

@@ -124,7 +124,7 @@ async def test_an_answer_that_broke_off_is_in_its_attempt(bench: Bench, reply: R
     first, _ = ran.attempts["ask"]
     (call,) = first.model_calls
     assert call.response == {"role": "assistant", "content": "Good mor"}
-    assert (call.error_code, call.finish_reason) == ("PROVIDER_UNAVAILABLE", None)
+    assert (call.error_code, call.finish_reason, call.streamed) == ("PROVIDER_UNAVAILABLE", None, True)
     assert (first.status, first.finish_reason) == ("failed", None)
     error: Any = first.error_context
     assert (error["address"], bench.fake.base_url in error["message"]) == (bench.fake.base_url, True)

@@ -97,8 +97,9 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
     first_token = "" if first_ms is None else f", first token after {formatting.duration(first_ms)}"
     started = formatting.local_time(call.started_at, timespec="milliseconds")
     yield f"started    {started}, took {took}{first_token}"
-    if not call.streamed:
-        yield f"           not streamed{'' if call.note is None else f': {one_line(call.note)}'}"
+    said = ["not streamed"] if call.streamed is False else []
+    if said or call.note is not None:
+        yield f"{'':<11}{': '.join([*said, *([] if call.note is None else [one_line(call.note)])])}"
     parts = [
         f"{number:,} {name}"
         for number, name in ((call.cached_tokens, "cached"), (call.reasoning_tokens, "reasoning"))

@@ -169,6 +169,7 @@ class CallRecorder:
             started_at=self._started_at,
             duration_ms=self._elapsed_ms(),
             time_to_first_token_ms=self._first_token_ms,
+            streamed=True if self._heard else None,
             cost_usd=None if refused else self._cost_usd(None),
             cost_unknown=None if refused else "no_usage",
             cost_estimated=not refused and self._reserved_usd is not None,
