@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { modelOf, overridesOf, valuesIn } from "../../src/runglass/server/viewer/data/overrides.js";
+import { modelOf, overridesOf, spoken, valuesIn } from "../../src/runglass/server/viewer/data/overrides.js";
 import { costOf, leastCost, modelsOf, outcomeOf, remarksOf } from "../../src/runglass/server/viewer/data/run.js";
 
 const TOTALS = { completed: 3, failed: 0, retried: 0, skipped: 0 };
@@ -12,7 +12,7 @@ test("a run that simply went well has no remarks", () => {
 });
 
 test("texts that were cut, and calls without usage, are told of a run that went well", () => {
-  const totals = { ...TOTALS, failedCostUsd: "0.5", finishReasons: { stop: 1, length: 2 }, unmeteredCalls: 1 };
+  const totals = { ...TOTALS, failedCostUsd: "0.5", finishReasons: { stop: 1, length: 2 }, unmeteredCalls: 1, unpricedCalls: 3 };
   assert.equal(
     outcomeOf({ ...RUN, totals }).replaceAll("\u00a0", " "),
     "$0.50 went into failed attempts; 2 texts cut at the token limit; 1 call without usage",
@@ -49,14 +49,21 @@ test("what each model cost is told where there are several", () => {
 const STEPS = new Map(Object.entries({ ask: { type: "llm", model: "openai:a", settings: { top_p: 1 } }, tell: { type: "llm", model: "openai:b" } }));
 
 test("overrides stand beside what the flow has, by name alone where values were not kept", () => {
-  const event = { blockOverrides: { ask: { model: "local:m", settings: { top_p: 0 } } }, inputOverrides: { tell: { "a.b": [1] } } };
-  const names = ["ask.model", "ask.settings", "tell.input.a.b", "tell.prompt"];
+  const event = { blockOverrides: { ask: { model: "local:m", settings: { top_p: 0 }, "settings.top_p": 2, "settings.seed": 1 } }, inputOverrides: { tell: { "a.b": [1] } } };
+  const names = ["ask.model", "ask.settings", "ask.settings.top_p", "ask.settings.seed", "tell.input.a.b", "tell.prompt"];
   assert.deepEqual(overridesOf(names, new Map(valuesIn(event)), STEPS), [
     { name: "ask.model", was: "openai:a", value: "local:m" },
     { name: "ask.settings", was: '{"top_p":1}', value: '{"top_p":0}' },
+    { name: "ask.settings.top_p", was: "1", value: "2" },
+    { name: "ask.settings.seed", was: undefined, value: "1" },
     { name: "tell.input.a.b", was: undefined, value: "[1]" },
     { name: "tell.prompt", was: undefined, value: undefined },
   ]);
+});
+
+test("an override that replaces all settings of a step says so", () => {
+  const names = ["ask.settings", "ask.settings.top_p", "ask.input.settings", "ask.model"];
+  assert.deepEqual(names.map(spoken), ["ask.settings (all replaced)", ...names.slice(1)]);
 });
 
 test("the model of a step is the one that was called, else that of the override or the flow", () => {

@@ -1,6 +1,7 @@
 // The two runs beside each other, with what each came to.
 import { html } from "../core/html.js";
 import { duration, exact, exactTime, oneLine } from "../data/format.js";
+import { spoken } from "../data/overrides.js";
 import { attemptsOf, costOf, flowOf, modelsOf, unknownCosts } from "../data/run.js";
 import { Mark, SAID } from "../parts/status.js";
 
@@ -13,7 +14,7 @@ export function Sides({ a, b }) {
     ["tokens", tokensOf(a), tokensOf(b), change(a.totals?.tokens?.total, b.totals?.tokens?.total)],
     ["cost", costOf(a.totals), costOf(b.totals), costChange(a, b)],
     ["models", modelsIn(a), modelsIn(b), ""],
-    ["overrides", a.overridden?.join(", ") ?? "", b.overridden?.join(", ") ?? "", ""],
+    ["overrides", overridesIn(a), overridesIn(b), ""],
     ["attempts", attemptsOf(a), attemptsOf(b), ""],
     ["input", oneLine(a.inputPreview ?? ""), oneLine(b.inputPreview ?? ""), ""],
     ["result", oneLine(a.resultPreview ?? ""), oneLine(b.resultPreview ?? ""), ""],
@@ -51,6 +52,11 @@ function modelsIn(run) {
   const several = modelsOf(run);
   const said = several.length ? several.map(([name, costs]) => `${name} ${costs}`) : Object.keys(run.totals?.byModel ?? {});
   return oneLine(said.join("; "));
+}
+
+/** @param {Run} run */
+function overridesIn({ overridden }) {
+  return oneLine(overridden?.map(spoken).join(", ") ?? "");
 }
 
 /** @param {Run} run */

@@ -25,10 +25,15 @@ function named(before, [field, value]) {
  * @returns {Override[]} */
 export function overridesOf(names, values, steps) {
   return names.map((name) => {
-    const [step, field] = name.includes(INPUT) ? [] : name.split(".");
+    const [step, field, setting] = name.includes(INPUT) ? [] : name.split(".");
     const was = step && field ? steps.get(step)?.[field] : undefined;
-    return { name, was: written(was), value: written(values.get(name)) };
+    return { name, was: written(setting ? was?.[setting] : was), value: written(values.get(name)) };
   });
+}
+
+/** An override for people: one that sets all settings of a step anew says so. @param {string} name */
+export function spoken(name) {
+  return /^[^.]+\.settings$/.test(name) ? `${name} (all replaced)` : name;
 }
 
 /** @param {Json} value */

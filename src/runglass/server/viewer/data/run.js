@@ -56,9 +56,9 @@ export function flowOf(run) {
   return `${run.flowSlug ?? run.flowId}${run.version === 0 ? " draft" : run.version ? ` v${run.version}` : ""}`;
 }
 
-/** What came of it, in a line; empty where it simply went well. @param {Run} run */
+/** What came of it, in a line; empty where it simply went well. That a price is not known stands with the cost. @param {Run} run */
 export function outcomeOf(run) {
-  const remarks = [remarksOf(run), run.totals && unknownCosts(run.totals), run.overridden?.length && "with overrides"];
+  const remarks = [remarksOf(run), run.totals && unknownCosts({ ...run.totals, unpricedCalls: 0 }), run.overridden?.length && "with overrides"];
   return [endOf(run), ...remarks].filter(Boolean).join("; ");
 }
 

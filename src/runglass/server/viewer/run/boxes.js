@@ -2,7 +2,7 @@
 import { currentOf, html, useLayoutEffect, useRef, useState } from "../core/html.js";
 import { CUT } from "../data/filter.js";
 import { oneLine } from "../data/format.js";
-import { overridesOf } from "../data/overrides.js";
+import { overridesOf, spoken } from "../data/overrides.js";
 import { hasEnded, modelsOf, remarksOf } from "../data/run.js";
 import { JsonTree } from "../parts/json_tree.js";
 import { Why } from "./why.js";
@@ -76,7 +76,7 @@ function NotThere({ name, content, isPart }) {
   if (content.tooLarge.includes(name)) return html`<p class="muted">It is too large to be shown here: the steps have it in parts.</p>`;
   if (isPart) return null;
   return html`<p class="muted">It was not kept. Flows and projects keep it with <code>capture: full</code>, a single run
-    with${" "}<code class="option">--trace</code>.</p>`;
+    with${" "}<code class="option">--trace</code> unless their mode is <code>off</code>.</p>`;
 }
 
 /** What was set anew, what each model cost, and what to beware of. @param {{model: import("./model.js").RunModel}} props */
@@ -94,7 +94,7 @@ function Notes({ model }) {
         <span class="note-part" key=${name}><code><bdi>${oneLine(name, 100)}</bdi></code> ${said}</span>`)}</dd></div>`}
       ${overrides.length > 0 && html`<div class="overrides"><dt>Overrides</dt><dd>${overrides.map(({ name, was, value }) => html`
         <span class="note-part" key=${name} title=${value === undefined ? "its value was not kept" : [was, value].filter(Boolean).join(" → ")}>
-          <code><bdi>${oneLine(name, 200)}</bdi></code>
+          <code><bdi>${oneLine(spoken(name), 200)}</bdi></code>
           ${value !== undefined && html` <bdi>${was === undefined ? "" : oneLine(was, 40)} → ${oneLine(value, 60)}</bdi>`}</span>`)}</dd></div>`}
       ${remarks && html`<div class="beware"><dt>Beware</dt><dd>${remarks}
         ${isKnown && model.rows.cut.size > 0 && html` <button aria-pressed=${isOnlyCut}
