@@ -162,7 +162,7 @@ def _one_of(field: Field, known: tuple[str, ...]) -> Callable[[_Token, datetime]
         for word in words:
             if word not in known:
                 hint = suggestion(word, known)
-                _refuse(token, f"{word!r:.100} is no {field}{hint}; there are {', '.join(known)}")
+                _refuse(token, f"{word!r:.100} is no {field}; there are {', '.join(known)}{hint}")
         return _with(token, field, words=words)
 
     return read

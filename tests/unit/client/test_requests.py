@@ -113,6 +113,11 @@ def test_execute_sends_what_was_given_in_camel_case_and_nothing_else() -> None:
     assert full.headers["Content-Type"] == "application/json"
 
 
+def test_overrides_of_a_step_that_are_no_fields_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"block_overrides\['s1'\] must be fields and their values, not 'x'"):
+        execute(block_overrides={"s1": "x"})
+
+
 def test_each_execute_has_an_idempotency_key_of_its_own() -> None:
     keys = {uuid.UUID(execute().headers["Idempotency-Key"]) for _ in range(3)}
     assert len(keys) == 3

@@ -237,6 +237,11 @@ def _inputs(
 
 
 def _overrides(given: Overrides | None) -> dict[str, dict[str, Any]]:
+    for step, fields in (given or {}).items():
+        if not isinstance(fields, Mapping):
+            raise ValueError(
+                f"block_overrides[{step!r}] must be fields and their values, not {fields!r:.100}"
+            )
     return {step: dict(fields) for step, fields in (given or {}).items()}
 
 
