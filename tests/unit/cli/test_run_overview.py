@@ -92,6 +92,15 @@ def test_texts_that_were_cut_are_told_with_the_first_of_their_steps() -> None:
     assert told in shown(run, rows)
 
 
+def test_an_input_is_told_in_a_line_and_said_to_be_cut_only_where_it_is() -> None:
+    run = replace(FAILED, input={"inputs": {"message": "so\nit goes …"}}, result={"text": "a" * 2000})
+    lines = shown(run, ROWS)
+    assert "input      so it goes …" in lines
+    (result,) = (line for line in lines if line.startswith("result"))
+    assert result.endswith("a… (cut; --json has all of it)")
+    assert len(result) < 700
+
+
 def test_a_failed_run_says_first_where_and_why_and_how_to_look_closer() -> None:
     lines = shown(FAILED, ROWS, error_context={"code": "CODE_ERROR", "message": "the whole\nreason"})
     assert lines[:3] == [

@@ -17,7 +17,7 @@ from runglass.trace import ModelTotals, RunSummary, RunTotals, StepTrace
 MOST_RUNNING = 3
 MOST_CUT = 4
 WHY_CHARS = 600
-CONTENT_CHARS = 1200
+CONTENT_CHARS = 600
 
 
 def reason_row(run: RunSummary, rows: OutlineRows) -> int:
@@ -154,8 +154,8 @@ def _kept(value: Any) -> str:
     """An input or a result in a line: of an object whose only member is a text that text."""
     only = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
     text = only if isinstance(only, str) else msgspec.json.encode(value).decode()
-    line = one_line(text, limit=CONTENT_CHARS)
-    return f"{line} (cut; --json has all of it)" if line.endswith("…") else line
+    line = one_line(text, limit=len(text))
+    return line if len(line) <= CONTENT_CHARS else f"{line[:CONTENT_CHARS]}… (cut; --json has all of it)"
 
 
 def _fact(name: str, value: str, style: str = "") -> Text:
