@@ -3,34 +3,44 @@
 import importlib.util
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from runglass.diagnostics import Finding, Path, shown
 from runglass.schemas import suggestion
 
 OFFLINE_MODEL = "echo"
 
-SETTINGS = (
-    "temperature",
-    "max_tokens",
-    "top_p",
-    "top_k",
-    "seed",
-    "stop",
-    "stop_sequences",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "parallel_tool_calls",
-    "stream",
-    "thinking",
-    "service_tier",
-    "extra_headers",
-    "extra_body",
-)
-"""The names that a step's `settings` may have. They are those of `pydantic_ai.settings.ModelSettings`,
-without the ones that the engine sets; `stop`, as the OpenAI API calls `stop_sequences`; and `stream`, which
-the engine obeys."""
+
+class CommonSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The `settings` of a step that mean the same for every provider.
+
+    Their names are those of `pydantic_ai.settings.ModelSettings`, without the ones that the engine sets;
+    `stop`, as the OpenAI API calls `stop_sequences`; and `stream`, which the engine obeys.
+    """
+
+    temperature: float | UnsetType = UNSET
+    max_tokens: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    top_p: float | UnsetType = UNSET
+    top_k: int | UnsetType = UNSET
+    seed: int | UnsetType = UNSET
+    stop: str | list[str] | UnsetType = UNSET
+    stop_sequences: list[str] | UnsetType = UNSET
+    presence_penalty: float | UnsetType = UNSET
+    frequency_penalty: float | UnsetType = UNSET
+    logit_bias: dict[str, int] | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
+    thinking: bool | Literal["minimal", "low", "medium", "high", "xhigh", "max"] | UnsetType = UNSET
+    service_tier: Literal["auto", "default", "flex", "priority"] | UnsetType = UNSET
+    extra_headers: dict[str, str] | UnsetType = UNSET
+    extra_body: dict[str, Any] | UnsetType = UNSET
+
+
+SETTINGS = CommonSettings.__struct_fields__
+"""The names that a step's `settings` may have."""
 
 SETTING_FAMILIES = frozenset(
     {
@@ -116,7 +126,7 @@ def _is_installed(module: str) -> bool:
 
 
 def setting_findings(step: dict[str, Any], path: Path) -> Iterator[Finding]:
-    """Names in an llm step's `settings` that no model of its provider takes."""
+    """Names in an llm step's `settings` that no model of its provider takes, and values that none takes."""
     settings, model = step.get("settings"), step.get("model")
     if not isinstance(settings, dict):
         return
@@ -124,8 +134,14 @@ def setting_findings(step: dict[str, Any], path: Path) -> Iterator[Finding]:
     if isinstance(model, str) and model != OFFLINE_MODEL:
         # Any server may speak OpenAI's dialect, whatever its provider is called.
         families = frozenset({"openai", *re.split(r"[-/]", model.partition(":")[0])})
-    for name in settings:
+    for name, value in settings.items():
         family, _, own = str(name).partition("_")
         if name not in SETTINGS and not (own and family in families):
             hint = suggestion(name, list(SETTINGS)) or "; a provider's own fields go into `extra_body`"
             yield Finding(f"unknown setting {shown(name)}{hint}", (*path, "settings", name), at_key=True)
+        elif name in SETTINGS and model != OFFLINE_MODEL:
+            try:
+                msgspec.convert({name: value}, CommonSettings)
+            except msgspec.ValidationError as error:
+                said = str(error).partition(" - at ")[0]
+                yield Finding(said[:1].lower() + said[1:], (*path, "settings", name))

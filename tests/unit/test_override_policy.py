@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass.engine.models.message_mapping import CommonSettings
 from runglass.errors import APIError, FlowFileError
 from runglass.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
 from runglass.flow_arguments import apply_overrides
-from runglass.flow_models import SETTING_FAMILIES
+from runglass.flow_models import SETTING_FAMILIES, CommonSettings
 from runglass.flow_parser import parse_flow
 from runglass.override_policy import check_fields, check_new_models, models_in, offered_fields
 from runglass.provider_settings import EXTRAS, NEVER, OWN, PLAIN, PRICED, SettingRules

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from runglass.bus.memory import MemoryBus
 from runglass.clock import SystemClock
@@ -28,6 +29,8 @@ from runglass.engine.models.gateway import (
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.events import StepModelReserved
+from runglass.flow import Flow
+from runglass.flow_parser import parse_flow
 from runglass.fold import RunFold, fold
 from runglass.money import add_usd
 from runglass.store.records import Append, Project
@@ -351,7 +354,7 @@ async def asking(
             yield house, fake
 
 
-async def finish(house: EngineHarness, flow: str) -> Ran:
+async def finish(house: EngineHarness, flow: Flow | str) -> Ran:
     started = await start(house, flow)
     return await read(house, started.id, await started.outcome())
 
@@ -395,13 +398,18 @@ async def test_a_setting_that_changes_model_bill_or_address_sends_nothing(tmp_pa
         assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
-@pytest.mark.parametrize("limit", ["-1000000000", "0", "1.5", "2.0", "true", "null", "'9'"])
+@pytest.mark.parametrize("limit", [-1_000_000_000, 0, 1.5, 2.0, True, None, "9"])
 async def test_a_limit_that_is_none_takes_nothing_from_the_budget_and_adds_nothing(
-    tmp_path: Path, limit: str
+    tmp_path: Path, limit: Any
 ) -> None:
-    """A reservation below nothing would be room for others, as long as it is held."""
+    """A reservation below nothing would be room for others, as long as it is held.
+
+    A file with such a limit is refused; a flow that was stored before it was is not.
+    """
+    flow = parse_flow(f"slug: test\nsteps:\n{ASK}")
+    stored = replace(flow, steps=[replace(flow.steps[0], settings={"max_tokens": limit})])
     async with asking(tmp_path) as (house, fake):
-        ran = await finish(house, f"{ASK[:-1]}, settings: {{max_tokens: {limit}}}}}")
+        ran = await finish(house, stored)
         assert fake.requests == []
         assert not any(isinstance(event, StepModelReserved) for event in ran.events)
         assert ran.outcome.error is not None

@@ -5,10 +5,9 @@ Pure translation: no provider, no network. Imports pydantic-ai, so only `provide
 
 import json
 import re
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
 from pydantic_ai.messages import (
     ImageUrl,
     ModelMessage,
@@ -30,6 +29,7 @@ from runglass.engine.models import model_types
 from runglass.engine.models.model_types import call_id_of, calls_in, text_of
 from runglass.engine.models.request_parser import as_given
 from runglass.errors import StepFailure
+from runglass.flow_models import CommonSettings
 from runglass.safe_text import replace_surrogates
 
 OutputForm = Literal["native", "json_object", "prompted", "auto"]
@@ -37,27 +37,6 @@ OutputForm = Literal["native", "json_object", "prompted", "auto"]
 
 ANSWER_TOOL = "runglass_answer"
 """The tool in whose arguments a model writes its object, where it can be held to a schema in no other way."""
-
-
-class CommonSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The `settings` of a step that mean the same for every provider."""
-
-    temperature: float | UnsetType = UNSET
-    max_tokens: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
-    top_p: float | UnsetType = UNSET
-    top_k: int | UnsetType = UNSET
-    seed: int | UnsetType = UNSET
-    stop: str | list[str] | UnsetType = UNSET
-    stop_sequences: list[str] | UnsetType = UNSET
-    presence_penalty: float | UnsetType = UNSET
-    frequency_penalty: float | UnsetType = UNSET
-    logit_bias: dict[str, int] | UnsetType = UNSET
-    parallel_tool_calls: bool | UnsetType = UNSET
-    stream: bool | UnsetType = UNSET
-    thinking: bool | Literal["minimal", "low", "medium", "high", "xhigh", "max"] | UnsetType = UNSET
-    service_tier: Literal["auto", "default", "flex", "priority"] | UnsetType = UNSET
-    extra_headers: dict[str, str] | UnsetType = UNSET
-    extra_body: dict[str, Any] | UnsetType = UNSET
 
 
 def model_settings(settings: dict[str, Any], *, provider: str) -> ModelSettings:
