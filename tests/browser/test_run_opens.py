@@ -202,11 +202,11 @@ def test_a_run_is_run_again_and_the_new_one_leads_back(visitor: Visitor) -> None
 
 def test_a_run_that_cannot_be_run_again_says_why(visitor: Visitor) -> None:
     visitor.expect(409)
-    refusal = {"detail": {"code": "INPUT_NOT_KEPT", "message": "the input of this run was not kept"}}
+    refusal = {"detail": {"code": "INPUT_NOT_KEPT", "message": f"the input of run '{GOOD}' is not kept"}}
     visitor.page.route("**/rerun", lambda route: route.fulfill(status=409, json=refusal))
     page = open_run(visitor, GOOD)
     visitor.keys("r", "Enter")
-    expect(page.get_by_role("alert")).to_have_text("the input of this run was not kept")
+    expect(page.get_by_role("alert")).to_have_text("the input is not kept")
     expect(page.get_by_role("button", name="Run again")).to_be_disabled()
 
 

@@ -101,6 +101,15 @@ def test_a_run_that_is_named_is_started_each_time(client: Client, ask: Ask) -> N
     assert [each.rerun_of for each in found] == [run, found[0].id], "the last run was a rerun itself"
 
 
+def test_overrides_are_said_not_to_be_repeated(client: Client, ask: Ask) -> None:
+    first = client.run(ran(client, "ask"))
+    again = first.rerun(block_overrides={"ask": {"prompt": "bye"}})
+    again.wait()
+    assert ask(again.execution_id)[2] == "1 run had overrides, which are not repeated\n"
+    assert "overrides" not in ask(first.execution_id)[2]
+    assert reruns(client)[1].overridden == []
+
+
 def test_a_query_is_told_first_and_then_started_once(client: Client, ask: Ask) -> None:
     runs = [ran(client, "bad") for _ in range(3)]
     ran(client, "ask")

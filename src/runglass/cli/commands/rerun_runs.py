@@ -76,6 +76,8 @@ def rerun(
 ) -> None:
     """Run a run again from the input that it kept, or with --yes all ended runs that a query finds.
 
+    Overrides of the first run are not repeated.
+
     The same query with the same version starts nothing twice: runs that it has been through are passed over,
     as long as the runs that it started are there, and runs that are reruns themselves are not found. The runs
     of a query have a session of their own. A run that is named by its id is started each time.
@@ -84,7 +86,9 @@ def rerun(
         if names_run(runs):
             if budget is not None:
                 raise UsageError("--budget is for a query; one run is started whatever the first one cost")
-            again = named_run(client, runs).rerun(version=version).execution_id
+            named = named_run(client, runs)
+            _note_overrides([named.summary()])
+            again = named.rerun(version=version).execution_id
             if as_json:
                 write_json({"started": again})
             else:
@@ -106,6 +110,7 @@ def rerun(
         left = len(ended) - done - len(due)
         if budget is not None and any(map(_has_unknown_costs, due)):
             note("some costs of the first runs are not known, and the budget counts none for these")
+        _note_overrides(due)
         if not yes:
             _print_preview(due, left=left, done=done, session=session, as_json=as_json)
             return
@@ -130,6 +135,11 @@ def rerun(
 
 def _cost(run: RunSummary) -> Decimal:
     return Decimal(run.totals.cost_usd) if run.totals and run.totals.cost_usd else ZERO
+
+
+def _note_overrides(runs: Sequence[RunSummary]) -> None:
+    if count := sum(bool(run.overridden) for run in runs):
+        note(f"{formatting.counted(count, 'run')} had overrides, which are not repeated")
 
 
 def _has_unknown_costs(run: RunSummary) -> bool:

@@ -36,8 +36,10 @@ export function RunAgain({ run, isOpen, onRefusal }) {
       setAsking(false);
       // What the server will not do it will not do later either; what it could not do it may.
       if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
-        setRefusal(error.message);
-        onRefusal(error.message);
+        // A line has no room for an id that is in the address.
+        const reason = error.message.replace(` of run '${run.id}'`, "");
+        setRefusal(reason);
+        onRefusal(reason);
       } else say(errorOf(error).message);
     }
   }
@@ -50,6 +52,7 @@ export function RunAgain({ run, isOpen, onRefusal }) {
         onClick=${() => { isOpen.value = !isOpen.peek(); }}>Run again ▾</button>
       ${isShown && html`<span class="choices" ref=${menu} role="group" aria-label="Run again in">
         <button class="plain" disabled=${isAsking} onClick=${() => start("same")}>${same}</button>
-        <button class="plain" disabled=${isAsking} onClick=${() => start("production")}>Production version</button></span>`}
+        <button class="plain" disabled=${isAsking} onClick=${() => start("production")}>Production version</button>
+        ${run.overridden?.length && html`<span class="muted">without its overrides</span>`}</span>`}
     </span>`;
 }
