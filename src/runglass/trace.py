@@ -154,7 +154,7 @@ class ModelCall(
     the amount that was reserved, the most that the call can have cost; `cost_estimated` is true then.
     `cached_tokens` and `reasoning_tokens` are parts of `tokens`, where told. `error_code` is set where the
     call failed or its answer could not be used. `streamed` is false where the answer came in one piece;
-    `note` says why, unless a setting asked for it.
+    `note` says why, unless a setting asked for it, or of a call that failed that another one took its place.
     """
 
     number: int

@@ -472,6 +472,7 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
         assert sum(isinstance(event, StepModelReserved) for event in ran.events) == 2
         refused, answered = calls_of(ran)
         assert refused.error_code is not None
+        assert refused.note == "the server declined this request, and was asked again in another form"
         assert (refused.cost_usd is not None, refused.cost_estimated) == (status == 500, status == 500)
         assert not answered.cost_estimated
         project = await project_of(house)

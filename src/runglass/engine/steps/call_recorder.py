@@ -110,13 +110,15 @@ class CallRecorder:
         if self._first_token_ms is None:
             self._first_token_ms = self._elapsed_ms()
 
-    def ended(self, outcome: ModelAnswer | ModelCallFailed | AnswerRejected) -> ModelCall:
-        """The call as it is recorded, with its answer or its failure."""
+    def ended(
+        self, outcome: ModelAnswer | ModelCallFailed | AnswerRejected, *, note: str | None = None
+    ) -> ModelCall:
+        """The call as it is recorded, with its answer or its failure and a `note` on that."""
         if isinstance(outcome, ModelAnswer):
             return self._answered(outcome.response)
         if isinstance(outcome, AnswerRejected):
             return self._answered(outcome.response, error_code=outcome.code)
-        return self._failed(outcome.code, refused=not outcome.may_be_charged)
+        return self._failed(outcome.code, refused=not outcome.may_be_charged, note=note)
 
     def never_made(self) -> ModelCall:
         """The call as it is told where it was cut off after it had been reserved, and costs nothing."""
@@ -157,7 +159,7 @@ class CallRecorder:
             truncated=is_cut or is_cut_too,
         )
 
-    def _failed(self, error_code: str, *, refused: bool) -> ModelCall:
+    def _failed(self, error_code: str, *, refused: bool, note: str | None) -> ModelCall:
         sent, is_cut = self._kept_request(failed=True)
         answer, is_cut_too = None, False
         if self._heard:
@@ -170,6 +172,7 @@ class CallRecorder:
             duration_ms=self._elapsed_ms(),
             time_to_first_token_ms=self._first_token_ms,
             streamed=True if self._heard else None,
+            note=note,
             cost_usd=None if refused else self._cost_usd(None),
             cost_unknown=None if refused else "no_usage",
             cost_estimated=not refused and self._reserved_usd is not None,

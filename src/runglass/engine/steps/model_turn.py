@@ -84,13 +84,13 @@ class ModelTurn:
         if self._call is not None and self._call.is_sent:
             await self._call.prepare_answer(outcome)
 
-    def end(self, outcome: ModelAnswer | StepFailure) -> None:
-        """Records how the last request ended."""
+    def end(self, outcome: ModelAnswer | StepFailure, *, note: str | None = None) -> None:
+        """Records how the last request ended, with a `note` on a failure."""
         # What was not sent is no call; its reservation ends with the attempt.
         if self._call is None or not self._call.is_sent:
             return
         if isinstance(outcome, ModelAnswer | ModelCallFailed | AnswerRejected):
-            self._attempt.record_call(self._call.ended(outcome))
+            self._attempt.record_call(self._call.ended(outcome, note=note))
 
     async def declined(self, failure: ModelCallFailed) -> None:
         """A request was declined, and another one is about to be made. Raises BudgetExceeded, StoreError."""
@@ -98,7 +98,7 @@ class ModelTurn:
             # The provider's library declined the form itself: nothing went out.
             return
         await self._call.prepare_answer(failure)
-        self.end(failure)
+        self.end(failure, note="the server declined this request, and was asked again in another form")
         # Until the next one is reserved there is none.
         self._call = None
         await self._prepare(is_paid_for=not failure.may_be_charged)
