@@ -80,7 +80,7 @@ function Calls({ calls }) {
           <td class="num" title=${call.timeToFirstTokenMs === undefined ? null : `first token after ${duration(call.timeToFirstTokenMs)}`}>${duration(call.durationMs)}</td>
           <td class="num">${call.tokens ? `${exact(call.tokens.prompt)} + ${exact(call.tokens.completion)}` : ""}</td>
           <td class="num">${call.costUsd ? `${money(call.costUsd)}${call.costEstimated ? " (reserved)" : ""}` : call.costUnknown ? "unknown" : ""}</td>
-          <td class=${`cut ${call.errorCode ? "problem" : ""}`} title=${oneLine(call.errorCode ?? "")}>${oneLine(call.errorCode ?? call.finishReason ?? "", 60)}</td>
+          <td class=${`cut ${call.errorCode ? "problem" : ""}`} title=${oneLine([call.errorCode, call.note].filter(Boolean).join(": "))}>${oneLine(call.errorCode ?? call.finishReason ?? "", 60)}</td>
         </tr>`)}</tbody>
     </table>`;
 }
