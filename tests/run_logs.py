@@ -118,8 +118,8 @@ class Log:
                 rerunOf=st.just("before"),
             ),
         )
-        self.has_input = self.chance(2)
-        if self.has_input:
+        self.keeps_content = not self.chance(2)
+        if self.keeps_content:
             self.take_input()
         self.override()
 
@@ -179,21 +179,22 @@ class Log:
             reason = self.draw(st.sampled_from(["asked for", "", "r" * 400]))
             self.write("flow_cancelled", runId="run", reason=reason)
         elif way == "failed":
-            if not self.has_input and self.chance(2):
-                self.take_input()
+            if not self.keeps_content:
+                self.keep_outputs()
+                if self.chance(2):
+                    self.take_input()
             step = self.some(stepId=st.just("a"))
-            self.keep_outputs()
             self.write("flow_failed", runId="run", error=self.draw(ERRORS), **step)
         elif way == "completed":
             for attempt in list(self.going_on):
                 self.finish(attempt)
-            result = self.some(stepId=st.just("a"), result=VALUES, resultPreview=PREVIEWS)
-            self.write("flow_completed", runId="run", **result)
+            result = self.some(result=VALUES, resultPreview=PREVIEWS) if self.keeps_content else {}
+            self.write("flow_completed", runId="run", **self.some(stepId=st.just("a")), **result)
 
     def keep_outputs(self) -> None:
         """Outputs of steps whose latest attempt ended well, unless the run has kept them."""
         ended = [place for place, number in self.completed.items() if number == self.attempts[place]]
-        if not self.chance(2):
+        if self.chance(3):
             return
         kept = self.draw(st.lists(st.sampled_from(ended), unique=True)) if ended else []
         outputs = [

@@ -37,10 +37,11 @@ def as_stored(events: Sequence[dict[str, Any]]) -> list[bytes]:
 
 def header_of(events: Sequence[bytes]) -> RunHeader:
     first = json.loads(events[0])
+    keeps_content = b'{"eventType":"run_input"' in b"".join(events[1:2])
     return RunHeader(
         run_id=RUN,
         version=first["version"],
-        capture="metadata_only",
+        capture="full" if keeps_content else "metadata_only",
         trigger_type=first["triggerType"],
         session_id=first.get("sessionId"),
         flow=FlowOfRun(id=FLOW, slug="slug", source=msgspec.Raw(SOURCE)),
@@ -178,6 +179,12 @@ HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
     "another flow": ([STARTED | {"flowId": RUN}], "not those of the header"),
     "another slug": ([STARTED | {"flowSlug": "a\r\nb"}], "not those of the header"),
     "more behind the end": ([STARTED, completed(), completed(3)], "event 3 .* has ended"),
+    "an input in the middle": ([STARTED, event("run_input", 2), completed(3)], "event 3 .* `run_input` is"),
+    "a result that is not kept": ([STARTED, completed() | {"result": {}}], "event 2 .* keeps no result"),
+    "an output of no step": (
+        [STARTED, started(), event("content_kept", 3, outputs=[{"stepId": "a"}])],
+        "event 3 .* of step 'a', which has none",
+    ),
     "a wrong type": ([STARTED, started(attempt="1")], "event 2 .* has a wrong type"),
     "a missing member": ([STARTED, event("step_started", 2)], "event 2 .* or is missing"),
     "a list": ([STARTED, b"[1]"], "event 2 .* does not begin with"),

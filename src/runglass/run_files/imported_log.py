@@ -17,6 +17,9 @@ from runglass.events import (
     EVENT_TYPES,
     MOST_KEPT,
     ContentKept,
+    FlowCompleted,
+    FlowFailed,
+    RunInput,
     RunStarted,
     StepEvent,
     StepSkipped,
@@ -29,6 +32,7 @@ from runglass.events import (
 )
 from runglass.fold import Address, RunFold, StepChange
 from runglass.json_weight import too_heavy
+from runglass.lazy_json import json_bytes
 from runglass.run_files.header import RunHeader
 from runglass.trace import RunSummary, StepTrace
 
@@ -73,6 +77,7 @@ class ImportedLog:
         self._going: dict[int, StepChange] = {}
         # By position: the newest of those that ended well, whose output may come with the end of the run.
         self._completed: dict[int, StepChange] = {}
+        self._has_late_input = False
         self._has_ended = False
         self.head = 0
         self.ended_at = ""
@@ -121,17 +126,18 @@ class ImportedLog:
         if self._has_ended:
             raise ValueError("the run has ended with the event before it")
         event = self._read(data)
+        self._check_content(event)
         if isinstance(event, StepStarted | StepSkipped):
             self._place(event)
         elif isinstance(event, ContentKept):
-            if self._header.capture != "metadata_only":
-                raise ValueError(
-                    "outputs of runs that fail are kept under capture mode `metadata_only` alone"
-                )
             for kept in event.outputs:
                 known = self._places.get(hash(Address(kept.step_id, kept.loop_path)), 0)
-                if (change := self._completed.get(known // _ATTEMPTS)) is not None:
-                    self._fold.reopen(change)
+                change = self._completed.get(known // _ATTEMPTS)
+                if change is None:
+                    raise ValueError(
+                        f"it keeps an output of step {kept.step_id!r:.100}, which has none to keep"
+                    )
+                self._fold.reopen(change)
         changes = self._fold.apply(event)
         self.head += 1
         if is_terminal(event):
@@ -187,6 +193,22 @@ class ImportedLog:
         said = (header.run_id, header.flow.id, header.version, header.trigger_type, header.session_id)
         if told != said or event.flow_slug not in (None, header.flow.slug):
             raise ValueError("run, flow, version, trigger or session are not those of the header")
+
+    def _check_content(self, event: StreamEvent) -> None:
+        """Raises ValueError for content of the run where its capture mode keeps none, and no reader looks."""
+        capture = self._header.capture
+        keeps = capture in ("redacted", "full")
+        if self._has_late_input and not isinstance(event, FlowFailed):
+            raise ValueError("`run_input` is the second event of a run, or comes right before `flow_failed`")
+        if isinstance(event, RunInput):
+            self._has_late_input = not (keeps and self.head == 1)
+            if capture == "off":
+                raise ValueError("capture mode `off` keeps no input of a run")
+        elif isinstance(event, FlowCompleted):
+            if not keeps and (event.result_preview is not None or json_bytes(event, "result") is not None):
+                raise ValueError(f"capture mode `{capture}` keeps no result of a run")
+        elif isinstance(event, ContentKept) and capture != "metadata_only":
+            raise ValueError("outputs of runs that fail are kept under capture mode `metadata_only` alone")
 
     def _place(self, event: StepStarted | StepSkipped) -> None:
         """Lets a further attempt of a step that had ended have the place of the one before."""

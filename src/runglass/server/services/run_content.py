@@ -4,13 +4,12 @@ from typing import Any
 
 import msgspec
 
-from runglass.events import RunInput, decode_event
+from runglass.events import RunInput, decode_event, event_type_of
 from runglass.fold import content_of_run
 from runglass.store.base import Store, decoding
 from runglass.store.records import OpenedTrace, RunRecord
 
 _any_json = msgspec.json.Decoder(msgspec.Raw)
-_INPUT, _RESULT = b'{"eventType":"run_input",', b'{"eventType":"flow_completed",'
 
 
 async def with_content(store: Store, run: RunRecord) -> OpenedTrace:
@@ -29,7 +28,7 @@ def whole_summary(opened: OpenedTrace) -> bytes:
         _any_json.decode(summary)
         content: dict[str, Any] = {}
         for data in opened.content:
-            if data.startswith((_INPUT, _RESULT)):
+            if event_type_of(data) in ("run_input", "flow_completed"):
                 content |= content_of_run(decode_event(data))
         members = b"".join(b',"%b":%b' % (name.encode(), value) for name, value in content.items())
         return summary[:-1] + members + b"}" if members else summary
@@ -38,5 +37,5 @@ def whole_summary(opened: OpenedTrace) -> bytes:
 def input_of(opened: OpenedTrace) -> RunInput | None:
     """The event with the input of the run, None where it has none. Raises RunUnreadable."""
     with decoding(opened.run.id):
-        events = [decode_event(data) for data in opened.content if data.startswith(_INPUT)]
+        events = [decode_event(data) for data in opened.content if event_type_of(data) == "run_input"]
         return next((event for event in events if isinstance(event, RunInput)), None)
