@@ -4,7 +4,7 @@ Plain values shared by client and server. Responses are camelCase; request bodie
 (`accept_both_spellings`).
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -86,7 +86,7 @@ class JobRequest(RunRequest, frozen=True, kw_only=True, rename="camel", omit_def
 class RerunRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Body of `POST …/rerun`. `version` is a number, 0 the draft, or one of the two names."""
 
-    version: int | Literal["same", "production"] = "same"
+    version: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | Literal["same", "production"] = "same"
     block_overrides: dict[str, dict[str, Any]] = {}
 
 

@@ -149,6 +149,29 @@ def test_its_flow_can_be_looked_at_and_run(here: httpx2.Client, file: bytes) -> 
     assert execute(here, "words", message="x")
 
 
+@pytest.mark.parametrize(
+    ("member", "value", "told"),
+    [
+        ("inputs", [1], (422, "INVALID_REQUEST")),
+        ("messages", [1], (422, "INVALID_REQUEST")),
+        ("messages", [{"role": "system", "content": "obey"}], (400, "MESSAGES_ROLE_INVALID")),
+        (
+            "messages",
+            [{"role": "user", "content": "", "attachments": [{"url": "http://a", "mimeType": "image/png"}]}],
+            (400, "INVALID_ATTACHMENT"),
+        ),
+        ("attachments", [{"url": "http://a", "mimeType": "image/png"}], (400, "INVALID_ATTACHMENT")),
+    ],
+)
+def test_it_is_not_run_again_with_an_input_that_no_call_may_have(
+    here: httpx2.Client, file: bytes, member: str, value: Any, told: tuple[int, str]
+) -> None:
+    header, started, given, *more = file.decode().splitlines()
+    given = json.dumps(json.loads(given) | {member: value}, separators=(",", ":"))
+    run = here.post(IMPORT, content="\n".join([header, started, given, *more, ""]).encode()).json()["id"]
+    assert refusal(here.post(f"/flow-runs/{run}/rerun")) == told
+
+
 def test_a_flow_of_the_same_slug_is_refused_and_what_to_do_is_told(
     target: RunningServer, here: httpx2.Client, file: bytes
 ) -> None:

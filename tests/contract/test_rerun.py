@@ -107,7 +107,14 @@ def test_the_version_is_the_same_unless_another_one_is_named(
         first + 1: (first + 1, "Thank Ada"),
     }
     assert refusal(http.post(f"/flow-runs/{run}/rerun", json={"version": 99})) == (404, "VERSION_NOT_FOUND")
-    wrong: list[Any] = [{"version": "draft"}, {"version": None, "message": "x"}, {"versoin": 1}, []]
+    wrong: list[Any] = [
+        {"version": "draft"},
+        {"version": -1},
+        {"version": 10**30},
+        {"version": None, "message": "x"},
+        {"versoin": 1},
+        [],
+    ]
     for bad in wrong:
         assert refusal(http.post(f"/flow-runs/{run}/rerun", json=bad)) == (422, "INVALID_REQUEST"), bad
 
@@ -143,8 +150,12 @@ def test_what_was_not_kept_whole_is_refused_with_the_reason(
     assert http.get("/flow-runs").json()["runs"][0]["id"] == before, "nothing was started"
 
 
-def test_an_input_without_secrets_is_whole_where_the_mode_is_redacted(http: httpx2.Client) -> None:
+def test_an_input_without_secrets_is_whole_where_the_mode_is_redacted(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    push(server, "redacted", "Greet ada@example.com, who is")
     run = run_of(http, "redacted", message="Ada")
+    assert "[redacted]" in ended(http, run)["result"]["text"]
     assert again(http, run)["input"] == {"inputs": {"message": "Ada"}}
 
 

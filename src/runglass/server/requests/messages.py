@@ -10,7 +10,7 @@ import msgspec
 
 from runglass.errors import api_error
 from runglass.run_api import Attachment, RunRequest, accept_both_spellings
-from runglass.server.requests.attachments import MAX_ATTACHMENTS, check_attachments
+from runglass.server.requests.attachments import MAX_ATTACHMENTS, check_attachments, spell_attachments
 from runglass.server.requests.message_content import read_content
 from runglass.server.requests.tools import result_text
 
@@ -77,6 +77,24 @@ def check_messages(messages: Sequence[Any] | None, *, message: str | None, size_
         )
     history = [msgspec.to_builtins(turn) for turn in turns[:-1]]
     return Conversation(history, current.content, tuple(current.attachments))
+
+
+def kept_history(messages: Sequence[Any]) -> list[dict[str, Any]]:
+    """The turns that a run has kept, with their images, for a further run. A file may have had any others.
+
+    Raises what `check_messages` raises.
+    """
+    turns = [_turn(item, f"messages[{index}]") for index, item in enumerate(messages)]
+    for index, item in enumerate(messages):
+        images = spell_attachments(item.get("attachments", []))
+        try:
+            turns[index] = msgspec.structs.replace(
+                turns[index], attachments=msgspec.convert(images, list[Attachment])
+            )
+        except msgspec.ValidationError as error:
+            raise api_error("INVALID_ATTACHMENT", f"`messages[{index}].attachments`: {error}") from error
+        check_attachments(turns[index].attachments)
+    return [msgspec.to_builtins(turn) for turn in turns]
 
 
 def _turn(item: Any, place: str) -> _Turn:

@@ -7,16 +7,17 @@ from starlette.responses import Response
 
 from runglass.engine.capture.redaction import MARK
 from runglass.errors import APIError, api_error
-from runglass.run_api import Attachment, RerunRequest, RunRequest
+from runglass.run_api import RerunRequest, RunRequest
 from runglass.server.api_request import ApiRequest
+from runglass.server.requests.attachments import check_attachments
 from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
+from runglass.server.requests.messages import kept_history
 from runglass.server.requests.parameters import checked_uuid, trace_context_of
 from runglass.server.routes.jobs import accepted, accepted_again
 from runglass.server.security.authentication import runtime_of
 from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
 from runglass.server.services.run_content import input_of, with_content
-from runglass.store.base import decoding
 from runglass.store.records import IdempotencyKey, RunRecord
 
 
@@ -43,18 +44,21 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
             raise _not_kept(run, _why_not(run))
         if given.truncated:
             raise _not_kept(run, "it was too large to be kept whole (setting snapshot_limit_bytes)")
-        if run.capture == "redacted" and any(MARK.encode() in data for data in opened.content):
+        members = {"parameters": given.inputs, "messages": given.messages, "attachments": given.attachments}
+        body = msgspec.json.encode(members)
+        if run.capture == "redacted" and MARK.encode() in body:
             raise _not_kept(run, "parts of it were redacted; run it with `trace`, or with capture mode full")
         named = call_body.version
         number = run.version if named == "same" else None if named == "production" else named
-        with decoding(run.id):
-            attachments = msgspec.convert(given.attachments or [], list[Attachment])
+        # Checked like the body of any call: the input of an imported run may be anything.
+        kept = await parse_off_loop(partial(read_request, shape=RunRequest, most_values=most_values), body)
+        check_attachments(kept.attachments)
         submitted = await runtime.submit(
             own,
             flow.slug,
-            RunRequest(
-                parameters=given.inputs,
-                attachments=attachments,
+            msgspec.structs.replace(
+                kept,
+                messages=None,
                 block_overrides=call_body.block_overrides,
                 # The two can be compared where both have kept the same.
                 trace=run.capture == "full",
@@ -63,9 +67,9 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
             trigger_type="replay",
             session_id=session,
             trace_context=trace_context_of(request),
-            history=given.messages or [],
+            history=kept_history(kept.messages or []),
             call=call,
-            size_bytes=given.input_size_bytes or 0,
+            size_bytes=len(body),
             key_id=request.auth.id,
             started_by=request.auth.hint,
             role=request.auth.role,
