@@ -120,6 +120,21 @@ async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: 
     assert SECRET not in repr(step)
 
 
+class Unseen(Scripted):
+    """Sends its requests where nobody sees them."""
+
+    async def complete(self, request: ModelRequest, on_text: Callable[[str], None], **_: Any) -> ModelAnswer:
+        return await super().complete(request, on_text)
+
+
+async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path) -> None:
+    async with house_of(tmp_path, Unseen(said("Hello"))) as house:
+        started = await start(house, ASK, {"who": "Ada"})
+        found = await read(house, started.id, await started.outcome())
+    (call,) = found.step("ask").model_calls
+    assert (call.tokens, call.response) == (TOKENS, {"role": "assistant", "content": "Hello"})
+
+
 async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -> None:
     models = Scripted(None)
     asked = asyncio.Event()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from mistralai.client import sdkconfiguration
-from openai import AsyncOpenAI
+from openai import APIConnectionError, AsyncOpenAI
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
@@ -550,6 +550,18 @@ async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody() -> None:
     current_observer.reset(token)
     assert len(fake.requests) == 2
     assert heard.requests == [{"messages": [], "settings": {"refresh_token": KEY}}], "at the model's address"
+
+
+async def test_a_host_is_known_however_its_name_is_spelled() -> None:
+    heard = Heard()
+    token = current_observer.set(heard)
+    clients = ProviderClients(base_urls={"local": "http://BÜCHER.localhost:9/v1"}, api_keys={})
+    library: AsyncOpenAI = (await clients.prepared("local:tiny")).model.provider.client  # type: ignore[union-attr]
+    with pytest.raises(APIConnectionError):
+        await library.with_options(max_retries=0).post("/models", cast_to=object, body={"a": 1})
+    await clients.aclose()
+    current_observer.reset(token)
+    assert len(heard.requests) == 1
 
 
 TEXT, CACHED = {"type": "text", "text": "Look"}, {"cache_control": {"type": "ephemeral"}}

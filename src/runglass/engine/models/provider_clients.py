@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic_ai.models import Model, infer_model
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -101,8 +100,10 @@ class ProviderClients:
         provider = await asyncio.to_thread(self.new_provider, name)
         self._providers[name] = await self._exits.enter_async_context(provider)
         if (client := _http_client(provider)) is not None:
+            # As the client itself reads it, which spells some names of hosts in another way.
+            host = client.build_request("POST", provider.base_url).url.host
             # The last hook, and so the last point before the wire.
-            client.event_hooks["request"].append(partial(_show, urlsplit(provider.base_url).hostname))
+            client.event_hooks["request"].append(partial(_show, host))
         return provider
 
     def _made(self, name: str, task: asyncio.Task[Provider[Any]]) -> None:
@@ -135,7 +136,7 @@ def _http_client(provider: Provider[Any]) -> Any:
     return provider._own_http_client
 
 
-async def _show(host: str | None, request: Any) -> None:
+async def _show(host: str, request: Any) -> None:
     observer = current_observer.get()
     # Elsewhere than at the model's address a login may be renewed, which nobody is to see.
     if observer is not None and request.method == "POST" and request.url.host == host:

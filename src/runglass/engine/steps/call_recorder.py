@@ -56,7 +56,7 @@ class CallRecorder:
         self._received: Payload | None = None
         self._heard: list[str] = []
         self._started_at: str | None = None
-        self._started_s = 0.0
+        self._started_s = clock.monotonic_s()
         self._first_token_ms: int | None = None
 
     @property

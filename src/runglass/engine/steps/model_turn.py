@@ -86,8 +86,9 @@ class ModelTurn:
 
     def end(self, outcome: ModelAnswer | StepFailure, *, note: str | None = None) -> None:
         """Records how the last request ended, with a `note` on a failure."""
-        # What was not sent is no call; its reservation ends with the attempt.
-        if self._call is None or not self._call.is_sent:
+        is_answered = isinstance(outcome, ModelAnswer | AnswerRejected)
+        # What was not sent is no call; its reservation ends with the attempt. An answer costs in any case.
+        if self._call is None or not (self._call.is_sent or is_answered):
             return
         if isinstance(outcome, ModelAnswer | ModelCallFailed | AnswerRejected):
             self._attempt.record_call(self._call.ended(outcome, note=note))
