@@ -169,3 +169,15 @@ def test_what_was_not_kept_is_told_and_the_others_go(client: Client, ask: Ask) -
     assert (list(told["started"]), list(told["refused"])) == ([kept], [quiet])
     assert "1 run could not be run again" in err
     assert "metadata_only" in err
+
+
+def test_a_run_of_a_flow_without_that_version_does_not_stop_the_others(
+    server: RunningServer, client: Client, ask: Ask
+) -> None:
+    bad, fine = ran(client, "bad"), ran(client, "ask")
+    server.push(FLOWS[0].replace("message", "message ~ message"))
+    code, out, err = ask("version:1", "--version", "2", "--yes", "--json")
+    told = json.loads(out)
+    assert code == Exit.FAILED
+    assert (list(told["started"]), list(told["refused"])) == ([fine], [bad])
+    assert "not started: flow 'bad' has no version 2" in err

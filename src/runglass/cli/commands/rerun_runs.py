@@ -14,7 +14,7 @@ from runglass.cli.backends.run_lookup import MOST_PER_PAGE, named_run, names_run
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import complain, note, one_line, stdout, write_json, write_line
-from runglass.errors import APIError, RunglassError
+from runglass.errors import FlowNotFoundError, RequestError, RunglassError
 from runglass.money import ZERO, add_usd, format_usd
 from runglass.trace import TERMINAL, RunSummary
 
@@ -196,10 +196,11 @@ def _start_all(
         try:
             again = client.run(run.id).rerun(version=version, session_id=session, idempotency_key=key)
             new[run.id] = again.execution_id
-        except RunglassError as error:
-            if not isinstance(error, APIError) or error.code != "INPUT_NOT_KEPT":
-                note(f"started {len(new):,} of {formatting.counted(len(due), 'run')}, then:")
-                raise
+        except (FlowNotFoundError, RequestError) as error:
+            # Its own affair: without an input, or purged meanwhile, or of a flow that has no such version.
             refused[run.id] = error.message
             note(f"not started: {one_line(error.message, limit=400)}")
+        except RunglassError:
+            note(f"started {len(new):,} of {formatting.counted(len(due), 'run')}, then:")
+            raise
     return new, refused
