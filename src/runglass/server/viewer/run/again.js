@@ -4,6 +4,9 @@ import { ApiError, errorOf, request } from "../core/api.js";
 import { go } from "../core/router.js";
 import { say } from "../parts/toast.js";
 
+/** Statuses that say nothing of the run: no credit, too slow, too many. */
+const LATER = new Set([402, 408, 429]);
+
 /** @param {{run: import("../data/run.js").Run, isOpen: import("../vendor/signals.js").Signal<boolean>,
  *   onRefusal: (message: string) => void}} props */
 export function RunAgain({ run, isOpen, onRefusal }) {
@@ -35,7 +38,7 @@ export function RunAgain({ run, isOpen, onRefusal }) {
     } catch (error) {
       setAsking(false);
       // What the server will not do it will not do later either; what it could not do it may.
-      if (error instanceof ApiError && error.status >= 400 && error.status < 500) {
+      if (error instanceof ApiError && error.status >= 400 && error.status < 500 && !LATER.has(error.status)) {
         // A line has no room for an id that is in the address.
         const reason = error.message.replace(` of run '${run.id}'`, "");
         setRefusal(reason);
