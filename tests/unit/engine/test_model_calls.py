@@ -221,6 +221,30 @@ async def test_content_is_kept_by_the_capture_mode_and_measures_always(
         assert call.cost_unknown is None, "a request that was refused costs nothing"
 
 
+class Declining(Scripted):
+    """Declines the first form in which it is asked."""
+
+    async def complete(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        *,
+        observer: RequestObserver | None = None,
+    ) -> ModelAnswer:
+        assert observer is not None
+        await send(request, observer)
+        await observer.declined(FAILURE)
+        return await super().complete(request, on_text, observer=observer)
+
+
+async def test_under_metadata_only_no_call_of_an_attempt_that_goes_well_has_content(tmp_path: Path) -> None:
+    async with house_of(tmp_path, Declining(said("Hello"))) as house:
+        started = await start(house, ASK, {"who": "Ada"}, capture="metadata_only")
+        found = await read(house, started.id, await started.outcome())
+    assert [call.error_code for call in found.step("ask").model_calls] == ["PROVIDER_ERROR", None]
+    assert "Greet Ada" not in repr(found.events)
+
+
 async def test_a_call_that_takes_too_long_is_recorded_without_a_cost(tmp_path: Path) -> None:
     found = await ran(tmp_path, ASK + "  timeout_ms: 30\n", None)
     (call,) = found.step("ask").model_calls

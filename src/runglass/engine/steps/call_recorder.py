@@ -110,15 +110,18 @@ class CallRecorder:
         if self._first_token_ms is None:
             self._first_token_ms = self._elapsed_ms()
 
-    def ended(
-        self, outcome: ModelAnswer | ModelCallFailed | AnswerRejected, *, note: str | None = None
-    ) -> ModelCall:
-        """The call as it is recorded, with its answer or its failure and a `note` on that."""
+    def ended(self, outcome: ModelAnswer | ModelCallFailed | AnswerRejected) -> ModelCall:
+        """The call as it is recorded, with its answer or its failure."""
         if isinstance(outcome, ModelAnswer):
             return self._answered(outcome.response)
         if isinstance(outcome, AnswerRejected):
             return self._answered(outcome.response, error_code=outcome.code)
-        return self._failed(outcome.code, refused=not outcome.may_be_charged, note=note)
+        return self._failed(outcome.code, refused=not outcome.may_be_charged)
+
+    def declined(self, failure: ModelCallFailed) -> ModelCall:
+        """The call in whose place another one is made: the attempt has not failed, and keeps no more."""
+        note = "the server declined this request, and was asked again in another form"
+        return self._failed(failure.code, refused=not failure.may_be_charged, failed=False, note=note)
 
     def never_made(self) -> ModelCall:
         """The call as it is told where it was cut off after it had been reserved, and costs nothing."""
@@ -159,11 +162,13 @@ class CallRecorder:
             truncated=is_cut or is_cut_too,
         )
 
-    def _failed(self, error_code: str, *, refused: bool, note: str | None) -> ModelCall:
-        sent, is_cut = self._kept_request(failed=True)
+    def _failed(
+        self, error_code: str, *, refused: bool, failed: bool = True, note: str | None = None
+    ) -> ModelCall:
+        sent, is_cut = self._kept_request(failed=failed)
         answer, is_cut_too = None, False
         if self._heard:
-            answer, is_cut_too = self._kept_answer(self._received or self._partial(), failed=True)
+            answer, is_cut_too = self._kept_answer(self._received or self._partial(), failed=failed)
         return ModelCall(
             number=self._number,
             model=self._request.model,

@@ -84,22 +84,21 @@ class ModelTurn:
         if self._call is not None and self._call.is_sent:
             await self._call.prepare_answer(outcome)
 
-    def end(self, outcome: ModelAnswer | StepFailure, *, note: str | None = None) -> None:
-        """Records how the last request ended, with a `note` on a failure."""
+    def end(self, outcome: ModelAnswer | StepFailure) -> None:
+        """Records how the last request ended."""
         is_answered = isinstance(outcome, ModelAnswer | AnswerRejected)
         # What was not sent is no call; its reservation ends with the attempt. An answer costs in any case.
         if self._call is None or not (self._call.is_sent or is_answered):
             return
         if isinstance(outcome, ModelAnswer | ModelCallFailed | AnswerRejected):
-            self._attempt.record_call(self._call.ended(outcome, note=note))
+            self._attempt.record_call(self._call.ended(outcome))
 
     async def declined(self, failure: ModelCallFailed) -> None:
         """A request was declined, and another one is about to be made. Raises BudgetExceeded, StoreError."""
         if self._call is None or not self._call.is_sent:
             # The provider's library declined the form itself: nothing went out.
             return
-        await self._call.prepare_answer(failure)
-        self.end(failure, note="the server declined this request, and was asked again in another form")
+        self._attempt.record_call(self._call.declined(failure))
         # Until the next one is reserved there is none.
         self._call = None
         await self._prepare(is_paid_for=not failure.may_be_charged)
