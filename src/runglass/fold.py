@@ -49,6 +49,8 @@ ERROR_CHARS = 300
 """The most characters of an error's message in a run's summary, which stands in every list."""
 PREVIEW_CHARS = 200
 """The most characters of a run's input or result in its summary."""
+DAMAGE = (msgspec.MsgspecError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
+"""What reading and folding a log raises that is damaged, or was made to do harm."""
 MOST_LOOPS = 100
 """Loops that go on of which a run's summary tells; it is written with each append."""
 

@@ -199,3 +199,14 @@ def test_a_run_that_waited_for_its_tool_goes_on_after_the_upgrade(
         == 2
     )
     assert checked(folder)["problems"] == []
+
+
+def test_a_run_with_a_damaged_log_keeps_no_other_from_the_upgrade(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "runglass.db")) as database, database:
+        (number, damaged) = database.execute("SELECT no, id FROM run ORDER BY no DESC").fetchone()
+        no_time = """replace(CAST(data AS TEXT), '"at":"2', '"at":"x')"""
+        database.execute(f"UPDATE event SET data = CAST({no_time} AS BLOB) WHERE run_no = ?", (number,))
+    assert runglass("migrate", "--data", folder).returncode == Exit.OK
+    problems = checked(folder)["problems"]
+    assert isinstance(problems, list)
+    assert [damaged in problem and "Invalid isoformat" in problem for problem in problems] == [True]

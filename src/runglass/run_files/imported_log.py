@@ -30,7 +30,7 @@ from runglass.events import (
     event_type_of,
     is_terminal,
 )
-from runglass.fold import Address, RunFold, StepChange
+from runglass.fold import DAMAGE, Address, RunFold, StepChange
 from runglass.json_weight import too_heavy
 from runglass.lazy_json import json_bytes
 from runglass.run_files.header import RunHeader
@@ -106,12 +106,9 @@ class ImportedLog:
                         self._going[change.position] = change
                     else:
                         changes[change.position, change.step.attempt] = change
-            except (msgspec.MsgspecError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-                raise RunFileError(f"event {self.head + 1} cannot be used: {error}") from error
-            except RecursionError as error:
-                raise RunFileError(
-                    f"event {self.head + 1} cannot be used: it is nested too deeply"
-                ) from error
+            except DAMAGE as error:
+                why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+                raise RunFileError(f"event {self.head + 1} cannot be used: {why}") from error
         if self._fold.open_count > MOST_OPEN_STEPS:
             raise RunFileError(f"after event {self.head} more than {MOST_OPEN_STEPS:,} steps go on at once")
         if len(msgspec.json.encode(self._fold.summary)) > LARGEST_SUMMARY_BYTES:

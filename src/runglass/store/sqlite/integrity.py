@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from runglass.events import decode_event
-from runglass.fold import TraceFold
+from runglass.fold import DAMAGE, TraceFold
 from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite.database_file import opened
 from runglass.store.sqlite.migrations import require_upgraded
@@ -89,7 +89,7 @@ def _unlike_its_log(db: sqlite3.Connection, run: _Run) -> Iterator[str]:
         for (data,) in db.execute("SELECT data FROM event WHERE run_no = ? ORDER BY seq", (run.no,)):
             count += 1
             state.apply(decode_event(data))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         yield f"event {count} of run {run.id} cannot be read: {error}"
         return
     if not count:
@@ -112,5 +112,5 @@ def _unlike_its_log(db: sqlite3.Connection, run: _Run) -> Iterator[str]:
                 yield f"the step at position {position} of run {run.id} is not what its events add up to"
         if count < len(trace.steps):
             yield f"the trace of run {run.id} has {count} steps, its events tell of {len(trace.steps)}"
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except DAMAGE as error:
         yield f"the trace of run {run.id} cannot be read: {error}"

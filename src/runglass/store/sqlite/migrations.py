@@ -14,7 +14,7 @@ import msgspec
 
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.events import decode_event
-from runglass.fold import TraceFold
+from runglass.fold import DAMAGE, TraceFold
 from runglass.money import format_usd
 
 
@@ -94,7 +94,7 @@ def _without_nulls(data: bytes) -> bytes:
     """A JSON object without those of its own members that are null; what cannot be read stays as it is."""
     try:
         members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except DAMAGE:
         return data
     return msgspec.json.encode({name: value for name, value in members.items() if bytes(value) != b"null"})
 
@@ -112,13 +112,13 @@ class _FoldedSummary:
         try:
             if self._is_readable:
                 self._fold.apply(decode_event(event))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except DAMAGE:
             self._is_readable = False
 
     def finalize(self) -> bytes:
         try:
             known = msgspec.json.decode(_without_nulls(self._summary), type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except DAMAGE:
             return self._summary
         # What stands in the row alone, such as the slug in logs that did not tell it, stays.
         told = msgspec.to_builtins(self._fold.summary) if self._is_readable else {}
