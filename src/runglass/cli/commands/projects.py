@@ -86,7 +86,8 @@ def create(
     given = {"capture": capture, "capture_failed": capture_failed, "capture_sample": capture_sample}
     wanted: dict[str, Any] = {field: text for field, text in given.items() if text is not None}
     if capture_sample not in (None, "default"):
-        wanted["capture_sample"] = _share(capture_sample)
+        said = "no share of runs: write a number from 0 to 1, such as 0.05"
+        wanted["capture_sample"] = _number(capture_sample, 1, said)
     asyncio.run(_create(local_store.data_settings(data, store), project, wanted))
 
 
@@ -171,7 +172,8 @@ def retention(
     """
     settings = local_store.data_settings(data, store)
     changes = {"days": days, "content_days": content_days}
-    wanted = {field: _days(text) for field, text in changes.items() if text is not None}
+    said = f"no number of days: write one from 0 to {MOST_DAYS:,}"
+    wanted = {field: _number(text, MOST_DAYS, said) for field, text in changes.items() if text is not None}
     if wanted:
         asyncio.run(_set_retention(settings, project, wanted))
     found = asyncio.run(_project(settings, project))
@@ -237,30 +239,17 @@ def _model_patterns(patterns: Sequence[str]) -> list[str]:
     return list(patterns)
 
 
-def _days(text: str) -> float | None:
-    """Days, whole ones or not; None for `default`. Raises UsageError."""
+def _number(text: str, most: float, said: str) -> float | None:
+    """A number, whole or not; None for `default`. Raises UsageError, which says what it should be."""
     if text == "default":
         return None
     try:
-        days = float(text)
+        number = float(text)
     except ValueError:
-        days = -1.0
-    if not 0 <= days <= MOST_DAYS:
-        raise UsageError(f"{text!r} is no number of days: write one from 0 to {MOST_DAYS:,}, or default")
-    return days
-
-
-def _share(text: str) -> float:
-    """A share of runs. Raises UsageError."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise UsageError(
-            f"{text!r} is no share of runs: write a number from 0 to 1, such as 0.05, or default"
-        )
-    return share
+        number = -1.0
+    if not 0 <= number <= most:
+        raise UsageError(f"{text!r} is {said}, or default")
+    return number
 
 
 def _days_text(days: float | None) -> str:

@@ -91,6 +91,7 @@ def call_failure(
         details["status"], asked = status, f", status {status}"
     waited = error.retry_after if isinstance(error, ModelAPIError) and code == "RATE_LIMITED" else None
     words = said[:500] or "its answer is empty"
+    is_whole_answer = isinstance(error, ModelHTTPError) and error.status_code >= 500 and not error.in_stream
     return ModelCallFailed(
         code,
         f"provider {provider!r}{where} {what} (model {model!r}{asked}): {words}",
@@ -98,7 +99,7 @@ def call_failure(
         may_retry=may_retry,
         retry_after_ms=None if waited is None else round(min(waited, MOST_WAIT_S) * 1000),
         details=details,
-        server_error=_server_error(error),
+        server_error=hash((status, repr(getattr(error, "body", None)))) if is_whole_answer else None,
     )
 
 
@@ -140,13 +141,6 @@ def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
         return struck
     # The cut may have gone through a secret, whose longest form has four letters for one.
     return struck[: max(0, len(struck) - 4 * max(map(len, known), default=0))]
-
-
-def _server_error(error: Exception) -> int | None:
-    """The same number for the same status of 5xx with the same body; None for any other failure."""
-    if not isinstance(error, ModelHTTPError) or error.status_code < 500 or error.in_stream:
-        return None
-    return hash((error.status_code, repr(error.body)))
 
 
 def _may_be_charged(error: Exception, status: int | None, *, is_connected: bool) -> bool:
