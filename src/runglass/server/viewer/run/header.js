@@ -45,8 +45,8 @@ export function Facts({ run }) {
       ${models.length > 0 && html`<span class="cut" title=${models.join(", ")}><bdi>${oneLine(models.map(shortModel).join(", "), 100)}</bdi></span>`}
       <span class="muted">${run.triggerType}${run.startedBy && html` by <bdi>${oneLine(run.startedBy, 40)}</bdi>`}</span>
       ${run.sessionId && html`<a href=${`/?q=session:${run.sessionId}`} title=${run.sessionId}>session ${run.sessionId.slice(0, 4)}…</a>`}
-      ${run.rerunOf && html`<span>again of <a href=${`/runs/${run.rerunOf}`} title=${run.rerunOf}>…${run.rerunOf.slice(-8)}</a>
-        ${" "}(<a href=${`/compare/${run.rerunOf}/${run.id}`}>compare</a>)</span>`}
+      ${run.rerunOf && html`<span>again of <a href=${`/runs/${encodeURIComponent(run.rerunOf)}`} title=${run.rerunOf}>…${run.rerunOf.slice(-8)}</a>
+        ${" "}(<a href=${`/compare/${encodeURIComponent(run.rerunOf)}/${run.id}`}>compare</a>)</span>`}
     </p>`;
 }
 
