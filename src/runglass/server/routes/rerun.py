@@ -47,7 +47,7 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
         members = {"parameters": given.inputs, "messages": given.messages, "attachments": given.attachments}
         body = msgspec.json.encode(members)
         if run.capture == "redacted" and MARK.encode() in body:
-            raise _not_kept(run, "parts of it were redacted; run it with `trace`, or with capture mode full")
+            raise _not_kept(run, "parts of it were redacted; only capture mode full keeps inputs as they are")
         named = call_body.version
         number = run.version if named == "same" else None if named == "production" else named
         # Checked like the body of any call: the input of an imported run may be anything.
