@@ -77,8 +77,8 @@ class RunInput(Event, frozen=True, kw_only=True, eq=False, tag="run_input"):
     """The input of a run as its caller gave it, without the defaults of the flow, where it is kept.
 
     It follows `run_started`; where only a failed run keeps its input, it comes just before `flow_failed`.
-    `input_preview` are its first 200 characters, for lists.
-    `inputs` are the parameters with the `message`, `messages` the turns before that.
+    `inputs` are the parameters and the `message`, `messages` the turns before it, and `input_preview` is the
+    beginning, at most 200 characters, for lists.
     """
 
     inputs: Json = None
@@ -260,7 +260,7 @@ class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_comple
     """Last event of a run that ended well: `result` is the output of `step_id`, the last top-level step.
 
     It is None where the capture mode keeps no snapshots, and cut where it is too large (`truncated`).
-    `result_preview` are its first 200 characters, for lists.
+    `result_preview` is its beginning, at most 200 characters, for lists.
     """
 
     run_id: str
