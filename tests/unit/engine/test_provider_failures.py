@@ -53,12 +53,13 @@ def error_of(ran: Ran) -> dict[str, Any]:
     return ran.outcome.error
 
 
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 499])
+@pytest.mark.parametrize("status", [307, 400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 499])
 @pytest.mark.parametrize("flow", [ASK, PATIENT], ids=["no retry", "retry"])
 async def test_a_refusal_is_never_tried_again(bench: Bench, status: int, flow: str) -> None:
     # By its words pydantic-ai takes it for a server that may have time later.
     ran = await bench.run(flow, error_reply(status, "the model is overloaded", code="overloaded"), GOOD)
     assert (ran.outcome.status, len(bench.fake.requests)) == ("failed", 1)
+    assert call_of(ran).cost_unknown is None, "it costs nothing"
     assert "could not be reached" not in error_of(ran)["message"]
 
 

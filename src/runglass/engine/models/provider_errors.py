@@ -46,7 +46,9 @@ _LONGEST_SEARCHED = 64 * 1024
 _NOT_NOW = frozenset({408, 409, 425, 429})
 """The statuses of 4xx after which the same request may be taken."""
 _REFUSED = frozenset({503, 529})
-"""Statuses beside 4xx with which a provider takes no work."""
+"""Statuses beside 3xx and 4xx with which a provider takes no work."""
+_REDIRECTS = range(300, 400)
+"""They are not followed, and come again."""
 _NOT_CONNECTED = frozenset({"pool", "connect"})
 """The phases of a request in which a connection for it is still missing."""
 _DEEPEST_CAUSE = 10
@@ -80,6 +82,9 @@ def call_failure(
     """The failure of a call to `model` at `url`; `error` is one of `CALL_ERRORS`."""
     provider = model.partition(":")[0]
     status = error.status_code if isinstance(error, ModelHTTPError) else None
+    if (of_cause := getattr(error.__cause__, "status_code", None)) in _REDIRECTS:
+        # Of these pydantic-ai tells no status.
+        status = of_cause
     is_connected = getattr(error, "phase", None) not in _NOT_CONNECTED
     said = without_secrets(replace_surrogates(_provider_message(error)), secrets)[:EXCERPT]
     details: dict[str, Any] = {"provider": provider, "model": model, "providerMessage": said}
@@ -149,14 +154,14 @@ def _may_be_charged(error: Exception, status: int | None, *, is_connected: bool)
         return True
     if status is not None:
         # A time-out or a bad gateway says nothing about the model behind it.
-        return status not in _REFUSED and not (400 <= status < 500 and status != 408)
+        return status not in _REFUSED and not (300 <= status < 500 and status != 408)
     return is_connected
 
 
 def _meaning(error: Exception, status: int | None, *, is_connected: bool) -> tuple[str, str, bool]:
     """Code, words and whether another attempt may end differently."""
     is_final = isinstance(error, ModelRequestRejectedError)
-    if status is not None and 400 <= status < 500:
+    if status is not None and 300 <= status < 500:
         is_final = status not in _NOT_NOW
     match error:
         case ModelRateLimitError() if not is_final:
