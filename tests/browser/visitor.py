@@ -143,3 +143,5 @@ def visiting(
             visitor.sign_in(key)
         yield visitor
         visitor.require_quiet()
+        # An answer that is still being fetched for a page would fail in the test after this one.
+        visitor.page.unroute_all(behavior="wait")
