@@ -7,6 +7,7 @@ from typing import Any, Self
 import msgspec
 
 from runglass.content import strip_event
+from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.step_rows import step_rows
 from runglass.events import decode_event
 from runglass.flow import Flow
@@ -19,6 +20,8 @@ from tests.records import new_run
 
 ENDED_OR_PAUSED = TERMINAL | {"paused"}
 
+PREVIEWS = {"inputs": "inputPreview", "result": "resultPreview"}
+"""What events have of their content for lists."""
 Event = dict[str, Any]
 """A member that is `msgspec.Raw` is JSON as it stands."""
 
@@ -34,6 +37,8 @@ class Log:
     def add(self, kind: str, *, after_ms: int = 0, **fields: Any) -> None:
         """Adds an event with the time and number that come next."""
         self.at_ms += after_ms
+        for content in PREVIEWS.keys() & fields.keys():
+            fields[PREVIEWS[content]] = preview(msgspec.Raw(msgspec.json.encode(fields[content])))
         self.events.append(
             {
                 "eventType": kind,

@@ -144,4 +144,4 @@ def visiting(
         yield visitor
         visitor.require_quiet()
         # An answer that is still being fetched for a page would fail in the test after this one.
-        visitor.page.unroute_all(behavior="wait")
+        visitor.page.unroute_all(behavior="ignoreErrors")
