@@ -5,7 +5,7 @@ from typing import Any
 
 from runglass.server.services.run_content import whole_summary
 from runglass.store.base import Store
-from runglass.store.records import NewRun
+from runglass.store.records import NewRun, OpenedTrace
 
 
 def new_run(project_id: int, flow_id: str, **fields: Any) -> NewRun:
@@ -22,10 +22,16 @@ def new_run(project_id: int, flow_id: str, **fields: Any) -> NewRun:
     return NewRun(project_id=project_id, flow_id=flow_id, **{**anything, **fields})
 
 
-async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
-    """`flowRun` and the latest attempt of each step, as of one moment, as JSON."""
+async def open_trace(store: Store, run_id: str) -> OpenedTrace:
+    """What the store has for the trace of a run."""
     record = await store.run(run_id)
     assert record is not None
     found = await store.trace(run_id, project_id=record.project_id, limit_bytes=sys.maxsize)
     assert found is not None
+    return found
+
+
+async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
+    """`flowRun` and the latest attempt of each step, as of one moment, as JSON."""
+    found = await open_trace(store, run_id)
     return whole_summary(found), [data for _, data in found.steps]

@@ -30,7 +30,7 @@ from runglass.store.records import (
 from runglass.store.sqlite.store import SqliteStore
 from tests.postgres_pooler import pgbouncer_path, pooler
 from tests.postgres_server import FolderStore
-from tests.records import new_run, whole_trace
+from tests.records import new_run, open_trace
 
 FILE_STORES: dict[str, Callable[[Path], Any]] = {
     "sqlite-full": lambda folder: SqliteStore(folder / "runglass.db", synchronous="FULL"),
@@ -64,6 +64,12 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def file_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     async with FILE_STORES[request.param](tmp_path) as opened:
         yield opened
+
+
+async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
+    """The summary and the latest attempt of each step: events of these tests have no content to read."""
+    found = await open_trace(store, run_id)
+    return found.run.summary, [data for _, data in found.steps]
 
 
 async def make_run(
