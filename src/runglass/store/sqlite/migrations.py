@@ -1,7 +1,7 @@
 """Numbered SQL files to database schema: `sql/0001_initial.sql`, `sql/0002_….sql`, …
 
-A database remembers the number of its last migration and gets the missing ones, each in a transaction of its
-own. A database from a newer version is refused, never guessed at.
+A database remembers the number of its last migration and gets the missing ones in one transaction: after a crash a
+new one is empty or whole, and an older one as it was. A database from a newer version is refused, never guessed at.
 """
 
 import sqlite3
@@ -41,16 +41,16 @@ def migrate_sqlite(connection: sqlite3.Connection) -> None:
     """
     known = migrations()
     add_functions(connection)
-    for migration in known:
-        if schema_of(connection) >= migration.number:
-            continue
+    if schema_of(connection) < known[-1].number:
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Asked again under the lock: another process may have been faster.
-            if schema_of(connection) < migration.number:
-                for statement in _statements(migration.sql):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {migration.number}")
+            schema = schema_of(connection)
+            for migration in known:
+                if schema < migration.number:
+                    for statement in _statements(migration.sql):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {migration.number}")
             connection.execute("COMMIT")
         except BaseException:
             # A disk that fails may have made SQLite roll back by itself.
