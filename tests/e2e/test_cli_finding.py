@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from runglass import Client
 from runglass.cli import argument_parsers, main
@@ -398,6 +399,36 @@ def test_a_list_marks_a_run_that_completed_though_steps_failed(capsys: pytest.Ca
     totals = RunTotals(completed=1, failed=7)
     print_runs([RunSummary(id=FAILED.id, flow_id="f", status="completed", totals=totals)])
     assert capsys.readouterr().out.splitlines()[1].endswith("7 steps failed")
+
+
+def test_a_list_has_the_beginning_of_inputs_and_results_below_runs_and_in_columns_of_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    completed = RunSummary(id="run-1", flow_id="f", status="completed")
+    runs = [
+        structs.replace(completed, input_preview="red \x1b[31m\u202e\nrow", result_preview="日本" * 100),
+        structs.replace(completed, input_preview="x" * 200, result_preview="short"),
+        structs.replace(completed, result_preview="no input"),
+        structs.replace(FAILED, input_preview="what it was given"),
+        completed,
+    ]
+    print_runs(runs)
+    header, first, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[-2:] == ["input", "result"]
+    assert re.split(r" {2,}", first)[-2:] == ["red \ufffd[31m\ufffd row", "日本" * 100]
+    assert len(rows) == 4
+
+    monkeypatch.setenv("COLUMNS", "60")
+    print_runs(runs)
+    lines = capsys.readouterr().out.splitlines()
+    below = [line for line in lines if line.startswith("  ")]
+    assert below == [
+        f"  red \ufffd[31m\ufffd row → {'日本' * 10}…",
+        f"  {'x' * 49}… → short",
+        "   → no input",
+        "  what it was given",
+    ]
+    assert [lines.index(line) for line in below] == [2, 4, 6, 8]
 
 
 def test_a_tail_says_that_a_text_was_cut() -> None:

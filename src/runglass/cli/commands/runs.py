@@ -63,7 +63,8 @@ def list_runs(
     cost:>0.01 tokens:>10k step:words model:gpt-4o error:TIMEOUT; a term with a - in front excludes, and other
     words are looked for in what is kept of the runs. Put it in quotes, and -- before a query that begins with
     a -.
-    A terminal gets short ids, which every command takes; a file or pipe gets whole ones.
+    A terminal gets short ids, which every command takes, and below each run the beginning of its input and
+    result, where they are kept; a file or pipe gets whole ids, and each run on one line.
     """
     if failed and status not in (None, "failed"):
         raise UsageError(f"give --failed or --status {status}, not both")

@@ -1,8 +1,10 @@
-"""Runs as a table: status, flow, when, how much it took, and what came of it."""
+"""Runs as a table: status, flow, when, how much it took, what came of it, previews of input and result."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+
+from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.formatting import short_id
@@ -22,12 +24,14 @@ COLUMNS = (
     Column("trigger", spare=7),
     Column("remarks", spare=1, least=24),
 )
+PREVIEWS = (Column("input"), Column("result"))
 
 
 def print_runs(runs: Sequence[RunSummary]) -> None:
     """The table on stdout.
 
-    A terminal gets short ids and says how long ago a run began; a program gets whole ids and times.
+    A terminal gets short ids, how long ago a run began, and the previews on a line below it; a program gets
+    whole ids and times, and one line for each run.
     """
     console = stdout()
     width = width_of(console)
@@ -40,14 +44,16 @@ def print_runs(runs: Sequence[RunSummary]) -> None:
             formatting.local_time(run.started_at)
             if width is None
             else formatting.age(run.started_at, now=now),
+            width,
         )
         for run in runs
     ]
-    for line in table_lines(COLUMNS, rows, width=width):
+    columns = COLUMNS if width is not None else (*COLUMNS, *PREVIEWS)
+    for line in table_lines(columns, rows, width=width):
         write_line(console, line)
 
 
-def _row(run: RunSummary, name: str, started: str) -> Row:
+def _row(run: RunSummary, name: str, started: str, width: int | None) -> Row:
     tokens = run.totals.tokens if run.totals is not None else None
     remarks = _remarks(run)
     mark = formatting.MARKS.get(run.status, "?")
@@ -63,8 +69,20 @@ def _row(run: RunSummary, name: str, started: str) -> Row:
             Cell(formatting.UNKNOWN if run.totals is None else formatting.least_money(run.totals)),
             Cell(run.trigger_type or formatting.UNKNOWN),
             Cell(remarks, "red" if run.error is not None else "yellow"),
-        )
+            Cell(run.input_preview or ""),
+            Cell(run.result_preview or ""),
+        ),
+        [] if width is None else [*_previews(run, width)],
     )
+
+
+def _previews(run: RunSummary, width: int) -> Iterator[Text]:
+    given, result = (Text(one_line(text or ""), "dim") for text in (run.input_preview, run.result_preview))
+    if given or result:
+        room = max(width - len("   → "), 2)
+        given.truncate(max(room // 2, room - result.cell_len), overflow="ellipsis")
+        result.truncate(room - given.cell_len, overflow="ellipsis")
+        yield Text.assemble("  ", given, " → " if result else "", result)
 
 
 def _remarks(run: RunSummary) -> str:
