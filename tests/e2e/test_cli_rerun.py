@@ -161,6 +161,26 @@ def test_a_budget_ends_it_before_the_first_runs_cost_more(client: Client, ask: A
         assert ask(*bad)[0] == Exit.USAGE
 
 
+def test_a_run_that_is_refused_takes_nothing_of_the_budget(
+    server: RunningServer, client: Client, ask: Ask
+) -> None:
+    """Without an input it is known before; one without that version is refused when it is to be started."""
+    server.push(FLOWS[0].replace("capture: full", "capture: metadata_only").replace("ask", "kept-none"))
+    server.push(FLOWS[0].replace("slug: ask", "slug: other"))
+    ran(client, "kept-none"), ran(client, "other")
+    run = ran(client, "ask")
+    totals = client.run(run).summary().totals
+    assert totals is not None
+    budget = ["status:completed", "--budget", str(totals.cost_usd)]
+    _, out, err = ask(*budget, "--json")
+    assert {name: json.loads(out)[name] for name in ("count", "overBudget")} == {"count": 1, "overBudget": 1}
+    assert "1 run kept no input and cannot be run again\n" in err
+    server.push(FLOWS[0].replace("message", "message ~ message"))
+    _, out, _ = ask(*budget, "--version", "2", "--yes", "--json")
+    told = json.loads(out)
+    assert (list(told["started"]), len(told["refused"]), told["overBudget"]) == ([run], 2, 0)
+
+
 def test_what_was_not_kept_is_told_and_the_others_go(client: Client, ask: Ask) -> None:
     kept, quiet = ran(client, "ask"), ran(client, "quiet")
     code, out, err = ask("status:completed", "--yes", "--json")

@@ -2,8 +2,9 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -98,23 +99,24 @@ def rerun(
         started = {run.rerun_of for run in client.runs(query=f"session:{session}", limit=MOST_PER_PAGE)}
         pages = client.runs(query=f"{runs} -trigger:replay", limit=MOST_PER_PAGE)
         ended = [run for run in reversed(list(pages)) if run.status in TERMINAL]
-        done = sum(run.id in started for run in ended)
-        due, usd = [], ZERO
-        for run in ended:
-            # Those that were started before count, or the same command would go on beyond its budget.
-            usd = add_usd(usd, _cost(run))
-            if budget is not None and usd > budget:
-                break
-            if run.id not in started:
-                due.append(run)
-        left = len(ended) - done - len(due)
-        if budget is not None and any(map(_has_unknown_costs, due)):
+        due = [run for run in ended if run.id not in started]
+        done = len(ended) - len(due)
+        # Those that were started before count, or the same command would go on beyond its budget.
+        spent = _cost(run for run in ended if run.id in started)
+        without_input = {run.id for run in due if run.input_preview is None}
+        affordable = list(_affordable(due, budget, spent, without_input))
+        left = len(due) - len(affordable)
+        planned = [run for run in affordable if run.id not in without_input]
+        if budget is not None and any(map(_has_unknown_costs, planned)):
             note("some costs of the first runs are not known, and the budget counts none for these")
-        _note_overrides(due)
+        _note_overrides(planned)
         if not yes:
-            _print_preview(due, left=left, done=done, session=session, as_json=as_json)
+            _print_preview(planned, left=left, done=done, session=session, as_json=as_json)
+            if without_input:
+                note(f"{formatting.counted(len(without_input), 'run')} kept no input and cannot be run again")
             return
-        new, refused = _start_all(client, due, version, session)
+        new, refused = _start_all(client, due, version, session, budget=budget, spent=spent)
+        left = len(due) - len(new) - len(refused)
     if as_json:
         write_json(
             {"session": str(session), "started": new, "refused": refused, "before": done, "overBudget": left}
@@ -133,8 +135,22 @@ def rerun(
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _cost(run: RunSummary) -> Decimal:
-    return Decimal(run.totals.cost_usd) if run.totals and run.totals.cost_usd else ZERO
+def _cost(runs: Iterable[RunSummary]) -> Decimal:
+    costs = (Decimal(run.totals.cost_usd) for run in runs if run.totals and run.totals.cost_usd)
+    return reduce(add_usd, costs, ZERO)
+
+
+def _affordable(
+    due: Iterable[RunSummary], budget: Decimal | None, spent: Decimal, refused: Container[str]
+) -> Iterator[RunSummary]:
+    """The first runs, as far as the budget goes; one that is `refused` by the next turn costs nothing."""
+    for run in due:
+        usd = add_usd(spent, _cost([run]))
+        if budget is not None and usd > budget:
+            return
+        yield run
+        if run.id not in refused:
+            spent = usd
 
 
 def _note_overrides(runs: Sequence[RunSummary]) -> None:
@@ -150,9 +166,7 @@ def _print_preview(
     due: Sequence[RunSummary], *, left: int, done: int, session: uuid.UUID, as_json: bool
 ) -> None:
     flows = Counter(formatting.flow(run) for run in due)
-    usd = ZERO
-    for run in due:
-        usd = add_usd(usd, _cost(run))
+    usd = _cost(due)
     is_least = any(map(_has_unknown_costs, due))
     if as_json:
         write_json(
@@ -185,12 +199,21 @@ def _already(done: int) -> str:
 
 
 def _start_all(
-    client: "Client", due: Sequence[RunSummary], version: Version, session: uuid.UUID
+    client: "Client",
+    due: Sequence[RunSummary],
+    version: Version,
+    session: uuid.UUID,
+    *,
+    budget: Decimal | None,
+    spent: Decimal,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Starts each; returns the new runs, and why others were refused, by the id of the first run."""
+    """Starts each, as far as the budget goes.
+
+    Returns the new runs, and why others were refused, by the id of the first run.
+    """
     new: dict[str, str] = {}
     refused: dict[str, str] = {}
-    for run in due:
+    for run in _affordable(due, budget, spent, refused):
         # The session finds what was started before; the key holds two commands at the same moment apart.
         key = f"rerun {session} {run.id}"
         try:
