@@ -75,6 +75,19 @@ def test_without_its_content_the_trace_is_still_the_fold_of_the_stream(
         assert left.json()["steps"][-1]["errorContext"]["code"] == "CODE_ERROR"
 
 
+@pytest.mark.parametrize("slug", ["words", "broken"])
+def test_a_run_without_its_content_is_not_run_again(
+    server: RunningServer, http: httpx2.Client, slug: str
+) -> None:
+    answer = http.post(f"/seq/acme/demo/{slug}/execute", json={"message": SECRET})
+    run = answer.json()["executionId"] if slug == "words" else detail(answer)["executionId"]
+    tidy(server)
+    refused = http.post(f"/flow-runs/{run}/rerun", json={})
+    assert refusal(refused) == (409, "INPUT_NOT_KEPT")
+    assert "it has been removed since (content retention)" in detail(refused)["message"]
+    assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
+
+
 def test_the_flows_retention_comes_before_the_projects(server: RunningServer, http: httpx2.Client) -> None:
     short, kept = (execute(http, slug, parameters={"x": SECRET}) for slug in ("short", "long"))
     tidy(server)
