@@ -3,6 +3,9 @@
 import asyncio
 import os
 import signal
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from runglass.engine.checks.checks import Checks
 from runglass.engine.scheduling.pacing import current_project
 from runglass.engine.workers.limits import PEAK_BYTES
 from runglass.engine.workers.pool import WorkerPool
+from runglass.engine.workers.process import WorkerProcess
 from runglass.errors import APIError, FlowFileError, StepFailure
 from runglass.flow import Flow
 from runglass.flow_parser import parse_flow
@@ -148,8 +152,18 @@ async def test_checks_inside_of_runs_take_turns_by_the_project_that_they_work_fo
         await asyncio.wait(slow)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="sees in /proc that the process is busy")
 async def test_a_cancelled_check_ends_its_process() -> None:
-    """There is one process only, which would be busy for a minute."""
+    """There is one process only, which would be busy until it has no memory left."""
+
+    def until_busy(process: WorkerProcess) -> None:
+        def ticks() -> int:
+            return int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+        before = ticks()
+        while ticks() < before + 5:
+            time.sleep(0.01)
+
     async with Checks(time_limit_ms=60_000) as checks:
         checks.pool = WorkerPool(
             "runglass.engine.checks.check_worker",
@@ -159,8 +173,9 @@ async def test_a_cancelled_check_ends_its_process() -> None:
             max_processes=1,
         )
         assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
+        (process,) = checks.pool.processes
         task = asyncio.create_task(checks.smallest(doubling(40)))
-        await asyncio.sleep(0.2)
+        await asyncio.to_thread(until_busy, process)
         task.cancel()
         await asyncio.wait([task])
         assert await checks.problems({}, RECURSIVE, size_bytes=2) == []

@@ -149,24 +149,32 @@ async def test_a_cancellation_that_meets_a_failure_is_raised_once_and_after_all_
 
 
 class SlowToEnd(ModelGateway):
-    """Asked to `hang`, takes a moment to end when `bad` beside it fails; `boom` fails in that moment."""
+    """Asked to `hang`, ends after `bad` beside it has failed and the iteration of `boom` has ended since."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
         self._hanging, self._ending = asyncio.Event(), asyncio.Event()
+        self._iteration = asyncio.Future[asyncio.Task[Any] | None]()
 
     async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
-        self.asked.append(request.messages[-1]["content"])
-        asked = self.asked[-1]
-        if asked == "hang":
-            self._hanging.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self._ending.set()
-                await asyncio.sleep(0.05)
-        await (self._hanging if asked == "bad" else self._ending).wait()
+        asked = request.messages[-1]["content"]
+        self.asked.append(asked)
+        match asked:
+            case "hang":
+                self._hanging.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._ending.set()
+                    iteration = await self._iteration
+                    assert iteration is not None
+                    await asyncio.wait([iteration])
+            case "bad":
+                await self._hanging.wait()
+            case "boom":
+                self._iteration.set_result(asyncio.current_task())
+                await self._ending.wait()
         raise StepFailure("BOOM", "it was to fail", may_retry=False)
 
 
