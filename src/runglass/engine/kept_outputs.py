@@ -3,6 +3,7 @@
 They are read from the checkpoints, which the append that ends the run deletes. Knows nothing of the failure.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import MemoryBudget
+from runglass.errors import RunUnreadable
 from runglass.events import MOST_KEPT, ContentKept, KeptOutput
 from runglass.fold import StepChange
 from runglass.lazy_json import encoded
@@ -22,6 +24,8 @@ from runglass.trace import RunTotals, StepTrace
 MOST_BYTES = 4 << 20
 """So much the outputs take in all."""
 _PAGE_BYTES = 256 * 1024
+
+log = logging.getLogger(__name__)
 
 
 class KeptOutputs(NamedTuple):
@@ -48,12 +52,21 @@ class KeptOutputs(NamedTuple):
 
 async def read_outputs(
     store: Store, recorder: Recorder, capture: Capture, memory: MemoryBudget
-) -> KeptOutputs:
+) -> KeptOutputs | None:
     """The outputs of steps that ended well, as `capture` keeps them: the newest first, while there is room.
 
-    Returns when all that was recorded is stored. Raises StoreError, RunUnreadable.
+    None where one cannot be read: what the run failed of is to be told. Returns when all that was recorded is
+    stored. Raises StoreError.
     """
     await recorder.commit()
+    try:
+        return await _outputs(store, recorder, capture, memory)
+    except RunUnreadable as error:
+        log.error("run %s keeps no outputs of its steps: %s", recorder.run.id, error)  # noqa: TRY400
+        return None
+
+
+async def _outputs(store: Store, recorder: Recorder, capture: Capture, memory: MemoryBudget) -> KeptOutputs:
     run, ended = recorder.run, list[tuple[int, StepChange]]()
     after = max(0, recorder.fold.last_position - MOST_KEPT)
     while rows := await store.trace_page(run.no, after=after, limit_bytes=_PAGE_BYTES):
@@ -78,8 +91,8 @@ async def read_outputs(
                 continue
             with decoding(run.id):
                 output = Payload.encoded(checkpoint)
-            await capture.prepare(output)
-            snapshot = capture.snapshot(output)
+                await capture.prepare(output)
+                snapshot = capture.snapshot(output)
         kept = bytes(snapshot.data or b"")
         if len(kept) > room:
             continue

@@ -13,7 +13,7 @@ from runglass.fold import fold
 from runglass.run_api import CaptureFailed, CaptureMode
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import CRASH_RETRIES
-from tests.unit.engine.conftest import EngineHarness, Ran, follow, read, start
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 from tests.unit.engine.test_crashes import DyingStore, live_through, next_life
 
 Execute = Callable[..., Awaitable[Ran]]
@@ -149,6 +149,24 @@ async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) 
     assert ran.types()[-3:] == ["content_kept", "run_input", "flow_failed"]
     assert ran.step("one").output_context == {"n": 1}
     assert ran.trace == fold(ran.events)
+
+
+@pytest.mark.parametrize("data", [b"\xff\x00", b"{", b"[1", b"\x00" * 100_000])
+async def test_where_an_output_cannot_be_read_the_run_fails_by_its_own_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
+) -> None:
+    class Spoiled(SqliteStore):
+        async def checkpoint(self, run_no: int, step_id: str, loop_path: str) -> bytes | None:
+            return data
+
+    async with open_harness(Spoiled(tmp_path / "db")) as house:
+        started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
+        outcome = await started.outcome()
+        ran = await read(house, started.id, outcome)
+    assert (outcome.status, outcome.step_id) == ("failed", "last")
+    assert (outcome.error or {})["code"] == "CODE_ERROR"
+    assert "content_kept" not in ran.types()
+    assert f"run {started.id} keeps no outputs of its steps" in caplog.text
 
 
 async def test_the_bytes_of_rows_that_are_written_anew_count_once(house: EngineHarness) -> None:
