@@ -12,6 +12,14 @@ from typing import Any, Self
 import msgspec
 
 DONE = b"data: [DONE]\n\n"
+LOOK = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "description": "Look something up",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
+    },
+}
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
 from tests.unit.engine.fake_provider import (
     DONE,
+    LOOK,
     FakeProvider,
     Reply,
     chunk,
@@ -43,14 +44,6 @@ USAGE = {
 }
 COUNTED = TokenBreakdown(prompt=1000, completion=20, total=1020)
 GRADE = {"type": "object", "properties": {"grade": {"type": "integer", "minimum": 1}}, "required": ["grade"]}
-LOOK = {
-    "type": "function",
-    "function": {
-        "name": "look",
-        "description": "Look something up",
-        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
-    },
-}
 PRICE = Price(
     input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"), cached_input_per_mtok=Decimal("0.075")
 )

@@ -21,7 +21,7 @@ from runglass.run_api import Attachment, CaptureMode
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import ModelCall
 from tests.unit.engine.conftest import Ran, open_harness, read
-from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, whole_reply
+from tests.unit.engine.fake_provider import DONE, LOOK, FakeProvider, Reply, chunk, error_reply, whole_reply
 
 KEY = "sk-the-key-of-all-providers"
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
@@ -31,14 +31,6 @@ SCHEMA = {
     "required": ["grade"],
 }
 OBJECT = '{"grade":1,"why":"so"}'
-LOOK = {
-    "type": "function",
-    "function": {
-        "name": "look",
-        "description": "Look something up",
-        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
-    },
-}
 CALL = {"id": "abcdefgh1", "type": "function", "function": {"name": "look", "arguments": '{"word":"sea"}'}}
 HISTORY: list[dict[str, Any]] = [
     {"role": "user", "content": "What is the sea?"},
