@@ -2,12 +2,15 @@
 
 Each of `tests/data` is the text of a database as a server of that schema left it, after the same five runs:
 one with a retry, a loop, a branch that was skipped and one that failed; one that failed; one with a tool's
-answer; one that waits for its tool; one that was cancelled while a step ran.
+answer; one that waits for its tool; one that was cancelled while a step ran. That of PostgreSQL has four: two
+with a branch that was cut off, of which one waits for its tool; one that failed; one that was cancelled.
 """
 
+import asyncio
 import json
 import lzma
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,18 +21,25 @@ import pytest
 from runglass import Client, StepPausedForToolCalls
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
+from runglass.events import decode_event
+from runglass.fold import fold
 from runglass.store.data_lock import exclusive
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import runglass
+from tests.postgres_server import postgres_server
 
 DATA = Path(__file__).parents[1] / "data"
 FOREVER_H = 1e6
 """Else the run that has waited for its tool since then is given up."""
 
 
+def text_of(database: str) -> str:
+    return lzma.decompress((DATA / f"{database}.sql.xz").read_bytes()).decode()
+
+
 @pytest.fixture(params=[4, 19])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    text = lzma.decompress((DATA / f"schema-{request.param}.sql.xz").read_bytes()).decode()
+    text = text_of(f"schema-{request.param}")
     with closing(sqlite3.connect(tmp_path / "runglass.db")) as database:
         database.executescript(text)
     (tmp_path / "runglass.db").chmod(0o600)
@@ -210,3 +220,27 @@ def test_a_run_with_a_damaged_log_keeps_no_other_from_the_upgrade(folder: Path) 
     problems = checked(folder)["problems"]
     assert isinstance(problems, list)
     assert [damaged in problem and "Invalid isoformat" in problem for problem in problems] == [True]
+
+
+def test_a_postgres_has_the_runs_of_an_older_version_with_all_that_follows_from_their_logs() -> None:
+    postgres, name = postgres_server(), "runglass_schema_5"
+    asyncio.run(postgres.execute(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}"))
+    asyncio.run(postgres.execute(text_of("postgres-schema-5"), database=name))
+    with running_server(store=postgres.address(name), pause_limit_h=FOREVER_H) as server:
+        with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+            runs = client.runs().runs
+            traces = [client.run(run.id).trace() for run in runs]
+        store = server.runtime.store
+        for trace in traces:
+            record = server.call(store.run(trace.flow_run.id))
+            assert record is not None
+            events = server.call(store.events(record.no, after=0, limit_bytes=sys.maxsize))
+            assert trace == fold(decode_event(data) for _, data in events)
+    asyncio.run(postgres.drop_database(name))
+    assert [trace.flow_run.totals for trace in traces] == [run.totals for run in runs]
+    assert [(run.status, run.totals and run.totals.cancelled) for run in runs] == [
+        ("cancelled", 1),
+        ("paused", 1),
+        ("failed", 0),
+        ("completed", 1),
+    ]

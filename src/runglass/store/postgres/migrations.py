@@ -18,7 +18,9 @@ import asyncpg
 
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.failure_log import FailureLog
+from runglass.store.log_fold import FoldedSummary
 from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.sql_helpers import page
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +45,20 @@ BUSY_S = 60.0
 ENCODINGS = "UTF8", "SQL_ASCII"
 """Those of databases that take any text."""
 
+DERIVED_ANEW = 18
+"""The migration with which runs of older versions have their logs folded."""
 LEASES_TELL = 12
 """The migration from which on leases say what the programs of their processes know."""
+
+# Summaries count them behind `skipped`. The steps of other runs are not looked at.
+_UNCOUNTED = (
+    "SELECT no, summary FROM run WHERE encode(summary, 'escape')"
+    """ ~ '"failed":[1-9][0-9]*,"retried":[0-9]+,"skipped":[0-9]+(?!,"cancelled"|[0-9])'"""
+    " AND EXISTS (SELECT FROM step WHERE run_no = no AND status = 'failed'"
+    """ AND position('"CANCELLED"' IN data) > 0)"""
+)
+_EVENTS = "SELECT seq, data FROM event WHERE run_no = $1 AND seq > $2 ORDER BY seq"
+_PAGE_BYTES = 1 << 20
 
 _BREAKS = re.compile(r"-- Breaks programs that know no more than migration (\d+)\.")
 
@@ -117,6 +131,8 @@ async def migrate_postgres(
             said = missing[0].number
             log.info("upgrading the database %r: migration %s", connections.name, missing[0].name)
         await db.execute(f"SET LOCAL lock_timeout = {LOCK_MS}; {missing[0].sql}", timeout=MIGRATION_S)
+        if missing[0].number == DERIVED_ANEW:
+            await _derive_anew(db)
         await db.execute(
             "INSERT INTO schema_migration (number, name, breaks) VALUES ($1, $2, $3)",
             *(missing[0].number, missing[0].name, missing[0].breaks),
@@ -153,6 +169,20 @@ async def migrate_postgres(
                 " pg_dump, and try it again"
             )
     await make_months(connections, months_ahead())
+
+
+async def _derive_anew(db: Db) -> None:
+    """Gives runs whose cancelled attempts were not counted the summaries that their logs add up to."""
+    anew = []
+    for run_no, summary in await db.fetch(_UNCOUNTED, timeout=MIGRATION_S):
+        folded, seq = FoldedSummary(), 0
+        while events := await page(db, _EVENTS, run_no, seq, limit_bytes=_PAGE_BYTES):
+            seq = events[-1][0]
+            for _, event in events:
+                folded.step(summary, event)
+        anew.append((folded.finalize(), run_no, summary))
+    # Last, since others who write to these runs wait until the commit, and where none has written meanwhile.
+    await db.executemany("UPDATE run SET summary = $1 WHERE no = $2 AND summary = $3", anew)
 
 
 async def await_migration(db: Db, knows: int, database: str) -> None:

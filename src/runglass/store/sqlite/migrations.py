@@ -8,14 +8,11 @@ import sqlite3
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from runglass.errors import StoreError, UpgradeRequired
-from runglass.events import decode_event
-from runglass.fold import DAMAGE, TraceFold
 from runglass.money import format_usd
+from runglass.store.log_fold import FoldedSummary, without_nulls
 
 
 class Migration(NamedTuple):
@@ -82,47 +79,12 @@ def require_upgraded(connection: sqlite3.Connection, path: Path) -> None:
 def add_functions(connection: sqlite3.Connection) -> None:
     """Gives the connection the functions that migrations call."""
     connection.create_function("plain_usd", 1, _plain_usd, deterministic=True)
-    connection.create_function("without_nulls", 1, _without_nulls, deterministic=True)
-    connection.create_aggregate("folded_summary", 2, _FoldedSummary)  # type: ignore[arg-type]
+    connection.create_function("without_nulls", 1, without_nulls, deterministic=True)
+    connection.create_aggregate("folded_summary", 2, FoldedSummary)  # type: ignore[arg-type]
 
 
 def _plain_usd(amount: str | None) -> str | None:
     return None if amount is None else format_usd(Decimal(amount))
-
-
-def _without_nulls(data: bytes) -> bytes:
-    """A JSON object without those of its own members that are null; what cannot be read stays as it is."""
-    try:
-        members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except DAMAGE:
-        return data
-    return msgspec.json.encode({name: value for name, value in members.items() if bytes(value) != b"null"})
-
-
-class _FoldedSummary:
-    """A run's summary with what its events, in their order, add up to; as it was if they cannot be read."""
-
-    def __init__(self) -> None:
-        self._summary = b""
-        self._fold = TraceFold()
-        self._is_readable = True
-
-    def step(self, summary: bytes, event: bytes) -> None:
-        self._summary = summary
-        try:
-            if self._is_readable:
-                self._fold.apply(decode_event(event))
-        except DAMAGE:
-            self._is_readable = False
-
-    def finalize(self) -> bytes:
-        try:
-            known = msgspec.json.decode(_without_nulls(self._summary), type=dict[str, Any])
-        except DAMAGE:
-            return self._summary
-        # What stands in the row alone, such as the slug in logs that did not tell it, stays.
-        told = msgspec.to_builtins(self._fold.summary) if self._is_readable else {}
-        return msgspec.json.encode(known | told)
 
 
 def _statements(script: str) -> list[str]:

@@ -1,0 +1,2 @@
+-- Attempts that were cut off are counted apart from those that failed by themselves. Runs that an older version wrote
+-- get it by a fold of their logs, which is no SQL: `migrations.py` does it with this migration.
