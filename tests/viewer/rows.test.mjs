@@ -117,6 +117,33 @@ test("what still runs when the run is cancelled has ended with it", () => {
   for (let row = 0; row < rows.count; row += 1) assert.deepEqual([STATUSES[rows.status[row]], rows.end[row]], ["cancelled", 2000]);
 });
 
+test("a step that was to be tried again has failed for good when the run is cancelled", () => {
+  const shape = new Shape();
+  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
+  const live = new LiveRows(new Rows(), shape, 0);
+  const place = { at: "1970-01-01T00:00:00Z", stepId: "one", loopPath: [0] };
+  for (const attempt of [1, 2]) {
+    for (const eventType of ["step_started", "step_retrying"]) live.apply({ eventType, seq: attempt, attempt, ...place });
+  }
+  live.apply({ eventType: "flow_cancelled", seq: 3, at: "1970-01-01T00:00:02Z" });
+  const statuses = [...live.rows.status.subarray(0, live.rows.count)].map((status) => STATUSES[status]);
+  assert.deepEqual(statuses, ["failed", "failed", "failed", "retried", "failed"]);
+});
+
+test("an outline that is made between two attempts and the events after it make the same rows", () => {
+  const shape = new Shape();
+  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
+  const place = { at: "1970-01-01T00:00:00Z", stepId: "one", loopPath: [0] };
+  const [made, before] = ["step_error", "step_retrying"].map((first) => {
+    const rows = new Rows();
+    new LiveRows(rows, shape, 0).apply({ eventType: first, seq: 1, attempt: 1, ...place });
+    const live = new LiveRows(rows, shape, 0);
+    for (const eventType of ["step_started", "step_completed"]) live.apply({ eventType, seq: 2, attempt: 2, ...place });
+    return told(rows);
+  });
+  assert.deepEqual(made, before);
+});
+
 test("a branch that is cut off as the one beside it failed is cancelled, and what is around both has failed", () => {
   const shape = new Shape();
   const branches = { left: [{ type: "code", id: "one" }], right: [{ type: "code", id: "two" }] };

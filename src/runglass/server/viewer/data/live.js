@@ -104,7 +104,11 @@ export class LiveRows {
     const status = event.eventType === "flow_cancelled" ? CANCELLED : FAILED;
     for (let row = 0; row < rows.count; row += 1) {
       const isAttempt = rows.kind[row] === ATTEMPT || (rows.kind[row] === STEP && rows.first[row] === NONE);
-      if (isAttempt && rows.status[row] === RUNNING) this.end(row, at, status, event);
+      if (!isAttempt) continue;
+      if (rows.status[row] === RUNNING) this.end(row, at, status, event);
+      // What was to be tried again is not.
+      const isLast = rows.kind[row] === STEP || rows.next[row] === NONE;
+      if (isLast && rows.status[row] === RETRIED) for (let up = row; up !== NONE; up = rows.parent[up]) rows.status[up] = FAILED;
     }
   }
 
@@ -182,9 +186,22 @@ export class LiveRows {
     if (rows.attempts[step] === 1) this.moveDown(step);
     const found = rows.find(step, (row) => rows.attempt[row] === attempt);
     if (found !== NONE) return found;
+    this.passOver(rows.last[step]);
     rows.attempts[step] += 1;
     rows.attempt[step] = attempt;
     return this.attemptOf(step, attempt);
+  }
+
+  /** An attempt that another one follows on has not failed for good, as an outline has it that was made between the two.
+   * @param {number} row */
+  passOver(row) {
+    const { rows } = this;
+    if (rows.status[row] !== FAILED && rows.status[row] !== CANCELLED) return;
+    rows.status[row] = RETRIED;
+    for (let up = rows.parent[row]; up !== NONE && rows.status[up] === FAILED; up = rows.parent[up]) {
+      rows.status[up] = SKIPPED;
+      for (let each = rows.first[up]; each !== NONE; each = rows.next[each]) rows.status[up] = Math.max(rows.status[up], rows.status[each]);
+    }
   }
 
   /** @param {number} step @param {number} attempt */
