@@ -42,6 +42,11 @@ def panel(page: Page) -> Locator:
     return page.get_by_role("complementary", name="What is selected")
 
 
+def toast(page: Page) -> Locator:
+    """What the page has said last for a moment; its text stays when it is not shown any more."""
+    return page.locator(".toast")
+
+
 def tab(page: Page, name: str) -> Locator:
     """The tab of the panel with this name."""
     return panel(page).get_by_role("tab", name=name)

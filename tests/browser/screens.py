@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from runglass.testing import PROJECT
 from tests.browser.fixed_runs import FixedRuns
 from tests.browser.run_page import open_run, panel
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import Visitor, unanswered
 
 
 class Screen(NamedTuple):
@@ -74,12 +74,8 @@ def _no_runs(visitor: Visitor, _: FixedRuns) -> Page:
     return page
 
 
-def _unanswered(_: Route) -> None:
-    """The server takes its time."""
-
-
 def _slow_list(visitor: Visitor, _: FixedRuns) -> Page:
-    visitor.page.route("**/flow-runs?*", _unanswered)
+    visitor.page.route("**/flow-runs?*", unanswered)
     page = visitor.open("/")
     expect(page.get_by_text("Loading …")).to_be_visible()
     return page
@@ -122,7 +118,7 @@ def _run(name: str) -> Callable[[Visitor, FixedRuns], Page]:
 
 
 def _slow_run(visitor: Visitor, runs: FixedRuns) -> Page:
-    visitor.page.route("**/trace/outline?*", _unanswered)
+    visitor.page.route("**/trace/outline?*", unanswered)
     page = visitor.open(f"/runs/{runs.failed}")
     expect(page.get_by_text("Loading the run …")).to_be_visible()
     return page

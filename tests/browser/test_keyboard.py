@@ -6,8 +6,8 @@ from playwright.sync_api import expect
 
 from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
-from tests.browser.run_page import labels, open_run, panel, selected
-from tests.browser.visitor import Visitor
+from tests.browser.run_page import lines, open_run, panel, selected, toast
+from tests.browser.visitor import Visitor, held
 
 
 def test_somebody_signs_in_looks_at_a_run_and_signs_out(
@@ -40,18 +40,15 @@ def test_two_runs_are_chosen_and_compared(runs: Runs, visitor: Visitor) -> None:
 
 def test_the_tree_is_walked_folded_and_unfolded(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.good)
-    visitor.settle()
-    whole = len(labels(page))
+    expect(lines(page)).to_have_count(12)
     visitor.keys("j", "j")
     expect(selected(page)).to_have_attribute("aria-label", re.compile("^each_order"))
     visitor.keys("ArrowLeft")
     expect(selected(page)).to_have_attribute("aria-expanded", "false")
-    visitor.settle()
-    assert len(labels(page)) == 3
+    expect(lines(page)).to_have_count(3)
     visitor.keys("ArrowRight", "ArrowRight", "ArrowRight")
     expect(selected(page)).to_have_attribute("aria-label", re.compile(r"^describe"))
-    visitor.settle()
-    assert len(labels(page)) == whole
+    expect(lines(page)).to_have_count(12)
     visitor.keys("Enter")
     expect(panel(page)).to_be_visible()
     visitor.keys("Escape", "End")
@@ -69,6 +66,17 @@ def test_the_keys_of_a_page_are_told_and_a_step_is_found_by_its_name(runs: Runs,
     expect(page.get_by_role("dialog").get_by_role("option").first).to_contain_text("look [31, 47]")
     visitor.keys("Enter")
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("look [31, 47]")
+
+
+def test_that_nothing_failed_is_not_said_before_the_rows_have_come(runs: Runs, visitor: Visitor) -> None:
+    with held(visitor.page, "**/trace/outline?*"):
+        page = visitor.open(f"/runs/{runs.failed}")
+        expect(page.locator(".why")).to_be_visible()
+        visitor.keys("e")
+        expect(toast(page)).to_have_text("None in the rows that have come so far")
+    expect(lines(page).first).to_be_visible()
+    visitor.keys("e")
+    expect(selected(page)).to_have_attribute("aria-label", re.compile("^attempt 2 .*failed$"))
 
 
 def test_the_palette_has_the_key_that_follows_on_the_one_that_opens_it(runs: Runs, visitor: Visitor) -> None:

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
-from tests.browser.run_page import panel, selected
+from tests.browser.run_page import lines, panel, selected
 from tests.browser.visitor import visiting
 
 MOST_KEYS = 7
@@ -51,6 +51,7 @@ def test_each_question_is_answered_with_few_keys(
         with keyboard.answering("Where in it?", "Enter", "e") as keys:
             visitor.keys(keys[0])
             expect(page.locator(".why")).to_contain_text("price [1] attempt 2 of 2")
+            expect(lines(page).first).to_be_visible()
             visitor.keys(keys[1])
             expect(selected(page)).to_have_attribute("aria-label", re.compile("^attempt 2 .*failed$"))
         content = panel(page).get_by_role("tabpanel")

@@ -7,7 +7,7 @@ from playwright.sync_api import Locator, Route, expect
 
 from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import Visitor, held, unanswered
 from tests.contract.wire import ENDLESS, cancel, start
 
 BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
@@ -135,14 +135,11 @@ def test_a_query_that_is_typed_is_one_entry_of_the_history(runs: Runs, visitor: 
 def test_the_runs_of_a_query_stay_until_those_of_the_next_have_come(runs: Runs, visitor: Visitor) -> None:
     page = visitor.open("/")
     expect(page.locator("tbody tr")).to_have_count(len(runs))
-    held: list[Route] = []
-    page.route("**/api/v1/flow-runs?*", lambda route: held.append(route))
-    query_field(visitor).fill("status:failed")
-    with page.expect_request("**/api/v1/flow-runs?*"):
+    with held(page, "**/api/v1/flow-runs?*"):
+        query_field(visitor).fill("status:failed")
         visitor.keys("Enter")
-    expect(page.locator(".scroller")).to_have_attribute("aria-busy", "true")
-    expect(page.locator("tbody tr")).to_have_count(len(runs))
-    held[0].continue_()
+        expect(page.locator(".scroller")).to_have_attribute("aria-busy", "true")
+        expect(page.locator("tbody tr")).to_have_count(len(runs))
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.locator(".scroller")).to_have_attribute("aria-busy", "false")
 
@@ -209,23 +206,16 @@ def test_a_search_goes_on_by_itself_until_it_is_finished(visitor: Visitor) -> No
 
 
 def test_a_search_says_how_far_it_is_and_can_be_stopped_and_taken_up_again(visitor: Visitor) -> None:
-    held: list[Route] = []
-
-    def answer(route: Route) -> None:
-        if "cursor=" in route.request.url:
-            held.append(route)
-        else:
-            answer_with_one_run(route, 0, more=True)
-
-    visitor.page.route("**/api/v1/flow-runs?*", answer)
-    page = visitor.open("/?q=text:rare")
+    page, further = visitor.page, re.compile("/flow-runs[?].*cursor=")
+    page.route("**/api/v1/flow-runs?*", lambda route: answer_with_one_run(route, 0, more=True))
+    page.route(further, unanswered)
+    visitor.open("/?q=text:rare")
     said = page.locator(".list-bar").get_by_role("status")
     expect(said).to_contain_text(re.compile(r"1\srun so far; searched back to Sun 28 Jun .*20:51:03"))
     page.get_by_role("button", name="Stop").click()
     expect(said).to_contain_text("older runs were not searched")
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
-    with page.expect_request(re.compile("cursor=")):
-        page.get_by_role("button", name="Search further back").click()
-    answer_with_one_run(held[-1], 1, more=False)
+    page.route(further, lambda route: answer_with_one_run(route, 1, more=False))
+    page.get_by_role("button", name="Search further back").click()
     expect(page.locator("tbody tr")).to_have_count(2)
     expect(said).to_have_text("2\xa0runs")

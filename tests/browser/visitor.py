@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from re import Pattern
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from playwright.sync_api import (
     Page,
     Request,
     Response,
+    Route,
     expect,
 )
 
@@ -114,6 +116,22 @@ class Visitor:
     def _answered(self, response: Response) -> None:
         if response.status >= 400 and response.status not in self._statuses:
             self.complaints.append(f"{response.status} for {response.request.method} {response.url}")
+
+
+def unanswered(_: Route) -> None:
+    """The server takes its time."""
+
+
+@contextmanager
+def held(page: Page, url: str | Pattern[str]) -> Iterator[None]:
+    """Requests to such addresses are not answered before the block ends."""
+    routes: list[Route] = []
+    page.route(url, lambda route: routes.append(route))
+    yield
+    # Those of which the browser tells only now are not held either.
+    page.route(url, lambda route: route.continue_())
+    for route in routes:
+        route.continue_()
 
 
 @contextmanager

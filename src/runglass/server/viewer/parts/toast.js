@@ -3,13 +3,15 @@ import { html, signal } from "../core/html.js";
 
 const SHOWN_MS = 2000;
 const said = signal("");
+const isShown = signal(false);
 let timer = 0;
 
 /** @param {string} text */
 export function say(text) {
   said.value = text;
+  isShown.value = true;
   clearTimeout(timer);
-  timer = setTimeout(() => { said.value = ""; }, SHOWN_MS);
+  timer = setTimeout(() => { isShown.value = false; }, SHOWN_MS);
 }
 
 /** Puts text on the clipboard, and says so. @param {string} text @param {string} done */
@@ -23,5 +25,5 @@ export async function copy(text, done) {
 }
 
 export function Toast() {
-  return html`<div class="toast" role="status" hidden=${!said.value}>${said.value}</div>`;
+  return html`<div class="toast" role="status" hidden=${!isShown.value}>${said.value}</div>`;
 }

@@ -131,7 +131,7 @@ function useAddress(model, controls, wanted) {
 /** Whether all rows have come. @param {RunModel} model */
 function isWhole(model) {
   const { have, of, isPartial } = model.loaded.peek();
-  return !isPartial && have >= of;
+  return model.changes.peek() > 0 && !isPartial && have >= of;
 }
 
 /** Selects what has begun last, and folds again what it opened for the one before. Who moves away is left alone.
