@@ -8,7 +8,8 @@ from playwright.sync_api import Browser, Route, expect
 
 from runglass.testing import RunningServer, running_server
 from tests.browser.cutting_proxy import cutting_proxy
-from tests.browser.run_page import labels, lines, open_run, selected
+from tests.browser.run_page import labels, lines, open_run, selected, toast
+from tests.browser.stored_runs import Log, append_events, store_runs
 from tests.browser.visitor import Visitor, visiting
 from tests.contract.wire import ENDLESS, cancel, http_for, start
 
@@ -108,6 +109,40 @@ def test_a_run_grows_while_it_is_watched(server: RunningServer, visitor: Visitor
     expect(page).to_have_title(re.compile("^cancelled"))
 
 
+def test_rows_that_are_read_anew_have_what_happens_meanwhile_and_are_followed(
+    server: RunningServer, visitor: Visitor
+) -> None:
+    visitor.expect(404)  # Nobody knows its flow: rows are read anew for a step that was not there.
+    log = Log("019f1000-0000-7000-8000-000000000000", start_ms=1_790_000_000_000)
+    log.add(
+        "run_started", runId=log.run_id, flowId="f", flowSlug="f", stepCount=3, triggerType="api", version=9
+    )
+    log.add("step_started", stepId="first", attempt=1, stepIndex=0)
+    log.add("step_started", stepId="second", attempt=1, stepIndex=1)
+    store_runs(server, [log])
+    page = open_run(visitor, log.run_id)
+    visitor.keys(".")
+    expect(page).to_have_url(re.compile("step=second"))
+    log.add("step_retrying", stepId="first", attempt=1, stepIndex=0, nextAttempt=2, delayMs=0, durationMs=0)
+    log.add("step_started", after_ms=1, stepId="first", attempt=2, stepIndex=0)
+    append_events(server, log)
+    expect(page).to_have_url(re.compile("step=first&attempt=2"))
+    second = page.get_by_role("treeitem", name="second")
+
+    def as_of_before(route: Route) -> None:
+        answer = route.fetch()
+        log.add("step_completed", stepId="second", attempt=1, stepIndex=1, output={}, durationMs=1)
+        append_events(server, log)
+        expect(second).to_have_accessible_name(re.compile("completed$"))
+        route.fulfill(response=answer)
+
+    page.route("**/trace/outline?*", as_of_before, times=1)
+    log.add("step_started", after_ms=1, stepId="third", attempt=1, stepIndex=2)
+    append_events(server, log)
+    expect(page).to_have_url(re.compile("step=third"))
+    expect(second).to_have_accessible_name(re.compile("completed$"))
+
+
 def test_the_list_says_how_far_a_run_is(server: RunningServer, visitor: Visitor) -> None:
     run_id = start(server, "steady")
     page = open_run(visitor, run_id)
@@ -129,7 +164,7 @@ def test_following_selects_what_runs_until_somebody_moves_away(
         expect(page).not_to_have_url(page.url)
         expect(selected(page)).to_be_in_viewport()
     visitor.keys("k")
-    expect(page.get_by_text("Follows no more")).to_be_visible()
+    expect(toast(page)).to_have_text("Follows no more")
     cancel(server, run_id)
 
 
@@ -146,9 +181,10 @@ def test_a_page_behind_a_proxy_that_cuts_streams_off_misses_nothing(
         proxy.heal_after(cuts=4)
         cancel(server, run_id)
         expect(page).to_have_title(re.compile("^cancelled"))
-        seen = page.evaluate("window.streamed")
         with http_for(server, server.key) as http:
             logged = len(http.get(f"/flow-runs/{run_id}/export?format=jsonl").text.splitlines()) - 1
+        page.wait_for_function("last => streamed.at(-1) === last", arg=logged)
+        seen = page.evaluate("streamed")
         assert seen == list(range(seen[0], logged + 1))
         live = all_labels(visitor)
         page.reload()

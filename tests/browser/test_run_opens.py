@@ -92,7 +92,7 @@ def test_the_log_is_left_where_its_steps_begin(visitor: Visitor) -> None:
     visitor.page.add_init_script(f"({ENDLESS})()")
     page = open_run(visitor, GOOD)
     expect(box(page, "Input")).to_contain_text("Please refund my grinder")
-    page.wait_for_function("window.has_left")
+    page.wait_for_function("() => window.has_left")
 
 
 def test_an_input_that_was_kept_as_the_run_failed_is_beside_the_error(visitor: Visitor) -> None:

@@ -69,6 +69,12 @@ export class RunModel {
     const now = (/** @type {number} */ row) => rowAt(rows, addressOf(this.rows, row));
     view.carryOver(this.view, now);
     if (this.selected.peek() >= 0) this.selected.value = now(this.selected.peek());
+    // Who follows has not moved away.
+    const { row, chosen, shown } = this.followed;
+    this.followed = {
+      row: row < 0 ? row : now(row), shown: new Set([...shown].map(now)),
+      chosen: new Map([...chosen].map(([each, how]) => [now(each), how])),
+    };
     this.rows = rows;
     this.view = view;
     this.density = densityOf(rows, 1, 1);
@@ -181,11 +187,29 @@ export class RunModel {
   async followLive() {
     const startedMs = Date.parse(this.run.peek()?.startedAt ?? new Date().toISOString());
     let live = new LiveRows(this.rows, await this.learn(), startedMs);
-    let again = 0;
+    /** Events from the one on for which the outline is to be read anew. @type {import("../data/live.js").RunEvent[]|null} */
+    let since = null;
+    const take = (/** @type {import("../data/live.js").RunEvent} */ event) => {
+      const isKnown = live.apply(event) && !event.eventType.startsWith("step_paused");
+      if (since) since.push(event);
+      else if (!isKnown) {
+        since = [event];
+        setTimeout(takeAgain, AGAIN_MS);
+      }
+    };
     const takeAgain = async () => {
-      await this.load();
-      live = new LiveRows(this.rows, await this.learn(), startedMs);
-      again = 0;
+      const told = since ?? [];
+      try {
+        await this.load();
+        live = new LiveRows(this.rows, await this.learn(), startedMs);
+        since = null;
+        // What came while it was read is not in it.
+        told.filter((event) => event.seq > this.seq).forEach(take);
+        this.refreshSoon();
+      } catch {
+        // The next such event has it read anew.
+        since = null;
+      }
     };
     await follow((lastId) => `${this.path}/trace/stream?after=${lastId || this.seq}`, {
       lastId: "", abort: this.abort.signal,
@@ -199,10 +223,9 @@ export class RunModel {
           this.hear(event);
           this.told.take(event);
           this.loops.apply(event);
-          if (!live.apply(event) || event.eventType.startsWith("step_paused")) again ||= Date.now();
+          take(event);
           ended ||= /^flow_(completed|failed|cancelled)$/.test(event.eventType);
         }
-        if (again && !ended && Date.now() - again < AGAIN_MS) setTimeout(() => { if (again) takeAgain().catch(() => {}); }, AGAIN_MS);
         if (ended || frames.some((frame) => /run_started|step_paused|step_resumed/.test(frame.event))) this.readSummary(ended);
         else if (frames.some((frame) => frame.event === "step_model_call")) this.readTotalsSoon();
         this.refreshSoon();
