@@ -126,6 +126,7 @@ def test_the_result_of_a_run_that_is_watched_comes_without_moving_the_tree(
 ) -> None:
     page = open_run(visitor, GOING)
     expect(box(page, "Input")).to_contain_text("Please refund my grinder")
+    expect(page.locator(".notes")).to_contain_text("openai:gpt-4o-mini → local:m")
     before = lines(page).first.bounding_box()
     going.add("flow_completed", runId=GOING, stepId="checks", result={"answer": "told\n" * 40})
     append_events(server, going)
