@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.postgres_server import slow_tests_alone
+from tests.prove.killing.server import free_port
 
 PROGRAM = Path(sys.executable).parent / "nats-server"
 
@@ -17,8 +18,7 @@ class NatsServer:
     """A server on a port of 127.0.0.1, which it keeps through `kill` and `start`."""
 
     def __init__(self, *arguments: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.port = taken.getsockname()[1]
+        self.port = free_port()
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 
 from tests.postgres_server import postgres_server
+from tests.prove.killing.server import free_port
 
 T = TypeVar("T")
 
@@ -31,8 +31,7 @@ class OwnServer:
     """A server on the data in `folder`, which is there already."""
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.folder = folder
         self._programs = programs
         self._process: subprocess.Popen[bytes] | None = None

@@ -249,7 +249,7 @@ async def test_while_the_database_is_away_calls_wait_and_then_say_so(tmp_path: P
     with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
         async with (
             cutting_proxy(address, Path(folder)) as (proxy, by_way_of_it),
-            PostgresStore(by_way_of_it, patience_s=2.0) as store,
+            PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
         ):
             run = await make_run(store)
             proxy.go_away()
@@ -295,7 +295,7 @@ async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(tmp_path: P
     with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
         async with (
             cutting_proxy(address, Path(folder)) as (proxy, by_way_of_it),
-            PostgresStore(by_way_of_it, patience_s=2.0) as store,
+            PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
         ):
             run = await make_run(store)
             proxy.cut(COMMIT, "after", for_good=True)

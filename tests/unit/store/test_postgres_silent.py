@@ -16,7 +16,7 @@ from tests.postgres_server import postgres_server
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 3.0
+PATIENCE_S = 5.0
 
 
 async def test_new_connections_to_a_silent_host_are_given_up_and_none_is_missing_later(
