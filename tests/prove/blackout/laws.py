@@ -18,10 +18,11 @@ from runglass.run_query import RunQuery
 from runglass.store.base import Store
 from runglass.store.records import Project, RunRecord, StepRow
 from runglass.store.sqlite.sql_helpers import every
+from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL, RunSummary
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name, step_rows
-from tests.records import new_run, whole_trace
+from tests.records import new_run, open_trace
 
 EVERYTHING = 1 << 40
 AFTERWARDS = "run-afterwards"
@@ -63,7 +64,8 @@ class Laws:
                     last = head
 
     async def check(self, database: Path) -> frozenset[str]:
-        """Opens the database and returns the names of all writes that are in it."""
+        """Upgrades and opens the database, and returns the names of all writes that are in it."""
+        upgrade(database, with_copy=False)
         async with SqliteStore(database, synchronous="NORMAL") as store:
             verdict = await store.connections.read(every(tuple, "PRAGMA integrity_check"))
             assert verdict == [("ok",)], f"the database is corrupt: {verdict}"
@@ -109,9 +111,11 @@ class Laws:
         moment = self._moments[run.id][run.head]
         assert run.status == moment.status, f"{name} is {run.status}, by its events {moment.status}"
         latest = {row.position: row for row in moment.rows}
-        assert await whole_trace(store, run.id) == (moment.summary, [row.data for row in latest.values()]), (
-            f"the trace of {name} is not the fold of its events"
-        )
+        kept = await open_trace(store, run.id)
+        assert (kept.run.summary, [data for _, data in kept.steps]) == (
+            moment.summary,
+            [row.data for row in latest.values()],
+        ), f"the trace of {name} is not the fold of its events"
         for step_id in {row.step_id for row in moment.rows}:
             expected = [row for row in moment.rows if row.step_id == step_id]
             assert await store.attempts(run.no, step_id) == expected, (

@@ -33,6 +33,7 @@ from runglass.fold import RunFold, StepChange
 from runglass.store.base import Store
 from runglass.store.records import Append, Checkpoint, IdempotencyKey, StepRow
 from runglass.store.sqlite.sql_helpers import changed
+from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunSummary
 from tests.records import new_run
@@ -195,6 +196,7 @@ class _Writer:
 async def _main(settings: Settings) -> None:
     notes = os.open(settings.notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     for session in (1, 2):
+        upgrade(Path(settings.database), with_copy=False)
         store = SqliteStore(Path(settings.database), synchronous=settings.synchronous)
         await store.__aenter__()
         await store.connections.write(changed(f"PRAGMA wal_autocheckpoint = {settings.checkpoint_pages}"))

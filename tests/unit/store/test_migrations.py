@@ -43,6 +43,20 @@ def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
         assert database.execute("SELECT count(*) FROM project").fetchone() == (1,)
 
 
+def test_a_new_database_whose_creation_is_cut_off_has_nothing_in_it() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+
+        def cut_off(action: int, table: str | None, *_: object) -> int:
+            return sqlite3.SQLITE_DENY if (action, table) == (sqlite3.SQLITE_CREATE_TABLE, "audit") else 0
+
+        database.set_authorizer(cut_off)
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            migrate_sqlite(database)
+        database.set_authorizer(None)
+        assert schema(database) == []
+        assert database.execute("PRAGMA user_version").fetchone() == (0,)
+
+
 def test_a_database_of_a_newer_version_is_refused() -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
         migrate_sqlite(database)
