@@ -17,8 +17,8 @@ from runglass.fold import RunFold, fold
 from runglass.run_query import RunQuery
 from runglass.store.base import Store
 from runglass.store.records import Project, RunRecord, StepRow
-from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.database_file import upgrade
+from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL, RunSummary
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name, step_rows

@@ -32,8 +32,8 @@ from runglass.events import (
 from runglass.fold import RunFold, StepChange
 from runglass.store.base import Store
 from runglass.store.records import Append, Checkpoint, IdempotencyKey, StepRow
-from runglass.store.sqlite.sql_helpers import changed
 from runglass.store.sqlite.database_file import upgrade
+from runglass.store.sqlite.sql_helpers import changed
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunSummary
 from tests.records import new_run

@@ -1,7 +1,7 @@
 """Numbered SQL files to database schema: `sql/0001_initial.sql`, `sql/0002_….sql`, …
 
-A database remembers the number of its last migration and gets the missing ones in one transaction: after a crash a
-new one is empty or whole, and an older one as it was. A database from a newer version is refused, never guessed at.
+A database remembers the number of its last migration and gets the missing ones in one transaction: after a
+crash a new one is empty or whole, and an older one as it was. A database of a newer version is refused.
 """
 
 import sqlite3
