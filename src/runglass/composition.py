@@ -224,6 +224,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             )
             removal = RunRemoval(
                 store=store,
+                engine=engine,
                 clock=dependencies.clock,
                 default=Retention(settings.retention_days, settings.content_retention_days),
                 # A reader whose wake-up is lost looks once in `tail_poll_s`.

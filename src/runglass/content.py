@@ -6,8 +6,8 @@ content unless it is added there. Nothing here does I/O; stripping twice is the 
 """
 
 from collections.abc import Callable
-from functools import cache, partial
-from typing import Any
+from functools import cache, partial, wraps
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import NODEFAULT
@@ -15,8 +15,11 @@ from msgspec.structs import fields, replace
 
 from runglass.errors import RETRY_AFTER
 from runglass.events import KnownEvent, UnknownEvent, decode_event, encode_event
+from runglass.fold import DAMAGE
 from runglass.lazy_json import Json, encoded
 from runglass.trace import ModelCall, StepTrace
+
+Data = TypeVar("Data", bytes, bytes | None)
 
 _ERROR_LEFT = ("code", "type", "line", RETRY_AFTER)
 
@@ -73,8 +76,22 @@ KEPT_FIELDS: dict[str, Callable[[Any], Any]] = {
 _steps = msgspec.json.Decoder(StepTrace)
 
 
+def _or_nothing(strip: Callable[[Data], Data]) -> Callable[[Data], Data]:
+    """The function, for which all of what cannot be read is content: empty bytes are left of it."""
+
+    @wraps(strip)
+    def stripped(data: Data) -> Data:
+        try:
+            return strip(data)
+        except DAMAGE:
+            return b""
+
+    return stripped
+
+
+@_or_nothing
 def strip_event(data: bytes) -> bytes:
-    """The event, as JSON, without its content. Raises msgspec.DecodeError."""
+    """The event, as JSON, without its content."""
     event = decode_event(data)
     if isinstance(event, UnknownEvent):
         kept = {
@@ -85,13 +102,15 @@ def strip_event(data: bytes) -> bytes:
     return encode_event(stripped)
 
 
+@_or_nothing
 def strip_step(data: bytes) -> bytes:
-    """The StepTrace, as JSON, without its content. Raises msgspec.DecodeError."""
+    """The StepTrace, as JSON, without its content."""
     return msgspec.json.encode(_stripped(_steps.decode(data)))
 
 
+@_or_nothing
 def strip_summary(data: bytes) -> bytes:
-    """The RunSummary, as JSON, without its content. Raises msgspec.DecodeError."""
+    """The RunSummary, as JSON, without its content."""
     summary = msgspec.json.decode(data, type=dict[str, Any])
     error = summary.get("error")
     if isinstance(error, dict) and error.get("code") != "CANCELLED":
@@ -103,8 +122,9 @@ def strip_summary(data: bytes) -> bytes:
     return msgspec.json.encode(summary)
 
 
+@_or_nothing
 def strip_error(data: bytes | None) -> bytes | None:
-    """The error of a run, as JSON, without its message. Raises msgspec.DecodeError."""
+    """The error of a run, as JSON, without its message."""
     if data is None or not isinstance(error := msgspec.json.decode(data), dict):
         return data
     return bytes(_error(error))  # type: ignore[arg-type]  # encoded, as all that is not read yet

@@ -92,7 +92,8 @@ class RunSummary(
     have begun. `loops` has the iterations of each loop that is in no other and has begun, but not completed,
     of at most 100.
     `trace_parent` and `trace_state` are the W3C headers that the run was started with. `rerun_of` is the id
-    of the run that it runs again.
+    of the run that it runs again. `unreadable` says that its summary cannot be read, or that it was ended
+    without it: only the columns of its row are told.
     `input` has the run's `inputs` as they were given, and the `messages` before and `attachments` where there
     are any; it and `result` are in a trace, and there alone. Their previews are texts of at most 200
     characters. All four are None where the capture mode keeps nothing.
@@ -118,6 +119,7 @@ class RunSummary(
     trace_parent: str | None = None
     trace_state: str | None = None
     rerun_of: str | None = None
+    unreadable: bool = False
     input_preview: str | None = None
     result_preview: str | None = None
     # Last, as a server puts them behind a stored summary.

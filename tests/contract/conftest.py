@@ -18,6 +18,7 @@ ON_EVERY_STORE = frozenset(
         "test_kept_content",
         "test_lists",
         "test_reading",
+        "test_removing_unreadable",
         "test_rerun",
         "test_run_input",
         "test_run_queries",

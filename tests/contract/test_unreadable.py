@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import detail, execute, refusal, start
+from tests.contract.wire import detail, execute, refusal
 from tests.unit.engine.test_unreadable import UPDATES
 
 
@@ -24,8 +24,9 @@ def test_a_broken_summary_does_not_break_the_list_of_runs(server: RunningServer,
     listed = http.get("/flow-runs?limit=3").json()["runs"]
     assert [run["id"] for run in listed] == runs[::-1]
     assert [listed[0], listed[2]] == [before[0], before[2]]
+    assert listed[1].pop("unreadable")
     assert listed[1].items() <= before[1].items()
-    assert listed[1]["status"] == "completed"
+    assert (listed[1]["status"], listed[1]["flowSlug"]) == ("completed", "anything")
     page = http.get("/flow-runs?limit=2").json()
     assert [
         run["id"] for run in http.get(f"/flow-runs?limit=1&cursor={page['nextCursor']}").json()["runs"]
@@ -77,17 +78,3 @@ def test_a_session_shows_the_other_runs_whole(server: RunningServer, http: httpx
     broken, whole = http.get(f"/seq/sessions/{headers['X-Session-Id']}").json()["executions"]
     assert (broken["executionId"], broken["status"], broken["steps"]) == (runs[0], "completed", [])
     assert [step["stepId"] for step in whole["steps"]] == ["keep"]
-
-
-def test_cancelling_a_paused_run_that_cannot_be_read_is_an_error_that_names_it(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    stream = http.post("/seq/acme/demo/endless/v1/step", json={}).text
-    assert "step_paused" in stream
-    run = http.get("/flow-runs?status=paused&limit=1").json()["runs"][0]["id"]
-    spoil(server, "summary", run)
-    answer = http.delete(f"/flow-runs/{run}")
-    assert refusal(answer) == (500, "INTERNAL_ERROR")
-    assert detail(answer)["executionId"] == run
-    other = start(server, "endless")
-    assert http.delete(f"/flow-runs/{other}").status_code == 202

@@ -58,6 +58,7 @@ BEYOND: dict[type[msgspec.Struct], set[str]] = {
         "expected_steps",
         "loops",
         "rerun_of",
+        "unreadable",
         "input_preview",
         "result_preview",
         "input",

@@ -8,7 +8,7 @@ import logging
 from runglass.bus.base import WORK, Bus, requests_to
 from runglass.engine.active_runs import ActiveRuns
 from runglass.engine.idle_runs import IdleRuns
-from runglass.errors import RunUnreadable, StoreError
+from runglass.errors import StoreError
 from runglass.failure_log import FailureLog
 from runglass.store.base import Store
 
@@ -54,12 +54,6 @@ class CancelRequests:
         """Cancels the runs of this process that are to be cancelled now. Raises StoreError."""
         for run_id, reason in (await self._store.cancel_requests(self._active.owner)).items():
             if not self._active.cancel(run_id, reason=reason) and run_id in self._active.set_aside:
-                await self._end_set_aside(run_id, reason)
-
-    async def _end_set_aside(self, run_id: str, reason: str) -> None:
-        run = await self._store.run(run_id)
-        try:
-            if run is not None:
-                await self._idle.cancel(run, reason=reason)
-        except RunUnreadable as error:
-            self._active.put_aside(run_id, error)
+                run = await self._store.run(run_id)
+                if run is not None:
+                    await self._idle.cancel(run, reason=reason)

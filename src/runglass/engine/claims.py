@@ -23,7 +23,7 @@ from runglass.engine.run_outcome import LeaseLost
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
 from runglass.engine.store_check import StoreCheck
-from runglass.errors import RunUnreadable, StoreError
+from runglass.errors import StoreError
 from runglass.failure_log import FailureLog
 from runglass.measurements import measured
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
@@ -305,11 +305,7 @@ class RunClaims:
         """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
         run = await self._store.run(run_id)
         if run is not None and ending.cancelled is not None:
-            try:
-                is_ended = await self._idle.cancel(run, reason=ending.cancelled)
-            except RunUnreadable as error:
-                self._active.put_aside(run_id, error)
-                return
+            is_ended = await self._idle.cancel(run, reason=ending.cancelled)
             if not is_ended and self._shares_store:
                 await self._store.request_cancel(run_id, reason=ending.cancelled)
         if self._active.orphaned.get(run_id) is ending:

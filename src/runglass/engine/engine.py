@@ -253,7 +253,7 @@ class Engine:
     async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
 
-        Raises StoreError, and RunUnreadable where too little of it can be read for an end.
+        What is stored of it need not be readable. Raises StoreError.
         """
         return await self._idle.cancel(run, reason=reason)
 
@@ -277,6 +277,15 @@ class Engine:
     def set_aside(self) -> int:
         """How many runs this engine has given up on since it began, as they cannot be read."""
         return len(self._active.set_aside)
+
+    @property
+    def set_aside_runs(self) -> list[str]:
+        """The ids of these runs."""
+        return list(self._active.set_aside)
+
+    def forget_set_aside(self, run_id: str) -> None:
+        """Counts a run no more that was set aside and has ended, or is gone."""
+        self._active.set_aside.discard(run_id)
 
     def put_aside(self, run_id: str, error: Exception) -> None:
         """Leaves a run as it is stored, until the next start, and logs that once: it may not stop others."""

@@ -82,7 +82,7 @@ class IdleRuns:
     async def cancel(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
 
-        Raises StoreError, and RunUnreadable where too little of it can be read for an end.
+        What is stored of it need not be readable. Raises StoreError.
         """
         active = self._active
         await active.settled(run.id)

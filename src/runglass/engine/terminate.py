@@ -4,6 +4,8 @@ The log is folded on from where it stops. The last event ends the attempts that 
 tells the truth, and nothing is left running.
 """
 
+import asyncio
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -12,17 +14,24 @@ import msgspec
 from runglass.bus.base import Bus
 from runglass.clock import Clock
 from runglass.engine.capture.capture import Capture
+from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import begun_first, last_time, stored_fold
 from runglass.engine.kept_outputs import read_outputs
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.steps.orphaned_calls import charge_lost
 from runglass.engine.steps.override_notes import run_input
-from runglass.errors import RunUnreadable
+from runglass.errors import PermanentStoreError, RunUnreadable, StoreError
 from runglass.events import FlowCancelled, FlowFailed
+from runglass.fold import DAMAGE, RunFold, StepChange
 from runglass.lazy_json import encoded
-from runglass.store.base import Store
+from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
+from runglass.trace import ModelReservation, RunSummary, StepStatus, StepTrace
+
+log = logging.getLogger(__name__)
+
+_PAGE_BYTES = 1 << 20
 
 
 async def end_run(
@@ -39,42 +48,121 @@ async def end_run(
 ) -> str | None:
     """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
 
-    A run that fails keeps its outputs as `keeping` does. Returns the id of the step that it failed in, where
-    there is one. Raises StoreError, RunUnreadable, and WrongExpectedVersion if the run goes on elsewhere.
+    A run that fails keeps its outputs as `keeping` does. Where its rows cannot be read, it ends as their
+    columns have it. Returns the id of the step that it failed in, where there is one. Raises StoreError, and
+    WrongExpectedVersion if the run goes on elsewhere.
     """
-    state = await stored_fold(store, run)
-    failed_in = None
-    recorder = Recorder(store, bus, run, state, clock, not_before=await last_time(store, run))
-    kept = await read_outputs(store, recorder, keeping, memory) if error is not None and keeping else None
-    told = None
-    is_kept = capture.keeps_snapshots and run.status == "pending" if error is None else capture.keeps_failures
-    if is_kept and state.summary.input_preview is None:
-        # A run ends also if its request cannot be read.
-        with suppress(RunUnreadable):
-            if (begun := await begun_first(store, run)) is not None:
-                told = await run_input(run.id, begun.plan, capture, failed=True)
-    if run.status == "pending":
-        recorder.begin()
-    charge_lost(recorder, run.id)
-    if kept is not None:
-        kept.record(recorder)
-    if told is not None:
-        # Right before the last event, where readers of a trace look for it.
-        recorder.record_with_next(told)
-    if error is None:
-        recorder.set_outcome(error=b'"cancelled"')
-        recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))
-    else:
-        running = [change.step.step_id for change in state.open_steps if change.step.status == "running"]
-        failed_in = running[0] if running else None
-        recorder.set_outcome(error=msgspec.json.encode(error))
-        recorder.record(
-            FlowFailed(
-                execution_id=run.id,
-                run_id=run.id,
-                error=encoded(capture.error(error)),
-                step_id=failed_in,
-            )
+    not_before = ""
+    with suppress(RunUnreadable):
+        not_before = await last_time(store, run)
+
+    async def end(state: RunFold, keeping: Capture | None) -> str | None:
+        recorder = Recorder(store, bus, run, state, clock, not_before=not_before)
+        kept = await read_outputs(store, recorder, keeping, memory) if keeping else None
+        told = None
+        is_kept = (
+            capture.keeps_snapshots and run.status == "pending" if error is None else capture.keeps_failures
         )
-    await recorder.commit()
-    return failed_in
+        if is_kept and state.summary.input_preview is None:
+            # A run ends also if its request cannot be read.
+            with suppress(RunUnreadable):
+                if (begun := await begun_first(store, run)) is not None:
+                    told = await run_input(run.id, begun.plan, capture, failed=True)
+        failed_in = None
+        try:
+            with decoding(run.id):
+                if run.status == "pending":
+                    recorder.begin()
+                charge_lost(recorder, run.id)
+                if kept is not None:
+                    kept.record(recorder)
+                if told is not None:
+                    # Right before the last event, where readers of a trace look for it.
+                    recorder.record_with_next(told)
+                if error is None:
+                    recorder.set_outcome(error=b'"cancelled"')
+                    recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))
+                else:
+                    running = [
+                        change.step.step_id for change in state.open_steps if change.step.status == "running"
+                    ]
+                    failed_in = running[0] if running else None
+                    recorder.set_outcome(error=msgspec.json.encode(error))
+                    recorder.record(
+                        FlowFailed(
+                            execution_id=run.id,
+                            run_id=run.id,
+                            error=encoded(capture.error(error)),
+                            step_id=failed_in,
+                        )
+                    )
+        except RunUnreadable:
+            # What has been recorded so far is not to be sent off.
+            recorder.fail(StoreError("the state of the run cannot be read"))
+            raise
+        await recorder.commit()
+        return failed_in
+
+    try:
+        return await end(await stored_fold(store, run), keeping if error is not None else None)
+    except (RunUnreadable, PermanentStoreError) as damage:
+        log.error("run %s is ended as its columns have it: %s", run.id, damage)  # noqa: TRY400
+        return await end(await _fold_of_columns(store, run), None)
+
+
+class _StepMark(msgspec.Struct, frozen=True, rename="camel"):
+    """What the log, or a step's row, says of a reservation, whatever else is in it."""
+
+    event_type: str = ""
+    step_id: str = ""
+    loop_path: tuple[int, ...] | None = None
+    reservation: ModelReservation | None = None
+
+
+_mark = msgspec.json.Decoder(_StepMark)
+_SETTLING = {
+    *("step_model_reserved", "step_started", "step_model_call"),
+    *("step_retrying", "step_error", "step_completed"),
+}
+"""The events after each of which a step has the reservation that the event tells, or none."""
+
+
+async def _fold_of_columns(store: Store, run: RunRecord) -> RunFold:
+    """The state of a run without what its rows keep as JSON, but for what is reserved of a budget."""
+    rows, last_position = await store.open_steps(run.no)
+    logged: dict[tuple[str, str], ModelReservation | None] = {}
+    seq = 0
+    while events := await store.events(run.no, after=seq, limit_bytes=_PAGE_BYTES):
+        seq = events[-1][0]
+        for _, data in events:
+            with suppress(*DAMAGE):
+                mark = _mark.decode(data)
+                if mark.event_type in _SETTLING:
+                    logged[mark.step_id, path_text(mark.loop_path)] = mark.reservation
+        # A long log is no reason for a stall.
+        await asyncio.sleep(0)
+    changes = []
+    for row in rows:
+        reservation = logged.get((row.step_id, row.loop_path))
+        with suppress(*DAMAGE):
+            reservation = _mark.decode(row.data).reservation
+        path = tuple(map(int, row.loop_path.split(","))) if row.loop_path else None
+        step = StepTrace(
+            step_id=row.step_id,
+            attempt=row.attempt,
+            loop_index=path[-1] if path else None,
+            loop_path=path,
+            status=msgspec.convert(row.status, StepStatus),
+            reservation=reservation,
+        )
+        changes.append(StepChange(row.position, step))
+    summary = RunSummary(
+        id=run.id,
+        flow_id=run.flow_id,
+        status=run.status,
+        trigger_type=run.trigger_type,
+        version=run.version,
+        session_id=run.session_id,
+        unreadable=True,
+    )
+    return RunFold(summary, open_steps=changes, last_position=last_position)

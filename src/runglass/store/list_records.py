@@ -12,6 +12,18 @@ class RunListing(NamedTuple):
     status: str
     trigger_type: str
     summary: bytes
+    flow_slug: str | None
+    version: int
+    session_id: str | None
+    ended_at: str | None
+    duration_ms: int | None
+
+
+LISTING = (
+    "SELECT id, flow_id, status, trigger_type, summary, (SELECT slug FROM flow WHERE flow.id = flow_id),"
+    " version, session_id, ended_at, duration_ms FROM run"
+)
+"""The columns of a `RunListing`, in each database."""
 
 
 class ListPosition(NamedTuple):

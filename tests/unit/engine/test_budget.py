@@ -42,6 +42,7 @@ from tests.fakes import send
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
 from tests.unit.engine.test_crashes import DyingStore
+from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
 PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
@@ -210,6 +211,42 @@ class Undecided(Costly):
     async def bounded(self, request: ModelRequest) -> Bounded:
         await asyncio.Event().wait()
         raise AssertionError
+
+
+GARBAGE = b"\xff{garbage"
+ODD_STEP = (
+    b'{"stepId":"ask","attempt":1,"status":"running","tokens":{"prompt":1.5,"completion":0,"total":1.5},'
+    b'"reservation":{"number":1,"model":"echo","usd":"1"}}'
+)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [{"step": GARBAGE}, {"summary": GARBAGE}, {"step": ODD_STEP, "event": GARBAGE}],
+    ids=["the step", "the summary", "all but what was reserved"],
+)
+async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is_cancelled(
+    tmp_path: Path, rows: dict[str, bytes]
+) -> None:
+    silent = Silent()
+    store = DyingStore(tmp_path / "db", 1000, commits=False)
+    async with open_harness(store, models=silent) as house:
+        await budget_of(house, Decimal(3))
+        started = await start(house, ASK)
+        await silent.asked.wait()
+        store.lives = 0
+        store.died.set()
+    for what, data in rows.items():
+        spoil(tmp_path / "db", UPDATES[what], data, started.id)
+    async with SqliteStore(tmp_path / "db") as first:
+        await first.end_lease(None)
+    async with open_harness(SqliteStore(tmp_path / "db")) as house:
+        run = await house.store.run(started.id)
+        assert run is not None
+        assert (house.engine.set_aside, (await project_of(house)).reserved_usd) == (1, Decimal(1))
+        assert await house.engine.cancel_paused(run, reason="asked for")
+        project = await project_of(house)
+        assert (project.reserved_usd, project.spent_usd) == (Decimal(0), Decimal(1))
 
 
 @pytest.mark.parametrize("then", ["goes on", "is cancelled"])

@@ -26,6 +26,7 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import LEASE_S, VirtualClock
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 from tests.unit.engine.test_segments import TALK, TOOLS, WALK
+from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 HOLD = "- {id: hold, type: wait, ms: 60000}\n- {id: after, type: passthrough}\n"
 PAUSES = {"step_paused", "step_paused_for_tool_calls"}
@@ -425,10 +426,12 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
         patch.setattr("runglass.engine.claims.left_state", broken)
         await machines.worker.engine.keep_lease()
     assert machines.worker.engine.set_aside == 1
+    spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)
     watch = asyncio.create_task(machines.worker.engine.watch_requests())
     assert await machines.front.engine.request_cancel(run_id, reason="why")
     await follow(machines.front, run_id)
     assert (await types(machines.front, run_id)) == ["run_started", "run_input", "flow_cancelled"]
+    assert machines.worker.engine.set_aside == 0
     watch.cancel()
 
 

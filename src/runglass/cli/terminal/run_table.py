@@ -86,7 +86,7 @@ def _previews(run: RunSummary, width: int) -> Iterator[Text]:
 
 
 def _remarks(run: RunSummary) -> str:
-    parts = []
+    parts = ["cannot be read"] if run.unreadable else []
     if run.error is not None:
         parts.append(formatting.run_error(run.error))
     if run.totals is not None:

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
-import msgspec
-
 from runglass.admin_api import Actor
-from runglass.clock import Clock, iso
+from runglass.clock import Clock, iso, iso_ms
+from runglass.engine.engine import Engine
 from runglass.errors import StoreError
 from runglass.failure_log import FailureLog
+from runglass.run_query import created_ms
 from runglass.store.base import Store
 from runglass.store.records import ContentPlace, Retention, RunRecord
 
@@ -42,13 +42,15 @@ class RunRemoval:
     hears of its end.
     """
 
-    def __init__(self, *, store: Store, clock: Clock, default: Retention, grace_s: float = 0.0) -> None:
+    def __init__(
+        self, *, store: Store, engine: Engine, clock: Clock, default: Retention, grace_s: float = 0.0
+    ) -> None:
         self._store = store
+        self._engine = engine
         self._clock = clock
         self._default = default
         self._grace_s = grace_s
         self._woken = asyncio.Event()
-        self._unreadable: set[int] = set()
         self._claimed_s = clock.monotonic_s()
 
     async def purge(self, run: RunRecord, *, by: Actor) -> bool:
@@ -73,6 +75,7 @@ class RunRemoval:
         while True:
             self._woken.clear()
             try:
+                await self.tidy_set_aside()
                 if await self._store.claim_maintenance("removal", for_s=CLAIM_S):
                     self._claimed_s = self._clock.monotonic_s()
                     await self.tidy(grace_s=self._grace_s)
@@ -80,6 +83,26 @@ class RunRemoval:
             except StoreError as error:
                 failures.failed(error)
             await self._idle()
+
+    async def tidy_set_aside(self) -> None:
+        """Deletes the runs that this process has set aside, and so never end, once their retention is over.
+
+        It forgets those that have ended elsewhere. Raises StoreError.
+        """
+        if not (set_aside := self._engine.set_aside_runs):
+            return
+        retentions = {each.flow_id: each.retention.days for each in await self._store.retentions()}
+        for run_id in set_aside:
+            run = await self._store.run(run_id)
+            if run is None or run.ended:
+                self._engine.forget_set_aside(run_id)
+                continue
+            days = _or(retentions.get(run.flow_id), self._default.days)
+            # How long it has been unreadable nobody knows.
+            if days is not None and iso_ms(created_ms(run_id)) < self._before(days):
+                log.warning("run %s cannot be read, and is deleted as its retention is over", run_id)
+                if await self._engine.cancel_paused(run, reason="its retention is over"):
+                    await self._purge(run.no)
 
     async def tidy(self, *, grace_s: float = 0.0) -> None:
         """Removes what is due now, to the end, but no row within `grace_s`. Raises StoreError."""
@@ -118,13 +141,10 @@ class RunRemoval:
         if days is None:
             return
         before = self._before(days)
-        passed_over = self._unreadable if with_content else set()
         while True:
-            # Those that cannot be read are found again; there must be room for others beside them.
-            found = await self._store.ended_runs(
-                flow_id, before=before, with_content=with_content, limit=AT_ONCE + len(passed_over)
+            due = await self._store.ended_runs(
+                flow_id, before=before, with_content=with_content, limit=AT_ONCE
             )
-            due = [run_no for run_no in found if run_no not in passed_over]
             for run_no in due:
                 await remove(run_no)
             if len(due) < AT_ONCE:
@@ -142,16 +162,12 @@ class RunRemoval:
 
     async def _strip(self, run_no: int) -> None:
         place: ContentPlace | None = None
-        try:
-            while True:
-                place = await self._bite(
-                    self._store.strip_content(run_no, place, limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
-                )
-                if place is None:
-                    return
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._unreadable.add(run_no)
-            log.error("run number %d cannot be read and keeps its content: %s", run_no, error)  # noqa: TRY400
+        while True:
+            place = await self._bite(
+                self._store.strip_content(run_no, place, limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
+            )
+            if place is None:
+                return
 
     async def _bite(self, work: Awaitable[T]) -> T:
         started_s = self._clock.monotonic_s()

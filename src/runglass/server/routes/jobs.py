@@ -4,7 +4,6 @@ A job is a run like any other, with a trace and a stream. Beside them a job has 
 capture mode does not cut; only the caller of a job may have that, so other runs are not found here.
 """
 
-import logging
 from functools import partial
 from typing import Literal
 
@@ -38,12 +37,11 @@ from runglass.server.security.content_access import is_owed, require_owed
 from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
 from runglass.server.services.request_admission import admission_of
 from runglass.server.services.run_failure import RunFailure, failure_of, result_of
+from runglass.server.services.run_frames import summary_of
 from runglass.store.base import Store, decoding
 from runglass.store.list_records import RunListing
 from runglass.store.records import ApiKey, IdempotencyKey, RunRecord
 from runglass.trace import RunSummary
-
-log = logging.getLogger(__name__)
 
 TRIGGER = "job"
 CANCELLED = "cancelled"
@@ -209,17 +207,12 @@ def _no_job(execution_id: str) -> Exception:
 
 
 def _summary(run: RunListing) -> JobSummary:
-    try:
-        summary = msgspec.json.decode(run.summary, type=RunSummary)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        # The summary is made from the row alone, as a broken run must not hide the others.
-        log.error("the summary of run %s cannot be read: %s", run.id, error)  # noqa: TRY400
-        summary = RunSummary(id=run.id, flow_id=run.flow_id, status=run.status)
+    summary = summary_of(run)
     return JobSummary(
-        execution_id=summary.id,
-        status=next(status for status, covered in STATUSES.items() if summary.status in covered),
+        execution_id=run.id,
+        status=next(status for status, covered in STATUSES.items() if run.status in covered),
         version=summary.version,
-        created_at=created_at(summary.id),
+        created_at=created_at(run.id),
         started_at=summary.started_at,
         completed_at=summary.completed_at,
         error=_why(summary),

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from runglass.fold import DAMAGE
 from runglass.list_tail import ListPage
 from runglass.sse import frame, position_frame
 from runglass.store.list_records import ChangedRun, RunListing
+from runglass.trace import RunSummary
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +39,29 @@ async def framed_runs(
 
 
 def listed(run: RunListing) -> bytes:
-    """The run's `flowRun`, or the fields of its row where it is broken: it must not hide the other runs."""
+    """The run's `flowRun`, or what its columns say where that cannot be read."""
+    summary = summary_of(run)
+    return msgspec.json.encode(summary) if summary.unreadable else run.summary
+
+
+def summary_of(run: RunListing) -> RunSummary:
+    """The run's summary, or what its columns say where that cannot be read: it must not hide other runs."""
     try:
-        _any_json.decode(run.summary)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _summary.decode(run.summary)
+    except DAMAGE as error:
         log.error("the summary of run %s cannot be read: %s", run.id, error)  # noqa: TRY400
-        row = {"id": run.id, "flowId": run.flow_id, "status": run.status, "triggerType": run.trigger_type}
-        return msgspec.json.encode(row)
-    return run.summary
+    return RunSummary(
+        id=run.id,
+        flow_id=run.flow_id,
+        status=run.status,
+        trigger_type=run.trigger_type,
+        completed_at=run.ended_at,
+        duration_ms=run.duration_ms,
+        flow_slug=run.flow_slug,
+        version=run.version,
+        session_id=run.session_id,
+        unreadable=True,
+    )
 
 
 def _frame(changed: ChangedRun) -> bytes:
@@ -53,4 +70,4 @@ def _frame(changed: ChangedRun) -> bytes:
     return frame(changed.number, "run", listed(changed.listing))
 
 
-_any_json = msgspec.json.Decoder(msgspec.Raw)
+_summary = msgspec.json.Decoder(RunSummary)

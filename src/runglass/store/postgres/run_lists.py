@@ -6,7 +6,15 @@ How a query is searched for is in `query_index.py`, what it asks of a row in `qu
 from collections.abc import AsyncIterator, Sequence
 
 from runglass.run_query import FIXED, RunQuery, Term, created_ms, first_id
-from runglass.store.list_records import ChangedRun, FoundRuns, Intervals, ListPosition, RunCounts, RunListing
+from runglass.store.list_records import (
+    LISTING,
+    ChangedRun,
+    FoundRuns,
+    Intervals,
+    ListPosition,
+    RunCounts,
+    RunListing,
+)
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.query_condition import condition_of
 from runglass.store.postgres.query_index import Look, after_itself, bounds_of, count, hits, oldest, source_of
@@ -18,7 +26,6 @@ COUNT_S = 0.1
 """So long one request counts runs."""
 FIRST_COUNTED = 1000
 
-_LISTING = "SELECT id, flow_id, status, trigger_type, summary FROM run"
 _FAILED = Term("status", ("failed",))
 
 
@@ -141,7 +148,7 @@ async def _matches(
 
 async def _listings(db: Db, ids: Sequence[str]) -> list[RunListing]:
     """The rows of these runs, newest first."""
-    rows = await db.fetch(f"{_LISTING} WHERE id = ANY ($1) ORDER BY id DESC", list(ids))
+    rows = await db.fetch(f"{LISTING} WHERE id = ANY ($1) ORDER BY id DESC", list(ids))
     return [RunListing._make(row) for row in rows]
 
 

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from runglass.run_query import FIXED, RunQuery, Term, created_ms, first_id
-from runglass.store.list_records import ChangedRun, FoundRuns, Intervals, ListPosition, RunCounts, RunListing
+from runglass.store.list_records import (
+    LISTING,
+    ChangedRun,
+    FoundRuns,
+    Intervals,
+    ListPosition,
+    RunCounts,
+    RunListing,
+)
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.query_condition import condition_of
 from runglass.store.sqlite.query_index import (
@@ -31,7 +39,6 @@ FIRST_COUNTED = 1000
 MOST_COUNTS = 10_000
 """Parts of indexes times buckets, each of which is a statement of some microseconds."""
 
-_LISTING = "SELECT id, flow_id, status, trigger_type, summary FROM run"
 _FAILED = Term("status", ("failed",))
 
 Result = TypeVar("Result")
@@ -173,7 +180,7 @@ def _matches(
 def _listings(db: sqlite3.Connection, ids: Sequence[str]) -> list[RunListing]:
     """The rows of these runs, newest first."""
     marks = ", ".join("?" * len(ids))
-    rows = db.execute(f"{_LISTING} WHERE id IN ({marks}) ORDER BY id DESC", tuple(ids))
+    rows = db.execute(f"{LISTING} WHERE id IN ({marks}) ORDER BY id DESC", tuple(ids))
     return [RunListing._make(row) for row in rows]
 
 

@@ -11,7 +11,8 @@ import { count, exact, money, oneLine } from "./format.js";
  *   completedAt?: string, durationMs?: number, stepCount?: number, flowSlug?: string, version?: number,
  *   sessionId?: string, startedBy?: string, error?: {code: string, message?: string, stepId?: string},
  *   totals?: Totals, expectedSteps?: number, loops?: Record<string, number>, overridden?: string[],
- *   inputPreview?: string, resultPreview?: string, rerunOf?: string}} Run */
+ *   inputPreview?: string, resultPreview?: string, rerunOf?: string,
+ *   unreadable?: boolean}} Run */
 
 const ENDED = new Set(["completed", "failed", "cancelled"]);
 
@@ -58,7 +59,7 @@ export function flowOf(run) {
 
 /** What came of it, in a line; empty where it simply went well. That a price is not known stands with the cost. @param {Run} run */
 export function outcomeOf(run) {
-  const remarks = [remarksOf(run), run.totals && unknownCosts({ ...run.totals, unpricedCalls: 0 }), run.overridden?.length && "with overrides"];
+  const remarks = [run.unreadable && "cannot be read", remarksOf(run), run.totals && unknownCosts({ ...run.totals, unpricedCalls: 0 }), run.overridden?.length && "with overrides"];
   return [endOf(run), ...remarks].filter(Boolean).join("; ");
 }
 
