@@ -22,6 +22,7 @@
         ├── ImportConflict           the run, or its flow, cannot be made beside what there is
         ├── StoreWentBack            the store may lack what it had before: it was restarted or replaced
         ├── RunPurged                the run was deleted while it was read
+        ├── StoreFull                the store's disk has no room
         ├── CommitUncertain          the commit failed: it may have been made or not
         ├── WrongExpectedVersion     another writer appended first, or this one lost its lease
         ├── WrongStoreAddress        the address of the store is none, or names a file that is not there
@@ -246,6 +247,10 @@ class RunPurged(StoreError):
 
 class CommitUncertain(StoreError):
     """The commit failed: its rows may be stored or not."""
+
+
+class StoreFull(StoreError):
+    """The disk of the store has no room; nothing was written."""
 
 
 class WrongExpectedVersion(StoreError):

@@ -24,6 +24,7 @@ from tests.contract.wire import (
     ANYTHING,
     LONGEST_S,
     Gate,
+    detail,
     execute,
     frames,
     refusal,
@@ -104,6 +105,7 @@ def test_a_run_that_cannot_be_stored_is_503_and_not_started(
         for path in ("execute", "jobs", "v1/step"):
             answer = http.post(f"/seq/acme/demo/anything/{path}", json=LARGE, headers=headers)
             assert refusal(answer) == (503, "UNAVAILABLE"), path
+            assert ("`runglass runs delete`" in detail(answer)["message"]) == (fault is full)
         assert http.get("/flow-runs").json() == before
     answer = http.post("/seq/acme/demo/anything/execute", json=LARGE, headers=headers)
     assert answer.status_code == 200

@@ -29,6 +29,7 @@ PROOFS = (
     "cluster",
     "rolling",
     "canary",
+    "full",
     "hostile",
 )
 
@@ -112,6 +113,12 @@ def fuzz(**options: object) -> None:
 def canary() -> None:
     """Content of runs in every capture mode, on every way: it is where the mode keeps it and nowhere else."""
     prove("canary")
+
+
+@everything.command()
+def full() -> None:
+    """A disk is full to the last byte: runs are read and deleted, and the server goes on by itself."""
+    prove("full")
 
 
 @everything.command()

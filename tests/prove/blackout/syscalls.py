@@ -125,7 +125,9 @@ class _Reader:
             yield Truncate(path, 0)
 
     def _is_ours(self, path: str) -> bool:
-        return path == self._root or (path.startswith(f"{self._root}/") and not path.endswith("-shm"))
+        return path == self._root or (
+            path.startswith(f"{self._root}/") and not path.endswith(("-shm", "-reserve"))
+        )
 
 
 def _path(kind: re.Pattern[str], text: str) -> str:

@@ -2,19 +2,22 @@
 
 import asyncio
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 import runglass
-from runglass.errors import PermanentStoreError, StoreError, ValueTooLarge
+from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueTooLarge
 from runglass.store.records import Append, NewRun, RunRecord
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.sql_helpers import changed, every
 from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
@@ -68,6 +71,85 @@ async def test_a_write_too_large_for_the_disk_does_not_fail_others_in_its_batch(
         assert isinstance(answers[7], StoreError)
         found = [name for name in names if await store.run(name) is not None]
         assert found == [name for name in names if name != "run-7"]
+
+
+@contextmanager
+def no_room_for_large_files() -> Iterator[Callable[[], None]]:
+    """As on a disk with some MiB left, until the block ends or what it gives is called.
+
+    No file gets larger than half of the reserve.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def make_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (RESERVE_BYTES // 2, hard))
+    try:
+        yield make_room
+    finally:
+        make_room()
+
+
+async def test_while_the_reserve_is_given_up_only_removals_are_written_and_then_all_goes_on(
+    tmp_path: Path,
+) -> None:
+    reserve = tmp_path / "db-reserve"
+    async with SqliteStore(tmp_path / "db") as store:
+        assert reserve.stat().st_blocks * 512 >= RESERVE_BYTES, "a file with holes keeps no room"
+        run, other = await store.create_run(a_run("run")), await store.create_run(a_run("other"))
+        ended = Append(run_no=run.no, head=0, fence=run.fence, events=[b"1"], status="failed", summary=b"{}")
+        await store.append(ended)
+    # As a process leaves it that dies after it has given the reserve up.
+    reserve.write_bytes(b"")
+    with no_room_for_large_files() as make_room:
+        async with SqliteStore(tmp_path / "db") as store:
+            assert await store.hold_lease("p", until="2030-01-01T00:00:00.000Z", renew=False)
+            refused = await asyncio.gather(
+                store.create_run(a_run("new")),
+                store.append(batch(other, 0, b"one")),
+                store.check_write(),
+                return_exceptions=True,
+            )
+            assert {type(each) for each in refused} == {StoreFull}
+            assert reserve.stat().st_size == 0, "what the disk has left is for removals"
+            assert await store.purge_run(run.no)
+            assert not await store.purge_rows(run.no, limit_rows=100, limit_bytes=1 << 20)
+            assert not await store.compact(limit_bytes=1 << 20)
+            assert await store.run("run") is None
+            with pytest.raises(StoreFull):
+                await store.create_run(a_run("new"))
+            make_room()
+            await store.create_run(a_run("new"))
+            assert reserve.stat().st_size == RESERVE_BYTES
+
+
+async def test_a_removal_that_meets_a_full_disk_is_tried_again_on_the_reserve(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        await limit_pages(store, more=0)
+        reserve, tries = store.connections.reserve, 0
+
+        def work(db: sqlite3.Connection) -> None:
+            nonlocal tries
+            tries += 1
+            db.execute("INSERT INTO owed (run_no, seq, data) VALUES (0, ?, zeroblob(1000000))", (tries,))
+
+        with pytest.raises(StoreFull):
+            await store.connections.write(work)
+        assert (tries, reserve.is_given_up) == (1, False)
+        with pytest.raises(StoreFull):
+            await store.connections.remove(work)
+        assert (tries, reserve.is_given_up) == (3, True)
+        await limit_pages(store, more=10_000)
+        await store.connections.write(work)
+        assert (tries, reserve.is_given_up) == (4, False)
+
+
+async def test_a_file_that_gives_no_space_back_keeps_no_reserve(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db")) as old:
+        old.execute("CREATE TABLE from_before (x)")
+    async with SqliteStore(tmp_path / "db"):
+        assert not (tmp_path / "db-reserve").exists()
 
 
 async def test_a_store_that_is_locked_while_it_opens_can_be_opened_later(

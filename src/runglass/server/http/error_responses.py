@@ -21,6 +21,7 @@ from runglass.errors import (
     RunPurged,
     RunUnreadable,
     StoreError,
+    StoreFull,
     api_error,
 )
 from runglass.safe_text import printable
@@ -84,6 +85,12 @@ def _as_api_error(request: ApiRequest, fault: Exception) -> APIError:
 def unavailable(fault: StoreError, *, request_id: str, where: str) -> APIError:
     """The error while the store cannot be reached. Only the log gets the cause, as it names local paths."""
     log.error("request %s: %s found no store: %s", request_id, where, fault)
+    if isinstance(fault, StoreFull):
+        message = (
+            "the disk of the store is full; nothing was started. Delete runs (`runglass runs delete`), which"
+            " works on a full disk as well, or make room on it; the server then goes on by itself"
+        )
+        return api_error("UNAVAILABLE", message)
     return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, try again later")
 
 

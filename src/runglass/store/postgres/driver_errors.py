@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from runglass.errors import PermanentStoreError, StoreError, ValueTooLarge
+from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueTooLarge
 
 LOST = (
     # With the time-outs, of which one may be the network's.
@@ -35,6 +35,8 @@ ROLLED_BACK = (
 def kind_of(error: Exception) -> type[StoreError]:
     """Whether the same could ever be stored: a server comes back, a value stays as it is."""
     match error:
+        case asyncpg.DiskFullError():
+            return StoreFull
         case asyncpg.ProgramLimitExceededError():
             return ValueTooLarge
         case asyncpg.DataError() | OverflowError() | UnicodeError():

@@ -57,7 +57,7 @@ class Calls:
                 count_open(db, run_no, -size)
             return db.execute("DELETE FROM call WHERE created_at < ?", (before,)).rowcount
 
-        forgotten = await self._db.write(work)
+        forgotten = await self._db.remove(work)
         self._deleted = self._deleted or forgotten > 0
         return forgotten
 

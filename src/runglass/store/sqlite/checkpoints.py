@@ -74,7 +74,7 @@ class Checkpoints:
             return True
 
         left = await self._db.read(every(lambda row: row, _WITH_CHECKPOINTS_LEFT, self._project_before))
-        return bool(left) and await self._db.write(work)
+        return bool(left) and await self._db.remove(work)
 
 
 def drop_checkpoints(db: sqlite3.Connection, batch: Append) -> None:

@@ -3,10 +3,13 @@
 SQLite takes one writer at a time, so one thread does all the writing: all work that waits when it comes round
 goes into one transaction, and everyone in it is answered after the one commit. Readers have connections of
 their own and, in WAL mode, never wait for the writer. The meaning of the statements is not known here.
+
+More than 300 lines: what is done in one transaction, and what becomes of each part of it if that fails.
 """
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -15,10 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from runglass.errors import CommitUncertain, PermanentStoreError, RunglassError, StoreError, ValueTooLarge
+from runglass.errors import (
+    CommitUncertain,
+    PermanentStoreError,
+    RunglassError,
+    StoreError,
+    StoreFull,
+    ValueTooLarge,
+)
 from runglass.store.data_folder import make_file, make_folder, warn_of_others
 from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded
+from runglass.store.sqlite.reserve import Reserve
 from runglass.store.sqlite.worker_threads import WorkerThreads, WorkItem, WorkResult
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
@@ -42,6 +55,7 @@ class Connections:
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
         self.path = path
+        self.reserve = Reserve(path)
         self._synchronous = synchronous
         self._writer: _Lane | None = None
         self._readers: _Lane | None = None
@@ -91,6 +105,11 @@ class Connections:
         transaction with others and may be run a second time by itself.
         """
         result: Result = await self._put(self._writer, work)
+        return result
+
+    async def remove(self, work: Work[Result]) -> Result:
+        """`write` for work that leaves room behind: on a full disk the reserve is given up for it."""
+        result: Result = await self._put(self._writer, _Removal(work))
         return result
 
     async def read(self, work: Work[Result]) -> Result:
@@ -178,6 +197,11 @@ class Connections:
             # SQLite's own default is OFF, some systems build it with ON.
             connection.execute("PRAGMA secure_delete = ON")
             migrate_sqlite(connection)
+            (gives_back,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+            if gives_back and not self.reserve.is_given_up and not self.reserve.take():
+                log.warning(
+                    "the disk has no room for %s: on a full disk nothing can be deleted", self.reserve
+                )
         except (sqlite3.Error, StoreError) as error:
             connection.close()
             raise (error if isinstance(error, StoreError) else self._store_error(error)) from error
@@ -200,6 +224,14 @@ class Connections:
             together = [job for job in batch if job.work is not _empty_log]
             before = self.commit(connection, together) if together else []
             return before + [self._do_apart(connection, job) for job in apart]
+        if self.reserve.is_given_up:
+            others = [job for job in batch if not isinstance(job.work, _Removal)]
+            if others and not self.reserve.take():
+                # Written now, they would take the room from the removals that are to make more of it.
+                fault = self._store_error(sqlite3.OperationalError("database or disk is full"), StoreFull)
+                removals = [job for job in batch if isinstance(job.work, _Removal)]
+                done = self.commit(connection, removals) if removals else []
+                return done + [WorkResult(job, None, fault) for job in others]
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
@@ -222,7 +254,12 @@ class Connections:
             if len(batch) > 1:
                 # One of them broke the transaction: alone, each gets the answer that is its own.
                 return [outcome for job in batch for outcome in self.commit(connection, [job])]
-            if committing:
+            if _is_full(error) and isinstance(batch[0].work, _Removal) and self.reserve.give_up():
+                # First of all the log is moved into the file, which may have to grow for that.
+                with contextlib.suppress(sqlite3.Error):
+                    _empty_log(connection)
+                return self.commit(connection, batch)
+            if committing and not _is_full(error):
                 return [WorkResult(batch[0], None, self._store_error(error, CommitUncertain))]
             refused = isinstance(error, (sqlite3.Error, OverflowError, UnicodeError))
             return [WorkResult(batch[0], None, self._store_error(error) if refused else error)]
@@ -250,8 +287,26 @@ def _empty_log(connection: sqlite3.Connection) -> bool:
         connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
 
 
+class _Removal:
+    """Work for which the reserve may be given up."""
+
+    def __init__(self, work: Work[Any]) -> None:
+        self._work = work
+
+    def __call__(self, connection: sqlite3.Connection) -> Any:
+        return self._work(connection)
+
+
+def _is_full(error: Exception) -> bool:
+    # The shared memory of the log is a file beside it.
+    full = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in full
+
+
 def _kind_of(error: Exception) -> type[StoreError]:
     """Whether the same could ever be stored: a disk is freed or mended, a value stays as it is."""
+    if _is_full(error):
+        return StoreFull
     match error:
         # SQLite's own limit, or that of the C interface before it.
         case sqlite3.DataError():

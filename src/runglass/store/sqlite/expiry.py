@@ -72,7 +72,7 @@ class Expiry:
         due = f"SELECT EXISTS ({_DUE_OUTCOMES}) OR EXISTS ({_DUE_ANSWERS})"
         if not await self._db.read(one(bool, due, before, 1)):
             return 0
-        expired = await self._db.write(work)
+        expired = await self._db.remove(work)
         self._deleted = True
         return expired
 
@@ -85,7 +85,7 @@ class Expiry:
         try:
             # One after the other: other writers have a turn in between.
             for table, key in _CONTENT.items():
-                await self._db.write(partial(_rewrite_if_small, table=table, key=key))
+                await self._db.remove(partial(_rewrite_if_small, table=table, key=key))
             emptied = await self._db.empty_log()
         finally:
             self._deleted = self._deleted or not emptied

@@ -86,7 +86,7 @@ class Imports:
                 db.execute("INSERT INTO purged_run (run_no) VALUES (?)", (given_up,))
                 db.execute("DELETE FROM importing_run WHERE run_no = ?", (given_up,))
 
-        await self._db.write(work)
+        await self._db.remove(work)
         self._importing.discard(run_no or 0)
 
 

@@ -67,7 +67,8 @@ class Leases:
                 "INSERT INTO lease (expires_at, owner, since, host, pid, version, executes_runs)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)"
             )
-            return await self._db.write(changed(sql, *values, now_text(), *process)) == 1
+            # Also on a full disk: without a process nobody could make room.
+            return await self._db.remove(changed(sql, *values, now_text(), *process)) == 1
         return await self._db.write(changed(sql, *values)) == 1
 
     async def leases(self) -> list[HeldLease]:
@@ -87,7 +88,7 @@ class Leases:
             db.execute(f"{_LET_GO} WHERE status IN ('pending', 'running') AND owner = ?", (owner,))
             db.execute("DELETE FROM lease WHERE ?1 IS NULL OR owner = ?1", (owner,))
 
-        await self._db.write(work)
+        await self._db.remove(work)
 
     async def claim_runs(
         self,
@@ -153,7 +154,7 @@ class Leases:
                 return None
             return run_of(db.execute(f"{RUN} WHERE no = ?", (run.no,)).fetchone())
 
-        return await self._db.write(work)
+        return await self._db.remove(work)
 
     async def resume_run(self, run: RunRecord, segment: Checkpoint, *, owner: str | None) -> RunRecord | None:
         def work(db: sqlite3.Connection) -> RunRecord | None:

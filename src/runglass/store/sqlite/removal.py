@@ -66,7 +66,7 @@ class Removal:
                 note_change(db, project_id, by, "run.purged", run_id, flowId=flow_id, status=status)
             return True
 
-        return await self._db.write(work)
+        return await self._db.remove(work)
 
     async def purged_runs(self) -> list[int]:
         return await self._db.read(every(lambda row: int(row[0]), "SELECT run_no FROM purged_run"))
@@ -85,7 +85,7 @@ class Removal:
             self._deleted = True
             return False
 
-        return await self._db.write(work)
+        return await self._db.remove(work)
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
@@ -113,7 +113,7 @@ class Removal:
                     (stripped.summary, run_no),
                 )
 
-        await self._db.write(work)
+        await self._db.remove(work)
         return stripped.place
 
     async def compact(self, *, limit_bytes: int) -> bool:
@@ -124,7 +124,9 @@ class Removal:
                 for name in ("freelist_count", "page_count", "page_size", "auto_vacuum")
             )
             # An older file gives nothing back until `runglass data vacuum` has rebuilt it.
-            return min(free - pages // SPARE, limit_bytes // size) if mode == _INCREMENTAL else 0
+            # Free pages are of no use to a log that the disk has no room for.
+            spare = 0 if self._db.reserve.is_short else pages // SPARE
+            return min(free - spare, limit_bytes // size) if mode == _INCREMENTAL else 0
 
         def work(db: sqlite3.Connection) -> None:
             for _ in range(pages):
@@ -133,7 +135,7 @@ class Removal:
 
         pages = await self._db.read(free_pages)
         if pages > 0:
-            await self._db.write(work)
+            await self._db.remove(work)
             return True
         await self._db.empty_log()
         return False

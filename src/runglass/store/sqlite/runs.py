@@ -78,7 +78,9 @@ class Runs:
         return await self._db.write(work)
 
     async def append(self, batch: Append) -> None:
-        await self._db.write(lambda db: write_append(db, batch))
+        # A run that is cancelled lets its request and its checkpoints go.
+        write = self._db.remove if batch.status == "cancelled" else self._db.write
+        await write(lambda db: write_append(db, batch))
         if batch.dropped or batch.status in TERMINAL:
             self._deleted = True
 

@@ -1,0 +1,72 @@
+"""Room on the disk of an SQLite file that is kept for removals: to delete rows takes room, too, in the log.
+
+A file beside the database. It is given up for a removal that meets a full disk, and made anew before anything
+else is written: so it is used by removals alone.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+RESERVE_BYTES = 16 << 20
+"""Four times the log at which SQLite moves it into the file, and many times a bite of a removal."""
+
+
+class Reserve:
+    """The reserve of a database. `is_given_up` from when a removal needed it until it is whole again."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = database.with_name(f"{database.name}-reserve")
+        self.is_given_up = self._path.exists() and self._size() < RESERVE_BYTES
+
+    def __str__(self) -> str:
+        return repr(str(self._path))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there is no room beside it for as much again, as far as the file system tells."""
+        try:
+            return self.is_given_up or shutil.disk_usage(self._path.parent).free < RESERVE_BYTES
+        except OSError:
+            return False
+
+    def take(self) -> bool:
+        """Makes the file whole; False, and it takes no room, where the disk has not enough of it."""
+        if self._size() < RESERVE_BYTES:
+            try:
+                descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError:
+                return False
+            try:
+                _fill(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, 0)
+                return False
+            finally:
+                os.close(descriptor)
+        self.is_given_up = False
+        return True
+
+    def give_up(self) -> bool:
+        """Leaves its room to what is written next; False where it had none."""
+        if not self._size():
+            return False
+        os.truncate(self._path, 0)
+        self.is_given_up = True
+        log.info("the disk is full: its reserve %s is given up for removals", self)
+        return True
+
+    def _size(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0
+
+
+def _fill(descriptor: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+        return
+    # macOS: a file that was only made longer would hold no room.
+    for offset in range(0, RESERVE_BYTES, 1 << 20):
+        os.pwrite(descriptor, bytes(1 << 20), offset)
