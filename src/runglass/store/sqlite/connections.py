@@ -109,7 +109,7 @@ class Connections:
 
     async def remove(self, work: Work[Result]) -> Result:
         """`write` for work that leaves room behind: on a full disk the reserve is given up for it."""
-        result: Result = await self._put(self._writer, _Removal(work))
+        result: Result = await self.write(_Removal(work))
         return result
 
     async def read(self, work: Work[Result]) -> Result:
