@@ -156,11 +156,13 @@ async def _fold_of_columns(store: Store, run: RunRecord) -> RunFold:
             reservation=reservation,
         )
         changes.append(StepChange(row.position, step))
+    flow = await store.flow(run.flow_id)
     summary = RunSummary(
         id=run.id,
         flow_id=run.flow_id,
         status=run.status,
         trigger_type=run.trigger_type,
+        flow_slug=None if flow is None else flow.slug,
         version=run.version,
         session_id=run.session_id,
         unreadable=True,
