@@ -73,6 +73,8 @@ class Tab:
         )
         if not answer.ok:
             raise BenchError(f"the viewer's sign-in was answered with {answer.status}")
+        proof = answer.headers.get("x-viewer-proof", "")
+        self.page.add_init_script(f"localStorage.setItem('runglass.proof', {proof!r})")
 
     def open(self, url: str, *, row: str, answer: str) -> Opened:
         """Opens a page: until an element `row` was painted, and until nothing more was on its way.

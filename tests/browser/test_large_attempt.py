@@ -59,7 +59,7 @@ def test_large_content_comes_by_ranges_and_as_a_file(run: str, visitor: Visitor)
     assert re.fullmatch('{"text":"é+', content.locator("pre").inner_text())
     assert max(sizes) <= 4 * FIRST_BYTES
     with page.expect_download() as found:
-        page.get_by_role("link", name="Download").click()
+        page.get_by_role("button", name="Download").click()
     assert found.value.suggested_filename == "make-output.json"
     assert json.loads(Path(found.value.path()).read_text("utf-8")) == {"text": "é" * 1_000_000}
 

@@ -8,7 +8,7 @@ from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
 from tests.browser.visitor import Visitor
 
-NO_MORE = "The server knows this sign-in no more"
+NO_MORE = "This sign-in has ended"
 
 
 def type_key(page: Page, key: str) -> None:

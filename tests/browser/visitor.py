@@ -37,6 +37,11 @@ CANARY = "attacked"
 """The global variable that hostile data would set, if any of it were executed."""
 
 
+def keeps_proof(address: str, proof: str) -> str:
+    """A script after which the pages of this server have the half of a session that is no cookie."""
+    return f"if (location.origin === {address!r}) localStorage.setItem('runglass.proof', {proof!r});"
+
+
 class Visitor:
     """A browser context with one page, at the server with this address.
 
@@ -74,6 +79,7 @@ class Visitor:
             f"{self.address}/api/v1/viewer/session", headers={"Authorization": f"Bearer {key}"}
         )
         assert answer.status == 204, answer.text()
+        self.context.add_init_script(keeps_proof(self.address, answer.headers["x-viewer-proof"]))
 
     def open(self, path: str) -> Page:
         """The page at this path of the server, once its main part is shown."""

@@ -19,6 +19,7 @@ from runglass.errors import DuplicateIdempotencyKey, StoreError, WrongExpectedVe
 from runglass.store.base import Store
 from runglass.store.process_records import ProcessFacts
 from runglass.store.records import (
+    ApiKey,
     Append,
     AttemptKey,
     Checkpoint,
@@ -26,6 +27,7 @@ from runglass.store.records import (
     IdempotencyRecord,
     RunRecord,
     StepRow,
+    ViewerSession,
 )
 from runglass.store.sqlite.store import SqliteStore
 from tests.postgres_pooler import pgbouncer_path, pooler
@@ -1120,6 +1122,59 @@ async def test_a_revoked_key_is_still_known_but_marked(store: Store) -> None:
     assert found is not None
     assert found.revoked_at is not None
     assert await store.keys(project.id) == [found]
+
+
+async def sign_in(store: Store, key: ApiKey, digest: bytes, *, minute: int) -> None:
+    """Adds a session that was used in this minute; a key has three at most, and a project five."""
+    at = f"2026-01-01T00:{minute:02}:00.000Z"
+    session = ViewerSession(digest=digest, key=key, began_at=at, used_at=at)
+    await store.add_viewer_session(session, most_of_key=3, most_of_project=5)
+
+
+async def test_a_session_of_a_browser_is_found_with_its_key_until_it_is_ended(store: Store) -> None:
+    project = await store.ensure_project("a", "b")
+    key = await store.add_key(project.id, "read", b"digest", "nk_abc")
+    await sign_in(store, key, b"one", minute=1)
+    found = await store.viewer_session(b"one")
+    began_at = "2026-01-01T00:01:00.000Z"
+    assert found == ViewerSession(digest=b"one", key=key, began_at=began_at, used_at=began_at)
+    await store.use_viewer_session(b"one", "2026-01-01T00:02:00.000Z")
+    await store.revoke_key(project.id, key.id)
+    found = await store.viewer_session(b"one")
+    assert found is not None
+    assert (found.began_at, found.used_at) == (began_at, "2026-01-01T00:02:00.000Z")
+    assert found.key.revoked_at is not None
+    await store.end_viewer_session(b"one")
+    await store.end_viewer_session(b"one")
+    assert await store.viewer_session(b"one") is None
+
+
+async def test_the_session_that_was_used_longest_ago_makes_room_in_its_key_or_its_project(
+    store: Store,
+) -> None:
+    async def are_left(*digests: bytes) -> list[bool]:
+        return [await store.viewer_session(digest) is not None for digest in digests]
+
+    project, other = [await store.ensure_project("a", name) for name in ("b", "c")]
+    keys = [await store.add_key(project.id, "read", b"key-%d" % number, "nk_") for number in range(4)]
+    stranger = await store.add_key(other.id, "read", b"stranger", "nk_")
+    await sign_in(store, stranger, b"theirs", minute=0)
+    for number in range(3):
+        await sign_in(store, keys[0], b"%d" % number, minute=number)
+    await store.use_viewer_session(b"0", "2026-01-01T00:10:00.000Z")
+    await sign_in(store, keys[0], b"3", minute=3)
+    assert await are_left(b"0", b"1", b"2", b"3") == [True, False, True, True]
+    for number in range(1, 4):
+        await sign_in(store, keys[number], b"of-%d" % number, minute=20 + number)
+    assert await are_left(b"0", b"2", b"3", b"of-1", b"of-2", b"of-3") == [
+        True,
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
+    assert await are_left(b"theirs") == [True]
 
 
 async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> None:

@@ -43,8 +43,10 @@ def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
         link = link_of(capsys, *arguments)
         assert link.startswith(f"{at_server.address}/viewer/ticket/")
         with httpx2.Client() as browser:
-            assert browser.get(link).headers["location"] == page
-            assert browser.get(f"{at_server.base_url}/viewer/me").json()["role"] == "admin"
+            led_to, _, proof = browser.get(link).headers["location"].partition("#proof=")
+            assert led_to == page
+            me = browser.get(f"{at_server.base_url}/viewer/me", headers={"X-Viewer-Proof": proof})
+            assert me.json()["role"] == "admin"
 
 
 def test_open_says_that_there_is_no_such_run(
@@ -87,6 +89,8 @@ def test_serve_prints_a_link_for_each_project_with_a_key(
         link = said.split()[-1]
         assert link.startswith(f"{url}/viewer/ticket/")
         with httpx2.Client(base_url=url) as browser:
-            assert browser.get(link).headers["location"] == "/"
-            assert browser.get("/api/v1/viewer/me").json()["role"] == "admin"
+            led_to, _, proof = browser.get(link).headers["location"].partition("#proof=")
+            assert led_to == "/"
+            me = browser.get("/api/v1/viewer/me", headers={"X-Viewer-Proof": proof})
+            assert me.json()["role"] == "admin"
         assert server.interrupt() == Exit.OK

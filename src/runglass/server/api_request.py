@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from runglass.store.records import ApiKey
+from runglass.store.records import ApiKey, ViewerSession
 
 if TYPE_CHECKING:
     from runglass.server.app_state import AppState
@@ -23,6 +23,12 @@ class ApiRequest(Request):
         """The key of the request. Handlers of open endpoints have none and must not read it."""
         key: ApiKey = self.scope["auth"]
         return key
+
+    @property
+    def viewer_session(self) -> ViewerSession | None:
+        """The session that makes the request; None where a key does."""
+        session: ViewerSession | None = self.scope.get("viewer_session")
+        return session
 
     @property
     def is_head(self) -> bool:

@@ -52,7 +52,7 @@ def create_app(
         health=HealthCheck(runtime),
         outlines=outlines or Outlines(runtime),
         imports=RunImports(runtime),
-        sessions=BrowserSessions(),
+        sessions=BrowserSessions(runtime.store),
         tickets=tickets or LoginTickets(),
         diffs=FairTurns(Shares(1, most=AT_ONCE, most_each=1)),
         idempotency_locks=WeakValueDictionary(),
@@ -88,9 +88,9 @@ def _viewer() -> list[Endpoint]:
     """The pages for people: open, as all that is on them is asked of the API."""
     shown = Answer((str,), "A page.", media_type=HTML)
     handlers: dict[str, Callable[..., Awaitable[Any]]] = {
-        "/": viewer.runs_page,
-        "/runs/{execution_id}": viewer.run_page,
-        "/compare/{a}/{b}": viewer.compare_page,
+        "/": viewer.page,
+        "/runs/{execution_id}": viewer.page,
+        "/compare/{a}/{b}": viewer.page,
         "/viewer/ticket/{ticket}": viewer.redeem_ticket,
         "/viewer/{digest}/{file:path}": viewer.file,
     }

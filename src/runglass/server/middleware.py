@@ -26,7 +26,6 @@ from runglass.server.security.authentication import authenticate
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.rate_limit import UNLIMITED, Rates
 from runglass.server.security.same_origin import header
-from runglass.server.security.session_cookie import authenticate_browser
 from runglass.store.base import Store
 from runglass.store.records import ApiKey
 
@@ -68,7 +67,7 @@ class ApiMiddleware:
         request_id = _request_id(scope)
         log_context.request_id.set(request_id)
         scope["state"] = {"request_id": request_id}
-        answer = _ResponseSender(send, (b"x-request-id", request_id.encode()))
+        answer = _ResponseSender(send, request_id)
         receive, send = _paced(receive), answer.send
         try:
             await self._answer(scope, receive, send, request_id)
@@ -112,9 +111,9 @@ class ApiMiddleware:
         authorization = header(scope, "authorization")
         # A program says who asks, and a browser's cookie only where nothing is said.
         if authorization is None:
-            key = await authenticate_browser(self._store, self._sessions, scope)
-            if key is not None:
-                return key
+            scope["viewer_session"] = session = await self._sessions.find(scope)
+            if session is not None:
+                return session.key
         return await authenticate(self._store, authorization)
 
 
@@ -143,17 +142,26 @@ def _paced(receive: Receive) -> Receive:
 
 
 class _ResponseSender:
-    """Sends an answer with one header more, at the pace of large work."""
+    """Sends an answer with the headers that each one has, at the pace of large work.
 
-    def __init__(self, send: Send, header: tuple[bytes, bytes]) -> None:
+    A browser keeps none that does not say how, and takes none for something else than it says it is.
+    """
+
+    def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._header = header
+        self._headers = [
+            (b"x-request-id", request_id.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"cache-control", b"no-store"),
+        ]
         self.has_begun = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            message["headers"] = [*message["headers"], self._header]
+            names = {name for name, _ in message["headers"]}
+            added = [each for each in self._headers if each[0] not in names]
+            message["headers"] = [*message["headers"], *added]
         elif message["type"] == "http.response.body":
             await paced_transfer(len(message["body"]))
         await self._send(message)

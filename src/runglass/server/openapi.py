@@ -4,8 +4,10 @@ The page is ours because those that others make load their parts from the intern
 firewall cannot do.
 """
 
+import hashlib
 import inspect
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -18,6 +20,7 @@ import runglass
 from runglass.errors import CODES
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Endpoint, Parameter, Schema
+from runglass.server.viewer.assets import PAGE_HEADERS
 
 OPENAPI = "application/vnd.oai.openapi+json"
 REFERENCE = "#/components/schemas/{name}"
@@ -133,6 +136,7 @@ class Documentation:
         self._endpoints = endpoints
         self._document: bytes | None = None
         self._page: bytes | None = None
+        self._page_headers = dict(PAGE_HEADERS)
 
     async def document(self, request: ApiRequest) -> ASGIApp:
         if self._document is None:
@@ -142,4 +146,10 @@ class Documentation:
     async def page(self, request: ApiRequest) -> ASGIApp:
         if self._page is None:
             self._page = (files(__package__) / "docs.html").read_bytes()
-        return Response(self._page, media_type="text/html")
+            policy = PAGE_HEADERS["content-security-policy"]
+            for part in "script", "style":
+                content = self._page.partition(f"<{part}>".encode())[2].partition(f"</{part}>".encode())[0]
+                digest = b64encode(hashlib.sha256(content).digest()).decode()
+                policy = policy.replace(f"{part}-src 'self'", f"{part}-src 'sha256-{digest}'")
+            self._page_headers["content-security-policy"] = policy
+        return Response(self._page, media_type="text/html", headers=self._page_headers)

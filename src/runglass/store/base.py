@@ -54,6 +54,7 @@ from runglass.store.records import (
     RunRecord,
     Setback,
     StepRow,
+    ViewerSession,
 )
 
 
@@ -145,6 +146,20 @@ class Store(Protocol):
 
     async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
         """Whether there was such a key and it was not revoked before."""
+
+    async def add_viewer_session(
+        self, session: ViewerSession, *, most_of_key: int, most_of_project: int
+    ) -> None:
+        """Keeps a new session. The one used longest ago goes where its key or project has so many."""
+
+    async def viewer_session(self, digest: bytes) -> ViewerSession | None:
+        """The session with this hash and its key, revoked or not: one look-up for both."""
+
+    async def use_viewer_session(self, digest: bytes, used_at: str) -> None:
+        """Notes when the session was used last."""
+
+    async def end_viewer_session(self, digest: bytes) -> None:
+        """Forgets the session, if there is one."""
 
     async def put_draft(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from runglass.admin_api import Actor, ActorKind, AuditEntry
-from runglass.store.records import ApiKey, FlowRecord, FlowVersion, Project
+from runglass.store.records import ApiKey, FlowRecord, FlowVersion, Project, ViewerSession
 
 DRAFT_COLUMNS = "name, capture, retention_days, content_retention_days"
 
@@ -29,6 +29,12 @@ def project_of(row: Any) -> Project:
 def key_of(row: Any) -> ApiKey:
     """A key from a row with its fields in their order."""
     return ApiKey(**dict(zip(ApiKey.__struct_fields__, row, strict=True)))
+
+
+def viewer_session_of(row: Any) -> ViewerSession:
+    """A session from a row with its hash and its two times before the fields of its key."""
+    digest, began_at, used_at, *key = row
+    return ViewerSession(digest=digest, key=key_of(key), began_at=began_at, used_at=used_at)
 
 
 def flow_of(row: Any) -> FlowRecord:

@@ -55,6 +55,15 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: str | None = None
 
 
+class ViewerSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A browser that has signed in, by the hash of its session, and the key that it stands for."""
+
+    digest: bytes
+    key: ApiKey
+    began_at: str
+    used_at: str
+
+
 class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A flow of a project. `production_version` is None until a version is published."""
 

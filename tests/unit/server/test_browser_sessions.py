@@ -1,21 +1,27 @@
 """Sessions of browsers, and the tickets that begin them: bounded in number and time."""
 
-import pytest
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
 
-from runglass.errors import APIError
+import pytest
+from starlette.types import Scope
+
+from runglass.errors import APIError, AuthenticationError, StoreError
 from runglass.server.security.browser_sessions import (
-    IDLE_S,
-    LIFETIME_S,
-    MOST_OF_KEY,
-    MOST_OF_PROJECT,
-    MOST_SESSIONS,
+    IDLE,
+    LIFETIME,
+    NOTED_EVERY,
     BrowserSessions,
+    NewSession,
 )
 from runglass.server.security.login_tickets import MOST_OF_KEY as TICKETS_OF_KEY
 from runglass.server.security.login_tickets import MOST_OF_PROJECT as TICKETS_OF_PROJECT
 from runglass.server.security.login_tickets import MOST_TICKETS, PATH, TICKET_S, LoginTickets
-from runglass.server.security.session_cookie import began_of
+from runglass.store.base import Store
 from runglass.store.records import ApiKey
+from runglass.store.sqlite.store import SqliteStore
+from tests.fakes import VirtualClock
 
 
 class Clock:
@@ -37,94 +43,99 @@ def key(number: int = 1, *, project: int = 7) -> ApiKey:
     return ApiKey(id=number, project_id=project, role="read", hint="nk_", created_at="2026-01-01T00:00:00Z")
 
 
-def test_a_session_is_found_by_its_id_until_it_is_ended(clock: Clock) -> None:
-    sessions = BrowserSessions(clock=clock)
-    one, other = sessions.begin(key(1)), sessions.begin(key(2))
-    assert one != other
-    found = sessions.find(one)
+def asks(*, cookie: str = "", proof: str = "") -> Scope:
+    """A request that shows these halves of a session."""
+    shown = {"cookie": cookie and f"runglass_session={cookie}", "x-viewer-proof": proof}
+    headers = [(name.encode(), value.encode()) for name, value in shown.items() if value]
+    return {"method": "GET", "headers": headers}
+
+
+async def is_signed_in(sessions: BrowserSessions, session: NewSession) -> bool:
+    try:
+        return await sessions.find(asks(**session._asdict())) is not None
+    except AuthenticationError:
+        return False
+
+
+class Signing(NamedTuple):
+    """The sessions of a store, and a key to begin some with."""
+
+    store: Store
+    sessions: BrowserSessions
+    clock: VirtualClock
+    key: ApiKey
+
+
+@pytest.fixture
+async def signing(tmp_path: Path) -> AsyncIterator[Signing]:
+    clock = VirtualClock()
+    async with SqliteStore(tmp_path / "db") as store:
+        project = await store.ensure_project("acme", "demo")
+        key = await store.add_key(project.id, "read", b"digest", "nk_")
+        yield Signing(store, BrowserSessions(store, clock=clock), clock, key)
+
+
+async def test_a_session_needs_both_of_its_halves_and_no_others(signing: Signing) -> None:
+    one, other = [await signing.sessions.begin(signing.key) for _ in range(2)]
+    found = await signing.sessions.find(asks(**one._asdict()))
     assert found is not None
-    assert (found.project_id, found.key_id) == (7, 1)
-    sessions.end(one)
-    assert sessions.find(one) is None
-    assert sessions.find(other) is not None
-    assert sessions.find("") is None
+    assert found.key == signing.key
+    assert await signing.sessions.find(asks(proof=one.proof)) is None, "as if there were no session"
+    for proof in ("", one.cookie, other.proof):
+        assert not await is_signed_in(signing.sessions, one._replace(proof=proof))
+    await signing.sessions.end(found)
+    assert not await is_signed_in(signing.sessions, one)
+    assert await is_signed_in(signing.sessions, other)
 
 
-def test_a_session_ends_when_it_is_not_used(clock: Clock) -> None:
-    sessions = BrowserSessions(clock=clock)
-    session = sessions.begin(key())
+async def test_a_session_ends_when_it_is_not_used(signing: Signing) -> None:
+    session = await signing.sessions.begin(signing.key)
     for _ in range(3):
-        clock.now_s += IDLE_S - 1
-        assert sessions.find(session) is not None
-    clock.now_s += IDLE_S + 1
-    assert sessions.find(session) is None
-    assert len(sessions) == 0
+        await signing.clock.sleep(IDLE.total_seconds() - 1)
+        assert await is_signed_in(signing.sessions, session)
+    await signing.clock.sleep((IDLE + NOTED_EVERY).total_seconds() + 1)
+    assert not await is_signed_in(signing.sessions, session)
 
 
-def test_a_session_ends_after_a_week_however_often_it_is_used(clock: Clock) -> None:
-    sessions = BrowserSessions(clock=clock)
-    session, began_s = sessions.begin(key()), clock.now_s
-    while clock.now_s - began_s <= LIFETIME_S:
-        assert sessions.find(session) is not None
-        clock.now_s += IDLE_S / 2
-    assert sessions.find(session) is None
+async def test_a_session_ends_after_a_week_however_often_it_is_used(signing: Signing) -> None:
+    session = await signing.sessions.begin(signing.key)
+    while signing.clock.monotonic_s() <= LIFETIME.total_seconds():
+        assert await is_signed_in(signing.sessions, session)
+        await signing.clock.sleep(IDLE.total_seconds() / 2)
+    assert not await is_signed_in(signing.sessions, session)
 
 
-def test_a_key_has_so_many_sessions_and_the_one_used_longest_ago_goes(clock: Clock) -> None:
-    sessions = BrowserSessions(clock=clock)
-    stranger = sessions.begin(key(2))
-    first = [sessions.begin(key(1)) for _ in range(MOST_OF_KEY)]
-    sessions.find(first[0])
-    sessions.begin(key(1))
-    assert len(sessions) == MOST_OF_KEY + 1
-    assert sessions.find(first[0]) is not None
-    assert sessions.find(first[1]) is None
-    assert sessions.find(stranger) is not None
+async def test_a_session_that_a_session_begins_ends_with_it(signing: Signing) -> None:
+    session = await signing.sessions.begin(signing.key)
+    while await is_signed_in(signing.sessions, session):
+        found = await signing.sessions.find(asks(**session._asdict()))
+        assert found is not None
+        session = await signing.sessions.begin(signing.key, began_at=found.began_at)
+        await signing.clock.sleep(IDLE.total_seconds() / 2)
+    assert 0 < signing.clock.monotonic_s() - LIFETIME.total_seconds() <= IDLE.total_seconds() / 2
 
 
-def test_a_session_that_a_session_begins_ends_with_it(clock: Clock) -> None:
-    sessions = BrowserSessions(clock=clock)
-    session, began_s = sessions.begin(key()), clock.now_s
-    while (found := sessions.find(session)) is not None:
-        session = sessions.begin(key(), began_s=found.began_s)
-        clock.now_s += IDLE_S / 2
-    assert LIFETIME_S < clock.now_s - began_s <= LIFETIME_S + IDLE_S
+async def test_a_session_whose_key_is_revoked_is_worth_nothing(signing: Signing) -> None:
+    session = await signing.sessions.begin(signing.key)
+    await signing.store.revoke_key(signing.key.project_id, signing.key.id)
+    assert not await is_signed_in(signing.sessions, session)
 
 
-def test_what_a_cookie_asks_for_began_with_its_session_and_what_a_key_asks_for_begins(clock: Clock) -> None:
-    sessions = BrowserSessions(clock=clock)
-    cookie = (b"cookie", f"runglass_session={sessions.begin(key())}".encode())
-    began_s, shown = clock.now_s, (b"authorization", b"Bearer nk_live_x")
-    clock.now_s += 60
-    assert began_of(sessions, {"headers": [cookie]}) == began_s
-    assert began_of(sessions, {"headers": [cookie, shown]}) is None
-    assert began_of(sessions, {"headers": [(b"cookie", b"runglass_session=other")]}) is None
+async def test_use_is_written_down_now_and_then_and_not_by_each_request(
+    signing: Signing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[str] = []
 
+    async def full(digest: bytes, used_at: str) -> None:
+        noted.append(used_at)
+        raise StoreError("the disk is full")
 
-def test_the_keys_of_a_project_have_so_many_sessions_and_take_none_from_others(clock: Clock) -> None:
-    sessions = BrowserSessions(clock=clock)
-    stranger = sessions.begin(key(0, project=8))
-    first = sessions.begin(key(1))
-    for number in range(MOST_SESSIONS):
-        sessions.begin(key(number + 2))
-    assert len(sessions) == MOST_OF_PROJECT + 1
-    assert sessions.find(first) is None
-    assert sessions.find(stranger) is not None
-
-
-def test_all_projects_together_have_so_many_sessions_and_the_one_with_most_has_one_less(clock: Clock) -> None:
-    sessions = BrowserSessions(clock=clock)
-    strangers = [sessions.begin(key(0, project=project)) for project in range(50, 60)]
-    full = [sessions.begin(key(number, project=1)) for number in range(MOST_OF_PROJECT)]
-    for project in range(2, MOST_SESSIONS // MOST_OF_PROJECT + 1):
-        for number in range(MOST_OF_PROJECT - 1):
-            sessions.begin(key(number, project=project))
-    assert len(sessions) == MOST_SESSIONS
-    for number in range(20):
-        sessions.begin(key(number, project=70))
-    assert len(sessions) == MOST_SESSIONS
-    assert sessions.find(full[0]) is None
-    assert all(sessions.find(each) is not None for each in strangers)
+    monkeypatch.setattr(signing.store, "use_viewer_session", full)
+    session = await signing.sessions.begin(signing.key)
+    for _ in range(3):
+        await signing.clock.sleep(NOTED_EVERY.total_seconds() / 2)
+        assert await is_signed_in(signing.sessions, session)
+    assert noted == ["2026-01-01T00:07:30.000Z"], "and runs are read all the same"
 
 
 def test_a_ticket_is_good_once_and_for_a_minute(clock: Clock) -> None:

@@ -17,6 +17,8 @@ def answer_of(error: APIError, default_headers: Headers) -> bytes:
         "content-type": JSON,
         "content-length": str(len(body)),
         "x-request-id": str(uuid.uuid4()),
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-store",
         **error_headers(error),
         "connection": "close",
     }

@@ -1,73 +1,131 @@
-"""Browsers that have signed in: a random session id stands for the key, which a browser need not keep.
+"""Browsers that have signed in: a session in two halves stands for the key, which a browser need not keep.
 
-Sessions are in this process's memory and not in the store. Nothing is to be stolen from a backup, no page
-that is read writes to the database, and a restart only asks for the key again. Each request looks the key up,
-so a session is worth nothing from the moment on at which its key is revoked.
+One half is a cookie. Cookies know no ports: a server on another port of this host gets it, and could send it
+again. So the other half, the proof, is kept in the `localStorage` of our pages, which no other origin reads,
+and comes in a header. The store has one hash of both: the cookie alone is worth nothing, nor is a backup.
+Each request looks its key up, so a session is worth nothing from the moment on at which the key is revoked.
 """
 
+import logging
 import secrets
-import time
-from collections.abc import Callable
+from datetime import timedelta
 from typing import NamedTuple
 
-from runglass.api_keys import digest_of
-from runglass.server.security.held_credentials import HeldCredentials
-from runglass.store.records import ApiKey
+from starlette.types import Scope
 
-IDLE_S = 12 * 3600.0
+from runglass.api_keys import digest_of
+from runglass.clock import Clock, iso
+from runglass.errors import StoreError, api_error
+from runglass.server.security.same_origin import header, is_encrypted, require_same_origin
+from runglass.store.base import Store
+from runglass.store.records import ApiKey, ViewerSession
+
+log = logging.getLogger(__name__)
+
+PROOF = "X-Viewer-Proof"
+"""The header with a session's second half: of the response that begins it, and of each request."""
+IDLE = timedelta(hours=12)
 """How long a session lasts without a request."""
-LIFETIME_S = 7 * 24 * 3600.0
+LIFETIME = timedelta(days=7)
 """How long a session lasts at most."""
-MOST_SESSIONS = 10_000
+NOTED_EVERY = timedelta(minutes=5)
+"""Its use is written down no more often, so that pages that are read hardly write to the store."""
 MOST_OF_PROJECT = 1000
 MOST_OF_KEY = 50
 """Sessions of one key; with one more, the one that was used longest ago ends."""
 
 
-class SignedIn(NamedTuple):
-    """A session: whose it is, and when it began and was last used, in seconds of the clock."""
+class NewSession(NamedTuple):
+    """The halves of a session that has begun: 256 random bits each."""
 
-    project_id: int
-    key_id: int
-    began_s: float
-    used_s: float
+    cookie: str
+    proof: str
 
 
 class BrowserSessions:
-    """The sessions of one server. `clock` gives seconds that never go back."""
+    """The sessions of a store, which all of its servers share. `clock` is the store's where none is given."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._sessions = HeldCredentials[SignedIn](
-            most=MOST_SESSIONS, most_of_project=MOST_OF_PROJECT, most_of_key=MOST_OF_KEY
-        )
+    def __init__(self, store: Store, *, clock: Clock | None = None) -> None:
+        self._store = store
+        self._clock = clock or store.clock
 
-    def __len__(self) -> int:
-        """How many are remembered, those that have run out included."""
-        return len(self._sessions)
+    async def begin(self, key: ApiKey, *, began_at: str | None = None) -> NewSession:
+        """A new session of the key. Raises StoreError.
 
-    def begin(self, key: ApiKey, *, began_s: float | None = None) -> str:
-        """A new session of the key: its id, 256 random bits.
-
-        `began_s` is when the session began that asks for this one, which lasts no longer than that.
+        `began_at` is when the session began that asks for this one, which lasts no longer than that.
         """
-        session_id, now_s = secrets.token_urlsafe(32), self._clock()
-        session = SignedIn(key.project_id, key.id, now_s if began_s is None else began_s, now_s)
-        self._sessions.add(digest_of(session_id), session)
-        return session_id
-
-    def find(self, session_id: str) -> SignedIn | None:
-        """The session with this id, which counts as used; None where it has ended."""
-        digest, now_s = digest_of(session_id), self._clock()
-        session = self._sessions.get(digest)
-        if session is None:
-            return None
-        if now_s - session.used_s > IDLE_S or now_s - session.began_s > LIFETIME_S:
-            self._sessions.pop(digest)
-            return None
-        self._sessions.use(digest, session._replace(used_s=now_s))
+        session, now = (
+            NewSession(secrets.token_urlsafe(32), secrets.token_urlsafe(32)),
+            iso(self._clock.now()),
+        )
+        kept = ViewerSession(digest=_digest(*session), key=key, began_at=began_at or now, used_at=now)
+        await self._store.add_viewer_session(kept, most_of_key=MOST_OF_KEY, most_of_project=MOST_OF_PROJECT)
         return session
 
-    def end(self, session_id: str) -> None:
-        """Ends the session, if there is one."""
-        self._sessions.pop(digest_of(session_id))
+    async def find(self, scope: Scope) -> ViewerSession | None:
+        """The session whose cookie and proof the request has, which counts as used; None without a cookie.
+
+        Raises UNAUTHENTICATED where it has ended, or the proof is missing or of another session, FORBIDDEN
+        where another site made the request, and StoreError.
+        """
+        cookie = _cookie_of(scope)
+        if cookie is None:
+            return None
+        require_same_origin(scope)
+        proof, now = header(scope, PROOF.lower()), self._clock.now()
+        session = None if proof is None else await self._store.viewer_session(_digest(cookie, proof))
+        if (
+            session is None
+            or session.used_at < iso(now - IDLE - NOTED_EVERY)
+            or session.began_at < iso(now - LIFETIME)
+        ):
+            raise api_error("UNAUTHENTICATED", "the session has ended: sign in again")
+        if session.key.revoked_at is not None:
+            message = "the API key of this session is revoked: sign in with another one"
+            raise api_error("UNAUTHENTICATED", message)
+        if session.used_at < iso(now - NOTED_EVERY):
+            try:
+                await self._store.use_viewer_session(session.digest, iso(now))
+            except StoreError as error:
+                # Runs can be read from a disk that is full.
+                log.warning("the use of a browser's session was not noted: %s", error)
+        return session
+
+    async def end(self, session: ViewerSession) -> None:
+        """Ends the session. Raises StoreError."""
+        await self._store.end_viewer_session(session.digest)
+
+
+def cookie_with(scope: Scope, cookie: str) -> str:
+    """The `Set-Cookie` that signs a browser in. No script reads it, and no other site makes it be sent."""
+    return _set_cookie(scope, cookie, round(LIFETIME.total_seconds()))
+
+
+def cookie_without(scope: Scope) -> str:
+    """The `Set-Cookie` that makes a browser forget its session."""
+    return _set_cookie(scope, "", 0)
+
+
+def _digest(cookie: str, proof: str) -> bytes:
+    return digest_of(f"{cookie} {proof}")
+
+
+def _cookie_of(scope: Scope) -> str | None:
+    wanted = _name(scope)
+    for cookie in (header(scope, "cookie") or "").split(";"):
+        name, _, value = cookie.strip().partition("=")
+        if name == wanted and value:
+            return value
+    return None
+
+
+def _set_cookie(scope: Scope, value: str, max_age_s: int) -> str:
+    secure = "; Secure" if is_encrypted(scope) else ""
+    return f"{_name(scope)}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Strict{secure}"
+
+
+def _name(scope: Scope) -> str:
+    # Two servers on one host would sign each other's browsers out, as cookies know no ports. The port is that
+    # which the browser sees: behind a balancer each server listens on another one.
+    port = (header(scope, "host") or "").rpartition(":")[2]
+    return f"runglass_session_{port}" if port.isdecimal() else "runglass_session"

@@ -7,6 +7,7 @@ else reads it there, it is worth nothing.
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -15,7 +16,6 @@ from starlette.types import Scope
 
 from runglass.api_keys import digest_of
 from runglass.errors import api_error
-from runglass.server.security.held_credentials import HeldCredentials
 from runglass.server.security.same_origin import header, host_of
 from runglass.store.records import ApiKey
 
@@ -33,14 +33,14 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "
 class Ticket(NamedTuple):
     """The key that a ticket signs in with, and the page that it opens.
 
-    `began_s` is when the session began that asked for it, if no key did.
+    `began_at` is when the session began that asked for it, if no key did.
     """
 
     project_id: int
     key_id: int
     page: str
     ends_s: float
-    began_s: float | None
+    began_at: str | None
 
 
 class LoginTickets:
@@ -48,23 +48,35 @@ class LoginTickets:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._tickets = HeldCredentials[Ticket](
-            most=MOST_TICKETS, most_of_project=MOST_OF_PROJECT, most_of_key=MOST_OF_KEY
-        )
+        self._tickets: dict[bytes, Ticket] = {}
 
-    def issue(self, key: ApiKey, page: str = "/", *, began_s: float | None = None) -> str:
+    def issue(self, key: ApiKey, page: str = "/", *, began_at: str | None = None) -> str:
         """The path that opens the page, signed in. Raises INVALID_REQUEST for a page elsewhere."""
         if not _PAGE.fullmatch(page):
             raise api_error("INVALID_REQUEST", f"`page` must be a path of this server, not {page:.100}")
+        self._make_room(key)
         ticket = secrets.token_urlsafe(32)
-        issued = Ticket(key.project_id, key.id, page, self._clock() + TICKET_S, began_s)
-        self._tickets.add(digest_of(ticket), issued)
+        issued = Ticket(key.project_id, key.id, page, self._clock() + TICKET_S, began_at)
+        self._tickets[digest_of(ticket)] = issued
         return f"{PATH}{ticket}"
 
     def redeem(self, ticket: str) -> Ticket | None:
         """The ticket with this text, which is used up by that; None for an unknown or expired one."""
-        found = self._tickets.pop(digest_of(ticket))
+        found = self._tickets.pop(digest_of(ticket), None)
         return found if found is not None and self._clock() <= found.ends_s else None
+
+    def _make_room(self, key: ApiKey) -> None:
+        """Drops a ticket of the key or the project that has too many, or else of the one that has most."""
+        held = self._tickets
+        of_project = [digest for digest, each in held.items() if each.project_id == key.project_id]
+        of_key = [digest for digest in of_project if held[digest].key_id == key.id]
+        if len(of_key) >= MOST_OF_KEY:
+            del held[of_key[0]]
+        elif len(of_project) >= MOST_OF_PROJECT:
+            del held[of_project[0]]
+        elif len(held) >= MOST_TICKETS:
+            ((largest, _),) = Counter(each.project_id for each in held.values()).most_common(1)
+            del held[next(digest for digest, each in held.items() if each.project_id == largest)]
 
 
 def is_from_this_machine(scope: Scope) -> bool:

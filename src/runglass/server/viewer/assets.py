@@ -6,8 +6,6 @@ modules as one script; for whoever looks into it, its map leads to the modules t
 
 import gzip
 import hashlib
-import html
-from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -70,18 +68,11 @@ class Asset(NamedTuple):
 
 
 class Assets(NamedTuple):
-    """All files: `by_path` has what pages load, `digest` is the hash in their links."""
+    """All files: the page is the `shell`, whatever it shows; `by_path` has what it loads, below `digest`."""
 
     digest: str
     by_path: dict[str, Asset]
-    shell: bytes
-
-    def page(self, reads: Iterable[str]) -> Asset:
-        """The page, whatever it shows. What it `reads` of the API is on its way before the script asks."""
-        links = "".join(
-            f'<link rel="preload" as="fetch" crossorigin href="{html.escape(path)}">\n    ' for path in reads
-        )
-        return _asset(SHELL, self.shell.replace(b"{reads}", links.encode()))
+    shell: Asset
 
 
 @cache
@@ -102,7 +93,7 @@ def assets() -> Assets:
     return Assets(
         digest=name,
         by_path={path: _asset(path, content) for path, content in found.items()},
-        shell=shell.replace(b"{base}", f"/viewer/{name}".encode()),
+        shell=_asset(SHELL, shell.replace(b"{base}", f"/viewer/{name}".encode())),
     )
 
 

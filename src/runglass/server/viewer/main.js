@@ -1,6 +1,7 @@
 // The viewer: who is signed in sees the page that the address names.
 import { html, render, useEffect, useState } from "./core/html.js";
-import { errorOf, identify, me } from "./core/api.js";
+import { begin, errorOf, identify, me } from "./core/api.js";
+import { PROOF } from "./core/kept.js";
 import { bind, listen } from "./core/keys.js";
 import { followLinks, place } from "./core/router.js";
 import { ComparePage } from "./compare/page.js";
@@ -10,10 +11,16 @@ import { SignIn } from "./parts/sign_in.js";
 import { Marks } from "./parts/status.js";
 import { Toast } from "./parts/toast.js";
 import { Top } from "./parts/top.js";
+import { firstReads } from "./run/model.js";
 import { RunPage } from "./run/page.js";
 import { RunsPage } from "./runs/page.js";
 
 const OPEN_PALETTE = "runglass-palette";
+
+// What the page asks for first is on its way before anything is drawn.
+const [run] = /(?<=^\/runs\/)[0-9a-f-]{36}$/.exec(location.pathname) ?? [];
+if (run) firstReads(run).forEach(begin);
+const known = identify();
 
 /** @param {{known: Promise<void>}} props settled once it is known who is signed in */
 function App({ known }) {
@@ -52,6 +59,9 @@ function pageOf(path) {
 addEventListener("DOMContentLoaded", () => {
   followLinks();
   listen();
-  // Asked before anything is painted, which effects wait for.
-  render(html`<${App} known=${identify()} />`, /** @type {HTMLElement} */ (document.getElementById("app")));
+  // Another tab has signed in or out, perhaps while this page was left. Whoever does something next is told of a failure.
+  const again = () => { identify().catch(() => {}); };
+  addEventListener("storage", (event) => { if (event.key === PROOF) again(); });
+  addEventListener("pageshow", (event) => { if (event.persisted) again(); });
+  render(html`<${App} known=${known} />`, /** @type {HTMLElement} */ (document.getElementById("app")));
 });

@@ -1,29 +1,21 @@
-"""Projects, keys and flows in PostgreSQL: small rows, read by every request before anything else."""
+"""Projects and flows in PostgreSQL: small rows, read by every request before anything else."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
 from uuid_utils import uuid7
 
 from runglass.admin_api import SERVER, Actor
-from runglass.errors import KeyLimitReached, StoreError
+from runglass.errors import StoreError
 from runglass.money import format_usd
 from runglass.run_api import CaptureFailed, CaptureMode
-from runglass.store.catalog_records import (
-    DRAFT_COLUMNS,
-    flow_of,
-    key_name,
-    key_of,
-    project_of,
-    told_of_draft,
-    version_of,
-)
+from runglass.store.catalog_records import DRAFT_COLUMNS, flow_of, project_of, told_of_draft, version_of
 from runglass.store.postgres.audit import change_project, note_change
 from runglass.store.postgres.connections import Connections, Db
-from runglass.store.postgres.sql_helpers import NOW, as_bytes, as_int, every, one
-from runglass.store.records import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
+from runglass.store.postgres.sql_helpers import NOW, as_bytes, every, one
+from runglass.store.records import NO_RETENTION, FlowRecord, FlowVersion, Project, Retention
 
 _TOTAL = "coalesce((SELECT sum({0}) FROM project_total WHERE project_id = project.id), 0)"
 PROJECT = (
@@ -31,7 +23,6 @@ PROJECT = (
     f" content_retention_days, {_TOTAL.format('reserved_usd')}, allowed_models,"
     f" {_TOTAL.format('data_bytes')}::bigint, capture_failed, capture_sample FROM project"
 )
-_KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = (
     "SELECT id, project_id, slug, name, capture, production_version, updated_at, retention_days,"
     " content_retention_days FROM flow"
@@ -98,69 +89,6 @@ class Catalog:
     async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
         text = None if budget_usd is None else format_usd(budget_usd)
         await self._db.write(change_project(project_id, by, "project.budget", budget_usd=text))
-
-    async def add_key(
-        self,
-        project_id: int,
-        role: Role,
-        digest: bytes,
-        hint: str,
-        *,
-        most: int | None = None,
-        by: Actor = SERVER,
-    ) -> ApiKey:
-        async def work(db: Db) -> ApiKey:
-            # Keys of one project are counted and added by one process at a time.
-            await db.execute("SELECT FROM project WHERE id = $1 FOR NO KEY UPDATE", project_id)
-            live = "SELECT count(*) FROM api_key WHERE project_id = $1 AND revoked_at IS NULL"
-            if most is not None and await db.fetchval(live, project_id) >= most:
-                raise KeyLimitReached(
-                    f"the limit of keys of this project, {most:,}, is reached: revoke some, or raise the"
-                    " server's setting `max_keys_per_project`"
-                )
-            row = await db.fetchrow(
-                "INSERT INTO api_key (project_id, role, digest, hint, created_at)"
-                f" VALUES ($1, $2, $3, $4, {NOW})"
-                " RETURNING id, project_id, role, hint, created_at, revoked_at",
-                *(project_id, role, digest, hint),
-            )
-            key = key_of(row)
-            await note_change(db, project_id, by, "key.created", key_name(key.id, hint), role=role)
-            return key
-
-        return await self._db.write(work)
-
-    async def find_key(self, digest: bytes) -> ApiKey | None:
-        return await self._db.read(one(key_of, f"{_KEY} WHERE digest = $1", digest))
-
-    async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
-        sql = f"{_KEY} WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3"
-        return await self._db.read(every(key_of, sql, project_id, after, limit))
-
-    async def key(self, project_id: int, key_id: int) -> ApiKey | None:
-        return await self._db.read(
-            one(key_of, f"{_KEY} WHERE project_id = $1 AND id = $2", project_id, key_id)
-        )
-
-    async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
-        sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id = ANY ($1)"
-        return set(await self._db.read(every(as_int, sql, list(key_ids))))
-
-    async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
-        async def work(db: Db) -> bool:
-            row = await db.fetchrow(
-                f"UPDATE api_key SET revoked_at = {NOW}"
-                " WHERE project_id = $1 AND id = $2 AND revoked_at IS NULL"
-                " RETURNING hint, role",
-                *(project_id, key_id),
-            )
-            if row is None:
-                return False
-            hint, role = row
-            await note_change(db, project_id, by, "key.revoked", key_name(key_id, hint), role=role)
-            return True
-
-        return await self._db.write(work)
 
     async def put_draft(
         self,

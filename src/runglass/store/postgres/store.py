@@ -23,6 +23,7 @@ from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.expiry import Expiry
 from runglass.store.postgres.imports import Imports
 from runglass.store.postgres.kept_outlines import KeptOutlines
+from runglass.store.postgres.keys import Keys
 from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
 from runglass.store.postgres.overview import Overview
@@ -36,6 +37,7 @@ from runglass.store.postgres.setbacks import Setbacks
 
 class PostgresStore(
     Catalog,
+    Keys,
     Runs,
     RunLists,
     AttemptPages,

@@ -1,27 +1,19 @@
-"""Projects, keys and flows in SQLite: small rows, read by every request before anything else."""
+"""Projects and flows in SQLite: small rows, read by every request before anything else."""
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 
 import msgspec
 from uuid_utils import uuid7
 
 from runglass.admin_api import SERVER, Actor
-from runglass.errors import KeyLimitReached, StoreError
+from runglass.errors import StoreError
 from runglass.money import format_usd
 from runglass.run_api import CaptureFailed, CaptureMode
-from runglass.store.catalog_records import (
-    DRAFT_COLUMNS,
-    flow_of,
-    key_name,
-    key_of,
-    project_of,
-    told_of_draft,
-    version_of,
-)
-from runglass.store.records import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
+from runglass.store.catalog_records import DRAFT_COLUMNS, flow_of, project_of, told_of_draft, version_of
+from runglass.store.records import NO_RETENTION, FlowRecord, FlowVersion, Project, Retention
 from runglass.store.sqlite.audit import change_project, note_change
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import as_bytes, every, now_text, one
@@ -30,7 +22,6 @@ PROJECT = (
     "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
     " reserved_usd, allowed_models, data_bytes, capture_failed, capture_sample FROM project"
 )
-_KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = (
     "SELECT id, project_id, slug, name, capture, production_version, updated_at, retention_days,"
     " content_retention_days FROM flow"
@@ -93,63 +84,6 @@ class Catalog:
     async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
         text = None if budget_usd is None else format_usd(budget_usd)
         await self._db.write(change_project(project_id, by, "project.budget", budget_usd=text))
-
-    async def add_key(
-        self,
-        project_id: int,
-        role: Role,
-        digest: bytes,
-        hint: str,
-        *,
-        most: int | None = None,
-        by: Actor = SERVER,
-    ) -> ApiKey:
-        def work(db: sqlite3.Connection) -> ApiKey:
-            live = "SELECT count(*) FROM api_key WHERE project_id = ? AND revoked_at IS NULL"
-            if most is not None and db.execute(live, (project_id,)).fetchone()[0] >= most:
-                raise KeyLimitReached(
-                    f"the limit of keys of this project, {most:,}, is reached: revoke some, or raise the"
-                    " server's setting `max_keys_per_project`"
-                )
-            inserted = db.execute(
-                "INSERT INTO api_key (project_id, role, digest, hint, created_at) VALUES (?, ?, ?, ?, ?)",
-                (project_id, role, digest, hint, now_text()),
-            )
-            key = key_of(db.execute(f"{_KEY} WHERE id = ?", (inserted.lastrowid,)).fetchone())
-            note_change(db, project_id, by, "key.created", key_name(key.id, hint), role=role)
-            return key
-
-        return await self._db.write(work)
-
-    async def find_key(self, digest: bytes) -> ApiKey | None:
-        return await self._db.read_inline(one(key_of, f"{_KEY} WHERE digest = ?", digest))
-
-    async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
-        sql = f"{_KEY} WHERE project_id = ? AND id > ? ORDER BY id LIMIT ?"
-        return await self._db.read(every(key_of, sql, project_id, after, _most(limit)))
-
-    async def key(self, project_id: int, key_id: int) -> ApiKey | None:
-        sql = f"{_KEY} WHERE project_id = ? AND id = ?"
-        return await self._db.look_up(one(key_of, sql, project_id, key_id))
-
-    async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
-        sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id IN (SELECT value FROM json_each(?))"
-        ids = msgspec.json.encode(list(key_ids)).decode()
-        return set(await self._db.look_up(every(lambda row: int(row[0]), sql, ids)))
-
-    async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
-        def work(db: sqlite3.Connection) -> bool:
-            row = db.execute(
-                "UPDATE api_key SET revoked_at = ? WHERE project_id = ? AND id = ? AND revoked_at IS NULL"
-                " RETURNING hint, role",
-                (now_text(), project_id, key_id),
-            ).fetchone()
-            if row is None:
-                return False
-            note_change(db, project_id, by, "key.revoked", key_name(key_id, row[0]), role=row[1])
-            return True
-
-        return await self._db.write(work)
 
     async def put_draft(
         self,

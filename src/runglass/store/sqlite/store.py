@@ -20,6 +20,7 @@ from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.expiry import Expiry
 from runglass.store.sqlite.imports import Imports
 from runglass.store.sqlite.kept_outlines import KeptOutlines
+from runglass.store.sqlite.keys import Keys
 from runglass.store.sqlite.leases import Leases
 from runglass.store.sqlite.overview import Overview
 from runglass.store.sqlite.removal import Removal
@@ -29,6 +30,7 @@ from runglass.store.sqlite.runs import Runs
 
 class SqliteStore(
     Catalog,
+    Keys,
     Runs,
     RunLists,
     AttemptPages,

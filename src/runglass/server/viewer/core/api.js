@@ -1,7 +1,11 @@
 // The server's API as the pages call it: JSON in, JSON out, and one kind of error that says what went wrong.
 import { signal } from "./html.js";
+import { PROOF, keep, kept } from "./kept.js";
 
 const API = "/api/v1";
+const PROOF_HEADER = "X-Viewer-Proof";
+const SAVED_MS = 60_000;
+/** By then the browser reads a file that it saves, which it asks its user about first. */
 
 /** @typedef {{role: "admin"|"run"|"read", org: string, project: string, keyName: string, version: string}} Identity */
 
@@ -11,6 +15,17 @@ export const me = signal(undefined);
 
 /** Whether the server has ended the sign-in of who was signed in here. */
 export const wasSignedOut = signal(false);
+
+/** Answers on their way that nothing has asked for yet, by path. @type {Map<string, Promise<Response>>} */
+const early = new Map();
+
+const handedOver = /^#proof=([\w-]{43})$/.exec(location.hash);
+if (handedOver) {
+  history.replaceState(history.state, "", location.pathname + location.search);
+  // A ticket has led here. Another site that does so comes by no redirect, and must sign nobody in.
+  const [navigation] = /** @type {PerformanceNavigationTiming[]} */ (performance.getEntriesByType("navigation"));
+  if (navigation?.redirectCount) keep(PROOF, handedOver[1]);
+}
 
 /** What the server answered in place of what was asked for. */
 export class ApiError extends Error {
@@ -31,9 +46,12 @@ export function errorOf(thrown) {
 /** The answer to a request. Throws ApiError, which has status 0 where no server was reached.
  * @param {string} path below `/api/v1` @param {RequestInit} [options] @returns {Promise<Response>} */
 export async function request(path, options = {}) {
+  const headers = new Headers(options.headers);
+  const proof = kept(PROOF);
+  if (proof) headers.set(PROOF_HEADER, proof);
   let answer;
   try {
-    answer = await fetch(`${API}${path}`, { credentials: "same-origin", ...options });
+    answer = await fetch(`${API}${path}`, { credentials: "same-origin", ...options, headers });
   } catch (error) {
     if (error instanceof Error && error.name === "AbortError") throw error;
     throw new ApiError(0, "UNREACHABLE", "The server cannot be reached. It is asked again once you do something.");
@@ -44,7 +62,28 @@ export async function request(path, options = {}) {
 
 /** The JSON at a path. @param {string} path @param {AbortSignal} [abort] @returns {Promise<Json>} */
 export async function get(path, abort) {
-  return (await request(path, { signal: abort })).json();
+  const begun = early.get(path);
+  early.delete(path);
+  return (await (begun ?? request(path, { signal: abort }))).json();
+}
+
+/** Asks for the JSON at a path that `get` will be asked for, where somebody seems to be signed in. @param {string} path */
+export function begin(path) {
+  if (!kept(PROOF)) return;
+  const begun = request(path);
+  // Who asks for it is told.
+  begun.catch(() => {});
+  early.set(path, begun);
+}
+
+/** Has the browser save what is at a path as a file: a link would send no proof. Throws ApiError.
+ * @param {string} path @param {string} name */
+export async function download(path, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await (await request(path)).blob());
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), SAVED_MS);
 }
 
 /** @param {Response} answer */
@@ -52,6 +91,8 @@ async function failureOf(answer) {
   const body = await answer.json().catch(() => ({}));
   const detail = body.detail ?? {};
   if (answer.status === 401) {
+    // What was refused must not be taken for the answer after the next sign-in.
+    early.clear();
     if (me.value) wasSignedOut.value = true;
     me.value = null;
   }
@@ -69,9 +110,10 @@ export async function identify() {
   }
 }
 
-/** Signs in with a key, which is kept nowhere: the server answers with a cookie. @param {string} key */
+/** Signs in with a key, which is kept nowhere: the server answers with the halves of a session. @param {string} key */
 export async function signIn(key) {
-  await request("/viewer/session", { method: "POST", headers: { Authorization: `Bearer ${key.trim()}` } });
+  const answer = await request("/viewer/session", { method: "POST", headers: { Authorization: `Bearer ${key.trim()}` } });
+  keep(PROOF, answer.headers.get(PROOF_HEADER));
   await identify();
   wasSignedOut.value = false;
 }
@@ -79,6 +121,7 @@ export async function signIn(key) {
 /** Signs out. */
 export async function signOut() {
   await request("/viewer/session", { method: "DELETE" });
+  keep(PROOF, null);
   me.value = null;
   wasSignedOut.value = false;
 }

@@ -43,7 +43,7 @@ export function followLinks() {
   addEventListener("click", (event) => {
     const link = event.target instanceof Element ? event.target.closest("a") : null;
     const plain = event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
-    if (!link || !plain || event.defaultPrevented || link.target || link.hasAttribute("download")) return;
+    if (!link || !plain || event.defaultPrevented || link.target) return;
     if (link.origin !== location.origin || !/^\/($|runs\/|compare\/)/.test(link.pathname)) return;
     event.preventDefault();
     go(link.pathname + link.search);

@@ -1,31 +1,23 @@
 // Light or dark: as the system says, or as somebody has chosen in this browser.
 import { signal } from "./html.js";
+import { keep, kept } from "./kept.js";
 
 const KEY = "runglass.theme";
 
 /** @type {import("../vendor/signals.js").Signal<"system"|"light"|"dark">} */
-export const theme = signal(kept());
+export const theme = signal(chosenBefore());
 show(theme.peek());
 
 /** @param {"system"|"light"|"dark"} chosen */
 export function setTheme(chosen) {
   theme.value = chosen;
   show(chosen);
-  try {
-    localStorage.setItem(KEY, chosen);
-  } catch {
-    // A browser that keeps nothing forgets the choice with the page.
-  }
+  keep(KEY, chosen);
 }
 
-function kept() {
-  try {
-    const chosen = localStorage.getItem(KEY);
-    if (chosen === "light" || chosen === "dark") return chosen;
-  } catch {
-    // A browser that keeps nothing follows the system's theme.
-  }
-  return "system";
+function chosenBefore() {
+  const chosen = kept(KEY);
+  return chosen === "light" || chosen === "dark" ? chosen : "system";
 }
 
 /** @param {"system"|"light"|"dark"} chosen */

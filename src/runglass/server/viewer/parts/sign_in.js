@@ -37,8 +37,8 @@ export function SignIn() {
       <p class="muted">Look into the runs of a project, with its API key.</p>
       ${wasUsed && html`<p class="notice">That link was used already, or is older than a minute.
         ${" "}<code>runglass open</code> makes a new one.</p>`}
-      ${wasSignedOut.value && html`<p class="notice">The server knows this sign-in no more: it was started anew, or the
-        sign-in has run out, or its key was revoked. This page goes on once you sign in.</p>`}
+      ${wasSignedOut.value && html`<p class="notice">This sign-in has ended: it has run out, you signed out in another
+        tab, or its key was revoked. This page goes on once you sign in.</p>`}
       <form onSubmit=${submit}>
         <label for="key">API key</label>
         <input id="key" ref=${field} type="password" name="key" autocomplete="off" spellcheck=${false}

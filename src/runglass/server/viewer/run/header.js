@@ -6,6 +6,7 @@ import { go } from "../core/router.js";
 import { count, dayTime, duration, exact, exactTime, oneLine, shortModel, soFar } from "../data/format.js";
 import { attemptsOf, costOf, flowOf, hasEnded, soFarOf, stepsDone, stepsExpected } from "../data/run.js";
 import { Mark, SAID } from "../parts/status.js";
+import { Download } from "../parts/download.js";
 import { say } from "../parts/toast.js";
 import { Lost } from "../parts/lost.js";
 import { Top } from "../parts/top.js";
@@ -82,7 +83,7 @@ function Actions({ model, run, controls }) {
       ${mayCancel && html`<button onClick=${cancel}>Cancel</button>`}
       <button class=${mayCancel ? "wide" : ""} title="Compare with the last run of this flow that went well" onClick=${compare}>Compare</button>
       <a class="button wide" href=${`/?q=flow:${encodeURIComponent(run.flowSlug ?? run.flowId)}`}>Runs of this flow</a>
-      <a class="button wide" href=${`/api/v1/flow-runs/${run.id}/export?format=json`} download=${`${run.id}.json`}>Export</a>
+      <${Download} path=${`/flow-runs/${run.id}/export?format=json`} name=${`${run.id}.json`} label="Export" look="wide" />
       <button class="wide" onClick=${() => controls.copy(location.href, "The link is copied")}>Copy link</button>
     </span>`;
 }

@@ -3,6 +3,7 @@ import { html, useEffect, useMemo, useState } from "../core/html.js";
 import { errorOf } from "../core/api.js";
 import { RangeReader } from "../core/ranges.js";
 import { size } from "../data/format.js";
+import { Download } from "../parts/download.js";
 
 export const FIRST_BYTES = 65_536;
 const MORE_BYTES = 4 * FIRST_BYTES;
@@ -41,9 +42,4 @@ export function LargeContent({ path, name }) {
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     ${isThere ? html`<pre class="raw">${shown.text}</pre>` : !problem && html`<p class="muted">Loading …</p>`}
     ${left > 0 && html`<button onClick=${() => more(MORE_BYTES, abort.signal)}>Show ${size(Math.min(left, MORE_BYTES))} more</button>`}`;
-}
-
-/** @param {{path: string, name: string}} props */
-export function Download({ path, name }) {
-  return html`<a href=${`/api/v1${path}`} download=${name}>Download</a>`;
 }

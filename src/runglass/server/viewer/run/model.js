@@ -23,11 +23,19 @@ const AGAIN_MS = 1000;
 const TOTALS_MS = 1000;
 /** How often the summary is read anew at most, while models are asked. */
 
+/** The path of a run, and that of its first rows. @param {string} id */
+export function firstReads(id) {
+  const path = `/flow-runs/${encodeURIComponent(id)}`;
+  return [path, `${path}/trace/outline?limit=${FIRST_PAGE}&partial=true`];
+}
+
 export class RunModel {
   /** @param {string} id */
   constructor(id) {
     this.id = id;
-    this.path = `/flow-runs/${encodeURIComponent(id)}`;
+    const [path, firstRows] = firstReads(id);
+    this.path = path;
+    this.firstRows = firstRows;
     this.abort = new AbortController();
     /** @type {import("../vendor/signals.js").Signal<import("../data/run.js").Run|null>} */
     this.run = signal(null);
@@ -96,7 +104,7 @@ export class RunModel {
 
   async open() {
     try {
-      const first = this.readPage(new Rows(), { partial: "true" });
+      const first = get(this.firstRows, this.abort.signal);
       // Whoever reads the rows is told of it.
       first.catch(() => {});
       const run = await get(this.path, this.abort.signal);
@@ -137,9 +145,9 @@ export class RunModel {
     this.refresh();
   }
 
-  /** The page of the outline that follows on these rows. @param {Rows} rows @param {Record<string, string>} [how] */
-  readPage(rows, how) {
-    const parameters = new URLSearchParams({ limit: String(rows.count ? PAGE : FIRST_PAGE), ...how });
+  /** The page of the outline that follows on these rows. @param {Rows} rows */
+  readPage(rows) {
+    const parameters = new URLSearchParams({ limit: String(rows.count ? PAGE : FIRST_PAGE) });
     if (rows.count) {
       parameters.set("after", String(rows.count - 1));
       parameters.set("seq", String(this.seq));

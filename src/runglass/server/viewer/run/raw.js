@@ -2,7 +2,7 @@
 import { html, useMemo, useState } from "../core/html.js";
 import { errorOf } from "../core/api.js";
 import { exact, size } from "../data/format.js";
-import { Download } from "./large_content.js";
+import { Download } from "../parts/download.js";
 
 const FIRST = 50_000;
 
