@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from playwright.sync_api import Browser, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+# Chromium's own sandbox refuses to work for root, as which CI runs.
+ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu")
 MISSING = "Chromium was not found on the PATH; on Debian: apt-get install chromium"
 
 
@@ -23,10 +25,7 @@ def launched() -> Iterator[Browser]:
     if path is None:
         raise RuntimeError(MISSING)
     with sync_playwright() as playwright:
-        # Chromium's own sandbox refuses to work for root, as which CI runs.
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--headless=new", "--no-sandbox", "--disable-gpu"]
-        )
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         try:
             yield browser
         finally:

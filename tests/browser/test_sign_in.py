@@ -1,12 +1,14 @@
 """Who gets in, by key or by ticket, and who is out again."""
 
+from pathlib import Path
+
 import httpx2
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from runglass.api_keys import digest_of
 from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import Visitor, visiting
 
 NO_MORE = "This sign-in has ended"
 
@@ -76,6 +78,69 @@ def test_a_ticket_signs_in_once_and_shows_its_page(
     page = stranger.open(path)
     expect(page.get_by_text("That link was used already")).to_be_visible()
     expect(page.get_by_label("API key")).to_be_focused()
+
+
+def test_the_half_that_a_ticket_hands_over_is_in_no_address_and_no_history(
+    server: RunningServer, runs: Runs, stranger: Visitor
+) -> None:
+    page = stranger.open(ticket(server, f"/runs/{runs.good}"))
+    expect(page.locator(".run-title")).to_be_visible()
+    page.get_by_role("link", name="Runs of this flow").click()
+    expect(page.get_by_role("heading", name="Runs")).to_be_attached()
+    session = stranger.context.new_cdp_session(page)
+    entries = session.send("Page.getNavigationHistory")["entries"]
+    assert [entry["url"] for entry in entries if "#" in entry["url"]] == []
+    page.go_back()
+    expect(page).to_have_url(f"{server.address}/runs/{runs.good}")
+    page.reload()
+    expect(page.locator(".run-title")).to_be_visible()
+
+
+def test_a_link_of_somebody_else_signs_nobody_in_or_out(server: RunningServer, visitor: Visitor) -> None:
+    """Another port of this host could set the cookie of its own session, and lead here with the proof."""
+    page = visitor.open("/")
+    before = page.evaluate("localStorage.getItem('runglass.proof')")
+    page.goto("about:blank")
+    page = visitor.open(f"/#proof={'x' * 43}")
+    expect(page.get_by_role("heading", name="Runs")).to_be_attached()
+    assert page.evaluate("localStorage.getItem('runglass.proof')") == before
+    assert page.url == f"{server.address}/"
+
+
+def test_tabs_sign_in_and_out_together(browser: Browser, server: RunningServer) -> None:
+    with browser.new_context() as context:
+        one, other = context.new_page(), context.new_page()
+        for page in (one, other):
+            page.goto(server.address)
+            expect(page.get_by_label("API key")).to_be_visible()
+        type_key(one, server.key)
+        for page in (one, other):
+            expect(page.locator("tbody tr").first).to_be_visible()
+        other.get_by_role("button", name="Sign out").click()
+        expect(one.get_by_text(NO_MORE)).to_be_visible()
+        assert one.locator("tbody tr").count() == 0
+        third = context.new_page()
+        third.goto(server.address)
+        expect(third.get_by_label("API key")).to_be_visible()
+
+
+def test_a_run_is_saved_as_a_file(browser: Browser, server: RunningServer, runs: Runs) -> None:
+    with visiting(browser, server.address, server.key, accept_downloads=True) as visitor:
+        page = visitor.open(f"/runs/{runs.good}")
+        with page.expect_download() as found:
+            page.get_by_role("button", name="Export").click()
+        assert found.value.suggested_filename == f"{runs.good}.json"
+        wanted = httpx2.get(
+            f"{server.base_url}/flow-runs/{runs.good}/export",
+            headers={"Authorization": f"Bearer {server.key}"},
+        )
+        assert Path(found.value.path()).read_bytes() == wanted.content
+        visitor.expect(404)
+        page.route(
+            "**/export?*", lambda route: route.fulfill(status=404, json={"detail": {"message": "it is gone"}})
+        )
+        page.get_by_role("button", name="Export").click()
+        expect(page.get_by_role("alert")).to_have_text("it is gone")
 
 
 def test_who_signs_out_is_out(visitor: Visitor) -> None:

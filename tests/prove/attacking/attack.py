@@ -34,6 +34,8 @@ class Attack:
     """Whether runs go on after it, so that the next attack needs data of its own."""
     hurts_by_itself: bool = False
     """Whether the harness slows the server down itself, so that the neighbour's time proves nothing."""
+    limit_s: float = 0.0
+    """How long it may take at least before it is cancelled."""
     judge: Strike | None = None
     prepare: Strike | None = None
     """What is done before the neighbour's quiet time."""
@@ -89,6 +91,7 @@ class Family:
         hurts_by_itself: bool = False,
         judge: Strike | None = None,
         prepare: Strike | None = None,
+        limit_s: float = 0.0,
     ) -> None:
         """The same for one that a table describes."""
         self.attacks.append(
@@ -104,6 +107,7 @@ class Family:
                 hurts_by_itself=hurts_by_itself,
                 judge=judge,
                 prepare=prepare,
+                limit_s=limit_s,
             )
         )
 

@@ -114,7 +114,7 @@ class Bout:
         field = self._field(attack, server, self._seconds)
         began_s = time.monotonic()
         try:
-            async with asyncio.timeout(self._seconds + OVERTIME_S):
+            async with asyncio.timeout(max(self._seconds + OVERTIME_S, attack.limit_s)):
                 await attack.strike(field)
         except TimeoutError:
             # It waits for answers that do not come: the neighbour's figures say what that means.

@@ -2,6 +2,7 @@
 
 from tests.prove.attacks import (
     bodies,
+    browsers,
     code,
     floods,
     heads,
@@ -33,6 +34,7 @@ FAMILIES = (
     searches.FAMILY,
     reading.FAMILY,
     sign_ins.FAMILY,
+    browsers.FAMILY,
     storms.FAMILY,
     money.FAMILY,
     leaks.FAMILY,
