@@ -12,7 +12,7 @@ TABS = ["Overview", "Input", "Output", "Error", "Chat", "Raw"]
 
 FOREIGN_ELEMENTS = """() => document.querySelectorAll([
     'script:not([src^="/viewer/"])', 'form:not([method=dialog])',
-    'link:not([href^="/viewer/"]):not([rel=preload][href^="/api/v1/"])',
+    'link:not([href^="/viewer/"])',
     'iframe', 'img', 'object', 'embed', 'base', 'style', 'meta[http-equiv]', 'video', 'marquee', 'x-y',
     '[onerror]', '[onload]', '[onclick]', '[onfocus]', '[onbegin]',
 ].join()).length"""
