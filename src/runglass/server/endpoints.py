@@ -533,7 +533,7 @@ ENDPOINTS: list[Endpoint] = [
         "read",
         VIEWER,
         "Sign in",
-        Answer((), "Signed in; the cookie stands for the key.", status=204),
+        Answer((), "Signed in; the cookie and `X-Viewer-Proof` stand for the key.", status=204),
     ),
     Endpoint(
         "DELETE",
