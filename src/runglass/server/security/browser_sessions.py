@@ -54,10 +54,8 @@ class BrowserSessions:
 
         `began_at` is when the session began that asks for this one, which lasts no longer than that.
         """
-        session, now = (
-            NewSession(secrets.token_urlsafe(32), secrets.token_urlsafe(32)),
-            iso(self._clock.now()),
-        )
+        session = NewSession(cookie=secrets.token_urlsafe(32), proof=secrets.token_urlsafe(32))
+        now = iso(self._clock.now())
         kept = ViewerSession(digest=_digest(*session), key=key, began_at=began_at or now, used_at=now)
         await self._store.add_viewer_session(kept, most_of_key=MOST_OF_KEY, most_of_project=MOST_OF_PROJECT)
         return session
