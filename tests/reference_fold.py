@@ -340,7 +340,7 @@ def model_totals(calls: list[JsonObject]) -> JsonObject:
 
 def unknown_costs(calls: list[JsonObject]) -> JsonObject:
     return {
-        "unmeteredCalls": sum(call.get("costUnknown") == "no_usage" for call in calls),
+        "unmeteredCalls": sum(call.get("costUnknown") in ("no_usage", "bad_usage") for call in calls),
         "unpricedCalls": sum(call.get("costUnknown") == "no_price" for call in calls),
     }
 

@@ -258,8 +258,8 @@ class Log:
                 response=SNAPSHOTS,
             ),
         }
-        unknown = self.draw(st.sampled_from([None, None, None, "no_usage", "no_price"]))
-        if unknown != "no_usage":
+        unknown = self.draw(st.sampled_from([None, None, None, "no_usage", "bad_usage", "no_price"]))
+        if unknown not in ("no_usage", "bad_usage"):
             call |= self.some(tokens=TOKENS)
         if unknown is None:
             call |= self.some(costUsd=AMOUNTS)

@@ -59,7 +59,7 @@ outermost first, as in `3,0`.
 
 
 class _Tokens(msgspec.Struct, frozen=True, gc=False):
-    total: int = 0
+    total: float = 0
 
 
 class _Facts(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -139,7 +139,8 @@ class OutlineBuilder:
                 latest = start if end == OPEN_END else end
                 if latest > self._latest_ms:
                     self._latest_ms = latest
-            tokens = facts.tokens.total if facts.tokens else 0
+            # Old logs have what a provider told: fractions, and more than columns take.
+            tokens = int(min(facts.tokens.total, 2**53)) if facts.tokens else 0
             number_of_status = status_of[status]
             if number_of_status == _FAILED and is_cancellation_json(bytes(facts.error_context)):
                 number_of_status = _CANCELLED

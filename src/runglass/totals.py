@@ -93,7 +93,7 @@ class Totals:
         self._add(
             call.model,
             Spent.read(call.tokens, call.cost_usd),
-            unmetered=call.cost_unknown == "no_usage",
+            unmetered=call.cost_unknown in ("no_usage", "bad_usage"),
             unpriced=call.cost_unknown == "no_price",
         )
         if call.cost_estimated:

@@ -6,7 +6,7 @@ the same fields are camelCase.
 trace is made (`fold.py`) or sent. The JSON has no members for missing values.
 """
 
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,6 +19,12 @@ TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 """Run statuses that nothing follows."""
 
 
+if TYPE_CHECKING:
+    Count: TypeAlias = int
+else:
+    # Logs that are older than the judgement of usage have what a provider told, such as fractions of tokens.
+    Count = int | float | str | bool
+
 Default = TypeVar("Default", bool, int, str)
 
 
@@ -30,9 +36,9 @@ def written(default: Default) -> Default:
 class TokenBreakdown(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """Token usage of one LLM call; cached input tokens count in `prompt`."""
 
-    prompt: int
-    completion: int
-    total: int
+    prompt: Count
+    completion: Count
+    total: Count
 
 
 class ModelTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
@@ -50,10 +56,10 @@ class RunTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="cam
 
     `cost_usd` is exact, the sum of the known costs, None if none is known; of that, `failed_cost_usd` went
     into attempts that failed. Of the `failed` ones, so many as `cancelled` says were cut off as the run or a
-    branch beside them ended. `unmetered_calls` are model calls for which the provider told no usage,
-    `unpriced_calls` those for which no price is known. Where the project has a budget those are charged as
-    they were reserved: `estimated_cost_usd` is that part of `cost_usd`. `finish_reasons` counts how model
-    calls ended.
+    branch beside them ended. `unmetered_calls` are model calls for which the provider told no usage that can
+    be right, `unpriced_calls` those for which no price is known. Where the project has a budget those are
+    charged as they were reserved: `estimated_cost_usd` is that part of `cost_usd`. `finish_reasons` counts
+    how model calls ended.
     """
 
     completed: int = written(0)
@@ -152,11 +158,13 @@ class ModelCall(
     provider's names; `response` has `content` and `toolCalls`. Both are None
     where the capture mode keeps no content, and cut where they are too large (`truncated`). `request_id` is
     the provider's. `cost_unknown` is the reason why the cost is not known: `no_usage`, the provider told
-    none, or `no_price`, no price is known. There is no `cost_usd` then, or, where the project has a budget,
-    the amount that was reserved, the most that the call can have cost; `cost_estimated` is true then.
+    none, `bad_usage`, it told some that cannot be right, or `no_price`, no price is known. There is no
+    `cost_usd` then, or, where the project has a budget, the amount that was reserved, the most that the call
+    can have cost; `cost_estimated` is true then.
     `cached_tokens` and `reasoning_tokens` are parts of `tokens`, where told. `error_code` is set where the
     call failed or its answer could not be used. `streamed` is false where the answer came in one piece;
-    `note` says why, unless a setting asked for it, or of a call that failed that another one took its place.
+    `note` says why, unless a setting asked for it, of a call that failed that another one took its place, and
+    of `bad_usage` what cannot be right.
     """
 
     number: int
@@ -171,8 +179,8 @@ class ModelCall(
     finish_reason: str | None = None
     request_id: str | None = None
     tokens: TokenBreakdown | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
     cost_usd: str | None = None
     cost_unknown: str | None = None
     cost_estimated: bool = False

@@ -292,8 +292,8 @@ def test_totals_are_those_of_the_run_with_what_failed_and_by_model() -> None:
     assert lines[0] == "status     ✗ failed"
     assert lines[-4:] == [
         "cost       ≥ $0.3; $0.1 of it in attempts that failed; "
-        "3 model calls without usage told, 2 model calls without a known price",
-        "           a:big: 4 calls, 15 tokens, $0.3, 3 model calls without usage told",
+        "3 model calls without known usage, 2 model calls without a known price",
+        "           a:big: 4 calls, 15 tokens, $0.3, 3 model calls without known usage",
         "           b:small: 2 calls, –, 2 model calls without a known price",
         "beware     2 texts cut at the token limit",
     ]
@@ -385,7 +385,7 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     assert "≥ $0.3" in row
     assert row.endswith(
         "PROVIDER_ERROR in step say: out of lines; 2 texts cut at the token limit;"
-        " 3 model calls without usage told"
+        " 3 model calls without known usage"
     )
     monkeypatch.setenv("COLUMNS", "100")
     print_runs([FAILED])

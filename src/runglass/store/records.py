@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from runglass.errors import PermanentStoreError
 from runglass.money import ZERO
 from runglass.run_api import CaptureFailed, CaptureMode
 from runglass.trace import TERMINAL, RunSummary, RunTotals
@@ -258,7 +259,7 @@ class RunNumbers(NamedTuple):
             # To a store the number says that the run has ended, also if that was before it began.
             summary.duration_ms or 0,
             None if totals.cost_usd is None else float(totals.cost_usd),
-            None if totals.tokens is None else totals.tokens.total,
+            None if totals.tokens is None else min(int(totals.tokens.total), 2**63 - 1),
         )
 
 
@@ -327,3 +328,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     log_bytes: int = 0
     open_bytes: int = 0
     numbers: RunNumbers = NO_NUMBERS
+
+    def check_charge(self) -> None:
+        """Raises PermanentStoreError where the project would have spent less afterwards."""
+        if not self.spent_usd >= ZERO:
+            raise PermanentStoreError(f"an append to run {self.run_no} would spend ${self.spent_usd}")

@@ -37,17 +37,17 @@ from tests.unit.engine.fake_provider import (
 
 SECRET = "sk-a-very-secret-key"
 USAGE = {
-    "prompt_tokens": 1000,
+    "prompt_tokens": 800,
     "completion_tokens": 20,
-    "total_tokens": 1020,
+    "total_tokens": 820,
     "prompt_tokens_details": {"cached_tokens": 400},
 }
-COUNTED = TokenBreakdown(prompt=1000, completion=20, total=1020)
+COUNTED = TokenBreakdown(prompt=800, completion=20, total=820)
 GRADE = {"type": "object", "properties": {"grade": {"type": "integer", "minimum": 1}}, "required": ["grade"]}
 PRICE = Price(
     input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"), cached_input_per_mtok=Decimal("0.075")
 )
-PAID = Decimal("0.000132")
+PAID = Decimal("0.000102")
 
 
 class Bench:
@@ -436,12 +436,12 @@ async def test_a_step_may_ask_for_its_answer_in_one_piece(bench: Bench) -> None:
     answer = await bench.ask(
         whole_reply("Well, and then", finish="length", usage=USAGE),
         model="local:priced",
-        settings={"stream": False, "max_tokens": 3},
+        settings={"stream": False, "max_tokens": 30},
     )
     assert (answer.response.streamed, answer.response.note) == (False, None)
     assert (answer.response.finish_reason, answer.response.cost_usd) == ("length", PAID)
     assert answer.response.request_id == "c1"
-    assert bench.fake.requests[0]["max_tokens"] == 3
+    assert bench.fake.requests[0]["max_tokens"] == 30
     assert bench.fake.requests[0].get("stream", False) is False
 
 
@@ -595,7 +595,7 @@ async def test_the_list_price_goes_by_the_address_that_answered(
 ) -> None:
     answered = ModelResponse(
         parts=[TextPart(content="Hi")],
-        usage=RequestUsage(input_tokens=1000, cache_read_tokens=400, output_tokens=20),
+        usage=RequestUsage(input_tokens=800, cache_read_tokens=400, output_tokens=20),
         model_name=model,
         provider_name="openai",
         provider_url=address,
@@ -603,7 +603,7 @@ async def test_the_list_price_goes_by_the_address_that_answered(
         finish_reason="stop",
     )
     request = ModelRequest(model="openai:gpt-4o-mini", messages=[])
-    answer = await read_answer(request, answered, checks=Checks(), price=None)
+    answer = await read_answer(request, answered, checks=Checks(), price=None, image_tokens=0)
     assert answer.response.cost_usd == cost
 
 

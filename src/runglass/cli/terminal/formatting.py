@@ -115,7 +115,7 @@ def unknown_costs(calls: RunTotals | ModelTotals) -> str:
     """The number of calls without a known cost, by reason; empty where every cost is known."""
     parts = []
     if calls.unmetered_calls:
-        parts.append(f"{counted(calls.unmetered_calls, 'model call')} without usage told")
+        parts.append(f"{counted(calls.unmetered_calls, 'model call')} without known usage")
     if calls.unpriced_calls:
         parts.append(f"{counted(calls.unpriced_calls, 'model call')} without a known price")
     return ", ".join(parts)

@@ -103,4 +103,4 @@ def _remarks_on(totals: RunTotals, *, has_error: bool) -> Iterator[str]:
     if cut := formatting.cut_short(totals):
         yield cut
     if totals.unmetered_calls:
-        yield f"{formatting.counted(totals.unmetered_calls, 'model call')} without usage told"
+        yield f"{formatting.counted(totals.unmetered_calls, 'model call')} without known usage"

@@ -103,10 +103,14 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
     parts = [
         f"{number:,} {name}"
         for number, name in ((call.cached_tokens, "cached"), (call.reasoning_tokens, "reasoning"))
-        if number is not None
+        if isinstance(number, int)
     ]
     yield f"tokens     {formatting.tokens(call.tokens)}" + (f" ({', '.join(parts)})" if parts else "")
-    reasons = {"no_usage": " (the provider told no usage)", "no_price": " (no price is known)"}
+    reasons = {
+        "no_usage": " (the provider told no usage)",
+        "bad_usage": " (the provider told usage that cannot be right)",
+        "no_price": " (no price is known)",
+    }
     bound = "at most " if call.cost_estimated else ""
     yield f"cost       {bound}{formatting.money(call.cost_usd)}{reasons.get(call.cost_unknown or '', '')}"
     if call.finish_reason is not None:

@@ -37,13 +37,18 @@ def with_max_tokens(request: ModelRequest, default_max_tokens: int) -> ModelRequ
 
 def token_bound(request: ModelRequest, *, image_tokens: int) -> TokenBound:
     """The bound of a request with a `max_tokens` of 1 or more; its images count as `image_tokens` each."""
+    return TokenBound(prompt_bound(request, image_tokens=image_tokens), request.settings["max_tokens"])
+
+
+def prompt_bound(request: ModelRequest, *, image_tokens: int) -> int:
+    """The most tokens that what is sent stands for; its images count as `image_tokens` each."""
     images = sum(len(message.get("attachments") or ()) for message in request.messages)
     prompt = _PER_REQUEST + _PER_MESSAGE * len(request.messages) + image_tokens * images
     prompt += _bytes_of([request.system, request.messages, request.tools, request.settings])
     prompt += _SCHEMA_COPIES * _bytes_of(request.output_schema)
     if request.tools or request.output_schema is not None:
         prompt += _FOR_TOOLS
-    return TokenBound(prompt, request.settings["max_tokens"])
+    return prompt
 
 
 def _bytes_of(value: Any) -> int:

@@ -188,7 +188,10 @@ class ModelGateway:
             if self._providers is None:
                 module = await asyncio.to_thread(import_module, "runglass.engine.models.provider_requests")
                 self._providers = module.ProviderRequests(
-                    base_urls=self._base_urls, api_keys=self._api_keys, checks=self._checks
+                    base_urls=self._base_urls,
+                    api_keys=self._api_keys,
+                    checks=self._checks,
+                    image_tokens=self._image_tokens,
                 )
         providers: ProviderRequests = self._providers
         return providers

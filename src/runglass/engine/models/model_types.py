@@ -36,9 +36,10 @@ class ProviderResponse(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of a provider, be it of use or not, and its cost.
 
     `text` is all that the model said, `tool_calls` are `{id, type, function: {name, arguments}}` with
-    `arguments` a JSON string. `tokens` is None where the provider told none, `cost_usd` where it is not
-    known, for the reason `cost_unknown`; unknown is never 0. `cached_tokens` and `reasoning_tokens` are parts
-    of `tokens`. `note` says in which other way than usual the model was asked, and why.
+    `arguments` a JSON string. `tokens` is None where the provider told none that can be right, `cost_usd`
+    where it is not known, for the reason `cost_unknown`; unknown is never 0. `cached_tokens` and
+    `reasoning_tokens` are parts of `tokens`. `note` says in which other way than usual the model was asked,
+    and why, and what cannot be right in the usage that the provider told.
     """
 
     model_used: str
@@ -48,7 +49,7 @@ class ProviderResponse(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: Decimal | None = None
-    cost_unknown: Literal["no_usage", "no_price"] | None = None
+    cost_unknown: Literal["no_usage", "no_price", "bad_usage"] | None = None
     finish_reason: str | None = None
     request_id: str | None = None
     streamed: bool = True

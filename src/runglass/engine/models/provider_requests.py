@@ -12,8 +12,11 @@ import logging
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
+from traceback import walk_tb
+from typing import Any
 
 from pydantic_ai.direct import model_request, model_request_stream
+from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import (
     ModelMessage,
     ModelResponse,
@@ -31,7 +34,7 @@ from runglass.engine.checks.checks import Checks
 from runglass.engine.models import message_mapping
 from runglass.engine.models.cost_bound import TokenBound
 from runglass.engine.models.list_prices import list_cost
-from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
+from runglass.engine.models.model_types import ModelAnswer, ModelCallFailed, ModelRequest, RequestObserver
 from runglass.engine.models.pricing import Price
 from runglass.engine.models.provider_clients import PreparedModel, ProviderClients, current_observer
 from runglass.engine.models.provider_errors import (
@@ -41,7 +44,7 @@ from runglass.engine.models.provider_errors import (
     rejects_streaming,
     setup_failure,
 )
-from runglass.engine.models.response_parser import read_answer
+from runglass.engine.models.response_parser import check_types, read_answer
 from runglass.safe_text import printable, replace_surrogates
 
 log = logging.getLogger(__name__)
@@ -54,8 +57,10 @@ MAY_NOT_STREAM_TOOL_CALLS = "asked in one piece: the server may not tell tool ca
 class ProviderRequests:
     """Answers requests to hosted models and OpenAI-compatible servers. `aclose` closes the HTTP clients."""
 
-    def __init__(self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str], checks: Checks) -> None:
-        self._checks = checks
+    def __init__(
+        self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str], checks: Checks, image_tokens: int
+    ) -> None:
+        self._read_answer = partial(read_answer, checks=checks, image_tokens=image_tokens)
         self._secrets = frozenset(api_keys.values())
         self._clients = ProviderClients(base_urls=base_urls, api_keys=api_keys)
 
@@ -74,7 +79,7 @@ class ProviderRequests:
         observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         """The model's answer; raises StepFailure, AnswerRejected among them."""
-        declined = _Declined(request.model, self._secrets, observer)
+        requests = _SentRequests(request.model, self._secrets, observer)
         provider = request.model.partition(":")[0]
         prepared = await self._clients.prepared(request.model)
         settings = message_mapping.model_settings(request.settings, provider=provider)
@@ -89,23 +94,21 @@ class ProviderRequests:
         try:
             if note is None and wanted is not False:
                 try:
-                    response = await _ask(prepared, request, settings, on_text, declined)
+                    response = await _ask(prepared, request, settings, on_text, requests)
                 except CALL_ERRORS as error:
                     if wanted or not rejects_streaming(error):
                         raise
-                    await declined.told(error)
+                    await requests.told(error)
                     note = NO_STREAM
                 else:
-                    answer = await read_answer(request, response, checks=self._checks, price=price)
+                    answer = await self._read_answer(request, response, price=price)
                     _learn_of_stream(prepared, answer, request.model)
                     return answer
-            response = await _ask(prepared, request, settings, None, declined)
+            response = await _ask(prepared, request, settings, None, requests)
         except CALL_ERRORS as error:
             url = prepared.model.base_url
             raise call_failure(error, model=request.model, url=url, secrets=self._secrets) from error
-        answer = await read_answer(
-            request, response, checks=self._checks, price=price, streamed=False, note=note
-        )
+        answer = await self._read_answer(request, response, price=price, streamed=False, note=note)
         _learn_of_one_piece(prepared, answer, note)
         on_text(answer.response.text)
         return answer
@@ -129,7 +132,7 @@ def _one_piece(prepared: PreparedModel, request: ModelRequest) -> str | None:
 def _learn_of_stream(prepared: PreparedModel, answer: ModelAnswer, model: str) -> None:
     if prepared.streams_usage or prepared.one_piece is not None:
         return
-    if answer.response.tokens is not None:
+    if answer.response.cost_unknown != "no_usage":
         prepared.streams_usage = True
     else:
         prepared.one_piece = NO_USAGE
@@ -139,7 +142,7 @@ def _learn_of_stream(prepared: PreparedModel, answer: ModelAnswer, model: str) -
 def _learn_of_one_piece(prepared: PreparedModel, answer: ModelAnswer, note: str | None) -> None:
     if note == NO_STREAM:
         prepared.one_piece = NO_STREAM
-    elif note == NO_USAGE and answer.response.tokens is None:
+    elif note == NO_USAGE and answer.response.cost_unknown == "no_usage":
         # The server tells no usage in either way: nothing is gained, and a stream shows its text at once.
         prepared.one_piece, prepared.streams_usage = None, True
 
@@ -156,17 +159,26 @@ def unknown_provider(model: str) -> str | None:
     return None
 
 
-class _Declined:
-    """Reports that a request was declined, before another one is made."""
+class _SentRequests:
+    """Passes on to `observer`, where there is one, which requests go out and which are declined."""
 
     def __init__(self, model: str, secrets: frozenset[str], observer: RequestObserver | None) -> None:
         self._model = model
         self._secrets = secrets
-        self.observer = observer
+        self._observer = observer
+        self.is_any = False
+
+    async def sent(self, read: Callable[[], dict[str, Any]], size_bytes: int) -> None:
+        self.is_any = True
+        if self._observer is not None:
+            await self._observer.sent(read, size_bytes)
+
+    async def declined(self, failure: ModelCallFailed) -> None:
+        if self._observer is not None:
+            await self._observer.declined(failure)
 
     async def told(self, error: Exception) -> None:
-        if self.observer is not None:
-            await self.observer.declined(call_failure(error, model=self._model, secrets=self._secrets))
+        await self.declined(call_failure(error, model=self._model, secrets=self._secrets))
 
 
 async def _ask(
@@ -174,7 +186,7 @@ async def _ask(
     request: ModelRequest,
     settings: ModelSettings,
     on_text: Callable[[str], None] | None,
-    declined: _Declined,
+    requests: _SentRequests,
 ) -> ModelResponse:
     """The response, streamed to `on_text`, or in one piece where there is none."""
     messages = message_mapping.model_messages(request.messages, system=request.system)
@@ -182,27 +194,41 @@ async def _ask(
         form = prepared.forms[0]
         parameters = message_mapping.parameters(request, form)
         chosen = message_mapping.with_form(settings, request, form)
-        hearing = current_observer.set(declined.observer)
+        hearing = current_observer.set(requests)
         try:
-            if declined.observer is not None and not prepared.shows_requests:
+            if not prepared.shows_requests:
                 _, asked = prepared.model.prepare_request(chosen, parameters)
-                await declined.observer.sent(partial(message_mapping.as_prepared, request, asked), 0)
+                await requests.sent(partial(message_mapping.as_prepared, request, asked), 0)
             if on_text is None:
-                return await model_request(
+                response = await model_request(
                     prepared.model, messages, model_settings=chosen, model_request_parameters=parameters
                 )
-            return await _stream(prepared.model, messages, chosen, parameters, on_text)
+            else:
+                response = await _stream(prepared.model, messages, chosen, parameters, on_text)
+            check_types(response)
+            return response
         except CALL_ERRORS as error:
             last = form == prepared.forms[-1]
             if request.output_schema is None or last or not rejects_output_format(error):
                 raise
-            await declined.told(error)
+            await requests.told(error)
+        except Exception as error:
+            # Libraries of providers take an answer for what it should be, and fail somewhere inside of it.
+            if not requests.is_any or _is_ours(error):
+                raise
+            raise UnexpectedModelBehavior(f"it cannot be read: {type(error).__name__}: {error}") from error
         finally:
             current_observer.reset(hearing)
         # Nothing was generated or charged: the server declined the form, so it is asked in the next one, from
         # now on. A call beside this one may have dropped the form already.
         if form == prepared.forms[0]:
             del prepared.forms[0]
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it was raised in code of ours that a library had called, and not by what a provider sent."""
+    modules = {str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)}
+    return any(module.startswith("runglass.") for module in modules - {__name__})
 
 
 async def _stream(

@@ -1,27 +1,45 @@
-"""The answer of a provider, read and judged: tokens, cost, text, tool calls, and whether the step can use it.
+"""The answer of a provider, read and judged: its text and tool calls, and whether the step can use it.
 
 Pure: takes the finished response and does no I/O. An answer that is of no use still has its cost.
 """
 
 import json
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-from genai_prices import calc_price
+from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
-from pydantic_ai.usage import RequestUsage
 
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models.message_mapping import ANSWER_TOOL, arguments_of, wire_call
 from runglass.engine.models.model_types import AnswerRejected, ModelAnswer, ModelRequest, ProviderResponse
-from runglass.engine.models.pricing import Price, cost_of
+from runglass.engine.models.pricing import Price
 from runglass.engine.models.provider_errors import EXCERPT, address_of
+from runglass.engine.models.usage import Usage, read_usage
 from runglass.errors import StepFailure
 from runglass.safe_text import replace_surrogates
-from runglass.trace import TokenBreakdown
 
 _LONGEST_ID = 200
+
+
+def check_types(given: ModelResponse) -> None:
+    """Raises UnexpectedModelBehavior for what a provider's library has passed on in spite of its type."""
+    texts: list[tuple[str, Any]] = [
+        ("model", given.model_name or ""),
+        ("id", given.provider_response_id or ""),
+        ("finish reason", given.finish_reason or ""),
+    ]
+    for part in given.parts:
+        match part:
+            case TextPart(content=content):
+                texts.append(("content", content))
+            case ToolCallPart(tool_name=name, tool_call_id=call_id, args=args):
+                texts += [("name of a tool call", name), ("id of a tool call", call_id)]
+                if not isinstance(args, dict | None):
+                    texts.append(("arguments of a tool call", args))
+    for name, value in texts:
+        if not isinstance(value, str):
+            raise UnexpectedModelBehavior(f"the {name} is {value!r:.50}, not a text")
 
 
 async def read_answer(
@@ -30,6 +48,7 @@ async def read_answer(
     *,
     checks: Checks,
     price: Price | None,
+    image_tokens: int,
     streamed: bool = True,
     note: str | None = None,
 ) -> ModelAnswer:
@@ -39,9 +58,11 @@ async def read_answer(
     """
     calls = [part for part in given.parts if isinstance(part, ToolCallPart)]
     asked_for = [wire_call(part) for part in calls if part.tool_name != ANSWER_TOOL]
-    response = _response(request, given, asked_for, price=price, streamed=streamed, note=note)
-    verdict = _Verdict(request, response)
+    usage = read_usage(request, given, price=price, image_tokens=image_tokens)
+    response = _response(request, given, asked_for, usage=usage, streamed=streamed, note=note)
+    verdict = _Verdict(request, response, given)
     verdict.check_ending(given)
+    verdict.check_calls(is_offered=bool(request.tools))
     if asked_for:
         output: dict[str, Any] = {"text": response.text}
     elif request.output_schema is not None:
@@ -59,42 +80,41 @@ def _response(
     given: ModelResponse,
     tool_calls: list[dict[str, Any]],
     *,
-    price: Price | None,
+    usage: Usage,
     streamed: bool,
     note: str | None,
 ) -> ProviderResponse:
-    tokens, usage = _tokens(given.usage), given.usage
-    cost = _list_cost(given, tokens) if price is None else _configured_cost(price, usage, tokens)
-    unknown: Literal["no_usage", "no_price"] | None = None
-    if cost is None:
-        unknown = "no_usage" if tokens is None else "no_price"
+    notes = [note, usage.problem and f"usage that cannot be right is not booked: {usage.problem}"]
     request_id = given.provider_response_id
     return ProviderResponse(
         model_used=replace_surrogates(given.model_name or request.model.partition(":")[2]),
         text=replace_surrogates("".join(part.content for part in given.parts if isinstance(part, TextPart))),
         tool_calls=tool_calls,
-        tokens=tokens,
-        cached_tokens=usage.cache_read_tokens or None,
-        reasoning_tokens=usage.output_reasoning_tokens or usage.details.get("reasoning_tokens") or None,
-        cost_usd=cost,
-        cost_unknown=unknown,
+        tokens=usage.tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_usd=usage.cost_usd,
+        cost_unknown=usage.cost_unknown,
         finish_reason=given.finish_reason,
         request_id=None if request_id is None else replace_surrogates(request_id)[:_LONGEST_ID],
         streamed=streamed,
-        note=note,
+        note="; ".join(filter(None, notes)) or None,
     )
 
 
 class _Verdict:
     """Turns what is wrong with a response into an AnswerRejected that has it with it."""
 
-    def __init__(self, request: ModelRequest, response: ProviderResponse) -> None:
+    def __init__(self, request: ModelRequest, response: ProviderResponse, given: ModelResponse) -> None:
         self.cut_note = (
             " (cut off at the token limit; raise `max_tokens`)" if response.finish_reason == "length" else ""
         )
         self._model = request.model
         self._provider = request.model.partition(":")[0]
         self._response = response
+        address = address_of(given.provider_url)
+        self._where: dict[str, Any] = {"address": address} if address else {}
+        self._at = f"at {address} " if address else ""
 
     def rejected(self, code: str, what: str, *, may_retry: bool = True, **details: Any) -> AnswerRejected:
         if self._response.text:
@@ -111,9 +131,7 @@ class _Verdict:
         """Raises where the answer ended in another way than by the model's or the caller's will."""
         reason = given.finish_reason
         details = given.provider_details or {}
-        address = address_of(given.provider_url)
-        where: dict[str, Any] = {"address": address} if address else {}
-        at = f"at {address} " if address else ""
+        at, where = self._at, self._where
         if reason == "content_filter":
             why = replace_surrogates(str(details.get("refusal") or "its content filter stepped in"))[:500]
             raise self.rejected("PROVIDER_ERROR", f"{at}refused to answer: {why}", may_retry=False, **where)
@@ -126,6 +144,17 @@ class _Verdict:
             self._response = msgspec.structs.replace(self._response, finish_reason=None)
             what = f"{at}broke off in the middle of its answer"
             raise self.rejected("PROVIDER_UNAVAILABLE", what, **where)
+
+    def check_calls(self, *, is_offered: bool) -> None:
+        """Raises where nobody could answer the tool calls."""
+        calls = self._response.tool_calls
+        what = None
+        if calls and not is_offered:
+            what = f"called the tool {calls[0]['function']['name']!r:.100}, and no tool was offered"
+        elif len({call["id"] for call in calls}) < len(calls):
+            what = "made two tool calls with one id"
+        if what is not None:
+            raise self.rejected("PROVIDER_UNAVAILABLE", f"{self._at}{what}", **self._where)
 
     async def checked_object(self, written: str, schema: dict[str, Any], checks: Checks) -> dict[str, Any]:
         value = _object_in(written)
@@ -149,41 +178,11 @@ class _Verdict:
             ) from (failure)
 
 
-def _tokens(usage: RequestUsage) -> TokenBreakdown | None:
-    if usage.unmeasured_requests or not (usage.input_tokens or usage.output_tokens):
-        return None
-    prompt, completion = usage.input_tokens, usage.output_tokens
-    return TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)
-
-
-def _configured_cost(price: Price, usage: RequestUsage, tokens: TokenBreakdown | None) -> Decimal | None:
-    if tokens is None:
-        return None
-    cached = usage.cache_read_tokens
-    return cost_of(price, prompt=tokens.prompt, completion=tokens.completion, cached=cached)
-
-
-def _list_cost(response: ModelResponse, tokens: TokenBreakdown | None) -> Decimal | None:
-    if response.usage.cost is not None or tokens is None or not response.model_name:
-        return response.usage.cost
-    try:
-        # By address alone: a provider's name says nothing about prices once its environment points elsewhere.
-        return calc_price(
-            response.usage,
-            response.model_name,
-            provider_api_url=response.provider_url,
-            genai_request_timestamp=response.timestamp,
-            price_context=response.provider_details,
-        ).total_price
-    except (LookupError, ValueError):
-        return None
-
-
 def _object_in(text: str) -> dict[str, Any] | None:
     """The JSON object that `text` is, or that it wraps in a Markdown fence or in prose."""
     try:
         value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         start = text.find("{")
         if start < 0:
             return None

@@ -154,6 +154,7 @@ class AttemptRecorder:
 
     def record_call(self, call: ModelCall) -> None:
         """Records a request to the attempt's model that has ended."""
+        assert call.cost_usd is None or Decimal(call.cost_usd) >= 0, call.cost_usd
         self._writing.recorder.record(StepModelCall(**self._key, model_call=call))
 
     async def record_resume(self, results: list[dict[str, Any]]) -> None:

@@ -87,9 +87,9 @@ function Calls({ calls }) {
 
 /** Of the calls of an attempt those without a known cost. @param {Json[]} calls */
 function unknownIn(calls) {
-  const without = (/** @type {string} */ reason) => calls.filter((call) => call.costUnknown === reason).length;
+  const without = (/** @type {string[]} */ ...reasons) => calls.filter((call) => reasons.includes(call.costUnknown)).length;
   const estimatedCostUsd = calls.find((call) => call.costEstimated)?.costUsd;
-  return { unmeteredCalls: without("no_usage"), unpricedCalls: without("no_price"), estimatedCostUsd };
+  return { unmeteredCalls: without("no_usage", "bad_usage"), unpricedCalls: without("no_price"), estimatedCostUsd };
 }
 
 /** @param {import("./model.js").RunModel} model @param {number} row */

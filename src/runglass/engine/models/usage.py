@@ -1,0 +1,114 @@
+"""What a provider says that a call has used, judged, and its cost.
+
+Numbers of a provider come from a stranger, and its library hands most of them on as they are. One that cannot
+be right makes all of them worthless: nothing is booked of them, and the trace says why.
+"""
+
+from decimal import Decimal
+from typing import Literal, NamedTuple
+
+from genai_prices import calc_price
+from pydantic_ai.messages import ModelResponse
+
+from runglass.engine.models.cost_bound import prompt_bound
+from runglass.engine.models.model_types import ModelRequest
+from runglass.engine.models.pricing import Price, cost_of
+from runglass.trace import TokenBreakdown
+
+MOST_TOKENS = 100_000_000
+"""No context of a model is as large, by a factor of ten."""
+BEYOND_BELIEF = 2
+"""So many times what was allowed or sent is beyond what tokenizers can differ by."""
+MOST_USD_A_TOKEN, MOST_USD_A_CALL = Decimal("0.01"), Decimal(1)
+"""The dearest token in the price lists costs a tenth; searches and the like are charged per call."""
+MOST_DECIMALS = 30
+
+_NO_COUNTS = frozenset({"details", "cost", "audio_seconds"})
+
+
+class Usage(NamedTuple):
+    """Tokens and cost of a call as they are booked; `problem` says what cannot be right where none are."""
+
+    tokens: TokenBreakdown | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: Decimal | None = None
+    cost_unknown: Literal["no_usage", "no_price", "bad_usage"] | None = None
+    problem: str | None = None
+
+
+def read_usage(
+    request: ModelRequest, given: ModelResponse, *, price: Price | None, image_tokens: int
+) -> Usage:
+    """The usage in the answer `given` to `request`; without a configured `price` the list price holds."""
+    usage = given.usage
+    prompt, completion, cached = usage.input_tokens, usage.output_tokens, usage.cache_read_tokens
+    reasoning = usage.output_reasoning_tokens or usage.details.get("reasoning_tokens") or 0
+    counts = {name: count for name, count in vars(usage).items() if name not in _NO_COUNTS}
+    # pydantic-ai sets no number where one of them is negative, or is missing.
+    is_read = {"input_tokens", "output_tokens"} <= counts.keys()
+    if usage.unmeasured_requests or (is_read and prompt == completion == 0):
+        return Usage(cost_unknown="no_usage")
+    if problem := _odd_count(counts | {"reasoning_tokens": reasoning}):
+        return Usage(cost_unknown="bad_usage", problem=problem)
+    limit = request.settings.get("max_tokens")
+    problem = None
+    if not is_read:
+        problem = "its numbers cannot be read"
+    elif not prompt or (given.parts and not completion):
+        problem = f"{prompt} prompt and {completion} completion tokens"
+    elif max(cached, usage.cache_write_tokens) > prompt:
+        problem = f"{max(cached, usage.cache_write_tokens)} cached of {prompt} prompt tokens"
+    elif reasoning > completion:
+        problem = f"{reasoning} reasoning of {completion} completion tokens"
+    elif type(limit) is int and completion > BEYOND_BELIEF * limit:
+        problem = f"{completion} completion tokens where `max_tokens` is {limit}"
+    elif prompt > BEYOND_BELIEF * (most := prompt_bound(request, image_tokens=image_tokens)):
+        problem = f"{prompt} prompt tokens where the request has {most} at most"
+    elif price is None and usage.cost is not None and not _is_believable(usage.cost, prompt + completion):
+        problem = f"a cost of ${usage.cost:.3g} for {prompt + completion} tokens"
+    if problem is not None:
+        return Usage(cost_unknown="bad_usage", problem=problem)
+    if price is None:
+        cost = _list_cost(given)
+    else:
+        cost = cost_of(price, prompt=prompt, completion=completion, cached=cached)
+    return Usage(
+        tokens=TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion),
+        cached_tokens=cached or None,
+        reasoning_tokens=reasoning or None,
+        cost_usd=cost,
+        cost_unknown="no_price" if cost is None else None,
+    )
+
+
+def _odd_count(counts: dict[str, object]) -> str | None:
+    for name, count in counts.items():
+        if type(count) is not int:
+            return f"{name} is {count!r:.50}, not a whole number"
+        if not 0 <= count <= MOST_TOKENS:
+            return f"{name} is {'negative' if count < 0 else f'over {MOST_TOKENS:,}'}"
+    return None
+
+
+def _is_believable(cost_usd: Decimal, tokens: int) -> bool:
+    if not 0 <= cost_usd <= MOST_USD_A_CALL + MOST_USD_A_TOKEN * tokens:
+        return False
+    exponent = cost_usd.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -MOST_DECIMALS
+
+
+def _list_cost(response: ModelResponse) -> Decimal | None:
+    if response.usage.cost is not None or not response.model_name:
+        return response.usage.cost
+    try:
+        # By address alone: a provider's name says nothing about prices once its environment points elsewhere.
+        return calc_price(
+            response.usage,
+            response.model_name,
+            provider_api_url=response.provider_url,
+            genai_request_timestamp=response.timestamp,
+            price_context=response.provider_details,
+        ).total_price
+    except (LookupError, ValueError):
+        return None
