@@ -227,8 +227,9 @@ async def _ask(
 
 def _is_ours(error: Exception) -> bool:
     """Whether it was raised in code of ours that a library had called, and not by what a provider sent."""
-    modules = {str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)}
-    return any(module.startswith("runglass.") for module in modules - {__name__})
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
+    reads = __name__.rpartition(".")[0]
+    return any(name.startswith("runglass.") and not name.startswith(reads) for name in modules)
 
 
 async def _stream(

@@ -24,11 +24,12 @@ _LONGEST_ID = 200
 
 def check_types(given: ModelResponse) -> None:
     """Raises UnexpectedModelBehavior for what a provider's library has passed on in spite of its type."""
-    texts: list[tuple[str, Any]] = [
-        ("model", given.model_name or ""),
-        ("id", given.provider_response_id or ""),
-        ("finish reason", given.finish_reason or ""),
-    ]
+    about = {
+        "model": given.model_name,
+        "id": given.provider_response_id,
+        "finish reason": given.finish_reason,
+    }
+    texts: list[tuple[str, Any]] = [item for item in about.items() if item[1] is not None]
     for part in given.parts:
         match part:
             case TextPart(content=content):
@@ -37,6 +38,8 @@ def check_types(given: ModelResponse) -> None:
                 texts += [("name of a tool call", name), ("id of a tool call", call_id)]
                 if not isinstance(args, dict | None):
                     texts.append(("arguments of a tool call", args))
+                # It raises for what is nested too deeply.
+                arguments_of(part)
     for name, value in texts:
         if not isinstance(value, str):
             raise UnexpectedModelBehavior(f"the {name} is {value!r:.50}, not a text")
@@ -62,8 +65,13 @@ async def read_answer(
     response = _response(request, given, asked_for, usage=usage, streamed=streamed, note=note)
     verdict = _Verdict(request, response, given)
     verdict.check_ending(given)
-    verdict.check_calls(is_offered=bool(request.tools))
     if asked_for:
+        if not request.tools:
+            name = asked_for[0]["function"]["name"]
+            what = f"called the tool {name!r:.100}, and no tool was offered"
+            raise verdict.rejected("PROVIDER_UNAVAILABLE", what)
+        if len({call["id"] for call in asked_for}) < len(asked_for):
+            raise verdict.rejected("PROVIDER_UNAVAILABLE", "made two tool calls with one id")
         output: dict[str, Any] = {"text": response.text}
     elif request.output_schema is not None:
         written = next((arguments_of(part) for part in calls), response.text)
@@ -110,51 +118,38 @@ class _Verdict:
             " (cut off at the token limit; raise `max_tokens`)" if response.finish_reason == "length" else ""
         )
         self._model = request.model
-        self._provider = request.model.partition(":")[0]
         self._response = response
-        address = address_of(given.provider_url)
-        self._where: dict[str, Any] = {"address": address} if address else {}
-        self._at = f"at {address} " if address else ""
+        self._address = address_of(given.provider_url)
 
     def rejected(self, code: str, what: str, *, may_retry: bool = True, **details: Any) -> AnswerRejected:
+        provider, at = self._model.partition(":")[0], ""
+        if self._address:
+            details["address"], at = self._address, f" at {self._address}"
         if self._response.text:
             details["answer"] = self._response.text[:EXCERPT]
         return AnswerRejected(
             code,
-            f"model {self._model!r} {what}",
+            f"model {self._model!r}{at} {what}",
             response=self._response,
             may_retry=may_retry,
-            details={"provider": self._provider, "model": self._model, **details},
+            details={"provider": provider, "model": self._model, **details},
         )
 
     def check_ending(self, given: ModelResponse) -> None:
         """Raises where the answer ended in another way than by the model's or the caller's will."""
         reason = given.finish_reason
         details = given.provider_details or {}
-        at, where = self._at, self._where
         if reason == "content_filter":
             why = replace_surrogates(str(details.get("refusal") or "its content filter stepped in"))[:500]
-            raise self.rejected("PROVIDER_ERROR", f"{at}refused to answer: {why}", may_retry=False, **where)
+            raise self.rejected("PROVIDER_ERROR", f"refused to answer: {why}", may_retry=False)
         if reason == "error":
-            raise self.rejected("PROVIDER_UNAVAILABLE", f"{at}failed in the middle of its answer", **where)
+            raise self.rejected("PROVIDER_UNAVAILABLE", "failed in the middle of its answer")
         # pydantic-ai reads a Chat Completions stream without a finish reason as finished; it was cut, though.
         # Only xAI's protocol has no reason to look at.
         assumed = reason == "stop" and given.provider_name != "xai"
         if self._response.streamed and "finish_reason" not in details and (reason is None or assumed):
             self._response = msgspec.structs.replace(self._response, finish_reason=None)
-            what = f"{at}broke off in the middle of its answer"
-            raise self.rejected("PROVIDER_UNAVAILABLE", what, **where)
-
-    def check_calls(self, *, is_offered: bool) -> None:
-        """Raises where nobody could answer the tool calls."""
-        calls = self._response.tool_calls
-        what = None
-        if calls and not is_offered:
-            what = f"called the tool {calls[0]['function']['name']!r:.100}, and no tool was offered"
-        elif len({call["id"] for call in calls}) < len(calls):
-            what = "made two tool calls with one id"
-        if what is not None:
-            raise self.rejected("PROVIDER_UNAVAILABLE", f"{self._at}{what}", **self._where)
+            raise self.rejected("PROVIDER_UNAVAILABLE", "broke off in the middle of its answer")
 
     async def checked_object(self, written: str, schema: dict[str, Any], checks: Checks) -> dict[str, Any]:
         value = _object_in(written)

@@ -92,10 +92,10 @@ def _odd_count(counts: dict[str, object]) -> str | None:
 
 
 def _is_believable(cost_usd: Decimal, tokens: int) -> bool:
-    if not 0 <= cost_usd <= MOST_USD_A_CALL + MOST_USD_A_TOKEN * tokens:
-        return False
     exponent = cost_usd.as_tuple().exponent
-    return isinstance(exponent, int) and exponent >= -MOST_DECIMALS
+    if not isinstance(exponent, int) or exponent < -MOST_DECIMALS:
+        return False
+    return 0 <= cost_usd <= MOST_USD_A_CALL + MOST_USD_A_TOKEN * tokens
 
 
 def _list_cost(response: ModelResponse) -> Decimal | None:

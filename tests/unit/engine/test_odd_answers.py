@@ -1,0 +1,146 @@
+"""Whatever a provider sends is the provider's doing: an answer, or a failure that is told as its own."""
+
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.engine.models.gateway import AnswerRejected, ModelCallFailed, ModelRequest
+from runglass.errors import StepFailure
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.changed_answers import (
+    changed,
+    every_provider,
+    frames_of,
+    places,
+    put,
+    reply_of,
+    with_odd,
+)
+from tests.unit.engine.conftest import open_harness, read, start
+from tests.unit.engine.fake_provider import Reply
+from tests.unit.engine.test_sent_requests import CALL, FAMILIES, LOOK
+
+# Libraries warn of types and go on.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+WAYS = pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "in one piece"])
+DEEP: Any = []
+for _ in range(400):
+    DEEP = [DEEP]
+VALUES: list[Any] = [None, 10**20, "odd", [], {"a": 1}, DEEP]
+"""What stands in the place of each value of an answer."""
+
+
+@pytest.mark.slow
+@WAYS
+@pytest.mark.parametrize("calls", [True, False], ids=["calls", "text"])
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_no_value_of_an_answer_is_a_fault_of_ours(
+    monkeypatch: pytest.MonkeyPatch, family: str, calls: bool, streamed: bool
+) -> None:
+    reply = changed(family, lambda frame: frame, streamed=streamed, calls=calls)
+    frames = frames_of(reply)
+    request = ModelRequest(
+        model=FAMILIES[family].model,
+        messages=[{"role": "user", "content": "Hi"}],
+        settings={"stream": streamed},
+        tools=[LOOK] if calls else [],
+    )
+    failures: list[tuple[Any, StepFailure]] = []
+    async with every_provider(monkeypatch) as (fake, models):
+        for place, odd in product(places(frames), VALUES):
+            if len(place) == 1:
+                continue
+            fake.replies[:] = [reply_of(with_odd(frames, place, odd), reply)]
+            try:
+                await models.complete(request, lambda text: None)
+            except (ModelCallFailed, AnswerRejected) as error:
+                failures.append(((place, odd), error))
+    assert failures
+    host = fake.base_url.removesuffix("/v1")
+    for what, failure in failures:
+        assert failure.code in ("PROVIDER_UNAVAILABLE", "INVALID_OUTPUT"), what
+        assert failure.details["address"].startswith(host), what
+        assert host in failure.message, what
+
+
+ODD = {
+    "no choices": ("compatible", put(None, "choices")),
+    "a choice that is none": ("compatible", put([7], "choices")),
+    "no message": ("compatible", put(None, "message", "delta")),
+    "a list as content": ("compatible", put([1], "content")),
+    "a number as id": ("openai responses", put(7, "id")),
+    "a number as model": ("openai responses", put(7, "model")),
+    "a time beyond all": ("compatible", put(10**20, "created")),
+    "a text as time": ("openai responses", put("noon", "created_at")),
+    "no candidates": ("google", put(7, "candidates")),
+    "a number as part": ("google", put([7], "parts")),
+    "no content": ("anthropic", put(7, "content", "delta")),
+    "a number as message": ("groq", put(7, "message", "delta")),
+    "deep nesting": ("mistral", put(DEEP, "choices")),
+}
+"""Oddities that an answer has either way, with a family whose library met them with an exception."""
+
+
+@WAYS
+@pytest.mark.parametrize("what", ODD)
+async def test_an_odd_answer_is_told_with_model_and_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str, streamed: bool
+) -> None:
+    family, change = ODD[what]
+    model = FAMILIES[family].model
+    step: dict[str, Any] = {"id": "ask", "type": "llm", "model": model, "prompt": "Hi"}
+    step |= {"settings": {"stream": streamed}, "retry": {"max_attempts": 1}}
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    async with every_provider(monkeypatch) as (fake, models), open_harness(store, models=models) as house:
+        fake.replies.append(changed(family, change, streamed=streamed))
+        started = await start(house, f"- {json.dumps(step)}")
+        ran = await read(house, started.id, await started.outcome())
+    error = ran.outcome.error
+    assert error is not None
+    assert error["code"] in ("PROVIDER_UNAVAILABLE", "INVALID_OUTPUT")
+    assert fake.base_url.removesuffix("/v1") in error["message"]
+    assert model in error["message"]
+    (call,) = ran.step("ask").model_calls
+    assert call.error_code == error["code"]
+
+
+async def failure_of(monkeypatch: pytest.MonkeyPatch, reply: Reply, **more: Any) -> StepFailure:
+    request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hi"}], **more)
+    async with every_provider(monkeypatch) as (fake, models):
+        fake.replies.append(reply)
+        with pytest.raises(StepFailure) as caught:
+            await models.complete(request, lambda text: None)
+    return caught.value
+
+
+@WAYS
+async def test_a_tool_that_nobody_offered_is_not_called(
+    monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    reply = changed("compatible", lambda frame: frame, streamed=streamed, calls=True)
+    failure = await failure_of(monkeypatch, reply, settings={"stream": streamed})
+    assert isinstance(failure, AnswerRejected), "it is to be paid for"
+    assert (failure.code, failure.response.tokens is not None) == ("PROVIDER_UNAVAILABLE", True)
+    assert failure.message == (
+        f"model 'local:tiny' at {failure.details['address']} called the tool 'look', and no tool was offered"
+    )
+
+
+async def test_two_tool_calls_with_one_id_could_not_be_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = changed("compatible", put([CALL, CALL], "tool_calls"), streamed=False, calls=True)
+    failure = await failure_of(monkeypatch, twice, settings={"stream": False}, tools=[LOOK])
+    assert (failure.code, failure.message.rpartition(" at ")[2].partition(" ")[2]) == (
+        "PROVIDER_UNAVAILABLE",
+        "made two tool calls with one id",
+    )
+
+
+async def test_an_object_that_is_nested_too_deeply_is_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = changed("compatible", put('{"a":' * 5000 + "1" + "}" * 5000, "content"), streamed=False)
+    schema = {"type": "object"}
+    failure = await failure_of(monkeypatch, deep, settings={"stream": False}, output_schema=schema)
+    assert failure.code == "INVALID_OUTPUT"

@@ -1,0 +1,274 @@
+"""Usage that cannot be right: what is booked of it, and what the trace says."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from pydantic_ai.messages import ModelResponse, TextPart
+from pydantic_ai.usage import RequestUsage
+
+from runglass.engine.models.gateway import ModelCallFailed, ModelGateway, ModelRequest, Price
+from runglass.engine.models.usage import Usage, read_usage
+from runglass.money import ZERO, format_usd
+from runglass.store.records import Project
+from runglass.store.sqlite.store import SqliteStore
+from runglass.trace import ModelCall, RunTotals, TokenBreakdown
+from tests.postgres_server import FolderStore
+from tests.unit.engine.changed_answers import changed, every_provider, places, put, with_odd
+from tests.unit.engine.conftest import EngineHarness, open_harness, read, start
+from tests.unit.engine.fake_provider import FakeProvider, Reply
+from tests.unit.engine.test_sent_requests import FAMILIES
+
+# Libraries warn of usage that they cannot read.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+VALUES: dict[str, Any] = {
+    "-1": -1,
+    "0.5": 0.5,
+    "1e308": 1e308,
+    "2^63": 2**63,
+    "true": True,
+    "null": None,
+    "text": "many",
+}
+CHAT = {
+    "prompt_tokens": 50,
+    "completion_tokens": 40,
+    "total_tokens": 90,
+    "prompt_tokens_details": {"cached_tokens": 20},
+    "completion_tokens_details": {"reasoning_tokens": 10},
+}
+RESPONSES = {
+    "input_tokens": 50,
+    "output_tokens": 40,
+    "total_tokens": 90,
+    "input_tokens_details": {"cached_tokens": 20},
+    "output_tokens_details": {"reasoning_tokens": 10},
+}
+# Here the prompt is told without what the cache has, and thoughts beside what was said.
+ANTHROPIC = {
+    "input_tokens": 20,
+    "output_tokens": 40,
+    "cache_read_input_tokens": 20,
+    "cache_creation_input_tokens": 10,
+    "output_tokens_details": {"thinking_tokens": 10},
+}
+GOOGLE = {
+    "promptTokenCount": 50,
+    "candidatesTokenCount": 30,
+    "totalTokenCount": 90,
+    "cachedContentTokenCount": 20,
+    "thoughtsTokenCount": 10,
+}
+HONEST = dict.fromkeys(FAMILIES, CHAT) | {
+    "openai responses": RESPONSES,
+    "anthropic": ANTHROPIC,
+    "google": GOOGLE,
+}
+PRICE = Price(input_per_mtok=Decimal(1000), output_per_mtok=Decimal(2000), cached_input_per_mtok=Decimal(100))
+NO_USAGE = Usage(cost_unknown="no_usage")
+HONEST_USD = Decimal("0.112")
+"""30 tokens of a prompt, 20 cached ones, and 40 of an answer."""
+UNCACHED_USD = Decimal("0.13")
+MAX_TOKENS = 100
+
+TABLES = {
+    "streamed": """
+                        -1     0.5    1e308  2^63   true   null   text
+      prompt_tokens     bad    bad    bad    bad    bad    bad    bad
+      completion_tokens bad    bad    bad    bad    bad    bad    bad
+      total_tokens      0.112  0.112  0.112  0.112  0.112  0.112  0.112
+      cached_tokens     bad    bad    bad    bad    0.1291 0.13   0.13
+      reasoning_tokens  bad    bad    bad    bad    0.112  0.112  0.112
+    """,
+    "in one piece": """
+                        -1     0.5    1e308  2^63   true   null   text
+      prompt_tokens     bad    failed failed bad    bad    failed failed
+      completion_tokens bad    failed failed bad    bad    failed failed
+      total_tokens      0.112  failed failed 0.112  0.112  failed failed
+      cached_tokens     bad    failed failed bad    0.1291 0.13   failed
+      reasoning_tokens  bad    failed failed bad    0.112  0.112  failed
+    """,
+}
+"""What a call costs with one number of its usage in the place of an honest one, in US dollars.
+
+`bad`: nothing is booked, as the usage cannot be right. `failed`: the library has refused the whole answer.
+The total is not looked at. The library reads `true` as 1, and leaves out parts of tokens that it cannot read.
+"""
+
+
+def reply_with(family: str, usage: Any, *, streamed: bool) -> Reply:
+    def change(frame: Any) -> Any:
+        frame = put(usage, "usage", "usageMetadata")(frame)
+        if family == "groq" and streamed and frame.get("usage"):
+            # While it streams, Groq tells usage in a place of its own.
+            frame["x_groq"] = {"id": "g1", "usage": frame.pop("usage")}
+        return frame
+
+    return changed(family, change, streamed=streamed)
+
+
+@asynccontextmanager
+async def opened(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[FakeProvider, EngineHarness]]:
+    prices = {"local:tiny": PRICE}
+    async with (
+        every_provider(monkeypatch, prices) as (fake, models),
+        open_harness(store, models=models) as house,
+    ):
+        yield fake, house
+
+
+class Booked(NamedTuple):
+    call: ModelCall
+    totals: RunTotals
+    spent_usd: Decimal
+    project: Project
+
+
+async def booked(house: EngineHarness, fake: FakeProvider, usage: Any, *, streamed: bool) -> Booked:
+    """What a run with one call has booked."""
+    project = await house.store.ensure_project("acme", "demo")
+    before = project.spent_usd
+    fake.replies[:] = [reply_with("compatible", usage, streamed=streamed)]
+    settings = f"settings: {{stream: {str(streamed).lower()}, max_tokens: {MAX_TOKENS}}}"
+    step = (
+        f"- {{id: ask, type: llm, model: 'local:tiny', prompt: Hi, {settings}, retry: {{max_attempts: 1}}}}"
+    )
+    started = await start(house, step)
+    ran = await read(house, started.id, await started.outcome())
+    (call,) = ran.step("ask").model_calls
+    totals, after = ran.trace.flow_run.totals, await house.store.project(project.id)
+    assert totals is not None
+    assert after is not None
+    assert after.reserved_usd == ZERO
+    assert Decimal(totals.cost_usd or 0) == after.spent_usd - before
+    return Booked(call, totals, after.spent_usd - before, after)
+
+
+@pytest.mark.parametrize("store_kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("on_budget", [False, True], ids=["no budget", "budget"])
+@pytest.mark.parametrize("way", TABLES)
+async def test_each_number_of_usage_is_booked_as_the_table_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str, on_budget: bool, store_kind: str
+) -> None:
+    store: Any = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    if store_kind == "postgres":
+        store = FolderStore(tmp_path)
+    names = list(VALUES)
+    async with opened(store, monkeypatch) as (fake, house):
+        if on_budget:
+            project = await house.store.ensure_project("acme", "demo")
+            await house.store.set_budget(project.id, Decimal(1000))
+        rows: dict[str, list[str]] = {}
+        for place in places(CHAT):
+            if isinstance(place[-1], str) and not place[-1].endswith("details"):
+                for value in VALUES.values():
+                    cell = await booked(house, fake, with_odd(CHAT, place, value), streamed=way == "streamed")
+                    rows.setdefault(place[-1], []).append(told(cell, on_budget=on_budget))
+    found = [names, *([field, *cells] for field, cells in rows.items())]
+    assert found == [line.split() for line in TABLES[way].strip().splitlines()]
+
+
+def told(cell: Booked, *, on_budget: bool) -> str:
+    """The cell of the table; all that a call tells must agree with it."""
+    call, totals, spent_usd, _ = cell
+    if call.cost_unknown is None:
+        assert (call.note, totals.unmetered_calls, call.cost_estimated) == (None, 0, False)
+        return format_usd(spent_usd)
+    assert (call.tokens, totals.tokens, totals.unmetered_calls) == (None, None, 1)
+    assert call.cost_estimated == on_budget
+    # On a budget it costs what was reserved: the most that it can have cost.
+    assert (spent_usd > HONEST_USD) if on_budget else (call.cost_usd is None)
+    if call.error_code is not None:
+        assert (call.error_code, call.cost_unknown) == ("PROVIDER_UNAVAILABLE", "no_usage")
+        return "failed"
+    assert call.cost_unknown == "bad_usage"
+    assert (call.note or "").startswith("usage that cannot be right is not booked: ")
+    return "bad"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "in one piece"])
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_no_number_of_any_provider_costs_more_than_an_honest_one(
+    monkeypatch: pytest.MonkeyPatch, family: str, streamed: bool
+) -> None:
+    model, honest = FAMILIES[family].model, HONEST[family]
+    settings = {"stream": streamed, "max_tokens": MAX_TOKENS}
+    request = ModelRequest(model=model, messages=[{"role": "user", "content": "Hi"}], settings=settings)
+
+    failures: list[tuple[str, bool]] = []
+
+    async def response_to(models: ModelGateway, fake: FakeProvider, usage: Any) -> Usage | None:
+        fake.replies[:] = [reply_with(family, usage, streamed=streamed)]
+        try:
+            response = (await models.complete(request, lambda text: None)).response
+        except ModelCallFailed as error:
+            failures.append((error.code, error.may_be_charged))
+            return None
+        tokens, cost, unknown = response.tokens, response.cost_usd, response.cost_unknown
+        return Usage(tokens, response.cached_tokens, response.reasoning_tokens, cost, unknown)
+
+    async with every_provider(monkeypatch, {model: PRICE}) as (fake, models):
+        told = await response_to(models, fake, honest)
+        assert told == Usage(TokenBreakdown(50, 40, 90), 20, 10, HONEST_USD)
+        unbooked = 0
+        for place in places(honest):
+            if str(place[-1]).endswith("details"):
+                continue
+            for name, value in VALUES.items():
+                usage = await response_to(models, fake, with_odd(honest, place, value))
+                if usage is None or usage.cost_usd is None:
+                    # Of what Google streams the library makes a usage of nothing.
+                    assert usage is None or usage in (Usage(cost_unknown="bad_usage"), NO_USAGE)
+                    unbooked += 1
+                else:
+                    assert ZERO < usage.cost_usd <= UNCACHED_USD, (place, name)
+                    # No library lets a negative number, or one beyond all, pass for a smaller one.
+                    assert name not in ("-1", "2^63") or "otal" in str(place[-1]), (place, name)
+        assert unbooked
+    assert set(failures) <= {("PROVIDER_UNAVAILABLE", True)}
+
+
+ASKED = ModelRequest(
+    model="local:m", messages=[{"role": "user", "content": "Hi"}], settings={"max_tokens": 100}
+)
+PROBLEMS: list[tuple[dict[str, Any], str]] = [
+    ({"cache_read_tokens": 51}, "51 cached of 50 prompt tokens"),
+    ({"cache_write_tokens": 51}, "51 cached of 50 prompt tokens"),
+    ({"output_reasoning_tokens": 41}, "41 reasoning of 40 completion tokens"),
+    ({"details": {"reasoning_tokens": 41}}, "41 reasoning of 40 completion tokens"),
+    ({"details": {"reasoning_tokens": "many"}}, "reasoning_tokens is 'many', not a whole number"),
+    ({"output_tokens": 201}, "201 completion tokens where `max_tokens` is 100"),
+    ({"input_tokens": 10**6}, "1000000 prompt tokens where the request has 489 at most"),
+    ({"input_tokens": 0}, "0 prompt and 40 completion tokens"),
+    ({"output_tokens": 0}, "50 prompt and 0 completion tokens"),
+    ({"input_tokens": 10**12}, "input_tokens is over 100,000,000"),
+    ({"web_searches": -1}, "web_searches is negative"),
+    ({"cost": Decimal("-1")}, "a cost of $-1 for 90 tokens"),
+    ({"cost": Decimal("1e999999")}, "a cost of $1e+999999 for 90 tokens"),
+    ({"cost": Decimal("1e-999999")}, "a cost of $1e-999999 for 90 tokens"),
+    ({"cost": Decimal("NaN")}, "a cost of $NaN for 90 tokens"),
+]
+
+
+@pytest.mark.parametrize(("numbers", "problem"), PROBLEMS)
+def test_usage_that_cannot_be_right_is_told_and_not_booked(numbers: dict[str, Any], problem: str) -> None:
+    usage = RequestUsage(**{"input_tokens": 50, "output_tokens": 40} | numbers)
+    given = ModelResponse(parts=[TextPart(content="Hi")], usage=usage)
+    found = read_usage(ASKED, given, price=None, image_tokens=0)
+    assert found == Usage(cost_unknown="bad_usage", problem=problem)
+
+
+@pytest.mark.parametrize("numbers", [{"output_tokens": 200}, {"input_tokens": 978}, {"cost": Decimal("1.5")}])
+def test_what_is_odd_and_may_be_right_is_booked(numbers: dict[str, Any]) -> None:
+    usage = RequestUsage(**{"input_tokens": 50, "output_tokens": 40} | numbers)
+    given = ModelResponse(parts=[TextPart(content="Hi")], usage=usage)
+    found = read_usage(ASKED, given, price=None, image_tokens=0)
+    assert (found.problem, found.tokens is None) == (None, False)
+    assert found.cost_usd == numbers.get("cost")
