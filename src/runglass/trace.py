@@ -6,7 +6,7 @@ the same fields are camelCase.
 trace is made (`fold.py`) or sent. The JSON has no members for missing values.
 """
 
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -22,8 +22,8 @@ TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 if TYPE_CHECKING:
     Count: TypeAlias = int
 else:
-    # Logs that are older than the judgement of usage have what a provider told, such as fractions of tokens.
-    Count = int | float | str | bool
+    # Logs from before usage was judged have what a provider told, as fractions; their sums are finite.
+    Count = int | Annotated[float, msgspec.Meta(ge=-(2**53), le=2**53)]
 
 Default = TypeVar("Default", bool, int, str)
 

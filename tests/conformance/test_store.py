@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from runglass.errors import DuplicateIdempotencyKey, StoreError, WrongExpectedVersion
+from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError, StoreError, WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.process_records import ProcessFacts
 from runglass.store.records import (
@@ -1250,3 +1250,17 @@ async def test_the_overview_tells_what_has_not_ended(store: Store) -> None:
     assert (told.waiting, told.oldest_waiting_s, told.leases) == (0, 0.0, 1)
     pool = store.pool
     assert pool is None or 0 <= pool.busy <= pool.open <= pool.most
+
+
+async def test_no_append_gives_back_what_was_spent(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"one", spent_usd=Decimal(2)))
+    for usd in ("-0.01", "NaN"):
+        with pytest.raises(PermanentStoreError):
+            await store.append(batch(run, 1, b"two", spent_usd=Decimal(usd)))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert project.spent_usd == 2
+    # What is held back is given back.
+    await store.append(batch(run, 1, b"two", reserved_usd=Decimal(-1)))
+    assert await store.events(run.no, after=1, limit_bytes=1000) == [(2, b"two")]

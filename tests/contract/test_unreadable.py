@@ -1,5 +1,6 @@
 """Reading a run whose rows are broken: an error that names it, and no list that goes without the others."""
 
+import re
 import sqlite3
 from contextlib import closing
 from uuid import uuid4
@@ -78,3 +79,29 @@ def test_a_session_shows_the_other_runs_whole(server: RunningServer, http: httpx
     broken, whole = http.get(f"/seq/sessions/{headers['X-Session-Id']}").json()["executions"]
     assert (broken["executionId"], broken["status"], broken["steps"]) == (runs[0], "completed", [])
     assert [step["stepId"] for step in whole["steps"]] == ["keep"]
+
+
+def test_a_run_with_fractions_of_tokens_is_read_cancelled_and_deleted(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    server.push("slug: fractions\nsteps:\n- {id: ask, type: llm, model: echo, prompt: Hi}")
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    body = {"tools": tools, "trace": True}
+    run = http.post("/seq/acme/demo/fractions/execute", json=body).json()["executionId"]
+    with closing(sqlite3.connect(server.runtime.settings.database)) as database, database:
+        database.create_function(
+            "halved", 1, lambda data: re.sub(rb'"(prompt|total)":([0-9]+)', rb'"\1":\2.5', data)
+        )
+        (no,) = database.execute("SELECT no FROM run WHERE id = ?", (run,)).fetchone()
+        database.execute("UPDATE run SET summary = halved(summary) WHERE no = ?", (no,))
+        for table in ("event", "step"):
+            database.execute(f"UPDATE {table} SET data = halved(data) WHERE run_no = ?", (no,))
+    assert run in [each["id"] for each in http.get("/flow-runs?limit=100").json()["runs"]]
+    assert http.delete(f"/seq/acme/demo/fractions/runs/{run}").status_code == 202
+    assert http.get(f"/flow-runs/{run}").json()["totals"]["tokens"]["prompt"] == 1.5
+    reads = ["trace", "trace/stream", "trace/outline", "trace/timeline", f"diff/{run}"]
+    for read in [*reads, *(f"export?format={kind}" for kind in ("json", "jsonl", "otlp", "perfetto"))]:
+        answer = http.get(f"/flow-runs/{run}/{read}")
+        assert answer.status_code == 200, (read, answer.text)
+    assert http.delete(f"/seq/acme/demo/fractions/runs/{run}?purge=true").status_code == 202
+    assert http.get(f"/flow-runs/{run}").status_code == 404

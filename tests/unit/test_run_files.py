@@ -212,6 +212,10 @@ HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
         [STARTED, started(), call(tokens={"prompt": -1, "completion": 0, "total": -1})],
         "`prompt` is not between",
     ),
+    "half a token": (
+        [STARTED, started(), call(tokens={"prompt": 1.5, "completion": 1, "total": 2.5})],
+        "`prompt` is not a whole number",
+    ),
     "half a surrogate pair": ([STARTED, started(), raw(r'{"a":"\ud800"}')], "event 3 cannot be used"),
     "nesting": ([STARTED, started(), raw("[" * 100_000 + "]" * 100_000)], "nested too deeply"),
     "a number beyond floats": ([STARTED, started(), raw('{"a":1e999}')], "event 3 cannot be used"),

@@ -52,6 +52,7 @@ _STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _USD = re.compile(r"[0-9]{1,40}(\.[0-9]{1,80})?", re.ASCII)
 _TIMES = frozenset({"at", "startedAt"})
 _AMOUNTS = frozenset({"costUsd", "usd"})
+_COUNTS = frozenset({"prompt", "completion", "total", "cachedTokens", "reasoningTokens"})
 _WITH_NUMBERS = frozenset({"tokens", "modelCall", "reservation"})
 """The members of an event that are objects of ours, and not content."""
 
@@ -230,6 +231,8 @@ def _check(members: Mapping[str, Any]) -> None:
         if type(value) is int:
             if not 0 <= value <= _LARGEST_NUMBER:
                 raise ValueError(f"`{name}` is not between 0 and {_LARGEST_NUMBER:,}")
+        elif name in _COUNTS and type(value) is float:
+            raise ValueError(f"`{name}` is not a whole number")
         elif name in _AMOUNTS:
             if isinstance(value, str) and not _USD.fullmatch(value):
                 raise ValueError(f"`{name}` is not an amount of US dollars as Runglass writes it")

@@ -331,5 +331,5 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
 
     def check_charge(self) -> None:
         """Raises PermanentStoreError where the project would have spent less afterwards."""
-        if not self.spent_usd >= ZERO:
+        if not self.spent_usd.is_finite() or self.spent_usd < ZERO:
             raise PermanentStoreError(f"an append to run {self.run_no} would spend ${self.spent_usd}")

@@ -1,5 +1,6 @@
 """Usage that cannot be right: what is booked of it, and what the trace says."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -13,10 +14,11 @@ from pydantic_ai.usage import RequestUsage
 from runglass.engine.models.gateway import ModelCallFailed, ModelGateway, ModelRequest, Price
 from runglass.engine.models.usage import Usage, read_usage
 from runglass.money import ZERO, format_usd
+from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import ModelCall, RunTotals, TokenBreakdown
-from tests.postgres_server import FolderStore
+from tests.postgres_server import postgres_server
 from tests.unit.engine.changed_answers import changed, every_provider, places, put, with_odd
 from tests.unit.engine.conftest import EngineHarness, open_harness, read, start
 from tests.unit.engine.fake_provider import FakeProvider, Reply
@@ -158,7 +160,7 @@ async def test_each_number_of_usage_is_booked_as_the_table_says(
 ) -> None:
     store: Any = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     if store_kind == "postgres":
-        store = FolderStore(tmp_path)
+        store = PostgresStore(await (await asyncio.to_thread(postgres_server)).database_of(tmp_path))
     names = list(VALUES)
     async with opened(store, monkeypatch) as (fake, house):
         if on_budget:

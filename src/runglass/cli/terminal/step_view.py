@@ -103,7 +103,7 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
     parts = [
         f"{number:,} {name}"
         for number, name in ((call.cached_tokens, "cached"), (call.reasoning_tokens, "reasoning"))
-        if isinstance(number, int)
+        if number is not None
     ]
     yield f"tokens     {formatting.tokens(call.tokens)}" + (f" ({', '.join(parts)})" if parts else "")
     reasons = {
