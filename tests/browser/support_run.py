@@ -39,7 +39,7 @@ def support_log(run_id: str, *, result: Any = RESULT) -> Log:
         overridden=["extract.model", "judge.prompt"],
         blockOverrides={"extract": {"model": "local:m"}},
     )
-    _ask(log, "extract", "local:m", costUnknown="no_usage")
+    _ask(log, "extract", "local:m", costUnknown="bad_usage")
     log.add("step_started", stepId="check", attempt=1, stepIndex=1)
     log.add("step_completed", after_ms=3, stepId="check", attempt=1, stepIndex=1, output={}, durationMs=3)
     tokens = {"prompt": 900, "completion": 80, "total": 980}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,13 @@ async def test_a_large_request_is_cut_and_says_so(tmp_path: Path) -> None:
     (call,) = (await ran(tmp_path, flow, said("Hello"))).step("ask").model_calls
     assert call.truncated
     assert len(msgspec.json.encode(call.request)) <= 4096
+
+
+async def test_the_ledger_takes_no_call_that_gives_money_back(tmp_path: Path) -> None:
+    gift = msgspec.structs.replace(said("Hello, Ada"), cost_usd=Decimal("-0.01"), cost_unknown=None)
+    found = await ran(tmp_path, ASK, gift)
+    assert found.outcome.error is not None
+    assert found.outcome.error["code"] == "INTERNAL_ERROR"
+    totals = found.trace.flow_run.totals
+    assert totals is not None
+    assert (found.step("ask").model_calls, totals.cost_usd) == ((), None)
