@@ -1,6 +1,7 @@
 """Whatever a provider sends is the provider's doing: an answer, or a failure that is told as its own."""
 
 import json
+from decimal import Decimal
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from runglass.engine.models.gateway import AnswerRejected, ModelCallFailed, ModelRequest
 from runglass.errors import StepFailure
+from runglass.money import format_usd
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.changed_answers import (
     changed,
@@ -144,3 +146,13 @@ async def test_an_object_that_is_nested_too_deeply_is_no_output(monkeypatch: pyt
     schema = {"type": "object"}
     failure = await failure_of(monkeypatch, deep, settings={"stream": False}, output_schema=schema)
     assert failure.code == "INVALID_OUTPUT"
+
+
+async def test_a_fault_of_ours_while_an_answer_comes_is_not_the_provider_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hi"}])
+    async with every_provider(monkeypatch) as (fake, models):
+        fake.replies.append(changed("compatible", lambda frame: frame, streamed=True))
+        with pytest.raises(ValueError, match="not an amount of money"):
+            await models.complete(request, lambda text: print(format_usd(Decimal("NaN"))))

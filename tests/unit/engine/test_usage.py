@@ -274,3 +274,25 @@ def test_what_is_odd_and_may_be_right_is_booked(numbers: dict[str, Any]) -> None
     found = read_usage(ASKED, given, price=None, image_tokens=0)
     assert (found.problem, found.tokens is None) == (None, False)
     assert found.cost_usd == numbers.get("cost")
+
+
+@pytest.mark.parametrize(
+    ("told", "cost_usd", "unknown"),
+    [
+        ("0.002", Decimal("0.002"), None),
+        ("1e30", None, "bad_usage"),
+        ("1e-999999", None, "bad_usage"),
+        # The library takes these for none.
+        ("-1", None, "no_price"),
+        ("NaN", None, "no_price"),
+    ],
+)
+async def test_a_cost_that_a_provider_tells_is_judged_too(
+    monkeypatch: pytest.MonkeyPatch, told: str, cost_usd: Decimal | None, unknown: str | None
+) -> None:
+    usage = CHAT | {"pydantic_ai_gateway": {"cost_estimate": told}}
+    async with every_provider(monkeypatch) as (fake, models):
+        fake.replies.append(reply_with("compatible", usage, streamed=True))
+        request = ModelRequest(model="local:tiny", messages=ASKED.messages, settings={"stream": True})
+        response = (await models.complete(request, lambda text: None)).response
+    assert (response.cost_usd, response.cost_unknown) == (cost_usd, unknown)
