@@ -151,8 +151,11 @@ async def test_an_object_that_is_nested_too_deeply_is_no_output(monkeypatch: pyt
 async def test_a_fault_of_ours_while_an_answer_comes_is_not_the_provider_s(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def hear(text: str) -> None:
+        format_usd(Decimal("NaN"))
+
     request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hi"}])
     async with every_provider(monkeypatch) as (fake, models):
         fake.replies.append(changed("compatible", lambda frame: frame, streamed=True))
         with pytest.raises(ValueError, match="not an amount of money"):
-            await models.complete(request, lambda text: print(format_usd(Decimal("NaN"))))
+            await models.complete(request, hear)

@@ -19,7 +19,7 @@ from runglass.engine.models.usage import Usage, read_usage
 from runglass.errors import StepFailure
 from runglass.safe_text import replace_surrogates
 
-_LONGEST_ID = 200
+_LONGEST_NAME = 200
 
 
 def check_types(given: ModelResponse) -> None:
@@ -95,7 +95,7 @@ def _response(
     notes = [note, usage.problem and f"usage that cannot be right is not booked: {usage.problem}"]
     request_id = given.provider_response_id
     return ProviderResponse(
-        model_used=replace_surrogates(given.model_name or request.model.partition(":")[2]),
+        model_used=replace_surrogates(given.model_name or request.model.partition(":")[2])[:_LONGEST_NAME],
         text=replace_surrogates("".join(part.content for part in given.parts if isinstance(part, TextPart))),
         tool_calls=tool_calls,
         tokens=usage.tokens,
@@ -104,7 +104,7 @@ def _response(
         cost_usd=usage.cost_usd,
         cost_unknown=usage.cost_unknown,
         finish_reason=given.finish_reason,
-        request_id=None if request_id is None else replace_surrogates(request_id)[:_LONGEST_ID],
+        request_id=None if request_id is None else replace_surrogates(request_id)[:_LONGEST_NAME],
         streamed=streamed,
         note="; ".join(filter(None, notes)) or None,
     )
