@@ -22,8 +22,8 @@ from tests.unit.engine.changed_answers import (
     with_odd,
 )
 from tests.unit.engine.conftest import open_harness, read, start
-from tests.unit.engine.fake_provider import Reply
-from tests.unit.engine.test_sent_requests import CALL, FAMILIES, LOOK
+from tests.unit.engine.fake_provider import LOOK, Reply
+from tests.unit.engine.test_sent_requests import CALL, FAMILIES
 
 # Libraries warn of types and go on.
 pytestmark = pytest.mark.filterwarnings("ignore")
