@@ -1,6 +1,7 @@
 """Files with runs: read back as they were written, whatever the borders of their pieces, or refused."""
 
 import json
+import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -270,7 +271,22 @@ BROKEN_FILES: dict[str, tuple[bytes, str]] = {
     "a document with more behind it": (as_document(HEADER, []) + b"{}", "more behind the end"),
     "a document without a header": (b'{"events":[{"eventType":"x"}]}', "does not begin with the header"),
     "a list": (b"[1]\n", "no JSON object"),
-    "brackets that do not match": (b'{"a":[}', "closes nothing"),
+    "a list of members": (b'{["events"]}', "a \\[ where none can be"),
+    "a value without a name": (b'{"a":1,"b","c":2}', "a value without a name"),
+    "two colons": (b'{"a":1:2}', "a colon where none can be"),
+    "events that are no list": (b'{"events":5,"a":1}', "`events` is no list"),
+    "a comma without an event": (as_document(HEADER, [])[:-3] + b",", "a comma without an event"),
+    "51 members": (b'{%b"x":1}' % (b'"":0,' * 50), "more than 50 members"),
+    "empty members without values": (b'{"":' + b'"",":' * 100, "more than 50 members"),
+    "a long name": (b'{"%b":1}' % (b"n" * 201), "longer than 200 bytes"),
+    "a name without an end": (b'{"' + b"n" * 2_000_000, "longer than 200 bytes"),
+    "a known member twice": (HEADER.replace(b"{", b'{"version":2,', 1), 'two members "version"'),
+    "the trace twice": (b'{"trace":{},"trace":{}}', 'two members "trace"'),
+    "events twice": (as_document(HEADER, [])[:-2] + b',"events":[]}', 'two members "events"'),
+    "a header behind the events": (
+        as_document(HEADER, [])[:-2] + b',"sessionId":"%b"}' % SESSION.encode(),
+        'member "sessionId" comes behind',
+    ),
     "deep nesting": (b'{"trace":' + b"[" * 20_000, "nested more than 10,000 levels"),
 }
 
@@ -281,11 +297,41 @@ def test_a_file_that_is_none_is_refused(data: bytes, told: str) -> None:
         read(data, range(0, len(data), 1 << 20))
 
 
-@pytest.mark.parametrize("before", [b'{"a":"', HEADER + b"\n"], ids=["header", "line"])
+BEFORE_EVENTS = HEADER[:-1] + b',"events":['
+
+
+@pytest.mark.parametrize(
+    "before", [b'{"flow":"', HEADER + b"\n", BEFORE_EVENTS + b'"'], ids=["header", "line", "event"]
+)
 def test_a_header_or_line_without_an_end_is_refused(before: bytes) -> None:
     data = before + b"x" * (33 << 20)
     with pytest.raises(RunFileError, match="is larger than"):
         read(data, range(0, len(data), 8 << 20))
+
+
+@pytest.mark.parametrize(
+    "filling",
+    [
+        b'"' + b"a" * 8_000_000 + b'"',
+        b'"' + b"\\n" * 4_000_000 + b'"',
+        b"1" * 8_000_000,
+        b" " * 8_000_000 + b"1",
+    ],
+    ids=["text", "escapes", "number", "blanks"],
+)
+def test_a_member_that_is_not_known_is_passed_over_and_not_held(filling: bytes) -> None:
+    data = HEADER.replace(b"{", b'{"unknown":%b,' % filling, 1) + b"\n" + encoded(STARTED)
+    reader, events = RunFileReader(), list[bytes]()
+    tracemalloc.start()
+    try:
+        for start in range(0, len(data), 1 << 18):
+            events += reader.feed(data[start : start + (1 << 18)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert reader.header == read(HEADER)[0]
+    assert [*events, *reader.close()] == [encoded(STARTED)]
+    assert peak < 8 * (1 << 18)
 
 
 def test_a_file_is_named_by_flow_run_and_format() -> None:

@@ -1,66 +1,73 @@
-"""Splits a JSON document with a run into its parts while it comes in, without holding it.
+"""Splits a JSON document with a run into its parts while it comes in, each byte looked at once.
 
 The parts are found by quotes and brackets alone and handed out as the bytes that they are; whoever decodes
-them finds what is wrong inside.
+them finds what is wrong inside. Members that are not known are passed over and never held.
 """
 
 import re
 from collections.abc import Sequence
 
 from runglass.errors import RunFileError
+from runglass.run_files.header import RunHeader
 
-EVENTS, TRACE = b'"events"', b'"trace"'
+EVENTS, _BEHIND_EVENTS = b'"events"', b"]"
+_OF_HEADER = frozenset(b'"%b"' % name.encode() for name in RunHeader.__struct_encode_fields__)
+_HELD = _OF_HEADER | {EVENTS}
+_KNOWN = _HELD | {b'"trace"'}
 MOST_DEEP = 10_000
-_CLOSING = {b"{": b"}", b"[": b"]"}
+MOST_MEMBERS = 50
+LONGEST_NAME_BYTES = 200
 
+# Both are possessive: what has no end is not looked at from each of its places.
+_TEXT = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+_IN_STRING = re.compile(rb'%b("?)' % _TEXT, re.DOTALL)
 # A quote alone begins a string whose end has not come yet.
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|"'
-_SHALLOW = re.compile(_STRING + rb"|[{}\[\],:]", re.DOTALL)
-_DEEP = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
+_SHALLOW = re.compile(rb'"%b"|["{}\[\],:]' % _TEXT, re.DOTALL)
+_DEEP = re.compile(rb'"%b"|["{}\[\]]' % _TEXT, re.DOTALL)
 
 
 class DocumentSplitter:
-    """Of an object: its members, of `events` each element by itself; `trace` is passed over.
+    """Of an object: the members of a header, and of `events` each element by itself."""
 
-    `members` are names and values before `events`, as JSON.
-    """
-
-    def __init__(self, data: bytes = b"") -> None:
-        self.members: list[tuple[bytes, bytes]] = []
+    def __init__(self) -> None:
+        self.header: dict[bytes, bytes] = {}
+        """Names and values, as JSON."""
+        self.has_events = False
         self.is_complete = False
-        self._buffer = data
+        self.rest = bytearray()
+        """What has come of the part that goes on; of a complete document what has come behind it."""
         self._at = 0
-        """How far the buffer has been looked at."""
-        self._start = 0
-        """Where in the buffer the part that goes on begins."""
-        self._open = bytearray()
-        """The brackets that are open, outermost first."""
+        """How far the rest has been looked at."""
+        self._in_string = False
+        self._depth = 0
+        self._level = 1
+        """The depth at which commas part what is handed out."""
         self._name: bytes | None = None
+        self._known: set[bytes] = set()
+        self._members = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the object's first bracket has come."""
+        return self._depth > 0 or self.is_complete
 
     @property
     def held_bytes(self) -> int:
-        """How much is held: members, and of the part that goes on what has come."""
-        return len(self._buffer) + sum(len(value) for _, value in self.members)
+        """How much is held: the header, and of the part that goes on what has come."""
+        return len(self.rest) + sum(map(len, self.header.values()))
 
     def feed(self, data: bytes) -> Sequence[bytes]:
         """The events that are complete now. Raises RunFileError for what is no document with a run."""
-        self._buffer += data
+        self.rest += data
         events: list[bytes] = []
-        while not self.is_complete:
-            wanted = _DEEP if len(self._open) > self._level else _SHALLOW
-            found = wanted.search(self._buffer, self._at)
-            if found is None:
-                self._at = len(self._buffer)
-                break
-            token = found[0]
-            if token == b'"':
-                self._at = found.start()
-                break
-            self._at = found.end()
-            self._take(token, found.start(), events)
-        if self.is_complete and self._buffer[self._at :].strip():
-            raise RunFileError("there is more behind the end of the document")
-        self._forget()
+        while not self.is_complete and (token := self._next_token()):
+            self._take(token, events)
+        if self._name is None and not self.is_complete:
+            self._at -= len(self.rest) - len(self.rest.lstrip())
+            self.rest = self.rest.lstrip()
+            self._require_name(self.rest)
+        elif self.is_complete or self._name not in _HELD:
+            self._drop()
         return events
 
     def close(self) -> None:
@@ -68,54 +75,84 @@ class DocumentSplitter:
         if not self.is_complete:
             raise RunFileError("the document breaks off: its last bracket is missing")
 
-    @property
-    def _level(self) -> int:
-        """The depth at which commas part what is handed out."""
-        return 2 if self._name == EVENTS else 1
+    def _next_token(self) -> bytes:
+        """A string, a bracket, or at the level of parts a comma or colon; empty where none is complete."""
+        if not self._in_string:
+            found = (_DEEP if self._depth > self._level else _SHALLOW).search(self.rest, self._at)
+            self._at = len(self.rest) if found is None else found.end()
+            if found is None or found[0] != b'"':
+                return b"" if found is None else found[0]
+        string = _IN_STRING.match(self.rest, self._at)
+        assert string is not None
+        # Of an escape at the end the second half is still to come.
+        self._at, self._in_string = string.end(), not string[1]
+        return string[1]
 
-    def _take(self, token: bytes, at: int, events: list[bytes]) -> None:
-        depth = len(self._open)
-        if token in _CLOSING:
-            self._begin(token)
-        elif depth == 0:
+    def _take(self, token: bytes, events: list[bytes]) -> None:
+        if self._depth == 0:
+            self._depth, before = 1, self._drop()
+            if before.strip() != b"{":
+                raise RunFileError("the document is no JSON object")
+        elif token in (b"{", b"["):
+            if self._depth == 1 and (self._name is None or (self._name == EVENTS and token == b"{")):
+                raise RunFileError(f"the document has a {token.decode()} where none can be")
+            if self._depth == MOST_DEEP:
+                raise RunFileError(f"the document is nested more than {MOST_DEEP:,} levels deep")
+            self._depth += 1
+            if self._name == EVENTS and self._depth == 2:
+                self.has_events, self._level = True, 2
+                self._drop()
+        elif token in (b"}", b"]"):
+            if self._depth == self._level:
+                self._end_part(events, is_last=True)
+            self._depth -= 1
+            self.is_complete = self._depth == 0
+        elif token == b"," and self._depth == self._level:
+            self._end_part(events, is_last=False)
+        elif token == b":" and self._depth == 1:
+            self._begin_member(self._drop()[:-1].strip())
+
+    def _begin_member(self, name: bytes) -> None:
+        self._members += 1
+        if self._members > MOST_MEMBERS:
+            raise RunFileError(f"the document has more than {MOST_MEMBERS} members")
+        if self._name is not None:
+            raise RunFileError("the document has a colon where none can be")
+        self._require_name(name)
+        if name in self._known:
+            raise RunFileError(f"the document has two members {name.decode()}")
+        if self.has_events and name in _OF_HEADER:
+            raise RunFileError(f"the member {name.decode()} comes behind `events`, and the header before it")
+        self._known |= _KNOWN & {name}
+        self._name = name
+
+    def _require_name(self, name: bytes | bytearray) -> None:
+        """Raises RunFileError for what cannot be, or begin, the name of a member."""
+        if name[:1] not in (b"", b'"', b"}"):
             raise RunFileError("the document is no JSON object")
-        elif token in b"}]":
-            if _CLOSING[bytes(self._open[-1:])] != token:
-                raise RunFileError(f"the document has a {token.decode()} that closes nothing")
-            if depth <= self._level:
-                self._end_part(at, events)
-            self._open.pop()
-            if depth == 2 and self._name == EVENTS:
-                self._name = None
-            self.is_complete = depth == 1
-        elif token == b"," and depth == self._level:
-            self._end_part(at, events)
-        elif token == b":" and depth == 1:
-            self._name, self._start = self._buffer[self._start : at].strip(), self._at
+        if len(name) > LONGEST_NAME_BYTES + 2:
+            raise RunFileError(f"the name of a member is longer than {LONGEST_NAME_BYTES} bytes")
 
-    def _begin(self, token: bytes) -> None:
-        if not self._open and token != b"{":
-            raise RunFileError("the document is no JSON object")
-        if len(self._open) == MOST_DEEP:
-            raise RunFileError(f"the document is nested more than {MOST_DEEP:,} levels deep")
-        self._open += token
-        if len(self._open) == 1 or (len(self._open) == 2 and self._name == EVENTS):
-            self._start = self._at
-
-    def _end_part(self, at: int, events: list[bytes]) -> None:
-        part = self._buffer[self._start : at].strip()
-        self._start = self._at
-        if self._name == EVENTS and len(self._open) == 2:
+    def _end_part(self, events: list[bytes], *, is_last: bool) -> None:
+        part = self._drop()[:-1].strip()
+        if self._level == 2:
             if part:
                 events.append(part)
-        elif self._name is not None:
-            if self._name not in (EVENTS, TRACE):
-                self.members.append((self._name, part))
-            self._name = None
+            elif not is_last:
+                raise RunFileError("`events` has a comma without an event")
+            if is_last:
+                self._level, self._name = 1, _BEHIND_EVENTS
+            return
+        if self._name is None and (part or not is_last):
+            raise RunFileError("the document has a value without a name")
+        if self._name == EVENTS:
+            raise RunFileError("`events` is no list")
+        if self._name in _OF_HEADER:
+            self.header[self._name] = part
+        self._name = None
 
-    def _forget(self) -> None:
-        """Drops what has been handed out, and what is passed over."""
-        gone = self._at if self._name == TRACE else min(self._start, self._at)
-        self._buffer = self._buffer[gone:]
-        self._at -= gone
-        self._start = max(self._start - gone, 0)
+    def _drop(self) -> bytes:
+        """What has been looked at, which is held no longer."""
+        seen, self._at = bytes(self.rest[: self._at]), 0
+        del self.rest[: len(seen)]
+        return seen

@@ -1,7 +1,7 @@
 """Reads a file with a run piece by piece: its header, and each event as the bytes that it is.
 
-Which of the two formats it is shows in its first line. Whether an event is one, and whether it belongs to the
-run, is not known here.
+A document and the header of lines are read alike: an object, which has `events` or is followed by them.
+Whether an event is one, and whether it belongs to the run, is not known here.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,6 @@ LARGEST_HEADER_BYTES = 8 << 20
 """Flows are the largest part of a header, and smaller than this."""
 
 _GZIP = b"\x1f\x8b"
-_members_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _header_of = msgspec.json.Decoder(RunHeader)
 
 
@@ -26,70 +25,55 @@ class RunFileReader:
 
     def __init__(self) -> None:
         self.header: RunHeader | None = None
-        self._rest = b""
-        self._document: DocumentSplitter | None = None
+        self._document = DocumentSplitter()
+        self._lines: bytearray | None = None
+        """Of a file of lines the one that goes on."""
 
     def feed(self, data: bytes) -> Sequence[bytes]:
         """The events that are complete now. Raises RunFileError."""
-        return self._take(data, is_end=False)
+        if self._lines is not None:
+            return self._of_lines(self._lines, data)
+        document = self._document
+        if not document.has_begun and data.startswith(_GZIP):
+            raise RunFileError("the file is compressed; send it as `gunzip` leaves it")
+        events = document.feed(data)
+        if self.header is None and (document.has_events or document.is_complete):
+            self.header = _header(b"{%b}" % b",".join(map(b"%b:%b".__mod__, document.header.items())))
+        _require_size(
+            document.held_bytes, LARGEST_HEADER_BYTES if self.header is None else LARGEST_EVENT_BYTES
+        )
+        if document.is_complete and not document.has_events:
+            self._lines = bytearray()
+            return self._of_lines(self._lines, bytes(document.rest))
+        if document.is_complete and document.rest.strip():
+            raise RunFileError("there is more behind the end of the document")
+        return events
 
     def close(self) -> Sequence[bytes]:
         """The events that the end of the file completes. Raises RunFileError for a file that breaks off."""
         # The line break at the end may be missing.
-        events = self._take(b"\n", is_end=True)
-        if self._document is not None:
-            self._document.close()
-        return events
-
-    def _take(self, data: bytes, *, is_end: bool) -> Sequence[bytes]:
-        if self._document is not None:
-            return self._of_document(self._document, data)
-        self._rest += data
-        if self.header is None:
-            self._begin(is_end=is_end)
-        if self._document is not None:
-            data, self._rest = self._rest, b""
-            return self._of_document(self._document, data)
-        return () if self.header is None else self._of_lines()
-
-    def _begin(self, *, is_end: bool) -> None:
-        """Finds out which format the file has, if that shows by now: that of lines begins with a header."""
-        if self._rest.startswith(_GZIP):
-            raise RunFileError("the file is compressed; send it as `gunzip` leaves it")
-        line, found, rest = self._rest.partition(b"\n")
-        if not found and len(self._rest) <= LARGEST_HEADER_BYTES:
-            return
-        if is_end and not self._rest.strip():
+        events = self.feed(b"\n")
+        if not self._document.has_begun:
             raise RunFileError(f"the file is empty: {_WANTED}")
-        try:
-            members = _members_of.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            members = None
-        if members is None or "events" in members:
-            self._document = DocumentSplitter()
-        else:
-            self.header, self._rest = _header(line), rest
-
-    def _of_lines(self) -> Sequence[bytes]:
-        *lines, self._rest = self._rest.split(b"\n")
-        _require_size(len(self._rest))
-        return [stripped for line in lines if (stripped := line.strip())]
-
-    def _of_document(self, document: DocumentSplitter, data: bytes) -> Sequence[bytes]:
-        events = document.feed(data)
-        if self.header is None and (events or document.is_complete):
-            members = [b"%b:%b" % member for member in document.members]
-            self.header = _header(b"{%b}" % b",".join(members))
-        _require_size(document.held_bytes)
+        self._document.close()
         return events
+
+    def _of_lines(self, begun: bytearray, data: bytes) -> Sequence[bytes]:
+        end = data.rfind(b"\n") + 1
+        lines = bytes(begun + data[:end]).split(b"\n") if end else []
+        if end:
+            begun.clear()
+        begun += data[end:]
+        _require_size(len(begun), LARGEST_EVENT_BYTES)
+        return [stripped for line in lines if (stripped := line.strip())]
 
 
 _WANTED = "write the file with `runglass runs export`, as json or jsonl"
 
 
-def _require_size(size: int) -> None:
-    if size > LARGEST_EVENT_BYTES:
-        raise RunFileError(f"an event, or the header, is larger than {LARGEST_EVENT_BYTES:,} bytes")
+def _require_size(size: int, most: int) -> None:
+    if size > most:
+        raise RunFileError(f"an event, or the header, is larger than {most:,} bytes")
 
 
 def _header(data: bytes) -> RunHeader:
