@@ -43,11 +43,12 @@ class PushedFlow(FlowInfo, frozen=True, kw_only=True, rename="camel", omit_defau
     warnings: list[FlowWarning] = []
 
 
-class VersionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A state of a flow; version 0 is the draft."""
+class VersionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A state of a flow; version 0 is the draft. One that is `imported` came with a run and does not run."""
 
     version: int
     created_at: str
+    imported: bool = False
 
 
 class FlowHistory(FlowInfo, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

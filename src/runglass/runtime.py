@@ -27,7 +27,7 @@ from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.engine.supervision import SupervisedTask
-from runglass.errors import api_error
+from runglass.errors import APIError, api_error
 from runglass.flow import Flow, decode_flow, step_count
 from runglass.log_tail import Read, Tails
 from runglass.run_api import CaptureMode, RunRequest, TraceContext
@@ -170,11 +170,21 @@ class Runtime:
         if record is None:
             raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {project.org}/{project.name}")
         number = version if version is not None else record.production_version or 0
-        source = await self.store.flow_source(record.id, number)
+        source = await self.store.runnable_source(record.id, number)
         if source is None:
-            raise api_error("VERSION_NOT_FOUND", f"flow {slug!r} has no version {number}")
+            raise await self.no_version(record, number)
         flow = await offload(partial(decode_stored_flow, source), size_bytes=len(source))
         return record, number, flow
+
+    async def no_version(self, record: FlowRecord, number: int) -> APIError:
+        """VERSION_NOT_FOUND for a version that cannot run: there is none, or it came with an imported run."""
+        message = f"flow {record.slug!r} has no version {number}"
+        if await self.store.flow_source(record.id, number) is not None:
+            message = (
+                f"version {number} of flow {record.slug!r} came with an imported run and is there to be read;"
+                " push it as a draft, publish that, and run the version that it becomes"
+            )
+        return api_error("VERSION_NOT_FOUND", message)
 
     async def require_key(self, key_id: int, *, waited: bool) -> None:
         """Raises UNAUTHENTICATED where the key was revoked while its request waited."""

@@ -105,8 +105,36 @@ async def test_its_flow_is_made_as_a_draft_with_the_version_that_ran(store: Stor
     assert (flow.id, flow.name, flow.production_version, flow.retention_days) == (FLOW, "Far", None, 7)
     assert [each.version for each in await store.versions(FLOW)] == [0, 3]
     assert await store.flow_source(FLOW, 0) == await store.flow_source(FLOW, 3) == SOURCE
-    await store.publish(FLOW)
-    assert [each.version for each in await store.versions(FLOW)] == [0, 3, 4]
+
+
+async def test_an_imported_version_is_read_and_does_not_run(store: Store) -> None:
+    project_id = await project_id_of(store)
+    await import_run(store, project_id)
+    assert [(each.version, each.imported) for each in await store.versions(FLOW)] == [(0, False), (3, True)]
+    assert await store.flow_source(FLOW, 3) == await store.runnable_source(FLOW, 0) == SOURCE
+    assert await store.runnable_source(FLOW, 3) is None
+    assert not await store.set_production(FLOW, 3)
+
+
+async def test_publishing_counts_the_own_versions_and_passes_over_imported_ones(store: Store) -> None:
+    project_id = await project_id_of(store)
+    for number, version in enumerate((2, 3, 2**31 - 1)):
+        await import_run(store, project_id, id=f"{RUN}-{number}", version=version)
+    published = []
+    for text in (b"one", b"two", b"three"):
+        await store.put_draft(project_id, "far", name=None, capture=None, source=text)
+        published.append(await store.publish(FLOW))
+    assert published == [1, 4, 5]
+    assert await store.runnable_source(FLOW, 4) == b"two"
+
+
+async def test_a_version_that_was_published_runs_also_when_a_run_of_it_is_imported(store: Store) -> None:
+    project_id = await project_id_of(store)
+    await import_run(store, project_id, version=0)
+    assert await store.publish(FLOW) == 1
+    await import_run(store, project_id, id="another", version=1)
+    assert await store.runnable_source(FLOW, 1) == SOURCE
+    assert [each.imported for each in await store.versions(FLOW)] == [False, False]
 
 
 async def test_a_second_run_adds_its_version_and_leaves_the_draft(store: Store) -> None:
@@ -215,4 +243,8 @@ async def test_who_imported_is_in_the_audit_log(store: Store) -> None:
     await import_run(store, project_id)
     (entry,) = await store.audit(project_id, action="run.imported", limit=10)
     assert (entry.subject, entry.actor) == (RUN, SERVER)
-    assert entry.details == {"flowId": FLOW, "status": "failed", "events": 3}
+    details = {"flowId": FLOW, "version": 3, "status": "failed", "events": 3}
+    assert entry.details == details | {"made": ["run", "flow", "draft", "version"]}
+    await import_run(store, project_id, id="another")
+    (newest, _) = await store.audit(project_id, action="run.imported", limit=10)
+    assert newest.details == details | {"made": ["run"]}

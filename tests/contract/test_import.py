@@ -331,6 +331,26 @@ def test_a_key_that_is_revoked_meanwhile_imports_nothing(
         assert nothing_is_kept(target, another)
 
 
+def test_an_imported_version_is_told_and_does_not_run(here: httpx2.Client, file: bytes) -> None:
+    run_id = here.post(IMPORT, content=file).json()["id"]
+    calls = [
+        here.post(f"/seq/acme/demo/words/{call}", json={"message": "a"})
+        for call in ("v1/execute", "v1/jobs", "v1/step", "execute?version=1")
+    ]
+    calls.append(here.post(f"/flow-runs/{run_id}/rerun", json={}))
+    calls.append(here.put("/flows/acme/demo/words/production", json={"version": 1}))
+    for answer in calls:
+        assert refusal(answer) == (404, "VERSION_NOT_FOUND"), answer.url
+        assert "came with an imported run" in detail(answer)["message"]
+    assert len(here.get("/flow-runs").json()["runs"]) == 1
+    versions = here.get("/flows/acme/demo/words").json()["versions"]
+    assert [(each["version"], each.get("imported")) for each in versions] == [(0, None), (1, True)]
+    sources = [here.get(f"/flows/acme/demo/words/versions/{number}") for number in (0, 1)]
+    assert [answer.headers.get("X-Version-Imported") for answer in sources] == [None, "true"]
+    assert here.post("/flows/acme/demo/words/publish").json() == {"version": 2}
+    assert execute(here, "words", message="a")
+
+
 def test_lists_queries_and_sessions_know_an_imported_run(here: httpx2.Client, there: httpx2.Client) -> None:
     session = "01a216ae-0000-730f-a3af-cb1a6577fac3"
     answer = there.post(

@@ -181,7 +181,10 @@ class Store(Protocol):
         """
 
     async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
-        """Makes a published version the production version; False if there is no such version."""
+        """Makes a published version the production version; False if there is no such version.
+
+        One that came with an imported run is none.
+        """
 
     async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
         """The flow's versions behind number `after`, the draft first; without `limit` all of them."""
@@ -192,6 +195,8 @@ class Store(Protocol):
         """The project's flows behind slug `after`, by slug; without `limit` all of them."""
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None: ...
+    async def runnable_source(self, flow_id: str, version: int) -> bytes | None:
+        """The source of a version that runs; None where there is none, or it came with an imported run."""
 
     async def create_run(self, run: NewRun) -> RunRecord:
         """A pending run without events.

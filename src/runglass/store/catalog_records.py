@@ -43,8 +43,8 @@ def flow_of(row: Any) -> FlowRecord:
 
 
 def version_of(row: Any) -> FlowVersion:
-    """A version from a row with its number and when it was made."""
-    return FlowVersion(version=row[0], created_at=row[1])
+    """A version from a row with its fields in their order."""
+    return FlowVersion(version=row[0], created_at=row[1], imported=bool(row[2]))
 
 
 def key_name(key_id: int, hint: str) -> str:

@@ -104,10 +104,11 @@ class ContentPlace(NamedTuple):
 
 
 class FlowVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A state of a flow; version 0 is the draft."""
+    """A state of a flow; version 0 is the draft. One that an import made is there to be read alone."""
 
     version: int
     created_at: str
+    imported: bool = False
 
 
 class IdempotencyRecord(msgspec.Struct, frozen=True, kw_only=True):

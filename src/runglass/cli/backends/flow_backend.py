@@ -116,7 +116,10 @@ class LocalFlows:
         async def work() -> None:
             async with self._found(name, slug) as (store, flow):
                 if not await store.set_production(flow.id, version, by=local_store.terminal_user()):
-                    raise _no_version(name, slug, version)
+                    raise NotFound(
+                        f"{name}/{slug} has no published version {version}; `runglass flow show"
+                        f" {name}/{slug}` shows which there are"
+                    )
 
         asyncio.run(work())
 

@@ -230,12 +230,13 @@ def _row(name: ProjectName, flow: FlowInfo) -> Row:
 
 def _lines(name: ProjectName, flow: FlowHistory) -> list[str]:
     lines = [
-        f"{name}/{flow.slug}  {flow.name or ''}".rstrip(),
+        f"{name}/{flow.slug}  {one_line(flow.name or '')}".rstrip(),
         f"id {flow.id}  production: {_production(flow)}  capture: {flow.capture or 'as the project says'}",
     ]
     for each in flow.versions:
         title = f"version {each.version}" if each.version else "draft"
         mark = "  in production" if each.version and each.version == flow.production_version else ""
+        mark = "  imported with a run, to be read alone" if each.imported else mark
         lines.append(f"{title:<12}  {local_time(each.created_at)}{mark}")
     return lines
 

@@ -78,13 +78,19 @@ async def flow_version(
     slug: str,
     number: int,
 ) -> Response:
-    """The flow as JSON, fields at their defaults left out; version 0 is the draft."""
+    """The flow as JSON, fields at their defaults left out; version 0 is the draft.
+
+    The header `X-Version-Imported` says of a version that it came with an imported run, and does not run.
+    """
     record = await require_flow(request, org, project, slug)
+    store = runtime_of(request).store
     known = 0 <= number <= LARGEST_VERSION
-    source = await runtime_of(request).store.flow_source(record.id, number) if known else None
+    source = await store.flow_source(record.id, number) if known else None
     if source is None:
         raise _no_version(record, number)
-    return Response(source, media_type=JSON)
+    (version,) = await store.versions(record.id, after=number - 1, limit=1)
+    headers = {"X-Version-Imported": "true"} if version.imported else None
+    return Response(source, media_type=JSON, headers=headers)
 
 
 async def push(request: ApiRequest, org: str, project: str, slug: str) -> Response:
@@ -120,11 +126,12 @@ async def set_production(request: ApiRequest, org: str, project: str, slug: str)
     if number < 1:
         message = f"version {number} cannot be in production: publish the draft, or name a published version"
         raise api_error("INVALID_VERSION", message)
-    store = runtime_of(request).store
-    known = number <= LARGEST_VERSION
-    if not known or not await store.set_production(record.id, number, by=actor_of(request)):
+    runtime = runtime_of(request)
+    if number > LARGEST_VERSION:
         raise _no_version(record, number)
-    return answer(_info(await store.flow(record.id) or record))
+    if not await runtime.store.set_production(record.id, number, by=actor_of(request)):
+        raise await runtime.no_version(record, number)
+    return answer(_info(await runtime.store.flow(record.id) or record))
 
 
 async def _list(request: ApiRequest, project: Project, limit: int, cursor: str | None) -> Response:

@@ -142,8 +142,13 @@ class Catalog:
             )
             if unchanged is not None:
                 return int(unchanged)
-            newest = "SELECT max(version) + 1 FROM flow_version WHERE flow_id = $1"
-            version = await db.fetchval(newest, flow_id)
+            # The number behind the newest of its own that no imported version has.
+            version = await db.fetchval(
+                "SELECT min(version) + 1 FROM flow_version AS before WHERE flow_id = $1 AND version >="
+                " (SELECT max(version) FROM flow_version WHERE flow_id = $1 AND NOT imported) AND NOT EXISTS"
+                " (SELECT FROM flow_version WHERE flow_id = $1 AND version = before.version + 1)",
+                flow_id,
+            )
             if version is None:
                 raise StoreError(f"flow {flow_id!r} has no draft to publish")
             await db.execute(
@@ -160,7 +165,10 @@ class Catalog:
     async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
         async def work(db: Db) -> bool:
             await _lock_flow(db, flow_id)
-            sql = "SELECT 1 FROM flow_version WHERE flow_id = $1 AND version = $2 AND version > 0"
+            sql = (
+                "SELECT 1 FROM flow_version WHERE flow_id = $1 AND version = $2 AND version > 0"
+                " AND NOT imported"
+            )
             if await db.fetchval(sql, flow_id, version) is None:
                 return False
             await _put_in_production(db, flow_id, version, by=by, action="flow.production")
@@ -170,7 +178,7 @@ class Catalog:
 
     async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
         sql = (
-            "SELECT version, created_at FROM flow_version WHERE flow_id = $1 AND version > $2"
+            "SELECT version, created_at, imported FROM flow_version WHERE flow_id = $1 AND version > $2"
             " ORDER BY version LIMIT $3"
         )
         return await self._db.read(every(version_of, sql, flow_id, after, limit))
@@ -189,6 +197,10 @@ class Catalog:
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
         sql = "SELECT source FROM flow_version WHERE flow_id = $1 AND version = $2"
+        return await self._db.read(one(as_bytes, sql, flow_id, version))
+
+    async def runnable_source(self, flow_id: str, version: int) -> bytes | None:
+        sql = "SELECT source FROM flow_version WHERE flow_id = $1 AND version = $2 AND NOT imported"
         return await self._db.read(one(as_bytes, sql, flow_id, version))
 
 

@@ -69,7 +69,7 @@ class Imports:
         async def work(db: Db) -> None:
             await _require_import(db, run.no)
             await _require_new(db, run.id)
-            await _make_flow(db, run)
+            made = await _make_flow(db, run)
             await db.execute("SELECT count_bytes($1, $2)", run.project_id, run.log_bytes)
             facts = RunFacts.of(run.summary)
             added = await db.fetchval(
@@ -88,7 +88,13 @@ class Imports:
             await db.execute("DELETE FROM importing_run WHERE run_no = $1", run.no)
             if run.head >= LARGE_RUN_EVENTS:
                 await db.execute("INSERT INTO due_outline (run_no) VALUES ($1)", run.no)
-            told = {"flowId": run.flow.id, "status": run.status, "events": run.head}
+            told = {
+                "flowId": run.flow.id,
+                "version": run.version,
+                "status": run.status,
+                "events": run.head,
+                "made": made,
+            }
             await note_change(db, run.project_id, by, "run.imported", run.id, **told)
 
         await self._db.write(work)
@@ -136,7 +142,9 @@ def _there_already(run_id: str) -> ImportConflict:
 async def _require_flow(db: Db, run: ImportedRun) -> None:
     """Raises ImportConflict where the flow of the run cannot be, or is not, one of the project."""
     flow = run.flow
-    found = await db.fetchrow("SELECT project_id, slug FROM flow WHERE id = $1", flow.id)
+    # Nobody else gives the flow a version meanwhile.
+    sql = "SELECT project_id, slug FROM flow WHERE id = $1 FOR NO KEY UPDATE"
+    found = await db.fetchrow(sql, flow.id)
     if found is None:
         sql = "SELECT id FROM flow WHERE project_id = $1 AND slug = $2"
         other = await db.fetchval(sql, run.project_id, flow.slug)
@@ -152,26 +160,27 @@ async def _require_flow(db: Db, run: ImportedRun) -> None:
         )
 
 
-async def _make_flow(db: Db, run: ImportedRun) -> None:
-    """Makes the flow, as a draft, where it is new, and the version that ran. Raises ImportConflict.
+async def _make_flow(db: Db, run: ImportedRun) -> list[str]:
+    """Makes the flow, as a draft, where it is new, and the version that ran; what was made with the run.
+
+    Raises ImportConflict.
 
     What is there is looked at afterwards: somebody else may make the same meanwhile.
     """
     flow = run.flow
-    made = await db.fetchval(
+    made = ["run"]
+    is_new = await db.fetchval(
         "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
         f" content_retention_days) VALUES ($1, $2, $3, $4, $5, {NOW}, $6, $7) ON CONFLICT DO NOTHING"
         " RETURNING id",
         *(flow.id, run.project_id, flow.slug, flow.name, flow.capture, *flow.retention),
     )
     await _require_flow(db, run)
-    versions = {run.version, 0} if made else {run.version}
-    for version in sorted(versions):
-        await db.execute(
-            f"INSERT INTO flow_version (flow_id, version, source, created_at) VALUES ($1, $2, $3, {NOW})"
-            " ON CONFLICT (flow_id, version) DO NOTHING",
-            *(flow.id, version, flow.source),
-        )
+    if is_new:
+        made += ["flow", "draft"]
+        await _add_version(db, flow, 0)
+    if run.version and await _add_version(db, flow, run.version):
+        made.append("version")
     # A draft changes, and may be another one by now.
     if run.version and await _source(db, flow, run.version) != flow.source:
         raise ImportConflict(
@@ -179,6 +188,17 @@ async def _make_flow(db: Db, run: ImportedRun) -> None:
             f"version {run.version} of flow {flow.slug!r} is another one here than the run is of; import"
             " the file into another project",
         )
+    return made
+
+
+async def _add_version(db: Db, flow: ImportedFlow, version: int) -> bool:
+    """Whether it was made: it may be there."""
+    added = await db.fetchval(
+        "INSERT INTO flow_version (flow_id, version, source, created_at, imported)"
+        f" VALUES ($1, $2, $3, {NOW}, $4) ON CONFLICT (flow_id, version) DO NOTHING RETURNING version",
+        *(flow.id, version, flow.source, version > 0),
+    )
+    return added is not None
 
 
 async def _source(db: Db, flow: ImportedFlow, version: int) -> bytes | None:

@@ -138,8 +138,12 @@ class Catalog:
             ).fetchone()
             if unchanged is not None:
                 return int(unchanged[0])
+            # The number behind the newest of its own that no imported version has.
             version = db.execute(
-                "SELECT max(version) + 1 FROM flow_version WHERE flow_id = ?", (flow_id,)
+                "SELECT min(version) + 1 FROM flow_version AS before WHERE flow_id = ?1 AND version >="
+                " (SELECT max(version) FROM flow_version WHERE flow_id = ?1 AND NOT imported) AND NOT EXISTS"
+                " (SELECT 1 FROM flow_version WHERE flow_id = ?1 AND version = before.version + 1)",
+                (flow_id,),
             ).fetchone()[0]
             if version is None:
                 raise StoreError(f"flow {flow_id!r} has no draft to publish")
@@ -155,7 +159,7 @@ class Catalog:
 
     async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
         def work(db: sqlite3.Connection) -> bool:
-            sql = "SELECT 1 FROM flow_version WHERE flow_id = ?1 AND version = ?2 AND ?2 > 0"
+            sql = "SELECT 1 FROM flow_version WHERE flow_id = ?1 AND version = ?2 AND ?2 > 0 AND NOT imported"
             if db.execute(sql, (flow_id, version)).fetchone() is None:
                 return False
             _put_in_production(db, flow_id, version, by=by, action="flow.production")
@@ -165,7 +169,7 @@ class Catalog:
 
     async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
         sql = (
-            "SELECT version, created_at FROM flow_version WHERE flow_id = ? AND version > ?"
+            "SELECT version, created_at, imported FROM flow_version WHERE flow_id = ? AND version > ?"
             " ORDER BY version LIMIT ?"
         )
         return await self._db.read(every(version_of, sql, flow_id, after, _most(limit)))
@@ -184,6 +188,10 @@ class Catalog:
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
         sql = "SELECT source FROM flow_version WHERE flow_id = ? AND version = ?"
+        return await self._db.read(one(as_bytes, sql, flow_id, version))
+
+    async def runnable_source(self, flow_id: str, version: int) -> bytes | None:
+        sql = "SELECT source FROM flow_version WHERE flow_id = ? AND version = ? AND NOT imported"
         return await self._db.read(one(as_bytes, sql, flow_id, version))
 
 

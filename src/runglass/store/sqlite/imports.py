@@ -54,7 +54,7 @@ class Imports:
             _require_import(db, run.no)
             _require_new(db, run.id)
             _require_flow(db, run)
-            _make_flow(db, run)
+            made = _make_flow(db, run)
             db.execute(
                 "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
                 " session_id, head, summary, ended_at, duration_ms, cost_usd, tokens, log_bytes, change_no)"
@@ -70,7 +70,13 @@ class Imports:
             db.execute("DELETE FROM importing_run WHERE run_no = ?", (run.no,))
             if run.head >= LARGE_RUN_EVENTS:
                 db.execute("INSERT INTO due_outline (run_no) VALUES (?)", (run.no,))
-            told = {"flowId": run.flow.id, "status": run.status, "events": run.head}
+            told = {
+                "flowId": run.flow.id,
+                "version": run.version,
+                "status": run.status,
+                "events": run.head,
+                "made": made,
+            }
             note_change(db, run.project_id, by, "run.imported", run.id, **told)
 
         await self._db.write(work)
@@ -134,21 +140,30 @@ def _require_flow(db: sqlite3.Connection, run: ImportedRun) -> None:
             )
 
 
-def _make_flow(db: sqlite3.Connection, run: ImportedRun) -> None:
-    """Makes the flow, as a draft, where it is new, and the version that ran."""
+def _make_flow(db: sqlite3.Connection, run: ImportedRun) -> list[str]:
+    """Makes the flow, as a draft, where it is new, and the version that ran; what was made with the run."""
     flow, now = run.flow, now_text()
-    made = db.execute(
+    made = ["run"]
+    is_new = db.execute(
         "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
         " content_retention_days) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         (flow.id, run.project_id, flow.slug, flow.name, flow.capture, now, *flow.retention),
     ).rowcount
-    versions = {run.version, 0} if made else {run.version}
-    for version in sorted(versions):
-        db.execute(
-            "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (flow_id, version) DO NOTHING",
-            (flow.id, version, flow.source, now),
-        )
+    if is_new:
+        made += ["flow", "draft"]
+        _add_version(db, flow, 0, now)
+    if run.version and _add_version(db, flow, run.version, now):
+        made.append("version")
+    return made
+
+
+def _add_version(db: sqlite3.Connection, flow: ImportedFlow, version: int, now: str) -> int:
+    """How many were made: none where the version is there."""
+    return db.execute(
+        "INSERT INTO flow_version (flow_id, version, source, created_at, imported) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (flow_id, version) DO NOTHING",
+        (flow.id, version, flow.source, now, version > 0),
+    ).rowcount
 
 
 def _source(db: sqlite3.Connection, flow: ImportedFlow, version: int) -> bytes | None:

@@ -7,9 +7,9 @@ import { say } from "../parts/toast.js";
 /** Statuses that say nothing of the run: no credit, too slow, too many. */
 const LATER = new Set([402, 408, 429]);
 
-/** @param {{run: import("../data/run.js").Run, isOpen: import("../vendor/signals.js").Signal<boolean>,
+/** Of an imported version none can be started. @param {{run: import("../data/run.js").Run, isImported: boolean, isOpen: import("../vendor/signals.js").Signal<boolean>,
  *   onRefusal: (message: string) => void}} props */
-export function RunAgain({ run, isOpen, onRefusal }) {
+export function RunAgain({ run, isImported, isOpen, onRefusal }) {
   const [refusal, setRefusal] = useState("");
   const [isAsking, setAsking] = useState(false);
   /** @type {import("../core/html.js").Ref<HTMLElement>} */
@@ -54,7 +54,7 @@ export function RunAgain({ run, isOpen, onRefusal }) {
       <button aria-expanded=${isShown} aria-haspopup="true" disabled=${refusal !== ""} title=${refusal || "Start a new run with the input of this one"}
         onClick=${() => { isOpen.value = !isOpen.peek(); }}>Run again ▾</button>
       ${isShown && html`<span class="choices" ref=${menu} role="group" aria-label="Run again in">
-        <button class="plain" disabled=${isAsking} onClick=${() => start("same")}>${same}</button>
+        ${!isImported && html`<button class="plain" disabled=${isAsking} onClick=${() => start("same")}>${same}</button>`}
         <button class="plain" disabled=${isAsking} onClick=${() => start("production")}>Production version</button>
         ${run.overridden?.length && html`<span class="muted">without its overrides</span>`}</span>`}
     </span>`;

@@ -23,6 +23,7 @@ export function Header({ model, controls }) {
       <h1 class="run-title">
         <${Mark} status=${status} label=${false} />
         <span class="cut"><bdi>${flowOf(run)}</bdi></span>
+        ${model.told.content.value.isImported && html`<span class="muted" title="The version came with an imported run; it is there to be read">imported</span>`}
       </h1>
       <span class="grow"></span>
       ${going && html`<${StreamState} model=${model} />`}
@@ -79,7 +80,7 @@ function Actions({ model, run, controls }) {
   return html`
     ${said && html`<span key="said" class="problem cut" role="alert" title=${said}>${said}</span>`}
     <span key="actions" class="actions">
-      ${me.value?.role !== "read" && html`<${RunAgain} key=${run.id} run=${run} isOpen=${controls.again} onRefusal=${setSaid} />`}
+      ${me.value?.role !== "read" && html`<${RunAgain} key=${run.id} run=${run} isImported=${model.told.content.value.isImported} isOpen=${controls.again} onRefusal=${setSaid} />`}
       ${mayCancel && html`<button onClick=${cancel}>Cancel</button>`}
       <button class=${mayCancel ? "wide" : ""} title="Compare with the last run of this flow that went well" onClick=${compare}>Compare</button>
       <a class="button wide" href=${`/?q=flow:${encodeURIComponent(run.flowSlug ?? run.flowId)}`}>Runs of this flow</a>

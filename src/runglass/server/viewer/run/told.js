@@ -1,7 +1,7 @@
 // What is told of a run beside its rows: what it was given and what came of it, what was set anew for it, and its flow's
 // steps. The events at the two ends of its log have that, so that a run of any length is asked for these alone.
 import { signal } from "../core/html.js";
-import { errorOf, get, me } from "../core/api.js";
+import { errorOf, me, request } from "../core/api.js";
 import { firstFrames } from "../core/stream.js";
 import { valuesIn } from "../data/overrides.js";
 import { Shape } from "../data/shape.js";
@@ -15,7 +15,8 @@ const FIRST = new Set(["run_started", "run_input", "overrides_applied"]);
  *   truncated?: boolean, blockOverrides?: Fields, inputOverrides?: Fields}} EndEvent */
 /** A value that is kept; `isCut` where it was cut to the limit of snapshots. @typedef {{value: Json, isCut: boolean}} Kept */
 /** `isRead` once all is there that is kept, `tooLarge` where more is kept than is read. @typedef {{input: Kept|null,
- *   result: Kept|null, isRead: boolean, tooLarge: string[], problem: string, overrides: Map<string, Json>}} Content */
+ *   result: Kept|null, isRead: boolean, isImported: boolean, tooLarge: string[], problem: string,
+ *   overrides: Map<string, Json>}} Content `isImported` where the version came with an imported run, and does not run. */
 
 export class Told {
   /** @param {string} path of the run @param {AbortSignal} abort */
@@ -23,7 +24,7 @@ export class Told {
     this.path = path;
     this.abort = abort;
     /** @type {import("../vendor/signals.js").Signal<Content>} */
-    this.content = signal({ input: null, result: null, isRead: false, tooLarge: [], problem: "", overrides: new Map() });
+    this.content = signal({ input: null, result: null, isRead: false, isImported: false, tooLarge: [], problem: "", overrides: new Map() });
     /** Steps by id, as the flow has them. @type {Map<string, Json>} */
     this.steps = new Map();
     /** @type {Json[]} */
@@ -72,7 +73,9 @@ export class Told {
     const who = me.peek();
     if (!flowSlug || !who) return;
     const path = `/flows/${[who.org, who.project, flowSlug].map(encodeURIComponent).join("/")}/versions/${version ?? 0}`;
-    const flow = await get(path, this.abort).catch(() => null);
+    const answer = await request(path, { signal: this.abort }).catch(() => null);
+    const flow = await answer?.json().catch(() => null);
+    if (answer?.headers.has("X-Version-Imported")) this.change({ isImported: true });
     this.tree = flow?.steps ?? [];
     this.steps = this.shape().steps;
   }
