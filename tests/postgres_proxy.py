@@ -28,6 +28,8 @@ class CuttingProxy:
         self._when: Literal["before", "after"] = "after"
         self._for_good = False
         self._is_away = False
+        self._speaks = asyncio.Event()
+        self._speaks.set()
         self.keeps_open = False
         self.was_ended = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -48,6 +50,13 @@ class CuttingProxy:
 
     def come_back(self) -> None:
         self._is_away = False
+
+    def fall_silent(self) -> None:
+        """Takes connections and all that is sent, and passes no answer on, until `speak`."""
+        self._speaks.clear()
+
+    def speak(self) -> None:
+        self._speaks.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Passes on what comes over one connection."""
@@ -87,6 +96,7 @@ class CuttingProxy:
     ) -> None:
         with suppress(OSError):
             while data := await below.read(1 << 20):
+                await self._speaks.wait()
                 if is_cut.is_set():
                     break
                 writer.write(data)

@@ -70,9 +70,13 @@ class SharedClock:
             self._ahead_s, self._error_s, self._told_s = ahead_s, error_s, now_s
 
 
+LAST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, since 1970."""
+
+
 def iso_ms(since_epoch_ms: int) -> str:
-    """The milliseconds since 1970 as `iso` has them."""
-    return iso(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=since_epoch_ms))
+    """The milliseconds since 1970 as `iso` has them, which has no time after `LAST_MS`."""
+    return iso(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=min(since_epoch_ms, LAST_MS)))
 
 
 def iso(moment: datetime) -> str:

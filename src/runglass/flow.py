@@ -43,7 +43,8 @@ class Retry(_Strict, frozen=True, kw_only=True):
 
 
 StepId = Annotated[str, _about("Unique in the whole flow.", pattern="^[A-Za-z0-9_-]{1,64}$")]
-Name = Annotated[str | None, _about("For people.", minLength=1, maxLength=256)]
+# PostgreSQL stores no NUL in a text.
+Name = Annotated[str | None, _about("For people.", minLength=1, maxLength=256, pattern=r"^[^\u0000]*$")]
 OnError = Annotated[
     Literal["fail", "continue"],
     _about("`continue`: the step is failed, its output null, and the flow goes on."),

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 1.0
 """The shortest time between two writes that are tried, however many callers ask."""
-CHECK_WAIT_S = 3.0
+CHECK_WAIT_S = 0.8
+"""So long the store is waited for: a probe has its answer within a second, even of a silent store."""
 LOW_DISK_BYTES = 100_000_000
 NO_WORKER = "no process executes runs, so all that come wait; `runglass worker` is one that does"
 
@@ -48,10 +49,12 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
 
 class HealthCheck:
-    """Checks the health of a runtime."""
+    """Checks the health of a runtime, whose store it waits for no longer than `wait_s`."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *, wait_s: float = CHECK_WAIT_S) -> None:
         self._runtime = runtime
+        self._wait_s = wait_s
+        self._reading: asyncio.Task[str | None] | None = None
         self._checking: asyncio.Task[None] | None = None
         self._checked_at = -math.inf
         self._fault: str | None = None
@@ -61,7 +64,7 @@ class HealthCheck:
     async def report(self) -> Health:
         """The health now; that of writes is at most a second old."""
         failing = [work for work in self._runtime.supervised if work.failing]
-        down = [await self._read_fault(), await self._write_fault()]
+        down = list(await self._store_faults())
         down += [f"{work.name} has failed and is begun again" for work in failing if work.vital]
         weak = [f"{work.name} has failed and is begun again" for work in failing if not work.vital]
         if self._free_bytes is not None and self._free_bytes < LOW_DISK_BYTES:
@@ -85,15 +88,31 @@ class HealthCheck:
     async def readiness(self) -> Readiness:
         """Whether the process takes calls or claims runs: its store answers, and it is not stopping."""
         reasons = ["the process is being stopped"] if self._runtime.engine.gate.closed else []
-        reasons += filter(None, [await self._read_fault(), await self._write_fault()])
+        reasons += filter(None, await self._store_faults())
         return Readiness(status="unready" if reasons else "ready", reasons=reasons)
 
+    async def _store_faults(self) -> tuple[str | None, str | None]:
+        return await asyncio.gather(self._read_fault(), self._write_fault())
+
     async def _read_fault(self) -> str | None:
+        # All callers meanwhile share the task: a silent store keeps one connection, and not one of each.
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+        reading = self._reading
+        await asyncio.wait({reading}, timeout=self._wait_s)
+        return reading.result() if reading.done() else self._silent("read")
+
+    async def _read(self) -> str | None:
         try:
             await self._runtime.store.project(0)
         except StoreError as error:
             return _public_reason("the store cannot be read", error)
+        finally:
+            self._reading = None
         return None
+
+    def _silent(self, what: str) -> str:
+        return f"the store has not answered a {what} for {self._wait_s:g} s"
 
     async def _write_fault(self) -> str | None:
         if self._checking is None:
@@ -102,9 +121,9 @@ class HealthCheck:
             self._checking = asyncio.create_task(self._write())
         # All callers meanwhile share the task, and the cancellation of one does not cancel it.
         checking = self._checking
-        await asyncio.wait({checking}, timeout=CHECK_WAIT_S)
+        await asyncio.wait({checking}, timeout=self._wait_s)
         if not checking.done():
-            return f"the store has not taken a write for {CHECK_WAIT_S:g} s"
+            return self._silent("write")
         checking.result()
         return self._fault
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, NoReturn, get_args
 
+from runglass.clock import LAST_MS
 from runglass.errors import APIError, api_error
 from runglass.run_query import Field, Range, RunQuery, Term
 from runglass.safe_text import is_whole
@@ -251,7 +252,7 @@ def _moment_ms(token: _Token, text: str, now: datetime) -> int:
         else:
             moment = datetime.fromisoformat(text)
             moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        return max(0, (moment - _EPOCH) // timedelta(milliseconds=1))
+        return min(max(0, (moment - _EPOCH) // timedelta(milliseconds=1)), LAST_MS)
     except (ValueError, OverflowError):
         _refuse(
             token,

@@ -10,6 +10,7 @@ import pytest
 from runglass.flow import decode_flow
 from runglass.flow_parser import parse_flow
 from runglass.testing import RunningServer
+from tests.contract.stores import STORES, server_on
 from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal
 
 NAMED = """
@@ -52,6 +53,36 @@ def test_a_pushed_flow_is_the_draft_and_production_stays_as_it_is(signs: httpx2.
     assert pushed["updatedAt"].endswith("Z")
     assert signs.get(f"{SIGN}/versions/0").json()["name"] == "Sign four"
     assert signs.get(f"{SIGN}/versions/2").json()["name"] == "Sign 2"
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_nul_is_refused_in_names_and_kept_in_content(kind: str) -> None:
+    step = {"id": "keep", "type": "passthrough"}
+    tree = {"slug": "nul", "steps": [step]}
+    names = {"name": tree | {"name": "a\0b"}, "steps[0].name": tree | {"steps": [step | {"name": "a\0b"}]}}
+    with server_on(kind, capture="full") as server, http_for(server, server.key) as http:
+        for path, named in names.items():
+            answer = http.put("/flows/acme/demo/nul", json=named)
+            assert refusal(answer) == (422, "INVALID_REQUEST")
+            assert [each["path"] for each in detail(answer)["problems"]] == [path]
+        assert http.put("/flows/acme/demo/nul", json=tree).status_code == 200
+        content = {"a\0": ["\0b"], "message": "\0"}
+        answer = http.post("/seq/acme/demo/nul/execute", json={"parameters": content})
+        assert answer.json()["result"] == content
+        run_id = answer.json()["executionId"]
+        (row,) = http.get(f"/flow-runs/{run_id}/trace").json()["steps"]
+        assert row["inputContext"] == row["outputContext"] == content
+        file = http.get(f"/flow-runs/{run_id}/export?format=jsonl").content
+        forged = file.replace(b'"slug":"nul","steps"', b'"slug":"nul","name":"a\\u0000b","steps"').replace(
+            run_id.encode(), b"01a216ae-3af3-75ae-86e9-2b635727f90f"
+        )
+        assert b"u0000b" in forged.split(b"\n")[0]
+        # The flow that is there keeps its name; where it is new, the name counts.
+        known = http.get("/flows").json()["flows"][0]["id"]
+        for flow_id, status in (("01a216ae-3aa8-730f-a3af-cb1a6577fac3", 422), (known, 201)):
+            moved = forged.replace(known.encode(), flow_id.encode())
+            answer = http.post("/flow-runs/import", content=moved)
+            assert answer.status_code == status, answer.text
 
 
 def test_what_was_pushed_as_json_or_yaml_reads_back_as_the_same_flow(signs: httpx2.Client) -> None:

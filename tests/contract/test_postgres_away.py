@@ -83,6 +83,15 @@ class Database:
         finally:
             self._call(self._proxy.come_back)
 
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """The database takes connections and answers nothing until the block ends."""
+        self._call(self._proxy.fall_silent)
+        try:
+            yield
+        finally:
+            self._call(self._proxy.speak)
+
 
 @pytest.fixture(scope="module")
 def around() -> Iterator[tuple[RunningServer, Database]]:
@@ -132,6 +141,17 @@ def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
     until_health(server, 200)
     assert http.get("/flow-runs").json() == before
     execute(http, "anything")
+
+
+def test_probes_are_answered_while_it_is_silent(server: RunningServer, database: Database) -> None:
+    until_health(server, 200)
+    with database.silent():
+        health = until_health(server, 503).json()
+        assert health["status"] == "unavailable"
+        assert "the store has not answered a read for 0.8 s" in health["reasons"]
+        ready = httpx2.get(f"{server.address}/ready", timeout=LONGEST_S)
+        assert (ready.status_code, ready.json()["status"]) == (503, "unready")
+    until_health(server, 200)
 
 
 def test_a_connection_that_is_lost_for_a_moment_is_not_noticed(

@@ -133,6 +133,20 @@ def test_a_cursor_that_is_none_is_refused(http: httpx2.Client, cursor: str) -> N
     assert "`cursor` must be the `nextCursor` of a page" in detail(answer)["message"]
 
 
+@pytest.mark.parametrize("round_", ["true", "false"])
+@pytest.mark.parametrize("until", ["0001-01-01", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-14:00"])
+@pytest.mark.parametrize(
+    "since", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59-14:00"]
+)
+def test_the_histogram_of_the_ends_of_time(http: httpx2.Client, since: str, until: str, round_: str) -> None:
+    query = {"since": since, "until": until, "buckets": "10", "round": round_}
+    answer = http.get("/flow-runs/histogram", params=query)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert "1970-01-01T00:00:00.000Z" <= found["from"] <= found["to"] <= "9999-12-31T23:59:59.999Z"
+    assert len(found["buckets"]) <= 11
+
+
 def test_the_histogram_counts_the_runs_of_a_query(http: httpx2.Client, runs: dict[str, str]) -> None:
     def counted(**query: Any) -> dict[str, Any]:
         answer = http.get("/flow-runs/histogram", params=query)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from runglass.clock import iso
+from runglass.clock import LAST_MS, iso_ms
 from runglass.errors import APIError, api_error
 from runglass.run_query import created_ms
 from runglass.server.endpoint import Parameter
@@ -35,8 +35,6 @@ UNTIL = Parameter("until", str, "an ISO 8601 time or date, in UTC unless it says
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
-_LATEST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
-"""The last time that Python's dates can express; a time with an offset may be later."""
 
 
 def cursor_of(run_id: str) -> str:
@@ -107,7 +105,7 @@ def slug_before(cursor: str) -> str:
 
 def time_of(time: str, *, name: str) -> str:
     """The time as the store writes times. Raises INVALID_REQUEST."""
-    return iso(_EPOCH + min(since_epoch_ms(time, name=name), _LATEST_MS) * _MS)
+    return iso_ms(since_epoch_ms(time, name=name))
 
 
 def since_epoch_ms(time: str, *, name: str) -> int:
@@ -115,7 +113,7 @@ def since_epoch_ms(time: str, *, name: str) -> int:
     try:
         moment = datetime.fromisoformat(time)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        return max(0, (moment - _EPOCH) // _MS)
+        return min(max(0, (moment - _EPOCH) // _MS), LAST_MS)
     except (ValueError, OverflowError) as error:
         message = (
             f"`{name}` must be an ISO 8601 time or date, like 2026-01-31 or 2026-01-31T09:30:00Z, not"
@@ -130,4 +128,4 @@ def _no_cursor() -> APIError:
 
 def created_at(run_id: str) -> str:
     """When the run with that id was created, ISO 8601."""
-    return iso(_EPOCH + created_ms(run_id) * _MS)
+    return iso_ms(created_ms(run_id))

@@ -134,7 +134,8 @@ class RunImports:
             told.id,
             told.slug,
             await offload(flow.encode, size_bytes=len(source)),
-            name=flow.name,
+            # A flow that is known keeps its own.
+            name=flow.name if stored is None else None,
             capture=flow.capture,
             retention=Retention(flow.retention_days, flow.content_retention_days),
         )
