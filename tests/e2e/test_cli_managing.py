@@ -81,6 +81,19 @@ def test_push_publish_show_and_rollback(
     assert capsys.readouterr().out == f"{NAME}  version 3\n"
 
 
+def test_a_name_takes_over_no_terminal_and_forges_no_line(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = r"a\u202eb\u001b[2J\nversion 9  in production\r\u2028c\u200f"
+    (tmp_path / "greet.yaml").write_text(FLOW.format(f'"{name}"'))
+    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", *place]) == Exit.OK
+    capsys.readouterr()
+    assert main(["flow", "show", NAME, *place]) == Exit.OK
+    first, _, *versions = capsys.readouterr().out.split("\n")[:-1]
+    assert first == f"{NAME}  a\ufffdb\ufffd[2J version 9 in production\ufffd\ufffdc\ufffd"
+    assert [line.split()[0] for line in versions] == ["draft"]
+
+
 def test_what_is_not_there_is_not_found(
     place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

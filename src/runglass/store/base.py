@@ -177,7 +177,8 @@ class Store(Protocol):
     async def publish(self, flow_id: str, *, by: Actor = SERVER) -> int:
         """Copies the draft to the next version, makes that the production version and returns its number.
 
-        A draft equal to the production version is not copied again.
+        That is the first one behind the newest that was published, and no number of an imported version. A
+        draft equal to the production version is not copied again.
         """
 
     async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:

@@ -142,7 +142,6 @@ class Catalog:
             )
             if unchanged is not None:
                 return int(unchanged)
-            # The number behind the newest of its own that no imported version has.
             version = await db.fetchval(
                 "SELECT min(version) + 1 FROM flow_version AS before WHERE flow_id = $1 AND version >="
                 " (SELECT max(version) FROM flow_version WHERE flow_id = $1 AND NOT imported) AND NOT EXISTS"
@@ -165,11 +164,8 @@ class Catalog:
     async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
         async def work(db: Db) -> bool:
             await _lock_flow(db, flow_id)
-            sql = (
-                "SELECT 1 FROM flow_version WHERE flow_id = $1 AND version = $2 AND version > 0"
-                " AND NOT imported"
-            )
-            if await db.fetchval(sql, flow_id, version) is None:
+            sql = "SELECT 1 FROM flow_version WHERE flow_id = $1 AND version = $2 AND NOT imported"
+            if version < 1 or await db.fetchval(sql, flow_id, version) is None:
                 return False
             await _put_in_production(db, flow_id, version, by=by, action="flow.production")
             return True

@@ -138,7 +138,6 @@ class Catalog:
             ).fetchone()
             if unchanged is not None:
                 return int(unchanged[0])
-            # The number behind the newest of its own that no imported version has.
             version = db.execute(
                 "SELECT min(version) + 1 FROM flow_version AS before WHERE flow_id = ?1 AND version >="
                 " (SELECT max(version) FROM flow_version WHERE flow_id = ?1 AND NOT imported) AND NOT EXISTS"
