@@ -143,10 +143,10 @@ def test_a_queued_run_that_cannot_be_read_is_cancelled(place: Place, what: str) 
 
 
 def odd_number(place: Place, run: str) -> None:
-    """Half a token stands in the summary, as a provider once told it."""
+    """A text stands in the summary in place of a number, as a provider may tell it."""
     ((summary,),) = place.execute("SELECT summary FROM run WHERE id = ?", run)
     told = json.loads(summary)
-    told["totals"]["tokens"] = {"prompt": 1.5, "completion": 1, "total": 2.5}
+    told["totals"]["tokens"] = {"prompt": "many", "completion": 1, "total": 1}
     place.spoil("summary", run, msgspec.json.encode(told))
 
 
