@@ -66,7 +66,13 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
         async with Cluster.running(
             seed, lease_s=LEASE_S, stop_grace_s=GRACE_S, program=first, names=names
         ) as running:
-            laws = Laws(book, running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
+            laws = Laws(
+                book,
+                running.outside,
+                late_ms=LATE_MS,
+                early_ms=EARLY_MS,
+                of_before=older is not None,
+            )
             began_s = time.monotonic()
             async with Load(running, book, f"rolling {seed}") as load:
                 say(f"{CALLERS} callers and {WATCHERS} readers on {', '.join(names)}, of {first.name}")
