@@ -21,6 +21,7 @@ from runglass.engine.checks.checks import Checks
 from runglass.engine.engine import Engine
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.maintenance.removal import RunRemoval
+from runglass.engine.models.answer_bounds import AnswerLimits
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
@@ -172,6 +173,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             rules=rules,
             default_max_tokens=settings.default_max_tokens,
             image_tokens=settings.image_tokens,
+            answer_limits=AnswerLimits(
+                size_bytes=settings.answer_limit_bytes, idle_s=settings.answer_idle_limit_s
+            ),
             checks=checks,
         ) as models,
     ):

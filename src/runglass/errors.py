@@ -363,7 +363,8 @@ STEP_CODES: dict[str, str] = {
     "SCHEMA_LIMIT": "to check a value against the step's schema took too much time or memory",
     "INVALID_INPUT": "what came into the step has the wrong shape",
     "INVALID_OUTPUT": "the step's output is not what it must be: not an object, or against `output_schema`",
-    "OUTPUT_TOO_LARGE": "an output, or what the run adds up to, is larger than the store can hold",
+    "OUTPUT_TOO_LARGE": "an output, or what the run adds up to, is larger than the store can hold; or a"
+    " provider's answer is larger than is taken",
     "RUN_LIMIT": "the run has made more iterations, outputs or log than a run may, or memory is full",
     "STEP_TIMEOUT": "the attempt took longer than its `timeout_ms`",
     "RATE_LIMITED": "the model provider asked to slow down",

@@ -56,7 +56,11 @@ Input = Annotated[
         syntax="templates",
     ),
 ]
-TimeoutMs = Annotated[int | None, _about("Limit of one attempt.", minimum=1, maximum=_DAY_MS)]
+TimeoutMs = Annotated[
+    int | None, _about("Limit of one attempt; of an llm step 600,000 by default.", minimum=1, maximum=_DAY_MS)
+]
+LLM_TIMEOUT_MS = 600_000
+"""Of an llm step that sets none: what others send must end."""
 Steps = Annotated["list[Step]", _about("Run one after the other.", minItems=1)]
 
 
@@ -72,6 +76,11 @@ class BaseStep(_Strict, frozen=True, kw_only=True, tag_field="type"):
 class _Leaf(BaseStep, frozen=True, kw_only=True):
     retry: Annotated[Retry | None, _about("Tries a failed attempt again; by default never.")] = None
     timeout_ms: TimeoutMs = None
+
+    @property
+    def limit_ms(self) -> int | None:
+        """The limit of one attempt that holds."""
+        return self.timeout_ms
 
 
 class ForwardingStep(_Leaf, frozen=True, kw_only=True):
@@ -95,6 +104,10 @@ class LlmStep(_Leaf, frozen=True, kw_only=True, tag="llm"):
         dict[str, Any] | None, _about("JSON Schema of the object to answer with.", syntax="schema")
     ] = None
     tools: Annotated[bool, _about("Whether a caller's tools are offered to this step.")] = True
+
+    @property
+    def limit_ms(self) -> int:
+        return self.timeout_ms or LLM_TIMEOUT_MS
 
 
 class CodeStep(_Leaf, frozen=True, kw_only=True, tag="code"):

@@ -212,6 +212,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     image_tokens: Annotated[
         int, Meta(ge=0, description="tokens that an image is taken for where a call on a budget is reserved")
     ] = 50_000
+    answer_limit_bytes: Annotated[
+        int, Meta(ge=1024, description="largest answer of a provider; a larger one fails its step")
+    ] = 16 << 20
+    answer_idle_limit_s: Annotated[
+        float,
+        Meta(gt=0, description="seconds for which a provider may send nothing once its answer has begun"),
+    ] = 120.0
     allowed_models: Annotated[
         list[str] | None,
         Meta(

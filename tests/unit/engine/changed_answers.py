@@ -11,7 +11,7 @@ from mistralai.client import sdkconfiguration
 
 from runglass.engine.models.gateway import ModelGateway, Price
 from tests.unit.engine.fake_provider import FakeProvider, Reply
-from tests.unit.engine.test_sent_requests import FAMILIES, KEY
+from tests.unit.engine.provider_families import FAMILIES, KEY
 
 Place = tuple[str | int, ...]
 

@@ -23,7 +23,7 @@ from tests.unit.engine.changed_answers import (
 )
 from tests.unit.engine.conftest import open_harness, read, start
 from tests.unit.engine.fake_provider import LOOK, Reply
-from tests.unit.engine.test_sent_requests import CALL, FAMILIES
+from tests.unit.engine.provider_families import CALL, FAMILIES
 
 # Libraries warn of types and go on.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -4,16 +4,16 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from mistralai.client import sdkconfiguration
 from openai import APIConnectionError, AsyncOpenAI
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
+from runglass.engine.models.answer_bounds import ProviderCall, current_call
 from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
-from runglass.engine.models.provider_clients import ProviderClients, current_observer
+from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.request_parser import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.flow_parser import parse_flow
@@ -21,17 +21,15 @@ from runglass.run_api import Attachment, CaptureMode
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import ModelCall
 from tests.unit.engine.conftest import Ran, open_harness, read
-from tests.unit.engine.fake_provider import DONE, LOOK, FakeProvider, Reply, chunk, error_reply, whole_reply
+from tests.unit.engine.fake_provider import LOOK, FakeProvider, error_reply
+from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, addressed, chat_stream, in_one
 
-KEY = "sk-the-key-of-all-providers"
-USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 SCHEMA = {
     "type": "object",
     "properties": {"grade": {"type": "integer"}, "why": {"type": "string", "description": "A reason"}},
     "required": ["grade"],
 }
 OBJECT = '{"grade":1,"why":"so"}'
-CALL = {"id": "abcdefgh1", "type": "function", "function": {"name": "look", "arguments": '{"word":"sea"}'}}
 HISTORY: list[dict[str, Any]] = [
     {"role": "user", "content": "What is the sea?"},
     {"role": "assistant", "content": "I look.", "toolCalls": [CALL]},
@@ -205,163 +203,16 @@ def google_facts(body: dict[str, Any]) -> Iterator[Fact]:
     )
 
 
-def chat_stream(text: str, calls: bool) -> Reply:
-    frames = [chunk({"role": "assistant", "content": text})]
-    if calls:
-        frames.append(chunk({"tool_calls": [{"index": 0, **CALL}]}))
-    frames.append(chunk({}, finish="tool_calls" if calls else "stop"))
-    return Reply(body=b"".join([*frames, chunk(usage=USAGE), DONE]))
-
-
-def chat_whole(text: str, calls: bool) -> Reply:
-    return whole_reply(
-        text, usage=USAGE, tool_calls=[CALL] if calls else None, finish="tool_calls" if calls else "stop"
-    )
-
-
-def events(*told: dict[str, Any]) -> Reply:
-    return Reply(
-        body=b"".join(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in told)
-    )
-
-
-def in_one(value: dict[str, Any]) -> Reply:
-    return Reply(body=json.dumps(value).encode(), headers={"content-type": "application/json"})
-
-
-def a_response(text: str, calls: bool) -> dict[str, Any]:
-    part = {"type": "output_text", "text": text, "annotations": []}
-    item: dict[str, Any] = {
-        "id": "m1",
-        "type": "message",
-        "role": "assistant",
-        "status": "completed",
-        "content": [part],
-    }
-    if calls:
-        item = {"id": "f1", "type": "function_call", "call_id": CALL["id"], "status": "completed"}
-        item |= {"name": "look", "arguments": '{"word":"sea"}'}
-    usage = {
-        "input_tokens": 5,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": 2,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": 7,
-    }
-    answer: dict[str, Any] = {
-        "id": "r1",
-        "object": "response",
-        "created_at": 1,
-        "model": "gpt",
-        "status": "completed",
-    }
-    rest = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage}
-    return answer | rest | {"output": [item]}
-
-
-def responses_stream(text: str, calls: bool) -> Reply:
-    answer = a_response(text, calls)
-    (item,) = answer["output"]
-    begun: dict[str, Any] = answer | {"status": "in_progress", "output": [], "usage": None}
-    told: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
-    added: dict[str, Any] = {"arguments": ""} if calls else {"content": []}
-    added = item | added | {"status": "in_progress"}
-    told.append({"type": "response.output_item.added", "output_index": 0, "item": added})
-    place = {"item_id": item["id"], "output_index": 0}
-    if calls:
-        told.append({"type": "response.function_call_arguments.delta", "delta": item["arguments"], **place})
-    else:
-        told.append(
-            {"type": "response.output_text.delta", "content_index": 0, "delta": text, "logprobs": [], **place}
-        )
-    told.append({"type": "response.output_item.done", "output_index": 0, "item": item})
-    told.append({"type": "response.completed", "response": answer})
-    return events(*(each | {"sequence_number": at} for at, each in enumerate(told)))
-
-
-def responses_whole(text: str, calls: bool) -> Reply:
-    return in_one(a_response(text, calls))
-
-
-def anthropic_answer(text: str, calls: bool) -> dict[str, Any]:
-    block: dict[str, Any] = {"type": "text", "text": text}
-    if calls:
-        block = {"type": "tool_use", "id": CALL["id"], "name": "look", "input": {"word": "sea"}}
-    return {
-        "id": "m1",
-        "type": "message",
-        "role": "assistant",
-        "model": "claude",
-        "content": [block],
-        "stop_reason": "tool_use" if calls else "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": 5, "output_tokens": 2},
-    }
-
-
-def anthropic_stream(text: str, calls: bool) -> Reply:
-    answer = anthropic_answer(text, calls)
-    (block,) = answer["content"]
-    begun: dict[str, Any] = {"input": {}} if calls else {"text": ""}
-    delta = {"type": "text_delta", "text": text}
-    if calls:
-        delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
-    return events(
-        {"type": "message_start", "message": answer | {"content": [], "stop_reason": None}},
-        {"type": "content_block_start", "index": 0, "content_block": block | begun},
-        {"type": "content_block_delta", "index": 0, "delta": delta},
-        {"type": "content_block_stop", "index": 0},
-        {
-            "type": "message_delta",
-            "delta": {"stop_reason": answer["stop_reason"], "stop_sequence": None},
-            "usage": {"output_tokens": 2},
-        },
-        {"type": "message_stop"},
-    )
-
-
-def anthropic_whole(text: str, calls: bool) -> Reply:
-    return in_one(anthropic_answer(text, calls))
-
-
-def google_answer(text: str, calls: bool) -> dict[str, Any]:
-    part: dict[str, Any] = {"text": text}
-    if calls:
-        part = {"functionCall": {"id": CALL["id"], "name": "look", "args": {"word": "sea"}}}
-    return {
-        "candidates": [{"content": {"role": "model", "parts": [part]}, "finishReason": "STOP", "index": 0}],
-        "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7},
-        "modelVersion": "gemini",
-        "responseId": "r1",
-    }
-
-
-def google_stream(text: str, calls: bool) -> Reply:
-    return Reply(body=f"data: {json.dumps(google_answer(text, calls))}\n\n".encode())
-
-
-def google_whole(text: str, calls: bool) -> Reply:
-    return in_one(google_answer(text, calls))
-
-
-class Family(NamedTuple):
-    """A model, how its provider answers, and how the test reads what the provider got."""
-
-    model: str
-    stream: Callable[[str, bool], Reply]
-    whole: Callable[[str, bool], Reply]
-    facts: Callable[[dict[str, Any]], Iterator[Fact]]
-
-
-FAMILIES = {
-    "openai chat": Family("openai-chat:gpt-4o-mini", chat_stream, chat_whole, chat_facts),
-    "openai responses": Family("openai:gpt-4o-mini", responses_stream, responses_whole, responses_facts),
-    "compatible": Family("local:tiny", chat_stream, chat_whole, chat_facts),
-    "anthropic": Family("anthropic:claude-sonnet-4-6", anthropic_stream, anthropic_whole, anthropic_facts),
-    "google": Family("google:gemini-2.5-flash", google_stream, google_whole, google_facts),
-    "mistral": Family("mistral:mistral-small-latest", chat_stream, chat_whole, chat_facts),
-    "groq": Family("groq:openai/gpt-oss-20b", chat_stream, chat_whole, chat_facts),
+READ: dict[str, Callable[[dict[str, Any]], Iterator[Fact]]] = {
+    "openai chat": chat_facts,
+    "openai responses": responses_facts,
+    "compatible": chat_facts,
+    "anthropic": anthropic_facts,
+    "google": google_facts,
+    "mistral": chat_facts,
+    "groq": chat_facts,
 }
+"""How the test reads what the provider got."""
 CASES = ("plain", "schema", "tools", "history", "attachments", "retry", "stream declined", "form declined")
 # Mistral is asked for an object in one form only.
 TRIED = [each for each in product(FAMILIES, CASES) if each != ("mistral", "form declined")]
@@ -371,7 +222,8 @@ TRIED = [each for each in product(FAMILIES, CASES) if each != ("mistral", "form 
 async def test_what_is_told_of_a_request_is_what_was_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, case: str
 ) -> None:
-    model, stream, whole, facts = FAMILIES[family]
+    model, stream, whole = FAMILIES[family]
+    facts = READ[family]
     settings: dict[str, Any] = {"temperature": 0.5, "max_tokens": 300}
     # Mistral's library sends none.
     headers = {} if family == "mistral" else {"extra_headers": {"X-Title": "not to be told"}}
@@ -400,14 +252,7 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
         replies.insert(0, error_reply(400, "response_format json_schema is not known here"))
     async with FakeProvider.serving() as fake:
         fake.replies.extend(replies)
-        host = fake.base_url.removesuffix("/v1")
-        monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", host)
-        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", host)
-        monkeypatch.setenv("GROQ_BASE_URL", host)
-        monkeypatch.setitem(sdkconfiguration.SERVERS, sdkconfiguration.SERVER_GLOBAL, host)
-        keys = dict.fromkeys(("openai", "openai-chat", "anthropic", "google", "groq", "mistral"), KEY)
-        models = ModelGateway(base_urls={"local": fake.base_url}, api_keys=keys)
+        models = ModelGateway(**addressed(fake, monkeypatch))
         ran = await run(
             tmp_path,
             models,
@@ -530,7 +375,7 @@ class Heard:
 
 async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody() -> None:
     heard = Heard()
-    token = current_observer.set(heard)
+    token = current_call.set(ProviderCall("local:tiny", heard, is_streamed=False))
     async with FakeProvider.serving() as fake:
         clients = ProviderClients(base_urls={"local": fake.base_url}, api_keys={})
         library: AsyncOpenAI = (await clients.prepared("local:tiny")).model.provider.client  # type: ignore[union-attr]
@@ -539,20 +384,20 @@ async def test_a_login_that_is_renewed_on_the_way_is_told_to_nobody() -> None:
             fake.replies.append(in_one({}))
             await library.post(f"{address}/token", cast_to=object, body={"refresh_token": KEY})
         await clients.aclose()
-    current_observer.reset(token)
+    current_call.reset(token)
     assert len(fake.requests) == 2
     assert heard.requests == [{"messages": [], "settings": {"refresh_token": KEY}}], "at the model's address"
 
 
 async def test_a_host_is_known_however_its_name_is_spelled() -> None:
     heard = Heard()
-    token = current_observer.set(heard)
+    token = current_call.set(ProviderCall("local:tiny", heard, is_streamed=False))
     clients = ProviderClients(base_urls={"local": "http://BÜCHER.localhost:9/v1"}, api_keys={})
     library: AsyncOpenAI = (await clients.prepared("local:tiny")).model.provider.client  # type: ignore[union-attr]
     with pytest.raises(APIConnectionError):
         await library.with_options(max_retries=0).post("/models", cast_to=object, body={"a": 1})
     await clients.aclose()
-    current_observer.reset(token)
+    current_call.reset(token)
     assert len(heard.requests) == 1
 
 

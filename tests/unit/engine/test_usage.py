@@ -22,7 +22,7 @@ from tests.postgres_server import postgres_server
 from tests.unit.engine.changed_answers import changed, every_provider, places, put, with_odd
 from tests.unit.engine.conftest import EngineHarness, open_harness, read, start
 from tests.unit.engine.fake_provider import FakeProvider, Reply
-from tests.unit.engine.test_sent_requests import FAMILIES
+from tests.unit.engine.provider_families import FAMILIES
 
 # Libraries warn of usage that they cannot read.
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models import echo
+from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits
 from runglass.engine.models.cost_bound import token_bound, with_max_tokens
 from runglass.engine.models.model_types import (
     AnswerRejected,
@@ -52,7 +53,8 @@ class ModelGateway:
     `base_urls` points a provider name, a known or a new one, at any OpenAI-compatible server. `api_keys` are
     by provider name, and stand over the providers' environment variables. `prices` are by model string. A
     request whose settings go against `rules` is not made. On a budget, a request without `max_tokens` gets
-    `default_max_tokens`, and an image counts as `image_tokens`. `checks` judge answers by their schema, by
+    `default_max_tokens`, and an image counts as `image_tokens`. `answer_limits` bound answers that come over
+    HTTP clients of httpx. `checks` judge answers by their schema, by
     default its own.
     """
 
@@ -65,6 +67,7 @@ class ModelGateway:
         rules: SettingRules = NOTHING_MORE,
         default_max_tokens: int = DEFAULT_MAX_TOKENS,
         image_tokens: int = IMAGE_TOKENS,
+        answer_limits: AnswerLimits = USUAL_LIMITS,
         checks: Checks | None = None,
     ) -> None:
         self._base_urls = dict(base_urls or {})
@@ -73,6 +76,7 @@ class ModelGateway:
         self._rules = rules
         self._default_max_tokens = default_max_tokens
         self._image_tokens = image_tokens
+        self._answer_limits = answer_limits
         self._owns_checks = checks is None
         self._checks = checks or Checks()
         self._providers: ProviderRequests | None = None
@@ -192,6 +196,7 @@ class ModelGateway:
                     api_keys=self._api_keys,
                     checks=self._checks,
                     image_tokens=self._image_tokens,
+                    limits=self._answer_limits,
                 )
         providers: ProviderRequests = self._providers
         return providers

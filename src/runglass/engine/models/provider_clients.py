@@ -7,7 +7,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -18,13 +17,10 @@ from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
+from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits, bound, current_call
 from runglass.engine.models.message_mapping import OutputForm
-from runglass.engine.models.model_types import RequestObserver
-from runglass.engine.models.provider_errors import setup_failure
+from runglass.engine.models.provider_errors import setup_failure, status_may_be_charged
 from runglass.engine.models.request_parser import as_sent
-
-current_observer: ContextVar[RequestObserver | None] = ContextVar("current_observer", default=None)
-"""Hears of the HTTP requests of the call to a model that this task makes."""
 
 _MOST_MODELS = 256
 """Model objects kept: they are small, but a caller may name any number of them."""
@@ -54,7 +50,14 @@ class PreparedModel:
 class ProviderClients:
     """The model objects in use. Owns one HTTP client per provider; `aclose` closes them."""
 
-    def __init__(self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        *,
+        base_urls: Mapping[str, str],
+        api_keys: Mapping[str, str],
+        limits: AnswerLimits = USUAL_LIMITS,
+    ) -> None:
+        self._limits = limits
         self._base_urls = dict(base_urls)
         self._api_keys = dict(api_keys)
         self._providers: dict[str, Provider[Any]] = {}
@@ -104,6 +107,8 @@ class ProviderClients:
             host = client.build_request("POST", provider.base_url).url.host
             # The last hook, and so the last point before the wire.
             client.event_hooks["request"].append(partial(_show, host))
+            # The first one: some libraries read the body of an error in theirs.
+            client.event_hooks["response"].insert(0, partial(_bound, self._limits))
         return provider
 
     def _made(self, name: str, task: asyncio.Task[Provider[Any]]) -> None:
@@ -137,11 +142,22 @@ def _http_client(provider: Provider[Any]) -> Any:
 
 
 async def _show(host: str, request: Any) -> None:
-    observer = current_observer.get()
+    # A few bytes unpack to any number.
+    request.headers["accept-encoding"] = "identity"
+    if (call := current_call.get()) is None:
+        return
+    if call.failure is not None:
+        # The library tries again by itself what has ended for good.
+        raise call.failure
     # Elsewhere than at the model's address a login may be renewed, which nobody is to see.
-    if observer is not None and request.method == "POST" and request.url.host == host:
+    if call.observer is not None and request.method == "POST" and request.url.host == host:
         body = await request.aread()
-        await observer.sent(partial(as_sent, body), len(body))
+        await call.observer.sent(partial(as_sent, body), len(body))
+
+
+async def _bound(limits: AnswerLimits, response: Any) -> None:
+    if (call := current_call.get()) is not None:
+        bound(call, response, limits, may_be_charged=status_may_be_charged(response.status_code))
 
 
 def _compatible_profile(model_name: str) -> ModelProfile:

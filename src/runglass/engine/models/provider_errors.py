@@ -152,10 +152,13 @@ def _may_be_charged(error: Exception, status: int | None, *, is_connected: bool)
     """Whether the model may have generated tokens, as far as the failure tells."""
     if getattr(error, "in_stream", False):
         return True
-    if status is not None:
-        # A time-out or a bad gateway says nothing about the model behind it.
-        return status not in _REFUSED and not (300 <= status < 500 and status != 408)
-    return is_connected
+    return is_connected if status is None else status_may_be_charged(status)
+
+
+def status_may_be_charged(status: int) -> bool:
+    """Whether the model may have generated tokens, as far as the status of the answer tells."""
+    # A time-out or a bad gateway says nothing about the model behind it.
+    return status not in _REFUSED and not (300 <= status < 500 and status != 408)
 
 
 def _meaning(error: Exception, status: int | None, *, is_connected: bool) -> tuple[str, str, bool]:

@@ -25,6 +25,10 @@ from pydantic_ai.messages import (
     PartStartEvent,
     TextPart,
     TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+    ToolCallPart,
+    ToolCallPartDelta,
 )
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.providers import infer_provider_class
@@ -32,11 +36,12 @@ from pydantic_ai.settings import ModelSettings
 
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models import message_mapping
+from runglass.engine.models.answer_bounds import AnswerLimits, ProviderCall, current_call
 from runglass.engine.models.cost_bound import TokenBound
 from runglass.engine.models.list_prices import list_cost
 from runglass.engine.models.model_types import ModelAnswer, ModelCallFailed, ModelRequest, RequestObserver
 from runglass.engine.models.pricing import Price
-from runglass.engine.models.provider_clients import PreparedModel, ProviderClients, current_observer
+from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
 from runglass.engine.models.provider_errors import (
     CALL_ERRORS,
     call_failure,
@@ -58,11 +63,17 @@ class ProviderRequests:
     """Answers requests to hosted models and OpenAI-compatible servers. `aclose` closes the HTTP clients."""
 
     def __init__(
-        self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str], checks: Checks, image_tokens: int
+        self,
+        *,
+        base_urls: Mapping[str, str],
+        api_keys: Mapping[str, str],
+        checks: Checks,
+        image_tokens: int,
+        limits: AnswerLimits,
     ) -> None:
         self._read_answer = partial(read_answer, checks=checks, image_tokens=image_tokens)
         self._secrets = frozenset(api_keys.values())
-        self._clients = ProviderClients(base_urls=base_urls, api_keys=api_keys)
+        self._clients = ProviderClients(base_urls=base_urls, api_keys=api_keys, limits=limits)
 
     async def aclose(self) -> None:
         await self._clients.aclose()
@@ -194,31 +205,39 @@ async def _ask(
         form = prepared.forms[0]
         parameters = message_mapping.parameters(request, form)
         chosen = message_mapping.with_form(settings, request, form)
-        hearing = current_observer.set(requests)
+        call = ProviderCall(request.model, requests, is_streamed=on_text is not None)
+        making = current_call.set(call)
         try:
             if not prepared.shows_requests:
                 _, asked = prepared.model.prepare_request(chosen, parameters)
                 await requests.sent(partial(message_mapping.as_prepared, request, asked), 0)
-            if on_text is None:
+            if on_text is not None:
+                response = await _stream(call, prepared.model, messages, chosen, parameters, on_text)
+            else:
                 response = await model_request(
                     prepared.model, messages, model_settings=chosen, model_request_parameters=parameters
                 )
-            else:
-                response = await _stream(prepared.model, messages, chosen, parameters, on_text)
             check_types(response)
+            if on_text is None:
+                for part in response.parts:
+                    call.require_part(len(_grown(PartStartEvent(index=0, part=part))))
             return response
-        except CALL_ERRORS as error:
+        except Exception as error:
+            if call.failure is not None:
+                # A library may have made something else of it.
+                raise call.failure from error
+            # Libraries of providers take an answer for what it should be, and fail somewhere inside of it.
+            if not isinstance(error, CALL_ERRORS):
+                if not requests.is_any or _is_ours(error):
+                    raise
+                raise UnexpectedModelBehavior(f"it cannot be read: {type(error).__name__}: {error}") from error
             last = form == prepared.forms[-1]
             if request.output_schema is None or last or not rejects_output_format(error):
                 raise
             await requests.told(error)
-        except Exception as error:
-            # Libraries of providers take an answer for what it should be, and fail somewhere inside of it.
-            if not requests.is_any or _is_ours(error):
-                raise
-            raise UnexpectedModelBehavior(f"it cannot be read: {type(error).__name__}: {error}") from error
         finally:
-            current_observer.reset(hearing)
+            current_call.reset(making)
+            await call.end_turn()
         # Nothing was generated or charged: the server declined the form, so it is asked in the next one, from
         # now on. A call beside this one may have dropped the form already.
         if form == prepared.forms[0]:
@@ -233,17 +252,23 @@ def _is_ours(error: Exception) -> bool:
 
 
 async def _stream(
+    call: ProviderCall,
     model: Model,
     messages: list[ModelMessage],
     settings: ModelSettings,
     parameters: ModelRequestParameters,
     on_text: Callable[[str], None],
 ) -> ModelResponse:
+    sizes: dict[int, int] = {}
     async with model_request_stream(
         model, messages, model_settings=settings, model_request_parameters=parameters
     ) as stream:
         half = ""
         async for event in stream:
+            if isinstance(event, PartStartEvent | PartDeltaEvent):
+                size = sizes[event.index] = sizes.get(event.index, 0) + len(_grown(event))
+                # The libraries copy what they have for each piece that is added to it.
+                call.require_part(size)
             piece = half + _text_in(event)
             # A chunk may end between the halves of a character; the first waits for the second.
             half = piece[-1:] if "\ud800" <= piece[-1:] <= "\udbff" else ""
@@ -252,7 +277,26 @@ async def _stream(
                 on_text(piece)
         if half:
             on_text(replace_surrogates(half))
+    if call.failure is not None:
+        raise call.failure
     return stream.get()
+
+
+def _grown(event: PartStartEvent | PartDeltaEvent) -> str:
+    """What a part of an answer has more by the event: text, reasoning, or arguments of a tool call."""
+    match event:
+        case PartStartEvent(part=TextPart(content=more) | ThinkingPart(content=more)):
+            return more
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=more)):
+            return more
+        case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=str(more))):
+            return more
+        case PartStartEvent(part=ToolCallPart(args=str(more))):
+            return more
+        case PartDeltaEvent(delta=ToolCallPartDelta(args_delta=str(more))):
+            return more
+        case _:
+            return ""
 
 
 def _text_in(event: ModelResponseStreamEvent) -> str:

@@ -49,7 +49,7 @@ work of others. At all times it would cost a small answer a tenth more.
 """
 
 Result = TypeVar("Result")
-Kind: TypeAlias = Literal["thread", "loop", "writing", "reading"]
+Kind: TypeAlias = Literal["thread", "loop", "writing", "reading", "answers"]
 
 clock: Clock = SystemClock()
 """What pieces and rests are measured by."""
@@ -117,7 +117,7 @@ class WorkPiece:
 
 
 def pace_of(kind: Kind) -> "Pacer":
-    """The pace of large work in the thread for it, on the running loop itself, or with the store."""
+    """The pace of large work in a thread, on the running loop, with the store, or on answers of providers."""
     loop = asyncio.get_running_loop()
     paces = _paces.get(loop)
     if paces is None:

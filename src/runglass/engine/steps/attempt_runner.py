@@ -105,11 +105,11 @@ class AttemptRunner:
                 work = perform(step, attempt.data, names, self._dependencies, waited_s=waited_s)
                 if isinstance(step, WaitStep) and attempt.data.holding is not None:
                     work = self._memory.without(attempt.data, work)
-                if step.timeout_ms is None:
+                if step.limit_ms is None:
                     done = await work
                 else:
                     limit = asyncio.timeout(None)
-                    async with within(limit, step.timeout_ms):
+                    async with within(limit, step.limit_ms):
                         done = await work
             await encode(done.output)
             await self._writing.capture.prepare(done.output)
@@ -133,9 +133,7 @@ class AttemptRunner:
             raise
         except Exception as error:
             if limit is not None and limit.expired():
-                message = (
-                    f"attempt {attempt.number} of step {step.id!r} took longer than {step.timeout_ms} ms"
-                )
+                message = f"attempt {attempt.number} of step {step.id!r} took longer than {step.limit_ms} ms"
                 return StepFailure("STEP_TIMEOUT", message)
             log.exception("step %r of run %s failed inside the engine", step.id, self._writing.execution_id)
             message = f"{type(error).__name__} inside the engine; see the server's log"

@@ -38,7 +38,7 @@ async def ask_model(
 
     outcome: ModelAnswer | StepFailure | None = None
     try:
-        async with stream, within(limit, step.timeout_ms):
+        async with stream, within(limit, step.limit_ms):
             try:
                 outcome = await asking.answer(hear)
             except StepFailure as failure:

@@ -1,0 +1,185 @@
+"""What a provider sends, bounded before any decoder of its library sees it, and handed on in turns.
+
+The libraries hold an event, or an answer in one piece, until it is whole, and wrap or swallow what is raised
+while they read: so the call keeps its failure, to be raised in place of theirs. Knows bytes, lines and time;
+nothing of what the bytes mean.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from runglass.engine.models.model_types import ModelCallFailed, RequestObserver
+from runglass.engine.scheduling.pacing import current_project, pace_of
+
+PART_LIMIT_BYTES = 1 << 20
+"""Of one event of a stream, and of a text, a tool call's arguments or reasoning, in characters."""
+EVENT_LINES = 1000
+"""Some libraries copy an event for each of its lines."""
+SLICE_BYTES = 2048
+"""So much is handed to a library at a time: about ten events, a millisecond or two of its work."""
+
+
+class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The most bytes of one answer, and for how long one that has begun may pause."""
+
+    size_bytes: int = 16 << 20
+    idle_s: float = 120.0
+
+
+USUAL_LIMITS = AnswerLimits()
+
+
+class ProviderCall:
+    """A call to `model` under way; `is_streamed` says that its answer was asked for in events.
+
+    `failure` is what ended it on this side, whatever the library makes of that.
+    """
+
+    def __init__(self, model: str, observer: RequestObserver | None, *, is_streamed: bool) -> None:
+        self.observer = observer
+        self.is_streamed = is_streamed
+        self.failure: ModelCallFailed | None = None
+        self._model = model
+        self._turn: AbstractAsyncContextManager[object] | None = None
+
+    def fail(
+        self, code: str, what: str, *, may_be_charged: bool = True, may_retry: bool = False
+    ) -> ModelCallFailed:
+        """The failure that is the call's from now on."""
+        provider = self._model.partition(":")[0]
+        self.failure = ModelCallFailed(
+            code,
+            f"provider {provider!r} {what} (model {self._model!r})",
+            may_be_charged=may_be_charged,
+            may_retry=may_retry,
+            details={"provider": provider, "model": self._model},
+        )
+        return self.failure
+
+    def require_part(self, size: int) -> None:
+        """Raises ModelCallFailed for a text, arguments or reasoning of too many characters."""
+        if size > PART_LIMIT_BYTES:
+            what = (
+                f"sent a text, arguments of a tool call, or reasoning of over {PART_LIMIT_BYTES} characters"
+            )
+            raise self.fail("OUTPUT_TOO_LARGE", what)
+
+    async def take_turn(self) -> None:
+        """Returns when it is this call's turn to work on what has come; `end_turn` gives it back."""
+        turn = pace_of("answers").piece(current_project.get())
+        await turn.__aenter__()
+        self._turn = turn
+
+    async def end_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            await turn.__aexit__(None, None, None)
+
+
+current_call: ContextVar[ProviderCall | None] = ContextVar("current_call", default=None)
+"""The call to a model that this task makes."""
+
+
+def bound(call: ProviderCall, response: Any, limits: AnswerLimits, *, may_be_charged: bool) -> None:
+    """Bounds a response of httpx or httpx2 whose body has not been read. Raises ModelCallFailed."""
+    coding = response.headers.get("content-encoding", "identity")
+    if coding.strip().lower() not in ("", "identity"):
+        what = f"compressed its answer ({coding[:50]!r}) though `Accept-Encoding: identity` was sent"
+        raise call.fail("PROVIDER_UNAVAILABLE", what, may_be_charged=may_be_charged)
+    # Each of the two libraries takes its own kind alone.
+    kind = next(kind for kind in type(response.stream).__mro__ if kind.__name__ == "AsyncByteStream")
+    in_events = call.is_streamed and response.status_code < 300
+    response.stream = _stream_of(kind)(
+        response.stream, call, limits, in_events=in_events, may_be_charged=may_be_charged
+    )
+
+
+@cache
+def _stream_of(kind: type) -> Callable[..., Any]:
+    return type("BoundedStream", (_BoundedStream, kind), {})
+
+
+class _BoundedStream:
+    """The bytes of `stream` in slices. Nothing is read from the socket while the last ones are worked on."""
+
+    def __init__(
+        self,
+        stream: Any,
+        call: ProviderCall,
+        limits: AnswerLimits,
+        *,
+        in_events: bool,
+        may_be_charged: bool,
+    ) -> None:
+        self._stream = stream
+        self._call = call
+        self._limits = limits
+        self._in_events = in_events
+        self._may_be_charged = may_be_charged
+        self._size = self._event_size = self._event_lines = 0
+        self._tail = b""
+
+    async def aclose(self) -> None:
+        await self._call.end_turn()
+        await self._stream.aclose()
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        chunks = aiter(self._stream)
+        try:
+            while (data := await self._next(chunks)) is not None:
+                self._count(data)
+                for start in range(0, len(data), SLICE_BYTES):
+                    await self._call.take_turn()
+                    try:
+                        yield data[start : start + SLICE_BYTES]
+                    finally:
+                        await self._call.end_turn()
+        except ModelCallFailed:
+            # Not every library closes what it fails to read.
+            await self._stream.aclose()
+            raise
+
+    async def _next(self, chunks: Any) -> bytes | None:
+        limit = asyncio.timeout(self._limits.idle_s)
+        try:
+            async with limit:
+                data: bytes | None = await anext(chunks, None)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            what = f"sent nothing for {self._limits.idle_s:g} s in the midst of its answer"
+            raise self._failed("PROVIDER_UNAVAILABLE", what, "answer_idle_limit_s", may_retry=True) from error
+        return data
+
+    def _count(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limits.size_bytes:
+            what = f"sent an answer of over {self._limits.size_bytes} bytes"
+            raise self._failed("OUTPUT_TOO_LARGE", what, "answer_limit_bytes")
+        if not self._in_events:
+            return
+        # The end of an event may be cut in two.
+        seen = self._tail + data
+        end = max(seen.rfind(b"\n\n"), seen.rfind(b"\r\r"), seen.rfind(b"\n\r\n"))
+        since = len(self._tail)
+        if end >= 0:
+            self._event_size, self._event_lines, since = 0, 0, end + 2
+        self._tail = seen[-2:]
+        self._event_size += len(seen) - since
+        self._event_lines += seen.count(b"\n", since) + seen.count(b"\r", since)
+        if self._event_size > PART_LIMIT_BYTES or self._event_lines > EVENT_LINES:
+            what = f"sent an event of over {PART_LIMIT_BYTES} bytes or {EVENT_LINES} lines"
+            raise self._failed("OUTPUT_TOO_LARGE", what)
+
+    def _failed(
+        self, code: str, what: str, setting: str | None = None, *, may_retry: bool = False
+    ) -> ModelCallFailed:
+        if setting is not None:
+            what += f", the most that the server's setting `{setting}` allows"
+        return self._call.fail(code, what, may_be_charged=self._may_be_charged, may_retry=may_retry)

@@ -1,0 +1,172 @@
+"""A provider that sends too much, or falls silent, ends its own call and costs nobody memory or time."""
+
+from collections.abc import AsyncIterator, Callable
+from itertools import product
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from runglass.engine.models.answer_bounds import EVENT_LINES, PART_LIMIT_BYTES, USUAL_LIMITS, AnswerLimits
+from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelGateway, ModelRequest
+from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, whole_reply
+from tests.unit.engine.provider_families import CALL, FAMILIES, Family, addressed
+
+SMALL = AnswerLimits(size_bytes=64 << 10)
+OVER = 128 << 10
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeProvider]:
+    async with FakeProvider.serving() as server:
+        yield server
+
+
+async def asked(
+    fake: FakeProvider,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    reply: Reply,
+    *,
+    limits: AnswerLimits = USUAL_LIMITS,
+    is_cut: bool = True,
+    **settings: Any,
+) -> ModelAnswer | ModelCallFailed:
+    """The outcome of one call; where it failed and `is_cut`, its connection is closed by then."""
+    fake.replies.append(reply)
+    request = ModelRequest(model=model, messages=[{"role": "user", "content": "Hi"}], settings=settings)
+    async with ModelGateway(**addressed(fake, monkeypatch), answer_limits=limits) as models:
+        try:
+            return await models.complete(request, lambda text: None)
+        except ModelCallFailed as failure:
+            if is_cut:
+                await fake.disconnected.wait()
+            return failure
+
+
+def padded(reply: Reply, padding: bytes) -> Reply:
+    return msgspec.structs.replace(reply, body=padding + reply.body)
+
+
+class Kind(NamedTuple):
+    """A way to send too much, in a stream or in one piece."""
+
+    reply: Callable[[Family], Reply]
+    streamed: bool = True
+    limits: AnswerLimits = USUAL_LIMITS
+
+
+LONG = "x" * 2 * PART_LIMIT_BYTES
+TOO_MUCH = {
+    "a line without an end": Kind(lambda family: Reply(body=b"data: " + LONG.encode())),
+    "an event of many lines": Kind(lambda family: Reply(body=b"data: x\n" * 100 * EVENT_LINES)),
+    "a long part": Kind(lambda family: family.stream(LONG, False)),
+    "empty comments": Kind(lambda family: padded(family.stream("Hi", False), b":\n\n" * OVER), limits=SMALL),
+    "empty lines": Kind(lambda family: padded(family.stream("Hi", False), b"\n" * OVER), limits=SMALL),
+    "an error": Kind(lambda family: padded(error_reply(500, "no"), b" " * OVER), limits=SMALL),
+    "an answer in one piece": Kind(
+        lambda family: padded(family.whole("Hi", False), b" " * OVER), streamed=False, limits=SMALL
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    # Google's library takes a comment for garbled JSON, and reads no further.
+    [each for each in product(FAMILIES, TOO_MUCH) if each != ("google", "empty comments")],
+)
+async def test_too_much_of_any_provider_ends_the_call_for_good_and_is_paid_for(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, family: str, kind: str
+) -> None:
+    make, streamed, limits = TOO_MUCH[kind]
+    model = FAMILIES[family].model
+    failure = await asked(fake, monkeypatch, model, make(FAMILIES[family]), limits=limits, stream=streamed)
+    assert isinstance(failure, ModelCallFailed)
+    assert (failure.code, failure.may_be_charged, failure.may_retry) == ("OUTPUT_TOO_LARGE", True, False)
+    assert model in failure.message
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_an_answer_that_is_packed_is_not_unpacked(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    reply = msgspec.structs.replace(
+        FAMILIES[family].stream("Hi", False), headers={"content-encoding": "gzip"}
+    )
+    failure = await asked(fake, monkeypatch, FAMILIES[family].model, reply)
+    assert isinstance(failure, ModelCallFailed)
+    assert (failure.code, failure.may_be_charged, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True, False)
+    assert "'gzip'" in failure.message
+    assert [headers["accept-encoding"] for headers in fake.headers] == ["identity"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_provider_that_falls_silent_in_its_answer_may_be_asked_again(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    reply = Reply(body=b"\n\n", silent=True)
+    limits = AnswerLimits(idle_s=0.001)
+    failure = await asked(fake, monkeypatch, FAMILIES[family].model, reply, limits=limits)
+    assert isinstance(failure, ModelCallFailed)
+    assert (failure.code, failure.may_be_charged, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True, True)
+    assert "sent nothing for 0.001 s" in failure.message
+
+
+async def test_what_was_refused_costs_nothing_though_it_is_told_at_length(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = padded(error_reply(401, "no"), b" " * OVER)
+    failure = await asked(fake, monkeypatch, "local:tiny", reply, limits=SMALL)
+    assert isinstance(failure, ModelCallFailed)
+    assert (failure.code, failure.may_be_charged) == ("OUTPUT_TOO_LARGE", False)
+
+
+PIECE = "x" * (PART_LIMIT_BYTES // 3)
+CALLED = {"index": 0, "id": "c", "type": "function", "function": {"name": "look", "arguments": ""}}
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [{"tool_calls": [CALLED]}, *[{"tool_calls": [{"index": 0, "function": {"arguments": PIECE}}]}] * 4],
+        [{"reasoning_content": PIECE}] * 4,
+        [{"content": PIECE}] * 4,
+    ],
+    ids=["arguments of a tool call", "reasoning", "text"],
+)
+async def test_what_is_put_together_from_small_parts_is_bounded(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, deltas: list[dict[str, Any]]
+) -> None:
+    body = b"".join(chunk(delta) for delta in deltas)
+    failure = await asked(fake, monkeypatch, "local:tiny", Reply(body=body + chunk({}, finish="stop") + DONE))
+    assert isinstance(failure, ModelCallFailed)
+    assert (failure.code, failure.may_be_charged, failure.may_retry) == ("OUTPUT_TOO_LARGE", True, False)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        whole_reply("", tool_calls=[CALL | {"function": {"name": "look", "arguments": LONG}}]),
+        whole_reply(LONG),
+    ],
+    ids=["arguments of a tool call", "text"],
+)
+async def test_parts_of_an_answer_in_one_piece_are_bounded(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, reply: Reply
+) -> None:
+    failure = await asked(fake, monkeypatch, "local:tiny", reply, is_cut=False, stream=False)
+    assert isinstance(failure, ModelCallFailed)
+    assert failure.code == "OUTPUT_TOO_LARGE"
+
+
+@pytest.mark.parametrize("ends", [b"\n\n", b"\r\r", b"\r\n\r\n"])
+async def test_a_long_answer_of_many_events_is_taken_whatever_its_line_ends(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, ends: bytes
+) -> None:
+    frames = [chunk({"content": "word "}), *[chunk({})] * 8000, chunk({}, finish="stop"), DONE]
+    reply = Reply(body=b"".join(frames).replace(b"\n\n", ends))
+    assert len(reply.body) > PART_LIMIT_BYTES
+    answer = await asked(fake, monkeypatch, "local:tiny", reply)
+    assert isinstance(answer, ModelAnswer)
+    assert answer.output == {"text": "word "}
