@@ -96,6 +96,13 @@ def test_a_flow_file_has_its_defaults() -> None:
     assert Retry() == Retry(max_attempts=1, initial_delay_ms=200, multiplier=2.0, max_delay_ms=10_000)
 
 
+def test_an_llm_step_ends_after_ten_minutes_unless_it_says_otherwise() -> None:
+    ask = LlmStep(id="ask", model="echo")
+    assert ask.limit_ms == 600_000
+    assert LlmStep(id="ask", model="echo", timeout_ms=5).limit_ms == 5
+    assert PassthroughStep(id="pass").limit_ms is None
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
