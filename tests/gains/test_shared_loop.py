@@ -36,6 +36,6 @@ async def test_many_streams_hold_the_loop_no_longer_than_one() -> None:
     async with FakeProvider.serving() as fake, ModelGateway(base_urls={"local": fake.base_url}) as models:
         # Loads the library.
         fake.replies.append(ANSWER)
-        await models.complete(REQUEST | {} if False else REQUEST, lambda text: None)
+        await models.complete(REQUEST, lambda text: None)
         alone = await seconds_a_turn(models, fake, 1)
         assert await seconds_a_turn(models, fake, 30) < 5 * alone

@@ -1,5 +1,6 @@
 """A provider that sends too much, or falls silent, ends its own call and costs nobody memory or time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from itertools import product
 from typing import Any, NamedTuple
@@ -9,8 +10,16 @@ import pytest
 
 from runglass.engine.models.answer_bounds import EVENT_LINES, PART_LIMIT_BYTES, USUAL_LIMITS, AnswerLimits
 from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelGateway, ModelRequest
-from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, whole_reply
-from tests.unit.engine.provider_families import CALL, FAMILIES, Family, addressed
+from tests.unit.engine.fake_provider import (
+    DONE,
+    FakeProvider,
+    Reply,
+    chunk,
+    error_reply,
+    text_reply,
+    whole_reply,
+)
+from tests.unit.engine.provider_families import CALL, FAMILIES, USAGE, Family, addressed
 
 SMALL = AnswerLimits(size_bytes=64 << 10)
 OVER = 128 << 10
@@ -57,10 +66,12 @@ class Kind(NamedTuple):
 
 
 LONG = "x" * 2 * PART_LIMIT_BYTES
+MANY = b"{}," * 100_000
 TOO_MUCH = {
     "a line without an end": Kind(lambda family: Reply(body=b"data: " + LONG.encode())),
     "an event of many lines": Kind(lambda family: Reply(body=b"data: x\n" * 100 * EVENT_LINES)),
     "a long part": Kind(lambda family: family.stream(LONG, False)),
+    "an event of many values": Kind(lambda family: Reply(body=b'data: {"choices":[%s{}]}\n\n' % MANY)),
     "empty comments": Kind(lambda family: padded(family.stream("Hi", False), b":\n\n" * OVER), limits=SMALL),
     "empty lines": Kind(lambda family: padded(family.stream("Hi", False), b"\n" * OVER), limits=SMALL),
     "an error": Kind(lambda family: padded(error_reply(500, "no"), b" " * OVER), limits=SMALL),
@@ -149,8 +160,9 @@ async def test_what_is_put_together_from_small_parts_is_bounded(
     [
         whole_reply("", tool_calls=[CALL | {"function": {"name": "look", "arguments": LONG}}]),
         whole_reply(LONG),
+        Reply(body=b'{"choices":[%s{}]}' % MANY, headers={"content-type": "application/json"}),
     ],
-    ids=["arguments of a tool call", "text"],
+    ids=["arguments of a tool call", "text", "values"],
 )
 async def test_parts_of_an_answer_in_one_piece_are_bounded(
     fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, reply: Reply
@@ -164,9 +176,27 @@ async def test_parts_of_an_answer_in_one_piece_are_bounded(
 async def test_a_long_answer_of_many_events_is_taken_whatever_its_line_ends(
     fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, ends: bytes
 ) -> None:
+    # Far more values than one event may have, too.
     frames = [chunk({"content": "word "}), *[chunk({})] * 8000, chunk({}, finish="stop"), DONE]
     reply = Reply(body=b"".join(frames).replace(b"\n\n", ends))
     assert len(reply.body) > PART_LIMIT_BYTES
     answer = await asked(fake, monkeypatch, "local:tiny", reply)
     assert isinstance(answer, ModelAnswer)
     assert answer.output == {"text": "word "}
+
+
+async def test_a_call_that_is_cut_off_in_its_turn_leaves_the_turn_to_others(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.replies += [text_reply("Hi", usage=USAGE), text_reply("Hello", usage=USAGE)]
+    request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hi"}])
+    async with ModelGateway(**addressed(fake, monkeypatch)) as models:
+
+        def leave(text: str) -> None:
+            cut.cancel()
+
+        cut = asyncio.create_task(models.complete(request, leave))
+        with pytest.raises(asyncio.CancelledError):
+            await cut
+        answer = await models.complete(request, lambda text: None)
+    assert answer.output == {"text": "Hello"}

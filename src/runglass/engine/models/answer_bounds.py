@@ -6,6 +6,7 @@ nothing of what the bytes mean.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
@@ -16,11 +17,17 @@ import msgspec
 
 from runglass.engine.models.model_types import ModelCallFailed, RequestObserver
 from runglass.engine.scheduling.pacing import current_project, pace_of
+from runglass.json_weight import weighs_more
 
 PART_LIMIT_BYTES = 1 << 20
 """Of one event of a stream, and of a text, a tool call's arguments or reasoning, in characters."""
 EVENT_LINES = 1000
 """Some libraries copy an event for each of its lines."""
+VALUES = 10_000
+"""JSON values of one event, or of an answer in one piece: the libraries take up to 20 µs to read each."""
+_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
+"""Of an event."""
+_BETWEEN = re.compile(b"|".join(_ENDS))
 SLICE_BYTES = 2048
 """So much is handed to a library at a time: about ten events, a millisecond or two of its work."""
 
@@ -122,8 +129,9 @@ class _BoundedStream:
         self._limits = limits
         self._in_events = in_events
         self._may_be_charged = may_be_charged
-        self._size = self._event_size = self._event_lines = 0
-        self._tail = b""
+        self._size = self._lines = 0
+        self._held = bytearray()
+        """What has come of an event, or of an answer in one piece, that is not whole yet."""
 
     async def aclose(self) -> None:
         await self._call.end_turn()
@@ -132,12 +140,15 @@ class _BoundedStream:
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         chunks = aiter(self._stream)
         try:
-            while (data := await self._next(chunks)) is not None:
-                self._count(data)
-                for start in range(0, len(data), SLICE_BYTES):
+            is_over = False
+            while not is_over:
+                data = await self._next(chunks)
+                is_over = data is None
+                whole = self._whole(data)
+                for start in range(0, len(whole), SLICE_BYTES):
                     await self._call.take_turn()
                     try:
-                        yield data[start : start + SLICE_BYTES]
+                        yield whole[start : start + SLICE_BYTES]
                     finally:
                         await self._call.end_turn()
         except ModelCallFailed:
@@ -157,25 +168,36 @@ class _BoundedStream:
             raise self._failed("PROVIDER_UNAVAILABLE", what, "answer_idle_limit_s", may_retry=True) from error
         return data
 
-    def _count(self, data: bytes) -> None:
-        self._size += len(data)
+    def _whole(self, data: bytes | None) -> bytes:
+        """What is whole when `data` has come, None for the end; it may be read without a look at its size."""
+        before = len(self._held)
+        self._held += data or b""
+        self._size += len(self._held) - before
         if self._size > self._limits.size_bytes:
             what = f"sent an answer of over {self._limits.size_bytes} bytes"
             raise self._failed("OUTPUT_TOO_LARGE", what, "answer_limit_bytes")
-        if not self._in_events:
-            return
-        # The end of an event may be cut in two.
-        seen = self._tail + data
-        end = max(seen.rfind(b"\n\n"), seen.rfind(b"\r\r"), seen.rfind(b"\n\r\n"))
-        since = len(self._tail)
-        if end >= 0:
-            self._event_size, self._event_lines, since = 0, 0, end + 2
-        self._tail = seen[-2:]
-        self._event_size += len(seen) - since
-        self._event_lines += seen.count(b"\n", since) + seen.count(b"\r", since)
-        if self._event_size > PART_LIMIT_BYTES or self._event_lines > EVENT_LINES:
-            what = f"sent an event of over {PART_LIMIT_BYTES} bytes or {EVENT_LINES} lines"
+        end = 0 if data is not None else len(self._held)
+        if self._in_events and data is not None:
+            # The end of an event may have come in two.
+            since = max(0, before - 2)
+            found = [at + len(mark) for mark in _ENDS if (at := self._held.rfind(mark, since)) >= 0]
+            end = max(found, default=0)
+            if end:
+                self._lines, before = 0, end
+            self._lines += self._held.count(b"\n", before) + self._held.count(b"\r", before)
+            if len(self._held) - end > PART_LIMIT_BYTES or self._lines > EVENT_LINES:
+                what = f"sent an event of over {PART_LIMIT_BYTES} bytes or {EVENT_LINES} lines"
+                raise self._failed("OUTPUT_TOO_LARGE", what)
+        whole = bytes(self._held[:end])
+        del self._held[:end]
+        # What is no longer than this cannot have so many.
+        parts = [whole] if len(whole) > 2 * VALUES else []
+        if self._in_events and parts:
+            parts = [event for event in _BETWEEN.split(whole) if len(event) > 2 * VALUES]
+        if any(weighs_more(part, VALUES) for part in parts):
+            what = f"sent over {VALUES} JSON values at once"
             raise self._failed("OUTPUT_TOO_LARGE", what)
+        return whole
 
     def _failed(
         self, code: str, what: str, setting: str | None = None, *, may_retry: bool = False
