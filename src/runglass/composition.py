@@ -40,7 +40,6 @@ from runglass.store.data_lock import exclusive
 from runglass.store.process_records import ProcessFacts
 from runglass.store.records import Retention
 from runglass.store.sqlite.database_file import upgrade
-from runglass.store.sqlite.reserve import Reserve
 from runglass.store.sqlite.store import SqliteStore
 
 PATIENCE_S = 5.0
@@ -117,10 +116,6 @@ async def _runtime_store(settings: Settings) -> AsyncIterator[Store]:
             yield store
         return
     with exclusive(settings.database):
-        # To open a database takes room, too.
-        reserve = Reserve(settings.database)
-        if reserve.is_short:
-            reserve.give_up()
         await asyncio.to_thread(upgrade, settings.database)
         async with _store(settings, migrates=True) as store:
             # The data lock shuts out other processes, so all leases in the store belong to dead ones.

@@ -6,6 +6,8 @@ otherwise.
 
 Importing this takes a second, so `gateway.py` imports it when a provider is first needed, off the event loop.
 Knows no flow and no run; retries nothing, because each try must be an attempt that the trace shows.
+
+More than 300 lines: how a request is asked, heard and read anew in another form cannot be followed apart.
 """
 
 import logging
@@ -230,7 +232,9 @@ async def _ask(
             if not isinstance(error, CALL_ERRORS):
                 if not requests.is_any or _is_ours(error):
                     raise
-                raise UnexpectedModelBehavior(f"it cannot be read: {type(error).__name__}: {error}") from error
+                raise UnexpectedModelBehavior(
+                    f"it cannot be read: {type(error).__name__}: {error}"
+                ) from error
             last = form == prepared.forms[-1]
             if request.output_schema is None or last or not rejects_output_format(error):
                 raise

@@ -15,6 +15,7 @@ import msgspec
 
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded, schema_of
+from runglass.store.sqlite.reserve import Reserve
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +163,8 @@ def upgrade(path: Path, *, with_copy: bool = True) -> None:
     """
     if not path.exists():
         return
+    # To open a database takes room, too.
+    Reserve(path).make_room()
     with opened(path) as db:
         try:
             require_upgraded(db, path)
