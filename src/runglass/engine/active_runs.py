@@ -55,7 +55,8 @@ class ActiveRuns:
     `owner` is the name that the engine has in the store, a new one after each lease that was lost. `resuming`
     are paused runs that wait for a place. `orphaned` are runs that the store counts as the owner's though
     they have no task: just claimed, or left because the store failed. Their stop requests are kept. `latest`
-    are the runs of the segments that ended last, as the store has said to have them.
+    are the runs of the segments that ended last, as the store has said to have them; `refused` those that
+    ended as the store refused an append, until somebody has looked why.
     """
 
     def __init__(self, context: EngineContext, queue: RunQueue, *, free_place: Callable[[int], None]) -> None:
@@ -65,6 +66,7 @@ class ActiveRuns:
         self.orphaned: dict[str, StopRequest] = {}
         self.set_aside: set[str] = set()
         self.latest: deque[StoredLog] = deque(maxlen=LATEST)
+        self.refused: deque[StoredLog] = deque(maxlen=LATEST)
         self._context = context
         self._gate = context.gate
         self._queue = queue
@@ -189,7 +191,8 @@ class ActiveRuns:
 
     def _forget(self, run_id: str) -> None:
         task, running = self.tasks.pop(run_id), self._running.pop(run_id)
-        self.latest.append(running.stored_log._replace(left_at_s=task.get_loop().time()))
+        stored = running.stored_log._replace(left_at_s=task.get_loop().time())
+        self.latest.append(stored)
         # The exception is fetched, so that a failure without a waiting caller is logged here and not by the
         # garbage collector.
         error = task.exception() if not task.cancelled() else None
@@ -198,6 +201,8 @@ class ActiveRuns:
             self.orphaned[run_id] = running.ending
         elif isinstance(error, RunReleased):
             log.info("%s", error)
+            if isinstance(error, AppendRefused):
+                self.refused.append(stored)
             if isinstance(error, AppendRefused) or running.ending.is_behind:
                 # Where the store has gone back the run is still this process's, and it alone can free it.
                 self.orphaned[run_id] = running.ending

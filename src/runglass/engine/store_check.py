@@ -40,6 +40,10 @@ class StoreCheck:
         if self._generation != generation:
             await self._compare_latest()
             self._generation = generation
+        # Their segments may have been about to end as the others were compared.
+        while active.refused:
+            await self._note_loss(active.refused[0])
+            active.refused.popleft()
         # First: what is stored from now on is in the answer or not, and neither is a loss.
         stored = active.stored_logs()
         owned = await self._store.owned_runs(active.owner)

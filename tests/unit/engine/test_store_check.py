@@ -178,7 +178,9 @@ async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machi
     assert machine.house.engine.cancel(run_id, reason="enough")
     await machine.house.engine.join(run_id)
     assert await machine.head(run_id) == 4, "what is behind the store's head was refused"
+    assert machine.store.lost == {}
     await machine.house.engine.keep_lease()
+    assert machine.store.lost == {run_id: 8}, "that it was about to end hides no loss"
     await follow(machine.house, run_id)
     run = await machine.house.store.run(run_id)
     assert run is not None
@@ -264,7 +266,7 @@ async def test_runs_that_ended_are_compared_some_at_a_time(
     at_once = [0]
     long_ago_s = asyncio.get_running_loop().time() - MISSED_S - 1
     ended = [StoredLog(f"gone-{n}", 1, 3, left_at_s=long_ago_s) for n in range(25)]
-    only_ended = SimpleNamespace(latest=ended, owner="nobody", orphaned={}, stored_logs=dict)
+    only_ended = SimpleNamespace(latest=ended, refused=[], owner="nobody", orphaned={}, stored_logs=dict)
 
     async def run(run_id: str) -> None:
         at_once.append(at_once[-1] + 1)

@@ -64,7 +64,9 @@ async def test_a_start_notes_what_runs_that_go_on_have_then(replaced: Replaced) 
     assert (setback.head, setback.had) == (3, None), "what says nothing of a loss goes with the next start"
 
 
-async def test_a_loss_is_kept_beside_the_next_start_and_said_once(replaced: Replaced) -> None:
+async def test_a_loss_is_kept_beside_the_next_start_and_said_with_all_that_is_known_of_it(
+    replaced: Replaced,
+) -> None:
     store = replaced.store
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", b"2"))
@@ -76,8 +78,9 @@ async def test_a_loss_is_kept_beside_the_next_start_and_said_once(replaced: Repl
     assert not await store.note_setback(run.id, run.project_id, had=3)
     await replaced.start_anew()
     assert [(each.head, each.had) for each in await store.setbacks(run.id)] == [(5, None), (2, 6)]
-    events = {"before": {"events": 4}, "after": {"events": 2}}
-    assert await replaced.actions(run.project_id) == [("run.set_back", run.id, events)]
+    assert await replaced.actions(run.project_id) == [
+        ("run.set_back", run.id, {"before": {"events": had}, "after": {"events": 2}}) for had in (6, 4)
+    ]
 
 
 async def test_a_run_that_is_gone_is_lost_and_one_that_was_purged_is_not(replaced: Replaced) -> None:

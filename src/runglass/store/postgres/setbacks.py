@@ -26,32 +26,30 @@ class Setbacks:
             started_at = await db.fetchval(
                 "SELECT started_at FROM database_start ORDER BY noticed_at DESC LIMIT 1"
             )
+            # A run that had ended, or is gone, has no row yet; others may note the same just now.
+            await db.execute(
+                "INSERT INTO run_setback (run_id, started_at, project_id, head)"
+                " VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                *(run_id, started_at, project_id, head),
+            )
             noted = await db.fetchrow(
                 "SELECT head, had FROM run_setback WHERE run_id = $1 AND started_at = $2 FOR UPDATE",
                 *(run_id, started_at),
             )
-            if noted is None:
-                # How far it had gone back is not known where others have gone on with it since.
-                head = None if head is None else min(head, had - 1)
-                is_new = await db.fetchval(
-                    "INSERT INTO run_setback (run_id, started_at, project_id, head, had)"
-                    " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING true",
-                    *(run_id, started_at, project_id, head, had),
+            # How far it had gone back is not known where others have gone on with it since.
+            head = None if noted["head"] is None else min(noted["head"], had - 1)
+            await db.execute(
+                "UPDATE run_setback SET head = $3, had = greatest(had, $4)"
+                " WHERE run_id = $1 AND started_at = $2",
+                *(run_id, started_at, head, had),
+            )
+            # Whoever knows of most may not be the first to come.
+            if noted["had"] is None or had > noted["had"]:
+                action, now = (
+                    ("run.lost", {}) if head is None else ("run.set_back", {"after": {"events": head}})
                 )
-            else:
-                is_new = noted["had"] is None
-                head = None if noted["head"] is None else min(noted["head"], had - 1)
-                await db.execute(
-                    "UPDATE run_setback SET head = $3, had = greatest(had, $4)"
-                    " WHERE run_id = $1 AND started_at = $2",
-                    *(run_id, started_at, head, had),
-                )
-            if is_new and head is None:
-                await note_change(db, project_id, SERVER, "run.lost", run_id, before={"events": had})
-            elif is_new:
-                events = {"before": {"events": had}, "after": {"events": head}}
-                await note_change(db, project_id, SERVER, "run.set_back", run_id, **events)
-            return bool(is_new)
+                await note_change(db, project_id, SERVER, action, run_id, before={"events": had}, **now)
+            return noted["had"] is None
 
         return await self._db.write(work)
 
