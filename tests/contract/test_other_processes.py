@@ -14,7 +14,6 @@ import asyncpg
 import httpx2
 import pytest
 
-from runglass import composition
 from runglass.api_keys import digest_of
 from runglass.settings import SettingsError
 from runglass.testing import RunningServer, running_server
@@ -400,21 +399,17 @@ def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
 ) -> None:
     session = str(uuid4())
     with (
-        pytest.MonkeyPatch.context() as patch,
         proxy_in_a_thread(machines.address) as (proxy, by_way_of_it, call),
         ThreadPoolExecutor(1) as pool,
+        running_server(store=by_way_of_it, executes_runs=False, tail_poll_s=0.1) as server,
+        http_for(server, machines.one.key) as http,
     ):
-        patch.setattr(composition, "PATIENCE_S", 0.5)
-        with (
-            running_server(store=by_way_of_it, executes_runs=False, tail_poll_s=0.1) as server,
-            http_for(server, machines.one.key) as http,
-        ):
-            headers = {"X-Session-Id": session}
-            called = pool.submit(http.post, "/seq/acme/demo/lasting/execute", json={}, headers=headers)
-            run = until_running(other, session)
-            call(proxy.go_away)
-            # The log could not be read.
-            until(lambda: not server.runtime.tails.followed_runs)
-            call(proxy.come_back)
-            answer = called.result(LONGEST_S)
-            assert (answer.status_code, answer.json()["executionId"]) == (200, run)
+        headers = {"X-Session-Id": session}
+        called = pool.submit(http.post, "/seq/acme/demo/lasting/execute", json={}, headers=headers)
+        run = until_running(other, session)
+        call(proxy.go_away)
+        # The log could not be read.
+        until(lambda: not server.runtime.tails.followed_runs)
+        call(proxy.come_back)
+        answer = called.result(LONGEST_S)
+        assert (answer.status_code, answer.json()["executionId"]) == (200, run)

@@ -3,28 +3,28 @@
 import asyncio
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 
-from runglass import composition
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ANYTHING,
     LONGEST_S,
     execute,
     frames,
-    http_for,
     refusal,
     start,
     until,
 )
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
+from tests.postgres_replication import run_apart
 from tests.postgres_server import postgres_database
 
 pytestmark = pytest.mark.slow
@@ -35,8 +35,6 @@ steps:
   - {id: hold, type: wait, ms: 300}
   - {id: say, type: code, code: 'return {"text": "hi"}'}
 """
-PATIENCE_S = 1.0
-SHORT_LEASE_S = 3.0
 
 Call = Callable[[Callable[[], None]], object]
 
@@ -70,9 +68,10 @@ def proxy_in_a_thread(address: str) -> Iterator[tuple[CuttingProxy, str, Call]]:
 class Database:
     """The database of a server, which can be taken away from it."""
 
-    def __init__(self, proxy: CuttingProxy, call: Call) -> None:
+    def __init__(self, proxy: CuttingProxy, call: Call, address: str) -> None:
         self._proxy = proxy
         self._call = call
+        self._address = address
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -92,19 +91,29 @@ class Database:
         finally:
             self._call(self._proxy.speak)
 
+    def execute(self, statement: str) -> None:
+        """Runs it by another way, which is always open."""
+
+        async def work() -> None:
+            connection = await asyncpg.connect(self._address)
+            try:
+                await connection.execute(statement)
+            finally:
+                await connection.close()
+
+        run_apart(work())
+
 
 @pytest.fixture(scope="module")
 def around() -> Iterator[tuple[RunningServer, Database]]:
     with (
-        pytest.MonkeyPatch.context() as patch,
         postgres_database() as address,
         proxy_in_a_thread(address) as (proxy, by_way_of_it, call),
+        running_server(store=by_way_of_it, lease_s=LONGEST_S) as running,
     ):
-        patch.setattr(composition, "PATIENCE_S", PATIENCE_S)
-        with running_server(store=by_way_of_it, lease_s=30.0) as running:
-            for flow in (ANYTHING, LASTING):
-                running.push(flow)
-            yield running, Database(proxy, call)
+        for flow in (ANYTHING, LASTING):
+            running.push(flow)
+        yield running, Database(proxy, call, address)
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +140,11 @@ def test_while_it_is_away_nothing_is_started_and_callers_hear_so(
     execute(http, "anything")
     before = http.get("/flow-runs").json()
     path = "/seq/acme/demo/anything"
-    with database.away():
-        assert refusal(http.post(f"{path}/execute", json={})) == (503, "UNAVAILABLE")
-        for way in ("execute", "jobs", "v1/step"):
-            assert refusal(http.post(f"{path}/{way}", json={})) == (503, "UNAVAILABLE"), way
-        assert refusal(http.get("/flow-runs")) == (503, "UNAVAILABLE")
+    with database.away(), ThreadPoolExecutor(4) as calls:
+        ways = (f"{path}/execute", f"{path}/jobs", f"{path}/v1/step")
+        answers = [calls.submit(http.post, way, json={}) for way in ways]
+        answers.append(calls.submit(http.get, "/flow-runs"))
+        assert [refusal(answer.result(LONGEST_S)) for answer in answers] == 4 * [(503, "UNAVAILABLE")]
         health = until_health(server, 503)
         assert "the store cannot be read" in health.json()["reasons"]
     until_health(server, 200)
@@ -183,19 +192,11 @@ def test_a_run_in_the_middle_waits_for_it(
 
 
 def test_a_run_whose_lease_has_run_out_meanwhile_ends_once_it_is_back(
-    monkeypatch: pytest.MonkeyPatch,
+    server: RunningServer, http: httpx2.Client, database: Database
 ) -> None:
-    monkeypatch.setattr(composition, "PATIENCE_S", PATIENCE_S)
-    with (
-        postgres_database() as address,
-        proxy_in_a_thread(address) as (proxy, by_way_of_it, call),
-        running_server(store=by_way_of_it, lease_s=SHORT_LEASE_S) as server,
-        http_for(server, server.key) as http,
-    ):
-        server.push(LASTING)
-        run = start(server, "lasting")
-        with Database(proxy, call).away():
-            # At least so long: nothing tells of the end of a lease before the database is back.
-            time.sleep(SHORT_LEASE_S + 1)
-        until_health(server, 200)
-        ended(http, run)
+    run = start(server, "lasting")
+    with database.away():
+        until_health(server, 503)
+        database.execute("UPDATE lease SET expires_at = now() - interval '1 hour'")
+    until_health(server, 200)
+    ended(http, run)
