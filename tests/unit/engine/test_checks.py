@@ -3,9 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +11,6 @@ from runglass.engine.checks import checks as module
 from runglass.engine.checks.checks import Checks
 from runglass.engine.scheduling.pacing import current_project
 from runglass.engine.workers.limits import PEAK_BYTES
-from runglass.engine.workers.pool import WorkerPool
-from runglass.engine.workers.process import WorkerProcess
 from runglass.errors import APIError, FlowFileError, StepFailure
 from runglass.flow import Flow
 from runglass.flow_parser import parse_flow
@@ -150,32 +145,3 @@ async def test_checks_inside_of_runs_take_turns_by_the_project_that_they_work_fo
         for task in slow:
             task.cancel()
         await asyncio.wait(slow)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="sees in /proc that the process is busy")
-async def test_a_cancelled_check_ends_its_process() -> None:
-    """There is one process only, which would be busy until it has no memory left."""
-
-    def until_busy(process: WorkerProcess) -> None:
-        def ticks() -> int:
-            return int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11])
-
-        before = ticks()
-        while ticks() < before + 5:
-            time.sleep(0.01)
-
-    async with Checks(time_limit_ms=60_000) as checks:
-        checks.pool = WorkerPool(
-            "runglass.engine.checks.check_worker",
-            what="checks",
-            memory_limit_bytes=640 << 20,
-            memory_setting="check_memory_limit_bytes",
-            max_processes=1,
-        )
-        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
-        (process,) = checks.pool.processes
-        task = asyncio.create_task(checks.smallest(doubling(40)))
-        await asyncio.to_thread(until_busy, process)
-        task.cancel()
-        await asyncio.wait([task])
-        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
