@@ -10,7 +10,7 @@ import pytest
 from runglass.flow import decode_flow
 from runglass.flow_parser import parse_flow
 from runglass.testing import RunningServer
-from tests.contract.stores import STORES, server_on
+from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal
 
 NAMED = """
@@ -55,7 +55,7 @@ def test_a_pushed_flow_is_the_draft_and_production_stays_as_it_is(signs: httpx2.
     assert signs.get(f"{SIGN}/versions/2").json()["name"] == "Sign 2"
 
 
-@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def test_a_nul_is_refused_in_names_and_kept_in_content(kind: str) -> None:
     step = {"id": "keep", "type": "passthrough"}
     tree = {"slug": "nul", "steps": [step]}
