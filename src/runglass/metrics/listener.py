@@ -160,7 +160,6 @@ def _encoded(answer: Answer, *, has_body: bool) -> bytes:
     head = (
         f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\nContent-Type: {answer.media_type}\r\n"
         f"Content-Length: {len(answer.body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
-        "X-Content-Type-Options: nosniff\r\n"
         "X-Content-Type-Options: nosniff\r\n\r\n"
     )
     return head.encode("latin-1") + (answer.body if has_body else b"")

@@ -145,6 +145,16 @@ async def test_a_removal_that_meets_a_full_disk_is_tried_again_on_the_reserve(tm
         assert (tries, reserve.is_given_up) == (4, False)
 
 
+async def test_a_disk_that_never_had_room_for_a_reserve_is_written_to_after_each_start(
+    tmp_path: Path,
+) -> None:
+    with no_room_for_large_files():
+        for run_id in ("first", "second"):
+            async with SqliteStore(tmp_path / "db") as store:
+                await store.create_run(a_run(run_id))
+                assert not (tmp_path / "db-reserve").exists()
+
+
 async def test_a_file_that_gives_no_space_back_keeps_no_reserve(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "db")) as old:
         old.execute("CREATE TABLE from_before (x)")

@@ -287,14 +287,8 @@ def _empty_log(connection: sqlite3.Connection) -> bool:
         connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
 
 
-class _Removal:
+class _Removal(partial[Any]):
     """Work for which the reserve may be given up."""
-
-    def __init__(self, work: Work[Any]) -> None:
-        self._work = work
-
-    def __call__(self, connection: sqlite3.Connection) -> Any:
-        return self._work(connection)
 
 
 def _is_full(error: Exception) -> bool:

@@ -7,6 +7,7 @@ else is written: so it is used by removals alone.
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,8 @@ class Reserve:
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(f"{database.name}-reserve")
-        self.is_given_up = self._path.exists() and self._size() < RESERVE_BYTES
+        size = self._size()
+        self.is_given_up = size is not None and size < RESERVE_BYTES
 
     def __str__(self) -> str:
         return repr(str(self._path))
@@ -40,18 +42,21 @@ class Reserve:
 
     def take(self) -> bool:
         """Makes the file whole; False, and it takes no room, where the disk has not enough of it."""
-        if self._size() < RESERVE_BYTES:
+        if (self._size() or 0) < RESERVE_BYTES:
             try:
                 descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    _fill(descriptor)
+                finally:
+                    os.close(descriptor)
             except OSError:
+                with suppress(OSError):
+                    if self.is_given_up:
+                        os.truncate(self._path, 0)
+                    else:
+                        # An empty one would say to the next start that it was given up.
+                        self._path.unlink()
                 return False
-            try:
-                _fill(descriptor)
-            except OSError:
-                os.ftruncate(descriptor, 0)
-                return False
-            finally:
-                os.close(descriptor)
         self.is_given_up = False
         return True
 
@@ -59,13 +64,20 @@ class Reserve:
         """Leaves its room to what is written next; False where it had none."""
         if not self._size():
             return False
-        os.truncate(self._path, 0)
+        try:
+            os.truncate(self._path, 0)
+        except OSError:
+            return False
         self.is_given_up = True
         log.info("the disk is full: its reserve %s is given up for removals", self)
         return True
 
-    def _size(self) -> int:
-        return self._path.stat().st_size if self._path.exists() else 0
+    def _size(self) -> int | None:
+        """None where there is no such file, or none that can be looked at."""
+        try:
+            return self._path.stat().st_size
+        except OSError:
+            return None
 
 
 def _fill(descriptor: int) -> None:
