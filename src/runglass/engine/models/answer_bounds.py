@@ -8,7 +8,7 @@ nothing of what the bytes mean.
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -52,8 +52,9 @@ class ProviderCall:
         self.observer = observer
         self.is_streamed = is_streamed
         self.failure: ModelCallFailed | None = None
+        self.turn = AsyncExitStack()
+        """Of working on what has come, where the call has it."""
         self._model = model
-        self._turn: AbstractAsyncContextManager[object] | None = None
 
     def fail(
         self, code: str, what: str, *, may_be_charged: bool = True, may_retry: bool = False
@@ -76,17 +77,6 @@ class ProviderCall:
                 f"sent a text, arguments of a tool call, or reasoning of over {PART_LIMIT_BYTES} characters"
             )
             raise self.fail("OUTPUT_TOO_LARGE", what)
-
-    async def take_turn(self) -> None:
-        """Returns when it is this call's turn to work on what has come; `end_turn` gives it back."""
-        turn = pace_of("answers").piece(current_project.get())
-        await turn.__aenter__()
-        self._turn = turn
-
-    async def end_turn(self) -> None:
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            await turn.__aexit__(None, None, None)
 
 
 current_call: ContextVar[ProviderCall | None] = ContextVar("current_call", default=None)
@@ -134,7 +124,7 @@ class _BoundedStream:
         """What has come of an event, or of an answer in one piece, that is not whole yet."""
 
     async def aclose(self) -> None:
-        await self._call.end_turn()
+        await self._call.turn.aclose()
         await self._stream.aclose()
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
@@ -146,11 +136,9 @@ class _BoundedStream:
                 is_over = data is None
                 whole = self._whole(data)
                 for start in range(0, len(whole), SLICE_BYTES):
-                    await self._call.take_turn()
-                    try:
+                    async with self._call.turn as turn:
+                        await turn.enter_async_context(pace_of("answers").piece(current_project.get()))
                         yield whole[start : start + SLICE_BYTES]
-                    finally:
-                        await self._call.end_turn()
         except ModelCallFailed:
             # Not every library closes what it fails to read.
             await self._stream.aclose()
@@ -191,10 +179,8 @@ class _BoundedStream:
         whole = bytes(self._held[:end])
         del self._held[:end]
         # What is no longer than this cannot have so many.
-        parts = [whole] if len(whole) > 2 * VALUES else []
-        if self._in_events and parts:
-            parts = [event for event in _BETWEEN.split(whole) if len(event) > 2 * VALUES]
-        if any(weighs_more(part, VALUES) for part in parts):
+        parts = _BETWEEN.split(whole) if self._in_events else [whole]
+        if any(len(part) > 2 * VALUES and weighs_more(part, VALUES) for part in parts):
             what = f"sent over {VALUES} JSON values at once"
             raise self._failed("OUTPUT_TOO_LARGE", what)
         return whole

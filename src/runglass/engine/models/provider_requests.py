@@ -22,7 +22,8 @@ from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import (
     ModelMessage,
     ModelResponse,
-    ModelResponseStreamEvent,
+    ModelResponsePart,
+    ModelResponsePartDelta,
     PartDeltaEvent,
     PartStartEvent,
     TextPart,
@@ -222,7 +223,7 @@ async def _ask(
             check_types(response)
             if on_text is None:
                 for part in response.parts:
-                    call.require_part(len(_grown(PartStartEvent(index=0, part=part))))
+                    call.require_part(len(_grown(part)))
             return response
         except Exception as error:
             if call.failure is not None:
@@ -241,7 +242,7 @@ async def _ask(
             await requests.told(error)
         finally:
             current_call.reset(making)
-            await call.end_turn()
+            await call.turn.aclose()
         # Nothing was generated or charged: the server declined the form, so it is asked in the next one, from
         # now on. A call beside this one may have dropped the form already.
         if form == prepared.forms[0]:
@@ -269,11 +270,16 @@ async def _stream(
     ) as stream:
         half = ""
         async for event in stream:
-            if isinstance(event, PartStartEvent | PartDeltaEvent):
-                size = sizes[event.index] = sizes.get(event.index, 0) + len(_grown(event))
-                # The libraries copy what they have for each piece that is added to it.
-                call.require_part(size)
-            piece = half + _text_in(event)
+            if not isinstance(event, PartStartEvent | PartDeltaEvent):
+                continue
+            part = event.part if isinstance(event, PartStartEvent) else event.delta
+            grown = _grown(part)
+            size = sizes[event.index] = sizes.get(event.index, 0) + len(grown)
+            # The libraries copy what they have for each piece that is added to it.
+            call.require_part(size)
+            if not isinstance(part, TextPart | TextPartDelta):
+                continue
+            piece = half + grown
             # A chunk may end between the halves of a character; the first waits for the second.
             half = piece[-1:] if "\ud800" <= piece[-1:] <= "\udbff" else ""
             piece = replace_surrogates(piece.removesuffix(half))
@@ -286,28 +292,14 @@ async def _stream(
     return stream.get()
 
 
-def _grown(event: PartStartEvent | PartDeltaEvent) -> str:
-    """What a part of an answer has more by the event: text, reasoning, or arguments of a tool call."""
-    match event:
-        case PartStartEvent(part=TextPart(content=more) | ThinkingPart(content=more)):
+def _grown(part: ModelResponsePart | ModelResponsePartDelta) -> str:
+    """What a part of an answer, or a piece of one, has of text, reasoning, or arguments of a tool call."""
+    match part:
+        case TextPart(content=more) | ThinkingPart(content=more) | TextPartDelta(content_delta=more):
             return more
-        case PartDeltaEvent(delta=TextPartDelta(content_delta=more)):
+        case ThinkingPartDelta(content_delta=str(more)):
             return more
-        case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=str(more))):
+        case ToolCallPart(args=str(more)) | ToolCallPartDelta(args_delta=str(more)):
             return more
-        case PartStartEvent(part=ToolCallPart(args=str(more))):
-            return more
-        case PartDeltaEvent(delta=ToolCallPartDelta(args_delta=str(more))):
-            return more
-        case _:
-            return ""
-
-
-def _text_in(event: ModelResponseStreamEvent) -> str:
-    match event:
-        case PartStartEvent(part=TextPart(content=text)):
-            return text
-        case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
-            return text
         case _:
             return ""
