@@ -348,3 +348,21 @@ async def test_an_import_whose_process_died_is_gone_after_one_turn(tmp_path: Pat
     with closing(sqlite3.connect(path)) as db:
         for table in ("event", "importing_run", "purged_run"):
             assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+
+
+async def test_a_run_set_aside_that_cannot_be_ended_keeps_no_other_from_going(
+    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(run_id: str) -> None:
+        raise StoreError(f"not {run_id}")
+
+    ran = await execute(STEPS, {"x": "sesame"})
+    await days_pass(house, 2)
+    clock = StillClock(house)
+    removal = RunRemoval(store=house.store, engine=house.engine, clock=clock, default=Retention(days=1))
+    house.engine.put_aside("stuck", ValueError("garbage"))
+    with monkeypatch.context() as patch:
+        patch.setattr(house.store, "run", failing)
+        async with kept_on(removal):
+            await clock.idle.wait()
+    assert await house.store.run(ran.id) is None

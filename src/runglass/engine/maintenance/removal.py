@@ -75,10 +75,11 @@ class RunRemoval:
         while True:
             self._woken.clear()
             try:
-                await self.tidy_set_aside()
                 if await self._store.claim_maintenance("removal", for_s=CLAIM_S):
                     self._claimed_s = self._clock.monotonic_s()
                     await self.tidy(grace_s=self._grace_s)
+                # Last: one of these that cannot be ended keeps no other run from going.
+                await self.tidy_set_aside()
                 failures.worked()
             except StoreError as error:
                 failures.failed(error)
