@@ -10,6 +10,11 @@ from runglass.admin_api import Actor, ActorKind, AuditEntry
 from runglass.store.records import ApiKey, FlowRecord, FlowVersion, Project, ViewerSession
 
 DRAFT_COLUMNS = "name, capture, retention_days, content_retention_days"
+KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
+VIEWER_SESSION = (
+    "SELECT session.digest, session.began_at, session.used_at, key.id, key.project_id, key.role, key.hint,"
+    " key.created_at, key.revoked_at FROM viewer_session AS session JOIN api_key AS key ON key.id = key_id"
+)
 
 
 def project_of(row: Any) -> Project:

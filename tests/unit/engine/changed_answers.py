@@ -7,11 +7,10 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from mistralai.client import sdkconfiguration
 
 from runglass.engine.models.gateway import ModelGateway, Price
 from tests.unit.engine.fake_provider import FakeProvider, Reply
-from tests.unit.engine.provider_families import FAMILIES, KEY
+from tests.unit.engine.provider_families import FAMILIES, addressed
 
 Place = tuple[str | int, ...]
 
@@ -21,17 +20,11 @@ async def every_provider(
     monkeypatch: pytest.MonkeyPatch, prices: Mapping[str, Price] | None = None
 ) -> AsyncIterator[tuple[FakeProvider, ModelGateway]]:
     """One server for the models of all families."""
-    async with FakeProvider.serving() as fake:
-        host = fake.base_url.removesuffix("/v1")
-        monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", host)
-        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", host)
-        monkeypatch.setenv("GROQ_BASE_URL", host)
-        monkeypatch.setitem(sdkconfiguration.SERVERS, sdkconfiguration.SERVER_GLOBAL, host)
-        keys = dict.fromkeys(("openai", "openai-chat", "anthropic", "google", "groq", "mistral"), KEY)
-        base_urls = {"local": fake.base_url}
-        async with ModelGateway(base_urls=base_urls, api_keys=keys, prices=prices) as models:
-            yield fake, models
+    async with (
+        FakeProvider.serving() as fake,
+        ModelGateway(**addressed(fake, monkeypatch), prices=prices) as models,
+    ):
+        yield fake, models
 
 
 def places(value: Any, *place: str | int) -> Iterator[Place]:

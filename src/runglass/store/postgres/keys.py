@@ -4,18 +4,11 @@ from collections.abc import Iterable
 
 from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached
-from runglass.store.catalog_records import key_name, key_of, viewer_session_of
+from runglass.store.catalog_records import KEY, VIEWER_SESSION, key_name, key_of, viewer_session_of
 from runglass.store.postgres.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.sql_helpers import NOW, as_int, changed, every, one
 from runglass.store.records import ApiKey, Role, ViewerSession
-
-_KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
-_VIEWER_SESSION = (
-    "SELECT session.digest, session.began_at, session.used_at, key.id, key.project_id, key.role, key.hint,"
-    " key.created_at, key.revoked_at FROM viewer_session AS session JOIN api_key AS key ON key.id = key_id"
-    " WHERE session.digest = $1"
-)
 
 
 class Keys:
@@ -55,15 +48,15 @@ class Keys:
         return await self._db.write(work)
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
-        return await self._db.read(one(key_of, f"{_KEY} WHERE digest = $1", digest))
+        return await self._db.read(one(key_of, f"{KEY} WHERE digest = $1", digest))
 
     async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
-        sql = f"{_KEY} WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3"
+        sql = f"{KEY} WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3"
         return await self._db.read(every(key_of, sql, project_id, after, limit))
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None:
         return await self._db.read(
-            one(key_of, f"{_KEY} WHERE project_id = $1 AND id = $2", project_id, key_id)
+            one(key_of, f"{KEY} WHERE project_id = $1 AND id = $2", project_id, key_id)
         )
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
@@ -112,7 +105,9 @@ class Keys:
         await self._db.write(work)
 
     async def viewer_session(self, digest: bytes) -> ViewerSession | None:
-        return await self._db.read(one(viewer_session_of, _VIEWER_SESSION, digest))
+        return await self._db.read(
+            one(viewer_session_of, f"{VIEWER_SESSION} WHERE session.digest = $1", digest)
+        )
 
     async def use_viewer_session(self, digest: bytes, used_at: str) -> None:
         sql = "UPDATE viewer_session SET used_at = $1 WHERE digest = $2"

@@ -7,18 +7,11 @@ import msgspec
 
 from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached
-from runglass.store.catalog_records import key_name, key_of, viewer_session_of
+from runglass.store.catalog_records import KEY, VIEWER_SESSION, key_name, key_of, viewer_session_of
 from runglass.store.records import ApiKey, Role, ViewerSession
 from runglass.store.sqlite.audit import note_change
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import changed, every, now_text, one
-
-_KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
-_VIEWER_SESSION = (
-    "SELECT session.digest, session.began_at, session.used_at, key.id, key.project_id, key.role, key.hint,"
-    " key.created_at, key.revoked_at FROM viewer_session AS session JOIN api_key AS key ON key.id = key_id"
-    " WHERE session.digest = ?"
-)
 
 
 class Keys:
@@ -47,21 +40,21 @@ class Keys:
                 "INSERT INTO api_key (project_id, role, digest, hint, created_at) VALUES (?, ?, ?, ?, ?)",
                 (project_id, role, digest, hint, now_text()),
             )
-            key = key_of(db.execute(f"{_KEY} WHERE id = ?", (inserted.lastrowid,)).fetchone())
+            key = key_of(db.execute(f"{KEY} WHERE id = ?", (inserted.lastrowid,)).fetchone())
             note_change(db, project_id, by, "key.created", key_name(key.id, hint), role=role)
             return key
 
         return await self._db.write(work)
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
-        return await self._db.read_inline(one(key_of, f"{_KEY} WHERE digest = ?", digest))
+        return await self._db.read_inline(one(key_of, f"{KEY} WHERE digest = ?", digest))
 
     async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
-        sql = f"{_KEY} WHERE project_id = ? AND id > ? ORDER BY id LIMIT ?"
+        sql = f"{KEY} WHERE project_id = ? AND id > ? ORDER BY id LIMIT ?"
         return await self._db.read(every(key_of, sql, project_id, after, -1 if limit is None else limit))
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None:
-        sql = f"{_KEY} WHERE project_id = ? AND id = ?"
+        sql = f"{KEY} WHERE project_id = ? AND id = ?"
         return await self._db.look_up(one(key_of, sql, project_id, key_id))
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
@@ -107,7 +100,9 @@ class Keys:
         await self._db.write(work)
 
     async def viewer_session(self, digest: bytes) -> ViewerSession | None:
-        return await self._db.read_inline(one(viewer_session_of, _VIEWER_SESSION, digest))
+        return await self._db.read_inline(
+            one(viewer_session_of, f"{VIEWER_SESSION} WHERE session.digest = ?", digest)
+        )
 
     async def use_viewer_session(self, digest: bytes, used_at: str) -> None:
         sql = "UPDATE viewer_session SET used_at = ? WHERE digest = ?"
