@@ -163,8 +163,10 @@ def upgrade(path: Path, *, with_copy: bool = True) -> None:
     """
     if not path.exists():
         return
-    # To open a database takes room, too.
-    Reserve(path).make_room()
+    reserve = Reserve(path)
+    if reserve.is_short:
+        # To open a database takes room, too.
+        reserve.give_up()
     with opened(path) as db:
         try:
             require_upgraded(db, path)

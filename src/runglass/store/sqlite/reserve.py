@@ -35,11 +35,6 @@ class Reserve:
         except OSError:
             return False
 
-    def make_room(self) -> None:
-        """Gives it up where the disk is short of room."""
-        if self.is_short:
-            self.give_up()
-
     def take(self) -> bool:
         """Makes the file whole; False, and it takes no room, where the disk has not enough of it."""
         if (self._size() or 0) < RESERVE_BYTES:
