@@ -153,6 +153,7 @@ async def test_what_is_put_together_from_small_parts_is_bounded(
     failure = await asked(fake, monkeypatch, "local:tiny", Reply(body=body + chunk({}, finish="stop") + DONE))
     assert isinstance(failure, ModelCallFailed)
     assert (failure.code, failure.may_be_charged, failure.may_retry) == ("OUTPUT_TOO_LARGE", True, False)
+    assert failure.__cause__ is None, "whoever looks for the first cause must come to an end"
 
 
 @pytest.mark.parametrize(

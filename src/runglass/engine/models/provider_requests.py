@@ -227,8 +227,8 @@ async def _ask(
             return response
         except Exception as error:
             if call.failure is not None:
-                # A library may have made something else of it.
-                raise call.failure from error
+                # A library may have made something else of it, or this is it: no error may be its own cause.
+                raise call.failure from None
             # Libraries of providers take an answer for what it should be, and fail somewhere inside of it.
             if not isinstance(error, CALL_ERRORS):
                 if not requests.is_any or _is_ours(error):
