@@ -45,16 +45,24 @@ USUAL_LIMITS = AnswerLimits()
 class ProviderCall:
     """A call to `model` under way; `is_streamed` says that its answer was asked for in events.
 
-    `failure` is what ended it on this side, whatever the library makes of that.
+    `is_sent` says that a request has gone out, `failure` is what ended it on this side, whatever the library
+    makes of that.
     """
 
     def __init__(self, model: str, observer: RequestObserver | None, *, is_streamed: bool) -> None:
-        self.observer = observer
         self.is_streamed = is_streamed
+        self.is_sent = False
         self.failure: ModelCallFailed | None = None
         self.turn = AsyncExitStack()
         """Of working on what has come, where the call has it."""
         self._model = model
+        self._observer = observer
+
+    async def sent(self, read: Callable[[], dict[str, Any]], size_bytes: int) -> None:
+        """A request of the call goes out as soon as this returns, as for `RequestObserver.sent`."""
+        self.is_sent = True
+        if self._observer is not None:
+            await self._observer.sent(read, size_bytes)
 
     def fail(
         self, code: str, what: str, *, may_be_charged: bool = True, may_retry: bool = False

@@ -150,9 +150,9 @@ async def _show(host: str, request: Any) -> None:
         # The library tries again by itself what has ended for good.
         raise call.failure
     # Elsewhere than at the model's address a login may be renewed, which nobody is to see.
-    if call.observer is not None and request.method == "POST" and request.url.host == host:
+    if request.method == "POST" and request.url.host == host:
         body = await request.aread()
-        await call.observer.sent(partial(as_sent, body), len(body))
+        await call.sent(partial(as_sent, body), len(body))
 
 
 async def _bound(limits: AnswerLimits, response: Any) -> None:

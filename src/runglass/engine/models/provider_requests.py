@@ -6,8 +6,6 @@ otherwise.
 
 Importing this takes a second, so `gateway.py` imports it when a provider is first needed, off the event loop.
 Knows no flow and no run; retries nothing, because each try must be an attempt that the trace shows.
-
-More than 300 lines: how a request is asked, heard and read anew in another form cannot be followed apart.
 """
 
 import logging
@@ -15,7 +13,6 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
 from traceback import walk_tb
-from typing import Any
 
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.exceptions import UnexpectedModelBehavior
@@ -42,7 +39,7 @@ from runglass.engine.models import message_mapping
 from runglass.engine.models.answer_bounds import AnswerLimits, ProviderCall, current_call
 from runglass.engine.models.cost_bound import TokenBound
 from runglass.engine.models.list_prices import list_cost
-from runglass.engine.models.model_types import ModelAnswer, ModelCallFailed, ModelRequest, RequestObserver
+from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
 from runglass.engine.models.pricing import Price
 from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
 from runglass.engine.models.provider_errors import (
@@ -93,7 +90,7 @@ class ProviderRequests:
         observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         """The model's answer; raises StepFailure, AnswerRejected among them."""
-        requests = _SentRequests(request.model, self._secrets, observer)
+        declined = _Declined(request.model, self._secrets, observer)
         provider = request.model.partition(":")[0]
         prepared = await self._clients.prepared(request.model)
         settings = message_mapping.model_settings(request.settings, provider=provider)
@@ -108,17 +105,17 @@ class ProviderRequests:
         try:
             if note is None and wanted is not False:
                 try:
-                    response = await _ask(prepared, request, settings, on_text, requests)
+                    response = await _ask(prepared, request, settings, on_text, declined)
                 except CALL_ERRORS as error:
                     if wanted or not rejects_streaming(error):
                         raise
-                    await requests.told(error)
+                    await declined.told(error)
                     note = NO_STREAM
                 else:
                     answer = await self._read_answer(request, response, price=price)
                     _learn_of_stream(prepared, answer, request.model)
                     return answer
-            response = await _ask(prepared, request, settings, None, requests)
+            response = await _ask(prepared, request, settings, None, declined)
         except CALL_ERRORS as error:
             url = prepared.model.base_url
             raise call_failure(error, model=request.model, url=url, secrets=self._secrets) from error
@@ -173,26 +170,17 @@ def unknown_provider(model: str) -> str | None:
     return None
 
 
-class _SentRequests:
-    """Passes on to `observer`, where there is one, which requests go out and which are declined."""
+class _Declined:
+    """Reports that a request was declined, before another one is made."""
 
     def __init__(self, model: str, secrets: frozenset[str], observer: RequestObserver | None) -> None:
         self._model = model
         self._secrets = secrets
-        self._observer = observer
-        self.is_any = False
-
-    async def sent(self, read: Callable[[], dict[str, Any]], size_bytes: int) -> None:
-        self.is_any = True
-        if self._observer is not None:
-            await self._observer.sent(read, size_bytes)
-
-    async def declined(self, failure: ModelCallFailed) -> None:
-        if self._observer is not None:
-            await self._observer.declined(failure)
+        self.observer = observer
 
     async def told(self, error: Exception) -> None:
-        await self.declined(call_failure(error, model=self._model, secrets=self._secrets))
+        if self.observer is not None:
+            await self.observer.declined(call_failure(error, model=self._model, secrets=self._secrets))
 
 
 async def _ask(
@@ -200,7 +188,7 @@ async def _ask(
     request: ModelRequest,
     settings: ModelSettings,
     on_text: Callable[[str], None] | None,
-    requests: _SentRequests,
+    declined: _Declined,
 ) -> ModelResponse:
     """The response, streamed to `on_text`, or in one piece where there is none."""
     messages = message_mapping.model_messages(request.messages, system=request.system)
@@ -208,12 +196,12 @@ async def _ask(
         form = prepared.forms[0]
         parameters = message_mapping.parameters(request, form)
         chosen = message_mapping.with_form(settings, request, form)
-        call = ProviderCall(request.model, requests, is_streamed=on_text is not None)
+        call = ProviderCall(request.model, declined.observer, is_streamed=on_text is not None)
         making = current_call.set(call)
         try:
             if not prepared.shows_requests:
                 _, asked = prepared.model.prepare_request(chosen, parameters)
-                await requests.sent(partial(message_mapping.as_prepared, request, asked), 0)
+                await call.sent(partial(message_mapping.as_prepared, request, asked), 0)
             if on_text is not None:
                 response = await _stream(call, prepared.model, messages, chosen, parameters, on_text)
             else:
@@ -231,7 +219,7 @@ async def _ask(
                 raise call.failure from None
             # Libraries of providers take an answer for what it should be, and fail somewhere inside of it.
             if not isinstance(error, CALL_ERRORS):
-                if not requests.is_any or _is_ours(error):
+                if not call.is_sent or _is_ours(error):
                     raise
                 raise UnexpectedModelBehavior(
                     f"it cannot be read: {type(error).__name__}: {error}"
@@ -239,7 +227,7 @@ async def _ask(
             last = form == prepared.forms[-1]
             if request.output_schema is None or last or not rejects_output_format(error):
                 raise
-            await requests.told(error)
+            await declined.told(error)
         finally:
             current_call.reset(making)
             await call.turn.aclose()
