@@ -125,6 +125,7 @@ def full() -> None:
 @click.option("--seconds", type=click.FloatRange(min=0.1))
 @click.option("--only", multiple=True)
 @click.option("--family", multiple=True)
+@click.option("--store", type=click.Choice(["sqlite", "postgres"]))
 @click.option("--json", type=FILE)
 @click.option("--before", type=FILE)
 def hostile(**options: object) -> None:

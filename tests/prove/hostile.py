@@ -1,24 +1,29 @@
 """`prove hostile`: a hundred attacks on a server that has one well-behaved neighbour, who must hardly notice.
 
-Each meets a real server with 1,024 files and two cores. Before it the neighbour is measured in quiet; during
-it nothing may take it more than three times as long, nothing may fail, `/health` answers, and memory stays
-within a bound; after it the server gives memory back, ends on SIGTERM, starts again and has lost nothing.
+Each meets a real server with 1,024 files and two cores, on SQLite, on PostgreSQL or on both. Before it the
+neighbour is measured in quiet; during it nothing may take it more than three times as long, nothing may fail,
+`/health` answers, and memory stays within a bound; after it the server gives memory back, ends on SIGTERM,
+starts again and has lost nothing.
 
 An attack that was only slow, on a machine that may do other work too, is tried once more: bad is what is so
 twice. Bounds: `attacking/verdict.py`.
 """
 
+import asyncio
 import tempfile
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 from rich.console import Console
 
+from tests.postgres_server import stop_postgres
 from tests.prove.attacking.attack import Attack
 from tests.prove.attacking.bout import Bout
 from tests.prove.attacking.neighbour import EVERY_S
+from tests.prove.attacking.seed import StoreKind
 from tests.prove.attacking.verdict import (
     BACK_SHARE,
     CEILING_MB,
@@ -33,6 +38,8 @@ from tests.prove.attacking.verdict import (
 from tests.prove.attacks import FAMILIES
 
 SECONDS = 2.5
+ON_BOTH = frozenset({"provider", "import", "browser"})
+"""Families that meet both stores unless one is asked for; the others meet SQLite."""
 TOLD = 120
 """Characters of a verdict in the table; the JSON file has all of it."""
 
@@ -49,6 +56,7 @@ async def hostile(
     seconds: float = SECONDS,
     only: Sequence[str] = (),
     family: Sequence[str] = (),
+    store: StoreKind | None = None,
     json: Path | None = None,
     before: Path | None = None,
 ) -> list[str]:
@@ -57,25 +65,39 @@ async def hostile(
     table = Table(attacks, earlier=None if before is None else _read(before))
     table.head()
     verdicts: list[Verdict] = []
-    with tempfile.TemporaryDirectory(prefix="runglass-hostile-", ignore_cleanup_errors=True) as folder:
-        async with Bout.begun(Path(folder), seconds=seconds) as bout:
-            for attack, after in zip_longest(attacks, attacks[1:]):
-                thorough = after is None or after.family != attack.family
-                verdict = await bout.fight(attack, thorough=thorough)
-                if verdict.slow and not verdict.faults:
-                    verdict = await bout.fight(attack, thorough=thorough)
-                table.row(verdict)
-                verdicts.append(verdict)
-                if json is not None:
-                    # After each: a long proof may be cut short, and what it has found must not be lost.
-                    _write(json, seconds, verdicts)
-    bad = [verdict.name for verdict in verdicts if not verdict.is_good]
-    assert not bad, f"{len(bad)} of {len(attacks)} attacks did what they must not: {', '.join(bad)}"
+    try:
+        for kind in get_args(StoreKind):
+            if not (met := [attack for attack in attacks if _meets(attack, kind, store)]):
+                continue
+            with tempfile.TemporaryDirectory(
+                prefix="runglass-hostile-", ignore_cleanup_errors=True
+            ) as folder:
+                async with Bout.begun(Path(folder), kind, seconds=seconds) as bout:
+                    for attack, after in zip_longest(met, met[1:]):
+                        thorough = after is None or after.family != attack.family
+                        verdict = await bout.fight(attack, thorough=thorough)
+                        if verdict.slow and not verdict.faults:
+                            verdict = await bout.fight(attack, thorough=thorough)
+                        table.row(verdict)
+                        verdicts.append(verdict)
+                        if json is not None:
+                            # After each: a proof may be cut short, and what it has found must not be lost.
+                            _write(json, seconds, verdicts)
+    finally:
+        await asyncio.to_thread(stop_postgres)
+    bad = [f"{verdict.name} on {verdict.store}" for verdict in verdicts if not verdict.is_good]
+    assert not bad, f"{len(bad)} of {len(verdicts)} attacks did what they must not: {', '.join(bad)}"
     return [
         *_bounds(seconds),
         *_beyond(verdicts),
-        f"{len(attacks)} attacks, and the neighbour hardly noticed",
+        f"{len(verdicts)} attacks, and the neighbour hardly noticed",
     ]
+
+
+def _meets(attack: Attack, kind: StoreKind, wanted: StoreKind | None) -> bool:
+    if wanted is None:
+        wanted = kind if attack.family in ON_BOTH else "sqlite"
+    return kind == wanted and attack.only_on in (None, kind)
 
 
 def _chosen(only: Sequence[str], families: Sequence[str]) -> list[Attack]:
@@ -93,42 +115,52 @@ def _chosen(only: Sequence[str], families: Sequence[str]) -> list[Attack]:
 class Table:
     """Writes a row as soon as an attack is over: all of them take many minutes."""
 
-    def __init__(self, attacks: Sequence[Attack], *, earlier: dict[str, Verdict] | None) -> None:
+    def __init__(self, attacks: Sequence[Attack], *, earlier: dict[tuple[str, str], Verdict] | None) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._earlier = earlier
         self._name_width = max(len(attack.name) for attack in attacks) + len(" [0]")
 
     def head(self) -> None:
-        self._write("attack", "family", "p50 / p99", "MB", "health ms", "before: p50 / p99, MB", "verdict")
+        self._write(
+            *("attack", "store", "p50 / p99", "run ms: quiet to now", "MB", "health ms", "still ms"),
+            *("before: run ms, MB, still ms", "verdict"),
+        )
 
     def row(self, verdict: Verdict) -> None:
         """What was before, where that is known, and what is now."""
-        earlier = (self._earlier or {}).get(verdict.name)
+        earlier = (self._earlier or {}).get((verdict.name, verdict.store))
         told = verdict.told[:TOLD]
         if earlier is not None:
             told = f"{told} (before: {earlier.told[:TOLD]})"
         self._write(
             verdict.name if verdict.finding is None else f"{verdict.name} [{verdict.finding}]",
-            verdict.family,
+            verdict.store,
             verdict.ratios,
+            verdict.run_ms,
             f"{verdict.rss_peak_mb:,.0f}",
             f"{verdict.health_ms:,.0f}",
-            "–" if earlier is None else f"{earlier.ratios}, {earlier.rss_peak_mb:,.0f}",
+            f"{verdict.standstill_ms:,.0f}",
+            "–" if earlier is None else _told_before(earlier),
             told,
         )
 
-    def _write(
-        self, name: str, family: str, speed: str, size: str, health: str, before: str, told: str
-    ) -> None:
-        line = f"{name:{self._name_width}} {family:10} {speed:>14} {size:>6} {health:>9}"
+    def _write(self, name: str, store: str, *figures: str) -> None:
+        widths = (14, 26, 6, 9, 8, 32)
+        *shown, before, told = figures
         if self._earlier is not None:
-            line += f" {before:>22}"
-        self._console.print(f"{line}  {told}", markup=False)
+            shown.append(before)
+        line = " ".join(f"{each:>{width}}" for each, width in zip(shown, widths, strict=False))
+        self._console.print(f"{name:{self._name_width}} {store:8} {line}  {told}", markup=False)
+
+
+def _told_before(earlier: Verdict) -> str:
+    return f"{earlier.run_ms.rpartition(' ')[2]}, {earlier.rss_peak_mb:,.0f}, {earlier.standstill_ms:,.0f}"
 
 
 def _bounds(seconds: float) -> list[str]:
     return [
         "p50 / p99: how many times as long as in quiet: runs, and the kind of call that suffered most",
+        "still: the longest time in which the neighbour, who asks every 20 ms, got no answer to anything",
         f"bounds: p99 of each kind of call {TIMES:g} times its quiet value, or {FLOOR_MS:g} ms above it;"
         f" /health in {HEALTH_MS / 1000:g} s; end within {STOP_S:g} s of SIGTERM; each attack {seconds:g} s",
         f"memory of all processes: {RSS_MB:,.0f} MB over quiet, {RSS_MB * BACK_SHARE:,.0f} MB after"
@@ -157,6 +189,6 @@ def _write(path: Path, seconds: float, verdicts: list[Verdict]) -> None:
     path.write_bytes(msgspec.json.format(encoded, indent=1) + b"\n")
 
 
-def _read(path: Path) -> dict[str, Verdict]:
+def _read(path: Path) -> dict[tuple[str, str], Verdict]:
     report = msgspec.json.decode(path.read_bytes(), type=Report)
-    return {verdict.name: verdict for verdict in report.verdicts}
+    return {(verdict.name, verdict.store): verdict for verdict in report.verdicts}

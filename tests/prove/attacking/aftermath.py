@@ -36,9 +36,9 @@ async def lost(address: tuple[str, int], headers: Headers, runs: Sequence[str]) 
 async def lost_of_attacker(field: Field) -> list[str]:
     """The first run of the attacker's that was acknowledged and is not there."""
     runs = field.acknowledged
-    for run_id in random.sample(runs, min(LOOKED_AT, len(runs))):
+    for run_id, role in random.sample(runs, min(LOOKED_AT, len(runs))):
         target = f"{API}/flow-runs/{run_id}/trace"
-        found = await call(field.address, "GET", target, headers=field.headers("admin"))
+        found = await call(field.address, "GET", target, headers=field.headers(role))
         # A large trace may take its time, or be refused to one who asks for too much at once.
         if found.status == 404:
             return [f"lost: the acknowledged run {run_id} is not there"]

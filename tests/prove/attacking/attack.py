@@ -3,14 +3,31 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict, Unpack
 
 from tests.prove.attacking.field import Field
+from tests.prove.attacking.seed import StoreKind
+from tests.prove.attacking.verdict import FLOOR_MS
 
 Role: TypeAlias = Literal["nobody", "read", "run", "admin"]
 """Whose key the attacker has; of a project of its own, never of the neighbour's."""
 
 Strike: TypeAlias = Callable[[Field], Awaitable[None]]
+
+
+class How(TypedDict, total=False):
+    """What few attacks need, each as `Attack` tells of it."""
+
+    finding: int
+    settings: Mapping[str, str]
+    leaves_work: bool
+    hurts_by_itself: bool
+    limit_s: float
+    floor_ms: float
+    only_on: StoreKind
+    has_second: bool
+    judge: Strike
+    prepare: Strike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +53,11 @@ class Attack:
     """Whether the harness slows the server down itself, so that the neighbour's time proves nothing."""
     limit_s: float = 0.0
     """How long it may take at least before it is cancelled."""
+    floor_ms: float = FLOOR_MS
+    """How much slower than in quiet the neighbour may be even if that is more than so many times."""
+    only_on: StoreKind | None = None
+    has_second: bool = False
+    """Whether a second server is on the same store."""
     judge: Strike | None = None
     prepare: Strike | None = None
     """What is done before the neighbour's quiet time."""
@@ -48,68 +70,20 @@ class Family:
         self.name = name
         self.attacks: list[Attack] = []
 
-    def attack(
-        self,
-        role: Role,
-        *,
-        finding: int | None = None,
-        settings: Mapping[str, str] | None = None,
-        leaves_work: bool = False,
-        hurts_by_itself: bool = False,
-        judge: Strike | None = None,
-        prepare: Strike | None = None,
-    ) -> Callable[[Strike], Strike]:
+    def attack(self, role: Role, **how: Unpack[How]) -> Callable[[Strike], Strike]:
         """Makes a function an attack, which is named after it and told by its docstring."""
 
         def add(strike: Strike) -> Strike:
-            self.add(
-                strike.__name__.replace("_", "-"),
-                (strike.__doc__ or "").split("\n")[0],
-                strike,
-                role=role,
-                finding=finding,
-                settings=settings,
-                leaves_work=leaves_work,
-                hurts_by_itself=hurts_by_itself,
-                judge=judge,
-                prepare=prepare,
-            )
+            about = (strike.__doc__ or "").split("\n")[0]
+            self.add(strike.__name__.replace("_", "-"), about, strike, role=role, **how)
             return strike
 
         return add
 
-    def add(
-        self,
-        name: str,
-        about: str,
-        strike: Strike,
-        *,
-        role: Role,
-        finding: int | None = None,
-        settings: Mapping[str, str] | None = None,
-        leaves_work: bool = False,
-        hurts_by_itself: bool = False,
-        judge: Strike | None = None,
-        prepare: Strike | None = None,
-        limit_s: float = 0.0,
-    ) -> None:
+    def add(self, name: str, about: str, strike: Strike, *, role: Role, **how: Unpack[How]) -> None:
         """The same for one that a table describes."""
-        self.attacks.append(
-            Attack(
-                name=name,
-                family=self.name,
-                about=about,
-                role=role,
-                strike=strike,
-                finding=finding,
-                settings=settings or {},
-                leaves_work=leaves_work,
-                hurts_by_itself=hurts_by_itself,
-                judge=judge,
-                prepare=prepare,
-                limit_s=limit_s,
-            )
-        )
+        attack = Attack(name=name, family=self.name, about=about, role=role, strike=strike, **how)
+        self.attacks.append(attack)
 
 
 async def until_over(field: Field) -> None:

@@ -8,12 +8,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from tests.prove.attacking.aftermath import first_run, lost, lost_of_attacker
 from tests.prove.attacking.attack import Attack
 from tests.prove.attacking.field import Field
+from tests.prove.attacking.hostile_provider import HostileProvider
 from tests.prove.attacking.neighbour import Sample, Samples, neighbour
 from tests.prove.attacking.provider import PROVIDER_KEY, Provider
-from tests.prove.attacking.seed import Seeded, copied, seed
+from tests.prove.attacking.seed import Ground, Seeded, StoreKind
 from tests.prove.attacking.server import AttackedServer, new_server
 from tests.prove.attacking.verdict import (
     BACK_SHARE,
@@ -26,6 +29,7 @@ from tests.prove.attacking.verdict import (
     judge_memory,
     judge_neighbour,
     speeds_of,
+    standstill_ms,
 )
 
 QUIET_S = 1.0
@@ -38,26 +42,38 @@ LONGEST_WAIT_S = 8.0
 
 
 class Bout:
-    """Holds the data, the provider, and the server that the next attack will meet, if one is up."""
+    """Holds the data, the providers, and the server that the next attack will meet, if one is up."""
 
-    def __init__(self, folder: Path, provider: Provider, seeded: Seeded, *, seconds: float) -> None:
-        self._folder = folder
-        self._data = folder / "data"
+    def __init__(
+        self,
+        store: StoreKind,
+        ground: Ground,
+        provider: Provider,
+        hostile: HostileProvider,
+        seeded: Seeded,
+        *,
+        seconds: float,
+    ) -> None:
+        self._store = store
+        self._ground = ground
         self._provider = provider
+        self._hostile = hostile
         self._seconds = seconds
         self._seeded = seeded
         self._headers = [("Authorization", f"Bearer {seeded.neighbour_key}")]
         self._server: AttackedServer | None = None
+        self._second: AttackedServer | None = None
         self._neighbour: AsyncExitStack | None = None
         self._samples = Samples()
         self._quiet: deque[list[Sample]] = deque(maxlen=QUIET_KEPT)
 
     @classmethod
     @asynccontextmanager
-    async def begun(cls, folder: Path, *, seconds: float) -> AsyncIterator[Self]:
+    async def begun(cls, folder: Path, store: StoreKind, *, seconds: float) -> AsyncIterator[Self]:
         """No server outlives the block."""
-        async with Provider.serving() as provider:
-            bout = cls(folder, provider, await seed(folder / "seeded"), seconds=seconds)
+        async with Provider.serving() as provider, HostileProvider.serving() as hostile:
+            ground = Ground(folder, store)
+            bout = cls(store, ground, provider, hostile, await ground.seed(), seconds=seconds)
             try:
                 yield bout
             finally:
@@ -74,6 +90,7 @@ class Bout:
             family=attack.family,
             about=attack.about,
             finding=attack.finding,
+            store=self._store,
             faults=[],
             slow=[],
         )
@@ -91,7 +108,7 @@ class Bout:
             for each in samples.begun(began_s, ended_s)
             if each.run_id is not None and each.fault is None
         ]
-        stays = verdict.is_good and not (attack.leaves_work or attack.settings)
+        stays = verdict.is_good and not (attack.leaves_work or attack.settings or attack.has_second)
         if thorough or not stays:
             await self._end_neighbour()
             server = await self._restarted(attack, server, verdict) or server
@@ -130,10 +147,11 @@ class Bout:
         attacked = samples.begun(began_s, ended_s)
         verdict.speeds = speeds_of(quiet, attacked)
         verdict.health_ms = max((each.ms for each in attacked if each.kind == "health"), default=0.0)
+        verdict.standstill_ms = standstill_ms(samples.begun(began_s - LONGEST_WAIT_S), began_s, ended_s)
         verdict.rss_peak_mb = server.take_peak_mb()
         judge_memory(verdict, alive=server.alive, over_ceiling=server.over_ceiling)
         if not attack.hurts_by_itself:
-            judge_neighbour(verdict, attacked)
+            judge_neighbour(verdict, attacked, floor_ms=attack.floor_ms)
         if not heard and not attack.hurts_by_itself:
             verdict.faults.append("the neighbour still waits for answers")
         await self._settled(attack, server, samples, verdict, ended_s, quiet)
@@ -149,11 +167,14 @@ class Bout:
             address=server.address,
             seeded=self._seeded,
             provider=self._provider,
+            hostile=self._hostile,
             role=attack.role,
             ends_s=asyncio.get_running_loop().time() + seconds,
-            data=self._data,
+            data=self._ground.data,
+            settings=self._ground.settings,
             log=server.log,
             pid=server.pid,
+            beside=None if self._second is None else self._second.address,
         )
 
     async def _quiet_time(self, server: AttackedServer, samples: Samples, verdict: Verdict) -> list[Sample]:
@@ -222,13 +243,16 @@ class Bout:
 
     async def _met(self, attack: Attack) -> tuple[AttackedServer, Samples]:
         """A server that works, with its neighbour."""
-        if attack.settings:
+        if attack.settings or attack.has_second:
             await self._drop()
         if self._server is None or not self._server.alive:
             await self._drop()
-            copied(self._folder / "seeded", self._data)
+            await self._ground.copy()
             self._server = self._start(attack)
             await self._server.ready()
+            if attack.has_second:
+                self._second = self._start(attack, beside=True)
+                await self._second.ready()
         if self._neighbour is None:
             self._neighbour = AsyncExitStack()
             self._samples = await self._neighbour.enter_async_context(
@@ -236,12 +260,17 @@ class Bout:
             )
         return self._server, self._samples
 
-    def _start(self, attack: Attack) -> AttackedServer:
+    def _start(self, attack: Attack, *, beside: bool = False) -> AttackedServer:
+        settings = self._ground.settings
+        if beside:
+            settings = msgspec.structs.replace(settings, data=settings.data / "beside")
+            settings.data.mkdir()
         return new_server(
-            self._data,
+            settings,
             variables=attack.settings,
             ceiling_mb=CEILING_MB,
             provider_url=self._provider.base_url,
+            hostile_url=self._hostile.base_url,
             provider_key=PROVIDER_KEY,
         )
 
@@ -253,6 +282,8 @@ class Bout:
     async def _drop(self) -> None:
         """Ends the server; the next one starts on fresh data."""
         await self._end_neighbour()
-        server, self._server = self._server, None
-        if server is not None:
-            server.kill()
+        servers = (self._server, self._second)
+        self._server = self._second = None
+        for server in servers:
+            if server is not None:
+                server.kill()

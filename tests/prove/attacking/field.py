@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runglass.settings import Settings
+from tests.prove.attacking.hostile_provider import HostileProvider
 from tests.prove.attacking.http import Answer, Connection, call
 from tests.prove.attacking.places import ATTACKER
 from tests.prove.attacking.provider import Provider
@@ -28,24 +30,29 @@ class Field:
     address: tuple[str, int]
     seeded: Seeded
     provider: Provider
+    hostile: HostileProvider
     role: str
     ends_s: float
     """When the attack is over, by the clock of the event loop."""
     data: Path
     """The server's data folder; for what the harness does to it, not the attacker."""
+    settings: Settings
+    """Of its store, in the same way."""
     log: Path
     pid: int
+    beside: tuple[str, int] | None = None
+    """A second server on the same store, where the attack has asked for one."""
     complaints: list[str] = field(default_factory=list)
     tally: Counter[int] = field(default_factory=Counter)
     """Answers by their status, 0 for a connection that broke."""
-    acknowledged: list[str] = field(default_factory=list)
-    """Ids of runs that the server has taken on."""
+    acknowledged: list[tuple[str, str]] = field(default_factory=list)
+    """Ids of runs that the server has taken on, and who may read them."""
     opened: list[Connection] = field(default_factory=list)
     """Connections that the attack holds; they are cut when it is over."""
 
     def complain(self, what: str) -> None:
-        """Tells of something that must not be; the first few are kept."""
-        if len(self.complaints) < MOST_COMPLAINTS:
+        """Tells of something that must not be; the first few are kept, each once."""
+        if what not in self.complaints and len(self.complaints) < MOST_COMPLAINTS:
             self.complaints.append(what)
 
     @property
@@ -87,7 +94,7 @@ class Field:
         """Runs a flow of the attacker's project, by `execute`, `jobs` or `step`."""
         answer = await self.call("POST", f"/seq/{ATTACKER}/{slug}/{way}", {} if body is None else body, **how)
         if answer.status == 202:
-            self.acknowledged.append(str(answer.json().get("executionId")))
+            self.acknowledged.append((str(answer.json().get("executionId")), "admin"))
         return answer
 
     async def override(self, fields: dict[str, Any], **body: Any) -> Answer:

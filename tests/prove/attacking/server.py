@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from runglass.settings import Settings
 from tests.prove.attacking.http import call
 from tests.prove.attacking.places import ROOT
+from tests.prove.attacking.seed import HOSTED
 from tests.prove.killing.server import free_port
 
 OPEN_FILES = 1024
@@ -145,18 +147,29 @@ class AttackedServer:
 
 
 def new_server(
-    data: Path, *, variables: Mapping[str, str], ceiling_mb: float, provider_url: str, provider_key: str
+    settings: Settings,
+    *,
+    variables: Mapping[str, str],
+    ceiling_mb: float,
+    provider_url: str,
+    hostile_url: str,
+    provider_key: str,
 ) -> AttackedServer:
-    """A server on a free port that knows the provider and what its models cost."""
+    """A server on a free port that knows the providers and what their models cost."""
     prices = {
         f"fake:{name}": {"input_per_mtok": "0", "output_per_mtok": usd}
         for name, usd in (("dear", "100"), ("cheap", "1"))
-    }
+    } | {name: {"input_per_mtok": "100", "output_per_mtok": "100"} for name in ("evil:model", *HOSTED)}
+    hosted = [model.partition(":")[0] for model in HOSTED]
     known = {
-        "RUNGLASS_PROVIDERS": json.dumps({"fake": provider_url}),
-        "RUNGLASS_PROVIDER_KEYS": json.dumps({"fake": provider_key}),
+        "RUNGLASS_PROVIDERS": json.dumps({"fake": provider_url, "evil": hostile_url}),
+        "RUNGLASS_PROVIDER_KEYS": json.dumps(dict.fromkeys(["fake", "evil", *hosted], provider_key)),
         "RUNGLASS_PRICES": json.dumps(prices),
+        **dict.fromkeys(HOSTED.values(), hostile_url),
     }
+    if settings.store is not None:
+        known["RUNGLASS_STORE"] = settings.store
+    data = settings.data
     return AttackedServer(
         data,
         variables=known | dict(variables),

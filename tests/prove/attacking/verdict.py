@@ -1,10 +1,12 @@
 """What an attack has done, against what it may do."""
 
+import itertools
 from collections.abc import Sequence
 
 import msgspec
 
 from tests.prove.attacking.neighbour import EVERY_S, Kind, Sample
+from tests.prove.attacking.seed import StoreKind
 from tests.prove.attacking.server import GRACE_S
 
 TIMES = 3.0
@@ -30,9 +32,9 @@ class Speed(msgspec.Struct, frozen=True):
     p50: float
     p99: float
 
-    @property
-    def is_bad(self) -> bool:
-        return self.p99 > max(TIMES * self.quiet_p99, self.quiet_p99 + FLOOR_MS)
+    def is_bad(self, floor_ms: float = FLOOR_MS) -> bool:
+        """Whether the p99 is beyond both bounds."""
+        return self.p99 > max(TIMES * self.quiet_p99, self.quiet_p99 + floor_ms)
 
     @property
     def ratio(self) -> float:
@@ -47,8 +49,11 @@ class Verdict(msgspec.Struct, kw_only=True):
     family: str
     about: str
     finding: int | None = None
+    store: StoreKind = "sqlite"
     speeds: dict[str, Speed] = {}
     health_ms: float = 0.0
+    standstill_ms: float = 0.0
+    """The longest time in which the neighbour got no answer to anything."""
     rss_quiet_mb: float = 0.0
     rss_peak_mb: float = 0.0
     rss_after_mb: float = 0.0
@@ -76,6 +81,14 @@ class Verdict(msgspec.Struct, kw_only=True):
         return f"{run.p50 / max(run.quiet_p50, 1.0):.1f} / {worst.ratio:.1f}"
 
     @property
+    def run_ms(self) -> str:
+        """Milliseconds of the neighbour's runs, p50 and p99, in quiet and now."""
+        run = self.speeds.get("run")
+        if run is None:
+            return "–"
+        return f"{run.quiet_p50:,.0f}/{run.quiet_p99:,.0f} to {run.p50:,.0f}/{run.p99:,.0f}"
+
+    @property
     def told(self) -> str:
         """In a word or two."""
         return "good" if self.is_good else "; ".join([*self.faults, *self.slow])
@@ -96,6 +109,15 @@ def speeds_of(quiet: Sequence[Sample], attacked: Sequence[Sample]) -> dict[str, 
     return speeds
 
 
+def standstill_ms(samples: Sequence[Sample], since_s: float, until_s: float) -> float:
+    """The longest time of these in which nothing was answered as it must; one goes on until it is over."""
+    answered = sorted(each.begun_s + each.ms / 1000 for each in samples if each.fault is None)
+    moments = [since_s, *(each for each in answered if since_s < each < until_s)]
+    # The first answer after it ends the last standstill.
+    moments.append(next((each for each in answered if each >= until_s), until_s))
+    return max(after - before for before, after in itertools.pairwise(moments)) * 1000
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Of few values the 99th percentile is the largest one."""
     ordered = sorted(values)
@@ -106,7 +128,7 @@ def is_settled(samples: Sequence[Sample], quiet: Sequence[Sample]) -> bool:
     """Whether the neighbour's things take no longer than they may under attack, and none fails."""
     if any(each.fault for each in samples):
         return False
-    return not any(speed.is_bad for speed in speeds_of(quiet, samples).values())
+    return not any(speed.is_bad() for speed in speeds_of(quiet, samples).values())
 
 
 def judge_memory(verdict: Verdict, *, alive: bool, over_ceiling: bool) -> None:
@@ -120,7 +142,7 @@ def judge_memory(verdict: Verdict, *, alive: bool, over_ceiling: bool) -> None:
         verdict.faults.append(f"memory {over_mb:,.0f} MB over quiet")
 
 
-def judge_neighbour(verdict: Verdict, attacked: Sequence[Sample]) -> None:
+def judge_neighbour(verdict: Verdict, attacked: Sequence[Sample], *, floor_ms: float = FLOOR_MS) -> None:
     """Notes what the neighbour has suffered during the attack."""
     if verdict.health_ms > HEALTH_MS:
         verdict.slow.append(f"/health took {verdict.health_ms / 1000:.1f} s")
@@ -133,7 +155,7 @@ def judge_neighbour(verdict: Verdict, attacked: Sequence[Sample]) -> None:
     verdict.slow += [
         f"{kind} p99 {speed.quiet_p99:.0f} to {speed.p99:.0f} ms"
         for kind, speed in verdict.speeds.items()
-        if speed.is_bad
+        if speed.is_bad(floor_ms)
     ]
 
 

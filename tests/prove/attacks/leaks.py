@@ -108,7 +108,7 @@ async def result_under_off(field: Field) -> None:
             field.complain(f"a `read` key reads content under `off` at {target}")
 
 
-@FAMILY.attack("nobody", finding=8, hurts_by_itself=True)
+@FAMILY.attack("nobody", finding=8, hurts_by_itself=True, only_on="sqlite")
 async def forged_log_lines(field: Field) -> None:
     """Paths, ids and agents with line ends and escapes, while the store fails."""
     mark = "FORGED-LINE"

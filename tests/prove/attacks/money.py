@@ -20,7 +20,7 @@ async def warm(field: Field) -> None:
 
 async def within_bounds(field: Field) -> None:
     """What the provider counts is on the project's books, and over the budget by one call at most."""
-    cost, spent = field.provider.cost_usd, await spent_usd(field.data)
+    cost, spent = field.provider.cost_usd, await spent_usd(field.settings)
     if spent < cost:
         field.complain(f"{len(field.provider.heard)} calls cost ${cost}, the project's books say ${spent}")
     if cost > BUDGET_USD + CALL_USD:
