@@ -11,6 +11,7 @@ from tests.prove.attacks import (
     memory,
     money,
     overrides,
+    providers,
     reading,
     schemas,
     searches,
@@ -39,6 +40,7 @@ FAMILIES = (
     browsers.FAMILY,
     storms.FAMILY,
     money.FAMILY,
+    providers.FAMILY,
     leaks.FAMILY,
 )
 """From what needs no key to what needs one."""
