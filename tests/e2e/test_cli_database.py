@@ -233,7 +233,7 @@ def test_without_all_a_sample_is_folded(folder: Path, ask: Ask, monkeypatch: pyt
             " VALUES (1, 'k', x'78', 'gone', '')",
             "the call 'k'",
         ),
-        ("INSERT INTO flow_version VALUES ('gone', 1, x'78', '')", "belongs to no flow"),
+        ("INSERT INTO flow_version VALUES ('gone', 1, x'78', '', 0)", "belongs to no flow"),
     ],
 )
 def test_each_kind_of_damage_is_found_and_named(
