@@ -9,12 +9,14 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
-from tests.prove.attacking.attack import Family, until_over
-from tests.prove.attacking.field import Field
+from tests.prove.attacking.attack import Family
+from tests.prove.attacking.field import API, Field
 from tests.prove.attacking.hostile_provider import Asked
+from tests.prove.attacking.http import head
 from tests.prove.attacking.places import BANK
 from tests.prove.attacking.seed import HOSTED, spent_usd
 
@@ -24,6 +26,7 @@ LIMIT_S = 60.0
 LINES_LIMIT_S = 180.0
 """Millions of lines may take a while, as long as they wait for others."""
 POLL_S = 0.1
+STREAM_S, STREAM_APART_S = 5.0, 0.03
 STREAM_FLOOR_MS = 30.0
 """Streams are calls as all make them: the neighbour gets hardly more than three times its quiet value."""
 RESERVED_USD = Decimal("0.04")
@@ -107,6 +110,7 @@ async def _books(field: Field, runs: Sequence[str], spent: Decimal, asked: int, 
 
 async def _gone(field: Field, runs: Sequence[str]) -> None:
     """Ended runs refuse to be cancelled, and can be deleted."""
+    field.acknowledged.clear()
     for run in runs:
         target = f"/flow-runs/{run}"
         statuses = [
@@ -116,7 +120,6 @@ async def _gone(field: Field, runs: Sequence[str]) -> None:
         statuses.append((await field.call("GET", target, role="bank-admin")).status)
         if statuses != [409, 202, 404]:
             field.complain(f"cancelling, deleting and reading an ended run gave {statuses}")
-    field.acknowledged.clear()
 
 
 def _astray(asked: Sequence[Asked]) -> list[str]:
@@ -372,15 +375,26 @@ for _model in HOSTED:
 
 def _streams(name: str, about: str, per_s: float) -> None:
     async def strike(field: Field) -> None:
-        runs = await field.together(100, lambda _: _start(field, {"send": "parts", "per_s": per_s}))
-        await until_over(field)
-        gone = await field.together(
-            100, lambda n: field.call("DELETE", f"/flow-runs/{runs[n]}", role="bank-run")
-        )
-        for answer in gone:
-            if answer.status != 202:
-                field.complain(f"cancelling a run that streams gave {answer.status}")
-        await field.together(100, lambda n: _ended(field, runs[n]))
+        body = {"message": json.dumps({"send": "parts", "per_s": per_s}), "runRemaining": True}
+        target = f"{API}/seq/{BANK}/ask/step"
+
+        async def one(number: int) -> None:
+            # A hundred calls at once would be an attack of another kind.
+            await asyncio.sleep(number * STREAM_APART_S)
+            (connection,) = await field.connect(1)
+            data = json.dumps(body).encode()
+            length = [("Content-Type", "application/json"), ("Content-Length", str(len(data)))]
+            headers = [*field.headers("bank-run"), *length]
+            await connection.send(head("POST", target, host=connection.host, headers=headers) + data)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STREAM_S):
+                    status, _ = await connection.answer_head()
+                    field.tally[status] += 1
+                    while await connection.chunk():
+                        pass
+                    field.complain(f"a stream was answered {status}, and has an end")
+
+        await field.together(100, one)
 
     FAMILY.add(
         name,
