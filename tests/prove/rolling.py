@@ -88,7 +88,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
                 [*laws.after_kill(data, ""), *laws.at_end(data), *zombies(data.hands), *book.lies], "rolling"
             )
             judge(_lost(laws, data), "rolling")
-            await read_everywhere(running, book, "rolling")
+            await read_everywhere(running, book, "rolling", of_before=older is not None)
     runs, events = len(laws.logs), sum(len(log.events) for log in laws.logs.values())
     return [
         *lines,

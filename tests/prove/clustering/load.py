@@ -82,12 +82,13 @@ class Load:
         self.check()
 
 
-async def read_everywhere(running: Cluster, book: Book, place: str) -> None:
+async def read_everywhere(running: Cluster, book: Book, place: str, *, of_before: bool = False) -> None:
     """Every server must tell the same of the last runs. Raises AssertionError."""
     known = [asked for asked in book.asked.values() if asked.run_id is not None][-READ:]
     for server in running.servers:
         async with running.client_of(server.process.base_url) as http:
-            judge(await disagreements(Line(server.process, http), known), f"{place}, {server.name}")
+            lies = await disagreements(Line(server.process, http), known, of_before=of_before)
+            judge(lies, f"{place}, {server.name}")
 
 
 def judge(lies: Iterable[str], place: str) -> None:
