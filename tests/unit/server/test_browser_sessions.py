@@ -88,6 +88,14 @@ async def test_a_session_needs_both_of_its_halves_and_no_others(signing: Signing
     assert await is_signed_in(signing.sessions, other)
 
 
+async def test_cookies_of_its_name_that_another_port_has_set_do_not_hide_a_session(signing: Signing) -> None:
+    session = await signing.sessions.begin(signing.key)
+    tossed = "; ".join(["x", *(f"runglass_session=tossed-{number}" for number in range(20))])
+    shown = f"tossed; {tossed}; runglass_session={session.cookie}"
+    assert await is_signed_in(signing.sessions, session._replace(cookie=shown))
+    assert not await is_signed_in(signing.sessions, NewSession(shown, proof="another"))
+
+
 async def test_a_session_ends_when_it_is_not_used(signing: Signing) -> None:
     session = await signing.sessions.begin(signing.key)
     for _ in range(3):

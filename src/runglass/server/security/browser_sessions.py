@@ -30,6 +30,8 @@ LIFETIME = timedelta(days=7)
 """How long a session lasts at most."""
 NOTED_EVERY = timedelta(minutes=5)
 """Its use is written down no more often, so that pages that are read hardly write to the store."""
+MOST_COOKIES = 8
+"""Another port can set some of our name, too; browsers send those of longer paths before ours."""
 MOST_OF_PROJECT = 1000
 MOST_OF_KEY = 50
 """Sessions of one key; with one more, the one that was used longest ago ends."""
@@ -66,12 +68,13 @@ class BrowserSessions:
         Raises UNAUTHENTICATED where it has ended, or the proof is missing or of another session, FORBIDDEN
         where another site made the request, and StoreError.
         """
-        cookie = _cookie_of(scope)
-        if cookie is None:
+        cookies = _cookies_of(scope)
+        if not cookies:
             return None
         require_same_origin(scope)
-        proof, now = header(scope, PROOF.lower()), self._clock.now()
-        session = None if proof is None else await self._store.viewer_session(_digest(cookie, proof))
+        proof, now, session = header(scope, PROOF.lower()), self._clock.now(), None
+        while proof is not None and cookies and session is None:
+            session = await self._store.viewer_session(_digest(cookies.pop(), proof))
         if (
             session is None
             or session.used_at < iso(now - IDLE - NOTED_EVERY)
@@ -108,13 +111,14 @@ def _digest(cookie: str, proof: str) -> bytes:
     return digest_of(f"{cookie} {proof}")
 
 
-def _cookie_of(scope: Scope) -> str | None:
-    wanted = _name(scope)
+def _cookies_of(scope: Scope) -> list[str]:
+    """The last ones of our name."""
+    wanted, found = _name(scope), list[str]()
     for cookie in (header(scope, "cookie") or "").split(";"):
         name, _, value = cookie.strip().partition("=")
         if name == wanted and value:
-            return value
-    return None
+            found.append(value)
+    return found[-MOST_COOKIES:]
 
 
 def _set_cookie(scope: Scope, value: str, max_age_s: int) -> str:
