@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from runglass.api_keys import digest_of
 from runglass.testing import RunningServer
+from tests.browser.chromium import ARGUMENTS, chromium_path
 from tests.browser.demo_runs import Runs
 from tests.browser.visitor import Visitor, visiting
 
@@ -122,6 +123,30 @@ def test_tabs_sign_in_and_out_together(browser: Browser, server: RunningServer) 
         third = context.new_page()
         third.goto(server.address)
         expect(third.get_by_label("API key")).to_be_visible()
+
+
+def test_a_page_that_was_left_shows_no_run_after_a_sign_out(
+    browser: Browser, server: RunningServer, runs: Runs
+) -> None:
+    """Browsers freeze a page that is left, and show it as it was: also while the server does not answer."""
+    freezes = browser.browser_type.launch(
+        executable_path=chromium_path(),
+        args=ARGUMENTS,
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
+    with freezes, freezes.new_context() as context:
+        left, other = context.new_page(), context.new_page()
+        left.goto(f"{server.address}/runs/{runs.good}")
+        type_key(left, server.key)
+        expect(left.locator(".run-title")).to_be_visible()
+        left.evaluate("void (window.fetch = () => new Promise(() => {}))")
+        left.goto("about:blank")
+        other.goto(server.address)
+        other.get_by_role("button", name="Sign out").click()
+        expect(other.get_by_label("API key")).to_be_visible()
+        left.go_back(wait_until="commit")
+        expect(left.get_by_text(NO_MORE)).to_be_visible()
+        assert left.locator(".run-title").count() == 0
 
 
 def test_a_run_is_saved_as_a_file(browser: Browser, server: RunningServer, runs: Runs) -> None:

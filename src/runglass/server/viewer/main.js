@@ -1,6 +1,6 @@
 // The viewer: who is signed in sees the page that the address names.
 import { html, render, useEffect, useState } from "./core/html.js";
-import { begin, errorOf, identify, me } from "./core/api.js";
+import { begin, errorOf, forgetOthers, identify, me } from "./core/api.js";
 import { PROOF } from "./core/kept.js";
 import { bind, listen } from "./core/keys.js";
 import { followLinks, place } from "./core/router.js";
@@ -60,7 +60,10 @@ addEventListener("DOMContentLoaded", () => {
   followLinks();
   listen();
   // Another tab has signed in or out, perhaps while this page was left. Whoever does something next is told of a failure.
-  const again = () => { identify().catch(() => {}); };
+  const again = () => {
+    forgetOthers();
+    identify().catch(() => {});
+  };
   addEventListener("storage", (event) => { if (event.key === PROOF) again(); });
   addEventListener("pageshow", (event) => { if (event.persisted) again(); });
   render(html`<${App} known=${known} />`, /** @type {HTMLElement} */ (document.getElementById("app")));

@@ -19,6 +19,9 @@ export const wasSignedOut = signal(false);
 /** Answers on their way that nothing has asked for yet, by path. @type {Map<string, Promise<Response>>} */
 const early = new Map();
 
+/** The proof by which it was found out who is signed in. @type {string|null} */
+let known = null;
+
 const handedOver = /^#proof=([\w-]{43})$/.exec(location.hash);
 if (handedOver) {
   history.replaceState(history.state, "", location.pathname + location.search);
@@ -103,11 +106,19 @@ async function failureOf(answer) {
 
 /** Finds out who is signed in. */
 export async function identify() {
+  known = kept(PROOF);
   try {
     me.value = await get("/viewer/me");
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 401) throw error;
   }
+}
+
+/** Shows nothing of who was signed in by another session than that of now, whether or not the server answers. */
+export function forgetOthers() {
+  if (kept(PROOF) === known) return;
+  if (me.value) wasSignedOut.value = true;
+  me.value = null;
 }
 
 /** Signs in with a key, which is kept nowhere: the server answers with the halves of a session. @param {string} key */
