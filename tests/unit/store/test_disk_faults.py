@@ -155,6 +155,19 @@ async def test_a_disk_that_never_had_room_for_a_reserve_is_written_to_after_each
                 assert not (tmp_path / "db-reserve").exists()
 
 
+async def test_a_reserve_that_cannot_be_given_up_is_one_that_is_not_there(tmp_path: Path) -> None:
+    """As one that another user has made. The tests may run as root, whom only a folder keeps out."""
+    async with SqliteStore(tmp_path / "db") as store:
+        (tmp_path / "db-reserve").unlink()
+        (tmp_path / "db-reserve").mkdir()
+        assert not store.connections.reserve.give_up()
+        await limit_pages(store, more=0)
+        with pytest.raises(StoreFull):
+            await store.connections.remove(changed("INSERT INTO owed VALUES (0, 1, zeroblob(1000000))"))
+        await limit_pages(store, more=10_000)
+        await store.create_run(a_run("run"))
+
+
 async def test_a_file_that_gives_no_space_back_keeps_no_reserve(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "db")) as old:
         old.execute("CREATE TABLE from_before (x)")

@@ -56,12 +56,15 @@ class Reserve:
         return True
 
     def give_up(self) -> bool:
-        """Leaves its room to what is written next; False where it had none."""
-        if not self._size():
-            return False
+        """Leaves its room to what is written next; False where it had none, or is not ours to give."""
         try:
+            if not self._size():
+                return False
             os.truncate(self._path, 0)
-        except OSError:
+        except OSError as error:
+            log.warning(
+                "the disk is full, and its reserve %s cannot be given up for removals: %s", self, error
+            )
             return False
         self.is_given_up = True
         log.info("the disk is full: its reserve %s is given up for removals", self)
