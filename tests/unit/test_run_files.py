@@ -204,6 +204,7 @@ HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
     "attempt 0": ([STARTED, started(attempt=0)], "event 2 .* `attempt`"),
     "a huge number": ([STARTED, started(inputSizeBytes=1 << 60)], "`inputSizeBytes` is not between"),
     "a negative index": ([STARTED, started(loopIndex=0, loopPath=[-1])], "`loopPath`"),
+    "more loops than a flow has": ([STARTED, started(loopIndex=0, loopPath=[0] * 33)], "32 loops"),
     "a huge index": ([STARTED, started(loopIndex=0, loopPath=[1 << 40])], "`loopPath`"),
     "an id that is none": ([STARTED, started(stepId="../a")], "`stepId`"),
     "an attempt once more": ([STARTED, started(), started(3)], "attempt 1 of step 'a' follows attempt 1"),

@@ -30,6 +30,7 @@ from runglass.events import (
     event_type_of,
     is_terminal,
 )
+from runglass.flow_validation import MAX_NESTING
 from runglass.fold import DAMAGE, Address, RunFold, StepChange
 from runglass.json_weight import too_heavy
 from runglass.lazy_json import json_bytes
@@ -250,7 +251,9 @@ def _check_address(event: StepEvent) -> None:
     if not _STEP_ID.fullmatch(event.step_id):
         raise ValueError("`stepId` is not the id of a step")
     path = event.loop_path or ()
-    if not all(0 <= index <= _LARGEST_INDEX for index in path) or len(path) > 1000:
+    if len(path) > MAX_NESTING:
+        raise ValueError(f"`loopPath` has more than {MAX_NESTING} loops, and flows have no more")
+    if not all(0 <= index <= _LARGEST_INDEX for index in path):
         raise ValueError("`loopPath` has an index that there cannot be")
     if getattr(event, "attempt", 1) not in range(1, _ATTEMPTS):
         raise ValueError("`attempt` is one that there cannot be")
