@@ -172,6 +172,18 @@ async def cookie_replayed_by_another_port(scene: Scene) -> None:
 
 
 @attack
+async def cookies_of_longer_paths(scene: Scene) -> None:
+    """Another port sets cookies of the session's name for parts of our paths, which browsers send first."""
+    name = f"runglass_session_{scene.field.address[1]}"
+    for path in ("/api", "/api/v1", "/api/v1/viewer/me"):
+        tossed = f"Set-Cookie: {name}=tossed; Path={path}; Max-Age=9999999; HttpOnly; SameSite=Strict"
+        scene.elsewhere.leads("/toss", scene.address, tossed)
+        await scene.page.goto(f"{scene.elsewhere.address}/toss")
+    if await scene.project() != ATTACKER:
+        scene.field.complain("cookies of another port hide the victim's session")
+
+
+@attack
 async def page_of_another_port(scene: Scene) -> None:
     """A page on another port reads and changes: by fetch, forms, frames, scripts, images and styles."""
     await scene.page.goto(scene.elsewhere.address)
