@@ -5,10 +5,19 @@ from collections.abc import AsyncIterator, Callable
 from itertools import product
 from typing import Any, NamedTuple
 
+import httpx
 import msgspec
 import pytest
 
-from runglass.engine.models.answer_bounds import EVENT_LINES, PART_LIMIT_BYTES, USUAL_LIMITS, AnswerLimits
+from runglass.engine.models.answer_bounds import (
+    CHUNKS,
+    EVENT_LINES,
+    PART_LIMIT_BYTES,
+    USUAL_LIMITS,
+    AnswerLimits,
+    ProviderCall,
+    bound,
+)
 from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelGateway, ModelRequest
 from tests.unit.engine.fake_provider import (
     DONE,
@@ -72,6 +81,13 @@ TOO_MUCH = {
     "an event of many lines": Kind(lambda family: Reply(body=b"data: x\n" * 100 * EVENT_LINES)),
     "a long part": Kind(lambda family: family.stream(LONG, False)),
     "an event of many values": Kind(lambda family: Reply(body=b'data: {"choices":[%s{}]}\n\n' % MANY)),
+    "values beside a quote in a comment": Kind(
+        lambda family: Reply(body=b': "\ndata: {"choices":[%s{}]}\n\n' % MANY)
+    ),
+    "lines of no event": Kind(
+        lambda family: Reply(body=b'{"candidates":[{}\n\n' + b",{},{},{}\n\n" * 10_000)
+    ),
+    "lines of no event that never end": Kind(lambda family: Reply(body=b"x\n\r\n" * OVER)),
     "empty comments": Kind(lambda family: padded(family.stream("Hi", False), b":\n\n" * OVER), limits=SMALL),
     "empty lines": Kind(lambda family: padded(family.stream("Hi", False), b"\n" * OVER), limits=SMALL),
     "an error": Kind(lambda family: padded(error_reply(500, "no"), b" " * OVER), limits=SMALL),
@@ -110,6 +126,46 @@ async def test_an_answer_that_is_packed_is_not_unpacked(
     assert (failure.code, failure.may_be_charged, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True, False)
     assert "'gzip'" in failure.message
     assert [headers["accept-encoding"] for headers in fake.headers] == ["identity"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_an_answer_in_another_encoding_is_not_read(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    # A byte of the letter is that of a quote.
+    body = b'{"id":"\xc4\xa2","choices":[%s{}]}' % MANY
+    reply = Reply(body=body.decode().encode("utf-16-le"), headers={"content-type": "application/json"})
+    failure = await asked(fake, monkeypatch, FAMILIES[family].model, reply, stream=False)
+    assert isinstance(failure, ModelCallFailed)
+    assert (failure.code, failure.may_be_charged, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True, False)
+    assert "not in UTF-8" in failure.message
+
+
+@pytest.mark.parametrize("family", ["google", "mistral"])
+async def test_an_encoding_that_an_answer_is_said_to_have_does_not_hold(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    reply = FAMILIES[family].whole("+AHs-", False)
+    reply = msgspec.structs.replace(reply, headers={"content-type": "application/json; charset=utf-7"})
+    answer = await asked(fake, monkeypatch, FAMILIES[family].model, reply, is_cut=False, stream=False)
+    assert isinstance(answer, ModelAnswer)
+    assert answer.output == {"text": "+AHs-"}
+
+
+async def test_many_small_chunks_that_have_come_at_once_let_others_run() -> None:
+    class Stream(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for _ in range(100 * CHUNKS):
+                yield b"x"
+
+    response = httpx.Response(200, stream=Stream())
+    bound(ProviderCall("local:tiny", None, is_streamed=True), response, USUAL_LIMITS, may_be_charged=True)
+    reading = asyncio.create_task(response.aread())
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 100
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -173,7 +229,7 @@ async def test_parts_of_an_answer_in_one_piece_are_bounded(
     assert failure.code == "OUTPUT_TOO_LARGE"
 
 
-@pytest.mark.parametrize("ends", [b"\n\n", b"\r\r", b"\r\n\r\n"])
+@pytest.mark.parametrize("ends", [b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r\n"])
 async def test_a_long_answer_of_many_events_is_taken_whatever_its_line_ends(
     fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, ends: bytes
 ) -> None:

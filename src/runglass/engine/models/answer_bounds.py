@@ -25,11 +25,14 @@ EVENT_LINES = 1000
 """Some libraries copy an event for each of its lines."""
 VALUES = 10_000
 """JSON values of one event, or of an answer in one piece: the libraries take up to 20 µs to read each."""
-_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
-"""Of an event."""
-_BETWEEN = re.compile(b"|".join(_ENDS))
+_NO_FIELD = re.compile(rb"^(?!(?:data|event|id|retry)?:|$)", re.MULTILINE)
+"""The start of a line that is no part of an event."""
+_BREAKS = re.compile(rb"[\x0b\x0c\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9]")
+"""What some libraries take for the end of a line, beside those of events."""
 SLICE_BYTES = 2048
 """So much is handed to a library at a time: about ten events, a millisecond or two of its work."""
+CHUNKS, CHUNK_S = 16, 0.0001
+"""After so many chunks, each of which takes the HTTP client so many seconds however small it is, it rests."""
 
 
 class AnswerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +101,8 @@ def bound(call: ProviderCall, response: Any, limits: AnswerLimits, *, may_be_cha
         what = f"compressed its answer ({coding[:50]!r}) though `Accept-Encoding: identity` was sent"
         raise call.fail("PROVIDER_UNAVAILABLE", what, may_be_charged=may_be_charged)
     # Each of the two libraries takes its own kind alone.
+    # Some libraries would read a text in any encoding that is told; JSON and events are in this one.
+    response.encoding = "utf-8"
     kind = next(kind for kind in type(response.stream).__mro__ if kind.__name__ == "AsyncByteStream")
     in_events = call.is_streamed and response.status_code < 300
     response.stream = _stream_of(kind)(
@@ -127,7 +132,8 @@ class _BoundedStream:
         self._limits = limits
         self._in_events = in_events
         self._may_be_charged = may_be_charged
-        self._size = self._lines = 0
+        self._size = self._lines = self._chunks = 0
+        self._is_after_return = self._is_raw = False
         self._held = bytearray()
         """What has come of an event, or of an answer in one piece, that is not whole yet."""
 
@@ -153,6 +159,12 @@ class _BoundedStream:
             raise
 
     async def _next(self, chunks: Any) -> bytes | None:
+        self._chunks += 1
+        if self._chunks % CHUNKS == 0:
+            # A client has thousands of small ones from one look at the network, and does not wait for them.
+            async with pace_of("answers").piece(current_project.get()) as piece:
+                piece.worked_s = CHUNKS * CHUNK_S
+                await asyncio.sleep(0)
         limit = asyncio.timeout(self._limits.idle_s)
         try:
             async with limit:
@@ -166,31 +178,49 @@ class _BoundedStream:
 
     def _whole(self, data: bytes | None) -> bytes:
         """What is whole when `data` has come, None for the end; it may be read without a look at its size."""
-        before = len(self._held)
-        self._held += data or b""
-        self._size += len(self._held) - before
+        self._size += len(data or b"")
         if self._size > self._limits.size_bytes:
             what = f"sent an answer of over {self._limits.size_bytes} bytes"
             raise self._failed("OUTPUT_TOO_LARGE", what, "answer_limit_bytes")
-        end = 0 if data is not None else len(self._held)
-        if self._in_events and data is not None:
-            # The end of an event may have come in two.
-            since = max(0, before - 2)
-            found = [at + len(mark) for mark in _ENDS if (at := self._held.rfind(mark, since)) >= 0]
-            end = max(found, default=0)
-            if end:
-                self._lines, before = 0, end
-            self._lines += self._held.count(b"\n", before) + self._held.count(b"\r", before)
-            if len(self._held) - end > PART_LIMIT_BYTES or self._lines > EVENT_LINES:
-                what = f"sent an event of over {PART_LIMIT_BYTES} bytes or {EVENT_LINES} lines"
-                raise self._failed("OUTPUT_TOO_LARGE", what)
-        whole = bytes(self._held[:end])
-        del self._held[:end]
+        if b"\0" in (data or b""):
+            # Neither JSON nor events have any, but texts in other encodings, which some libraries recognise.
+            raise self._failed("PROVIDER_UNAVAILABLE", "sent an answer that is not in UTF-8")
+        if self._in_events:
+            whole = self._whole_events(data)
+            texts = [_data_of(event) for event in whole.split(b"\n\n") if len(event) > 2 * VALUES]
+        else:
+            self._held += data or b""
+            whole = bytes(self._held) if data is None else b""
+            texts = [whole]
         # What is no longer than this cannot have so many.
-        parts = _BETWEEN.split(whole) if self._in_events else [whole]
-        if any(len(part) > 2 * VALUES and weighs_more(part, VALUES) for part in parts):
+        if any(len(text) > 2 * VALUES and weighs_more(text, VALUES) for text in texts):
             what = f"sent over {VALUES} JSON values at once"
             raise self._failed("OUTPUT_TOO_LARGE", what)
+        return whole
+
+    def _whole_events(self, data: bytes | None) -> bytes:
+        """What is whole of a stream, in lines that all libraries see alike."""
+        before = end = len(self._held)
+        if data is not None:
+            # The two bytes of one end may have come apart.
+            data = data.removeprefix(b"\n") if self._is_after_return else data
+            self._is_after_return = data.endswith(b"\r")
+            self._held += data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            at = -1 if self._is_raw else self._held.rfind(b"\n\n", max(0, before - 1))
+            end = at + 2 if at >= 0 else 0
+            self._lines = (
+                self._held.count(b"\n", end) if end else self._lines + self._held.count(b"\n", before)
+            )
+        if not self._is_raw and (other := _NO_FIELD.search(self._held, 0, end)):
+            # Google's library makes one text of such lines, whatever else comes between them.
+            self._is_raw, end = True, other.start()
+        room = 2 * VALUES if self._is_raw else PART_LIMIT_BYTES
+        if len(self._held) - end > room or self._lines > EVENT_LINES:
+            what = f"sent an event of over {room} bytes or {EVENT_LINES} lines"
+            raise self._failed("OUTPUT_TOO_LARGE", what)
+        end = len(self._held) if data is None else end
+        whole = _BREAKS.sub(_escaped, bytes(self._held[:end]))
+        del self._held[:end]
         return whole
 
     def _failed(
@@ -199,3 +229,12 @@ class _BoundedStream:
         if setting is not None:
             what += f", the most that the server's setting `{setting}` allows"
         return self._call.fail(code, what, may_be_charged=self._may_be_charged, may_retry=may_retry)
+
+
+def _data_of(event: bytes) -> bytes:
+    """The text that a library decodes: quotes elsewhere say nothing about it."""
+    return b"\n".join(line for line in event.split(b"\n") if line.startswith(b"data:"))
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())
