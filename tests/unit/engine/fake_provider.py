@@ -23,11 +23,15 @@ LOOK = {
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """One HTTP answer. `cut` drops the connection after the body, `silent` leaves it open without an end."""
+    """One HTTP answer. `cut` drops the connection after the body, `silent` leaves it open without an end.
+
+    `before` is sent in front of all of it.
+    """
 
     body: bytes
     status: int = 200
     headers: Mapping[str, str] = {}
+    before: bytes = b""
     cut: bool = False
     silent: bool = False
 
@@ -150,7 +154,7 @@ class FakeProvider:
         reply = self.replies.pop(0)
         fields = {"content-type": "text/event-stream", "transfer-encoding": "chunked"} | dict(reply.headers)
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        writer.write(f"HTTP/1.1 {reply.status} Status\r\n{head}\r\n".encode())
+        writer.write(reply.before + f"HTTP/1.1 {reply.status} Status\r\n{head}\r\n".encode())
         if reply.body:
             writer.write(f"{len(reply.body):x}\r\n".encode() + reply.body + b"\r\n")
         await writer.drain()

@@ -12,6 +12,7 @@ import pytest
 from runglass.engine.models.answer_bounds import (
     CHUNKS,
     EVENT_LINES,
+    HEADS,
     PART_LIMIT_BYTES,
     USUAL_LIMITS,
     AnswerLimits,
@@ -150,6 +151,21 @@ async def test_an_encoding_that_an_answer_is_said_to_have_does_not_hold(
     answer = await asked(fake, monkeypatch, FAMILIES[family].model, reply, is_cut=False, stream=False)
     assert isinstance(answer, ModelAnswer)
     assert answer.output == {"text": "+AHs-"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_provider_may_tell_of_hints_before_its_answer_and_not_for_ever(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+    usual = FAMILIES[family].stream("Hi", False)
+    few = msgspec.structs.replace(usual, before=hint * 3)
+    many = msgspec.structs.replace(usual, before=hint * 2 * HEADS)
+    assert isinstance(await asked(fake, monkeypatch, FAMILIES[family].model, few), ModelAnswer)
+    failure = await asked(fake, monkeypatch, FAMILIES[family].model, many)
+    assert isinstance(failure, ModelCallFailed)
+    assert (failure.code, failure.may_be_charged, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True, False)
+    assert "no answer" in failure.message
 
 
 async def test_many_small_chunks_that_have_come_at_once_let_others_run() -> None:

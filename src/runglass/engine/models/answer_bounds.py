@@ -7,10 +7,10 @@ nothing of what the bytes mean.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import msgspec
@@ -31,6 +31,9 @@ _BREAKS = re.compile(rb"[\x0b\x0c\x1c-\x1e]|\xc2\x85|\xe2\x80[\xa8\xa9]")
 """What some libraries take for the end of a line, beside those of events."""
 SLICE_BYTES = 2048
 """So much is handed to a library at a time: about ten events, a millisecond or two of its work."""
+HEADS = 200
+"""Looks at the network, and heads of interim responses, before an answer begins."""
+_INTERIM = re.compile(rb"\nHTTP/\d\.\d 1\d\d")
 CHUNKS, CHUNK_S = 16, 0.0001
 """After so many chunks, each of which takes the HTTP client so many seconds however small it is, it rests."""
 
@@ -58,6 +61,9 @@ class ProviderCall:
         self.failure: ModelCallFailed | None = None
         self.turn = AsyncExitStack()
         """Of working on what has come, where the call has it."""
+        self.has_begun = False
+        """Whether the head of its answer has come."""
+        self.heads = 0
         self._model = model
         self._observer = observer
 
@@ -94,8 +100,27 @@ current_call: ContextVar[ProviderCall | None] = ContextVar("current_call", defau
 """The call to a model that this task makes."""
 
 
+async def heard_of(event: str, told: dict[str, Any]) -> None:
+    """Takes what an HTTP client tells of its work: a new connection is bounded until an answer begins."""
+    if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+        stream = told["return_value"]
+        stream.read = partial(_read, stream.read)
+
+
+async def _read(read: Callable[..., Awaitable[bytes]], *args: Any, **kwargs: Any) -> bytes:
+    data = await read(*args, **kwargs)
+    call = current_call.get()
+    if call is not None and not call.has_begun:
+        # The client passes over thousands of interim responses without a look at anything else.
+        call.heads += 1 + len(_INTERIM.findall(data))
+        if call.heads > HEADS:
+            raise call.fail("PROVIDER_UNAVAILABLE", "sent much, and no answer")
+    return data
+
+
 def bound(call: ProviderCall, response: Any, limits: AnswerLimits, *, may_be_charged: bool) -> None:
     """Bounds a response of httpx or httpx2 whose body has not been read. Raises ModelCallFailed."""
+    call.has_begun = True
     coding = response.headers.get("content-encoding", "identity")
     if coding.strip().lower() not in ("", "identity"):
         what = f"compressed its answer ({coding[:50]!r}) though `Accept-Encoding: identity` was sent"

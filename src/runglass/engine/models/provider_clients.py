@@ -17,7 +17,7 @@ from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits, bound, current_call
+from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits, bound, current_call, heard_of
 from runglass.engine.models.message_mapping import OutputForm
 from runglass.engine.models.provider_errors import setup_failure, status_may_be_charged
 from runglass.engine.models.request_parser import as_sent
@@ -144,6 +144,7 @@ def _http_client(provider: Provider[Any]) -> Any:
 async def _show(host: str, request: Any) -> None:
     # A few bytes unpack to any number.
     request.headers["accept-encoding"] = "identity"
+    request.extensions["trace"] = heard_of
     if (call := current_call.get()) is None:
         return
     if call.failure is not None:
