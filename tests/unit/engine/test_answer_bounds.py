@@ -1,6 +1,7 @@
 """A provider that sends too much, or falls silent, ends its own call and costs nobody memory or time."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from itertools import product
 from typing import Any, NamedTuple
@@ -182,6 +183,32 @@ async def test_many_small_chunks_that_have_come_at_once_let_others_run() -> None
         await asyncio.sleep(0)
         turns += 1
     assert turns >= 100
+
+
+async def test_an_answer_that_is_cut_off_is_let_go_at_once() -> None:
+    came = asyncio.Event()
+
+    class Stream(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for _ in range(8):
+                yield b" " * PART_LIMIT_BYTES
+            came.set()
+            await asyncio.Event().wait()
+
+    response = httpx.Response(200, stream=Stream())
+    bound(ProviderCall("local:tiny", None, is_streamed=False), response, USUAL_LIMITS, may_be_charged=True)
+    tracemalloc.start()
+    try:
+        reading = asyncio.create_task(response.aread())
+        await came.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError) as cut:
+            await reading
+        # Its traceback has all frames.
+        assert cut.tb is not None
+        assert tracemalloc.get_traced_memory()[0] < 2 * PART_LIMIT_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -207,6 +207,7 @@ async def test_a_server_that_declines_every_form_fails_the_step(bench: Bench) ->
         ("Well done!", "stop", "no JSON object"),
         ("[3]", "stop", "no JSON object"),
         ('{"grade": NaN}', "stop", "no JSON object"),
+        ('{"grade": 1e999}', "stop", "no JSON object"),
         ('{"grade": ', "length", "cut off at the token limit"),
     ],
 )

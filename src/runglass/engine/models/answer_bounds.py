@@ -175,6 +175,9 @@ class _BoundedStream:
                 is_over = data is None
                 whole = self._whole(data)
                 for start in range(0, len(whole), SLICE_BYTES):
+                    if start:
+                        # Where no other project is about, nobody waits for a turn.
+                        await asyncio.sleep(0)
                     async with self._call.turn as turn:
                         await turn.enter_async_context(pace_of("answers").piece(current_project.get()))
                         yield whole[start : start + SLICE_BYTES]
@@ -182,6 +185,10 @@ class _BoundedStream:
             # Not every library closes what it fails to read.
             await self._stream.aclose()
             raise
+        finally:
+            # The traceback of a call that was cut off has this frame, until a collection of garbage comes by.
+            whole = b""
+            self._held.clear()
 
     async def _next(self, chunks: Any) -> bytes | None:
         self._chunks += 1
@@ -220,6 +227,8 @@ class _BoundedStream:
         # What is no longer than this cannot have so many.
         if any(len(text) > 2 * VALUES and weighs_more(text, VALUES) for text in texts):
             what = f"sent over {VALUES} JSON values at once"
+            if not self._in_events:
+                what += "; in a stream, each event may have as many"
             raise self._failed("OUTPUT_TOO_LARGE", what)
         return whole
 

@@ -185,8 +185,9 @@ def _object_in(text: str) -> dict[str, Any] | None:
             # Not strict: models write line breaks in strings as they are.
             decoder = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)
             value, _ = decoder.raw_decode(text, start)
-            # Unlike msgspec, it takes half a character that is written as an escape.
-            value = json.loads(replace_surrogates(json.dumps(value, ensure_ascii=False)))
+            # Unlike msgspec, it takes half a character that is written as an escape, and 1e999 for infinite.
+            written = replace_surrogates(json.dumps(value, ensure_ascii=False))
+            value = json.loads(written, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             return None
     return value if isinstance(value, dict) else None
