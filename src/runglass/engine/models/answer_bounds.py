@@ -125,9 +125,9 @@ def bound(call: ProviderCall, response: Any, limits: AnswerLimits, *, may_be_cha
     if coding.strip().lower() not in ("", "identity"):
         what = f"compressed its answer ({coding[:50]!r}) though `Accept-Encoding: identity` was sent"
         raise call.fail("PROVIDER_UNAVAILABLE", what, may_be_charged=may_be_charged)
-    # Each of the two libraries takes its own kind alone.
     # Some libraries would read a text in any encoding that is told; JSON and events are in this one.
     response.encoding = "utf-8"
+    # Each of the two libraries takes its own kind alone.
     kind = next(kind for kind in type(response.stream).__mro__ if kind.__name__ == "AsyncByteStream")
     in_events = call.is_streamed and response.status_code < 300
     response.stream = _stream_of(kind)(
