@@ -211,6 +211,51 @@ async def test_an_answer_that_is_cut_off_is_let_go_at_once() -> None:
         tracemalloc.stop()
 
 
+async def test_a_project_holds_one_large_answer_at_a_time() -> None:
+    class Stream(httpx.AsyncByteStream):
+        def __init__(self) -> None:
+            self.asked_for_more, self.more = asyncio.Event(), asyncio.Event()
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield b" " * PART_LIMIT_BYTES
+            self.asked_for_more.set()
+            await self.more.wait()
+
+    streams, reading = [Stream(), Stream()], []
+    for stream in streams:
+        response = httpx.Response(200, stream=stream)
+        call = ProviderCall("local:tiny", None, is_streamed=False)
+        bound(call, response, USUAL_LIMITS, may_be_charged=True)
+        reading.append(asyncio.create_task(response.aread()))
+    first, second = streams
+    await first.asked_for_more.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not second.asked_for_more.is_set()
+    first.more.set()
+    await second.asked_for_more.wait()
+    second.more.set()
+    assert [len(data) for data in await asyncio.gather(*reading)] == [3 * PART_LIMIT_BYTES] * 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_cookies_of_a_provider_are_not_kept(
+    fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    reply = msgspec.structs.replace(
+        FAMILIES[family].stream("Hi", False), headers={"set-cookie": "a=b; Path=/; Max-Age=1000"}
+    )
+    fake.replies += [reply, reply]
+    request = ModelRequest(
+        model=FAMILIES[family].model, messages=[{"role": "user", "content": "Hi"}], settings={"stream": True}
+    )
+    async with ModelGateway(**addressed(fake, monkeypatch)) as models:
+        for _ in range(2):
+            await models.complete(request, lambda text: None)
+    assert ["cookie" in headers for headers in fake.headers] == [False, False]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_a_provider_that_falls_silent_in_its_answer_may_be_asked_again(
     fake: FakeProvider, monkeypatch: pytest.MonkeyPatch, family: str

@@ -61,6 +61,8 @@ class ProviderCall:
         self.failure: ModelCallFailed | None = None
         self.turn = AsyncExitStack()
         """Of working on what has come, where the call has it."""
+        self._room: AsyncExitStack | None = None
+        """For an answer in one piece beyond 1 MiB, where the call has it."""
         self.has_begun = False
         """Whether the head of its answer has come."""
         self.heads = 0
@@ -86,6 +88,20 @@ class ProviderCall:
             details={"provider": provider, "model": self._model},
         )
         return self.failure
+
+    async def take_room(self) -> None:
+        """Returns when the call may hold a large answer, until `end`: one at a time of each project may."""
+        # Hardly an answer in one piece is as large; a hundred at once would take gigabytes.
+        if self._room is None:
+            self._room = AsyncExitStack()
+            piece = pace_of("large answers").piece(current_project.get())
+            (await self._room.enter_async_context(piece)).worked_s = 0.0
+
+    async def end(self) -> None:
+        """Gives back the turn and the room."""
+        await self.turn.aclose()
+        if self._room is not None:
+            await self._room.aclose()
 
     def require_part(self, size: int) -> None:
         """Raises ModelCallFailed for a text, arguments or reasoning of too many characters."""
@@ -173,6 +189,8 @@ class _BoundedStream:
             while not is_over:
                 data = await self._next(chunks)
                 is_over = data is None
+                if len(self._held) > PART_LIMIT_BYTES:
+                    await self._call.take_room()
                 whole = self._whole(data)
                 for start in range(0, len(whole), SLICE_BYTES):
                     if start:

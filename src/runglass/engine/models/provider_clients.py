@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 from pydantic_ai.models import Model, infer_model
@@ -105,6 +106,8 @@ class ProviderClients:
         if (client := _http_client(provider)) is not None:
             # As the client itself reads it, which spells some names of hosts in another way.
             host = client.build_request("POST", provider.base_url).url.host
+            # Kept, they would grow without end, and tell the calls of all projects to be of one client.
+            client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
             # The last hook, and so the last point before the wire.
             client.event_hooks["request"].append(partial(_show, host))
             # The first one: some libraries read the body of an error in theirs.

@@ -230,7 +230,7 @@ async def _ask(
             await declined.told(error)
         finally:
             current_call.reset(making)
-            await call.turn.aclose()
+            await call.end()
         # Nothing was generated or charged: the server declined the form, so it is asked in the next one, from
         # now on. A call beside this one may have dropped the form already.
         if form == prepared.forms[0]:

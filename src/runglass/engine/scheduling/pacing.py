@@ -38,8 +38,12 @@ MOST_NOTED = 1000
 ABOUT_S = 2.0
 """So long after its last request, or the last event of its runs, a project counts as being about."""
 
-MOST_READING = 3
-"""So many projects may search the store, or read much of it, at a time: one thread less than read from it."""
+MOST: dict[str, int] = {"reading": 3, "large answers": sys.maxsize}
+"""How many projects may do a kind of work at a time, one unless it is here.
+
+One less search the store, or read much of it, than threads read from it. A large answer that a provider holds
+up keeps nobody else waiting.
+"""
 
 SWITCH_S, USUAL_SWITCH_S = 0.0005, sys.getswitchinterval()
 """How long a thread keeps the interpreter while others wait for it: while projects are about, and otherwise.
@@ -49,7 +53,7 @@ work of others. At all times it would cost a small answer a tenth more.
 """
 
 Result = TypeVar("Result")
-Kind: TypeAlias = Literal["thread", "loop", "writing", "reading", "answers"]
+Kind: TypeAlias = Literal["thread", "loop", "writing", "reading", "answers", "large answers"]
 
 clock: Clock = SystemClock()
 """What pieces and rests are measured by."""
@@ -123,7 +127,7 @@ def pace_of(kind: Kind) -> "Pacer":
     if paces is None:
         paces = _paces[loop] = {}
     if kind not in paces:
-        paces[kind] = Pacer(most=MOST_READING if kind == "reading" else 1)
+        paces[kind] = Pacer(most=MOST.get(kind, 1))
     return paces[kind]
 
 
