@@ -82,7 +82,8 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
     """A server with these settings, until the block ends.
 
     By default it listens on a free port of 127.0.0.1, keeps its data in a temporary folder, waits for no step
-    when it stops, and logs no stalls. Errors of starting and of stopping are raised here.
+    when it stops, keeps its runs however long it stands still, and logs no stalls. Errors of starting and of
+    stopping are raised here.
     """
     with (
         tempfile.TemporaryDirectory(prefix="runglass-") as folder,
@@ -94,7 +95,8 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
             "data": Path(folder),
             "synchronous": "NORMAL",
             "stop_grace_s": 0.0,
-            # A busy machine stops a process for longer than a server's log should keep quiet about.
+            # A busy machine and a debugger stop a process for longer than its lease and its log may allow.
+            "lease_s": 600.0,
             "stall_log_ms": 600_000,
         }
         started: Future[_Started] = Future()
