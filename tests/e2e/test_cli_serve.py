@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -148,3 +149,22 @@ def test_with_a_log_of_json_each_line_on_stderr_is_an_object(tmp_path: Path) -> 
         told = [json.loads(line)["message"] for line in server.rest_of_stderr()]
     assert "flows: acme/shop/greet is published as version 1" in told
     assert any(line.startswith(f"look at its runs in a browser at {url}/") for line in told)
+
+
+def test_the_last_words_of_a_process_of_the_sandbox_do_not_reach_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "flows" / "acme" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "count.yaml").write_text("slug: count\nsteps: [{id: one, type: code, code: return 1}]\n")
+    data = ("--data", tmp_path / "data", "--flows", tmp_path / "flows")
+    # Python in place of the sandbox: it does not know the arguments, says so at length, and ends.
+    env = {"MONTY_BIN": sys.executable}
+    with started("serve", "--port", "0", "--log-format", "json", *data, env=env) as server:
+        monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
+        assert main(["keys", "create", "acme/shop", "--data", str(tmp_path / "data")]) == Exit.OK
+        monkeypatch.setenv("RUNGLASS_API_KEY", capsys.readouterr().out.strip())
+        assert main(["run", "acme/shop/count"]) == Exit.FAILED
+        assert server.interrupt() == Exit.OK
+        told = [json.loads(line)["message"] for line in server.rest_of_stderr()]
+    assert any("code died, twice: monty worker crashed" in line and len(line) < 200 for line in told)

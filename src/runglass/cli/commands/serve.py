@@ -1,6 +1,7 @@
 """`runglass serve`: the server, and the folder of flow files that it keeps published."""
 
 import asyncio
+import os
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -120,8 +121,11 @@ async def _open_viewer(runtime: "Runtime", tickets: "LoginTickets", url: str) ->
     if not links:
         note("there is no key yet to look at runs with: runglass keys create ORG/PROJECT, then runglass open")
     elif len(links) == 1 and stdout().is_terminal:
+        # A browser, unlike the sandbox, gets our stderr.
+        os.set_inheritable(2, True)
         # In a thread: a browser of the terminal keeps its caller waiting.
         await asyncio.to_thread(webbrowser.open, f"{url}{links[0][1]}")
+        os.set_inheritable(2, False)
 
 
 def _announce(url: str, tell: Callable[[str], None]) -> None:

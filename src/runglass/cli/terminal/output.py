@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
@@ -114,7 +115,14 @@ class _Plain(logging.Formatter):
 
 
 def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
-    """Sends the log of Runglass from `level` on, and warnings of the libraries under it, to stderr."""
+    """Sends the log of Runglass from `level` on, and warnings of the libraries under it, to stderr.
+
+    From then on stderr is this process's alone.
+    """
+    # The sandbox's library hands ours on to its processes, whose last words may be long and quote a step's
+    # content. Where they get none, the Rust runtime opens the null device in its place.
+    with suppress(AttributeError, OSError):
+        os.set_inheritable(sys.stderr.fileno(), False)
     handler = logging.StreamHandler()
     if form == "json":
         # Imported here: most commands have no such log.

@@ -7,6 +7,7 @@ A result that crossed as objects would be built here, and a small value that hol
 Knows nothing of flows and steps: code and names in, a JSON value or a StepFailure out.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pydantic_monty import AsyncMontySession, CollectStreams, MontyError, ResourceLimits
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 SUSPENSION_LIMIT = 1000
 """How often code may ask the host for something: the clock, a file it will not get, a pause."""
@@ -151,6 +154,7 @@ class Sandbox:
             details["printed"] = text
         place = "" if line is None else f" (line {line})"
         if limit == "crash":
+            log.warning("the process that ran code died, twice: %s", _shortened(message))
             return StepFailure(
                 "SANDBOX_LIMIT", "the process that ran the code died, twice", details={"limit": "crash"}
             )
