@@ -25,6 +25,15 @@ def price_of(per_million: Decimal, count: int) -> Decimal:
     return _EXACT.scaleb(_EXACT.multiply(per_million, Decimal(count)), -6)
 
 
+def parse_usd(text: str) -> Decimal | None:
+    """The amount that somebody has written; None for what is no number, or below zero."""
+    try:
+        usd = Decimal(text)
+    except InvalidOperation:
+        return None
+    return usd if usd.is_finite() and usd >= 0 else None
+
+
 def format_usd(amount: Decimal) -> str:
     """A plain decimal string: no exponent, no trailing zeros, every digit kept.
 

@@ -274,18 +274,9 @@ class Engine:
         return len(self._active.orphaned)
 
     @property
-    def set_aside(self) -> int:
-        """How many runs this engine has given up on since it began, as they cannot be read."""
-        return len(self._active.set_aside)
-
-    @property
-    def set_aside_runs(self) -> list[str]:
-        """The ids of these runs."""
-        return list(self._active.set_aside)
-
-    def forget_set_aside(self, run_id: str) -> None:
-        """Counts a run no more that was set aside and has ended, or is gone."""
-        self._active.set_aside.discard(run_id)
+    def set_aside(self) -> set[str]:
+        """The ids of runs that this engine has given up on, as they cannot be read; less what has ended."""
+        return self._active.set_aside
 
     def put_aside(self, run_id: str, error: Exception) -> None:
         """Leaves a run as it is stored, until the next start, and logs that once: it may not stop others."""

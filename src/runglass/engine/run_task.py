@@ -36,10 +36,9 @@ from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.engine.steps.orphaned_calls import charge_lost
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
 from runglass.engine.steps.override_notes import overrides_applied, run_input
-from runglass.engine.terminate import end_run
+from runglass.engine.terminate import end_run, record_end
 from runglass.errors import (
     PermanentStoreError,
     StepFailure,
@@ -153,9 +152,8 @@ class RunTask:
                 raise RunReleased(f"run {run.id!r} was left by a process that stops") from None
             if run.status == "pending" and not recorder.head:
                 recorder.begin()
-            charge_lost(recorder, run.id)
-            recorder.set_outcome(error=b'"cancelled"')
-            recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.ending.cancelled))
+            last = FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.ending.cancelled)
+            record_end(recorder, last, owed=b'"cancelled"')
             return RunOutcome("cancelled", error={"code": "CANCELLED", "message": self.ending.cancelled})
 
     async def _walked(self) -> RunOutcome:
@@ -316,18 +314,12 @@ class RunTask:
         told = None
         if self._recorder.fold.summary.input_preview is None:
             told = await run_input(self.run.id, self._state.begun.plan, capture, failed=True)
-        charge_lost(self._recorder, self.run.id)
-        if self._kept is not None:
-            self._kept.record(self._recorder)
-        if told is not None:
-            # Right before the last event, where readers of a trace look for it.
-            self._recorder.record_with_next(told)
         # The caller of a job is told code and message of its error, and is owed no more.
         owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
-        self._recorder.set_outcome(error=msgspec.json.encode(owed))
-        self._recorder.record(
-            FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(captured), step_id=step_id)
+        last = FlowFailed(
+            execution_id=self.run.id, run_id=self.run.id, error=encoded(captured), step_id=step_id
         )
+        record_end(self._recorder, last, owed=msgspec.json.encode(owed), kept=self._kept, told=told)
         return RunOutcome("failed", error=error, step_id=step_id)
 
 

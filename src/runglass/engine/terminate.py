@@ -17,12 +17,12 @@ from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import begun_first, last_time, stored_fold
-from runglass.engine.kept_outputs import read_outputs
+from runglass.engine.kept_outputs import KeptOutputs, read_outputs
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.steps.orphaned_calls import charge_lost
 from runglass.engine.steps.override_notes import run_input
 from runglass.errors import PermanentStoreError, RunUnreadable, StoreError
-from runglass.events import FlowCancelled, FlowFailed
+from runglass.events import FlowCancelled, FlowFailed, RunInput
 from runglass.fold import DAMAGE, RunFold, StepChange
 from runglass.lazy_json import encoded
 from runglass.store.base import Store, decoding
@@ -73,29 +73,18 @@ async def end_run(
             with decoding(run.id):
                 if run.status == "pending":
                     recorder.begin()
-                charge_lost(recorder, run.id)
-                if kept is not None:
-                    kept.record(recorder)
-                if told is not None:
-                    # Right before the last event, where readers of a trace look for it.
-                    recorder.record_with_next(told)
+                last: FlowCancelled | FlowFailed
                 if error is None:
-                    recorder.set_outcome(error=b'"cancelled"')
-                    recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))
+                    last = FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled)
                 else:
-                    running = [
-                        change.step.step_id for change in state.open_steps if change.step.status == "running"
-                    ]
-                    failed_in = running[0] if running else None
-                    recorder.set_outcome(error=msgspec.json.encode(error))
-                    recorder.record(
-                        FlowFailed(
-                            execution_id=run.id,
-                            run_id=run.id,
-                            error=encoded(capture.error(error)),
-                            step_id=failed_in,
-                        )
+                    running = (
+                        each.step.step_id for each in state.open_steps if each.step.status == "running"
                     )
+                    failed_in = next(running, None)
+                    captured = encoded(capture.error(error))
+                    last = FlowFailed(execution_id=run.id, run_id=run.id, error=captured, step_id=failed_in)
+                owed = b'"cancelled"' if error is None else msgspec.json.encode(error)
+                record_end(recorder, last, owed=owed, kept=kept, told=told)
         except RunUnreadable:
             # What has been recorded so far is not to be sent off.
             recorder.fail(StoreError("the state of the run cannot be read"))
@@ -108,6 +97,25 @@ async def end_run(
     except (RunUnreadable, PermanentStoreError) as damage:
         log.error("run %s is ended as its columns have it: %s", run.id, damage)  # noqa: TRY400
         return await end(await _fold_of_columns(store, run), None)
+
+
+def record_end(
+    recorder: Recorder,
+    last: FlowCancelled | FlowFailed,
+    *,
+    owed: bytes,
+    kept: KeptOutputs | None = None,
+    told: RunInput | None = None,
+) -> None:
+    """Records the end of a run that has not completed: what is kept of it, and what its caller is `owed`."""
+    charge_lost(recorder, recorder.run.id)
+    if kept is not None:
+        kept.record(recorder)
+    if told is not None:
+        # Right before the last event, where readers of a trace look for it.
+        recorder.record_with_next(told)
+    recorder.set_outcome(error=owed)
+    recorder.record(last)
 
 
 class _StepMark(msgspec.Struct, frozen=True, rename="camel"):

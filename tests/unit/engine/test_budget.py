@@ -243,7 +243,7 @@ async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
         run = await house.store.run(started.id)
         assert run is not None
-        assert (house.engine.set_aside, (await project_of(house)).reserved_usd) == (1, Decimal(1))
+        assert (len(house.engine.set_aside), (await project_of(house)).reserved_usd) == (1, Decimal(1))
         assert await house.engine.cancel_paused(run, reason="asked for")
         project = await project_of(house)
         assert (project.reserved_usd, project.spent_usd) == (Decimal(0), Decimal(1))

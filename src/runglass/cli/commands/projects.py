@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.formatting import UNKNOWN
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
-from runglass.money import format_usd
+from runglass.money import format_usd, parse_usd
 from runglass.run_api import CaptureFailed, CaptureMode
 from runglass.settings import Settings
 from runglass.store.records import Project, Retention
@@ -260,22 +260,13 @@ def _dollars(amount: str) -> Decimal | None:
     """The amount; None for `none`. Raises UsageError."""
     if amount == "none":
         return None
-    try:
-        usd = Decimal(amount)
-    except InvalidOperation as error:
-        raise _no_amount(amount) from error
-    if not usd.is_finite() or not 0 <= usd <= MOST_USD:
-        raise _no_amount(amount)
-    if isinstance(exponent := usd.as_tuple().exponent, int) and exponent < -MOST_DECIMALS:
-        raise _no_amount(amount)
+    usd = parse_usd(amount)
+    if usd is None or usd > MOST_USD or -int(usd.as_tuple().exponent) > MOST_DECIMALS:
+        raise UsageError(
+            f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
+            f" {MOST_DECIMALS} decimals, such as 5.00, or none"
+        )
     return usd
-
-
-def _no_amount(amount: str) -> UsageError:
-    return UsageError(
-        f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
-        f" {MOST_DECIMALS} decimals, such as 5.00, or none"
-    )
 
 
 def _usd(amount: Decimal | None) -> str | None:

@@ -3,7 +3,7 @@
 import uuid
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,7 @@ from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import complain, note, one_line, stdout, write_json, write_line
 from runglass.errors import FlowNotFoundError, RequestError, RunglassError
-from runglass.money import ZERO, add_usd, format_usd
+from runglass.money import ZERO, add_usd, format_usd, parse_usd
 from runglass.trace import TERMINAL, RunSummary
 
 if TYPE_CHECKING:
@@ -35,11 +35,8 @@ def _version(text: str) -> Version:
 
 
 def _usd(text: str) -> Decimal:
-    try:
-        usd = Decimal(text.removeprefix("$"))
-    except InvalidOperation:
-        usd = Decimal("nan")
-    if not usd.is_finite() or usd < 0:
+    usd = parse_usd(text.removeprefix("$"))
+    if usd is None:
         raise UsageError(f"{text!r} is no amount of US dollars: write 5 or 0.25")
     return usd
 

@@ -90,13 +90,13 @@ class RunRemoval:
 
         It forgets those that have ended elsewhere. Raises StoreError.
         """
-        if not (set_aside := self._engine.set_aside_runs):
+        if not (set_aside := self._engine.set_aside):
             return
         retentions = {each.flow_id: each.retention.days for each in await self._store.retentions()}
-        for run_id in set_aside:
+        for run_id in list(set_aside):
             run = await self._store.run(run_id)
             if run is None or run.ended:
-                self._engine.forget_set_aside(run_id)
+                set_aside.discard(run_id)
                 continue
             days = _or(retentions.get(run.flow_id), self._default.days)
             # How long it has been unreadable nobody knows.

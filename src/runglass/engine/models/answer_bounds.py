@@ -51,18 +51,18 @@ USUAL_LIMITS = AnswerLimits()
 class ProviderCall:
     """A call to `model` under way; `is_streamed` says that its answer was asked for in events.
 
-    `is_sent` says that a request has gone out, `failure` is what ended it on this side, whatever the library
-    makes of that.
+    `is_sent` says that a request has gone out, `may_be_charged` whether what has come of the answer may cost
+    something, and `failure` is what ended it on this side, whatever the library makes of that.
     """
 
     def __init__(self, model: str, observer: RequestObserver | None, *, is_streamed: bool) -> None:
         self.is_streamed = is_streamed
         self.is_sent = False
+        self.may_be_charged = True
         self.failure: ModelCallFailed | None = None
-        self.turn = AsyncExitStack()
-        """Of working on what has come, where the call has it."""
-        self._room: AsyncExitStack | None = None
-        """For an answer in one piece beyond 1 MiB, where the call has it."""
+        self.turn, self.room = AsyncExitStack(), AsyncExitStack()
+        """Of working on what has come, and for one piece of over 1 MiB, where the call has them."""
+        self.has_room = False
         self.has_begun = False
         """Whether the head of its answer has come."""
         self.heads = 0
@@ -76,32 +76,25 @@ class ProviderCall:
             await self._observer.sent(read, size_bytes)
 
     def fail(
-        self, code: str, what: str, *, may_be_charged: bool = True, may_retry: bool = False
+        self, code: str, what: str, setting: str | None = None, *, may_retry: bool = False
     ) -> ModelCallFailed:
-        """The failure that is the call's from now on."""
+        """The failure that is the call's from now on; `setting` is the limit of the server that it met."""
         provider = self._model.partition(":")[0]
+        if setting is not None:
+            what += f", the most that the server's setting `{setting}` allows"
         self.failure = ModelCallFailed(
             code,
             f"provider {provider!r} {what} (model {self._model!r})",
-            may_be_charged=may_be_charged,
+            may_be_charged=self.may_be_charged,
             may_retry=may_retry,
             details={"provider": provider, "model": self._model},
         )
         return self.failure
 
-    async def take_room(self) -> None:
-        """Returns when the call may hold a large answer, until `end`: one at a time of each project may."""
-        # Hardly an answer in one piece is as large; a hundred at once would take gigabytes.
-        if self._room is None:
-            self._room = AsyncExitStack()
-            piece = pace_of("large answers").piece(current_project.get())
-            (await self._room.enter_async_context(piece)).worked_s = 0.0
-
     async def end(self) -> None:
         """Gives back the turn and the room."""
         await self.turn.aclose()
-        if self._room is not None:
-            await self._room.aclose()
+        await self.room.aclose()
 
     def require_part(self, size: int) -> None:
         """Raises ModelCallFailed for a text, arguments or reasoning of too many characters."""
@@ -136,19 +129,17 @@ async def _read(read: Callable[..., Awaitable[bytes]], *args: Any, **kwargs: Any
 
 def bound(call: ProviderCall, response: Any, limits: AnswerLimits, *, may_be_charged: bool) -> None:
     """Bounds a response of httpx or httpx2 whose body has not been read. Raises ModelCallFailed."""
-    call.has_begun = True
+    call.has_begun, call.may_be_charged = True, may_be_charged
     coding = response.headers.get("content-encoding", "identity")
     if coding.strip().lower() not in ("", "identity"):
         what = f"compressed its answer ({coding[:50]!r}) though `Accept-Encoding: identity` was sent"
-        raise call.fail("PROVIDER_UNAVAILABLE", what, may_be_charged=may_be_charged)
+        raise call.fail("PROVIDER_UNAVAILABLE", what)
     # Some libraries would read a text in any encoding that is told; JSON and events are in this one.
     response.encoding = "utf-8"
     # Each of the two libraries takes its own kind alone.
     kind = next(kind for kind in type(response.stream).__mro__ if kind.__name__ == "AsyncByteStream")
     in_events = call.is_streamed and response.status_code < 300
-    response.stream = _stream_of(kind)(
-        response.stream, call, limits, in_events=in_events, may_be_charged=may_be_charged
-    )
+    response.stream = _stream_of(kind)(response.stream, call, limits, in_events=in_events)
 
 
 @cache
@@ -159,20 +150,11 @@ def _stream_of(kind: type) -> Callable[..., Any]:
 class _BoundedStream:
     """The bytes of `stream` in slices. Nothing is read from the socket while the last ones are worked on."""
 
-    def __init__(
-        self,
-        stream: Any,
-        call: ProviderCall,
-        limits: AnswerLimits,
-        *,
-        in_events: bool,
-        may_be_charged: bool,
-    ) -> None:
+    def __init__(self, stream: Any, call: ProviderCall, limits: AnswerLimits, *, in_events: bool) -> None:
         self._stream = stream
         self._call = call
         self._limits = limits
         self._in_events = in_events
-        self._may_be_charged = may_be_charged
         self._size = self._lines = self._chunks = 0
         self._is_after_return = self._is_raw = False
         self._held = bytearray()
@@ -189,8 +171,11 @@ class _BoundedStream:
             while not is_over:
                 data = await self._next(chunks)
                 is_over = data is None
-                if len(self._held) > PART_LIMIT_BYTES:
-                    await self._call.take_room()
+                if len(self._held) > PART_LIMIT_BYTES and not self._call.has_room:
+                    # Hardly an answer in one piece is as large; a hundred at once would take gigabytes.
+                    piece = pace_of("large answers").piece(current_project.get())
+                    (await self._call.room.enter_async_context(piece)).worked_s = 0.0
+                    self._call.has_room = True
                 whole = self._whole(data)
                 for start in range(0, len(whole), SLICE_BYTES):
                     if start:
@@ -219,22 +204,24 @@ class _BoundedStream:
         try:
             async with limit:
                 data: bytes | None = await anext(chunks, None)
+                return data
         except TimeoutError as error:
             if not limit.expired():
                 raise
             what = f"sent nothing for {self._limits.idle_s:g} s in the midst of its answer"
-            raise self._failed("PROVIDER_UNAVAILABLE", what, "answer_idle_limit_s", may_retry=True) from error
-        return data
+            raise self._call.fail(
+                "PROVIDER_UNAVAILABLE", what, "answer_idle_limit_s", may_retry=True
+            ) from error
 
     def _whole(self, data: bytes | None) -> bytes:
         """What is whole when `data` has come, None for the end; it may be read without a look at its size."""
         self._size += len(data or b"")
         if self._size > self._limits.size_bytes:
             what = f"sent an answer of over {self._limits.size_bytes} bytes"
-            raise self._failed("OUTPUT_TOO_LARGE", what, "answer_limit_bytes")
+            raise self._call.fail("OUTPUT_TOO_LARGE", what, "answer_limit_bytes")
         if b"\0" in (data or b""):
             # Neither JSON nor events have any, but texts in other encodings, which some libraries recognise.
-            raise self._failed("PROVIDER_UNAVAILABLE", "sent an answer that is not in UTF-8")
+            raise self._call.fail("PROVIDER_UNAVAILABLE", "sent an answer that is not in UTF-8")
         if self._in_events:
             whole = self._whole_events(data)
             texts = [_data_of(event) for event in whole.split(b"\n\n") if len(event) > 2 * VALUES]
@@ -247,7 +234,7 @@ class _BoundedStream:
             what = f"sent over {VALUES} JSON values at once"
             if not self._in_events:
                 what += "; in a stream, each event may have as many"
-            raise self._failed("OUTPUT_TOO_LARGE", what)
+            raise self._call.fail("OUTPUT_TOO_LARGE", what)
         return whole
 
     def _whole_events(self, data: bytes | None) -> bytes:
@@ -269,18 +256,11 @@ class _BoundedStream:
         room = 2 * VALUES if self._is_raw else PART_LIMIT_BYTES
         if len(self._held) - end > room or self._lines > EVENT_LINES:
             what = f"sent an event of over {room} bytes or {EVENT_LINES} lines"
-            raise self._failed("OUTPUT_TOO_LARGE", what)
+            raise self._call.fail("OUTPUT_TOO_LARGE", what)
         end = len(self._held) if data is None else end
         whole = _BREAKS.sub(_escaped, bytes(self._held[:end]))
         del self._held[:end]
         return whole
-
-    def _failed(
-        self, code: str, what: str, setting: str | None = None, *, may_retry: bool = False
-    ) -> ModelCallFailed:
-        if setting is not None:
-            what += f", the most that the server's setting `{setting}` allows"
-        return self._call.fail(code, what, may_be_charged=self._may_be_charged, may_retry=may_retry)
 
 
 def _data_of(event: bytes) -> bytes:

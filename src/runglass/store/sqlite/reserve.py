@@ -10,6 +10,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from runglass.store.data_folder import make_file
+
 log = logging.getLogger(__name__)
 
 RESERVE_BYTES = 16 << 20
@@ -37,21 +39,23 @@ class Reserve:
 
     def take(self) -> bool:
         """Makes the file whole; False, and it takes no room, where the disk has not enough of it."""
-        if (self._size() or 0) < RESERVE_BYTES:
-            try:
-                descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                try:
-                    _fill(descriptor)
-                finally:
-                    os.close(descriptor)
-            except OSError:
-                with suppress(OSError):
-                    if self.is_given_up:
-                        os.truncate(self._path, 0)
+        try:
+            if (self._size() or 0) < RESERVE_BYTES:
+                make_file(self._path)
+                with self._path.open("r+b") as file:
+                    if hasattr(os, "posix_fallocate"):
+                        os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
                     else:
-                        # An empty one would say to the next start that it was given up.
-                        self._path.unlink()
-                return False
+                        # macOS: a file that was only made longer would hold no room.
+                        file.write(bytes(RESERVE_BYTES))
+        except OSError:
+            with suppress(OSError):
+                if self.is_given_up:
+                    os.truncate(self._path, 0)
+                else:
+                    # An empty one would say to the next start that it was given up.
+                    self._path.unlink()
+            return False
         self.is_given_up = False
         return True
 
@@ -76,12 +80,3 @@ class Reserve:
             return self._path.stat().st_size
         except OSError:
             return None
-
-
-def _fill(descriptor: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
-        return
-    # macOS: a file that was only made longer would hold no room.
-    for offset in range(0, RESERVE_BYTES, 1 << 20):
-        os.pwrite(descriptor, bytes(1 << 20), offset)
