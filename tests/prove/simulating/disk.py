@@ -22,8 +22,10 @@ from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.budgets import Hold
 from runglass.store.sqlite.connections import Connections, Work
 from runglass.store.sqlite.migrations import migrate_sqlite
+from runglass.store.sqlite.sql_helpers import perform
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem, WorkResult, resolve
+from runglass.store.statements import Statements
 from tests.prove.simulating.virtual import Process
 
 Result = TypeVar("Result")
@@ -216,6 +218,7 @@ class Store(SqliteStore):
     def __init__(self, connections: Inline) -> None:
         super().__init__(Path("simulated"), synchronous="NORMAL")
         self._db = connections
+        self._statements = Statements(connections, perform)
         self._fault = connections.disk.fault
         self._process = connections.process
         if self._fault != "budgets that each process counts alone":

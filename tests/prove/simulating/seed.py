@@ -47,7 +47,7 @@ def live(
 
     with (
         patch("runglass.engine.run_ids.RunIds.next", lambda _: next_id()),
-        patch("runglass.store.sqlite.catalog.uuid7", next_id),
+        patch("runglass.store.catalog.uuid7", next_id),
         # Turns of large work belong to an event loop, which processes share here: one that is killed would
         # keep its turn for ever. And they go by the real time.
         patch("runglass.engine.scheduling.pacing.others_are_active", lambda _: False),

@@ -8,7 +8,6 @@ import uuid
 from decimal import Decimal
 
 from runglass.store.catalog_records import project_of
-from runglass.store.postgres.catalog import PROJECT
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.sql_helpers import changed
 from runglass.store.process_records import BudgetDecision
@@ -17,6 +16,13 @@ from runglass.store.records import RunRecord
 _ENDED_HOLDS = (
     "DELETE FROM budget_hold WHERE project_id = $1 AND NOT EXISTS (SELECT FROM run"
     " WHERE run.no = for_run AND run.fence = budget_hold.fence AND run.owner IS NOT NULL)"
+)
+
+_TOTAL = "coalesce((SELECT sum({0}) FROM project_total WHERE project_id = project.id), 0)"
+PROJECT = (
+    f"SELECT id, org, name, capture, budget_usd, {_TOTAL.format('spent_usd')}, retention_days,"
+    f" content_retention_days, {_TOTAL.format('reserved_usd')}, allowed_models,"
+    f" {_TOTAL.format('data_bytes')}::bigint, capture_failed, capture_sample FROM project"
 )
 
 

@@ -146,6 +146,8 @@ class Connections:
         """Runs `work` on a connection, and again on another one where that is lost."""
         return await self._patiently(lambda: self._perform(lambda db: work(Reader(db))))
 
+    look_up = read_inline = read
+
     async def read_at_one_moment(self, work: Work[Result]) -> Result:
         """`read`, in which all statements see the store as of one moment."""
 

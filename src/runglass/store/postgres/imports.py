@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from runglass.admin_api import Actor
 from runglass.errors import ImportConflict, StoreError
+from runglass.store.audit import note_change
 from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.postgres.append_rows import split_attempts
-from runglass.store.postgres.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RunFacts
-from runglass.store.postgres.sql_helpers import NOW
+from runglass.store.postgres.sql_helpers import NOW, perform
 from runglass.store.records import LARGE_RUN_EVENTS, StepRow
 
 _STEP = "(run_no, position, step_id, loop_path, attempt, status, data) VALUES ($1, $2, $3, $4, $5, $6, $7)"
@@ -95,7 +95,7 @@ class Imports:
                 "events": run.head,
                 "made": made,
             }
-            await note_change(db, run.project_id, by, "run.imported", run.id, **told)
+            await perform(db, note_change(run.project_id, by, "run.imported", run.id, **told))
 
         await self._db.write(work)
         self._importing.discard(run.no)

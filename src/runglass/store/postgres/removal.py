@@ -7,15 +7,15 @@ dropped, which takes no longer for a large month than for a small one.
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from runglass.admin_api import SERVER, Actor
+from runglass.admin_api import Actor
 from runglass.content import strip_error, strip_summary
 from runglass.failure_log import FailureLog
-from runglass.store.postgres.audit import change_project, note_change
+from runglass.store.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import make_months
 from runglass.store.postgres.run_rows import RunFacts
-from runglass.store.postgres.sql_helpers import as_int, every
-from runglass.store.records import ContentPlace, Retention, RetentionOfFlow
+from runglass.store.postgres.sql_helpers import as_int, every, perform
+from runglass.store.records import ContentPlace
 from runglass.store.run_tables import CONTENT, ENDED, ROWS_OF_RUN, SIZES, Stripped
 
 
@@ -24,18 +24,6 @@ class Removal:
 
     _db: Connections
     _months_ahead: FailureLog
-
-    async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
-        columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
-        await self._db.write(change_project(project_id, by, "project.retention", **columns))
-
-    async def retentions(self) -> list[RetentionOfFlow]:
-        sql = (
-            "SELECT flow.id, coalesce(flow.retention_days, project.retention_days),"
-            " coalesce(flow.content_retention_days, project.content_retention_days)"
-            " FROM flow JOIN project ON project.id = project_id"
-        )
-        return await self._db.read(every(lambda row: RetentionOfFlow(row[0], Retention(row[1], row[2])), sql))
 
     async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
         sql = "SELECT no FROM run WHERE flow_id = $1 AND ended_at < $2"
@@ -63,7 +51,8 @@ class Removal:
             # With the run and not later: a call that is sent again is not to get an answer out of it.
             await db.execute("DELETE FROM call WHERE run_id = $1", run_id)
             if by is not None:
-                await note_change(db, project_id, by, "run.purged", run_id, flowId=flow_id, status=status)
+                told = {"flowId": flow_id, "status": status}
+                await perform(db, note_change(project_id, by, "run.purged", run_id, **told))
             return True
 
         return await self._db.write(work)

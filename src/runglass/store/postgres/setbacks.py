@@ -7,9 +7,9 @@ from typing import Any
 
 from runglass.admin_api import SERVER
 from runglass.clock import iso
-from runglass.store.postgres.audit import note_change
+from runglass.store.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
-from runglass.store.postgres.sql_helpers import every
+from runglass.store.postgres.sql_helpers import every, perform
 from runglass.store.records import Setback
 
 
@@ -48,7 +48,8 @@ class Setbacks:
                 action, now = (
                     ("run.lost", {}) if head is None else ("run.set_back", {"after": {"events": head}})
                 )
-                await note_change(db, project_id, SERVER, action, run_id, before={"events": had}, **now)
+                note = note_change(project_id, SERVER, action, run_id, before={"events": had}, **now)
+                await perform(db, note)
             return noted["had"] is None
 
         return await self._db.write(work)

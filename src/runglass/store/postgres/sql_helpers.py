@@ -5,6 +5,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from runglass.store.postgres.connections import Db, Work
+from runglass.store.statements import Ask, Steps
 
 Shape = TypeVar("Shape")
 
@@ -12,6 +13,25 @@ NOW = """to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 """When the transaction began, by the clock of the database; as all texts of times: ISO, UTC, milliseconds."""
 PIECE_ROWS = 500
 """Rows whose sizes are added up at once, to find those that fit into a page."""
+
+
+async def perform(db: Db, work: Ask[Shape] | Steps[Shape]) -> Shape:
+    """The result of work that both kinds of store share."""
+    result: Shape
+    if isinstance(work, Ask):
+        result = work.result(await db.fetch(_in_postgres(work.sql), *work.values))
+        return result
+    try:
+        sql, *values = next(work)
+        while True:
+            sql, *values = work.send(await db.fetch(_in_postgres(sql), *values))
+    except StopIteration as end:
+        result = end.value
+    return result
+
+
+def _in_postgres(sql: str) -> str:
+    return sql.replace("?", "$").replace("now()", NOW)
 
 
 def one(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Work[Shape | None]:

@@ -2,28 +2,28 @@
 
 Connections and transactions are in `connections.py`, the schema in `sql/` and `migrations.py`. Appends are
 written together (`append.py`), by a function of the database, and new runs as well (`run_creation.py`). The
-queries, each beside its row mapping, are in `catalog.py`, `budgets.py`, `runs.py`, `run_lists.py`,
-`attempt_pages.py`, `kept_outlines.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and content go
-again, in `removal.py` and `expiry.py`; the audit log is in `audit.py`, and what a failover has lost in
-`setbacks.py`.
+queries, each beside its row mapping, are in `budgets.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`,
+`kept_outlines.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and content go again, in
+`removal.py` and `expiry.py`; what a failover has lost, in `setbacks.py`. What both kinds of store do alike is
+not here.
 """
 
 import uuid
 from typing import Self
 
 from runglass.clock import Clock, SharedClock
+from runglass.store.audit import Audit
+from runglass.store.catalog import Catalog
+from runglass.store.keys import Keys
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.attempt_pages import AttemptPages
-from runglass.store.postgres.audit import Audit
-from runglass.store.postgres.budgets import Budgets
+from runglass.store.postgres.budgets import PROJECT, Budgets
 from runglass.store.postgres.calls import Calls
-from runglass.store.postgres.catalog import Catalog
 from runglass.store.postgres.checkpoints import Checkpoints
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.expiry import Expiry
 from runglass.store.postgres.imports import Imports
 from runglass.store.postgres.kept_outlines import KeptOutlines
-from runglass.store.postgres.keys import Keys
 from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
 from runglass.store.postgres.overview import Overview
@@ -33,6 +33,8 @@ from runglass.store.postgres.run_lists import RunLists
 from runglass.store.postgres.run_requests import RunRequests
 from runglass.store.postgres.runs import Runs
 from runglass.store.postgres.setbacks import Setbacks
+from runglass.store.postgres.sql_helpers import perform
+from runglass.store.statements import Statements
 
 
 class PostgresStore(
@@ -60,6 +62,10 @@ class PostgresStore(
     refused.
     """
 
+    _project = PROJECT
+    _new_project = ("INSERT INTO project_change (project_id, last) VALUES (?1, 0)",)
+    _large_value = "repeat('0', 10000)"
+
     def __init__(
         self,
         address: str,
@@ -75,6 +81,7 @@ class PostgresStore(
         self._creation = RunCreation(self._db)
         self._requests = RunRequests(self._db)
         self._owner = None
+        self._statements = Statements(self._db, perform)
         self._importing = set()
         self._holder = uuid.uuid4()
         self._months_ahead = months_ahead()

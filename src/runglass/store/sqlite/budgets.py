@@ -12,8 +12,12 @@ from runglass.money import ZERO, add_usd
 from runglass.store.catalog_records import project_of
 from runglass.store.process_records import BudgetDecision
 from runglass.store.records import RunRecord
-from runglass.store.sqlite.catalog import PROJECT
 from runglass.store.sqlite.connections import Connections
+
+PROJECT = (
+    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
+    " reserved_usd, allowed_models, data_bytes, capture_failed, capture_sample FROM project"
+)
 
 
 class Hold(NamedTuple):

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 from runglass.admin_api import Actor
 from runglass.errors import ImportConflict, StoreError
+from runglass.store.audit import note_change
 from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.records import LARGE_RUN_EVENTS, StepRow
 from runglass.store.sqlite.append import write_steps
-from runglass.store.sqlite.audit import note_change
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.runs import NEXT_NO
-from runglass.store.sqlite.sql_helpers import count_new_run, now_text
+from runglass.store.sqlite.sql_helpers import count_new_run, now_text, perform
 
 
 class Imports:
@@ -77,7 +77,7 @@ class Imports:
                 "events": run.head,
                 "made": made,
             }
-            note_change(db, run.project_id, by, "run.imported", run.id, **told)
+            perform(db, note_change(run.project_id, by, "run.imported", run.id, **told))
 
         await self._db.write(work)
         self._importing.discard(run.no)

@@ -7,13 +7,13 @@ made with `secure_delete`, so each byte that goes is also written; that is why b
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from runglass.admin_api import SERVER, Actor
+from runglass.admin_api import Actor
 from runglass.content import strip_error, strip_summary
-from runglass.store.records import ContentPlace, Retention, RetentionOfFlow
+from runglass.store.audit import note_change
+from runglass.store.records import ContentPlace
 from runglass.store.run_tables import CONTENT, ENDED, ROWS_OF_RUN, SIZES, Stripped
-from runglass.store.sqlite.audit import change_project, note_change
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import count_bytes, count_kept, every
+from runglass.store.sqlite.sql_helpers import count_bytes, count_kept, every, perform
 
 SPARE = 20
 """One page in so many may be free: pages given back to the system are soon asked for again."""
@@ -24,18 +24,6 @@ class Removal:
 
     _db: Connections
     _deleted: bool
-
-    async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
-        columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
-        await self._db.write(change_project(project_id, by, "project.retention", **columns))
-
-    async def retentions(self) -> list[RetentionOfFlow]:
-        sql = (
-            "SELECT flow.id, coalesce(flow.retention_days, project.retention_days),"
-            " coalesce(flow.content_retention_days, project.content_retention_days)"
-            " FROM flow JOIN project ON project.id = project_id"
-        )
-        return await self._db.read(every(lambda row: RetentionOfFlow(row[0], Retention(row[1], row[2])), sql))
 
     async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
         sql = "SELECT no FROM run WHERE flow_id = ? AND ended_at < ?"
@@ -63,7 +51,8 @@ class Removal:
             # With the run and not later: a call that is sent again is not to get an answer out of it.
             db.execute("DELETE FROM call WHERE run_id = ?", (run_id,))
             if by is not None:
-                note_change(db, project_id, by, "run.purged", run_id, flowId=flow_id, status=status)
+                told = {"flowId": flow_id, "status": status}
+                perform(db, note_change(project_id, by, "run.purged", run_id, **told))
             return True
 
         return await self._db.remove(work)

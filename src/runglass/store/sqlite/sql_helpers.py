@@ -3,14 +3,41 @@
 Rows are shaped inside the work, and so in the thread that reads them, never on the event loop.
 """
 
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from runglass.store.sqlite.connections import Work
+from runglass.store.statements import Ask, Steps
 
 Shape = TypeVar("Shape")
+
+
+def perform(db: sqlite3.Connection, work: Ask[Shape] | Steps[Shape]) -> Shape:
+    """The result of work that both kinds of store share."""
+    result: Shape
+    if isinstance(work, Ask):
+        result = work.result(_rows_of(db, work.sql, work.values))
+        return result
+    try:
+        sql, *values = next(work)
+        while True:
+            sql, *values = work.send(_rows_of(db, sql, values))
+    except StopIteration as end:
+        result = end.value
+    return result
+
+
+def _rows_of(db: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[Any]:
+    if "now()" in sql:
+        sql = sql.replace("now()", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
+    if "= ANY (?1)" in sql:
+        sql = sql.replace("= ANY (?1)", "IN (SELECT value FROM json_each(?1))")
+        values = [json.dumps(values[0])]
+    # Whoever writes is alone.
+    return db.execute(sql.replace("FOR NO KEY UPDATE", ""), values).fetchall()
 
 
 def one(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Work[Shape | None]:

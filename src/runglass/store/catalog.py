@@ -1,0 +1,251 @@
+"""Projects and flows: small rows, read by every request before anything else."""
+
+import hashlib
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+from uuid_utils import uuid7
+
+from runglass.admin_api import SERVER, Actor
+from runglass.errors import StoreError
+from runglass.money import format_usd
+from runglass.run_api import CaptureFailed, CaptureMode
+from runglass.store.audit import change_project, note_change
+from runglass.store.catalog_records import DRAFT_COLUMNS, flow_of, project_of, told_of_draft, version_of
+from runglass.store.records import (
+    NO_RETENTION,
+    FlowRecord,
+    FlowVersion,
+    Project,
+    Retention,
+    RetentionOfFlow,
+)
+from runglass.store.statements import ALL_ROWS, Statements, Steps, every, one
+
+_FLOW_COLUMNS = (
+    "id, project_id, slug, name, capture, production_version, updated_at, retention_days,"
+    " content_retention_days"
+)
+_FLOW = f"SELECT {_FLOW_COLUMNS} FROM flow"
+# Keeps others from giving the flow a version meanwhile.
+_LOCK_FLOW = "SELECT id FROM flow WHERE id = ?1 FOR NO KEY UPDATE"
+_SOURCE = "SELECT source FROM flow_version WHERE flow_id = ?1 AND version = ?2"
+
+
+class Catalog:
+    """The part of the store that runs are started from.
+
+    `_project` selects the columns of a project, `_new_project` inserts what else each one has, by id, and
+    `_large_value` is larger than a page.
+    """
+
+    _statements: Statements
+    _project: str
+    _new_project: Sequence[str] = ()
+    _large_value: str
+
+    async def ensure_project(self, org: str, name: str, *, by: Actor = SERVER) -> Project:
+        def work() -> Steps[Project]:
+            added = yield (
+                "INSERT INTO project (org, name) VALUES (?1, ?2) ON CONFLICT DO NOTHING RETURNING id",
+                *(org, name),
+            )
+            for (project_id,) in added:
+                for sql in self._new_project:
+                    yield sql, project_id
+                yield from note_change(project_id, by, "project.created")
+            [row] = yield f"{self._project} WHERE org = ?1 AND name = ?2", org, name
+            return project_of(row)
+
+        # Nearly always it is there, and nothing is to be written.
+        found = await self.find_project(org, name)
+        return found if found is not None else await self._statements.write(work)
+
+    async def check_write(self) -> None:
+        def work() -> Steps[None]:
+            # It needs new pages where the file has none to spare.
+            yield (f"INSERT INTO write_check (data) VALUES ({self._large_value})",)
+            yield ("DELETE FROM write_check",)
+
+        await self._statements.write(work)
+
+    async def project(self, project_id: int) -> Project | None:
+        sql = f"{self._project} WHERE id = ?1"
+        return await self._statements.read_inline(one(project_of, sql, project_id))
+
+    async def set_allowed_models(
+        self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
+    ) -> None:
+        text = None if patterns is None else msgspec.json.encode(list(patterns)).decode()
+        await self._statements.write(change_project(project_id, by, "project.models", allowed_models=text))
+
+    async def find_project(self, org: str, name: str) -> Project | None:
+        sql = f"{self._project} WHERE org = ?1 AND name = ?2"
+        return await self._statements.look_up(one(project_of, sql, org, name))
+
+    async def projects(self) -> list[Project]:
+        return await self._statements.look_up(every(project_of, f"{self._project} ORDER BY org, name"))
+
+    async def set_capture(
+        self,
+        project_id: int,
+        mode: CaptureMode | None,
+        failed: CaptureFailed | None = None,
+        sample: float | None = None,
+        *,
+        by: Actor = SERVER,
+    ) -> None:
+        columns = {"capture": mode, "capture_failed": failed, "capture_sample": sample}
+        await self._statements.write(change_project(project_id, by, "project.capture", **columns))
+
+    async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
+        text = None if budget_usd is None else format_usd(budget_usd)
+        await self._statements.write(change_project(project_id, by, "project.budget", budget_usd=text))
+
+    async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
+        columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
+        await self._statements.write(change_project(project_id, by, "project.retention", **columns))
+
+    async def retentions(self) -> list[RetentionOfFlow]:
+        sql = (
+            "SELECT flow.id, coalesce(flow.retention_days, project.retention_days),"
+            " coalesce(flow.content_retention_days, project.content_retention_days)"
+            " FROM flow JOIN project ON project.id = project_id"
+        )
+        return await self._statements.read(
+            every(lambda row: RetentionOfFlow(row[0], Retention(row[1], row[2])), sql)
+        )
+
+    async def put_draft(
+        self,
+        project_id: int,
+        slug: str,
+        *,
+        name: str | None,
+        capture: CaptureMode | None,
+        source: bytes,
+        retention: Retention = NO_RETENTION,
+        by: Actor = SERVER,
+    ) -> FlowRecord:
+        # Not in a writer, which all other writes may wait for; the largest flow takes two milliseconds.
+        digest = hashlib.sha256(source).hexdigest()
+        flow_id = str(uuid7())
+
+        def work() -> Steps[FlowRecord]:
+            before, old_source = yield from _draft(project_id, slug)
+            [row] = yield (
+                "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
+                " content_retention_days) VALUES (?1, ?2, ?3, ?4, ?5, now(), ?6, ?7)"
+                " ON CONFLICT (project_id, slug) DO UPDATE SET"
+                " name = excluded.name, capture = excluded.capture, updated_at = excluded.updated_at,"
+                " retention_days = excluded.retention_days,"
+                " content_retention_days = excluded.content_retention_days"
+                f" RETURNING {_FLOW_COLUMNS}",
+                *(flow_id, project_id, slug, name, capture, *retention),
+            )
+            flow = flow_of(row)
+            yield (
+                "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES (?1, 0, ?2, now())"
+                " ON CONFLICT (flow_id, version) DO UPDATE SET source = excluded.source,"
+                " created_at = excluded.created_at",
+                *(flow.id, source),
+            )
+            after, _ = yield from _draft(project_id, slug)
+            if before != after or old_source != source:
+                told = {"sha256": digest, "before": before, "after": after}
+                yield from note_change(project_id, by, "flow.pushed", slug, **told)
+            return flow
+
+        return await self._statements.write(work)
+
+    async def publish(self, flow_id: str, *, by: Actor = SERVER) -> int:
+        def work() -> Steps[int]:
+            yield _LOCK_FLOW, flow_id
+            unchanged = yield (
+                "SELECT version FROM flow_version WHERE flow_id = ?1 AND version ="
+                " (SELECT production_version FROM flow WHERE id = ?1)"
+                " AND source = (SELECT source FROM flow_version WHERE flow_id = ?1 AND version = 0)",
+                flow_id,
+            )
+            for (version,) in unchanged:
+                return int(version)
+            [(version,)] = yield (
+                "SELECT min(version) + 1 FROM flow_version AS before WHERE flow_id = ?1 AND version >="
+                " (SELECT max(version) FROM flow_version WHERE flow_id = ?1 AND NOT imported) AND NOT EXISTS"
+                " (SELECT 1 FROM flow_version WHERE flow_id = ?1 AND version = before.version + 1)",
+                flow_id,
+            )
+            if version is None:
+                raise StoreError(f"flow {flow_id!r} has no draft to publish")
+            yield (
+                "INSERT INTO flow_version (flow_id, version, source, created_at)"
+                " SELECT flow_id, CAST(?2 AS bigint), source, now() FROM flow_version"
+                " WHERE flow_id = ?1 AND version = 0",
+                *(flow_id, version),
+            )
+            yield from _put_in_production(flow_id, version, by=by, action="flow.published")
+            return int(version)
+
+        return await self._statements.write(work)
+
+    async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
+        def work() -> Steps[bool]:
+            yield _LOCK_FLOW, flow_id
+            found = yield f"{_SOURCE} AND version > 0 AND NOT imported", flow_id, version
+            if found:
+                yield from _put_in_production(flow_id, version, by=by, action="flow.production")
+            return bool(found)
+
+        return await self._statements.write(work)
+
+    async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
+        sql = (
+            "SELECT version, created_at, imported FROM flow_version WHERE flow_id = ?1 AND version > ?2"
+            " ORDER BY version LIMIT ?3"
+        )
+        most = ALL_ROWS if limit is None else limit
+        return await self._statements.read(every(version_of, sql, flow_id, after, most))
+
+    async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
+        sql = f"{_FLOW} WHERE project_id = ?1 AND slug = ?2"
+        return await self._statements.look_up(one(flow_of, sql, project_id, slug))
+
+    async def flow(self, flow_id: str) -> FlowRecord | None:
+        return await self._statements.look_up(one(flow_of, f"{_FLOW} WHERE id = ?1", flow_id))
+
+    async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
+        sql = f"{_FLOW} WHERE project_id = ?1 AND slug > ?2 ORDER BY slug LIMIT ?3"
+        most = ALL_ROWS if limit is None else limit
+        return await self._statements.read(every(flow_of, sql, project_id, after, most))
+
+    async def flow_source(self, flow_id: str, version: int) -> bytes | None:
+        return await self._statements.read(one(lambda row: bytes(row[0]), _SOURCE, flow_id, version))
+
+    async def runnable_source(self, flow_id: str, version: int) -> bytes | None:
+        sql = f"{_SOURCE} AND NOT imported"
+        return await self._statements.read(one(lambda row: bytes(row[0]), sql, flow_id, version))
+
+
+def _draft(project_id: int, slug: str) -> Steps[tuple[dict[str, object] | None, bytes | None]]:
+    """The fields of a draft for the audit log, and its source, which that leaves out."""
+    rows = yield (
+        f"SELECT source, {DRAFT_COLUMNS} FROM flow"
+        " JOIN flow_version ON flow_id = id AND version = 0 WHERE project_id = ?1 AND slug = ?2"
+        " FOR NO KEY UPDATE",
+        *(project_id, slug),
+    )
+    for source, *told in rows:
+        return told_of_draft(told), source
+    return None, None
+
+
+def _put_in_production(flow_id: str, version: int, *, by: Actor, action: str) -> Steps[None]:
+    [(project_id, slug, before)] = yield (
+        "SELECT project_id, slug, production_version FROM flow WHERE id = ?1",
+        flow_id,
+    )
+    if before == version:
+        return
+    yield "UPDATE flow SET production_version = ?2 WHERE id = ?1", flow_id, version
+    yield from note_change(project_id, by, action, slug, before=before, after=version)
