@@ -1,19 +1,20 @@
 """`runs delete`: tells first, deletes what was named and nothing else, and says what it did."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from runglass import Client
-from runglass.cli import main
 from runglass.cli.argument_parsers import since
 from runglass.cli.backends.run_query import time_limit
 from runglass.cli.exit_codes import Exit
 from runglass.errors import APIConnectionError
 from runglass.testing import RunningServer, running_server
+from tests.e2e.conftest import Command
 
 FLOWS = [
     "slug: one\nsteps: [{id: keep, type: passthrough}]\n",
@@ -23,36 +24,18 @@ FLOWS = [
 ]
 UNKNOWN = "01900000-0000-7000-8000-000000000000"
 
-Ask = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
+def server() -> Iterator[RunningServer]:
     with running_server() as server:
         for flow in FLOWS:
             server.push(flow)
-        monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
-        monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
-        monkeypatch.delenv("COLUMNS", raising=False)
         yield server
 
 
 @pytest.fixture
-def client(server: RunningServer) -> Iterator[Client]:
-    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
-        yield client
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str], server: RunningServer) -> Ask:
-    """Runs `runs delete`; returns its exit code and what it printed."""
-
-    def ask(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["runs", "delete", *arguments])
-        return code, *capsys.readouterr()
-
-    return ask
+def ask(command: Command) -> Command:
+    return partial(command, "runs", "delete")
 
 
 def ran(client: Client, slug: str) -> str:
@@ -65,7 +48,7 @@ def left(client: Client) -> set[str]:
     return {run.id for run in client.runs(limit=100).runs}
 
 
-def test_named_runs_are_told_first_and_then_deleted(client: Client, ask: Ask) -> None:
+def test_named_runs_are_told_first_and_then_deleted(client: Client, ask: Command) -> None:
     old, new, other = (ran(client, "one") for _ in range(3))
     code, out, err = ask(new, old, new)
     assert code == Exit.OK
@@ -79,7 +62,7 @@ def test_named_runs_are_told_first_and_then_deleted(client: Client, ask: Ask) ->
     assert left(client) == {other}
 
 
-def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Client, ask: Ask) -> None:
+def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Client, ask: Command) -> None:
     one, two = ran(client, "one"), ran(client, "two")
     going = client.flow("slow").execute_async().execution_id
     code, out, _ = ask("--flow", "one", "--json")
@@ -94,7 +77,7 @@ def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Cli
     assert left(client) == set()
 
 
-def test_age_and_status_narrow_it_down(client: Client, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_age_and_status_narrow_it_down(client: Client, ask: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runglass.cli.backends.run_query.MOST_PER_PAGE", 2)
     runs = [ran(client, "one") for _ in range(5)]
     ends = {run.id: run.completed_at for run in client.runs(limit=100).runs}
@@ -122,13 +105,13 @@ def test_age_and_status_narrow_it_down(client: Client, ask: Ask, monkeypatch: py
         [".."],
     ],
 )
-def test_a_command_that_selects_no_runs_is_refused(ask: Ask, arguments: list[str]) -> None:
+def test_a_command_that_selects_no_runs_is_refused(ask: Command, arguments: list[str]) -> None:
     code, out, err = ask(*arguments, "--yes")
     assert (code, out) == (Exit.USAGE, "")
     assert err.startswith("error: ")
 
 
-def test_a_run_that_is_not_there_is_named_and_the_others_go(client: Client, ask: Ask) -> None:
+def test_a_run_that_is_not_there_is_named_and_the_others_go(client: Client, ask: Command) -> None:
     run = ran(client, "one")
     assert ask(run, UNKNOWN)[0] == Exit.NOT_FOUND
     code, out, err = ask(UNKNOWN, run, "--yes")
@@ -138,7 +121,7 @@ def test_a_run_that_is_not_there_is_named_and_the_others_go(client: Client, ask:
     assert left(client) == set()
 
 
-def test_a_key_that_may_not_delete_is_refused(server: RunningServer, client: Client, ask: Ask) -> None:
+def test_a_key_that_may_not_delete_is_refused(server: RunningServer, client: Client, ask: Command) -> None:
     run = ran(client, "one")
     key = server.make_key("acme", "demo", "run")
     code, out, err = ask(run, "--yes", "--api-key", key)
@@ -148,7 +131,7 @@ def test_a_key_that_may_not_delete_is_refused(server: RunningServer, client: Cli
 
 
 def test_an_error_on_the_way_says_how_far_it_came(
-    client: Client, ask: Ask, monkeypatch: pytest.MonkeyPatch
+    client: Client, ask: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [ran(client, "one") for _ in range(3)]
     from runglass.client import Run

@@ -2,17 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 
 import pytest
 
 from runglass import AsyncClient, Client, FlowExecutionError
-from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.settings import Price
 from runglass.testing import RunningServer, running_server
 from runglass.trace import RunSummary
+from tests.e2e.conftest import Command
 
 FLOWS = [
     "slug: ask\ncapture: full\nsteps: [{id: ask, type: llm, model: echo, prompt: '{{ message }}'}]\n",
@@ -20,37 +21,19 @@ FLOWS = [
     "slug: quiet\nsteps: [{id: keep, type: passthrough}]\n",
 ]
 
-Ask = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
+def server() -> Iterator[RunningServer]:
     prices = {"echo": Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1))}
     with running_server(prices=prices) as server:
         for flow in FLOWS:
             server.push(flow)
-        monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
-        monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
-        monkeypatch.delenv("COLUMNS", raising=False)
         yield server
 
 
 @pytest.fixture
-def client(server: RunningServer) -> Iterator[Client]:
-    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
-        yield client
-
-
-@pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str], server: RunningServer) -> Ask:
-    """Runs `runs rerun`; returns its exit code and what it printed."""
-
-    def ask(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(["runs", "rerun", *arguments])
-        return code, *capsys.readouterr()
-
-    return ask
+def ask(command: Command) -> Command:
+    return partial(command, "runs", "rerun")
 
 
 def ran(client: Client, slug: str, message: str = "hello") -> str:
@@ -91,7 +74,7 @@ def test_the_client_runs_a_run_again(server: RunningServer, client: Client) -> N
     assert asyncio.run(run_again()) == first.execution_id
 
 
-def test_a_run_that_is_named_is_started_each_time(client: Client, ask: Ask) -> None:
+def test_a_run_that_is_named_is_started_each_time(client: Client, ask: Command) -> None:
     run = ran(client, "ask")
     code, first, _ = ask(run)
     assert code == Exit.OK
@@ -101,7 +84,7 @@ def test_a_run_that_is_named_is_started_each_time(client: Client, ask: Ask) -> N
     assert [each.rerun_of for each in found] == [run, found[0].id], "the last run was a rerun itself"
 
 
-def test_overrides_are_said_not_to_be_repeated(client: Client, ask: Ask) -> None:
+def test_overrides_are_said_not_to_be_repeated(client: Client, ask: Command) -> None:
     first = client.run(ran(client, "ask"))
     again = first.rerun(block_overrides={"ask": {"prompt": "bye"}})
     again.wait()
@@ -110,7 +93,7 @@ def test_overrides_are_said_not_to_be_repeated(client: Client, ask: Ask) -> None
     assert reruns(client)[1].overridden == []
 
 
-def test_a_query_is_told_first_and_then_started_once(client: Client, ask: Ask) -> None:
+def test_a_query_is_told_first_and_then_started_once(client: Client, ask: Command) -> None:
     runs = [ran(client, "bad") for _ in range(3)]
     ran(client, "ask")
     code, out, err = ask("status:failed")
@@ -133,7 +116,7 @@ def test_a_query_is_told_first_and_then_started_once(client: Client, ask: Ask) -
 
 
 def test_the_same_command_starts_nothing_once_its_calls_are_forgotten(
-    server: RunningServer, client: Client, ask: Ask
+    server: RunningServer, client: Client, ask: Command
 ) -> None:
     """A call is known for 24 hours; the runs that it started are there for longer."""
     ran(client, "bad")
@@ -144,7 +127,7 @@ def test_the_same_command_starts_nothing_once_its_calls_are_forgotten(
     assert len(reruns(client)) == 1
 
 
-def test_a_budget_ends_it_before_the_first_runs_cost_more(client: Client, ask: Ask) -> None:
+def test_a_budget_ends_it_before_the_first_runs_cost_more(client: Client, ask: Command) -> None:
     runs = [ran(client, "ask") for _ in range(3)]
     costs = [client.run(run).summary().totals for run in runs]
     assert costs[0] is not None
@@ -162,7 +145,7 @@ def test_a_budget_ends_it_before_the_first_runs_cost_more(client: Client, ask: A
 
 
 def test_a_run_that_is_refused_takes_nothing_of_the_budget(
-    server: RunningServer, client: Client, ask: Ask
+    server: RunningServer, client: Client, ask: Command
 ) -> None:
     """Without an input it is known before; one without that version is refused when it is to be started."""
     server.push(FLOWS[0].replace("capture: full", "capture: metadata_only").replace("ask", "kept-none"))
@@ -181,7 +164,7 @@ def test_a_run_that_is_refused_takes_nothing_of_the_budget(
     assert (list(told["started"]), len(told["refused"]), told["overBudget"]) == ([run], 2, 0)
 
 
-def test_what_was_not_kept_is_told_and_the_others_go(client: Client, ask: Ask) -> None:
+def test_what_was_not_kept_is_told_and_the_others_go(client: Client, ask: Command) -> None:
     kept, quiet = ran(client, "ask"), ran(client, "quiet")
     code, out, err = ask("status:completed", "--yes", "--json")
     told = json.loads(out)
@@ -192,7 +175,7 @@ def test_what_was_not_kept_is_told_and_the_others_go(client: Client, ask: Ask) -
 
 
 def test_a_run_of_a_flow_without_that_version_does_not_stop_the_others(
-    server: RunningServer, client: Client, ask: Ask
+    server: RunningServer, client: Client, ask: Command
 ) -> None:
     bad, fine = ran(client, "bad"), ran(client, "ask")
     server.push(FLOWS[0].replace("message", "message ~ message"))

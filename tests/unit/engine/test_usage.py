@@ -44,11 +44,7 @@ CHAT = {
     "completion_tokens_details": {"reasoning_tokens": 10},
 }
 RESPONSES = {
-    "input_tokens": 50,
-    "output_tokens": 40,
-    "total_tokens": 90,
-    "input_tokens_details": {"cached_tokens": 20},
-    "output_tokens_details": {"reasoning_tokens": 10},
+    name.replace("prompt", "input").replace("completion", "output"): count for name, count in CHAT.items()
 }
 # Here the prompt is told without what the cache has, and thoughts beside what was said.
 ANTHROPIC = {
