@@ -58,6 +58,12 @@ def in_virtual_time(test: Callable[Given, Coroutine[Any, Any, None]]) -> Callabl
     return run
 
 
+async def let_time_pass(seconds: float = 1e-6) -> None:
+    """In virtual time: this much of it passes, so that whoever need not wait for longer has gone on."""
+    assert isinstance(asyncio.get_running_loop(), _VirtualLoop)
+    await asyncio.sleep(seconds)
+
+
 class _IdleClock(selectors.SelectSelector):
     """Moves its time on in place of waiting."""
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from tests.postgres_proxy import SOCKET
-from tests.postgres_replication import SYSTEM_USER, until
+from tests.postgres_replication import SYSTEM_USER
 from tests.postgres_server import postgres_server
+from tests.waiting import eventually
 
 CONNECTIONS = 4
 """To each database: fewer than one store takes, so that its transactions wait for each other's."""
@@ -63,13 +64,13 @@ logfile = {self._folder}/log
             user=SYSTEM_USER if os.geteuid() == 0 else None,
             stderr=subprocess.DEVNULL,
         )
-        until(self._answers)
+        eventually(self._answers)
 
     def kill(self) -> None:
         """Ends it at once, and with it every connection."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10.0)
+            self._process.wait()
 
     def close(self) -> None:
         """Ends it and deletes its files."""

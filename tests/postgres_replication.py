@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,12 +17,12 @@ import asyncpg
 
 from tests.postgres_server import postgres_server
 from tests.prove.killing.server import free_port
+from tests.waiting import eventually
 
 T = TypeVar("T")
 
 SYSTEM_USER = "pgserver"
 """Who the wheel lets PostgreSQL run as, where the tests run as root."""
-LIMIT_S = 60.0
 _WAL_WRITER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
 
 
@@ -49,19 +48,19 @@ class OwnServer:
                 stderr=log,
                 user=SYSTEM_USER if os.geteuid() == 0 else None,
             )
-        until(lambda: self._tried("SELECT 1") is not None)
+        eventually(lambda: self._tried("SELECT 1"))
 
     def kill(self) -> None:
         """Ends the server and its processes at once, as a crash does."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
-            self._process.wait(LIMIT_S)
+            self._process.wait()
 
     def crash_in_place(self) -> None:
         """Kills one process of the server, which then ends all others, recovers and goes on by itself."""
         ((writer,),) = self.execute(_WAL_WRITER)
         os.kill(writer, signal.SIGKILL)
-        until(lambda: self._tried(_WAL_WRITER) not in (None, [], [(writer,)]))
+        eventually(lambda: self._tried(_WAL_WRITER) not in (None, [], [(writer,)]))
 
     def execute(self, *statements: str, database: str = "postgres") -> list[Any]:
         """Runs statements as the superuser; the rows of the last one."""
@@ -72,7 +71,7 @@ class OwnServer:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable"
 
     async def _execute(self, statements: tuple[str, ...], database: str) -> list[Any]:
-        connection = await asyncpg.connect(self.address(database), timeout=5.0)
+        connection = await asyncpg.connect(self.address(database))
         try:
             rows: list[Any] = []
             for statement in statements:
@@ -106,22 +105,14 @@ class Replicated(NamedTuple):
         """Lets the standby have all commits of this moment, and none that follow."""
         ((position,),) = self.primary.execute("SELECT pg_current_wal_flush_lsn()::text")
         reached = f"SELECT pg_last_wal_replay_lsn() >= '{position}'::pg_lsn"
-        until(lambda: bool(self.standby.execute(reached)[0][0]))
+        eventually(lambda: bool(self.standby.execute(reached)[0][0]))
         self.standby.execute("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
-        until(lambda: not self.standby.execute("SELECT FROM pg_stat_wal_receiver"))
+        eventually(lambda: not self.standby.execute("SELECT FROM pg_stat_wal_receiver"))
 
     def fail_over(self) -> None:
         """The primary is gone for good, and the standby takes its place."""
         self.primary.kill()
         self.standby.execute("SELECT pg_promote()")
-
-
-def until(is_so: Any) -> None:
-    """Returns when it is so. Raises AssertionError if that takes too long."""
-    deadline = time.monotonic() + LIMIT_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
 
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:

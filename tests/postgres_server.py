@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 
 from runglass.store.postgres.store import PostgresStore
-from tests.prove.clustering.polling import until_told
+from tests.waiting import until_told
 
 TEMPLATE = "runglass_template"
 

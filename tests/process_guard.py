@@ -86,9 +86,8 @@ def _kill_the_rest() -> None:
         for pid in below:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for _ in _ended():
-            pass
-        time.sleep(0.01)
+        with suppress(ChildProcessError):
+            os.wait()
 
 
 def _below(above: int) -> list[int]:

@@ -1238,7 +1238,7 @@ async def test_the_overview_tells_what_has_not_ended(store: Store) -> None:
     await store.append(batch(paused, 0, b"{}", status="paused"))
     waiting = await store.overview()
     assert waiting.waiting == 2
-    assert 59 < waiting.oldest_waiting_s < 120
+    assert 59 < waiting.oldest_waiting_s < 3600
     await store.hold_lease("me", until="2100-01-01T00:00:00.000Z", renew=False)
     await store.claim_runs("me", now="2026-01-01T00:00:00.000Z", limit=5)
     told = await store.overview()

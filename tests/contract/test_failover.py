@@ -21,7 +21,8 @@ from runglass.store.records import Append
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_tool_calls import paused, results_of, resumption
 from tests.contract.wire import execute, frames, http_for, refusal, start
-from tests.postgres_replication import replicated, until
+from tests.postgres_replication import replicated
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +122,7 @@ def after() -> Iterator[After]:
         patch = opened.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(one.runtime.store, "append", held_back)
         going, ended = start(one, "short"), start(one, "short")
-        until(lambda: head_of(one, going) == KEPT and head_of(one, ended) == KEPT)
+        eventually(lambda: head_of(one, going) == KEPT and head_of(one, ended) == KEPT)
         database.cut_off()
         unfinished.add(number_of(one, going))
         is_cut_off.set()
@@ -133,15 +134,17 @@ def after() -> Iterator[After]:
         )
         seen = list[int]()
         tail = threads.submit(followed, other, going, seen)
-        until(lambda: status_of(one, ended) == "completed" and head_of(one, going) > 4)
-        until(lambda: status_of(one, waiting["executionId"]) == "running")
-        until(lambda: "endless" in flows_of_running(http))
+        eventually(lambda: status_of(one, ended) == "completed" and head_of(one, going) > 4)
+        eventually(lambda: status_of(one, waiting["executionId"]) == "running")
+        eventually(lambda: "endless" in flows_of_running(http))
         going_head = head_of(one, going)
-        until(lambda: len(seen) >= going_head)
+        eventually(lambda: len(seen) >= going_head)
         change_before = http.get("/flow-runs").json()["lastChange"]
         database.fail_over()
         is_over.set()
-        until(lambda: renewed(one, other) and status_of(one, going) == status_of(one, ended) == "completed")
+        eventually(
+            lambda: renewed(one, other) and status_of(one, going) == status_of(one, ended) == "completed"
+        )
         yield After(
             one,
             other,

@@ -9,7 +9,7 @@ from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import migrate_postgres, migrations
 from tests.e2e.command import runglass, started
 from tests.postgres_server import postgres_server
-from tests.prove.clustering.polling import until_told
+from tests.waiting import until_told
 
 DATABASE = "runglass_old"
 OLD = 5

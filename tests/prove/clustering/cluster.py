@@ -18,13 +18,13 @@ from tests.prove.clustering.fairness import CROWD
 from tests.prove.clustering.member import Member
 from tests.prove.clustering.network import Balancer
 from tests.prove.clustering.plan import LEASE_S, Fault
-from tests.prove.clustering.polling import until
 from tests.prove.clustering.service import Nats, Service, suffer
 from tests.prove.killing.book import PLACE
 from tests.prove.killing.line import TIMEOUT_S, Line, Signal
 from tests.prove.killing.outside import Outside
 from tests.prove.killing.program import ROOT, THIS, Program
 from tests.prove.killing.server import free_port
+from tests.waiting import until
 
 SERVERS, WORKERS = 3, 4
 DATABASE = "runglass"

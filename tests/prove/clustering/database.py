@@ -17,8 +17,8 @@ from typing import Self
 
 import asyncpg
 
-from tests.prove.clustering.polling import until
 from tests.prove.killing.server import free_port
+from tests.waiting import until
 
 START_LIMIT_S = 60.0
 SYSTEM_USER = "pgserver"

@@ -5,10 +5,10 @@ import time
 from functools import partial
 from typing import Any
 
-from tests.prove.clustering.polling import until_told
 from tests.prove.killing.book import PLACE
 from tests.prove.killing.flows import parameters
 from tests.prove.killing.line import Line
+from tests.waiting import until_told
 
 CROWD = "acme/crowd"
 CROWD_FLOW = "slug: short\nsteps:\n  - {id: rest, type: wait, ms: 1500}\n"

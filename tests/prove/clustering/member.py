@@ -12,9 +12,9 @@ from runglass.settings import Settings
 from tests.prove.child import write_clock
 from tests.prove.clustering.network import Link
 from tests.prove.clustering.plan import Fault
-from tests.prove.clustering.polling import until
 from tests.prove.killing.program import Program
 from tests.prove.killing.server import KilledServer
+from tests.waiting import until
 
 AGAIN_S = 0.5
 """Before a process is started again that has ended by itself."""

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from runglass.bus.carrier import BusAway, Hear, Send
 from runglass.bus.process_bus import ProcessBus
-from tests.prove.clustering.polling import until
+from tests.waiting import until
 
 Network = Callable[[str, Hear], None]
 

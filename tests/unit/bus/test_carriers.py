@@ -14,11 +14,12 @@ from runglass.bus.nats import NatsCarrier
 from runglass.bus.postgres import PostgresCarrier
 from runglass.bus.process_bus import ProcessBus
 from runglass.bus_address import parse_nats_address
+from tests.conformance.test_bus import ECHO_S
 from tests.nats_server import NatsServer, nats_server
 from tests.postgres_proxy import cutting_proxy, deaf_proxy
 from tests.postgres_server import postgres_database
-from tests.prove.clustering.polling import until
 from tests.unit.bus.fake_carrier import connected, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,11 @@ def folder() -> Iterator[Path]:
 
 
 def on_nats(address: str) -> ProcessBus:
-    return ProcessBus(NatsCarrier(parse_nats_address(address)))
+    return ProcessBus(NatsCarrier(parse_nats_address(address)), echo_s=ECHO_S)
+
+
+def on_postgres(address: str) -> ProcessBus:
+    return ProcessBus(PostgresCarrier(address), echo_s=ECHO_S)
 
 
 async def woken(bus: Bus, by: Bus, *, subject: str = "run") -> None:
@@ -167,7 +172,7 @@ def test_a_certificate_that_is_not_there_is_told_at_once() -> None:
 
 async def test_a_postgres_that_was_away_is_found_again(database: str, folder: Path) -> None:
     async with cutting_proxy(database, folder) as (proxy, address):
-        here, there = ProcessBus(PostgresCarrier(address)), ProcessBus(PostgresCarrier(database))
+        here, there = on_postgres(address), on_postgres(database)
         async with running(here, there), here.listen("quiet") as quiet:
             proxy.go_away()
             await until(lambda: here.fault)
@@ -187,7 +192,7 @@ async def test_a_postgres_that_was_away_is_found_again(database: str, folder: Pa
 async def test_each_of_the_two_sessions_may_be_ended(
     database: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here, there = ProcessBus(PostgresCarrier(database)), ProcessBus(PostgresCarrier(database))
+    here, there = on_postgres(database), on_postgres(database)
     async with running(here, there):
         administrator = await asyncpg.connect(database)
         ended = await administrator.fetch(
@@ -207,7 +212,7 @@ async def test_a_role_that_ends_silent_sessions_does_not_end_these(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     address, ended = f"{database}&idle_session_timeout=2000", asyncio.Event()
-    async with running(ProcessBus(PostgresCarrier(address))):
+    async with running(on_postgres(address)):
         # One that began to be silent after those two.
         silent = await asyncpg.connect(address)
         silent.add_termination_listener(lambda _: ended.set())
@@ -224,7 +229,7 @@ async def test_behind_a_pooler_the_log_says_what_to_set_and_a_direct_address_wor
         await until(lambda: caplog.records)
         assert "pooler" in caplog.records[0].message
         assert pooled.fault
-        here, there = ProcessBus(PostgresCarrier(database)), ProcessBus(PostgresCarrier(database))
+        here, there = on_postgres(database), on_postgres(database)
         async with running(here, there):
             await woken(here, there)
         task.cancel()
@@ -236,8 +241,8 @@ async def test_installations_in_two_schemas_do_not_wake_each_other(database: str
     await administrator.execute('CREATE SCHEMA "it\'s another"')
     await administrator.close()
     apart = f"{database}&search_path=%22it%27s%20another%22"
-    other, beside = ProcessBus(PostgresCarrier(apart)), ProcessBus(PostgresCarrier(apart))
-    here, there = ProcessBus(PostgresCarrier(database)), ProcessBus(PostgresCarrier(database))
+    other, beside = on_postgres(apart), on_postgres(apart)
+    here, there = on_postgres(database), on_postgres(database)
     async with running(here, there, other, beside), other.listen("run") as stranger:
         asleep = asyncio.create_task(stranger.wait(1000))
         await woken(there, here)
@@ -250,8 +255,8 @@ async def test_an_empty_schema_of_the_name_of_a_role_keeps_no_wake_ups_from_it(d
     administrator = await asyncpg.connect(database)
     await administrator.execute("CREATE SCHEMA empty")
     await administrator.close()
-    here = ProcessBus(PostgresCarrier(database))
-    there = ProcessBus(PostgresCarrier(f"{database}&search_path=empty,public"))
+    here = on_postgres(database)
+    there = on_postgres(f"{database}&search_path=empty,public")
     async with running(here, there):
         await woken(there, here)
         await woken(here, there)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,9 @@ from runglass.events import event_type_of
 from runglass.log_tail import Tails
 from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.test_store import batch, make_run
-from tests.fakes import in_virtual_time
-from tests.prove.clustering.polling import until
+from tests.fakes import in_virtual_time, let_time_pass
 from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once
 ) -> None:
     here, there = ProcessBus(carrier, join_s=0.05), ProcessBus(carrier)
     async with running(here, there):
-        await asyncio.sleep(0.06)
+        await let_time_pass(0.06)
         carrier.sent.clear()
         async with there.listen("last") as listener:
             await here.wake("first")
-            await asyncio.sleep(0.01)
+            await let_time_pass()
             assert len(carrier.sent) == 1
             for number in range(100):
                 await here.wake(str(number))
@@ -59,6 +59,7 @@ async def test_listeners_of_the_same_process_hear_without_any_carrier(carrier: F
         await listener.wait(1000)
 
 
+@in_virtual_time
 async def test_a_process_is_not_woken_by_its_own_text_a_second_time(carrier: FakeCarrier) -> None:
     bus = ProcessBus(carrier)
     async with running(bus), bus.listen("run") as listener:
@@ -67,7 +68,7 @@ async def test_a_process_is_not_woken_by_its_own_text_a_second_time(carrier: Fak
         carrier.sent.clear()
         again = asyncio.create_task(listener.wait(1000))
         await until(lambda: carrier.sent)
-        await asyncio.sleep(0)
+        await let_time_pass()
         assert not again.done()
         again.cancel()
 
@@ -85,7 +86,7 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
         async with there.listen("run") as listener:
             await here.wake("run")
             asleep = asyncio.create_task(quiet.wait(1000))
-            await asyncio.sleep(0.05)
+            await let_time_pass()
             assert not asleep.done()
             carrier.away = False
             await listener.wait(1000)
@@ -103,7 +104,7 @@ async def test_a_bus_that_is_away_at_the_start_is_told_once_and_found_when_it_co
     carrier.away = True
     bus, other = ProcessBus(carrier), ProcessBus(carrier)
     tasks = [asyncio.create_task(each.run_forever()) for each in (bus, other)]
-    await asyncio.sleep(0.5)
+    await let_time_pass(0.5)
     assert len([each for each in caplog.records if "bus is away" in each.message]) == 2
     carrier.away = False
     await connected(bus, other)
@@ -119,9 +120,8 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(carrier: FakeCarri
     async with running(here, there), there.listen("run") as listener:
         before = carrier.connections
         carrier.network = lambda text, hear: None
-        while carrier.connections == before:
-            await here.wake("run")
-            await asyncio.sleep(0.01)
+        await here.wake("run")
+        await until(lambda: carrier.connections > before)
         carrier.network = deliver
         # Whoever missed the lost texts looks.
         await listener.wait(1000)
@@ -159,22 +159,20 @@ async def test_the_last_wake_ups_of_a_process_are_sent_before_it_goes(carrier: F
     here, there = ProcessBus(carrier, join_s=1000), ProcessBus(carrier)
     async with running(there), there.listen("run") as listener:
         async with running(here):
-            await asyncio.sleep(0.01)
             await here.wake("run")
         await listener.wait(1000)
 
 
+@in_virtual_time
 async def test_texts_of_strangers_wake_nobody_and_break_nothing(carrier: FakeCarrier) -> None:
     bus = ProcessBus(carrier)
     async with running(bus), bus.listen("run") as listener:
         asleep = asyncio.create_task(listener.wait(1000))
         for text in ("", "x", "\0" * 5000, "{}" * 100_000, "\udcff" * 30, "run"):
             await carrier.send(text)
-        await asyncio.sleep(0)
+        await let_time_pass()
         assert not asleep.done()
         asleep.cancel()
-        with suppress(asyncio.CancelledError):
-            await asleep
         assert bus.fault is None
 
 
@@ -199,7 +197,6 @@ async def test_a_tail_in_another_process_has_every_event_whatever_the_network_do
                 name = b"flow_completed" if head == 39 else b"step_started"
                 await store.append(batch(run, head, b'{"eventType":"%b"}' % name))
                 await here.wake(run.id)
-                await asyncio.sleep(chance.choice([0, 0, 0.005]))
                 if chance.random() < 0.1:
                     carrier.cut()
                     carrier.away = chance.random() < 0.5

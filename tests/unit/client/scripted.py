@@ -33,9 +33,6 @@ class Exchange:
         self.body = await self._reader.readexactly(int(self.headers.get("content-length", "0")))
         return self.body
 
-    async def read_some(self, count: int) -> None:
-        await self._reader.readexactly(count)
-
     async def send(self, data: bytes) -> None:
         self.connection.write(data)
         await self.connection.drain()

@@ -10,6 +10,8 @@ from runglass.client.transport.blocking import SyncTransport
 from runglass.client.transport.on_asyncio import AsyncTransport
 
 KEY = "nk_test"
+PASSED_S = 1e-9
+"""A timeout that has passed before anything can be asked."""
 RUN = "0198c0de-0000-7000-8000-000000000001"
 
 

@@ -38,7 +38,7 @@ from tests.unit.client.scripted import (
     in_chunk,
     refuses,
 )
-from tests.unit.client.sides import RUN, Side
+from tests.unit.client.sides import PASSED_S, RUN, Side
 
 TRACE = {
     "flowRun": {"id": RUN, "flowId": "f", "status": "completed"},
@@ -304,21 +304,11 @@ def test_the_wall_clock_bounds_a_call_whatever_the_server_does(
     assert side.waits == [], "it is not tried again"
 
 
-async def reads_nothing(exchange: Exchange) -> None:
-    await asyncio.Event().wait()
+def test_the_wall_clock_bounds_an_upload_that_nobody_reads(server: ScriptedServer, side: Side) -> None:
+    async def reads_nothing(exchange: Exchange) -> None:
+        await asyncio.Event().wait()
 
-
-async def reads_slowly(exchange: Exchange) -> None:
-    for _ in range(1000):
-        await exchange.read_some(400_000)
-        await asyncio.sleep(0.02)
-
-
-@pytest.mark.parametrize("scene", [reads_nothing, reads_slowly])
-def test_the_wall_clock_bounds_an_upload_that_nobody_reads(
-    server: ScriptedServer, side: Side, scene: Scene
-) -> None:
-    server.plays(scene)
+    server.plays(reads_nothing)
     flow = side.client(server.url).flow("a/p/s")
     with times_out():
         side.value(flow.execute(message="x" * 40_000_000, timeout=BOUND_S))
@@ -331,14 +321,10 @@ def test_the_clients_bound_holds_where_the_call_has_none(server: ScriptedServer,
 
 
 def test_a_bound_can_be_lifted_for_one_call(server: ScriptedServer, side: Side) -> None:
-    async def late(exchange: Exchange) -> None:
-        await exchange.hung_up(within_s=0.2)
-        await answers(TRACE)(exchange)
-
-    server.plays(late, says_nothing)
-    run = side.client(server.url, timeout=0.05).run(RUN)
+    server.plays(answers(TRACE))
+    run = side.client(server.url, timeout=PASSED_S).run(RUN)
     assert side.value(run.trace(timeout=math.inf)).flow_run.id == RUN
-    with times_out(0.05):
+    with times_out(PASSED_S):
         side.value(run.trace())
 
 
@@ -355,7 +341,7 @@ def test_a_timed_out_execute_says_that_the_run_may_go_on(server: ScriptedServer,
     server.plays(says_nothing)
     flow = side.client(server.url).flow("a/p/s")
     with pytest.raises(APITimeoutError, match="the run may still go on"):
-        side.value(flow.execute(timeout=0.05))
+        side.value(flow.execute(timeout=PASSED_S))
 
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan])
@@ -451,6 +437,29 @@ def test_a_blocking_call_gives_each_address_its_share_of_the_bound(monkeypatch: 
     with pytest.raises(httpcore2.ConnectTimeout):
         backend.connect_tcp("localhost", 80, timeout=Deadline(8.0, now=lambda: 0.0))
     assert given == [("127.0.0.2", 4.0), ("127.0.0.1", 8.0)]
+
+
+def test_a_blocking_call_that_gets_on_slowly_has_less_time_for_each_next_step() -> None:
+    now_s, given = 0.0, []
+
+    class Slow(httpcore2.NetworkStream):
+        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+            nonlocal now_s
+            now_s += 1
+            given.append(timeout)
+            return b"x"
+
+        def write(self, buffer: bytes, timeout: float | None = None) -> None:
+            self.read(0, timeout)
+
+    stream = DeadlineBackend(httpcore2.NetworkBackend()).keep(Slow())
+    deadline = Deadline(3.0, now=lambda: now_s)
+    with pytest.raises(httpcore2.WriteTimeout):
+        stream.write(b"x" * 1_000_000, timeout=deadline)
+    deadline.renew()
+    with pytest.raises(httpcore2.ReadTimeout):
+        b"".join(iter(lambda: stream.read(1, timeout=deadline), b""))
+    assert given == [3.0, 2.0, 1.0] * 2
 
 
 def test_a_name_that_does_not_exist_is_a_connection_error(

@@ -88,7 +88,7 @@ async def open_harness(
     async with AsyncExitStack() as opened:
         if beside is None:
             await opened.enter_async_context(store)
-        sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=2000))
+        sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=60_000))
         templates = await opened.enter_async_context(Templates())
         models = await opened.enter_async_context(ModelGateway(prices=prices) if models is None else models)
         dependencies = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)

@@ -110,7 +110,7 @@ async def test_workers_that_are_cut_off_are_counted_no_more() -> None:
             loop.add()
             if item == 5:
                 raise LookupError("the sixth one")
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
 
     with pytest.raises(LookupError, match="sixth"):
         await loop.run(work)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from tests.fakes import in_virtual_time
+from tests.fakes import in_virtual_time, let_time_pass
 
 FLOOD, GUEST, THIRD = 1, 2, 3
 
@@ -166,7 +166,7 @@ async def test_the_time_of_turns_that_go_on_counts() -> None:
         await asyncio.sleep(0)
         clock.now = 100.0
         ends["short"].set()
-        await asyncio.sleep(0.01)
+        await let_time_pass()
         assert order == [THIRD, FLOOD]
         ends["long"].set()
 

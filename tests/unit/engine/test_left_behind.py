@@ -19,8 +19,8 @@ from runglass.engine.payload import Payload
 from runglass.engine.run_task import RunTask
 from runglass.engine.scheduling.memory_budget import RunMemory
 from runglass.store.sqlite.store import SqliteStore
-from tests.prove.clustering.polling import until
 from tests.unit.engine.conftest import open_harness, start
+from tests.waiting import until
 
 OF_A_RUN = (RunTask, RunMemory, Payload, RunSpec, Recorder, Interpreter)
 

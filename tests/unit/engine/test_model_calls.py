@@ -247,7 +247,7 @@ async def test_under_metadata_only_no_call_of_an_attempt_that_goes_well_has_cont
 
 
 async def test_a_call_that_takes_too_long_is_recorded_without_a_cost(tmp_path: Path) -> None:
-    found = await ran(tmp_path, ASK + "  timeout_ms: 30\n", None)
+    found = await ran(tmp_path, ASK + "  timeout_ms: 1\n", None)
     (call,) = found.step("ask").model_calls
     assert (call.error_code, call.cost_unknown, call.response) == ("STEP_TIMEOUT", "no_usage", None)
     totals = found.trace.flow_run.totals

@@ -23,7 +23,7 @@ from runglass.engine.scheduling.pacing import (
     paced_transfer,
     set_project,
 )
-from tests.fakes import VirtualClock, in_virtual_time
+from tests.fakes import VirtualClock, in_virtual_time, let_time_pass
 
 PIECES = 4
 PIECE_S = 0.02
@@ -248,10 +248,10 @@ async def test_a_read_keeps_its_turn_to_its_end_though_nobody_waits_for_it() -> 
         return number
 
     first, second, third = (asyncio.create_task(paced_read(1, partial(read, number))) for number in (1, 2, 3))
-    await asyncio.sleep(0.01)
+    await let_time_pass()
     first.cancel()
     second.cancel()
-    await asyncio.sleep(0.01)
+    await let_time_pass()
     assert reads == [1]
     assert second.cancelled()
     ends.set()

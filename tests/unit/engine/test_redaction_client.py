@@ -21,7 +21,7 @@ from runglass.engine.payload import Payload
 from runglass.engine.scheduling.pacing import current_project
 from runglass.engine.workers.limits import limit_cpu
 from runglass.engine.workers.process import WorkerDied, WorkerProcess
-from tests.prove.clustering.polling import until
+from tests.waiting import until
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"], mark="<gone>")
 SECRETS = ("hunter2", "ACME-4711", "crimson", "a.b@example.com")
@@ -166,13 +166,6 @@ async def test_a_value_that_takes_too_long_is_not_kept(caplog: pytest.LogCapture
         note = note_of(own, payload)
         assert "more than 100 ms to redact (setting redaction_time_limit_ms)" in note
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
-        # What is quick has its time again, on a busy machine after a few tries.
-        value = large()
-        tries = [
-            await redactions.shortened(msgspec.json.encode(value), limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
-            for _ in range(5)
-        ]
-        assert here(value) in tries
 
 
 async def test_a_larger_value_has_more_time() -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,12 +21,12 @@ from runglass.engine.sandbox.sandbox import PRINT_LIMIT, Sandbox
 from runglass.engine.workers.priority import LONG_NICE, WORKER_NICE
 from runglass.errors import StepFailure
 from runglass.flow_syntax import parse_python
-from tests.prove.clustering.polling import until
+from tests.waiting import eventually, until
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(time_limit_ms=1000) as sandbox:
+    async with Sandbox(time_limit_ms=60_000) as sandbox:
         yield sandbox
 
 
@@ -236,10 +235,9 @@ async def test_a_result_that_json_cannot_hold_is_refused_with_its_place(
     ("code", "limit"),
     [
         ("while True: pass", "time"),
-        ("while True: print('x' * 1_000_000)", "print"),
         ("try:\n  while True: pass\nexcept BaseException: return 1", "time"),
-        ("import time\ntime.sleep(30)", "sleep"),
-        ("import time\nwhile True: time.sleep(0.55)", "sleep"),
+        ("import time\ntime.sleep(61)", "sleep"),
+        ("import time\ntime.sleep(0.001)\ntime.sleep(60)", "sleep"),
         ("import time\nwhile True: time.sleep(0)", "suspensions"),
         ("return 'x' * 10 ** 9", "memory"),
         ("a = []\nwhile True: a.append('x' * 1000)", "memory"),
@@ -251,8 +249,8 @@ async def test_a_result_that_json_cannot_hold_is_refused_with_its_place(
 )
 async def test_every_limit_is_kept_and_named(sandbox: Sandbox, code: str, limit: str) -> None:
     # On a busy machine a slow way to another limit must not run out of time before.
-    async with Sandbox(time_limit_ms=60_000) as roomy:
-        sandbox = sandbox if limit in ("time", "sleep", "print") else roomy
+    async with Sandbox(time_limit_ms=1000) as hasty:
+        sandbox = hasty if limit == "time" else sandbox
         error = await failure(sandbox, code)
         assert error.code == "SANDBOX_LIMIT"
         assert error.details["limit"] == limit
@@ -286,8 +284,8 @@ async def test_long_messages_and_prints_are_kept_in_bounds(sandbox: Sandbox) -> 
     assert len(error.details["printed"]) == PRINT_LIMIT
 
 
-async def test_code_that_prints_without_end_fails(sandbox: Sandbox) -> None:
-    error = await failure(sandbox, "while True:\n    print('x' * 1_000_000)")
+async def test_code_that_prints_too_much_fails(sandbox: Sandbox) -> None:
+    error = await failure(sandbox, "for n in range(9):\n    print('x' * 1_000_000)")
     assert (error.code, error.details["limit"]) == ("SANDBOX_LIMIT", "print")
     assert error.message.startswith("the code went over its limit of 4194303 printed bytes")
     assert await sandbox.run("for n in range(4):\n    print('x' * 1_000_000)\nreturn n", {}) == 3
@@ -405,12 +403,12 @@ async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields()
 
 
 async def test_many_tasks_share_few_processes_and_a_runaway_only_delays_them() -> None:
-    async with Sandbox(time_limit_ms=1000, max_processes=1) as sandbox:
-        runaways = [asyncio.create_task(failure(sandbox, "while True: pass")) for _ in range(2)]
+    async with Sandbox(time_limit_ms=2000, max_processes=1) as sandbox:
+        runaway = asyncio.create_task(failure(sandbox, "while True: pass"))
         quick = [asyncio.create_task(sandbox.run("return n * 2", {"n": n})) for n in range(50)]
         # None is failed for having waited longer than its own limit.
         assert await asyncio.gather(*quick) == [n * 2 for n in range(50)]
-        assert {error.code for error in await asyncio.gather(*runaways)} == {"SANDBOX_LIMIT"}
+        assert (await runaway).code == "SANDBOX_LIMIT"
 
 
 async def test_a_cancelled_task_leaves_the_sandbox_usable() -> None:
@@ -462,11 +460,9 @@ def _children() -> dict[int, int]:
 
 def _busy_child() -> int:
     before = _children()
-    while True:
-        for pid, ticks in _children().items():
-            if ticks > before.get(pid, 0) + 5:
-                return pid
-        time.sleep(0.01)
+    return eventually(
+        lambda: next((pid for pid, ticks in _children().items() if ticks > before.get(pid, 0) + 5), None)
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from runglass.engine.sandbox.template_worker_client import Forker, TemplateWorke
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.workers import process as worker_process
 from runglass.errors import StepFailure
+from tests.waiting import eventually
 
 DATA = {"a": 1, "l": [1, 2.5, None, True], "s": "x", "o": {"k": "é<>'\""}}
 DATA_JSON = '{"a":1,"l":[1,2.5,null,true],"s":"x","o":{"k":"é<>\'\\""}}'
@@ -265,8 +265,7 @@ def child_of(process: TemplateWorker) -> int:
 
 
 def until_gone(pid: int) -> None:
-    while os.path.exists(f"/proc/{pid}"):
-        time.sleep(0.01)
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 # All that the template engine gives a meaning to, in one way or another, and our own parameters.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runglass.engine.workers.pool import WorkerPool
-from tests.prove.clustering.polling import until
+from tests.waiting import until
 
 MODULE = """
 import sys

@@ -18,6 +18,8 @@ with exclusive(Path(sys.argv[1])):
     # Of the system and not of Python, as the fork before an exec: what Python does in a fork is not done.
     if ctypes.CDLL(None).fork():
         os.kill(os.getpid(), signal.SIGKILL)
+    # What is opened last is closed last as well, after the lock.
+    os.dup(1)
     # Until the test ends it.
     os.read(0, 1)
     os._exit(0)
@@ -30,16 +32,17 @@ def test_a_process_that_a_killed_one_had_just_begun_keeps_nobody_out(
 ) -> None:
     database = tmp_path / "runglass.db"
     command = [sys.executable, "-c", KILLED_WHILE_IT_BEGINS_A_PROCESS, str(database)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as killed:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
         assert killed.wait() < 0
-        assert killed.stdin is not None
-        ends, sleep = killed.stdin, time.sleep
+        stdin, stdout = killed.stdin, killed.stdout
+        assert stdin is not None
+        assert stdout is not None
 
         def end_it(seconds: float) -> None:
-            ends.close()
-            sleep(seconds)
+            stdin.close()
+            assert stdout.read() == b"", "all that hold it are gone"
 
         # The lock is waited for in sleeps.
         monkeypatch.setattr(time, "sleep", end_it)
         with exclusive(database):
-            assert ends.closed
+            assert stdin.closed

@@ -14,7 +14,7 @@ from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
-from tests.prove.clustering.polling import until_told
+from tests.waiting import until_told
 
 pytestmark = pytest.mark.slow
 
@@ -123,12 +123,24 @@ async def test_where_a_role_may_have_no_more_connections_those_that_it_has_are_w
     server = await asyncio.to_thread(postgres_server)
     parts = urlsplit(await server.database_of(tmp_path))
     await server.execute("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 1")
-    opened = Connections(parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl())
+    by_few = parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl()
+    opened = Connections(by_few, patience_s=60.0)
     await opened.open()
+    has_one, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(db: Db) -> int:
+        has_one.set()
+        await go_on.wait()
+        return int(await db.fetchval("SELECT pg_backend_pid()"))
+
     try:
-        slow = "SELECT pg_backend_pid(), pg_sleep(0.05)"
-        rows = await asyncio.gather(*(opened.read(lambda db: db.fetchrow(slow)) for _ in range(3)))
-        assert len({row[0] for row in rows}) == 1, "it is kept"
+        reading = [asyncio.create_task(opened.read(hold)) for _ in range(3)]
+        await has_one.wait()
+        # So is whoever asked before.
+        with pytest.raises(asyncpg.TooManyConnectionsError):
+            await asyncpg.connect(by_few)
+        go_on.set()
+        assert len(set(await asyncio.gather(*reading))) == 1, "it is kept"
     finally:
         await opened.close()
         await server.execute("DROP ROLE few")

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from runglass.clock import iso
-from runglass.errors import RunPurged, StoreError
+from runglass.errors import CommitUncertain, RunPurged, StoreError
 from runglass.store.postgres import connections
 from runglass.store.postgres import migrations as migrating
 from runglass.store.postgres.connections import Connections
@@ -19,11 +19,16 @@ from runglass.store.postgres.store import PostgresStore
 from runglass.store.process_records import ProcessFacts
 from tests.conformance.test_store import batch, make_run, row
 from tests.postgres_server import PostgresServer, postgres_server
-from tests.prove.clustering.polling import until_told
+from tests.waiting import until_told
 
 pytestmark = pytest.mark.slow
 
 EMPTY = "runglass_empty"
+HELD = "SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock(7)"
+WAITING = (
+    "SELECT array_agg(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture
@@ -39,6 +44,25 @@ async def empty(server: PostgresServer) -> AsyncIterator[Connections]:
     await connections.open()
     yield connections
     await connections.close()
+
+
+@asynccontextmanager
+async def holding(server: PostgresServer) -> AsyncIterator[asyncpg.Connection]:
+    """Holds up migrations that are `HELD`, until the block ends."""
+    holder = await asyncpg.connect(server.address(EMPTY))
+    try:
+        await holder.execute("SELECT pg_advisory_lock(7)")
+        yield holder
+    finally:
+        await holder.close()
+
+
+async def until_waiting(holder: asyncpg.Connection, sessions: int) -> set[int]:
+    """The sessions that wait for locks, once there are so many."""
+    found: set[int] = set()
+    while len(found) < sessions:
+        found = set(await holder.fetchval(WAITING) or ())
+    return found
 
 
 async def applied(connections: Connections) -> list[int]:
@@ -98,34 +122,25 @@ async def test_a_process_that_opened_before_a_migration_that_breaks_it_gets_no_l
 ) -> None:
     known = migrations()
     last = known[-1].number
-    breaking = Migration(last + 1, "breaking.sql", "SELECT pg_sleep(0.5)", breaks=last)
+    breaking = Migration(last + 1, "breaking.sql", HELD, breaks=last)
     async with PostgresStore(server.address(EMPTY)) as store:
         now = datetime.now(UTC)
         # One that stood still while its lease ran out.
         await store.hold_lease("slow", until=iso(now - timedelta(seconds=1)), renew=False)
-        migrating = asyncio.create_task(migrate_postgres(empty, [*known, breaking]))
-        asleep = asyncio.create_task(until_told(lambda: is_asleep(server)))
-        # On a busy machine it may be over before that is seen, and what follows is so all the same.
-        await asyncio.wait({asleep, migrating}, return_when=asyncio.FIRST_COMPLETED)
-        asleep.cancel()
         until = iso(now + timedelta(hours=1))
-        renewing = asyncio.create_task(store.hold_lease("slow", until=until, renew=True))
+        async with holding(server) as holder:
+            migrating = asyncio.create_task(migrate_postgres(empty, [*known, breaking]))
+            await until_waiting(holder, 1)
+            renewing = asyncio.create_task(store.hold_lease("slow", until=until, renew=True))
+            late = asyncio.create_task(store.hold_lease("late", until=until, renew=False))
+            await until_waiting(holder, 3)
         with pytest.raises(
             StoreError, match=f"has schema {last + 1}, which this version .* cannot work with"
         ):
-            await store.hold_lease("late", until=until, renew=False)
+            await late
         assert not await renewing
         await migrating
         assert await store.leases() == []
-
-
-async def is_asleep(server: PostgresServer) -> bool:
-    connection = await asyncpg.connect(server.address(EMPTY))
-    try:
-        sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"
-        return bool(await connection.fetchval(sql))
-    finally:
-        await connection.close()
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(empty: Connections) -> None:
@@ -196,15 +211,22 @@ async def test_a_migration_that_never_gets_its_table_says_why(
 async def test_a_migration_may_take_longer_than_a_statement_and_who_migrates_too_waits_for_it(
     server: PostgresServer, empty: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "STATEMENT_S", 1.0)
     known = migrations()
     await migrate_postgres(empty, known)
-    slow = [*known, Migration(known[-1].number + 1, "slow.sql", "SELECT pg_sleep(1.2)", breaks=0)]
+    slow = [*known, Migration(known[-1].number + 1, "slow.sql", HELD, breaks=0)]
+    monkeypatch.setattr(connections, "STATEMENT_S", 1.0)
     two = [Connections(server.address(EMPTY), patience_s=60.0) for _ in range(2)]
     for each in two:
         await each.open()
     try:
-        await asyncio.gather(*(migrate_postgres(each, slow) for each in two))
+        async with holding(server) as holder:
+            both = [asyncio.create_task(migrate_postgres(each, slow)) for each in two]
+            sessions = await until_waiting(holder, 2)
+            # What has begun after them has had its time before they have theirs.
+            with pytest.raises(CommitUncertain):
+                await two[0].repeat(lambda db: db.execute("SELECT pg_advisory_lock(7)"), patience_s=0.0)
+            assert sessions <= set(await holder.fetchval(WAITING)), "they wait on"
+        await asyncio.gather(*both)
     finally:
         for each in two:
             await each.close()
@@ -216,14 +238,14 @@ async def test_a_migration_takes_its_time_whatever_the_role_gives_to_statements(
 ) -> None:
     known = migrations()
     await migrate_postgres(empty, known)
-    slow = [*known, Migration(known[-1].number + 1, "slow.sql", "SELECT pg_sleep(2)", breaks=0)]
-    hasty = Connections(f"{server.address(EMPTY)}&statement_timeout=1500")
+    sql = "CREATE TABLE given AS SELECT current_setting('statement_timeout') AS ms"
+    hasty = Connections(f"{server.address(EMPTY)}&statement_timeout=60000")
     await hasty.open()
     try:
-        await migrate_postgres(hasty, slow)
+        await migrate_postgres(hasty, [*known, Migration(known[-1].number + 1, "given.sql", sql, breaks=0)])
     finally:
         await hasty.close()
-    assert await applied(empty) == [migration.number for migration in slow]
+    assert await empty.read(lambda db: db.fetchval("SELECT ms FROM given")) == "0"
 
 
 async def partitions(address: str) -> list[str]:

@@ -12,7 +12,7 @@ from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
 from tests.postgres_server import postgres_server
-from tests.prove.clustering.polling import until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(pgbouncer_path() is None, reason=MISSING)]
 

@@ -33,7 +33,7 @@ async def test_waiting_work_is_done_in_one_batch_and_each_gets_its_result() -> N
 
     lane = WorkerThreads("test", counting, most=4)
     lane.start()
-    first = lane.put(lambda: held.wait(20))
+    first = lane.put(lambda: held.wait(60))
     assert await asyncio.to_thread(begun.wait, 20)
     others = [lane.put(partial(int, number)) for number in range(6)]
     held.set()
@@ -70,7 +70,7 @@ async def test_a_close_that_is_cancelled_leaves_no_thread_and_no_connection_behi
     database = Connections(tmp_path / "db", synchronous="NORMAL")
     await database.open()
     release = threading.Event()
-    slow = asyncio.create_task(database.write(lambda _: release.wait(20)))
+    slow = asyncio.create_task(database.write(lambda _: release.wait(60)))
     await asyncio.sleep(0)
     closing = asyncio.create_task(database.close())
     await asyncio.sleep(0)
