@@ -107,6 +107,9 @@ class ScriptedServer:
         return await asyncio.start_server(self._connected, "127.0.0.1", 0)
 
     async def _stop(self) -> None:
+        # Connections that are being accepted as it closes would be left open.
+        while accepting := asyncio.all_tasks() - self._connections - {asyncio.current_task()}:
+            await asyncio.wait(accepting)
         self._server.close()
         open_ones = list(self._connections)
         for connection in open_ones:
@@ -117,21 +120,21 @@ class ScriptedServer:
         while self._connections:
             await asyncio.wait(self._connections)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._play(reader, writer))
         self._connections.add(task)
-        try:
-            keeps_open = True
-            while keeps_open and (head := await _head(reader)):
-                exchange = Exchange(head, reader, writer)
-                self.requests.append(exchange)
-                scene = self._scenes.pop(0) if len(self._scenes) > 1 else self._scenes[0]
-                await scene(exchange)
-                keeps_open = exchange.keeps_open
-        finally:
-            self._connections.discard(task)
-            writer.close()
+        # Not in the task, which may be cancelled before it begins.
+        task.add_done_callback(lambda _: writer.close())
+        task.add_done_callback(self._connections.discard)
+
+    async def _play(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        keeps_open = True
+        while keeps_open and (head := await _head(reader)):
+            exchange = Exchange(head, reader, writer)
+            self.requests.append(exchange)
+            scene = self._scenes.pop(0) if len(self._scenes) > 1 else self._scenes[0]
+            await scene(exchange)
+            keeps_open = exchange.keeps_open
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes:
