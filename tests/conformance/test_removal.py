@@ -217,7 +217,8 @@ async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -
     assert await found("2026-01-09") == [early.no, late.no]
     assert await found("2026-01-09", limit=1) == [early.no]
     assert await found("2026-01-02") == [early.no]
-    assert await found("2026-01-01T00:00:00.000Z") == []
+    assert await found("2026-01-01T00:00:00.000Z") == [early.no]
+    assert await found("2025-12-31T23:59:59.999Z") == []
     assert await found("2026-01-09", with_content=True) == [early.no, late.no]
     assert await store.purge_run(early.no)
     assert await found("2026-01-09") == [late.no]

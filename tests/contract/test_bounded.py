@@ -12,8 +12,9 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import http_for, refusal, until
+from tests.contract.wire import http_for, refusal
 from tests.flows import doubling
+from tests.waiting import eventually
 
 FLOW = """
 slug: victim
@@ -98,7 +99,7 @@ def test_a_pushed_file_is_checked_off_the_loop_within_its_time_limit(http: httpx
         answer = own.put("/flows/acme/demo/large", content=f"slug: large\nsteps:\n{steps}".encode())
         assert refusal(answer) == (422, "INVALID_REQUEST")
         assert "flow_check_time_limit_ms" in answer.json()["detail"]["message"]
-        until(lambda: own.put("/flows/acme/demo/victim", content=FLOW.encode()).status_code == 200)
+        eventually(lambda: own.put("/flows/acme/demo/victim", content=FLOW.encode()).status_code == 200)
 
 
 def test_the_loop_watch_logs_the_task_that_blocked_the_loop(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,8 +37,8 @@ from tests.contract.wire import (
     refusal,
     requests_in,
     start,
-    until,
 )
+from tests.waiting import eventually
 
 PLACES = 2
 numbers = count()
@@ -78,7 +78,7 @@ def running(http: httpx2.Client) -> set[str]:
 def clear(http: httpx2.Client) -> None:
     for run in running(http):
         assert http.delete(f"/flow-runs/{run}").status_code == 202
-    until(lambda: not running(http))
+    eventually(lambda: not running(http))
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -89,14 +89,14 @@ def test_a_blocking_call_whose_caller_left_is_not_counted(
         connections = [opened.enter_context(raw_connection(server)) for _ in range(PLACES)]
         for connection in connections:
             connection.sendall(call(server))
-        until(lambda: len(running(http)) == PLACES)
+        eventually(lambda: len(running(http)) == PLACES)
         assert is_full(http)
         before = running(http)
         if reset:
             # Closed with a time of zero, a socket sends a reset.
             for connection in connections:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    until(lambda: not is_full(http))
+    eventually(lambda: not is_full(http))
     assert running(http) == before, "the runs go on"
     clear(http)
 
@@ -108,7 +108,7 @@ def test_a_caller_that_only_closed_its_side_is_counted_and_answered(
         for connection in (first, second):
             connection.sendall(call(server))
             connection.shutdown(socket.SHUT_WR)
-        until(lambda: len(running(http)) == PLACES)
+        eventually(lambda: len(running(http)) == PLACES)
         # By the second probe a caller that had left would have been found out.
         received = b""
         while received.count(b"HTTP/1.1 100 Continue\r\n\r\n") < 2:
@@ -127,13 +127,13 @@ def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
     asked = call(server, "Idempotency-Key: once\r\n")
     with raw_connection(server) as first:
         first.sendall(asked)
-        until(lambda: len(running(http)) == 1)
+        eventually(lambda: len(running(http)) == 1)
         with raw_connection(server) as repeat:
             repeat.sendall(asked)
-            until(lambda: requests_in(server) == PLACES)
+            eventually(lambda: requests_in(server) == PLACES)
             assert is_full(http)
-        until(lambda: not is_full(http))
-        until(lambda: requests_in(server) == 1)
+        eventually(lambda: not is_full(http))
+        eventually(lambda: requests_in(server) == 1)
         assert len(running(http)) == 1
         clear(http)
         assert first.recv(65_536).startswith(b"HTTP/1.1 500 ")
@@ -143,7 +143,7 @@ def test_a_caller_that_left_gets_its_answer_under_its_key(server: RunningServer,
     asked = call(server, "Idempotency-Key: later\r\n")
     with raw_connection(server) as connection:
         connection.sendall(asked)
-        until(lambda: len(running(http)) == 1)
+        eventually(lambda: len(running(http)) == 1)
         (run,) = running(http)
     clear(http)
     with raw_connection(server) as again:
@@ -160,7 +160,7 @@ def test_a_stream_whose_caller_left_is_not_counted(server: RunningServer) -> Non
             for _ in range(PLACES):
                 opened.enter_context(http.stream("GET", f"/flow-runs/{live}/trace/stream"))
             assert http.get(f"/flow-runs/{live}/trace/stream").status_code == 429
-        until(lambda: not is_full(http))
+        eventually(lambda: not is_full(http))
         clear(http)
 
 
@@ -203,8 +203,8 @@ def leave_all_but_the_last(
                 head = f"GET /api/v1{path} HTTP/1.1\r\nHost: a\r\n"
                 connection.sendall(f"{head}Authorization: Bearer {server.key}\r\n\r\n".encode())
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                until(lambda: bool(begun))
-        until(lambda: len(left) == len(paths) - 1)
+                eventually(lambda: bool(begun))
+        eventually(lambda: len(left) == len(paths) - 1)
         last = stays.submit(http.get, paths[-1])
         goes_on.set()
         answer = last.result()

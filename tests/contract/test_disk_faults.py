@@ -29,9 +29,9 @@ from tests.contract.wire import (
     frames,
     refusal,
     start,
-    until,
 )
 from tests.e2e.command import runglass, started
+from tests.waiting import eventually
 
 LARGE = {"parameters": {"text": "x" * 1_000_000}}
 """More than the pages that are free in a database of these tests."""
@@ -163,7 +163,7 @@ def until_health(address: str, status: int) -> dict[str, Any]:
         answer = httpx2.get(f"{address}/health", timeout=LONGEST_S)
         return answer.json() if answer.status_code == status else None
 
-    return until(said)
+    return eventually(said)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -226,7 +226,7 @@ def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
                 assert refusal(answer) == (503, "UNAVAILABLE")
                 assert http.get(f"/flow-runs/{done}/trace").json()["flowRun"]["status"] == "completed"
                 process.line_of_stderr_with(job)
-            until(lambda: http.delete(f"/flow-runs/{job}").status_code in (202, 409))
+            eventually(lambda: http.delete(f"/flow-runs/{job}").status_code in (202, 409))
             events = frames(http.get(f"/flow-runs/{job}/trace/stream").text)
             assert events[-1].event in ("flow_cancelled", "flow_failed")
             execute(http, "anything")

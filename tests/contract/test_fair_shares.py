@@ -14,7 +14,8 @@ import pytest
 from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, current_project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, ENDLESS, detail, http_for, refusal, requests_in, start, until
+from tests.contract.wire import ANYTHING, ENDLESS, detail, http_for, refusal, requests_in, start
+from tests.waiting import eventually
 
 RUNAWAY = "slug: runaway\nsteps: [{id: run, type: code, code: 'while True: pass'}]\n"
 CODE = "slug: code\nsteps: [{id: sum, type: code, code: 'return {\"n\": 1 + 1}'}]\n"
@@ -75,7 +76,7 @@ def test_each_project_has_a_limit_of_streams_and_is_refused_beyond_it(
         assert len(flood.get("/flow-runs").json()["runs"]) == 1
         assert guest.post("/seq/guests/one/code/execute", json={}).status_code == 200
         first.close()
-        until(lambda: flood.post("/seq/acme/demo/anything/execute", json={}).status_code == 200)
+        eventually(lambda: flood.post("/seq/acme/demo/anything/execute", json={}).status_code == 200)
     assert flood.delete(f"/flow-runs/{run}").status_code == 202
 
 
@@ -131,7 +132,7 @@ def test_of_each_project_one_search_or_page_is_read_at_a_time(
             for client in (flood, guest)
             for run_id in ids[client]
         ]
-        until(lambda: len(set(going)) == 2 and requests_in(server) == 3)
+        eventually(lambda: len(set(going)) == 2 and requests_in(server) == 3)
         all_are_there.set()
         assert {call.result().status_code for call in asked} == {200}
     assert most == {"one": 1, "both": 2}

@@ -24,8 +24,8 @@ from tests.contract.wire import (
     refusal,
     requests_in,
     start,
-    until,
 )
+from tests.waiting import eventually
 
 HOST = b"Host: a\r\n"
 GET = b"GET /health HTTP/1.1\r\n"
@@ -92,7 +92,7 @@ def hourglass() -> Iterator[Hourglass]:
             stalled_write_limit_s=0.6,
         ) as running:
             running.push(ANYTHING)
-            yield Hourglass(running, until(lambda: limiters)[0])
+            yield Hourglass(running, eventually(lambda: limiters)[0])
 
 
 def is_readable(connection: socket.socket) -> bool:
@@ -194,7 +194,7 @@ def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: Runnin
     with raw_connection(server) as connection:
         connection.sendall(post(server, UPGRADE + b"Content-Length: %d\r\n" % len(BODY)) + following[:cut])
         # By then it has read what came before.
-        until(lambda: requests_in(server))
+        eventually(lambda: requests_in(server))
         connection.sendall(following[cut:])
         answers = rest_of(connection)
     assert answers.count(b"HTTP/1.1 200 ") == 2
@@ -223,7 +223,7 @@ def test_trailers_are_no_headers(server: RunningServer) -> None:
 def test_chunk_headers_and_trailers_are_limited(server: RunningServer) -> None:
     with raw_connection(server) as connection:
         connection.sendall(post(server, b"Transfer-Encoding: chunked\r\n") + b"2;a=")
-        until(lambda: requests_in(server))
+        eventually(lambda: requests_in(server))
         connection.sendall(b"b" * 5000)
         answer = _answered(connection)
         assert refusal(answer) == (431, "REQUEST_TOO_LARGE")
@@ -316,7 +316,7 @@ def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server
         assert answer.headers["retry-after"] == "1"
         assert http.get(f"{server.address}/health").status_code == 200
         opened[0].close()
-        until(lambda: http.get("/flow-runs").status_code == 200)
+        eventually(lambda: http.get("/flow-runs").status_code == 200)
 
 
 def test_a_request_behind_health_needs_a_place(server: RunningServer) -> None:
@@ -330,7 +330,7 @@ def test_a_request_behind_health_needs_a_place(server: RunningServer) -> None:
         assert refused.startswith(b"503")
         assert b"max_connections=3" in refused
     with http_for(server, server.key) as http:
-        until(lambda: http.get("/flow-runs").status_code == 200)
+        eventually(lambda: http.get("/flow-runs").status_code == 200)
     with raw_connection(server) as connection:
         last = behind.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
         connection.sendall(GET + HOST + b"\r\n" + last)

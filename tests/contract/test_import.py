@@ -25,8 +25,8 @@ from tests.contract.wire import (
     raw_connection,
     refusal,
     start,
-    until,
 )
+from tests.waiting import eventually
 
 IMPORT = "/flow-runs/import"
 READS = ("trace", "trace/stream", "trace/outline", "export?format=json", "export?format=jsonl")
@@ -285,12 +285,12 @@ def test_a_second_import_of_a_project_is_told_to_wait(
     target: RunningServer, here: httpx2.Client, file: bytes, runs: dict[str, str]
 ) -> None:
     with sending(target, file, 5) as connection:
-        until(lambda: here.post(IMPORT, content=b"").status_code == 429)
+        eventually(lambda: here.post(IMPORT, content=b"").status_code == 429)
         answer = here.post(IMPORT, content=file)
         assert refusal(answer) == (429, "RATE_LIMITED")
         assert answer.headers["retry-after"] == "1"
         connection.sendall(file[-5:])
-        until(lambda: here.post(IMPORT, content=b"").status_code == 422)
+        eventually(lambda: here.post(IMPORT, content=b"").status_code == 422)
     assert here.get(f"/flow-runs/{runs['completed']}").status_code == 200
     assert refusal(here.post(IMPORT, content=file)) == (409, "RUN_EXISTS")
 
@@ -299,8 +299,8 @@ def test_a_caller_who_leaves_in_the_middle_leaves_nothing_behind(
     target: RunningServer, here: httpx2.Client, file: bytes
 ) -> None:
     with sending(target, file, 5):
-        until(lambda: here.post(IMPORT, content=b"").status_code == 429)
-    until(lambda: here.post(IMPORT, content=b"").status_code == 422)
+        eventually(lambda: here.post(IMPORT, content=b"").status_code == 429)
+    eventually(lambda: here.post(IMPORT, content=b"").status_code == 422)
     assert nothing_is_kept(target, here)
 
 
@@ -322,7 +322,7 @@ def test_a_key_that_is_revoked_meanwhile_imports_nothing(
 ) -> None:
     with http_for(target, target.make_key("acme", "demo")) as another:
         with sending(target, file, 5) as connection:
-            until(lambda: here.post(IMPORT, content=b"").status_code == 429)
+            eventually(lambda: here.post(IMPORT, content=b"").status_code == 429)
             (own, _) = another.get("/keys").json()["keys"]
             assert another.delete(f"/keys/{own['id']}").status_code == 200
             answer = connection.recv(100_000)

@@ -15,8 +15,8 @@ from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     execute,
     http_for,
-    until,
 )
+from tests.waiting import eventually
 
 LOOP = """
 slug: long
@@ -45,7 +45,7 @@ def run(server: RunningServer) -> RunRecord:
         run_id = execute(http, "long", parameters={"items": list(range(LARGE_RUN_EVENTS // 2))})
     found = server.call(server.runtime.store.run(run_id))
     assert found is not None
-    until(lambda: server.call(server.runtime.store.kept_outline(found.no)))
+    eventually(lambda: server.call(server.runtime.store.kept_outline(found.no)))
     return found
 
 
@@ -116,7 +116,7 @@ def test_one_that_an_older_program_has_kept_is_kept_anew_once_it_was_opened(
     older = head.replace(b'"version":%d' % VERSION, b'"version":%d' % (VERSION - 1))
     server.call(server.runtime.store.keep_outline(run.no, 0, older))
     assert not isinstance(opened(server, run), PackedOutline)
-    until(lambda: server.call(server.runtime.store.kept_outline(run.no))[0] != older)
+    eventually(lambda: server.call(server.runtime.store.kept_outline(run.no))[0] != older)
     assert isinstance(opened(server, run), PackedOutline)
 
 

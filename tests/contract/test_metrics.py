@@ -21,9 +21,9 @@ from tests.contract.wire import (
     LONGEST_S,
     execute,
     http_for,
-    until,
 )
 from tests.prove.killing.server import free_port
+from tests.waiting import eventually
 
 FAILS = """
 slug: fails
@@ -200,7 +200,7 @@ def test_who_talks_too_much_is_slow_or_comes_in_crowds_is_dropped(
         for each in crowd:
             each.close()
     # Until it has seen them leave, it has no place for others.
-    until(lambda: ask(watched.port, b"GET /health HTTP/1.1\r\n\r\n"))
+    eventually(lambda: ask(watched.port, b"GET /health HTTP/1.1\r\n\r\n"))
     assert watched.samples()["runglass_store_up"] == 1
 
 

@@ -33,9 +33,9 @@ from tests.contract.wire import (
     raw_connection,
     refusal,
     start,
-    until,
 )
 from tests.postgres_server import postgres_database
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +122,7 @@ def until_running(http: httpx2.Client, session: str) -> str:
         (execution,) = answer.json()["executions"]
         return execution["executionId"] if execution.get("startedAt") else None
 
-    return until(begun)
+    return eventually(begun)
 
 
 def begun(http: httpx2.Client, run: str) -> None:
@@ -386,10 +386,10 @@ def test_a_caller_who_leaves_is_not_followed_for_any_more_and_the_run_goes_on(
             + f"Authorization: Bearer {machines.one.key}\r\nX-Session-Id: {session}\r\n\r\n{{}}".encode()
         )
         run = until_running(http, session)
-        until(lambda: machines.one.runtime.tails.followed_runs)
+        eventually(lambda: machines.one.runtime.tails.followed_runs)
         # Without it the caller might have closed one direction alone, which takes seconds to tell.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    until(lambda: not machines.one.runtime.tails.followed_runs)
+    eventually(lambda: not machines.one.runtime.tails.followed_runs)
     assert http.get(f"/flow-runs/{run}").json()["status"] == "running"
     cancel(machines.one, run)
 
@@ -409,7 +409,7 @@ def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
         run = until_running(other, session)
         call(proxy.go_away)
         # The log could not be read.
-        until(lambda: not server.runtime.tails.followed_runs)
+        eventually(lambda: not server.runtime.tails.followed_runs)
         call(proxy.come_back)
         answer = called.result(LONGEST_S)
         assert (answer.status_code, answer.json()["executionId"]) == (200, run)

@@ -22,8 +22,8 @@ from tests.contract.wire import (
     http_for,
     refusal,
     start,
-    until,
 )
+from tests.waiting import eventually
 
 SIDES = """
 slug: sides
@@ -172,7 +172,7 @@ def test_a_run_that_was_cancelled_has_nothing_that_goes_on(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     run = start(server, "endless")
-    until(lambda: lines(http, run) == ["first#1 step completed", "hold#1 step running"])
+    eventually(lambda: lines(http, run) == ["first#1 step completed", "hold#1 step running"])
     cancel(server, run)
     http.get(f"/flow-runs/{run}/trace/stream")
     assert lines(http, run) == ["first#1 step completed", "hold#1 step cancelled"]
@@ -194,7 +194,7 @@ def test_what_an_outline_leaves_open_is_in_the_stream_behind_its_seq(
 ) -> None:
     further = Gate(server, monkeypatch, server.runtime.store, "append", first=5)
     run = start(server, "stretch")
-    until(lambda: len(rows(http, run)) >= 4)
+    eventually(lambda: len(rows(http, run)) >= 4)
     before = page(http, run)
     further.open()
     text = http.get(f"/flow-runs/{run}/trace/stream?after={before['seq']}").text
@@ -237,7 +237,7 @@ def test_pages_of_one_seq_are_of_one_outline_although_the_run_goes_on(
 ) -> None:
     further = Gate(server, monkeypatch, server.runtime.store, "append", first=5)
     run = start(server, "stretch")
-    until(lambda: len(rows(http, run)) >= 4)
+    eventually(lambda: len(rows(http, run)) >= 4)
     before = page(http, run)
     further.open()
     assert "event: flow_completed" in http.get(f"/flow-runs/{run}/trace/stream").text

@@ -15,8 +15,8 @@ from tests.contract.wire import (
     frames,
     http_for,
     refusal,
-    until,
 )
+from tests.waiting import eventually
 
 SECRET = "only for the caller"
 MESSAGE = f"ValueError: {SECRET} (line 1)"
@@ -219,7 +219,7 @@ def test_a_short_time_to_live_is_kept_to_by_a_running_server() -> None:
             return http.post("/seq/acme/demo/echo-off/execute", json={"message": SECRET}, headers=headers)
 
         assert call().status_code == 200
-        expired = until(lambda: answer if (answer := call()).status_code != 200 else None)
+        expired = eventually(lambda: answer if (answer := call()).status_code != 200 else None)
         assert refusal(expired) == (410, "ANSWER_EXPIRED")
 
 

@@ -21,11 +21,11 @@ from tests.contract.wire import (
     frames,
     refusal,
     start,
-    until,
 )
 from tests.postgres_proxy import CuttingProxy, cutting_proxy
 from tests.postgres_replication import run_apart
 from tests.postgres_server import postgres_database
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +131,7 @@ def until_health(server: RunningServer, status: int) -> httpx2.Response:
         answer = httpx2.get(f"{server.address}/health", timeout=LONGEST_S)
         return answer if answer.status_code == status else None
 
-    return until(said)
+    return eventually(said)
 
 
 def test_while_it_is_away_nothing_is_started_and_callers_hear_so(

@@ -15,8 +15,8 @@ from tests.contract.wire import (
     http_for,
     refusal,
     start,
-    until,
 )
+from tests.waiting import eventually
 
 BASE = "/seq/acme/demo"
 
@@ -36,7 +36,7 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 def until_waiting(server: RunningServer, count: int) -> None:
-    until(lambda: server.runtime.engine.queue.waiting == count)
+    eventually(lambda: server.runtime.engine.queue.waiting == count)
 
 
 def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http: httpx2.Client) -> None:

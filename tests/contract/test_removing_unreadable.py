@@ -18,9 +18,10 @@ from runglass.client import Client
 from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_cancel import paused
-from tests.contract.wire import ANYTHING, ENDLESS, execute, http_for, refusal, start, until
+from tests.contract.wire import ANYTHING, ENDLESS, execute, http_for, refusal, start
 from tests.postgres_server import postgres_database
 from tests.unit.engine.test_unreadable import UPDATES
+from tests.waiting import eventually
 
 GARBAGE = b"\xff{garbage"
 TORN = bytes(4096)
@@ -73,7 +74,7 @@ def served(place: Place, **settings: Any) -> Iterator[tuple[RunningServer, httpx
 def held(server: RunningServer, http: httpx2.Client) -> str:
     """A run of `endless` that is in its second step."""
     run = start(server, "endless")
-    until(lambda: b'"hold"' in http.get(f"/flow-runs/{run}/trace").content)
+    eventually(lambda: b'"hold"' in http.get(f"/flow-runs/{run}/trace").content)
     return run
 
 
@@ -88,7 +89,7 @@ def test_runs_that_were_set_aside_are_listed_cancelled_and_deleted(place: Place)
     for what, run in runs.items():
         place.spoil(what, run, GARBAGE)
     with served(place) as (server, http):
-        until(lambda: set_aside(http) == len(runs))
+        eventually(lambda: set_aside(http) == len(runs))
         with Client(base_url=server.address, api_key=server.key) as client:
             listed = {run.id: run for run in client.runs()}
         assert listed.keys() == set(runs.values())
@@ -119,8 +120,8 @@ def test_a_run_that_was_set_aside_goes_when_its_retention_is_over(place: Place) 
         run = held(server, http)
     place.spoil("summary", run, TORN)
     with served(place, retention_days=1e-9) as (_, http):
-        until(lambda: http.get(f"/flow-runs/{run}/trace").status_code == 404)
-        until(lambda: set_aside(http) == 0)
+        eventually(lambda: http.get(f"/flow-runs/{run}/trace").status_code == 404)
+        eventually(lambda: set_aside(http) == 0)
 
 
 @pytest.mark.parametrize("what", ["summary", "event"])

@@ -6,7 +6,6 @@ import httpx2
 import msgspec
 import pytest
 
-from runglass.clock import SystemClock
 from runglass.errors import FlowFileError
 from runglass.events import decode_event
 from runglass.flow_parser import parse_flow
@@ -36,13 +35,7 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 def tidy(server: RunningServer) -> None:
-    """Removes what ended before this moment, which must be a later one than that of the end."""
-
-    async def after_a_moment() -> None:
-        await SystemClock().sleep(0.002)
-        await server.runtime.removal.tidy()
-
-    server.call(after_a_moment())
+    server.call(server.runtime.removal.tidy())
 
 
 @pytest.mark.parametrize("slug", ["words", "broken"])

@@ -1,7 +1,6 @@
 """Within a second after a key is revoked, by any process, all open responses to it end."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,8 +28,8 @@ from tests.contract.wire import (
     refusal,
     requests_in,
     start,
-    until,
 )
+from tests.waiting import eventually
 
 QUICK = "slug: quick\nsteps: [{id: keep, type: passthrough}]\n"
 LARGE = """
@@ -134,10 +133,10 @@ def test_a_call_that_waits_is_answered_and_its_run_goes_on(
     path, body = "/seq/acme/demo/endless/execute", {"parameters": {"key": key_id}}
     with http_for(server, key) as caller, ThreadPoolExecutor(2) as calls:
         first = calls.submit(caller.post, path, json=body, headers=headers)
-        runs = until(lambda: http.get("/flow-runs?flow=endless&status=running").json()["runs"])
+        runs = eventually(lambda: http.get("/flow-runs?flow=endless&status=running").json()["runs"])
         # It waits for the outcome of the first one.
         again = calls.submit(caller.post, path, json=body, headers=headers)
-        until(lambda: requests_in(server) == 2)
+        eventually(lambda: requests_in(server) == 2)
         revoke(key_id)
         answers = [first.result(LONGEST_S), again.result(LONGEST_S)]
     run = runs[0]["id"]
@@ -159,7 +158,7 @@ def test_a_step_through_ends(server: RunningServer, http: httpx2.Client, revoke:
     with http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
         body = {"runRemaining": True}
         walk = calls.submit(caller.post, "/seq/acme/demo/endless/step", json=body)
-        runs = until(lambda: http.get("/flow-runs?flow=endless&status=running").json()["runs"])
+        runs = eventually(lambda: http.get("/flow-runs?flow=endless&status=running").json()["runs"])
         revoke(key_id)
         told = walk.result(LONGEST_S)
     assert told.status_code == 200
@@ -199,7 +198,7 @@ def test_a_resume_in_the_line_leaves_its_run_paused() -> None:
             holds = start(server, "endless")
             resume = resumption(body, results_of(body))
             waits = calls.submit(caller.post, "/seq/acme/demo/talk/execute", json=resume)
-            until(lambda: server.runtime.engine.queue.waiting)
+            eventually(lambda: server.runtime.engine.queue.waiting)
             http.delete(f"/keys/{key_id}")
             answer = waits.result(LONGEST_S)
         assert refusal(answer) == (401, "UNAUTHENTICATED")
@@ -225,12 +224,14 @@ def test_a_body_that_ends_after_its_key_was_revoked_does_nothing(
     found = server.call(server.runtime.store.find_key(digest_of(key)))
     assert found is not None
     begun = body_is_read(monkeypatch)
+    clock = server.runtime.store.clock
+    now_s = clock.monotonic_s
     head = f"POST /api/v1{path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
     with raw_connection(server) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:1])
         assert begun.wait(LONGEST_S)
-        # At least so long: that of a body that comes at once is not looked up again.
-        time.sleep(PROMPT_S)
+        # That of a body that comes at once is not looked up again.
+        monkeypatch.setattr(clock, "monotonic_s", lambda: now_s() + PROMPT_S)
         assert http.delete(f"/keys/{found.id}").status_code == 200
         before = keys_and_runs(http)
         connection.sendall(body[1:])
@@ -274,7 +275,7 @@ def test_a_repeated_call_does_not_wait_for_the_first_one_when_its_key_is_revoked
         first = calls.submit(http.post, "/seq/acme/demo/quick/execute", json={}, headers=again)
         checking.reached()
         repeat = calls.submit(caller.post, "/seq/acme/demo/quick/execute", json={}, headers=again)
-        until(lambda: requests_in(server) == 2)
+        eventually(lambda: requests_in(server) == 2)
         http.delete(f"/keys/{key_id}")
         assert refusal(repeat.result(LONGEST_S)) == (401, "UNAUTHENTICATED")
         checking.open()

@@ -24,8 +24,8 @@ from tests.contract.wire import (
     frames,
     http_for,
     start,
-    until,
 )
+from tests.waiting import eventually
 
 WAITS = """
 slug: waits
@@ -138,7 +138,7 @@ def test_a_stop_waits_for_no_run_and_answers_every_call() -> None:
         for thread in threads:
             thread.start()
         flowing.wait()
-        until(lambda: len(http.get("/flow-runs?status=running").json()["runs"]) == 2)
+        eventually(lambda: len(http.get("/flow-runs?status=running").json()["runs"]) == 2)
     for thread in threads:
         thread.join()
         assert not thread.is_alive()
@@ -153,7 +153,7 @@ def test_a_run_that_is_stopped_in_the_middle_goes_on_after_the_next_start(tmp_pa
         server.push(WAITS)
         run = start(server, "waits")
         with http_for(server, server.key) as http:
-            until(lambda: http.get(f"/flow-runs/{run}/trace").json()["steps"])
+            eventually(lambda: http.get(f"/flow-runs/{run}/trace").json()["steps"])
     with running_server(data=tmp_path) as server, http_for(server, server.key) as http:
         with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
             events = [frame.event for frame in frames(stream.read().decode())]

@@ -19,8 +19,8 @@ from tests.contract.wire import (
     frames,
     http_for,
     refusal,
-    until,
 )
+from tests.waiting import eventually
 
 MODES = ["off", "metadata_only", "redacted", "full"]
 OUTPUT = """
@@ -116,7 +116,7 @@ def test_outputs_that_are_too_many_to_be_held_come_from_the_store(
     )
     server.push(f"slug: too-much\ncapture: off\nsteps:\n{steps}\n")
     with http.stream("POST", path_of("too-much"), json={"runRemaining": True}) as answer:
-        until(lambda: http.get("/flow-runs?flow=too-much&status=completed").json()["runs"])
+        eventually(lambda: http.get("/flow-runs?flow=too-much&status=completed").json()["runs"])
         found = frames(answer.read().decode())
     told = [frame.data["outputData"]["t"] for frame in found if frame.event == "step_output"]
     assert told == [str(n) * 700_000 for n in range(5)]

@@ -28,8 +28,8 @@ from tests.contract.wire import (
     http_for,
     refusal,
     requests_in,
-    until,
 )
+from tests.waiting import eventually
 
 MEMORY_BYTES = 64 << 20
 LARGE = {"parameters": {"text": "x" * 5_000_000}}
@@ -159,7 +159,7 @@ def test_the_order_of_names_makes_no_difference(value: Any) -> None:
 
 def only_run(http: httpx2.Client, status: str) -> str:
     """The run with this status, once there is one."""
-    (run,) = until(lambda: http.get("/flow-runs", params={"status": status}).json()["runs"])
+    (run,) = eventually(lambda: http.get("/flow-runs", params={"status": status}).json()["runs"])
     return str(run["id"])
 
 
@@ -174,7 +174,7 @@ def test_a_repeat_that_waits_for_a_run_lets_the_next_one_in(
             for _ in range(2)
         ]
         run = only_run(http, "running")
-        until(lambda: requests_in(server) == 2)
+        eventually(lambda: requests_in(server) == 2)
         assert http.post(f"{PATH}/execute", json=MEDIUM).json()["status"] == "completed"
         assert not any(call.done() for call in both)
         cancel(server, run)
@@ -195,7 +195,7 @@ def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> No
             http.post("/seq/acme/demo/endless/jobs", json={})
             run = only_run(http, "running")
             waiting = calls.submit(http.post, "/seq/acme/demo/asking/execute", json=resume)
-            until(lambda: server.runtime.engine.queue.waiting)
+            eventually(lambda: server.runtime.engine.queue.waiting)
             assert http.post(f"{PATH}/jobs", json=MEDIUM).status_code == 202
             assert not waiting.done()
             cancel(server, run)
@@ -212,7 +212,7 @@ def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
     with ThreadPoolExecutor(6) as calls:
         sent = [calls.submit(http.post, path, json={}, headers=once) for _ in range(6)]
         storing.reached()
-        until(lambda: requests_in(server) + sum(call.done() for call in sent) == 6)
+        eventually(lambda: requests_in(server) + sum(call.done() for call in sent) == 6)
         storing.open()
         answers = [call.result() for call in sent]
     assert {answer.status_code for answer in answers} == {202}
@@ -233,7 +233,7 @@ def test_calls_that_wait_for_a_place_hold_nothing_of_their_bodies() -> None:
         def send_one() -> None:
             """Returns when its run waits for a place."""
             sent.append(calls.submit(http.post, f"{PATH}/execute", content=body))
-            until(lambda: len(http.get("/flow-runs?status=pending").json()["runs"]) == len(sent))
+            eventually(lambda: len(http.get("/flow-runs?status=pending").json()["runs"]) == len(sent))
 
         send_one()
         tracemalloc.start()
@@ -242,7 +242,7 @@ def test_calls_that_wait_for_a_place_hold_nothing_of_their_bodies() -> None:
         for _ in range(many - 1):
             send_one()
         # What has begun to wait lets go of its body within a moment.
-        until(lambda: tracemalloc.get_traced_memory()[0] - before < (many - 1) * len(body) / 2)
+        eventually(lambda: tracemalloc.get_traced_memory()[0] - before < (many - 1) * len(body) / 2)
         assert not any(call.done() for call in sent)
         for run in http.get("/flow-runs").json()["runs"]:
             http.delete(f"/flow-runs/{run['id']}")
@@ -255,7 +255,7 @@ def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_answered() -> None:
         connection = socket.create_connection((host, int(port)), timeout=LONGEST_S)
         head = f"POST /api/v1{PATH}/execute HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n"
         connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
-        until(lambda: requests_in(server) == 1)
+        eventually(lambda: requests_in(server) == 1)
     with connection:
         answer = connection.makefile("rb").read().decode()
     assert answer.startswith("HTTP/1.1 503")
@@ -283,7 +283,9 @@ def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningSe
     with ThreadPoolExecutor(12) as threads, ExitStack() as opened:
         senders = [opened.enter_context(socket.create_connection((host, int(port)))) for _ in range(12)]
         calls = [threads.submit(answered, sender) for sender in senders]
-        answers = until(lambda: done if len(done := [call for call in calls if call.done()]) >= least else [])
+        answers = eventually(
+            lambda: done if len(done := [call for call in calls if call.done()]) >= least else []
+        )
         for sender in senders:
             sender.shutdown(socket.SHUT_RDWR)
     refused = [answer.result() for answer in answers]
@@ -291,7 +293,7 @@ def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningSe
     assert b"come in or wait to be read" in refused[0]
     with http_for(server, server.key) as http:
         # Nothing of it is held once the server has seen that they left.
-        until(lambda: http.post(f"{PATH}/execute", json=LARGE).status_code == 200)
+        eventually(lambda: http.post(f"{PATH}/execute", json=LARGE).status_code == 200)
 
 
 @pytest.mark.parametrize("length", ["9" * 5000, "0" * 5000, "99999999999999999999"])

@@ -5,10 +5,9 @@ import json
 import re
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -102,7 +101,6 @@ steps:
 FLOWS = [WORDS, GRID, BROKEN, ANYTHING, ENDLESS, BRISK]
 LONGEST_S = 60.0
 """So long a test waits for what must come, on the busiest machine."""
-T = TypeVar("T")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -139,13 +137,6 @@ def cancel(server: RunningServer, execution_id: str) -> None:
         )
 
     assert server.call(end())
-
-
-def until(found: Callable[[], T | None]) -> T:
-    """What is found, once that is something; the test's own limit of time ends the wait."""
-    while not (it := found()):
-        time.sleep(0.01)
-    return it
 
 
 def requests_in(server: RunningServer) -> int:

@@ -18,8 +18,9 @@ from runglass.cli.exit_codes import Exit
 from runglass.errors import FlowExecutionError, FlowNotFoundError
 from runglass.run_api import ExportFormat
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import WORDS, execute, http_for, until
+from tests.contract.wire import WORDS, execute, http_for
 from tests.e2e.command import started
+from tests.waiting import eventually
 
 FORMATS: tuple[ExportFormat, ...] = ("json", "jsonl")
 
@@ -186,13 +187,15 @@ def test_a_server_that_is_killed_in_the_middle_of_an_import_keeps_nothing_of_it(
                 f"Content-Length: {len(padded) + len(whole)}\r\n\r\n".encode()
                 + padded
             )
-            until(lambda: count(data, "event") == 1)
+            eventually(lambda: count(data, "event") == 1)
             server.kill()
     assert count(data, "importing_run") == 1
     # Rows of what was given up stay until nobody waits for a wake-up that was lost.
     with started("serve", "--port", "0", "--data", data, env={"RUNGLASS_TAIL_POLL_S": "0.01"}) as server:
         there = ["--base-url", server.line().split()[1], "--api-key", key]
-        until(lambda: count(data, "event") == count(data, "importing_run") == count(data, "purged_run") == 0)
+        eventually(
+            lambda: count(data, "event") == count(data, "importing_run") == count(data, "purged_run") == 0
+        )
         assert main(["runs", "import", str(file), *there]) == Exit.OK
         assert server.interrupt() == Exit.OK
     assert count(data, "run") == 1

@@ -15,8 +15,9 @@ from typing import Any
 
 import httpx2
 
-from tests.contract.wire import ANYTHING, detail, refusal, until
+from tests.contract.wire import ANYTHING, detail, refusal
 from tests.e2e.command import START, WAIT_S, Process, environment
+from tests.waiting import eventually
 
 DISK_MB = 64
 LARGE = {"parameters": {"text": "sesame " * 20_000}}
@@ -109,7 +110,7 @@ def fill_with_runs(disk: Disk, http: httpx2.Client) -> list[str]:
     listed = http.get("/flow-runs", params={"limit": 100, "q": "status:completed"}).json()["runs"]
     ended: list[str] = [run["id"] for run in listed]
     assert http.get(f"/flow-runs/{ended[-1]}/trace").status_code == 200
-    until(lambda: health(http).status_code == 503)
+    eventually(lambda: health(http).status_code == 503)
     assert health(http).json()["reasons"][0] == "the store takes no writes: database or disk is full"
     return ended
 
@@ -119,8 +120,8 @@ def delete_some(http: httpx2.Client, runs: list[str]) -> None:
     for run in runs[::2]:
         answer = http.delete(f"/flow-runs/{run}?purge=true")
         assert answer.status_code == 202, answer.text
-    until(lambda: execute(http).status_code == 200)
-    until(lambda: health(http).status_code == 200)
+    eventually(lambda: execute(http).status_code == 200)
+    eventually(lambda: health(http).status_code == 200)
 
 
 def full() -> list[str]:

@@ -498,7 +498,7 @@ class Store(Protocol):
         """The retention of each flow's runs, set by the flow or else by its project."""
 
     async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
-        """Numbers of the flow's runs that ended before this ISO time, oldest end first.
+        """Numbers of the flow's runs that ended before this ISO time or at it, oldest end first.
 
         Of those `with_content` it finds the ones that `strip_content` has not been through. Costs no more
         than what it finds.

@@ -26,7 +26,7 @@ class Removal:
     _months_ahead: FailureLog
 
     async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
-        sql = "SELECT no FROM run WHERE flow_id = $1 AND ended_at < $2"
+        sql = "SELECT no FROM run WHERE flow_id = $1 AND ended_at <= $2"
         if with_content:
             sql += " AND has_content"
         return await self._db.read(

@@ -26,7 +26,7 @@ class Removal:
     _deleted: bool
 
     async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
-        sql = "SELECT no FROM run WHERE flow_id = ? AND ended_at < ?"
+        sql = "SELECT no FROM run WHERE flow_id = ? AND ended_at <= ?"
         if with_content:
             sql += " AND has_content = 1"
         sql += " ORDER BY ended_at LIMIT ?"
