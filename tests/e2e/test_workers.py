@@ -1,34 +1,39 @@
 """Servers and workers on one PostgreSQL, each a real process: killed, stopped and ended in order."""
 
+import asyncio
 import json
 import os
 import signal
-import time
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
 from runglass.health import NO_WORKER
 from tests.e2e.command import Process, runglass, started
-from tests.postgres_server import postgres_database
+from tests.postgres_server import postgres_database, postgres_server
+from tests.unit.engine.fake_provider import text_reply
+from tests.waiting import eventually
 
 WAIT_S = 60.0
-FLOW = {
-    "slug": "work",
-    "steps": [
-        {"id": "first", "type": "code", "code": 'return {"done": 1}'},
-        {"id": "long", "type": "wait", "ms": 8000},
-        {"id": "last", "type": "code", "code": 'return {"done": 2}'},
-    ],
-}
 
 
+def flow(slug: str, long: dict[str, Any]) -> dict[str, Any]:
+    first, last = ({"id": name, "type": "code", "code": "return {'done': 1}"} for name in ("first", "last"))
+    return {"slug": slug, "steps": [first, {"id": "long", **long}, last]}
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+WORK = flow("work", {"type": "llm", "model": "held:small", "prompt": "hi"})
+REST = flow("rest", {"type": "wait", "ms": 2000})
 ASK = {
     "slug": "ask",
     "steps": [{"id": "ask", "type": "llm", "model": "echo", "prompt": "word", "settings": {"max_tokens": 1}}],
@@ -37,21 +42,65 @@ CALL_USD = Decimal("0.01")
 """What a call of the flow `ask` costs, and may cost: one token."""
 PRICES = {"echo": {"input_per_mtok": "0", "output_per_mtok": str(CALL_USD * 1_000_000)}}
 CALLS_PAID = 15
-GOING = ("pending", "running")
+
+
+class Held(ThreadingHTTPServer):
+    """An OpenAI-compatible server that holds its answers back until `let_go` is set."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+        self.asked = threading.Semaphore(0)
+        super().__init__(("127.0.0.1", 0), _Answer)
+
+    def reached(self, count: int) -> None:
+        """Returns when there have been so many requests, so many further ones each time."""
+        assert all(self.asked.acquire(timeout=WAIT_S) for _ in range(count))
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Held
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.asked.release()
+        self.server.let_go.wait()
+        # Who asked may have been killed.
+        with suppress(ConnectionError):
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(text_reply("done", usage=USAGE).body)
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
 
 
 class Shop:
-    """A database with flows, a server that executes nothing, and workers."""
+    """A database with flows, a server that executes nothing, workers, and `held`, their provider.
 
-    def __init__(self, folder: Path, address: str, lease: dict[str, str]) -> None:
-        self.env = {"RUNGLASS_STORE": address, "RUNGLASS_PRICES": json.dumps(PRICES), **lease}
-        self._folder = folder
-        flows = folder / "flows" / "acme" / "shop"
-        flows.mkdir(parents=True)
-        for flow in (FLOW, ASK):
-            (flows / f"{flow['slug']}.json").write_text(json.dumps(flow))
+    No lease runs out by itself, however busy the machine is.
+    """
+
+    def __init__(self, folder: Path, address: str) -> None:
         self._open = ExitStack()
         self._workers = ExitStack()
+        self._folder = folder
+        self._database = urlsplit(address).path[1:]
+        self.held = self._open.enter_context(Held())
+        self._open.callback(self.held.shutdown)
+        threading.Thread(target=self.held.serve_forever).start()
+        self.env = {
+            "RUNGLASS_STORE": address,
+            "RUNGLASS_PRICES": json.dumps(PRICES),
+            "RUNGLASS_PROVIDERS": json.dumps({"held": f"http://127.0.0.1:{self.held.server_port}/v1"}),
+            "RUNGLASS_LEASE_S": "30",
+        }
+        flows = folder / "flows" / "acme" / "shop"
+        flows.mkdir(parents=True)
+        for each in (WORK, REST, ASK):
+            (flows / f"{each['slug']}.json").write_text(json.dumps(each))
 
     def __enter__(self) -> "Shop":
         server = self._open.enter_context(
@@ -72,6 +121,7 @@ class Shop:
 
     def kill_workers(self) -> None:
         self._workers.close()
+        self.end_leases()
 
     def run(self, *arguments: str) -> str:
         """What the command prints."""
@@ -91,32 +141,25 @@ class Shop:
         answers = [self.http.post(f"/seq/acme/shop/{slug}/jobs", json={}) for _ in range(count)]
         return [str(answer.json()["executionId"]) for answer in answers]
 
-    def trace(self, run_id: str) -> dict[str, Any]:
-        trace: dict[str, Any] = self.http.get(f"/flow-runs/{run_id}/trace").json()
-        return trace
+    def end_leases(self) -> None:
+        """The leases of the workers, which are killed or stand still, run out."""
+        sql = "UPDATE lease SET expires_at = now() - interval '1 hour' WHERE executes_runs"
+        asyncio.run(postgres_server().execute(sql, database=self._database))
 
-    def log(self, run_id: str) -> list[dict[str, Any]]:
-        """The events of the run; that their numbers have no hole and no repeat is asserted."""
-        lines = self.http.get(f"/flow-runs/{run_id}/export", params={"format": "jsonl"}).text.splitlines()
-        events = [json.loads(line) for line in lines[1:]]
+    def followed(self, run_id: str, *, until: str = "") -> list[dict[str, Any]]:
+        """The events of the run up to its end, or to that of this step's start.
+
+        That their numbers have no hole and no repeat is asserted.
+        """
+        events = []
+        with self.http.stream("GET", f"/flow-runs/{run_id}/trace/stream") as stream:
+            for line in stream.iter_lines():
+                if line.startswith("data: "):
+                    events.append(json.loads(line.removeprefix("data: ")))
+                    if (events[-1]["eventType"], events[-1].get("stepId")) == ("step_started", until):
+                        break
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         return events
-
-    def until_long(self, run_ids: list[str]) -> None:
-        """Returns when each run is in its long step, or has just been there."""
-        until(lambda: all(len(self.trace(run_id)["steps"]) >= 2 for run_id in run_ids), "the long steps")
-
-    def completed(self, run_id: str) -> bool:
-        status = self.trace(run_id)["flowRun"]["status"]
-        assert status in ("pending", "running", "completed")
-        return bool(status == "completed")
-
-
-def until(found: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + WAIT_S
-    while not found():
-        assert time.monotonic() < end, f"{what} did not come about in {WAIT_S:g} s"
-        time.sleep(0.05)
 
 
 def completions(log: list[dict[str, Any]]) -> list[str]:
@@ -125,77 +168,71 @@ def completions(log: list[dict[str, Any]]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def shop_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    folder = tmp_path_factory.mktemp("shop")
-    with postgres_database() as address, Shop(folder, address, {"RUNGLASS_LEASE_S": "5"}) as opened:
+    with postgres_database() as address, Shop(tmp_path_factory.mktemp("shop"), address) as opened:
         yield opened
 
 
 @pytest.fixture
 def shop(shop_of_all: Shop) -> Iterator[Shop]:
+    shop_of_all.held.let_go.clear()
     yield shop_of_all
+    shop_of_all.held.let_go.set()
     shop_of_all.kill_workers()
 
 
-@pytest.fixture
-def shop_as_it_comes(tmp_path: Path) -> Iterator[Shop]:
-    with postgres_database() as address, Shop(tmp_path, address, {}) as opened:
-        yield opened
+def test_the_runs_of_a_worker_that_is_killed_go_on_elsewhere(shop: Shop) -> None:
+    def told(path: str) -> Any:
+        return httpx2.get(f"{shop.url}{path}", timeout=WAIT_S).json()
 
-
-def test_the_runs_of_a_worker_that_is_killed_go_on_elsewhere(shop_as_it_comes: Shop) -> None:
-    shop = shop_as_it_comes
-
-    def told() -> Any:
-        return httpx2.get(f"{shop.url}/health", timeout=WAIT_S).json()
-
-    health = told()
-    assert (health["status"], health["executesRuns"]) == ("degraded", False)
-    assert health["reasons"] == [NO_WORKER]
-    assert httpx2.get(f"{shop.url}/ready", timeout=WAIT_S).status_code == 200
+    eventually(lambda: told("/health").get("reasons") == [NO_WORKER])
+    assert (told("/health")["status"], told("/health")["executesRuns"]) == ("degraded", False)
+    eventually(lambda: told("/ready")["status"] == "ready")
     first = shop.worker()
-    until(lambda: bool(told()["status"] == "ok"), "the worker to be seen")
+    eventually(lambda: told("/health")["status"] == "ok")
     run_ids = shop.start(3)
-    shop.until_long(run_ids)
+    shop.held.reached(3)
     first.kill()
-    heads = {run_id: len(shop.log(run_id)) for run_id in run_ids}
+    shop.end_leases()
     shop.worker()
-    until(lambda: all(len(shop.log(run_id)) > heads[run_id] for run_id in run_ids), "the takeover")
-    until(lambda: all(map(shop.completed, run_ids)), "the end")
+    shop.held.reached(3)
+    shop.held.let_go.set()
     for run_id in run_ids:
-        assert completions(shop.log(run_id)) == ["first", "long", "last"]
+        assert completions(shop.followed(run_id)) == ["first", "long", "last"]
 
 
 def test_a_worker_that_stood_still_writes_nothing_to_runs_that_others_have(shop: Shop) -> None:
     stopped = shop.worker()
     run_ids = shop.start(3)
-    shop.until_long(run_ids)
+    shop.held.reached(3)
     os.kill(stopped.pid, signal.SIGSTOP)
     found = json.loads(shop.run("processes", "--json"))
     [runs] = [each["runs"] for each in found if each["pid"] == stopped.pid]
     assert runs == 3
     assert f":{stopped.pid} " in shop.run("processes")
+    shop.end_leases()
     other = shop.worker()
-    until(lambda: all(map(shop.completed, run_ids)), "the end")
-    ended = {run_id: shop.log(run_id) for run_id in run_ids}
+    shop.held.reached(3)
+    shop.held.let_go.set()
+    ended = {run_id: shop.followed(run_id) for run_id in run_ids}
     os.kill(stopped.pid, signal.SIGCONT)
     stopped.line_of_stderr_with("the lease ran out")
     assert other.terminate() == 0
     [again] = shop.start(1)
-    until(lambda: shop.completed(again), "a run in the worker that stood still")
-    assert {run_id: shop.log(run_id) for run_id in run_ids} == ended
+    assert completions(shop.followed(again)) == ["first", "long", "last"], "in the worker that stood still"
+    assert {run_id: shop.followed(run_id) for run_id in run_ids} == ended
     for log in ended.values():
         assert completions(log) == ["first", "long", "last"]
 
 
 def test_a_worker_that_is_asked_to_stop_leaves_its_runs_to_another_and_repeats_nothing(shop: Shop) -> None:
     first, _ = shop.worker(), shop.worker()
-    run_ids = shop.start(16)
-    shop.until_long(run_ids[:10])
+    run_ids = shop.start(16, "rest")
+    for run_id in run_ids[:10]:
+        shop.followed(run_id, until="long")
     assert first.terminate() == 0
-    run_ids += shop.start(4)
-    until(lambda: all(map(shop.completed, run_ids)), "the end")
+    run_ids += shop.start(4, "rest")
     for run_id in run_ids:
-        log = shop.log(run_id)
+        log = shop.followed(run_id)
         assert completions(log) == ["first", "long", "last"]
         # The wait alone is left and goes on elsewhere, with the deadline that it had.
         lost = {event["stepId"] for event in log if event["eventType"] in ("step_retrying", "step_failed")}
@@ -208,9 +245,8 @@ def test_workers_that_ask_for_one_budget_at_once_spend_no_more_and_no_less(shop:
     run_ids = shop.start(3 * CALLS_PAID, "ask")
     for _ in range(2):
         shop.worker()
-    until(lambda: all(shop.trace(run_id)["flowRun"]["status"] not in GOING for run_id in run_ids), "the end")
-    ended = [shop.trace(run_id)["flowRun"] for run_id in run_ids]
-    codes = Counter((run.get("error") or {}).get("code") for run in ended)
+    ends = [shop.followed(run_id)[-1] for run_id in run_ids]
+    codes = Counter((end.get("error") or {}).get("code") for end in ends)
     assert codes == {None: CALLS_PAID, "CREDITS_EXHAUSTED": 2 * CALLS_PAID}
     budget = json.loads(shop.run("projects", "budget", "acme/shop", "--json"))
     shop.run("projects", "budget", "acme/shop", "none")
