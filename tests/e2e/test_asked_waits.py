@@ -73,10 +73,7 @@ def test_the_wait_that_a_provider_asked_for_outlives_its_server(
     flow.parent.mkdir(parents=True)
     flow.write_text(json.dumps({"slug": "f", "capture": "off", "steps": [STEP]}))
     command = ("serve", "--port", "0", "--data", tmp_path / "data", "--flows", tmp_path / "flows")
-    env = {
-        "RUNGLASS_PROVIDERS": json.dumps({"busy": f"http://127.0.0.1:{busy.server_port}/v1"}),
-        "RUNGLASS_LEASE_S": "0.5",
-    }
+    env = {"RUNGLASS_PROVIDERS": json.dumps({"busy": f"http://127.0.0.1:{busy.server_port}/v1"})}
     key = ""
 
     def client(server: Process) -> httpx2.Client:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.wire import frames
-from tests.e2e.test_workers import WAIT_S, Shop
+from tests.e2e.test_workers import WAIT_S, Shop, followed
 from tests.postgres_server import postgres_database
 
 PATH = "/seq/acme/shop/work"
@@ -42,4 +42,4 @@ def test_calls_are_answered_by_the_worker_that_takes_over_from_a_killed_one(shop
     ]
     outputs = [frame.data["output"] for frame in told if frame.event == "step_completed"]
     assert outputs == [{"done": 1}, {"text": "done"}, {"done": 1}]
-    assert "last" not in {event.get("stepId") for event in shop.followed(cancelled)}
+    assert "last" not in {event.get("stepId") for event in followed(shop.http, cancelled)}

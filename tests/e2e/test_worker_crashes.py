@@ -1,35 +1,17 @@
 """A run whose check never ends and whose server is killed meanwhile is tried so often, and no more."""
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 
 from runglass.cli import main
 from tests.e2e.command import Process, started
+from tests.e2e.test_workers import WAIT_S, followed
 from tests.flows import doubling
 
 STEP = {"id": "answer", "type": "llm", "model": "echo", "prompt": "hi", "output_schema": doubling(40)}
-WAIT_S = 60.0
-
-
-def until(found: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + WAIT_S
-    while time.monotonic() < end:
-        if value := found():
-            return value
-        time.sleep(0.02)
-    pytest.fail(f"{what} did not come about in {WAIT_S:g} s")
-
-
-def steps_of(http: httpx2.Client, run: str) -> list[dict[str, Any]]:
-    answer = http.get(f"/flow-runs/{run}/steps/answer/trace", params={"attempt": "all"})
-    attempts: list[dict[str, Any]] = answer.json().get("attempts", [])
-    return attempts
 
 
 def test_a_run_that_outlives_no_process_is_ended_by_a_start(
@@ -56,14 +38,13 @@ def test_a_run_that_outlives_no_process_is_ended_by_a_start(
                 key = capsys.readouterr().out.strip()
             with client(server) as http:
                 run = run or http.post("/seq/acme/shop/f/jobs", json={}).json()["executionId"]
-                until(lambda: len(steps_of(http, run)) == attempt, f"attempt {attempt}")  # noqa: B023
+                followed(http, run, until=("answer", attempt))
                 # The check goes on in its process, and everybody else is served.
                 assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "running"
                 server.kill()
     with started(*command, env=env) as server, client(server) as http:
-        until(lambda: http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "failed", "the end")
-        codes = [step["errorContext"]["code"] for step in steps_of(http, run)]
-        assert codes == ["WORKER_LOST", "WORKER_LOST"]
+        codes = [event["error"]["code"] for event in followed(http, run) if "error" in event]
+        assert codes == ["WORKER_LOST"] * 3, "two attempts, and the run"
 
 
 def test_a_check_that_never_ends_keeps_no_server_from_stopping(
@@ -85,6 +66,6 @@ def test_a_check_that_never_ends_keeps_no_server_from_stopping(
             job = http.post("/seq/acme/shop/f/jobs", json={"blockOverrides": overrides})
             assert job.status_code == 202
             run = job.json()["executionId"]
-            until(lambda: http.get(f"/seq/acme/shop/f/jobs/{run}").json()["status"] == "running", "the run")
+            followed(http, run, until=("answer", 1))
         # The check goes on for longer than this waits.
         assert server.terminate() == 0

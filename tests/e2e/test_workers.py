@@ -146,20 +146,23 @@ class Shop:
         sql = "UPDATE lease SET expires_at = now() - interval '1 hour' WHERE executes_runs"
         asyncio.run(postgres_server().execute(sql, database=self._database))
 
-    def followed(self, run_id: str, *, until: str = "") -> list[dict[str, Any]]:
-        """The events of the run up to its end, or to that of this step's start.
 
-        That their numbers have no hole and no repeat is asserted.
-        """
-        events = []
-        with self.http.stream("GET", f"/flow-runs/{run_id}/trace/stream") as stream:
-            for line in stream.iter_lines():
-                if line.startswith("data: "):
-                    events.append(json.loads(line.removeprefix("data: ")))
-                    if (events[-1]["eventType"], events[-1].get("stepId")) == ("step_started", until):
-                        break
-        assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-        return events
+def followed(
+    http: httpx2.Client, run_id: str, *, until: tuple[str, int] | None = None
+) -> list[dict[str, Any]]:
+    """The events of the run up to its end, or to the start of this attempt of a step.
+
+    That their numbers have no hole and no repeat is asserted.
+    """
+    events = []
+    with http.stream("GET", f"/flow-runs/{run_id}/trace/stream") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                events.append(event := json.loads(line.removeprefix("data: ")))
+                if event["eventType"] == "step_started" and (event["stepId"], event["attempt"]) == until:
+                    break
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    return events
 
 
 def completions(log: list[dict[str, Any]]) -> list[str]:
@@ -197,7 +200,7 @@ def test_the_runs_of_a_worker_that_is_killed_go_on_elsewhere(shop: Shop) -> None
     shop.held.reached(3)
     shop.held.let_go.set()
     for run_id in run_ids:
-        assert completions(shop.followed(run_id)) == ["first", "long", "last"]
+        assert completions(followed(shop.http, run_id)) == ["first", "long", "last"]
 
 
 def test_a_worker_that_stood_still_writes_nothing_to_runs_that_others_have(shop: Shop) -> None:
@@ -213,13 +216,15 @@ def test_a_worker_that_stood_still_writes_nothing_to_runs_that_others_have(shop:
     other = shop.worker()
     shop.held.reached(3)
     shop.held.let_go.set()
-    ended = {run_id: shop.followed(run_id) for run_id in run_ids}
+    ended = {run_id: followed(shop.http, run_id) for run_id in run_ids}
     os.kill(stopped.pid, signal.SIGCONT)
     stopped.line_of_stderr_with("the lease ran out")
     assert other.terminate() == 0
     [again] = shop.start(1)
-    assert completions(shop.followed(again)) == ["first", "long", "last"], "in the worker that stood still"
-    assert {run_id: shop.followed(run_id) for run_id in run_ids} == ended
+    assert completions(followed(shop.http, again)) == ["first", "long", "last"], (
+        "in the worker that stood still"
+    )
+    assert {run_id: followed(shop.http, run_id) for run_id in run_ids} == ended
     for log in ended.values():
         assert completions(log) == ["first", "long", "last"]
 
@@ -228,11 +233,11 @@ def test_a_worker_that_is_asked_to_stop_leaves_its_runs_to_another_and_repeats_n
     first, _ = shop.worker(), shop.worker()
     run_ids = shop.start(16, "rest")
     for run_id in run_ids[:10]:
-        shop.followed(run_id, until="long")
+        followed(shop.http, run_id, until=("long", 1))
     assert first.terminate() == 0
     run_ids += shop.start(4, "rest")
     for run_id in run_ids:
-        log = shop.followed(run_id)
+        log = followed(shop.http, run_id)
         assert completions(log) == ["first", "long", "last"]
         # The wait alone is left and goes on elsewhere, with the deadline that it had.
         lost = {event["stepId"] for event in log if event["eventType"] in ("step_retrying", "step_failed")}
@@ -245,7 +250,7 @@ def test_workers_that_ask_for_one_budget_at_once_spend_no_more_and_no_less(shop:
     run_ids = shop.start(3 * CALLS_PAID, "ask")
     for _ in range(2):
         shop.worker()
-    ends = [shop.followed(run_id)[-1] for run_id in run_ids]
+    ends = [followed(shop.http, run_id)[-1] for run_id in run_ids]
     codes = Counter((end.get("error") or {}).get("code") for end in ends)
     assert codes == {None: CALLS_PAID, "CREDITS_EXHAUSTED": 2 * CALLS_PAID}
     budget = json.loads(shop.run("projects", "budget", "acme/shop", "--json"))
