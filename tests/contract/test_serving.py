@@ -29,7 +29,7 @@ from tests.waiting import eventually
 
 WAITS = """
 slug: waits
-steps: [{id: wait, type: wait, ms: 2500}]
+steps: [{id: wait, type: wait, ms: 1}]
 """
 PROGRAM = """
 import asyncio, sys
@@ -148,8 +148,12 @@ def test_a_stop_waits_for_no_run_and_answers_every_call() -> None:
     assert frames(answers["stream"].text)[0].event == "run_started"
 
 
-def test_a_run_that_is_stopped_in_the_middle_goes_on_after_the_next_start(tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_in_the_middle_goes_on_after_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running_server(data=tmp_path, stop_grace_s=0) as server:
+        # On its clock no wait ends.
+        monkeypatch.setattr(server.runtime.store.clock, "sleep", lambda _: asyncio.Event().wait())
         server.push(WAITS)
         run = start(server, "waits")
         with http_for(server, server.key) as http:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -206,13 +205,12 @@ def test_silence_is_filled_with_pings() -> None:
     with running_server(ping_s=0.05) as server, http_for(server, server.key) as http:
         server.push(ENDLESS)
         run = start(server, "endless")
-        received, began_s = "", time.monotonic()
+        received = ""
         with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
             for chunk in stream.iter_text():
                 received += chunk
-                if received.count(": ping\n\n") == 4:
+                if received.rpartition('"hold"')[2].count(": ping\n\n") == 4:
                     break
-        assert time.monotonic() - began_s >= 4 * 0.05
         assert received.startswith("retry: 1000\n\n")
         assert frames(received)[-1].data["stepId"] == "hold"
 
