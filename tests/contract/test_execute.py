@@ -11,6 +11,7 @@ import pytest
 from runglass.store.records import NewRun, RunRecord
 from runglass.testing import RunningServer
 from tests.contract.wire import UUID, detail, execute, raw_connection, refusal
+from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
 
@@ -114,8 +115,7 @@ def _newest_run(server: RunningServer, http: httpx2.Client, *, slug: str) -> str
         return flow.id
 
     query = {"flow_id": server.call(flow_id())}
-    while not (found := http.get("/flow-runs", params=query).json()["runs"]):
-        pass
+    found = eventually(lambda: http.get("/flow-runs", params=query).json()["runs"])
     return str(found[0]["id"])
 
 

@@ -13,6 +13,7 @@ from runglass.testing import RunningServer, running_server
 from tests.contract.test_disk_faults import until_health
 from tests.contract.wire import ENDLESS, start
 from tests.unit.engine.test_unreadable import UPDATES
+from tests.waiting import eventually
 
 
 def fail(*_: object) -> None:
@@ -75,7 +76,8 @@ def test_a_write_is_tried_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch)
 
 
 def until_degraded(server: RunningServer) -> dict[str, Any]:
-    found = until_health(server.address, 200)
-    while found["status"] != "degraded":
-        found = until_health(server.address, 200)
-    return found
+    def found() -> dict[str, Any] | None:
+        told = until_health(server.address, 200)
+        return told if told["status"] == "degraded" else None
+
+    return eventually(found)

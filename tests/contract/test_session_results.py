@@ -10,6 +10,7 @@ import pytest
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_sessions import executions, run
 from tests.contract.wire import cancel, detail, frames, http_for
+from tests.waiting import eventually
 
 ENDS_IN = """
 slug: ends-in-{name}
@@ -167,9 +168,8 @@ def test_a_cancelled_run_ends_in_its_container_too(
 
     caller = threading.Thread(target=wait)
     caller.start()
-    while not (found := http.get(f"/seq/sessions/{session}")).is_success:
-        pass
-    execution_id = found.json()["executions"][0]["executionId"]
+    eventually(lambda: http.get(f"/seq/sessions/{session}").is_success)
+    execution_id = http.get(f"/seq/sessions/{session}").json()["executions"][0]["executionId"]
     with http.stream("GET", f"/flow-runs/{execution_id}/trace/stream") as events:
         seen = ""
         for text in events.iter_text():
