@@ -75,9 +75,8 @@ class Hourglass:
             self.passes(0.05)
 
 
-@contextlib.contextmanager
-def hourglass_of(**limits: float) -> Iterator[Hourglass]:
-    """A server with these limits of time, until the block ends."""
+@pytest.fixture(scope="module")
+def hourglass() -> Iterator[Hourglass]:
     limiters: list[ConnectionLimiter] = []
 
     async def stand_still(limiter: ConnectionLimiter) -> None:
@@ -86,16 +85,14 @@ def hourglass_of(**limits: float) -> Iterator[Hourglass]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConnectionLimiter, "watch", stand_still)
-        with running_server(**limits) as running:
+        with running_server(
+            head_time_limit_s=0.4,
+            body_time_limit_s=0.4,
+            min_body_bytes_per_s=2000,
+            stalled_write_limit_s=0.6,
+        ) as running:
+            running.push(ANYTHING)
             yield Hourglass(running, eventually(lambda: limiters)[0])
-
-
-@pytest.fixture(scope="module")
-def hourglass() -> Iterator[Hourglass]:
-    limits = {"head_time_limit_s": 0.4, "body_time_limit_s": 0.4, "stalled_write_limit_s": 0.6}
-    with hourglass_of(**limits, min_body_bytes_per_s=2000) as opened:
-        opened.server.push(ANYTHING)
-        yield opened
 
 
 def is_readable(connection: socket.socket) -> bool:
