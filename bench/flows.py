@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from runglass.engine.active_runs import StartedRun
-from runglass.flow import Flow
-from runglass.flow_parser import parse_flow
-from runglass.run_api import RunRequest
-from runglass.runtime import Runtime, push_flow
+from runglass.engine.run.active_runs import StartedRun
+from runglass.flows.flow import Flow
+from runglass.flows.parser import parse_flow
+from runglass.log.trace import TERMINAL
+from runglass.runtime.runtime import Runtime, push_flow
 from runglass.store.base import Store
 from runglass.store.records import NewRun, Project, RunRecord
-from runglass.trace import TERMINAL
+from runglass.wire.run_api import RunRequest
 
 ORG, PROJECT = "bench", "bench"
 

@@ -12,8 +12,8 @@ from uuid_utils import uuid7
 
 from bench import flows
 from bench.stage import add_key
-from runglass.composition import open_runtime
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime
 
 FAILED_EACH = 100
 """One run of so many is a failed one."""

@@ -10,9 +10,9 @@ import uvloop
 from bench.answering import Message, answer
 from bench.children import READY_S
 from runglass.bus.process_bus import ProcessBus
-from runglass.composition import open_runtime
-from runglass.runtime import Runtime
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime
+from runglass.runtime.runtime import Runtime
 
 Work = Callable[[Message], Awaitable[Message]]
 

@@ -22,11 +22,11 @@ import uvloop
 from bench import flows, nested
 from bench.children import BenchError
 from bench.run_page import Finished, finished
-from runglass.clock import iso
-from runglass.composition import open_runtime
-from runglass.run_api import RunRequest
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime
 from runglass.store.records import LARGE_RUN_EVENTS
+from runglass.support.clock import iso
+from runglass.wire.run_api import RunRequest
 
 EXECUTED_STEPS = 100_000
 KEPT_S = 300

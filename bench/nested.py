@@ -5,7 +5,7 @@ In each hundred batches the code of two is tried again, and the model call of on
 
 from typing import Any
 
-from runglass.run_api import RunRequest
+from runglass.wire.run_api import RunRequest
 
 ITEMS = 20
 BATCH_STEPS = 6 * ITEMS + 2

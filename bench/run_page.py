@@ -10,9 +10,9 @@ from bench import flows
 from bench.browsing import Opened, Tab
 from bench.children import BenchError
 from bench.stage import add_key
-from runglass.composition import open_runtime
-from runglass.run_api import RunRequest
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime
+from runglass.wire.run_api import RunRequest
 
 ROW = ".tree .line:not([hidden])"
 SCROLLER = ".grid"

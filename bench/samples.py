@@ -2,7 +2,7 @@
 
 import msgspec
 
-from runglass.events import (
+from runglass.log.events import (
     FlowCompleted,
     KnownEvent,
     RunStarted,
@@ -11,8 +11,8 @@ from runglass.events import (
     StepStarted,
     encode_event,
 )
-from runglass.sse import frame
-from runglass.trace import RunSummary, StepTrace, TokenBreakdown, Trace
+from runglass.log.trace import RunSummary, StepTrace, TokenBreakdown, Trace
+from runglass.wire.sse import frame
 
 RUN_ID = "019a0000-0000-7000-8000-000000000001"
 FLOW_ID = "019a0000-0000-7000-8000-0000000000f1"

@@ -19,10 +19,10 @@ from bench import flows
 from bench.children import ROOT, BenchError, Child, Server, child, server
 from bench.postgres import PostgresServer
 from bench.sizes import Sizes
-from runglass.api_keys import make_key
-from runglass.composition import open_runtime
-from runglass.runtime import Runtime
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime
+from runglass.runtime.runtime import Runtime
+from runglass.wire.api_keys import make_key
 
 PEERS = ROOT / ".bench"
 PEER_PYTHON = PEERS / "bin" / "python"

@@ -12,22 +12,25 @@ from typing import get_args, get_type_hints
 import click
 import msgspec
 
-from runglass import defaults, flow_file, flow_parser, flow_validation
 from runglass.cli.app import COMPLETION, app
 from runglass.cli.command_group import summary
 from runglass.cli.exit_codes import MEANINGS
 from runglass.client import Flow
+from runglass.config.reader import CLIENT_VARIABLES, PREFIX
+from runglass.config.settings import Price, Settings
 from runglass.engine.sandbox import code_transform, sandbox, template_worker
 from runglass.engine.steps import attempt_runner
 from runglass.errors import CODES, STEP_CODES, exception_for
-from runglass.events import KnownEvent
-from runglass.run_api import ExecuteRequest
+from runglass.flows import file as flow_file
+from runglass.flows import parser as flow_parser
+from runglass.flows import validation as flow_validation
+from runglass.flows.schemas import defaults
+from runglass.log.events import KnownEvent
 from runglass.run_files import file_reader
 from runglass.server.endpoints import ENDPOINTS
 from runglass.server.requests import attachments, body_parsing, messages, tools
 from runglass.server.requests.parameters import MAX_KEY
-from runglass.settings import Price, Settings
-from runglass.settings_reader import CLIENT_VARIABLES, PREFIX
+from runglass.wire.run_api import ExecuteRequest
 
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -216,7 +219,7 @@ def arguments() -> list[tuple[str, str, str, str]]:
     rows = []
     for parameter in list(inspect.signature(Flow.execute).parameters.values())[1:]:
         kind = inspect.formatannotation(parameter.annotation)
-        for module in ("collections.abc.", "typing.", "runglass.run_api.", "uuid."):
+        for module in ("collections.abc.", "typing.", "runglass.wire.run_api.", "uuid."):
             kind = kind.replace(module, "")
         place = f"`{sent[parameter.name]}`" if parameter.name in sent else elsewhere.get(parameter.name, "–")
         rows.append((f"`{parameter.name}`", f"`{kind}`", f"`{parameter.default!r}`", place))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from runglass.errors import FlowFileError
-from runglass.flow import (
+from runglass.flows.flow import (
     CodeStep,
     ConditionStep,
     Flow,
@@ -21,7 +21,7 @@ from runglass.flow import (
     Step,
     WaitStep,
 )
-from runglass.flow_parser import parse_flow
+from runglass.flows.parser import parse_flow
 
 EXAMPLE = """\
 slug: grade-3                 # [a-z0-9-], unique in its project

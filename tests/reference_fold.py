@@ -1,8 +1,9 @@
 """A second fold, to judge the server's by: a run's events, as a client gets them, to the JSON of its trace.
 
-It was written from the wire contract and `docs/concepts.md` without a look at `runglass.fold`, and imports
-nothing of Runglass: what the two share is the specification. So it is slow and obvious, and each question
-about a run is a pass of its own over all events. It expects a log in which model calls stand one by one.
+It was written from the wire contract and `docs/concepts.md` without a look at `runglass.log.fold`, and it
+imports nothing of Runglass: what the two share is the specification. So it is slow and obvious, and each
+question about a run is a pass of its own over all events. It expects a log in which model calls stand one
+by one.
 """
 
 import itertools

@@ -1,13 +1,13 @@
 """Event streams by the letter of the HTML standard, for the tests of a decoder that is built otherwise.
 
-Only `runglass.sse` is imported, so that a fuzzer can run this in an environment of its own.
+Only `runglass.wire.sse` is imported, so that a fuzzer can run this in an environment of its own.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from runglass.sse import Decoder, Frame, FrameTooLarge
+from runglass.wire.sse import Decoder, Frame, FrameTooLarge
 
 
 def feed_all(decoder: Decoder, chunks: Iterable[bytes]) -> list[Frame]:

@@ -12,7 +12,7 @@ from bench.rows import Goal, Row
 from bench.samples import trace_bytes
 from bench.shapes import BareTrace
 from bench.stage import Stage
-from runglass.trace import Trace
+from runglass.log.trace import Trace
 
 PEER = "pydantic"
 

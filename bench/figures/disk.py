@@ -10,8 +10,8 @@ from bench import flows
 from bench.figures.steps_alone import PEERS
 from bench.rows import Goal, Row
 from bench.stage import Stage
-from runglass.composition import open_runtime
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime
 
 
 def rows(stage: Stage) -> Iterator[Row]:

@@ -10,9 +10,9 @@ import uvloop
 from bench import flows
 from bench.rows import Goal, Row
 from bench.stage import Stage
-from runglass.composition import open_runtime
-from runglass.runtime import Runtime
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime
+from runglass.runtime.runtime import Runtime
 from runglass.store.records import Project
 
 EARLY = 100

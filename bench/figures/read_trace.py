@@ -15,7 +15,7 @@ from bench.rows import Goal, Row
 from bench.shapes import BareTrace
 from bench.stage import Stage, serve
 from runglass import Client
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 
 PEER = "phoenix"
 

@@ -14,9 +14,9 @@ from bench import flows
 from bench.measuring import Side, side_by_side
 from bench.rows import Goal, Row
 from bench.stage import Stage
-from runglass.composition import open_runtime
-from runglass.runtime import Runtime
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime
+from runglass.runtime.runtime import Runtime
 from runglass.store.records import Project
 
 Synchronous = Literal["NORMAL", "FULL"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from bench import flows
 from bench.answering import Message
 from bench.live_runtime import Work, answer_with
-from runglass.runtime import Runtime
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.runtime import Runtime
 
 
 async def _begin(runtime: Runtime) -> Work:

@@ -12,9 +12,9 @@ from uuid_utils import uuid7
 
 from bench.answering import Message
 from bench.live_runtime import Work, answer_with
-from runglass.clock import SystemClock, iso
-from runglass.runtime import Runtime
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.runtime import Runtime
+from runglass.support.clock import SystemClock, iso
 
 
 async def _begin(runtime: Runtime) -> Work:

@@ -17,13 +17,13 @@ from bench.answering import Message
 from bench.live_runtime import Work, answer_with
 from bench.stage import add_key
 from runglass.bus.base import Bus
-from runglass.clock import SystemClock
+from runglass.config.settings import Settings
 from runglass.engine.journal.recorder import Recorder
-from runglass.events import FlowCompleted, RunStarted, StepStarted
-from runglass.fold import RunFold
-from runglass.runtime import Runtime
-from runglass.settings import Settings
-from runglass.trace import RunSummary
+from runglass.log.events import FlowCompleted, RunStarted, StepStarted
+from runglass.log.fold import RunFold
+from runglass.log.trace import RunSummary
+from runglass.runtime.runtime import Runtime
+from runglass.support.clock import SystemClock
 
 OWNER = "bench"
 

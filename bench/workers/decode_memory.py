@@ -9,7 +9,7 @@ import msgspec
 from bench.answering import Message, answer
 from bench.memory import own_memory, own_peak
 from bench.shapes import BareTrace
-from runglass.trace import Trace
+from runglass.log.trace import Trace
 
 
 def measure(_: Message) -> Message:

@@ -9,12 +9,12 @@ from itertools import count
 from bench import flows
 from bench.answering import Message, answer
 from bench.samples import TOKENS
-from runglass.clock import SystemClock
 from runglass.engine.journal.recorder import Recorder
-from runglass.events import FlowCompleted, RunStarted, StepCompleted, StepStarted
-from runglass.fold import RunFold
+from runglass.log.events import FlowCompleted, RunStarted, StepCompleted, StepStarted
+from runglass.log.fold import RunFold
+from runglass.log.trace import RunSummary
+from runglass.support.clock import SystemClock
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
-from runglass.trace import RunSummary
 
 OWNER = "bench"
 

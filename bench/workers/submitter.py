@@ -13,9 +13,9 @@ from pathlib import Path
 from bench import flows
 from bench.answering import Message
 from bench.live_runtime import Work, answer_with
-from runglass.flow_parser import parse_flow
-from runglass.runtime import Runtime, push_flow
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.flows.parser import parse_flow
+from runglass.runtime.runtime import Runtime, push_flow
 
 
 async def _begin(runtime: Runtime) -> Work:

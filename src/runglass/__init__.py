@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         RunglassError,
         ToolCallLimitError,
     )
-    from runglass.events import (
+    from runglass.log.events import (
         ContentKept,
         FlowCancelled,
         FlowCompleted,
@@ -66,9 +66,7 @@ if TYPE_CHECKING:
         StreamEvent,
         UnknownEvent,
     )
-    from runglass.run_api import Attachment, CompletedResult, JobState, RunChange, RunPage
-    from runglass.session import SessionExecution, SessionStep
-    from runglass.trace import (
+    from runglass.log.trace import (
         ModelCall,
         ModelReservation,
         ModelTotals,
@@ -80,6 +78,8 @@ if TYPE_CHECKING:
         TokenBreakdown,
         Trace,
     )
+    from runglass.wire.run_api import Attachment, CompletedResult, JobState, RunChange, RunPage
+    from runglass.wire.session import SessionExecution, SessionStep
 
 __version__ = "0.1.0"
 
@@ -169,16 +169,16 @@ _HOMES = {
         "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RequestError "
         "RunglassError ToolCallLimitError"
     ),
-    "events": (
+    "log.events": (
         "ContentKept KeptOutput "
         "FlowCancelled FlowCompleted FlowFailed LoopCompleted LoopStarted OverridesApplied RunInput "
         "RunStarted StepCompleted StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused "
         "StepPausedForToolCalls StepProgress StepResumed StepRetrying StepSkipped StepStarted "
         "StreamEvent UnknownEvent"
     ),
-    "run_api": "Attachment CompletedResult JobState RunChange RunPage",
-    "session": "SessionExecution SessionStep",
-    "trace": (
+    "wire.run_api": "Attachment CompletedResult JobState RunChange RunPage",
+    "wire.session": "SessionExecution SessionStep",
+    "log.trace": (
         "ModelCall ModelReservation ModelTotals RunError RunSummary RunTotals StepAttempts StepTrace "
         "TokenBreakdown Trace"
     ),

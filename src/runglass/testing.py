@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from runglass.api_keys import make_key
-from runglass.flow_parser import parse_flow
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.flows.parser import parse_flow
 from runglass.store.records import FlowRecord, Role
+from runglass.wire.api_keys import make_key
 
 if TYPE_CHECKING:
-    from runglass.runtime import Runtime
+    from runglass.runtime.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class RunningServer:
         flow = parse_flow(flow_text)
 
         async def put() -> FlowRecord:
-            from runglass.runtime import push_flow
+            from runglass.runtime.runtime import push_flow
 
             store = self.runtime.store
             found = await store.ensure_project(org, project)
@@ -117,8 +117,8 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
 
 def _serve(settings: Settings, started: "Future[_Started]") -> None:
     # Imported here, so that a test module that only mentions this one does not wait for the web framework.
-    from runglass.composition import open_runtime
-    from runglass.metrics.listener import listening
+    from runglass.runtime.composition import open_runtime
+    from runglass.runtime.metrics.listener import listening
     from runglass.server import new_event_loop, serving
 
     async def until_stopped() -> None:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from runglass.cli.demo.example_runs import example_flows, leave_example_runs
 from runglass.client.api.async_client import AsyncClient
-from runglass.runtime import push_flow
-from runglass.settings import Price
+from runglass.config.settings import Price
+from runglass.runtime.runtime import push_flow
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
 
 PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))

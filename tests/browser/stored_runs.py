@@ -6,16 +6,16 @@ from typing import Any, Self
 
 import msgspec
 
-from runglass.content import strip_event
 from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.step_rows import step_rows
-from runglass.events import decode_event
-from runglass.flow import Flow
-from runglass.fold import RunFold, StepChange
-from runglass.runtime import push_flow
+from runglass.flows.flow import Flow
+from runglass.log.content import strip_event
+from runglass.log.events import decode_event
+from runglass.log.fold import RunFold, StepChange
+from runglass.log.trace import TERMINAL, RunSummary
+from runglass.runtime.runtime import push_flow
 from runglass.store.records import Append, RunNumbers
 from runglass.testing import ORG, PROJECT, RunningServer
-from runglass.trace import TERMINAL, RunSummary
 from tests.records import new_run
 
 ENDED_OR_PAUSED = TERMINAL | {"paused"}

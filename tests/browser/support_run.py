@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from runglass.flow_parser import parse_flow
+from runglass.flows.parser import parse_flow
 from tests.browser.stored_runs import Log
 
 FLOW = parse_flow(b"""

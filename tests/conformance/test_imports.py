@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from runglass.admin_api import SERVER
 from runglass.errors import ImportConflict, StoreError
-from runglass.run_query import RunQuery
 from runglass.store.base import Store
 from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.records import Retention, RunNumbers
+from runglass.wire.admin_api import SERVER
+from runglass.wire.query import RunQuery
 from tests.conformance.test_store import ALL_STORES, make_run, row, store_kinds
 
 RUN, FLOW = "run-from-afar", "flow-from-afar"

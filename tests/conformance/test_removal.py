@@ -8,10 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.content import strip_event, strip_step
 from runglass.errors import RunPurged, WrongExpectedVersion
-from runglass.events import FlowCompleted, KnownEvent, RunStarted, StepCompleted, StepStarted, encode_event
-from runglass.run_query import RunQuery
+from runglass.log.content import strip_event, strip_step
+from runglass.log.events import (
+    FlowCompleted,
+    KnownEvent,
+    RunStarted,
+    StepCompleted,
+    StepStarted,
+    encode_event,
+)
+from runglass.log.trace import StepTrace
 from runglass.store.base import Store
 from runglass.store.records import (
     NO_RETENTION,
@@ -24,7 +31,7 @@ from runglass.store.records import (
     RunRecord,
     StepRow,
 )
-from runglass.trace import StepTrace
+from runglass.wire.query import RunQuery
 from tests.conformance.test_store import ALL_STORES, batch, make_run, row, store_kinds
 from tests.records import new_run
 

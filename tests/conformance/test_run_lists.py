@@ -13,14 +13,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.clock import iso_ms
-from runglass.events import FlowFailed, StepCompleted, encode_event
-from runglass.run_query import RunQuery, Term, first_id
-from runglass.run_query_parser import parse_run_query
+from runglass.log.events import FlowFailed, StepCompleted, encode_event
+from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.list_records import ListPosition
 from runglass.store.records import Append, RunNumbers, StepRow
-from runglass.trace import TERMINAL
+from runglass.support.clock import iso_ms
+from runglass.wire.query import RunQuery, Term, first_id
+from runglass.wire.query_parser import parse_run_query
 from tests.conformance.test_store import STORES, store_kinds
 from tests.records import new_run
 

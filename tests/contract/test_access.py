@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from runglass.api_keys import digest_of
 from runglass.testing import RunningServer
+from runglass.wire.api_keys import digest_of
 from tests.contract.wire import ANYTHING, UUID, detail, execute, http_for, refusal
 
 PROTECTED = [

@@ -14,7 +14,9 @@ import httpx2
 import pytest
 
 from runglass.diff.run_diff import RunDiff
-from runglass.outline import Outline
+from runglass.outlines.outline import Outline
+from runglass.outlines.timeline import Timeline
+from runglass.outlines.timeline import timeline as make_timeline
 from runglass.server.http.request_connection import RequestConnection
 from runglass.server.routes import diff, outline
 from runglass.server.services.outlines import Outlines
@@ -24,8 +26,6 @@ from runglass.store.list_records import FoundRuns
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
-from runglass.timeline import Timeline
-from runglass.timeline import timeline as make_timeline
 from tests.contract.wire import (
     ANYTHING,
     ENDLESS,

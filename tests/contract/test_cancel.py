@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 
 from runglass.engine.journal.run_spec import Segment
-from runglass.run_api import RunRequest
 from runglass.server.services.idempotency import idle_run
 from runglass.store.records import RunRecord
 from runglass.testing import RunningServer
+from runglass.wire.run_api import RunRequest
 from tests.contract.wire import detail, execute, frames, http_for, refusal, start
 
 FORMS = ["/flow-runs/{}", "/seq/acme/demo/endless/runs/{}"]

@@ -10,9 +10,9 @@ import pytest
 
 import runglass
 from runglass.errors import CODES
-from runglass.flow import flow_schema
-from runglass.run_api import ExecuteRequest
+from runglass.flows.flow import flow_schema
 from runglass.testing import RunningServer
+from runglass.wire.run_api import ExecuteRequest
 
 OF_A_RUN = [
     "/trace",

@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from runglass import __version__ as runglass_version
-from runglass import health
 from runglass.errors import StoreError
+from runglass.runtime import health
 from runglass.store.records import Append
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.sql_helpers import changed, every

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runglass import health
-from runglass.engine.lease import Lease
+from runglass.engine.run.lease import Lease
+from runglass.runtime import health
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_disk_faults import until_health
 from tests.contract.wire import ENDLESS, start

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from uuid_utils import uuid7
 
-from runglass.run_api import JobRequest
 from runglass.store.records import Append
 from runglass.testing import RunningServer
+from runglass.wire.run_api import JobRequest
 from tests.contract.wire import ANYTHING, UUID, detail, execute, frames, http_for, refusal
 from tests.records import new_run
 

@@ -8,8 +8,8 @@ import httpx2
 import msgspec
 import pytest
 
-from runglass.events import decode_event
-from runglass.fold import fold
+from runglass.log.events import decode_event
+from runglass.log.fold import fold
 from runglass.testing import RunningServer, running_server
 from tests.contract.stores import server_on
 from tests.contract.test_retention import tidy

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.outline import Outline
-from runglass.packed_outline import VERSION, PackedOutline
+from runglass.outlines.outline import Outline
+from runglass.outlines.packed import VERSION, PackedOutline
 from runglass.server.services import outlines
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 import runglass.engine.checks.request_check
-import runglass.runtime
+import runglass.runtime.runtime
 import runglass.server.routes.jobs
 import runglass.server.routes.steps
 import runglass.server.services.execute_service
@@ -63,7 +63,7 @@ def watched(server: RunningServer, patch: pytest.MonkeyPatch) -> Iterator[list[s
         runglass.server.routes.steps,
     ):
         watch(module, "normalize_messages", lambda _, asked: len(asked.messages or []) * 10)
-    watch(runglass.runtime, "decode_stored_flow", lambda _, source: len(source))
+    watch(runglass.runtime.runtime, "decode_stored_flow", lambda _, source: len(source))
     watch(runglass.engine.checks.request_check, "check_inputs", lambda _, flow, inputs: len(str(inputs)))
     watch(
         runglass.engine.checks.request_check,
@@ -123,7 +123,7 @@ def test_a_large_flow_is_decoded_beside_the_loop(
     flow = json.dumps({"slug": "large", "steps": steps}).encode()
     assert http.put("/flows/acme/demo/large", content=flow).status_code == 200
     assert http.post("/flows/acme/demo/large/publish").status_code == 200
-    runglass.runtime.decode_stored_flow.cache_clear()
+    runglass.runtime.runtime.decode_stored_flow.cache_clear()
     with watched(server, monkeypatch) as found:
         answer = http.post("/seq/acme/demo/large/execute", json={"executionId": "no uuid"})
     assert refusal(answer) == (400, "EXECUTION_ID_INVALID")

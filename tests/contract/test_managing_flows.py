@@ -7,8 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.flow import decode_flow
-from runglass.flow_parser import parse_flow
+from runglass.flows.flow import decode_flow
+from runglass.flows.parser import parse_flow
 from runglass.testing import RunningServer
 from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runglass import health
-from runglass.api_keys import ROLES
 from runglass.errors import RunglassError, StoreError
-from runglass.metrics import listener
+from runglass.runtime import health
+from runglass.runtime.metrics import listener
 from runglass.testing import RunningServer, running_server
+from runglass.wire.api_keys import ROLES
 from tests.contract.wire import (
     ANYTHING,
     LONGEST_S,

@@ -10,9 +10,9 @@ import httpx2
 import msgspec
 import pytest
 
-from runglass.events import decode_event
+from runglass.log.events import decode_event
+from runglass.log.trace import RunSummary, StepTrace
 from runglass.testing import RunningServer
-from runglass.trace import RunSummary, StepTrace
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import as_listed, detail, frames
 

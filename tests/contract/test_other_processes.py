@@ -14,9 +14,9 @@ import asyncpg
 import httpx2
 import pytest
 
-from runglass.api_keys import digest_of
-from runglass.settings import SettingsError
+from runglass.config.settings import SettingsError
 from runglass.testing import RunningServer, running_server
+from runglass.wire.api_keys import digest_of
 from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
@@ -78,7 +78,7 @@ def machines() -> Iterator[Machines]:
     with ExitStack() as opened:
         patch = opened.enter_context(pytest.MonkeyPatch.context())
         # A cancel that came by the poll would be told as not recorded.
-        patch.setattr("runglass.engine.cancel_requests.POLL_S", 60.0)
+        patch.setattr("runglass.engine.run.cancel_requests.POLL_S", 60.0)
         address = opened.enter_context(postgres_database())
         worker = opened.enter_context(running_server(store=address, capture="full"))
         one, other = (

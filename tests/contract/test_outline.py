@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.settings import Price
+from runglass.config.settings import Price
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     FLOWS,

@@ -6,8 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass import run_policy
-from runglass.settings import SettingsError
+from runglass.config.settings import SettingsError
+from runglass.runtime import policy as run_policy
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     LONGEST_S,

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from runglass.errors import FlowFileError
-from runglass.events import decode_event
-from runglass.flow_parser import parse_flow
-from runglass.fold import fold
+from runglass.flows.parser import parse_flow
+from runglass.log.events import decode_event
+from runglass.log.fold import fold
 from runglass.store.records import Retention
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import BROKEN, WORDS, detail, execute, frames, http_for, refusal

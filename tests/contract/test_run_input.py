@@ -6,8 +6,8 @@ import httpx2
 import msgspec
 import pytest
 
-from runglass.events import decode_event
-from runglass.fold import fold
+from runglass.log.events import decode_event
+from runglass.log.fold import fold
 from runglass.testing import RunningServer
 from tests.contract.stores import server_on
 from tests.contract.wire import ENDLESS, as_listed, detail, frames, http_for

@@ -6,8 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.sse import Decoder, Frame
 from runglass.testing import RunningServer, running_server
+from runglass.wire.sse import Decoder, Frame
 from tests.contract.wire import ANYTHING, BROKEN, detail, execute, http_for, refusal
 
 STREAM = "/flow-runs/stream"

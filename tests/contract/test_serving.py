@@ -12,10 +12,10 @@ from urllib.request import urlopen
 import httpx2
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.errors import RunglassError
-from runglass.runtime import Runtime
+from runglass.runtime.runtime import Runtime
 from runglass.server import serve
-from runglass.settings import Settings
 from runglass.store.data_lock import DataInUse
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
@@ -35,7 +35,7 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from runglass.server import new_event_loop, serve
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 settings = Settings(port=0, data=Path(sys.argv[1]))
 with asyncio.Runner(loop_factory=new_event_loop) as runner:
     runner.run(serve(settings, ready=lambda url: print("ready", url, flush=True)))

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from runglass.errors import RunPurged
-from runglass.flow import Flow
+from runglass.flows.flow import Flow
 from runglass.server.http.json_streaming import PART_BYTES
 from runglass.server.requests.pagination import cursor_of
 from runglass.server.routes import sessions

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from runglass.bus.base import Bus, Listener
-from runglass.log_tail import Tails
+from runglass.tails.run_log import Tails
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,

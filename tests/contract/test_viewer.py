@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from runglass.api_keys import digest_of
 from runglass.testing import RunningServer, running_server
+from runglass.wire.api_keys import digest_of
 from tests.contract.wire import (
     LONGEST_S,
     cancel,

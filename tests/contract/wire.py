@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from runglass.run_api import ExecuteRequest
 from runglass.server.services.request_admission import RequestAdmission
 from runglass.testing import RunningServer
+from runglass.wire.run_api import ExecuteRequest
 
 WORDS = """
 slug: words

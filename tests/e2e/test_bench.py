@@ -15,7 +15,7 @@ from bench.__main__ import FIGURES, IN_A_BROWSER
 from bench.browsing import obstacle
 from bench.rows import Row
 from bench.table import write_page
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from runglass.store.sqlite import integrity
 
 ROOT = Path(__file__).resolve().parents[2]

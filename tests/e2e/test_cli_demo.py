@@ -12,8 +12,8 @@ import pytest
 from runglass.cli import main
 from runglass.cli.demo.text import flow_file, read_text, story
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
-from runglass.flow_parser import parse_flow
+from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
+from runglass.flows.parser import parse_flow
 from tests.e2e.command import runglass, started
 
 

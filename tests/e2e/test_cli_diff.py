@@ -10,8 +10,8 @@ from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal.diff_view import MOST_PLACES, conclusion, diff_lines, head_lines
 from runglass.client import Client
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
+from runglass.log.trace import RunSummary
 from runglass.testing import RunningServer, running_server
-from runglass.trace import RunSummary
 from tests.e2e.command import runglass
 
 FLOW = """\

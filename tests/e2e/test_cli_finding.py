@@ -20,9 +20,8 @@ from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.run_view import summary_lines
 from runglass.cli.terminal.step_view import attempt_lines
-from runglass.events import decode_event
-from runglass.testing import RunningServer, running_server
-from runglass.trace import (
+from runglass.log.events import decode_event
+from runglass.log.trace import (
     ModelCall,
     ModelTotals,
     RunError,
@@ -31,6 +30,7 @@ from runglass.trace import (
     StepTrace,
     TokenBreakdown,
 )
+from runglass.testing import RunningServer, running_server
 
 FLOW = """\
 slug: greet

@@ -26,8 +26,8 @@ from runglass.cli.terminal.output import (
     write_line,
 )
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
-from runglass.events import KnownEvent, UnknownEvent, decode_event
-from runglass.trace import ModelCall, ModelReservation
+from runglass.log.events import KnownEvent, UnknownEvent, decode_event
+from runglass.log.trace import ModelCall, ModelReservation
 
 HOSTILE = (
     "\x1b]0;owned\x07\x1b[2J\r\nsecond line\u009b\u202egnp.exe\u2066\u200b\u2028third\u061c\U000e0041\ud800"

@@ -10,8 +10,8 @@ import pytest
 
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from runglass.composition import open_store
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_store
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 

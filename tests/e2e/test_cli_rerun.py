@@ -10,9 +10,9 @@ import pytest
 
 from runglass import AsyncClient, Client, FlowExecutionError
 from runglass.cli.exit_codes import Exit
-from runglass.settings import Price
+from runglass.config.settings import Price
+from runglass.log.trace import RunSummary
 from runglass.testing import RunningServer, running_server
-from runglass.trace import RunSummary
 from tests.e2e.conftest import Command
 
 FLOWS = [

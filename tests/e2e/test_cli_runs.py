@@ -13,7 +13,7 @@ import pytest
 
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from runglass.events import decode_event
+from runglass.log.events import decode_event
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import START, WAIT_S, environment, runglass
 

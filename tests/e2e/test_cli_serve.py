@@ -13,8 +13,8 @@ from runglass.cli import main
 from runglass.cli.backends import flow_folder
 from runglass.cli.backends.flow_folder import FlowFolder
 from runglass.cli.exit_codes import Exit
-from runglass.composition import open_store
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_store
 from tests.e2e.command import runglass, started
 
 FLOW = """\

@@ -14,8 +14,8 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from runglass.clock import SystemClock
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.support.clock import SystemClock
 from tests.prove.child import Start, Told, set_clock, write_clock
 from tests.prove.cluster import mostly_untimely
 from tests.prove.clustering.hands import Hand, misdated, zombies

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from runglass.api_keys import make_key
 from runglass.cli.exit_codes import Exit
-from runglass.composition import open_store
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_store
 from runglass.store.records import Append, StepRow
+from runglass.wire.api_keys import make_key
 from tests.e2e.command import Process, started
 from tests.records import new_run
 

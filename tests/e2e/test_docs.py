@@ -15,10 +15,10 @@ import pytest
 from runglass.cli.app import app
 from runglass.client.core import run_requests
 from runglass.client.core.requests import FlowAddress
+from runglass.config.reader import read_settings
 from runglass.errors import CODES
-from runglass.events import EventType
-from runglass.flow import Step
-from runglass.settings_reader import read_settings
+from runglass.flows.flow import Step
+from runglass.log.events import EventType
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

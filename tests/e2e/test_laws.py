@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass import Client
-from runglass.flow import Flow
-from runglass.fold import fold
+from runglass.flows.flow import Flow
+from runglass.log.fold import fold
 from runglass.testing import RunningServer, running_server
 from tests.examples import examples
 from tests.flows import flow_trees

@@ -9,8 +9,8 @@ import pytest
 
 from runglass import AsyncClient, Client
 from runglass.errors import FlowExecutionError
-from runglass.run_api import RunChange
 from runglass.testing import RunningServer, running_server
+from runglass.wire.run_api import RunChange
 from tests.browser.cutting_proxy import cutting_proxy
 
 BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"

@@ -16,8 +16,8 @@ from runglass import AsyncClient, Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.errors import FlowExecutionError, FlowNotFoundError
-from runglass.run_api import ExportFormat
 from runglass.testing import RunningServer, running_server
+from runglass.wire.run_api import ExportFormat
 from tests.contract.wire import WORDS, execute, http_for
 from tests.e2e.command import started
 from tests.waiting import eventually

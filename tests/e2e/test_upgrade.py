@@ -21,8 +21,8 @@ import pytest
 from runglass import Client, StepPausedForToolCalls
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from runglass.events import decode_event
-from runglass.fold import fold
+from runglass.log.events import decode_event
+from runglass.log.fold import fold
 from runglass.store.data_lock import exclusive
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import runglass

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from runglass.health import NO_WORKER
+from runglass.runtime.health import NO_WORKER
 from tests.e2e.command import Process, runglass, started
 from tests.postgres_server import postgres_database, postgres_server
 from tests.unit.engine.fake_provider import text_reply

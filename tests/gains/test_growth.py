@@ -14,23 +14,23 @@ import pytest
 
 from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
 from runglass.cli.terminal.run_progress import RunProgress
-from runglass.defaults import fill_defaults
 from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.truncation import cut
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import make_plan
 from runglass.errors import StepFailure
-from runglass.events import StepCompleted, StepStarted
-from runglass.flow_parser import check_flow
-from runglass.flow_references import unmet_references
-from runglass.run_query import RunQuery, Term, first_id
-from runglass.sse import Decoder, frame
+from runglass.flows.parser import check_flow
+from runglass.flows.references import unmet_references
+from runglass.flows.schemas.defaults import fill_defaults
+from runglass.log.events import StepCompleted, StepStarted
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Append, Checkpoint
 from runglass.store.sqlite.query_index import Look
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.text_search import TextSearch
 from runglass.store.text_query import Progress
+from runglass.wire.query import RunQuery, Term, first_id
+from runglass.wire.sse import Decoder, frame
 from tests.conformance.test_store import STORES, batch, make_run
 from tests.gains.timing import growth, seconds
 from tests.postgres_server import postgres_database

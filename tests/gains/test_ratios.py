@@ -6,10 +6,10 @@
 import msgspec
 import pytest
 
-from runglass.events import StepCompleted, encode_event
-from runglass.json_weight import weighs_more
-from runglass.sse import Decoder, frames
-from runglass.trace import RunSummary, StepTrace, Trace
+from runglass.log.events import StepCompleted, encode_event
+from runglass.log.trace import RunSummary, StepTrace, Trace
+from runglass.support.json_weight import weighs_more
+from runglass.wire.sse import Decoder, frames
 from tests.gains.timing import seconds
 
 

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from runglass.api_keys import make_key
-from runglass.composition import open_store
-from runglass.flow_parser import parse_flow
-from runglass.runtime import push_flow
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.flows.parser import parse_flow
+from runglass.runtime.composition import open_store
+from runglass.runtime.runtime import push_flow
+from runglass.wire.api_keys import make_key
 from tests.e2e.command import Process, started
 
 MODES = {

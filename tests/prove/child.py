@@ -26,14 +26,14 @@ import msgspec
 import pydantic_monty  # noqa: F401  # what the first code step of a run would wait for
 
 from runglass.bus.memory import MemoryBus
-from runglass.clock import SharedClock, SystemClock, iso
+from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelGateway, ModelRequest
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import StepFailure
+from runglass.runtime.worker import work
 from runglass.server.bootstrap import new_event_loop, serve
-from runglass.settings import Settings
 from runglass.store.sqlite.store import SqliteStore
-from runglass.worker.process import work
+from runglass.support.clock import SharedClock, SystemClock, iso
 
 WRITER = "runglass-writer"
 WRITING = ("create_run", "begin_call", "answer_call", "append")

@@ -17,7 +17,7 @@ from pathlib import Path
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
-from runglass.sse import Decoder, Frame, frame
+from runglass.wire.sse import Decoder, Frame, frame
 from tests.sse_standard import PIECES, check, cut, feed_all
 from tests.unit.test_sse import borders, chunked
 

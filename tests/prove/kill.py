@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import httpx2
 
-from runglass.api_keys import make_key
-from runglass.flow_parser import parse_flow
-from runglass.runtime import push_flow
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.flows.parser import parse_flow
+from runglass.log.trace import TERMINAL
+from runglass.runtime.runtime import push_flow
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import TERMINAL
+from runglass.wire.api_keys import make_key
 from tests.prove.killing.book import PLACE, Asked, Book
 from tests.prove.killing.callers import Callers
 from tests.prove.killing.flows import CUT_OFF_TIMES, FLOWS, parameters

@@ -14,8 +14,8 @@ from runglass.client.core.connection import ServerConnection, endpoint
 from runglass.client.core.requests import run_path
 from runglass.client.transport.blocking import SyncTransport
 from runglass.client.transport.on_asyncio import AsyncTransport
-from runglass.events import TERMINAL_EVENTS, decode_event
-from runglass.sse import Decoder
+from runglass.log.events import TERMINAL_EVENTS, decode_event
+from runglass.wire.sse import Decoder
 from tests.prove.recorded import Row
 
 Kind = Literal["sync client", "async client", "raw HTTP"]

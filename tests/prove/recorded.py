@@ -13,8 +13,8 @@ from typing import NamedTuple
 import httpx2
 import msgspec
 
-from runglass.sse import PING, RETRY, Decoder
 from runglass.testing import RunningServer, running_server
+from runglass.wire.sse import PING, RETRY, Decoder
 
 LAST_CHUNK = b"0\r\n\r\n"
 PING_S = 0.03

@@ -19,10 +19,10 @@ from statistics import quantiles
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from runglass.events import FlowCompleted, StepProgress, encode_event, event_type_of
-from runglass.sse import RETRY, frame
+from runglass.log.events import FlowCompleted, StepProgress, encode_event, event_type_of
 from runglass.store.records import Append, RunRecord
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
+from runglass.wire.sse import RETRY, frame
 from tests.records import new_run
 
 RUN_ID = "019a0000-0000-7000-8000-000000000001"

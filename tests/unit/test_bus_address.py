@@ -2,9 +2,9 @@
 
 import pytest
 
-from runglass.bus_address import is_nats, parse_nats_address
-from runglass.settings import Settings, SettingsError
-from runglass.store_address import shown_address
+from runglass.config.bus_address import is_nats, parse_nats_address
+from runglass.config.settings import Settings, SettingsError
+from runglass.config.store_address import shown_address
 
 
 def test_an_address_has_servers_credentials_a_prefix_and_files() -> None:

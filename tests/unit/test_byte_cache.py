@@ -2,7 +2,7 @@
 
 import pytest
 
-from runglass.byte_cache import ByteCache
+from runglass.support.byte_cache import ByteCache
 
 
 def test_a_value_is_made_once_and_the_least_recently_used_one_goes() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from runglass.clock import SharedClock
+from runglass.support.clock import SharedClock
 from tests.fakes import VirtualClock
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

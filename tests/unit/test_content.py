@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.content import strip_error, strip_event, strip_step, strip_summary
-from runglass.events import (
+from runglass.flows.flow import Flow
+from runglass.log.content import strip_error, strip_event, strip_step, strip_summary
+from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
     FlowFailed,
@@ -33,10 +34,9 @@ from runglass.events import (
     decode_event,
     encode_event,
 )
-from runglass.flow import Flow
-from runglass.fold import TraceFold, fold
+from runglass.log.fold import TraceFold, fold
+from runglass.log.trace import TERMINAL, ModelCall, StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import TERMINAL, ModelCall, StepTrace, TokenBreakdown
 from tests.examples import examples
 from tests.flows import flow_trees
 from tests.unit.engine.conftest import Ran, open_harness, read, start

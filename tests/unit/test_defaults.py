@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from runglass import defaults
-from runglass.defaults import TooManyDefaults, fill_defaults
+from runglass.flows.schemas import defaults
+from runglass.flows.schemas.defaults import TooManyDefaults, fill_defaults
 
 PLACE = {"type": "object", "properties": {"city": {"default": "Oslo"}, "zip": {"type": "string"}}}
 

@@ -5,7 +5,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from runglass.events import (
+from runglass.log.events import (
     TERMINAL_EVENTS,
     EventType,
     KnownEvent,

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from runglass.errors import StoreError
-from runglass.failure_log import FailureLog
+from runglass.support.failure_log import FailureLog
 
 log = logging.getLogger("runglass.test")
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.errors import APIError, FlowExecutionError
-from runglass.flow import (
+from runglass.flows.arguments import apply_overrides, check_inputs
+from runglass.flows.flow import (
     CodeStep,
     ConditionStep,
     Flow,
@@ -26,8 +27,7 @@ from runglass.flow import (
     leaves,
     step_count,
 )
-from runglass.flow_arguments import apply_overrides, check_inputs
-from runglass.flow_parser import parse_flow
+from runglass.flows.parser import parse_flow
 from tests.examples import examples
 from tests.flows import EXAMPLE, LLM, ONE, flow_trees
 

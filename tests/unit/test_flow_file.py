@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass import flow_parser
-from runglass.diagnostics import path_text
 from runglass.errors import FlowFileError, Problem, RunglassError
-from runglass.flow import LlmStep, decode_flow
-from runglass.flow_parser import parse_flow
+from runglass.flows import parser as flow_parser
+from runglass.flows.diagnostics import path_text
+from runglass.flows.flow import LlmStep, decode_flow
+from runglass.flows.parser import parse_flow
 from tests.flows import ANY_KIND, EXAMPLE, HEAD, LLM, ONE, problems
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from runglass.diagnostics import Finding
 from runglass.errors import FlowFileError
-from runglass.flow_parser import check_flow, parse_flow
-from runglass.flow_references import unmet_references
+from runglass.flows.diagnostics import Finding
+from runglass.flows.parser import check_flow, parse_flow
+from runglass.flows.references import unmet_references
 from runglass.testing import running_server
 from tests.contract.wire import execute, http_for
 

@@ -14,10 +14,11 @@ import pytest
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
-from runglass import flow_models, flow_validation
-from runglass.flow import CodeStep, LlmStep, step_count
-from runglass.flow_parser import check_flow, parse_flow
-from runglass.schemas import compile_schema
+from runglass.flows import models as flow_models
+from runglass.flows import validation as flow_validation
+from runglass.flows.flow import CodeStep, LlmStep, step_count
+from runglass.flows.parser import check_flow, parse_flow
+from runglass.flows.schemas.schema import compile_schema
 from tests.flows import ANY_KIND, HEAD, LLM, ONE, problems
 
 LEAF = "{id: s%d, type: passthrough}"
@@ -238,7 +239,7 @@ def test_templates_that_do_not_parse_are_mistakes() -> None:
 def test_templates_that_would_take_the_process_down_are_mistakes(template: str) -> None:
     # In a process of its own, since the failure that this guards against is a crash.
     code = (
-        "import sys; from runglass.flow_syntax import template_findings as check;"
+        "import sys; from runglass.flows.syntax import template_findings as check;"
         "print(*check(sys.stdin.read(), ()))"
     )
     done = subprocess.run(

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.events import (
+from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
     FlowFailed,
@@ -27,8 +27,8 @@ from runglass.events import (
     decode_event,
     encode_event,
 )
-from runglass.fold import RunFold, StepChange, TraceFold, fold, milliseconds_between
-from runglass.trace import ModelReservation, RunSummary, RunTotals, StepTrace, TokenBreakdown
+from runglass.log.fold import RunFold, StepChange, TraceFold, fold, milliseconds_between
+from runglass.log.trace import ModelReservation, RunSummary, RunTotals, StepTrace, TokenBreakdown
 
 RUN: dict[str, Any] = {"execution_id": "r"}
 

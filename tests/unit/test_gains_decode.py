@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from runglass.client.core.stream_cursor import TailCursor
-from runglass.events import FlowCompleted, KnownEvent, StepCompleted, StepStarted, encode_event
-from runglass.sse import Decoder, frames
-from runglass.trace import RunSummary, StepTrace, TokenBreakdown, Trace
+from runglass.log.events import FlowCompleted, KnownEvent, StepCompleted, StepStarted, encode_event
+from runglass.log.trace import RunSummary, StepTrace, TokenBreakdown, Trace
+from runglass.wire.sse import Decoder, frames
 from tests.unit.client.scripted import ScriptedServer, answers
 from tests.unit.client.sides import RUN, Asyncio, Blocking, Side
 

@@ -11,9 +11,9 @@ from runglass.cli import main
 
 folder = Path(sys.argv[1])
 code = main(["serve", "--port", "0", "--data", str(folder), "--flows", str(folder / "missing")])
-from runglass.composition import open_runtime
+from runglass.runtime.composition import open_runtime
 from runglass.server import create_app
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 
 async def build():
     async with open_runtime(Settings(data=folder)) as runtime:

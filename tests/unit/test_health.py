@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from runglass.composition import open_runtime
-from runglass.health import HealthCheck
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.runtime.composition import open_runtime
+from runglass.runtime.health import HealthCheck
 
 
 @pytest.mark.parametrize(("method", "what"), [("project", "read"), ("check_write", "write")])

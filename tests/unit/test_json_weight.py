@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from runglass.json_weight import MOST_VALUES, too_heavy, weighs_more
+from runglass.support.json_weight import MOST_VALUES, too_heavy, weighs_more
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from random import Random
 
 import pytest
 
-from runglass import list_tail
 from runglass.bus.base import runs_of
 from runglass.bus.memory import MemoryBus
-from runglass.list_tail import ListPage, follow_runs
-from runglass.run_query import RunQuery, first_id
-from runglass.run_query_parser import parse_run_query
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from runglass.tails import run_list as list_tail
+from runglass.tails.run_list import ListPage, follow_runs
+from runglass.wire.query import RunQuery, first_id
+from runglass.wire.query_parser import parse_run_query
 from tests.records import new_run
 
 STATUSES = ["running", "paused", "running", "completed"]

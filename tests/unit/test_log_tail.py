@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus, MemoryListener
 from runglass.errors import StoreError, StoreWentBack
-from runglass.log_tail import PAGE_BYTES, WINDOW_BYTES, Read, Tails
-from runglass.sse import frame
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
-from runglass.tail_page import Page
+from runglass.tails.page import Page
+from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
+from runglass.wire.sse import frame
 from tests.examples import examples
 from tests.records import new_run
 

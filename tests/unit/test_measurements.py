@@ -3,10 +3,10 @@
 import pytest
 
 from runglass.errors import StoreError
-from runglass.events import FlowFailed, StepCompleted, StepModelCall, StepStarted
-from runglass.measurements import MOST_NAMES, OTHER, SECONDS, Histogram, Measurements
-from runglass.metrics.collector import MOST_PROJECTS, bounded
-from runglass.trace import ModelCall, TokenBreakdown
+from runglass.log.events import FlowFailed, StepCompleted, StepModelCall, StepStarted
+from runglass.log.measurements import MOST_NAMES, OTHER, SECONDS, Histogram, Measurements
+from runglass.log.trace import ModelCall, TokenBreakdown
+from runglass.runtime.metrics.collector import MOST_PROJECTS, bounded
 
 KEY = {"execution_id": "r", "step_id": "s", "attempt": 1}
 

@@ -24,8 +24,8 @@ schema schemas security selector serve server service services settings spans sp
 stream streaming syntax table task template terminal terminate testing text threads time token tool
 transform transport types uvicorn validation value view views watch watcher without writer
 condition creation credentials held index prepared search signals statements
-ai area bundle columns compare cookie document gen header imported link login metrics nats new origin
-otlp overview parts perfetto progress ranking same show splitter styles tree vendor
+ai area bundle columns compare config cookie document gen header imported link login metrics nats new origin
+otlp overview parts perfetto progress ranking same show splitter styles support tree vendor wire
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

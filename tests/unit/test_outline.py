@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.events import decode_event
-from runglass.flow import Flow, every_step, leaves
-from runglass.flow_nodes import flow_nodes
-from runglass.flow_parser import parse_flow
-from runglass.fold import TraceFold
-from runglass.money import format_usd
-from runglass.outline import SLICE_ROWS, Outline, OutlinePage
-from runglass.outline_builder import AttemptRow, Node, OutlineBuilder
-from runglass.trace import RunTotals, StepTrace, TokenBreakdown, Trace
+from runglass.flows.flow import Flow, every_step, leaves
+from runglass.flows.parser import parse_flow
+from runglass.log.events import decode_event
+from runglass.log.fold import TraceFold
+from runglass.log.money import format_usd
+from runglass.log.trace import RunTotals, StepTrace, TokenBreakdown, Trace
+from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
+from runglass.outlines.outline import SLICE_ROWS, Outline, OutlinePage
+from runglass.server.services.flow_nodes import flow_nodes
 from tests.flows import flow_trees
 from tests.run_logs import JsonObject, run_logs
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runglass.config.providers import EXTRAS, NEVER, OWN, PLAIN, PRICED, SettingRules
 from runglass.errors import APIError, FlowFileError
-from runglass.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
-from runglass.flow_arguments import apply_overrides
-from runglass.flow_models import SETTING_FAMILIES, CommonSettings
-from runglass.flow_parser import parse_flow
-from runglass.override_policy import check_fields, check_new_models, models_in, offered_fields
-from runglass.provider_settings import EXTRAS, NEVER, OWN, PLAIN, PRICED, SettingRules
+from runglass.flows.arguments import apply_overrides
+from runglass.flows.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
+from runglass.flows.models import SETTING_FAMILIES, CommonSettings
+from runglass.flows.override_policy import check_fields, check_new_models, models_in, offered_fields
+from runglass.flows.parser import parse_flow
 from tests.flows import smallest_step
 
 RULES = SettingRules({})

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.outline import SLICE_ROWS, Outline
-from runglass.outline_builder import Node
-from runglass.packed_outline import pack, unpack
+from runglass.outlines.builder import Node
+from runglass.outlines.outline import SLICE_ROWS, Outline
+from runglass.outlines.packed import pack, unpack
 from tests.run_logs import JsonObject, run_logs
 from tests.unit.test_outline import attempt, attempts_of, outline_of
 

@@ -17,12 +17,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.content import strip_event
-from runglass.events import EventType, StreamEvent, UnknownEvent, decode_event
-from runglass.flow import Flow
-from runglass.fold import TraceFold
-from runglass.run_api import CaptureMode
+from runglass.flows.flow import Flow
+from runglass.log.content import strip_event
+from runglass.log.events import EventType, StreamEvent, UnknownEvent, decode_event
+from runglass.log.fold import TraceFold
 from runglass.store.sqlite.store import SqliteStore
+from runglass.wire.run_api import CaptureMode
 from tests.examples import examples
 from tests.flows import flow_trees
 from tests.reference_fold import JsonObject, reference_trace

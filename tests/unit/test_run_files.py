@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.errors import RunFileError
-from runglass.events import decode_event
-from runglass.fold import fold
+from runglass.log.events import decode_event
+from runglass.log.fold import fold
+from runglass.log.trace import StepTrace
 from runglass.run_files.file_reader import RunFileReader
 from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, file_name, lines, members
 from runglass.run_files.imported_log import ImportedLog
-from runglass.trace import StepTrace
 from tests.run_logs import run_logs
 
 RUN = "01a216ae-3af3-75ae-86e9-2b635727f90f"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.errors import APIError
-from runglass.run_query import Range, RunQuery, Term
-from runglass.run_query_parser import MOST_CHARS, MOST_TERMS, MOST_VALUES, parse_run_query
+from runglass.wire.query import Range, RunQuery, Term
+from runglass.wire.query_parser import MOST_CHARS, MOST_TERMS, MOST_VALUES, parse_run_query
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NOW_MS = round(NOW.timestamp() * 1000)

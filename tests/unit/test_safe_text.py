@@ -2,7 +2,7 @@
 
 import pytest
 
-from runglass.safe_text import printable
+from runglass.support.safe_text import printable
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from runglass.schema_cost import cost_of
-from runglass.schemas import QUICK_WORK, Unproved, errors_in, prove_quick
+from runglass.flows.schemas.cost import cost_of
+from runglass.flows.schemas.schema import QUICK_WORK, Unproved, errors_in, prove_quick
 from tests.flows import doubling
 
 USUAL = {

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from runglass.flow_parser import check_flow
-from runglass.schema_keywords import idle_keywords
+from runglass.flows.parser import check_flow
+from runglass.flows.schemas.keywords import idle_keywords
 
 
 def idle(schema: Any) -> list[tuple[str, tuple[str | int, ...]]]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from runglass.schema_cost import target
-from runglass.schemas import MAX_REFERENCES, compile_schema, mistakes
+from runglass.flows.schemas.cost import target
+from runglass.flows.schemas.schema import MAX_REFERENCES, compile_schema, mistakes
 
 SCHEMA = {
     "type": "object",

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from runglass import settings_reader
-from runglass.settings import Settings, SettingsError
-from runglass.settings_reader import read_settings
+from runglass.config import reader as settings_reader
+from runglass.config.reader import read_settings
+from runglass.config.settings import Settings, SettingsError
 
 
 def test_defaults_stand_where_nothing_is_said() -> None:

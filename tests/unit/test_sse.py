@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.sse import PING, RETRY, Decoder, Frame, FrameTooLarge, frame, frames, unnumbered_frame
+from runglass.wire.sse import PING, RETRY, Decoder, Frame, FrameTooLarge, frame, frames, unnumbered_frame
 from tests.examples import examples
 from tests.sse_standard import PIECES, check, cut, feed_all, observed, reference
 

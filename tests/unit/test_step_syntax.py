@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from runglass.engine.sandbox.references import mentioned_outputs
-from runglass.flow import Step, Syntax
-from runglass.flow_references import unmet_references
-from runglass.flow_validation import flow_rules
-from runglass.step_syntax import fields_with_syntax, syntaxes
+from runglass.flows.flow import Step, Syntax
+from runglass.flows.references import unmet_references
+from runglass.flows.step_syntax import fields_with_syntax, syntaxes
+from runglass.flows.validation import flow_rules
 from tests.flows import smallest_step
 
 KINDS = get_args(Step)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.outline import STATUSES, Outline, OutlinePage
-from runglass.outline_builder import Node
-from runglass.timeline import LANES, Timeline, timeline
+from runglass.outlines.builder import Node
+from runglass.outlines.outline import STATUSES, Outline, OutlinePage
+from runglass.outlines.timeline import LANES, Timeline, timeline
 from tests.run_logs import JsonObject, run_logs
 from tests.unit.test_outline import attempt, attempts_of, outline_of, page_of
 

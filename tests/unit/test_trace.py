@@ -6,7 +6,7 @@ import pickle
 import msgspec
 import pytest
 
-from runglass.trace import ModelCall, RunSummary, StepAttempts, StepTrace, TokenBreakdown, Trace
+from runglass.log.trace import ModelCall, RunSummary, StepAttempts, StepTrace, TokenBreakdown, Trace
 
 REFERENCE: dict[type[msgspec.Struct], list[str]] = {
     Trace: ["flow_run", "steps"],

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runglass.log.trace import ModelCall, RunSummary
 from runglass.run_files.gen_ai import call_attributes
 from runglass.run_files.outline_rows import TreeRow
 from runglass.run_files.perfetto import PerfettoWriter
-from runglass.trace import ModelCall, RunSummary
 
 RUN = RunSummary(
     id="01a216ae-3af3-75ae-86e9-2b635727f90f",

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from runglass.cli.exit_codes import UsageError
-from runglass.run_api import Version
+from runglass.wire.run_api import Version
 
 LEAST_S = 0.001
 

@@ -2,6 +2,7 @@
 
 from enum import IntEnum
 
+from runglass.config.settings import SettingsError
 from runglass.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -13,7 +14,6 @@ from runglass.errors import (
     StoreUnreachable,
     WrongStoreAddress,
 )
-from runglass.settings import SettingsError
 
 
 class UsageError(RunglassError):

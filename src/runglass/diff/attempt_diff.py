@@ -20,7 +20,7 @@ from runglass.diff.model_calls import (
 )
 from runglass.diff.run_diff import DiffField, FieldChange, RowDiff, ValueChange
 from runglass.diff.trace_diff import AttemptContent, AttemptDigest, AttemptPair, differ_if_known
-from runglass.json_weight import weighs_more
+from runglass.support.json_weight import weighs_more
 
 MOST_VISITS = 100_000
 """Values of two snapshots that are looked at."""

@@ -7,7 +7,7 @@ from runglass.diff.attempt_diff import same_row
 from runglass.diff.divergence import different_ends, divergence_of
 from runglass.diff.run_diff import Divergence, RowDiff, RunDiff
 from runglass.diff.trace_diff import AttemptPair
-from runglass.trace import RunSummary
+from runglass.log.trace import RunSummary
 
 MOST_ROWS = 10_000
 """Attempts that a diff lists."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from runglass.outline_builder import Node
+from runglass.outlines.builder import Node
 
 
 class StepPlace(NamedTuple):

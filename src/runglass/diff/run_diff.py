@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from runglass.diff.json_diff import ChangeKind
-from runglass.trace import RunSummary, written
+from runglass.log.trace import RunSummary, written
 
 DiffField = Literal[
     "input",

@@ -12,7 +12,7 @@ import msgspec
 
 from runglass.diff.flow_order import FlowOrder
 from runglass.diff.model_calls import CallsDigest, StoredCall, requests_differ, responses_differ
-from runglass.trace import TokenBreakdown
+from runglass.log.trace import TokenBreakdown
 
 
 class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):

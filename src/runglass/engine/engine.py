@@ -16,32 +16,32 @@ from typing import Self
 import msgspec
 
 from runglass.bus.base import Bus
-from runglass.engine.active_runs import ActiveRuns, StartedRun, shared_run
-from runglass.engine.cancel_requests import CancelRequests
 from runglass.engine.capture.capture import Capture, is_sampled, raise_for_trace
-from runglass.engine.claims import RunClaims
-from runglass.engine.drain import DrainGate
-from runglass.engine.idle_runs import IdleRuns
 from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets, SharedBudgets
-from runglass.engine.queue_admission import QueueAdmission
-from runglass.engine.run_ids import RunIds
-from runglass.engine.run_outcome import RunReleased
-from runglass.engine.run_queue import RunQueue
-from runglass.engine.run_task import EngineContext
+from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
+from runglass.engine.run.cancel_requests import CancelRequests
+from runglass.engine.run.claims import RunClaims
+from runglass.engine.run.idle_runs import IdleRuns
+from runglass.engine.run.ids import RunIds
+from runglass.engine.run.outcome import RunReleased
+from runglass.engine.run.queue import RunQueue
+from runglass.engine.run.queue_admission import QueueAdmission
+from runglass.engine.run.segments import NextSegments, with_stored_content
+from runglass.engine.run.task import EngineContext
+from runglass.engine.scheduling.drain import DrainGate
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.scheduling.store_turns import ProjectTurns
-from runglass.engine.segments import NextSegments, with_stored_content
 from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, api_error
-from runglass.run_api import CaptureMode
 from runglass.store.base import Store
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
 from runglass.store.records import FlowRecord, IdempotencyKey, NewRun, RunRecord
+from runglass.wire.run_api import CaptureMode
 
 log = logging.getLogger(__name__)
 

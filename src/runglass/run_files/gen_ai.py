@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from runglass.trace import ModelCall
+from runglass.log.trace import ModelCall
 
 _PROVIDERS = {
     "google-gla": "gcp.gemini",

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import msgspec
 
 from runglass.errors import RunFileError
-from runglass.run_api import CaptureMode, ExportFormat
-from runglass.trace import written
+from runglass.log.trace import written
+from runglass.wire.run_api import CaptureMode, ExportFormat
 
 FORMAT = "runglass-run"
 FORMAT_VERSION = 1

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from runglass.errors import RunFileError
-from runglass.events import (
+from runglass.flows.validation import MAX_NESTING
+from runglass.log.events import (
     EVENT_TYPES,
     MOST_KEPT,
     ContentKept,
@@ -30,12 +31,11 @@ from runglass.events import (
     event_type_of,
     is_terminal,
 )
-from runglass.flow_validation import MAX_NESTING
-from runglass.fold import DAMAGE, Address, RunFold, StepChange
-from runglass.json_weight import too_heavy
-from runglass.lazy_json import json_bytes
+from runglass.log.fold import DAMAGE, Address, RunFold, StepChange
+from runglass.log.trace import RunSummary, StepTrace
 from runglass.run_files.header import RunHeader
-from runglass.trace import RunSummary, StepTrace
+from runglass.support.json_weight import too_heavy
+from runglass.support.lazy_json import json_bytes
 
 LARGE_EVENT_BYTES = 256 * 1024
 """A larger event is weighed before it is decoded."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
+from runglass.log.trace import ModelCall, RunSummary, StepTrace
 from runglass.run_files.gen_ai import Attribute, call_attributes, model_name
 from runglass.run_files.outline_rows import TreeRow
-from runglass.trace import ModelCall, RunSummary, StepTrace
-from runglass.trace_context import read_trace_context
+from runglass.wire.trace_context import read_trace_context
 
 _INTERNAL, _CLIENT = 1, 3
 _ERROR = 2

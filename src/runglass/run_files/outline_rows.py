@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from runglass.outline import KINDS, NONE, STATUSES, Kind, Outline
+from runglass.outlines.outline import KINDS, NONE, STATUSES, Kind, Outline
 
 STEP = KINDS.index("step")
 _COLUMNS = (

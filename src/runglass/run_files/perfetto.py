@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
+from runglass.log.trace import RunSummary, StepTrace
 from runglass.run_files.gen_ai import model_name
 from runglass.run_files.outline_rows import TreeRow
-from runglass.trace import RunSummary, StepTrace
 
 _PROCESS = 1
 _MAIN = 1

@@ -6,9 +6,10 @@ from weakref import WeakValueDictionary
 
 from starlette.types import ASGIApp
 
+from runglass.config.settings import Settings
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.health import HealthCheck
-from runglass.runtime import Runtime
+from runglass.runtime.health import HealthCheck
+from runglass.runtime.runtime import Runtime
 from runglass.server.app_state import AppState
 from runglass.server.endpoint import Answer, Endpoint
 from runglass.server.endpoints import ENDPOINTS
@@ -26,7 +27,6 @@ from runglass.server.services.outlines import Outlines
 from runglass.server.services.request_admission import RequestAdmission
 from runglass.server.services.run_diff import AT_ONCE
 from runglass.server.services.run_import import RunImports
-from runglass.settings import Settings
 
 HTML = "text/html"
 

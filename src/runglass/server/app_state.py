@@ -5,8 +5,8 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from runglass.engine.scheduling.fair_share import FairTurns
-from runglass.health import HealthCheck
-from runglass.runtime import Runtime
+from runglass.runtime.health import HealthCheck
+from runglass.runtime.runtime import Runtime
 from runglass.server.http.open_calls import OpenCalls
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.security.browser_sessions import BrowserSessions

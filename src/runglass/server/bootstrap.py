@@ -14,13 +14,12 @@ from typing import cast
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
-from runglass.clock import SystemClock
-from runglass.composition import SETTLED_S, open_runtime
+from runglass.config.settings import Settings
 from runglass.engine.scheduling.offloading import offload_in_turn
-from runglass.engine.supervision import SupervisedTask
 from runglass.errors import RunglassError
-from runglass.metrics.listener import listening
-from runglass.runtime import Runtime
+from runglass.runtime.composition import SETTLED_S, open_runtime
+from runglass.runtime.metrics.listener import listening
+from runglass.runtime.runtime import Runtime
 from runglass.server.app import create_app
 from runglass.server.http.connection_limits import ConnectionLimiter
 from runglass.server.http.descriptors import connection_limits, raise_descriptor_limit
@@ -31,8 +30,9 @@ from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.kept_outlines import OutlineKeeper
 from runglass.server.services.outlines import Outlines
 from runglass.server.viewer.assets import assets
-from runglass.settings import Settings
-from runglass.signals import stop_signal
+from runglass.support.clock import SystemClock
+from runglass.support.signals import stop_signal
+from runglass.support.supervision import SupervisedTask
 
 new_event_loop = auto_loop_factory()
 """Makes the fastest event loop there is: `asyncio.Runner(loop_factory=new_event_loop)`."""

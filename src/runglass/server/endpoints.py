@@ -8,32 +8,11 @@ More than 300 lines: one table.
 
 from typing import Any
 
-from runglass.admin_api import (
-    AuditPage,
-    FlowHistory,
-    FlowInfo,
-    FlowList,
-    FlowTree,
-    FlowVersionNumber,
-    KeyInfo,
-    KeyList,
-    NewKeyInfo,
-    PushedFlow,
-    ViewerIdentity,
-    ViewerTicket,
-)
 from runglass.diff.run_diff import AttemptsDiff, RunDiff
-from runglass.health import Health, Readiness
-from runglass.outline import OutlinePage
-from runglass.run_api import (
-    CompletedResult,
-    JobAccepted,
-    JobPage,
-    JobState,
-    RunHistogram,
-    RunPage,
-    ToolCallsRequired,
-)
+from runglass.log.trace import RunSummary, StepAttempts, StepTrace, Trace
+from runglass.outlines.outline import OutlinePage
+from runglass.outlines.timeline import Timeline
+from runglass.runtime.health import Health, Readiness
 from runglass.server.endpoint import Answer, Endpoint, Lookup
 from runglass.server.requests import pagination, parameters, run_query
 from runglass.server.requests import schemas as bodies
@@ -66,9 +45,30 @@ from runglass.server.security.authentication import (
     trace_by_id,
     trace_of_flow,
 )
-from runglass.session import SessionPage
-from runglass.timeline import Timeline
-from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
+from runglass.wire.admin_api import (
+    AuditPage,
+    FlowHistory,
+    FlowInfo,
+    FlowList,
+    FlowTree,
+    FlowVersionNumber,
+    KeyInfo,
+    KeyList,
+    NewKeyInfo,
+    PushedFlow,
+    ViewerIdentity,
+    ViewerTicket,
+)
+from runglass.wire.run_api import (
+    CompletedResult,
+    JobAccepted,
+    JobPage,
+    JobState,
+    RunHistogram,
+    RunPage,
+    ToolCallsRequired,
+)
+from runglass.wire.session import SessionPage
 
 API = "/api/v1"
 FLOW = f"{API}/seq/{{org:organisation}}/{{project}}/{{slug}}"

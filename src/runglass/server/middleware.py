@@ -12,10 +12,8 @@ from typing import Any, TypeAlias
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runglass import log_context
 from runglass.engine.scheduling.pacing import REQUEST_S, admit_paced, paced_transfer, set_project
 from runglass.errors import APIError, StoreError, api_error
-from runglass.safe_text import printable
 from runglass.server.endpoint import JSON
 from runglass.server.endpoints import API, ENDPOINTS
 from runglass.server.http.error_responses import error_body, error_headers, unavailable
@@ -28,6 +26,8 @@ from runglass.server.security.rate_limit import UNLIMITED, Rates
 from runglass.server.security.same_origin import header
 from runglass.store.base import Store
 from runglass.store.records import ApiKey
+from runglass.support import log_context
+from runglass.support.safe_text import printable
 
 log = logging.getLogger(__name__)
 

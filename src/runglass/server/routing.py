@@ -13,7 +13,6 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runglass.errors import APIError, RateLimitError, api_error
-from runglass.safe_text import printable
 from runglass.server.api_request import ApiRequest
 from runglass.server.app_state import AppState
 from runglass.server.endpoint import ROLES, Endpoint
@@ -21,6 +20,7 @@ from runglass.server.http.error_responses import answer_fault
 from runglass.server.http.request_connection import CallerLeft, connection_of
 from runglass.server.requests.query import read_query
 from runglass.store.records import RunRecord
+from runglass.support.safe_text import printable
 
 
 class _Number(Convertor[int]):

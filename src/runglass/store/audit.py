@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from runglass.admin_api import Actor, AuditEntry
 from runglass.store.catalog_records import entry_of, told_of
 from runglass.store.statements import Statements, Steps, Work, every
+from runglass.wire.admin_api import Actor, AuditEntry
 
 _ENTRY = "SELECT no, at, project, actor, key_id, name, address, action, subject, details FROM audit"
 _LABEL = "(SELECT org || '/' || name FROM project WHERE id = ?1)"

@@ -16,12 +16,8 @@ from uuid import UUID
 
 import msgspec
 
-from runglass.admin_api import SERVER, Actor, AuditEntry
-from runglass.clock import Clock
 from runglass.errors import RunUnreadable
-from runglass.outline_builder import AttemptRow
-from runglass.run_api import CaptureFailed, CaptureMode
-from runglass.run_query import RunQuery
+from runglass.outlines.builder import AttemptRow
 from runglass.store.import_records import ImportedRun
 from runglass.store.list_records import ChangedRun, FoundRuns, ListPosition, RunCounts
 from runglass.store.overview import PoolUse, StoreOverview
@@ -56,6 +52,10 @@ from runglass.store.records import (
     StepRow,
     ViewerSession,
 )
+from runglass.support.clock import Clock
+from runglass.wire.admin_api import SERVER, Actor, AuditEntry
+from runglass.wire.query import RunQuery
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 
 @contextmanager

@@ -7,10 +7,8 @@ from decimal import Decimal
 import msgspec
 from uuid_utils import uuid7
 
-from runglass.admin_api import SERVER, Actor
 from runglass.errors import StoreError
-from runglass.money import format_usd
-from runglass.run_api import CaptureFailed, CaptureMode
+from runglass.log.money import format_usd
 from runglass.store.audit import change_project, note_change
 from runglass.store.catalog_records import DRAFT_COLUMNS, flow_of, project_of, told_of_draft, version_of
 from runglass.store.records import (
@@ -22,6 +20,8 @@ from runglass.store.records import (
     RetentionOfFlow,
 )
 from runglass.store.statements import ALL_ROWS, Statements, Steps, every, one
+from runglass.wire.admin_api import SERVER, Actor
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 _FLOW_COLUMNS = (
     "id, project_id, slug, name, capture, production_version, updated_at, retention_days,"

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from runglass.admin_api import Actor, ActorKind, AuditEntry
 from runglass.store.records import ApiKey, FlowRecord, FlowVersion, Project, ViewerSession
+from runglass.wire.admin_api import Actor, ActorKind, AuditEntry
 
 DRAFT_COLUMNS = "name, capture, retention_days, content_retention_days"
 KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from runglass.config.settings import SettingsError
 from runglass.errors import RunglassError
-from runglass.settings import SettingsError
 from runglass.store.data_folder import make_folder
 
 LEAVING_S = 2.0

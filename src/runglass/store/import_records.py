@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.run_api import CaptureMode
 from runglass.store.records import NO_RETENTION, Retention, RunNumbers
+from runglass.wire.run_api import CaptureMode
 
 
 class ImportedFlow(NamedTuple):

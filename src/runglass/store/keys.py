@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached
 from runglass.store.audit import note_change
 from runglass.store.catalog_records import KEY, VIEWER_SESSION, key_name, key_of, viewer_session_of
 from runglass.store.records import ApiKey, Role, ViewerSession
 from runglass.store.statements import ALL_ROWS, Ask, Statements, Steps, done, every, one
+from runglass.wire.admin_api import SERVER, Actor
 
 # Keys and sessions of one project are counted and added by one process at a time.
 _LOCK = "SELECT id FROM project WHERE id = ?1 FOR NO KEY UPDATE"

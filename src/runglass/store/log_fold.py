@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from runglass.events import decode_event
-from runglass.fold import DAMAGE, TraceFold
+from runglass.log.events import decode_event
+from runglass.log.fold import DAMAGE, TraceFold
 
 
 class FoldedSummary:

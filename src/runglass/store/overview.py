@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from runglass.run_query import created_ms
+from runglass.wire.query import created_ms
 
 OPEN_STATUSES = ("pending", "running", "paused")
 

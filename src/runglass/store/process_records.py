@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
-from runglass.money import add_usd
+from runglass.log.money import add_usd
 from runglass.store.records import Project
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import msgspec
 
 from runglass.errors import PermanentStoreError
-from runglass.money import ZERO
-from runglass.run_api import CaptureFailed, CaptureMode
-from runglass.trace import TERMINAL, RunSummary, RunTotals
+from runglass.log.money import ZERO
+from runglass.log.trace import TERMINAL, RunSummary, RunTotals
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 Role = str
 """`admin`, `run` or `read`."""

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from runglass.content import strip_event, strip_step
+from runglass.log.content import strip_event, strip_step
+from runglass.log.trace import TERMINAL
 from runglass.store.records import ContentPlace
-from runglass.trace import TERMINAL
 
 ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
     "event": ("seq",),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.run_query import RunQuery
+from runglass.wire.query import RunQuery
 
 SEARCHED_FIELDS = (
     "inputData",

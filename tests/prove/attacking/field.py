@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from tests.prove.attacking.hostile_provider import HostileProvider
 from tests.prove.attacking.http import Answer, Connection, call
 from tests.prove.attacking.places import ATTACKER

@@ -6,13 +6,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from runglass.api_keys import make_key
-from runglass.composition import open_store
-from runglass.flow_parser import parse_flow
-from runglass.runtime import push_flow
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.flows.parser import parse_flow
+from runglass.runtime.composition import open_store
+from runglass.runtime.runtime import push_flow
 from runglass.store.base import Store
 from runglass.store.records import Role
+from runglass.wire.api_keys import make_key
 from tests.postgres_server import postgres_server
 from tests.prove.attacking.places import ATTACKER, BANK, NEIGHBOUR, SPENDER
 

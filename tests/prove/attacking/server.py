@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from tests.prove.attacking.http import call
 from tests.prove.attacking.places import ROOT
 from tests.prove.attacking.seed import HOSTED

@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.events import decode_event
-from runglass.fold import RunFold, fold
-from runglass.run_query import RunQuery
+from runglass.log.events import decode_event
+from runglass.log.fold import RunFold, fold
+from runglass.log.trace import TERMINAL, RunSummary
 from runglass.store.base import Store
 from runglass.store.records import Project, RunRecord, StepRow
 from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import TERMINAL, RunSummary
+from runglass.wire.query import RunQuery
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name, step_rows
 from tests.records import new_run, open_trace
 

@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from runglass.events import (
+from runglass.log.events import (
     FlowCompleted,
     FlowFailed,
     KnownEvent,
@@ -29,13 +29,13 @@ from runglass.events import (
     StepStarted,
     encode_event,
 )
-from runglass.fold import RunFold, StepChange
+from runglass.log.fold import RunFold, StepChange
+from runglass.log.trace import RunSummary
 from runglass.store.base import Store
 from runglass.store.records import Append, Checkpoint, IdempotencyKey, StepRow
 from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.sql_helpers import changed
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import RunSummary
 from tests.records import new_run
 
 T = TypeVar("T")

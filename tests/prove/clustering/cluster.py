@@ -12,7 +12,7 @@ import asyncpg
 import httpx2
 import msgspec
 
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from tests.prove.clustering.database import NOTES, Postgres, plant_ignored_fence
 from tests.prove.clustering.fairness import CROWD
 from tests.prove.clustering.member import Member

@@ -9,10 +9,10 @@ import sys
 
 import msgspec
 
-from runglass.api_keys import make_key
-from runglass.flow_parser import parse_flow
-from runglass.runtime import push_flow
+from runglass.flows.parser import parse_flow
+from runglass.runtime.runtime import push_flow
 from runglass.store.postgres.store import PostgresStore
+from runglass.wire.api_keys import make_key
 from tests.prove.clustering.fairness import CROWD, CROWD_FLOW
 from tests.prove.killing.book import PLACE
 from tests.prove.killing.flows import FLOWS

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from runglass.trace import TERMINAL
+from runglass.log.trace import TERMINAL
 from tests.prove.clustering.cluster import Cluster, Servers
 from tests.prove.killing.book import Book
 from tests.prove.killing.callers import Callers

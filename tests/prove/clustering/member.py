@@ -8,7 +8,7 @@ from typing import Self
 
 import msgspec
 
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from tests.prove.child import write_clock
 from tests.prove.clustering.network import Link
 from tests.prove.clustering.plan import Fault

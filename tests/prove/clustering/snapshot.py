@@ -7,7 +7,7 @@ from typing import Any, Self
 import asyncpg
 import msgspec
 
-from runglass.events import decode_event
+from runglass.log.events import decode_event
 from tests.prove.clustering.hands import Hand
 from tests.prove.killing.snapshot import RunRow
 

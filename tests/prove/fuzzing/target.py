@@ -8,8 +8,8 @@ import sys
 
 import atheris  # type: ignore[import-untyped]  # in an environment of its own
 
-with atheris.instrument_imports(include=["runglass.sse"]):
-    import runglass.sse  # noqa: F401
+with atheris.instrument_imports(include=["runglass.wire.sse"]):
+    import runglass.wire.sse  # noqa: F401
 
 from tests.sse_standard import check, cut
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from runglass.events import TERMINAL_EVENTS
-from runglass.sse import Frame
-from runglass.trace import TERMINAL
+from runglass.log.events import TERMINAL_EVENTS
+from runglass.log.trace import TERMINAL
+from runglass.wire.sse import Frame
 from tests.prove.killing.book import PLACE, Asked, Book
 from tests.prove.killing.flows import TOOL, parameters
 from tests.prove.killing.line import BROKEN, UNAVAILABLE, Answer, Line, Upstream, is_interrupted

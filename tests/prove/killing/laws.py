@@ -6,9 +6,9 @@ from datetime import datetime
 
 import msgspec
 
-from runglass.events import decode_event, event_type_of
-from runglass.fold import Address, milliseconds_between
-from runglass.trace import TERMINAL, StepTrace
+from runglass.log.events import decode_event, event_type_of
+from runglass.log.fold import Address, milliseconds_between
+from runglass.log.trace import TERMINAL, StepTrace
 from tests.prove.killing.book import Asked, Book
 from tests.prove.killing.flows import FLOWS, HOLD_MS, NEVER_TIMES
 from tests.prove.killing.log import LOST, Log

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import httpx2
 
-from runglass.sse import Decoder, Frame
+from runglass.wire.sse import Decoder, Frame
 
 TIMEOUT_S = 30.0
 BROKEN, UNAVAILABLE = 0, 503

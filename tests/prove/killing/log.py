@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from runglass.events import (
+from runglass.log.events import (
     FlowCompleted,
     FlowFailed,
     LoopCompleted,
@@ -23,7 +23,7 @@ from runglass.events import (
     decode_event,
     is_terminal,
 )
-from runglass.fold import Address, TraceFold
+from runglass.log.fold import Address, TraceFold
 
 LOST = "WORKER_LOST"
 OfAttempt = (

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from runglass.events import decode_event
-from runglass.fold import fold
-from runglass.sse import Frame
-from runglass.trace import TERMINAL
+from runglass.log.events import decode_event
+from runglass.log.fold import fold
+from runglass.log.trace import TERMINAL
+from runglass.wire.sse import Frame
 from tests.prove.killing.book import PLACE, Asked
 from tests.prove.killing.line import Line
 

@@ -17,7 +17,7 @@ from typing import Self
 
 import msgspec
 
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from tests.prove.child import Start, Told
 from tests.prove.killing.program import THIS, Program
 

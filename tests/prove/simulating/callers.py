@@ -6,11 +6,11 @@ Each call goes to some process and lives there: it dies with it, as a request do
 import asyncio
 from typing import TYPE_CHECKING
 
-from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
-from runglass.engine.run_outcome import RunReleased
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.outcome import RunReleased
 from runglass.errors import APIError, StoreError
-from runglass.run_api import CaptureMode
+from runglass.wire.run_api import CaptureMode
 from tests.prove.simulating.flows import make_asking_flow, make_flow
 from tests.prove.simulating.laws import demand
 from tests.prove.simulating.machine import Life

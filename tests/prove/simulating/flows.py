@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.flow import (
+from runglass.flows.flow import (
     CodeStep,
     ConditionStep,
     Flow,
@@ -24,7 +24,7 @@ from runglass.flow import (
     Step,
     WaitStep,
 )
-from runglass.fold import Address
+from runglass.log.fold import Address
 
 UNKNOWN = "{{ nowhere }}"
 """A template that fails: it names nothing that there is."""

@@ -16,7 +16,7 @@ import msgspec
 from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.journal.run_spec import SegmentSpec
-from runglass.events import (
+from runglass.log.events import (
     FlowCompleted,
     FlowFailed,
     StepCompleted,
@@ -29,9 +29,9 @@ from runglass.events import (
     decode_event,
     is_terminal,
 )
-from runglass.fold import Address, TraceFold
+from runglass.log.fold import Address, TraceFold
+from runglass.log.trace import StepTrace
 from runglass.store.records import Append
-from runglass.trace import StepTrace
 from tests.fakes import CRASH_RETRIES
 from tests.prove.simulating.flows import Told, result_of
 from tests.prove.simulating.limits import Limits

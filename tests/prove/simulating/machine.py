@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from runglass.engine.engine import Engine
 from runglass.engine.steps.dependencies import StepDependencies
 from runglass.errors import StoreError
-from runglass.fold import Address
-from runglass.log_tail import Tails
+from runglass.log.fold import Address
+from runglass.tails.run_log import Tails
 from tests.fakes import CRASH_RETRIES, LEASE_S
 from tests.prove.simulating.disk import Inline, Store
 from tests.prove.simulating.virtual import Clock, Process

@@ -11,7 +11,8 @@ import msgspec
 
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.steps.retries import PROVIDER_RETRY
-from runglass.events import (
+from runglass.flows.flow import Flow, LeafStep, LlmStep, Step, WaitStep, find_step, within
+from runglass.log.events import (
     LoopCompleted,
     LoopStarted,
     StepCompleted,
@@ -27,8 +28,7 @@ from runglass.events import (
     StepSkipped,
     StepStarted,
 )
-from runglass.flow import Flow, LeafStep, LlmStep, Step, WaitStep, find_step, within
-from runglass.fold import Address
+from runglass.log.fold import Address
 from runglass.store.records import Checkpoint
 from tests.fakes import CRASH_RETRIES
 from tests.prove.simulating.flows import UNKNOWN

@@ -9,6 +9,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+from runglass.config.settings import Price
 from runglass.engine.models.gateway import (
     AnswerRejected,
     ModelAnswer,
@@ -20,9 +21,8 @@ from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.errors import StepFailure
-from runglass.fold import Address
-from runglass.settings import Price
-from runglass.trace import TokenBreakdown
+from runglass.log.fold import Address
+from runglass.log.trace import TokenBreakdown
 from tests.fakes import send
 from tests.prove.simulating.flows import output_of
 

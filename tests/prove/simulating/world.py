@@ -11,8 +11,8 @@ from decimal import Decimal
 from random import Random
 
 from runglass.engine.capture.capture import Capture, Redactor
-from runglass.run_api import CaptureMode
 from runglass.store.records import FlowRecord
+from runglass.wire.run_api import CaptureMode
 from tests.prove.simulating.callers import Callers
 from tests.prove.simulating.disk import Disk, Fault, Inline, Mood, Store
 from tests.prove.simulating.flows import make_flow

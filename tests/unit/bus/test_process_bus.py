@@ -11,9 +11,9 @@ import pytest
 from runglass.bus.carrier import Hear
 from runglass.bus.process_bus import ProcessBus
 from runglass.bus.wake_up_batch import KEY_LENGTH
-from runglass.events import event_type_of
-from runglass.log_tail import Tails
+from runglass.log.events import event_type_of
 from runglass.store.sqlite.store import SqliteStore
+from runglass.tails.run_log import Tails
 from tests.conformance.test_store import batch, make_run
 from tests.fakes import in_virtual_time, let_time_pass
 from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from runglass.cli.terminal.outline_rows import OutlineRows
-from runglass.outline import Outline, OutlinePage
-from runglass.outline_builder import AttemptRow, Node, OutlineBuilder
+from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
+from runglass.outlines.outline import Outline, OutlinePage
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from runglass import log_context
 from runglass.cli.terminal.json_log import JsonLog
 from runglass.engine.scheduling.pacing import current_project
+from runglass.support import log_context
 from runglass.testing import running_server
 from tests.contract.wire import http_for
 

@@ -7,8 +7,8 @@ import pytest
 
 from runglass.cli.backends import outline_reader
 from runglass.cli.backends.outline_reader import read_outline
-from runglass.outline import OutlinePage
-from runglass.outline_builder import Node
+from runglass.outlines.builder import Node
+from runglass.outlines.outline import OutlinePage
 from tests.unit.cli.outlines import Attempt, outline_of, pages_of
 
 NODES = [Node("each", "each", "loop", -1), Node("ask", "ask", "step", 0)]

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
-from runglass.outline import NONE
-from runglass.outline_builder import Node
+from runglass.outlines.builder import Node
+from runglass.outlines.outline import NONE
 from tests.unit.cli.outlines import Attempt, rows_of
 
 GRID = [

@@ -11,9 +11,9 @@ from runglass.cli.terminal import rankings
 from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.output import clean
 from runglass.cli.terminal.run_overview import RunOverview
-from runglass.outline import NONE
-from runglass.outline_builder import Node
-from runglass.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
+from runglass.log.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
+from runglass.outlines.builder import Node
+from runglass.outlines.outline import NONE
 from tests.unit.cli.outlines import Attempt, rows_of
 
 NODES = [

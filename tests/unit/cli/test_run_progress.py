@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from runglass.cli.terminal.output import clean
 from runglass.cli.terminal.run_progress import MOST_LINES, MOST_OF_A_STEP, RunProgress
-from runglass.events import decode_event
+from runglass.log.events import decode_event
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STARTED: dict[str, Any] = {

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from runglass import StreamEvent
-from runglass.sse import RETRY, frame
+from runglass.wire.sse import RETRY, frame
 
 
 def event(seq: int, kind: str, **fields: object) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 
 from runglass.client.api.admin import AsyncManagement, Management
 from runglass.client.core.tools import content_of
-from runglass.safe_text import half_text, is_whole, replace_surrogates, whole_value
+from runglass.support.safe_text import half_text, is_whole, replace_surrogates, whole_value
 from tests.unit.client.scripted import ScriptedServer
 from tests.unit.client.sides import Blocking, Side
 

@@ -16,7 +16,7 @@ from runglass import (
     UnknownEvent,
 )
 from runglass.client import transport
-from runglass.sse import PING, RETRY
+from runglass.wire.sse import PING, RETRY
 from tests.examples import all_wanted
 from tests.unit.client.recording import FRAMES, SEQS, seqs, stream
 from tests.unit.client.scripted import (

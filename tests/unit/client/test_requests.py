@@ -9,7 +9,7 @@ import pytest
 
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
-from runglass.run_api import Version
+from runglass.wire.run_api import Version
 
 FLOW = FlowAddress("acme", "school", "grade-3")
 RUN = "/flow-runs/r1"

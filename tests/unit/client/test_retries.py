@@ -8,7 +8,7 @@ from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.client.core.responses import Answer, ConnectionLost, Outcome
 from runglass.client.core.retries import Retries, backoff_s
-from runglass.trace import Trace
+from runglass.log.trace import Trace
 
 READ = requests.trace("/flow-runs/r1")
 EXECUTE = run_requests.execution(FlowAddress("a", "p", "s"), version="draft").call()

@@ -20,7 +20,7 @@ from runglass import (
     StepPausedForToolCalls,
     ToolCallLimitError,
 )
-from runglass.sse import PING, RETRY, unnumbered_frame
+from runglass.wire.sse import PING, RETRY, unnumbered_frame
 from tests.unit.client.recording import event
 from tests.unit.client.scripted import (
     EVENT_STREAM,

@@ -12,7 +12,7 @@ from runglass.client.core.list_cursor import ListCursor
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, ConnectionLost
 from runglass.client.core.stream_cursor import TailCursor
-from runglass.sse import PING, RETRY, frame
+from runglass.wire.sse import PING, RETRY, frame
 from tests.unit.client.recording import FRAMES, SEQS, event, seqs, stream
 
 PATH = "/flow-runs/r1/trace/stream"

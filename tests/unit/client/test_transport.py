@@ -27,7 +27,7 @@ from runglass import (
 )
 from runglass.client.core.deadline import Deadline
 from runglass.client.transport.deadline_backend import DeadlineBackend
-from runglass.outline import OutlineColumns
+from runglass.outlines.outline import OutlineColumns
 from tests.unit.client.scripted import (
     LAST_CHUNK,
     Exchange,

@@ -89,7 +89,7 @@ class TestTwins:
 def test_the_comparison_sees_a_difference() -> None:
     assert signature(Run.trace) != signature(Run.live_trace)
     assert signature(Run.live_trace) == signature(AsyncRun.live_trace)
-    assert "Generator[runglass.events.RunStarted | " in signature(AsyncRun.live_trace)
+    assert "Generator[runglass.log.events.RunStarted | " in signature(AsyncRun.live_trace)
     assert len(get_overloads(Run.step_trace)) == 2
     assert len(get_overloads(Flow.execute)) == 3
 

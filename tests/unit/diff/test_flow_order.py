@@ -3,8 +3,8 @@
 import random
 
 from runglass.diff.flow_order import FlowOrder, StepPlace, places
-from runglass.flow_nodes import flow_nodes
-from runglass.flow_parser import parse_flow
+from runglass.flows.parser import parse_flow
+from runglass.server.services.flow_nodes import flow_nodes
 
 FLOW = """
 slug: grid

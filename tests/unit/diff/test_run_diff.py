@@ -12,7 +12,7 @@ from runglass.diff.composition import compose
 from runglass.diff.flow_order import FlowOrder, StepPlace
 from runglass.diff.run_diff import RunDiff
 from runglass.diff.trace_diff import NO_CONTENT, align, read_content, read_digest
-from runglass.trace import RunSummary
+from runglass.log.trace import RunSummary
 
 JsonObject = dict[str, Any]
 

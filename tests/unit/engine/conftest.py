@@ -9,25 +9,25 @@ import msgspec
 import pytest
 
 from runglass.bus.memory import MemoryBus
-from runglass.engine.active_runs import StartedRun
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.models.gateway import ModelGateway, Price
-from runglass.engine.run_outcome import RunOutcome
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.outcome import RunOutcome
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.events import StreamEvent, decode_event
-from runglass.flow import Flow
-from runglass.flow_parser import parse_flow
-from runglass.log_tail import Tails
-from runglass.run_api import CaptureFailed, CaptureMode
+from runglass.flows.flow import Flow
+from runglass.flows.parser import parse_flow
+from runglass.log.events import StreamEvent, decode_event
+from runglass.log.trace import StepTrace, Trace
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import StepTrace, Trace
+from runglass.tails.run_log import Tails
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
 from tests.records import whole_trace
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runglass.bus.memory import MemoryBus
-from runglass.clock import SystemClock
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.models.budget import Budgets
 from runglass.engine.models.gateway import (
@@ -28,14 +27,15 @@ from runglass.engine.models.gateway import (
     Price,
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
-from runglass.events import StepModelReserved
-from runglass.flow import Flow
-from runglass.flow_parser import parse_flow
-from runglass.fold import RunFold, fold
-from runglass.money import add_usd
+from runglass.flows.flow import Flow
+from runglass.flows.parser import parse_flow
+from runglass.log.events import StepModelReserved
+from runglass.log.fold import RunFold, fold
+from runglass.log.money import add_usd
+from runglass.log.trace import ModelCall, RunSummary, TokenBreakdown
 from runglass.store.records import Append, Project
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import ModelCall, RunSummary, TokenBreakdown
+from runglass.support.clock import SystemClock
 from tests.conformance.test_store import make_run
 from tests.examples import examples
 from tests.fakes import send

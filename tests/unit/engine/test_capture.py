@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from runglass.engine.capture.capture import Capture, Snapshot, is_sampled, raise_for_trace
 from runglass.engine.capture.redaction import MARK, Redactor
 from runglass.engine.payload import Payload
-from runglass.run_api import CaptureMode
+from runglass.wire.run_api import CaptureMode
 
 VALUE = {"text": "mail a.b@example.com", "password": "hunter2", "n": 1}
 ENCODED = msgspec.json.encode(VALUE)

@@ -14,20 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.clock import iso
 from runglass.engine.journal.run_spec import Segment, ToolOffer
-from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.steps.handlers import perform
 from runglass.errors import APIError, StoreError
-from runglass.events import FlowCompleted, FlowFailed, StepCompleted, decode_event, is_terminal
-from runglass.flow import CodeStep, Flow, leaves
-from runglass.flow_parser import parse_flow
-from runglass.fold import fold
-from runglass.log_tail import Tails
-from runglass.run_api import CaptureMode
+from runglass.flows.flow import CodeStep, Flow, leaves
+from runglass.flows.parser import parse_flow
+from runglass.log.events import FlowCompleted, FlowFailed, StepCompleted, decode_event, is_terminal
+from runglass.log.fold import fold
 from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
+from runglass.support.clock import iso
+from runglass.tails.run_log import Tails
+from runglass.wire.run_api import CaptureMode
 from tests.examples import examples
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
 from tests.flows import SUCCEEDS_LATER, flow_trees

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runglass.engine.models.echo import word_count, words_with_space
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest, Price
 from runglass.errors import StepFailure
-from runglass.trace import TokenBreakdown
+from runglass.log.trace import TokenBreakdown
 
 
 def tool(name: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.provider_errors import setup_failure
 from runglass.engine.models.response_parser import read_answer
 from runglass.errors import StepFailure
-from runglass.trace import TokenBreakdown
+from runglass.log.trace import TokenBreakdown
 from tests.unit.engine.fake_provider import (
     DONE,
     LOOK,

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.run_outcome import RunOutcome
+from runglass.engine.run.outcome import RunOutcome
 from runglass.engine.steps.handlers import perform
 from runglass.errors import StoreError
-from runglass.events import (
+from runglass.log.events import (
     FlowCompleted,
     FlowFailed,
     LoopCompleted,
@@ -20,7 +20,7 @@ from runglass.events import (
     StepRetrying,
     StepSkipped,
 )
-from runglass.fold import fold
+from runglass.log.fold import fold
 from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start

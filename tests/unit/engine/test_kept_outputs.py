@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.run_outcome import RunOutcome
+from runglass.engine.run.outcome import RunOutcome
 from runglass.errors import StoreError
-from runglass.events import MOST_KEPT, ContentKept
-from runglass.flow_parser import parse_flow
-from runglass.fold import fold
-from runglass.run_api import CaptureFailed, CaptureMode
+from runglass.flows.parser import parse_flow
+from runglass.log.events import MOST_KEPT, ContentKept
+from runglass.log.fold import fold
 from runglass.store.sqlite.store import SqliteStore
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 from tests.unit.engine.test_crashes import DyingStore, live_through, next_life

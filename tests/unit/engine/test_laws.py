@@ -8,13 +8,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.events import StepEvent, decode_event, is_terminal
-from runglass.flow import Flow, leaves
-from runglass.fold import TraceFold, fold
-from runglass.run_api import CaptureMode
+from runglass.flows.flow import Flow, leaves
+from runglass.log.events import StepEvent, decode_event, is_terminal
+from runglass.log.fold import TraceFold, fold
+from runglass.log.trace import TERMINAL, RunSummary, Trace
 from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import TERMINAL, RunSummary, Trace
+from runglass.wire.run_api import CaptureMode
 from tests.examples import examples
 from tests.flows import flow_trees
 from tests.records import whole_trace

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from runglass.engine.interpreter import Interpreter
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.run_spec import RunSpec
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway
 from runglass.engine.payload import Payload
-from runglass.engine.run_task import RunTask
+from runglass.engine.run.task import RunTask
 from runglass.engine.scheduling.memory_budget import RunMemory
+from runglass.engine.steps.interpreter import Interpreter
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import open_harness, start
 from tests.waiting import until

@@ -21,10 +21,10 @@ from runglass.engine.models.gateway import (
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.errors import StepFailure
-from runglass.fold import fold
-from runglass.run_api import CaptureMode
+from runglass.log.fold import fold
+from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import StepTrace, TokenBreakdown
+from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, start
 

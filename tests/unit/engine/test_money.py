@@ -21,13 +21,13 @@ from runglass.engine.models.gateway import (
     ModelRequest,
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
-from runglass.events import FlowCompleted, StepModelCall, decode_event
-from runglass.flow import Flow
-from runglass.flow_parser import parse_flow
-from runglass.fold import TraceFold, fold
-from runglass.money import add_usd
+from runglass.flows.flow import Flow
+from runglass.flows.parser import parse_flow
+from runglass.log.events import FlowCompleted, StepModelCall, decode_event
+from runglass.log.fold import TraceFold, fold
+from runglass.log.money import add_usd
+from runglass.log.trace import RunTotals, StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import RunTotals, StepTrace, TokenBreakdown
 from tests.examples import examples
 from tests.fakes import send
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, start

@@ -10,7 +10,7 @@ import pytest
 
 from runglass.engine.models.gateway import AnswerRejected, ModelCallFailed, ModelRequest
 from runglass.errors import StepFailure
-from runglass.money import format_usd
+from runglass.log.money import format_usd
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.changed_answers import (
     changed,

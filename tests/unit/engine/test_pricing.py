@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.models.pricing import Price, cost_of
-from runglass.money import format_usd
+from runglass.log.money import format_usd
 
 dollars = st.decimals(min_value=0, max_value=10_000, places=9)
 tokens = st.integers(min_value=0, max_value=10**12)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from runglass.engine.models.gateway import ModelGateway
-from runglass.events import StepRetrying
-from runglass.run_api import CaptureMode
+from runglass.log.events import StepRetrying
+from runglass.log.trace import ModelCall
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import ModelCall
+from runglass.wire.run_api import CaptureMode
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, text_reply
 

@@ -14,11 +14,18 @@ from runglass.engine.journal.recorder import Recorder
 from runglass.engine.scheduling import pacing
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, pace_of, set_project
 from runglass.errors import PermanentStoreError, StoreError
-from runglass.events import FlowCancelled, LoopStarted, RunStarted, StepCompleted, StepStarted, decode_event
-from runglass.fold import RunFold, fold
+from runglass.log.events import (
+    FlowCancelled,
+    LoopStarted,
+    RunStarted,
+    StepCompleted,
+    StepStarted,
+    decode_event,
+)
+from runglass.log.fold import RunFold, fold
+from runglass.log.trace import RunSummary, Trace
 from runglass.store.records import Append, Checkpoint, RunRecord
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import RunSummary, Trace
 from tests.fakes import VirtualClock
 from tests.records import new_run, whole_trace
 

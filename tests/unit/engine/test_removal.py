@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.admin_api import SERVER
-from runglass.content import strip_event, strip_step, strip_summary
 from runglass.engine.maintenance.removal import INTERVAL_S, RunRemoval
 from runglass.errors import StoreError
-from runglass.events import decode_event
-from runglass.fold import fold
+from runglass.log.content import strip_event, strip_step, strip_summary
+from runglass.log.events import decode_event
+from runglass.log.fold import fold
 from runglass.store.records import NO_RETENTION, Append, Retention, RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from runglass.wire.admin_api import SERVER
 from tests.records import new_run, whole_trace
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, start
 

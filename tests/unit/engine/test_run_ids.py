@@ -3,9 +3,9 @@
 import uuid
 from datetime import timedelta
 
-from runglass.clock import SystemClock
-from runglass.engine.run_ids import RunIds
-from runglass.run_query import created_ms, first_id
+from runglass.engine.run.ids import RunIds
+from runglass.support.clock import SystemClock
+from runglass.wire.query import created_ms, first_id
 from tests.fakes import VirtualClock
 
 

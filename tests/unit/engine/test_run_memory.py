@@ -17,9 +17,9 @@ from runglass.engine.sandbox.references import mentioned_outputs
 from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
 from runglass.engine.scheduling.store_turns import STEPS_AT_A_TIME, StoreTurns
 from runglass.errors import APIError, RunglassError
-from runglass.flow import CodeStep
-from runglass.run_api import CaptureMode
+from runglass.flows.flow import CodeStep
 from runglass.store.sqlite.store import SqliteStore
+from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
 from tests.unit.engine.conftest import follow, open_harness, read, start
 from tests.unit.engine.test_crashes import DyingStore, next_life

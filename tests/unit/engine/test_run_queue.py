@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.active_runs import StartedRun
-from runglass.engine.drain import DrainGate
 from runglass.engine.journal.run_spec import Segment
-from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
-from runglass.engine.run_queue import RunQueue
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run.queue import RunQueue
+from runglass.engine.scheduling.drain import DrainGate
 from runglass.errors import APIError, StoreError
-from runglass.list_tail import follow_runs
-from runglass.run_query import RunQuery
 from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from runglass.tails.run_list import follow_runs
+from runglass.wire.query import RunQuery
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 
 FLOW = """

@@ -20,7 +20,7 @@ from runglass.engine.sandbox.processes import PROJECTS_KEPT
 from runglass.engine.sandbox.sandbox import PRINT_LIMIT, Sandbox
 from runglass.engine.workers.priority import LONG_NICE, WORKER_NICE
 from runglass.errors import StepFailure
-from runglass.flow_syntax import parse_python
+from runglass.flows.syntax import parse_python
 from tests.waiting import eventually, until
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, SegmentSpec, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price
-from runglass.engine.run_outcome import RunOutcome
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.outcome import RunOutcome
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import FlowExecutionError
-from runglass.events import FlowCompleted, StepPausedForToolCalls, StepResumed
-from runglass.flow_parser import parse_flow
-from runglass.fold import fold
-from runglass.run_api import CaptureMode
+from runglass.flows.parser import parse_flow
+from runglass.log.events import FlowCompleted, StepPausedForToolCalls, StepResumed
+from runglass.log.fold import fold
+from runglass.log.trace import RunSummary
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import RunSummary
+from runglass.wire.run_api import CaptureMode
 from tests.records import new_run
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 

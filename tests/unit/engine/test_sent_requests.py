@@ -16,10 +16,10 @@ from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
 from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.request_parser import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
-from runglass.flow_parser import parse_flow
-from runglass.run_api import Attachment, CaptureMode
+from runglass.flows.parser import parse_flow
+from runglass.log.trace import ModelCall
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import ModelCall
+from runglass.wire.run_api import Attachment, CaptureMode
 from tests.unit.engine.conftest import Ran, open_harness, read
 from tests.unit.engine.fake_provider import LOOK, FakeProvider, error_reply
 from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, addressed, chat_stream, in_one

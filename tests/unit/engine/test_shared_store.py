@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.resume import ResumeState, left_state
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
-from runglass.engine.run_outcome import LeaseLost, RunOutcome
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.outcome import LeaseLost, RunOutcome
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
-from runglass.events import FlowCancelled, StepCompleted, decode_event
-from runglass.log_tail import Tails
+from runglass.log.events import FlowCancelled, StepCompleted, decode_event
 from runglass.store.base import Store
 from runglass.store.process_records import QueuedRuns
 from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from runglass.tails.run_log import Tails
 from tests.fakes import LEASE_S, VirtualClock
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 from tests.unit.engine.test_segments import TALK, TOOLS, WALK
@@ -355,7 +355,7 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
 async def test_a_cancel_cuts_off_a_run_of_another_process(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.engine.cancel_requests.POLL_S", 9_999)
+    monkeypatch.setattr("runglass.engine.run.cancel_requests.POLL_S", 9_999)
     watch = asyncio.create_task(machines.worker.engine.watch_requests())
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()
@@ -375,7 +375,7 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(
 async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.engine.cancel_requests.POLL_S", 0.01)
+    monkeypatch.setattr("runglass.engine.run.cancel_requests.POLL_S", 0.01)
     watch = asyncio.create_task(machines.worker.engine.watch_requests())
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()
@@ -423,7 +423,7 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
 
     run_id = (await start(machines.front, WALK, {"n": 3})).id
     with monkeypatch.context() as patch:
-        patch.setattr("runglass.engine.claims.left_state", broken)
+        patch.setattr("runglass.engine.run.claims.left_state", broken)
         await machines.worker.engine.keep_lease()
     assert len(machines.worker.engine.set_aside) == 1
     spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)
@@ -446,7 +446,7 @@ async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(
             await may_go_on.wait()
         return await left_state(store, run)
 
-    monkeypatch.setattr("runglass.engine.claims.left_state", left_slowly)
+    monkeypatch.setattr("runglass.engine.run.claims.left_state", left_slowly)
     claiming = asyncio.create_task(machines.worker.engine.keep_lease())
     await follow(machines.front, other)
     assert (await stored(machines.front, slow)).status == "pending"

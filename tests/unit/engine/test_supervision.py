@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runglass.engine.supervision import SupervisedTask
+from runglass.support.supervision import SupervisedTask
 from tests.fakes import VirtualClock
 
 

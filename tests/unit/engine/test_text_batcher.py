@@ -11,8 +11,8 @@ from runglass.engine.scope import StepPosition
 from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.text_batcher import TextBatcher
-from runglass.events import KnownEvent, StepProgress
-from runglass.flow import Flow, PassthroughStep
+from runglass.flows.flow import Flow, PassthroughStep
+from runglass.log.events import KnownEvent, StepProgress
 from tests.fakes import VirtualClock
 
 

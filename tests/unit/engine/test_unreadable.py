@@ -9,12 +9,12 @@ import pytest
 
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.maintenance.maintenance import Maintenance
-from runglass.engine.run_outcome import RunOutcome
+from runglass.engine.run.outcome import RunOutcome
 from runglass.errors import StoreError
-from runglass.events import FlowCancelled, decode_event
+from runglass.log.events import FlowCancelled, decode_event
+from runglass.log.trace import RunSummary
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import RunSummary
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 
 FLOW = """

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.run_outcome import RunOutcome
+from runglass.engine.run.outcome import RunOutcome
 from runglass.errors import APIError, CommitUncertain, StoreError
-from runglass.events import FlowFailed
-from runglass.fold import fold
+from runglass.log.events import FlowFailed
+from runglass.log.fold import fold
 from runglass.store.records import Append, NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start

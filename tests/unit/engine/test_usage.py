@@ -13,11 +13,11 @@ from pydantic_ai.usage import RequestUsage
 
 from runglass.engine.models.gateway import ModelCallFailed, ModelGateway, ModelRequest, Price
 from runglass.engine.models.usage import Usage, read_usage
-from runglass.money import ZERO, format_usd
+from runglass.log.money import ZERO, format_usd
+from runglass.log.trace import ModelCall, RunTotals, TokenBreakdown
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Project
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import ModelCall, RunTotals, TokenBreakdown
 from tests.postgres_server import postgres_server
 from tests.unit.engine.changed_answers import changed, every_provider, places, put, with_odd
 from tests.unit.engine.conftest import EngineHarness, open_harness, read, start

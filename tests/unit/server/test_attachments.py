@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from runglass.errors import APIError
-from runglass.run_api import Attachment
 from runglass.server.requests.attachments import check_attachments, spell_attachments
+from runglass.wire.run_api import Attachment
 
 
 def image(**fields: Any) -> Attachment:

@@ -9,8 +9,8 @@ import pytest
 
 from runglass.engine.scheduling.offloading import LARGE_BYTES
 from runglass.errors import APIError
-from runglass.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest
 from runglass.server.requests.body_parsing import CALLS_WITH, parse_off_loop, read_request
+from runglass.wire.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest
 
 
 @pytest.mark.parametrize(("size", "here"), [(2, True), (LARGE_BYTES, True), (LARGE_BYTES + 1, False)])

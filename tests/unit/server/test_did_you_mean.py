@@ -3,9 +3,9 @@
 import pytest
 
 from runglass.errors import APIError
-from runglass.run_api import ExecuteRequest
 from runglass.server.requests.body_parsing import CALLS_WITH
 from runglass.server.requests.did_you_mean import MAX_COMPARED, camel, near_miss, refuse_slips
+from runglass.wire.run_api import ExecuteRequest
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from runglass.errors import APIError
-from runglass.run_api import Attachment
 from runglass.server.requests.messages import Conversation, check_messages
+from runglass.wire.run_api import Attachment
 
 NOW = {"role": "user", "content": "and now?"}
 CALL = {"id": "a", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}

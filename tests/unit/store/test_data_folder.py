@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runglass.composition import open_runtime, open_store
-from runglass.flow_parser import parse_flow
-from runglass.runtime import push_flow
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.flows.parser import parse_flow
+from runglass.runtime.composition import open_runtime, open_store
+from runglass.runtime.runtime import push_flow
 
 
 @pytest.fixture

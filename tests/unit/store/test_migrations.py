@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from runglass.errors import StoreError
-from runglass.events import RunStarted, encode_event
+from runglass.log.events import RunStarted, encode_event
+from runglass.log.trace import RunSummary, RunTotals
 from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
-from runglass.trace import RunSummary, RunTotals
 
 
 def schema(database: sqlite3.Connection) -> list[tuple[str, str]]:

@@ -10,19 +10,19 @@ import asyncpg
 import msgspec
 import pytest
 
-from runglass.api_keys import make_key
-from runglass.clock import SystemClock, iso, iso_ms
-from runglass.composition import open_runtime
+from runglass.config.settings import Settings
 from runglass.engine.maintenance.maintenance import Maintenance
-from runglass.events import decode_event
-from runglass.flow_parser import parse_flow
-from runglass.run_api import RunRequest
-from runglass.run_query import created_ms, first_id
-from runglass.run_query_parser import parse_run_query
-from runglass.runtime import Runtime, Submitted, push_flow
-from runglass.settings import Settings
+from runglass.flows.parser import parse_flow
+from runglass.log.events import decode_event
+from runglass.runtime.composition import open_runtime
+from runglass.runtime.runtime import Runtime, Submitted, push_flow
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey, Project, RunRecord
+from runglass.support.clock import SystemClock, iso, iso_ms
+from runglass.wire.api_keys import make_key
+from runglass.wire.query import created_ms, first_id
+from runglass.wire.query_parser import parse_run_query
+from runglass.wire.run_api import RunRequest
 from tests.conformance.test_store import batch, make_run
 
 pytestmark = pytest.mark.slow

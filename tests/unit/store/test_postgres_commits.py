@@ -11,11 +11,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from runglass.admin_api import SERVER
 from runglass.errors import CommitUncertain, DuplicateIdempotencyKey, StoreError, WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, IdempotencyKey, Retention, RunRecord
+from runglass.wire.admin_api import SERVER
 from tests.conformance.test_imports import EVENTS, imported
 from tests.conformance.test_store import batch, make_run, row
 from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy

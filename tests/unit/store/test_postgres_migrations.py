@@ -9,7 +9,6 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from runglass.clock import iso
 from runglass.errors import CommitUncertain, RunPurged, StoreError
 from runglass.store.postgres import connections
 from runglass.store.postgres import migrations as migrating
@@ -17,6 +16,7 @@ from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import Migration, migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.process_records import ProcessFacts
+from runglass.support.clock import iso
 from tests.conformance.test_store import batch, make_run, row
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.waiting import until_told

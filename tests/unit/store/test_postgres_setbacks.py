@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runglass.admin_api import Actor
 from runglass.store.postgres.store import PostgresStore
+from runglass.wire.admin_api import Actor
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_replication import own_server
 from tests.postgres_server import PostgresServer, postgres_server

@@ -10,15 +10,15 @@ from typing import cast
 import asyncpg
 import pytest
 
-from runglass.admin_api import SERVER
-from runglass.clock import SystemClock, iso
 from runglass.engine.engine import Engine
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.errors import ImportConflict, StoreError, WrongExpectedVersion
-from runglass.run_query import RunQuery
 from runglass.store.import_records import ImportedRun
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey
+from runglass.support.clock import SystemClock, iso
+from runglass.wire.admin_api import SERVER
+from runglass.wire.query import RunQuery
 from tests.conformance.test_imports import EVENTS, FLOW, RUN, import_run, imported, project_id_of
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server, until_one_waits

@@ -6,12 +6,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runglass.events import StepCompleted, encode_event
-from runglass.run_query import RunQuery, Term, first_id
+from runglass.log.events import StepCompleted, encode_event
 from runglass.store.records import Append
 from runglass.store.sqlite import connections, query_index, run_lists
 from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
+from runglass.wire.query import RunQuery, Term, first_id
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, expected, known_runs
 from tests.records import new_run
 

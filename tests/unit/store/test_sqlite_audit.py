@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached, StoreError
 from runglass.store.records import Append, Retention
 from runglass.store.sqlite.store import SqliteStore
+from runglass.wire.admin_api import SERVER, Actor
 from tests.records import new_run
 
 JANE = Actor(kind="cli", name="jane")

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from runglass.admin_api import FlowHistory, FlowInfo, FlowTree, VersionInfo
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.backends.connection import connect
 from runglass.cli.exit_codes import NotFound, UsageError
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from runglass.store.base import Store
 from runglass.store.records import FlowRecord
+from runglass.wire.admin_api import FlowHistory, FlowInfo, FlowTree, VersionInfo
 
 if TYPE_CHECKING:
     from runglass.client.api.admin import Management
-    from runglass.flow import Flow
+    from runglass.flows.flow import Flow
 
 
 class FlowBackend(Protocol):
@@ -96,7 +96,7 @@ class LocalFlows:
         self._settings = settings
 
     def push(self, name: ProjectName, flow: "Flow") -> None:
-        from runglass.runtime import push_flow
+        from runglass.runtime.runtime import push_flow
 
         async def work() -> None:
             async with local_store.any_store(self._settings) as store:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from runglass.errors import FlowFileError, Problem
 
 if TYPE_CHECKING:
-    from runglass.flow_parser import CheckedFlow
+    from runglass.flows.parser import CheckedFlow
 
 
 def read_flow(file: Path) -> "CheckedFlow":
     """The flow in a file, and warnings. Raises FlowFileError, also for a file that cannot be read."""
     # Imported here: reading YAML takes a library that most commands can do without.
-    from runglass.flow_parser import check_flow
+    from runglass.flows.parser import check_flow
 
     try:
         text = file.read_bytes()

@@ -16,7 +16,7 @@ from runglass.cli.argument_parsers import ProjectName, project_name
 from runglass.cli.backends.flow_files import read_flow
 from runglass.cli.exit_codes import UsageError
 from runglass.errors import RunglassError, StoreError
-from runglass.runtime import push_flow
+from runglass.runtime.runtime import push_flow
 from runglass.store.base import Store
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from runglass.admin_api import Actor
-from runglass.api_keys import make_key
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.exit_codes import NotFound
 from runglass.cli.terminal.output import note, warn
-from runglass.settings import Settings
-from runglass.settings_reader import read_settings
+from runglass.config.reader import read_settings
+from runglass.config.settings import Settings
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, Project, Role
+from runglass.wire.admin_api import Actor
+from runglass.wire.api_keys import make_key
 
 
 def data_settings(data: Path | None, store: str | None) -> Settings:
@@ -35,7 +35,7 @@ def require_database(settings: Settings) -> None:
 async def any_store(settings: Settings) -> AsyncIterator[Store]:
     """The store, created where it is new. Raises StoreError."""
     # Imported here: the module brings the engine along, and commands without a store do not wait for that.
-    from runglass.composition import open_store
+    from runglass.runtime.composition import open_store
 
     async with open_store(settings) as store:
         yield store

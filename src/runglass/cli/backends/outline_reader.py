@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
-from runglass.trace import StepTrace
+from runglass.log.trace import StepTrace
 
 if TYPE_CHECKING:
     from runglass.client import Run

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from runglass.cli import argument_parsers
 from runglass.cli.exit_codes import NotFound, UsageError
-from runglass.run_api import RunPage
-from runglass.trace import RunStatus, RunSummary
+from runglass.log.trace import RunStatus, RunSummary
+from runglass.wire.run_api import RunPage
 
 if TYPE_CHECKING:
     from runglass.client import Client, Run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.formatting import moment
-from runglass.trace import TERMINAL, RunStatus, RunSummary
+from runglass.log.trace import TERMINAL, RunStatus, RunSummary
 
 if TYPE_CHECKING:
     from runglass.client import Client

@@ -13,8 +13,8 @@ from runglass.cli.terminal.output import note
 from runglass.client.core import requests, run_requests
 from runglass.client.core.retries import PASSING, backoff_s
 from runglass.errors import APIConnectionError, APIError, APITimeoutError, api_error
-from runglass.events import FlowFailed, StreamEvent
-from runglass.run_api import CompletedResult, JobAccepted, JobState, Version
+from runglass.log.events import FlowFailed, StreamEvent
+from runglass.wire.run_api import CompletedResult, JobAccepted, JobState, Version
 
 if TYPE_CHECKING:
     from runglass.client.api.async_client import AsyncClient

@@ -7,15 +7,15 @@ from pathlib import Path
 import click
 import msgspec
 
-from runglass.admin_api import Actor, AuditEntry
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.terminal.formatting import local_time
 from runglass.cli.terminal.output import note, write_json
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
-from runglass.clock import iso
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.support.clock import iso
+from runglass.wire.admin_api import Actor, AuditEntry
 
 COLUMNS = (
     Column("at"),

@@ -16,7 +16,7 @@ from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.errors import FlowNotFoundError, RunglassError
-from runglass.trace import RunStatus
+from runglass.log.trace import RunStatus
 
 if TYPE_CHECKING:
     from runglass.client import Client, Run

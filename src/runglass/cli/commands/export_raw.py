@@ -13,7 +13,7 @@ from runglass.cli.backends import local_store
 from runglass.cli.backends.new_file import new_file
 from runglass.cli.exit_codes import NotFound
 from runglass.cli.terminal.output import note
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from runglass.store.records import RawRow
 
 

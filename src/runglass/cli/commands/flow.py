@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from runglass.admin_api import FlowHistory, FlowInfo
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.flow_backend import open_backend
@@ -18,10 +17,11 @@ from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
 from runglass.errors import FlowFileError, Problem
-from runglass.run_api import Version
+from runglass.wire.admin_api import FlowHistory, FlowInfo
+from runglass.wire.run_api import Version
 
 if TYPE_CHECKING:
-    from runglass.flow import Flow
+    from runglass.flows.flow import Flow
 
 COLUMNS = (
     Column("flow"),

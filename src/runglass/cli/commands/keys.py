@@ -13,7 +13,7 @@ from runglass.cli.exit_codes import NotFound
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from runglass.store.records import ApiKey
 
 COLUMNS = (

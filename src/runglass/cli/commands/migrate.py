@@ -21,7 +21,7 @@ def migrate(data: Path | None, store: str | None, no_backup: bool) -> None:
     several at a time one does the work, and the others wait for it.
     """
     # Imported here: the module brings the engine along, and commands without a store do not wait for that.
-    from runglass.composition import upgrade_store
+    from runglass.runtime.composition import upgrade_store
 
     settings = local_store.data_settings(data, store)
     log_to_stderr(settings.log_level, settings.log_format)

@@ -11,7 +11,7 @@ from runglass.cli.backends import local_store
 from runglass.cli.terminal.formatting import age, count
 from runglass.cli.terminal.output import stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 from runglass.store.process_records import HeldLease
 
 COLUMNS = (

@@ -17,10 +17,10 @@ from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.formatting import UNKNOWN
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
-from runglass.money import format_usd, parse_usd
-from runglass.run_api import CaptureFailed, CaptureMode
-from runglass.settings import Settings
+from runglass.config.settings import Settings
+from runglass.log.money import format_usd, parse_usd
 from runglass.store.records import Project, Retention
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 MOST_USD = 1_000_000_000_000
 MOST_DECIMALS = 30

@@ -16,8 +16,8 @@ from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import complain, note, one_line, stdout, write_json, write_line
 from runglass.errors import FlowNotFoundError, RequestError, RunglassError
-from runglass.money import ZERO, add_usd, format_usd, parse_usd
-from runglass.trace import TERMINAL, RunSummary
+from runglass.log.money import ZERO, add_usd, format_usd, parse_usd
+from runglass.log.trace import TERMINAL, RunSummary
 
 if TYPE_CHECKING:
     from runglass.client import Client

@@ -17,7 +17,7 @@ from runglass.cli.exit_codes import UsageError, exit_of
 from runglass.cli.terminal.event_lines import EventLines, step_label
 from runglass.cli.terminal.output import complain, is_watched, note, stderr, write_json, write_line
 from runglass.errors import APIError, APITimeoutError
-from runglass.events import (
+from runglass.log.events import (
     LoopStarted,
     StepInput,
     StepModelCall,
@@ -27,7 +27,7 @@ from runglass.events import (
     StepStarted,
     StreamEvent,
 )
-from runglass.run_api import CompletedResult, Version
+from runglass.wire.run_api import CompletedResult, Version
 
 if TYPE_CHECKING:
     from runglass.cli.backends.run_watcher import WatchedRun

@@ -13,8 +13,8 @@ from runglass.cli.backends.new_file import new_file
 from runglass.cli.backends.run_lookup import named_run
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
-from runglass.run_api import ExportFormat
 from runglass.run_files.header import file_name
+from runglass.wire.run_api import ExportFormat
 
 STANDARD = Path("-")
 """Names stdout, or stdin, in place of a file."""

@@ -19,7 +19,7 @@ from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.step_view import attempt_lines
-from runglass.trace import RunStatus, StepAttempts
+from runglass.log.trace import RunStatus, StepAttempts
 
 
 @click.group("runs", cls=CommandGroup)

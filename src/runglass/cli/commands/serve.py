@@ -14,11 +14,11 @@ from runglass.cli.backends.viewer_links import project_links
 from runglass.cli.import_without_gc import loading
 from runglass.cli.process_memory import tune_memory
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
-from runglass.settings import Settings, SettingsError
-from runglass.settings_reader import read_settings
+from runglass.config.reader import read_settings
+from runglass.config.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from runglass.runtime import Runtime
+    from runglass.runtime.runtime import Runtime
     from runglass.server import LoginTickets
 
 

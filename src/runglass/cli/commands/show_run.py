@@ -16,7 +16,7 @@ from runglass.cli.terminal import formatting, rankings
 from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line
 from runglass.cli.terminal.run_overview import MOST_SHOWN, RunOverview
-from runglass.outline import NONE
+from runglass.outlines.outline import NONE
 
 if TYPE_CHECKING:
     pass

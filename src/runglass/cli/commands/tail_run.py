@@ -15,7 +15,7 @@ from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.live_area import FRAME_S, LiveArea, can_repaint
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.run_progress import MOST_LINES, RunProgress
-from runglass.events import FlowCompleted, StepError, StreamEvent, UnknownEvent, is_terminal
+from runglass.log.events import FlowCompleted, StepError, StreamEvent, UnknownEvent, is_terminal
 
 
 @click.command()

@@ -8,8 +8,8 @@ from runglass.cli import options
 from runglass.cli.import_without_gc import loading
 from runglass.cli.process_memory import tune_memory
 from runglass.cli.terminal.output import announcer, log_to_stderr, stdout, warn, write_line
-from runglass.settings import Settings
-from runglass.settings_reader import read_settings
+from runglass.config.reader import read_settings
+from runglass.config.settings import Settings
 
 
 @click.command()
@@ -50,7 +50,7 @@ def worker(**flags: str | int | None) -> None:
     settings = read_settings(flags, warn=warn)
     log_to_stderr(settings.log_level, settings.log_format)
     with loading():
-        from runglass.worker.process import new_event_loop, work
+        from runglass.runtime.worker import new_event_loop, work
     tune_memory()
 
     def announce(watched_at: str | None) -> None:

@@ -25,9 +25,9 @@ from runglass.cli.terminal.output import (
     write_json,
     write_line,
 )
-from runglass.settings import Price, Settings
-from runglass.settings_reader import read_settings
-from runglass.trace import StepTrace
+from runglass.config.reader import read_settings
+from runglass.config.settings import Price, Settings
+from runglass.log.trace import StepTrace
 
 if TYPE_CHECKING:
     from runglass.cli.demo.run import DemoRun
@@ -66,7 +66,7 @@ def demo(file: Path | None, model: str, data: Path) -> None:
     began_s = time.monotonic()
     # Imported here: no other command is to wait for the server and the engine.
     from runglass.cli.demo.run import PROJECT, show_run
-    from runglass.flow_parser import parse_flow
+    from runglass.flows.parser import parse_flow
 
     text = story() if file is None else read_text(file)
     flow = parse_flow(flow_file(), file="demo.yaml")

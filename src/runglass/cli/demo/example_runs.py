@@ -6,9 +6,9 @@ from importlib.resources import files
 
 from runglass.client.api.async_client import AsyncClient
 from runglass.errors import APIError
-from runglass.events import StepStarted
-from runglass.flow import Flow
-from runglass.flow_parser import parse_flow
+from runglass.flows.flow import Flow
+from runglass.flows.parser import parse_flow
+from runglass.log.events import StepStarted
 
 WEATHER = {
     "type": "function",

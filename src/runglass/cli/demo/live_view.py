@@ -6,7 +6,7 @@ from rich.console import Console
 
 from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.output import write_line
-from runglass.events import (
+from runglass.log.events import (
     StepCompleted,
     StepInput,
     StepModelCall,

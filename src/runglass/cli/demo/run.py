@@ -16,15 +16,15 @@ from runglass.cli.terminal.output import complain, heading, stdout, width_of, wr
 from runglass.cli.terminal.run_overview import RunOverview
 from runglass.cli.terminal.run_table import print_runs
 from runglass.client.api.async_client import AsyncClient
-from runglass.composition import open_runtime
+from runglass.config.settings import Settings
 from runglass.errors import APIError
-from runglass.flow import Flow, LlmStep, leaves
-from runglass.run_api import CompletedResult
-from runglass.runtime import push_flow
+from runglass.flows.flow import Flow, LlmStep, leaves
+from runglass.log.trace import Trace
+from runglass.runtime.composition import open_runtime
+from runglass.runtime.runtime import push_flow
 from runglass.server import new_event_loop, serving
-from runglass.settings import Settings
 from runglass.store.base import Store
-from runglass.trace import Trace
+from runglass.wire.run_api import CompletedResult
 
 PROJECT = ProjectName("demo", "stories")
 MOST_ROWS = 100_000

@@ -10,7 +10,7 @@ from runglass.cli.terminal.table import Cell, Column, Row, table_lines
 from runglass.diff.divergence import address_text, field_text, plain_text
 from runglass.diff.json_excerpt import brief, brief_pair
 from runglass.diff.run_diff import CONTENT_FIELDS, FieldChange, RowDiff, RunDiff, ValueChange
-from runglass.trace import RunSummary
+from runglass.log.trace import RunSummary
 
 COLUMNS = (
     Column("attempt"),

@@ -10,7 +10,7 @@ from rich.text import Text
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import one_line
 from runglass.errors import is_cancellation
-from runglass.events import (
+from runglass.log.events import (
     ContentKept,
     FlowCancelled,
     FlowCompleted,
@@ -37,7 +37,7 @@ from runglass.events import (
     StreamEvent,
     UnknownEvent,
 )
-from runglass.trace import ModelCall
+from runglass.log.trace import ModelCall
 
 LIMIT = 400
 

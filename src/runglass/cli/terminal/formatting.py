@@ -7,8 +7,16 @@ from typing import Literal
 
 from runglass.cli.terminal.output import one_line
 from runglass.errors import is_cancellation
-from runglass.money import format_usd
-from runglass.trace import TERMINAL, ModelTotals, RunError, RunSummary, RunTotals, StepTrace, TokenBreakdown
+from runglass.log.money import format_usd
+from runglass.log.trace import (
+    TERMINAL,
+    ModelTotals,
+    RunError,
+    RunSummary,
+    RunTotals,
+    StepTrace,
+    TokenBreakdown,
+)
 
 UNKNOWN = "–"
 CUT = "text cut at the token limit"

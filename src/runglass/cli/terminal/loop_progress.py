@@ -5,7 +5,7 @@ Pure: no terminal, no clock. Memory is bounded by the steps of the flow.
 
 from collections.abc import Iterator
 
-from runglass.events import LoopCompleted, LoopStarted, StepEvent, StepSkipped, StepStarted
+from runglass.log.events import LoopCompleted, LoopStarted, StepEvent, StepSkipped, StepStarted
 
 
 class LoopProgress:

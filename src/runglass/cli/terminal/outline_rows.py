@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from runglass.outline import NONE, OutlinePage
+from runglass.outlines.outline import NONE, OutlinePage
 
 CONTAINERS = ("loop", "parallel", "condition")
 OPEN = ("running", "waiting")

@@ -11,8 +11,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from runglass.cli.terminal.outline_rows import OutlineRows
-from runglass.money import add_usd
-from runglass.outline import NONE
+from runglass.log.money import add_usd
+from runglass.outlines.outline import NONE
 
 MOST_SIBLINGS = 12
 """Of more rows at one place the first, the one that took longest and the last one are shown."""

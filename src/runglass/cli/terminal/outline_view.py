@@ -14,7 +14,7 @@ from runglass.cli.terminal.outline_rows import CONTAINERS, OutlineRows
 from runglass.cli.terminal.outline_tree import Folded, TreeLine
 from runglass.cli.terminal.output import one_line
 from runglass.cli.terminal.waterfall import DASHED, DOTTED, THICK, THIN, Bar, TimeAxis
-from runglass.outline import NONE
+from runglass.outlines.outline import NONE
 
 MARKS: dict[str, tuple[str, str]] = {
     "completed": ("✓", "green"),

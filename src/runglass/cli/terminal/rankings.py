@@ -13,7 +13,7 @@ from runglass.cli.terminal.outline_view import MARKS
 from runglass.cli.terminal.output import one_line
 from runglass.cli.terminal.run_view import step_arguments
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
-from runglass.trace import StepTrace
+from runglass.log.trace import StepTrace
 
 COLUMNS = (
     Column("took", right=True),

@@ -12,8 +12,8 @@ from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
 from runglass.cli.terminal.outline_view import outline_lines
 from runglass.cli.terminal.output import one_line
 from runglass.cli.terminal.run_view import reason_row, summary_lines, why_lines
-from runglass.outline import NONE
-from runglass.trace import RunSummary, StepTrace
+from runglass.log.trace import RunSummary, StepTrace
+from runglass.outlines.outline import NONE
 
 MOST_SHOWN = 60
 """About so many rows are shown, unless all of them are asked for."""

@@ -16,7 +16,7 @@ from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.loop_progress import LoopProgress
 from runglass.cli.terminal.output import one_line
 from runglass.errors import is_cancellation
-from runglass.events import (
+from runglass.log.events import (
     LoopStarted,
     StepCompleted,
     StepError,
@@ -33,8 +33,8 @@ from runglass.events import (
     StepStarted,
     StreamEvent,
 )
-from runglass.fold import RunFold
-from runglass.trace import RunSummary, StepTrace
+from runglass.log.fold import RunFold
+from runglass.log.trace import RunSummary, StepTrace
 
 MOST_LINES = 10
 MOST_OF_A_STEP = 10

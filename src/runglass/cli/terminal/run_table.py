@@ -10,7 +10,7 @@ from runglass.cli.terminal import formatting
 from runglass.cli.terminal.formatting import short_id
 from runglass.cli.terminal.output import one_line, stdout, width_of, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
-from runglass.trace import RunSummary, RunTotals
+from runglass.log.trace import RunSummary, RunTotals
 
 COLUMNS = (
     Column("run"),

@@ -11,8 +11,8 @@ from rich.text import Text
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.outline_rows import OPEN, OutlineRows
 from runglass.cli.terminal.output import one_line
-from runglass.outline import NONE
-from runglass.trace import ModelTotals, RunSummary, RunTotals, StepTrace
+from runglass.log.trace import ModelTotals, RunSummary, RunTotals, StepTrace
+from runglass.outlines.outline import NONE
 
 MOST_RUNNING = 3
 MOST_CUT = 4

@@ -9,7 +9,7 @@ from rich.text import Text
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import one_line
 from runglass.errors import is_cancellation
-from runglass.trace import ModelCall, StepTrace
+from runglass.log.trace import ModelCall, StepTrace
 
 NOT_KEPT = "not kept, or removed since; capture mode full keeps it, for one run: runglass run … --trace"
 NOTHING_KEPT = "not kept: under capture mode off nothing is, and --trace does not change that"

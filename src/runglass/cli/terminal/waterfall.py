@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
-from runglass.outline import NONE
+from runglass.outlines.outline import NONE
 
 THICK, THIN, DASHED, DOTTED = ("━", "╸", "╺"), ("─", "╴", "╶"), ("┄", "┄", "┄"), ("·", "·", "·")
 """A whole cell, its left half, its right half: of steps, of what has steps inside, of waits and of gaps."""

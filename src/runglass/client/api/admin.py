@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from runglass.admin_api import (
+from runglass.client.core.requests import RequestSpec, following_page, whole
+from runglass.wire.admin_api import (
     FlowHistory,
     FlowInfo,
     FlowList,
@@ -19,7 +20,6 @@ from runglass.admin_api import (
     TicketRequest,
     ViewerTicket,
 )
-from runglass.client.core.requests import RequestSpec, following_page, whole
 
 if TYPE_CHECKING:
     from runglass.client import Client

@@ -17,11 +17,11 @@ from runglass.client.core.connection import endpoint
 from runglass.client.core.list_cursor import ListCursor, live_runs
 from runglass.client.core.requests import Time
 from runglass.client.transport.on_asyncio import AsyncTransport
-from runglass.run_api import RunChange
-from runglass.trace import RunStatus, RunSummary
+from runglass.log.trace import RunStatus, RunSummary
+from runglass.wire.run_api import RunChange
 
 if TYPE_CHECKING:
-    from runglass.session import SessionExecution
+    from runglass.wire.session import SessionExecution
 
 
 class AsyncClient:

@@ -17,12 +17,12 @@ from runglass.client.core import file_requests, requests
 from runglass.client.core.connection import endpoint
 from runglass.client.core.list_cursor import ListCursor, live_runs
 from runglass.client.core.requests import Time
-from runglass.run_api import RunChange
-from runglass.trace import RunStatus, RunSummary
+from runglass.log.trace import RunStatus, RunSummary
+from runglass.wire.run_api import RunChange
 
 if TYPE_CHECKING:
     from runglass.client.transport.blocking import SyncTransport
-    from runglass.session import SessionExecution
+    from runglass.wire.session import SessionExecution
 
 
 class Client:

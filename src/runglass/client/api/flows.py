@@ -28,9 +28,9 @@ from runglass.client.core.run_requests import (
 )
 from runglass.client.core.step_session import StepResult, StepSession
 from runglass.client.core.tools import ToolHandler, check_conversation
-from runglass.events import StreamEvent
-from runglass.run_api import CompletedResult, Version
-from runglass.trace import RunStatus, RunSummary
+from runglass.log.events import StreamEvent
+from runglass.log.trace import RunStatus, RunSummary
+from runglass.wire.run_api import CompletedResult, Version
 
 if TYPE_CHECKING:  # for its name alone: it loads the HTTP library
     from runglass.client.transport.blocking import SyncTransport

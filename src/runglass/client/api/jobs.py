@@ -12,7 +12,7 @@ from runglass.client.core.connection import seconds_of
 from runglass.client.core.deadline import Deadline
 from runglass.client.core.requests import FlowAddress
 from runglass.errors import APIError, APITimeoutError, api_error
-from runglass.run_api import JobState
+from runglass.wire.run_api import JobState
 
 if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
     from runglass.client.transport.blocking import SyncTransport

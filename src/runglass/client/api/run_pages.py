@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from runglass.client.core.requests import RequestSpec, following_page
-from runglass.run_api import RunPage
-from runglass.trace import RunSummary
+from runglass.log.trace import RunSummary
+from runglass.wire.run_api import RunPage
 
 if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
     from runglass.client.transport.blocking import SyncTransport

@@ -17,16 +17,16 @@ from runglass.client.core import file_requests, requests, run_requests
 from runglass.client.core.connection import seconds_of
 from runglass.client.core.requests import Attempt
 from runglass.client.core.stream_cursor import TailCursor
-from runglass.events import StreamEvent
-from runglass.fold import RunFold
-from runglass.run_api import ExportFormat
-from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
+from runglass.log.events import StreamEvent
+from runglass.log.fold import RunFold
+from runglass.log.trace import RunSummary, StepAttempts, StepTrace, Trace
+from runglass.wire.run_api import ExportFormat
 
 if TYPE_CHECKING:  # for names alone: the transports load the HTTP library, few programs ask for these types
     from runglass.client.transport.blocking import SyncTransport
     from runglass.client.transport.on_asyncio import AsyncTransport
     from runglass.diff.run_diff import RunDiff
-    from runglass.outline import OutlinePage
+    from runglass.outlines.outline import OutlinePage
 
 
 PRINTED_ROWS = 200

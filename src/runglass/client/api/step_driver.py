@@ -20,7 +20,7 @@ from runglass.client.core.tools import (
     result_messages,
 )
 from runglass.errors import APIConnectionError
-from runglass.events import StepCompleted, StreamEvent
+from runglass.log.events import StepCompleted, StreamEvent
 
 if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
     from runglass.client.transport.blocking import SyncTransport

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from runglass.client.core.run_requests import Execution
 from runglass.client.core.tools import Results, ToolHandler, answers, async_answers, calls_in, result_messages
 from runglass.errors import ToolCallLimitError
-from runglass.run_api import CompletedResult, ToolCallsRequired
+from runglass.wire.run_api import CompletedResult, ToolCallsRequired
 
 if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
     from runglass.client.transport.blocking import SyncTransport

@@ -15,7 +15,7 @@ import msgspec
 
 from runglass import __version__
 from runglass.errors import api_error
-from runglass.safe_text import is_whole
+from runglass.support.safe_text import is_whole
 
 API_PATH = "/api/v1"
 """The path of the API on a server without a proxy, which a base URL may leave out."""

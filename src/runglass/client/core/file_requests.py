@@ -4,8 +4,8 @@ from types import NoneType
 from typing import get_args
 
 from runglass.client.core.requests import RequestSpec
-from runglass.run_api import ExportFormat
-from runglass.trace import RunSummary
+from runglass.log.trace import RunSummary
+from runglass.wire.run_api import ExportFormat
 
 
 def export(run: str, format: ExportFormat) -> RequestSpec[None]:

@@ -13,9 +13,9 @@ from runglass.client.core import requests
 from runglass.client.core.requests import RequestSpec, Time, is_count
 from runglass.client.core.stream_cursor import STREAM_HEADERS, ResumingCursor
 from runglass.errors import APIConnectionError
-from runglass.run_api import RunChange
-from runglass.sse import Frame
-from runglass.trace import TERMINAL, RunStatus, RunSummary
+from runglass.log.trace import TERMINAL, RunStatus, RunSummary
+from runglass.wire.run_api import RunChange
+from runglass.wire.sse import Frame
 
 BEGINS_NOW = -1
 """In place of a number, until the server says where the stream begins."""

@@ -13,14 +13,14 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from runglass.run_api import JobState, RunPage
-from runglass.safe_text import is_whole
-from runglass.trace import RunStatus, RunSummary, StepAttempts, StepTrace, Trace
+from runglass.log.trace import RunStatus, RunSummary, StepAttempts, StepTrace, Trace
+from runglass.support.safe_text import is_whole
+from runglass.wire.run_api import JobState, RunPage
 
 if TYPE_CHECKING:
     from runglass.diff.run_diff import RunDiff
-    from runglass.outline import OutlinePage
-    from runglass.session import SessionPage
+    from runglass.outlines.outline import OutlinePage
+    from runglass.wire.session import SessionPage
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ def summary(run: str) -> RequestSpec[RunSummary]:
 def outline(run: str, *, after: int | None, limit: int | None, seq: int | None) -> RequestSpec["OutlinePage"]:
     """A page of the outline of the run at path `run`. Raises ValueError for numbers that no page has."""
     # Few programs ask for it, and none is to wait for its types.
-    from runglass.outline import OutlinePage
+    from runglass.outlines.outline import OutlinePage
 
     wanted = {"after": (after, 0), "limit": (limit, 1), "seq": (seq, 0)}
     for name, (value, least) in wanted.items():
@@ -239,7 +239,7 @@ def session(
 ) -> RequestSpec["SessionPage"]:
     """A page of the runs of a session, oldest first."""
     # The types of sessions are loaded here, as few programs need them.
-    from runglass.session import SessionPage
+    from runglass.wire.session import SessionPage
 
     wanted = {"limit": limit, "cursor": cursor}
     query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)

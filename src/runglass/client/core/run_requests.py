@@ -12,8 +12,9 @@ import msgspec
 
 from runglass.client.core.connection import session_header
 from runglass.client.core.requests import HALF, IDEMPOTENCY_KEY, FlowAddress, RequestSpec, is_count
-from runglass.diagnostics import path_text
-from runglass.run_api import (
+from runglass.flows.diagnostics import path_text
+from runglass.support.safe_text import half_text
+from runglass.wire.run_api import (
     Attachment,
     CompletedResult,
     ExecuteAnswer,
@@ -27,8 +28,7 @@ from runglass.run_api import (
     Version,
     accept_both_spellings,
 )
-from runglass.safe_text import half_text
-from runglass.trace_context import read_trace_context
+from runglass.wire.trace_context import read_trace_context
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from runglass.client.core.requests import RequestSpec
 from runglass.client.core.run_requests import StepThrough
 from runglass.client.core.stream_cursor import STREAM_HEADERS
 from runglass.errors import APIError, api_error
-from runglass.events import (
+from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
     FlowFailed,
@@ -26,8 +26,8 @@ from runglass.events import (
     StepStarted,
     StreamEvent,
 )
-from runglass.run_api import ToolCallsRequired
-from runglass.trace import TokenBreakdown
+from runglass.log.trace import TokenBreakdown
+from runglass.wire.run_api import ToolCallsRequired
 
 _PASSED_ON = frozenset({"BYOK_KEY_REJECTED", "CREDITS_EXHAUSTED", "TOOL_ITERATION_LIMIT"})
 """Codes of a failed step that `execute` passes on as they are; any other becomes STEP_FAILED."""

@@ -11,7 +11,7 @@ from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome,
 from runglass.client.core.retries import Retries
 from runglass.client.core.stream_cursor import no_stream, read_frame
 from runglass.errors import APIConnectionError
-from runglass.events import (
+from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
     FlowFailed,
@@ -20,7 +20,7 @@ from runglass.events import (
     StepPausedForToolCalls,
     StreamEvent,
 )
-from runglass.sse import Decoder, FrameTooLarge
+from runglass.wire.sse import Decoder, FrameTooLarge
 
 ENDS = (StepPaused, StepPausedForToolCalls, FlowCompleted, FlowFailed, FlowCancelled)
 """The events with which the answer to a call ends."""

@@ -17,8 +17,8 @@ from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, ConnectionLost, Outcome, error_of
 from runglass.client.core.retries import PASSING, backoff_s
 from runglass.errors import APIConnectionError
-from runglass.events import StreamEvent, decode_event, is_terminal
-from runglass.sse import Decoder, Frame, FrameTooLarge
+from runglass.log.events import StreamEvent, decode_event, is_terminal
+from runglass.wire.sse import Decoder, Frame, FrameTooLarge
 
 SILENCE_S = 45.0
 """A server pings every 15 s; a stream that has missed three pings is lost."""

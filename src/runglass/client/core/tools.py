@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from runglass.client.core.requests import is_count
-from runglass.safe_text import replace_surrogates, whole_value
+from runglass.support.safe_text import replace_surrogates, whole_value
 
 ToolHandler = Callable[[str, dict[str, Any]], Any]
 """Answers a call: takes a tool's name and arguments, and returns its result or, on asyncio, an awaitable."""

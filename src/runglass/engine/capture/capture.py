@@ -14,7 +14,7 @@ from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.snapshots import left_out, shortened, shortened_error, without_content
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.offloading import offload_in_turn
-from runglass.run_api import CaptureMode
+from runglass.wire.run_api import CaptureMode
 
 __all__ = ["Capture", "Redactor", "Snapshot", "is_sampled", "raise_for_trace"]
 

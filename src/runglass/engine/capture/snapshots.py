@@ -11,7 +11,7 @@ import msgspec
 from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.truncation import cut
 from runglass.errors import RETRY_AFTER
-from runglass.fold import PREVIEW_CHARS
+from runglass.log.fold import PREVIEW_CHARS
 
 _EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)

@@ -17,8 +17,8 @@ from runglass.engine.checks.schema_example import smallest_object
 from runglass.engine.checks.value_check import schema_problems
 from runglass.engine.workers.limits import limit_cpu, work
 from runglass.errors import APIError, FlowFileError, Problem, StepFailure
-from runglass.flow import Flow
-from runglass.flow_parser import check_flow
+from runglass.flows.flow import Flow
+from runglass.flows.parser import check_flow
 
 
 class FitSchema(msgspec.Struct, frozen=True, tag=True):

@@ -28,10 +28,10 @@ from runglass.engine.checks.value_check import schema_problems
 from runglass.engine.scheduling.offloading import LARGE_BYTES, gc_paused, offload, offload_in_turn
 from runglass.engine.workers.pool import LimitHit, OutOfMemory, WorkerPool
 from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error
-from runglass.flow import Flow
-from runglass.flow_parser import FLOW_LIMIT, CheckedFlow
-from runglass.flow_validation import SCHEMA_LIMIT_BYTES
-from runglass.schemas import Unproved
+from runglass.flows.flow import Flow
+from runglass.flows.parser import FLOW_LIMIT, CheckedFlow
+from runglass.flows.schemas.schema import Unproved
+from runglass.flows.validation import SCHEMA_LIMIT_BYTES
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from runglass.errors import api_error
-from runglass.flow import Flow, LlmStep
-from runglass.flow_arguments import apply_overrides, check_inputs, with_defaults
-from runglass.schemas import Unproved, prove_quick
+from runglass.flows.arguments import apply_overrides, check_inputs, with_defaults
+from runglass.flows.flow import Flow, LlmStep
+from runglass.flows.schemas.schema import Unproved, prove_quick
 
 _QUICK_BYTES = 16 * 1024
 _QUICK_STEPS = 16

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from runglass.byte_cache import ByteCache
 from runglass.engine.checks.value_check import schema_problems
 from runglass.errors import StepFailure
-from runglass.schema_cost import target
-from runglass.schemas import Schema, Unproved, prove_quick
+from runglass.flows.schemas.cost import target
+from runglass.flows.schemas.schema import Schema, Unproved, prove_quick
+from runglass.support.byte_cache import ByteCache
 
 _DEEPEST = 24
 _MOST_STEPS = 5_000

@@ -5,7 +5,7 @@ from typing import Any
 import jsonschema_rs
 
 from runglass.errors import StepFailure
-from runglass.schemas import mistakes
+from runglass.flows.schemas.schema import mistakes
 
 
 def schema_problems(value: Any, schema: dict[str, Any], *, quick_bytes: int | None = None) -> list[str]:

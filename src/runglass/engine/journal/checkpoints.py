@@ -14,7 +14,7 @@ import msgspec
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.payload import Payload
 from runglass.engine.scope import StepPosition
-from runglass.flow import Flow, LoopStep, Step, inside, within
+from runglass.flows.flow import Flow, LoopStep, Step, inside, within
 from runglass.store.records import Checkpoint
 
 PAUSE = ("", "")

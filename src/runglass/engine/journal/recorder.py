@@ -15,17 +15,17 @@ from msgspec import json
 from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus, runs_of
-from runglass.clock import Clock, iso
 from runglass.engine.journal.step_rows import step_rows
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, note_activity, paced_write
 from runglass.errors import PermanentStoreError, StoreError
-from runglass.events import KnownEvent, RunStarted, encode_event
-from runglass.fold import RunFold, StepChange
-from runglass.measurements import measured
-from runglass.money import ZERO, subtract_usd
+from runglass.log.events import KnownEvent, RunStarted, encode_event
+from runglass.log.fold import RunFold, StepChange
+from runglass.log.measurements import measured
+from runglass.log.money import ZERO, subtract_usd
+from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.records import NO_NUMBERS, Append, Checkpoint, RunNumbers, RunRecord
-from runglass.trace import TERMINAL
+from runglass.support.clock import Clock, iso
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import msgspec
 from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.run_spec import Pause, RunSpec, SegmentSpec, ToolLoopState
 from runglass.engine.scheduling.offloading import offload
-from runglass.fold import Address, RunFold, StepChange
+from runglass.log.fold import Address, RunFold, StepChange
+from runglass.log.trace import RunSummary, StepTrace
 from runglass.store.base import Store, decoding
 from runglass.store.records import Checkpoint, RunRecord, Setback, StepRow
-from runglass.trace import RunSummary, StepTrace
 
 WORKER_LOST = "WORKER_LOST"
 

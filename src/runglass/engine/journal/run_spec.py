@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from runglass.flow import Flow, step_count
-from runglass.run_api import Attachment, CaptureFailed, CaptureMode, TraceContext
-from runglass.trace import RunSummary
+from runglass.flows.flow import Flow, step_count
+from runglass.log.trace import RunSummary
+from runglass.wire.run_api import Attachment, CaptureFailed, CaptureMode, TraceContext
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from msgspec import json
 
 from runglass.engine.journal.checkpoints import path_text
-from runglass.fold import StepChange
+from runglass.log.fold import StepChange
 from runglass.store.records import StepRow
 
 

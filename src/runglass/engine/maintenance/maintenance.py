@@ -9,12 +9,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from runglass.clock import Clock, iso
 from runglass.engine.engine import Engine
 from runglass.engine.journal.resume import last_time
 from runglass.errors import RunUnreadable, StoreError
-from runglass.failure_log import FailureLog
 from runglass.store.base import Store
+from runglass.support.clock import Clock, iso
+from runglass.support.failure_log import FailureLog
 
 log = logging.getLogger(__name__)
 

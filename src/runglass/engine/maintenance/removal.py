@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from runglass.admin_api import Actor
-from runglass.clock import Clock, iso, iso_ms
 from runglass.engine.engine import Engine
 from runglass.errors import StoreError
-from runglass.failure_log import FailureLog
-from runglass.run_query import created_ms
 from runglass.store.base import Store
 from runglass.store.records import ContentPlace, Retention, RunRecord
+from runglass.support.clock import Clock, iso, iso_ms
+from runglass.support.failure_log import FailureLog
+from runglass.wire.admin_api import Actor
+from runglass.wire.query import created_ms
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ import msgspec
 
 from runglass.engine.models.model_types import ModelCallFailed, RequestObserver
 from runglass.engine.scheduling.pacing import current_project, pace_of
-from runglass.json_weight import weighs_more
+from runglass.support.json_weight import weighs_more
 
 PART_LIMIT_BYTES = 1 << 20
 """Of one event of a stream, and of a text, a tool call's arguments or reasoning, in characters."""

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from runglass.engine.journal.recorder import Recorder
 from runglass.errors import StoreError
-from runglass.money import ZERO, add_usd, format_usd, subtract_usd
+from runglass.log.money import ZERO, add_usd, format_usd, subtract_usd
 from runglass.store.base import Store
 from runglass.store.process_records import BudgetDecision
 from runglass.store.records import Project, RunRecord

@@ -22,7 +22,7 @@ from runglass.engine.models.pricing import Price, cost_of
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.scheduling.pacing import current_project, paced
 from runglass.errors import StepFailure
-from runglass.trace import TokenBreakdown
+from runglass.log.trace import TokenBreakdown
 
 NAME = "echo"
 

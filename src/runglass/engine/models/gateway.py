@@ -12,6 +12,7 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from runglass.config.providers import NOTHING_MORE, SettingRules
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models import echo
 from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits
@@ -26,8 +27,7 @@ from runglass.engine.models.model_types import (
 from runglass.engine.models.pricing import Price, most_of
 from runglass.engine.models.request_parser import as_given
 from runglass.errors import StepFailure
-from runglass.money import ZERO
-from runglass.provider_settings import NOTHING_MORE, SettingRules
+from runglass.log.money import ZERO
 
 if TYPE_CHECKING:
     from runglass.engine.models.provider_requests import ProviderRequests

@@ -29,8 +29,8 @@ from runglass.engine.models import model_types
 from runglass.engine.models.model_types import call_id_of, calls_in, text_of
 from runglass.engine.models.request_parser import as_given
 from runglass.errors import StepFailure
-from runglass.flow_models import CommonSettings
-from runglass.safe_text import replace_surrogates
+from runglass.flows.models import CommonSettings
+from runglass.support.safe_text import replace_surrogates
 
 OutputForm = Literal["native", "json_object", "prompted", "auto"]
 """How an object is asked for: OpenAI's way, llama.cpp's way, in words, or as pydantic-ai deems best."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from runglass.errors import StepFailure
-from runglass.trace import TokenBreakdown
+from runglass.log.trace import TokenBreakdown
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):

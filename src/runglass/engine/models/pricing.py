@@ -5,9 +5,9 @@ Knows configured prices; the list prices of hosted models are the provider side'
 
 from decimal import Decimal
 
+from runglass.config.settings import Price
 from runglass.engine.models.cost_bound import TokenBound
-from runglass.money import ZERO, add_usd, price_of
-from runglass.settings import Price
+from runglass.log.money import ZERO, add_usd, price_of
 
 __all__ = ["Price", "cost_of", "most_of"]
 

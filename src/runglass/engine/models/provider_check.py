@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from runglass.engine.models.gateway import ModelGateway
 from runglass.errors import api_error
-from runglass.flow import Flow, LlmStep, ParallelStep, Step, leaves
-from runglass.flow_models import OFFLINE_MODEL, provider_missing
+from runglass.flows.flow import Flow, LlmStep, ParallelStep, Step, leaves
+from runglass.flows.models import OFFLINE_MODEL, provider_missing
 
 
 class ProviderCheck:

@@ -25,11 +25,11 @@ from pydantic_ai.exceptions import (
     UserError,
 )
 
-from runglass.connection_errors import plain_cause
 from runglass.engine.capture.redaction import strike_known
 from runglass.engine.models.model_types import ModelCallFailed
 from runglass.errors import StepFailure
-from runglass.safe_text import replace_surrogates
+from runglass.support.connection_errors import plain_cause
+from runglass.support.safe_text import replace_surrogates
 
 EXCERPT = 2048
 """Characters of a provider's or a model's text that an error keeps."""

@@ -50,7 +50,7 @@ from runglass.engine.models.provider_errors import (
     setup_failure,
 )
 from runglass.engine.models.response_parser import check_types, read_answer
-from runglass.safe_text import printable, replace_surrogates
+from runglass.support.safe_text import printable, replace_surrogates
 
 log = logging.getLogger(__name__)
 

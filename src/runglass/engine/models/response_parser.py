@@ -17,7 +17,7 @@ from runglass.engine.models.pricing import Price
 from runglass.engine.models.provider_errors import EXCERPT, address_of
 from runglass.engine.models.usage import Usage, read_usage
 from runglass.errors import StepFailure
-from runglass.safe_text import replace_surrogates
+from runglass.support.safe_text import replace_surrogates
 
 _LONGEST_NAME = 200
 

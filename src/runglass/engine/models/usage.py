@@ -13,7 +13,7 @@ from pydantic_ai.messages import ModelResponse
 from runglass.engine.models.cost_bound import prompt_bound
 from runglass.engine.models.model_types import ModelRequest
 from runglass.engine.models.pricing import Price, cost_of
-from runglass.trace import TokenBreakdown
+from runglass.log.trace import TokenBreakdown
 
 MOST_TOKENS = 100_000_000
 """No context of a model is as large, by a factor of ten."""

@@ -11,10 +11,10 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from runglass.byte_cache import ByteCache
 from runglass.engine.sandbox.path_lookup import Path
 from runglass.errors import StepFailure
-from runglass.flow_syntax import parse_python
+from runglass.flows.syntax import parse_python
+from runglass.support.byte_cache import ByteCache
 
 CODE_LIMIT = 100_000
 """Characters. Python's parser needs a tenth of a second for as much, in this process."""

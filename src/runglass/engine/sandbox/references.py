@@ -8,9 +8,9 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from runglass.byte_cache import ByteCache
-from runglass.flow import Step
-from runglass.step_syntax import referring_attributes
+from runglass.flows.flow import Step
+from runglass.flows.step_syntax import referring_attributes
+from runglass.support.byte_cache import ByteCache
 
 _USE = re.compile(
     r"(?<!\w)steps(?!\w)(?:\s*\.\s*([A-Za-z_]\w*)(?!\w|\s*\()|\s*\[\s*([\"'])([^\"'\\]*)\2\s*\])?"

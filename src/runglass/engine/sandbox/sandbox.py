@@ -21,7 +21,7 @@ from runglass.engine.sandbox.processes import SandboxProcesses
 from runglass.engine.sandbox.result_writer import RESULT_LINES, RESULT_USES, RESULT_WRITER
 from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
 from runglass.errors import StepFailure
-from runglass.json_weight import too_heavy
+from runglass.support.json_weight import too_heavy
 
 if TYPE_CHECKING:
     from pydantic_monty import AsyncMontySession, CollectStreams, MontyError, ResourceLimits

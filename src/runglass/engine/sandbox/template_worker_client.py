@@ -20,7 +20,7 @@ import msgspec
 from runglass.engine.sandbox.template_worker import RenderReply, RenderRequest
 from runglass.engine.workers.priority import LONG_NICE, LONG_S, be_nice
 from runglass.engine.workers.process import environment
-from runglass.json_weight import too_heavy
+from runglass.support.json_weight import too_heavy
 
 _START_LIMIT_S = 30.0
 _PART_BYTES = 16 * 1024

@@ -11,7 +11,7 @@ from runglass.engine.payload import LARGE_BYTES, Payload, branches_of, items_of
 from runglass.engine.scheduling.memory_budget import RunMemory
 from runglass.engine.scheduling.offloading import offload, yield_to_others
 from runglass.errors import StepFailure
-from runglass.json_weight import weighs_more
+from runglass.support.json_weight import weighs_more
 
 MOST_JOINED = 5_000_000
 """Values that a container may join to one output: some 0.4 s to read."""

@@ -14,8 +14,8 @@ from contextvars import ContextVar
 from typing import Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from runglass.clock import Clock, SystemClock
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.support.clock import Clock, SystemClock
 
 REST = 2.0
 """How many times as long as it has worked large work rests."""

@@ -1,1 +1,1 @@
-"""One attempt of one leaf step: performed, recorded, tried again. Knows nothing of which step comes next."""
+"""The tree of steps: walked, and each leaf performed, recorded, tried again. Knows no queue and no lease."""

@@ -2,12 +2,12 @@
 
 import msgspec
 
-from runglass.clock import Clock
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.payload import Payload
 from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.flow import Flow
+from runglass.flows.flow import Flow
+from runglass.support.clock import Clock
 
 
 class AttemptContext(msgspec.Struct, frozen=True, kw_only=True):

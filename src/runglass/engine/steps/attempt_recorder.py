@@ -20,7 +20,8 @@ from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.call_recorder import CallRecorder
 from runglass.engine.steps.handlers import AttemptResult
 from runglass.errors import StepFailure
-from runglass.events import (
+from runglass.flows.flow import LlmStep, Step
+from runglass.log.events import (
     StepCompleted,
     StepError,
     StepInput,
@@ -32,9 +33,8 @@ from runglass.events import (
     StepRetrying,
     StepStarted,
 )
-from runglass.flow import LlmStep, Step
-from runglass.lazy_json import encoded, json_bytes
-from runglass.trace import ModelCall, StepTrace, TokenBreakdown
+from runglass.log.trace import ModelCall, StepTrace, TokenBreakdown
+from runglass.support.lazy_json import encoded, json_bytes
 
 RENDERED_PROMPT = "__rendered_prompt__"
 """Where the captured input of an llm step has its prompt, as clients of other makers know it."""

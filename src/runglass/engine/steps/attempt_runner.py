@@ -8,11 +8,11 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
-from runglass.engine.drain import StopRequest
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.budget import BudgetExceeded, RunBudget
 from runglass.engine.models.gateway import ModelAnswer, ModelRequest
 from runglass.engine.payload import LARGE_BYTES
+from runglass.engine.scheduling.drain import StopRequest
 from runglass.engine.scheduling.memory_budget import MemoryHold, RunMemory, encode
 from runglass.engine.scheduling.run_limits import Allowance
 from runglass.engine.scheduling.store_turns import StoreTurns
@@ -31,7 +31,7 @@ from runglass.engine.steps.handlers import (
 from runglass.engine.steps.model_call import ask_model
 from runglass.engine.steps.outcomes import AwaitingToolResults, out_of_credit
 from runglass.errors import StepFailure, StoreError, without_traceback
-from runglass.flow import LeafStep, LlmStep, WaitStep
+from runglass.flows.flow import LeafStep, LlmStep, WaitStep
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from runglass.clock import Clock, iso
 from runglass.engine.capture.capture import Capture, Snapshot
 from runglass.engine.models.model_types import (
     AnswerRejected,
@@ -21,9 +20,10 @@ from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.scheduling.offloading import offload
 from runglass.errors import StepFailure
-from runglass.lazy_json import encoded
-from runglass.money import ZERO, format_usd
-from runglass.trace import ModelCall, ModelReservation
+from runglass.log.money import ZERO, format_usd
+from runglass.log.trace import ModelCall, ModelReservation
+from runglass.support.clock import Clock, iso
+from runglass.support.lazy_json import encoded
 
 HIDDEN = "[redacted]"
 

@@ -4,11 +4,11 @@ import math
 
 import msgspec
 
-from runglass.clock import Clock
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.support.clock import Clock
 
 
 class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,16 +5,15 @@ from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
-from runglass.engine.drain import DrainGate, StopRequest
 from runglass.engine.journal.resume import InterruptedAttempt
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.budget import RunBudget
 from runglass.engine.payload import Payload
+from runglass.engine.scheduling.drain import DrainGate, StopRequest
 from runglass.engine.scheduling.memory_budget import RunMemory, encode
 from runglass.engine.scheduling.run_limits import Allowance
 from runglass.engine.scheduling.store_turns import StoreTurns
 from runglass.engine.scope import Scope, StepPosition
-from runglass.engine.step_variables import names_for, needed_by, uses_names
 from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.attempt_runner import AttemptRunner
@@ -23,9 +22,10 @@ from runglass.engine.steps.handlers import AttemptResult, LlmContext
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import StepFailedPermanently, out_of_credit
 from runglass.engine.steps.retries import PROVIDER_RETRY, delay_after, end_if_repeated, retry_or_fail
+from runglass.engine.steps.step_variables import names_for, needed_by, uses_names
 from runglass.errors import StepFailure, without_traceback
-from runglass.flow import ForwardingStep, LeafStep, Step, WaitStep
-from runglass.fold import Address, StepChange
+from runglass.flows.flow import ForwardingStep, LeafStep, Step, WaitStep
+from runglass.log.fold import Address, StepChange
 
 NOT_HELD = nullcontext()
 

@@ -11,8 +11,8 @@ from runglass.engine.models.model_types import text_of
 from runglass.engine.payload import Payload
 from runglass.engine.steps.dependencies import StepDependencies
 from runglass.errors import StepFailure
-from runglass.flow import CodeStep, LlmStep, PassthroughStep, PlainStep, WaitStep
-from runglass.run_api import Attachment
+from runglass.flows.flow import CodeStep, LlmStep, PassthroughStep, PlainStep, WaitStep
+from runglass.wire.run_api import Attachment
 
 
 class LlmContext(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,9 +11,9 @@ from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.call_recorder import lost_call
 from runglass.engine.steps.outcomes import StepFailedPermanently
 from runglass.errors import StepFailure
-from runglass.flow import LeafStep, LlmStep, Step, WaitStep, within
-from runglass.fold import Address
-from runglass.trace import ModelCall, StepTrace
+from runglass.flows.flow import LeafStep, LlmStep, Step, WaitStep, within
+from runglass.log.fold import Address
+from runglass.log.trace import ModelCall, StepTrace
 
 
 class InterruptedAttempts:

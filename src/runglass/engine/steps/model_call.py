@@ -2,17 +2,17 @@
 
 import asyncio
 
-from runglass.engine.drain import StopRequest
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.models.budget import RunBudget
 from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelGateway, ModelRequest
+from runglass.engine.scheduling.drain import StopRequest
 from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.deadline import within
 from runglass.engine.steps.model_turn import ModelTurn
 from runglass.engine.steps.text_batcher import TextBatcher
 from runglass.errors import StepFailure
-from runglass.flow import LlmStep
+from runglass.flows.flow import LlmStep
 
 
 async def ask_model(

@@ -20,7 +20,7 @@ from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.call_recorder import CallRecorder
 from runglass.errors import StepFailure
-from runglass.money import ZERO
+from runglass.log.money import ZERO
 
 
 class ModelTurn:

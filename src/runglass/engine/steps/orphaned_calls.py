@@ -3,7 +3,7 @@
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.steps.call_recorder import lost_call
-from runglass.events import StepModelCall
+from runglass.log.events import StepModelCall
 
 
 def charge_lost(recorder: Recorder, run_id: str) -> None:

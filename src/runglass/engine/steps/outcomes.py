@@ -1,8 +1,8 @@
 """How a leaf step can end other than with an output: each ends, or holds up, the segment around it."""
 
-from runglass.engine.drain import StopRequest
 from runglass.engine.journal.checkpoints import FailureCheckpoint
 from runglass.engine.journal.run_spec import ToolLoopState
+from runglass.engine.scheduling.drain import StopRequest
 
 
 class StepFailedPermanently(Exception):

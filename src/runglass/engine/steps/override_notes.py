@@ -11,8 +11,8 @@ from runglass.engine.journal.run_spec import RunSpec, SegmentSpec
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.steps.call_recorder import without_headers
-from runglass.events import OverridesApplied, RunInput
-from runglass.trace import RunSummary
+from runglass.log.events import OverridesApplied, RunInput
+from runglass.log.trace import RunSummary
 
 MOST_NAMES = 100
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)

@@ -7,7 +7,7 @@ from runglass.engine.models.model_types import ModelCallFailed
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.outcomes import StepFailedPermanently
 from runglass.errors import RETRY_AFTER, StepFailure
-from runglass.flow import LeafStep, LlmStep, Retry
+from runglass.flows.flow import LeafStep, LlmStep, Retry
 
 NO_RETRY = Retry(max_attempts=1)
 PROVIDER_RETRY = Retry(max_attempts=3)

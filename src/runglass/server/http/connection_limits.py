@@ -16,11 +16,11 @@ import socket
 import time
 from collections import Counter, OrderedDict
 
+from runglass.config.settings import Settings
 from runglass.errors import APIError
 from runglass.server.http.connections import AddressConnections, Connection
 from runglass.server.http.descriptors import RESERVE, ConnectionLimits
 from runglass.server.http.refusals import busy_address, busy_server
-from runglass.settings import Settings
 
 log = logging.getLogger(__name__)
 

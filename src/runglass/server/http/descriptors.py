@@ -7,7 +7,7 @@ import logging
 import resource
 from typing import NamedTuple
 
-from runglass.settings import Settings
+from runglass.config.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from runglass.errors import (
     StoreFull,
     api_error,
 )
-from runglass.safe_text import printable
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
+from runglass.support.safe_text import printable
 
 log = logging.getLogger(__name__)
 

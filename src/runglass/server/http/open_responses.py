@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runglass.errors import StoreError
-from runglass.failure_log import FailureLog
 from runglass.store.base import Store
+from runglass.support.failure_log import FailureLog
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from starlette.types import Receive, Scope, Send
 
 from runglass.errors import APIError, RunPurged, RunUnreadable, StoreError
-from runglass.safe_text import printable
 from runglass.server.http.request_connection import connection_of
+from runglass.support.safe_text import printable
 
 log = logging.getLogger(__name__)
 

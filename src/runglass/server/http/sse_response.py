@@ -1,7 +1,7 @@
 """Events as an HTTP answer that goes on until there are no more or the client has left.
 
 What is sent comes from the store, page by page and byte for byte; the frames around it are the business of
-`sse.py`.
+`wire/sse.py`.
 """
 
 import logging
@@ -15,7 +15,7 @@ from runglass.errors import RunPurged, RunUnreadable, StoreError
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.request_connection import RequestConnection
 from runglass.server.http.response_stream import Headers, StreamedResponse
-from runglass.sse import PING, RETRY
+from runglass.wire.sse import PING, RETRY
 
 log = logging.getLogger(__name__)
 

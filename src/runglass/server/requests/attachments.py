@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from runglass.errors import APIError, api_error
-from runglass.run_api import Attachment, accept_both_spellings
+from runglass.wire.run_api import Attachment, accept_both_spellings
 
 MAX_ATTACHMENTS = 10
 MAX_URL = 2048

@@ -14,10 +14,10 @@ import msgspec
 
 from runglass.engine.scheduling.offloading import offload, yield_to_others
 from runglass.errors import api_error
-from runglass.json_weight import MOST_VALUES, too_heavy
-from runglass.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
 from runglass.server.requests.attachments import spell_attachments
 from runglass.server.requests.did_you_mean import camel, refuse_slips
+from runglass.support.json_weight import MOST_VALUES, too_heavy
+from runglass.wire.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 Result = TypeVar("Result")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from runglass.errors import api_error
-from runglass.run_api import Attachment
 from runglass.server.requests.attachments import url_mistake
+from runglass.wire.run_api import Attachment
 
 PARTS = ("text", "image_url")
 USUAL_TYPE = "image/jpeg"

@@ -12,11 +12,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from runglass.clock import LAST_MS, iso_ms
 from runglass.errors import APIError, api_error
-from runglass.run_query import created_ms
 from runglass.server.endpoint import Parameter
 from runglass.store.list_records import ListPosition
+from runglass.support.clock import LAST_MS, iso_ms
+from runglass.wire.query import created_ms
 
 LIMIT = Parameter("limit", Annotated[int, Meta(ge=1, le=100)], "a number from 1 to 100", default=20)
 MOST_MANAGED = 1000

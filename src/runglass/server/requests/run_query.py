@@ -9,13 +9,13 @@ from typing import Literal, NamedTuple
 
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import api_error
-from runglass.run_query import Range, RunQuery, Term
-from runglass.run_query_parser import parse_run_query, query_error, suggestion
+from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.pagination import SINCE, UNTIL, since_epoch_ms
 from runglass.server.security.authentication import runtime_of
-from runglass.trace import RunStatus
+from runglass.wire.query import Range, RunQuery, Term
+from runglass.wire.query_parser import parse_run_query, query_error, suggestion
 
 QUERY = Parameter(
     "q", str, "a query such as `status:failed flow:grade-3 since:24h` (see docs/queries.md)", argument="query"

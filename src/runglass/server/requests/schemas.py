@@ -6,11 +6,11 @@ the rules for those are code.
 
 from typing import Any, get_args
 
-from runglass.admin_api import Role
 from runglass.server.endpoint import JSON, Schema
 from runglass.server.requests.attachments import MAX_ATTACHMENTS, MAX_FILENAME, MAX_URL, MIME_TYPES
 from runglass.server.requests.messages import MAX_MESSAGES_BYTES, ROLES
 from runglass.server.requests.tools import MAX_TOOLS
+from runglass.wire.admin_api import Role
 
 TEXT = {"type": "string"}
 OBJECT = {"type": "object"}

@@ -2,12 +2,12 @@
 
 from starlette.responses import Response
 
-from runglass.admin_api import AuditPage
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import cursor_of_number, number_before, time_of
 from runglass.server.security.authentication import runtime_of
+from runglass.wire.admin_api import AuditPage
 
 ACTION = Parameter("action", str, "an action, such as `key.revoked`")
 

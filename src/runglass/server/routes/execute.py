@@ -7,8 +7,8 @@ import msgspec
 from starlette.responses import Response
 
 from runglass.errors import api_error
-from runglass.flow import flow_schema
-from runglass.health import Health, Readiness
+from runglass.flows.flow import flow_schema
+from runglass.runtime.health import Health, Readiness
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, error_headers

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from runglass.run_api import ExportFormat
+from runglass.log.trace import RunSummary
 from runglass.run_files.header import MEDIA_TYPES, file_name
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
@@ -12,7 +12,7 @@ from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services import run_export, tree_export
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
-from runglass.trace import RunSummary
+from runglass.wire.run_api import ExportFormat
 
 FORMAT = Parameter("format", ExportFormat, "json, jsonl, otlp or perfetto", default="json")
 

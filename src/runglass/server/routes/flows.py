@@ -7,18 +7,9 @@ look; changing takes the role `admin`.
 import msgspec
 from starlette.responses import Response
 
-from runglass.admin_api import (
-    FlowHistory,
-    FlowInfo,
-    FlowList,
-    FlowVersionNumber,
-    FlowWarning,
-    PushedFlow,
-    VersionInfo,
-)
 from runglass.errors import APIError, FlowFileError, Problem, api_error
-from runglass.flow_parser import CheckedFlow
-from runglass.runtime import Runtime, push_flow
+from runglass.flows.parser import CheckedFlow
+from runglass.runtime.runtime import Runtime, push_flow
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.requests.body import answer, body_of, list_answer
@@ -31,6 +22,15 @@ from runglass.server.requests.pagination import (
 )
 from runglass.server.security.authentication import actor_of, require_flow, require_project, runtime_of
 from runglass.store.records import FlowRecord, Project
+from runglass.wire.admin_api import (
+    FlowHistory,
+    FlowInfo,
+    FlowList,
+    FlowVersionNumber,
+    FlowWarning,
+    PushedFlow,
+    VersionInfo,
+)
 
 MOST_IN_MESSAGE = 3
 LARGEST_VERSION = 2**31 - 1

@@ -12,9 +12,8 @@ from starlette.responses import Response
 
 from runglass.engine.scheduling.offloading import offload
 from runglass.errors import api_error
-from runglass.run_api import JobAccepted, JobPage, JobRequest, JobState, JobSummary
-from runglass.run_query import RunQuery
-from runglass.runtime import Submitted
+from runglass.log.trace import RunSummary
+from runglass.runtime.runtime import Submitted
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer, body_of
@@ -41,7 +40,8 @@ from runglass.server.services.run_frames import summary_of
 from runglass.store.base import Store, decoding
 from runglass.store.list_records import RunListing
 from runglass.store.records import ApiKey, IdempotencyKey, RunRecord
-from runglass.trace import RunSummary
+from runglass.wire.query import RunQuery
+from runglass.wire.run_api import JobAccepted, JobPage, JobRequest, JobState, JobSummary
 
 TRIGGER = "job"
 CANCELLED = "cancelled"

@@ -3,8 +3,6 @@
 import msgspec
 from starlette.responses import Response
 
-from runglass.admin_api import KeyInfo, KeyList, KeyRequest, NewKeyInfo
-from runglass.api_keys import make_key
 from runglass.errors import KeyLimitReached, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.requests.body import answer, body_of, list_answer
@@ -13,6 +11,8 @@ from runglass.server.requests.pagination import cursor_of_number, number_before
 from runglass.server.security.authentication import actor_of, runtime_of
 from runglass.server.security.revocation import open_responses_of
 from runglass.store.records import ApiKey
+from runglass.wire.admin_api import KeyInfo, KeyList, KeyRequest, NewKeyInfo
+from runglass.wire.api_keys import make_key
 
 LARGEST = 2**63 - 1
 

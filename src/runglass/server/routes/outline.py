@@ -12,14 +12,14 @@ from starlette.types import ASGIApp
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced
 from runglass.errors import api_error
-from runglass.outline import ROW_BYTES
+from runglass.outlines.outline import ROW_BYTES
+from runglass.outlines.timeline import timeline as timeline_of
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.compression import Gzip, accepts_gzip
 from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.security.revocation import parts_while_allowed, while_awaited
 from runglass.store.records import RunRecord
-from runglass.timeline import timeline as timeline_of
 
 AT_ONCE_ROWS = 500
 """Rows that are answered at once: a millisecond of work, and some 20 kB."""

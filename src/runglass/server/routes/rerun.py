@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from runglass.engine.capture.redaction import MARK
 from runglass.errors import APIError, api_error
-from runglass.run_api import RerunRequest, RunRequest
 from runglass.server.api_request import ApiRequest
 from runglass.server.requests.attachments import check_attachments
 from runglass.server.requests.body import body_of
@@ -19,6 +18,7 @@ from runglass.server.security.authentication import runtime_of
 from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
 from runglass.server.services.run_content import input_of, with_content
 from runglass.store.records import IdempotencyKey, RunRecord
+from runglass.wire.run_api import RerunRequest, RunRequest
 
 
 async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> Response:

@@ -9,11 +9,9 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from runglass.clock import iso_ms
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
-from runglass.list_tail import follow_runs
-from runglass.run_api import RunHistogram, RunsCreated
+from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.response_stream import StreamedResponse
@@ -24,7 +22,9 @@ from runglass.server.requests.run_query import RunFilters, read_run_query
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_frames import framed_runs, listed
-from runglass.trace import RunStatus
+from runglass.support.clock import iso_ms
+from runglass.tails.run_list import follow_runs
+from runglass.wire.run_api import RunHistogram, RunsCreated
 
 Result = TypeVar("Result")
 

@@ -11,14 +11,13 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, DuplicateIdempotencyKey, api_error
-from runglass.flow import Flow, within
-from runglass.run_api import StepRequest
+from runglass.flows.flow import Flow, within
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import once_started
@@ -50,6 +49,7 @@ from runglass.server.services.step_content import LiveContent, StoredContent
 from runglass.server.services.step_frames import StepFrames
 from runglass.server.services.tool_offers import check_takers, offer_of
 from runglass.store.records import IdempotencyKey, Project, RunRecord
+from runglass.wire.run_api import StepRequest
 
 
 async def step(

@@ -3,7 +3,6 @@
 from starlette.responses import Response
 
 import runglass
-from runglass.admin_api import TicketRequest, ViewerTicket
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
@@ -14,6 +13,7 @@ from runglass.server.security.browser_sessions import PROOF, cookie_with, cookie
 from runglass.server.security.login_tickets import TICKET_S, is_from_this_machine
 from runglass.server.security.same_origin import require_own_navigation
 from runglass.server.viewer.assets import PAGE_HEADERS, Asset, Assets, assets
+from runglass.wire.admin_api import TicketRequest, ViewerTicket
 
 FOR_EVER = "public, max-age=31536000, immutable"
 ASK_AGAIN = "no-cache"

@@ -8,15 +8,15 @@ a revoked key stops at once.
 from functools import partial
 from typing import NamedTuple
 
-from runglass.admin_api import Actor
-from runglass.api_keys import PREFIX, digest_of
 from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, paced_read
 from runglass.errors import APIError, api_error
-from runglass.runtime import Runtime
+from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.json_streaming import PART_BYTES
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, FlowRecord, OpenedTrace, Project, RunRecord
+from runglass.wire.admin_api import Actor
+from runglass.wire.api_keys import PREFIX, digest_of
 
 MAY_EXECUTE = frozenset({"run", "admin"})
 

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from runglass.api_keys import digest_of
-from runglass.clock import Clock, iso
 from runglass.errors import StoreError, api_error
 from runglass.server.security.same_origin import header, is_encrypted, require_same_origin
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, ViewerSession
+from runglass.support.clock import Clock, iso
+from runglass.wire.api_keys import digest_of
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from runglass.api_keys import digest_of
 from runglass.errors import api_error
 from runglass.server.security.same_origin import header, host_of
 from runglass.store.records import ApiKey
+from runglass.wire.api_keys import digest_of
 
 TICKET_S = 60.0
 MOST_TICKETS = 1000

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from runglass.engine.run_outcome import RunOutcome
+from runglass.engine.run.outcome import RunOutcome
 from runglass.errors import STEP_CODES
-from runglass.events import FlowCancelled, FlowFailed
+from runglass.log.events import FlowCancelled, FlowFailed
 from runglass.server.services.execute_responses import failure
 from runglass.server.services.run_failure import bad_end
 from runglass.store.records import RunRecord

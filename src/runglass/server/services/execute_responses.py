@@ -4,13 +4,13 @@ from functools import partial
 
 import msgspec
 
-from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import Pause
 from runglass.engine.models.model_types import both_spellings
-from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import APIError, api_error
-from runglass.run_api import ToolCallsRequired
+from runglass.log.trace import RunSummary
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.security.authentication import lost_run, runtime_of
@@ -19,7 +19,7 @@ from runglass.server.services.idempotency import StoredResponse, wait_until_idle
 from runglass.server.services.run_failure import failure_of, result_of
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
-from runglass.trace import RunSummary
+from runglass.wire.run_api import ToolCallsRequired
 
 
 async def outcome_of(

@@ -11,9 +11,8 @@ from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.errors import api_error
-from runglass.flow import Flow, step_count
-from runglass.override_policy import may_hand_in
-from runglass.run_api import ExecuteRequest, RunRequest, StepRequest, ToolRequest
+from runglass.flows.flow import Flow, step_count
+from runglass.flows.override_policy import may_hand_in
 from runglass.server.api_request import ApiRequest
 from runglass.server.requests.body import body_of, forget_body
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
@@ -36,6 +35,7 @@ from runglass.server.services.request_admission import Admission, admission_of
 from runglass.server.services.run_failure import require_outcome
 from runglass.server.services.tool_offers import check_takers, offer_of
 from runglass.store.records import IdempotencyKey, Project, RunRecord
+from runglass.wire.run_api import ExecuteRequest, RunRequest, StepRequest, ToolRequest
 
 Values = TypeVar("Values", bound=ToolRequest)
 

@@ -23,8 +23,8 @@ from runglass.errors import (
     StoreWentBack,
     api_error,
 )
-from runglass.events import TERMINAL_EVENTS
-from runglass.runtime import Runtime
+from runglass.log.events import TERMINAL_EVENTS
+from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, once_started

@@ -2,12 +2,12 @@
 
 import logging
 
-from runglass.clock import Clock
 from runglass.engine.scheduling.pacing import current_project
 from runglass.errors import RunPurged, RunUnreadable, StoreError
-from runglass.failure_log import FailureLog
 from runglass.server.services.outlines import Outlines
 from runglass.store.base import Store
+from runglass.support.clock import Clock
+from runglass.support.failure_log import FailureLog
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ import msgspec
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read, paced_write
 from runglass.errors import StoreError
-from runglass.flow_nodes import flow_nodes
-from runglass.outline import SLICE_ROWS, Outline
-from runglass.outline_builder import AttemptRow, Node, OutlineBuilder
-from runglass.packed_outline import is_of_version_before, pack, unpack
-from runglass.runtime import Runtime, decode_stored_flow
+from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
+from runglass.outlines.outline import SLICE_ROWS, Outline
+from runglass.outlines.packed import is_of_version_before, pack, unpack
+from runglass.runtime.runtime import Runtime, decode_stored_flow
+from runglass.server.services.flow_nodes import flow_nodes
 from runglass.store.base import decoding
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 

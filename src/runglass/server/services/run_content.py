@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from runglass.events import RunInput, decode_event, event_type_of
-from runglass.fold import content_of_run
+from runglass.log.events import RunInput, decode_event, event_type_of
+from runglass.log.fold import content_of_run
 from runglass.store.base import Store, decoding
 from runglass.store.records import OpenedTrace, RunRecord
 

@@ -24,13 +24,13 @@ from runglass.diff.trace_diff import (
 )
 from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
 from runglass.engine.scheduling.pacing import paced_read
-from runglass.flow_nodes import flow_nodes
-from runglass.outline_builder import AttemptRow
-from runglass.runtime import decode_stored_flow
+from runglass.log.trace import RunSummary
+from runglass.outlines.builder import AttemptRow
+from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.http.json_streaming import PART_BYTES
+from runglass.server.services.flow_nodes import flow_nodes
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
-from runglass.trace import RunSummary
 
 MOST_ATTEMPTS = 100_000
 """Attempts of each run that are compared: some 500 bytes of memory each."""

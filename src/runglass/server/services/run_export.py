@@ -7,11 +7,11 @@ import msgspec
 
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RunUnreadable, StoreError
-from runglass.run_api import ExportFormat
 from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, lines, members
 from runglass.server.services.run_content import whole_summary, with_content
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
+from runglass.wire.run_api import ExportFormat
 
 PAGE_BYTES = 256 * 1024
 """About how much is read and sent at a time."""

@@ -6,7 +6,7 @@ import msgspec
 
 from runglass.engine.capture.truncation import is_whole
 from runglass.errors import STEP_CODES, APIError, api_error
-from runglass.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
+from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.fold import DAMAGE
-from runglass.list_tail import ListPage
-from runglass.sse import frame, position_frame
+from runglass.log.fold import DAMAGE
+from runglass.log.trace import RunSummary
 from runglass.store.list_records import ChangedRun, RunListing
-from runglass.trace import RunSummary
+from runglass.tails.run_list import ListPage
+from runglass.wire.sse import frame, position_frame
 
 log = logging.getLogger(__name__)
 

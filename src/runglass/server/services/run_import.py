@@ -11,20 +11,20 @@ from functools import partial
 
 import msgspec
 
-from runglass.admin_api import Actor
 from runglass.bus.base import runs_of
 from runglass.engine.journal.step_rows import step_rows
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_write
 from runglass.errors import FlowFileError, RateLimitError, RunFileError, StoreError, api_error
-from runglass.flow import Flow, decode_flow
-from runglass.json_weight import too_heavy
+from runglass.flows.flow import Flow, decode_flow
 from runglass.run_files.file_reader import RunFileReader
 from runglass.run_files.header import RunHeader
 from runglass.run_files.imported_log import ImportedLog
-from runglass.runtime import Runtime
+from runglass.runtime.runtime import Runtime
 from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.records import Project, Retention, RunNumbers, StepRow
+from runglass.support.json_weight import too_heavy
+from runglass.wire.admin_api import Actor
 
 log = logging.getLogger(__name__)
 

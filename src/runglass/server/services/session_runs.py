@@ -12,19 +12,19 @@ import msgspec
 
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.errors import RunUnreadable
-from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
-from runglass.flow import Flow, LeafStep, step_count, within
-from runglass.fold import milliseconds_between
-from runglass.lazy_json import Json, decode_when_read, encoded, json_bytes
-from runglass.run_api import CaptureMode
-from runglass.runtime import decode_stored_flow
+from runglass.flows.flow import Flow, LeafStep, step_count, within
+from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
+from runglass.log.fold import milliseconds_between
+from runglass.log.trace import RunStatus, RunSummary, StepStatus
+from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.http.json_streaming import PART_BYTES
 from runglass.server.services.caller_error import caller_error
 from runglass.server.services.run_failure import end_of
-from runglass.session import SessionStep
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
-from runglass.trace import RunStatus, RunSummary, StepStatus
+from runglass.support.lazy_json import Json, decode_when_read, encoded, json_bytes
+from runglass.wire.run_api import CaptureMode
+from runglass.wire.session import SessionStep
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from functools import partial
 
 import msgspec
 
-from runglass.engine.active_runs import StartedRun
 from runglass.engine.models.model_types import both_spellings
-from runglass.engine.run_outcome import RunOutcome, RunReleased
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.outcome import RunOutcome, RunReleased
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.server.services.step_frames import Waiting

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import asdict, replace
 
-from runglass.events import (
+from runglass.flows.flow import find_step, step_index
+from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
     FlowFailed,
@@ -31,15 +32,14 @@ from runglass.events import (
     encode_event,
     event_type_of,
 )
-from runglass.flow import find_step, step_index
-from runglass.fold import Address
-from runglass.lazy_json import encoded
-from runglass.runtime import decode_stored_flow
+from runglass.log.fold import Address
+from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.services.run_failure import bad_end
-from runglass.sse import frame, unnumbered_frame
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
-from runglass.tail_page import Page
+from runglass.support.lazy_json import encoded
+from runglass.tails.page import Page
+from runglass.wire.sse import frame, unnumbered_frame
 
 _READ = frozenset(
     str(kind.__struct_config__.tag)

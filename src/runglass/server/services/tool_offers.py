@@ -2,9 +2,9 @@
 
 from runglass.engine.journal.run_spec import ToolOffer
 from runglass.errors import api_error
-from runglass.flow import Flow, LlmStep, leaves
-from runglass.run_api import ToolRequest
+from runglass.flows.flow import Flow, LlmStep, leaves
 from runglass.server.requests.tools import check_tools, whole_choice
+from runglass.wire.run_api import ToolRequest
 
 
 def offer_of(asked: ToolRequest, before: ToolOffer | None = None) -> ToolOffer | None:

@@ -9,6 +9,7 @@ import msgspec
 from runglass import __version__
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
+from runglass.log.trace import RunSummary, StepTrace
 from runglass.run_files.otlp import OtlpWriter
 from runglass.run_files.outline_rows import TreeRow, tree_rows
 from runglass.run_files.perfetto import PerfettoWriter
@@ -16,7 +17,6 @@ from runglass.server.services.outlines import Outlines
 from runglass.server.services.run_content import whole_summary, with_content
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
-from runglass.trace import RunSummary, StepTrace
 
 PAGE_ROWS = 1000
 PAGE_BYTES = 256 * 1024

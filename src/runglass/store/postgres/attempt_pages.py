@@ -1,7 +1,7 @@
 """All attempts of a run in the order of its trace, page by page: what outlines are made of."""
 
 from runglass.errors import RunPurged
-from runglass.outline_builder import AttemptRow
+from runglass.outlines.builder import AttemptRow
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import PIECE_ROWS

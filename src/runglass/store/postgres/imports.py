@@ -5,7 +5,6 @@ The mirror of a purge: a run that is being imported has rows under a number of i
 
 from collections.abc import Sequence
 
-from runglass.admin_api import Actor
 from runglass.errors import ImportConflict, StoreError
 from runglass.store.audit import note_change
 from runglass.store.import_records import ImportedFlow, ImportedRun
@@ -14,6 +13,7 @@ from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RunFacts
 from runglass.store.postgres.sql_helpers import NOW, perform
 from runglass.store.records import LARGE_RUN_EVENTS, StepRow
+from runglass.wire.admin_api import Actor
 
 _STEP = "(run_no, position, step_id, loop_path, attempt, status, data) VALUES ($1, $2, $3, $4, $5, $6, $7)"
 

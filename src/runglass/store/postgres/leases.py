@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runglass.clock import iso
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import await_migration, migrations
 from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import changed, every, one
 from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
 from runglass.store.records import Checkpoint, RunRecord
+from runglass.support.clock import iso
 
 # After a standby has taken over without the newest commits a claim may be made anew, and no fence of a claim
 # that was lost may come again: its process lives, and would write into the log of the next one.

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from runglass.errors import StoreError, UpgradeRequired
-from runglass.failure_log import FailureLog
 from runglass.store.log_fold import FoldedSummary
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.sql_helpers import page
+from runglass.support.failure_log import FailureLog
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ columns, set by each append (`run_rows.py`), so that no statement reads JSON.
 
 from typing import Any, NamedTuple
 
-from runglass.run_query import Range, RunQuery, Term, first_id
 from runglass.store.postgres.run_rows import folded
+from runglass.wire.query import Range, RunQuery, Term, first_id
 
 # Those of ended runs are in the index by project and id; `duration_ms` says for all three whether they are
 # set.

@@ -10,11 +10,11 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple, get_args
 
-from runglass.run_query import Field, RunQuery, Term, first_id
+from runglass.log.trace import RunStatus
 from runglass.store.postgres.connections import Db
 from runglass.store.postgres.query_condition import Condition, condition_of
 from runglass.store.postgres.sql_helpers import numbered
-from runglass.trace import RunStatus
+from runglass.wire.query import Field, RunQuery, Term, first_id
 
 LOOK_S = 0.03
 """So long one request looks at rows that may not be what it wants."""

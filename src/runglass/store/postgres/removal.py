@@ -7,9 +7,7 @@ dropped, which takes no longer for a large month than for a small one.
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from runglass.admin_api import Actor
-from runglass.content import strip_error, strip_summary
-from runglass.failure_log import FailureLog
+from runglass.log.content import strip_error, strip_summary
 from runglass.store.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import make_months
@@ -17,6 +15,8 @@ from runglass.store.postgres.run_rows import RunFacts
 from runglass.store.postgres.sql_helpers import as_int, every, perform
 from runglass.store.records import ContentPlace
 from runglass.store.run_tables import CONTENT, ENDED, ROWS_OF_RUN, SIZES, Stripped
+from runglass.support.failure_log import FailureLog
+from runglass.wire.admin_api import Actor
 
 
 class Removal:

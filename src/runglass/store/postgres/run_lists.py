@@ -5,7 +5,6 @@ How a query is searched for is in `query_index.py`, what it asks of a row in `qu
 
 from collections.abc import AsyncIterator, Sequence
 
-from runglass.run_query import FIXED, RunQuery, Term, created_ms, first_id
 from runglass.store.list_records import (
     LISTING,
     ChangedRun,
@@ -21,6 +20,7 @@ from runglass.store.postgres.query_index import Look, after_itself, bounds_of, c
 from runglass.store.postgres.sql_helpers import numbered
 from runglass.store.postgres.text_search import TextSearch
 from runglass.store.text_query import Progress
+from runglass.wire.query import FIXED, RunQuery, Term, created_ms, first_id
 
 COUNT_S = 0.1
 """So long one request counts runs."""

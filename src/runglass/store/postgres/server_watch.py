@@ -10,7 +10,7 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from runglass.clock import SharedClock
+from runglass.support.clock import SharedClock
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ Which processes know of a loss, and how, is not known here.
 
 from typing import Any
 
-from runglass.admin_api import SERVER
-from runglass.clock import iso
 from runglass.store.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.sql_helpers import every, perform
 from runglass.store.records import Setback
+from runglass.support.clock import iso
+from runglass.wire.admin_api import SERVER
 
 
 class Setbacks:

@@ -11,7 +11,6 @@ not here.
 import uuid
 from typing import Self
 
-from runglass.clock import Clock, SharedClock
 from runglass.store.audit import Audit
 from runglass.store.catalog import Catalog
 from runglass.store.keys import Keys
@@ -35,6 +34,7 @@ from runglass.store.postgres.runs import Runs
 from runglass.store.postgres.setbacks import Setbacks
 from runglass.store.postgres.sql_helpers import perform
 from runglass.store.statements import Statements
+from runglass.support.clock import Clock, SharedClock
 
 
 class PostgresStore(

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from runglass.run_query import RunQuery
 from runglass.store.postgres.connections import Db
 from runglass.store.postgres.query_index import Look
 from runglass.store.text_query import SEARCHED_FIELDS, Progress, SearchedTexts
+from runglass.wire.query import RunQuery
 
 _PIECE_ROWS = 200
 _PIECE_BYTES = 1 << 20

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from runglass.errors import WrongExpectedVersion
-from runglass.money import add_usd, format_usd
+from runglass.log.money import add_usd, format_usd
+from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
 from runglass.store.sqlite.checkpoints import drop_checkpoints, has_much
 from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
-from runglass.trace import TERMINAL
 
 # A column that is set counts as changed, and SQLite writes each index that has it: those with the status, and
 # with what a run adds up to, are written when the status changes and not with each append.

@@ -3,7 +3,7 @@
 import sqlite3
 
 from runglass.errors import RunPurged
-from runglass.outline_builder import AttemptRow
+from runglass.outlines.builder import AttemptRow
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.run_rows import RUN, run_of

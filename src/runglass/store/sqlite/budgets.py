@@ -8,7 +8,7 @@ import uuid
 from decimal import Decimal
 from typing import NamedTuple
 
-from runglass.money import ZERO, add_usd
+from runglass.log.money import ZERO, add_usd
 from runglass.store.catalog_records import project_of
 from runglass.store.process_records import BudgetDecision
 from runglass.store.records import RunRecord

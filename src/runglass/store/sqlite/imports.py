@@ -6,7 +6,6 @@ The mirror of a purge: a run that is being imported has rows under a number of i
 import sqlite3
 from collections.abc import Sequence
 
-from runglass.admin_api import Actor
 from runglass.errors import ImportConflict, StoreError
 from runglass.store.audit import note_change
 from runglass.store.import_records import ImportedFlow, ImportedRun
@@ -15,6 +14,7 @@ from runglass.store.sqlite.append import write_steps
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.runs import NEXT_NO
 from runglass.store.sqlite.sql_helpers import count_new_run, now_text, perform
+from runglass.wire.admin_api import Actor
 
 
 class Imports:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from runglass.events import decode_event
-from runglass.fold import DAMAGE, TraceFold
+from runglass.log.events import decode_event
+from runglass.log.fold import DAMAGE, TraceFold
+from runglass.log.trace import RunSummary, StepTrace
 from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite.database_file import opened
 from runglass.store.sqlite.migrations import require_upgraded
-from runglass.trace import RunSummary, StepTrace
 
 SAMPLE = 200
 """How many runs are folded, spread over all, where not every one is."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runglass.errors import StoreError, UpgradeRequired
-from runglass.money import format_usd
+from runglass.log.money import format_usd
 from runglass.store.log_fold import FoldedSummary, without_nulls
 
 

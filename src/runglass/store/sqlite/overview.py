@@ -2,10 +2,10 @@
 
 import sqlite3
 
-from runglass.clock import SystemClock
 from runglass.store.overview import OPEN_STATUSES, StoreOverview, age_s
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import now_text
+from runglass.support.clock import SystemClock
 
 _OPEN = (
     "SELECT org || '/' || name, status, (SELECT count(*) FROM run WHERE project_id = project.id"

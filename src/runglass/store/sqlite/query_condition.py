@@ -7,8 +7,8 @@ What a run's own JSON says is read only from rows whose columns do not say it, a
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from runglass.clock import iso
-from runglass.run_query import Range, RunQuery, Term, first_id
+from runglass.support.clock import iso
+from runglass.wire.query import Range, RunQuery, Term, first_id
 
 _SUMMARY = "CASE WHEN json_valid(CAST(summary AS TEXT)) THEN CAST(summary AS TEXT) END"
 # The columns are set when a run ends. `duration_ms` says for all three whether they are; it is in the index.

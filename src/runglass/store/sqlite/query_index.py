@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from heapq import merge
 from typing import Any, NamedTuple, get_args
 
-from runglass.run_query import Field, RunQuery, Term, first_id
+from runglass.log.trace import RunStatus
 from runglass.store.sqlite.query_condition import Condition, condition_of
-from runglass.trace import RunStatus
+from runglass.wire.query import Field, RunQuery, Term, first_id
 
 LOOK_S = 0.03
 """So long one request looks at rows that may not be what it wants."""

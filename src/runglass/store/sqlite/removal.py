@@ -7,13 +7,13 @@ made with `secure_delete`, so each byte that goes is also written; that is why b
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from runglass.admin_api import Actor
-from runglass.content import strip_error, strip_summary
+from runglass.log.content import strip_error, strip_summary
 from runglass.store.audit import note_change
 from runglass.store.records import ContentPlace
 from runglass.store.run_tables import CONTENT, ENDED, ROWS_OF_RUN, SIZES, Stripped
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import count_bytes, count_kept, every, perform
+from runglass.wire.admin_api import Actor
 
 SPARE = 20
 """One page in so many may be free: pages given back to the system are soon asked for again."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from runglass.run_query import FIXED, RunQuery, Term, created_ms, first_id
 from runglass.store.list_records import (
     LISTING,
     ChangedRun,
@@ -32,6 +31,7 @@ from runglass.store.sqlite.query_index import (
 )
 from runglass.store.sqlite.text_search import TextSearch
 from runglass.store.text_query import Progress
+from runglass.wire.query import FIXED, RunQuery, Term, created_ms, first_id
 
 COUNT_S = 0.1
 """So long one request counts runs."""

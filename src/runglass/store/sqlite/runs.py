@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from runglass.errors import RunPurged
+from runglass.log.trace import TERMINAL
 from runglass.store.records import (
     Append,
     AttemptKey,
@@ -30,7 +31,6 @@ from runglass.store.sqlite.sql_helpers import (
     one,
     page,
 )
-from runglass.trace import TERMINAL
 
 # SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.
 NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"

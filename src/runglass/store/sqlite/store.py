@@ -8,7 +8,6 @@ and content go again, in `removal.py` and `expiry.py`. What both kinds of store 
 from pathlib import Path
 from typing import Literal, Self
 
-from runglass.clock import SystemClock
 from runglass.store.audit import Audit
 from runglass.store.catalog import Catalog
 from runglass.store.keys import Keys
@@ -28,6 +27,7 @@ from runglass.store.sqlite.run_lists import RunLists
 from runglass.store.sqlite.runs import Runs
 from runglass.store.sqlite.sql_helpers import perform
 from runglass.store.statements import Statements
+from runglass.support.clock import SystemClock
 
 
 class SqliteStore(

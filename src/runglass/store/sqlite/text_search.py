@@ -2,9 +2,9 @@
 
 import sqlite3
 
-from runglass.run_query import RunQuery
 from runglass.store.sqlite.query_index import Look
 from runglass.store.text_query import SEARCHED_FIELDS, Progress, SearchedTexts
+from runglass.wire.query import RunQuery
 
 _FIELDS = " || ' ' || ".join(
     f"ifnull(nullif(json_quote(json_extract(data, '$.{path}')), 'null'), '')" for path in SEARCHED_FIELDS

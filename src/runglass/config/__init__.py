@@ -1,0 +1,1 @@
+"""Settings, and the addresses and providers that they name. Knows nothing of who reads them."""

@@ -1,0 +1,211 @@
+"""The runs that go on in this process: one task for each, from its begin to its end.
+
+A run without a task is `idle_runs.py`'s; which run gets a task next is decided in `claims.py`.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from uuid_utils import uuid7
+
+from runglass.engine.journal.resume import ResumeState
+from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run.queue import RunQueue
+from runglass.engine.run.task import EngineContext, RunTask
+from runglass.engine.scheduling.drain import StopRequest
+from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.errors import RunUnreadable, StoreError
+from runglass.store.records import RunRecord, StoredLog
+
+log = logging.getLogger(__name__)
+
+LATEST = 1000
+"""So many segments that have ended are compared with a store that may have gone back."""
+
+
+class StartedRun(NamedTuple):
+    """A run that goes on by itself; `outcome` waits for the end of its segment.
+
+    `head` is the seq that the segment began after. `outcome` raises RunReleased if the run goes on without
+    this engine, StoreError if it cannot be recorded. A run that `is_shared` may be executed by any process on
+    the store: then `outcome` raises LeaseLost at once, and the store alone tells the end.
+    """
+
+    id: str
+    head: int
+    outcome: Callable[[], Awaitable[RunOutcome]]
+    is_shared: bool = False
+
+
+def shared_run(run: RunRecord) -> StartedRun:
+    """A run that waits in the store for whichever process has a place for it."""
+
+    async def outcome() -> RunOutcome:
+        raise LeaseLost(f"run {run.id!r} is executed by whichever process claims it")
+
+    return StartedRun(run.id, run.head, outcome, is_shared=True)
+
+
+class ActiveRuns:
+    """The tasks of an engine's runs. `free_place` gives back the place of a run whose task has ended.
+
+    `owner` is the name that the engine has in the store, a new one after each lease that was lost. `resuming`
+    are paused runs that wait for a place. `orphaned` are runs that the store counts as the owner's though
+    they have no task: just claimed, or left because the store failed. Their stop requests are kept. `latest`
+    are the runs of the segments that ended last, as the store has said to have them; `refused` those that
+    ended as the store refused an append, until somebody has looked why.
+    """
+
+    def __init__(self, context: EngineContext, queue: RunQueue, *, free_place: Callable[[int], None]) -> None:
+        self.owner = str(uuid7())
+        self.tasks: dict[str, asyncio.Task[RunOutcome]] = {}
+        self.resuming: set[str] = set()
+        self.orphaned: dict[str, StopRequest] = {}
+        self.set_aside: set[str] = set()
+        self.latest: deque[StoredLog] = deque(maxlen=LATEST)
+        self.refused: deque[StoredLog] = deque(maxlen=LATEST)
+        self._context = context
+        self._gate = context.gate
+        self._queue = queue
+        self._free_place = free_place
+        self._running: dict[str, RunTask] = {}
+
+    def is_active(self, run_id: str) -> bool:
+        """Whether a segment of the run goes on in this engine, or is about to."""
+        return run_id in self.tasks or run_id in self.resuming
+
+    def begin(
+        self,
+        run: RunRecord,
+        state: ResumeState,
+        *,
+        owner: str | None = None,
+        not_before: str = "",
+        outputs: LiveOutputs | None = None,
+    ) -> StartedRun:
+        """Gives the run a task, on behalf of `owner`; by default that is the owner of this moment."""
+        if run.id in self.tasks:
+            # The lease ran out while the run was created, and the run has been claimed under the next one.
+            return self._started(run)
+        owner = owner or self.owner
+        queued = self._queue.leave(run.id)
+        running = RunTask(
+            self._context,
+            run,
+            state,
+            owner=owner,
+            ending=StopRequest(),
+            not_before=not_before,
+            outputs=outputs if queued is None else queued.outputs,
+        )
+        # A run that was accepted at the very moment of a stop waits for the next start. One that was created
+        # under a lease that has run out since waits for the process that claims it.
+        running.ending.left = self._gate.closed or owner != self.owner
+        orphaned = self.orphaned.pop(run.id, None)
+        running.ending.cancelled = (orphaned and orphaned.cancelled) or run.cancel_reason
+        task = asyncio.create_task(running.walk(), name=f"run {run.id}")
+        self._running[run.id], self.tasks[run.id] = running, task
+        self._queue.hold(run.project_id)
+        if queued is not None and not queued.begun.done():
+            queued.begun.set_result(task)
+        task.add_done_callback(lambda _: self._forget(run.id))
+        return self._started(run)
+
+    def cancel(self, run_id: str, *, reason: str) -> bool:
+        """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
+        orphaned = self.orphaned.get(run_id)
+        if orphaned is not None:
+            orphaned.cancelled = orphaned.cancelled or reason
+            return True
+        running = self._running.get(run_id)
+        if running is None or running.ended or running.ending.left:
+            return False
+        if running.ending.cancelled is None:
+            running.ending.cancelled = reason
+            self._cut_off(run_id)
+        return True
+
+    def knows(self, run_id: str) -> bool:
+        """Whether a run that the store counts as this engine's is in any of its lists."""
+        return self.is_active(run_id) or run_id in self.orphaned or run_id in self.set_aside
+
+    def stored_logs(self) -> dict[str, StoredLog]:
+        """By run id, what the store has said to have of each run with a segment that goes on."""
+        return {run_id: task.stored_log for run_id, task in self._running.items() if not task.ended}
+
+    def leave_behind(self, run_id: str) -> None:
+        """Cuts off the segment of a run of which the store has less than it said; the run is let go soon."""
+        running = self._running.get(run_id)
+        if running is not None and not running.ended and not running.ending.requested:
+            running.ending.left = running.ending.is_behind = True
+            self._cut_off(run_id)
+
+    def put_aside(self, run_id: str, error: Exception) -> None:
+        """Leaves a run as it is stored, until the next start, and logs that once: it may not stop others."""
+        if run_id not in self.set_aside:
+            self.set_aside.add(run_id)
+            log.error(
+                "run %s is set aside until the next start; `runglass data export-raw %s FILE` saves it: %s",
+                run_id,
+                run_id,
+                error,
+                exc_info=None if isinstance(error, RunUnreadable) else error,
+            )
+        self.orphaned.pop(run_id, None)
+        self._queue.leave(run_id, error)
+
+    async def join(self, run_id: str) -> None:
+        """Returns when no segment of the run goes on in this engine."""
+        task = self.tasks.get(run_id)
+        if task is not None:
+            await asyncio.wait({task})
+
+    async def settled(self, run_id: str) -> None:
+        """Returns when a segment that has ended is over: its last event is seen a moment before."""
+        running = self._running.get(run_id)
+        if running is not None and running.ended:
+            await asyncio.wait({self.tasks[run_id]})
+
+    async def release_all(self) -> None:
+        """Cuts off every segment, which leaves its run to another process; returns when all have ended."""
+        # Again for runs that a call has begun meanwhile: none may be left waiting for its own end.
+        while self.tasks:
+            for run_id, running in self._running.items():
+                # A segment that has ended is only being stored: its caller must be told the end.
+                if not running.ending.requested and not running.ended:
+                    running.ending.left = True
+                    self._cut_off(run_id)
+            await asyncio.wait(list(self.tasks.values()))
+
+    def _started(self, run: RunRecord) -> StartedRun:
+        task = self.tasks[run.id]
+        return StartedRun(run.id, run.head, lambda: asyncio.shield(task))
+
+    def _cut_off(self, run_id: str) -> None:
+        # A task that is cancelled before it begins never runs, and so would never record its end.
+        if self._running[run_id].begun:
+            self.tasks[run_id].cancel()
+
+    def _forget(self, run_id: str) -> None:
+        task, running = self.tasks.pop(run_id), self._running.pop(run_id)
+        stored = running.stored_log._replace(left_at_s=task.get_loop().time())
+        self.latest.append(stored)
+        # The exception is fetched, so that a failure without a waiting caller is logged here and not by the
+        # garbage collector.
+        error = task.exception() if not task.cancelled() else None
+        if isinstance(error, StoreError):
+            log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
+            self.orphaned[run_id] = running.ending
+        elif isinstance(error, RunReleased):
+            log.info("%s", error)
+            if isinstance(error, AppendRefused):
+                self.refused.append(stored)
+            if isinstance(error, AppendRefused) or running.ending.is_behind:
+                # Where the store has gone back the run is still this process's, and it alone can free it.
+                self.orphaned[run_id] = running.ending
+        elif isinstance(error, Exception):
+            self.put_aside(run_id, error)
+        self._free_place(running.run.project_id)

@@ -1,0 +1,312 @@
+"""The lease that an engine holds on its runs, and the runs of the store that it claims under it.
+
+On a store of its own it claims the runs that it has put in its own queue, and those of a process whose lease
+has ended. On a store that processes share, any that wait: which are next is up to the store.
+
+More than 300 lines: the lease is kept between claims, and no claim may begin while it is let go.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from uuid_utils import uuid7
+
+from runglass.bus.base import WORK
+from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
+from runglass.engine.run.active_runs import ActiveRuns
+from runglass.engine.run.idle_runs import IdleRuns
+from runglass.engine.run.lease import Lease
+from runglass.engine.run.outcome import LeaseLost
+from runglass.engine.run.queue import RunQueue
+from runglass.engine.run.store_check import StoreCheck
+from runglass.engine.run.task import EngineContext
+from runglass.engine.scheduling.drain import StopRequest
+from runglass.errors import StoreError
+from runglass.log.measurements import measured
+from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
+from runglass.store.records import RunRecord
+from runglass.support.clock import iso
+from runglass.support.failure_log import FailureLog
+
+log = logging.getLogger(__name__)
+
+CLAIMED_AT_ONCE = 100
+POLL_S = 1.0
+"""So long a run may wait whose wake-up was lost."""
+BEGUN_AT_ONCE = 10
+"""So many claimed runs are read at the same time, as a store has connections."""
+CLAIM_WAIT_S = 1.0
+"""So long a start waits for the runs that another process has left unfinished."""
+
+
+class RunClaims:
+    """Keeps the lease and fills free places. The lease lasts `lease_s` seconds from each renewal.
+
+    `most_each` and `most_of_flows` are how many runs a project and a flow may have in all processes of a
+    store that they share, and `process` is what its lease says of this one.
+    """
+
+    def __init__(
+        self,
+        context: EngineContext,
+        active: ActiveRuns,
+        idle: IdleRuns,
+        queue: RunQueue,
+        *,
+        lease_s: float,
+        shares_store: bool = False,
+        executes: bool = True,
+        most_each: int | None = None,
+        most_of_flows: Mapping[str, int] = NO_LIMITS,
+        process: ProcessFacts = UNTOLD,
+    ) -> None:
+        self._store = context.store
+        self._clock = context.dependencies.clock
+        self._crash_retries = context.crash_retries
+        self._gate = context.gate
+        self._active = active
+        self._idle = idle
+        self._queue = queue
+        self._lease = Lease(context.store, self._clock, active, lease_s=lease_s, process=process)
+        self._keeping = asyncio.Lock()
+        self._filling: asyncio.Task[None] | None = None
+        self._fill_again = False
+        self._bus = context.bus
+        self._shares_store = shares_store
+        self._executes = executes
+        self._most_each = most_each
+        self._most_of_flows = most_of_flows
+        self._check = StoreCheck(context.store, active)
+        self._failures = FailureLog(log, "beginning the runs that wait for a place failed")
+        self._may_wait = True
+        """Whether runs may wait in a store that others use, too: the last claim did not find too few."""
+
+    async def open(self) -> None:
+        """Takes the first lease, and begins to claim; waits for that a moment, and not for large runs."""
+        await self._lease.hold(renew=False)
+        if not self._executes:
+            return
+        await self._count_free()
+        self._fill_again = True
+        self._filling = asyncio.create_task(self._fill(), name="the queue of runs")
+        # A run that was left with much in it takes long to read; the start need not wait for that.
+        await asyncio.wait({self._filling}, timeout=CLAIM_WAIT_S)
+
+    async def release(self) -> None:
+        """Leaves all runs and ends the lease."""
+        # A claim that is on its way comes before the end of the lease, which lets go of the runs that it got.
+        async with self._keeping:
+            await self._active.release_all()
+            try:
+                await self._store.end_lease(self._active.owner)
+            except StoreError as error:
+                log.warning("the lease of a stopped process lasts until it runs out: %s", error)
+
+    async def close(self) -> None:
+        """Returns when no claim goes on any more."""
+        if self._filling is not None:
+            await asyncio.wait({self._filling})
+
+    async def run_forever(self) -> None:
+        """Keeps the lease until it is cancelled. A store that fails is tried again."""
+        await self._lease.keep_forever(self.keep_lease)
+
+    async def keep_lease(self) -> None:
+        """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
+        # While a claim goes on, and while a stop lets steps end: the lease must not run out meanwhile.
+        is_held = await self._lease.hold(renew=True)
+        async with self._keeping:
+            if not self._gate.closed:
+                await self._keep_lease(is_held=is_held)
+
+    async def watch_work(self) -> None:
+        """Claims what others have put into the store, until it is cancelled: at each wake-up, or soon."""
+        async with self._bus.listen(WORK) as listener:
+            while True:
+                self.look()
+                await listener.wait(POLL_S)
+
+    def look(self) -> None:
+        """Lets runs begin that may have come into a store that others use, too."""
+        self._may_wait = True
+        self.fill()
+
+    def fill(self) -> None:
+        """Lets the runs begin that are next in the queue, if there are any."""
+        is_wanted = self._may_wait and self._queue.free > 0 if self._shares_store else self._queue.waiting
+        if not is_wanted or self._gate.closed or not self._executes:
+            return
+        self._fill_again = True
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.create_task(self._fill(), name="the queue of runs")
+
+    async def _keep_lease(self, *, is_held: bool) -> None:
+        active = self._active
+        if not is_held:
+            log.error("the lease ran out: other processes go on with the runs of this one")
+            await active.release_all()
+            active.owner = str(uuid7())
+            await self._lease.hold(renew=False)
+        if self._shares_store:
+            await self._check.compare()
+        orphaned = dict(active.orphaned)
+        for run_id in orphaned:
+            # A run that has been taken up again meanwhile, or is just now, goes on here and is not let go.
+            if run_id in active.orphaned and run_id not in active.resuming:
+                await self._store.release_run(run_id, active.owner)
+        await self._count_free()
+        claimed = await self._claim()
+        if self._queue.backlog and not self._shares_store:
+            # A run that was let go may still wait for a place.
+            return
+        for run_id, ending in orphaned.items():
+            if run_id in claimed or run_id in active.resuming:
+                continue
+            if active.orphaned.get(run_id) is ending:
+                await self._drop(run_id, ending)
+
+    async def _count_free(self) -> None:
+        """Tells the queue how many runs of the store no process has, where it is what orders them."""
+        if self._shares_store:
+            return
+        free = await self._store.free_runs(self._active.owner, now=iso(self._clock.now()))
+        self._queue.found(free)
+
+    async def _claim(self) -> set[str]:
+        """Goes on with the runs that no process has, as far as there are places; returns their ids."""
+        if self._shares_store:
+            return await self._claim_shared()
+        ids: set[str] = set()
+        exhausted: set[int] = set()
+        active, queue = self._active, self._queue
+        # A run that is claimed while the engine stops is let go with its lease.
+        while not self._gate.closed and (found := queue.claimable(CLAIMED_AT_ONCE, but=exhausted)):
+            project_id, limit = found
+            now = iso(self._clock.now())
+            queue.takeovers = claim = queue.takeovers + 1
+            queue.reserve(project_id, limit)
+            claimed: list[RunRecord] = []
+            try:
+                claimed = await self._store.claim_runs(
+                    active.owner, now=now, limit=limit, project_id=project_id
+                )
+            finally:
+                if len(claimed) < limit:
+                    queue.give_back(project_id, unused=limit - len(claimed))
+            queue.claimed(project_id, limit, [run.id for run in claimed])
+            ids |= await self._go_on_with(claimed)
+            if len(claimed) < limit:
+                exhausted.add(project_id)
+                for run_id in queue.missing(project_id, claim):
+                    if run_id not in active.orphaned:
+                        queue.leave(run_id, LeaseLost(f"run {run_id!r} was taken by another process"))
+        return ids
+
+    async def _claim_shared(self) -> set[str]:
+        """One claim of as many as there are places for; there may be more."""
+        limit = min(CLAIMED_AT_ONCE, self._queue.free)
+        if not self._lease.is_held:
+            # Runs of an owner without a lease are anybody's.
+            self._may_wait = False
+            return set()
+        if limit <= 0 or not self._executes:
+            return set()
+        # Also where the claim fails: what waits is looked for again.
+        self._may_wait = True
+        with self._queue.claiming(limit):
+            claimed = await self._store.claim_runs(
+                self._active.owner,
+                now=iso(self._clock.now()),
+                limit=limit,
+                most_each=self._most_each,
+                most_of_flows=self._most_of_flows,
+            )
+            self._may_wait = len(claimed) == limit
+            for run in claimed:
+                self._queue.reserve(run.project_id, 1)
+        return await self._go_on_with(claimed)
+
+    async def _go_on_with(self, claimed: Sequence[RunRecord]) -> set[str]:
+        """Goes on with claimed runs, for which there are places; returns their ids."""
+        ids: set[str] = set()
+        measured.claimed_runs += len(claimed)
+        for run in claimed:
+            # Until the run goes on, it can be cancelled; one that cannot be read yet is let go again.
+            self._active.orphaned.setdefault(run.id, StopRequest())
+        for first in range(0, len(claimed), BEGUN_AT_ONCE):
+            some = claimed[first : first + BEGUN_AT_ONCE]
+            tried = await asyncio.gather(*map(self._go_on_if_open, some))
+            ids.update(run.id for run, is_tried in zip(some, tried, strict=True) if is_tried)
+        return ids
+
+    async def _go_on_if_open(self, run: RunRecord) -> bool:
+        """Goes on with a run for which there is a place; False while the engine stops."""
+        try:
+            if self._gate.closed:
+                return False
+            await self._go_on(run)
+        except StoreError as error:
+            log.warning("run %s cannot be gone on with yet: %s", run.id, error)
+        except Exception as error:
+            # The run is still this engine's, so it is not claimed again before the next start.
+            self._active.put_aside(run.id, error)
+        finally:
+            self._queue.give_back(run.project_id)
+        return True
+
+    async def _fill(self) -> None:
+        while self._fill_again:
+            self._fill_again = False
+            try:
+                async with self._keeping:
+                    if self._gate.closed:
+                        return
+                    await self._claim()
+                self._failures.worked()
+                # Between two claims the lease is kept.
+                self._fill_again |= self._shares_store and self._may_wait and self._queue.free > 0
+            except StoreError as error:
+                self._failures.failed(error)
+            except Exception:
+                log.exception("beginning the runs that wait for a place failed")
+
+    async def _go_on(self, run: RunRecord) -> None:
+        """Goes on with a claimed run, or ends it where that cannot be done."""
+        active = self._active
+        await active.join(run.id)
+        state = await left_state(self._store, run)
+        if state is not None and run.claims <= self._crash_retries + 1:
+            not_before = await last_time(self._store, run)
+            if run.claims:
+                log.warning("run %s was left off after event %d and goes on", run.id, run.head)
+            active.begin(run, state, not_before=not_before)
+            return
+        times = f"it was taken over {run.claims - 1} times, which brought it no further"
+        why = "nothing says what it was to do" if state is None else times
+        error = {
+            "code": WORKER_LOST,
+            "message": f"the process that ran this ended before the run did, and {why}",
+        }
+        log.error("run %s was cut off and is ended: %s", run.id, error["message"])
+        ending = active.orphaned.pop(run.id, None) or StopRequest()
+        try:
+            if cancelled := ending.cancelled or run.cancel_reason:
+                await self._idle.end(run, cancelled=cancelled)
+            else:
+                keeping = None if state is None else state.begun.plan.capture_of_failed
+                await self._idle.end(run, error=error, keeping=keeping)
+        except StoreError:
+            active.orphaned.setdefault(run.id, ending)
+            raise
+        self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
+
+    async def _drop(self, run_id: str, ending: StopRequest) -> None:
+        """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
+        run = await self._store.run(run_id)
+        if run is not None and ending.cancelled is not None:
+            is_ended = await self._idle.cancel(run, reason=ending.cancelled)
+            if not is_ended and self._shares_store:
+                await self._store.request_cancel(run_id, reason=ending.cancelled)
+        if self._active.orphaned.get(run_id) is ending:
+            del self._active.orphaned[run_id]

@@ -1,0 +1,135 @@
+"""Runs that have no task in this process: making one, reading a pause, and ending a run as it stands."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from runglass.bus.base import WORK, runs_of
+from runglass.engine.journal.checkpoints import CheckpointSet, size_of
+from runglass.engine.journal.resume import PausedRun, begun_first
+from runglass.engine.journal.run_spec import Pause, SegmentSpec
+from runglass.engine.run.active_runs import ActiveRuns
+from runglass.engine.run.outcome import LeaseLost
+from runglass.engine.run.queue import RunQueue
+from runglass.engine.run.task import EngineContext
+from runglass.engine.run.terminate import end_run
+from runglass.engine.scheduling.drain import StopRequest
+from runglass.engine.scheduling.offloading import offload
+from runglass.engine.scheduling.pacing import paced_write
+from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, WrongExpectedVersion, api_error
+from runglass.store.base import decoding
+from runglass.store.records import Checkpoint, NewRun, RunRecord
+from runglass.wire.run_api import CaptureMode
+
+log = logging.getLogger(__name__)
+
+
+class IdleRuns:
+    """Makes runs, and reads and ends those that are paused, queued or set aside."""
+
+    def __init__(self, context: EngineContext, active: ActiveRuns, queue: RunQueue) -> None:
+        self._context = context
+        self._store = context.store
+        self._active = active
+        self._queue = queue
+
+    async def create(self, new: NewRun) -> RunRecord:
+        """The run in the store. Raises StoreError only where it is sure not to be there."""
+        try:
+            async with paced_write(new.project_id, len(new.request)):
+                return await self._store.create_run(new)
+        except PermanentStoreError:
+            raise
+        except StoreError as refused:
+            # A commit that fails may have been made. Tried again, its call then looks like one made before.
+            try:
+                run = await self._store.run(new.id)
+            except StoreError as unknown:
+                if not isinstance(refused, CommitUncertain):
+                    raise refused from None
+                self._active.orphaned[new.id] = StopRequest()
+                message = "the store failed while the run was created: whether it goes on is not known yet"
+                raise api_error("INTERNAL_ERROR", message, execution_id=new.id) from unknown
+            if run is None:
+                raise
+            log.warning("run %s was created, though the store failed: %s", new.id, refused)
+            return run
+
+    async def tell_queued(self, run: RunRecord) -> None:
+        """Wakes processes that have a place for a run, and those who follow the list: it has no event yet."""
+        try:
+            await self._context.bus.wake(WORK)
+            await self._context.bus.wake(runs_of(run.project_id))
+        except Exception:
+            # The run is stored, and readers look by themselves after a while.
+            log.exception("readers of the list could not be woken for run %s", run.id)
+
+    async def paused(self, run: RunRecord) -> PausedRun:
+        """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""
+        await self._active.settled(run.id)
+        rows = await self._store.checkpoints(run.no)
+        begun = await begun_first(self._store, run)
+        with decoding(run.id):
+            later, pause, outputs = await offload(partial(_rest_of, rows), size_bytes=size_of(rows))
+        waits = run.status == "paused" and not run.is_resuming and not self._active.is_active(run.id)
+        if not waits or begun is None or pause is None:
+            raise api_error(
+                "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
+            )
+        return PausedRun(run, begun.plan, pause, outputs, (later or begun).segment.step_inputs, size_of(rows))
+
+    async def cancel(self, run: RunRecord, *, reason: str) -> bool:
+        """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
+
+        What is stored of it need not be readable. Raises StoreError.
+        """
+        active = self._active
+        await active.settled(run.id)
+        if run.id in active.set_aside and run.status in ("pending", "running"):
+            await self.end(run, cancelled=reason)
+            active.set_aside.discard(run.id)
+            return True
+        if run.status not in ("paused", "pending") or run.id in active.tasks:
+            return False
+        # A call that takes the run up at the same moment has another fence: it cannot write behind the end.
+        claimed = await self._store.claim_waiting(run)
+        if claimed is None:
+            return False
+        try:
+            await self.end(claimed, cancelled=reason)
+        except WrongExpectedVersion:
+            return False
+        active.set_aside.discard(run.id)
+        self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
+        return True
+
+    async def end(
+        self,
+        run: RunRecord,
+        *,
+        error: dict[str, Any] | None = None,
+        cancelled: str = "",
+        keeping: CaptureMode | None = None,
+    ) -> None:
+        """Ends the run as failed with `error`, or as cancelled; where it fails, outputs stay in this mode.
+
+        Raises as `end_run` does.
+        """
+        context = self._context
+        await end_run(
+            context.store,
+            context.bus,
+            context.dependencies.clock,
+            context.memory,
+            run,
+            context.make_capture(run.capture),
+            error=error,
+            cancelled=cancelled,
+            keeping=None if keeping is None else context.make_capture(keeping),
+        )
+
+
+def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:
+    checkpoints = CheckpointSet(rows)
+    return checkpoints.begun, checkpoints.pause, checkpoints.outputs()

@@ -1,0 +1,178 @@
+"""The end of a run that has no task: it was left paused and cancelled, or cannot be gone on with.
+
+The log is folded on from where it stops. The last event ends the attempts that still run, too: the trace then
+tells the truth, and nothing is left running.
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from runglass.bus.base import Bus
+from runglass.engine.capture.capture import Capture
+from runglass.engine.journal.checkpoints import path_text
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.resume import begun_first, last_time, stored_fold
+from runglass.engine.run.kept_outputs import KeptOutputs, read_outputs
+from runglass.engine.scheduling.memory_budget import MemoryBudget
+from runglass.engine.steps.orphaned_calls import charge_lost
+from runglass.engine.steps.override_notes import run_input
+from runglass.errors import PermanentStoreError, RunUnreadable, StoreError
+from runglass.log.events import FlowCancelled, FlowFailed, RunInput
+from runglass.log.fold import DAMAGE, RunFold, StepChange
+from runglass.log.trace import ModelReservation, RunSummary, StepStatus, StepTrace
+from runglass.store.base import Store, decoding
+from runglass.store.records import RunRecord
+from runglass.support.clock import Clock
+from runglass.support.lazy_json import encoded
+
+log = logging.getLogger(__name__)
+
+_PAGE_BYTES = 1 << 20
+
+
+async def end_run(
+    store: Store,
+    bus: Bus,
+    clock: Clock,
+    memory: MemoryBudget,
+    run: RunRecord,
+    capture: Capture,
+    *,
+    error: dict[str, Any] | None = None,
+    cancelled: str = "",
+    keeping: Capture | None = None,
+) -> str | None:
+    """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
+
+    A run that fails keeps its outputs as `keeping` does. Where its rows cannot be read, it ends as their
+    columns have it. Returns the id of the step that it failed in, where there is one. Raises StoreError, and
+    WrongExpectedVersion if the run goes on elsewhere.
+    """
+    not_before = ""
+    with suppress(RunUnreadable):
+        not_before = await last_time(store, run)
+
+    async def end(state: RunFold, keeping: Capture | None) -> str | None:
+        recorder = Recorder(store, bus, run, state, clock, not_before=not_before)
+        kept = await read_outputs(store, recorder, keeping, memory) if keeping else None
+        told = None
+        is_kept = (
+            capture.keeps_snapshots and run.status == "pending" if error is None else capture.keeps_failures
+        )
+        if is_kept and state.summary.input_preview is None:
+            # A run ends also if its request cannot be read.
+            with suppress(RunUnreadable):
+                if (begun := await begun_first(store, run)) is not None:
+                    told = await run_input(run.id, begun.plan, capture, failed=True)
+        failed_in = None
+        try:
+            with decoding(run.id):
+                if run.status == "pending":
+                    recorder.begin()
+                last: FlowCancelled | FlowFailed
+                if error is None:
+                    last = FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled)
+                else:
+                    running = (
+                        each.step.step_id for each in state.open_steps if each.step.status == "running"
+                    )
+                    failed_in = next(running, None)
+                    captured = encoded(capture.error(error))
+                    last = FlowFailed(execution_id=run.id, run_id=run.id, error=captured, step_id=failed_in)
+                owed = b'"cancelled"' if error is None else msgspec.json.encode(error)
+                record_end(recorder, last, owed=owed, kept=kept, told=told)
+        except RunUnreadable:
+            # What has been recorded so far is not to be sent off.
+            recorder.fail(StoreError("the state of the run cannot be read"))
+            raise
+        await recorder.commit()
+        return failed_in
+
+    try:
+        return await end(await stored_fold(store, run), keeping if error is not None else None)
+    except (RunUnreadable, PermanentStoreError) as damage:
+        log.error("run %s is ended as its columns have it: %s", run.id, damage)  # noqa: TRY400
+        return await end(await _fold_of_columns(store, run), None)
+
+
+def record_end(
+    recorder: Recorder,
+    last: FlowCancelled | FlowFailed,
+    *,
+    owed: bytes,
+    kept: KeptOutputs | None = None,
+    told: RunInput | None = None,
+) -> None:
+    """Records the end of a run that has not completed: what is kept of it, and what its caller is `owed`."""
+    charge_lost(recorder, recorder.run.id)
+    if kept is not None:
+        kept.record(recorder)
+    if told is not None:
+        # Right before the last event, where readers of a trace look for it.
+        recorder.record_with_next(told)
+    recorder.set_outcome(error=owed)
+    recorder.record(last)
+
+
+class _StepMark(msgspec.Struct, frozen=True, rename="camel"):
+    """What the log, or a step's row, says of a reservation, whatever else is in it."""
+
+    event_type: str = ""
+    step_id: str = ""
+    loop_path: tuple[int, ...] | None = None
+    reservation: ModelReservation | None = None
+
+
+_mark = msgspec.json.Decoder(_StepMark)
+_SETTLING = {
+    *("step_model_reserved", "step_started", "step_model_call"),
+    *("step_retrying", "step_error", "step_completed"),
+}
+"""The events after each of which a step has the reservation that the event tells, or none."""
+
+
+async def _fold_of_columns(store: Store, run: RunRecord) -> RunFold:
+    """The state of a run without what its rows keep as JSON, but for what is reserved of a budget."""
+    rows, last_position = await store.open_steps(run.no)
+    logged: dict[tuple[str, str], ModelReservation | None] = {}
+    seq = 0
+    while events := await store.events(run.no, after=seq, limit_bytes=_PAGE_BYTES):
+        seq = events[-1][0]
+        for _, data in events:
+            with suppress(*DAMAGE):
+                mark = _mark.decode(data)
+                if mark.event_type in _SETTLING:
+                    logged[mark.step_id, path_text(mark.loop_path)] = mark.reservation
+        # A long log is no reason for a stall.
+        await asyncio.sleep(0)
+    changes = []
+    for row in rows:
+        reservation = logged.get((row.step_id, row.loop_path))
+        with suppress(*DAMAGE):
+            reservation = _mark.decode(row.data).reservation
+        path = tuple(map(int, row.loop_path.split(","))) if row.loop_path else None
+        step = StepTrace(
+            step_id=row.step_id,
+            attempt=row.attempt,
+            loop_index=path[-1] if path else None,
+            loop_path=path,
+            status=msgspec.convert(row.status, StepStatus),
+            reservation=reservation,
+        )
+        changes.append(StepChange(row.position, step))
+    flow = await store.flow(run.flow_id)
+    summary = RunSummary(
+        id=run.id,
+        flow_id=run.flow_id,
+        status=run.status,
+        trigger_type=run.trigger_type,
+        flow_slug=None if flow is None else flow.slug,
+        version=run.version,
+        session_id=run.session_id,
+        unreadable=True,
+    )
+    return RunFold(summary, open_steps=changes, last_position=last_position)

@@ -1,0 +1,267 @@
+"""Walks a flow's tree of steps for one run.
+
+Leaf steps do the work (`steps/executor.py`); containers only order it (`containers.py`).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from runglass.engine.capture.capture import Capture
+from runglass.engine.journal.checkpoints import (
+    FailureCheckpoint,
+    output_checkpoint,
+    path_text,
+    pause_checkpoint,
+)
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.resume import ResumeState
+from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, ToolLoopState, ToolOffer
+from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
+from runglass.engine.payload import Payload
+from runglass.engine.scheduling.drain import StopRequest
+from runglass.engine.scheduling.memory_budget import RunMemory, value_of
+from runglass.engine.scheduling.run_limits import Allowance
+from runglass.engine.scope import Scope, StepPosition
+from runglass.engine.steps.containers import Containers
+from runglass.engine.steps.dependencies import StepDependencies
+from runglass.engine.steps.executor import StepExecutor
+from runglass.engine.steps.handlers import LlmContext
+from runglass.engine.steps.outcomes import AwaitingToolResults, CreditsExhausted, StepFailedPermanently
+from runglass.engine.steps.pauses import SegmentResult, record_tool_pause
+from runglass.errors import StepFailure
+from runglass.flows.flow import (
+    LEAVES,
+    ConditionStep,
+    LeafStep,
+    LlmStep,
+    LoopStep,
+    ParallelStep,
+    Step,
+    leaves,
+    within,
+)
+from runglass.log.events import StepPaused
+
+NO_LLM_CONTEXT = LlmContext()
+"""The context of a step that asks no model."""
+
+
+class Interpreter:
+    """One segment of one run of one flow."""
+
+    def __init__(
+        self,
+        *,
+        execution_id: str,
+        recorder: Recorder,
+        attempts: StepExecutor,
+        capture: Capture,
+        dependencies: StepDependencies,
+        ending: StopRequest,
+        state: ResumeState,
+        memory: RunMemory,
+        allowance: Allowance,
+    ) -> None:
+        self._id = execution_id
+        self._ending = ending
+        self._state = state
+        self._checkpoints = state.checkpoints
+        self._memory = memory
+        self._allowance = allowance
+        self._recorder = recorder
+        self._attempts = attempts
+        self._capture = capture
+        self._first_context = LlmContext()
+        self._containers = Containers(
+            execution_id=execution_id,
+            recorder=recorder,
+            attempts=attempts,
+            dependencies=dependencies,
+            checkpoints=state.checkpoints,
+            memory=memory,
+            allowance=allowance,
+        )
+
+    async def walk(self) -> SegmentResult:
+        """Runs the top-level steps of the segment.
+
+        Raises StepFailedPermanently, CreditsExhausted, LimitReached and StoreError.
+        """
+        plan, segment = self._state.begun.plan, self._state.begun.segment
+        tool_loop, steps = self._state.tool_loop, plan.flow.steps
+        scope, data = self._before(plan, segment, self._state.outputs)
+        self._first_context = LlmContext(history=plan.history, attachments=plan.attachments)
+        for index in range(segment.first, len(steps)):
+            step = steps[index]
+            if index == segment.first and segment.input is not None:
+                await self._memory.bring_back(data)
+                data = Payload({**(data.value or {}), **segment.input})
+            offer = segment.offer if isinstance(step, LlmStep) and step.tools else None
+            try:
+                data = await self._step(
+                    step, data, scope, StepPosition(index), offer, tool_loop, segment.results
+                )
+            except AwaitingToolResults as waiting:
+                return await self._wait_for_tools(waiting.tool_loop, index, await self._outputs(scope))
+            tool_loop = None
+            if index == segment.last and index + 1 < len(steps):
+                pause = Pause(
+                    cursor=index + 1,
+                    reached=max(index + 1, self._state.reached),
+                    iterations=self._allowance.iterations,
+                )
+                event = StepPaused(execution_id=self._id, step_id=step.id, step_index=index)
+                self._recorder.record(event, checkpoint=pause_checkpoint(pause))
+                return SegmentResult(None, pause, await self._outputs(scope))
+        await self._memory.bring_back(data)
+        return SegmentResult(data, None, {})
+
+    async def _outputs(self, scope: Scope) -> dict[str, Any]:
+        """The outputs so far, all of them in memory: the answer to the caller has them."""
+        outputs = scope.outputs()
+        for step_id, output in scope.large().items():
+            async with self._memory.using([output]):
+                outputs[step_id] = await value_of(output)
+        return outputs
+
+    async def _wait_for_tools(
+        self, tool_loop: ToolLoopState, index: int, outputs: dict[str, Any]
+    ) -> SegmentResult:
+        pause = Pause(
+            cursor=index,
+            tool_loop=tool_loop,
+            reached=max(index, self._state.reached),
+            iterations=self._allowance.iterations,
+        )
+        await record_tool_pause(
+            self._id,
+            pause,
+            tool_loop,
+            outputs,
+            recorder=self._recorder,
+            capture=self._capture,
+            answers_call=self._state.begun.segment.answers_call,
+        )
+        return SegmentResult(None, pause, outputs)
+
+    async def _sequence(
+        self, steps: Sequence[Step], data: Payload, scope: Scope, place: StepPosition
+    ) -> Payload:
+        for step in steps:
+            data = await self._step(step, data, scope, place)
+        return data
+
+    async def _step(
+        self,
+        step: Step,
+        data: Payload,
+        scope: Scope,
+        place: StepPosition,
+        offer: ToolOffer | None = None,
+        tool_loop: ToolLoopState | None = None,
+        results: Sequence[dict[str, Any]] = (),
+    ) -> Payload:
+        known = None
+        try:
+            known = self._known(step, scope, place) if self._checkpoints else None
+            match step:
+                case _ if known is not None:
+                    output = known
+                case LoopStep():
+                    output = await self._containers.loop(step, data, scope, place, self._sequence)
+                case ConditionStep():
+                    output = await self._containers.condition(step, data, scope, place, self._sequence)
+                case ParallelStep():
+                    output = await self._containers.parallel(step, data, scope, place, self._sequence)
+                case _:
+                    llm_context = self._llm_context(step, offer, tool_loop, results)
+                    output = await self._attempts.run(step, data, scope, place, llm_context, tool_loop)
+            if known is None and place.loop_path is None and not isinstance(step, LeafStep):
+                # The output of a container outside of loops is seen to the end of the run, over every pause.
+                await self._keep_container(step, place, data, output)
+        except StepFailedPermanently:
+            # A step may fail in the moment in which it is cancelled.
+            if self._ending.requested:
+                raise asyncio.CancelledError from None
+            if self._ending.spent_at is not None:
+                raise CreditsExhausted(self._ending.spent_at, self._ending.spent) from None
+            if self._ending.limit is not None:
+                raise self._ending.limit from None
+            if step.on_error == "fail":
+                raise
+            self._attempts.interrupted.abandon_inner(step, place)
+            output = Payload(None)
+            if known is None and place.loop_path is None and not isinstance(step, LeafStep):
+                self._recorder.add_checkpoint(output_checkpoint(step, place, output.json))
+        if (place.loop_path is None or type(step) in LEAVES) and output.size_bytes >= HELD_AS_JSON:
+            self._memory.keep(output, (step.id, path_text(place.loop_path)))
+        scope.keep(step.id, output)
+        return output
+
+    async def _keep_container(self, step: Step, place: StepPosition, data: Payload, output: Payload) -> None:
+        async with self._memory.using([output], decoded=False):
+            try:
+                self._allowance.keep(output.size_bytes, step_id=step.id)
+            except StepFailure as failure:
+                async with self._memory.using([data], decoded=False):
+                    await self._attempts.fail(step, data, failure, place)
+            self._recorder.add_checkpoint(output_checkpoint(step, place, output.json))
+
+    def _known(self, step: Step, scope: Scope, place: StepPosition) -> Payload | None:
+        """The output of a step that a process before this one has ended. Raises StepFailedPermanently."""
+        found = self._checkpoints.take(step, place)
+        if found is None:
+            return None
+        if not isinstance(step, LeafStep):
+            self._attempts.interrupted.abandon_inner(step, place)
+            self._see_inside(step, scope, place)
+        if isinstance(found, FailureCheckpoint):
+            raise StepFailedPermanently(found)
+        return found
+
+    def _see_inside(self, container: Step, scope: Scope, place: StepPosition) -> None:
+        """Lets the steps to come see the outputs inside of a container that is not walked again."""
+        for inner in within(container):
+            found = self._checkpoints.take(inner, place) if inner is not container else None
+            if isinstance(found, Payload):
+                self._memory.keep(found, (inner.id, path_text(place.loop_path)))
+                scope.keep(inner.id, found)
+
+    def _llm_context(
+        self,
+        step: LeafStep,
+        offer: ToolOffer | None,
+        tool_loop: ToolLoopState | None,
+        results: Sequence[dict[str, Any]],
+    ) -> LlmContext:
+        if not isinstance(step, LlmStep):
+            return NO_LLM_CONTEXT
+        if tool_loop is not None:
+            return LlmContext(offer=offer or tool_loop.offer, messages=[*tool_loop.messages, *results])
+        if step is self._first_llm:
+            return msgspec.structs.replace(self._first_context, offer=offer)
+        return LlmContext(offer=offer)
+
+    @cached_property
+    def _first_llm(self) -> LeafStep | None:
+        """The first llm step of the flow; looked for once there is one to run."""
+        return next(
+            (leaf for leaf in leaves(self._state.begun.plan.flow.steps) if isinstance(leaf, LlmStep)), None
+        )
+
+    def _before(self, plan: RunSpec, segment: Segment, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
+        """The scope and the data with which a segment begins: as if all before it had just been run."""
+        scope, data = Scope(plan.inputs), Payload(plan.inputs)
+        known = {step_id: Payload(output) for step_id, output in {**outputs, **segment.outputs}.items()}
+        for step in plan.flow.steps[: segment.first]:
+            for inner in within(step):
+                if inner.id in known:
+                    if inner.id not in segment.outputs:
+                        self._memory.keep(known[inner.id], (inner.id, ""))
+                    scope.keep(inner.id, known[inner.id])
+            data = known.get(step.id) or Payload(None)
+        return scope, data

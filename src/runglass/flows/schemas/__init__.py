@@ -1,0 +1,1 @@
+"""JSON schemas of inputs and outputs: checked, measured, filled in. Knows no flows."""

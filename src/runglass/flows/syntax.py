@@ -1,0 +1,136 @@
+"""The syntax of the texts inside a flow: Python, templates and names."""
+
+import ast
+import keyword
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import minijinja
+
+from runglass.flows.diagnostics import Finding, Path, shown
+from runglass.flows.schemas.schema import any_of
+
+MAX_TAG_TOKENS = 500
+MAX_ELIFS = 100
+RESERVED_NAMES = ("attempt", "index", "initial", "steps")
+
+_parsing = threading.Lock()
+
+
+def parse_python(text: str, mode: Literal["exec", "eval"]) -> ast.AST:
+    """The syntax tree of a flow's code. Raises what `ast.parse` raises."""
+    # Python's warnings about a flow are not the server's; catch_warnings is not thread-safe.
+    with _parsing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text, mode=mode)
+
+
+def python_findings(text: Any, path: Path, *, what: str, mode: Literal["exec", "eval"]) -> Iterator[Finding]:
+    """The mistake in a text that has to be Python, if there is one."""
+    if not isinstance(text, str) or not text:
+        return
+    try:
+        tree = parse_python(text, mode)
+    except SyntaxError as error:
+        line, column = error.lineno and max(error.lineno, 1), max(error.offset or 1, 1)
+        yield Finding(f"{what} is not valid Python: {error.msg}", path, line=line, column=column)
+    except (ValueError, MemoryError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+        yield Finding(f"{what} is not valid Python: {reason}", path)
+    else:
+        if isinstance(tree, ast.Module) and not tree.body:
+            yield Finding(f"{what} is empty; it must return an object", path)
+        if isinstance(tree, ast.Expression) and _is_in_braces(tree.body):
+            plain = shown(text.strip()[2:-2].strip())
+            yield Finding(f"{what} is Python, which has no {{{{ }}}}: write {plain}", path)
+
+
+def _is_in_braces(expression: ast.expr) -> bool:
+    """Whether an expression is written as in a template: a set that holds a set or dict, which no set can."""
+    match expression:
+        case ast.Set(elts=[ast.Set() | ast.Dict()]):
+            return True
+    return False
+
+
+_OPENING = re.compile(r"\{[{%#]")
+_RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}(?s:.*?)(?:\{%[-+]?\s*endraw\s*[-+]?%\}|\Z)")
+_ELIF = re.compile(r"\{%[-+]?\s*elif\b")
+_CLOSING = {"{{": re.compile(r"[-+]?\}\}"), "{%": re.compile(r"[-+]?%\}")}
+_TOKEN = re.compile(r"""\s+|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|\w+|.""", re.DOTALL)
+
+
+def overlong(source: str) -> int | None:
+    """The place of a tag that is too long: the template parser recurses without a bound along one tag."""
+    elifs = [match.start() for match in _ELIF.finditer(source)]
+    if len(elifs) > MAX_ELIFS:
+        return elifs[MAX_ELIFS]
+    at = 0
+    while opening := _OPENING.search(source, at):
+        if opening[0] == "{#":
+            end = source.find("#}", opening.end())
+            at = len(source) if end < 0 else end + 2
+        elif raw := _RAW.match(source, opening.start()):
+            at = raw.end()
+        else:
+            at, tokens = _end_of_tag(source, opening.end(), _CLOSING[opening[0]])
+            if tokens > MAX_TAG_TOKENS:
+                return opening.start()
+    return None
+
+
+def _end_of_tag(source: str, at: int, closing: re.Pattern[str]) -> tuple[int, int]:
+    open_brackets = tokens = 0
+    while tokens <= MAX_TAG_TOKENS and (token := _TOKEN.match(source, at)):
+        if open_brackets == 0 and (end := closing.match(source, at)):
+            return end.end(), tokens
+        at = token.end()
+        tokens += not token[0].isspace()
+        open_brackets += (token[0] in "([{") - (token[0] in ")]}")
+    return at, tokens
+
+
+def template_findings(text: Any, path: Path) -> Iterator[Finding]:
+    """The mistake in a template, if there is one."""
+    if not isinstance(text, str):
+        return
+    at = overlong(text)
+    message = f"the template has a tag of more than {MAX_TAG_TOKENS} parts, or more than {MAX_ELIFS} `elif`"
+    if at is None:
+        try:
+            return minijinja.Environment().add_template("template", text)
+        except minijinja.TemplateError as error:
+            at = len(text.encode()[: error.range[0] if error.range else 0].decode(errors="ignore"))
+            message = f"the template is malformed: {error.detail or error.message}"
+    before = text[:at].split("\n")
+    yield Finding(message, path, line=len(before), column=len(before[-1]) + 1)
+
+
+def findings_within(value: Any, path: Path) -> Iterator[Finding]:
+    """The mistakes in the templates that a value holds."""
+    for part, place in parts_of(value, path):
+        yield from template_findings(part, place)
+
+
+def loop_name_findings(name: Any, path: Path) -> Iterator[Finding]:
+    """The mistake in the name of a loop's items, if there is one."""
+    if not isinstance(name, str):
+        return
+    if not name.isidentifier() or keyword.iskeyword(name):
+        yield Finding(f"{shown(name)} cannot be a name in Python", path)
+    elif name in RESERVED_NAMES:
+        yield Finding(f"{name!r} has a meaning of its own, like {any_of(list(RESERVED_NAMES))}", path)
+
+
+def parts_of(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
+    """The value and all its parts, in order. Without recursion, as the author decides how deep it is."""
+    pending = [(value, path)]
+    while pending:
+        value, path = pending.pop()
+        yield value, path
+        if isinstance(value, dict | list):
+            members = value.items() if isinstance(value, dict) else enumerate(value)
+            pending += reversed([(member, (*path, key)) for key, member in members])

@@ -1,0 +1,121 @@
+"""What a process has done since its start, counted as it happens, for `/metrics`.
+
+There is one count for the process, as there is one memory: `measured`. Runs, steps, projects and models have
+none of their own, so its size is bounded whatever callers send. All of it happens on the event loop; an
+event costs a look-up in a dict, and the few that are counted some additions.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from time import perf_counter
+from typing import Any
+
+from runglass.log.events import (
+    FlowCancelled,
+    FlowCompleted,
+    FlowFailed,
+    StepCompleted,
+    StepError,
+    StepModelCall,
+    StepRetrying,
+)
+from runglass.log.trace import ModelCall
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Upper bounds of the buckets of durations."""
+MOST_NAMES = 50
+"""Providers that are told apart: their names come from flows. Further ones count as `OTHER`."""
+OTHER = "other"
+
+
+class Histogram:
+    """How many durations, in seconds, were at most as long as each bound, and their sum."""
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.total_s = 0.0
+
+    def add(self, duration_s: float) -> None:
+        """Counts one more."""
+        self.counts[bisect_left(SECONDS, duration_s)] += 1
+        self.total_s += duration_s
+
+
+class Measurements:
+    """What is counted; whoever shows it reads the attributes."""
+
+    def __init__(self) -> None:
+        self.append_s = Histogram()
+        self.failed_appends = 0
+        self.attempt_s = {outcome: Histogram() for outcome in ("completed", "retrying", "failed")}
+        self.ended_runs = dict.fromkeys(("completed", "failed", "cancelled"), 0)
+        self.claimed_runs = 0
+        self.setback_runs = dict.fromkeys(("lost", "set_back"), 0)
+        """Runs of which the store has nothing, or less than it had said to this process."""
+        self.model_calls: Counter[tuple[str, str]] = Counter()
+        """By provider, and by `ok` or the code of the failure."""
+        self.tokens: Counter[tuple[str, str]] = Counter()
+        """By provider, and by `prompt` or `completion`."""
+        self.cost_usd: dict[str, Decimal] = {}
+        self.unknown_costs: Counter[str] = Counter()
+        self._providers: set[str] = set()
+        self._count_of: dict[type, Callable[[Any], None]] = {
+            StepCompleted: lambda event: self._attempt("completed", event.duration_ms),
+            StepRetrying: lambda event: self._attempt("retrying", event.duration_ms),
+            StepError: lambda event: self._attempt("failed", event.duration_ms),
+            StepModelCall: lambda event: self._model_call(event.model_call),
+            FlowCompleted: lambda event: self._ended("completed"),
+            FlowFailed: lambda event: self._ended("failed"),
+            FlowCancelled: lambda event: self._ended("cancelled"),
+        }
+
+    def note(self, event: object) -> None:
+        """Counts what an event tells that is about to be stored."""
+        count = self._count_of.get(type(event))
+        if count is not None:
+            count(event)
+
+    async def append(self, appending: Awaitable[None]) -> None:
+        """Awaits an append, and counts its time, or that it failed."""
+        began_s = perf_counter()
+        try:
+            await appending
+        except BaseException:
+            self.failed_appends += 1
+            raise
+        self.append_s.add(perf_counter() - began_s)
+
+    def _attempt(self, outcome: str, duration_ms: int | None) -> None:
+        # Unknown where another process had begun it.
+        if duration_ms is not None:
+            self.attempt_s[outcome].add(duration_ms / 1000)
+
+    def _ended(self, status: str) -> None:
+        self.ended_runs[status] += 1
+
+    def _model_call(self, call: ModelCall) -> None:
+        provider = self._told_apart(call.provider or OTHER)
+        self.model_calls[provider, call.error_code or "ok"] += 1
+        if call.tokens is not None:
+            self.tokens[provider, "prompt"] += call.tokens.prompt
+            self.tokens[provider, "completion"] += call.tokens.completion
+        if call.cost_usd is not None:
+            self.cost_usd[provider] = self.cost_usd.get(provider, Decimal(0)) + Decimal(call.cost_usd)
+        if call.cost_unknown is not None:
+            self.unknown_costs[provider] += 1
+
+    def _told_apart(self, provider: str) -> str:
+        if provider in self._providers:
+            return provider
+        if len(self._providers) >= MOST_NAMES or len(provider) > 64:
+            return OTHER
+        self._providers.add(provider)
+        return provider
+
+
+measured = Measurements()
+"""The counts of this process."""

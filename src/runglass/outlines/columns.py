@@ -1,0 +1,200 @@
+"""The rows of an outline while it is made, as columns, and the outline that they become.
+
+They are made in any order in which parents come before what is inside of them, and read in the order of the
+tree.
+"""
+
+from array import array
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple, TypeAlias
+
+from runglass.log.money import add_usd, format_usd
+from runglass.outlines.outline import ITERATION, NONE, ROW_BYTES, Outline
+
+MOST = 1 << 31
+"""More than there can be of nodes, iterations and attempts."""
+OPEN_END = 1 << 62
+"""The end of what goes on: later than any other."""
+
+
+class Sort(NamedTuple):
+    """Kind and name of all rows of one place in the tree; `name` is a number among the names."""
+
+    kind: int
+    name: int
+
+
+Own: TypeAlias = tuple[int, int, int, int, str | None]
+"""Status, start, end, tokens and cost of a row itself, without what is inside of it."""
+
+NOTHING: Own = (NONE, NONE, NONE, 0, None)
+
+
+class Numbers(NamedTuple):
+    """Numbers of rows by the order of making, with one entry more for -1, and the other way round."""
+
+    row_of: "array[int]"
+    made_of: "array[int]"
+
+
+class Columns:
+    """The columns of rows in the order in which they are made; `add_up` makes sums of what rows have.
+
+    New rows are in lists until `settle` puts them into the arrays, which are slower to append to. `sort` is a
+    number among the sorts, `number` that of an iteration or attempt, 0 where a row is neither.
+    Inside of `unsorted` rows, others were made in another order than that of their ranks.
+    """
+
+    def __init__(self) -> None:
+        self.new: tuple[list[int], ...] = tuple([] for _ in _ARRAYS)
+        self.parent = array("i")
+        self.sort = array("i")
+        self.number = array("i")
+        self.attempts = array("i")
+        self.position = array("i")
+        self.status = array("b")
+        self.start = array("q")
+        self.end = array("q")
+        self.tokens = array("q")
+        self.cost: list[str | Decimal | None] = []
+        self.unsorted: set[int] = set()
+        # Of what is inside of each row the rank of the last one; the first entry is for the top.
+        self.last_rank = array("i", [-MOST])
+
+    def __len__(self) -> int:
+        return len(self.cost)
+
+    def add(self, parent: int, rank: int, sort: int, number: int) -> int:
+        """A further row with nothing of its own; its number in the order of making.
+
+        `rank` is its place among its siblings.
+        """
+        if rank < self.last_rank[parent + 1]:
+            self.unsorted.add(parent)
+        else:
+            self.last_rank[parent + 1] = rank
+        self.last_rank.append(-MOST)
+        parents, sorts, numbers, attempts, positions, statuses, starts, ends, tokens = self.new
+        parents.append(parent)
+        sorts.append(sort)
+        numbers.append(number)
+        attempts.append(0)
+        positions.append(0)
+        statuses.append(NONE)
+        starts.append(NONE)
+        ends.append(NONE)
+        tokens.append(0)
+        self.cost.append(None)
+        return len(self.cost) - 1
+
+    def settle(self) -> None:
+        """Puts new rows into the arrays. Raises OverflowError for what is too large for them."""
+        for name, values in zip(_ARRAYS, self.new, strict=True):
+            getattr(self, name).fromlist(values)
+            values.clear()
+
+    def own(self, row: int) -> Own:
+        """The values of a settled row itself, before sums are made."""
+        cost = self.cost[row]
+        assert not isinstance(cost, Decimal)
+        return self.status[row], self.start[row], self.end[row], self.tokens[row], cost
+
+    def set_own(self, row: int, own: Own) -> None:
+        """Gives a settled row something of its own, in place of what it had."""
+        self.status[row], self.start[row], self.end[row], self.tokens[row], self.cost[row] = own
+
+    def add_up(self, rows: range, sizes: "array[int]") -> None:
+        """Adds each row, the last one first, to its parent; `sizes` are the rows in and below each."""
+        parents, status, start, end = self.parent, self.status, self.start, self.end
+        tokens, cost = self.tokens, self.cost
+        for row in rows:
+            parent = parents[row]
+            spent, until = cost[row], end[row]
+            if parent != NONE:
+                sizes[parent] += sizes[row]
+                if status[row] > status[parent]:
+                    status[parent] = status[row]
+                since = start[row]
+                if since != NONE and (since < start[parent] or start[parent] == NONE):
+                    start[parent] = since
+                if until > end[parent]:
+                    end[parent] = until
+                if tokens[row]:
+                    tokens[parent] += tokens[row]
+                if spent is not None:
+                    before = cost[parent]
+                    cost[parent] = spent if before is None else add_usd(Decimal(before), Decimal(spent))
+            if until == OPEN_END:
+                end[row] = NONE
+            if isinstance(spent, Decimal):
+                cost[row] = format_usd(spent)
+
+
+_ARRAYS = ("parent", "sort", "number", "attempts", "position", "status", "start", "end", "tokens")
+
+
+class BuiltOutline(Outline):
+    """An outline as it was made. `numbers` is None where its rows were made in pre-order.
+
+    `cut` are rows by the order of making.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        sorts: Sequence[Sort],
+        names: Sequence[str],
+        *,
+        seq: int,
+        latest_ms: int = 0,
+        numbers: Numbers | None = None,
+        cut: Sequence[int] = (),
+    ) -> None:
+        rows = cut if numbers is None else sorted(map(numbers.row_of.__getitem__, cut))
+        super().__init__(names, seq=seq, latest_ms=latest_ms, row_count=len(columns), cut=rows)
+        self._columns = columns
+        self._kinds = [sort.kind for sort in sorts]
+        self._name_numbers = [sort.name for sort in sorts]
+        self._row_of = None if numbers is None else numbers.row_of
+        self._made_of = None if numbers is None else numbers.made_of
+
+    @property
+    def size_bytes(self) -> int:
+        return 1000 + self.row_count * ROW_BYTES // 2 + 200 * len(self.names)
+
+    def values(self, column: str, first: int, count: int) -> list[Any]:
+        match column:
+            case "kind":
+                return [self._kinds[sort] for sort in self._made("sort", first, count)]
+            case "name":
+                return [self._name_numbers[sort] for sort in self._made("sort", first, count)]
+            case "index" | "attempt":
+                numbers = zip(
+                    self.values("kind", first, count), self._made("number", first, count), strict=True
+                )
+                if column == "index":
+                    return [number if kind == ITERATION else NONE for kind, number in numbers]
+                return [0 if kind == ITERATION else number for kind, number in numbers]
+            case "parent" if self._row_of is not None:
+                return [self._row_of[made] for made in self._made("parent", first, count)]
+            case "depth":
+                return self._depths(first, count)
+        return list(self._made(column, first, count))
+
+    def _depths(self, first: int, count: int) -> list[int]:
+        depths, above = {NONE: NONE}, [first] if first < self.row_count else []
+        while above and (parent := self.values("parent", above[-1], 1)[0]) != NONE:
+            above.append(parent)
+        depths |= {row: depth for depth, row in enumerate(reversed(above))}
+        # A parent is in the page, too, or one of those above its first row.
+        for row, parent in enumerate(self.values("parent", first, count), first):
+            depths[row] = depths[parent] + 1
+        return [depths[row] for row in range(first, min(first + count, self.row_count))]
+
+    def _made(self, column: str, first: int, count: int) -> Iterable[Any]:
+        values: Any = getattr(self._columns, column)
+        rows = slice(first, min(first + count, self.row_count))
+        if self._made_of is None:
+            return list(values[rows])
+        return map(values.__getitem__, self._made_of[rows])

@@ -1,0 +1,299 @@
+"""Composition root: settings in, a runtime out whose parts belong together."""
+
+import asyncio
+import math
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from decimal import getcontext
+
+import runglass
+from runglass.bus.base import Bus
+from runglass.bus.memory import MemoryBus
+from runglass.bus.process_bus import ProcessBus
+from runglass.config.bus_address import is_nats, parse_nats_address
+from runglass.config.providers import SettingRules
+from runglass.config.settings import Settings, SettingsError
+from runglass.engine.capture.capture import Capture, Redactor
+from runglass.engine.capture.redaction_client import RedactionClient
+from runglass.engine.checks.checks import Checks
+from runglass.engine.engine import Engine
+from runglass.engine.maintenance.maintenance import Maintenance
+from runglass.engine.maintenance.removal import RunRemoval
+from runglass.engine.models.answer_bounds import AnswerLimits
+from runglass.engine.models.gateway import ModelGateway
+from runglass.engine.sandbox.sandbox import Sandbox
+from runglass.engine.sandbox.templates import Templates
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.engine.scheduling.memory_budget import MemoryBudget
+from runglass.engine.scheduling.run_limits import RunLimits
+from runglass.engine.steps.dependencies import StepDependencies
+from runglass.errors import UpgradeRequired
+from runglass.runtime.runtime import Runtime
+from runglass.store.base import Store
+from runglass.store.data_lock import exclusive
+from runglass.store.process_records import ProcessFacts
+from runglass.store.records import Retention
+from runglass.store.sqlite.database_file import upgrade
+from runglass.store.sqlite.store import SqliteStore
+from runglass.support.byte_cache import limit_caches
+from runglass.support.supervision import SupervisedTask
+from runglass.wire.run_api import CaptureMode
+
+PATIENCE_S = 5.0
+"""How long a call waits for a PostgreSQL that has just gone away, and a start for one that is not there."""
+SETTLED_S = 60.0
+"""Housekeeping must have run for this long after a failure to count as healthy again."""
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store alone, for commands that work on the data beside a running server.
+
+    Raises SettingsError, and UpgradeRequired for a store of an older version.
+    """
+    async with _store(settings, migrates=False) as store:
+        yield store
+
+
+async def upgrade_store(settings: Settings, *, with_copy: bool = True) -> None:
+    """Brings the store to the schema of this version, which is logged before. Raises StoreError, DataInUse.
+
+    An SQLite file is copied first; a copy of a PostgreSQL is its operator's.
+    """
+    try:
+        async with _store(settings, migrates=True):
+            pass
+    except UpgradeRequired:
+        with exclusive(settings.database):
+            await asyncio.to_thread(upgrade, settings.database, with_copy=with_copy)
+
+
+def _store(settings: Settings, *, migrates: bool) -> Store:
+    address = settings.postgres
+    if address is None:
+        return SqliteStore(settings.database, synchronous=settings.synchronous)
+    try:
+        # Imported here, as its driver is installed only where it is needed.
+        from runglass.store.postgres.store import PostgresStore
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"a store on PostgreSQL needs {error.name}: pip install 'runglass[server,postgres]'"
+        ) from error
+    # A run that goes on waits as long as nobody else may go on with it.
+    return PostgresStore(
+        address, patience_s=PATIENCE_S, append_patience_s=settings.lease_s, migrates=migrates
+    )
+
+
+def _bus(settings: Settings) -> Bus:
+    address = settings.bus_address
+    if address is None:
+        return MemoryBus()
+    try:
+        # Imported here, as the drivers are installed only where they are needed.
+        if is_nats(address):
+            from runglass.bus.nats import NatsCarrier
+
+            return ProcessBus(NatsCarrier(parse_nats_address(address)))
+        from runglass.bus.postgres import PostgresCarrier
+
+        return ProcessBus(PostgresCarrier(address))
+    except ModuleNotFoundError as error:
+        extra = "nats" if is_nats(address) else "postgres"
+        raise SettingsError(f"this bus needs {error.name}: pip install 'runglass[server,{extra}]'") from error
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"bus: {error}") from error
+
+
+@asynccontextmanager
+async def _runtime_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store of a process that runs flows on it; one in a file is for this process alone."""
+    if settings.postgres is not None:
+        async with _store(settings, migrates=True) as store:
+            yield store
+        return
+    with exclusive(settings.database):
+        await asyncio.to_thread(upgrade, settings.database)
+        async with _store(settings, migrates=True) as store:
+            # The data lock shuts out other processes, so all leases in the store belong to dead ones.
+            await store.end_lease(None)
+            yield store
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """The runtime, until the block ends; runs that are not finished then go on after the next start.
+
+    Raises SettingsError, StoreError, and DataInUse while another process has the same file.
+    """
+    bus = _bus(settings)
+    if settings.postgres is None and not settings.executes_runs:
+        raise SettingsError(
+            "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"
+            " or name a store on PostgreSQL"
+        )
+    if settings.postgres is None and settings.max_concurrent_runs_per_flow:
+        raise SettingsError("max_concurrent_runs_per_flow is for a store on PostgreSQL; leave it out")
+    try:
+        redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
+    except ValueError as error:
+        raise SettingsError(f"redact_patterns: {error}") from error
+    try:
+        rules = SettingRules(settings.allowed_settings)
+    except ValueError as error:
+        raise SettingsError(f"allowed_settings: {error}") from error
+    limit_caches(settings.cache_limit_bytes)
+    # All tasks inherit it: else each that reads an amount of money makes one, and a run keeps it to its end.
+    getcontext()
+    async with (
+        _runtime_store(settings) as store,
+        Sandbox(
+            time_limit_ms=settings.code_time_limit_ms,
+            memory_limit_bytes=settings.code_memory_limit_bytes,
+            most_each=_limit(settings.max_concurrent_steps_per_project),
+        ) as sandbox,
+        _checks(settings) as checks,
+        RedactionClient(
+            time_limit_ms=settings.redaction_time_limit_ms,
+            memory_limit_bytes=settings.redaction_memory_limit_bytes,
+        ) as redactions,
+        Templates(most_each=_limit(settings.max_concurrent_steps_per_project)) as templates,
+        ModelGateway(
+            base_urls=settings.providers,
+            api_keys=settings.provider_keys,
+            prices=settings.prices,
+            rules=rules,
+            default_max_tokens=settings.default_max_tokens,
+            image_tokens=settings.image_tokens,
+            answer_limits=AnswerLimits(
+                size_bytes=settings.answer_limit_bytes, idle_s=settings.answer_idle_limit_s
+            ),
+            checks=checks,
+        ) as models,
+    ):
+        dependencies = StepDependencies(
+            sandbox=sandbox,
+            templates=templates,
+            models=models,
+            clock=store.clock,
+            model_turns=FairTurns(
+                Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
+            ),
+        )
+
+        def make_capture(mode: CaptureMode) -> Capture:
+            return Capture(
+                mode,
+                limit_bytes=settings.snapshot_limit_bytes,
+                redactor=redactor,
+                redactions=redactions,
+            )
+
+        weights = await _weights(store, settings)
+        await store.set_weights(weights)
+        async with Engine(
+            store=store,
+            bus=bus,
+            dependencies=dependencies,
+            make_capture=make_capture,
+            crash_retries=settings.crash_retries,
+            lease_s=settings.lease_s,
+            max_concurrent_runs=settings.max_concurrent_runs,
+            max_queued_runs=settings.max_queued_runs,
+            max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
+            max_concurrent_runs_per_flow=settings.max_concurrent_runs_per_flow,
+            max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
+            weights=weights,
+            memory=MemoryBudget(limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes),
+            limits=RunLimits(
+                iterations=settings.run_iterations,
+                output_bytes=settings.run_output_bytes,
+                log_bytes=settings.run_log_bytes,
+            ),
+            shares_store=settings.postgres is not None,
+            executes=settings.executes_runs,
+            process=ProcessFacts(
+                socket.gethostname(), os.getpid(), runglass.__version__, settings.executes_runs
+            ),
+        ) as engine:
+            housekeeping = Maintenance(
+                store=store,
+                engine=engine,
+                clock=dependencies.clock,
+                pause_limit=timedelta(hours=settings.pause_limit_h),
+                answer_ttl=timedelta(seconds=settings.kept_for_callers_s),
+            )
+            removal = RunRemoval(
+                store=store,
+                engine=engine,
+                clock=dependencies.clock,
+                default=Retention(settings.retention_days, settings.content_retention_days),
+                # A reader whose wake-up is lost looks once in `tail_poll_s`.
+                grace_s=2 * settings.tail_poll_s + 1,
+            )
+            supervised = [
+                SupervisedTask(
+                    "the lease keeper",
+                    engine.run_forever,
+                    clock=dependencies.clock,
+                    vital=True,
+                    settled_s=settings.lease_s,
+                ),
+                *(
+                    SupervisedTask(name, work, clock=dependencies.clock, vital=False, settled_s=SETTLED_S)
+                    for name, work in (
+                        ("housekeeping", housekeeping.run_forever),
+                        ("the expiry of answers", housekeeping.expire_forever),
+                        ("the removal of runs", removal.run_forever),
+                        *(
+                            (
+                                ("the watch for requests", engine.watch_requests),
+                                ("the watch for work", engine.watch_work),
+                            )
+                            if engine.shares_store and settings.executes_runs
+                            else ()
+                        ),
+                        *((("the bus", bus.run_forever),) if isinstance(bus, ProcessBus) else ()),
+                    )
+                ),
+            ]
+            beside = {asyncio.create_task(work.run_forever(), name=work.name) for work in supervised}
+            try:
+                yield Runtime(
+                    settings=settings,
+                    store=store,
+                    bus=bus,
+                    engine=engine,
+                    models=models,
+                    removal=removal,
+                    checks=checks,
+                    supervised=supervised,
+                )
+            finally:
+                await engine.stop(grace_s=settings.stop_grace_s)
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
+
+
+def _checks(settings: Settings) -> Checks:
+    return Checks(
+        time_limit_ms=settings.check_time_limit_ms,
+        flow_time_limit_ms=settings.flow_check_time_limit_ms,
+        memory_limit_bytes=settings.check_memory_limit_bytes,
+        schema_limit_bytes=settings.schema_limit_bytes,
+        flow_limit_bytes=settings.flow_limit_bytes,
+    )
+
+
+def _limit(setting: int | None) -> float:
+    return math.inf if setting is None else setting
+
+
+async def _weights(store: Store, settings: Settings) -> dict[int, float]:
+    """The weights of projects by their ids. A project that is made later gets its own at the next start."""
+    found = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
+    return {found[name]: weight for name, weight in settings.project_weights.items() if name in found}

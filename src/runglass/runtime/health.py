@@ -1,0 +1,168 @@
+"""The health of a process, as `/health` reports it, and whether calls should come to it, as `/ready` does.
+
+A store that can be read may still refuse writes, as on a full disk, so a write is tried.
+"""
+
+import asyncio
+import logging
+import math
+import shutil
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+import runglass
+from runglass.errors import StoreError, StoreUnreachable
+from runglass.runtime.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+CHECK_EVERY_S = 1.0
+"""The shortest time between two writes that are tried, however many callers ask."""
+CHECK_WAIT_S = 0.8
+"""So long the store is waited for: a probe has its answer within a second, even of a silent store."""
+LOW_DISK_BYTES = 100_000_000
+NO_WORKER = "no process executes runs, so all that come wait; `runglass worker` is one that does"
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """`ok`, `degraded` where the server does its work and an operator should look, or `unavailable`.
+
+    `executes_runs` says whether this process does, or leaves them to workers.
+    """
+
+    status: Literal["ok", "degraded", "unavailable"]
+    version: str = ""
+    executes_runs: bool
+    reasons: list[str] = []
+    set_aside: int = 0
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """`ready`, or `unready` with the reasons for which calls should go to another process."""
+
+    status: Literal["ready", "unready"]
+    reasons: list[str] = []
+
+
+class HealthCheck:
+    """Checks the health of a runtime, whose store it waits for no longer than `wait_s`."""
+
+    def __init__(self, runtime: Runtime, *, wait_s: float = CHECK_WAIT_S) -> None:
+        self._runtime = runtime
+        self._wait_s = wait_s
+        self._reading: asyncio.Task[str | None] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._checked_at = -math.inf
+        self._fault: str | None = None
+        self._lacks_worker = False
+        self._free_bytes: int | None = None
+
+    async def report(self) -> Health:
+        """The health now; that of writes is at most a second old."""
+        failing = [work for work in self._runtime.supervised if work.failing]
+        down = list(await self._store_faults())
+        down += [f"{work.name} has failed and is begun again" for work in failing if work.vital]
+        weak = [f"{work.name} has failed and is begun again" for work in failing if not work.vital]
+        if self._free_bytes is not None and self._free_bytes < LOW_DISK_BYTES:
+            weak.append(f"the disk has {self._free_bytes // 1_000_000} MB left")
+        if (fault := self._runtime.bus.fault) is not None:
+            weak.append(fault)
+        if self._lacks_worker:
+            weak.append(NO_WORKER)
+        set_aside = len(self._runtime.engine.set_aside)
+        if set_aside:
+            weak.append(f"runs that cannot be read and are set aside: {set_aside}; the log names them")
+        stopped = [reason for reason in down if reason is not None]
+        return Health(
+            status="unavailable" if stopped else "degraded" if weak else "ok",
+            version=runglass.__version__,
+            executes_runs=self._runtime.settings.executes_runs,
+            reasons=[*stopped, *weak],
+            set_aside=set_aside,
+        )
+
+    async def readiness(self) -> Readiness:
+        """Whether the process takes calls or claims runs: its store answers, and it is not stopping."""
+        reasons = ["the process is being stopped"] if self._runtime.engine.gate.closed else []
+        reasons += filter(None, await self._store_faults())
+        return Readiness(status="unready" if reasons else "ready", reasons=reasons)
+
+    async def _store_faults(self) -> tuple[str | None, str | None]:
+        return await asyncio.gather(self._read_fault(), self._write_fault())
+
+    async def _read_fault(self) -> str | None:
+        # All callers meanwhile share the task: a silent store keeps one connection, and not one of each.
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+        reading = self._reading
+        await asyncio.wait({reading}, timeout=self._wait_s)
+        return reading.result() if reading.done() else self._silent("read")
+
+    async def _read(self) -> str | None:
+        try:
+            await self._runtime.store.project(0)
+        except StoreError as error:
+            return _public_reason("the store cannot be read", error)
+        finally:
+            self._reading = None
+        return None
+
+    def _silent(self, what: str) -> str:
+        return f"the store has not answered a {what} for {self._wait_s:g} s"
+
+    async def _write_fault(self) -> str | None:
+        if self._checking is None:
+            if time.monotonic() - self._checked_at < CHECK_EVERY_S:
+                return self._fault
+            self._checking = asyncio.create_task(self._write())
+        # All callers meanwhile share the task, and the cancellation of one does not cancel it.
+        checking = self._checking
+        await asyncio.wait({checking}, timeout=self._wait_s)
+        if not checking.done():
+            return self._silent("write")
+        checking.result()
+        return self._fault
+
+    async def _write(self) -> None:
+        try:
+            await self._runtime.store.check_write()
+            self._fault = None
+            settings = self._runtime.settings
+            if not settings.executes_runs:
+                await self._look_for_workers()
+            # The disk of a PostgreSQL is on a machine of its own.
+            if settings.postgres is None:
+                self._free_bytes = await asyncio.to_thread(_free_bytes, settings.database.parent)
+        except StoreError as error:
+            self._fault = _public_reason("the store takes no writes", error)
+        finally:
+            self._checked_at, self._checking = time.monotonic(), None
+
+    async def _look_for_workers(self) -> None:
+        store = self._runtime.store
+        now = store.clock.now()
+        held = [each for each in await store.leases() if datetime.fromisoformat(each.expires_at) > now]
+        lacks = not any(each.process.executes_runs for each in held)
+        if lacks and not self._lacks_worker:
+            log.warning(NO_WORKER)
+        self._lacks_worker = lacks
+
+
+def _free_bytes(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        # Some file systems do not tell their free space.
+        return None
+
+
+def _public_reason(what: str, error: StoreError) -> str:
+    """The reason without paths of this machine and addresses of others, which go to the log alone."""
+    log.error("%s: %s", what, error)
+    if isinstance(error, StoreUnreachable) or error.__cause__ is None:
+        return what
+    return f"{what}: {error.__cause__}"

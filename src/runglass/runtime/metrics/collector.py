@@ -1,0 +1,166 @@
+"""The metrics of a process, in the words of Prometheus.
+
+Nothing is labelled by run, step, flow or model. Projects are: the 20 with the most open runs, and all
+others together.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+import runglass
+from runglass.log.measurements import OTHER, SECONDS, Histogram, measured
+from runglass.runtime.metrics.loop_delay import LoopDelay
+from runglass.runtime.runtime import Runtime
+from runglass.store.overview import StoreOverview
+
+MOST_PROJECTS = 20
+
+
+class RuntimeCollector(Collector):
+    """Gives the metrics of a runtime. `overview` is what the store says, None while it does not answer."""
+
+    def __init__(self, runtime: Runtime, loop_delay: LoopDelay) -> None:
+        self._runtime = runtime
+        self._loop_delay = loop_delay
+        self.overview: StoreOverview | None = None
+        self.is_ready = False
+
+    def exposition(self) -> tuple[str, bytes]:
+        """The media type and the text that Prometheus takes; what it knows of any process is in it, too."""
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        registry.register(self)
+        return CONTENT_TYPE_LATEST, generate_latest(registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric of Runglass."""
+        yield InfoMetricFamily("runglass_build", "Version of Runglass.", {"version": runglass.__version__})
+        yield _gauge("ready", "1 where `/ready` says so.", self.is_ready)
+        yield from self._of_store()
+        yield from self._of_process()
+        yield from _counted()
+        yield _histogram(
+            "loop_delay_seconds", "How late the event loop was, sampled.", self._loop_delay.delay_s
+        )
+
+    def _of_store(self) -> Iterator[Metric]:
+        overview = self.overview
+        yield _gauge("store_up", "1 while the store answers.", overview is not None)
+        restarts = [((), self._runtime.store.generation)]
+        yield _counter("store_restarts", "Times that the database was restarted or replaced.", (), restarts)
+        if overview is None:
+            return
+        yield _gauge("queue_runs", "Runs that wait for a process, over all.", overview.waiting)
+        yield _gauge("queue_oldest_seconds", "Age of the oldest of them.", overview.oldest_waiting_s)
+        yield _gauge(
+            "leases", "Processes, by their leases: those that only take calls have one, too.", overview.leases
+        )
+        runs = GaugeMetricFamily(
+            "runglass_runs", "Runs that have not ended, over all processes.", labels=("project", "status")
+        )
+        for (project, status), count in sorted(bounded(overview.open_runs).items()):
+            runs.add_metric((project, status), count)
+        yield runs
+
+    def _of_process(self) -> Iterator[Metric]:
+        runtime = self._runtime
+        engine, tails, pool = runtime.engine, runtime.tails, runtime.store.pool
+        yield _gauge("executes_runs", "1 where this process executes runs.", runtime.settings.executes_runs)
+        yield _gauge("active_runs", "Runs that go on in this process.", engine.queue.held)
+        yield _gauge("set_aside_runs", "Runs that this process cannot read.", len(engine.set_aside))
+        yield _gauge("tails", "Runs that are followed from this process.", tails.followed_runs)
+        yield _gauge("tail_held_bytes", "Events kept for slow followers.", tails.held_bytes)
+        yield _gauge("tail_lag_events", "Events that the slowest follower has yet to take.", tails.lag)
+        yield _gauge("bus_connected", "1 where wake-ups of other processes come.", runtime.bus.fault is None)
+        if pool is not None:
+            yield _gauge("store_pool_most", "Connections to the store that there may be.", pool.most)
+            yield _gauge("store_pool_open", "Connections to the store.", pool.open)
+            yield _gauge("store_pool_busy", "Of these, those that are in use.", pool.busy)
+        failing = GaugeMetricFamily(
+            "runglass_task_failing", "1 where a task beside the runs fails.", labels=("task",)
+        )
+        for task in runtime.supervised:
+            failing.add_metric((task.name,), task.failing)
+        yield failing
+
+
+def bounded(open_runs: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """The counts by project and status, with the smaller projects together as `other`."""
+    by_project: Counter[str] = Counter()
+    for (project, _), count in open_runs.items():
+        by_project[project] += count
+    shown = {project for project, _ in by_project.most_common(MOST_PROJECTS)}
+    counts: Counter[tuple[str, str]] = Counter()
+    for (project, status), count in open_runs.items():
+        counts[project if project in shown else OTHER, status] += count
+    return dict(counts)
+
+
+def _counted() -> Iterator[Metric]:
+    yield _histogram("append_seconds", "Time of an append of events, to its commit.", measured.append_s)
+    yield _counter("failed_appends", "Appends that the store refused.", (), [((), measured.failed_appends)])
+    yield _histograms("attempt_seconds", "Time of attempts of steps.", "outcome", measured.attempt_s)
+    ended = [((status,), count) for status, count in measured.ended_runs.items()]
+    yield _counter("ended_runs", "Runs that ended in this process.", ("status",), ended)
+    yield _counter("claimed_runs", "Runs that this process claimed.", (), [((), measured.claimed_runs)])
+    setback = [((kind,), count) for kind, count in measured.setback_runs.items()]
+    yield _counter(
+        "setback_runs", "Runs that a restart or failover of the database cost.", ("kind",), setback
+    )
+    yield _counter(
+        "model_calls", "Requests to models.", ("provider", "outcome"), measured.model_calls.items()
+    )
+    yield _counter("tokens", "Tokens of models.", ("provider", "kind"), measured.tokens.items())
+    cost = [((provider,), float(usd)) for provider, usd in measured.cost_usd.items()]
+    yield _counter("cost_usd", "Cost of models, as far as it is known.", ("provider",), cost)
+    unknown = [((provider,), count) for provider, count in measured.unknown_costs.items()]
+    yield _counter("unknown_costs", "Requests whose cost is not known.", ("provider",), unknown)
+
+
+def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"runglass_{name}", about, value=float(value))
+
+
+def _counter(
+    name: str, about: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"runglass_{name}", about, labels=labels)
+    for names, value in list(values):
+        family.add_metric(names, value)
+    return family
+
+
+def _histogram(name: str, about: str, histogram: Histogram) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(f"runglass_{name}", about, labels=())
+    family.add_metric((), **_buckets(histogram))
+    return family
+
+
+def _histograms(name: str, about: str, label: str, histograms: dict[str, Histogram]) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(f"runglass_{name}", about, labels=(label,))
+    for value, histogram in histograms.items():
+        family.add_metric((value,), **_buckets(histogram))
+    return family
+
+
+def _buckets(histogram: Histogram) -> dict[str, Any]:
+    # In Prometheus each bucket has those of the smaller ones, too.
+    total, buckets = 0, []
+    for bound, count in zip([*map(str, SECONDS), "+Inf"], histogram.counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return {"buckets": buckets, "sum_value": histogram.total_s}

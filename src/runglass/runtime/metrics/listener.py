@@ -1,0 +1,165 @@
+"""A small listener for those who watch a process: `/metrics`, `/health` and `/ready`, and nothing else.
+
+It has an address of its own and asks for no key: what it tells concerns all projects, which no key of one
+may see, so it is for a network that callers cannot reach. It is no part of the HTTP API. A request is one
+line and some headers that nobody reads; each limit is fixed.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+
+import msgspec
+
+from runglass.errors import RunglassError, StoreError
+from runglass.runtime.health import HealthCheck
+from runglass.runtime.metrics.loop_delay import LoopDelay
+from runglass.runtime.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+HEAD_BYTES = 8192
+REQUEST_S = 5.0
+CONNECTIONS = 20
+OVERVIEW_S = 10.0
+"""How long what the store said is good for: many may ask."""
+OVERVIEW_WAIT_S = 2.0
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
+_JSON = "application/json"
+_TEXT = "text/plain; charset=utf-8"
+
+
+class Answer(NamedTuple):
+    """What a path answers."""
+
+    status: int
+    media_type: str
+    body: bytes
+
+
+class MetricsListener:
+    """Answers about one runtime."""
+
+    def __init__(self, runtime: Runtime, health: HealthCheck) -> None:
+        self._runtime = runtime
+        self._health = health
+        self.loop_delay = LoopDelay()
+        # Imported here: a process without this listener does not hold the library of Prometheus.
+        from runglass.runtime.metrics.collector import RuntimeCollector
+
+        self._collector = RuntimeCollector(runtime, self.loop_delay)
+        self._asked_s = -math.inf
+        self._asking = asyncio.Lock()
+        self._open = 0
+        self._paths: dict[str, Callable[[], Awaitable[Answer]]] = {
+            "/metrics": self._metrics,
+            "/health": self._health_answer,
+            "/ready": self._ready,
+        }
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers one request and closes the connection."""
+        self._open += 1
+        try:
+            # Who is slow, who leaves and who talks too much is not answered.
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+                async with asyncio.timeout(REQUEST_S):
+                    if self._open > CONNECTIONS:
+                        return
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    answer = await self._answer(head)
+                    writer.write(_encoded(answer, has_body=not head.startswith(b"HEAD ")))
+                    await writer.drain()
+        finally:
+            self._open -= 1
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, head: bytes) -> Answer:
+        parts = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
+        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+            return _text(400, "this is not a request of HTTP/1")
+        method, target, _ = parts
+        path = self._paths.get(target.partition("?")[0])
+        if path is None:
+            return _text(404, f"here are {', '.join(self._paths)}; the API has an address of its own")
+        if method not in ("GET", "HEAD"):
+            return _text(405, "use GET")
+        return await path()
+
+    async def _metrics(self) -> Answer:
+        await self._ask_store()
+        self._collector.is_ready = (await self._health.readiness()).status == "ready"
+        return Answer(200, *self._collector.exposition())
+
+    async def _health_answer(self) -> Answer:
+        found = await self._health.report()
+        return Answer(503 if found.status == "unavailable" else 200, _JSON, msgspec.json.encode(found))
+
+    async def _ready(self) -> Answer:
+        found = await self._health.readiness()
+        return Answer(200 if found.status == "ready" else 503, _JSON, msgspec.json.encode(found))
+
+    async def _ask_store(self) -> None:
+        async with self._asking:
+            if time.monotonic() - self._asked_s < OVERVIEW_S:
+                return
+            try:
+                async with asyncio.timeout(OVERVIEW_WAIT_S):
+                    self._collector.overview = await self._runtime.store.overview()
+            except (StoreError, TimeoutError) as error:
+                log.warning("the store says nothing for the metrics: %s", str(error) or "no answer")
+                self._collector.overview = None
+            self._asked_s = time.monotonic()
+
+
+@asynccontextmanager
+async def listening(runtime: Runtime, health: HealthCheck | None = None) -> AsyncIterator[str | None]:
+    """Answers those who watch, until the block ends; gives `http://HOST:PORT`, None without `metrics_port`.
+
+    Raises RunglassError if the address cannot be had.
+    """
+    host, port = runtime.settings.metrics_host, runtime.settings.metrics_port
+    if port is None:
+        yield None
+        return
+    listener = MetricsListener(runtime, health or HealthCheck(runtime))
+    try:
+        server = await asyncio.start_server(listener.serve, host, port, limit=HEAD_BYTES)
+    except OSError as error:
+        raise RunglassError(
+            f"cannot listen on {host}:{port} for metrics: {error.strerror}; stop what uses the address, or"
+            " choose another with metrics_host and metrics_port"
+        ) from error
+    watching = asyncio.create_task(listener.loop_delay.watch(), name="the delay of the event loop")
+    bound = server.sockets[0].getsockname()
+    try:
+        yield f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}"
+    finally:
+        watching.cancel()
+        server.close()
+        await asyncio.wait({watching})
+
+
+def _text(status: int, text: str) -> Answer:
+    return Answer(status, _TEXT, f"{text}\n".encode())
+
+
+def _encoded(answer: Answer, *, has_body: bool) -> bytes:
+    head = (
+        f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\nContent-Type: {answer.media_type}\r\n"
+        f"Content-Length: {len(answer.body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+        "X-Content-Type-Options: nosniff\r\n\r\n"
+    )
+    return head.encode("latin-1") + (answer.body if has_body else b"")
