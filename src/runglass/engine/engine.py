@@ -35,8 +35,8 @@ from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.scheduling.store_turns import ProjectTurns
-from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import APIError, api_error
 from runglass.store.base import Store
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts

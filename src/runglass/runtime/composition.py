@@ -29,7 +29,7 @@ from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.engine.steps.dependencies import StepDependencies
+from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import UpgradeRequired
 from runglass.runtime.runtime import Runtime
 from runglass.store.base import Store

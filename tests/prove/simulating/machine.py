@@ -6,7 +6,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from runglass.engine.engine import Engine
-from runglass.engine.steps.dependencies import StepDependencies
+from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import StoreError
 from runglass.log.fold import Address
 from runglass.tails.run_log import Tails

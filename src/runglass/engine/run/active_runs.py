@@ -97,15 +97,15 @@ class ActiveRuns:
             run,
             state,
             owner=owner,
-            ending=StopRequest(),
+            stop=StopRequest(),
             not_before=not_before,
             outputs=outputs if queued is None else queued.outputs,
         )
         # A run that was accepted at the very moment of a stop waits for the next start. One that was created
         # under a lease that has run out since waits for the process that claims it.
-        running.ending.left = self._gate.closed or owner != self.owner
+        running.stop.left = self._gate.closed or owner != self.owner
         orphaned = self.orphaned.pop(run.id, None)
-        running.ending.cancelled = (orphaned and orphaned.cancelled) or run.cancel_reason
+        running.stop.cancelled = (orphaned and orphaned.cancelled) or run.cancel_reason
         task = asyncio.create_task(running.walk(), name=f"run {run.id}")
         self._running[run.id], self.tasks[run.id] = running, task
         self._queue.hold(run.project_id)
@@ -121,10 +121,10 @@ class ActiveRuns:
             orphaned.cancelled = orphaned.cancelled or reason
             return True
         running = self._running.get(run_id)
-        if running is None or running.ended or running.ending.left:
+        if running is None or running.ended or running.stop.left:
             return False
-        if running.ending.cancelled is None:
-            running.ending.cancelled = reason
+        if running.stop.cancelled is None:
+            running.stop.cancelled = reason
             self._cut_off(run_id)
         return True
 
@@ -139,8 +139,8 @@ class ActiveRuns:
     def leave_behind(self, run_id: str) -> None:
         """Cuts off the segment of a run of which the store has less than it said; the run is let go soon."""
         running = self._running.get(run_id)
-        if running is not None and not running.ended and not running.ending.requested:
-            running.ending.left = running.ending.is_behind = True
+        if running is not None and not running.ended and not running.stop.requested:
+            running.stop.left = running.stop.is_behind = True
             self._cut_off(run_id)
 
     def put_aside(self, run_id: str, error: Exception) -> None:
@@ -175,8 +175,8 @@ class ActiveRuns:
         while self.tasks:
             for run_id, running in self._running.items():
                 # A segment that has ended is only being stored: its caller must be told the end.
-                if not running.ending.requested and not running.ended:
-                    running.ending.left = True
+                if not running.stop.requested and not running.ended:
+                    running.stop.left = True
                     self._cut_off(run_id)
             await asyncio.wait(list(self.tasks.values()))
 
@@ -198,14 +198,14 @@ class ActiveRuns:
         error = task.exception() if not task.cancelled() else None
         if isinstance(error, StoreError):
             log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
-            self.orphaned[run_id] = running.ending
+            self.orphaned[run_id] = running.stop
         elif isinstance(error, RunReleased):
             log.info("%s", error)
             if isinstance(error, AppendRefused):
                 self.refused.append(stored)
-            if isinstance(error, AppendRefused) or running.ending.is_behind:
+            if isinstance(error, AppendRefused) or running.stop.is_behind:
                 # Where the store has gone back the run is still this process's, and it alone can free it.
-                self.orphaned[run_id] = running.ending
+                self.orphaned[run_id] = running.stop
         elif isinstance(error, Exception):
             self.put_aside(run_id, error)
         self._free_place(running.run.project_id)

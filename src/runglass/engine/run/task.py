@@ -27,18 +27,18 @@ from runglass.engine.run.terminate import end_run, record_end
 from runglass.engine.scheduling.drain import DrainGate, StopRequest
 from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
 from runglass.engine.scheduling.pacing import set_project
-from runglass.engine.scheduling.run_limits import Allowance, LimitReached, RunLimits
+from runglass.engine.scheduling.run_limits import LimitReached, RunLimits, RunUsage
 from runglass.engine.scheduling.store_turns import ProjectTurns
 from runglass.engine.scope import StepPosition
-from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
-from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.interpreter import Interpreter
+from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
 from runglass.engine.steps.override_notes import overrides_applied, run_input
 from runglass.engine.steps.pauses import SegmentResult
+from runglass.engine.steps.run_context import RunContext, StepDependencies
 from runglass.errors import (
     PermanentStoreError,
     StepFailure,
@@ -80,35 +80,35 @@ class RunTask:
 
     def __init__(
         self,
-        around: EngineContext,
+        engine: EngineContext,
         run: RunRecord,
         state: ResumeState,
         *,
         owner: str,
-        ending: StopRequest,
+        stop: StopRequest,
         not_before: str = "",
         outputs: LiveOutputs | None = None,
     ) -> None:
         self.run = run
-        self.ending = ending
+        self.stop = stop
         self.begun = False
         self.ended = False
-        self._around = around
+        self._engine = engine
         self._state = state
         self._outputs = outputs
         self._kept: KeptOutputs | None = None
         self._recorder = Recorder(
-            around.store,
-            around.bus,
+            engine.store,
+            engine.bus,
             run,
             state.fold,
-            around.dependencies.clock,
+            engine.dependencies.clock,
             owner=owner,
             not_before=not_before,
         )
         self._memory = RunMemory(
-            around.memory,
-            CheckpointReader(run, around.store, self._recorder).read,
+            engine.memory,
+            CheckpointReader(run, engine.store, self._recorder).read,
             project_id=run.project_id,
         )
         self._memory.hold_inputs(state.request_bytes)
@@ -141,42 +141,42 @@ class RunTask:
     async def _outcome(self) -> RunOutcome:
         run, recorder = self.run, self._recorder
         try:
-            if self.ending.requested:
+            if self.stop.requested:
                 raise asyncio.CancelledError
             return await self._walked()
         except asyncio.CancelledError:
             # Being cut off is a way for a segment to end, and this is its task: nothing is to be unwound.
-            if self.ending.cancelled is None:
-                if not self._around.gate.closed:
+            if self.stop.cancelled is None:
+                if not self._engine.gate.closed:
                     raise LeaseLost(f"run {run.id!r} was left, as the lease ran out") from None
                 raise RunReleased(f"run {run.id!r} was left by a process that stops") from None
             if run.status == "pending" and not recorder.head:
                 recorder.begin()
-            last = FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.ending.cancelled)
+            last = FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.stop.cancelled)
             record_end(recorder, last, owed=b'"cancelled"')
-            return RunOutcome("cancelled", error={"code": "CANCELLED", "message": self.ending.cancelled})
+            return RunOutcome("cancelled", error={"code": "CANCELLED", "message": self.stop.cancelled})
 
     async def _walked(self) -> RunOutcome:
         """The outcome of a segment that is not cut off."""
-        capture = self._around.make_capture(self._state.begun.plan.capture)
+        capture = self._engine.make_capture(self._state.begun.plan.capture)
         try:
             await self._begin(capture)
-            plan, around = self._state.begun.plan, self._around
+            plan, engine = self._state.begun.plan, self._engine
             missing = None
             if self.run.status == "pending":
-                missing = await missing_key(plan.flow, around.dependencies.models)
+                missing = await missing_key(plan.flow, engine.dependencies.models)
             if missing is not None:
                 captured = capture.error(missing.error)
                 return await self._failed(capture, missing.error, captured, missing.step_id)
             try:
-                walked = await (await self._runner(capture)).walk()
+                walked = await (await self._interpreter(capture)).walk()
             except StoreError:
                 raise
             except Exception:
                 if (mode := plan.capture_of_failed) is not None:
                     # Not further down: meanwhile the run may be cancelled or left, as in the walk.
-                    keeping = around.make_capture(mode)
-                    self._kept = await read_outputs(around.store, self._recorder, keeping, around.memory)
+                    keeping = engine.make_capture(mode)
+                    self._kept = await read_outputs(engine.store, self._recorder, keeping, engine.memory)
                 raise
             if walked.result is None:
                 return self._ended_well(walked, capture)
@@ -206,17 +206,17 @@ class RunTask:
         """Ends a run where its stored log ends, since nothing more of it can be stored."""
         self.ended = True
         await self._recorder.close()
-        around, run = self._around, await self._around.store.run(self.run.id)
+        engine, run = self._engine, await self._engine.store.run(self.run.id)
         if run is None or run.ended or run.fence != self.run.fence:
             raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from refused
         log.error("run %s is ended, as it cannot be recorded: %s", run.id, refused)
-        clock, reason = around.dependencies.clock, self.ending.cancelled
-        capture = around.make_capture(run.capture)
+        clock, reason = engine.dependencies.clock, self.stop.cancelled
+        capture = engine.make_capture(run.capture)
         if reason is not None:
-            await end_run(around.store, around.bus, clock, around.memory, run, capture, cancelled=reason)
+            await end_run(engine.store, engine.bus, clock, engine.memory, run, capture, cancelled=reason)
             return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
         error = {"code": refused.code, "message": f"the run cannot be recorded: {_reason_of(refused)}"}
-        step_id = await end_run(around.store, around.bus, clock, around.memory, run, capture, error=error)
+        step_id = await end_run(engine.store, engine.bus, clock, engine.memory, run, capture, error=error)
         return RunOutcome("failed", error=error, step_id=step_id)
 
     async def _begin(self, capture: Capture) -> None:
@@ -238,55 +238,45 @@ class RunTask:
         if applied is not None:
             self._recorder.record(applied)
 
-    async def _runner(self, capture: Capture) -> Interpreter:
-        plan, state, around = self._state.begun.plan, self._state, self._around
-        dependencies = msgspec.structs.replace(around.dependencies, project_id=self.run.project_id)
-        writing = AttemptContext(
-            execution_id=self.run.id,
-            flow=plan.flow,
-            inputs=Payload(plan.inputs),
+    async def _interpreter(self, capture: Capture) -> Interpreter:
+        state, engine, project_id = self._state, self._engine, self.run.project_id
+        spec = state.begun.plan
+        context = RunContext(
+            run_id=self.run.id,
+            project_id=project_id,
+            flow=spec.flow,
+            inputs=Payload(spec.inputs),
+            dependencies=engine.dependencies,
             recorder=self._recorder,
             capture=capture,
-            clock=around.dependencies.clock,
-            answers_call=state.begun.segment.answers_call,
-            outputs=self._outputs,
-        )
-        allowance = Allowance(around.limits, iterations=state.iterations, output_bytes=state.output_bytes)
-        if state.left_behind is not None:
-            self._leave_behind(state.left_behind, writing)
-        attempts = StepExecutor(
-            writing,
-            dependencies=dependencies,
-            gate=around.gate,
-            ending=self.ending,
-            crash_retries=around.crash_retries,
-            budget=await self._around.budgets.of_run(self.run.project_id, self._recorder),
+            gate=engine.gate,
+            stop=self.stop,
             memory=self._memory,
-            allowance=allowance,
-            store_turns=around.project_turns.of(self.run.project_id),
+            usage=RunUsage(engine.limits, iterations=state.iterations, output_bytes=state.output_bytes),
+            store_turns=engine.project_turns.of(project_id),
+            budget=await engine.budgets.of_run(project_id, self._recorder),
+            outputs=self._outputs,
+            answers_call=state.begun.segment.answers_call,
+        )
+        if state.left_behind is not None:
+            self._leave_behind(state.left_behind, context)
+        executor = StepExecutor(
+            context,
+            InterruptedAttempts(context, state.cut_off, crash_retries=engine.crash_retries),
             earlier=state.earlier,
-            cut_off=state.cut_off,
             step_inputs=state.begun.segment.step_inputs,
         )
-        return Interpreter(
-            execution_id=self.run.id,
-            recorder=self._recorder,
-            attempts=attempts,
-            capture=capture,
-            dependencies=dependencies,
-            ending=self.ending,
-            state=state,
-            memory=self._memory,
-            allowance=allowance,
-        )
+        return Interpreter(context, executor, state)
 
-    def _leave_behind(self, tool_loop: ToolLoopState, writing: AttemptContext) -> None:
+    def _leave_behind(self, tool_loop: ToolLoopState, context: RunContext) -> None:
         """Ends the attempt that waited for tool results, as its step will be run anew."""
         flow = self._state.begun.plan.flow
         step = find_step(flow, tool_loop.step_id)
         assert step is not None
-        place = StepPosition(step_index(flow, step.id))
-        attempt = AttemptRecorder(writing, step, Payload(None), place, tool_loop.attempt, tool_loop=tool_loop)
+        position = StepPosition(step_index(flow, step.id))
+        attempt = AttemptRecorder(
+            context, step, Payload(None), position, tool_loop.attempt, tool_loop=tool_loop
+        )
         attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
 
     def _ended_well(self, walked: SegmentResult, capture: Capture) -> RunOutcome:

@@ -18,7 +18,7 @@ from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import begun_first, last_time, stored_fold
 from runglass.engine.run.kept_outputs import KeptOutputs, read_outputs
 from runglass.engine.scheduling.memory_budget import MemoryBudget
-from runglass.engine.steps.orphaned_calls import charge_lost
+from runglass.engine.steps.call_recorder import charge_lost
 from runglass.engine.steps.override_notes import run_input
 from runglass.errors import PermanentStoreError, RunUnreadable, StoreError
 from runglass.log.events import FlowCancelled, FlowFailed, RunInput

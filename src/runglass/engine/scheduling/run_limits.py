@@ -28,7 +28,7 @@ class LimitReached(Exception):
         self.error = error
 
 
-class Allowance:
+class RunUsage:
     """The part of its limits that a run has used."""
 
     def __init__(self, limits: RunLimits, *, iterations: int = 0, output_bytes: int = 0) -> None:

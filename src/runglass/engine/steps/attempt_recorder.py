@@ -16,9 +16,9 @@ from runglass.engine.models.model_types import ModelRequest
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode, value_of
 from runglass.engine.scope import StepPosition
-from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.call_recorder import CallRecorder
 from runglass.engine.steps.handlers import AttemptResult
+from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure
 from runglass.flows.flow import LlmStep, Step
 from runglass.log.events import (
@@ -64,10 +64,10 @@ class AttemptRecorder:
 
     def __init__(
         self,
-        writing: AttemptContext,
+        context: RunContext,
         step: Step,
         data: Payload,
-        place: StepPosition,
+        position: StepPosition,
         number: int,
         *,
         tool_loop: ToolLoopState | None = None,
@@ -75,17 +75,17 @@ class AttemptRecorder:
     ) -> None:
         self.step = step
         self.data = data
-        self.place = place
+        self.position = position
         self.number = number
         self.tool_loop = tool_loop
         self.tried = tried
-        self._writing = writing
+        self._context = context
         self._key: _StepKey = {
-            "execution_id": writing.execution_id,
+            "execution_id": context.run_id,
             "step_id": step.id,
             "attempt": number,
-            "loop_index": place.loop_index,
-            "loop_path": place.loop_path,
+            "loop_index": position.loop_index,
+            "loop_path": position.loop_path,
         }
         self._prompt: str | None = None
         self._shown: Payload | None = None
@@ -96,7 +96,7 @@ class AttemptRecorder:
     def restart_clock(self) -> None:
         """Counts the duration from now on; that of earlier turns is in it."""
         before_s = self.tool_loop.duration_ms / 1000 if self.tool_loop else 0.0
-        self._started_s = self._writing.clock.monotonic_s() - before_s
+        self._started_s = self._context.dependencies.clock.monotonic_s() - before_s
 
     def stop_clock(self) -> None:
         """Leaves the duration unknown: the process of the attempt did not live to its end."""
@@ -106,28 +106,28 @@ class AttemptRecorder:
     def duration_ms(self) -> int | None:
         if self._started_s is None:
             return None
-        return max(0, round((self._writing.clock.monotonic_s() - self._started_s) * 1000))
+        return max(0, round((self._context.dependencies.clock.monotonic_s() - self._started_s) * 1000))
 
     def start(self) -> None:
         """Records that the attempt begins. The input of an llm step follows, with its prompt."""
-        self._writing.recorder.record(
+        self._context.recorder.record(
             StepStarted(
                 **self._key,
                 name=self.step.name,
-                step_index=self.place.step_index,
-                input_size_bytes=self._writing.capture.size(self.data),
+                step_index=self.position.step_index,
+                input_size_bytes=self._context.capture.size(self.data),
             )
         )
-        if self._writing.capture.keeps_snapshots and not isinstance(self.step, LlmStep):
+        if self._context.capture.keeps_snapshots and not isinstance(self.step, LlmStep):
             self._record_input()
 
     async def prompt(self, text: str) -> None:
         """Adds the rendered prompt to the attempt's input, and records that where it is kept."""
         self._prompt = text
-        if self._writing.capture.keeps_snapshots and not self._has_input():
+        if self._context.capture.keeps_snapshots and not self._has_input():
             self._shown = await self._with_prompt()
             await encode(self._shown)
-            await self._writing.capture.prepare(self._shown)
+            await self._context.capture.prepare(self._shown)
             self._record_input()
             # It is in the log, and may be large.
             self._shown = None
@@ -143,73 +143,73 @@ class AttemptRecorder:
         return CallRecorder(
             request,
             1 if so_far is None else len(so_far.model_calls) + 1,
-            capture=self._writing.capture,
-            clock=self._writing.clock,
+            capture=self._context.capture,
+            clock=self._context.dependencies.clock,
             reserved_usd=reserved_usd,
         )
 
     def reserve(self, call: CallRecorder) -> None:
         """Records the part of the budget that is reserved for a request about to be made."""
-        self._writing.recorder.record(StepModelReserved(**self._key, reservation=call.reservation))
+        self._context.recorder.record(StepModelReserved(**self._key, reservation=call.reservation))
 
     def record_call(self, call: ModelCall) -> None:
         """Records a request to the attempt's model that has ended."""
         assert call.cost_usd is None or Decimal(call.cost_usd) >= 0, call.cost_usd
-        self._writing.recorder.record(StepModelCall(**self._key, model_call=call))
+        self._context.recorder.record(StepModelCall(**self._key, model_call=call))
 
     async def record_resume(self, results: list[dict[str, Any]]) -> None:
         """Records that tool results are in: the run goes on, and the trace shows the results."""
         payload = Payload({"toolResults": results})
-        await self._writing.capture.prepare(payload)
-        snapshot = self._writing.capture.snapshot(payload)
-        self._writing.recorder.record(
-            StepResumed(**self._key, step_index=self.place.step_index, input_data=encoded(snapshot.data))
+        await self._context.capture.prepare(payload)
+        snapshot = self._context.capture.snapshot(payload)
+        self._context.recorder.record(
+            StepResumed(**self._key, step_index=self.position.step_index, input_data=encoded(snapshot.data))
         )
 
     def record_text(self, text: str) -> None:
         """Records a piece of the text that the attempt's model says."""
-        self._writing.recorder.record(StepProgress(**self._key, text=text))
+        self._context.recorder.record(StepProgress(**self._key, text=text))
 
     async def prepare_failure(self, failure: StepFailure) -> None:
         """Looks through a large input off the event loop, before the failure is recorded.
 
         Needed for every failure that is not in the engine's own words: it may repeat secrets of the input.
         """
-        capture, error = self._writing.capture, failure.as_json()
+        capture, error = self._context.capture, failure.as_json()
         if capture.keeps_failures and not self._has_input():
             self._shown = await self._with_prompt()
             await encode(self._shown)
             await capture.prepare_failed(self._shown)
-        captured = await capture.error_of(error, [self.data, self._writing.inputs])
+        captured = await capture.error_of(error, [self.data, self._context.inputs])
         self._prepared = failure, FailureCheckpoint(self.step.id, error, captured)
 
     def record_failed_input(self) -> None:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
         is_known = not self.data.is_null or self._prompt is not None
-        if is_known and self._writing.capture.keeps_failures and not self._has_input():
+        if is_known and self._context.capture.keeps_failures and not self._has_input():
             self._record_input()
 
     def complete(self, performed: AttemptResult) -> None:
         """Records that the attempt ended well."""
         payload = performed.output
-        snapshot = self._writing.capture.snapshot(payload)
+        snapshot = self._context.capture.snapshot(payload)
         output = encoded(snapshot.data)
         if output is not None:
-            self._writing.recorder.record(StepOutput(**self._key, output_data=output, output_context=output))
+            self._context.recorder.record(StepOutput(**self._key, output_data=output, output_context=output))
         event = StepCompleted(
             **self._key,
             **self._paid(),
             name=self.step.name,
-            step_index=self.place.step_index,
+            step_index=self.position.step_index,
             output=output,
             duration_ms=self.duration_ms or 0,
             output_size_bytes=snapshot.size_bytes,
             truncated=snapshot.truncated,
             finish_reason=self._finish_reason(),
         )
-        checkpoint = output_checkpoint(self.step, self.place, payload.json)
-        self._writing.recorder.record(event, checkpoint=checkpoint)
-        self._writing.keep_replay(payload.json)
+        checkpoint = output_checkpoint(self.step, self.position, payload.json)
+        self._context.recorder.record(event, checkpoint=checkpoint)
+        self._context.keep_replay(payload.json)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""
@@ -223,7 +223,7 @@ class AttemptRecorder:
             delay_ms=delay_ms,
             duration_ms=self.duration_ms,
         )
-        self._writing.recorder.record(event)
+        self._context.recorder.record(event)
         self._owe(error)
 
     def cut_off(self, failure: StepFailure) -> None:
@@ -233,8 +233,8 @@ class AttemptRecorder:
     def record_failure(self, failure: StepFailure) -> FailureCheckpoint:
         """Records that the attempt failed and none follows; returns the step with its error."""
         lost = self._error(failure)
-        for checkpoint in lost_checkpoints(self._writing.flow, lost, self.place):
-            self._writing.recorder.add_checkpoint(checkpoint)
+        for checkpoint in lost_checkpoints(self._context.flow, lost, self.position):
+            self._context.recorder.add_checkpoint(checkpoint)
         self._lose(failure, lost)
         return lost
 
@@ -244,11 +244,11 @@ class AttemptRecorder:
             **self._key,
             **self._paid(),
             name=self.step.name,
-            step_index=self.place.step_index,
+            step_index=self.position.step_index,
             error=encoded(lost.captured),
             duration_ms=self.duration_ms,
         )
-        self._writing.recorder.record(event)
+        self._context.recorder.record(event)
         self._owe(lost)
 
     def _record_input(self) -> None:
@@ -256,12 +256,12 @@ class AttemptRecorder:
         if shown is None and self._prompt is not None:
             # Cut off before its failure could be prepared.
             shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: self._prompt})
-        snapshot = self._writing.capture.failed_input(shown or self.data)
-        self._writing.recorder.record(
+        snapshot = self._context.capture.failed_input(shown or self.data)
+        self._context.recorder.record(
             StepInput(
                 **self._key,
                 input_data=encoded(snapshot.data),
-                input_size_bytes=self._writing.capture.size(self.data),
+                input_size_bytes=self._context.capture.size(self.data),
                 truncated=snapshot.truncated,
             )
         )
@@ -272,13 +272,13 @@ class AttemptRecorder:
         # The engine's own words: nothing of the input is in them.
         assert failure.code in OWN_WORDS, f"{failure.code} was not prepared"
         error = failure.as_json()
-        return FailureCheckpoint(self.step.id, error, self._writing.capture.error(error))
+        return FailureCheckpoint(self.step.id, error, self._context.capture.error(error))
 
     def _owe(self, lost: FailureCheckpoint) -> None:
         whole = msgspec.json.encode(lost.error)
         # Most errors are kept as they are, and then the log has what the caller is to get.
         if whole != bytes(lost.captured):
-            self._writing.keep_replay(whole)
+            self._context.keep_replay(whole)
 
     def _paid(self) -> _Paid:
         """Tokens, cost and model of all calls of the attempt; None where nothing is known."""
@@ -297,4 +297,4 @@ class AttemptRecorder:
 
     def _so_far(self) -> StepTrace | None:
         """The attempt so far, as the log has it."""
-        return self._writing.recorder.fold.open_step(self.step.id, self.place.loop_path)
+        return self._context.recorder.fold.open_step(self.step.id, self.position.loop_path)

@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from runglass.engine.capture.capture import Capture, Snapshot
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.models.model_types import (
     AnswerRejected,
     ModelAnswer,
@@ -20,6 +22,7 @@ from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.scheduling.offloading import offload
 from runglass.errors import StepFailure
+from runglass.log.events import StepModelCall
 from runglass.log.money import ZERO, format_usd
 from runglass.log.trace import ModelCall, ModelReservation
 from runglass.support.clock import Clock, iso
@@ -249,6 +252,30 @@ def lost_call(
         cost_estimated=reservation is not None,
         error_code=error_code,
     )
+
+
+def charge_lost(recorder: Recorder, run_id: str) -> None:
+    """Records requests that were reserved, and whose end no process has recorded, each with its reservation.
+
+    Called before a run ends, which frees the rest.
+    """
+    if not recorder.fold.reserved_usd:
+        return
+    for _, step in recorder.fold.open_steps:
+        if (reservation := step.reservation) is not None:
+            call = lost_call(
+                reservation.model, reservation.number, error_code=WORKER_LOST, reservation=reservation
+            )
+            recorder.record(
+                StepModelCall(
+                    execution_id=run_id,
+                    step_id=step.step_id,
+                    attempt=step.attempt,
+                    loop_index=step.loop_index,
+                    loop_path=step.loop_path,
+                    model_call=call,
+                )
+            )
 
 
 def _received(response: ProviderResponse) -> dict[str, Any]:

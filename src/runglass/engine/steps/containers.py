@@ -16,17 +16,14 @@ from runglass.engine.journal.checkpoints import (
     decision_checkpoint,
     output_checkpoint,
 )
-from runglass.engine.journal.recorder import Recorder
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.concurrency import LoopWorkers, Workers, side_by_side
 from runglass.engine.scheduling.loop_outputs import LoopOutputs, joined_branches, require_values
-from runglass.engine.scheduling.memory_budget import RunMemory
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.scheduling.pacing import ITERATION_S, admit_paced
-from runglass.engine.scheduling.run_limits import Allowance
 from runglass.engine.scope import Scope, StepPosition
-from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.executor import StepExecutor
+from runglass.engine.steps.run_context import RunContext
 from runglass.engine.steps.step_variables import names_for, needed_by
 from runglass.errors import StepFailure
 from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
@@ -39,47 +36,31 @@ WalkSteps = Callable[[Sequence[Step], Payload, Scope, StepPosition], Awaitable[P
 class Containers:
     """The containers of one run."""
 
-    def __init__(
-        self,
-        *,
-        execution_id: str,
-        recorder: Recorder,
-        attempts: StepExecutor,
-        dependencies: StepDependencies,
-        checkpoints: CheckpointSet,
-        memory: RunMemory,
-        allowance: Allowance,
-    ) -> None:
-        self._id = execution_id
-        self._recorder = recorder
-        self._attempts = attempts
-        self._sandbox = dependencies.sandbox
-        self._templates = dependencies.templates
-        self._project_id = dependencies.project_id
+    def __init__(self, context: RunContext, executor: StepExecutor, checkpoints: CheckpointSet) -> None:
+        self._context = context
+        self._executor = executor
         self._checkpoints = checkpoints
-        self._memory = memory
-        self._allowance = allowance
         self._workers = Workers()
 
     async def loop(
-        self, step: LoopStep, data: Payload, scope: Scope, place: StepPosition, walk: WalkSteps
+        self, step: LoopStep, data: Payload, scope: Scope, position: StepPosition, walk: WalkSteps
     ) -> Payload:
         """The items of a loop's iterations. Raises as `walk` does."""
-        data = await self._own_input(step, data, scope, place)
-        decided = self._checkpoints.take_decision(step, place)
+        data = await self._own_input(step, data, scope, position)
+        decided = self._checkpoints.take_decision(step, position)
         items: list[Any]
         if decided is not None:
             items = await offload(partial(_items, decided), size_bytes=len(decided))
-            self._allowance.iterate(len(items), step_id=step.id)
+            self._context.usage.iterate(len(items), step_id=step.id)
         else:
-            items = await self._items_of(step, data, scope, place)
+            items = await self._items_of(step, data, scope, position)
         remaining = iter(range(len(items)))
 
-        with LoopOutputs(self._memory, step.id, len(items)) as outputs:
+        with LoopOutputs(self._context.memory, step.id, len(items)) as outputs:
 
             async def work() -> None:
-                await self._attempts.turn()
-                await admit_paced(self._project_id, ITERATION_S)
+                await self._executor.turn()
+                await admit_paced(self._context.project_id, ITERATION_S)
                 # Workers draw from one iterator: at most max_concurrency iterations exist at a time.
                 for index in remaining:
                     workers.add()
@@ -89,42 +70,44 @@ class Containers:
                         "index": index,
                     }
                     output = await walk(
-                        step.steps, Payload(names), scope.iteration(names), place.iteration(index)
+                        step.steps, Payload(names), scope.iteration(names), position.iteration(index)
                     )
                     try:
                         outputs.add(index, output)
                     except StepFailure as failure:
-                        await self._attempts.fail(step, Payload(names), failure, place)
+                        await self._executor.fail(step, Payload(names), failure, position)
 
             workers = LoopWorkers(min(step.max_concurrency, len(items)), self._workers)
             await workers.run(work)
             output = await outputs.joined()
-        await self._require_values(step, data, output, place)
-        if self._checkpoints.holds(step.id, place.loop_path):
+        await self._require_values(step, data, output, position)
+        if self._checkpoints.holds(step.id, position.loop_path):
             return output
-        self._recorder.record(
+        self._context.recorder.record(
             LoopCompleted(
-                execution_id=self._id,
+                execution_id=self._context.run_id,
                 step_id=step.id,
-                loop_index=place.loop_index,
-                loop_path=place.loop_path,
+                loop_index=position.loop_index,
+                loop_path=position.loop_path,
                 iterations=len(items),
             ),
-            checkpoint=output_checkpoint(step, place, ENDED),
+            checkpoint=output_checkpoint(step, position, ENDED),
         )
-        if place.loop_path is not None:
-            await self._attempts.pace(step)
+        if position.loop_path is not None:
+            await self._executor.pace(step)
         return output
 
-    async def _items_of(self, step: LoopStep, data: Payload, scope: Scope, place: StepPosition) -> list[Any]:
+    async def _items_of(
+        self, step: LoopStep, data: Payload, scope: Scope, position: StepPosition
+    ) -> list[Any]:
         """The items of a loop that begins; many of them as JSON, each decoded in its iteration."""
-        items = await self._evaluate(step, step.over, data, scope, place)
+        items = await self._evaluate(step, step.over, data, scope, position)
         decision, failure = b"", None
         if isinstance(items, list):
             decision = msgspec.json.encode(items)
             try:
-                self._allowance.iterate(len(items), step_id=step.id)
-                self._allowance.keep(len(decision), step_id=step.id)
+                self._context.usage.iterate(len(items), step_id=step.id)
+                self._context.usage.keep(len(decision), step_id=step.id)
             except StepFailure as refusal:
                 failure = refusal
         else:
@@ -133,74 +116,74 @@ class Containers:
                 f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
             )
         if failure is not None:
-            async with self._memory.using([data], decoded=False):
-                await self._attempts.fail(step, data, failure, place)
-        self._recorder.record_with_next(
+            async with self._context.memory.using([data], decoded=False):
+                await self._executor.fail(step, data, failure, position)
+        self._context.recorder.record_with_next(
             LoopStarted(
-                execution_id=self._id,
+                execution_id=self._context.run_id,
                 step_id=step.id,
-                loop_index=place.loop_index,
-                loop_path=place.loop_path,
+                loop_index=position.loop_index,
+                loop_path=position.loop_path,
                 iterations=len(items),
                 step_ids=[leaf.id for leaf in leaves(step.steps)],
             ),
-            checkpoint=decision_checkpoint(step, place, decision),
+            checkpoint=decision_checkpoint(step, position, decision),
         )
         return _items(decision) if len(decision) > LARGE_BYTES else items
 
     async def condition(
-        self, step: ConditionStep, data: Payload, scope: Scope, place: StepPosition, walk: WalkSteps
+        self, step: ConditionStep, data: Payload, scope: Scope, position: StepPosition, walk: WalkSteps
     ) -> Payload:
         """The output of the branch that the condition takes. Raises as `walk` does."""
-        data = await self._own_input(step, data, scope, place)
-        decided = self._checkpoints.take_decision(step, place)
+        data = await self._own_input(step, data, scope, position)
+        decided = self._checkpoints.take_decision(step, position)
         holds = None if decided is None else msgspec.json.decode(decided)
         if holds is None:
             # In the sandbox, where values that are no JSON, such as a set, have a truth value too.
-            holds = await self._evaluate(step, f"not not ({step.if_}\n)", data, scope, place)
-            await self._skip(step, place, holds=holds)
-        return await walk(step.then if holds else step.else_, data, scope, place)
+            holds = await self._evaluate(step, f"not not ({step.if_}\n)", data, scope, position)
+            await self._skip(step, position, holds=holds)
+        return await walk(step.then if holds else step.else_, data, scope, position)
 
-    async def _skip(self, step: ConditionStep, place: StepPosition, *, holds: bool) -> None:
+    async def _skip(self, step: ConditionStep, position: StepPosition, *, holds: bool) -> None:
         """Records that the leaves of the branch that is not taken are skipped."""
-        self._recorder.add_checkpoint(decision_checkpoint(step, place, msgspec.json.encode(holds)))
+        self._context.recorder.add_checkpoint(decision_checkpoint(step, position, msgspec.json.encode(holds)))
         for leaf in leaves(step.else_ if holds else step.then):
-            self._recorder.record(
+            self._context.recorder.record(
                 StepSkipped(
-                    execution_id=self._id,
+                    execution_id=self._context.run_id,
                     step_id=leaf.id,
-                    attempt=self._attempts.next_attempt(leaf.id, place),
-                    loop_index=place.loop_index,
-                    loop_path=place.loop_path,
+                    attempt=self._executor.next_attempt(leaf.id, position),
+                    loop_index=position.loop_index,
+                    loop_path=position.loop_path,
                     reason=f"condition {step.id!r} was {'true' if holds else 'false'}",
                 )
             )
-            await self._attempts.pace(step)
+            await self._executor.pace(step)
 
     async def parallel(
-        self, step: ParallelStep, data: Payload, scope: Scope, place: StepPosition, walk: WalkSteps
+        self, step: ParallelStep, data: Payload, scope: Scope, position: StepPosition, walk: WalkSteps
     ) -> Payload:
         """The outputs of the branches, by name. Raises as `walk` does."""
-        data = await self._own_input(step, data, scope, place)
+        data = await self._own_input(step, data, scope, position)
         outputs = dict.fromkeys(step.branches, data)
 
         async def work(name: str, steps: Sequence[Step]) -> None:
-            await self._attempts.turn()
-            await admit_paced(self._project_id, ITERATION_S)
-            outputs[name] = await walk(steps, data, scope, place)
+            await self._executor.turn()
+            await admit_paced(self._context.project_id, ITERATION_S)
+            outputs[name] = await walk(steps, data, scope, position)
 
         await side_by_side([partial(work, name, steps) for name, steps in step.branches.items()])
-        output = await joined_branches(outputs, self._memory)
-        await self._require_values(step, data, output, place)
+        output = await joined_branches(outputs, self._context.memory)
+        await self._require_values(step, data, output, position)
         return output
 
     async def _require_values(
-        self, step: LoopStep | ParallelStep, data: Payload, output: Payload, place: StepPosition
+        self, step: LoopStep | ParallelStep, data: Payload, output: Payload, position: StepPosition
     ) -> None:
         try:
             await require_values(output, step_id=step.id)
         except StepFailure as failure:
-            await self._attempts.fail(step, Payload(None) if data.is_away else data, failure, place)
+            await self._executor.fail(step, Payload(None) if data.is_away else data, failure, position)
 
     async def _evaluate(
         self,
@@ -208,27 +191,35 @@ class Containers:
         expression: str,
         data: Payload,
         scope: Scope,
-        place: StepPosition,
+        position: StepPosition,
     ) -> Any:
-        async with self._memory.using(needed_by(step, data, scope)):
+        async with self._context.memory.using(needed_by(step, data, scope)):
             try:
                 names = await names_for(step, data, scope)
-                return await self._sandbox.evaluate(expression, names, project_id=self._project_id)
+                return await self._context.dependencies.sandbox.evaluate(
+                    expression, names, project_id=self._context.project_id
+                )
             except StepFailure as failure:
-                await self._attempts.fail(step, data, failure, place)
+                await self._executor.fail(step, data, failure, position)
 
     async def _own_input(
-        self, step: LoopStep | ConditionStep | ParallelStep, data: Payload, scope: Scope, place: StepPosition
+        self,
+        step: LoopStep | ConditionStep | ParallelStep,
+        data: Payload,
+        scope: Scope,
+        position: StepPosition,
     ) -> Payload:
         if step.input is not None:
-            async with self._memory.using(needed_by(step, data, scope)):
+            async with self._context.memory.using(needed_by(step, data, scope)):
                 try:
                     names = await names_for(step, data, scope)
-                    given = await self._templates.render_input(step.input, names, project_id=self._project_id)
+                    given = await self._context.dependencies.templates.render_input(
+                        step.input, names, project_id=self._context.project_id
+                    )
                     data = Payload(given)
                 except StepFailure as failure:
-                    await self._attempts.fail(step, data, failure, place)
-        return self._attempts.overridden(step, data)
+                    await self._executor.fail(step, data, failure, position)
+        return self._executor.overridden(step, data)
 
 
 def _items(decision: bytes) -> list[Any]:

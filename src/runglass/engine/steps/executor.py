@@ -7,21 +7,16 @@ from typing import Any, NoReturn
 
 from runglass.engine.journal.resume import InterruptedAttempt
 from runglass.engine.journal.run_spec import ToolLoopState
-from runglass.engine.models.budget import RunBudget
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.drain import DrainGate, StopRequest
-from runglass.engine.scheduling.memory_budget import RunMemory, encode
-from runglass.engine.scheduling.run_limits import Allowance
-from runglass.engine.scheduling.store_turns import StoreTurns
+from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.scope import Scope, StepPosition
-from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
-from runglass.engine.steps.attempt_runner import AttemptRunner
-from runglass.engine.steps.dependencies import StepDependencies
+from runglass.engine.steps.attempt_runner import prepare_failure, run_attempt
 from runglass.engine.steps.handlers import AttemptResult, LlmContext
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import StepFailedPermanently, out_of_credit
 from runglass.engine.steps.retries import PROVIDER_RETRY, delay_after, end_if_repeated, retry_or_fail
+from runglass.engine.steps.run_context import RunContext
 from runglass.engine.steps.step_variables import names_for, needed_by, uses_names
 from runglass.errors import StepFailure, without_traceback
 from runglass.flows.flow import ForwardingStep, LeafStep, Step, WaitStep
@@ -33,55 +28,29 @@ NOT_HELD = nullcontext()
 class StepExecutor:
     """Runs the leaf steps of one run.
 
-    `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
-    that may happen to a step `crash_retries` times. `step_inputs` by step id stand over fields of a step's
-    input. `budget` is asked before each step and before each request to a model. `memory` and `allowance` are
-    those of the run; `store_turns` are those of the project.
+    `earlier` holds steps that have been run before and may be run again, `interrupted` the attempts whose
+    process died. `step_inputs` by step id stand over fields of a step's input.
     """
 
     def __init__(
         self,
-        writing: AttemptContext,
+        context: RunContext,
+        interrupted: InterruptedAttempts,
         *,
-        dependencies: StepDependencies,
-        gate: DrainGate,
-        ending: StopRequest,
-        crash_retries: int,
-        memory: RunMemory,
-        allowance: Allowance,
-        store_turns: StoreTurns,
-        budget: RunBudget | None = None,
-        earlier: Mapping[Address, StepChange] | None = None,
-        cut_off: Mapping[Address, InterruptedAttempt] | None = None,
-        step_inputs: Mapping[str, dict[str, Any]] | None = None,
+        earlier: Mapping[Address, StepChange],
+        step_inputs: Mapping[str, dict[str, Any]],
     ) -> None:
-        self.interrupted = InterruptedAttempts(writing, cut_off, crash_retries=crash_retries)
-        self._runner = AttemptRunner(
-            writing,
-            dependencies=dependencies,
-            ending=ending,
-            memory=memory,
-            allowance=allowance,
-            store_turns=store_turns,
-            budget=budget,
-        )
-        self._writing = writing
-        self._dependencies = dependencies
-        self._gate = gate
-        self._ending = ending
-        self._budget = budget
-        self._memory = memory
-        self._allowance = allowance
-        self._store_turns = store_turns
-        self._earlier = {} if earlier is None else earlier
-        self._step_inputs = {} if step_inputs is None else step_inputs
+        self.interrupted = interrupted
+        self._context = context
+        self._earlier = earlier
+        self._step_inputs = step_inputs
 
     async def run(
         self,
         step: LeafStep,
         data: Payload,
         scope: Scope,
-        place: StepPosition,
+        position: StepPosition,
         llm_context: LlmContext,
         tool_loop: ToolLoopState | None = None,
     ) -> Payload:
@@ -89,86 +58,89 @@ class StepExecutor:
 
         Raises StepFailedPermanently, AwaitingToolResults, CreditsExhausted, LimitReached and StoreError.
         """
-        if self._writing.recorder.log_bytes > self._allowance.log_bytes:
+        context = self._context
+        memory = context.memory
+        if context.recorder.log_bytes > context.usage.log_bytes:
             self._end_at_limit(step)
-        if self._budget is not None and not await self._budget.has_credit():
+        if context.budget is not None and not await context.budget.has_credit():
             raise out_of_credit(
-                self._ending, step.id, f"the project's budget is spent; step {step.id!r} was not begun"
+                context.stop, step.id, f"the project's budget is spent; step {step.id!r} was not begun"
             )
         waited_s, has_names = 0.0, uses_names(step)
-        cut_off = self.interrupted.take(step, place) if self.interrupted.attempts else None
+        cut_off = self.interrupted.take(step, position) if self.interrupted.attempts else None
         if cut_off is not None:
-            await self._go_on_after(cut_off, step, data, scope, place, tool_loop)
+            await self._go_on_after(cut_off, step, data, scope, position, tool_loop)
             number, tried, tool_loop = cut_off.change.step.attempt + 1, cut_off.failures + 1, None
             waited_s = self._seconds_since(cut_off.since)
         else:
-            number = tool_loop.attempt if tool_loop else self.next_attempt(step.id, place)
+            number = tool_loop.attempt if tool_loop else self.next_attempt(step.id, position)
             tried = tool_loop.tried if tool_loop else 1
         server_error: int | None = None
         while True:
-            await self._gate.opened()
+            await context.gate.opened()
             # A stop does not wait for a wait step: its deadline is kept in the log.
-            with NOT_HELD if isinstance(step, WaitStep) else self._gate:
+            with NOT_HELD if isinstance(step, WaitStep) else context.gate:
                 needed = needed_by(step, data, scope) if has_names or data.holding is not None else ()
                 # A wait may take a day: it is not to keep other steps from decoding.
                 async with (
-                    self._memory.using(needed, decoded=has_names and not isinstance(step, WaitStep))
+                    memory.using(needed, decoded=has_names and not isinstance(step, WaitStep))
                     if needed
                     else NOT_HELD
                 ) as room:
                     names = await names_for(step, data, scope, attempt=number) if has_names else {}
                     given, failure = await self._input_of(step, data, names)
                     attempt = AttemptRecorder(
-                        self._writing, step, given, place, number, tool_loop=tool_loop, tried=tried
+                        context, step, given, position, number, tool_loop=tool_loop, tried=tried
                     )
                     if has_names and isinstance(step, ForwardingStep):
                         names = {}
                     elif given is not data and has_names:
                         names = await names_for(step, given, scope, attempt=number)
-                    outcome = await self._runner.run(
-                        attempt, step, names, llm_context, failure, waited_s, room
+                    outcome = await run_attempt(
+                        context, attempt, step, names, llm_context, failure, waited_s, room
                     )
                     if isinstance(outcome, AttemptResult):
                         return outcome.output
                     server_error = end_if_repeated(outcome, server_error)
-                    await self._runner.prepare_failure(attempt, outcome)
+                    await prepare_failure(context, attempt, outcome)
                     delay_ms = retry_or_fail(attempt, outcome)
             # Nothing of the attempt is held on to while the next one is waited for.
             del names, given, attempt, outcome
-            await self._dependencies.clock.sleep(delay_ms / 1000)
+            await context.dependencies.clock.sleep(delay_ms / 1000)
             number, tried, tool_loop = number + 1, tried + 1, None
-            if self._writing.recorder.log_bytes > self._allowance.log_bytes:
+            if context.recorder.log_bytes > context.usage.log_bytes:
                 self._end_at_limit(step)
 
     async def turn(self) -> None:
         """Returns when it is the run's turn to go on: no run may hold the event loop for long."""
-        if self._store_turns.is_full:
-            await self._store_turns.turn()
+        if self._context.store_turns.is_full:
+            await self._context.store_turns.turn()
 
     async def pace(self, step: Step) -> None:
         """To be called where events of a container are recorded: there may be any number of them in a row.
 
         Lets other runs on the event loop while they are stored. Raises LimitReached and StoreError.
         """
-        recorder = self._writing.recorder
-        if recorder.log_bytes > self._allowance.log_bytes:
+        recorder = self._context.recorder
+        if recorder.log_bytes > self._context.usage.log_bytes:
             self._end_at_limit(step)
         if recorder.is_behind:
             await recorder.await_previous_append()
 
     def _end_at_limit(self, step: Step) -> NoReturn:
-        self._ending.limit = self._allowance.log_is_full(step.id, self._writing.recorder.log_bytes)
-        raise self._ending.limit
+        context = self._context
+        context.stop.limit = context.usage.log_is_full(step.id, context.recorder.log_bytes)
+        raise context.stop.limit
 
-    def next_attempt(self, step_id: str, place: StepPosition) -> int:
+    def next_attempt(self, step_id: str, position: StepPosition) -> int:
         """The number of the next attempt, which takes the place in the trace that the step has already."""
-        begun = self._writing.recorder.fold.open_step(step_id, place.loop_path)
+        begun = self._context.recorder.fold.open_step(step_id, position.loop_path)
         if begun is not None:
             return begun.attempt + 1
-        known = self._earlier.get(Address(step_id, place.loop_path))
+        known = self._earlier.get(Address(step_id, position.loop_path))
         if known is None:
             return 1
-        self._writing.recorder.fold.reopen(known)
+        self._context.recorder.fold.reopen(known)
         return known.step.attempt + 1
 
     def overridden(self, step: Step, data: Payload) -> Payload:
@@ -176,12 +148,12 @@ class StepExecutor:
         fields = self._step_inputs.get(step.id)
         return Payload({**(data.value or {}), **fields}) if fields else data
 
-    async def fail(self, step: Step, data: Payload, failure: StepFailure, place: StepPosition) -> NoReturn:
+    async def fail(self, step: Step, data: Payload, failure: StepFailure, position: StepPosition) -> NoReturn:
         """Records that a container failed by itself, which alone puts it into a trace.
 
         Raises StepFailedPermanently.
         """
-        attempt = AttemptRecorder(self._writing, step, data, place, self.next_attempt(step.id, place))
+        attempt = AttemptRecorder(self._context, step, data, position, self.next_attempt(step.id, position))
         await attempt.prepare_failure(failure)
         attempt.start()
         raise StepFailedPermanently(attempt.record_failure(failure)) from failure
@@ -192,7 +164,7 @@ class StepExecutor:
         step: LeafStep,
         data: Payload,
         scope: Scope,
-        place: StepPosition,
+        position: StepPosition,
         tool_loop: ToolLoopState | None,
     ) -> None:
         """Ends the attempt that was cut off; returns when the next one may begin.
@@ -205,20 +177,22 @@ class StepExecutor:
             retry = step.retry or PROVIDER_RETRY
             delay_s = delay_after(before.error_context or {}, retry, max(1, cut_off.failures)) / 1000
             passed_s = self._seconds_since(before.completed_at or before.started_at or "")
-            await self._dependencies.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
+            await self._context.dependencies.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
         needed = needed_by(step, data, scope)
-        async with self._memory.using(needed, decoded=uses_names(step)) if needed else NOT_HELD:
+        async with self._context.memory.using(needed, decoded=uses_names(step)) if needed else NOT_HELD:
             names = await names_for(step, data, scope, attempt=before.attempt) if uses_names(step) else {}
             given, _ = await self._input_of(step, data, names)
-            attempt = AttemptRecorder(self._writing, step, given, place, before.attempt)
+            attempt = AttemptRecorder(self._context, step, given, position, before.attempt)
             self.interrupted.end(cut_off, attempt, step, tool_loop)
 
     def _seconds_since(self, moment: str) -> float:
         if not moment:
             return 0.0
         # Never negative: clocks are set back now and then.
-        return max(0.0, (self._dependencies.clock.now() - datetime.fromisoformat(moment)).total_seconds())
+        return max(
+            0.0, (self._context.dependencies.clock.now() - datetime.fromisoformat(moment)).total_seconds()
+        )
 
     async def _input_of(
         self, step: LeafStep, data: Payload, names: Mapping[str, Any]
@@ -227,14 +201,12 @@ class StepExecutor:
         failure = None
         if step.input is not None:
             try:
-                dependencies = self._dependencies
-                given = await dependencies.templates.render_input(
-                    step.input, names, project_id=dependencies.project_id
-                )
+                templates, project_id = self._context.dependencies.templates, self._context.project_id
+                given = await templates.render_input(step.input, names, project_id=project_id)
                 data = Payload(given)
             except StepFailure as error:
                 failure = without_traceback(error)
         data = self.overridden(step, data)
         await encode(data)
-        await self._writing.capture.prepare(data)
+        await self._context.capture.prepare(data)
         return data, failure

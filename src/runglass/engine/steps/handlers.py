@@ -9,7 +9,7 @@ from runglass.engine.journal.run_spec import ToolOffer
 from runglass.engine.models.gateway import ModelAnswer, ModelRequest
 from runglass.engine.models.model_types import text_of
 from runglass.engine.payload import Payload
-from runglass.engine.steps.dependencies import StepDependencies
+from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure
 from runglass.flows.flow import CodeStep, LlmStep, PassthroughStep, PlainStep, WaitStep
 from runglass.wire.run_api import Attachment
@@ -39,7 +39,7 @@ async def perform(
     step: PlainStep,
     data: Payload,
     names: Mapping[str, Any],
-    dependencies: StepDependencies,
+    context: RunContext,
     *,
     waited_s: float = 0.0,
 ) -> AttemptResult:
@@ -49,13 +49,13 @@ async def perform(
     """
     match step:
         case CodeStep():
-            value = await dependencies.sandbox.run(step.code, names, project_id=dependencies.project_id)
+            value = await context.dependencies.sandbox.run(step.code, names, project_id=context.project_id)
             if not isinstance(value, dict):
                 message = f"the code of step {step.id!r} returned {_kind(value)}; it must return an object"
                 raise StepFailure("INVALID_OUTPUT", message)
             return AttemptResult(output=Payload(value))
         case WaitStep():
-            await dependencies.clock.sleep(max(0.0, step.ms / 1000 - waited_s))
+            await context.dependencies.clock.sleep(max(0.0, step.ms / 1000 - waited_s))
             return AttemptResult(output=data)
         case PassthroughStep():
             return AttemptResult(output=data)
@@ -63,14 +63,14 @@ async def perform(
 
 
 async def model_request(
-    step: LlmStep, names: Mapping[str, Any], dependencies: StepDependencies, llm_context: LlmContext
+    step: LlmStep, names: Mapping[str, Any], context: RunContext, llm_context: LlmContext
 ) -> ModelRequest:
     """The request of an llm step to its model in this turn. Raises StepFailure."""
     return ModelRequest(
         model=step.model,
-        system=None if step.system is None else await _rendered(step.system, names, dependencies),
+        system=None if step.system is None else await _rendered(step.system, names, context),
         messages=llm_context.messages
-        or [*llm_context.history, await _user_turn(step, names, dependencies, llm_context.attachments)],
+        or [*llm_context.history, await _user_turn(step, names, context, llm_context.attachments)],
         settings=step.settings,
         output_schema=step.output_schema,
         tools=llm_context.offer.tools if llm_context.offer else [],
@@ -100,19 +100,19 @@ def performed(request: ModelRequest, answer: ModelAnswer) -> AttemptResult:
 
 
 async def _user_turn(
-    step: LlmStep, names: Mapping[str, Any], dependencies: StepDependencies, attachments: list[Attachment]
+    step: LlmStep, names: Mapping[str, Any], context: RunContext, attachments: list[Attachment]
 ) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": "user", "content": await _prompt(step, names, dependencies)}
+    turn: dict[str, Any] = {"role": "user", "content": await _prompt(step, names, context)}
     return turn | {"attachments": msgspec.to_builtins(attachments)} if attachments else turn
 
 
-async def _rendered(template: str, names: Mapping[str, Any], dependencies: StepDependencies) -> str:
-    return await dependencies.templates.render(template, names, project_id=dependencies.project_id)
+async def _rendered(template: str, names: Mapping[str, Any], context: RunContext) -> str:
+    return await context.dependencies.templates.render(template, names, project_id=context.project_id)
 
 
-async def _prompt(step: LlmStep, names: Mapping[str, Any], dependencies: StepDependencies) -> str:
+async def _prompt(step: LlmStep, names: Mapping[str, Any], context: RunContext) -> str:
     if step.prompt is not None:
-        return await _rendered(step.prompt, names, dependencies)
+        return await _rendered(step.prompt, names, context)
     message = names.get("message", names["initial"].get("message"))
     if not isinstance(message, str):
         raise StepFailure(

@@ -10,28 +10,24 @@ from typing import Any
 
 import msgspec
 
-from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.checkpoints import (
     FailureCheckpoint,
     output_checkpoint,
     path_text,
     pause_checkpoint,
 )
-from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, ToolLoopState, ToolOffer
 from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.drain import StopRequest
-from runglass.engine.scheduling.memory_budget import RunMemory, value_of
-from runglass.engine.scheduling.run_limits import Allowance
+from runglass.engine.scheduling.memory_budget import value_of
 from runglass.engine.scope import Scope, StepPosition
 from runglass.engine.steps.containers import Containers
-from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.handlers import LlmContext
 from runglass.engine.steps.outcomes import AwaitingToolResults, CreditsExhausted, StepFailedPermanently
 from runglass.engine.steps.pauses import SegmentResult, record_tool_pause
+from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure
 from runglass.flows.flow import (
     LEAVES,
@@ -53,38 +49,13 @@ NO_LLM_CONTEXT = LlmContext()
 class Interpreter:
     """One segment of one run of one flow."""
 
-    def __init__(
-        self,
-        *,
-        execution_id: str,
-        recorder: Recorder,
-        attempts: StepExecutor,
-        capture: Capture,
-        dependencies: StepDependencies,
-        ending: StopRequest,
-        state: ResumeState,
-        memory: RunMemory,
-        allowance: Allowance,
-    ) -> None:
-        self._id = execution_id
-        self._ending = ending
+    def __init__(self, context: RunContext, executor: StepExecutor, state: ResumeState) -> None:
+        self._context = context
+        self._executor = executor
         self._state = state
         self._checkpoints = state.checkpoints
-        self._memory = memory
-        self._allowance = allowance
-        self._recorder = recorder
-        self._attempts = attempts
-        self._capture = capture
         self._first_context = LlmContext()
-        self._containers = Containers(
-            execution_id=execution_id,
-            recorder=recorder,
-            attempts=attempts,
-            dependencies=dependencies,
-            checkpoints=state.checkpoints,
-            memory=memory,
-            allowance=allowance,
-        )
+        self._containers = Containers(context, executor, state.checkpoints)
 
     async def walk(self) -> SegmentResult:
         """Runs the top-level steps of the segment.
@@ -98,7 +69,7 @@ class Interpreter:
         for index in range(segment.first, len(steps)):
             step = steps[index]
             if index == segment.first and segment.input is not None:
-                await self._memory.bring_back(data)
+                await self._context.memory.bring_back(data)
                 data = Payload({**(data.value or {}), **segment.input})
             offer = segment.offer if isinstance(step, LlmStep) and step.tools else None
             try:
@@ -112,19 +83,19 @@ class Interpreter:
                 pause = Pause(
                     cursor=index + 1,
                     reached=max(index + 1, self._state.reached),
-                    iterations=self._allowance.iterations,
+                    iterations=self._context.usage.iterations,
                 )
-                event = StepPaused(execution_id=self._id, step_id=step.id, step_index=index)
-                self._recorder.record(event, checkpoint=pause_checkpoint(pause))
+                event = StepPaused(execution_id=self._context.run_id, step_id=step.id, step_index=index)
+                self._context.recorder.record(event, checkpoint=pause_checkpoint(pause))
                 return SegmentResult(None, pause, await self._outputs(scope))
-        await self._memory.bring_back(data)
+        await self._context.memory.bring_back(data)
         return SegmentResult(data, None, {})
 
     async def _outputs(self, scope: Scope) -> dict[str, Any]:
         """The outputs so far, all of them in memory: the answer to the caller has them."""
         outputs = scope.outputs()
         for step_id, output in scope.large().items():
-            async with self._memory.using([output]):
+            async with self._context.memory.using([output]):
                 outputs[step_id] = await value_of(output)
         return outputs
 
@@ -135,24 +106,16 @@ class Interpreter:
             cursor=index,
             tool_loop=tool_loop,
             reached=max(index, self._state.reached),
-            iterations=self._allowance.iterations,
+            iterations=self._context.usage.iterations,
         )
-        await record_tool_pause(
-            self._id,
-            pause,
-            tool_loop,
-            outputs,
-            recorder=self._recorder,
-            capture=self._capture,
-            answers_call=self._state.begun.segment.answers_call,
-        )
+        await record_tool_pause(self._context, pause, tool_loop, outputs)
         return SegmentResult(None, pause, outputs)
 
     async def _sequence(
-        self, steps: Sequence[Step], data: Payload, scope: Scope, place: StepPosition
+        self, steps: Sequence[Step], data: Payload, scope: Scope, position: StepPosition
     ) -> Payload:
         for step in steps:
-            data = await self._step(step, data, scope, place)
+            data = await self._step(step, data, scope, position)
         return data
 
     async def _step(
@@ -160,75 +123,77 @@ class Interpreter:
         step: Step,
         data: Payload,
         scope: Scope,
-        place: StepPosition,
+        position: StepPosition,
         offer: ToolOffer | None = None,
         tool_loop: ToolLoopState | None = None,
         results: Sequence[dict[str, Any]] = (),
     ) -> Payload:
         known = None
         try:
-            known = self._known(step, scope, place) if self._checkpoints else None
+            known = self._known(step, scope, position) if self._checkpoints else None
             match step:
                 case _ if known is not None:
                     output = known
                 case LoopStep():
-                    output = await self._containers.loop(step, data, scope, place, self._sequence)
+                    output = await self._containers.loop(step, data, scope, position, self._sequence)
                 case ConditionStep():
-                    output = await self._containers.condition(step, data, scope, place, self._sequence)
+                    output = await self._containers.condition(step, data, scope, position, self._sequence)
                 case ParallelStep():
-                    output = await self._containers.parallel(step, data, scope, place, self._sequence)
+                    output = await self._containers.parallel(step, data, scope, position, self._sequence)
                 case _:
                     llm_context = self._llm_context(step, offer, tool_loop, results)
-                    output = await self._attempts.run(step, data, scope, place, llm_context, tool_loop)
-            if known is None and place.loop_path is None and not isinstance(step, LeafStep):
+                    output = await self._executor.run(step, data, scope, position, llm_context, tool_loop)
+            if known is None and position.loop_path is None and not isinstance(step, LeafStep):
                 # The output of a container outside of loops is seen to the end of the run, over every pause.
-                await self._keep_container(step, place, data, output)
+                await self._keep_container(step, position, data, output)
         except StepFailedPermanently:
             # A step may fail in the moment in which it is cancelled.
-            if self._ending.requested:
+            if self._context.stop.requested:
                 raise asyncio.CancelledError from None
-            if self._ending.spent_at is not None:
-                raise CreditsExhausted(self._ending.spent_at, self._ending.spent) from None
-            if self._ending.limit is not None:
-                raise self._ending.limit from None
+            if self._context.stop.spent_at is not None:
+                raise CreditsExhausted(self._context.stop.spent_at, self._context.stop.spent) from None
+            if self._context.stop.limit is not None:
+                raise self._context.stop.limit from None
             if step.on_error == "fail":
                 raise
-            self._attempts.interrupted.abandon_inner(step, place)
+            self._executor.interrupted.abandon_inner(step, position)
             output = Payload(None)
-            if known is None and place.loop_path is None and not isinstance(step, LeafStep):
-                self._recorder.add_checkpoint(output_checkpoint(step, place, output.json))
-        if (place.loop_path is None or type(step) in LEAVES) and output.size_bytes >= HELD_AS_JSON:
-            self._memory.keep(output, (step.id, path_text(place.loop_path)))
+            if known is None and position.loop_path is None and not isinstance(step, LeafStep):
+                self._context.recorder.add_checkpoint(output_checkpoint(step, position, output.json))
+        if (position.loop_path is None or type(step) in LEAVES) and output.size_bytes >= HELD_AS_JSON:
+            self._context.memory.keep(output, (step.id, path_text(position.loop_path)))
         scope.keep(step.id, output)
         return output
 
-    async def _keep_container(self, step: Step, place: StepPosition, data: Payload, output: Payload) -> None:
-        async with self._memory.using([output], decoded=False):
+    async def _keep_container(
+        self, step: Step, position: StepPosition, data: Payload, output: Payload
+    ) -> None:
+        async with self._context.memory.using([output], decoded=False):
             try:
-                self._allowance.keep(output.size_bytes, step_id=step.id)
+                self._context.usage.keep(output.size_bytes, step_id=step.id)
             except StepFailure as failure:
-                async with self._memory.using([data], decoded=False):
-                    await self._attempts.fail(step, data, failure, place)
-            self._recorder.add_checkpoint(output_checkpoint(step, place, output.json))
+                async with self._context.memory.using([data], decoded=False):
+                    await self._executor.fail(step, data, failure, position)
+            self._context.recorder.add_checkpoint(output_checkpoint(step, position, output.json))
 
-    def _known(self, step: Step, scope: Scope, place: StepPosition) -> Payload | None:
+    def _known(self, step: Step, scope: Scope, position: StepPosition) -> Payload | None:
         """The output of a step that a process before this one has ended. Raises StepFailedPermanently."""
-        found = self._checkpoints.take(step, place)
+        found = self._checkpoints.take(step, position)
         if found is None:
             return None
         if not isinstance(step, LeafStep):
-            self._attempts.interrupted.abandon_inner(step, place)
-            self._see_inside(step, scope, place)
+            self._executor.interrupted.abandon_inner(step, position)
+            self._see_inside(step, scope, position)
         if isinstance(found, FailureCheckpoint):
             raise StepFailedPermanently(found)
         return found
 
-    def _see_inside(self, container: Step, scope: Scope, place: StepPosition) -> None:
+    def _see_inside(self, container: Step, scope: Scope, position: StepPosition) -> None:
         """Lets the steps to come see the outputs inside of a container that is not walked again."""
         for inner in within(container):
-            found = self._checkpoints.take(inner, place) if inner is not container else None
+            found = self._checkpoints.take(inner, position) if inner is not container else None
             if isinstance(found, Payload):
-                self._memory.keep(found, (inner.id, path_text(place.loop_path)))
+                self._context.memory.keep(found, (inner.id, path_text(position.loop_path)))
                 scope.keep(inner.id, found)
 
     def _llm_context(
@@ -261,7 +226,7 @@ class Interpreter:
             for inner in within(step):
                 if inner.id in known:
                     if inner.id not in segment.outputs:
-                        self._memory.keep(known[inner.id], (inner.id, ""))
+                        self._context.memory.keep(known[inner.id], (inner.id, ""))
                     scope.keep(inner.id, known[inner.id])
             data = known.get(step.id) or Payload(None)
         return scope, data

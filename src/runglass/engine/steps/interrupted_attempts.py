@@ -6,10 +6,10 @@ from runglass.engine.journal.resume import WORKER_LOST, InterruptedAttempt
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.payload import Payload
 from runglass.engine.scope import StepPosition
-from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.call_recorder import lost_call
 from runglass.engine.steps.outcomes import StepFailedPermanently
+from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure
 from runglass.flows.flow import LeafStep, LlmStep, Step, WaitStep, within
 from runglass.log.fold import Address
@@ -21,18 +21,18 @@ class InterruptedAttempts:
 
     def __init__(
         self,
-        writing: AttemptContext,
+        context: RunContext,
         attempts: Mapping[Address, InterruptedAttempt] | None,
         *,
         crash_retries: int,
     ) -> None:
         self.attempts = dict(attempts or {})
-        self._writing = writing
+        self._context = context
         self._crash_retries = crash_retries
 
-    def take(self, step: Step, place: StepPosition) -> InterruptedAttempt | None:
+    def take(self, step: Step, position: StepPosition) -> InterruptedAttempt | None:
         """The step's interrupted attempt in this iteration, each once."""
-        return self.attempts.pop(Address(step.id, place.loop_path), None)
+        return self.attempts.pop(Address(step.id, position.loop_path), None)
 
     def end(
         self,
@@ -56,9 +56,9 @@ class InterruptedAttempts:
             raise StepFailedPermanently(attempt.record_failure(crash)) from crash
         attempt.retry(crash, delay_ms=0)
 
-    def abandon_inner(self, container: Step, place: StepPosition) -> None:
+    def abandon_inner(self, container: Step, position: StepPosition) -> None:
         """Records the attempts that were cut off inside of the container as lost, since the container is."""
-        outer = place.loop_path or ()
+        outer = position.loop_path or ()
         inner = {step.id for step in within(container)}
         for address, cut_off in list(self.attempts.items()):
             path = address.loop_path or ()
@@ -66,9 +66,9 @@ class InterruptedAttempts:
                 del self.attempts[address]
                 if cut_off.change.step.status == "running":
                     step = next(step for step in within(container) if step.id == address.step_id)
-                    there = place._replace(loop_path=address.loop_path)
+                    there = position._replace(loop_path=address.loop_path)
                     attempt = AttemptRecorder(
-                        self._writing, step, Payload(None), there, cut_off.change.step.attempt
+                        self._context, step, Payload(None), there, cut_off.change.step.attempt
                     )
                     attempt.stop_clock()
                     if cut_off.change.step.reservation is not None:

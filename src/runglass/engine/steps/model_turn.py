@@ -4,42 +4,84 @@ Each is a model call of its own. On a budget it is reserved before it is made. I
 cost, which is the reservation where the real cost is not known.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-from runglass.engine.models.budget import RunBudget
+from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.models.gateway import (
     AnswerRejected,
     ModelAnswer,
     ModelCallFailed,
-    ModelGateway,
     ModelRequest,
 )
-from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.call_recorder import CallRecorder
+from runglass.engine.steps.run_context import RunContext
+from runglass.engine.steps.text_batcher import TextBatcher
 from runglass.errors import StepFailure
+from runglass.flows.flow import LlmStep
 from runglass.log.money import ZERO
+
+
+async def ask_model(
+    context: RunContext,
+    attempt: AttemptRecorder,
+    step: LlmStep,
+    request: ModelRequest,
+    limit: asyncio.Timeout,
+) -> ModelAnswer:
+    """The model's answer, within the step's time `limit`, its text recorded as it comes.
+
+    The request is recorded in any case. Raises StepFailure, BudgetExceeded.
+    """
+    # In other modes none: a secret cut in two by the stream could not be redacted. Cut as a snapshot is.
+    most = context.capture.limit_bytes if context.capture.mode == "full" else 0
+    stream = TextBatcher(attempt.record_text, context.dependencies.clock, most=most)
+    turn = ModelTurn(context, attempt, request)
+    await turn.begin()
+    attempt.restart_clock()
+
+    def hear(text: str) -> None:
+        turn.hear(text)
+        stream.write(text)
+
+    outcome: ModelAnswer | StepFailure | None = None
+    try:
+        async with stream, limit:
+            if step.limit_ms is not None:
+                limit.reschedule(asyncio.get_running_loop().time() + step.limit_ms / 1000)
+            try:
+                outcome = await context.dependencies.models.complete(turn.request, hear, observer=turn)
+            except StepFailure as failure:
+                outcome = failure
+        await turn.prepare_answer(outcome)
+    except BaseException as error:
+        # What had been answered when the attempt was cut off is to be paid for all the same.
+        if outcome is None:
+            code = WORKER_LOST if context.stop.left else "CANCELLED"
+            if limit.expired():
+                code = "STEP_TIMEOUT"
+            elif not isinstance(error, asyncio.CancelledError):
+                code = "INTERNAL_ERROR"
+            outcome = ModelCallFailed(code, "cut off", may_be_charged=True)
+        turn.end(outcome)
+        raise
+    turn.end(outcome)
+    if isinstance(outcome, StepFailure):
+        raise outcome
+    return outcome
 
 
 class ModelTurn:
     """A turn in which `attempt` sends `request` to a model; the budget may bound it before."""
 
-    def __init__(
-        self,
-        attempt: AttemptRecorder,
-        request: ModelRequest,
-        *,
-        writing: AttemptContext,
-        models: ModelGateway,
-        budget: RunBudget | None,
-    ) -> None:
+    def __init__(self, context: RunContext, attempt: AttemptRecorder, request: ModelRequest) -> None:
         self.request = request
         self._attempt = attempt
-        self._writing = writing
-        self._models = models
-        self._budget = budget
+        self._context = context
+        self._budget = context.budget
         self._most_usd = ZERO
         self._call: CallRecorder | None = None
 
@@ -51,10 +93,10 @@ class ModelTurn:
         if self._budget is not None and not await self._budget.is_set():
             self._budget = None
         if self._budget is not None:
-            self.request, self._most_usd = await self._models.bounded(self.request)
+            self.request, self._most_usd = await self._context.dependencies.models.bounded(self.request)
         await self._prepare()
         try:
-            await self._models.ready(self.request.model)
+            await self._context.dependencies.models.ready(self.request.model)
         except BaseException:
             assert self._call is not None
             self._cancel_reservation(self._call)
@@ -64,10 +106,6 @@ class ModelTurn:
         """A part of the answer has come."""
         if self._call is not None:
             self._call.hear(text)
-
-    async def answer(self, on_text: Callable[[str], None]) -> ModelAnswer:
-        """The model's answer. Raises StepFailure, BudgetExceeded."""
-        return await self._models.complete(self.request, on_text, observer=self)
 
     async def sent(self, read: Callable[[], dict[str, Any]], size_bytes: int) -> None:
         """A request goes out, as `RequestObserver` has it."""
@@ -108,7 +146,7 @@ class ModelTurn:
         call = self._attempt.call(self.request, reserved_usd=self._most_usd or None)
         if self._budget is None or not self._most_usd:
             # What others are asked to do is not asked before it is sure to be in the log.
-            await self._writing.recorder.commit()
+            await self._context.recorder.commit()
         else:
             is_reserved = False
             try:
@@ -117,7 +155,7 @@ class ModelTurn:
                 async with nullcontext() if is_paid_for else self._budget.reserved(self._most_usd):
                     self._attempt.reserve(call)
                     is_reserved = True
-                await self._writing.recorder.commit()
+                await self._context.recorder.commit()
             except BaseException:
                 if is_reserved:
                     self._cancel_reservation(call)

@@ -29,7 +29,7 @@ class CreditsExhausted(Exception):
         self.step_id = step_id
 
 
-def out_of_credit(ending: StopRequest, step_id: str, message: str) -> CreditsExhausted:
+def out_of_credit(stop: StopRequest, step_id: str, message: str) -> CreditsExhausted:
     """The error to raise; all other steps of the run end with it."""
-    ending.spent_at, ending.spent = step_id, message
+    stop.spent_at, stop.spent = step_id, message
     return CreditsExhausted(step_id, message)

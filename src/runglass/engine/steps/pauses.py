@@ -4,14 +4,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.checkpoints import pause_checkpoint
-from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.run_spec import Pause, ToolLoopState
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.scheduling.offloading import offload
+from runglass.engine.steps.run_context import RunContext
 from runglass.log.events import StepPausedForToolCalls
 
 
@@ -24,28 +23,21 @@ class SegmentResult(NamedTuple):
 
 
 async def record_tool_pause(
-    execution_id: str,
-    pause: Pause,
-    tool_loop: ToolLoopState,
-    outputs: dict[str, Any],
-    *,
-    recorder: Recorder,
-    capture: Capture,
-    answers_call: bool,
+    context: RunContext, pause: Pause, tool_loop: ToolLoopState, outputs: dict[str, Any]
 ) -> None:
     """Records that the run waits for the results of the calls in `tool_loop`.
 
-    With `answers_call` the pause is kept whole for a call that may be sent again.
+    Where the segment answers a call that may be sent again, the pause is kept whole for that.
     """
     shown = Payload({"messages": tool_loop.messages, "calls": tool_loop.calls, "outputs": outputs})
     await encode(shown)
-    await capture.prepare(shown)
-    snapshot = capture.snapshot(shown).data
+    await context.capture.prepare(shown)
+    snapshot = context.capture.snapshot(shown).data
     content = msgspec.json.decode(snapshot) if snapshot is not None else {}
-    attempt = recorder.fold.open_step(tool_loop.step_id, None)
+    attempt = context.recorder.fold.open_step(tool_loop.step_id, None)
     event = StepPausedForToolCalls(
-        execution_id=execution_id,
-        run_id=execution_id,
+        execution_id=context.run_id,
+        run_id=context.run_id,
         step_id=tool_loop.step_id,
         step_index=pause.cursor,
         iterations_used=tool_loop.iterations_used,
@@ -64,9 +56,9 @@ async def record_tool_pause(
     checkpoint, answer = await offload(
         lambda: (pause_checkpoint(pause), msgspec.json.encode(owed)), size_bytes=shown.size_bytes
     )
-    recorder.record(event, checkpoint=checkpoint)
-    if answers_call:
-        recorder.keep_replay(answer)
+    context.recorder.record(event, checkpoint=checkpoint)
+    if context.answers_call:
+        context.recorder.keep_replay(answer)
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:

@@ -1,25 +1,24 @@
 """LLM text on its way into the log: joined, so that one attempt makes at most one event per 50 ms."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Self
 
-from runglass.engine.steps.attempt_context import AttemptContext
-from runglass.engine.steps.attempt_recorder import AttemptRecorder
+from runglass.support.clock import Clock
 
 INTERVAL_S = 0.05
 
 
 class TextBatcher:
-    """Takes text while an attempt runs. Leaving the block records what is left.
+    """Takes text while an attempt runs, and calls `record` with it. Leaving the block records what is left.
 
-    Text is recorded in mode `full` alone: a secret cut in two by the stream could not be redacted.
+    At most `most` characters are recorded: the whole text is the output's business.
     """
 
-    def __init__(self, attempt: AttemptRecorder, writing: AttemptContext) -> None:
-        self._attempt = attempt
-        self._clock = writing.clock
-        self._is_recorded = writing.capture.mode == "full"
-        self._room = writing.capture.limit_bytes
+    def __init__(self, record: Callable[[str], None], clock: Clock, *, most: int) -> None:
+        self._record_text = record
+        self._clock = clock
+        self._room = most
         self._parts: list[str] = []
         self._pump: asyncio.Task[None] | None = None
 
@@ -37,11 +36,8 @@ class TextBatcher:
             self._record()
 
     def write(self, text: str) -> None:
-        """Adds a piece of text; it reaches the log within 50 ms.
-
-        A stream longer than a snapshot may be is cut like one; the whole text is the output's business.
-        """
-        if not self._is_recorded or not text or not self._room:
+        """Adds a piece of text; it reaches the log within 50 ms."""
+        if not text or not self._room:
             return
         text = text[: self._room]
         self._room -= len(text)
@@ -58,4 +54,4 @@ class TextBatcher:
         if self._parts:
             text = "".join(self._parts)
             self._parts.clear()
-            self._attempt.record_text(text)
+            self._record_text(text)

@@ -1,0 +1,68 @@
+"""What a segment of a run has: its log, its services, its memory and its limits.
+
+The interpreter, containers, attempts and calls of models share it; none of them takes its parts one by one.
+"""
+
+import math
+
+import msgspec
+
+from runglass.engine.capture.capture import Capture
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.models.budget import RunBudget
+from runglass.engine.models.gateway import ModelGateway
+from runglass.engine.payload import Payload
+from runglass.engine.sandbox.sandbox import Sandbox
+from runglass.engine.sandbox.templates import Templates
+from runglass.engine.scheduling.drain import DrainGate, StopRequest
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.engine.scheduling.memory_budget import RunMemory
+from runglass.engine.scheduling.run_limits import RunUsage
+from runglass.engine.scheduling.store_turns import StoreTurns
+from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.flows.flow import Flow
+from runglass.support.clock import Clock
+
+
+class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
+    """The services that steps use, shared by all runs of a process.
+
+    A kind of step that needs another service gets it from here.
+    """
+
+    sandbox: Sandbox
+    templates: Templates
+    models: ModelGateway
+    clock: Clock
+    model_turns: FairTurns = msgspec.field(default_factory=lambda: FairTurns(Shares(math.inf)))
+
+
+class RunContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The context of one segment of one run; secrets in `inputs` are struck from errors.
+
+    `budget` is asked before each step and before each request to a model. `store_turns` are those of the
+    project. `outputs`, if given, gets the content of events for the caller of this segment, by seq, whatever
+    the log keeps; `answers_call` says that it is stored, too, for a call that may be sent again.
+    """
+
+    run_id: str
+    project_id: int
+    flow: Flow
+    inputs: Payload
+    dependencies: StepDependencies
+    recorder: Recorder
+    capture: Capture
+    gate: DrainGate
+    stop: StopRequest
+    memory: RunMemory
+    usage: RunUsage
+    store_turns: StoreTurns
+    budget: RunBudget | None = None
+    outputs: LiveOutputs | None = None
+    answers_call: bool = False
+
+    def keep_replay(self, content: bytes) -> None:
+        """Keeps the content of the last event for the caller of this segment."""
+        is_held = self.outputs is None or self.outputs.keep(self.recorder.head, content)
+        if self.answers_call or not is_held:
+            self.recorder.keep_replay(content)
