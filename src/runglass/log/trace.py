@@ -30,7 +30,9 @@ Default = TypeVar("Default", bool, int, str)
 
 def written(default: Default) -> Default:
     """A default that is written to JSON all the same, as only missing values are left out."""
-    return msgspec.field(default_factory=lambda: default)
+    kind = type(default)
+    # The type alone makes its empty value without a call of Python, several times for each step.
+    return msgspec.field(default_factory=kind if kind() == default else lambda: default)
 
 
 class TokenBreakdown(msgspec.Struct, frozen=True, gc=False, rename="camel"):
