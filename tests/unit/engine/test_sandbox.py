@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic_monty import AsyncMontySession
 
 from runglass.engine.sandbox import code_transform
 from runglass.engine.sandbox.code_transform import CODE_LIMIT, of_body, of_expression
@@ -376,29 +375,21 @@ async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields()
         processes = sandbox.processes
         used: dict[int, set[int]] = {}
 
-        async def read(nothing: None) -> None:
-            """There is nothing to read."""
-
-        async def note(session: AsyncMontySession) -> None:
-            assert session.worker_pid is not None
-            used.setdefault(session.worker_pid, set()).add(project_id)
-            assert os.getpriority(os.PRIO_PROCESS, session.worker_pid) == WORKER_NICE
-
         # More projects than those whose idle processes are kept.
         for project_id in [*range(1, 20), *range(1, 20)]:
-            await processes.use(project_id, note, read)
+            async with processes.session(project_id) as session:
+                assert session.worker_pid is not None
+                used.setdefault(session.worker_pid, set()).add(project_id)
+                assert os.getpriority(os.PRIO_PROCESS, session.worker_pid) == WORKER_NICE
         assert {len(projects) for projects in used.values()} == {1}
         assert processes.projects <= PROJECTS_KEPT
         lasting: list[int] = []
-
-        async def last(session: AsyncMontySession) -> None:
-            pid = session.worker_pid
-            assert pid is not None
-            lasting.append(pid)
-            await until(lambda: os.getpriority(os.PRIO_PROCESS, pid) == LONG_NICE)
-
         for _ in range(2):
-            await processes.use(1, last, read)
+            async with processes.session(1) as session:
+                pid = session.worker_pid
+                assert pid is not None
+                lasting.append(pid)
+                await until(lambda pid=pid: os.getpriority(os.PRIO_PROCESS, pid) == LONG_NICE)  # type: ignore[misc]
         assert len(set(lasting)) == 2, "the first has no way back to a better priority"
 
 

@@ -11,8 +11,8 @@ import os
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.workers.priority import (
@@ -28,9 +28,6 @@ from runglass.engine.workers.priority import (
 if TYPE_CHECKING:
     from pydantic_monty import AsyncMonty, AsyncMontySession, ResourceLimits
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 PROJECTS_KEPT = 16
 """Of so many projects idle processes are kept."""
 
@@ -38,7 +35,8 @@ PROJECTS_KEPT = 16
 class SandboxProcesses:
     """Processes for code; `places` (by default two for each processor) go on at once, in fair turns.
 
-    Sessions have the limits given, and one project has at most `most_each` at once.
+    Sessions have the limits given, and one project has at most `most_each` at once. A turn lasts until the
+    result of its session is read: else results of megabytes would pile up in front of their reader.
     """
 
     def __init__(
@@ -47,7 +45,7 @@ class SandboxProcesses:
         places = places or at_once()
         self._most = places * BEYOND
         self._limits = limits
-        self._turns = FairTurns(Shares(places, most=self._most, most_each=most_each))
+        self.turns = FairTurns(Shares(places, most=self._most, most_each=most_each))
         self._pools: OrderedDict[int, _Pool] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         # When each process began its step; None for one that has lost its priority.
@@ -69,21 +67,9 @@ class SandboxProcesses:
             # of the interpreter while doing so aborts the process (seen in one exit of twenty).
             await asyncio.sleep(0.02)
 
-    async def use(
-        self,
-        project_id: int,
-        work: Callable[["AsyncMontySession"], Awaitable[T]],
-        read: Callable[[T], Awaitable[R]],
-    ) -> R:
-        """The result of `work` in a process of the project, when it is its turn, as `read` reads it.
-
-        Work that takes long loses its priority. The turn lasts until all is read: else results of megabytes
-        would pile up in front of their reader.
-        """
-        async with self._turns.turn(project_id):
-            return await read(await self._work(project_id, work))
-
-    async def _work(self, project_id: int, work: Callable[["AsyncMontySession"], Awaitable[T]]) -> T:
+    @contextlib.asynccontextmanager
+    async def session(self, project_id: int) -> AsyncIterator["AsyncMontySession"]:
+        """A session in a process of the project. One that takes long loses its priority."""
         pool = self._pool(project_id)
         # With a user it is not ended.
         pool.users += 1
@@ -100,7 +86,7 @@ class SandboxProcesses:
                 if not self._watching:
                     self._watch()
                 try:
-                    return await work(session)
+                    yield session
                 finally:
                     if self._begun.pop(pid) is None:
                         # A low priority cannot be raised again, so the process ends with its step.

@@ -24,7 +24,7 @@ from runglass.errors import StepFailure
 from runglass.support.json_weight import too_heavy
 
 if TYPE_CHECKING:
-    from pydantic_monty import AsyncMontySession, CollectStreams, MontyError, ResourceLimits
+    from pydantic_monty import CollectStreams, MontyError, ResourceLimits
 
 T = TypeVar("T")
 
@@ -104,40 +104,36 @@ class Sandbox:
             return await self._feed(await _read(of_expression, expression), expression, names, project_id)
         return value
 
-    async def _feed(
-        self, program: Program, code: str, names: Mapping[str, Any], project_id: int, *, chances: int = 2
-    ) -> Any:
+    async def _feed(self, program: Program, code: str, names: Mapping[str, Any], project_id: int) -> Any:
         # Imported when needed: a server that runs no code starts sooner and stays smaller.
         import pydantic_monty as monty
 
         inputs = {name: names[name] for name in program.names if name in names}
-        # Gathered in native code: a call of Python for each piece would hold everybody else up.
-        printed = monty.CollectStreams(MAX_PRINTED)
-
-        async def work(session: "AsyncMontySession") -> Any:
-            source = RESULT_WRITER + program.source
-            if not inputs.keys().isdisjoint(RESULT_USES):
-                # A field named `str` must not change how results are written, which costs another turn.
-                await session.feed_run(RESULT_WRITER)
-                source = "\n" * RESULT_LINES + program.source
-            return await session.feed_run(source, inputs=inputs, print_callback=printed)
-
-        try:
-            return await self.processes.use(project_id, work, self._read)
-        except monty.MontyConversionError as error:
-            raise StepFailure(
-                "INVALID_INPUT", f"the code cannot be given its input: {error}", may_retry=False
-            ) from error
-        except monty.MontyError as error:
-            failure = self._failure(error, code, printed)
-            if failure.details.get("limit") == "crash" and chances > 1:
+        is_first = True
+        while True:
+            # Gathered in native code: a call of Python for each piece would hold everybody else up.
+            printed = monty.CollectStreams(MAX_PRINTED)
+            try:
+                async with self.processes.turns.turn(project_id):
+                    async with self.processes.session(project_id) as session:
+                        source = RESULT_WRITER + program.source
+                        if not inputs.keys().isdisjoint(RESULT_USES):
+                            # A field named `str` must not change how results are written: one more exchange.
+                            await session.feed_run(RESULT_WRITER)
+                            source = "\n" * RESULT_LINES + program.source
+                        result = await session.feed_run(source, inputs=inputs, print_callback=printed)
+                    size = len(result) if isinstance(result, str) else 0
+                    return await offload(partial(self._decoded, result), size_bytes=size)
+            except monty.MontyConversionError as error:
+                raise StepFailure(
+                    "INVALID_INPUT", f"the code cannot be given its input: {error}", may_retry=False
+                ) from error
+            except monty.MontyError as error:
+                failure = self._failure(error, code, printed)
+                if failure.details.get("limit") != "crash" or not is_first:
+                    raise failure from error
                 # It may have been dead before it got the code, which has no effect outside and can run again.
-                return await self._feed(program, code, names, project_id, chances=chances - 1)
-            raise failure from error
-
-    async def _read(self, result: Any) -> Any:
-        size = len(result) if isinstance(result, str) else 0
-        return await offload(partial(self._decoded, result), size_bytes=size)
+                is_first = False
 
     def _failure(self, error: "MontyError", code: str, printed: "CollectStreams") -> StepFailure:
         raised = error.exception()
