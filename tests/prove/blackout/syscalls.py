@@ -30,6 +30,9 @@ UNDERSTOOD = (
 )
 """Calls that become changes, and calls that would if anybody made them."""
 
+LEFT_OUT = ("-shm", "-reserve")
+"""Ends of names of files that are not recorded: they hold no data, and may be anything after a crash."""
+
 LONGEST_S = 300
 _CALL = re.compile(r"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)")
 _FILE = re.compile(r"\d+<([^>]*)>")
@@ -41,7 +44,6 @@ _UNFINISHED = " <unfinished ...>"
 def record(command: Sequence[str], *, root: Path, notes: Path, cwd: Path) -> list[Change]:
     """Runs the command; returns what it did below `root`, and what it wrote to `notes`.
 
-    Files that end in `-shm` are left out: they are shared memory, and after a crash SQLite makes them anew.
     Raises RuntimeError without strace, or if the command fails.
     """
     strace = shutil.which("strace")
@@ -125,9 +127,7 @@ class _Reader:
             yield Truncate(path, 0)
 
     def _is_ours(self, path: str) -> bool:
-        return path == self._root or (
-            path.startswith(f"{self._root}/") and not path.endswith(("-shm", "-reserve"))
-        )
+        return path == self._root or (path.startswith(f"{self._root}/") and not path.endswith(LEFT_OUT))
 
 
 def _path(kind: re.Pattern[str], text: str) -> str:
