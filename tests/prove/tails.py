@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from runglass.log.events import FlowCompleted, StepProgress, encode_event, event_type_of
 from runglass.store.records import Append, RunRecord
+from runglass.tails.run_log import PAGE_BYTES
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
 from runglass.wire.sse import RETRY, frame
 from tests.records import new_run
@@ -34,10 +35,12 @@ RATE = 1000
 
 CONNECTION_BYTES = 40 * 1024
 """Most that the connection of a tail may cost the server."""
-STALLED_BYTES = 128 * 1024
-"""Most that a tail may hold of the log while its client does not read: two pages."""
-ROOM_BYTES = 16 << 20
-"""Most that the server may need beside: threads, caches of the database, the log that is being written."""
+STALLED_BYTES = 4 * PAGE_BYTES
+"""Most that a tail may hold of the log for a slow client: two pages that the system has not accepted yet, and
+one that waits, as rows and as frames. The busier the machine is, the more of a page is full."""
+ROOM_BYTES = 32 << 20
+"""Most that the server may need beside: threads, caches of the database, up to 10 MiB of appends that
+wait, and what the allocator keeps of what is freed."""
 TIMED = 100
 """How many of the tails note when each event came."""
 SMALL_BUFFER = 4096

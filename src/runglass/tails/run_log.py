@@ -23,7 +23,7 @@ from runglass.tails.cursor import TailCursor
 from runglass.tails.page import Page
 
 PAGE_BYTES = 64 * 1024
-"""About how many bytes a tail reads at a time, and so the memory that a slow reader costs."""
+"""About how many bytes a tail reads at a time; a slow reader costs up to four times that."""
 WINDOW_BYTES = 4 * PAGE_BYTES
 """About how many bytes of a run's log are kept for slower tails; the newest page always is."""
 
