@@ -24,7 +24,7 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     # A shell starts its background jobs with the signal ignored; that stays, and so does a caller's handler.
     if arguments is None and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, end_at_once)
-    from runglass.cli.import_without_gc import loading
+    from runglass.support.import_without_gc import loading
 
     try:
         with loading():

@@ -703,6 +703,29 @@ def test_no_provider_library_is_imported_before_it_is_needed() -> None:
     assert ran.stdout.split() == ["False", "False"]
 
 
+LOADING = """
+import asyncio, gc, os
+from runglass.engine.models.gateway import ModelGateway
+
+async def load():
+    async with ModelGateway() as models:
+        await models.ready("openai:m")
+        assert gc.get_freeze_count() > 10 * len(gc.get_objects()), "what all providers need"
+        await models.missing_key("google:m")
+        assert gc.get_freeze_count() > 10 * len(gc.get_objects()), "the package of one"
+
+os.environ["GOOGLE_API_KEY"] = "k"
+asyncio.run(load())
+print(gc.isenabled())
+"""
+
+
+def test_libraries_of_providers_are_not_left_to_the_garbage_collector() -> None:
+    """It would look through them for a tenth of a second in which nobody is served."""
+    ran = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "True\n"), ran.stderr
+
+
 async def test_attachments_are_shown_to_the_model(bench: Bench) -> None:
     images = [{"url": "https://example.com/cat.png", "mimeType": "image/png"}]
     await bench.ask(

@@ -11,11 +11,11 @@ import click
 
 from runglass.cli import options
 from runglass.cli.backends.viewer_links import project_links
-from runglass.cli.import_without_gc import loading
 from runglass.cli.process_memory import tune_memory
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
+from runglass.support.import_without_gc import loading
 
 if TYPE_CHECKING:
     from runglass.runtime.runtime import Runtime

@@ -5,11 +5,11 @@ import asyncio
 import click
 
 from runglass.cli import options
-from runglass.cli.import_without_gc import loading
 from runglass.cli.process_memory import tune_memory
 from runglass.cli.terminal.output import announcer, log_to_stderr, stdout, warn, write_line
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings
+from runglass.support.import_without_gc import loading
 
 
 @click.command()

@@ -28,6 +28,7 @@ from runglass.engine.models.pricing import Price, most_of
 from runglass.engine.models.request_parser import as_given
 from runglass.errors import StepFailure
 from runglass.log.money import ZERO
+from runglass.support.import_without_gc import loading
 
 if TYPE_CHECKING:
     from runglass.engine.models.provider_requests import ProviderRequests
@@ -190,7 +191,8 @@ class ModelGateway:
     async def _loaded(self) -> "ProviderRequests":
         async with self._importing:
             if self._providers is None:
-                module = await asyncio.to_thread(import_module, "runglass.engine.models.provider_requests")
+                load = loading()(import_module)
+                module = await asyncio.to_thread(load, "runglass.engine.models.provider_requests")
                 self._providers = module.ProviderRequests(
                     base_urls=self._base_urls,
                     api_keys=self._api_keys,

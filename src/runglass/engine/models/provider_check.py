@@ -13,6 +13,7 @@ from runglass.engine.models.gateway import ModelGateway
 from runglass.errors import api_error
 from runglass.flows.flow import Flow, LlmStep, ParallelStep, Step, leaves
 from runglass.flows.models import OFFLINE_MODEL, provider_missing
+from runglass.support.import_without_gc import loading
 
 
 class ProviderCheck:
@@ -68,6 +69,7 @@ def _always_asked(steps: list[Step]) -> Iterator[LlmStep]:
                 yield from _always_asked(branch)
 
 
+@loading()
 def _ask(model: str) -> str | None:
     problem: str | None = import_module("runglass.engine.models.provider_requests").unknown_provider(model)
     return problem

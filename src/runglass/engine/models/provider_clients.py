@@ -22,6 +22,7 @@ from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits, bou
 from runglass.engine.models.message_mapping import OutputForm
 from runglass.engine.models.provider_errors import setup_failure, status_may_be_charged
 from runglass.engine.models.request_parser import as_sent
+from runglass.support.import_without_gc import loading
 
 _MOST_MODELS = 256
 """Model objects kept: they are small, but a caller may name any number of them."""
@@ -120,12 +121,14 @@ class ProviderClients:
         if not task.cancelled():
             task.exception()
 
+    @loading()
     def _new_model(self, model: str) -> PreparedModel:
         provider, _, name = model.partition(":")
         if provider in self._base_urls:
             return PreparedModel(OpenAIChatModel(name, provider=self._providers[provider]), is_own=True)
         return PreparedModel(infer_model(model, provider_factory=self._providers.__getitem__))
 
+    @loading()
     def new_provider(self, name: str) -> Provider[Any]:
         key = self._api_keys.get(name)
         if name in self._base_urls:

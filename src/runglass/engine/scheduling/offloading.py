@@ -31,7 +31,8 @@ LARGE_BYTES = 256 * 1024
 """Values up to this size are worked on at once: that takes a few milliseconds, 15 at the very worst."""
 
 COLLECT_S = 60.0
-"""So often at most all objects are looked through beside large work, which takes some 30 ms."""
+"""So often at most all objects are looked through beside large work, which takes some 30 ms, and several
+times as long with the libraries of providers."""
 
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="offload")
 

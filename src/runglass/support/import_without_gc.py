@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Modules that are imported in this block load faster, and no collection ever looks through them.
+    """Modules that are imported in this block load faster, and no collection looks through them afterwards.
 
-    Only for the entry point of a process: all other objects of the process are frozen with them.
+    All other objects of the process are frozen with them.
     """
     was_enabled, modules_before = gc.isenabled(), len(sys.modules)
     gc.disable()
