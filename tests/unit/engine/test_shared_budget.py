@@ -6,13 +6,14 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from runglass.engine.models.budget import BudgetExceeded, SharedBudgets
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
 from tests.conformance.test_store import batch, make_run
-from tests.postgres_server import postgres_server
+from tests.postgres_server import postgres_server, until_one_waits
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +57,30 @@ async def test_processes_that_reserve_at_once_are_given_the_budget_and_no_more(
     assert len(refused) == RUNS - BUDGET
     assert all(f"of the project's budget of ${BUDGET}" in each for each in refused)
     assert (await stores[0].hold_budget(UNHELD, runs[0], Decimal(1))).held_usd == 0, "all were given back"
+
+
+async def test_calls_that_wait_for_a_budget_leave_connections_to_others(
+    stores: list[PostgresStore], tmp_path: Path
+) -> None:
+    runs = await claimed_runs(stores[0])
+    budgets = SharedBudgets(stores[0])
+    address = await postgres_server().database_of(tmp_path)
+
+    async def reserve(run: RunRecord) -> None:
+        async with budgets.reserved(run, Decimal("0.1")):
+            pass
+
+    other = await asyncpg.connect(address)
+    try:
+        async with asyncio.timeout(30):
+            async with other.transaction():
+                await other.execute("SELECT FROM project WHERE id = $1 FOR UPDATE", runs[0].project_id)
+                reserving = [asyncio.create_task(reserve(run)) for run in runs]
+                await until_one_waits(address)
+                assert await stores[0].project(runs[0].project_id) is not None
+            await asyncio.gather(*reserving)
+    finally:
+        await other.close()
 
 
 async def test_a_step_that_is_cut_off_gives_back_what_it_held(stores: list[PostgresStore]) -> None:

@@ -110,7 +110,11 @@ CALLS: dict[str, Call] = {
         known.ended.no, None, limit_rows=99, limit_bytes=1 << 20
     ),
 }
-STATEMENTS = {"append": "append_rows(", "create_run": "create_runs("}
+STATEMENTS = {
+    "append": "append_rows(",
+    "create_run": "create_runs(",
+    "release_budget": "DELETE FROM budget_hold",
+}
 """Those that are one statement, and no transaction of several."""
 
 UNLIKE = {

@@ -139,7 +139,10 @@ class SharedBudgets(Budgets):
         now_s = asyncio.get_running_loop().time
         hold, until_s = uuid4(), now_s() + HELD_S
         while True:
-            decision = await self._store.hold_budget(hold, run, usd)
+            # The store decides one after the other as well: each that waited there would take a connection,
+            # and a hundred calls of a project all of them.
+            async with self._unstored.setdefault(run.project_id, _Unstored()).lock:
+                decision = await self._store.hold_budget(hold, run, usd)
             if decision.has_room_for(usd):
                 break
             if not decision.held_usd or now_s() > until_s:

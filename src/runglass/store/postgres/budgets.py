@@ -50,4 +50,4 @@ class Budgets:
         return await self._db.write(work)
 
     async def release_budget(self, hold: uuid.UUID) -> None:
-        await self._db.write(changed("DELETE FROM budget_hold WHERE id = $1", hold))
+        await self._db.repeat(changed("DELETE FROM budget_hold WHERE id = $1", hold))
