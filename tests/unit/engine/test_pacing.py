@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from runglass.engine.models.gateway import CALL_S, ModelGateway
 from runglass.engine.scheduling import pacing as pacing
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, yield_to_others
 from runglass.engine.scheduling.pacing import (
@@ -84,6 +85,15 @@ async def test_with_other_projects_active_large_work_rests_twice_as_long_as_it_w
         clock.slept_s.clear()
         await work_in_pieces(project_id)
         assert clock.slept_s == pytest.approx([2 * PIECE_S] * (PIECES - 1))
+
+
+async def test_calls_to_providers_begin_at_a_pace_while_other_projects_are_active(clock: PacedClock) -> None:
+    async with ModelGateway() as models:
+        for project_id, rests in ((1, []), (2, [REST * CALL_S] * 2)):
+            set_project(project_id)
+            for _ in range(3):
+                await models.ready("local:tiny")
+            assert clock.slept_s == pytest.approx(rests)
 
 
 async def test_a_project_does_not_rest_for_the_work_of_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from runglass.engine.models.model_types import (
 )
 from runglass.engine.models.pricing import Price, most_of
 from runglass.engine.models.request_parser import as_given
+from runglass.engine.scheduling.pacing import current_project, paced
 from runglass.errors import StepFailure
 from runglass.log.money import ZERO
 from runglass.support.import_without_gc import loading
@@ -37,6 +38,8 @@ __all__ = ["AnswerRejected", "ModelAnswer", "ModelCallFailed", "ModelGateway", "
 
 
 DEFAULT_MAX_TOKENS = 4096
+CALL_S = 0.003
+"""Seconds of the event loop that a library takes for a call, however short its answer."""
 IMAGE_TOKENS = 50_000
 """No image counts as more in the price lists in use, high resolution in small models included."""
 
@@ -101,9 +104,11 @@ class ModelGateway:
             await self._checks.aclose()
 
     async def ready(self, model: str) -> None:
-        """Loads what the model needs, once, so that no attempt's time is spent on it."""
+        """Loads what the model needs, once, and waits for the project's turn: no attempt's time is spent."""
         if model != echo.NAME and ":" in model:
             await self._loaded()
+            async with paced("loop", current_project.get()) as piece:
+                piece.worked_s = CALL_S
 
     async def missing_key(self, model: str) -> str | None:
         """What to do where this process has no key for the provider of `model`; None where it may have one.
