@@ -79,10 +79,10 @@ async def run_attempt(
             work = perform(step, attempt.data, names, context, waited_s=waited_s)
             if isinstance(step, WaitStep) and attempt.data.holding is not None:
                 work = context.memory.without(attempt.data, work)
-            if step.limit_ms is None:
+            if step.timeout_ms is None:
                 done = await work
             else:
-                limit = asyncio.timeout(step.limit_ms / 1000)
+                limit = asyncio.timeout(step.timeout_ms / 1000)
                 async with limit:
                     done = await work
         await encode(done.output)

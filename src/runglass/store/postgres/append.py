@@ -60,7 +60,8 @@ class AppendQueue:
 
     async def append(self, batch: Append) -> None:
         """Writes the batch. Raises WrongExpectedVersion, StoreError."""
-        batch.check_charge()
+        if batch.spent_usd:
+            batch.check_charge()
         waiting = _Waiting(os.urandom(16), batch, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if batch.run_no not in self._busy_runs:

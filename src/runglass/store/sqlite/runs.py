@@ -78,7 +78,8 @@ class Runs:
         return await self._db.write(work)
 
     async def append(self, batch: Append) -> None:
-        batch.check_charge()
+        if batch.spent_usd:
+            batch.check_charge()
         # A run that is cancelled lets its request and its checkpoints go.
         write = self._db.remove if batch.status == "cancelled" else self._db.write
         await write(lambda db: write_append(db, batch))
