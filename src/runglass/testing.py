@@ -96,7 +96,7 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
             "synchronous": "NORMAL",
             "stop_grace_s": 0.0,
             # A busy machine and a debugger stop a process for longer than its lease and its log may allow.
-            "lease_s": 600.0,
+            "lease_s": 60.0,
             "stall_log_ms": 600_000,
         }
         started: Future[_Started] = Future()

@@ -1,6 +1,6 @@
 """Once a run has been started, no answer says that nothing was: clients would start it a second time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -10,9 +10,20 @@ import pytest
 from runglass.errors import StoreError
 from runglass.store.records import NewRun, RunRecord
 from runglass.testing import RunningServer
+from tests.contract.conftest import FLOWS
+from tests.contract.stores import server_on
 from tests.contract.wire import detail, execute, refusal, start
 
 Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def server(store_kind: str) -> Iterator[RunningServer]:
+    # What could not be recorded is tried again when the lease is renewed.
+    with server_on(store_kind, capture="full", lease_s=10.0) as running:
+        for flow in FLOWS:
+            running.push(flow)
+        yield running
 
 
 def broken(server: RunningServer, patch: pytest.MonkeyPatch, method: str, *, after: str) -> None:

@@ -88,7 +88,8 @@ FAULTS: list[Fault] = [full, locked]
 def server() -> Iterator[RunningServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "BUSY_TIMEOUT_S", 0.2)
-        with running_server() as running:
+        # What could not be recorded is tried again when the lease is renewed.
+        with running_server(lease_s=10.0) as running:
             for flow in (ANYTHING, LASTING):
                 running.push(flow)
             yield running
