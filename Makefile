@@ -82,12 +82,13 @@ test-browser: $(VENV)/dev.stamp ## the viewer's pages in Chromium; ARGS="-k keyb
 flaky: $(VENV)/compiled.stamp ## `make test` ten times, twice beside busy processes: what was not the same each time
 	TMPDIR=$(FILES) $(PY) tools/flaky.py -m "not slow" -n $(WORKERS) --dist worksteal $(ARGS)
 
-check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing nothing; the viewer's types where node is
+check: $(VENV)/dev.stamp ## format, lint, types, import contracts, budgets of lines; the viewer's types where node is
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) tools/twins.py
+	$(PY) tools/rooms.py
 	$(VIEWER_TYPES)
 
 gains: $(VENV)/dev.stamp ## ratios of processor time that must not get worse; nothing else should run meanwhile
