@@ -193,8 +193,11 @@ def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: Runnin
     following = BODY + GET + HOST + b"Connection: close\r\n\r\n"
     with raw_connection(server) as connection:
         connection.sendall(post(server, UPGRADE + b"Content-Length: %d\r\n" % len(BODY)) + following[:cut])
-        # By then it has read what came before.
-        eventually(lambda: requests_in(server))
+        # By then it has read what came before: it waits for the body, or has answered.
+        if cut < len(BODY):
+            eventually(lambda: requests_in(server))
+        else:
+            connection.recv(1, socket.MSG_PEEK)
         connection.sendall(following[cut:])
         answers = rest_of(connection)
     assert answers.count(b"HTTP/1.1 200 ") == 2
