@@ -13,6 +13,8 @@ from runglass.engine.models.request_parser import as_given
 CRASH_RETRIES = 3
 LEASE_S = 10.0
 """The limit of takeovers and the lease of engines in tests."""
+LONGEST_S = 5000.0
+"""No test goes on for longer in virtual time, where a poll would not end."""
 Given = ParamSpec("Given")
 
 
@@ -74,6 +76,7 @@ class _IdleClock(selectors.SelectSelector):
             return super().select()
         if not (ready := super().select(0)):
             self.elapsed_s += timeout
+            assert self.elapsed_s < LONGEST_S, "nobody waits for so long in a test: it never comes"
         return ready
 
 

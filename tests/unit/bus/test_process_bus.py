@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from runglass.bus.carrier import Hear
+from runglass.bus.memory import MemoryListener
 from runglass.bus.process_bus import ProcessBus
 from runglass.bus.wake_up_batch import KEY_LENGTH
 from runglass.log.events import event_type_of
@@ -19,17 +20,27 @@ from tests.fakes import in_virtual_time, let_time_pass
 from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running
 from tests.waiting import until
 
+WAIT_S = 1000.0
+
 
 @pytest.fixture
 def carrier() -> FakeCarrier:
     return FakeCarrier()
 
 
+async def heard(listener: MemoryListener) -> None:
+    """Returns when a wake-up has come. In virtual time a wait for one that never comes ends at once, too."""
+    loop = asyncio.get_running_loop()
+    before_s = loop.time()
+    await listener.wait(WAIT_S)
+    assert loop.time() - before_s < WAIT_S
+
+
 async def woken(bus: ProcessBus, subject: str, by: ProcessBus) -> None:
     """Returns when a wake-up by another bus has come."""
     async with bus.listen(subject) as listener:
         await by.wake(subject)
-        await listener.wait(1000)
+        await heard(listener)
 
 
 @in_virtual_time
@@ -47,7 +58,7 @@ async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once
             for number in range(100):
                 await here.wake(str(number))
             await here.wake("last")
-            await listener.wait(1000)
+            await heard(listener)
         assert [len(text) // KEY_LENGTH for text in carrier.sent] == [2, 102]
 
 
@@ -56,7 +67,7 @@ async def test_listeners_of_the_same_process_hear_without_any_carrier(carrier: F
     bus = ProcessBus(carrier)
     async with bus.listen("run") as listener:
         await bus.wake("run")
-        await listener.wait(1000)
+        await heard(listener)
 
 
 @in_virtual_time
@@ -64,9 +75,9 @@ async def test_a_process_is_not_woken_by_its_own_text_a_second_time(carrier: Fak
     bus = ProcessBus(carrier)
     async with running(bus), bus.listen("run") as listener:
         await bus.wake("run")
-        await listener.wait(1000)
+        await heard(listener)
         carrier.sent.clear()
-        again = asyncio.create_task(listener.wait(1000))
+        again = asyncio.create_task(heard(listener))
         await until(lambda: carrier.sent)
         await let_time_pass()
         assert not again.done()
@@ -85,11 +96,11 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
         assert "noticed late" in (here.fault or "")
         async with there.listen("run") as listener:
             await here.wake("run")
-            asleep = asyncio.create_task(quiet.wait(1000))
+            asleep = asyncio.create_task(heard(quiet))
             await let_time_pass()
             assert not asleep.done()
             carrier.away = False
-            await listener.wait(1000)
+            await heard(listener)
             await asleep
         await connected(here, there)
         await woken(there, "other", here)
@@ -124,7 +135,7 @@ async def test_a_connection_that_has_gone_silent_is_made_anew(carrier: FakeCarri
         await until(lambda: carrier.connections > before)
         carrier.network = deliver
         # Whoever missed the lost texts looks.
-        await listener.wait(1000)
+        await heard(listener)
         await connected(here)
 
 
@@ -156,18 +167,18 @@ async def test_an_idle_bus_notices_that_it_hears_nothing_any_more(carrier: FakeC
 
 @in_virtual_time
 async def test_the_last_wake_ups_of_a_process_are_sent_before_it_goes(carrier: FakeCarrier) -> None:
-    here, there = ProcessBus(carrier, join_s=1000), ProcessBus(carrier)
+    here, there = ProcessBus(carrier, join_s=2 * WAIT_S), ProcessBus(carrier)
     async with running(there), there.listen("run") as listener:
         async with running(here):
             await here.wake("run")
-        await listener.wait(1000)
+        await heard(listener)
 
 
 @in_virtual_time
 async def test_texts_of_strangers_wake_nobody_and_break_nothing(carrier: FakeCarrier) -> None:
     bus = ProcessBus(carrier)
     async with running(bus), bus.listen("run") as listener:
-        asleep = asyncio.create_task(listener.wait(1000))
+        asleep = asyncio.create_task(heard(listener))
         for text in ("", "x", "\0" * 5000, "{}" * 100_000, "\udcff" * 30, "run"):
             await carrier.send(text)
         await let_time_pass()

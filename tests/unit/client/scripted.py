@@ -4,6 +4,8 @@ It runs on an event loop in a thread of its own, so that blocking and asyncio cl
 """
 
 import asyncio
+import socket
+import struct
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
@@ -65,6 +67,8 @@ class Exchange:
 
     def cut(self) -> None:
         """Ends the connection with a reset."""
+        at_once = struct.pack("ii", 1, 0)
+        self.connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
         self.connection.transport.abort()
 
 
