@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from runglass.server.services.request_admission import RequestAdmission
+from runglass.server.calls.request_admission import RequestAdmission
 from runglass.testing import RunningServer
 from runglass.wire.run_api import ExecuteRequest
 

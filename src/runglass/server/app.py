@@ -11,6 +11,8 @@ from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.runtime import Runtime
 from runglass.server.app_state import AppState
+from runglass.server.calls.failure_replay import FailureReplay
+from runglass.server.calls.request_admission import RequestAdmission
 from runglass.server.endpoint import Answer, Endpoint
 from runglass.server.endpoints import ENDPOINTS
 from runglass.server.http.open_calls import OpenCalls
@@ -22,9 +24,7 @@ from runglass.server.routing import create_router
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
-from runglass.server.services.failure_replay import FailureReplay
 from runglass.server.services.outlines import Outlines
-from runglass.server.services.request_admission import RequestAdmission
 from runglass.server.services.run_diff import AT_ONCE
 from runglass.server.services.run_import import RunImports
 

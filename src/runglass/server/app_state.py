@@ -7,13 +7,13 @@ from weakref import WeakValueDictionary
 from runglass.engine.scheduling.fair_share import FairTurns
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.runtime import Runtime
+from runglass.server.calls.failure_replay import FailureReplay
+from runglass.server.calls.request_admission import RequestAdmission
 from runglass.server.http.open_calls import OpenCalls
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
-from runglass.server.services.failure_replay import FailureReplay
 from runglass.server.services.outlines import Outlines
-from runglass.server.services.request_admission import RequestAdmission
 from runglass.server.services.run_import import RunImports
 
 

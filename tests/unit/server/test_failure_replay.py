@@ -1,12 +1,12 @@
 """Failures that are remembered for a moment: for how long, how many, and how often they are given again."""
 
-from runglass.server.requests.idempotency_key import CallFingerprint
-from runglass.server.services import failure_replay
-from runglass.server.services.failure_replay import (
+from runglass.server.calls import failure_replay
+from runglass.server.calls.failure_replay import (
     WITHIN_S,
     FailureReplay,
     ReplayableFailure,
 )
+from runglass.server.requests.idempotency_key import CallFingerprint
 
 
 class Clock:

@@ -10,11 +10,11 @@ from runglass.errors import api_error
 from runglass.flows.flow import flow_schema
 from runglass.runtime.health import Health, Readiness
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.execute_service import execute_flow
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, error_headers
 from runglass.server.requests.body import answer
 from runglass.server.requests.parameters import RequestedVersion
-from runglass.server.services.execute_service import execute_flow
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,9 @@ from runglass.errors import api_error
 from runglass.log.trace import RunSummary
 from runglass.runtime.runtime import Submitted
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.idempotency import Finish, StoredResponse, with_idempotency
+from runglass.server.calls.request_admission import admission_of
+from runglass.server.calls.run_failure import RunFailure, failure_of, result_of
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
@@ -33,9 +36,6 @@ from runglass.server.security.authentication import (
     runtime_of,
 )
 from runglass.server.security.content_access import is_owed, require_owed
-from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
-from runglass.server.services.request_admission import admission_of
-from runglass.server.services.run_failure import RunFailure, failure_of, result_of
 from runglass.server.services.run_frames import summary_of
 from runglass.store.base import Store, decoding
 from runglass.store.list_records import RunListing

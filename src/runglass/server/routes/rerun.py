@@ -8,6 +8,7 @@ from starlette.responses import Response
 from runglass.engine.capture.redaction import MARK
 from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.idempotency import Finish, StoredResponse, with_idempotency
 from runglass.server.requests.attachments import check_attachments
 from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
@@ -15,7 +16,6 @@ from runglass.server.requests.messages import kept_history
 from runglass.server.requests.parameters import checked_uuid, trace_context_of
 from runglass.server.routes.jobs import accepted, accepted_again
 from runglass.server.security.authentication import runtime_of
-from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
 from runglass.server.services.run_content import input_of, with_content
 from runglass.store.records import IdempotencyKey, RunRecord
 from runglass.wire.run_api import RerunRequest, RunRequest

@@ -19,6 +19,22 @@ from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, DuplicateIdempotencyKey, api_error
 from runglass.flows.flow import Flow, within
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.execute_service import with_overrides, without_forbidden_values
+from runglass.server.calls.failure_replay import REPLAYED
+from runglass.server.calls.idempotency import (
+    REST_EVENTS,
+    NoteCall,
+    dropped,
+    earlier_call,
+    hold_idempotency_lock,
+    keep_refusal,
+    resuming_call,
+)
+from runglass.server.calls.request_admission import Admission, admission_of
+from runglass.server.calls.run_failure import answer_expired, require_outcome
+from runglass.server.calls.step_content import LiveContent, StoredContent
+from runglass.server.calls.step_frames import StepFrames
+from runglass.server.calls.tool_offers import check_takers, offer_of
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import once_started
 from runglass.server.http.response_stream import Headers
@@ -32,22 +48,6 @@ from runglass.server.requests.tools import match_tool_results
 from runglass.server.security.authentication import no_run, require_project_of_flow, run_of_flow, runtime_of
 from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import STILL_PAUSED, while_allowed
-from runglass.server.services.execute_service import with_overrides, without_forbidden_values
-from runglass.server.services.failure_replay import REPLAYED
-from runglass.server.services.idempotency import (
-    REST_EVENTS,
-    NoteCall,
-    dropped,
-    earlier_call,
-    hold_idempotency_lock,
-    keep_refusal,
-    resuming_call,
-)
-from runglass.server.services.request_admission import Admission, admission_of
-from runglass.server.services.run_failure import answer_expired, require_outcome
-from runglass.server.services.step_content import LiveContent, StoredContent
-from runglass.server.services.step_frames import StepFrames
-from runglass.server.services.tool_offers import check_takers, offer_of
 from runglass.store.records import IdempotencyKey, Project, RunRecord
 from runglass.wire.run_api import StepRequest
 

@@ -17,9 +17,9 @@ from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.log.fold import milliseconds_between
 from runglass.log.trace import RunStatus, RunSummary, StepStatus
 from runglass.runtime.runtime import decode_stored_flow
+from runglass.server.calls.caller_error import caller_error
+from runglass.server.calls.run_failure import end_of
 from runglass.server.http.json_streaming import PART_BYTES
-from runglass.server.services.caller_error import caller_error
-from runglass.server.services.run_failure import end_of
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
 from runglass.support.lazy_json import Json, decode_when_read, encoded, json_bytes

@@ -14,6 +14,18 @@ from runglass.errors import api_error
 from runglass.flows.flow import Flow, step_count
 from runglass.flows.override_policy import may_hand_in
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.execute_responses import outcome_of, response_of
+from runglass.server.calls.idempotency import (
+    Finish,
+    NoteCall,
+    StoredResponse,
+    resuming_call,
+    wait_until_idle,
+    with_idempotency,
+)
+from runglass.server.calls.request_admission import Admission, admission_of
+from runglass.server.calls.run_failure import require_outcome
+from runglass.server.calls.tool_offers import check_takers, offer_of
 from runglass.server.requests.body import body_of, forget_body
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.messages import normalize_messages
@@ -22,18 +34,6 @@ from runglass.server.requests.tools import match_tool_results
 from runglass.server.security.authentication import require_project_of_flow, run_of_flow, runtime_of
 from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import STILL_PAUSED, while_allowed
-from runglass.server.services.execute_responses import outcome_of, response_of
-from runglass.server.services.idempotency import (
-    Finish,
-    NoteCall,
-    StoredResponse,
-    resuming_call,
-    wait_until_idle,
-    with_idempotency,
-)
-from runglass.server.services.request_admission import Admission, admission_of
-from runglass.server.services.run_failure import require_outcome
-from runglass.server.services.tool_offers import check_takers, offer_of
 from runglass.store.records import IdempotencyKey, Project, RunRecord
 from runglass.wire.run_api import ExecuteRequest, RunRequest, StepRequest, ToolRequest
 

@@ -26,14 +26,14 @@ from runglass.errors import (
 from runglass.log.events import TERMINAL_EVENTS
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.failure_replay import REPLAYED, replay_failure
+from runglass.server.calls.run_failure import answer_expired
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.requests.idempotency_key import idempotency_key_of
 from runglass.server.security.authentication import lost_run, no_run, runtime_of
 from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.failure_replay import REPLAYED, replay_failure
-from runglass.server.services.run_failure import answer_expired
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project, RunRecord
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import APIError, api_error
 from runglass.log.trace import RunSummary
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.idempotency import StoredResponse, wait_until_idle
+from runglass.server.calls.run_failure import failure_of, result_of
 from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.security.authentication import lost_run, runtime_of
 from runglass.server.security.revocation import while_allowed
-from runglass.server.services.idempotency import StoredResponse, wait_until_idle
-from runglass.server.services.run_failure import failure_of, result_of
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
 from runglass.wire.run_api import ToolCallsRequired

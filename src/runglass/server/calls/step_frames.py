@@ -34,7 +34,7 @@ from runglass.log.events import (
 )
 from runglass.log.fold import Address
 from runglass.runtime.runtime import decode_stored_flow
-from runglass.server.services.run_failure import bad_end
+from runglass.server.calls.run_failure import bad_end
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
 from runglass.support.lazy_json import encoded

@@ -5,8 +5,8 @@ from typing import Any
 from runglass.engine.run.outcome import RunOutcome
 from runglass.errors import STEP_CODES
 from runglass.log.events import FlowCancelled, FlowFailed
-from runglass.server.services.execute_responses import failure
-from runglass.server.services.run_failure import bad_end
+from runglass.server.calls.execute_responses import failure
+from runglass.server.calls.run_failure import bad_end
 from runglass.store.records import RunRecord
 
 
