@@ -17,7 +17,7 @@ class Clock:
 
 
 def call(number: int = 0) -> CallFingerprint:
-    return CallFingerprint(1, b"/path", b"%d" % number)
+    return CallFingerprint(1, 1, b"/path", b"%d" % number)
 
 
 def failure(body: bytes = b"{}", *, stays: bool = False) -> ReplayableFailure:
@@ -48,6 +48,16 @@ def test_a_failure_is_forgotten_after_its_time() -> None:
     clock.now_s += WITHIN_S - 0.01
     assert found.take(call(2)) == failure(b"new")
     assert not found
+
+
+def test_failures_of_another_project_push_out_none() -> None:
+    found = FailureReplay(clock=Clock())
+    mine = CallFingerprint(1, 1, b"/path", b"mine")
+    found.keep(mine, failure())
+    for number in range(failure_replay.MAX_ANSWERS + 5):
+        found.keep(CallFingerprint(2, 2, b"/path", b"%d" % number), failure())
+    found.keep(CallFingerprint(2, 2, b"/path", b"large"), failure(b"x" * failure_replay.MAX_BYTES))
+    assert found.take(mine) is not None
 
 
 def test_the_oldest_go_where_there_are_too_many_or_too_large_ones() -> None:

@@ -23,8 +23,8 @@ REPLAYED = "Idempotent-Replayed"
 """The header of a response that repeats an earlier one."""
 
 WITHIN_S = 3.0
-MAX_ANSWERS = 1000
-MAX_BYTES = 4 * 1024 * 1024
+MAX_ANSWERS, MAX_BYTES = 1000, 4 * 1024 * 1024
+"""The most of one project, so that its failures push out no other's: a client would then pay twice."""
 REPEATED_AFTER = frozenset({500, 502, 503, 504})
 
 
@@ -38,41 +38,43 @@ class ReplayableFailure(NamedTuple):
 
 
 class FailureReplay:
-    """The failures of the last seconds, by call. `clock` gives seconds that never go back."""
+    """The failures of the last seconds, by project and call. `clock` gives seconds that never go back."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._failed: OrderedDict[CallFingerprint, tuple[float, ReplayableFailure]] = OrderedDict()
-        self._bytes = 0
+        self._failed: dict[int, OrderedDict[CallFingerprint, tuple[float, ReplayableFailure]]] = {}
 
     def __len__(self) -> int:
         """How many failures are remembered."""
-        return len(self._failed)
+        return sum(map(len, self._failed.values()))
 
     def keep(self, call: CallFingerprint, failed: ReplayableFailure) -> None:
-        """Keeps a failure. Where there are too many, the oldest go."""
-        self._drop(call)
-        self._failed[call] = (self._clock() + WITHIN_S, failed)
-        self._bytes += len(failed.body)
-        while len(self._failed) > MAX_ANSWERS or self._bytes > MAX_BYTES:
-            self._drop(next(iter(self._failed)))
+        """Keeps a failure. If its project has too many, the project's oldest go."""
+        self._forget_old()
+        of_project = self._failed.setdefault(call.project_id, OrderedDict())
+        of_project.pop(call, None)
+        of_project[call] = (self._clock() + WITHIN_S, failed)
+        size = sum(len(each.body) for _, each in of_project.values())
+        while len(of_project) > MAX_ANSWERS or size > MAX_BYTES:
+            _, (_, oldest) = of_project.popitem(last=False)
+            size -= len(oldest.body)
 
     def take(self, call: CallFingerprint) -> ReplayableFailure | None:
         """The failure to repeat to this call. It is then forgotten, unless it stays."""
         self._forget_old()
-        _, failed = self._failed.get(call, (0.0, None))
+        of_project = self._failed.get(call.project_id, OrderedDict())
+        _, failed = of_project.get(call, (0.0, None))
         if failed is not None and not failed.stays:
-            self._drop(call)
+            del of_project[call]
         return failed
 
     def _forget_old(self) -> None:
         now_s = self._clock()
-        while self._failed and next(iter(self._failed.values()))[0] <= now_s:
-            self._drop(next(iter(self._failed)))
-
-    def _drop(self, call: CallFingerprint) -> None:
-        _, failed = self._failed.pop(call, (0.0, None))
-        self._bytes -= 0 if failed is None else len(failed.body)
+        for project_id, of_project in list(self._failed.items()):
+            while of_project and next(iter(of_project.values()))[0] <= now_s:
+                of_project.popitem(last=False)
+            if not of_project:
+                del self._failed[project_id]
 
 
 async def replay_failure(

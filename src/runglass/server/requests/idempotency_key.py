@@ -20,8 +20,9 @@ from runglass.store.records import IdempotencyKey
 
 
 class CallFingerprint(NamedTuple):
-    """The identity of a call: its key, its target (path and query), and the hash of its body."""
+    """The identity of a call: its project and key, its target (path and query), and the hash of its body."""
 
+    project_id: int
     key_id: int
     target: bytes
     digest: bytes
@@ -75,7 +76,7 @@ def sorted_members(value: Any) -> Any:
 async def fingerprint_of(request: ApiRequest) -> CallFingerprint:
     """What a repeat without an Idempotency-Key is known by."""
     digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), await body_of(request))
-    return CallFingerprint(request.auth.id, _target(request), digest)
+    return CallFingerprint(request.auth.project_id, request.auth.id, _target(request), digest)
 
 
 def _target(request: ApiRequest) -> bytes:
