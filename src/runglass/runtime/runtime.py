@@ -5,7 +5,7 @@ the server's business; `runtime/composition.py` puts a runtime together.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import eq
 from typing import Any, NamedTuple
@@ -108,16 +108,9 @@ class Runtime:
         """
         began_s = time.monotonic()
         record, number, flow = await self.find(project, slug, version)
-        await self.policy.check_overrides(
-            project, flow, request.block_overrides, role=role, size_bytes=size_bytes
-        )
         given = run_inputs(request)
-        flow, inputs = await self.checks.request(
-            flow,
-            request.block_overrides,
-            given,
-            size_bytes=size_bytes,
-            project_id=project.id,
+        flow, inputs = await self.with_overrides(
+            project, flow, request.block_overrides, given, role=role, size_bytes=size_bytes
         )
         assert inputs is not None
         is_as_given = inputs is given or await offload(partial(eq, given, inputs), size_bytes=size_bytes)
@@ -163,6 +156,25 @@ class Runtime:
                 capture_sample=self.capture_sample(project, flow),
             )
         return Submitted(run, record.id, step_count(flow))
+
+    async def with_overrides(
+        self,
+        project: Project,
+        flow: Flow,
+        overrides: Mapping[str, dict[str, Any]],
+        inputs: dict[str, Any] | None,
+        *,
+        role: Role,
+        size_bytes: int,
+    ) -> tuple[Flow, dict[str, Any] | None]:
+        """The flow with the overrides of a call, and the inputs, where given, with the flow's defaults.
+
+        Raises INVALID_REQUEST, MODEL_NOT_SUPPORTED, and FORBIDDEN for an override that the role may not make.
+        """
+        await self.policy.check_overrides(project, flow, overrides, role=role, size_bytes=size_bytes)
+        return await self.checks.request(
+            flow, overrides, inputs, size_bytes=size_bytes, project_id=project.id
+        )
 
     async def find(self, project: Project, slug: str, version: int | None) -> tuple[FlowRecord, int, Flow]:
         """A flow and one of its versions; None is production, or the draft without one. Raises APIError."""

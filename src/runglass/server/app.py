@@ -11,7 +11,7 @@ from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.runtime import Runtime
 from runglass.server.app_state import AppState
-from runglass.server.calls.failure_replay import FailureReplay
+from runglass.server.calls.idempotency import FailureReplay
 from runglass.server.calls.request_admission import RequestAdmission
 from runglass.server.endpoint import Answer, Endpoint
 from runglass.server.endpoints import ENDPOINTS

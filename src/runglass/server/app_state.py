@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 from runglass.engine.scheduling.fair_share import FairTurns
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.runtime import Runtime
-from runglass.server.calls.failure_replay import FailureReplay
+from runglass.server.calls.idempotency import FailureReplay
 from runglass.server.calls.request_admission import RequestAdmission
 from runglass.server.http.open_calls import OpenCalls
 from runglass.server.http.open_responses import OpenResponses

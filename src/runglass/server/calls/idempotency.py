@@ -1,4 +1,4 @@
-"""The `Idempotency-Key`: a call is made once, however often it is sent.
+"""A call is made once, however often it is sent: under an `Idempotency-Key`, or again after a failure.
 
 The key is noted in the transaction that creates the run, so two requests at the same instant cannot both
 start one. A later request under the same key gets the response of the first, or waits for it.
@@ -7,290 +7,249 @@ start one. A later request under the same key gets the response of the first, or
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from starlette.responses import Response
-
 from runglass.engine.scheduling.pacing import paced_write
-from runglass.errors import (
-    APIError,
-    DuplicateIdempotencyKey,
-    StoreError,
-    StoreUnreachable,
-    StoreWentBack,
-    api_error,
-)
-from runglass.log.events import TERMINAL_EVENTS
-from runglass.runtime.runtime import Runtime
-from runglass.server.api_request import ApiRequest
-from runglass.server.calls.failure_replay import REPLAYED, replay_failure
+from runglass.errors import APIError, DuplicateIdempotencyKey, StoreError, api_error
+from runglass.server.calls.call import Call, StoredResponse
 from runglass.server.calls.run_failure import answer_expired
-from runglass.server.endpoint import JSON
-from runglass.server.http.error_responses import error_body, once_started
-from runglass.server.requests.idempotency_key import idempotency_key_of
-from runglass.server.security.authentication import lost_run, no_run, runtime_of
+from runglass.server.http.error_responses import as_api_error, error_body, error_headers
+from runglass.server.http.request_connection import CallerLeft
+from runglass.server.requests.body import forget_body
+from runglass.server.requests.idempotency_key import CallFingerprint
+from runglass.server.security.authentication import run_by_id
 from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import while_awaited
-from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project, RunRecord
+from runglass.store.records import IdempotencyRecord, RunRecord
 
 log = logging.getLogger(__name__)
-
-PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
-REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
-"""Events after which a run goes on only if a call resumes it."""
-
-AGAIN_S = 0.5
-"""How soon a database that is away is asked again."""
 
 NOTED_S, LOOK_S = 2.0, 0.05
 """So long another server may take from noting a call to resuming its run, and so often that is looked for."""
 
 NO_ANSWERS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
-"""Codes of errors that are not the outcome of a call, and so are not kept."""
+"""Codes of errors that are not the outcome of a call, and so are not kept.
 
-Finish = Callable[[], Awaitable["StoredResponse"]]
-"""Waits for the response of a call that has begun. Raises APIError."""
+After a fault of the server the run goes on later, or has an outcome that could not be read, and a repeat of
+the call gets that. After the revocation of a key the run goes on, too.
+"""
 
-NoteCall = Callable[[RunRecord], Awaitable[None]]
-"""Notes a call that is about to resume this run. Raises DuplicateIdempotencyKey."""
-
-
-class StoredResponse(NamedTuple):
-    """A response as it is sent, and as it is kept for repeats of the call."""
-
-    status: int
-    body: bytes
+WITHIN_S = 3.0
+MAX_ANSWERS, MAX_BYTES = 1000, 4 * 1024 * 1024
+"""The most of one project, so that its failures push out no other's: a client would then pay twice."""
+REPEATED_AFTER = frozenset({500, 502, 503, 504})
 
 
-async def with_idempotency(
-    request: ApiRequest,
-    project: Project,
-    begin: Callable[[IdempotencyKey | None], Awaitable[Finish]],
-    repeated: Callable[[RunRecord, int], Awaitable[StoredResponse]],
-    *,
-    resumes: str | None = None,
-) -> Response:
-    """The response of a call, which is begun once.
+class _Kept(NamedTuple):
+    response: StoredResponse
+    stays: bool
+    until_s: float
 
-    `begin` notes the call that it gets, starts or resumes a run (`resumes`, if given), and returns a function
-    that waits for the response. `repeated` makes the response for an earlier call that has none yet, from its
-    run and the seq of the run after which the call began.
 
-    Raises IDEMPOTENCY_MISMATCH for a key that came with another request before; `idempotency_key.py` says
-    when two requests are the same.
+class FailureReplay:
+    """Failures that are repeated to a client which makes a call again by itself, without an Idempotency-Key.
+
+    Some clients send a POST again after 500, 502, 503 or 504, and a flow that is run anew is paid for anew.
+    The first such repeat gets the failure once more; the next one runs the flow. One that stays, as there is
+    nothing to run anew, is repeated any number of times. Failures are kept in this process's memory for
+    seconds. `clock` gives seconds that never go back.
     """
-    call = await idempotency_key_of(request)
-    if call is None:
 
-        async def run() -> Response:
-            return _response(await (await begin(None))())
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failed: dict[int, OrderedDict[CallFingerprint, _Kept]] = {}
 
-        return await replay_failure(request, run, resumes=resumes)
-    finish = None
-    async with hold_idempotency_lock(request, project, call) as before:
-        if before is None:
-            try:
-                finish = await begin(call)
-            except DuplicateIdempotencyKey:
-                before = await earlier_call(request, project, call)
-            except APIError as error:
-                await keep_refusal(request, project, call, error)
-                raise
-    if before is not None:
-        with once_started(before.run_id):
-            return _response(await _repeated_answer(request, before, repeated), {REPLAYED: "true"})
-    if finish is None:
-        raise dropped(call)
-    try:
-        answered = await finish()
-    except APIError as error:
-        await keep_refusal(request, project, call, error)
-        raise
-    await _keep(request, project, call, answered)
-    return _response(answered)
+    def __len__(self) -> int:
+        """How many failures are remembered."""
+        return sum(map(len, self._failed.values()))
 
+    def keep(self, call: CallFingerprint, error: APIError, *, stays: bool) -> None:
+        """Keeps a failure that clients repeat their call after. If its project has too many, the oldest go.
 
-def dropped(call: IdempotencyKey) -> APIError:
-    """The error for a call that was noted, and is not any more."""
-    return api_error("UNAVAILABLE", f"the call {call.key!r} was dropped while it was repeated; send it again")
+        A 503 that says that nothing was started is not kept, as the next call may succeed.
+        """
+        if error.status not in REPEATED_AFTER or (error.status == 503 and error.execution_id is None):
+            return
+        self._forget_old()
+        response = StoredResponse(error.status, error_body(error), error_headers(error))
+        of_project = self._failed.setdefault(call.project_id, OrderedDict())
+        of_project.pop(call, None)
+        of_project[call] = _Kept(response, stays, self._clock() + WITHIN_S)
+        size = sum(len(each.response.body) for each in of_project.values())
+        while len(of_project) > MAX_ANSWERS or size > MAX_BYTES:
+            _, oldest = of_project.popitem(last=False)
+            size -= len(oldest.response.body)
+
+    def take(self, call: CallFingerprint) -> StoredResponse | None:
+        """The failure to repeat to this call. It is then forgotten, unless it stays."""
+        self._forget_old()
+        of_project = self._failed.get(call.project_id)
+        if of_project is None or call not in of_project:
+            return None
+        failed = of_project[call]
+        if not failed.stays:
+            del of_project[call]
+        return failed.response
+
+    def _forget_old(self) -> None:
+        now_s = self._clock()
+        for project_id, of_project in list(self._failed.items()):
+            while of_project and next(iter(of_project.values())).until_s <= now_s:
+                of_project.popitem(last=False)
+            if not of_project:
+                del self._failed[project_id]
 
 
 @asynccontextmanager
-async def hold_idempotency_lock(
-    request: ApiRequest, project: Project, call: IdempotencyKey
-) -> AsyncIterator[IdempotencyRecord | None]:
-    """The record of the same call from before; without one None, and then only this block may begin it.
+async def made_once(call: Call) -> AsyncIterator[bool]:
+    """Whether the block is to begin the call; if not, or if another server did so, `call.before` has it.
 
-    Raises IDEMPOTENCY_MISMATCH. A call that was noted, but did not resume its run because of a crash, counts
-    as not made.
+    Raises IDEMPOTENCY_MISMATCH for a key that came with another request before; `idempotency_key.py` says
+    when two requests are the same. A call that was noted, but did not resume its run because of a crash,
+    counts as not made.
     """
-    turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.services.idempotency_locks
+    request = call.request
+    # It is not read again, and the block may wait for long.
+    forget_body(request)
+    if call.key is None:
+        if call.fingerprint is not None:
+            failures: FailureReplay = request.services.failure_replay
+            call.before = failures.take(call.fingerprint)
+        async with failure_kept(call):
+            yield call.before is None
+        return
+    locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.services.idempotency_locks
     # The requests that wait for the lock keep it alive; it goes with the last of them.
-    lock = turns.setdefault((project.id, call.key), asyncio.Lock())
+    lock = locks.setdefault((call.project.id, call.key.key), asyncio.Lock())
     if lock.locked():
         await while_awaited(request, None, lock.acquire(), otherwise="the call that it repeats goes on")
     else:
         await lock.acquire()
     try:
-        before = await earlier_call(request, project, call)
-        if before is not None and await _never_resumed(request, before):
-            before = None
-        yield before
+        before = await _earlier(call)
+        call.before = None if before is not None and await _never_resumed(call, before) else before
+        try:
+            async with failure_kept(call):
+                yield call.before is None
+        except DuplicateIdempotencyKey as error:
+            call.before = await _earlier(call)
+            if call.before is None:
+                message = f"the call {call.key.key!r} was dropped while it was repeated; send it again"
+                raise api_error("UNAVAILABLE", message) from error
     finally:
         lock.release()
 
 
-async def keep_refusal(request: ApiRequest, project: Project, call: IdempotencyKey, error: APIError) -> None:
-    """Keeps an error as the response of the call, where the call has been noted.
-
-    A fault of the server is not kept: the run goes on later, or has an outcome that could not be read, and a
-    repeat of the call gets that. The revocation of a key is not kept either, as the run goes on.
-    """
-    if error.execution_id is not None and error.code not in NO_ANSWERS:
-        await _keep(request, project, call, StoredResponse(error.status, error_body(error)))
-
-
-async def _keep(
-    request: ApiRequest, project: Project, call: IdempotencyKey, answered: StoredResponse
-) -> None:
+@asynccontextmanager
+async def failure_kept(call: Call) -> AsyncIterator[None]:
+    """Keeps an error of the block for repeats of the call, if that is its outcome. Raises APIError."""
     try:
-        async with paced_write(project.id, len(answered.body)):
-            await runtime_of(request).store.answer_call(
-                project.id, call.key, status=answered.status, answer=answered.body
+        yield
+    except (CallerLeft, DuplicateIdempotencyKey):
+        raise
+    except Exception as fault:
+        error = as_api_error(call.request, fault)
+        if call.fingerprint is not None:
+            failures: FailureReplay = call.request.services.failure_replay
+            failures.keep(call.fingerprint, error, stays=call.resumes)
+        elif error.execution_id is not None and error.code not in NO_ANSWERS:
+            await keep(call, StoredResponse(error.status, error_body(error)))
+        if error is fault:
+            raise
+        raise error from fault
+
+
+async def keep(call: Call, answered: StoredResponse) -> None:
+    """Keeps the response of a call under its key, where it has one."""
+    if call.key is None:
+        return
+    project_id, key = call.project.id, call.key.key
+    try:
+        async with paced_write(project_id, len(answered.body)):
+            await call.runtime.store.answer_call(
+                project_id, key, status=answered.status, answer=answered.body
             )
     except StoreError as error:
         # The response can be sent without being kept: a repeat gets its own from the stored run.
-        log.warning("the answer to the call %r is not kept: %s", call.key, error)
+        log.warning("the answer to the call %r is not kept: %s", key, error)
+
+
+async def earlier_answer(call: Call, before: IdempotencyRecord) -> StoredResponse | RunRecord:
+    """The response that the earlier call got, or the run that it began where it has got none yet.
+
+    Raises FORBIDDEN, ANSWER_EXPIRED, RUN_NOT_FOUND.
+    """
+    run = await run_by_id(call.request, before.run_id)
+    require_owed(call.request.auth, run, what="the answer to this call")
+    if before.status is None:
+        return run
+    if before.answer is None:
+        raise answer_expired(before.run_id)
+    return StoredResponse(before.status, before.answer)
 
 
 @asynccontextmanager
-async def resuming_call(
-    request: ApiRequest, project: Project, call: IdempotencyKey | None
-) -> AsyncIterator[NoteCall]:
-    """For a block that resumes a run: the function that it calls when all is checked, to note the call.
+async def resumed_once(call: Call) -> AsyncIterator[None]:
+    """For a block that checks and resumes a run, and calls `note` between the two.
 
     Raises DuplicateIdempotencyKey where another server resumes the run for the same call at this moment.
     """
-    store, is_own = runtime_of(request).store, False
-    noted = None if call is None else await store.call(project.id, call.key)
-    if noted is not None and not await _stays_unmade(request, noted):
-        raise DuplicateIdempotencyKey(f"the call {noted.key!r} is made elsewhere")
-    # One that a server noted before it crashed; this block makes it then.
-    was_noted = noted is not None
-
-    async def note(run: RunRecord) -> None:
-        nonlocal is_own
-        if call is None or was_noted:
-            return
-        # Raises where another server has noted it meanwhile, and so resumes the run.
-        await store.begin_call(project.id, call, run)
-        is_own = True
-
+    if call.key is None:
+        yield
+        return
+    store, key = call.runtime.store, call.key.key
+    noted = await store.call(call.project.id, key)
+    if noted is not None and not await _stays_unmade(call, noted):
+        raise DuplicateIdempotencyKey(f"the call {key!r} is made elsewhere")
+    # A server noted it before it crashed; this block makes it then.
+    was_noted = call.is_noted = noted is not None
     try:
-        yield note
+        yield
     except APIError as error:
-        if call is None or is_own or error.code != "RUN_NOT_PAUSED":
+        is_own = call.is_noted and not was_noted
+        if is_own or error.code != "RUN_NOT_PAUSED" or await store.call(call.project.id, key) is None:
             raise
-        if await store.call(project.id, call.key) is None:
-            raise
-        raise DuplicateIdempotencyKey(f"the call {call.key!r} is made elsewhere") from error
+        raise DuplicateIdempotencyKey(f"the call {key!r} is made elsewhere") from error
 
 
-async def earlier_call(
-    request: ApiRequest, project: Project, call: IdempotencyKey
-) -> IdempotencyRecord | None:
+async def note(call: Call, run: RunRecord) -> None:
+    """Notes a call that is about to resume this run, if it has a key.
+
+    Raises DuplicateIdempotencyKey where another server has noted it meanwhile, and so resumes the run.
+    """
+    if call.key is not None and not call.is_noted:
+        await call.runtime.store.begin_call(call.project.id, call.key, run)
+        call.is_noted = True
+
+
+async def _earlier(call: Call) -> IdempotencyRecord | None:
     """The same call as it was noted before, by any server. Raises IDEMPOTENCY_MISMATCH."""
-    before = await runtime_of(request).store.call(project.id, call.key)
-    if before is not None and before.digest != call.digest:
-        message = f"something else was asked under the Idempotency-Key {call.key!r}; use a new one"
+    assert call.key is not None
+    before = await call.runtime.store.call(call.project.id, call.key.key)
+    if before is not None and before.digest != call.key.digest:
+        message = f"something else was asked under the Idempotency-Key {call.key.key!r}; use a new one"
         raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
     return before
 
 
-async def _stays_unmade(request: ApiRequest, call: IdempotencyRecord) -> bool:
+async def _stays_unmade(call: Call, noted: IdempotencyRecord) -> bool:
     """Whether a call that has been noted does not resume its run: its server is gone, and not only slow."""
     now_s = asyncio.get_running_loop().time
-    until_s = now_s() + (NOTED_S if runtime_of(request).engine.shares_store else 0.0)
-    while await _never_resumed(request, call):
+    until_s = now_s() + (NOTED_S if call.runtime.engine.shares_store else 0.0)
+    while await _never_resumed(call, noted):
         if now_s() >= until_s:
             return True
         await asyncio.sleep(LOOK_S)
     return False
 
 
-async def _never_resumed(request: ApiRequest, call: IdempotencyRecord) -> bool:
-    runtime = runtime_of(request)
-    if call.status is not None or runtime.engine.is_active(call.run_id):
+async def _never_resumed(call: Call, noted: IdempotencyRecord) -> bool:
+    runtime = call.runtime
+    if noted.status is not None or runtime.engine.is_active(noted.run_id):
         return False
-    run = await runtime.store.run(call.run_id)
-    return run is not None and run.status == "paused" and run.head == call.head and not run.is_resuming
-
-
-async def _repeated_answer(
-    request: ApiRequest,
-    before: IdempotencyRecord,
-    repeated: Callable[[RunRecord, int], Awaitable[StoredResponse]],
-) -> StoredResponse:
-    run = await runtime_of(request).store.run(before.run_id)
-    if run is None:
-        raise no_run(before.run_id)
-    require_owed(request.auth, run, what="the answer to this call")
-    if before.status is not None:
-        if before.answer is None:
-            raise answer_expired(before.run_id)
-        return StoredResponse(before.status, before.answer)
-    return await repeated(run, before.head)
-
-
-async def wait_until_idle(request: ApiRequest, run: RunRecord, *, beyond: int = -1) -> RunRecord:
-    """The run once it has ended, or is paused by an event after seq `beyond`.
-
-    Raises UNAVAILABLE if the server is stopped before, UNAUTHENTICATED if the key is revoked, CallerLeft.
-    """
-    return await while_awaited(request, run.id, idle_run(runtime_of(request), run, beyond=beyond))
-
-
-async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecord:
-    """Like `wait_until_idle`, without an end for the server's stop and the revocation of the key.
-
-    The process that has the run waits for a database that is away, and so does this, up to `lease_s` seconds.
-    Where the store goes back to the pause that the run was resumed from, it is paused by that one again.
-    """
-    generation = runtime.store.generation
-    away_since_s: float | None = None
-    has_begun = False
-    while not run.ended and not (
-        run.status == "paused" and (run.head > beyond or (has_begun and not run.is_resuming))
-    ):
-        has_begun = run.status != "paused" or run.is_resuming
-        ping_s = runtime.settings.ping_s
-        try:
-            pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS, idle_s=ping_s)
-            async with aclosing(pages):
-                with suppress(StoreWentBack):
-                    async for page in pages:
-                        # Once in a while: where the store goes back, no event says that the run waits again.
-                        if not page:
-                            break
-            now = await runtime.store.run(run.id)
-        except StoreUnreachable:
-            now_s = time.monotonic()
-            away_since_s = away_since_s or now_s
-            if now_s - away_since_s > runtime.settings.lease_s:
-                raise
-            await asyncio.sleep(AGAIN_S)
-            continue
-        if now is None:
-            raise no_run(run.id) if runtime.store.generation == generation else lost_run(run.id)
-        run, away_since_s = now, None
-    if not run.ended and run.head <= beyond:
-        # The segment that the store has no trace of any more is let go with the next renewal of the lease.
-        await runtime.engine.join(run.id)
-    return run
-
-
-def _response(answered: StoredResponse, headers: dict[str, str] | None = None) -> Response:
-    return Response(answered.body, status_code=answered.status, media_type=JSON, headers=headers)
+    run = await runtime.store.run(noted.run_id)
+    return run is not None and run.status == "paused" and run.head == noted.head and not run.is_resuming

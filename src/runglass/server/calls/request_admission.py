@@ -7,7 +7,7 @@ for a caller that sends a body and leaves.
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.scheduling.offloading import LARGE_BYTES
@@ -24,19 +24,6 @@ Where that is full, each project with bodies has an equal share of it, and may a
 """
 
 
-class Admission:
-    """The turn of a request."""
-
-    def __init__(self, turn: AbstractAsyncContextManager[object] | None) -> None:
-        self._turn = turn
-
-    async def admit_next(self) -> None:
-        """Ends the turn before the block ends; the bytes of the request are counted until the block does."""
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            await turn.__aexit__(None, None, None)
-
-
 class RequestAdmission:
     """The admission of one server; `memory_limit_bytes` is the limit for its runs."""
 
@@ -47,26 +34,24 @@ class RequestAdmission:
         self._held: Counter[int] = Counter()
 
     @asynccontextmanager
-    async def turn(self, request: ApiRequest, size_bytes: int) -> AsyncIterator["Admission"]:
+    async def turn(self, request: ApiRequest, size_bytes: int) -> AsyncIterator[AsyncExitStack]:
         """The turn of a request with so many bytes, which is decoded, checked and started in the block.
 
+        The turn may be closed before; the bytes of the request are counted until the block ends.
         Raises UNAVAILABLE where too many bytes wait, except for a project without other bodies, and where the
         server stops; UNAUTHENTICATED where the key is revoked meanwhile.
         """
         if size_bytes <= LARGE_BYTES:
-            yield Admission(None)
+            yield AsyncExitStack()
             return
         project_id = request.auth.project_id
         self._require_room(project_id, size_bytes)
         self._held[project_id] += size_bytes
         try:
-            turn = self._turns.turn(project_id)
-            await while_allowed(request, None, turn.__aenter__(), otherwise="nothing was started")
-            taken = Admission(turn)
-            try:
-                yield taken
-            finally:
-                await taken.admit_next()
+            async with AsyncExitStack() as turn:
+                entering = turn.enter_async_context(self._turns.turn(project_id))
+                await while_allowed(request, None, entering, otherwise="nothing was started")
+                yield turn
         finally:
             self._release(project_id, size_bytes)
 
@@ -111,9 +96,3 @@ class RequestAdmission:
                 f" memory_limit_bytes, {self._limit_bytes:,}); nothing was started, try again later",
                 details={"limit": "memory_limit_bytes", "value": self._limit_bytes},
             )
-
-
-def admission_of(request: ApiRequest) -> RequestAdmission:
-    """The admission of the server that handles the request."""
-    admission: RequestAdmission = request.services.admission
-    return admission

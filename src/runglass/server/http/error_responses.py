@@ -53,14 +53,15 @@ def error_headers(error: APIError) -> dict[str, str]:
 
 
 def answer_fault(request: ApiRequest, fault: Exception) -> Response:
-    """The response for an exception of a handler. Faults that the caller did not cause go to the log."""
-    error = _as_api_error(request, fault)
+    """The response for an exception of a handler."""
+    error = as_api_error(request, fault)
     return Response(
         error_body(error), status_code=error.status, media_type=JSON, headers=error_headers(error)
     )
 
 
-def _as_api_error(request: ApiRequest, fault: Exception) -> APIError:
+def as_api_error(request: ApiRequest, fault: Exception) -> APIError:
+    """The error that the caller gets for an exception of a handler; faults of the server go to the log."""
     where = f"{request.method} {printable(request.scope['path'])}"
     match fault:
         case APIError():

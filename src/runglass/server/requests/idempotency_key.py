@@ -5,6 +5,7 @@ the same bytes for a body; under a key two bodies that say the same are the same
 """
 
 import hashlib
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,18 +42,13 @@ async def idempotency_key_of(request: ApiRequest) -> IdempotencyKey | None:
 
 
 def _digest(target: bytes, body: bytes) -> bytes:
-    return hashlib.sha256(b"%b\n%b" % (target, _canonical_body(body))).digest()
-
-
-def _canonical_body(body: bytes) -> bytes:
-    """A canonical form of a JSON body, equal for equal values; a body that is no JSON comes back as it is."""
-    try:
+    """The hash of target and body, equal for equal values; a body that is no JSON stands as it is."""
+    with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
         value = msgspec.json.decode(body)
         if isinstance(value, dict):
             value = {camel(name): member for name, member in value.items() if member is not None}
-        return msgspec.json.encode(sorted_members(value))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return body
+        body = msgspec.json.encode(sorted_members(value))
+    return hashlib.sha256(b"%b\n%b" % (target, body)).digest()
 
 
 def sorted_members(value: Any) -> Any:

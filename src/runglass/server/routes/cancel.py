@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from runglass.errors import APIError, StoreError, api_error
 from runglass.server.api_request import ApiRequest
-from runglass.server.calls.idempotency import PAUSE_EVENTS
+from runglass.server.calls.responses import PAUSE_EVENTS
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.security.authentication import actor_of, no_run, runtime_of

@@ -10,11 +10,14 @@ from runglass.errors import api_error
 from runglass.flows.flow import flow_schema
 from runglass.runtime.health import Health, Readiness
 from runglass.server.api_request import ApiRequest
-from runglass.server.calls.execute_service import execute_flow
+from runglass.server.calls.call import admitted, find_call
+from runglass.server.calls.idempotency import failure_kept, keep, made_once
+from runglass.server.calls.responses import outcome_of, replay
+from runglass.server.calls.segments import resume, start
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, error_headers
 from runglass.server.requests.body import answer
-from runglass.server.requests.parameters import RequestedVersion
+from runglass.wire.run_api import ExecuteRequest
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +36,25 @@ async def execute(
 
     The run goes on if the caller hangs up.
     """
-    return await execute_flow(
-        request, org, project, slug, RequestedVersion(version, version_query), session_id
-    )
+    call, _, flow = await find_call(request, org, project, slug, version, version_query)
+    submitted = None
+    async with admitted(call, ExecuteRequest, session_id) as body:
+        call.resumes = body.execution_id is not None
+        async with made_once(call) as is_first:
+            if is_first:
+                submitted = await (
+                    resume(call, body)
+                    if call.resumes
+                    else start(call, body, flow, version=call.number, trigger_type="api")
+                )
+        # The response may take as long as the run.
+        del body
+    if submitted is None:
+        return await replay(call)
+    async with failure_kept(call):
+        answered = await outcome_of(call, submitted)
+    await keep(call, answered)
+    return answered.sent()
 
 
 async def health(request: ApiRequest) -> Response:

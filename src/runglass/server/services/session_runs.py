@@ -17,8 +17,7 @@ from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.log.fold import milliseconds_between
 from runglass.log.trace import RunStatus, RunSummary, StepStatus
 from runglass.runtime.runtime import decode_stored_flow
-from runglass.server.calls.caller_error import caller_error
-from runglass.server.calls.run_failure import end_of
+from runglass.server.calls.run_failure import end_of, failure_at
 from runglass.server.http.json_streaming import PART_BYTES
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
@@ -180,8 +179,9 @@ class SessionSteps:
         self._error: dict[str, Any] | None = None
         self._caller_error: Json = None
         if isinstance(end, FlowFailed | FlowCancelled):
-            self._error, of_caller = caller_error(run, end)
-            self._caller_error = encoded(msgspec.json.encode(of_caller))
+            failure = failure_at(end)
+            self._error = failure.error
+            self._caller_error = encoded(msgspec.json.encode(failure.told(run)))
 
     def read(self, rows: Sequence[bytes]) -> bytes:
         """The rows as members of a JSON array."""
