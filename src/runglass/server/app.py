@@ -13,8 +13,7 @@ from runglass.runtime.runtime import Runtime
 from runglass.server.app_state import AppState
 from runglass.server.endpoint import Answer, Endpoint
 from runglass.server.endpoints import ENDPOINTS
-from runglass.server.http.open_calls import OpenCalls
-from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.open_responses import OpenCalls, OpenResponses
 from runglass.server.middleware import ApiMiddleware
 from runglass.server.openapi import OPENAPI, Documentation
 from runglass.server.routes import viewer

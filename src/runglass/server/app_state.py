@@ -7,8 +7,7 @@ from weakref import WeakValueDictionary
 from runglass.engine.scheduling.fair_share import FairTurns
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.runtime import Runtime
-from runglass.server.http.open_calls import OpenCalls
-from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.open_responses import OpenCalls, OpenResponses
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.failure_replay import FailureReplay

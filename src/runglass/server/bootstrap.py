@@ -22,7 +22,7 @@ from runglass.runtime.metrics.listener import listening
 from runglass.runtime.runtime import Runtime
 from runglass.server.app import create_app
 from runglass.server.http.connection_limits import ConnectionLimiter
-from runglass.server.http.descriptors import connection_limits, raise_descriptor_limit
+from runglass.server.http.connections import connection_limits, raise_descriptor_limit
 from runglass.server.http.loop_watch import watched
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.uvicorn_protocol import HttpProtocol

@@ -17,7 +17,6 @@ from runglass.server.endpoint import Answer, Endpoint, Lookup
 from runglass.server.requests import pagination, parameters, run_query
 from runglass.server.requests import schemas as bodies
 from runglass.server.routes import (
-    audit,
     cancel,
     diff,
     execute,
@@ -28,7 +27,6 @@ from runglass.server.routes import (
     outline,
     payload,
     rerun,
-    run_import,
     run_lists,
     runs,
     sessions,
@@ -271,7 +269,7 @@ ENDPOINTS: list[Endpoint] = [
     Endpoint(
         "POST",
         f"{API}/flow-runs/import",
-        run_import.import_run,
+        export.import_run,
         "admin",
         READING,
         "Import a run",
@@ -517,12 +515,12 @@ ENDPOINTS: list[Endpoint] = [
     Endpoint(
         "GET",
         f"{API}/audit",
-        audit.audit,
+        keys.audit,
         "admin",
         KEYS,
         "Who changed what",
         Answer((AuditPage,), "A page of the audit log."),
-        query=(audit.ACTION, pagination.SINCE, pagination.LIMIT, pagination.CURSOR),
+        query=(keys.ACTION, pagination.SINCE, pagination.LIMIT, pagination.CURSOR),
         doing="read the audit log",
         refuses_unknown=True,
     ),

@@ -21,9 +21,8 @@ from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import cut_off_text
 from runglass.server.security.authentication import authenticate
-from runglass.server.security.browser_sessions import BrowserSessions
+from runglass.server.security.browser_sessions import BrowserSessions, header
 from runglass.server.security.rate_limit import UNLIMITED, Rates
-from runglass.server.security.same_origin import header
 from runglass.store.base import Store
 from runglass.store.records import ApiKey
 from runglass.support import log_context

@@ -21,7 +21,6 @@ from prometheus_client.registry import Collector
 
 import runglass
 from runglass.log.measurements import OTHER, SECONDS, Histogram, measured
-from runglass.runtime.metrics.loop_delay import LoopDelay
 from runglass.runtime.runtime import Runtime
 from runglass.store.overview import StoreOverview
 
@@ -31,9 +30,9 @@ MOST_PROJECTS = 20
 class RuntimeCollector(Collector):
     """Gives the metrics of a runtime. `overview` is what the store says, None while it does not answer."""
 
-    def __init__(self, runtime: Runtime, loop_delay: LoopDelay) -> None:
+    def __init__(self, runtime: Runtime, loop_delay_s: Histogram) -> None:
         self._runtime = runtime
-        self._loop_delay = loop_delay
+        self._loop_delay_s = loop_delay_s
         self.overview: StoreOverview | None = None
         self.is_ready = False
 
@@ -53,9 +52,7 @@ class RuntimeCollector(Collector):
         yield from self._of_store()
         yield from self._of_process()
         yield from _counted()
-        yield _histogram(
-            "loop_delay_seconds", "How late the event loop was, sampled.", self._loop_delay.delay_s
-        )
+        yield _histogram("loop_delay_seconds", "How late the event loop was, sampled.", self._loop_delay_s)
 
     def _of_store(self) -> Iterator[Metric]:
         overview = self.overview

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import msgspec
 
 from runglass.errors import RunglassError, StoreError
+from runglass.log.measurements import Histogram
 from runglass.runtime.health import HealthCheck
-from runglass.runtime.metrics.loop_delay import LoopDelay
 from runglass.runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ CONNECTIONS = 20
 OVERVIEW_S = 10.0
 """How long what the store said is good for: many may ask."""
 OVERVIEW_WAIT_S = 2.0
+SAMPLE_S = 0.25
+"""How often the delay of the event loop is sampled."""
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -47,6 +49,21 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class LoopDelay:
+    """How late the event loop is, sampled: by how much a sleep on it was longer than it was to be."""
+
+    def __init__(self) -> None:
+        self.delay_s = Histogram()
+
+    async def watch(self) -> None:
+        """Takes samples until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + SAMPLE_S
+            await asyncio.sleep(SAMPLE_S)
+            self.delay_s.add(max(0.0, loop.time() - due_s))
+
+
 class MetricsListener:
     """Answers about one runtime."""
 
@@ -57,7 +74,7 @@ class MetricsListener:
         # Imported here: a process without this listener does not hold the library of Prometheus.
         from runglass.runtime.metrics.collector import RuntimeCollector
 
-        self._collector = RuntimeCollector(runtime, self.loop_delay)
+        self._collector = RuntimeCollector(runtime, self.loop_delay.delay_s)
         self._asked_s = -math.inf
         self._asking = asyncio.Lock()
         self._open = 0

@@ -13,8 +13,7 @@ from runglass.server.routes import payload
 from runglass.server.routes import runs as reading
 from runglass.server.security.authentication import ComparedRuns, runtime_of
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.attempts_diff import diff_attempts
-from runglass.server.services.run_diff import diff_runs
+from runglass.server.services.run_diff import diff_attempts, diff_runs
 from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.records import RunRecord
 

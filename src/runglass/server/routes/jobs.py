@@ -27,16 +27,17 @@ from runglass.server.requests.parameters import (
     version_number,
 )
 from runglass.server.security.authentication import (
+    is_owed,
     require_flow,
+    require_owed,
     require_project_of_flow,
     run_of_flow,
     runtime_of,
 )
-from runglass.server.security.content_access import is_owed, require_owed
 from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
 from runglass.server.services.request_admission import admission_of
+from runglass.server.services.run_content import summary_of
 from runglass.server.services.run_failure import RunFailure, failure_of, result_of
-from runglass.server.services.run_frames import summary_of
 from runglass.store.base import Store, decoding
 from runglass.store.list_records import RunListing
 from runglass.store.records import ApiKey, IdempotencyKey, RunRecord

@@ -1,9 +1,10 @@
 """The runs of a project as lists: pages of them by query, how many there were when, and what changes."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -14,17 +15,18 @@ from runglass.errors import api_error
 from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.response_stream import StreamedResponse
-from runglass.server.http.sse_response import event_stream
+from runglass.server.http.response_stream import StreamedResponse, event_stream
 from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import cursor_of_position, position_of
 from runglass.server.requests.run_query import RunFilters, read_run_query
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.run_frames import framed_runs, listed
+from runglass.server.services.run_content import listed
+from runglass.store.list_records import ChangedRun
 from runglass.support.clock import iso_ms
-from runglass.tails.run_list import follow_runs
+from runglass.tails.run_list import ListPage, follow_runs
 from runglass.wire.run_api import RunHistogram, RunsCreated
+from runglass.wire.sse import frame, position_frame
 
 Result = TypeVar("Result")
 
@@ -153,7 +155,7 @@ async def stream(
         in_turn=partial(paced_read, project_id),
     )
     return event_stream(
-        framed_runs(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id
+        _framed(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id
     )
 
 
@@ -161,3 +163,29 @@ async def _while_awaited(request: ApiRequest, read: Callable[[], Awaitable[Resul
     """What is read in the project's turn. A caller who leaves before that is not read for."""
     reading = paced_read(request.auth.project_id, read)
     return await while_awaited(request, None, reading, otherwise="nothing was changed")
+
+
+class _RunFrames(NamedTuple):
+    """A part of the stream; nothing where nothing has changed for a while."""
+
+    frames: bytes
+
+
+async def _framed(pages: AsyncGenerator[ListPage, None], *, after: int) -> AsyncGenerator[_RunFrames, None]:
+    """The pages as parts of a stream, which can be resumed from its first moment on, after number `after`."""
+    yield _RunFrames(position_frame(after))
+    last = after
+    async with aclosing(pages):
+        async for page in pages:
+            parts = [_frame(each) for each in page.changed]
+            # What concerns others moves the position, too, or whoever comes back would go through it again.
+            if page.last != last and (not parts or page.changed[-1].number != page.last):
+                parts.append(position_frame(page.last))
+            last = page.last
+            yield _RunFrames(b"".join(parts))
+
+
+def _frame(changed: ChangedRun) -> bytes:
+    if changed.listing is None:
+        return frame(changed.number, "gone", msgspec.json.encode({"id": changed.run_id}))
+    return frame(changed.number, "run", listed(changed.listing))

@@ -18,15 +18,19 @@ from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RunUnreadable, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.json_streaming import PART_BYTES, Pages, joined
 from runglass.server.http.request_connection import connection_of
-from runglass.server.http.response_stream import StreamedResponse
-from runglass.server.http.sse_response import event_stream, sent_now
+from runglass.server.http.response_stream import (
+    PART_BYTES,
+    Pages,
+    StreamedResponse,
+    event_stream,
+    joined,
+    sent_now,
+)
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
-from runglass.server.services.attempt_parts import without_large_parts
 from runglass.server.services.run_content import whole_summary, with_content
-from runglass.server.services.step_attempts import chosen_attempts
+from runglass.server.services.step_attempts import chosen_attempts, without_large_parts
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, OpenedTrace, RunRecord
 

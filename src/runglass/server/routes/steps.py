@@ -21,16 +21,20 @@ from runglass.flows.flow import Flow, within
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import once_started
-from runglass.server.http.response_stream import Headers
-from runglass.server.http.sse_response import event_stream
+from runglass.server.http.response_stream import Headers, event_stream
 from runglass.server.requests.body import body_of, forget_body
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.idempotency_key import idempotency_key_of
 from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.parameters import RequestedVersion, checked_uuid, trace_context_of
 from runglass.server.requests.tools import match_tool_results
-from runglass.server.security.authentication import no_run, require_project_of_flow, run_of_flow, runtime_of
-from runglass.server.security.content_access import require_owed
+from runglass.server.security.authentication import (
+    no_run,
+    require_owed,
+    require_project_of_flow,
+    run_of_flow,
+    runtime_of,
+)
 from runglass.server.security.revocation import STILL_PAUSED, while_allowed
 from runglass.server.services.execute_service import with_overrides, without_forbidden_values
 from runglass.server.services.failure_replay import REPLAYED

@@ -9,9 +9,13 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.security.authentication import runtime_of
-from runglass.server.security.browser_sessions import PROOF, cookie_with, cookie_without
+from runglass.server.security.browser_sessions import (
+    PROOF,
+    cookie_with,
+    cookie_without,
+    require_own_navigation,
+)
 from runglass.server.security.login_tickets import TICKET_S, is_from_this_machine
-from runglass.server.security.same_origin import require_own_navigation
 from runglass.server.viewer.assets import PAGE_HEADERS, Asset, Assets, assets
 from runglass.wire.admin_api import TicketRequest, ViewerTicket
 

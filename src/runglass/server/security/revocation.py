@@ -1,7 +1,7 @@
 """Ends responses whose key is revoked while they are open.
 
 Keys are looked up for each request, so only open responses are left to end: event streams end by themselves
-(`sse_response.py`); waiting calls and bodies that are sent in parts are ended here.
+(`event_stream`); waiting calls and bodies that are sent in parts are ended here.
 """
 
 import asyncio

@@ -19,8 +19,12 @@ from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.parameters import RequestedVersion, checked_uuid, trace_context_of
 from runglass.server.requests.tools import match_tool_results
-from runglass.server.security.authentication import require_project_of_flow, run_of_flow, runtime_of
-from runglass.server.security.content_access import require_owed
+from runglass.server.security.authentication import (
+    require_owed,
+    require_project_of_flow,
+    run_of_flow,
+    runtime_of,
+)
 from runglass.server.security.revocation import STILL_PAUSED, while_allowed
 from runglass.server.services.execute_responses import outcome_of, response_of
 from runglass.server.services.idempotency import (

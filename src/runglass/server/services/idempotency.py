@@ -29,8 +29,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.requests.idempotency_key import idempotency_key_of
-from runglass.server.security.authentication import lost_run, no_run, runtime_of
-from runglass.server.security.content_access import require_owed
+from runglass.server.security.authentication import lost_run, no_run, require_owed, runtime_of
 from runglass.server.security.revocation import while_awaited
 from runglass.server.services.failure_replay import REPLAYED, replay_failure
 from runglass.server.services.run_failure import answer_expired

@@ -20,11 +20,11 @@ import msgspec
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read, paced_write
 from runglass.errors import StoreError
+from runglass.flows.flow import ConditionStep, Flow, LoopStep, ParallelStep, Step
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.outline import SLICE_ROWS, Outline
 from runglass.outlines.packed import is_of_version_before, pack, unpack
 from runglass.runtime.runtime import Runtime, decode_stored_flow
-from runglass.server.services.flow_nodes import flow_nodes
 from runglass.store.base import decoding
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 
@@ -44,6 +44,8 @@ RECENT_PART = 20
 """An outline that lacks this part of the events is brought up to date by them sooner than it is made anew."""
 ENDS_BYTES = 128 * 1024
 """About how much is read of the beginning of such a run, and of its end."""
+TOP = -1
+"""The parent of the nodes at the top of a flow."""
 LOG_BYTES_PER_BYTE = 16
 """So many bytes of a log count as one that is decoded: its rows take less than half of them."""
 
@@ -238,3 +240,35 @@ async def _take_in(builder: OutlineBuilder, rows: Sequence[AttemptRow]) -> None:
         piece = rows[first : first + PIECE_ROWS]
         size = sum(len(row[-1]) for row in piece)
         await offload(partial(builder.add, piece), size_bytes=size)
+
+
+def flow_nodes(flow: Flow) -> list[Node]:
+    """A node for each step and each branch, in document order: parents before what is inside of them."""
+    nodes: list[Node] = []
+    _add(nodes, flow.steps, TOP)
+    return nodes
+
+
+def _add(nodes: list[Node], steps: list[Step], parent: int) -> None:
+    for step in steps:
+        number = len(nodes)
+        match step:
+            case LoopStep():
+                nodes.append(Node(step.id, step.id, "loop", parent))
+                _add(nodes, step.steps, number)
+            case ConditionStep():
+                nodes.append(Node(step.id, step.id, "condition", parent))
+                _add_branch(nodes, "then", step.then, number)
+                _add_branch(nodes, "else", step.else_, number)
+            case ParallelStep():
+                nodes.append(Node(step.id, step.id, "parallel", parent))
+                for name, branch in step.branches.items():
+                    _add_branch(nodes, name, branch, number)
+            case _:
+                nodes.append(Node(step.id, step.id, "step", parent))
+
+
+def _add_branch(nodes: list[Node], name: str, steps: list[Step], parent: int) -> None:
+    if steps:
+        nodes.append(Node(None, name, "branch", parent))
+        _add(nodes, steps, len(nodes) - 1)

@@ -1,4 +1,4 @@
-"""The diff of two stored runs, with bounds on what is read, held, compared and told.
+"""The diff of two stored runs, or of two attempts of a step, with bounds on what is read, held and told.
 
 All attempts are read in pages, of which hashes of the content stay in memory; content is read again where it
 differs. Nothing large is computed on the event loop, and nothing in large pieces.
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.diff.attempt_diff import ContentPair, DiffAllowance, row_of
+from runglass.diff.attempt_diff import ContentPair, DiffAllowance, changes_between, row_of
 from runglass.diff.composition import MOST_ROWS, compose
 from runglass.diff.flow_order import FlowOrder, StepPlace, places
-from runglass.diff.run_diff import RowDiff, RunDiff
+from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.diff.trace_diff import (
     AttemptContent,
     AttemptDigest,
@@ -27,8 +27,8 @@ from runglass.engine.scheduling.pacing import paced_read
 from runglass.log.trace import RunSummary
 from runglass.outlines.builder import AttemptRow
 from runglass.runtime.runtime import decode_stored_flow
-from runglass.server.http.json_streaming import PART_BYTES
-from runglass.server.services.flow_nodes import flow_nodes
+from runglass.server.http.response_stream import PART_BYTES
+from runglass.server.services.outlines import flow_nodes
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
 
@@ -213,3 +213,31 @@ def _rows_of(
 def _content(run: RunRecord, data: bytes) -> AttemptContent:
     with decoding(run.id):
         return read_content(data)
+
+
+async def diff_attempts(store: Store, run: RunRecord, a: AttemptKey, b: AttemptKey) -> AttemptsDiff:
+    """In what attempt `b` differs from attempt `a`. Raises StoreError, RunUnreadable."""
+    data: list[bytes] = []
+    while len(data) < 2:
+        read = partial(store.attempt_data, run.no, [a, b][len(data) :], limit_bytes=PART_BYTES)
+        data += await paced_read(run.project_id, read, size_bytes=run.log_bytes)
+    return await offload_in_turn(partial(_diff, run, [a.position, b.position], data))
+
+
+def _diff(run: RunRecord, positions: Sequence[int], data: Sequence[bytes]) -> AttemptsDiff:
+    with decoding(run.id):
+        a, b = (read_digest(*each, {}) for each in zip(positions, data, strict=True))
+        content = ContentPair(*map(read_content, data)) if AttemptPair(a, b).content_differs else None
+    allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
+    changes = changes_between(a, b, content, allowance=allowance)
+    return AttemptsDiff(
+        step_id=a.step_id,
+        a=_side(a),
+        b=_side(b),
+        same=all(change.field == "durationMs" for change in changes),
+        changes=changes,
+    )
+
+
+def _side(attempt: AttemptDigest) -> AttemptsSide:
+    return AttemptsSide(loop_path=attempt.loop_path or None, attempt=attempt.attempt, status=attempt.status)

@@ -17,7 +17,7 @@ from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.log.fold import milliseconds_between
 from runglass.log.trace import RunStatus, RunSummary, StepStatus
 from runglass.runtime.runtime import decode_stored_flow
-from runglass.server.http.json_streaming import PART_BYTES
+from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.services.caller_error import caller_error
 from runglass.server.services.run_failure import end_of
 from runglass.store.base import Store, decoding

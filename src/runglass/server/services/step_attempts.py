@@ -1,16 +1,29 @@
-"""Which attempts of a step a request is about."""
+"""Which attempts of a step a request is about, and an attempt without what of it is large."""
 
+import heapq
+from collections.abc import Sequence
 from functools import partial
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
-from runglass.server.requests.attempt_selector import choose
 from runglass.store.base import Store
 from runglass.store.records import AttemptKey, RunRecord
 
 KEY_BYTES = 256
 """About what a key takes, with what is needed to sort it."""
+
+
+SLICE_ROWS = 4096
+"""Rows that are sorted in one go, which lets no other thread in: some milliseconds."""
+
+PARTS = {"inputContext": "input", "outputContext": "output", "errorContext": "error"}
+CALLS = "modelCalls"
+SAID = ("request", "response")
+"""What of a model call is content."""
 
 
 async def chosen_attempts(
@@ -43,3 +56,64 @@ async def chosen_attempts(
             message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}{place}"
         raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
     return chosen
+
+
+class _Attempt(Protocol):
+    @property
+    def position(self) -> int: ...
+    @property
+    def loop_path(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+
+
+Row = TypeVar("Row", bound=_Attempt)
+
+
+def choose(rows: Sequence[Row], *, attempt: str) -> list[Row]:
+    """The rows that the parameter selects, empty if there are none. `rows` are attempts of one step.
+
+    `attempt` is `all`, which sorts by iteration and attempt number, or `latest` or a number, which select
+    within the iteration that started last.
+    """
+    if attempt == "all":
+        slices = range(0, len(rows), SLICE_ROWS)
+        return list(heapq.merge(*(sorted(rows[at : at + SLICE_ROWS], key=_key) for at in slices), key=_key))
+    newest = max((row.position for row in rows), default=0)
+    ours = [row for row in rows if row.position == newest]
+    if attempt == "latest":
+        return sorted(ours, key=lambda row: row.attempt)[-1:]
+    return [row for row in ours if row.attempt == int(attempt)]
+
+
+def _key(row: _Attempt) -> tuple[tuple[int, ...], int]:
+    return tuple(int(index) for index in row.loop_path.split(",")) if row.loop_path else (), row.attempt
+
+
+def without_large_parts(data: bytes, most_bytes: int) -> bytes:
+    """A StepTrace in JSON; parts of more bytes are left out, and `leftOut` says how many each takes.
+
+    That is as much as a page shows before anybody asks for the rest. Of model calls what was sent and what
+    came back is left out together. Raises msgspec.DecodeError.
+    """
+    if len(data) <= most_bytes:
+        return data
+    members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    sizes = {name: len(bytes(raw)) for name, raw in members.items()}
+    left = {part: sizes[name] for name, part in PARTS.items() if sizes.get(name, 0) > most_bytes}
+    for name, part in PARTS.items():
+        if part in left:
+            del members[name]
+    if sizes.get(CALLS, 0) > most_bytes:
+        left[CALLS] = sizes[CALLS]
+        members[CALLS] = msgspec.Raw(_without_said(bytes(members[CALLS])))
+    if not left:
+        return data
+    return msgspec.json.encode(members | {"leftOut": left})
+
+
+def _without_said(calls: bytes) -> bytes:
+    told = msgspec.json.decode(calls, type=list[dict[str, msgspec.Raw]])
+    return msgspec.json.encode(
+        [{name: raw for name, raw in call.items() if name not in SAID} for call in told]
+    )
