@@ -14,10 +14,10 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runglass.errors import APIError, RateLimitError, api_error
-from runglass.server.api_request import ApiRequest
-from runglass.server.app_state import AppState
+from runglass.server.api_request import ApiRequest, Services
 from runglass.server.endpoint import ROLES, Endpoint
 from runglass.server.http.error_responses import answer_fault
+from runglass.server.http.open_responses import OpenCalls
 from runglass.server.http.request_connection import CallerLeft, connection_of
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.store.records import RunRecord
@@ -52,7 +52,7 @@ register_url_convertor("number", _Number())
 register_url_convertor("organisation", _Organisation())
 
 
-def create_router(endpoints: Sequence[Endpoint], services: AppState) -> Router:
+def create_router(endpoints: Sequence[Endpoint], services: Services) -> Router:
     """The application that answers at the paths of the endpoints, and NOT_FOUND anywhere else."""
     of_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in endpoints:
@@ -64,7 +64,7 @@ def create_router(endpoints: Sequence[Endpoint], services: AppState) -> Router:
 class _Path:
     """The endpoints of one path, by their methods."""
 
-    def __init__(self, endpoints: Mapping[str, Endpoint], services: AppState) -> None:
+    def __init__(self, endpoints: Mapping[str, Endpoint], services: Services) -> None:
         self._endpoints = endpoints
         self._services = services
         self._defaults = {
@@ -82,7 +82,7 @@ class _Path:
         try:
             # A call whose caller has left costs what a job does, and jobs are not counted.
             with (
-                self._services.open_calls.opened(request.auth.project_id) as end_call,
+                self._services[OpenCalls].opened(request.auth.project_id) as end_call,
                 connection_of(scope).on_loss(end_call),
             ):
                 await self._respond(endpoint, request, send)
@@ -169,7 +169,7 @@ def _forbidden(endpoint: Endpoint, role: str, found: Any) -> APIError:
     )
 
 
-def _nowhere(services: AppState) -> ASGIApp:
+def _nowhere(services: Services) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         error = api_error("NOT_FOUND", f"there is no path {scope['path']!r}")
         await answer_fault(ApiRequest(scope, receive, services), error)(scope, receive, send)

@@ -1,15 +1,16 @@
 """The body of a request, as a whole or piece by piece, and a value as a JSON response."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.engine.scheduling.offloading import LARGE_BYTES, offload_in_turn
 from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
@@ -24,6 +25,59 @@ PROMPT_S = 0.2
 """A body that comes within this time needs no second check of its key."""
 PIECE_BYTES = 256 * 1024
 """About how much is handed on at a time."""
+SHARE = 4
+"""All bodies together may fill a quarter of `memory_limit_bytes`, those of one project half of that.
+
+Where that is full, each project with bodies has an equal share of it, and may always have one body.
+"""
+
+
+class HeldBodies:
+    """The bytes of large bodies that come in or wait for their turn; `memory_limit_bytes` is that of runs."""
+
+    def __init__(self, memory_limit_bytes: int) -> None:
+        self._limit_bytes = memory_limit_bytes
+        self._most_bytes = memory_limit_bytes // SHARE
+        self._held: Counter[int] = Counter()
+
+    @contextmanager
+    def receiving(self, project_id: int) -> Iterator[Callable[[int], None]]:
+        """Counts a body that is received in the block; the function that it gives takes the bytes so far.
+
+        The function raises UNAVAILABLE where too many bytes come in and wait, except for a project without
+        other bodies.
+        """
+        counted = 0
+
+        def received(size_bytes: int) -> None:
+            nonlocal counted
+            if size_bytes > LARGE_BYTES:
+                self._require_room(project_id, size_bytes - counted, own_bytes=counted)
+                self._held[project_id] += size_bytes - counted
+                counted = size_bytes
+
+        try:
+            yield received
+        finally:
+            self._held[project_id] -= counted
+            if not self._held[project_id]:
+                del self._held[project_id]
+
+    def _require_room(self, project_id: int, size_bytes: int, *, own_bytes: int = 0) -> None:
+        held, total = self._held[project_id], self._held.total()
+        if held == own_bytes:
+            # Each project may have one body, however many others wait.
+            return
+        share = self._most_bytes // max(2, len(self._held))
+        most = self._most_bytes // 2 if total + size_bytes <= self._most_bytes else share
+        if held + size_bytes > most:
+            raise api_error(
+                "UNAVAILABLE",
+                f"large requests of this project of {held:,} bytes come in or wait to be read, and there is"
+                f" no room for {size_bytes:,} more; they may have {most:,} (a part of the setting"
+                f" memory_limit_bytes, {self._limit_bytes:,}); nothing was started, try again later",
+                details={"limit": "memory_limit_bytes", "value": self._limit_bytes},
+            )
 
 
 async def body_of(request: ApiRequest) -> bytes:
@@ -37,7 +91,7 @@ async def body_of(request: ApiRequest) -> bytes:
         return bytes(held[BODY])
     store = runtime_of(request).store
     began_s = store.clock.monotonic_s()
-    limit = request.services.runtime.settings.body_limit_bytes
+    limit = runtime_of(request).settings.body_limit_bytes
     length = request.headers.get("content-length", "0")
     # More digits than any body has bytes: the number itself could not be read.
     size = int(length) if length.isdecimal() and len(length) <= LENGTH_DIGITS else limit + 1
@@ -47,7 +101,7 @@ async def body_of(request: ApiRequest) -> bytes:
     try:
         if size <= limit:
             size = 0
-            with request.services.admission.receiving(request.auth.project_id) as received:
+            with request.services[HeldBodies].receiving(request.auth.project_id) as received:
                 async for part in request.stream():
                     parts.append(part)
                     size += len(part)

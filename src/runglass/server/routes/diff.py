@@ -13,7 +13,7 @@ from runglass.server.routes import payload
 from runglass.server.routes import runs as reading
 from runglass.server.security.authentication import ComparedRuns, runtime_of
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.run_diff import diff_attempts, diff_runs
+from runglass.server.services.run_diff import DiffTurns, diff_attempts, diff_runs
 from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.records import RunRecord
 
@@ -47,7 +47,7 @@ async def diff(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> Resp
 
 async def _body(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> bytes:
     store = runtime_of(request).store
-    async with request.services.diffs.turn(request.auth.project_id):
+    async with request.services[DiffTurns].turn(request.auth.project_id):
         found: RunDiff = await diff_runs(store, runs.a, runs.b, with_same=with_same)
         return await offload_in_turn(partial(msgspec.json.encode, found))
 
@@ -77,7 +77,7 @@ async def step_diff(
     )
 
     async def body() -> bytes:
-        async with request.services.diffs.turn(request.auth.project_id):
+        async with request.services[DiffTurns].turn(request.auth.project_id):
             found: AttemptsDiff = await diff_attempts(store, run, a, b)
             return await offload_in_turn(partial(msgspec.json.encode, found))
 

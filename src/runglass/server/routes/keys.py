@@ -6,11 +6,11 @@ from starlette.responses import Response
 from runglass.errors import KeyLimitReached, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
+from runglass.server.http.open_responses import OpenResponses
 from runglass.server.requests.body import answer, body_of, list_answer
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.requests.pagination import cursor_of_number, number_before, time_of
 from runglass.server.security.authentication import actor_of, runtime_of
-from runglass.server.security.revocation import open_responses_of
 from runglass.store.records import ApiKey
 from runglass.wire.admin_api import AuditPage, KeyInfo, KeyList, KeyRequest, NewKeyInfo
 from runglass.wire.api_keys import make_key
@@ -65,7 +65,7 @@ async def revoke_key(request: ApiRequest, key_id: int) -> Response:
     if key_id == request.auth.id:
         raise api_error("FORBIDDEN", f"key {key_id} cannot revoke itself; make another one and use that")
     await store.revoke_key(project_id, key_id, by=actor_of(request))
-    await open_responses_of(request).end_key(key_id)
+    await request.services[OpenResponses].end_key(key_id)
     revoked = await store.key(project_id, key_id)
     if revoked is None:
         raise api_error("KEY_NOT_FOUND", f"the project has no key {key_id}")

@@ -20,6 +20,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.security.revocation import parts_while_allowed, while_awaited
+from runglass.server.services.outlines import Outlines
 from runglass.store.records import RunRecord
 
 AT_ONCE_ROWS = 500
@@ -93,7 +94,7 @@ async def outline(
     While the run goes on, `trace/stream?after=SEQ` with the `seq` of the answer tells all that happens next.
     A page whose `seq` is another than that of the page before is of another outline: begin again.
     """
-    outlines = request.services.outlines
+    outlines = request.services[Outlines]
     recent = outlines.recent(run) if is_partial else None
     ends = await outlines.ends_of(run) if is_partial and recent is None else None
     found = recent or ends or await outlines.of(run, seq=seq)
@@ -136,7 +137,7 @@ async def _timeline(
     seq: int | None,
     accept_encoding: str | None,
 ) -> Response:
-    found = await request.services.outlines.of(run, seq=seq)
+    found = await request.services[Outlines].of(run, seq=seq)
     if to_ms is None:
         to_ms = max(found.latest_ms, from_ms) + 1
     elif to_ms <= from_ms:

@@ -15,6 +15,7 @@ from runglass.errors import api_error
 from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.response_stream import StreamedResponse, event_stream
 from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import cursor_of_position, position_of
@@ -155,7 +156,7 @@ async def stream(
         in_turn=partial(paced_read, project_id),
     )
     return event_stream(
-        _framed(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id
+        _framed(pages, after=seen), open_responses=request.services[OpenResponses], key_id=request.auth.id
     )
 
 

@@ -18,6 +18,7 @@ from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RunUnreadable, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import (
     PART_BYTES,
@@ -154,7 +155,7 @@ async def stream(
         idle_s=runtime.settings.ping_s,
         take=partial(sent_now, connection_of(request.scope)),
     )
-    return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)
+    return event_stream(pages, open_responses=request.services[OpenResponses], key_id=request.auth.id)
 
 
 async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:

@@ -21,6 +21,7 @@ from runglass.flows.flow import Flow, within
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import once_started
+from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.response_stream import Headers, event_stream
 from runglass.server.requests.body import body_of, forget_body
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
@@ -287,7 +288,7 @@ async def _stream(
     content = LiveContent(*live, runtime.store, run) if live else StoredContent(runtime.store, run)
     return event_stream(
         StepFrames(content, runtime.store, run).of(pages),
-        open_responses=request.services.open_responses,
+        open_responses=request.services[OpenResponses],
         key_id=request.auth.id,
         headers=headers,
         at_end=live[1].close if live else None,

@@ -39,7 +39,7 @@ async def authenticate(store: Store, authorization: str | None) -> ApiKey:
 
 def runtime_of(request: ApiRequest) -> Runtime:
     """The runtime that the application serves."""
-    return request.services.runtime
+    return request.services[Runtime]
 
 
 async def require_project_of_flow(request: ApiRequest, org: str, project: str, slug: str) -> Project:

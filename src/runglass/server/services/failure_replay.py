@@ -83,7 +83,7 @@ async def replay_failure(
     `resumes` is the run that the call resumes. A pause cannot be resumed twice, so each repeat gets the
     failure. A 503 that says that nothing was started is not repeated, as the next call may succeed.
     """
-    repeats: FailureReplay = request.services.failure_replay
+    repeats = request.services[FailureReplay]
     # The fingerprint is made now, as the body is not held while the run goes on.
     call = await fingerprint_of(request)
     if repeats and (failed := repeats.take(call)) is not None:

@@ -57,6 +57,10 @@ NoteCall = Callable[[RunRecord], Awaitable[None]]
 """Notes a call that is about to resume this run. Raises DuplicateIdempotencyKey."""
 
 
+class IdempotencyLocks(WeakValueDictionary[tuple[int, str], asyncio.Lock]):
+    """Locks by project and Idempotency-Key; each goes with the last call that waits for it."""
+
+
 class StoredResponse(NamedTuple):
     """A response as it is sent, and as it is kept for repeats of the call."""
 
@@ -126,9 +130,7 @@ async def hold_idempotency_lock(
     Raises IDEMPOTENCY_MISMATCH. A call that was noted, but did not resume its run because of a crash, counts
     as not made.
     """
-    turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.services.idempotency_locks
-    # The requests that wait for the lock keep it alive; it goes with the last of them.
-    lock = turns.setdefault((project.id, call.key), asyncio.Lock())
+    lock = request.services[IdempotencyLocks].setdefault((project.id, call.key), asyncio.Lock())
     if lock.locked():
         await while_awaited(request, None, lock.acquire(), otherwise="the call that it repeats goes on")
     else:

@@ -22,6 +22,7 @@ from runglass.diff.trace_diff import (
     read_content,
     read_digest,
 )
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.log.trace import RunSummary
@@ -41,14 +42,19 @@ MOST_VISITS = 3_000_000
 MOST_TOLD_BYTES = 4_000_000
 """Bytes of differences of content that are told in all."""
 
-AT_ONCE = 4
-"""So many diffs are made at the same time, one of a project."""
 INLINE_BYTES = 64 * 1024
 """Up to this size rows are read on the event loop: that takes less than a millisecond."""
 PAIRS_AT_ONCE = 32
 """Attempts of each run whose content is read again in one go."""
 PIECE_BYTES = 64 * 1024
 """About how much content is compared in one piece of work; a pair of attempts is never split."""
+
+
+class DiffTurns(FairTurns):
+    """The turns of diffs, which hold two traces in memory: four at a time, one of a project."""
+
+    def __init__(self) -> None:
+        super().__init__(Shares(1, most=4, most_each=1))
 
 
 class _Read(NamedTuple):
