@@ -13,7 +13,7 @@ from runglass.server.endpoint import Answer, Endpoint
 from runglass.server.endpoints import ENDPOINTS
 from runglass.server.http.open_responses import OpenCalls, OpenResponses
 from runglass.server.middleware import ApiMiddleware
-from runglass.server.openapi import OPENAPI, Documentation
+from runglass.server.openapi import Documentation
 from runglass.server.requests.body import HeldBodies
 from runglass.server.routes import viewer
 from runglass.server.routing import create_router
@@ -26,8 +26,6 @@ from runglass.server.services.outlines import Outlines
 from runglass.server.services.request_admission import RequestAdmission
 from runglass.server.services.run_diff import DiffTurns
 from runglass.server.services.run_import import RunImports
-
-HTML = "text/html"
 
 
 def create_app(
@@ -58,7 +56,7 @@ def create_app(
         DiffTurns(),
         IdempotencyLocks(),
     )
-    router = create_router([*ENDPOINTS, *_documentation(), *_viewer()], services)
+    router = create_router([*ENDPOINTS, *_pages()], services)
     return ApiMiddleware(
         router,
         runtime.store,
@@ -68,34 +66,23 @@ def create_app(
     )
 
 
-def _documentation() -> list[Endpoint]:
-    """The endpoints that serve the description of the API. The description leaves them out."""
+def _pages() -> list[Endpoint]:
+    """The pages for people, and the description of the API, which leaves them out.
+
+    They are open, as all that the viewer's pages show is asked of the API.
+    """
     about = Documentation(ENDPOINTS)
-    return [
-        Endpoint("GET", "/docs", about.page, "open", "", "", Answer((str,), "A page.", media_type=HTML)),
-        Endpoint(
-            "GET",
-            "/docs/openapi.json",
-            about.document,
-            "open",
-            "",
-            "",
-            Answer((dict,), "The document.", media_type=OPENAPI),
-        ),
-    ]
-
-
-def _viewer() -> list[Endpoint]:
-    """The pages for people: open, as all that is on them is asked of the API."""
-    shown = Answer((str,), "A page.", media_type=HTML)
     handlers: dict[str, Callable[..., Awaitable[Any]]] = {
+        "/docs": about.page,
+        "/docs/openapi.json": about.document,
         "/": viewer.page,
         "/runs/{execution_id}": viewer.page,
         "/compare/{a}/{b}": viewer.page,
         "/viewer/ticket/{ticket}": viewer.redeem_ticket,
         "/viewer/{digest}/{file:path}": viewer.file,
     }
-    return [Endpoint("GET", path, handler, "open", "", "", shown) for path, handler in handlers.items()]
+    shown = Answer((str,), "A page.", media_type="text/html")
+    return [Endpoint("GET", path, handler, "", shown, access="open") for path, handler in handlers.items()]
 
 
 def _rates(settings: Settings) -> Rates:
