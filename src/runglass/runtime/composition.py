@@ -155,7 +155,13 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             memory_limit_bytes=settings.code_memory_limit_bytes,
             most_each=_limit(settings.max_concurrent_steps_per_project),
         ) as sandbox,
-        _checks(settings) as checks,
+        Checks(
+            time_limit_ms=settings.check_time_limit_ms,
+            flow_time_limit_ms=settings.flow_check_time_limit_ms,
+            memory_limit_bytes=settings.check_memory_limit_bytes,
+            schema_limit_bytes=settings.schema_limit_bytes,
+            flow_limit_bytes=settings.flow_limit_bytes,
+        ) as checks,
         RedactionClient(
             time_limit_ms=settings.redaction_time_limit_ms,
             memory_limit_bytes=settings.redaction_memory_limit_bytes,
@@ -277,16 +283,6 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 for task in beside:
                     task.cancel()
                 await asyncio.wait(beside)
-
-
-def _checks(settings: Settings) -> Checks:
-    return Checks(
-        time_limit_ms=settings.check_time_limit_ms,
-        flow_time_limit_ms=settings.flow_check_time_limit_ms,
-        memory_limit_bytes=settings.check_memory_limit_bytes,
-        schema_limit_bytes=settings.schema_limit_bytes,
-        flow_limit_bytes=settings.flow_limit_bytes,
-    )
 
 
 def _limit(setting: int | None) -> float:

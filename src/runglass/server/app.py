@@ -5,7 +5,6 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from runglass.config.settings import Settings
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import Services
@@ -57,12 +56,17 @@ def create_app(
         IdempotencyLocks(),
     )
     router = create_router([*ENDPOINTS, *_pages()], services)
+    of_key = runtime.settings.rate_limit_per_minute
+    of_project = runtime.settings.project_rate_limit_per_minute
     return ApiMiddleware(
         router,
         runtime.store,
         open_responses=services[OpenResponses],
         sessions=services[BrowserSessions],
-        rates=_rates(runtime.settings),
+        rates=Rates(
+            of_key=None if of_key is None else KeyRate(of_key),
+            of_project=None if of_project is None else ProjectRate(of_project),
+        ),
     )
 
 
@@ -83,11 +87,3 @@ def _pages() -> list[Endpoint]:
     }
     shown = Answer((str,), "A page.", media_type="text/html")
     return [Endpoint("GET", path, handler, "", shown, access="open") for path, handler in handlers.items()]
-
-
-def _rates(settings: Settings) -> Rates:
-    of_key, of_project = settings.rate_limit_per_minute, settings.project_rate_limit_per_minute
-    return Rates(
-        of_key=None if of_key is None else KeyRate(of_key),
-        of_project=None if of_project is None else ProjectRate(of_project),
-    )

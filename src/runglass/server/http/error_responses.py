@@ -60,10 +60,13 @@ def error_headers(error: APIError) -> dict[str, str]:
 
 def answer_fault(request: ApiRequest, fault: Exception) -> Response:
     """The response for an exception of a handler. Faults that the caller did not cause go to the log."""
-    error = _as_api_error(request, fault)
-    return Response(
-        error_body(error), status_code=error.status, media_type=JSON, headers=error_headers(error)
-    )
+    return error_response(_as_api_error(request, fault))
+
+
+def error_response(error: APIError) -> Response:
+    """The response with this error."""
+    headers = error_headers(error)
+    return Response(error_body(error), status_code=error.status, media_type=JSON, headers=headers)
 
 
 def _as_api_error(request: ApiRequest, fault: Exception) -> APIError:

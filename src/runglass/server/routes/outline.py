@@ -124,32 +124,22 @@ async def timeline(
     A lane is a row at the top of the outline; beyond fifty, the last lane has all others. Rows are those of
     the outline with the same `seq`.
     """
-    body = _timeline(request, run, from_ms, to_ms, buckets, seq, accept_encoding)
-    return await while_awaited(request, run.id, body, otherwise="nothing was changed")
 
+    async def response() -> Response:
+        found = await request.services[Outlines].of(run, seq=seq)
+        end_ms = max(found.latest_ms, from_ms) + 1 if to_ms is None else to_ms
+        if end_ms <= from_ms:
+            message = f"`to` must be more than `from`; they are {to_ms} and {from_ms}"
+            raise api_error("INVALID_REQUEST", message, execution_id=run.id)
+        slices = timeline_of(found, from_ms=from_ms, to_ms=end_ms, buckets=buckets)
+        made = None
+        while made is None:
+            made = await offload(partial(next, slices), size_bytes=found.row_count * ROW_BYTES)
+        gzip = Gzip() if accepts_gzip(accept_encoding) else None
+        size = len(made.lanes) * buckets * BUCKET_BYTES
+        return await offload(lambda: _answer(msgspec.json.encode(made), gzip), size_bytes=size)
 
-async def _timeline(
-    request: ApiRequest,
-    run: RunRecord,
-    from_ms: int,
-    to_ms: int | None,
-    buckets: int,
-    seq: int | None,
-    accept_encoding: str | None,
-) -> Response:
-    found = await request.services[Outlines].of(run, seq=seq)
-    if to_ms is None:
-        to_ms = max(found.latest_ms, from_ms) + 1
-    elif to_ms <= from_ms:
-        message = f"`to` must be more than `from`; they are {to_ms} and {from_ms}"
-        raise api_error("INVALID_REQUEST", message, execution_id=run.id)
-    slices = timeline_of(found, from_ms=from_ms, to_ms=to_ms, buckets=buckets)
-    made = None
-    while made is None:
-        made = await offload(partial(next, slices), size_bytes=found.row_count * ROW_BYTES)
-    gzip = Gzip() if accepts_gzip(accept_encoding) else None
-    size = len(made.lanes) * buckets * BUCKET_BYTES
-    return await offload(lambda: _answer(msgspec.json.encode(made), gzip), size_bytes=size)
+    return await while_awaited(request, run.id, response(), otherwise="nothing was changed")
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:

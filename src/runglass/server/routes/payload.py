@@ -15,15 +15,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RequestError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.error_responses import error_body
+from runglass.server.http.error_responses import error_response
 from runglass.server.http.response_stream import PART_BYTES, StreamedResponse
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
-from runglass.server.services.step_attempts import chosen_attempts
+from runglass.server.services.step_attempts import attempt_pages, chosen_attempts
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
 
@@ -76,8 +75,7 @@ async def payload(
     chosen = await chosen_attempts(
         store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
     )
-    read = partial(store.attempt_data, run.no, chosen, limit_bytes=PART_BYTES)
-    (data,) = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
+    ((data,),) = [page async for page in attempt_pages(store, run, chosen)]
     body = await offload(partial(_content_of, run, data, part), size_bytes=len(data))
     if body is None:
         number = chosen[0].attempt
@@ -167,8 +165,9 @@ def _content_of(run: RunRecord, data: bytes, part: Part) -> bytes | None:
 def _no_such_range(run: RunRecord, step_id: str, size: int) -> Response:
     message = f"`Range` asks for no byte that there is: the content has {size} bytes"
     error = RequestError(message, code="INVALID_REQUEST", status=416, execution_id=run.id, step_id=step_id)
-    headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
-    return Response(error_body(error), status_code=416, headers=headers, media_type=JSON)
+    response = error_response(error)
+    response.headers.update({"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"})
+    return response
 
 
 async def _parts_of(body: bytes) -> AsyncGenerator[bytes, None]:

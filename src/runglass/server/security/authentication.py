@@ -44,17 +44,16 @@ def runtime_of(request: ApiRequest) -> Runtime:
 
 async def require_project_of_flow(request: ApiRequest, org: str, project: str, slug: str) -> Project:
     """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
-    own = await runtime_of(request).store.project(request.auth.project_id)
-    if own is None or (own.org, own.name) != (org, project):
-        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {org}/{project}")
-    return own
+    return await require_project(request, org, project, missing=f"flow {slug!r} in {org}/{project}")
 
 
-async def require_project(request: ApiRequest, org: str, project: str) -> Project:
+async def require_project(
+    request: ApiRequest, org: str, project: str, *, missing: str | None = None
+) -> Project:
     """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
     own = await runtime_of(request).store.project(request.auth.project_id)
     if own is None or (own.org, own.name) != (org, project):
-        raise api_error("FLOW_NOT_FOUND", f"there is no project {org}/{project}")
+        raise api_error("FLOW_NOT_FOUND", f"there is no {missing or f'project {org}/{project}'}")
     return own
 
 

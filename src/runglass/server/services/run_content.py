@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from runglass.errors import RunUnreadable
 from runglass.log.events import RunInput, decode_event, event_type_of
 from runglass.log.fold import DAMAGE, content_of_run
 from runglass.log.trace import RunSummary
@@ -45,6 +46,17 @@ def input_of(opened: OpenedTrace) -> RunInput | None:
     with decoding(opened.run.id):
         events = [decode_event(data) for data in opened.content if event_type_of(data) == "run_input"]
         return next((event for event in events if isinstance(event, RunInput)), None)
+
+
+def checked_objects(run: RunRecord, rows: list[bytes]) -> list[bytes]:
+    """The rows. Raises RunUnreadable for one that is no JSON object: it would spoil the whole answer.
+
+    Only the first and last bytes are checked, as parsing each would double the time of the read.
+    """
+    for data in rows:
+        if not (data.startswith(b"{") and data.endswith(b"}")):
+            raise RunUnreadable(run.id, f"no JSON object begins with {data[:20]!r}")
+    return rows
 
 
 def listed(run: RunListing) -> bytes:

@@ -4,7 +4,7 @@ All attempts are read in pages, of which hashes of the content stay in memory; c
 differs. Nothing large is computed on the event loop, and nothing in large pieces.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ from runglass.outlines.builder import AttemptRow
 from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.services.outlines import flow_nodes
+from runglass.server.services.step_attempts import attempt_pages
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
 
@@ -114,11 +115,11 @@ async def _places(store: Store, run: RunRecord) -> list[StepPlace]:
     source = await store.flow_source(run.flow_id, run.version)
     if source is None:
         return []
-    return await offload(partial(_places_in, source), size_bytes=len(source), quick_bytes=INLINE_BYTES)
-
-
-def _places_in(source: bytes) -> list[StepPlace]:
-    return places(flow_nodes(decode_stored_flow(source)))
+    return await offload(
+        lambda: places(flow_nodes(decode_stored_flow(source))),
+        size_bytes=len(source),
+        quick_bytes=INLINE_BYTES,
+    )
 
 
 async def _read(store: Store, run: RunRecord) -> _Read:
@@ -176,18 +177,14 @@ async def _stored(
 ) -> list[_StoredPair]:
     """Of those pairs whose content differs."""
     wanted = [pair for pair in pairs if pair.content_differs]
-    stored_a = await _data(store, a, [pair.a for pair in wanted if pair.a is not None])
-    stored_b = await _data(store, b, [pair.b for pair in wanted if pair.b is not None])
+    stored_a = await _data(store, a, (pair.a for pair in wanted if pair.a is not None))
+    stored_b = await _data(store, b, (pair.b for pair in wanted if pair.b is not None))
     return list(map(_StoredPair, stored_a, stored_b))
 
 
-async def _data(store: Store, run: RunRecord, attempts: Sequence[AttemptDigest]) -> list[bytes]:
+async def _data(store: Store, run: RunRecord, attempts: Iterable[AttemptDigest | AttemptKey]) -> list[bytes]:
     keys = [AttemptKey(each.position, "", each.attempt) for each in attempts]
-    data: list[bytes] = []
-    while len(data) < len(keys):
-        read = partial(store.attempt_data, run.no, keys[len(data) :], limit_bytes=PART_BYTES)
-        data += await paced_read(run.project_id, read, size_bytes=run.log_bytes)
-    return data
+    return [data async for page in attempt_pages(store, run, keys) for data in page]
 
 
 def _pieces(works: Sequence[_Work]) -> Iterator[list[_Work]]:
@@ -223,10 +220,7 @@ def _content(run: RunRecord, data: bytes) -> AttemptContent:
 
 async def diff_attempts(store: Store, run: RunRecord, a: AttemptKey, b: AttemptKey) -> AttemptsDiff:
     """In what attempt `b` differs from attempt `a`. Raises StoreError, RunUnreadable."""
-    data: list[bytes] = []
-    while len(data) < 2:
-        read = partial(store.attempt_data, run.no, [a, b][len(data) :], limit_bytes=PART_BYTES)
-        data += await paced_read(run.project_id, read, size_bytes=run.log_bytes)
+    data = await _data(store, run, [a, b])
     return await offload_in_turn(partial(_diff, run, [a.position, b.position], data))
 
 

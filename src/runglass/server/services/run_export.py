@@ -13,14 +13,14 @@ import msgspec
 from runglass import __version__
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
-from runglass.errors import RunUnreadable, StoreError
+from runglass.errors import StoreError
 from runglass.log.trace import RunSummary, StepTrace
 from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, lines, members
 from runglass.run_files.otlp import OtlpWriter
 from runglass.run_files.outline_rows import TreeRow, tree_rows
 from runglass.run_files.perfetto import PerfettoWriter
 from runglass.server.services.outlines import Outlines
-from runglass.server.services.run_content import whole_summary, with_content
+from runglass.server.services.run_content import checked_objects, whole_summary, with_content
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
 from runglass.wire.run_api import ExportFormat
@@ -91,7 +91,7 @@ async def _events(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], N
             raise StoreError(f"the log of run {run.id!r} has a hole after {after}; restore the store")
         after = rows[-1][0]
         # What has come since the run was looked up belongs to no part of this file.
-        yield _checked(run, [data for seq, data in rows if seq <= run.head])
+        yield checked_objects(run, [data for seq, data in rows if seq <= run.head])
 
 
 async def _steps(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], None]:
@@ -102,16 +102,8 @@ async def _steps(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], No
         rows = await paced_read(run.project_id, page)
         if not rows:
             return
-        yield _checked(run, [data for _, data in rows])
+        yield checked_objects(run, [data for _, data in rows])
         after = rows[-1][0]
-
-
-def _checked(run: RunRecord, rows: list[bytes]) -> list[bytes]:
-    """The rows. Raises RunUnreadable for one that is no JSON object: it would spoil the whole file."""
-    for data in rows:
-        if not (data.startswith(b"{") and data.endswith(b"}")):
-            raise RunUnreadable(run.id, f"no JSON object begins with {data[:20]!r}")
-    return rows
 
 
 async def _tree(

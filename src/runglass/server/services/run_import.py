@@ -51,7 +51,10 @@ class RunImports:
         """
         with self._alone(project_id):
             async with aclosing(parts):
-                project = await self._project(project_id)
+                project = await self._store.project(project_id)
+                if project is None:
+                    raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
+                self._runtime.require_room(project)
                 reader, waiting = RunFileReader(), list[bytes]()
                 async for part in parts:
                     waiting += await offload_in_turn(partial(reader.feed, part))
@@ -91,13 +94,6 @@ class RunImports:
         finally:
             self._projects.discard(project_id)
 
-    async def _project(self, project_id: int) -> Project:
-        project = await self._store.project(project_id)
-        if project is None:
-            raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
-        self._runtime.require_room(project)
-        return project
-
     @asynccontextmanager
     async def _reserved(self, project_id: int, run_id: str) -> AsyncIterator[int]:
         """The number of the run to import. What was written under it is purged where the block fails."""
@@ -125,7 +121,7 @@ class RunImports:
             if known is None or stored is None or known.project_id != project.id:
                 raise RunFileError("the header has no `flow.source`, and the project does not have the flow")
             return ImportedFlow(told.id, told.slug, stored)
-        flow = await offload(partial(self._read_flow, source), size_bytes=len(source))
+        flow = await offload(partial(_read_flow, source), size_bytes=len(source))
         if stored is None:
             flow = await self._checked(project, source)
         if flow.slug != told.slug:
@@ -140,14 +136,6 @@ class RunImports:
             retention=Retention(flow.retention_days, flow.content_retention_days),
         )
 
-    def _read_flow(self, source: bytes) -> Flow:
-        if heavy := too_heavy(source):
-            raise RunFileError(f"`flow.source` is no flow: {heavy}")
-        try:
-            return decode_flow(source)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RunFileError(f"`flow.source` is no flow: {error}") from error
-
     async def _checked(self, project: Project, source: bytes) -> Flow:
         runtime = self._runtime
         try:
@@ -157,6 +145,15 @@ class RunImports:
         except FlowFileError as error:
             raise RunFileError(f"`flow.source` cannot be used: {error.problems[0].message}") from error
         return checked.flow
+
+
+def _read_flow(source: bytes) -> Flow:
+    if heavy := too_heavy(source):
+        raise RunFileError(f"`flow.source` is no flow: {heavy}")
+    try:
+        return decode_flow(source)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RunFileError(f"`flow.source` is no flow: {error}") from error
 
 
 class _ImportWriter:

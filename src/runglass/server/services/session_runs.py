@@ -95,13 +95,12 @@ class SessionFlows:
             if source is None:
                 self._flows[key] = None
             else:
-                shape = partial(_shape_of, source)
-                self._flows[key] = await offload(shape, size_bytes=len(source), quick_bytes=INLINE_BYTES)
+                self._flows[key] = await offload(
+                    lambda: FlowShape(decode_stored_flow(source)),
+                    size_bytes=len(source),
+                    quick_bytes=INLINE_BYTES,
+                )
         return self._slugs[run.flow_id], self._flows[key]
-
-
-def _shape_of(source: bytes) -> FlowShape:
-    return FlowShape(decode_stored_flow(source))
 
 
 async def session_run(
@@ -115,7 +114,9 @@ async def session_run(
     except RunUnreadable as error:
         # A broken run must not hide the others.
         log.error("%s", error)  # noqa: TRY400
-        summary, end, is_readable = _of_row(run), None, False
+        status = msgspec.convert(run.status, RunStatus)
+        summary = RunSummary(id=run.id, flow_id=run.flow_id, status=status)
+        end, is_readable = None, False
     head = _Head(
         execution_id=run.id,
         flow_id=run.flow_id,
@@ -155,10 +156,6 @@ async def session_run(
     if last is not None:
         yield separator + steps.encode(last)
     yield b'],"snapshotsAvailable":%b}' % (b"true" if steps.has_snapshots else b"false")
-
-
-def _of_row(run: RunRecord) -> RunSummary:
-    return RunSummary(id=run.id, flow_id=run.flow_id, status=msgspec.convert(run.status, RunStatus))
 
 
 _TRIGGERS: dict[str, Literal["execute", "step", "job"]] = {"api": "execute", "step": "step", "job": "job"}

@@ -10,6 +10,8 @@ import msgspec
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
+from runglass.server.http.response_stream import PART_BYTES, Pages
+from runglass.server.services.run_content import checked_objects
 from runglass.store.base import Store
 from runglass.store.records import AttemptKey, RunRecord
 
@@ -17,6 +19,8 @@ KEY_BYTES = 256
 """About what a key takes, with what is needed to sort it."""
 
 
+PAGE_ATTEMPTS = 1000
+"""The most attempts in one read, which limits the time for many small ones."""
 SLICE_ROWS = 4096
 """Rows that are sorted in one go, which lets no other thread in: some milliseconds."""
 
@@ -88,6 +92,17 @@ def choose(rows: Sequence[Row], *, attempt: str) -> list[Row]:
 
 def _key(row: _Attempt) -> tuple[tuple[int, ...], int]:
     return tuple(int(index) for index in row.loop_path.split(",")) if row.loop_path else (), row.attempt
+
+
+async def attempt_pages(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
+    """The StepTraces of these attempts as JSON, in pages. Raises StoreError, RunUnreadable."""
+    done = 0
+    while done < len(keys):
+        wanted = keys[done : done + PAGE_ATTEMPTS]
+        read = partial(store.attempt_data, run.no, wanted, limit_bytes=PART_BYTES)
+        page = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
+        done += len(page)
+        yield checked_objects(run, page)
 
 
 def without_large_parts(data: bytes, most_bytes: int) -> bytes:
