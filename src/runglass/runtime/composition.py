@@ -198,7 +198,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 redactions=redactions,
             )
 
-        weights = await _weights(store, settings)
+        # By the ids of projects. A project that is made later gets its own at the next start.
+        ids = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
+        weights = {ids[name]: weight for name, weight in settings.project_weights.items() if name in ids}
         await store.set_weights(weights)
         async with Engine(
             store=store,
@@ -287,9 +289,3 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 
 def _limit(setting: int | None) -> float:
     return math.inf if setting is None else setting
-
-
-async def _weights(store: Store, settings: Settings) -> dict[int, float]:
-    """The weights of projects by their ids. A project that is made later gets its own at the next start."""
-    found = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
-    return {found[name]: weight for name, weight in settings.project_weights.items() if name in found}

@@ -21,7 +21,7 @@ from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import cut_off_text
 from runglass.server.security.authentication import authenticate
 from runglass.server.security.browser_sessions import BrowserSessions, header
-from runglass.server.security.rate_limit import UNLIMITED, Rates
+from runglass.server.security.rate_limit import Rates
 from runglass.store.base import Store
 from runglass.store.records import ApiKey
 from runglass.support import log_context
@@ -49,7 +49,7 @@ class ApiMiddleware:
         *,
         open_responses: OpenResponses,
         sessions: BrowserSessions,
-        rates: Rates = UNLIMITED,
+        rates: Rates,
     ) -> None:
         self._app = app
         self._store = store

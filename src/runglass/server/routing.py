@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import IntegerConvertor, StringConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,28 +24,16 @@ from runglass.store.records import RunRecord
 from runglass.support.safe_text import printable
 
 
-class _Number(Convertor[int]):
+class _Number(IntegerConvertor):
     """A whole number in a path."""
 
     regex = "-?[0-9]{1,1000}"
 
-    def convert(self, value: str) -> int:
-        return int(value)
 
-    def to_string(self, value: int) -> str:
-        return str(value)
-
-
-class _Organisation(Convertor[str]):
+class _Organisation(StringConvertor):
     """The name of an organisation in a path; not `sessions`, which begins another path."""
 
     regex = "(?!sessions/)[^/]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 register_url_convertor("number", _Number())

@@ -49,32 +49,17 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class LoopDelay:
-    """How late the event loop is, sampled: by how much a sleep on it was longer than it was to be."""
-
-    def __init__(self) -> None:
-        self.delay_s = Histogram()
-
-    async def watch(self) -> None:
-        """Takes samples until it is cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            due_s = loop.time() + SAMPLE_S
-            await asyncio.sleep(SAMPLE_S)
-            self.delay_s.add(max(0.0, loop.time() - due_s))
-
-
 class MetricsListener:
     """Answers about one runtime."""
 
     def __init__(self, runtime: Runtime, health: HealthCheck) -> None:
         self._runtime = runtime
         self._health = health
-        self.loop_delay = LoopDelay()
+        self._loop_delay_s = Histogram()
         # Imported here: a process without this listener does not hold the library of Prometheus.
         from runglass.runtime.metrics.collector import RuntimeCollector
 
-        self._collector = RuntimeCollector(runtime, self.loop_delay.delay_s)
+        self._collector = RuntimeCollector(runtime, self._loop_delay_s)
         self._asked_s = -math.inf
         self._asking = asyncio.Lock()
         self._open = 0
@@ -102,6 +87,14 @@ class MetricsListener:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+    async def watch_loop(self) -> None:
+        """Samples how late the event loop is until cancelled: by how much a sleep on it is too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + SAMPLE_S
+            await asyncio.sleep(SAMPLE_S)
+            self._loop_delay_s.add(max(0.0, loop.time() - due_s))
 
     async def _answer(self, head: bytes) -> Answer:
         parts = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
@@ -159,7 +152,7 @@ async def listening(runtime: Runtime, health: HealthCheck | None = None) -> Asyn
             f"cannot listen on {host}:{port} for metrics: {error.strerror}; stop what uses the address, or"
             " choose another with metrics_host and metrics_port"
         ) from error
-    watching = asyncio.create_task(listener.loop_delay.watch(), name="the delay of the event loop")
+    watching = asyncio.create_task(listener.watch_loop(), name="the delay of the event loop")
     bound = server.sockets[0].getsockname()
     try:
         yield f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}"

@@ -8,9 +8,10 @@ have theirs here, too.
 import logging
 import math
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -84,7 +85,8 @@ def _as_api_error(request: ApiRequest, fault: Exception) -> APIError:
             return unavailable(fault, request_id=request.id, where=where)
         case RunUnreadable():
             log.error("request %s: %s: %s", request.id, where, fault)
-            return unreadable(fault)
+            message = f"{fault}; an administrator of the server can save it with `runglass data export-raw`"
+            return api_error("INTERNAL_ERROR", message, execution_id=fault.run_id)
     log.error("request %s: %s failed", request.id, where, exc_info=fault)
     return api_error(
         "INTERNAL_ERROR", f"a fault of the server; its log has the details under request id {request.id}"
@@ -101,12 +103,6 @@ def unavailable(fault: StoreError, *, request_id: str, where: str) -> APIError:
         )
         return api_error("UNAVAILABLE", message)
     return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, try again later")
-
-
-def unreadable(fault: RunUnreadable) -> APIError:
-    """The error for a run whose rows cannot be decoded."""
-    message = f"{fault}; an administrator of the server can save it with `runglass data export-raw`"
-    return api_error("INTERNAL_ERROR", message, execution_id=fault.run_id)
 
 
 @contextmanager
@@ -172,11 +168,16 @@ def busy_server(limit: int) -> APIError:
 
 def busy_address(limit: int) -> APIError:
     """The error where the address has no place for a further request."""
-    error = RateLimitError(
+    return rate_limited(
         f"your address has max_connections_per_address={limit} connections with a request under way; end"
-        " some, or have the setting max_connections_per_address raised",
-        code="RATE_LIMITED",
-        status=429,
+        " some, or have the setting max_connections_per_address raised"
     )
-    error.retry_after_s = 1.0
+
+
+def rate_limited(
+    message: str, *, retry_after_s: float = 1.0, details: Mapping[str, Any] | None = None
+) -> RateLimitError:
+    """The error for a caller who may ask again after so many seconds."""
+    error = RateLimitError(message, code="RATE_LIMITED", status=429, details=details)
+    error.retry_after_s = retry_after_s
     return error

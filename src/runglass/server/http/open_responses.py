@@ -11,7 +11,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from runglass.errors import RateLimitError, StoreError
+from runglass.errors import StoreError
+from runglass.server.http.error_responses import rate_limited
 from runglass.store.base import Store
 from runglass.support.failure_log import FailureLog
 
@@ -118,7 +119,12 @@ class OpenCalls:
         """Counts an open call until the block ends, or calls what it is given. Raises RATE_LIMITED."""
         already = self._open.get(project_id, 0)
         if already >= self._most_each:
-            raise self._refusal()
+            raise rate_limited(
+                f"{self._most_each:,} streams and blocking calls of this project are open, as many as the"
+                " setting `max_streams_per_project` allows; nothing was started, close some or try again"
+                " later",
+                details={"limit": "max_streams_per_project", "value": self._most_each},
+            )
         self._open[project_id] = already + 1
         is_counted = True
 
@@ -134,13 +140,3 @@ class OpenCalls:
             yield end
         finally:
             end()
-
-    def _refusal(self) -> RateLimitError:
-        message = (
-            f"{self._most_each:,} streams and blocking calls of this project are open, as many as the setting"
-            " `max_streams_per_project` allows; nothing was started, close some or try again later"
-        )
-        error = RateLimitError(message, code="RATE_LIMITED", status=429)
-        error.details = {"limit": "max_streams_per_project", "value": self._most_each}
-        error.retry_after_s = 1.0
-        return error

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar, Unpack
 
 import msgspec
 from msgspec import Meta
@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
-from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.open_responses import OpenResponses
@@ -48,15 +47,7 @@ ROUND_MS = (
 
 
 async def runs(
-    request: ApiRequest,
-    query: str | None,
-    flow_id: str | None,
-    flow: str | None,
-    status: RunStatus | None,
-    since: str | None,
-    until: str | None,
-    limit: int,
-    cursor: str | None,
+    request: ApiRequest, limit: int, cursor: str | None, **filters: Unpack[RunFilters]
 ) -> Response:
     """The runs of the key's project, newest first; `nextCursor` is null on the last page.
 
@@ -65,7 +56,7 @@ async def runs(
     have fewer runs than `limit`, even none, and a `nextCursor`: the next request goes on from there. A stream
     of the list after `lastChange` has every change that the page has not. Unknown parameters are refused.
     """
-    asked = await read_run_query(request, RunFilters(query, flow_id, flow, status, since, until))
+    asked = await read_run_query(request, filters)
     after = None if cursor is None else position_of(cursor)
     search = partial(runtime_of(request).store.runs, request.auth.project_id, asked, after=after, limit=limit)
     found = await _while_awaited(request, search)
@@ -79,15 +70,7 @@ async def runs(
 
 
 async def histogram(
-    request: ApiRequest,
-    query: str | None,
-    flow_id: str | None,
-    flow: str | None,
-    status: RunStatus | None,
-    since: str | None,
-    until: str | None,
-    buckets: int,
-    is_round: bool,
+    request: ApiRequest, buckets: int, is_round: bool, **filters: Unpack[RunFilters]
 ) -> Response:
     """How many runs were created in each of `buckets` intervals, and how many of these have failed.
 
@@ -96,7 +79,6 @@ async def histogram(
     a multiple of it, and the last one may go beyond the end. Where there are too many runs to count in time,
     those created before `countedFrom` are not in it.
     """
-    filters = RunFilters(query, flow_id, flow, status, since, until)
     asked = await read_run_query(request, filters)
     now_ms = time.time_ns() // 1_000_000 + 1
     count = partial(
@@ -121,15 +103,7 @@ async def histogram(
 
 
 async def stream(
-    request: ApiRequest,
-    query: str | None,
-    flow_id: str | None,
-    flow: str | None,
-    status: RunStatus | None,
-    since: str | None,
-    until: str | None,
-    after: str | None,
-    last_event_id: str | None,
+    request: ApiRequest, after: str | None, last_event_id: str | None, **filters: Unpack[RunFilters]
 ) -> StreamedResponse:
     """Each run of the query when it is created and when its status changes, for as long as the caller stays.
 
@@ -137,7 +111,7 @@ async def stream(
     `lastChange` of a list, every change since then. A run that changed several times meanwhile comes once, as
     it is now. A run that changed and does not meet the query, though it may have before, is a `gone`.
     """
-    asked = await read_run_query(request, RunFilters(query, flow_id, flow, status, since, until))
+    asked = await read_run_query(request, filters)
     runtime, project_id = runtime_of(request), request.auth.project_id
     newest = await runtime.store.last_change(project_id)
     start = last_event_id or after

@@ -171,15 +171,12 @@ class Outlines:
             log.warning("the kept outline of run %r cannot be read and is made anew: %s", run.id, error)
             return None
         if outline is None and is_of_version_before(parts[0]):
-            await self._renew(run)
+            # Kept by an older program, which went on beside this one for a while.
+            try:
+                await self._runtime.store.renew_outline(run.no)
+            except StoreError as error:
+                log.warning("the outline of run %r is not kept anew: %s", run.id, error)
         return None if outline is None else _Held(outline, True, digest)
-
-    async def _renew(self, run: RunRecord) -> None:
-        """Has an outline kept anew that is of an older program, which went on beside this one for a while."""
-        try:
-            await self._runtime.store.renew_outline(run.no)
-        except StoreError as error:
-            log.warning("the outline of run %r is not kept anew: %s", run.id, error)
 
     async def _make(self, run: RunRecord, nodes: Sequence[Node]) -> _Held:
         store = self._runtime.store

@@ -15,12 +15,13 @@ from runglass.bus.base import runs_of
 from runglass.engine.journal.step_rows import step_rows
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_write
-from runglass.errors import FlowFileError, RateLimitError, RunFileError, StoreError, api_error
+from runglass.errors import FlowFileError, RunFileError, StoreError, api_error
 from runglass.flows.flow import Flow, decode_flow
 from runglass.run_files.file_reader import RunFileReader
 from runglass.run_files.header import RunHeader
 from runglass.run_files.imported_log import ImportedLog
 from runglass.runtime.runtime import Runtime
+from runglass.server.http.error_responses import rate_limited
 from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.records import Project, Retention, RunNumbers, StepRow
 from runglass.support.json_weight import too_heavy
@@ -81,13 +82,9 @@ class RunImports:
     def _alone(self, project_id: int) -> Iterator[None]:
         """Raises RATE_LIMITED where the project imports a run already, or many others do."""
         if project_id in self._projects or len(self._projects) >= AT_ONCE:
-            error = RateLimitError(
-                "another run is being imported, and one of a project is taken at a time; try again later",
-                code="RATE_LIMITED",
-                status=429,
+            raise rate_limited(
+                "another run is being imported, and one of a project is taken at a time; try again later"
             )
-            error.retry_after_s = 1.0
-            raise error
         self._projects.add(project_id)
         try:
             yield
