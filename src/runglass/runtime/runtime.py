@@ -138,7 +138,7 @@ class Runtime:
         # The flow decides, else the project, else the server.
         mode = flow.capture or project.capture or self.settings.capture
         samples = (flow.capture_sample, project.capture_sample, self.settings.capture_sample)
-        plan = RunSpec(
+        spec = RunSpec(
             flow=flow,
             version=number,
             inputs=inputs,
@@ -155,7 +155,7 @@ class Runtime:
         with self.engine.memory.starting(size_bytes, project_id=project.id):
             run = await self.engine.start(
                 record,
-                plan,
+                spec,
                 segment,
                 session_id=session_id,
                 call=call,

@@ -48,12 +48,12 @@ async def read_run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
     Raises INVALID_REQUEST, and FLOW_NOT_FOUND for an unknown flow in the parameter `flow`.
     """
     typed = parse_run_query(filters["query"] or "", now=runtime_of(request).store.clock.now())
-    own = RunQuery.of(
+    filtered = RunQuery.of(
         flow_id=filters["flow_id"] if filters["flow"] is None else await _flow_id(request, filters),
         statuses=() if filters["status"] is None else (filters["status"],),
         created=[*_bound(filters["since"], "since"), *_bound(filters["until"], "until")],
     )
-    return own.plus(*[await _with_flow_ids(request, term) for term in typed.terms])
+    return filtered.plus(*[await _with_flow_ids(request, term) for term in typed.terms])
 
 
 def _bound(time: str | None, name: Literal["since", "until"]) -> Sequence[Range]:

@@ -38,7 +38,7 @@ async def diff(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> Resp
     Attempts are paired by step, iteration and number. Durations are told, and are no difference by
     themselves. Where there is too much to compare or to tell, the answer says that it is `cut`.
     """
-    return await _told(
+    return await _diff_response(
         request, partial(diff_runs, runtime_of(request).store, runs.a, runs.b, with_same=with_same)
     )
 
@@ -66,16 +66,18 @@ async def step_diff(
     (b,) = await chosen_attempts(
         store, run, step_id, attempt=with_attempt, loop_index=with_loop_index, position=with_position
     )
-    return await _told(request, partial(diff_attempts, store, run, a, b))
+    return await _diff_response(request, partial(diff_attempts, store, run, a, b))
 
 
-async def _told(request: ApiRequest, compare: Callable[[], Awaitable[RunDiff | AttemptsDiff]]) -> Response:
+async def _diff_response(
+    request: ApiRequest, compare: Callable[[], Awaitable[RunDiff | AttemptsDiff]]
+) -> Response:
     """What differs, as JSON. A caller who leaves before it is the project's turn is not compared for."""
 
-    async def body() -> bytes:
+    async def encoded() -> bytes:
         async with request.services[DiffTurns].turn(request.auth.project_id):
             found = await compare()
             return await offload_in_turn(partial(msgspec.json.encode, found))
 
-    told = await while_awaited(request, None, body(), otherwise="nothing was changed")
-    return Response(told, media_type=JSON)
+    body = await while_awaited(request, None, encoded(), otherwise="nothing was changed")
+    return Response(body, media_type=JSON)

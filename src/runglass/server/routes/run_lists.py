@@ -56,9 +56,9 @@ async def runs(
     have fewer runs than `limit`, even none, and a `nextCursor`: the next request goes on from there. A stream
     of the list after `lastChange` has every change that the page has not. Unknown parameters are refused.
     """
-    asked = await read_run_query(request, filters)
+    query = await read_run_query(request, filters)
     after = None if cursor is None else position_of(cursor)
-    search = partial(runtime_of(request).store.runs, request.auth.project_id, asked, after=after, limit=limit)
+    search = partial(runtime_of(request).store.runs, request.auth.project_id, query, after=after, limit=limit)
     found = await _while_awaited(request, search)
     following = None if found.position is None else cursor_of_position(found.position)
     body = b'{"runs":[%b],"nextCursor":%b,"lastChange":%d}' % (
@@ -79,12 +79,12 @@ async def histogram(
     a multiple of it, and the last one may go beyond the end. Where there are too many runs to count in time,
     those created before `countedFrom` are not in it.
     """
-    asked = await read_run_query(request, filters)
+    query = await read_run_query(request, filters)
     now_ms = time.time_ns() // 1_000_000 + 1
     count = partial(
         runtime_of(request).store.count_runs,
         request.auth.project_id,
-        asked,
+        query,
         until_ms=now_ms,
         buckets=buckets,
         lengths_ms=ROUND_MS if is_round else (),
@@ -111,7 +111,7 @@ async def stream(
     `lastChange` of a list, every change since then. A run that changed several times meanwhile comes once, as
     it is now. A run that changed and does not meet the query, though it may have before, is a `gone`.
     """
-    asked = await read_run_query(request, filters)
+    query = await read_run_query(request, filters)
     runtime, project_id = runtime_of(request), request.auth.project_id
     newest = await runtime.store.last_change(project_id)
     start = last_event_id or after
@@ -123,7 +123,7 @@ async def stream(
         runtime.store,
         runtime.bus,
         project_id,
-        asked,
+        query,
         after=seen,
         idle_s=runtime.settings.ping_s,
         poll_s=runtime.settings.tail_poll_s,

@@ -58,7 +58,7 @@ class _Held(NamedTuple):
     nodes: str
 
 
-class _Begun(msgspec.Struct, rename="camel"):
+class _Start(msgspec.Struct, rename="camel"):
     started_at: str | None = None
 
 
@@ -228,8 +228,8 @@ def _digest(nodes: Sequence[Node]) -> str:
 
 
 def _builder_of(run: RunRecord, nodes: Sequence[Node]) -> OutlineBuilder:
-    begun = msgspec.json.decode(run.summary, type=_Begun)
-    return OutlineBuilder(nodes, started_at=begun.started_at, seq=run.head, is_paused=run.status == "paused")
+    start = msgspec.json.decode(run.summary, type=_Start)
+    return OutlineBuilder(nodes, started_at=start.started_at, seq=run.head, is_paused=run.status == "paused")
 
 
 async def _take_in(builder: OutlineBuilder, rows: Sequence[AttemptRow]) -> None:

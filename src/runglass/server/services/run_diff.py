@@ -154,9 +154,9 @@ async def _rows(
     allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
     rows: list[RowDiff | None] = []
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = pairs[start : start + PAIRS_AT_ONCE]
-        stored = iter(await _stored(store, a, b, [] if allowance.is_spent else some))
-        works = [(pair, next(stored, None) if pair.content_differs else None) for pair in some]
+        batch = pairs[start : start + PAIRS_AT_ONCE]
+        stored = iter(await _stored(store, a, b, [] if allowance.is_spent else batch))
+        works = [(pair, next(stored, None) if pair.content_differs else None) for pair in batch]
         for piece in _pieces(works):
             rows += await offload_in_turn(partial(_rows_of, a, b, piece, allowance))
     return rows

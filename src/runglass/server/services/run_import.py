@@ -110,22 +110,22 @@ class RunImports:
 
     async def _flow_of(self, project: Project, header: RunHeader) -> ImportedFlow:
         """The flow of the run, checked where it will be made. Raises RunFileError."""
-        told = header.flow
-        source = bytes(told.source)
-        known = await self._store.flow(told.id)
-        stored = None if known is None else await self._store.flow_source(told.id, header.version)
+        flow_header = header.flow
+        source = bytes(flow_header.source)
+        known = await self._store.flow(flow_header.id)
+        stored = None if known is None else await self._store.flow_source(flow_header.id, header.version)
         if source == b"null":
             if known is None or stored is None or known.project_id != project.id:
                 raise RunFileError("the header has no `flow.source`, and the project does not have the flow")
-            return ImportedFlow(told.id, told.slug, stored)
+            return ImportedFlow(flow_header.id, flow_header.slug, stored)
         flow = await offload(partial(_read_flow, source), size_bytes=len(source))
         if stored is None:
             flow = await self._checked(project, source)
-        if flow.slug != told.slug:
-            raise RunFileError(f"`flow.source` has the slug {flow.slug!r}, the header {told.slug!r}")
+        if flow.slug != flow_header.slug:
+            raise RunFileError(f"`flow.source` has the slug {flow.slug!r}, the header {flow_header.slug!r}")
         return ImportedFlow(
-            told.id,
-            told.slug,
+            flow_header.id,
+            flow_header.slug,
             await offload(flow.encode, size_bytes=len(source)),
             # A flow that is known keeps its own.
             name=flow.name if stored is None else None,

@@ -56,8 +56,8 @@ async def chosen_attempts(
         if keys or await store.newest_position(run.no, step_id) is not None:
             which = "attempt" if attempt in ("latest", "all") else f"attempt {attempt}"
             iteration = f" in iteration {loop_index}" if loop_index else ""
-            place = f" at position {position}" if position else ""
-            message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}{place}"
+            where = f" at position {position}" if position else ""
+            message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}{where}"
         raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
     return chosen
 
