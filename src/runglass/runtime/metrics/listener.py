@@ -8,6 +8,7 @@ line and some headers that nobody reads; each limit is fixed.
 import asyncio
 import logging
 import math
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -153,13 +154,18 @@ async def listening(runtime: Runtime, health: HealthCheck | None = None) -> Asyn
             " choose another with metrics_host and metrics_port"
         ) from error
     watching = asyncio.create_task(listener.watch_loop(), name="the delay of the event loop")
-    bound = server.sockets[0].getsockname()
     try:
-        yield f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}"
+        yield address_of(server.sockets[0])
     finally:
         watching.cancel()
         server.close()
         await asyncio.wait({watching})
+
+
+def address_of(listener: socket.socket) -> str:
+    """The `http://HOST:PORT` of a socket that listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _text(status: int, text: str) -> Answer:

@@ -95,7 +95,9 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
     """The limits in force: those of the settings, as far as the file descriptors of this process allow."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     descriptors = MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
-    possible = max(1, descriptors - _kept_back(descriptors) - RESERVE)
+    # For the store, the workers and the calls of models.
+    kept_back = min(max(descriptors // 4, 64), 2048)
+    possible = max(1, descriptors - kept_back - RESERVE)
     in_all = settings.max_connections or min(possible, MOST_CONNECTIONS)
     if in_all > possible:
         log.warning(
@@ -108,8 +110,3 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
     # One address gets nine tenths, so that others always find a place.
     per_address = settings.max_connections_per_address or max(1, in_all * 9 // 10)
     return ConnectionLimits(in_all, min(per_address, in_all))
-
-
-def _kept_back(descriptors: int) -> int:
-    """The descriptors for the store, the workers and the calls of models."""
-    return min(max(descriptors // 4, 64), 2048)

@@ -249,23 +249,20 @@ def flow_nodes(flow: Flow) -> list[Node]:
 def _add(nodes: list[Node], steps: list[Step], parent: int) -> None:
     for step in steps:
         number = len(nodes)
+        branches: dict[str, list[Step]] = {}
         match step:
             case LoopStep():
                 nodes.append(Node(step.id, step.id, "loop", parent))
                 _add(nodes, step.steps, number)
             case ConditionStep():
                 nodes.append(Node(step.id, step.id, "condition", parent))
-                _add_branch(nodes, "then", step.then, number)
-                _add_branch(nodes, "else", step.else_, number)
+                branches = {"then": step.then, "else": step.else_}
             case ParallelStep():
                 nodes.append(Node(step.id, step.id, "parallel", parent))
-                for name, branch in step.branches.items():
-                    _add_branch(nodes, name, branch, number)
+                branches = step.branches
             case _:
                 nodes.append(Node(step.id, step.id, "step", parent))
-
-
-def _add_branch(nodes: list[Node], name: str, steps: list[Step], parent: int) -> None:
-    if steps:
-        nodes.append(Node(None, name, "branch", parent))
-        _add(nodes, steps, len(nodes) - 1)
+        for name, inside in branches.items():
+            if inside:
+                nodes.append(Node(None, name, "branch", number))
+                _add(nodes, inside, len(nodes) - 1)

@@ -121,14 +121,9 @@ def without_large_parts(data: bytes, most_bytes: int) -> bytes:
             del members[name]
     if sizes.get(CALLS, 0) > most_bytes:
         left[CALLS] = sizes[CALLS]
-        members[CALLS] = msgspec.Raw(_without_said(bytes(members[CALLS])))
+        calls = msgspec.json.decode(members[CALLS], type=list[dict[str, msgspec.Raw]])
+        bare = [{name: raw for name, raw in call.items() if name not in SAID} for call in calls]
+        members[CALLS] = msgspec.Raw(msgspec.json.encode(bare))
     if not left:
         return data
     return msgspec.json.encode(members | {"leftOut": left})
-
-
-def _without_said(calls: bytes) -> bytes:
-    told = msgspec.json.decode(calls, type=list[dict[str, msgspec.Raw]])
-    return msgspec.json.encode(
-        [{name: raw for name, raw in call.items() if name not in SAID} for call in told]
-    )
