@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 import runglass
-from runglass.server.calls.request_admission import SHARE, RequestAdmission
+from runglass.server.calls.request_admission import RequestAdmission
+from runglass.server.requests.body import SHARE
 from runglass.server.requests.idempotency_key import sorted_members
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (

@@ -34,7 +34,7 @@ from runglass.support.byte_cache import ByteCache
 from runglass.support.supervision import SupervisedTask
 from runglass.tails.run_log import Read, Tails
 from runglass.wire.admin_api import SERVER, Actor
-from runglass.wire.run_api import CaptureMode, RunRequest, TraceContext
+from runglass.wire.run_api import RunRequest, TraceContext
 
 PROMPT_S = 0.2
 """A request that starts its run within this time needs no second check of its key."""
@@ -128,12 +128,15 @@ class Runtime:
                 raise api_error("PROVIDER_KEY_MISSING", message, step_id=missing.step_id)
         self.require_credit(project)
         self.require_room(project)
-        plan = RunSpec(
+        # The flow decides, else the project, else the server.
+        mode = flow.capture or project.capture or self.settings.capture
+        samples = (flow.capture_sample, project.capture_sample, self.settings.capture_sample)
+        spec = RunSpec(
             flow=flow,
             version=number,
             inputs=inputs,
             given=None if is_as_given else given,
-            capture=self.capture_mode(project, flow, trace=request.trace),
+            capture=raise_for_trace(mode) if request.trace else mode,
             capture_failed=flow.capture_failed or project.capture_failed or self.settings.capture_failed,
             trigger_type=trigger_type,
             history=list(history),
@@ -145,7 +148,7 @@ class Runtime:
         with self.engine.memory.starting(size_bytes, project_id=project.id):
             run = await self.engine.start(
                 record,
-                plan,
+                spec,
                 segment,
                 session_id=session_id,
                 call=call,
@@ -153,7 +156,7 @@ class Runtime:
                 size_bytes=size_bytes,
                 key_id=key_id,
                 started_by=started_by,
-                capture_sample=self.capture_sample(project, flow),
+                capture_sample=next(share for share in samples if share is not None),
             )
         return Submitted(run, record.id, step_count(flow))
 
@@ -240,16 +243,6 @@ class Runtime:
                 " runs (`runglass runs delete`), let them go by themselves (setting retention_days), or raise"
                 " the limit",
             )
-
-    def capture_mode(self, project: Project, flow: Flow, *, trace: bool) -> CaptureMode:
-        """The mode of the flow, else of the project, else of the server; `trace` asks for full snapshots."""
-        mode = flow.capture or project.capture or self.settings.capture
-        return raise_for_trace(mode) if trace else mode
-
-    def capture_sample(self, project: Project, flow: Flow) -> float:
-        """The share of runs that are kept whole, as the flow says, else the project, else the server."""
-        shares = (flow.capture_sample, project.capture_sample, self.settings.capture_sample)
-        return next(share for share in shares if share is not None)
 
 
 async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:

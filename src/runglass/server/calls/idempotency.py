@@ -21,8 +21,7 @@ from runglass.server.http.error_responses import as_api_error, error_body, error
 from runglass.server.http.request_connection import CallerLeft
 from runglass.server.requests.body import forget_body
 from runglass.server.requests.idempotency_key import CallFingerprint
-from runglass.server.security.authentication import run_by_id
-from runglass.server.security.content_access import require_owed
+from runglass.server.security.authentication import require_owed, run_by_id
 from runglass.server.security.revocation import while_awaited
 from runglass.store.records import IdempotencyRecord, RunRecord
 
@@ -42,6 +41,10 @@ WITHIN_S = 3.0
 MAX_ANSWERS, MAX_BYTES = 1000, 4 * 1024 * 1024
 """The most of one project, so that its failures push out no other's: a client would then pay twice."""
 REPEATED_AFTER = frozenset({500, 502, 503, 504})
+
+
+class IdempotencyLocks(WeakValueDictionary[tuple[int, str], asyncio.Lock]):
+    """Locks by project and Idempotency-Key; each goes with the last call that waits for it."""
 
 
 class _Kept(NamedTuple):
@@ -117,12 +120,12 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
     forget_body(request)
     if call.key is None:
         if call.fingerprint is not None:
-            failures: FailureReplay = request.services.failure_replay
+            failures = request.services[FailureReplay]
             call.before = failures.take(call.fingerprint)
         async with failure_kept(call):
             yield call.before is None
         return
-    locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.services.idempotency_locks
+    locks = request.services[IdempotencyLocks]
     # The requests that wait for the lock keep it alive; it goes with the last of them.
     lock = locks.setdefault((call.project.id, call.key.key), asyncio.Lock())
     if lock.locked():
@@ -154,7 +157,7 @@ async def failure_kept(call: Call) -> AsyncIterator[None]:
     except Exception as fault:
         error = as_api_error(call.request, fault)
         if call.fingerprint is not None:
-            failures: FailureReplay = call.request.services.failure_replay
+            failures = call.request.services[FailureReplay]
             failures.keep(call.fingerprint, error, stays=call.resumes)
         elif error.execution_id is not None and error.code not in NO_ANSWERS:
             await keep(call, StoredResponse(error.status, error_body(error)))

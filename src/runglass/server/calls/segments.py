@@ -21,8 +21,7 @@ from runglass.server.calls.idempotency import note, resumed_once
 from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.parameters import checked_uuid, trace_context_of
 from runglass.server.requests.tools import check_tools, match_tool_results, whole_choice
-from runglass.server.security.authentication import run_of_flow
-from runglass.server.security.content_access import require_owed
+from runglass.server.security.authentication import require_owed, run_of_flow
 from runglass.server.security.revocation import STILL_PAUSED, while_allowed
 from runglass.wire.run_api import ExecuteRequest, RunRequest, StepRequest, ToolRequest
 

@@ -76,7 +76,7 @@ async def fingerprint_of(request: ApiRequest) -> CallFingerprint:
 
 
 def _target(request: ApiRequest) -> bytes:
-    """The path, the parameters of the query as `query.py` has settled them, and the session of the run."""
+    """The path, the parameters of the query as `routing.py` has settled them, and the session of the run."""
     path, query = request.scope["path"].encode(), request.scope["query_string"]
     target = b"%b?%b" % (path, query) if query else path
     session = request.headers.get("x-session-id")

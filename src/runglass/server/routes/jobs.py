@@ -26,13 +26,14 @@ from runglass.server.requests.parameters import (
     version_number,
 )
 from runglass.server.security.authentication import (
+    is_owed,
     no_run,
     require_flow,
+    require_owed,
     run_of_flow,
     runtime_of,
 )
-from runglass.server.security.content_access import is_owed, require_owed
-from runglass.server.services.run_frames import summary_of
+from runglass.server.services.run_content import summary_of
 from runglass.store.list_records import RunListing
 from runglass.store.records import RunRecord
 from runglass.wire.query import RunQuery

@@ -1,7 +1,7 @@
 """Ends responses whose key is revoked while they are open.
 
 Keys are looked up for each request, so only open responses are left to end: event streams end by themselves
-(`sse_response.py`); waiting calls and bodies that are sent in parts are ended here.
+(`event_stream`); waiting calls and bodies that are sent in parts are ended here.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ async def while_awaited(
 async def _unless_ended(
     request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], wait: "_Wait", otherwise: str
 ) -> T:
-    open_responses, key_id = open_responses_of(request), request.auth.id
+    open_responses, key_id = request.services[OpenResponses], request.auth.id
     with open_responses.ended_by(wait.end, key_id=key_id):
         try:
             if not wait.is_ended:
@@ -64,7 +64,7 @@ async def parts_while_allowed(
     request: ApiRequest, parts: AsyncGenerator[Part, None]
 ) -> AsyncGenerator[Part, None]:
     """The parts of a response as long as its key is good. Raises UNAUTHENTICATED, which breaks it off."""
-    open_responses, key_id = open_responses_of(request), request.auth.id
+    open_responses, key_id = request.services[OpenResponses], request.auth.id
     async with aclosing(parts):
         # Registering makes the server look for the revocation of this key. There is nothing to call at the
         # end, as the loop below checks the key before each part.
@@ -73,12 +73,6 @@ async def parts_while_allowed(
                 if open_responses.is_revoked(key_id):
                     raise _revoked("")
                 yield part
-
-
-def open_responses_of(request: ApiRequest) -> OpenResponses:
-    """The open responses of the server."""
-    open_responses: OpenResponses = request.services.open_responses
-    return open_responses
 
 
 class _Wait:
