@@ -68,7 +68,7 @@ async def parts_while_allowed(
     async with aclosing(parts):
         # Registering makes the server look for the revocation of this key. There is nothing to call at the
         # end, as the loop below checks the key before each part.
-        with open_responses.ended_by(_NoEnd(), key_id=key_id):
+        with open_responses.ended_by(lambda: None, key_id=key_id):
             async for part in parts:
                 if open_responses.is_revoked(key_id):
                     raise _revoked("")
@@ -101,11 +101,6 @@ class _Wait:
             return False
         # Another cancellation of the task may have come as well, and must go on to its own owner.
         return self._task.uncancel() == 0 and kind is asyncio.CancelledError
-
-
-class _NoEnd:
-    def __call__(self) -> None:
-        """Does nothing, as the sender of the parts checks the key itself."""
 
 
 def _revoked(then: str, *, execution_id: str | None = None) -> APIError:

@@ -100,6 +100,12 @@ async def diff_runs(store: Store, a: RunRecord, b: RunRecord, *, with_same: bool
     )
 
 
+async def diff_attempts(store: Store, run: RunRecord, a: AttemptKey, b: AttemptKey) -> AttemptsDiff:
+    """In what attempt `b` differs from attempt `a`. Raises StoreError, RunUnreadable."""
+    data = await _data(store, run, [a, b])
+    return await offload_in_turn(partial(_diff, run, [a.position, b.position], data))
+
+
 def _summary(run: RunRecord) -> RunSummary:
     with decoding(run.id):
         return msgspec.json.decode(run.summary, type=RunSummary)
@@ -216,12 +222,6 @@ def _rows_of(
 def _content(run: RunRecord, data: bytes) -> AttemptContent:
     with decoding(run.id):
         return read_content(data)
-
-
-async def diff_attempts(store: Store, run: RunRecord, a: AttemptKey, b: AttemptKey) -> AttemptsDiff:
-    """In what attempt `b` differs from attempt `a`. Raises StoreError, RunUnreadable."""
-    data = await _data(store, run, [a, b])
-    return await offload_in_turn(partial(_diff, run, [a.position, b.position], data))
 
 
 def _diff(run: RunRecord, positions: Sequence[int], data: Sequence[bytes]) -> AttemptsDiff:
