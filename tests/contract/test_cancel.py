@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from runglass.engine.journal.run_spec import Segment
-from runglass.server.services.idempotency import idle_run
+from runglass.server.calls.responses import idle_run
 from runglass.store.records import RunRecord
 from runglass.testing import RunningServer
 from runglass.wire.run_api import RunRequest

@@ -13,9 +13,8 @@ import pytest
 
 import runglass.engine.checks.request_check
 import runglass.runtime.runtime
+import runglass.server.calls.segments
 import runglass.server.routes.jobs
-import runglass.server.routes.steps
-import runglass.server.services.execute_service
 from runglass.engine.journal.run_spec import SegmentSpec
 from runglass.engine.scheduling.offloading import LARGE_BYTES
 from runglass.testing import RunningServer
@@ -58,9 +57,8 @@ def watched(server: RunningServer, patch: pytest.MonkeyPatch) -> Iterator[list[s
         msgspec.json, "encode", lambda data, value: len(data) if isinstance(value, (SegmentSpec, list)) else 0
     )
     for module in (
-        runglass.server.services.execute_service,
+        runglass.server.calls.segments,
         runglass.server.routes.jobs,
-        runglass.server.routes.steps,
     ):
         watch(module, "normalize_messages", lambda _, asked: len(asked.messages or []) * 10)
     watch(runglass.runtime.runtime, "decode_stored_flow", lambda _, source: len(source))

@@ -269,7 +269,7 @@ def test_a_call_whose_server_is_slow_to_resume_the_run_is_not_made_by_another_on
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    monkeypatch.setattr("runglass.server.services.idempotency.NOTED_S", 60.0)
+    monkeypatch.setattr("runglass.server.calls.idempotency.NOTED_S", 60.0)
     waiting = paused_for_tools(http)
     body, headers = resumption(waiting, results_of(waiting)), {"Idempotency-Key": str(uuid4())}
     if kind == "step":

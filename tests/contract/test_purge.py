@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from runglass.errors import APIError
-from runglass.server.services.idempotency import idle_run
+from runglass.server.calls.responses import idle_run
 from runglass.store.records import RunRecord
 from runglass.testing import RunningServer
 from tests.contract.test_cancel import paused

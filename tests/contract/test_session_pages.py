@@ -10,7 +10,7 @@ import pytest
 
 from runglass.errors import RunPurged
 from runglass.flows.flow import Flow
-from runglass.server.http.json_streaming import PART_BYTES
+from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.requests.pagination import cursor_of
 from runglass.server.routes import sessions
 from runglass.server.services import session_runs

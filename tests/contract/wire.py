@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from runglass.server.services.request_admission import RequestAdmission
+from runglass.server.requests.body import HeldBodies
 from runglass.testing import RunningServer
 from runglass.wire.run_api import ExecuteRequest
 
@@ -189,13 +189,13 @@ class Gate:
 
 def body_is_read(patch: pytest.MonkeyPatch) -> threading.Event:
     """Set when the server begins to read the body of a request."""
-    begun, receiving = threading.Event(), RequestAdmission.receiving
+    begun, receiving = threading.Event(), HeldBodies.receiving
 
-    def noted(admission: RequestAdmission, project_id: int) -> Any:
+    def noted(bodies: HeldBodies, project_id: int) -> Any:
         begun.set()
-        return receiving(admission, project_id)
+        return receiving(bodies, project_id)
 
-    patch.setattr(RequestAdmission, "receiving", noted)
+    patch.setattr(HeldBodies, "receiving", noted)
     return begun
 
 

@@ -30,8 +30,8 @@ from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelGateway, ModelRequest
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import StepFailure
-from runglass.runtime.worker import work
-from runglass.server.bootstrap import new_event_loop, serve
+from runglass.runtime.worker import new_event_loop, work
+from runglass.server.bootstrap import serve
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SharedClock, SystemClock, iso
 

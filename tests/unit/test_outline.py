@@ -18,7 +18,7 @@ from runglass.log.money import format_usd
 from runglass.log.trace import RunTotals, StepTrace, TokenBreakdown, Trace
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.outline import SLICE_ROWS, Outline, OutlinePage
-from runglass.server.services.flow_nodes import flow_nodes
+from runglass.server.services.outlines import flow_nodes
 from tests.flows import flow_trees
 from tests.run_logs import JsonObject, run_logs
 

@@ -155,7 +155,13 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             memory_limit_bytes=settings.code_memory_limit_bytes,
             most_each=_limit(settings.max_concurrent_steps_per_project),
         ) as sandbox,
-        _checks(settings) as checks,
+        Checks(
+            time_limit_ms=settings.check_time_limit_ms,
+            flow_time_limit_ms=settings.flow_check_time_limit_ms,
+            memory_limit_bytes=settings.check_memory_limit_bytes,
+            schema_limit_bytes=settings.schema_limit_bytes,
+            flow_limit_bytes=settings.flow_limit_bytes,
+        ) as checks,
         RedactionClient(
             time_limit_ms=settings.redaction_time_limit_ms,
             memory_limit_bytes=settings.redaction_memory_limit_bytes,
@@ -192,7 +198,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 redactions=redactions,
             )
 
-        weights = await _weights(store, settings)
+        # By the ids of projects. A project that is made later gets its own at the next start.
+        ids = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
+        weights = {ids[name]: weight for name, weight in settings.project_weights.items() if name in ids}
         await store.set_weights(weights)
         async with Engine(
             store=store,
@@ -279,21 +287,5 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 await asyncio.wait(beside)
 
 
-def _checks(settings: Settings) -> Checks:
-    return Checks(
-        time_limit_ms=settings.check_time_limit_ms,
-        flow_time_limit_ms=settings.flow_check_time_limit_ms,
-        memory_limit_bytes=settings.check_memory_limit_bytes,
-        schema_limit_bytes=settings.schema_limit_bytes,
-        flow_limit_bytes=settings.flow_limit_bytes,
-    )
-
-
 def _limit(setting: int | None) -> float:
     return math.inf if setting is None else setting
-
-
-async def _weights(store: Store, settings: Settings) -> dict[int, float]:
-    """The weights of projects by their ids. A project that is made later gets its own at the next start."""
-    found = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
-    return {found[name]: weight for name, weight in settings.project_weights.items() if name in found}

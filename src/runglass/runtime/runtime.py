@@ -5,7 +5,7 @@ the server's business; `runtime/composition.py` puts a runtime together.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import eq
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from runglass.support.byte_cache import ByteCache
 from runglass.support.supervision import SupervisedTask
 from runglass.tails.run_log import Read, Tails
 from runglass.wire.admin_api import SERVER, Actor
-from runglass.wire.run_api import CaptureMode, RunRequest, TraceContext
+from runglass.wire.run_api import RunRequest, TraceContext
 
 PROMPT_S = 0.2
 """A request that starts its run within this time needs no second check of its key."""
@@ -108,16 +108,9 @@ class Runtime:
         """
         began_s = time.monotonic()
         record, number, flow = await self.find(project, slug, version)
-        await self.policy.check_overrides(
-            project, flow, request.block_overrides, role=role, size_bytes=size_bytes
-        )
         given = run_inputs(request)
-        flow, inputs = await self.checks.request(
-            flow,
-            request.block_overrides,
-            given,
-            size_bytes=size_bytes,
-            project_id=project.id,
+        flow, inputs = await self.with_overrides(
+            project, flow, request.block_overrides, given, role=role, size_bytes=size_bytes
         )
         assert inputs is not None
         is_as_given = inputs is given or await offload(partial(eq, given, inputs), size_bytes=size_bytes)
@@ -135,12 +128,15 @@ class Runtime:
                 raise api_error("PROVIDER_KEY_MISSING", message, step_id=missing.step_id)
         self.require_credit(project)
         self.require_room(project)
-        plan = RunSpec(
+        # The flow decides, else the project, else the server.
+        mode = flow.capture or project.capture or self.settings.capture
+        samples = (flow.capture_sample, project.capture_sample, self.settings.capture_sample)
+        spec = RunSpec(
             flow=flow,
             version=number,
             inputs=inputs,
             given=None if is_as_given else given,
-            capture=self.capture_mode(project, flow, trace=request.trace),
+            capture=raise_for_trace(mode) if request.trace else mode,
             capture_failed=flow.capture_failed or project.capture_failed or self.settings.capture_failed,
             trigger_type=trigger_type,
             history=list(history),
@@ -152,7 +148,7 @@ class Runtime:
         with self.engine.memory.starting(size_bytes, project_id=project.id):
             run = await self.engine.start(
                 record,
-                plan,
+                spec,
                 segment,
                 session_id=session_id,
                 call=call,
@@ -160,9 +156,28 @@ class Runtime:
                 size_bytes=size_bytes,
                 key_id=key_id,
                 started_by=started_by,
-                capture_sample=self.capture_sample(project, flow),
+                capture_sample=next(share for share in samples if share is not None),
             )
         return Submitted(run, record.id, step_count(flow))
+
+    async def with_overrides(
+        self,
+        project: Project,
+        flow: Flow,
+        overrides: Mapping[str, dict[str, Any]],
+        inputs: dict[str, Any] | None,
+        *,
+        role: Role,
+        size_bytes: int,
+    ) -> tuple[Flow, dict[str, Any] | None]:
+        """The flow with the overrides of a call, and the inputs, where given, with the flow's defaults.
+
+        Raises INVALID_REQUEST, MODEL_NOT_SUPPORTED, and FORBIDDEN for an override that the role may not make.
+        """
+        await self.policy.check_overrides(project, flow, overrides, role=role, size_bytes=size_bytes)
+        return await self.checks.request(
+            flow, overrides, inputs, size_bytes=size_bytes, project_id=project.id
+        )
 
     async def find(self, project: Project, slug: str, version: int | None) -> tuple[FlowRecord, int, Flow]:
         """A flow and one of its versions; None is production, or the draft without one. Raises APIError."""
@@ -228,16 +243,6 @@ class Runtime:
                 " runs (`runglass runs delete`), let them go by themselves (setting retention_days), or raise"
                 " the limit",
             )
-
-    def capture_mode(self, project: Project, flow: Flow, *, trace: bool) -> CaptureMode:
-        """The mode of the flow, else of the project, else of the server; `trace` asks for full snapshots."""
-        mode = flow.capture or project.capture or self.settings.capture
-        return raise_for_trace(mode) if trace else mode
-
-    def capture_sample(self, project: Project, flow: Flow) -> float:
-        """The share of runs that are kept whole, as the flow says, else the project, else the server."""
-        shares = (flow.capture_sample, project.capture_sample, self.settings.capture_sample)
-        return next(share for share in shares if share is not None)
 
 
 async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:

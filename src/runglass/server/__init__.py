@@ -3,8 +3,9 @@
 Knows no SQL, and nothing of how a step is run.
 """
 
+from runglass.runtime.worker import new_event_loop
 from runglass.server.app import create_app
-from runglass.server.bootstrap import new_event_loop, serve, serving
+from runglass.server.bootstrap import serve, serving
 from runglass.server.security.login_tickets import LoginTickets
 
 __all__ = ["LoginTickets", "create_app", "new_event_loop", "serve", "serving"]

@@ -1,20 +1,31 @@
 """A request as the handlers get it, with its key and the services of the server."""
 
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from runglass.store.records import ApiKey, ViewerSession
 
-if TYPE_CHECKING:
-    from runglass.server.app_state import AppState
+Service = TypeVar("Service")
+
+
+class Services:
+    """What the requests of one server share: one object of each class, whichever classes these are."""
+
+    def __init__(self, *services: object) -> None:
+        self._services: dict[type, Any] = {type(service): service for service in services}
+
+    def __getitem__(self, kind: type[Service]) -> Service:
+        """The object of this class."""
+        service: Service = self._services[kind]
+        return service
 
 
 class ApiRequest(Request):
     """A request to one of the endpoints."""
 
-    def __init__(self, scope: Scope, receive: Receive, services: "AppState") -> None:
+    def __init__(self, scope: Scope, receive: Receive, services: Services) -> None:
         super().__init__(scope, receive)
         self.services = services
 

@@ -2,33 +2,28 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Any
-from weakref import WeakValueDictionary
 
 from starlette.types import ASGIApp
 
-from runglass.config.settings import Settings
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.runtime import Runtime
-from runglass.server.app_state import AppState
+from runglass.server.api_request import Services
+from runglass.server.calls.idempotency import FailureReplay, IdempotencyLocks
+from runglass.server.calls.request_admission import RequestAdmission
 from runglass.server.endpoint import Answer, Endpoint
 from runglass.server.endpoints import ENDPOINTS
-from runglass.server.http.open_calls import OpenCalls
-from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.open_responses import OpenCalls, OpenResponses
 from runglass.server.middleware import ApiMiddleware
-from runglass.server.openapi import OPENAPI, Documentation
+from runglass.server.openapi import Documentation
+from runglass.server.requests.body import HeldBodies
 from runglass.server.routes import viewer
 from runglass.server.routing import create_router
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
-from runglass.server.services.failure_replay import FailureReplay
 from runglass.server.services.outlines import Outlines
-from runglass.server.services.request_admission import RequestAdmission
-from runglass.server.services.run_diff import AT_ONCE
+from runglass.server.services.run_diff import DiffTurns
 from runglass.server.services.run_import import RunImports
-
-HTML = "text/html"
 
 
 def create_app(
@@ -43,63 +38,51 @@ def create_app(
     Through `open_responses` its owner ends the responses that are open, `outlines` are those that it has
     kept, and `tickets` make links that sign a browser in.
     """
-    services = AppState(
-        runtime=runtime,
-        open_responses=open_responses or OpenResponses(),
-        open_calls=OpenCalls(runtime.settings.max_streams_per_project),
-        admission=RequestAdmission(runtime.settings.memory_limit_bytes),
-        failure_replay=FailureReplay(),
-        health=HealthCheck(runtime),
-        outlines=outlines or Outlines(runtime),
-        imports=RunImports(runtime),
-        sessions=BrowserSessions(runtime.store),
-        tickets=tickets or LoginTickets(),
-        diffs=FairTurns(Shares(1, most=AT_ONCE, most_each=1)),
-        idempotency_locks=WeakValueDictionary(),
+    bodies = HeldBodies(runtime.settings.memory_limit_bytes)
+    services = Services(
+        runtime,
+        open_responses or OpenResponses(),
+        OpenCalls(runtime.settings.max_streams_per_project),
+        bodies,
+        RequestAdmission(bodies),
+        FailureReplay(),
+        HealthCheck(runtime),
+        outlines or Outlines(runtime),
+        RunImports(runtime),
+        BrowserSessions(runtime.store),
+        tickets or LoginTickets(),
+        DiffTurns(),
+        IdempotencyLocks(),
     )
-    router = create_router([*ENDPOINTS, *_documentation(), *_viewer()], services)
+    router = create_router([*ENDPOINTS, *_pages()], services)
+    of_key = runtime.settings.rate_limit_per_minute
+    of_project = runtime.settings.project_rate_limit_per_minute
     return ApiMiddleware(
         router,
         runtime.store,
-        open_responses=services.open_responses,
-        sessions=services.sessions,
-        rates=_rates(runtime.settings),
+        open_responses=services[OpenResponses],
+        sessions=services[BrowserSessions],
+        rates=Rates(
+            of_key=None if of_key is None else KeyRate(of_key),
+            of_project=None if of_project is None else ProjectRate(of_project),
+        ),
     )
 
 
-def _documentation() -> list[Endpoint]:
-    """The endpoints that serve the description of the API. The description leaves them out."""
+def _pages() -> list[Endpoint]:
+    """The pages for people, and the description of the API, which leaves them out.
+
+    They are open, as all that the viewer's pages show is asked of the API.
+    """
     about = Documentation(ENDPOINTS)
-    return [
-        Endpoint("GET", "/docs", about.page, "open", "", "", Answer((str,), "A page.", media_type=HTML)),
-        Endpoint(
-            "GET",
-            "/docs/openapi.json",
-            about.document,
-            "open",
-            "",
-            "",
-            Answer((dict,), "The document.", media_type=OPENAPI),
-        ),
-    ]
-
-
-def _viewer() -> list[Endpoint]:
-    """The pages for people: open, as all that is on them is asked of the API."""
-    shown = Answer((str,), "A page.", media_type=HTML)
     handlers: dict[str, Callable[..., Awaitable[Any]]] = {
+        "/docs": about.page,
+        "/docs/openapi.json": about.document,
         "/": viewer.page,
         "/runs/{execution_id}": viewer.page,
         "/compare/{a}/{b}": viewer.page,
         "/viewer/ticket/{ticket}": viewer.redeem_ticket,
         "/viewer/{digest}/{file:path}": viewer.file,
     }
-    return [Endpoint("GET", path, handler, "open", "", "", shown) for path, handler in handlers.items()]
-
-
-def _rates(settings: Settings) -> Rates:
-    of_key, of_project = settings.rate_limit_per_minute, settings.project_rate_limit_per_minute
-    return Rates(
-        of_key=None if of_key is None else KeyRate(of_key),
-        of_project=None if of_project is None else ProjectRate(of_project),
-    )
+    shown = Answer((str,), "A page.", media_type="text/html")
+    return [Endpoint("GET", path, handler, "", shown, access="open") for path, handler in handlers.items()]

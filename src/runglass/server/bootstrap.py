@@ -12,17 +12,16 @@ from functools import partial
 from typing import cast
 
 import uvicorn
-from uvicorn.loops.auto import auto_loop_factory
 
 from runglass.config.settings import Settings
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import RunglassError
 from runglass.runtime.composition import SETTLED_S, open_runtime
-from runglass.runtime.metrics.listener import listening
+from runglass.runtime.metrics.listener import address_of, listening
 from runglass.runtime.runtime import Runtime
 from runglass.server.app import create_app
 from runglass.server.http.connection_limits import ConnectionLimiter
-from runglass.server.http.descriptors import connection_limits, raise_descriptor_limit
+from runglass.server.http.connections import connection_limits, raise_descriptor_limit
 from runglass.server.http.loop_watch import watched
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.uvicorn_protocol import HttpProtocol
@@ -33,9 +32,6 @@ from runglass.server.viewer.assets import assets
 from runglass.support.clock import SystemClock
 from runglass.support.signals import stop_signal
 from runglass.support.supervision import SupervisedTask
-
-new_event_loop = auto_loop_factory()
-"""Makes the fastest event loop there is: `asyncio.Runner(loop_factory=new_event_loop)`."""
 
 BACKLOG = 2048
 PAGES_AFTER_S = 0.5
@@ -114,7 +110,7 @@ async def serving(
             timeout_graceful_shutdown=GRACE_S + 2,
         )
     )
-    address = _address(listener)
+    address = address_of(listener)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     watching = {
         asyncio.create_task(limiter.watch()),
@@ -191,11 +187,6 @@ async def _bind(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}:{port}: {error.strerror}; stop what uses the address, or choose another"
             " with --host and --port"
         ) from error
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _until(stop: asyncio.Event, beside: Coroutine[None, None, None] | None) -> None:

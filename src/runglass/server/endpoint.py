@@ -81,10 +81,10 @@ class Endpoint(NamedTuple):
     path: str
     """The path. The handler gets the parts in braces by their names."""
     handler: Callable[..., Awaitable[Any]]
-    access: Access
-    tag: str
     summary: str
     answer: Answer
+    access: Access
+    tag: str = ""
     description: str = ""
     """The description, where the handler's docstring does not serve."""
     body: Mapping[str, Schema] | None = None

@@ -6,6 +6,7 @@ endpoint that is not here does not exist. Hot ones stand first, as the router tr
 More than 300 lines: one table.
 """
 
+from functools import partial
 from typing import Any
 
 from runglass.diff.run_diff import AttemptsDiff, RunDiff
@@ -17,7 +18,6 @@ from runglass.server.endpoint import Answer, Endpoint, Lookup
 from runglass.server.requests import pagination, parameters, run_query
 from runglass.server.requests import schemas as bodies
 from runglass.server.routes import (
-    audit,
     cancel,
     diff,
     execute,
@@ -28,7 +28,6 @@ from runglass.server.routes import (
     outline,
     payload,
     rerun,
-    run_import,
     run_lists,
     runs,
     sessions,
@@ -82,20 +81,27 @@ JSONL = "application/jsonl"
 OF_FLOW = ("org", "project", "slug")
 PAGED = (pagination.MANAGED_LIMIT, pagination.CURSOR)
 FLOW_HIDDEN = Lookup(require_flow, OF_FLOW)
+CALL_HEADERS = (parameters.IDEMPOTENCY_KEY, parameters.TRACEPARENT, parameters.TRACESTATE)
 
 RUNNING, READING = "Running a flow", "Reading a run"
 FLOWS, KEYS, VIEWER, SERVER = "Managing flows", "Managing keys", "Signing in a browser", "The server"
 
-STARTING: dict[str, Any] = {
-    "access": "run",
-    "tag": RUNNING,
-    "query": (parameters.VERSION,),
-    "headers": (parameters.SESSION_ID,),
-    "raw_headers": (parameters.IDEMPOTENCY_KEY, parameters.TRACEPARENT, parameters.TRACESTATE),
-    "hides": FLOW_HIDDEN,
-    "doing": "start runs",
-}
-"""The answers and parameters that all endpoints that start a run have in common."""
+_reading = partial(Endpoint, "GET", access="read", tag=READING)
+_starting = partial(
+    Endpoint,
+    "POST",
+    access="run",
+    tag=RUNNING,
+    query=(parameters.VERSION,),
+    headers=(parameters.SESSION_ID,),
+    raw_headers=CALL_HEADERS,
+    hides=FLOW_HIDDEN,
+    doing="start runs",
+)
+_managing_flows = partial(Endpoint, access="admin", tag=FLOWS, hides=FLOW_HIDDEN, doing="manage flows")
+_managing_keys = partial(Endpoint, access="admin", tag=KEYS, doing="manage keys")
+_signing_in = partial(Endpoint, access="read", tag=VIEWER)
+_open = partial(Endpoint, "GET", access="open", tag=SERVER)
 
 RANGES = {206: "The bytes that `Range` asks for.", 304: "The caller has it already."}
 EXECUTED = Answer((CompletedResult, ToolCallsRequired), "The run has completed, or waits for tools.")
@@ -107,32 +113,23 @@ JOB = Answer((JobState,), "How far the job is.")
 def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
     """The endpoints below a path that names a run."""
     return [
-        Endpoint(
-            "GET",
+        _reading(
             path,
             runs.summary,
-            "read",
-            READING,
             "The summary of a run",
             Answer((RunSummary,), "The run as of this moment."),
             finds=run,
         ),
-        Endpoint(
-            "GET",
+        _reading(
             f"{path}/trace",
             runs.trace,
-            "read",
-            READING,
             "The whole trace",
             Answer((Trace,), "The trace as of this moment."),
             finds=trace,
         ),
-        Endpoint(
-            "GET",
+        _reading(
             f"{path}/trace/stream",
             runs.stream,
-            "read",
-            READING,
             "The live trace",
             Answer((str,), "Events as server-sent events.", media_type=EVENTS),
             query=(runs.AFTER,),
@@ -140,70 +137,52 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             finds=run,
             is_lasting=True,
         ),
-        Endpoint(
-            "GET",
+        _reading(
             f"{path}/trace/outline",
             outline.outline,
-            "read",
-            READING,
             "The outline",
             Answer((OutlinePage,), "Rows of the tree, as columns."),
             query=(outline.AFTER_ROW, outline.ROWS, outline.OF_SEQ, outline.PARTIAL),
             headers=(outline.ACCEPT_ENCODING,),
             finds=run,
         ),
-        Endpoint(
-            "GET",
+        _reading(
             f"{path}/trace/timeline",
             outline.timeline,
-            "read",
-            READING,
             "The timeline",
             Answer((Timeline,), "Lanes of buckets."),
             query=(outline.FROM_MS, outline.TO_MS, outline.BUCKETS, outline.OF_SEQ),
             headers=(outline.ACCEPT_ENCODING,),
             finds=run,
         ),
-        Endpoint(
-            "GET",
+        _reading(
             f"{path}/export",
             export.export,
-            "read",
-            READING,
             "The run as a file",
             Answer((dict[str, Any],), "The run in the format that was asked for.", also=(JSONL,)),
             query=(export.FORMAT,),
             finds=run,
         ),
-        Endpoint(
-            "GET",
+        _reading(
             f"{path}/steps/{{step_id}}/trace",
             runs.step_trace,
-            "read",
-            READING,
             "One step's attempts",
             Answer((StepTrace, StepAttempts), "One attempt; with `attempt=all` every one."),
             query=(runs.ATTEMPT, runs.LOOP_INDEX, runs.POSITION, runs.PART_BYTES_AT_MOST),
             finds=run,
         ),
-        Endpoint(
-            "GET",
+        _reading(
             f"{path}/steps/{{step_id}}/payload",
             payload.payload,
-            "read",
-            READING,
             "What went into a step or came out of it",
             Answer((dict,), "The content as JSON.", beside=RANGES),
             query=(payload.PART, payload.ONE_ATTEMPT, runs.LOOP_INDEX, runs.POSITION),
             headers=(payload.RANGE, payload.IF_RANGE, payload.IF_NONE_MATCH),
             finds=run,
         ),
-        Endpoint(
-            "GET",
+        _reading(
             f"{path}/steps/{{step_id}}/diff",
             diff.step_diff,
-            "read",
-            READING,
             "What differs between two attempts of a step",
             Answer((AttemptsDiff,), "The differences."),
             query=(
@@ -217,13 +196,13 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             "POST",
             f"{path}/rerun",
             rerun.rerun,
-            "run",
-            RUNNING,
             "Run a run again",
             Answer((JobAccepted,), "The new run is queued.", status=202),
+            access="run",
+            tag=RUNNING,
             body=bodies.RERUN_BODY,
             headers=(parameters.SESSION_ID,),
-            raw_headers=(parameters.IDEMPOTENCY_KEY, parameters.TRACEPARENT, parameters.TRACESTATE),
+            raw_headers=CALL_HEADERS,
             finds=run,
             doing="start runs",
         ),
@@ -231,10 +210,10 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             "DELETE",
             path,
             cancel.cancel,
-            "run",
-            RUNNING,
             "Cancel or delete a run",
             Answer((CancelResult,), "The run has been cancelled, or deleted.", status=202),
+            access="run",
+            tag=RUNNING,
             query=(cancel.PURGE,),
             finds=run,
             doing="cancel runs",
@@ -244,23 +223,17 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
 
 ENDPOINTS: list[Endpoint] = [
     # Ahead of the paths of one run, which would take its name for an id.
-    Endpoint(
-        "GET",
+    _reading(
         f"{API}/flow-runs/histogram",
         run_lists.histogram,
-        "read",
-        READING,
         "How many runs there were when",
         Answer((RunHistogram,), "Counts of runs by time."),
         query=(*run_query.FILTERS, run_lists.BUCKETS, run_lists.IS_ROUND),
         refuses_unknown=True,
     ),
-    Endpoint(
-        "GET",
+    _reading(
         f"{API}/flow-runs/stream",
         run_lists.stream,
-        "read",
-        READING,
         "The live list of runs",
         Answer((str,), "Changes as server-sent events.", media_type=EVENTS),
         query=(*run_query.FILTERS, runs.AFTER),
@@ -271,11 +244,11 @@ ENDPOINTS: list[Endpoint] = [
     Endpoint(
         "POST",
         f"{API}/flow-runs/import",
-        run_import.import_run,
-        "admin",
-        READING,
+        export.import_run,
         "Import a run",
         Answer((RunSummary,), "The run, which is there now.", status=201),
+        access="admin",
+        tag=READING,
         body=bodies.RUN_FILE_BODY,
         doing="import runs",
         is_lasting=True,
@@ -285,308 +258,212 @@ ENDPOINTS: list[Endpoint] = [
         Lookup(run_by_id, ("execution_id",), "run"),
         Lookup(trace_by_id, ("execution_id",), "opened"),
     ),
-    Endpoint(
-        "POST",
-        f"{FLOW}/execute",
-        execute.execute,
-        summary="Run a flow",
-        answer=EXECUTED,
-        body=bodies.EXECUTE_BODY,
-        is_lasting=True,
-        **STARTING,
+    _starting(
+        f"{FLOW}/execute", execute.execute, "Run a flow", EXECUTED, body=bodies.EXECUTE_BODY, is_lasting=True
     ),
     *_of_a_run(
         RUN_OF_FLOW,
         Lookup(run_of_flow, (*OF_FLOW, "execution_id"), "run"),
         Lookup(trace_of_flow, (*OF_FLOW, "execution_id"), "opened"),
     ),
-    Endpoint(
-        "POST",
-        f"{FLOW}/jobs",
-        jobs.queue_job,
-        summary="Queue a run",
-        answer=QUEUED,
-        body=bodies.JOB_BODY,
-        **STARTING,
-    ),
-    Endpoint(
-        "GET",
+    _starting(f"{FLOW}/jobs", jobs.queue_job, "Queue a run", QUEUED, body=bodies.JOB_BODY),
+    _reading(
         f"{FLOW}/jobs",
         jobs.jobs,
-        "read",
-        RUNNING,
         "The jobs of a flow",
         Answer((JobPage,), "A page of jobs."),
+        tag=RUNNING,
         query=(jobs.STATUS, pagination.LIMIT, pagination.CURSOR),
     ),
-    Endpoint("GET", f"{FLOW}/jobs/{{execution_id}}", jobs.job, "read", RUNNING, "How far a job is", JOB),
-    Endpoint(
-        "POST",
-        f"{FLOW}/step",
-        steps.step,
-        summary="Walk through a flow",
-        answer=WALKED,
-        body=bodies.STEP_BODY,
-        is_lasting=True,
-        **STARTING,
+    _reading(f"{FLOW}/jobs/{{execution_id}}", jobs.job, "How far a job is", JOB, tag=RUNNING),
+    _starting(
+        f"{FLOW}/step", steps.step, "Walk through a flow", WALKED, body=bodies.STEP_BODY, is_lasting=True
     ),
-    Endpoint(
-        "GET",
+    _reading(
         f"{API}/flow-runs",
         run_lists.runs,
-        "read",
-        READING,
         "The project's runs",
         Answer((RunPage,), "A page of runs."),
-        query=(
-            *run_query.FILTERS,
-            pagination.LIMIT,
-            pagination.CURSOR,
-        ),
+        query=(*run_query.FILTERS, pagination.LIMIT, pagination.CURSOR),
         refuses_unknown=True,
     ),
-    Endpoint(
-        "GET",
+    _reading(
         f"{RUN}/diff/{{other_id}}",
         diff.diff,
-        "read",
-        READING,
         "What differs between two runs",
         Answer((RunDiff,), "The differences."),
         query=(diff.ALL,),
         finds=Lookup(runs_by_id, ("execution_id", "other_id"), "runs"),
         is_lasting=True,
     ),
-    Endpoint(
-        "POST",
+    _starting(
         f"{VERSION}/execute",
         execute.execute,
-        summary="Run one version of a flow",
+        "Run one version of a flow",
+        EXECUTED,
         description="Runs published version `v1`, `v2`, … or the draft, `v0`, and answers when it has ended.",
-        answer=EXECUTED,
         body=bodies.EXECUTE_BODY,
         is_lasting=True,
-        **STARTING,
     ),
-    Endpoint(
-        "POST",
+    _starting(
         f"{VERSION}/jobs",
         jobs.queue_job,
-        summary="Queue a run of one version",
+        "Queue a run of one version",
+        QUEUED,
         description="Queues a run of published version `v1`, `v2`, … or of the draft, `v0`.",
-        answer=QUEUED,
         body=bodies.JOB_BODY,
-        **STARTING,
     ),
-    Endpoint(
-        "GET",
+    _reading(
         f"{VERSION}/jobs/{{execution_id}}",
         jobs.version_job,
-        "read",
-        RUNNING,
         "How far a job of one version is",
         JOB,
+        tag=RUNNING,
     ),
-    Endpoint(
-        "POST",
+    _starting(
         f"{VERSION}/step",
         steps.step,
-        summary="Walk through one version of a flow",
+        "Walk through one version of a flow",
+        WALKED,
         description="The same with published version `v1`, `v2`, …; the draft cannot be asked for by number.",
-        answer=WALKED,
         body=bodies.STEP_BODY,
         is_lasting=True,
-        **STARTING,
     ),
-    Endpoint(
-        "GET",
+    _reading(
         f"{API}/seq/sessions/{{session_id}}",
         sessions.session,
-        "read",
-        READING,
         "The runs of a session",
         Answer((SessionPage,), "The session, or a page of it."),
         query=(sessions.LIMIT, pagination.CURSOR),
     ),
-    Endpoint(
-        "GET",
+    _reading(
         f"{API}/flows",
         flows.own_flows,
-        "read",
-        FLOWS,
         "The flows of the key's project",
         Answer((FlowList,), "The flows, by slug."),
+        tag=FLOWS,
         query=PAGED,
     ),
-    Endpoint(
-        "GET",
+    _reading(
         MANAGED,
         flows.flows,
-        "read",
-        FLOWS,
         "A project's flows",
         Answer((FlowList,), "The flows, by slug."),
+        tag=FLOWS,
         query=PAGED,
     ),
-    Endpoint(
-        "GET",
+    _reading(
         f"{MANAGED}/{{slug}}",
         flows.flow,
-        "read",
-        FLOWS,
         "A flow and its versions",
         Answer((FlowHistory,), "The flow."),
+        tag=FLOWS,
         query=PAGED,
     ),
-    Endpoint(
-        "GET",
+    _reading(
         f"{MANAGED}/{{slug}}/versions/{{number:number}}",
         flows.flow_version,
-        "read",
-        FLOWS,
         "A version of a flow",
         Answer((FlowTree,), "The flow's tree of steps."),
+        tag=FLOWS,
     ),
-    Endpoint(
+    _managing_flows(
         "PUT",
         f"{MANAGED}/{{slug}}",
         flows.push,
-        "admin",
-        FLOWS,
         "Push a flow",
         Answer((PushedFlow,), "The flow; what it is in production has not changed."),
         body=bodies.FLOW_BODY,
         hides=Lookup(require_project, ("org", "project")),
-        doing="manage flows",
     ),
-    Endpoint(
+    _managing_flows(
         "POST",
         f"{MANAGED}/{{slug}}/publish",
         flows.publish,
-        "admin",
-        FLOWS,
         "Publish a flow",
         Answer((FlowVersionNumber,), "The version that is now in production."),
-        hides=FLOW_HIDDEN,
-        doing="manage flows",
     ),
-    Endpoint(
+    _managing_flows(
         "PUT",
         f"{MANAGED}/{{slug}}/production",
         flows.set_production,
-        "admin",
-        FLOWS,
         "Roll back or forward",
         Answer((FlowInfo,), "The flow with that version in production."),
         body=bodies.PRODUCTION_BODY,
-        hides=FLOW_HIDDEN,
-        doing="manage flows",
     ),
-    Endpoint(
+    _managing_keys(
         "GET",
         f"{API}/keys",
         keys.keys,
-        "admin",
-        KEYS,
         "The project's keys",
         Answer((KeyList,), "The keys, oldest first."),
         query=PAGED,
-        doing="manage keys",
     ),
-    Endpoint(
+    _managing_keys(
         "POST",
         f"{API}/keys",
         keys.create_key,
-        "admin",
-        KEYS,
         "Make a key",
         Answer((NewKeyInfo,), "The key, shown this once.", status=201),
         body=bodies.KEY_BODY,
-        doing="manage keys",
     ),
-    Endpoint(
+    _managing_keys(
         "DELETE",
         f"{API}/keys/{{key_id:number}}",
         keys.revoke_key,
-        "admin",
-        KEYS,
         "Revoke a key",
         Answer((KeyInfo,), "The key, revoked."),
-        doing="manage keys",
     ),
-    Endpoint(
+    _managing_keys(
         "GET",
         f"{API}/audit",
-        audit.audit,
-        "admin",
-        KEYS,
+        keys.audit,
         "Who changed what",
         Answer((AuditPage,), "A page of the audit log."),
-        query=(audit.ACTION, pagination.SINCE, pagination.LIMIT, pagination.CURSOR),
+        query=(keys.ACTION, pagination.SINCE, pagination.LIMIT, pagination.CURSOR),
         doing="read the audit log",
         refuses_unknown=True,
     ),
-    Endpoint(
+    _signing_in(
         "POST",
         f"{API}/viewer/session",
         viewer.sign_in,
-        "read",
-        VIEWER,
         "Sign in",
         Answer((), "Signed in; the cookie and `X-Viewer-Proof` stand for the key.", status=204),
     ),
-    Endpoint(
-        "DELETE",
-        f"{API}/viewer/session",
-        viewer.sign_out,
-        "read",
-        VIEWER,
-        "Sign out",
-        Answer((), "Signed out.", status=204),
+    _signing_in(
+        "DELETE", f"{API}/viewer/session", viewer.sign_out, "Sign out", Answer((), "Signed out.", status=204)
     ),
-    Endpoint(
+    _signing_in(
         "GET",
         f"{API}/viewer/me",
         viewer.me,
-        "read",
-        VIEWER,
         "Who asks",
         Answer((ViewerIdentity,), "The key, its role and its project."),
     ),
-    Endpoint(
+    _signing_in(
         "POST",
         f"{API}/viewer/tickets",
         viewer.ticket,
-        "read",
-        VIEWER,
         "Make a link that signs in",
         Answer((ViewerTicket,), "The link, shown this once.", status=201),
         body=bodies.TICKET_BODY,
     ),
-    Endpoint(
-        "GET",
+    _open(
         f"{API}/schemas/flow.json",
         execute.flow_file_schema,
-        "open",
-        SERVER,
         "JSON Schema of flow files",
         Answer((dict[str, Any],), "The JSON Schema."),
     ),
-    Endpoint(
-        "GET",
+    _open(
         "/health",
         execute.health,
-        "open",
-        SERVER,
         "Whether the server can work",
         Answer((Health,), "The server works; `degraded` says that somebody should look."),
     ),
-    Endpoint(
-        "GET",
+    _open(
         "/ready",
         execute.ready,
-        "open",
-        SERVER,
         "Whether calls should come here",
         Answer((Readiness,), "The server takes calls."),
     ),

@@ -8,22 +8,20 @@ import asyncio
 import logging
 import re
 import uuid
-from typing import Any, TypeAlias
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runglass.engine.scheduling.pacing import REQUEST_S, admit_paced, paced_transfer, set_project
 from runglass.errors import APIError, StoreError, api_error
-from runglass.server.endpoint import JSON
 from runglass.server.endpoints import API, ENDPOINTS
-from runglass.server.http.error_responses import error_body, error_headers, unavailable
+from runglass.server.http.error_responses import error_response, unavailable
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import cut_off_text
 from runglass.server.security.authentication import authenticate
-from runglass.server.security.browser_sessions import BrowserSessions
-from runglass.server.security.rate_limit import UNLIMITED, Rates
-from runglass.server.security.same_origin import header
+from runglass.server.security.browser_sessions import BrowserSessions, header
+from runglass.server.security.rate_limit import Rates
 from runglass.store.base import Store
 from runglass.store.records import ApiKey
 from runglass.support import log_context
@@ -32,8 +30,6 @@ from runglass.support.safe_text import printable
 log = logging.getLogger(__name__)
 
 OPEN = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.access == "open")
-
-Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -53,7 +49,7 @@ class ApiMiddleware:
         *,
         open_responses: OpenResponses,
         sessions: BrowserSessions,
-        rates: Rates = UNLIMITED,
+        rates: Rates,
     ) -> None:
         self._app = app
         self._store = store
@@ -64,7 +60,8 @@ class ApiMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
-        request_id = _request_id(scope)
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given.decode() if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
         log_context.request_id.set(request_id)
         scope["state"] = {"request_id": request_id}
         answer = _ResponseSender(send, request_id)
@@ -79,25 +76,27 @@ class ApiMiddleware:
                 log.warning("%s: the server is being stopped", cut_off_text(scope))
                 connection_of(scope).cut_off()
             else:
-                await _send_error(send, api_error("UNAVAILABLE", CUT_OFF))
+                await error_response(api_error("UNAVAILABLE", CUT_OFF))(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         try:
-            path = _plain(scope["path"])
+            # Without empty parts: there is one spelling of a path for the key and the router alike.
+            path = "/" + "/".join(part for part in scope["path"].split("/") if part)
             if path.endswith("\n"):
                 # To the router's patterns it would be the path without its last character.
                 raise api_error("NOT_FOUND", f"there is no path {path!r}")
-            if _needs_key(path):
+            if path not in OPEN and f"{path}/".startswith(f"{API}/"):
                 key = await self._key(scope)
                 self._rates.take(key)
                 scope["auth"] = key
                 set_project(key.project_id)
                 await admit_paced(key.project_id, REQUEST_S)
         except APIError as error:
-            await _send_error(send, error)
+            await error_response(error)(scope, receive, send)
         except StoreError as error:
             where = f"{scope['method']} {printable(scope['path'])}"
-            await _send_error(send, unavailable(error, request_id=request_id, where=where))
+            refusal = unavailable(error, request_id=request_id, where=where)
+            await error_response(refusal)(scope, receive, send)
         else:
             if path != scope["path"]:
                 scope = {**scope, "path": path}
@@ -115,20 +114,6 @@ class ApiMiddleware:
             if session is not None:
                 return session.key
         return await authenticate(self._store, authorization)
-
-
-def _plain(path: str) -> str:
-    """The path without empty parts: there is one spelling for the key and the router alike."""
-    return "/" + "/".join(part for part in path.split("/") if part)
-
-
-def _needs_key(path: str) -> bool:
-    return path not in OPEN and f"{path}/".startswith(f"{API}/")
-
-
-def _request_id(scope: Scope) -> str:
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return given.decode() if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
 
 
 def _paced(receive: Receive) -> Receive:
@@ -181,11 +166,3 @@ def _ended_by_first_part(send: Send) -> Send:
         await send(message)
 
     return send_head
-
-
-async def _send_error(send: Send, error: APIError) -> None:
-    body = error_body(error)
-    headers: Headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
-    headers += [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})

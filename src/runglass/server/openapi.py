@@ -87,11 +87,12 @@ def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str,
         *(_parameter(each, "query") for each in endpoint.query),
         *(_parameter(each, "header") for each in (*endpoint.headers, *endpoint.raw_headers)),
     ]
+    words = re.findall(r"[a-z0-9]+", IN_PATH.sub(r"\1", endpoint.path))
     operation: dict[str, Any] = {
         "tags": [endpoint.tag],
         "summary": endpoint.summary,
         "description": endpoint.description or inspect.getdoc(endpoint.handler),
-        "operationId": _operation_id(endpoint),
+        "operationId": endpoint.method.lower() + "".join(word.title() for word in words),
         "responses": {
             str(answer.status): {
                 "description": answer.description,
@@ -109,11 +110,6 @@ def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str,
     if endpoint.access == "open":
         operation["security"] = [{}]
     return operation
-
-
-def _operation_id(endpoint: Endpoint) -> str:
-    words = re.findall(r"[a-z0-9]+", IN_PATH.sub(r"\1", endpoint.path))
-    return endpoint.method.lower() + "".join(word.title() for word in words)
 
 
 def _in_path(name: str, kind: str) -> dict[str, Any]:

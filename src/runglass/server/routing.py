@@ -6,52 +6,41 @@ The framework looks for the path and parses nothing. Every exception of a handle
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import IntegerConvertor, StringConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runglass.errors import APIError, RateLimitError, api_error
-from runglass.server.api_request import ApiRequest
-from runglass.server.app_state import AppState
+from runglass.server.api_request import ApiRequest, Services
 from runglass.server.endpoint import ROLES, Endpoint
 from runglass.server.http.error_responses import answer_fault
+from runglass.server.http.open_responses import OpenCalls
 from runglass.server.http.request_connection import CallerLeft, connection_of
-from runglass.server.requests.query import read_query
+from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.store.records import RunRecord
 from runglass.support.safe_text import printable
 
 
-class _Number(Convertor[int]):
+class _Number(IntegerConvertor):
     """A whole number in a path."""
 
     regex = "-?[0-9]{1,1000}"
 
-    def convert(self, value: str) -> int:
-        return int(value)
 
-    def to_string(self, value: int) -> str:
-        return str(value)
-
-
-class _Organisation(Convertor[str]):
+class _Organisation(StringConvertor):
     """The name of an organisation in a path; not `sessions`, which begins another path."""
 
     regex = "(?!sessions/)[^/]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 register_url_convertor("number", _Number())
 register_url_convertor("organisation", _Organisation())
 
 
-def create_router(endpoints: Sequence[Endpoint], services: AppState) -> Router:
+def create_router(endpoints: Sequence[Endpoint], services: Services) -> Router:
     """The application that answers at the paths of the endpoints, and NOT_FOUND anywhere else."""
     of_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in endpoints:
@@ -63,7 +52,7 @@ def create_router(endpoints: Sequence[Endpoint], services: AppState) -> Router:
 class _Path:
     """The endpoints of one path, by their methods."""
 
-    def __init__(self, endpoints: Mapping[str, Endpoint], services: AppState) -> None:
+    def __init__(self, endpoints: Mapping[str, Endpoint], services: Services) -> None:
         self._endpoints = endpoints
         self._services = services
         self._defaults = {
@@ -81,7 +70,7 @@ class _Path:
         try:
             # A call whose caller has left costs what a job does, and jobs are not counted.
             with (
-                self._services.open_calls.opened(request.auth.project_id) as end_call,
+                self._services[OpenCalls].opened(request.auth.project_id) as end_call,
                 connection_of(scope).on_loss(end_call),
             ):
                 await self._respond(endpoint, request, send)
@@ -133,6 +122,32 @@ class _Path:
         return response
 
 
+def read_query(scope: Scope, endpoint: Endpoint) -> dict[str, str]:
+    """The parameters that the endpoint knows, in its spelling; `loopIndex` counts as `loop_index`.
+
+    The query string of the scope is reduced to them. Other parameters are ignored, as clients and proxies
+    append their own, unless the endpoint refuses them. Raises INVALID_REQUEST for a known parameter that
+    comes twice and for a misspelt one: ignoring it would change the meaning of the request.
+    """
+    known = [parameter.name for parameter in endpoint.query]
+    spelled = {camel(name): name for name in known} | {name: name for name in known}
+    given = parse_qsl(scope["query_string"].decode(errors="replace"), keep_blank_values=True)
+    unknown = [name for name, _ in given if name not in spelled]
+    refuse_slips(unknown, known, kind="parameter")
+    if unknown and endpoint.refuses_unknown:
+        message = f"`{unknown[0]:.100}`: unknown parameter; known are {', '.join(known)}"
+        raise api_error("INVALID_REQUEST", message)
+    settled: dict[str, str] = {}
+    for name, value in given:
+        if name not in spelled:
+            continue
+        if spelled[name] in settled:
+            raise api_error("INVALID_REQUEST", f"`{spelled[name]}` is given more than once")
+        settled[spelled[name]] = value
+    scope["query_string"] = urlencode(settled).encode()
+    return settled
+
+
 def _forbidden(endpoint: Endpoint, role: str, found: Any) -> APIError:
     needed = " or ".join(repr(each) for each in ROLES[endpoint.access])
     return api_error(
@@ -142,7 +157,7 @@ def _forbidden(endpoint: Endpoint, role: str, found: Any) -> APIError:
     )
 
 
-def _nowhere(services: AppState) -> ASGIApp:
+def _nowhere(services: Services) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         error = api_error("NOT_FOUND", f"there is no path {scope['path']!r}")
         await answer_fault(ApiRequest(scope, receive, services), error)(scope, receive, send)

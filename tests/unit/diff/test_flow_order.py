@@ -4,7 +4,7 @@ import random
 
 from runglass.diff.flow_order import FlowOrder, StepPlace, places
 from runglass.flows.parser import parse_flow
-from runglass.server.services.flow_nodes import flow_nodes
+from runglass.server.services.outlines import flow_nodes
 
 FLOW = """
 slug: grid

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runglass.server.requests.attempt_selector import SLICE_ROWS, choose
+from runglass.server.services.step_attempts import SLICE_ROWS, choose
 from runglass.store.records import StepRow
 
 

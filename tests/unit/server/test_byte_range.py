@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.server.http.byte_range import ByteRange, NoSuchRange, byte_range, entity_tag, names_tag
+from runglass.server.routes.payload import ByteRange, NoSuchRange, byte_range, entity_tag, names_tag
 
 DATA = b"0123456789"
 TAG = entity_tag(DATA)

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from runglass.server.http.compression import Gzip, accepts_gzip
+from runglass.server.routes.outline import Gzip, accepts_gzip
 
 
 @pytest.mark.parametrize(

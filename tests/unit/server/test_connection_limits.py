@@ -9,7 +9,7 @@ import pytest
 from runglass.config.settings import Settings
 from runglass.errors import FlowExecutionError, RateLimitError
 from runglass.server.http.connection_limits import LINGER_S, ConnectionLimiter
-from runglass.server.http.descriptors import RESERVE, ConnectionLimits, connection_limits
+from runglass.server.http.connections import RESERVE, ConnectionLimits, connection_limits
 
 SETTINGS = Settings(head_time_limit_s=10, body_time_limit_s=20, min_body_bytes_per_s=100)
 

@@ -1,12 +1,11 @@
 """Failures that are remembered for a moment: for how long, how many, and how often they are given again."""
 
+from runglass.errors import APIError, api_error
+from runglass.server.calls import idempotency
+from runglass.server.calls.call import StoredResponse
+from runglass.server.calls.idempotency import WITHIN_S, FailureReplay
+from runglass.server.http.error_responses import error_body
 from runglass.server.requests.idempotency_key import CallFingerprint
-from runglass.server.services import failure_replay
-from runglass.server.services.failure_replay import (
-    WITHIN_S,
-    FailureReplay,
-    ReplayableFailure,
-)
 
 
 class Clock:
@@ -16,51 +15,78 @@ class Clock:
         return self.now_s
 
 
-def call(number: int = 0) -> CallFingerprint:
-    return CallFingerprint(1, b"/path", b"%d" % number)
+def call(number: int = 0, *, project_id: int = 1) -> CallFingerprint:
+    return CallFingerprint(project_id, project_id, b"/path", b"%d" % number)
 
 
-def failure(body: bytes = b"{}", *, stays: bool = False) -> ReplayableFailure:
-    return ReplayableFailure(500, body, {}, stays)
+def failure(message: str = "it broke") -> APIError:
+    return api_error("STEP_FAILED", message, execution_id="the run")
+
+
+def large(size: int) -> APIError:
+    """A failure whose body has so many bytes."""
+    return failure("x" * (size - len(error_body(failure("")))))
+
+
+def answer(error: APIError) -> StoredResponse:
+    return StoredResponse(500, error_body(error), {})
 
 
 def test_a_failure_is_given_again_once_unless_it_stays() -> None:
     found = FailureReplay()
-    found.keep(call(1), failure())
-    found.keep(call(2), failure(stays=True))
-    assert [found.take(call(1)), found.take(call(1))] == [failure(), None]
-    assert found.take(call(2)) == found.take(call(2)) == failure(stays=True)
+    found.keep(call(1), failure(), stays=False)
+    found.keep(call(2), failure(), stays=True)
+    assert [found.take(call(1)), found.take(call(1))] == [answer(failure()), None]
+    assert found.take(call(2)) == found.take(call(2)) == answer(failure())
     assert found.take(call(3)) is None
 
 
 def test_a_failure_is_forgotten_after_its_time() -> None:
     clock = Clock()
     found = FailureReplay(clock=clock)
-    found.keep(call(1), failure(stays=True))
+    found.keep(call(1), failure(), stays=True)
     clock.now_s += WITHIN_S - 0.01
-    found.keep(call(2), failure())
+    found.keep(call(2), failure(), stays=False)
     assert found.take(call(1)) is not None
     clock.now_s += 0.01
     assert found.take(call(1)) is None
     assert len(found) == 1
     # Another failure of the same call counts from then on.
-    found.keep(call(2), failure(b"new"))
+    found.keep(call(2), failure("new"), stays=False)
     clock.now_s += WITHIN_S - 0.01
-    assert found.take(call(2)) == failure(b"new")
+    assert found.take(call(2)) == answer(failure("new"))
+    assert not found
+
+
+def test_failures_of_another_project_push_out_none() -> None:
+    found = FailureReplay(clock=Clock())
+    found.keep(call(1), failure(), stays=False)
+    for number in range(idempotency.MAX_ANSWERS + 5):
+        found.keep(call(number, project_id=2), failure(), stays=False)
+    found.keep(call(-1, project_id=2), large(idempotency.MAX_BYTES), stays=False)
+    assert found.take(call(1)) is not None
+
+
+def test_failures_of_other_projects_are_forgotten_too() -> None:
+    clock = Clock()
+    found = FailureReplay(clock=clock)
+    found.keep(call(1, project_id=2), failure(), stays=True)
+    clock.now_s += WITHIN_S
+    assert found.take(call(1)) is None
     assert not found
 
 
 def test_the_oldest_go_where_there_are_too_many_or_too_large_ones() -> None:
     found = FailureReplay(clock=Clock())
-    for number in range(failure_replay.MAX_ANSWERS + 5):
-        found.keep(call(number), failure())
-    assert len(found) == failure_replay.MAX_ANSWERS
+    for number in range(idempotency.MAX_ANSWERS + 5):
+        found.keep(call(number), failure(), stays=False)
+    assert len(found) == idempotency.MAX_ANSWERS
     assert found.take(call(4)) is None
     assert found.take(call(5)) is not None
-    found.keep(call(-1), failure(b"x" * (failure_replay.MAX_BYTES - 4)))
+    found.keep(call(-1), large(idempotency.MAX_BYTES - 2 * len(error_body(failure()))), stays=False)
     assert len(found) == 3
-    found.keep(call(-1), failure(b"y"))
-    found.keep(call(-2), failure(b"x" * (failure_replay.MAX_BYTES + 1)))
+    found.keep(call(-1), failure("y"), stays=False)
+    found.keep(call(-2), large(idempotency.MAX_BYTES + 1), stays=False)
     assert not found
-    found.keep(call(-3), failure())
+    found.keep(call(-3), failure(), stays=False)
     assert len(found) == 1

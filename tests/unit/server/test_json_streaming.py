@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.errors import StoreError
-from runglass.server.http.json_streaming import PART_BYTES
+from runglass.server.http.response_stream import PART_BYTES
 from runglass.store.records import Append, AttemptKey, OpenedTrace, RunRecord, StepRow
 from runglass.testing import RunningServer, running_server
 from tests.records import new_run

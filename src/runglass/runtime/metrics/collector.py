@@ -6,7 +6,7 @@ others together.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -21,7 +21,6 @@ from prometheus_client.registry import Collector
 
 import runglass
 from runglass.log.measurements import OTHER, SECONDS, Histogram, measured
-from runglass.runtime.metrics.loop_delay import LoopDelay
 from runglass.runtime.runtime import Runtime
 from runglass.store.overview import StoreOverview
 
@@ -31,9 +30,9 @@ MOST_PROJECTS = 20
 class RuntimeCollector(Collector):
     """Gives the metrics of a runtime. `overview` is what the store says, None while it does not answer."""
 
-    def __init__(self, runtime: Runtime, loop_delay: LoopDelay) -> None:
+    def __init__(self, runtime: Runtime, loop_delay_s: Histogram) -> None:
         self._runtime = runtime
-        self._loop_delay = loop_delay
+        self._loop_delay_s = loop_delay_s
         self.overview: StoreOverview | None = None
         self.is_ready = False
 
@@ -53,9 +52,8 @@ class RuntimeCollector(Collector):
         yield from self._of_store()
         yield from self._of_process()
         yield from _counted()
-        yield _histogram(
-            "loop_delay_seconds", "How late the event loop was, sampled.", self._loop_delay.delay_s
-        )
+        delay = [((), self._loop_delay_s)]
+        yield _histogram("loop_delay_seconds", "How late the event loop was, sampled.", (), delay)
 
     def _of_store(self) -> Iterator[Metric]:
         overview = self.overview
@@ -111,9 +109,12 @@ def bounded(open_runs: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]
 
 
 def _counted() -> Iterator[Metric]:
-    yield _histogram("append_seconds", "Time of an append of events, to its commit.", measured.append_s)
+    yield _histogram(
+        "append_seconds", "Time of an append of events, to its commit.", (), [((), measured.append_s)]
+    )
     yield _counter("failed_appends", "Appends that the store refused.", (), [((), measured.failed_appends)])
-    yield _histograms("attempt_seconds", "Time of attempts of steps.", "outcome", measured.attempt_s)
+    attempts = [((outcome,), histogram) for outcome, histogram in measured.attempt_s.items()]
+    yield _histogram("attempt_seconds", "Time of attempts of steps.", ("outcome",), attempts)
     ended = [((status,), count) for status, count in measured.ended_runs.items()]
     yield _counter("ended_runs", "Runs that ended in this process.", ("status",), ended)
     yield _counter("claimed_runs", "Runs that this process claimed.", (), [((), measured.claimed_runs)])
@@ -144,23 +145,12 @@ def _counter(
     return family
 
 
-def _histogram(name: str, about: str, histogram: Histogram) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(f"runglass_{name}", about, labels=())
-    family.add_metric((), **_buckets(histogram))
+def _histogram(
+    name: str, about: str, labels: tuple[str, ...], histograms: Iterable[tuple[tuple[str, ...], Histogram]]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(f"runglass_{name}", about, labels=labels)
+    for names, histogram in histograms:
+        # In Prometheus each bucket has those of the smaller ones, too.
+        counts = zip([*map(str, SECONDS), "+Inf"], accumulate(histogram.counts), strict=True)
+        family.add_metric(names, buckets=list(counts), sum_value=histogram.total_s)
     return family
-
-
-def _histograms(name: str, about: str, label: str, histograms: dict[str, Histogram]) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(f"runglass_{name}", about, labels=(label,))
-    for value, histogram in histograms.items():
-        family.add_metric((value,), **_buckets(histogram))
-    return family
-
-
-def _buckets(histogram: Histogram) -> dict[str, Any]:
-    # In Prometheus each bucket has those of the smaller ones, too.
-    total, buckets = 0, []
-    for bound, count in zip([*map(str, SECONDS), "+Inf"], histogram.counts, strict=True):
-        total += count
-        buckets.append((bound, total))
-    return {"buckets": buckets, "sum_value": histogram.total_s}

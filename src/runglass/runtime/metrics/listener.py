@@ -8,6 +8,7 @@ line and some headers that nobody reads; each limit is fixed.
 import asyncio
 import logging
 import math
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -16,8 +17,8 @@ from typing import NamedTuple
 import msgspec
 
 from runglass.errors import RunglassError, StoreError
+from runglass.log.measurements import Histogram
 from runglass.runtime.health import HealthCheck
-from runglass.runtime.metrics.loop_delay import LoopDelay
 from runglass.runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ CONNECTIONS = 20
 OVERVIEW_S = 10.0
 """How long what the store said is good for: many may ask."""
 OVERVIEW_WAIT_S = 2.0
+SAMPLE_S = 0.25
+"""How often the delay of the event loop is sampled."""
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -53,11 +56,11 @@ class MetricsListener:
     def __init__(self, runtime: Runtime, health: HealthCheck) -> None:
         self._runtime = runtime
         self._health = health
-        self.loop_delay = LoopDelay()
+        self._loop_delay_s = Histogram()
         # Imported here: a process without this listener does not hold the library of Prometheus.
         from runglass.runtime.metrics.collector import RuntimeCollector
 
-        self._collector = RuntimeCollector(runtime, self.loop_delay)
+        self._collector = RuntimeCollector(runtime, self._loop_delay_s)
         self._asked_s = -math.inf
         self._asking = asyncio.Lock()
         self._open = 0
@@ -85,6 +88,14 @@ class MetricsListener:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+    async def watch_loop(self) -> None:
+        """Samples how late the event loop is until cancelled: by how much a sleep on it is too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + SAMPLE_S
+            await asyncio.sleep(SAMPLE_S)
+            self._loop_delay_s.add(max(0.0, loop.time() - due_s))
 
     async def _answer(self, head: bytes) -> Answer:
         parts = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
@@ -142,14 +153,19 @@ async def listening(runtime: Runtime, health: HealthCheck | None = None) -> Asyn
             f"cannot listen on {host}:{port} for metrics: {error.strerror}; stop what uses the address, or"
             " choose another with metrics_host and metrics_port"
         ) from error
-    watching = asyncio.create_task(listener.loop_delay.watch(), name="the delay of the event loop")
-    bound = server.sockets[0].getsockname()
+    watching = asyncio.create_task(listener.watch_loop(), name="the delay of the event loop")
     try:
-        yield f"http://[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"http://{bound[0]}:{bound[1]}"
+        yield address_of(server.sockets[0])
     finally:
         watching.cancel()
         server.close()
         await asyncio.wait({watching})
+
+
+def address_of(listener: socket.socket) -> str:
+    """The `http://HOST:PORT` of a socket that listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _text(status: int, text: str) -> Answer:

@@ -18,9 +18,8 @@ from collections import Counter, OrderedDict
 
 from runglass.config.settings import Settings
 from runglass.errors import APIError
-from runglass.server.http.connections import AddressConnections, Connection
-from runglass.server.http.descriptors import RESERVE, ConnectionLimits
-from runglass.server.http.refusals import busy_address, busy_server
+from runglass.server.http.connections import RESERVE, AddressConnections, Connection, ConnectionLimits
+from runglass.server.http.error_responses import busy_address, busy_server
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,17 @@
 """Errors as responses: one shape for all of them, without details of the server's inside.
 
 An `APIError` has a code of the wire contract. Every other exception, from a store that is away to a bug of
-the server, is turned into an `APIError` here.
+the server, is turned into an `APIError` here. Requests that are refused before they reach the application
+have theirs here, too.
 """
 
 import logging
 import math
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -17,6 +21,7 @@ from runglass.errors import (
     ImportConflict,
     PermanentStoreError,
     RateLimitError,
+    RequestError,
     RunFileError,
     RunPurged,
     RunUnreadable,
@@ -29,6 +34,8 @@ from runglass.server.endpoint import JSON
 from runglass.support.safe_text import printable
 
 log = logging.getLogger(__name__)
+
+Headers = list[tuple[bytes, bytes]]
 
 
 def error_body(error: APIError) -> bytes:
@@ -53,14 +60,18 @@ def error_headers(error: APIError) -> dict[str, str]:
 
 
 def answer_fault(request: ApiRequest, fault: Exception) -> Response:
-    """The response for an exception of a handler. Faults that the caller did not cause go to the log."""
-    error = _as_api_error(request, fault)
-    return Response(
-        error_body(error), status_code=error.status, media_type=JSON, headers=error_headers(error)
-    )
+    """The response for an exception of a handler."""
+    return error_response(as_api_error(request, fault))
 
 
-def _as_api_error(request: ApiRequest, fault: Exception) -> APIError:
+def error_response(error: APIError) -> Response:
+    """The response with this error."""
+    headers = error_headers(error)
+    return Response(error_body(error), status_code=error.status, media_type=JSON, headers=headers)
+
+
+def as_api_error(request: ApiRequest, fault: Exception) -> APIError:
+    """The error that the caller gets for an exception of a handler; faults of the server go to the log."""
     where = f"{request.method} {printable(request.scope['path'])}"
     match fault:
         case APIError():
@@ -75,7 +86,8 @@ def _as_api_error(request: ApiRequest, fault: Exception) -> APIError:
             return unavailable(fault, request_id=request.id, where=where)
         case RunUnreadable():
             log.error("request %s: %s: %s", request.id, where, fault)
-            return unreadable(fault)
+            message = f"{fault}; an administrator of the server can save it with `runglass data export-raw`"
+            return api_error("INTERNAL_ERROR", message, execution_id=fault.run_id)
     log.error("request %s: %s failed", request.id, where, exc_info=fault)
     return api_error(
         "INTERNAL_ERROR", f"a fault of the server; its log has the details under request id {request.id}"
@@ -94,12 +106,6 @@ def unavailable(fault: StoreError, *, request_id: str, where: str) -> APIError:
     return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, try again later")
 
 
-def unreadable(fault: RunUnreadable) -> APIError:
-    """The error for a run whose rows cannot be decoded."""
-    message = f"{fault}; an administrator of the server can save it with `runglass data export-raw`"
-    return api_error("INTERNAL_ERROR", message, execution_id=fault.run_id)
-
-
 @contextmanager
 def once_started(execution_id: str) -> Iterator[None]:
     """Turns a failure of the store inside the block, where a run has been started, into INTERNAL_ERROR.
@@ -112,3 +118,67 @@ def once_started(execution_id: str) -> Iterator[None]:
         log.error("run %s goes on, but its store failed: %s", execution_id, error)  # noqa: TRY400
         message = "the run was started, but how it goes on cannot be told at the moment; its trace will show"
         raise api_error("INTERNAL_ERROR", message, execution_id=execution_id) from error
+
+
+def answer_of(error: APIError, default_headers: Headers) -> bytes:
+    """The whole response as bytes, after which the connection ends."""
+    body = error_body(error)
+    headers = {
+        "content-type": JSON,
+        "content-length": str(len(body)),
+        "x-request-id": str(uuid.uuid4()),
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-store",
+        **error_headers(error),
+        "connection": "close",
+    }
+    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]
+    lines += [b"%b: %b" % header for header in default_headers]
+    lines += [f"{name.lower()}: {value}".encode() for name, value in headers.items()]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def invalid(message: str) -> APIError:
+    """The error for a request that is no valid HTTP."""
+    return RequestError(message, code="INVALID_REQUEST", status=400)
+
+
+def late(message: str) -> APIError:
+    """The error for a request that is not sent to its end in time."""
+    return RequestError(message, code="INVALID_REQUEST", status=408)
+
+
+def too_large(status: int, message: str) -> APIError:
+    """The error for a request with a part that is too large; the status says which part."""
+    return RequestError(message, code="REQUEST_TOO_LARGE", status=status)
+
+
+def large_head(limit: int) -> APIError:
+    """The error for a head that is too large as a whole."""
+    return too_large(431, f"URL and headers of the request are larger than head_limit_bytes={limit:,}")
+
+
+def busy_server(limit: int) -> APIError:
+    """The error where the server has no place for a further request."""
+    return api_error(
+        "UNAVAILABLE",
+        f"the server is busy with max_connections={limit} connections and starts nothing; try again later, or"
+        " have the setting max_connections raised",
+    )
+
+
+def busy_address(limit: int) -> APIError:
+    """The error where the address has no place for a further request."""
+    return rate_limited(
+        f"your address has max_connections_per_address={limit} connections with a request under way; end"
+        " some, or have the setting max_connections_per_address raised"
+    )
+
+
+def rate_limited(
+    message: str, *, retry_after_s: float = 1.0, details: Mapping[str, Any] | None = None
+) -> RateLimitError:
+    """The error for a caller who may ask again after so many seconds."""
+    error = RateLimitError(message, code="RATE_LIMITED", status=429, details=details)
+    error.retry_after_s = retry_after_s
+    return error

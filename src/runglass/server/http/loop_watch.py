@@ -25,10 +25,9 @@ _OURS = "runglass"
 
 
 class LoopWatch:
-    """The watch of one loop; `stalls` counts the stalls, logged or not."""
+    """The watch of one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, limit_s: float) -> None:
-        self.stalls = 0
         self._loop = loop
         self._limit_s = limit_s
         self._thread_id = threading.get_ident()
@@ -70,7 +69,6 @@ class LoopWatch:
             pass
         stood_ms = (time.monotonic() - beat_s - self._limit_s / _BEATS) * 1000
         busy_ms = (time.process_time() - cpu_s) * 1000
-        self.stalls += 1
         # Where the process hardly computed, it waited: for a disk, or for a busy processor.
         log.log(
             logging.WARNING if stood_ms >= SEVERE_MS else logging.DEBUG,
@@ -108,11 +106,11 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 @contextmanager
-def watched(*, limit_ms: int) -> Iterator[LoopWatch]:
+def watched(*, limit_ms: int) -> Iterator[None]:
     """Watches the running loop until the block ends."""
     watch = LoopWatch(asyncio.get_running_loop(), limit_s=limit_ms / 1000)
     watch.start()
     try:
-        yield watch
+        yield
     finally:
         watch.stop()

@@ -1,20 +1,37 @@
-"""An answer that is sent part by part, as the parts come, while its caller may leave at any time."""
+"""An answer that is sent part by part, as the parts come, while its caller may leave at any time.
+
+Such an answer is a JSON text that may be larger than the server wants to hold, or events until there are no
+more. What is sent comes from the store, byte for byte; the frames around events are the business of
+`wire/sse.py`.
+"""
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext
+from functools import partial
+from typing import Protocol
 
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from runglass.engine.scheduling.pacing import LARGE_MOVE_BYTES
 from runglass.errors import APIError, RunPurged, RunUnreadable, StoreError
-from runglass.server.http.request_connection import connection_of
+from runglass.server.endpoint import JSON
+from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.request_connection import RequestConnection, connection_of
 from runglass.support.safe_text import printable
+from runglass.wire.sse import PING, RETRY
 
 log = logging.getLogger(__name__)
 
+PART_BYTES = 256 * 1024
+"""About how much is read and sent at a time, and so the memory that an answer costs."""
+
 Headers = Sequence[tuple[bytes, bytes]]
 EndedBy = Callable[[Callable[[], object]], AbstractContextManager[None]]
+Pages = AsyncGenerator[list[bytes], None]
+Lasting = Callable[[AsyncGenerator[bytes, None]], AsyncGenerator[bytes, None]]
 
 
 class StreamedResponse:
@@ -82,3 +99,88 @@ async def _caller_left(receive: Receive) -> None:
     """Returns when the caller has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def joined(opening: bytes, pages: Pages, closing: bytes, *, lasting: Lasting) -> ASGIApp:
+    """The pages' members as one JSON array between `opening` and `closing`.
+
+    Most answers are small, and those are one read and one write with a Content-Length. The parts of others go
+    through `lasting`, which may break them off. So does a read that fails once the answer has begun: a body
+    that ended in good order would pass for the whole.
+    """
+    first: list[bytes] = await anext(pages, [])
+    second = await anext(pages, None)
+    if second is None:
+        return Response(b"%b[%b]%b" % (opening, b",".join(first), closing), media_type=JSON)
+    return json_stream(lasting(_parts(opening, first, second, pages, closing)))
+
+
+def json_stream(parts: AsyncGenerator[bytes, None]) -> StreamedResponse:
+    """The answer that sends the parts of a JSON text."""
+    return StreamedResponse(parts, headers=[(b"content-type", JSON.encode())])
+
+
+async def _parts(
+    opening: bytes, first: list[bytes], second: list[bytes], pages: Pages, closing: bytes
+) -> AsyncGenerator[bytes, None]:
+    yield b"%b[%b" % (opening, b",".join(first))
+    yield b",%b" % b",".join(second)
+    async for page in pages:
+        yield b",%b" % b",".join(page)
+    yield b"]%b" % closing
+
+
+HEADERS = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Framed(Protocol):
+    """A page of events that knows how it is sent."""
+
+    @property
+    def frames(self) -> bytes: ...
+
+
+def event_stream(
+    pages: AsyncGenerator[Framed, None],
+    *,
+    open_responses: OpenResponses,
+    key_id: int | None = None,
+    headers: Headers = (),
+    at_end: Callable[[], None] | None = None,
+) -> StreamedResponse:
+    """The answer that sends `pages`, each in one write, and a ping for each that is empty.
+
+    `at_end` is called once nothing more is sent, however that comes about.
+    """
+    return StreamedResponse(
+        _frames(pages),
+        headers=[*HEADERS, *headers],
+        ended_by=partial(open_responses.ended_by, key_id=key_id),
+        at_end=at_end,
+    )
+
+
+def sent_now(connection: RequestConnection, page: Framed) -> bool:
+    """Whether the page could be sent without waiting, amid the stream; large ones wait for their turn.
+
+    Raises ValueError for a page that cannot be framed.
+    """
+    frames = page.frames
+    return len(frames) <= LARGE_MOVE_BYTES and connection.send_now(frames)
+
+
+async def _frames(pages: AsyncGenerator[Framed, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pages):
+        yield RETRY
+        try:
+            async for page in pages:
+                yield page.frames or PING
+        except (StoreError, RunUnreadable, ValueError) as error:
+            # The status has been sent. The stream ends without its last event, so the client resumes, and
+            # gives up where it comes to the same place again and again: an event that cannot be read.
+            level = logging.INFO if isinstance(error, RunPurged) else logging.ERROR
+            log.log(level, "an event stream broke off: %s", error)

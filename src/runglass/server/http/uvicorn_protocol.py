@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from runglass.errors import APIError
 from runglass.server.http.connection_limits import ConnectionLimiter
-from runglass.server.http.refusals import answer_of, invalid, large_head, late, too_large
+from runglass.server.http.error_responses import answer_of, invalid, large_head, late, too_large
 from runglass.server.http.request_connection import EXTENSION, RequestConnection, connection_of
 from runglass.server.http.request_framing import WATCHED, fault_of
 from runglass.server.http.response_writer import HeadBufferingTransport, UnchunkedTransport

@@ -1,16 +1,20 @@
-"""The body of a request as bytes, and a value as a JSON response."""
+"""The body of a request, as a whole or piece by piece, and a value as a JSON response."""
 
-from collections.abc import Callable
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from runglass.engine.scheduling.offloading import offload_in_turn
-from runglass.errors import api_error
+from runglass.engine.scheduling.offloading import LARGE_BYTES, offload_in_turn
+from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
+from runglass.server.http.error_responses import late
 from runglass.server.security.authentication import runtime_of
 
 BODY = "body"
@@ -19,6 +23,61 @@ LENGTH_DIGITS = 19
 LONG_LIST = 500
 PROMPT_S = 0.2
 """A body that comes within this time needs no second check of its key."""
+PIECE_BYTES = 256 * 1024
+"""About how much is handed on at a time."""
+SHARE = 4
+"""All bodies together may fill a quarter of `memory_limit_bytes`, those of one project half of that.
+
+Where that is full, each project with bodies has an equal share of it, and may always have one body.
+"""
+
+
+class HeldBodies:
+    """The bytes of large bodies that come in or wait for their turn; `memory_limit_bytes` is that of runs."""
+
+    def __init__(self, memory_limit_bytes: int) -> None:
+        self._limit_bytes = memory_limit_bytes
+        self._most_bytes = memory_limit_bytes // SHARE
+        self._held: Counter[int] = Counter()
+
+    @contextmanager
+    def receiving(self, project_id: int) -> Iterator[Callable[[int], None]]:
+        """Counts a body that is received in the block; the function that it gives takes the bytes so far.
+
+        The function raises UNAVAILABLE where too many bytes come in and wait, except for a project without
+        other bodies.
+        """
+        counted = 0
+
+        def received(size_bytes: int) -> None:
+            nonlocal counted
+            if size_bytes > LARGE_BYTES:
+                self._require_room(project_id, size_bytes - counted, own_bytes=counted)
+                self._held[project_id] += size_bytes - counted
+                counted = size_bytes
+
+        try:
+            yield received
+        finally:
+            self._held[project_id] -= counted
+            if not self._held[project_id]:
+                del self._held[project_id]
+
+    def _require_room(self, project_id: int, size_bytes: int, *, own_bytes: int = 0) -> None:
+        held, total = self._held[project_id], self._held.total()
+        if held == own_bytes:
+            # Each project may have one body, however many others wait.
+            return
+        share = self._most_bytes // max(2, len(self._held))
+        most = self._most_bytes // 2 if total + size_bytes <= self._most_bytes else share
+        if held + size_bytes > most:
+            raise api_error(
+                "UNAVAILABLE",
+                f"large requests of this project of {held:,} bytes come in or wait to be read, and there is"
+                f" no room for {size_bytes:,} more; they may have {most:,} (a part of the setting"
+                f" memory_limit_bytes, {self._limit_bytes:,}); nothing was started, try again later",
+                details={"limit": "memory_limit_bytes", "value": self._limit_bytes},
+            )
 
 
 async def body_of(request: ApiRequest) -> bytes:
@@ -32,7 +91,7 @@ async def body_of(request: ApiRequest) -> bytes:
         return bytes(held[BODY])
     store = runtime_of(request).store
     began_s = store.clock.monotonic_s()
-    limit = request.services.runtime.settings.body_limit_bytes
+    limit = runtime_of(request).settings.body_limit_bytes
     length = request.headers.get("content-length", "0")
     # More digits than any body has bytes: the number itself could not be read.
     size = int(length) if length.isdecimal() and len(length) <= LENGTH_DIGITS else limit + 1
@@ -42,7 +101,7 @@ async def body_of(request: ApiRequest) -> bytes:
     try:
         if size <= limit:
             size = 0
-            with request.services.admission.receiving(request.auth.project_id) as received:
+            with request.services[HeldBodies].receiving(request.auth.project_id) as received:
                 async for part in request.stream():
                     parts.append(part)
                     size += len(part)
@@ -63,6 +122,53 @@ async def body_of(request: ApiRequest) -> bytes:
 def forget_body(request: ApiRequest) -> None:
     """Drops the body, which is not read again, as the request may wait for long."""
     request.scope["state"].pop(BODY, None)
+
+
+async def body_parts(
+    request: ApiRequest, *, limit_bytes: int, silence_s: float
+) -> AsyncGenerator[bytes, None]:
+    """The body in pieces, never held as a whole.
+
+    Raises REQUEST_TOO_LARGE, and INVALID_REQUEST where its caller left before its end, or sent nothing for
+    `silence_s`. A compressed body is refused: what it becomes may be a thousand times as large.
+    """
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise api_error("INVALID_REQUEST", f"the body is encoded as {coding!r:.40}; send it as it is")
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or len(length) > LENGTH_DIGITS or int(length) > limit_bytes:
+        raise _too_large(limit_bytes)
+    size, held = 0, list[bytes]()
+    pending = 0
+    async with aclosing(request.stream()) as stream:
+        while (part := await _next(stream, silence_s)) is not None:
+            size += len(part)
+            if size > limit_bytes:
+                raise _too_large(limit_bytes)
+            held.append(part)
+            pending += len(part)
+            if pending >= PIECE_BYTES:
+                yield b"".join(held)
+                held, pending = [], 0
+    yield b"".join(held)
+
+
+async def _next(stream: AsyncGenerator[bytes, None], silence_s: float) -> bytes | None:
+    """The next part; None at the end. Raises INVALID_REQUEST where it does not come."""
+    try:
+        async with asyncio.timeout(silence_s):
+            return await anext(stream, None)
+    except ClientDisconnect as error:
+        raise api_error("INVALID_REQUEST", "the connection ended before the body did") from error
+    except TimeoutError as error:
+        # The limit of connections is for the whole body, and longer the more of it has come.
+        raise late(f"nothing of the body came for body_time_limit_s={silence_s:g} s") from error
+
+
+def _too_large(limit_bytes: int) -> APIError:
+    return api_error(
+        "REQUEST_TOO_LARGE", f"the file is larger than {limit_bytes:,} bytes (setting import_limit_bytes)"
+    )
 
 
 async def list_answer(make: Callable[[], object], length: int) -> Response:

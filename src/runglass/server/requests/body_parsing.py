@@ -45,9 +45,9 @@ _HALF = re.compile(
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
 _BYTE = re.compile(r"\(byte (\d+)\)")
-_AROUND = 16
+_EXCERPT_BYTES = 16
 """Bytes shown on each side of a mistake; an escape of a surrogate pair has twelve."""
-_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+_PATH = re.compile(r" - at `\$\.?(.*)`$")
 
 
 def read_request(body: bytes, shape: type[Shape], *, most_values: int = MOST_VALUES) -> Shape:
@@ -118,7 +118,7 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
         raise api_error("INVALID_REQUEST", "the body is not valid JSON: its text is not UTF-8") from error
     except msgspec.DecodeError as error:
         reason = "it has an escape of half a surrogate pair, which is not a character"
-        shown = reason if _HALF.search(_around(body, str(error))) else str(error)
+        shown = reason if _HALF.search(_excerpt(body, str(error))) else str(error)
         raise api_error("INVALID_REQUEST", f"the body is not valid JSON: {shown}") from error
     except RecursionError as error:
         raise _too_deep() from error
@@ -130,11 +130,11 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
     return {name: member for name, member in value.items() if member is not None}
 
 
-def _around(body: bytes, message: str) -> bytes:
-    """The part of the body around the place that an error of the decoder names, or else its end."""
+def _excerpt(body: bytes, message: str) -> bytes:
+    """The part of the body around the position that an error of the decoder names, or else its end."""
     byte = _BYTE.search(message)
-    place = len(body) if byte is None else int(byte[1])
-    return body[max(0, place - _AROUND) : place + _AROUND]
+    position = len(body) if byte is None else int(byte[1])
+    return body[max(0, position - _EXCERPT_BYTES) : position + _EXCERPT_BYTES]
 
 
 def _check_depth(value: Any) -> None:
@@ -156,8 +156,8 @@ def _too_deep() -> Exception:
 
 
 def _located(message: str) -> str:
-    place = _PLACE.search(message)
-    return f"`{place[1]}`: {message[: place.start()]}" if place else message
+    path = _PATH.search(message)
+    return f"`{path[1]}`: {message[: path.start()]}" if path else message
 
 
 def _kind(value: Any) -> str:

@@ -5,6 +5,7 @@ the same bytes for a body; under a key two bodies that say the same are the same
 """
 
 import hashlib
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,8 +21,9 @@ from runglass.store.records import IdempotencyKey
 
 
 class CallFingerprint(NamedTuple):
-    """The identity of a call: its key, its target (path and query), and the hash of its body."""
+    """The identity of a call: its project and key, its target (path and query), and the hash of its body."""
 
+    project_id: int
     key_id: int
     target: bytes
     digest: bytes
@@ -40,18 +42,13 @@ async def idempotency_key_of(request: ApiRequest) -> IdempotencyKey | None:
 
 
 def _digest(target: bytes, body: bytes) -> bytes:
-    return hashlib.sha256(b"%b\n%b" % (target, _canonical_body(body))).digest()
-
-
-def _canonical_body(body: bytes) -> bytes:
-    """A canonical form of a JSON body, equal for equal values; a body that is no JSON comes back as it is."""
-    try:
+    """The hash of target and body, equal for equal values; a body that is no JSON stands as it is."""
+    with suppress(msgspec.DecodeError, UnicodeError, RecursionError):
         value = msgspec.json.decode(body)
         if isinstance(value, dict):
             value = {camel(name): member for name, member in value.items() if member is not None}
-        return msgspec.json.encode(sorted_members(value))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return body
+        body = msgspec.json.encode(sorted_members(value))
+    return hashlib.sha256(b"%b\n%b" % (target, body)).digest()
 
 
 def sorted_members(value: Any) -> Any:
@@ -75,11 +72,11 @@ def sorted_members(value: Any) -> Any:
 async def fingerprint_of(request: ApiRequest) -> CallFingerprint:
     """What a repeat without an Idempotency-Key is known by."""
     digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), await body_of(request))
-    return CallFingerprint(request.auth.id, _target(request), digest)
+    return CallFingerprint(request.auth.project_id, request.auth.id, _target(request), digest)
 
 
 def _target(request: ApiRequest) -> bytes:
-    """The path, the parameters of the query as `query.py` has settled them, and the session of the run."""
+    """The path, the parameters of the query as `routing.py` has settled them, and the session of the run."""
     path, query = request.scope["path"].encode(), request.scope["query_string"]
     target = b"%b?%b" % (path, query) if query else path
     session = request.headers.get("x-session-id")

@@ -32,24 +32,24 @@ class Content(NamedTuple):
     images: list[Attachment]
 
 
-def read_content(value: Any, place: str) -> Content:
-    """The content at that place. Raises INVALID_REQUEST, and INVALID_ATTACHMENT for an image's URL."""
+def read_content(value: Any, path: str) -> Content:
+    """The content at that path. Raises INVALID_REQUEST, and INVALID_ATTACHMENT for an image's URL."""
     if isinstance(value, str):
         return Content(value, [])
     if not isinstance(value, list) or not value:
-        raise api_error("INVALID_REQUEST", f"`{place}` must be text or a list of content parts")
+        raise api_error("INVALID_REQUEST", f"`{path}` must be text or a list of content parts")
     texts, images = [], []
     for index, part in enumerate(value):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in PARTS:
-            message = f"`{place}[{index}]` must be a part of type 'text' or 'image_url'"
+            message = f"`{path}[{index}]` must be a part of type 'text' or 'image_url'"
             raise api_error("INVALID_REQUEST", message)
         if kind == "image_url":
-            images.append(_image(part, f"{place}[{index}].image_url"))
+            images.append(_image(part, f"{path}[{index}].image_url"))
         elif isinstance(part.get("text"), str):
             texts.append(part["text"])
         else:
-            raise api_error("INVALID_REQUEST", f"`{place}[{index}].text` must be text")
+            raise api_error("INVALID_REQUEST", f"`{path}[{index}].text` must be text")
     return Content("".join(texts), images)
 
 
@@ -67,15 +67,15 @@ def _is_part(value: Any) -> bool:
     )
 
 
-def _image(part: dict[str, Any], place: str) -> Attachment:
+def _image(part: dict[str, Any], path: str) -> Attachment:
     image = part.get("image_url", part.get("imageUrl"))
     url = image.get("url") if isinstance(image, dict) else None
     if not isinstance(url, str):
-        raise api_error("INVALID_REQUEST", f"`{place}` must be `{{url: …}}`")
+        raise api_error("INVALID_REQUEST", f"`{path}` must be `{{url: …}}`")
     if url[:5].lower() == "data:":
         message = "must be an https:// address: images inside of a request (`data:`) are not taken"
-        raise api_error("INVALID_ATTACHMENT", f"`{place}.url` {message}")
+        raise api_error("INVALID_ATTACHMENT", f"`{path}.url` {message}")
     if (mistake := url_mistake(url)) is not None:
-        raise api_error("INVALID_ATTACHMENT", f"`{place}.url` {mistake}")
+        raise api_error("INVALID_ATTACHMENT", f"`{path}.url` {mistake}")
     suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
     return Attachment(url=url, mime_type=_TYPES.get(suffix, USUAL_TYPE))

@@ -97,44 +97,42 @@ def kept_history(messages: Sequence[Any]) -> list[dict[str, Any]]:
     return [msgspec.to_builtins(turn) for turn in turns]
 
 
-def _turn(item: Any, place: str) -> _Turn:
+def _turn(item: Any, path: str) -> _Turn:
     role = item.get("role") if isinstance(item, dict) else None
     if isinstance(role, str) and role not in ROLES:
         raise api_error(
-            "MESSAGES_ROLE_INVALID", f"`{place}.role` must be user, assistant or tool, not {role!r:.100}"
+            "MESSAGES_ROLE_INVALID", f"`{path}.role` must be user, assistant or tool, not {role!r:.100}"
         )
     try:
-        turn = msgspec.convert(_normalized(item, place), _Turn)
+        turn = msgspec.convert(_normalized(item, path), _Turn)
     except msgspec.ValidationError as error:
         message, _, inside = str(error).partition(" - at `$")
-        raise api_error("INVALID_REQUEST", f"`{place}{inside.rstrip('`')}`: {message}") from error
+        raise api_error("INVALID_REQUEST", f"`{path}{inside.rstrip('`')}`: {message}") from error
     if turn.role == "tool":
         if not turn.tool_call_id:
-            raise api_error(
-                "INVALID_REQUEST", f"`{place}.toolCallId`: a tool's turn needs the id of its call"
-            )
-        return msgspec.structs.replace(turn, content=result_text(turn.content, f"{place}.content"))
+            raise api_error("INVALID_REQUEST", f"`{path}.toolCallId`: a tool's turn needs the id of its call")
+        return msgspec.structs.replace(turn, content=result_text(turn.content, f"{path}.content"))
     if turn.role == "assistant" and turn.content in (None, []):
         if not turn.tool_calls:
-            raise api_error("INVALID_REQUEST", f"`{place}` has neither `content` nor `toolCalls`")
+            raise api_error("INVALID_REQUEST", f"`{path}` has neither `content` nor `toolCalls`")
         return msgspec.structs.replace(turn, content=None)
-    content = read_content(turn.content, f"{place}.content")
+    content = read_content(turn.content, f"{path}.content")
     if content.images and turn.role == "assistant":
-        raise api_error("INVALID_REQUEST", f"`{place}.content`: an assistant's turn has text alone")
+        raise api_error("INVALID_REQUEST", f"`{path}.content`: an assistant's turn has text alone")
     if len(content.images) > MAX_ATTACHMENTS:
-        message = f"`{place}.content` has {len(content.images)} images; at most {MAX_ATTACHMENTS} are taken"
+        message = f"`{path}.content` has {len(content.images)} images; at most {MAX_ATTACHMENTS} are taken"
         raise api_error("INVALID_ATTACHMENT", message)
     return msgspec.structs.replace(turn, content=content.text, attachments=content.images)
 
 
-def _normalized(item: Any, place: str) -> Any:
+def _normalized(item: Any, path: str) -> Any:
     """A turn in camelCase and without nulls; other values come back as they are."""
     if not isinstance(item, dict):
         return item
     for name, other in (("toolCalls", "tool_calls"), ("toolCallId", "tool_call_id")):
         both = [item[spelled] for spelled in (name, other) if item.get(spelled) is not None]
         if len(both) == 2 and both[0] != both[1]:
-            message = f"`{place}` has `{name}` and `{other}`, and they are not the same"
+            message = f"`{path}` has `{name}` and `{other}`, and they are not the same"
             raise api_error("INVALID_REQUEST", message)
     # The images of a turn are in its content; a member `attachments` comes from another system.
     known = {name: value for name, value in item.items() if name != "attachments" and value is not None}

@@ -5,7 +5,6 @@ id, a cursor and a time are all places in one order.
 """
 
 import base64
-import binascii
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -39,7 +38,7 @@ _MS = timedelta(milliseconds=1)
 
 def cursor_of(run_id: str) -> str:
     """The cursor of a page that ends with that run."""
-    return base64.urlsafe_b64encode(uuid.UUID(run_id).bytes).rstrip(b"=").decode()
+    return _cursor(uuid.UUID(run_id).bytes)
 
 
 def cursor_of_position(position: ListPosition) -> str:
@@ -47,15 +46,12 @@ def cursor_of_position(position: ListPosition) -> str:
     packed = uuid.UUID(position.run_id).bytes
     if position.seq:
         packed += position.seq.to_bytes(8) + position.met.to_bytes(8)
-    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+    return _cursor(packed)
 
 
 def position_of(cursor: str) -> ListPosition:
     """Where a page of the list of runs ended. Raises INVALID_REQUEST."""
-    try:
-        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise _no_cursor() from error
+    packed = _packed(cursor)
     seq, met = int.from_bytes(packed[16:24]), int.from_bytes(packed[24:])
     if len(packed) not in (16, 32) or seq >= 1 << 63:
         raise _no_cursor()
@@ -64,39 +60,36 @@ def position_of(cursor: str) -> ListPosition:
 
 def run_before(cursor: str) -> str:
     """The id of the run that a page ended with. Raises INVALID_REQUEST."""
-    try:
-        return str(uuid.UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True)))
-    except (ValueError, binascii.Error) as error:
-        raise _no_cursor() from error
+    packed = _packed(cursor)
+    if len(packed) != 16:
+        raise _no_cursor()
+    return str(uuid.UUID(bytes=packed))
 
 
 def cursor_of_number(number: int) -> str:
     """The cursor of a page that ends with the entry of that number."""
-    return base64.urlsafe_b64encode(number.to_bytes(8)).rstrip(b"=").decode()
+    return _cursor(number.to_bytes(8))
 
 
 def number_before(cursor: str) -> int:
     """The number of the entry that a page ended with. Raises INVALID_REQUEST."""
-    try:
-        decoded = base64.b64decode(cursor + "=", altchars=b"-_", validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise _no_cursor() from error
-    number = int.from_bytes(decoded)
-    if len(decoded) != 8 or number >= 1 << 63:
+    packed = _packed(cursor)
+    number = int.from_bytes(packed)
+    if len(packed) != 8 or number >= 1 << 63:
         raise _no_cursor()
     return number
 
 
 def cursor_of_slug(slug: str) -> str:
     """The cursor of a page that ends with the flow of that slug."""
-    return base64.urlsafe_b64encode(slug.encode()).rstrip(b"=").decode()
+    return _cursor(slug.encode())
 
 
 def slug_before(cursor: str) -> str:
     """The slug of the flow that a page ended with. Raises INVALID_REQUEST."""
     try:
-        slug = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except ValueError as error:
+        slug = _packed(cursor).decode()
+    except UnicodeDecodeError as error:
         raise _no_cursor() from error
     if not slug:
         raise _no_cursor()
@@ -120,6 +113,17 @@ def since_epoch_ms(time: str, *, name: str) -> int:
             f" {time!r:.100}; a `+` in it is written %2B"
         )
         raise api_error("INVALID_REQUEST", message) from error
+
+
+def _cursor(packed: bytes) -> str:
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def _packed(cursor: str) -> bytes:
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise _no_cursor() from error
 
 
 def _no_cursor() -> APIError:

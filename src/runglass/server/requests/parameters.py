@@ -1,7 +1,7 @@
 """The parameters of a run to start, from the path and the headers of the request, checked."""
 
 import re
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -39,27 +39,22 @@ def version_number(version: str) -> int:
     return int(found[1][:10])
 
 
-class RequestedVersion(NamedTuple):
-    """The version that a call names: `path` has its `vN`, `query` the N of `?version=N`."""
+def requested_version(path: str | None, query: str | None) -> int | None:
+    """The number of the version that a call names: by `vN` in its path, or `?version=N` in its query.
 
-    path: str | None
-    query: str | None
-
-    def number(self) -> int | None:
-        """The version's number; None where the call names none. Raises INVALID_VERSION."""
-        number = None if self.path is None else version_number(self.path)
-        if self.query is None:
-            return number
-        # The query's `3` is the path's `v3`, so that both accept the same numbers.
-        if _VERSION.fullmatch(f"v{self.query}") is None:
-            message = f"`version` must be a number, 0 for the draft, not {self.query!r:.100}"
-            raise api_error("INVALID_VERSION", message)
-        queried = version_number(f"v{self.query}")
-        if number not in (None, queried):
-            raise api_error(
-                "INVALID_VERSION", f"the path names version {number}, the query version {queried}"
-            )
-        return queried
+    None where the call names none. Raises INVALID_VERSION.
+    """
+    number = None if path is None else version_number(path)
+    if query is None:
+        return number
+    # The query's `3` is the path's `v3`, so that both accept the same numbers.
+    if _VERSION.fullmatch(f"v{query}") is None:
+        message = f"`version` must be a number, 0 for the draft, not {query!r:.100}"
+        raise api_error("INVALID_VERSION", message)
+    queried = version_number(f"v{query}")
+    if number not in (None, queried):
+        raise api_error("INVALID_VERSION", f"the path names version {number}, the query version {queried}")
+    return queried
 
 
 def trace_context_of(request: ApiRequest) -> TraceContext | None:

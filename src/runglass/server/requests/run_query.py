@@ -5,7 +5,7 @@ Flows are named by slug or id in both; here they are looked up.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, TypedDict
 
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import api_error
@@ -31,15 +31,15 @@ NAMED_FLOWS = 100
 """So many flows are looked through for one that was meant: 0.2 ms for each long name that is similar."""
 
 
-class RunFilters(NamedTuple):
+class RunFilters(TypedDict):
     """The values of `FILTERS` in a request."""
 
-    query: str | None = None
-    flow_id: str | None = None
-    flow: str | None = None
-    status: RunStatus | None = None
-    since: str | None = None
-    until: str | None = None
+    query: str | None
+    flow_id: str | None
+    flow: str | None
+    status: RunStatus | None
+    since: str | None
+    until: str | None
 
 
 async def read_run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
@@ -47,13 +47,13 @@ async def read_run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
 
     Raises INVALID_REQUEST, and FLOW_NOT_FOUND for an unknown flow in the parameter `flow`.
     """
-    typed = parse_run_query(filters.query or "", now=runtime_of(request).store.clock.now())
-    own = RunQuery.of(
-        flow_id=filters.flow_id if filters.flow is None else await _flow_id(request, filters),
-        statuses=() if filters.status is None else (filters.status,),
-        created=[*_bound(filters.since, "since"), *_bound(filters.until, "until")],
+    typed = parse_run_query(filters["query"] or "", now=runtime_of(request).store.clock.now())
+    filtered = RunQuery.of(
+        flow_id=filters["flow_id"] if filters["flow"] is None else await _flow_id(request, filters),
+        statuses=() if filters["status"] is None else (filters["status"],),
+        created=[*_bound(filters["since"], "since"), *_bound(filters["until"], "until")],
     )
-    return own.plus(*[await _with_flow_ids(request, term) for term in typed.terms])
+    return filtered.plus(*[await _with_flow_ids(request, term) for term in typed.terms])
 
 
 def _bound(time: str | None, name: Literal["since", "until"]) -> Sequence[Range]:
@@ -64,8 +64,8 @@ def _bound(time: str | None, name: Literal["since", "until"]) -> Sequence[Range]
 
 
 async def _flow_id(request: ApiRequest, filters: RunFilters) -> str:
-    slug = filters.flow or ""
-    if filters.flow_id is not None:
+    slug = filters["flow"] or ""
+    if filters["flow_id"] is not None:
         raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
     flow = await runtime_of(request).store.find_flow(request.auth.project_id, slug)
     if flow is None:

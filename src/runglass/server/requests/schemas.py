@@ -4,6 +4,7 @@ They are written by hand: the structs of the bodies do not declare the fields of
 the rules for those are code.
 """
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from runglass.server.endpoint import JSON, Schema
@@ -85,13 +86,6 @@ RUN_PROPERTIES: dict[str, Schema] = {
 }
 """The fields of every call that runs a flow."""
 
-JOB_REQUEST: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": True,
-    "description": NAMES,
-    "properties": RUN_PROPERTIES,
-}
-
 TOOL: dict[str, Any] = {
     "type": "object",
     "required": ["type", "function"],
@@ -132,49 +126,44 @@ TOOL_PROPERTIES: dict[str, Schema] = RUN_PROPERTIES | {
 }
 """The fields of calls that may offer tools and resume a run."""
 
-EXECUTE_REQUEST: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": True,
-    "description": NAMES,
-    "properties": TOOL_PROPERTIES
-    | {"pausedAtStep": {"description": "The step at which the run waits, as it came with the pause."}},
+PAUSED_AT: dict[str, Schema] = {
+    "pausedAtStep": {"description": "The step at which the run waits, as it came with the pause."}
 }
 
-STEP_REQUEST: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": True,
-    "description": NAMES,
-    "properties": TOOL_PROPERTIES
-    | {
-        "stepIndex": {"type": "integer", "minimum": 0, "description": "The top-level step to run."},
-        "inputOverrides": {
-            "type": "object",
-            "description": "An object under the id of a step: fields that stand over that step's input,"
-            " whenever it runs. Other members are fields that stand over the input of the first step of this"
-            " call.",
-        },
-        "runRemaining": {"type": "boolean", "description": "Whether to run to the end."},
+STEP_PROPERTIES: dict[str, Schema] = {
+    "stepIndex": {"type": "integer", "minimum": 0, "description": "The top-level step to run."},
+    "inputOverrides": {
+        "type": "object",
+        "description": "An object under the id of a step: fields that stand over that step's input, whenever"
+        " it runs. Other members are fields that stand over the input of the first step of this call.",
     },
+    "runRemaining": {"type": "boolean", "description": "Whether to run to the end."},
 }
 
-RERUN_REQUEST: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": True,
-    "description": NAMES,
-    "properties": {
-        "version": {
-            "description": "`same`, `production` or a version's number, 0 for the draft.",
-            "anyOf": [{"enum": ["same", "production"]}, {"type": "integer", "minimum": 0}],
-            "default": "same",
-        },
-        "blockOverrides": RUN_PROPERTIES["blockOverrides"],
+RERUN_PROPERTIES: dict[str, Schema] = {
+    "version": {
+        "description": "`same`, `production` or a version's number, 0 for the draft.",
+        "anyOf": [{"enum": ["same", "production"]}, {"type": "integer", "minimum": 0}],
+        "default": "same",
     },
+    "blockOverrides": RUN_PROPERTIES["blockOverrides"],
 }
 
-EXECUTE_BODY = {JSON: EXECUTE_REQUEST}
-STEP_BODY = {JSON: STEP_REQUEST}
-JOB_BODY = {JSON: JOB_REQUEST}
-RERUN_BODY = {JSON: RERUN_REQUEST}
+
+def _call_body(properties: dict[str, Schema]) -> dict[str, Schema]:
+    fields = {"type": "object", "additionalProperties": True, "description": NAMES, "properties": properties}
+    return {JSON: fields}
+
+
+def _managing_body(properties: dict[str, Schema], *, required: Sequence[str] = ()) -> dict[str, Schema]:
+    needs = {"required": list(required)} if required else {}
+    return {JSON: {"type": "object", **needs, "properties": properties, "additionalProperties": True}}
+
+
+EXECUTE_BODY = _call_body(TOOL_PROPERTIES | PAUSED_AT)
+STEP_BODY = _call_body(TOOL_PROPERTIES | STEP_PROPERTIES)
+JOB_BODY = _call_body(RUN_PROPERTIES)
+RERUN_BODY = _call_body(RERUN_PROPERTIES)
 
 FLOW_BODY: dict[str, Schema] = {
     JSON: {
@@ -195,28 +184,11 @@ RUN_FILE_BODY: dict[str, Schema] = {
         "description": "The same as `jsonl`; what it is shows by itself.",
     },
 }
-PRODUCTION_BODY: dict[str, Schema] = {
-    JSON: {
-        "type": "object",
-        "required": ["version"],
-        "properties": {"version": {"type": "integer", "minimum": 1, "description": "A published version."}},
-        "additionalProperties": True,
-    }
-}
-KEY_BODY: dict[str, Schema] = {
-    JSON: {
-        "type": "object",
-        "required": ["role"],
-        "properties": {"role": {"type": "string", "enum": list(get_args(Role))}},
-        "additionalProperties": True,
-    }
-}
-TICKET_BODY: dict[str, Schema] = {
-    JSON: {
-        "type": "object",
-        "properties": {
-            "page": {"type": "string", "description": "A path of the viewer, such as `/runs/ID`."}
-        },
-        "additionalProperties": True,
-    }
-}
+PRODUCTION_BODY = _managing_body(
+    {"version": {"type": "integer", "minimum": 1, "description": "A published version."}},
+    required=["version"],
+)
+KEY_BODY = _managing_body({"role": {"type": "string", "enum": list(get_args(Role))}}, required=["role"])
+TICKET_BODY = _managing_body(
+    {"page": {"type": "string", "description": "A path of the viewer, such as `/runs/ID`."}}
+)

@@ -72,7 +72,7 @@ def match_tool_results(
     ]
 
 
-def result_text(value: Any, place: str, *, execution_id: str | None = None) -> str:
+def result_text(value: Any, path: str, *, execution_id: str | None = None) -> str:
     """A tool's result as a model reads it: text, or parts of text, as it is, anything else as JSON.
 
     Raises INVALID_ATTACHMENT for parts that are images.
@@ -81,10 +81,10 @@ def result_text(value: Any, place: str, *, execution_id: str | None = None) -> s
         return value
     if not is_content(value):
         return msgspec.json.encode(value).decode()
-    if (content := read_content(value, place)).images:
+    if (content := read_content(value, path)).images:
         raise api_error(
             "INVALID_ATTACHMENT",
-            f"`{place}`: a tool's result has text alone; show its image in the user's next message",
+            f"`{path}`: a tool's result has text alone; show its image in the user's next message",
             execution_id=execution_id,
         )
     return content.text
@@ -97,18 +97,18 @@ def whole_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | 
     return {"type": "function", "function": {"name": choice}}
 
 
-def _checked_name(tool: Any, place: str) -> str:
+def _checked_name(tool: Any, path: str) -> str:
     function = tool.get("function") if isinstance(tool, dict) else None
     if not isinstance(function, dict) or tool.get("type") != "function":
-        raise api_error("TOOLS_INVALID", f"`{place}` must be `{{type: 'function', function: {{name, …}}}}`")
+        raise api_error("TOOLS_INVALID", f"`{path}` must be `{{type: 'function', function: {{name, …}}}}`")
     for field, (kind, words) in _FIELDS.items():
         if function.get(field) is not None and not isinstance(function[field], kind):
-            raise api_error("TOOLS_INVALID", f"`{place}.function.{field}` must be {words}")
+            raise api_error("TOOLS_INVALID", f"`{path}.function.{field}` must be {words}")
     name = function.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise api_error(
             "TOOL_NAME_INVALID",
-            f"`{place}.function.name` must be 1 to 64 letters, digits, `_` or `-`, not {name!r:.100}",
+            f"`{path}.function.name` must be 1 to 64 letters, digits, `_` or `-`, not {name!r:.100}",
         )
     return name
 
@@ -141,18 +141,18 @@ def _first_result(messages: Sequence[Any]) -> int:
     return turns_of_model[-1] + 1 if turns_of_model else 0
 
 
-def _result(message: Any, place: str, execution_id: str | None) -> tuple[str, str]:
+def _result(message: Any, path: str, execution_id: str | None) -> tuple[str, str]:
     if not isinstance(message, dict) or message.get("role") not in (None, "tool"):
-        raise _mismatch(f"`{place}` is not the result of a tool call", execution_id)
+        raise _mismatch(f"`{path}` is not the result of a tool call", execution_id)
     call_ids = [message[field] for field in ("toolCallId", "tool_call_id") if message.get(field) is not None]
     call_id = call_ids[0] if call_ids and call_ids[0] == call_ids[-1] else None
     if not isinstance(call_id, str):
-        raise _mismatch(f"`{place}` must name its tool call in `toolCallId`", execution_id)
+        raise _mismatch(f"`{path}` must name its tool call in `toolCallId`", execution_id)
     contents = [message[field] for field in ("content", "output") if field in message]
     if len(contents) != 1:
         problem = "has both `content` and `output`" if contents else "has no `content`"
-        raise _mismatch(f"`{place}`, the result of tool call {call_id!r}, {problem}", execution_id)
-    return call_id, result_text(contents[0], f"{place}.content", execution_id=execution_id)
+        raise _mismatch(f"`{path}`, the result of tool call {call_id!r}, {problem}", execution_id)
+    return call_id, result_text(contents[0], f"{path}.content", execution_id=execution_id)
 
 
 def _mismatch(message: str, execution_id: str | None) -> APIError:

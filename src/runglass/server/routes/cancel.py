@@ -9,11 +9,11 @@ from starlette.responses import Response
 
 from runglass.errors import APIError, StoreError, api_error
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.responses import PAUSE_EVENTS
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.security.authentication import actor_of, no_run, runtime_of
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.idempotency import PAUSE_EVENTS
 from runglass.store.records import RunRecord
 
 PURGE = Parameter(

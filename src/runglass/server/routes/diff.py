@@ -1,5 +1,6 @@
 """What differs between two runs, and between two attempts of a step."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
@@ -13,8 +14,7 @@ from runglass.server.routes import payload
 from runglass.server.routes import runs as reading
 from runglass.server.security.authentication import ComparedRuns, runtime_of
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.attempts_diff import diff_attempts
-from runglass.server.services.run_diff import diff_runs
+from runglass.server.services.run_diff import DiffTurns, diff_attempts, diff_runs
 from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.records import RunRecord
 
@@ -25,8 +25,6 @@ ALL = Parameter(
     default=False,
     argument="with_same",
 )
-
-
 WITH_ATTEMPT = payload.ONE_ATTEMPT._replace(name="with_attempt", description="`attempt` of the other one")
 WITH_LOOP_INDEX = reading.LOOP_INDEX._replace(
     name="with_loop_index", description="`loop_index` of the other one"
@@ -40,17 +38,9 @@ async def diff(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> Resp
     Attempts are paired by step, iteration and number. Durations are told, and are no difference by
     themselves. Where there is too much to compare or to tell, the answer says that it is `cut`.
     """
-    return Response(
-        await while_awaited(request, None, _body(request, runs, with_same), otherwise="nothing was changed"),
-        media_type=JSON,
+    return await _diff_response(
+        request, partial(diff_runs, runtime_of(request).store, runs.a, runs.b, with_same=with_same)
     )
-
-
-async def _body(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> bytes:
-    store = runtime_of(request).store
-    async with request.services.diffs.turn(request.auth.project_id):
-        found: RunDiff = await diff_runs(store, runs.a, runs.b, with_same=with_same)
-        return await offload_in_turn(partial(msgspec.json.encode, found))
 
 
 async def step_diff(
@@ -76,12 +66,18 @@ async def step_diff(
     (b,) = await chosen_attempts(
         store, run, step_id, attempt=with_attempt, loop_index=with_loop_index, position=with_position
     )
+    return await _diff_response(request, partial(diff_attempts, store, run, a, b))
 
-    async def body() -> bytes:
-        async with request.services.diffs.turn(request.auth.project_id):
-            found: AttemptsDiff = await diff_attempts(store, run, a, b)
+
+async def _diff_response(
+    request: ApiRequest, compare: Callable[[], Awaitable[RunDiff | AttemptsDiff]]
+) -> Response:
+    """What differs, as JSON. A caller who leaves before it is the project's turn is not compared for."""
+
+    async def encoded() -> bytes:
+        async with request.services[DiffTurns].turn(request.auth.project_id):
+            found = await compare()
             return await offload_in_turn(partial(msgspec.json.encode, found))
 
-    return Response(
-        await while_awaited(request, None, body(), otherwise="nothing was changed"), media_type=JSON
-    )
+    body = await while_awaited(request, None, encoded(), otherwise="nothing was changed")
+    return Response(body, media_type=JSON)

@@ -8,13 +8,16 @@ from starlette.responses import Response
 
 from runglass.errors import api_error
 from runglass.flows.flow import flow_schema
-from runglass.runtime.health import Health, Readiness
+from runglass.runtime.health import Health, HealthCheck, Readiness
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.call import admitted, find_call
+from runglass.server.calls.idempotency import failure_kept, keep, made_once
+from runglass.server.calls.responses import outcome_of, replay
+from runglass.server.calls.segments import resume, start
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, error_headers
 from runglass.server.requests.body import answer
-from runglass.server.requests.parameters import RequestedVersion
-from runglass.server.services.execute_service import execute_flow
+from runglass.wire.run_api import ExecuteRequest
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +36,25 @@ async def execute(
 
     The run goes on if the caller hangs up.
     """
-    return await execute_flow(
-        request, org, project, slug, RequestedVersion(version, version_query), session_id
-    )
+    call, _, flow = await find_call(request, org, project, slug, version, version_query)
+    submitted = None
+    async with admitted(call, ExecuteRequest, session_id) as body:
+        call.resumes = body.execution_id is not None
+        async with made_once(call) as is_first:
+            if is_first:
+                submitted = await (
+                    resume(call, body)
+                    if call.resumes
+                    else start(call, body, flow, version=call.number, trigger_type="api")
+                )
+        # The response may take as long as the run.
+        del body
+    if submitted is None:
+        return await replay(call)
+    async with failure_kept(call):
+        answered = await outcome_of(call, submitted)
+    await keep(call, answered)
+    return answered.sent()
 
 
 async def health(request: ApiRequest) -> Response:
@@ -43,13 +62,13 @@ async def health(request: ApiRequest) -> Response:
 
     A write is tried, at most once a second. `setAside` counts runs whose rows cannot be read.
     """
-    found = await request.services.health.report()
+    found = await request.services[HealthCheck].report()
     return _state(request, found, is_well=found.status != "unavailable")
 
 
 async def ready(request: ApiRequest) -> Response:
     """200 where calls should come here, 503 while the store does not answer or the server stops."""
-    found = await request.services.health.readiness()
+    found = await request.services[HealthCheck].readiness()
     return _state(request, found, is_well=found.status == "ready")
 
 

@@ -1,20 +1,27 @@
-"""A run as a file, in the format that was asked for."""
+"""A run as a file: written in the format that was asked for, or read, as another server has written it."""
 
 import msgspec
+from starlette.responses import Response
 
 from runglass.log.trace import RunSummary
 from runglass.run_files.header import MEDIA_TYPES, file_name
 from runglass.server.api_request import ApiRequest
-from runglass.server.endpoint import Parameter
+from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.response_stream import StreamedResponse
-from runglass.server.security.authentication import runtime_of
-from runglass.server.security.revocation import parts_while_allowed
-from runglass.server.services import run_export, tree_export
+from runglass.server.requests.body import body_parts
+from runglass.server.security.authentication import actor_of, runtime_of
+from runglass.server.security.revocation import parts_while_allowed, while_allowed
+from runglass.server.services import run_export
+from runglass.server.services.outlines import Outlines
+from runglass.server.services.run_import import RunImports
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
 from runglass.wire.run_api import ExportFormat
 
 FORMAT = Parameter("format", ExportFormat, "json, jsonl, otlp or perfetto", default="json")
+
+
+NOT_IMPORTED = "nothing was imported"
 
 
 async def export(request: ApiRequest, run: RunRecord, format: ExportFormat) -> StreamedResponse:
@@ -28,12 +35,24 @@ async def export(request: ApiRequest, run: RunRecord, format: ExportFormat) -> S
     with decoding(run.id):
         slug = msgspec.json.decode(run.summary, type=RunSummary).flow_slug
     store = runtime_of(request).store
-    if format == "otlp" or format == "perfetto":
-        parts = tree_export.parts(store, request.services.outlines, run, format)
-    else:
-        parts = await run_export.parts(store, run, format)
+    parts = await run_export.parts(store, request.services[Outlines], run, format)
     headers = [
         (b"content-type", MEDIA_TYPES[format].encode()),
         (b"content-disposition", b'attachment; filename="%b"' % file_name(format, run.id, slug).encode()),
     ]
     return StreamedResponse(parts_while_allowed(request, parts), headers=headers)
+
+
+async def import_run(request: ApiRequest) -> Response:
+    """Makes the run of a file (`GET …/export`, `json` or `jsonl`): with the same id, events and trace.
+
+    All of it or nothing. The run must have ended. Its flow is made, as a draft, where the project has none
+    with its id; a flow or a version that is another one here, and a run that is there already, are refused
+    with 409. Nothing is charged to the project's budget.
+    """
+    settings = runtime_of(request).settings
+    parts = body_parts(request, limit_bytes=settings.import_limit_bytes, silence_s=settings.body_time_limit_s)
+    imports = request.services[RunImports]
+    work = imports.take(request.auth.project_id, parts, by=actor_of(request))
+    summary = await while_allowed(request, None, work, otherwise=NOT_IMPORTED)
+    return Response(summary, status_code=201, media_type=JSON)

@@ -12,36 +12,32 @@ from starlette.responses import Response
 
 from runglass.engine.scheduling.offloading import offload
 from runglass.errors import api_error
-from runglass.log.trace import RunSummary
-from runglass.runtime.runtime import Submitted
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.call import admitted, find_call
+from runglass.server.calls.idempotency import keep, made_once
+from runglass.server.calls.responses import accepted, replay
+from runglass.server.calls.run_failure import RunFailure, failure_of, result_of
+from runglass.server.calls.segments import submit
 from runglass.server.endpoint import Parameter
-from runglass.server.requests.body import answer, body_of
-from runglass.server.requests.body_parsing import parse_off_loop, read_request
+from runglass.server.requests.body import answer
 from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.pagination import created_at, cursor_of_position, position_of
 from runglass.server.requests.parameters import (
-    RequestedVersion,
-    checked_uuid,
-    trace_context_of,
     version_number,
 )
 from runglass.server.security.authentication import (
+    is_owed,
+    no_run,
     require_flow,
-    require_project_of_flow,
+    require_owed,
     run_of_flow,
     runtime_of,
 )
-from runglass.server.security.content_access import is_owed, require_owed
-from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
-from runglass.server.services.request_admission import admission_of
-from runglass.server.services.run_failure import RunFailure, failure_of, result_of
-from runglass.server.services.run_frames import summary_of
-from runglass.store.base import Store, decoding
+from runglass.server.services.run_content import summary_of
 from runglass.store.list_records import RunListing
-from runglass.store.records import ApiKey, IdempotencyKey, RunRecord
+from runglass.store.records import RunRecord
 from runglass.wire.query import RunQuery
-from runglass.wire.run_api import JobAccepted, JobPage, JobRequest, JobState, JobSummary
+from runglass.wire.run_api import JobPage, JobRequest, JobState, JobSummary
 
 TRIGGER = "job"
 CANCELLED = "cancelled"
@@ -71,7 +67,22 @@ async def queue_job(
     version_query: str | None,
 ) -> Response:
     """Queues a run of the production version, or of the draft where none is published."""
-    return await _queue(request, org, project, slug, RequestedVersion(version, version_query), session_id)
+    call, _, _ = await find_call(request, org, project, slug, version, version_query)
+    submitted = None
+    async with admitted(call, JobRequest, session_id) as body:
+        body, history = await offload(partial(normalize_messages, body), size_bytes=call.size_bytes)
+        if body.tools or body.tool_choice is not None:
+            raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
+        async with made_once(call) as is_first:
+            if is_first:
+                submitted = await submit(
+                    call, body, version=call.number, trigger_type=TRIGGER, history=history
+                )
+    if submitted is None:
+        return await replay(call)
+    answered = accepted(submitted.run.id, submitted.flow_id, submitted.block_count)
+    await keep(call, answered)
+    return answered.sent()
 
 
 async def job(
@@ -101,7 +112,7 @@ async def version_job(
     """The state of a job, below the path that it was queued at. A job of another version is not found."""
     run = await _job_run(request, org, project, slug, execution_id)
     if run.version != version_number(version):
-        raise _no_job(execution_id)
+        raise no_run(execution_id)
     return await _state(request, run)
 
 
@@ -126,88 +137,17 @@ async def jobs(
     return answer(JobPage(jobs=[_summary(run) for run in found.runs], next_cursor=following))
 
 
-async def _queue(
-    request: ApiRequest, org: str, project: str, slug: str, version: RequestedVersion, session_id: str | None
-) -> Response:
-    own = await require_project_of_flow(request, org, project, slug)
-    number = version.number()
-    await runtime_of(request).find(own, slug, number)
-    session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
-    body = await body_of(request)
-    most_values = runtime_of(request).settings.body_values_limit
-    size = len(body)
-    async with admission_of(request).turn(request, size):
-        reading = partial(read_request, shape=JobRequest, most_values=most_values)
-        call_body = await parse_off_loop(reading, body)
-        call_body, history = await offload(partial(normalize_messages, call_body), size_bytes=size)
-        if call_body.tools or call_body.tool_choice is not None:
-            raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
-
-        async def queue(call: IdempotencyKey | None) -> Finish:
-            submitted = await runtime_of(request).submit(
-                own,
-                slug,
-                call_body,
-                version=number,
-                trigger_type=TRIGGER,
-                session_id=session,
-                trace_context=trace_context_of(request),
-                history=history,
-                call=call,
-                size_bytes=size,
-                key_id=request.auth.id,
-                started_by=request.auth.hint,
-                role=request.auth.role,
-            )
-            answer = accepted(submitted)
-
-            async def answered() -> StoredResponse:
-                return answer
-
-            return answered
-
-        return await with_idempotency(request, own, queue, accepted_again)
-
-
-def accepted(submitted: Submitted, *, rerun_of: str | None = None) -> StoredResponse:
-    """The response to a call whose run has been started, and goes on without it."""
-    body = JobAccepted(
-        execution_id=submitted.run.id,
-        status="pending",
-        flow_id=submitted.flow_id,
-        block_count=submitted.block_count,
-        rerun_of=rerun_of,
-    )
-    return StoredResponse(202, msgspec.json.encode(body))
-
-
-async def accepted_again(run: RunRecord, head: int) -> StoredResponse:
-    """The same response to a repeat, whatever the status of the run: it says that the run was queued."""
-    with decoding(run.id):
-        summary = msgspec.json.decode(run.summary, type=RunSummary)
-    body = JobAccepted(
-        execution_id=run.id,
-        status="pending",
-        flow_id=run.flow_id,
-        block_count=summary.step_count or 0,
-        rerun_of=summary.rerun_of,
-    )
-    return StoredResponse(202, msgspec.json.encode(body))
-
-
 async def _job_run(request: ApiRequest, org: str, project: str, slug: str, execution_id: str) -> RunRecord:
     run = await run_of_flow(request, org, project, slug, execution_id)
     if run.trigger_type != TRIGGER:
-        raise _no_job(execution_id)
+        raise no_run(execution_id)
     return run
 
 
-def _no_job(execution_id: str) -> Exception:
-    return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
-
-
 def _summary(run: RunListing) -> JobSummary:
-    summary = summary_of(run)
+    summary, failed = summary_of(run), None
+    if (error := summary.error) is not None:
+        failed = RunFailure({"code": error.code, "message": error.message}, error.step_id).sentence
     return JobSummary(
         execution_id=run.id,
         status=next(status for status, covered in STATUSES.items() if run.status in covered),
@@ -215,35 +155,25 @@ def _summary(run: RunListing) -> JobSummary:
         created_at=created_at(run.id),
         started_at=summary.started_at,
         completed_at=summary.completed_at,
-        error=_why(summary),
+        error=CANCELLED if summary.status == "cancelled" else failed,
     )
 
 
-def _why(summary: RunSummary) -> str | None:
-    if summary.status == "cancelled":
-        return CANCELLED
-    if summary.error is None:
-        return None
-    error = {"code": summary.error.code, "message": summary.error.message}
-    return RunFailure(error=error, step_id=summary.error.step_id).sentence
-
-
 async def _state(request: ApiRequest, run: RunRecord) -> Response:
-    return answer(await _job_state(runtime_of(request).store, run, request.auth))
-
-
-async def _job_state(store: Store, run: RunRecord, key: ApiKey) -> JobState:
+    store, key = runtime_of(request).store, request.auth
     match run.status:
         case "completed":
             # A state without the result would read like a state whose result is null.
             require_owed(key, run, what="the result")
             result = await result_of(store, run)
-            return JobState(execution_id=run.id, status="completed", result=msgspec.Raw(result))
+            state = JobState(execution_id=run.id, status="completed", result=msgspec.Raw(result))
         case "failed":
             failure = await failure_of(store, run, whole=is_owed(key, run))
-            return JobState(execution_id=run.id, status="failed", error=failure.sentence)
+            state = JobState(execution_id=run.id, status="failed", error=failure.sentence)
         case "cancelled":
-            return JobState(execution_id=run.id, status="failed", error=CANCELLED)
+            state = JobState(execution_id=run.id, status="failed", error=CANCELLED)
         case "paused":
-            return JobState(execution_id=run.id, status="running")
-    return JobState(execution_id=run.id, status=run.status)
+            state = JobState(execution_id=run.id, status="running")
+        case _:
+            state = JobState(execution_id=run.id, status=run.status)
+    return answer(state)

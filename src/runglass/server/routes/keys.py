@@ -1,18 +1,21 @@
-"""Managing the keys of the caller's own project; only a key with the role `admin` may."""
+"""The keys of the caller's own project and its audit log; only a key with the role `admin` may."""
 
 import msgspec
 from starlette.responses import Response
 
 from runglass.errors import KeyLimitReached, api_error
 from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import Parameter
+from runglass.server.http.open_responses import OpenResponses
 from runglass.server.requests.body import answer, body_of, list_answer
 from runglass.server.requests.body_parsing import read_body
-from runglass.server.requests.pagination import cursor_of_number, number_before
+from runglass.server.requests.pagination import cursor_of_number, number_before, time_of
 from runglass.server.security.authentication import actor_of, runtime_of
-from runglass.server.security.revocation import open_responses_of
 from runglass.store.records import ApiKey
-from runglass.wire.admin_api import KeyInfo, KeyList, KeyRequest, NewKeyInfo
+from runglass.wire.admin_api import AuditPage, KeyInfo, KeyList, KeyRequest, NewKeyInfo
 from runglass.wire.api_keys import make_key
+
+ACTION = Parameter("action", str, "an action, such as `key.revoked`")
 
 LARGEST = 2**63 - 1
 
@@ -62,11 +65,35 @@ async def revoke_key(request: ApiRequest, key_id: int) -> Response:
     if key_id == request.auth.id:
         raise api_error("FORBIDDEN", f"key {key_id} cannot revoke itself; make another one and use that")
     await store.revoke_key(project_id, key_id, by=actor_of(request))
-    await open_responses_of(request).end_key(key_id)
+    await request.services[OpenResponses].end_key(key_id)
     revoked = await store.key(project_id, key_id)
     if revoked is None:
         raise api_error("KEY_NOT_FOUND", f"the project has no key {key_id}")
     return answer(_info(revoked))
+
+
+async def audit(
+    request: ApiRequest,
+    action: str | None,
+    since: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Response:
+    """The changes in the key's project, newest first; `nextCursor` is null on the last page.
+
+    Keys made and revoked, flows pushed and published, runs deleted by hand, capture, budget and retention
+    set, each with its actor and its address. Unknown parameters are refused.
+    """
+    found = await runtime_of(request).store.audit(
+        request.auth.project_id,
+        action=action,
+        since=None if since is None else time_of(since, name="since"),
+        before=None if cursor is None else number_before(cursor),
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    following = cursor_of_number(page[-1].id) if len(found) > limit else None
+    return answer(AuditPage(entries=page, next_cursor=following))
 
 
 def _info(key: ApiKey) -> KeyInfo:

@@ -1,5 +1,7 @@
 """Reading a run without its content: its tree with times, tokens and cost, and its timeline."""
 
+import re
+import zlib
 from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Annotated
@@ -16,15 +18,20 @@ from runglass.outlines.outline import ROW_BYTES
 from runglass.outlines.timeline import timeline as timeline_of
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.compression import Gzip, accepts_gzip
 from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.security.revocation import parts_while_allowed, while_awaited
+from runglass.server.services.outlines import Outlines
 from runglass.store.records import RunRecord
 
 AT_ONCE_ROWS = 500
 """Rows that are answered at once: a millisecond of work, and some 20 kB."""
 COMPRESSED_BYTES = 1024
 """A smaller answer is not compressed."""
+
+LEVEL = 1
+"""Columns of numbers become a sixth; more would take twice the time and become a seventh."""
+_GZIP = 16 + zlib.MAX_WBITS
+_ACCEPTED = re.compile(r"(?:^|,)\s*(?:x-)?gzip\s*(?:;\s*q\s*=\s*([0-9.]+)\s*)?(?=,|$)", re.IGNORECASE)
 
 MOST_MS = 1 << 50
 """Some thirty thousand years."""
@@ -87,7 +94,7 @@ async def outline(
     While the run goes on, `trace/stream?after=SEQ` with the `seq` of the answer tells all that happens next.
     A page whose `seq` is another than that of the page before is of another outline: begin again.
     """
-    outlines = request.services.outlines
+    outlines = request.services[Outlines]
     recent = outlines.recent(run) if is_partial else None
     ends = await outlines.ends_of(run) if is_partial and recent is None else None
     found = recent or ends or await outlines.of(run, seq=seq)
@@ -117,32 +124,43 @@ async def timeline(
     A lane is a row at the top of the outline; beyond fifty, the last lane has all others. Rows are those of
     the outline with the same `seq`.
     """
-    body = _timeline(request, run, from_ms, to_ms, buckets, seq, accept_encoding)
-    return await while_awaited(request, run.id, body, otherwise="nothing was changed")
+
+    async def response() -> Response:
+        found = await request.services[Outlines].of(run, seq=seq)
+        end_ms = max(found.latest_ms, from_ms) + 1 if to_ms is None else to_ms
+        if end_ms <= from_ms:
+            message = f"`to` must be more than `from`; they are {to_ms} and {from_ms}"
+            raise api_error("INVALID_REQUEST", message, execution_id=run.id)
+        slices = timeline_of(found, from_ms=from_ms, to_ms=end_ms, buckets=buckets)
+        made = None
+        while made is None:
+            made = await offload(partial(next, slices), size_bytes=found.row_count * ROW_BYTES)
+        gzip = Gzip() if accepts_gzip(accept_encoding) else None
+        size = len(made.lanes) * buckets * BUCKET_BYTES
+        return await offload(lambda: _answer(msgspec.json.encode(made), gzip), size_bytes=size)
+
+    return await while_awaited(request, run.id, response(), otherwise="nothing was changed")
 
 
-async def _timeline(
-    request: ApiRequest,
-    run: RunRecord,
-    from_ms: int,
-    to_ms: int | None,
-    buckets: int,
-    seq: int | None,
-    accept_encoding: str | None,
-) -> Response:
-    found = await request.services.outlines.of(run, seq=seq)
-    if to_ms is None:
-        to_ms = max(found.latest_ms, from_ms) + 1
-    elif to_ms <= from_ms:
-        message = f"`to` must be more than `from`; they are {to_ms} and {from_ms}"
-        raise api_error("INVALID_REQUEST", message, execution_id=run.id)
-    slices = timeline_of(found, from_ms=from_ms, to_ms=to_ms, buckets=buckets)
-    made = None
-    while made is None:
-        made = await offload(partial(next, slices), size_bytes=found.row_count * ROW_BYTES)
-    gzip = Gzip() if accepts_gzip(accept_encoding) else None
-    size = len(made.lanes) * buckets * BUCKET_BYTES
-    return await offload(lambda: _answer(msgspec.json.encode(made), gzip), size_bytes=size)
+def accepts_gzip(accept_encoding: str | None) -> bool:
+    """Whether a caller that sends this header can read gzip."""
+    found = _ACCEPTED.search(accept_encoding or "")
+    return found is not None and (found[1] is None or found[1].strip("0.") != "")
+
+
+class Gzip:
+    """One gzip stream: for answers that are large and say the same again and again."""
+
+    def __init__(self) -> None:
+        self._compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
+
+    def add(self, data: bytes) -> bytes:
+        """The compressed bytes that can be sent after this part; may be empty."""
+        return self._compressor.compress(data)
+
+    def end(self) -> bytes:
+        """The end of the stream."""
+        return self._compressor.flush()
 
 
 def _answer(body: bytes, gzip: Gzip | None) -> Response:

@@ -1,8 +1,13 @@
-"""Reading what went into an attempt or came out of it: by itself, and a range of bytes where it is large."""
+"""Reading what went into an attempt or came out of it: by itself, and a range of bytes where it is large.
 
+Ranges are those of RFC 9110, section 14.
+"""
+
+import re
 from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Annotated, Literal, TypeAlias
+from hashlib import blake2b
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -10,17 +15,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RequestError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.byte_range import NoSuchRange, byte_range, entity_tag, names_tag
-from runglass.server.http.error_responses import error_body
-from runglass.server.http.json_streaming import PART_BYTES
-from runglass.server.http.response_stream import StreamedResponse
+from runglass.server.http.error_responses import error_response
+from runglass.server.http.response_stream import PART_BYTES, StreamedResponse
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
-from runglass.server.services.step_attempts import chosen_attempts
+from runglass.server.services.step_attempts import attempt_pages, chosen_attempts
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
 
@@ -39,6 +41,8 @@ IF_NONE_MATCH = Parameter(
     "If-None-Match", str, "the `ETag` of what is there already", argument="if_none_match"
 )
 
+_RANGE = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*", re.IGNORECASE | re.ASCII)
+_MOST_DIGITS = 18
 _NOTHING = msgspec.Raw()
 
 
@@ -71,8 +75,7 @@ async def payload(
     chosen = await chosen_attempts(
         store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
     )
-    read = partial(store.attempt_data, run.no, chosen, limit_bytes=PART_BYTES)
-    (data,) = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
+    ((data,),) = [page async for page in attempt_pages(store, run, chosen)]
     body = await offload(partial(_content_of, run, data, part), size_bytes=len(data))
     if body is None:
         number = chosen[0].attempt
@@ -103,6 +106,55 @@ async def payload(
     )
 
 
+class ByteRange(NamedTuple):
+    """The bytes from `first` to before `stop`."""
+
+    first: int
+    stop: int
+
+    def content_range(self, size: int) -> str:
+        """The header `Content-Range` of these bytes of so many."""
+        return f"bytes {self.first}-{self.stop - 1}/{size}"
+
+
+class NoSuchRange(ValueError):
+    """No byte of the answer is in the range that is asked for."""
+
+
+def entity_tag(data: bytes) -> str:
+    """The strong `ETag` of these bytes: equal bytes have the same."""
+    return f'"{blake2b(data, digest_size=16).hexdigest()}"'
+
+
+def names_tag(header: str | None, tag: str) -> bool:
+    """Whether an `If-None-Match` names the tag, or any."""
+    given = [each.strip() for each in (header or "").split(",")]
+    return "*" in given or tag in given or f"W/{tag}" in given
+
+
+def byte_range(header: str | None, if_range: str | None, *, size: int, tag: str) -> ByteRange | None:
+    """The range that is asked for; None for the whole. Raises NoSuchRange.
+
+    The whole is also for whoever asks for several ranges or has another state of it, and for what is no
+    range, as the standard has it.
+    """
+    found = _RANGE.fullmatch(header or "")
+    if found is None or (if_range is not None and if_range.strip() != tag):
+        return None
+    first, last = found[1], found[2]
+    if not (first or last) or max(len(first), len(last)) > _MOST_DIGITS:
+        return None
+    if not first:
+        part = ByteRange(max(0, size - int(last)), size)
+    elif last and int(last) < int(first):
+        return None
+    else:
+        part = ByteRange(int(first), min(int(last) + 1, size) if last else size)
+    if part.first >= part.stop:
+        raise NoSuchRange
+    return part
+
+
 def _content_of(run: RunRecord, data: bytes, part: Part) -> bytes | None:
     with decoding(run.id):
         kept = msgspec.json.decode(data, type=_Kept)
@@ -113,8 +165,9 @@ def _content_of(run: RunRecord, data: bytes, part: Part) -> bytes | None:
 def _no_such_range(run: RunRecord, step_id: str, size: int) -> Response:
     message = f"`Range` asks for no byte that there is: the content has {size} bytes"
     error = RequestError(message, code="INVALID_REQUEST", status=416, execution_id=run.id, step_id=step_id)
-    headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
-    return Response(error_body(error), status_code=416, headers=headers, media_type=JSON)
+    response = error_response(error)
+    response.headers.update({"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"})
+    return response
 
 
 async def _parts_of(body: bytes) -> AsyncGenerator[bytes, None]:

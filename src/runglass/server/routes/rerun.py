@@ -7,17 +7,18 @@ from starlette.responses import Response
 
 from runglass.engine.capture.redaction import MARK
 from runglass.errors import APIError, api_error
+from runglass.runtime.runtime import Submitted
 from runglass.server.api_request import ApiRequest
+from runglass.server.calls.call import Call, admitted
+from runglass.server.calls.idempotency import keep, made_once
+from runglass.server.calls.responses import accepted, replay
+from runglass.server.calls.segments import submit
 from runglass.server.requests.attachments import check_attachments
-from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.messages import kept_history
-from runglass.server.requests.parameters import checked_uuid, trace_context_of
-from runglass.server.routes.jobs import accepted, accepted_again
 from runglass.server.security.authentication import runtime_of
-from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
 from runglass.server.services.run_content import input_of, with_content
-from runglass.store.records import IdempotencyKey, RunRecord
+from runglass.store.records import RunRecord
 from runglass.wire.run_api import RerunRequest, RunRequest
 
 
@@ -32,57 +33,51 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
     own, flow = await runtime.store.project(run.project_id), await runtime.store.flow(run.flow_id)
     if own is None or flow is None:
         raise api_error("FLOW_NOT_FOUND", f"the flow of run {run.id!r} is not there any more")
-    session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
-    most_values = runtime.settings.body_values_limit
-    reading = partial(read_request, shape=RerunRequest, most_values=most_values)
-    call_body = await parse_off_loop(reading, await body_of(request) or b"{}")
+    call = Call(request=request, project=own, slug=flow.slug)
+    submitted = None
+    async with (
+        admitted(call, RerunRequest, session_id, empty=b"{}") as body,
+        made_once(call) as is_first,
+    ):
+        if is_first:
+            submitted = await _submit(call, run, body)
+    if submitted is None:
+        return await replay(call)
+    answered = accepted(submitted.run.id, submitted.flow_id, submitted.block_count, rerun_of=run.id)
+    await keep(call, answered)
+    return answered.sent()
 
-    async def start(call: IdempotencyKey | None) -> Finish:
-        opened = await with_content(runtime.store, run)
-        given = input_of(opened)
-        if given is None or given.inputs is None:
-            raise _not_kept(run, _why_not(run))
-        if given.truncated:
-            raise _not_kept(run, "it was too large to be kept whole (setting snapshot_limit_bytes)")
-        members = {"parameters": given.inputs, "messages": given.messages, "attachments": given.attachments}
-        body = msgspec.json.encode(members)
-        if run.capture == "redacted" and MARK.encode() in body:
-            raise _not_kept(run, "parts of it were redacted; only capture mode full keeps inputs as they are")
-        named = call_body.version
-        number = run.version if named == "same" else None if named == "production" else named
-        # Checked like the body of any call: the input of an imported run may be anything.
-        kept = await parse_off_loop(partial(read_request, shape=RunRequest, most_values=most_values), body)
-        check_attachments(kept.attachments)
-        submitted = await runtime.submit(
-            own,
-            flow.slug,
-            msgspec.structs.replace(
-                kept,
-                messages=None,
-                block_overrides=call_body.block_overrides,
-                # The two can be compared where both have kept the same.
-                trace=run.capture == "full",
-            ),
-            version=number,
-            trigger_type="replay",
-            session_id=session,
-            trace_context=trace_context_of(request),
-            history=kept_history(kept.messages or []),
-            call=call,
-            size_bytes=len(body),
-            key_id=request.auth.id,
-            started_by=request.auth.hint,
-            role=request.auth.role,
-            rerun_of=run.id,
-        )
-        answered = accepted(submitted, rerun_of=run.id)
 
-        async def answer() -> StoredResponse:
-            return answered
-
-        return answer
-
-    return await with_idempotency(request, own, start, accepted_again)
+async def _submit(call: Call, run: RunRecord, body: RerunRequest) -> Submitted:
+    given = input_of(await with_content(call.runtime.store, run))
+    if given is None or given.inputs is None:
+        raise _not_kept(run, _why_not(run))
+    if given.truncated:
+        raise _not_kept(run, "it was too large to be kept whole (setting snapshot_limit_bytes)")
+    members = {"parameters": given.inputs, "messages": given.messages, "attachments": given.attachments}
+    data = msgspec.json.encode(members)
+    if run.capture == "redacted" and MARK.encode() in data:
+        raise _not_kept(run, "parts of it were redacted; only capture mode full keeps inputs as they are")
+    # Checked like the body of any call: the input of an imported run may be anything.
+    most_values = call.runtime.settings.body_values_limit
+    kept = await parse_off_loop(partial(read_request, shape=RunRequest, most_values=most_values), data)
+    check_attachments(kept.attachments)
+    call.size_bytes = len(data)
+    named = body.version
+    return await submit(
+        call,
+        msgspec.structs.replace(
+            kept,
+            messages=None,
+            block_overrides=body.block_overrides,
+            # The two can be compared where both have kept the same.
+            trace=run.capture == "full",
+        ),
+        version=run.version if named == "same" else None if named == "production" else named,
+        trigger_type="replay",
+        history=kept_history(kept.messages or []),
+        rerun_of=run.id,
+    )
 
 
 def _why_not(run: RunRecord) -> str:

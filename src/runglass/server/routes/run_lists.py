@@ -1,9 +1,10 @@
 """The runs of a project as lists: pages of them by query, how many there were when, and what changes."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar, Unpack
 
 import msgspec
 from msgspec import Meta
@@ -11,20 +12,21 @@ from starlette.responses import Response
 
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
-from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.response_stream import StreamedResponse
-from runglass.server.http.sse_response import event_stream
+from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.response_stream import StreamedResponse, event_stream
 from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import cursor_of_position, position_of
 from runglass.server.requests.run_query import RunFilters, read_run_query
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.run_frames import framed_runs, listed
+from runglass.server.services.run_content import listed
+from runglass.store.list_records import ChangedRun
 from runglass.support.clock import iso_ms
-from runglass.tails.run_list import follow_runs
+from runglass.tails.run_list import ListPage, follow_runs
 from runglass.wire.run_api import RunHistogram, RunsCreated
+from runglass.wire.sse import frame, position_frame
 
 Result = TypeVar("Result")
 
@@ -45,15 +47,7 @@ ROUND_MS = (
 
 
 async def runs(
-    request: ApiRequest,
-    query: str | None,
-    flow_id: str | None,
-    flow: str | None,
-    status: RunStatus | None,
-    since: str | None,
-    until: str | None,
-    limit: int,
-    cursor: str | None,
+    request: ApiRequest, limit: int, cursor: str | None, **filters: Unpack[RunFilters]
 ) -> Response:
     """The runs of the key's project, newest first; `nextCursor` is null on the last page.
 
@@ -62,9 +56,9 @@ async def runs(
     have fewer runs than `limit`, even none, and a `nextCursor`: the next request goes on from there. A stream
     of the list after `lastChange` has every change that the page has not. Unknown parameters are refused.
     """
-    asked = await read_run_query(request, RunFilters(query, flow_id, flow, status, since, until))
+    query = await read_run_query(request, filters)
     after = None if cursor is None else position_of(cursor)
-    search = partial(runtime_of(request).store.runs, request.auth.project_id, asked, after=after, limit=limit)
+    search = partial(runtime_of(request).store.runs, request.auth.project_id, query, after=after, limit=limit)
     found = await _while_awaited(request, search)
     following = None if found.position is None else cursor_of_position(found.position)
     body = b'{"runs":[%b],"nextCursor":%b,"lastChange":%d}' % (
@@ -76,15 +70,7 @@ async def runs(
 
 
 async def histogram(
-    request: ApiRequest,
-    query: str | None,
-    flow_id: str | None,
-    flow: str | None,
-    status: RunStatus | None,
-    since: str | None,
-    until: str | None,
-    buckets: int,
-    is_round: bool,
+    request: ApiRequest, buckets: int, is_round: bool, **filters: Unpack[RunFilters]
 ) -> Response:
     """How many runs were created in each of `buckets` intervals, and how many of these have failed.
 
@@ -93,13 +79,12 @@ async def histogram(
     a multiple of it, and the last one may go beyond the end. Where there are too many runs to count in time,
     those created before `countedFrom` are not in it.
     """
-    filters = RunFilters(query, flow_id, flow, status, since, until)
-    asked = await read_run_query(request, filters)
+    query = await read_run_query(request, filters)
     now_ms = time.time_ns() // 1_000_000 + 1
     count = partial(
         runtime_of(request).store.count_runs,
         request.auth.project_id,
-        asked,
+        query,
         until_ms=now_ms,
         buckets=buckets,
         lengths_ms=ROUND_MS if is_round else (),
@@ -118,15 +103,7 @@ async def histogram(
 
 
 async def stream(
-    request: ApiRequest,
-    query: str | None,
-    flow_id: str | None,
-    flow: str | None,
-    status: RunStatus | None,
-    since: str | None,
-    until: str | None,
-    after: str | None,
-    last_event_id: str | None,
+    request: ApiRequest, after: str | None, last_event_id: str | None, **filters: Unpack[RunFilters]
 ) -> StreamedResponse:
     """Each run of the query when it is created and when its status changes, for as long as the caller stays.
 
@@ -134,7 +111,7 @@ async def stream(
     `lastChange` of a list, every change since then. A run that changed several times meanwhile comes once, as
     it is now. A run that changed and does not meet the query, though it may have before, is a `gone`.
     """
-    asked = await read_run_query(request, RunFilters(query, flow_id, flow, status, since, until))
+    query = await read_run_query(request, filters)
     runtime, project_id = runtime_of(request), request.auth.project_id
     newest = await runtime.store.last_change(project_id)
     start = last_event_id or after
@@ -146,14 +123,14 @@ async def stream(
         runtime.store,
         runtime.bus,
         project_id,
-        asked,
+        query,
         after=seen,
         idle_s=runtime.settings.ping_s,
         poll_s=runtime.settings.tail_poll_s,
         in_turn=partial(paced_read, project_id),
     )
     return event_stream(
-        framed_runs(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id
+        _framed(pages, after=seen), open_responses=request.services[OpenResponses], key_id=request.auth.id
     )
 
 
@@ -161,3 +138,29 @@ async def _while_awaited(request: ApiRequest, read: Callable[[], Awaitable[Resul
     """What is read in the project's turn. A caller who leaves before that is not read for."""
     reading = paced_read(request.auth.project_id, read)
     return await while_awaited(request, None, reading, otherwise="nothing was changed")
+
+
+class _RunFrames(NamedTuple):
+    """A part of the stream; nothing where nothing has changed for a while."""
+
+    frames: bytes
+
+
+async def _framed(pages: AsyncGenerator[ListPage, None], *, after: int) -> AsyncGenerator[_RunFrames, None]:
+    """The pages as parts of a stream, which can be resumed from its first moment on, after number `after`."""
+    yield _RunFrames(position_frame(after))
+    last = after
+    async with aclosing(pages):
+        async for page in pages:
+            parts = [_frame(each) for each in page.changed]
+            # What concerns others moves the position, too, or whoever comes back would go through it again.
+            if page.last != last and (not parts or page.changed[-1].number != page.last):
+                parts.append(position_frame(page.last))
+            last = page.last
+            yield _RunFrames(b"".join(parts))
+
+
+def _frame(changed: ChangedRun) -> bytes:
+    if changed.listing is None:
+        return frame(changed.number, "gone", msgspec.json.encode({"id": changed.run_id}))
+    return frame(changed.number, "run", listed(changed.listing))

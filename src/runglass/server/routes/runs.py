@@ -4,7 +4,6 @@ The same handlers serve both path forms; only the lookup of the run differs (`au
 """
 
 import logging
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
@@ -15,25 +14,27 @@ from starlette.types import ASGIApp
 
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
-from runglass.errors import RunUnreadable, api_error
+from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.json_streaming import PART_BYTES, Pages, joined
+from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.request_connection import connection_of
-from runglass.server.http.response_stream import StreamedResponse
-from runglass.server.http.sse_response import event_stream, sent_now
+from runglass.server.http.response_stream import (
+    PART_BYTES,
+    Pages,
+    StreamedResponse,
+    event_stream,
+    joined,
+    sent_now,
+)
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
-from runglass.server.services.attempt_parts import without_large_parts
-from runglass.server.services.run_content import whole_summary, with_content
-from runglass.server.services.step_attempts import chosen_attempts
+from runglass.server.services.run_content import checked_objects, whole_summary, with_content
+from runglass.server.services.step_attempts import attempt_pages, chosen_attempts, without_large_parts
 from runglass.store.base import Store, decoding
-from runglass.store.records import AttemptKey, OpenedTrace, RunRecord
+from runglass.store.records import OpenedTrace, RunRecord
 
 log = logging.getLogger(__name__)
-
-PART_ATTEMPTS = 1000
-"""The most attempts in one read, which limits the time for many small ones."""
 
 ATTEMPT = Parameter(
     "attempt",
@@ -109,11 +110,9 @@ async def step_trace(
     )
     if attempt.strip() == "all":
         opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
-        pages = _data_of(store, run, chosen)
+        pages = attempt_pages(store, run, chosen)
         return await joined(opening, pages, b"}", lasting=partial(parts_while_allowed, request))
-    read = partial(store.attempt_data, run.no, chosen, limit_bytes=PART_BYTES)
-    (data,) = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
-    _check(run, [data])
+    ((data,),) = [page async for page in attempt_pages(store, run, chosen)]
     if part_bytes is not None:
         with decoding(run.id):
             data = await offload(partial(without_large_parts, data, part_bytes), size_bytes=len(data))
@@ -150,37 +149,15 @@ async def stream(
         idle_s=runtime.settings.ping_s,
         take=partial(sent_now, connection_of(request.scope)),
     )
-    return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)
+    return event_stream(pages, open_responses=request.services[OpenResponses], key_id=request.auth.id)
 
 
 async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
     """Pages of step data, from the page that has been read already on."""
     run, steps = opened.run, opened.steps
     while steps:
-        _check(run, [data for _, data in steps])
-        yield [data for _, data in steps]
+        yield checked_objects(run, [data for _, data in steps])
         if sum(len(data) for _, data in steps) < PART_BYTES:
             return
         page = partial(store.trace_page, run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
         steps = await paced_read(run.project_id, page)
-
-
-async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
-    done = 0
-    while done < len(keys):
-        some = keys[done : done + PART_ATTEMPTS]
-        read = partial(store.attempt_data, run.no, some, limit_bytes=PART_BYTES)
-        page = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
-        done += len(page)
-        _check(run, page)
-        yield page
-
-
-def _check(run: RunRecord, members: Sequence[bytes]) -> None:
-    """Raises RunUnreadable for a member that is no JSON object: it would spoil the whole response.
-
-    Only the first and last bytes are checked, as parsing each would double the time of the read.
-    """
-    for data in members:
-        if not (data.startswith(b"{") and data.endswith(b"}")):
-            raise RunUnreadable(run.id, f"no JSON object begins with {data[:20]!r}")

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from runglass.errors import RunPurged, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.json_streaming import json_stream
+from runglass.server.http.response_stream import json_stream
 from runglass.server.requests.pagination import cursor_of, run_before
 from runglass.server.requests.parameters import checked_uuid
 from runglass.server.security.authentication import runtime_of

@@ -1,8 +1,12 @@
-"""Finds the key of a request, and the flows and runs that the key may see.
+"""Finds the key of a request, the flows and runs that the key may see, and what of their content.
 
 A key belongs to one project, and its caller cannot tell what other projects have: the response for another
 project's flow or run is word for word the one for an unknown id, after the same reads. Nothing is cached, so
 a revoked key stops at once.
+
+Under capture mode `full` every key that may read a run gets its content. Under every other mode only the key
+that started the run gets what its caller is owed and the log does not keep; the role of other keys does not
+matter.
 """
 
 from functools import partial
@@ -12,7 +16,7 @@ from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, paced_read
 from runglass.errors import APIError, api_error
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
-from runglass.server.http.json_streaming import PART_BYTES
+from runglass.server.http.response_stream import PART_BYTES
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, FlowRecord, OpenedTrace, Project, RunRecord
 from runglass.wire.admin_api import Actor
@@ -35,22 +39,21 @@ async def authenticate(store: Store, authorization: str | None) -> ApiKey:
 
 def runtime_of(request: ApiRequest) -> Runtime:
     """The runtime that the application serves."""
-    return request.services.runtime
+    return request.services[Runtime]
 
 
 async def require_project_of_flow(request: ApiRequest, org: str, project: str, slug: str) -> Project:
     """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
-    own = await runtime_of(request).store.project(request.auth.project_id)
-    if own is None or (own.org, own.name) != (org, project):
-        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {org}/{project}")
-    return own
+    return await require_project(request, org, project, missing=f"flow {slug!r} in {org}/{project}")
 
 
-async def require_project(request: ApiRequest, org: str, project: str) -> Project:
+async def require_project(
+    request: ApiRequest, org: str, project: str, *, missing: str | None = None
+) -> Project:
     """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
     own = await runtime_of(request).store.project(request.auth.project_id)
     if own is None or (own.org, own.name) != (org, project):
-        raise api_error("FLOW_NOT_FOUND", f"there is no project {org}/{project}")
+        raise api_error("FLOW_NOT_FOUND", f"there is no {missing or f'project {org}/{project}'}")
     return own
 
 
@@ -164,3 +167,30 @@ def lost_run(execution_id: str) -> APIError:
 def no_run(execution_id: str) -> APIError:
     """The error for a run that does not exist or belongs to another project."""
     return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
+
+
+def is_owed(key: ApiKey, run: RunRecord) -> bool:
+    """Whether the key may have the whole content of the run."""
+    if run.capture == "full":
+        return True
+    if run.key_id is None:
+        # A run without a key was started by the terminal or an earlier version: keys that may start runs get
+        # its content.
+        return key.role in MAY_EXECUTE
+    return run.key_id == key.id
+
+
+def require_owed(key: ApiKey, run: RunRecord, *, what: str) -> None:
+    """Raises FORBIDDEN where `what` is not for this key."""
+    if not is_owed(key, run):
+        raise not_owed(run, what=what)
+
+
+def not_owed(run: RunRecord, *, what: str) -> APIError:
+    """The error for other keys, with the status of the run, which is no secret."""
+    who = "a key that may run flows" if run.key_id is None else f"key {run.key_id}, which started it"
+    message = (
+        f"{what} of run {run.id!r}, which is {run.status}, is only for {who}: its capture mode is"
+        f" {run.capture!r}; with 'full' every key of the project may read it"
+    )
+    return api_error("FORBIDDEN", message, execution_id=run.id, details={"status": run.status})

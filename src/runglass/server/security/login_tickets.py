@@ -15,7 +15,7 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from runglass.errors import api_error
-from runglass.server.security.same_origin import header, host_of
+from runglass.server.security.browser_sessions import header, host_of
 from runglass.store.records import ApiKey
 from runglass.wire.api_keys import digest_of
 

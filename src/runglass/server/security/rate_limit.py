@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 from runglass.errors import RateLimitError
+from runglass.server.http.error_responses import rate_limited
 from runglass.store.records import ApiKey
 
 MINUTE_S = 60.0
@@ -39,7 +40,11 @@ class Rate:
         # The sum of many intervals has rounding errors, which must not cost a request.
         wait_s = full_at_s - now_s - MINUTE_S
         if wait_s > 1e-6:
-            raise self._refusal(wait_s)
+            raise rate_limited(
+                f"{self.subject} may ask {self._per_minute:,} times a minute; wait as `Retry-After` says,"
+                f" or raise the server's setting `{self.setting}`",
+                retry_after_s=wait_s,
+            )
         self._full_at_s[one] = full_at_s
         self._full_at_s.move_to_end(one)
 
@@ -53,15 +58,6 @@ class Rate:
             if full_at_s > now_s:
                 return
             del self._full_at_s[one]
-
-    def _refusal(self, wait_s: float) -> RateLimitError:
-        message = (
-            f"{self.subject} may ask {self._per_minute:,} times a minute; wait as `Retry-After` says,"
-            f" or raise the server's setting `{self.setting}`"
-        )
-        error = RateLimitError(message, code="RATE_LIMITED", status=429)
-        error.retry_after_s = wait_s
-        return error
 
 
 class KeyRate(Rate):
@@ -98,6 +94,3 @@ class Rates(NamedTuple):
                 if self.of_project is not None:
                     self.of_project.give_back(key.project_id)
                 raise
-
-
-UNLIMITED = Rates()

@@ -1,7 +1,7 @@
 """Ends responses whose key is revoked while they are open.
 
 Keys are looked up for each request, so only open responses are left to end: event streams end by themselves
-(`sse_response.py`); waiting calls and bodies that are sent in parts are ended here.
+(`event_stream`); waiting calls and bodies that are sent in parts are ended here.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ async def while_awaited(
 async def _unless_ended(
     request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], wait: "_Wait", otherwise: str
 ) -> T:
-    open_responses, key_id = open_responses_of(request), request.auth.id
+    open_responses, key_id = request.services[OpenResponses], request.auth.id
     with open_responses.ended_by(wait.end, key_id=key_id):
         try:
             if not wait.is_ended:
@@ -64,21 +64,15 @@ async def parts_while_allowed(
     request: ApiRequest, parts: AsyncGenerator[Part, None]
 ) -> AsyncGenerator[Part, None]:
     """The parts of a response as long as its key is good. Raises UNAUTHENTICATED, which breaks it off."""
-    open_responses, key_id = open_responses_of(request), request.auth.id
+    open_responses, key_id = request.services[OpenResponses], request.auth.id
     async with aclosing(parts):
         # Registering makes the server look for the revocation of this key. There is nothing to call at the
         # end, as the loop below checks the key before each part.
-        with open_responses.ended_by(_NoEnd(), key_id=key_id):
+        with open_responses.ended_by(lambda: None, key_id=key_id):
             async for part in parts:
                 if open_responses.is_revoked(key_id):
                     raise _revoked("")
                 yield part
-
-
-def open_responses_of(request: ApiRequest) -> OpenResponses:
-    """The open responses of the server."""
-    open_responses: OpenResponses = request.services.open_responses
-    return open_responses
 
 
 class _Wait:
@@ -107,11 +101,6 @@ class _Wait:
             return False
         # Another cancellation of the task may have come as well, and must go on to its own owner.
         return self._task.uncancel() == 0 and kind is asyncio.CancelledError
-
-
-class _NoEnd:
-    def __call__(self) -> None:
-        """Does nothing, as the sender of the parts checks the key itself."""
 
 
 def _revoked(then: str, *, execution_id: str | None = None) -> APIError:

@@ -20,11 +20,11 @@ import msgspec
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read, paced_write
 from runglass.errors import StoreError
+from runglass.flows.flow import ConditionStep, Flow, LoopStep, ParallelStep, Step
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.outline import SLICE_ROWS, Outline
 from runglass.outlines.packed import is_of_version_before, pack, unpack
 from runglass.runtime.runtime import Runtime, decode_stored_flow
-from runglass.server.services.flow_nodes import flow_nodes
 from runglass.store.base import decoding
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 
@@ -44,6 +44,8 @@ RECENT_PART = 20
 """An outline that lacks this part of the events is brought up to date by them sooner than it is made anew."""
 ENDS_BYTES = 128 * 1024
 """About how much is read of the beginning of such a run, and of its end."""
+TOP = -1
+"""The parent of the nodes at the top of a flow."""
 LOG_BYTES_PER_BYTE = 16
 """So many bytes of a log count as one that is decoded: its rows take less than half of them."""
 
@@ -56,7 +58,7 @@ class _Held(NamedTuple):
     nodes: str
 
 
-class _Begun(msgspec.Struct, rename="camel"):
+class _Start(msgspec.Struct, rename="camel"):
     started_at: str | None = None
 
 
@@ -169,15 +171,12 @@ class Outlines:
             log.warning("the kept outline of run %r cannot be read and is made anew: %s", run.id, error)
             return None
         if outline is None and is_of_version_before(parts[0]):
-            await self._renew(run)
+            # Kept by an older program, which went on beside this one for a while.
+            try:
+                await self._runtime.store.renew_outline(run.no)
+            except StoreError as error:
+                log.warning("the outline of run %r is not kept anew: %s", run.id, error)
         return None if outline is None else _Held(outline, True, digest)
-
-    async def _renew(self, run: RunRecord) -> None:
-        """Has an outline kept anew that is of an older program, which went on beside this one for a while."""
-        try:
-            await self._runtime.store.renew_outline(run.no)
-        except StoreError as error:
-            log.warning("the outline of run %r is not kept anew: %s", run.id, error)
 
     async def _make(self, run: RunRecord, nodes: Sequence[Node]) -> _Held:
         store = self._runtime.store
@@ -229,8 +228,8 @@ def _digest(nodes: Sequence[Node]) -> str:
 
 
 def _builder_of(run: RunRecord, nodes: Sequence[Node]) -> OutlineBuilder:
-    begun = msgspec.json.decode(run.summary, type=_Begun)
-    return OutlineBuilder(nodes, started_at=begun.started_at, seq=run.head, is_paused=run.status == "paused")
+    start = msgspec.json.decode(run.summary, type=_Start)
+    return OutlineBuilder(nodes, started_at=start.started_at, seq=run.head, is_paused=run.status == "paused")
 
 
 async def _take_in(builder: OutlineBuilder, rows: Sequence[AttemptRow]) -> None:
@@ -238,3 +237,32 @@ async def _take_in(builder: OutlineBuilder, rows: Sequence[AttemptRow]) -> None:
         piece = rows[first : first + PIECE_ROWS]
         size = sum(len(row[-1]) for row in piece)
         await offload(partial(builder.add, piece), size_bytes=size)
+
+
+def flow_nodes(flow: Flow) -> list[Node]:
+    """A node for each step and each branch, in document order: parents before what is inside of them."""
+    nodes: list[Node] = []
+    _add(nodes, flow.steps, TOP)
+    return nodes
+
+
+def _add(nodes: list[Node], steps: list[Step], parent: int) -> None:
+    for step in steps:
+        number = len(nodes)
+        branches: dict[str, list[Step]] = {}
+        match step:
+            case LoopStep():
+                nodes.append(Node(step.id, step.id, "loop", parent))
+                _add(nodes, step.steps, number)
+            case ConditionStep():
+                nodes.append(Node(step.id, step.id, "condition", parent))
+                branches = {"then": step.then, "else": step.else_}
+            case ParallelStep():
+                nodes.append(Node(step.id, step.id, "parallel", parent))
+                branches = step.branches
+            case _:
+                nodes.append(Node(step.id, step.id, "step", parent))
+        for name, inside in branches.items():
+            if inside:
+                nodes.append(Node(None, name, "branch", number))
+                _add(nodes, inside, len(nodes) - 1)

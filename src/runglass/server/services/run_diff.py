@@ -1,19 +1,19 @@
-"""The diff of two stored runs, with bounds on what is read, held, compared and told.
+"""The diff of two stored runs, or of two attempts of a step, with bounds on what is read, held and told.
 
 All attempts are read in pages, of which hashes of the content stay in memory; content is read again where it
 differs. Nothing large is computed on the event loop, and nothing in large pieces.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from runglass.diff.attempt_diff import ContentPair, DiffAllowance, row_of
+from runglass.diff.attempt_diff import ContentPair, DiffAllowance, changes_between, row_of
 from runglass.diff.composition import MOST_ROWS, compose
 from runglass.diff.flow_order import FlowOrder, StepPlace, places
-from runglass.diff.run_diff import RowDiff, RunDiff
+from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.diff.trace_diff import (
     AttemptContent,
     AttemptDigest,
@@ -22,13 +22,15 @@ from runglass.diff.trace_diff import (
     read_content,
     read_digest,
 )
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.log.trace import RunSummary
 from runglass.outlines.builder import AttemptRow
 from runglass.runtime.runtime import decode_stored_flow
-from runglass.server.http.json_streaming import PART_BYTES
-from runglass.server.services.flow_nodes import flow_nodes
+from runglass.server.http.response_stream import PART_BYTES
+from runglass.server.services.outlines import flow_nodes
+from runglass.server.services.step_attempts import attempt_pages
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
 
@@ -41,14 +43,19 @@ MOST_VISITS = 3_000_000
 MOST_TOLD_BYTES = 4_000_000
 """Bytes of differences of content that are told in all."""
 
-AT_ONCE = 4
-"""So many diffs are made at the same time, one of a project."""
 INLINE_BYTES = 64 * 1024
 """Up to this size rows are read on the event loop: that takes less than a millisecond."""
 PAIRS_AT_ONCE = 32
 """Attempts of each run whose content is read again in one go."""
 PIECE_BYTES = 64 * 1024
 """About how much content is compared in one piece of work; a pair of attempts is never split."""
+
+
+class DiffTurns(FairTurns):
+    """The turns of diffs, which hold two traces in memory: four at a time, one of a project."""
+
+    def __init__(self) -> None:
+        super().__init__(Shares(1, most=4, most_each=1))
 
 
 class _Read(NamedTuple):
@@ -93,6 +100,12 @@ async def diff_runs(store: Store, a: RunRecord, b: RunRecord, *, with_same: bool
     )
 
 
+async def diff_attempts(store: Store, run: RunRecord, a: AttemptKey, b: AttemptKey) -> AttemptsDiff:
+    """In what attempt `b` differs from attempt `a`. Raises StoreError, RunUnreadable."""
+    data = await _data(store, run, [a, b])
+    return await offload_in_turn(partial(_diff, run, [a.position, b.position], data))
+
+
 def _summary(run: RunRecord) -> RunSummary:
     with decoding(run.id):
         return msgspec.json.decode(run.summary, type=RunSummary)
@@ -108,11 +121,11 @@ async def _places(store: Store, run: RunRecord) -> list[StepPlace]:
     source = await store.flow_source(run.flow_id, run.version)
     if source is None:
         return []
-    return await offload(partial(_places_in, source), size_bytes=len(source), quick_bytes=INLINE_BYTES)
-
-
-def _places_in(source: bytes) -> list[StepPlace]:
-    return places(flow_nodes(decode_stored_flow(source)))
+    return await offload(
+        lambda: places(flow_nodes(decode_stored_flow(source))),
+        size_bytes=len(source),
+        quick_bytes=INLINE_BYTES,
+    )
 
 
 async def _read(store: Store, run: RunRecord) -> _Read:
@@ -147,9 +160,9 @@ async def _rows(
     allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
     rows: list[RowDiff | None] = []
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
-        some = pairs[start : start + PAIRS_AT_ONCE]
-        stored = iter(await _stored(store, a, b, [] if allowance.is_spent else some))
-        works = [(pair, next(stored, None) if pair.content_differs else None) for pair in some]
+        batch = pairs[start : start + PAIRS_AT_ONCE]
+        stored = iter(await _stored(store, a, b, [] if allowance.is_spent else batch))
+        works = [(pair, next(stored, None) if pair.content_differs else None) for pair in batch]
         for piece in _pieces(works):
             rows += await offload_in_turn(partial(_rows_of, a, b, piece, allowance))
     return rows
@@ -170,18 +183,14 @@ async def _stored(
 ) -> list[_StoredPair]:
     """Of those pairs whose content differs."""
     wanted = [pair for pair in pairs if pair.content_differs]
-    stored_a = await _data(store, a, [pair.a for pair in wanted if pair.a is not None])
-    stored_b = await _data(store, b, [pair.b for pair in wanted if pair.b is not None])
+    stored_a = await _data(store, a, (pair.a for pair in wanted if pair.a is not None))
+    stored_b = await _data(store, b, (pair.b for pair in wanted if pair.b is not None))
     return list(map(_StoredPair, stored_a, stored_b))
 
 
-async def _data(store: Store, run: RunRecord, attempts: Sequence[AttemptDigest]) -> list[bytes]:
+async def _data(store: Store, run: RunRecord, attempts: Iterable[AttemptDigest | AttemptKey]) -> list[bytes]:
     keys = [AttemptKey(each.position, "", each.attempt) for each in attempts]
-    data: list[bytes] = []
-    while len(data) < len(keys):
-        read = partial(store.attempt_data, run.no, keys[len(data) :], limit_bytes=PART_BYTES)
-        data += await paced_read(run.project_id, read, size_bytes=run.log_bytes)
-    return data
+    return [data async for page in attempt_pages(store, run, keys) for data in page]
 
 
 def _pieces(works: Sequence[_Work]) -> Iterator[list[_Work]]:
@@ -213,3 +222,22 @@ def _rows_of(
 def _content(run: RunRecord, data: bytes) -> AttemptContent:
     with decoding(run.id):
         return read_content(data)
+
+
+def _diff(run: RunRecord, positions: Sequence[int], data: Sequence[bytes]) -> AttemptsDiff:
+    with decoding(run.id):
+        a, b = (read_digest(*each, {}) for each in zip(positions, data, strict=True))
+        content = ContentPair(*map(read_content, data)) if AttemptPair(a, b).content_differs else None
+    allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
+    changes = changes_between(a, b, content, allowance=allowance)
+    return AttemptsDiff(
+        step_id=a.step_id,
+        a=_side(a),
+        b=_side(b),
+        same=all(change.field == "durationMs" for change in changes),
+        changes=changes,
+    )
+
+
+def _side(attempt: AttemptDigest) -> AttemptsSide:
+    return AttemptsSide(loop_path=attempt.loop_path or None, attempt=attempt.attempt, status=attempt.status)

@@ -1,24 +1,44 @@
-"""Writes a run as a file, part by part: no more than a page of it is in memory."""
+"""Writes a run as a file, part by part: no more than a page of it is in memory.
 
-from collections.abc import AsyncGenerator
+It has the run's events, or for other programs its tree: the rows of its outline, with the data of each
+attempt.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
+from typing import Literal
 
 import msgspec
 
+from runglass import __version__
+from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
-from runglass.errors import RunUnreadable, StoreError
+from runglass.errors import StoreError
+from runglass.log.trace import RunSummary, StepTrace
 from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, lines, members
-from runglass.server.services.run_content import whole_summary, with_content
-from runglass.store.base import Store
-from runglass.store.records import RunRecord
+from runglass.run_files.otlp import OtlpWriter
+from runglass.run_files.outline_rows import TreeRow, tree_rows
+from runglass.run_files.perfetto import PerfettoWriter
+from runglass.server.services.outlines import Outlines
+from runglass.server.services.run_content import checked_objects, whole_summary, with_content
+from runglass.store.base import Store, decoding
+from runglass.store.records import AttemptKey, RunRecord
 from runglass.wire.run_api import ExportFormat
 
 PAGE_BYTES = 256 * 1024
 """About how much is read and sent at a time."""
+PAGE_ROWS = 1000
+"""Rows of the tree that are written at a time."""
+
+_attempts = msgspec.json.Decoder(StepTrace)
 
 
-async def parts(store: Store, run: RunRecord, format: ExportFormat) -> AsyncGenerator[bytes, None]:
+async def parts(
+    store: Store, outlines: Outlines, run: RunRecord, format: ExportFormat
+) -> AsyncGenerator[bytes, None]:
     """The parts of the file, which are made as they are read. Raises StoreError, RunPurged."""
+    if format == "otlp" or format == "perfetto":
+        return _tree(store, outlines, run, format)
     header = encode_header(await _header_of(store, run))
     if format == "jsonl":
         return _lines(store, run, header)
@@ -71,7 +91,7 @@ async def _events(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], N
             raise StoreError(f"the log of run {run.id!r} has a hole after {after}; restore the store")
         after = rows[-1][0]
         # What has come since the run was looked up belongs to no part of this file.
-        yield _checked(run, [data for seq, data in rows if seq <= run.head])
+        yield checked_objects(run, [data for seq, data in rows if seq <= run.head])
 
 
 async def _steps(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], None]:
@@ -82,13 +102,48 @@ async def _steps(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], No
         rows = await paced_read(run.project_id, page)
         if not rows:
             return
-        yield _checked(run, [data for _, data in rows])
+        yield checked_objects(run, [data for _, data in rows])
         after = rows[-1][0]
 
 
-def _checked(run: RunRecord, rows: list[bytes]) -> list[bytes]:
-    """The rows. Raises RunUnreadable for one that is no JSON object: it would spoil the whole file."""
-    for data in rows:
-        if not (data.startswith(b"{") and data.endswith(b"}")):
-            raise RunUnreadable(run.id, f"no JSON object begins with {data[:20]!r}")
+async def _tree(
+    store: Store, outlines: Outlines, run: RunRecord, format: Literal["otlp", "perfetto"]
+) -> AsyncGenerator[bytes, None]:
+    with decoding(run.id):
+        whole = whole_summary(await with_content(store, run))
+        summary = msgspec.json.decode(whole, type=RunSummary)
+        writer = OtlpWriter(summary, version=__version__) if format == "otlp" else PerfettoWriter(summary)
+    outline = await outlines.of(run)
+    yield writer.opening()
+    for first in range(0, outline.row_count, PAGE_ROWS):
+        rows = list(tree_rows(outline, first, PAGE_ROWS))
+        while rows:
+            keys = [AttemptKey(row.position, "", row.attempt) for row in rows if row.position]
+            data: list[bytes] = []
+            if keys:
+                read = partial(store.attempt_data, run.no, keys, limit_bytes=PAGE_BYTES)
+                data = await paced_read(run.project_id, read)
+            page = _with_data(rows, len(data))
+            written = partial(_written, run, writer, page, data)
+            if part := await offload(written, size_bytes=sum(map(len, data)) + 200 * len(page)):
+                yield part
+            rows = rows[len(page) :]
+    yield writer.closing()
+
+
+def _with_data(rows: Sequence[TreeRow], count: int) -> Sequence[TreeRow]:
+    """The first rows, up to the first one behind so many that show an attempt."""
+    for number, row in enumerate(rows):
+        if row.position:
+            if not count:
+                return rows[:number]
+            count -= 1
     return rows
+
+
+def _written(
+    run: RunRecord, writer: OtlpWriter | PerfettoWriter, rows: Sequence[TreeRow], data: Sequence[bytes]
+) -> bytes:
+    steps = iter(data)
+    with decoding(run.id):
+        return writer.rows([(row, _attempts.decode(next(steps)) if row.position else None) for row in rows])

@@ -15,12 +15,13 @@ from runglass.bus.base import runs_of
 from runglass.engine.journal.step_rows import step_rows
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_write
-from runglass.errors import FlowFileError, RateLimitError, RunFileError, StoreError, api_error
+from runglass.errors import FlowFileError, RunFileError, StoreError, api_error
 from runglass.flows.flow import Flow, decode_flow
 from runglass.run_files.file_reader import RunFileReader
 from runglass.run_files.header import RunHeader
 from runglass.run_files.imported_log import ImportedLog
 from runglass.runtime.runtime import Runtime
+from runglass.server.http.error_responses import rate_limited
 from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.records import Project, Retention, RunNumbers, StepRow
 from runglass.support.json_weight import too_heavy
@@ -51,7 +52,10 @@ class RunImports:
         """
         with self._alone(project_id):
             async with aclosing(parts):
-                project = await self._project(project_id)
+                project = await self._store.project(project_id)
+                if project is None:
+                    raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
+                self._runtime.require_room(project)
                 reader, waiting = RunFileReader(), list[bytes]()
                 async for part in parts:
                     waiting += await offload_in_turn(partial(reader.feed, part))
@@ -78,25 +82,14 @@ class RunImports:
     def _alone(self, project_id: int) -> Iterator[None]:
         """Raises RATE_LIMITED where the project imports a run already, or many others do."""
         if project_id in self._projects or len(self._projects) >= AT_ONCE:
-            error = RateLimitError(
-                "another run is being imported, and one of a project is taken at a time; try again later",
-                code="RATE_LIMITED",
-                status=429,
+            raise rate_limited(
+                "another run is being imported, and one of a project is taken at a time; try again later"
             )
-            error.retry_after_s = 1.0
-            raise error
         self._projects.add(project_id)
         try:
             yield
         finally:
             self._projects.discard(project_id)
-
-    async def _project(self, project_id: int) -> Project:
-        project = await self._store.project(project_id)
-        if project is None:
-            raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
-        self._runtime.require_room(project)
-        return project
 
     @asynccontextmanager
     async def _reserved(self, project_id: int, run_id: str) -> AsyncIterator[int]:
@@ -117,36 +110,28 @@ class RunImports:
 
     async def _flow_of(self, project: Project, header: RunHeader) -> ImportedFlow:
         """The flow of the run, checked where it will be made. Raises RunFileError."""
-        told = header.flow
-        source = bytes(told.source)
-        known = await self._store.flow(told.id)
-        stored = None if known is None else await self._store.flow_source(told.id, header.version)
+        flow_header = header.flow
+        source = bytes(flow_header.source)
+        known = await self._store.flow(flow_header.id)
+        stored = None if known is None else await self._store.flow_source(flow_header.id, header.version)
         if source == b"null":
             if known is None or stored is None or known.project_id != project.id:
                 raise RunFileError("the header has no `flow.source`, and the project does not have the flow")
-            return ImportedFlow(told.id, told.slug, stored)
-        flow = await offload(partial(self._read_flow, source), size_bytes=len(source))
+            return ImportedFlow(flow_header.id, flow_header.slug, stored)
+        flow = await offload(partial(_read_flow, source), size_bytes=len(source))
         if stored is None:
             flow = await self._checked(project, source)
-        if flow.slug != told.slug:
-            raise RunFileError(f"`flow.source` has the slug {flow.slug!r}, the header {told.slug!r}")
+        if flow.slug != flow_header.slug:
+            raise RunFileError(f"`flow.source` has the slug {flow.slug!r}, the header {flow_header.slug!r}")
         return ImportedFlow(
-            told.id,
-            told.slug,
+            flow_header.id,
+            flow_header.slug,
             await offload(flow.encode, size_bytes=len(source)),
             # A flow that is known keeps its own.
             name=flow.name if stored is None else None,
             capture=flow.capture,
             retention=Retention(flow.retention_days, flow.content_retention_days),
         )
-
-    def _read_flow(self, source: bytes) -> Flow:
-        if heavy := too_heavy(source):
-            raise RunFileError(f"`flow.source` is no flow: {heavy}")
-        try:
-            return decode_flow(source)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise RunFileError(f"`flow.source` is no flow: {error}") from error
 
     async def _checked(self, project: Project, source: bytes) -> Flow:
         runtime = self._runtime
@@ -157,6 +142,15 @@ class RunImports:
         except FlowFileError as error:
             raise RunFileError(f"`flow.source` cannot be used: {error.problems[0].message}") from error
         return checked.flow
+
+
+def _read_flow(source: bytes) -> Flow:
+    if heavy := too_heavy(source):
+        raise RunFileError(f"`flow.source` is no flow: {heavy}")
+    try:
+        return decode_flow(source)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RunFileError(f"`flow.source` is no flow: {error}") from error
 
 
 class _ImportWriter:

@@ -17,9 +17,8 @@ from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.log.fold import milliseconds_between
 from runglass.log.trace import RunStatus, RunSummary, StepStatus
 from runglass.runtime.runtime import decode_stored_flow
-from runglass.server.http.json_streaming import PART_BYTES
-from runglass.server.services.caller_error import caller_error
-from runglass.server.services.run_failure import end_of
+from runglass.server.calls.run_failure import end_of, failure_at
+from runglass.server.http.response_stream import PART_BYTES
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
 from runglass.support.lazy_json import Json, decode_when_read, encoded, json_bytes
@@ -95,13 +94,12 @@ class SessionFlows:
             if source is None:
                 self._flows[key] = None
             else:
-                shape = partial(_shape_of, source)
-                self._flows[key] = await offload(shape, size_bytes=len(source), quick_bytes=INLINE_BYTES)
+                self._flows[key] = await offload(
+                    lambda: FlowShape(decode_stored_flow(source)),
+                    size_bytes=len(source),
+                    quick_bytes=INLINE_BYTES,
+                )
         return self._slugs[run.flow_id], self._flows[key]
-
-
-def _shape_of(source: bytes) -> FlowShape:
-    return FlowShape(decode_stored_flow(source))
 
 
 async def session_run(
@@ -115,7 +113,9 @@ async def session_run(
     except RunUnreadable as error:
         # A broken run must not hide the others.
         log.error("%s", error)  # noqa: TRY400
-        summary, end, is_readable = _of_row(run), None, False
+        status = msgspec.convert(run.status, RunStatus)
+        summary = RunSummary(id=run.id, flow_id=run.flow_id, status=status)
+        end, is_readable = None, False
     head = _Head(
         execution_id=run.id,
         flow_id=run.flow_id,
@@ -157,10 +157,6 @@ async def session_run(
     yield b'],"snapshotsAvailable":%b}' % (b"true" if steps.has_snapshots else b"false")
 
 
-def _of_row(run: RunRecord) -> RunSummary:
-    return RunSummary(id=run.id, flow_id=run.flow_id, status=msgspec.convert(run.status, RunStatus))
-
-
 _TRIGGERS: dict[str, Literal["execute", "step", "job"]] = {"api": "execute", "step": "step", "job": "job"}
 
 
@@ -180,8 +176,9 @@ class SessionSteps:
         self._error: dict[str, Any] | None = None
         self._caller_error: Json = None
         if isinstance(end, FlowFailed | FlowCancelled):
-            self._error, of_caller = caller_error(run, end)
-            self._caller_error = encoded(msgspec.json.encode(of_caller))
+            failure = failure_at(end)
+            self._error = failure.error
+            self._caller_error = encoded(msgspec.json.encode(failure.told(run)))
 
     def read(self, rows: Sequence[bytes]) -> bytes:
         """The rows as members of a JSON array."""

@@ -1,16 +1,33 @@
-"""Which attempts of a step a request is about."""
+"""Which attempts of a step a request is about, and an attempt without what of it is large."""
 
+import heapq
+from collections.abc import Sequence
 from functools import partial
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
-from runglass.server.requests.attempt_selector import choose
+from runglass.server.http.response_stream import PART_BYTES, Pages
+from runglass.server.services.run_content import checked_objects
 from runglass.store.base import Store
 from runglass.store.records import AttemptKey, RunRecord
 
 KEY_BYTES = 256
 """About what a key takes, with what is needed to sort it."""
+
+
+PAGE_ATTEMPTS = 1000
+"""The most attempts in one read, which limits the time for many small ones."""
+SLICE_ROWS = 4096
+"""Rows that are sorted in one go, which lets no other thread in: some milliseconds."""
+
+PARTS = {"inputContext": "input", "outputContext": "output", "errorContext": "error"}
+CALLS = "modelCalls"
+SAID = ("request", "response")
+"""What of a model call is content."""
 
 
 async def chosen_attempts(
@@ -39,7 +56,74 @@ async def chosen_attempts(
         if keys or await store.newest_position(run.no, step_id) is not None:
             which = "attempt" if attempt in ("latest", "all") else f"attempt {attempt}"
             iteration = f" in iteration {loop_index}" if loop_index else ""
-            place = f" at position {position}" if position else ""
-            message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}{place}"
+            where = f" at position {position}" if position else ""
+            message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}{where}"
         raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
     return chosen
+
+
+class _Attempt(Protocol):
+    @property
+    def position(self) -> int: ...
+    @property
+    def loop_path(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+
+
+Row = TypeVar("Row", bound=_Attempt)
+
+
+def choose(rows: Sequence[Row], *, attempt: str) -> list[Row]:
+    """The rows that the parameter selects, empty if there are none. `rows` are attempts of one step.
+
+    `attempt` is `all`, which sorts by iteration and attempt number, or `latest` or a number, which select
+    within the iteration that started last.
+    """
+    if attempt == "all":
+        slices = range(0, len(rows), SLICE_ROWS)
+        return list(heapq.merge(*(sorted(rows[at : at + SLICE_ROWS], key=_key) for at in slices), key=_key))
+    newest = max((row.position for row in rows), default=0)
+    ours = [row for row in rows if row.position == newest]
+    if attempt == "latest":
+        return sorted(ours, key=lambda row: row.attempt)[-1:]
+    return [row for row in ours if row.attempt == int(attempt)]
+
+
+def _key(row: _Attempt) -> tuple[tuple[int, ...], int]:
+    return tuple(int(index) for index in row.loop_path.split(",")) if row.loop_path else (), row.attempt
+
+
+async def attempt_pages(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
+    """The StepTraces of these attempts as JSON, in pages. Raises StoreError, RunUnreadable."""
+    done = 0
+    while done < len(keys):
+        wanted = keys[done : done + PAGE_ATTEMPTS]
+        read = partial(store.attempt_data, run.no, wanted, limit_bytes=PART_BYTES)
+        page = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
+        done += len(page)
+        yield checked_objects(run, page)
+
+
+def without_large_parts(data: bytes, most_bytes: int) -> bytes:
+    """A StepTrace in JSON; parts of more bytes are left out, and `leftOut` says how many each takes.
+
+    That is as much as a page shows before anybody asks for the rest. Of model calls what was sent and what
+    came back is left out together. Raises msgspec.DecodeError.
+    """
+    if len(data) <= most_bytes:
+        return data
+    members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    sizes = {name: len(bytes(raw)) for name, raw in members.items()}
+    left = {part: sizes[name] for name, part in PARTS.items() if sizes.get(name, 0) > most_bytes}
+    for name, part in PARTS.items():
+        if part in left:
+            del members[name]
+    if sizes.get(CALLS, 0) > most_bytes:
+        left[CALLS] = sizes[CALLS]
+        calls = msgspec.json.decode(members[CALLS], type=list[dict[str, msgspec.Raw]])
+        bare = [{name: raw for name, raw in call.items() if name not in SAID} for call in calls]
+        members[CALLS] = msgspec.Raw(msgspec.json.encode(bare))
+    if not left:
+        return data
+    return msgspec.json.encode(members | {"leftOut": left})

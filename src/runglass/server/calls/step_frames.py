@@ -8,12 +8,17 @@ the same frames at the same places.
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import cached_property
-from typing import Any, Protocol
+from functools import cached_property, partial
+from typing import Any
 
 import msgspec
 from msgspec.structs import asdict, replace
 
+from runglass.engine.models.model_types import both_spellings
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.outcome import RunOutcome, RunReleased
+from runglass.engine.scheduling.offloading import offload
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.flows.flow import find_step, step_index
 from runglass.log.events import (
     FlowCancelled,
@@ -34,7 +39,7 @@ from runglass.log.events import (
 )
 from runglass.log.fold import Address
 from runglass.runtime.runtime import decode_stored_flow
-from runglass.server.services.run_failure import bad_end
+from runglass.server.calls.run_failure import failure_at
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
 from runglass.support.lazy_json import encoded
@@ -67,20 +72,65 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     accumulated_outputs: dict[str, Any]
 
 
-class Content(Protocol):
-    """The content that the caller is owed, whether or not the log keeps it; None where it is gone."""
+class StepContent:
+    """The content of events that a caller of `step` is owed.
+
+    That of a segment that this call has `started` is in `outputs`; for repeats of a call, and on each other
+    server, the store keeps the content with the events.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run: RunRecord,
+        started: StartedRun | None = None,
+        outputs: LiveOutputs | None = None,
+    ) -> None:
+        self.store = store
+        self.run = run
+        self._started = started
+        self._outputs = outputs
 
     async def of(self, seq: int) -> bytes | None:
-        """The output or error of the attempt that ended with this seq, where the log lacks a part of it."""
+        """The output or error of the event with this seq; None where the event has it as it is."""
+        if self._outputs is not None:
+            content = self._outputs.pop(seq)
+            if content is not None or seq not in self._outputs.stored:
+                return content
+            self._outputs.stored.discard(seq)
+        return await self.store.owed(self.run.no, seq)
 
-    async def result(self) -> bytes | None:
-        """The result of a run that has ended well."""
-
-    async def error(self) -> bytes | None:
-        """The error of a run that has failed."""
+    async def outcome(self) -> tuple[bytes | None, bytes | None]:
+        """The result of a run that has ended well, or the error of one that has failed."""
+        if self._started is None:
+            return await self.store.outcome(self.run.no)
+        outcome = await self._outcome(self._started)
+        if outcome is None:
+            return None, None
+        return outcome.result_json, msgspec.json.encode(outcome.error)
 
     async def pause(self, seq: int) -> Waiting | None:
         """The content of the `step_paused_for_tool_calls` with this seq."""
+        if self._started is None:
+            if (owed := await self.store.owed(self.run.no, seq)) is None:
+                return None
+            return await offload(partial(msgspec.json.decode, owed, type=Waiting), size_bytes=len(owed))
+        outcome = await self._outcome(self._started)
+        if outcome is None or outcome.pause is None or outcome.pause.tool_loop is None:
+            return None
+        tool_loop = outcome.pause.tool_loop
+        return Waiting(
+            tool_call_messages=both_spellings(tool_loop.messages),
+            tool_calls=tool_loop.calls,
+            accumulated_outputs=dict(outcome.outputs),
+        )
+
+    async def _outcome(self, started: StartedRun) -> RunOutcome | None:
+        """None if another process took over the run: then the content is that of the log."""
+        try:
+            return await started.outcome()
+        except RunReleased:
+            return None
 
 
 class StepPage(Page):
@@ -96,15 +146,13 @@ class StepPage(Page):
 
 
 class StepFrames:
-    """The frames of one call that steps through `run`."""
+    """The frames of one call of `step`, with the `content` that it is owed."""
 
-    def __init__(self, content: Content, store: Store, run: RunRecord) -> None:
+    def __init__(self, content: StepContent) -> None:
         self._content = content
-        self._store = store
-        self._run = run
         self._last_output: tuple[int, bytes | None] = (0, None)
-        self._open: dict[Address, StepStarted] = {}
-        self._latest: StepStarted | None = None
+        self._open: dict[Address, StepStarted | StepResumed] = {}
+        self._latest: StepStarted | StepResumed | None = None
         self._errors: list[StepError] = []
 
     async def of(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
@@ -121,10 +169,8 @@ class StepFrames:
 
     async def _rows(self, seq: int, data: bytes) -> list[tuple[int, bytes]]:
         match event := decode_event(data):
-            case StepStarted():
-                self._begin(event)
-            case StepResumed():
-                self._begin(_started(event))
+            case StepStarted() | StepResumed():
+                self._open[Address(event.step_id, event.loop_path)] = self._latest = event
             case StepSkipped():
                 self._end(event)
             case StepError():
@@ -143,23 +189,23 @@ class StepFrames:
             case StepCompleted():
                 self._end(event)
                 return await self._completed(event, seq, data)
-            case FlowCompleted() if (result := await self._content.result()) is not None:
-                return [(seq, encode_event(replace(event, result=encoded(result))))]
+            case FlowCompleted():
+                result, _ = await self._content.outcome()
+                if result is not None:
+                    return [(seq, encode_event(replace(event, result=encoded(result))))]
             case StepPausedForToolCalls() if (waiting := await self._content.pause(seq)) is not None:
                 return [(seq, encode_event(replace(event, **asdict(waiting))))]
             case FlowFailed():
-                whole = await self._content.error()
+                _, whole = await self._content.outcome()
                 end = event if whole is None else replace(event, error=encoded(whole))
-                final_frames = [(seq, encode_event(end))]
-                return (
-                    final_frames if self._is_reported(event) else [*await self._bad_end(end), *final_frames]
-                )
+                last = (seq, encode_event(end))
+                # A `step_error` may have reported this end, and not one that the run survived.
+                if any((each.step_id, each.error) == (event.step_id, event.error) for each in self._errors):
+                    return [last]
+                return [*await self._bad_end(end), last]
             case FlowCancelled():
                 return [*await self._bad_end(event), (seq, data)]
         return [(seq, data)]
-
-    def _begin(self, attempt: StepStarted) -> None:
-        self._open[Address(attempt.step_id, attempt.loop_path)] = self._latest = attempt
 
     def _end(self, event: StepEvent) -> None:
         self._open.pop(Address(event.step_id, event.loop_path), None)
@@ -184,10 +230,6 @@ class StepFrames:
         )
         return [(0, encode_event(_with_output(added, output))), completed]
 
-    def _is_reported(self, end: FlowFailed) -> bool:
-        """Whether a `step_error` has reported this end, and not one that the run survived."""
-        return any(error.step_id == end.step_id and error.error == end.error for error in self._errors)
-
     async def _bad_end(self, end: FlowFailed | FlowCancelled) -> list[tuple[int, bytes]]:
         last_attempt = await self._last_attempt(end.step_id if isinstance(end, FlowFailed) else None)
         added = StepError(
@@ -196,14 +238,14 @@ class StepFrames:
             step_id=last_attempt.step_id,
             loop_index=last_attempt.loop_index,
             loop_path=last_attempt.loop_path,
-            name=last_attempt.name,
+            name=last_attempt.name if isinstance(last_attempt, StepStarted) else None,
             step_index=last_attempt.step_index,
             attempt=last_attempt.attempt,
-            error=encoded(msgspec.json.encode(bad_end(end))),
+            error=encoded(msgspec.json.encode(failure_at(end).step_error())),
         )
         return [(0, encode_event(added))]
 
-    async def _last_attempt(self, step_id: str | None) -> StepStarted:
+    async def _last_attempt(self, step_id: str | None) -> StepStarted | StepResumed:
         """The attempt at which the run ended: of step `step_id` where that is given, else the latest."""
         running = [attempt for attempt in self._open.values() if step_id in (None, attempt.step_id)]
         if running:
@@ -214,7 +256,7 @@ class StepFrames:
 
     async def _unstarted_attempt(self, step_id: str | None) -> StepStarted:
         """An attempt that was never started: of the given step, or of the last step in the trace."""
-        run, store = self._run, self._store
+        run, store = self._content.run, self._content.store
         source = await store.flow_source(run.flow_id, run.version)
         # A draft may have changed since the run; then the position of the step is not known.
         flow = None if source is None else decode_stored_flow(source)
@@ -235,17 +277,6 @@ class StepFrames:
 
 class _StepId(msgspec.Struct, rename="camel"):
     step_id: str = ""
-
-
-def _started(event: StepResumed) -> StepStarted:
-    return StepStarted(
-        execution_id=event.execution_id,
-        step_id=event.step_id,
-        loop_index=event.loop_index,
-        loop_path=event.loop_path,
-        step_index=event.step_index,
-        attempt=event.attempt,
-    )
 
 
 def _with_output(event: StepOutput, output: bytes) -> StepOutput:

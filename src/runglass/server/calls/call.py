@@ -1,0 +1,109 @@
+"""A call that runs a flow: what its request says, read once, and what the call has come to."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from runglass.flows.flow import Flow
+from runglass.runtime.runtime import Runtime
+from runglass.server.api_request import ApiRequest
+from runglass.server.calls.request_admission import RequestAdmission
+from runglass.server.endpoint import JSON
+from runglass.server.requests.body import body_of
+from runglass.server.requests.body_parsing import parse_off_loop, read_request
+from runglass.server.requests.idempotency_key import CallFingerprint, fingerprint_of, idempotency_key_of
+from runglass.server.requests.parameters import checked_uuid, requested_version
+from runglass.server.security.authentication import require_project_of_flow, runtime_of
+from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project
+from runglass.wire.run_api import StepRequest
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+REPLAYED = "Idempotent-Replayed"
+"""The header of a response that repeats an earlier one."""
+
+
+class StoredResponse(NamedTuple):
+    """A response as it is sent, and as it is kept for repeats of the call."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = {}  # a NamedTuple's default, never changed
+
+    def sent(self) -> Response:
+        """The response to the call itself."""
+        return Response(self.body, status_code=self.status, media_type=JSON, headers=self.headers)
+
+    def replayed(self) -> Response:
+        """The response to a repeat of the call."""
+        return self._replace(headers={**self.headers, REPLAYED: "true"}).sent()
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Call:
+    """A call of the flow `slug` of a project, in the version `number`; None where it names none.
+
+    `size_bytes` is about how large its body is, `resumes` whether it resumes a run. A repeat is known by
+    its `key`, or else its `fingerprint`, where failures are repeated to it; `is_noted` says that the store
+    has the key of a call that resumes a run. `before` is the same call as it was made before: its record
+    under the key, or the failure that it got.
+    """
+
+    request: ApiRequest
+    project: Project
+    slug: str
+    number: int | None = None
+    session_id: str | None = None
+    size_bytes: int = 0
+    turn: AsyncExitStack = field(default_factory=AsyncExitStack)
+    key: IdempotencyKey | None = None
+    fingerprint: CallFingerprint | None = None
+    resumes: bool = False
+    is_noted: bool = False
+    before: IdempotencyRecord | StoredResponse | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime that the application serves."""
+        return runtime_of(self.request)
+
+
+async def find_call(
+    request: ApiRequest, org: str, project: str, slug: str, version: str | None, version_query: str | None
+) -> tuple[Call, int, Flow]:
+    """The call, and the version and flow that it calls at the moment. Raises APIError.
+
+    The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter.
+    """
+    own = await require_project_of_flow(request, org, project, slug)
+    number = requested_version(version, version_query)
+    call = Call(request=request, project=own, slug=slug, number=number)
+    _, current, flow = await call.runtime.find(own, slug, call.number)
+    return call, current, flow
+
+
+@asynccontextmanager
+async def admitted(
+    call: Call, shape: type[Body], session_id: str | None, *, empty: bytes = b""
+) -> AsyncIterator[Body]:
+    """The body of the call, for a block that starts or resumes its run: large calls take turns for that.
+
+    A body without bytes is read as `empty`. Raises APIError.
+    """
+    request = call.request
+    if session_id is not None:
+        call.session_id = checked_uuid(session_id, what="the header X-Session-Id")
+    call.size_bytes = len(await body_of(request))
+    async with request.services[RequestAdmission].turn(request, call.size_bytes) as call.turn:
+        call.key = await idempotency_key_of(request)
+        # A step's answer is a stream, which is not kept.
+        if call.key is None and shape is not StepRequest:
+            call.fingerprint = await fingerprint_of(request)
+        reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
+        # Neither the body nor its values are held here: the block lasts until the run has a place.
+        yield await parse_off_loop(reading, await body_of(request) or empty)

@@ -1,0 +1,258 @@
+"""A call is made once, however often it is sent: under an `Idempotency-Key`, or again after a failure.
+
+The key is noted in the transaction that creates the run, so two requests at the same instant cannot both
+start one. A later request under the same key gets the response of the first, or waits for it.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from runglass.engine.scheduling.pacing import paced_write
+from runglass.errors import APIError, DuplicateIdempotencyKey, StoreError, api_error
+from runglass.server.calls.call import Call, StoredResponse
+from runglass.server.calls.run_failure import answer_expired
+from runglass.server.http.error_responses import as_api_error, error_body, error_headers
+from runglass.server.http.request_connection import CallerLeft
+from runglass.server.requests.body import forget_body
+from runglass.server.requests.idempotency_key import CallFingerprint
+from runglass.server.security.authentication import require_owed, run_by_id
+from runglass.server.security.revocation import while_awaited
+from runglass.store.records import IdempotencyRecord, RunRecord
+
+log = logging.getLogger(__name__)
+
+NOTED_S, LOOK_S = 2.0, 0.05
+"""So long another server may take from noting a call to resuming its run, and so often that is looked for."""
+
+NO_ANSWERS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
+"""Codes of errors that are not the outcome of a call, and so are not kept.
+
+After a fault of the server the run goes on later, or has an outcome that could not be read, and a repeat of
+the call gets that. After the revocation of a key the run goes on, too.
+"""
+
+WITHIN_S = 3.0
+MAX_ANSWERS, MAX_BYTES = 1000, 4 * 1024 * 1024
+"""The most of one project, so that its failures push out no other's: a client would then pay twice."""
+REPEATED_AFTER = frozenset({500, 502, 503, 504})
+
+
+class IdempotencyLocks(WeakValueDictionary[tuple[int, str], asyncio.Lock]):
+    """Locks by project and Idempotency-Key; each goes with the last call that waits for it."""
+
+
+class _Kept(NamedTuple):
+    response: StoredResponse
+    stays: bool
+    until_s: float
+
+
+class FailureReplay:
+    """Failures that are repeated to a client which makes a call again by itself, without an Idempotency-Key.
+
+    Some clients send a POST again after 500, 502, 503 or 504, and a flow that is run anew is paid for anew.
+    The first such repeat gets the failure once more; the next one runs the flow. One that stays, as there is
+    nothing to run anew, is repeated any number of times. Failures are kept in this process's memory for
+    seconds. `clock` gives seconds that never go back.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failed: dict[int, OrderedDict[CallFingerprint, _Kept]] = {}
+
+    def __len__(self) -> int:
+        """How many failures are remembered."""
+        return sum(map(len, self._failed.values()))
+
+    def keep(self, call: CallFingerprint, error: APIError, *, stays: bool) -> None:
+        """Keeps a failure that clients repeat their call after. If its project has too many, the oldest go.
+
+        A 503 that says that nothing was started is not kept, as the next call may succeed.
+        """
+        if error.status not in REPEATED_AFTER or (error.status == 503 and error.execution_id is None):
+            return
+        self._forget_old()
+        response = StoredResponse(error.status, error_body(error), error_headers(error))
+        of_project = self._failed.setdefault(call.project_id, OrderedDict())
+        of_project.pop(call, None)
+        of_project[call] = _Kept(response, stays, self._clock() + WITHIN_S)
+        size = sum(len(each.response.body) for each in of_project.values())
+        while len(of_project) > MAX_ANSWERS or size > MAX_BYTES:
+            _, oldest = of_project.popitem(last=False)
+            size -= len(oldest.response.body)
+
+    def take(self, call: CallFingerprint) -> StoredResponse | None:
+        """The failure to repeat to this call. It is then forgotten, unless it stays."""
+        self._forget_old()
+        of_project = self._failed.get(call.project_id)
+        if of_project is None or call not in of_project:
+            return None
+        failed = of_project[call]
+        if not failed.stays:
+            del of_project[call]
+        return failed.response
+
+    def _forget_old(self) -> None:
+        now_s = self._clock()
+        for project_id, of_project in list(self._failed.items()):
+            while of_project and next(iter(of_project.values())).until_s <= now_s:
+                of_project.popitem(last=False)
+            if not of_project:
+                del self._failed[project_id]
+
+
+@asynccontextmanager
+async def made_once(call: Call) -> AsyncIterator[bool]:
+    """Whether the block is to begin the call; if not, or if another server did so, `call.before` has it.
+
+    Raises IDEMPOTENCY_MISMATCH for a key that came with another request before; `idempotency_key.py` says
+    when two requests are the same. A call that was noted, but did not resume its run because of a crash,
+    counts as not made.
+    """
+    request = call.request
+    # It is not read again, and the block may wait for long.
+    forget_body(request)
+    if call.key is None:
+        if call.fingerprint is not None:
+            failures = request.services[FailureReplay]
+            call.before = failures.take(call.fingerprint)
+        async with failure_kept(call):
+            yield call.before is None
+        return
+    locks = request.services[IdempotencyLocks]
+    # The requests that wait for the lock keep it alive; it goes with the last of them.
+    lock = locks.setdefault((call.project.id, call.key.key), asyncio.Lock())
+    if lock.locked():
+        await while_awaited(request, None, lock.acquire(), otherwise="the call that it repeats goes on")
+    else:
+        await lock.acquire()
+    try:
+        before = await _earlier(call)
+        call.before = None if before is not None and await _never_resumed(call, before) else before
+        try:
+            async with failure_kept(call):
+                yield call.before is None
+        except DuplicateIdempotencyKey as error:
+            call.before = await _earlier(call)
+            if call.before is None:
+                message = f"the call {call.key.key!r} was dropped while it was repeated; send it again"
+                raise api_error("UNAVAILABLE", message) from error
+    finally:
+        lock.release()
+
+
+@asynccontextmanager
+async def failure_kept(call: Call) -> AsyncIterator[None]:
+    """Keeps an error of the block for repeats of the call, if that is its outcome. Raises APIError."""
+    try:
+        yield
+    except (CallerLeft, DuplicateIdempotencyKey):
+        raise
+    except Exception as fault:
+        error = as_api_error(call.request, fault)
+        if call.fingerprint is not None:
+            failures = call.request.services[FailureReplay]
+            failures.keep(call.fingerprint, error, stays=call.resumes)
+        elif error.execution_id is not None and error.code not in NO_ANSWERS:
+            await keep(call, StoredResponse(error.status, error_body(error)))
+        if error is fault:
+            raise
+        raise error from fault
+
+
+async def keep(call: Call, answered: StoredResponse) -> None:
+    """Keeps the response of a call under its key, where it has one."""
+    if call.key is None:
+        return
+    project_id, key = call.project.id, call.key.key
+    try:
+        async with paced_write(project_id, len(answered.body)):
+            await call.runtime.store.answer_call(
+                project_id, key, status=answered.status, answer=answered.body
+            )
+    except StoreError as error:
+        # The response can be sent without being kept: a repeat gets its own from the stored run.
+        log.warning("the answer to the call %r is not kept: %s", key, error)
+
+
+async def earlier_answer(call: Call, before: IdempotencyRecord) -> StoredResponse | RunRecord:
+    """The response that the earlier call got, or the run that it began where it has got none yet.
+
+    Raises FORBIDDEN, ANSWER_EXPIRED, RUN_NOT_FOUND.
+    """
+    run = await run_by_id(call.request, before.run_id)
+    require_owed(call.request.auth, run, what="the answer to this call")
+    if before.status is None:
+        return run
+    if before.answer is None:
+        raise answer_expired(before.run_id)
+    return StoredResponse(before.status, before.answer)
+
+
+@asynccontextmanager
+async def resumed_once(call: Call) -> AsyncIterator[None]:
+    """For a block that checks and resumes a run, and calls `note` between the two.
+
+    Raises DuplicateIdempotencyKey where another server resumes the run for the same call at this moment.
+    """
+    if call.key is None:
+        yield
+        return
+    store, key = call.runtime.store, call.key.key
+    noted = await store.call(call.project.id, key)
+    if noted is not None and not await _stays_unmade(call, noted):
+        raise DuplicateIdempotencyKey(f"the call {key!r} is made elsewhere")
+    # A server noted it before it crashed; this block makes it then.
+    was_noted = call.is_noted = noted is not None
+    try:
+        yield
+    except APIError as error:
+        is_own = call.is_noted and not was_noted
+        if is_own or error.code != "RUN_NOT_PAUSED" or await store.call(call.project.id, key) is None:
+            raise
+        raise DuplicateIdempotencyKey(f"the call {key!r} is made elsewhere") from error
+
+
+async def note(call: Call, run: RunRecord) -> None:
+    """Notes a call that is about to resume this run, if it has a key.
+
+    Raises DuplicateIdempotencyKey where another server has noted it meanwhile, and so resumes the run.
+    """
+    if call.key is not None and not call.is_noted:
+        await call.runtime.store.begin_call(call.project.id, call.key, run)
+        call.is_noted = True
+
+
+async def _earlier(call: Call) -> IdempotencyRecord | None:
+    """The same call as it was noted before, by any server. Raises IDEMPOTENCY_MISMATCH."""
+    assert call.key is not None
+    before = await call.runtime.store.call(call.project.id, call.key.key)
+    if before is not None and before.digest != call.key.digest:
+        message = f"something else was asked under the Idempotency-Key {call.key.key!r}; use a new one"
+        raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
+    return before
+
+
+async def _stays_unmade(call: Call, noted: IdempotencyRecord) -> bool:
+    """Whether a call that has been noted does not resume its run: its server is gone, and not only slow."""
+    now_s = asyncio.get_running_loop().time
+    until_s = now_s() + (NOTED_S if call.runtime.engine.shares_store else 0.0)
+    while await _never_resumed(call, noted):
+        if now_s() >= until_s:
+            return True
+        await asyncio.sleep(LOOK_S)
+    return False
+
+
+async def _never_resumed(call: Call, noted: IdempotencyRecord) -> bool:
+    runtime = call.runtime
+    if noted.status is not None or runtime.engine.is_active(noted.run_id):
+        return False
+    run = await runtime.store.run(noted.run_id)
+    return run is not None and run.status == "paused" and run.head == noted.head and not run.is_resuming

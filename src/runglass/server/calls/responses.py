@@ -1,0 +1,202 @@
+"""Responses of calls whose caller waits for the run, or hears that it is queued; now, or in a repeat."""
+
+import asyncio
+import time
+from contextlib import aclosing, suppress
+from functools import partial
+
+import msgspec
+from starlette.responses import Response
+
+from runglass.engine.models.model_types import both_spellings
+from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.errors import APIError, StoreUnreachable, StoreWentBack, api_error
+from runglass.log.events import TERMINAL_EVENTS
+from runglass.log.trace import RunSummary
+from runglass.runtime.runtime import Runtime, Submitted
+from runglass.server.calls.call import Call, StoredResponse
+from runglass.server.calls.idempotency import earlier_answer
+from runglass.server.calls.run_failure import RunFailure, failure_of, require_outcome, result_of
+from runglass.server.http.error_responses import error_body, once_started
+from runglass.server.security.authentication import lost_run, no_run
+from runglass.server.security.revocation import while_allowed, while_awaited
+from runglass.store.base import decoding
+from runglass.store.records import IdempotencyRecord, RunRecord
+from runglass.wire.run_api import JobAccepted, ToolCallsRequired
+
+PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
+REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
+"""Events after which a run goes on only if a call resumes it."""
+
+AGAIN_S = 0.5
+"""How soon a database that is away is asked again."""
+
+QUEUED = frozenset({"job", "replay"})
+"""The triggers of runs whose caller does not wait for them."""
+
+
+def accepted(run_id: str, flow_id: str, block_count: int, rerun_of: str | None = None) -> StoredResponse:
+    """The response to a call whose run goes on without it."""
+    body = JobAccepted(
+        execution_id=run_id, status="pending", flow_id=flow_id, block_count=block_count, rerun_of=rerun_of
+    )
+    return StoredResponse(202, msgspec.json.encode(body))
+
+
+async def outcome_of(call: Call, submitted: Submitted) -> StoredResponse:
+    """The response, once the segment has ended in this process or another. Raises APIError."""
+    started = submitted.run
+    try:
+        with once_started(started.id):
+            outcome = await while_allowed(call.request, started.id, _awaited(started))
+    except LeaseLost:
+        with once_started(started.id):
+            outcome = await _outcome_elsewhere(call, started)
+    except RunReleased as left:
+        raise _released(call, started.id) from left
+    return await _response(started.id, submitted.flow_id, submitted.block_count, outcome)
+
+
+async def replay(call: Call) -> Response:
+    """The response to a repeat of a call that ends in one response. Raises APIError."""
+    before = call.before
+    if isinstance(before, IdempotencyRecord):
+        with once_started(before.run_id):
+            before = await _repeated(call, before)
+    assert before is not None
+    return before.replayed()
+
+
+async def _repeated(call: Call, before: IdempotencyRecord) -> StoredResponse:
+    run = await earlier_answer(call, before)
+    if isinstance(run, StoredResponse):
+        return run
+    if run.trigger_type not in QUEUED:
+        waiting = idle_run(call.runtime, run, beyond=before.head)
+        run = await while_awaited(call.request, run.id, waiting)
+        await require_outcome(call.runtime.store, run)
+    with decoding(run.id):
+        summary = msgspec.json.decode(run.summary, type=RunSummary)
+    block_count = summary.step_count or 0
+    if run.trigger_type in QUEUED:
+        # Whatever its status: the response said that the run was queued.
+        return accepted(run.id, run.flow_id, block_count, summary.rerun_of)
+    outcome = await _stored_outcome(call.runtime, run)
+    try:
+        return await _response(run.id, run.flow_id, block_count, outcome)
+    except APIError as error:
+        return StoredResponse(error.status, error_body(error))
+
+
+async def _awaited(started: StartedRun) -> RunOutcome:
+    return await started.outcome()
+
+
+async def _outcome_elsewhere(call: Call, started: StartedRun) -> RunOutcome:
+    """The outcome of a run that another process executes, once the store has its end."""
+    run = await call.runtime.store.run(started.id)
+    if run is None:
+        raise lost_run(started.id)
+    # While the segment has not begun, the run is still in the pause before it.
+    beyond = started.head if run.is_resuming else -1
+    try:
+        waiting = idle_run(call.runtime, run, beyond=beyond)
+        run = await while_awaited(call.request, run.id, waiting)
+    except APIError as error:
+        if error.code != "UNAVAILABLE":
+            raise
+        raise _released(call, started.id) from error
+    return await _stored_outcome(call.runtime, run)
+
+
+def _released(call: Call, run_id: str) -> APIError:
+    message = "the server is being stopped; the run goes on after its next start"
+    # UNAVAILABLE lets clients call again: under a key they get this run's outcome, else a second run.
+    code = "INTERNAL_ERROR" if call.key is None else "UNAVAILABLE"
+    return api_error(code, message, execution_id=run_id)
+
+
+async def _stored_outcome(runtime: Runtime, run: RunRecord) -> RunOutcome:
+    """The outcome of a run that has ended or is paused, from its stored data. Raises ANSWER_EXPIRED."""
+    match run.status:
+        case "completed":
+            return RunOutcome("completed", result_json=await result_of(runtime.store, run))
+        case "paused":
+            paused = await runtime.engine.paused(run)
+            return RunOutcome("paused", pause=paused.pause, outputs=paused.outputs)
+        case "cancelled":
+            return RunOutcome("cancelled", error={"message": "cancelled"})
+    failed = await failure_of(runtime.store, run)
+    return RunOutcome("failed", error=failed.error, step_id=failed.step_id)
+
+
+async def _response(run_id: str, flow_id: str, block_count: int, outcome: RunOutcome) -> StoredResponse:
+    """The response for an outcome. Raises the error for a bad one."""
+    if outcome.status == "completed":
+        # The fields of CompletedResult, with a result that is JSON already.
+        body = {
+            "status": "completed",
+            "result": msgspec.Raw(outcome.result_json),
+            "flowId": flow_id,
+            "blockCount": block_count,
+            "executionId": run_id,
+        }
+        return StoredResponse(200, msgspec.json.encode(body))
+    if outcome.pause is None:
+        is_cancelled = outcome.status == "cancelled"
+        raise RunFailure(outcome.error or {}, outcome.step_id, is_cancelled).answer(run_id)
+    tool_loop = outcome.pause.tool_loop
+    assert tool_loop is not None
+    waiting = ToolCallsRequired(
+        execution_id=run_id,
+        paused_at_step=tool_loop.step_id,
+        iterations_used=tool_loop.iterations_used,
+        tool_call_messages=both_spellings(tool_loop.messages),
+        tool_calls=tool_loop.calls,
+        accumulated_outputs=dict(outcome.outputs),
+        flow_id=flow_id,
+        block_count=block_count,
+    )
+    # The outputs so far may be large, so they are encoded in a thread.
+    return StoredResponse(200, await offload_in_turn(partial(msgspec.json.encode, waiting)))
+
+
+async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecord:
+    """The run once it has ended, or is paused by an event after seq `beyond`.
+
+    The process that has the run waits for a database that is away, and so does this, up to `lease_s` seconds.
+    Where the store goes back to the pause that the run was resumed from, it is paused by that one again.
+    """
+    generation = runtime.store.generation
+    away_since_s: float | None = None
+    has_begun = False
+    while not run.ended and not (
+        run.status == "paused" and (run.head > beyond or (has_begun and not run.is_resuming))
+    ):
+        has_begun = run.status != "paused" or run.is_resuming
+        ping_s = runtime.settings.ping_s
+        try:
+            pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS, idle_s=ping_s)
+            async with aclosing(pages):
+                with suppress(StoreWentBack):
+                    async for page in pages:
+                        # Once in a while: where the store goes back, no event says that the run waits again.
+                        if not page:
+                            break
+            now = await runtime.store.run(run.id)
+        except StoreUnreachable:
+            now_s = time.monotonic()
+            away_since_s = away_since_s or now_s
+            if now_s - away_since_s > runtime.settings.lease_s:
+                raise
+            await asyncio.sleep(AGAIN_S)
+            continue
+        if now is None:
+            raise no_run(run.id) if runtime.store.generation == generation else lost_run(run.id)
+        run, away_since_s = now, None
+    if not run.ended and run.head <= beyond:
+        # The segment that the store has no trace of any more is let go with the next renewal of the lease.
+        await runtime.engine.join(run.id)
+    return run
