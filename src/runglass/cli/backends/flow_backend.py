@@ -13,6 +13,7 @@ from runglass.cli.backends import local_store
 from runglass.cli.backends.connection import connect
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.config.settings import Settings
+from runglass.errors import FlowFileError, Problem
 from runglass.store.base import Store
 from runglass.store.records import FlowRecord
 from runglass.wire.admin_api import FlowHistory, FlowInfo, FlowTree, VersionInfo
@@ -20,6 +21,7 @@ from runglass.wire.admin_api import FlowHistory, FlowInfo, FlowTree, VersionInfo
 if TYPE_CHECKING:
     from runglass.client.api.admin import Management
     from runglass.flows.flow import Flow
+    from runglass.flows.parser import CheckedFlow
 
 
 class FlowBackend(Protocol):
@@ -168,3 +170,16 @@ def _no_version(name: ProjectName, slug: str, version: int) -> NotFound:
     return NotFound(
         f"{name}/{slug} has no version {version}; `runglass flow show {name}/{slug}` shows which there are"
     )
+
+
+def read_flow(file: Path) -> "CheckedFlow":
+    """The flow in a file, and warnings. Raises FlowFileError, also for a file that cannot be read."""
+    # Imported here: reading YAML takes a library that most commands can do without.
+    from runglass.flows.parser import check_flow
+
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise FlowFileError([Problem(f"the file cannot be read: {reason}")], file=str(file)) from error
+    return check_flow(text, file=str(file))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from watchfiles import awatch
 
 from runglass.cli.argument_parsers import ProjectName, project_name
-from runglass.cli.backends.flow_files import read_flow
+from runglass.cli.backends.flow_backend import read_flow
 from runglass.cli.exit_codes import UsageError
 from runglass.errors import RunglassError, StoreError
 from runglass.runtime.runtime import push_flow

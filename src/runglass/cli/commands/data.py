@@ -1,24 +1,30 @@
-"""`runglass data`: the database of a data folder, whether or not its server runs."""
+"""`runglass data`, `migrate` and `processes`: the database of a data folder, and who has it open."""
 
+import asyncio
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from runglass import __version__
 from runglass.cli import options
 from runglass.cli.backends import local_store
-from runglass.cli.command_group import CommandGroup
-from runglass.cli.commands.export_raw import export_raw
+from runglass.cli.commands.run_files import export_raw
 from runglass.cli.exit_codes import Exit, UsageError
+from runglass.cli.options import CommandGroup
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.output import note, stdout, write_json, write_line
+from runglass.cli.terminal.formatting import age, count
+from runglass.cli.terminal.output import log_to_stderr, note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
+from runglass.config.settings import Settings
 from runglass.errors import StoreError, UpgradeRequired
+from runglass.store.process_records import HeldLease
 
 if TYPE_CHECKING:
     from runglass.store.sqlite.database_file import ProjectUsage
 
-COLUMNS = (
+USAGE_COLUMNS = (
     Column("project"),
     Column("runs", right=True),
     Column("events", right=True, spare=2),
@@ -27,6 +33,15 @@ COLUMNS = (
     Column("step data", right=True),
     Column("outcomes", right=True, spare=1),
     Column("open runs", right=True, spare=1),
+)
+
+PROCESS_COLUMNS = (
+    Column("process"),
+    Column("version"),
+    Column("executes runs"),
+    Column("since"),
+    Column("runs", right=True),
+    Column("lease"),
 )
 
 
@@ -49,7 +64,7 @@ def usage(data: Path | None, store: str | None, as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    print_table(COLUMNS, [_row(project) for project in found.projects])
+    print_table(USAGE_COLUMNS, [_usage_row(project) for project in found.projects])
     console = stdout()
     file, free, log = map(formatting.size, (found.file_bytes, found.free_bytes, found.log_bytes))
     write_line(console)
@@ -133,7 +148,7 @@ def check(every_run: bool, data: Path | None, store: str | None, as_json: bool) 
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _row(project: "ProjectUsage") -> Row:
+def _usage_row(project: "ProjectUsage") -> Row:
     return Row(
         (
             Cell(f"{project.org}/{project.project}"),
@@ -149,3 +164,69 @@ def _row(project: "ProjectUsage") -> Row:
 
 
 group.add_command(export_raw)
+
+
+@click.command()
+@options.data_folder
+@click.option("--no-backup", is_flag=True, help="Upgrade an SQLite file without a copy of it.")
+def migrate(data: Path | None, store: str | None, no_backup: bool) -> None:
+    """Bring the database to the schema of this version, as `serve` and `worker` do when they start.
+
+    An SQLite file, which no server may use meanwhile, is copied before; copy a PostgreSQL yourself. Of
+    several at a time one does the work, and the others wait for it.
+    """
+    # Imported here: the module brings the engine along, and commands without a store do not wait for that.
+    from runglass.runtime.composition import upgrade_store
+
+    settings = local_store.data_settings(data, store)
+    log_to_stderr(settings.log_level, settings.log_format)
+    asyncio.run(upgrade_store(settings, with_copy=not no_backup))
+    write_line(stdout(), f"{settings.store_name} has the schema of Runglass {__version__}")
+
+
+@click.command()
+@options.data_folder
+@options.as_json
+def processes(data: Path | None, store: str | None, as_json: bool) -> None:
+    """Servers and workers on the store, oldest first, with how many runs each has."""
+    found, now = asyncio.run(_leases(local_store.data_settings(data, store)))
+    if as_json:
+        write_json([_as_json(each) for each in found])
+    elif found:
+        print_table(PROCESS_COLUMNS, [_process_row(each, now=now) for each in found])
+    else:
+        write_line(stdout(), "no process has the store open")
+
+
+async def _leases(settings: Settings) -> tuple[list[HeldLease], datetime]:
+    """The leases, and what time it is by the clock that they run by."""
+    async with local_store.existing_store(settings) as store:
+        return await store.leases(), store.clock.now()
+
+
+def _process_row(held: HeldLease, *, now: datetime) -> Row:
+    host, pid, version, executes_runs = held.process
+    is_over = datetime.fromisoformat(held.expires_at) <= now
+    return Row(
+        (
+            Cell(f"{host}:{pid}"),
+            Cell(version),
+            Cell("yes" if executes_runs else "no"),
+            Cell(age(held.since, now=now)),
+            Cell(count(held.runs)),
+            Cell("ran out" if is_over else "held"),
+        )
+    )
+
+
+def _as_json(held: HeldLease) -> dict[str, object]:
+    host, pid, version, executes_runs = held.process
+    return {
+        "host": host,
+        "pid": pid,
+        "version": version,
+        "executesRuns": executes_runs,
+        "since": held.since,
+        "leaseExpiresAt": held.expires_at,
+        "runs": held.runs,
+    }

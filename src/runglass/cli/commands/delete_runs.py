@@ -1,9 +1,9 @@
 """`runglass runs delete`: tells which runs would go, and with `--yes` deletes them for good."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import datetime
-from typing import TYPE_CHECKING, get_args
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import click
 
@@ -11,15 +11,25 @@ from runglass.cli import argument_parsers, options
 from runglass.cli.backends.connection import connect
 from runglass.cli.backends.run_lookup import flow_id as named_flow_id
 from runglass.cli.backends.run_lookup import named_run
-from runglass.cli.backends.run_query import Found, find_runs, time_limit
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
+from runglass.cli.terminal.formatting import moment
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.errors import FlowNotFoundError, RunglassError
-from runglass.log.trace import RunStatus
+from runglass.log.trace import TERMINAL, RunStatus, RunSummary
 
 if TYPE_CHECKING:
     from runglass.client import Client, Run
+
+
+MOST_PER_PAGE = 100
+
+
+class Found(NamedTuple):
+    """A run, and when it ended, or else began."""
+
+    id: str
+    at: str | None
 
 
 @click.command()
@@ -120,3 +130,31 @@ def _delete_all(client: "Client", run_ids: Sequence[str]) -> tuple[list[str], li
         else:
             deleted.append(run_id)
     return deleted, missing
+
+
+def time_limit(before: datetime | None, older_than: datetime | None) -> datetime | None:
+    """The time before which runs must have ended, by one of two options. Raises UsageError for both."""
+    if before is not None and older_than is not None:
+        raise UsageError("--before and --older-than both say how old the runs are: give one of them")
+    limit = older_than if before is None else before
+    return None if limit is None else limit.astimezone(UTC)
+
+
+def find_runs(
+    client: "Client", *, flow_id: str | None, status: RunStatus | None, before: datetime | None
+) -> Iterator[Found]:
+    """The runs of the query, newest first. Without a status, only those that have ended."""
+    cursor: str | None = None
+    while True:
+        page = client.runs(flow_id=flow_id, status=status, limit=MOST_PER_PAGE, cursor=cursor)
+        for run in page.runs:
+            if (status is not None or run.status in TERMINAL) and _is_before(run, before):
+                yield Found(run.id, run.completed_at or run.started_at)
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _is_before(run: RunSummary, limit: datetime | None) -> bool:
+    at = moment(run.completed_at or run.started_at)
+    return limit is None or (at is not None and at < limit)

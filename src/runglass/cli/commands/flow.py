@@ -9,10 +9,9 @@ import msgspec
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.flow_backend import open_backend
-from runglass.cli.backends.flow_files import read_flow
-from runglass.cli.command_group import CommandGroup
+from runglass.cli.backends.flow_backend import open_backend, read_flow
 from runglass.cli.exit_codes import Exit, UsageError
+from runglass.cli.options import CommandGroup
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table

@@ -12,8 +12,8 @@ import msgspec
 from runglass.cli import options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
-from runglass.cli.command_group import CommandGroup
 from runglass.cli.exit_codes import UsageError
+from runglass.cli.options import CommandGroup
 from runglass.cli.terminal.formatting import UNKNOWN
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table

@@ -12,7 +12,6 @@ import msgspec
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.connection import connect_async
-from runglass.cli.backends.run_interrupt import until_interrupted
 from runglass.cli.exit_codes import UsageError, exit_of
 from runglass.cli.terminal.event_lines import EventLines, step_label
 from runglass.cli.terminal.output import complain, is_watched, note, stderr, write_json, write_line
@@ -150,7 +149,7 @@ def _text_of(file: str, kind: str) -> str:
 
 async def _execute(call: RunArguments, base_url: str | None, api_key: str | None) -> CompletedResult:
     # Imported here: the module brings the client along, and mistakes on the command line come before that.
-    from runglass.cli.backends.run_watcher import WatchedRun
+    from runglass.cli.backends.run_watcher import WatchedRun, until_interrupted
 
     async with connect_async(base_url, api_key) as client:
         run = WatchedRun(

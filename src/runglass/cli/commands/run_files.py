@@ -1,19 +1,29 @@
-"""`runglass runs export` and `runs import`: a run as a file, for other programs and other servers."""
+"""Runs as files: `runglass runs export`, `runs import` and `data export-raw`.
 
+A file that is written is new, and whole or not there at all.
+"""
+
+import asyncio
+import base64
+import os
 import sys
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, get_args
 
 import click
+import msgspec
 
 from runglass.cli import options
+from runglass.cli.backends import local_store
 from runglass.cli.backends.connection import connect
-from runglass.cli.backends.new_file import new_file
 from runglass.cli.backends.run_lookup import named_run
-from runglass.cli.exit_codes import UsageError
+from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
+from runglass.config.settings import Settings
 from runglass.run_files.header import file_name
+from runglass.store.records import RawRow
 from runglass.wire.run_api import ExportFormat
 
 STANDARD = Path("-")
@@ -74,3 +84,65 @@ def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
         return file.open("rb")
     except OSError as error:
         raise UsageError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[IO[bytes]]:
+    """A new file, which only its owner may read; it is gone again where the block fails. Raises UsageError.
+
+    Half of a run would pass for the whole.
+    """
+    try:
+        written = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "wb")
+    except OSError as error:
+        raise UsageError(
+            f"{str(file)!r} cannot be written as a new file: {error.strerror or error}"
+        ) from error
+
+    try:
+        with written:
+            yield written
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN_ID", help="The run's whole id.")
+@click.argument("file", type=options.FILE, metavar="FILE", help="A new file, which only you may read.")
+@options.data_folder
+def export_raw(run_id: str, file: Path, data: Path | None, store: str | None) -> None:
+    """Write every row of a run to a file, one as JSON per line, whether or not the run can be read.
+
+    Bytes are `{"text": …}` where they are UTF-8, and else `{"base64": …}`.
+    """
+    rows = asyncio.run(_export(local_store.data_settings(data, store), run_id.lower(), file))
+    note(f"wrote {rows:,} rows of run {run_id} to {file}")
+
+
+async def _export(settings: Settings, run_id: str, file: Path) -> int:
+    async with local_store.existing_store(settings) as store:
+        if await store.run(run_id) is None:
+            raise NotFound(f"there is no run {run_id!r} in {settings.store_name!r}")
+        with new_file(file) as written:
+            lines = _Lines(written)
+            await store.raw_rows(run_id, lines.take)
+        return lines.count
+
+
+class _Lines:
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.count = 0
+
+    def take(self, table: str, row: RawRow) -> None:
+        plain = {name: _plain(value) if isinstance(value, bytes) else value for name, value in row.items()}
+        self.file.write(msgspec.json.encode({"table": table, "row": plain}) + b"\n")
+        self.count += 1
+
+
+def _plain(value: bytes) -> dict[str, str]:
+    try:
+        return {"text": value.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}

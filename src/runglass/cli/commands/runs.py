@@ -8,15 +8,15 @@ import click
 from runglass.cli import argument_parsers, options
 from runglass.cli.backends.connection import connect
 from runglass.cli.backends.run_lookup import named_run, newest_runs
-from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands.delete_runs import delete
-from runglass.cli.commands.diff_runs import diff
 from runglass.cli.commands.rerun_runs import rerun
 from runglass.cli.commands.run_files import export, import_run
 from runglass.cli.commands.show_run import show
 from runglass.cli.commands.tail_run import tail
-from runglass.cli.exit_codes import UsageError
-from runglass.cli.terminal.output import note, stdout, write_json, write_line
+from runglass.cli.exit_codes import Exit, UsageError
+from runglass.cli.options import CommandGroup
+from runglass.cli.terminal.diff_view import conclusion, diff_lines, head_lines
+from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line
 from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.step_view import attempt_lines
 from runglass.log.trace import RunStatus, StepAttempts
@@ -150,7 +150,34 @@ def step(
             write_line(console, line)
 
 
-group.add_command(diff)
+@group.command()
+@click.argument("run_a", metavar="A", help="A run, as `runs show` takes it.")
+@click.argument("run_b", metavar="B", help="The run that it is compared with.")
+@click.option("--all", "with_same", is_flag=True, help="List the attempts that are the same, too.")
+@options.as_json
+@options.server
+def diff(
+    run_a: str, run_b: str, with_same: bool, as_json: bool, base_url: str | None, api_key: str | None
+) -> None:
+    """What differs between two runs, attempt by attempt. Exit code 0 if they are the same, 1 if they differ.
+
+    The runs may be of other versions and flows: attempts are paired by step, iteration and number. The first
+    divergence is the first in the order of the flow. Nothing differs by its duration alone.
+    """
+    with connect(base_url, api_key) as client:
+        found = named_run(client, run_a).diff(named_run(client, run_b), all=with_same)
+    if as_json:
+        write_json(found)
+    else:
+        console = stdout()
+        for line in (*head_lines(found), *diff_lines(found, width=width_of(console))):
+            write_line(console, line)
+        for remark in conclusion(found):
+            note(remark)
+    if not found.same:
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
 group.add_command(show)
 group.add_command(tail)
 group.add_command(rerun)

@@ -1,6 +1,11 @@
-"""`runglass serve`: the server, and the folder of flow files that it keeps published."""
+"""`runglass serve` and `runglass worker`: the processes that live long.
+
+The server keeps a folder of flow files published. A worker executes runs beside the servers of a PostgreSQL.
+"""
 
 import asyncio
+import ctypes
+import gc
 import os
 import webbrowser
 from collections.abc import Callable
@@ -10,8 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runglass.cli import options
-from runglass.cli.backends.viewer_links import project_links
-from runglass.cli.process_memory import tune_memory
+from runglass.cli.commands.open_viewer import project_links
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
@@ -20,6 +24,12 @@ from runglass.support.import_without_gc import loading
 if TYPE_CHECKING:
     from runglass.runtime.runtime import Runtime
     from runglass.server import LoginTickets
+
+LARGE_BLOCK_BYTES = 1 << 20
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""The names of these options in malloc.h."""
+GC_OBJECTS = 20_000
+"""New objects before the garbage collector looks at them."""
 
 
 @click.command()
@@ -136,3 +146,80 @@ def _announce(url: str, tell: Callable[[str], None]) -> None:
         f"look at its runs in a browser at {url}/, or with: RUNGLASS_BASE_URL={url} runglass runs list"
         " (and RUNGLASS_API_KEY from runglass keys create)"
     )
+
+
+@click.command()
+@click.option(
+    "--store",
+    type=options.STORE,
+    metavar="URL",
+    help="postgresql://user@host/database, which the servers share.",
+)
+@click.option(
+    "--concurrency",
+    "max_concurrent_runs",
+    type=options.WholeNumber(min=1),
+    metavar="N",
+    help="Runs that go on at once. By default 1000.",
+)
+@options.recording_and_log
+@click.option(
+    "--host",
+    "metrics_host",
+    metavar="ADDRESS",
+    help="Address of /metrics, /health and /ready, which ask for no key. By default 127.0.0.1.",
+)
+@click.option(
+    "--port",
+    "metrics_port",
+    type=options.WholeNumber(min=0, max=65535),
+    metavar="PORT",
+    help="Their port; 0 takes a free one. By default none.",
+)
+def worker(**flags: str | int | None) -> None:
+    """Execute runs that servers on the same PostgreSQL take in.
+
+    At SIGTERM it claims no more, lets steps end for `stop_grace_s`, and leaves its runs to others. Every
+    other setting comes from RUNGLASS_… variables or runglass.toml, as for `runglass serve`.
+    """
+    # Each flag is the setting of that name.
+    settings = read_settings(flags, warn=warn)
+    log_to_stderr(settings.log_level, settings.log_format)
+    with loading():
+        from runglass.runtime.worker import new_event_loop, work
+    tune_memory()
+
+    def announce(watched_at: str | None) -> None:
+        console = stdout()
+        write_line(console, f"ready {_place(settings)}")
+        console.file.flush()
+        if watched_at is not None:
+            announcer(settings.log_format)(f"{watched_at} has /metrics, /health and /ready")
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(work(settings, ready=announce))
+
+
+def _place(settings: Settings) -> str:
+    return f"worker on {settings.store_name}, {settings.max_concurrent_runs:,} runs at once"
+
+
+def tune_memory() -> None:
+    """For the rest of the process: the collector looks seldom, and large blocks go back once freed."""
+    # Runs make next to no garbage. By default the collector walks through their objects after every 700 new
+    # ones; with 200 runs that was a tenth of all work.
+    gc.set_threshold(GC_OBJECTS, 10, 10)
+    _give_back_large_blocks()
+
+
+def _give_back_large_blocks() -> None:
+    """Lets the C library, where it is that of GNU, give back large blocks as soon as they are freed.
+
+    By itself the library takes the first large block that is freed for a sign of more, and from then on keeps
+    such blocks in a heap with holes: the memory of results of megabytes would never be given back.
+    """
+    if (set_option := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        set_option(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        # The option above keeps this threshold from growing by itself; as small as it begins, the library
+        # would ask the system anew for each part of a long answer.
+        set_option(_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)

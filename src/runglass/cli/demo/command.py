@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,8 +14,7 @@ import click
 import msgspec
 
 from runglass.cli import options
-from runglass.cli.demo.text import flow_file, read_text, story
-from runglass.cli.exit_codes import Exit
+from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import (
     heading,
@@ -32,7 +32,7 @@ from runglass.log.trace import StepTrace
 if TYPE_CHECKING:
     from runglass.cli.demo.run import DemoRun
 
-
+LIMIT_BYTES = 2_000_000
 SERVE_PORT = 8090
 """Not the default: a server of one's own may have that, and the demo is served beside it."""
 ECHO_PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))
@@ -157,3 +157,37 @@ def _command() -> str:
 
 def _say(line: str) -> None:
     write_line(stdout(), line)
+
+
+def story() -> str:
+    """The story that comes with Runglass."""
+    return files("runglass.cli").joinpath("story.txt").read_text(encoding="utf-8")
+
+
+def read_text(file: Path) -> str:
+    """The text of a file, line ends as LF. Raises UsageError for what is not a text, empty or too large."""
+    try:
+        with file.open("rb") as opened:
+            # One byte more than allowed tells a file that is too large, however large it is.
+            data = opened.read(LIMIT_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
+    if len(data) > LIMIT_BYTES:
+        raise UsageError(f"{str(file)!r} is too large for the demo: it reads up to {LIMIT_BYTES:,} bytes")
+    if b"\0" in data:
+        raise UsageError(f"{str(file)!r} is not a plain text: it holds zero bytes; save it as UTF-8 text")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{str(file)!r} is not UTF-8 text: byte {error.start} (0x{data[error.start]:02X}) fits nowhere; "
+            "save it as UTF-8"
+        ) from error
+    if not text.strip():
+        raise UsageError(f"there is no text in {str(file)!r}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def flow_file() -> bytes:
+    """The flow file of the demo."""
+    return files("runglass.cli").joinpath("demo.yaml").read_bytes()

@@ -4,12 +4,14 @@ Text from flows and runs is data, never markup: it is written without Rich's int
 characters with which it could take over a terminal, turn the order of what is read, or hide.
 """
 
+import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -114,6 +116,31 @@ class _Plain(logging.Formatter):
         return clean(super().format(record)).replace("\n", "\n    ")
 
 
+class JsonLog(logging.Formatter):
+    """Makes `{"at", "level", "logger", "message"}` of a record, with ids and the failure where there are any.
+
+    The line is ASCII, so nothing in a message can take over a terminal or begin a line of its own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        # Imported here: most commands have no such log.
+        from runglass.engine.scheduling.pacing import current_project
+        from runglass.support.log_context import request_id, run_id
+
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        told = {
+            "at": at.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "requestId": request_id.get(),
+            "runId": run_id.get(),
+            "projectId": current_project.get(),
+            "failure": self.formatException(record.exc_info) if record.exc_info else "",
+        }
+        return json.dumps({name: value for name, value in told.items() if value})
+
+
 def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
     """Sends the log of Runglass from `level` on, and warnings of the libraries under it, to stderr.
 
@@ -125,9 +152,6 @@ def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
         os.set_inheritable(sys.stderr.fileno(), False)
     handler = logging.StreamHandler()
     if form == "json":
-        # Imported here: most commands have no such log.
-        from runglass.cli.terminal.json_log import JsonLog
-
         handler.setFormatter(JsonLog())
     else:
         handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
