@@ -5,16 +5,19 @@ A command takes them as decorators, in the order in which its help shows them.
 
 import inspect
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 
 from runglass.cli import argument_parsers
+from runglass.cli.backends.local_store import DataFolder
+from runglass.cli.backends.server import Server
 from runglass.config.store_address import has_password, is_postgres
 from runglass.wire.run_api import CaptureMode
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Command = Callable[..., None]
 
 
 class WholeNumber(click.IntRange):
@@ -66,21 +69,26 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for m
 limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N", help="How many at most.")
 
 
-def data_folder(command: Function) -> Function:
-    """`--data` and `--store`: which database, for commands that work on it directly."""
-    data = click.option(
+def data_folder(command: Command) -> Command:
+    """`--data` and `--store`: the `folder` of a command that works on a database directly."""
+
+    @wraps(command)
+    def with_folder(*, data: Path | None, store: str | None, **given: Any) -> None:
+        command(folder=DataFolder(data, store), **given)
+
+    data_option = click.option(
         "--data",
         type=FILE,
         metavar="FOLDER",
         help="Folder of the database; by default as `runglass serve` takes it.",
     )
-    store = click.option(
+    store_option = click.option(
         "--store", type=STORE, metavar="URL", help="The database, where it is not in the data folder."
     )
-    return data(store(command))
+    return data_option(store_option(with_folder))
 
 
-def recording_and_log(command: Function) -> Function:
+def recording_and_log(command: Command) -> Command:
     """`--capture`, `--log-level` and `--log-format`: what a server or worker writes down."""
     capture = click.option(
         "--capture",
@@ -100,23 +108,28 @@ def recording_and_log(command: Function) -> Function:
     return capture(log_level(log_format(command)))
 
 
-def server(command: Function) -> Function:
-    """`--base-url` and `--api-key`: which server, and with which key."""
-    base_url = click.option(
+def server(command: Command) -> Command:
+    """`--base-url` and `--api-key`: the `server` of a command."""
+
+    @wraps(command)
+    def with_server(*, base_url: str | None, api_key: str | None, **given: Any) -> None:
+        command(server=Server(base_url, api_key), **given)
+
+    base_url_option = click.option(
         "--base-url",
         envvar="RUNGLASS_BASE_URL",
         show_envvar=True,
         metavar="URL",
         help="The server, as `serve` prints it: http://localhost:8080.",
     )
-    api_key = click.option(
+    api_key_option = click.option(
         "--api-key",
         envvar="RUNGLASS_API_KEY",
         show_envvar=True,
         metavar="KEY",
         help="The key; better set in the environment, where no process list shows it.",
     )
-    return base_url(api_key(command))
+    return base_url_option(api_key_option(with_server))
 
 
 class CommandGroup(click.Group):

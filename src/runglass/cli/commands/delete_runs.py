@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 import click
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.backends.connection import connect
-from runglass.cli.backends.run_lookup import flow_id as named_flow_id
-from runglass.cli.backends.run_lookup import named_run
+from runglass.cli.backends.server import Server, named_run
+from runglass.cli.backends.server import flow_id as named_flow_id
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.formatting import moment
@@ -63,8 +62,7 @@ def delete(
     older_than: datetime | None,
     yes: bool,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """Delete runs for good, by id or by query. Without --yes it tells what would go, and deletes nothing."""
     limit = time_limit(before, older_than)
@@ -73,7 +71,7 @@ def delete(
         raise UsageError(
             "say which runs: either ids, or a query with --flow, --status, --before or --older-than"
         )
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         if run_ids:
             runs = [named_run(client, run_id) for run_id in dict.fromkeys(run_ids)]
             # A run is deleted unread: reading one that has not begun would wait for its first event.

@@ -10,11 +10,12 @@ import msgspec
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.flow_backend import open_backend, read_flow
+from runglass.cli.backends.local_store import DataFolder
+from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.options import CommandGroup
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line
-from runglass.cli.terminal.table import Cell, Column, Row, print_table
+from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import FlowFileError, Problem
 from runglass.wire.admin_api import FlowHistory, FlowInfo
 from runglass.wire.run_api import Version
@@ -31,7 +32,7 @@ COLUMNS = (
 )
 
 
-@click.group("flow", cls=CommandGroup)
+@click.group("flow", cls=options.CommandGroup)
 def group() -> None:
     """Flow files, and the flows of a server or, without a key or with --data, of a data folder."""
 
@@ -76,17 +77,15 @@ def push(
     files: tuple[Path, ...],
     to: ProjectName,
     publish: bool,
-    data: Path | None,
-    store: str | None,
-    base_url: str | None,
-    api_key: str | None,
+    folder: DataFolder,
+    server: Server,
 ) -> None:
     """Store flow files as drafts. If one has a mistake, none is stored."""
     flows = _read_all(files)
-    with open_backend(data, store, base_url, api_key) as backend:
+    with open_backend(folder, server) as backend:
         for slug, flow in flows.items():
-            backend.push(to, flow)
-            version = f"version {backend.publish(to, slug)}" if publish else "draft"
+            backend.push(*to, slug, flow.encode())
+            version = f"version {backend.publish(*to, slug)}" if publish else "draft"
             write_line(stdout(), f"{to}/{slug}  {version}")
 
 
@@ -97,15 +96,13 @@ def push(
 @options.server
 def list_flows(
     project: ProjectName,
-    data: Path | None,
-    store: str | None,
+    folder: DataFolder,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """The project's flows and which version of each is in production."""
-    with open_backend(data, store, base_url, api_key) as backend:
-        flows = backend.flows(project)
+    with open_backend(folder, server) as backend:
+        flows = backend.flows(*project).flows
     if as_json:
         write_json([_plain(project, flow) for flow in flows])
     else:
@@ -126,19 +123,17 @@ def list_flows(
 def show(
     flow: tuple[ProjectName, str],
     version: Version | None,
-    data: Path | None,
-    store: str | None,
+    folder: DataFolder,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """A flow and its versions, or with --version the steps of one."""
     name, slug = flow
-    with open_backend(data, store, base_url, api_key) as backend:
-        found = backend.flow(name, slug)
+    with open_backend(folder, server) as backend:
+        found = backend.flow(*name, slug)
         if version is not None:
             number = (found.production_version or 0) if version == "production" else version
-            write_json(backend.tree(name, slug, 0 if number == "draft" else number), indent=2)
+            write_json(backend.flow_version(*name, slug, 0 if number == "draft" else number), indent=2)
             return
     if as_json:
         write_json(_plain(name, found))
@@ -153,15 +148,13 @@ def show(
 @options.server
 def publish(
     flow: tuple[ProjectName, str],
-    data: Path | None,
-    store: str | None,
-    base_url: str | None,
-    api_key: str | None,
+    folder: DataFolder,
+    server: Server,
 ) -> None:
     """Make the draft of a flow its production version."""
     name, slug = flow
-    with open_backend(data, store, base_url, api_key) as backend:
-        version = backend.publish(name, slug)
+    with open_backend(folder, server) as backend:
+        version = backend.publish(*name, slug)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
@@ -175,15 +168,13 @@ def publish(
 def rollback(
     flow: tuple[ProjectName, str],
     version: int,
-    data: Path | None,
-    store: str | None,
-    base_url: str | None,
-    api_key: str | None,
+    folder: DataFolder,
+    server: Server,
 ) -> None:
     """Put another published version into production; the draft stays as it is."""
     name, slug = flow
-    with open_backend(data, store, base_url, api_key) as backend:
-        backend.set_production(name, slug, version)
+    with open_backend(folder, server) as backend:
+        backend.set_production(*name, slug, version)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
@@ -217,14 +208,13 @@ def _read_all(files: Sequence[Path]) -> "dict[str, Flow]":
 
 
 def _row(name: ProjectName, flow: FlowInfo) -> Row:
-    texts = (
+    return Row.of(
         f"{name}/{flow.slug}",
         _production(flow),
         one_line(flow.name or UNKNOWN, limit=60),
         local_time(flow.updated_at),
         flow.id,
     )
-    return Row([Cell(text) for text in texts])
 
 
 def _lines(name: ProjectName, flow: FlowHistory) -> list[str]:

@@ -11,7 +11,7 @@ import msgspec
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.connection import connect_async
+from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import UsageError, exit_of
 from runglass.cli.terminal.event_lines import EventLines, step_label
 from runglass.cli.terminal.output import complain, is_watched, note, stderr, write_json, write_line
@@ -87,8 +87,7 @@ def run(
     trace: bool,
     timeout: float | None,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """Run a flow and print its result as JSON; --json prints the whole answer, or the whole error.
 
@@ -107,7 +106,7 @@ def run(
         timeout_s=math.inf if timeout is None else timeout,
     )
     try:
-        completed = asyncio.run(_execute(call, base_url, api_key))
+        completed = asyncio.run(_execute(call, server))
     except APIError as error:
         _report(error, as_json=as_json)
         raise click.exceptions.Exit(exit_of(error)) from error
@@ -147,11 +146,11 @@ def _text_of(file: str, kind: str) -> str:
         raise UsageError(f"{kind} {file!r} is not UTF-8 text: byte {error.start} is wrong") from error
 
 
-async def _execute(call: RunArguments, base_url: str | None, api_key: str | None) -> CompletedResult:
+async def _execute(call: RunArguments, server: Server) -> CompletedResult:
     # Imported here: the module brings the client along, and mistakes on the command line come before that.
     from runglass.cli.backends.run_watcher import WatchedRun, until_interrupted
 
-    async with connect_async(base_url, api_key) as client:
+    async with server.connect_async() as client:
         run = WatchedRun(
             client,
             call.flow,

@@ -3,7 +3,6 @@
 A file that is written is new, and whole or not there at all.
 """
 
-import asyncio
 import base64
 import os
 import sys
@@ -17,12 +16,12 @@ import msgspec
 
 from runglass.cli import options
 from runglass.cli.backends import local_store
-from runglass.cli.backends.connection import connect
-from runglass.cli.backends.run_lookup import named_run
+from runglass.cli.backends.local_store import DataFolder
+from runglass.cli.backends.server import Server, named_run
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
-from runglass.config.settings import Settings
 from runglass.run_files.header import file_name
+from runglass.store.base import Store
 from runglass.store.records import RawRow
 from runglass.wire.run_api import ExportFormat
 
@@ -46,11 +45,9 @@ STANDARD = Path("-")
     help="A new file, which only you may read, or - for stdout; by default run-ID.json or the like.",
 )
 @options.server
-def export(
-    run_id: str, format: ExportFormat, output: Path | None, base_url: str | None, api_key: str | None
-) -> None:
+def export(run_id: str, format: ExportFormat, output: Path | None, server: Server) -> None:
     """Write a run to a file, to be imported on another server, or for other programs."""
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         run = named_run(client, run_id)
         with closing(run.export(format)) as parts:
             if output == STANDARD:
@@ -70,9 +67,9 @@ def export(
     "file", type=options.FILE, metavar="FILE", help="A file of runs export, json or jsonl; - for stdin."
 )
 @options.server
-def import_run(file: Path, base_url: str | None, api_key: str | None) -> None:
+def import_run(file: Path, server: Server) -> None:
     """Make the run of a file, with its id, events and trace, in the key's project; all of it or nothing."""
-    with connect(base_url, api_key) as client, _opened(file) as opened:
+    with server.connect() as client, _opened(file) as opened:
         run = client.import_run(opened)
     write_line(stdout(), f"imported run {run.id} of flow {run.flow_slug or run.flow_id}: {run.status}")
 
@@ -111,34 +108,32 @@ def new_file(file: Path) -> Iterator[IO[bytes]]:
 @click.argument("run_id", metavar="RUN_ID", help="The run's whole id.")
 @click.argument("file", type=options.FILE, metavar="FILE", help="A new file, which only you may read.")
 @options.data_folder
-def export_raw(run_id: str, file: Path, data: Path | None, store: str | None) -> None:
+def export_raw(run_id: str, file: Path, folder: DataFolder) -> None:
     """Write every row of a run to a file, one as JSON per line, whether or not the run can be read.
 
     Bytes are `{"text": …}` where they are UTF-8, and else `{"base64": …}`.
     """
-    rows = asyncio.run(_export(local_store.data_settings(data, store), run_id.lower(), file))
-    note(f"wrote {rows:,} rows of run {run_id} to {file}")
+    settings, whole_id = folder.settings(), run_id.lower()
 
-
-async def _export(settings: Settings, run_id: str, file: Path) -> int:
-    async with local_store.existing_store(settings) as store:
-        if await store.run(run_id) is None:
-            raise NotFound(f"there is no run {run_id!r} in {settings.store_name!r}")
+    async def export_rows(store: Store) -> int:
+        if await store.run(whole_id) is None:
+            raise NotFound(f"there is no run {whole_id!r} in {settings.store_name!r}")
+        count = 0
         with new_file(file) as written:
-            lines = _Lines(written)
-            await store.raw_rows(run_id, lines.take)
-        return lines.count
 
+            def write(table: str, row: RawRow) -> None:
+                nonlocal count
+                plain = {
+                    name: _plain(value) if isinstance(value, bytes) else value for name, value in row.items()
+                }
+                written.write(msgspec.json.encode({"table": table, "row": plain}) + b"\n")
+                count += 1
 
-class _Lines:
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.count = 0
+            await store.raw_rows(whole_id, write)
+        return count
 
-    def take(self, table: str, row: RawRow) -> None:
-        plain = {name: _plain(value) if isinstance(value, bytes) else value for name, value in row.items()}
-        self.file.write(msgspec.json.encode({"table": table, "row": plain}) + b"\n")
-        self.count += 1
+    rows = local_store.in_store(settings, export_rows)
+    note(f"wrote {rows:,} rows of run {run_id} to {file}")
 
 
 def _plain(value: bytes) -> dict[str, str]:

@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.backends.connection import connect
-from runglass.cli.backends.run_lookup import named_run
+from runglass.cli.backends.server import Server, named_run
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting, rankings
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
@@ -67,8 +66,7 @@ def show(
     loop: tuple[int, ...] | None,
     show_all: bool,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """How a run went and why, and its tree: each step on the time axis, with its attempts.
 
@@ -83,7 +81,7 @@ def show(
     if loop is not None and inside is None:
         raise UsageError("--loop names an iteration of a step: say which step with --inside")
     console = stdout()
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         run = named_run(client, run_id)
         if as_json:
             write_json(run.trace())

@@ -38,6 +38,11 @@ class Row(NamedTuple):
     cells: Sequence[Cell]
     below: Sequence[Text] = ()
 
+    @classmethod
+    def of(cls, *texts: str, style: str = "") -> "Row":
+        """A row of texts in one style."""
+        return cls([Cell(text, style) for text in texts])
+
 
 class Layout(NamedTuple):
     """The indexes of the columns to show, the widths of all, and the titles of those left out."""
