@@ -32,9 +32,6 @@ BYTES_PER_VISIT = 32
 """So many bytes of JSON are decoded in the time in which a value is visited."""
 
 
-_NOTHING = b"{}"
-
-
 class DiffAllowance:
     """How much content of one diff may still be compared, in visits of values, and told, in bytes."""
 
@@ -63,9 +60,9 @@ def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAll
     """
     a, b = pair
     if a is None or b is None:
-        return _row(pair, _of_one(a, b))
+        return row_with(pair, _of_one(a, b))
     changes = changes_between(a, b, content, allowance=allowance)
-    return _row(pair, changes) if any(change.field != "durationMs" for change in changes) else None
+    return row_with(pair, changes) if any(change.field != "durationMs" for change in changes) else None
 
 
 def changes_between(
@@ -76,12 +73,8 @@ def changes_between(
     return [*_of_both(a, b, content, allowance), *_told(duration)]
 
 
-def same_row(pair: AttemptPair) -> RowDiff:
-    """The row of a pair that does not differ."""
-    return _row(pair, [])
-
-
-def _row(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
+def row_with(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
+    """The row of a pair; without changes that of one that does not differ."""
     one = pair.one
     return RowDiff(
         step_id=one.step_id,
@@ -115,7 +108,7 @@ def _of_both(
     kept = have_content(a.calls, b.calls)
     told = partial(_content, content, allowance)
     return _told(
-        (differ_if_known(a.input, b.input) and told("input", lambda of: of.input or _NOTHING))
+        (differ_if_known(a.input, b.input) and told("input", lambda of: of.input or b"{}"))
         or _size("inputSizeBytes", a.input_size_bytes, b.input_size_bytes),
         _scalar("modelUsed", a.model_used, b.model_used),
         told("modelRequests", lambda of: requests_json(of.calls, with_content=kept))
@@ -123,8 +116,8 @@ def _of_both(
         else None,
         _scalar("status", a.status, b.status),
         # An attempt without an error differs in each field that the error of the other has.
-        None if a.error == b.error else told("error", lambda of: of.error or _NOTHING),
-        (differ_if_known(a.output, b.output) and told("output", lambda of: of.output or _NOTHING))
+        None if a.error == b.error else told("error", lambda of: of.error or b"{}"),
+        (differ_if_known(a.output, b.output) and told("output", lambda of: of.output or b"{}"))
         or _size("outputSizeBytes", a.output_size_bytes, b.output_size_bytes),
         told("modelResponses", lambda of: responses_json(of.calls, with_content=kept))
         if responses_differ(a.calls, b.calls)

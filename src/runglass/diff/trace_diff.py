@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.diff.model_calls import CallsDigest, StoredCall, requests_differ, responses_differ
+from runglass.diff.model_calls import NOT_KEPT, CallsDigest, StoredCall, requests_differ, responses_differ
 from runglass.log.trace import TokenBreakdown
 from runglass.outlines.builder import Node
 
@@ -35,7 +35,6 @@ class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename
 
 
 _stored = msgspec.json.Decoder(_StoredAttempt)
-_NONE = (b"", b"null")
 
 
 class AttemptDigest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -108,7 +107,7 @@ def read_content(data: bytes) -> AttemptContent:
 
 def _content(step: _StoredAttempt) -> AttemptContent:
     parts = (bytes(step.input_context), bytes(step.output_context), bytes(step.error_context))
-    kept = (None if part in _NONE else part for part in parts)
+    kept = (None if part in NOT_KEPT else part for part in parts)
     return AttemptContent._make((*kept, step.model_calls))
 
 

@@ -142,7 +142,9 @@ class ImportedLog:
         if is_terminal(event):
             self._has_ended, self.ended_at = True, event.at
         for change in changes:
-            self._note(change.step, change.position)
+            step = change.step
+            address = hash(Address(step.step_id, step.loop_path))
+            self._places[address] = change.position * _ATTEMPTS + step.attempt
             self._completed.pop(change.position, None)
             if change.step.status == "completed" and self._header.capture == "metadata_only":
                 self._completed[change.position] = change
@@ -221,9 +223,6 @@ class ImportedLog:
         if self._fold.open_step(*address) is None:
             before = StepTrace(step_id=event.step_id, loop_path=event.loop_path, attempt=attempt)
             self._fold.reopen(StepChange(position, before))
-
-    def _note(self, step: StepTrace, position: int) -> None:
-        self._places[hash(Address(step.step_id, step.loop_path))] = position * _ATTEMPTS + step.attempt
 
 
 def _check(members: Mapping[str, Any]) -> None:

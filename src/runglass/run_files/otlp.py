@@ -113,7 +113,7 @@ class OtlpWriter:
         yield self._span(
             self._span_id(row.number),
             self._span_id(parent),
-            _name_of(row),
+            f"{row.name} {row.label}" if row.kind == "attempt" else row.label,
             self._started_ns + row.start * 1_000_000,
             self._started_ns + row.end * 1_000_000,
             told,
@@ -174,15 +174,6 @@ def _trace_of(run: RunSummary) -> tuple[str, str | None]:
         return run.id.replace("-", ""), None
     _, trace_id, parent_id, _ = context.parent.split("-")
     return trace_id, parent_id
-
-
-def _name_of(row: TreeRow) -> str:
-    match row.kind:
-        case "iteration":
-            return f"{row.name}[{row.iteration}]"
-        case "attempt":
-            return f"{row.name} attempt {row.attempt}"
-    return row.name
 
 
 def _error_of(step: StepTrace | None) -> tuple[str, str] | None:

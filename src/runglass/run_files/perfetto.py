@@ -92,7 +92,7 @@ class PerfettoWriter:
         else:
             parent.free_ms = _NEVER if row.end is None else row.end
         self._open.append(_Slice(track, row.start, row.end, is_apart=is_apart))
-        yield self._begin(track, _name_of(row), row.kind, row.start * 1000, _arguments(row, step))
+        yield self._begin(track, row.label, row.kind, row.start * 1000, _arguments(row, step))
         if step is not None:
             yield from self._calls(track, row.start, row.end, step)
 
@@ -115,7 +115,7 @@ class PerfettoWriter:
             if call.tokens is not None:
                 told |= {"tokens": call.tokens.total}
             yield self._begin(track, f"chat {model_name(call)}", "model call", begun_us, told)
-            yield self._end(track, ended_us)
+            yield self._at("E", track, ended_us)
             free_us = ended_us
 
     def _close(self, depth: int) -> Iterator[_Event]:
@@ -123,7 +123,7 @@ class PerfettoWriter:
         while len(self._open) > depth:
             ended = self._open.pop()
             if ended.end is not None:
-                yield self._end(ended.track, ended.end * 1000)
+                yield self._at("E", ended.track, ended.end * 1000)
                 if ended.is_apart:
                     heappush(self._free, (ended.end, ended.track))
 
@@ -131,23 +131,11 @@ class PerfettoWriter:
         known = {key: value for key, value in told.items() if value is not None}
         return {**self._at("B", track, at_us), "name": name, "cat": kind, "args": known}
 
-    def _end(self, track: int, at_us: int) -> _Event:
-        return self._at("E", track, at_us)
-
     def _at(self, phase: str, track: int, at_us: int) -> _Event:
         return {"ph": phase, "pid": _PROCESS, "tid": track, "ts": self._started_us + at_us}
 
     def _named(self, what: str, track: int, name: str) -> _Event:
         return {"ph": "M", "pid": _PROCESS, "tid": track, "name": what, "args": {"name": name}}
-
-
-def _name_of(row: TreeRow) -> str:
-    match row.kind:
-        case "iteration":
-            return f"{row.name}[{row.iteration}]"
-        case "attempt":
-            return f"attempt {row.attempt}"
-    return row.name
 
 
 def _arguments(row: TreeRow, step: StepTrace | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import msgspec
 
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RunUnreadable, StoreError
-from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, lines, members
+from runglass.run_files.header import FlowOfRun, RunHeader, lines, members
 from runglass.server.services.run_content import whole_summary, with_content
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
@@ -19,7 +19,7 @@ PAGE_BYTES = 256 * 1024
 
 async def parts(store: Store, run: RunRecord, format: ExportFormat) -> AsyncGenerator[bytes, None]:
     """The parts of the file, which are made as they are read. Raises StoreError, RunPurged."""
-    header = encode_header(await _header_of(store, run))
+    header = msgspec.json.encode(await _header_of(store, run))
     if format == "jsonl":
         return _lines(store, run, header)
     return _document(store, run, header)
