@@ -97,7 +97,11 @@ def run(arguments: Sequence[str] | None) -> int:
 
 def _call(arguments: Sequence[str]) -> int:
     try:
-        _check_text(arguments)
+        for argument in arguments:
+            try:
+                argument.encode()
+            except UnicodeEncodeError as error:
+                raise UsageError(f"the argument {argument!a} is not UTF-8 text") from error
         # `main` returns the code of the Exit that a command raises, and else what the command returns: None.
         code: int | None = app.main(arguments, prog_name="runglass", standalone_mode=False)
     except SystemExit as ended:
@@ -105,7 +109,9 @@ def _call(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         if isinstance(error, click.NoSuchOption):
-            _advise(arguments)
+            query = next((each for each in arguments if _NEGATED_TERM.match(each)), None)
+            if query is not None:
+                note(f"if that is a query, put -- before it: -- '{query}'")
         return error.exit_code
     except RunglassError as error:
         complain(str(error))
@@ -117,23 +123,8 @@ def _call(arguments: Sequence[str]) -> int:
     return Exit.OK if code is None else code
 
 
-def _advise(arguments: Sequence[str]) -> None:
-    """Says how a query that begins with a minus sign is written, where one was taken for options."""
-    query = next((each for each in arguments if _NEGATED_TERM.match(each)), None)
-    if query is not None:
-        note(f"if that is a query, put -- before it: -- '{query}'")
-
-
 def _names_server(arguments: Sequence[str]) -> bool:
     return "RUNGLASS_BASE_URL" in os.environ or any(each.startswith("--base-url") for each in arguments)
-
-
-def _check_text(arguments: Sequence[str]) -> None:
-    for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"the argument {argument!a} is not UTF-8 text") from error
 
 
 def _drop_output() -> None:

@@ -72,20 +72,20 @@ limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N"
 def data_folder(command: Command) -> Command:
     """`--data` and `--store`: the `folder` of a command that works on a database directly."""
 
-    @wraps(command)
-    def with_folder(*, data: Path | None, store: str | None, **given: Any) -> None:
-        command(folder=DataFolder(data, store), **given)
-
-    data_option = click.option(
+    @click.option(
         "--data",
         type=FILE,
         metavar="FOLDER",
         help="Folder of the database; by default as `runglass serve` takes it.",
     )
-    store_option = click.option(
+    @click.option(
         "--store", type=STORE, metavar="URL", help="The database, where it is not in the data folder."
     )
-    return data_option(store_option(with_folder))
+    @wraps(command)
+    def with_folder(*, data: Path | None, store: str | None, **given: Any) -> None:
+        command(folder=DataFolder(data, store), **given)
+
+    return with_folder
 
 
 def recording_and_log(command: Command) -> Command:
@@ -111,25 +111,25 @@ def recording_and_log(command: Command) -> Command:
 def server(command: Command) -> Command:
     """`--base-url` and `--api-key`: the `server` of a command."""
 
-    @wraps(command)
-    def with_server(*, base_url: str | None, api_key: str | None, **given: Any) -> None:
-        command(server=Server(base_url, api_key), **given)
-
-    base_url_option = click.option(
+    @click.option(
         "--base-url",
         envvar="RUNGLASS_BASE_URL",
         show_envvar=True,
         metavar="URL",
         help="The server, as `serve` prints it: http://localhost:8080.",
     )
-    api_key_option = click.option(
+    @click.option(
         "--api-key",
         envvar="RUNGLASS_API_KEY",
         show_envvar=True,
         metavar="KEY",
         help="The key; better set in the environment, where no process list shows it.",
     )
-    return base_url_option(api_key_option(with_server))
+    @wraps(command)
+    def with_server(*, base_url: str | None, api_key: str | None, **given: Any) -> None:
+        command(server=Server(base_url, api_key), **given)
+
+    return with_server
 
 
 class CommandGroup(click.Group):

@@ -1,8 +1,8 @@
 """The store of a data folder, for commands that work on it directly, whether or not its server runs."""
 
 import asyncio
-import getpass
 import os
+import pwd
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -105,12 +105,8 @@ async def create_key(store: Store, project: Project, role: Role, *, most: int) -
 def terminal_user() -> Actor:
     """The user of this process, as the actor of entries in the audit log."""
     try:
-        # The user id of the process cannot be forged; `getpass` would believe environment variables.
-        import pwd
-
+        # The user id of the process cannot be forged, as the variables are that `getpass` would believe.
         name = pwd.getpwuid(os.getuid()).pw_name
-    except ImportError:
-        name = getpass.getuser()
     except KeyError:
         # A container may run under a user id without a name.
         name = str(os.getuid())

@@ -120,13 +120,12 @@ class WatchedRun:
                 failures += 1
                 if failures == 1:
                     note(f"the events cannot be followed at the moment: {error}")
-            state = await _until_answered(lambda: self._state(run_id))
+            state = await _until_answered(
+                lambda: self._client._transport.call(requests.job(self._call.path, run_id), timeout=None)
+            )
             if state.status in ("completed", "failed"):
                 return state, last
             await asyncio.sleep(backoff_s(failures, most_s=LONGEST_WAIT_S))
-
-    async def _state(self, run_id: str) -> JobState:
-        return await self._client._transport.call(requests.job(self._call.path, run_id), timeout=None)
 
 
 async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
@@ -215,11 +214,7 @@ def _ctrl_c() -> Iterator[asyncio.Event]:
     if not is_main_thread or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield pressed
         return
-    try:
-        loop.add_signal_handler(signal.SIGINT, pressed.set)
-    except NotImplementedError:  # on Windows Ctrl-C ends the command, and the run goes on
-        yield pressed
-        return
+    loop.add_signal_handler(signal.SIGINT, pressed.set)
     try:
         yield pressed
     finally:

@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 import click
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.backends.server import Server, named_run
+from runglass.cli.backends.server import MOST_PER_PAGE, Server, named_run
 from runglass.cli.backends.server import flow_id as named_flow_id
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.formatting import moment
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.errors import FlowNotFoundError, RunglassError
-from runglass.log.trace import TERMINAL, RunStatus, RunSummary
+from runglass.log.trace import TERMINAL, RunStatus
 
 if TYPE_CHECKING:
     from runglass.client import Client, Run
-
-
-MOST_PER_PAGE = 100
 
 
 class Found(NamedTuple):
@@ -142,17 +138,9 @@ def find_runs(
     client: "Client", *, flow_id: str | None, status: RunStatus | None, before: datetime | None
 ) -> Iterator[Found]:
     """The runs of the query, newest first. Without a status, only those that have ended."""
-    cursor: str | None = None
-    while True:
-        page = client.runs(flow_id=flow_id, status=status, limit=MOST_PER_PAGE, cursor=cursor)
-        for run in page.runs:
-            if (status is not None or run.status in TERMINAL) and _is_before(run, before):
-                yield Found(run.id, run.completed_at or run.started_at)
-        cursor = page.next_cursor
-        if cursor is None:
-            return
-
-
-def _is_before(run: RunSummary, limit: datetime | None) -> bool:
-    at = moment(run.completed_at or run.started_at)
-    return limit is None or (at is not None and at < limit)
+    for run in client.runs(flow_id=flow_id, status=status, limit=MOST_PER_PAGE):
+        at = run.completed_at or run.started_at
+        if status is None and run.status not in TERMINAL:
+            continue
+        if before is None or ((then := formatting.moment(at)) is not None and then < before):
+            yield Found(run.id, at)

@@ -14,10 +14,10 @@ from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
-from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line
+from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line, write_lines
 from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import FlowFileError, Problem
-from runglass.wire.admin_api import FlowHistory, FlowInfo
+from runglass.wire.admin_api import FlowInfo
 from runglass.wire.run_api import Version
 
 if TYPE_CHECKING:
@@ -73,13 +73,7 @@ def check(files: tuple[Path, ...]) -> None:
 @click.option("--publish", is_flag=True, help="Also make each the production version.")
 @options.data_folder
 @options.server
-def push(
-    files: tuple[Path, ...],
-    to: ProjectName,
-    publish: bool,
-    folder: DataFolder,
-    server: Server,
-) -> None:
+def push(files: tuple[Path, ...], to: ProjectName, publish: bool, folder: DataFolder, server: Server) -> None:
     """Store flow files as drafts. If one has a mistake, none is stored."""
     flows = _read_all(files)
     with open_backend(folder, server) as backend:
@@ -94,12 +88,7 @@ def push(
 @options.data_folder
 @options.as_json
 @options.server
-def list_flows(
-    project: ProjectName,
-    folder: DataFolder,
-    as_json: bool,
-    server: Server,
-) -> None:
+def list_flows(project: ProjectName, folder: DataFolder, as_json: bool, server: Server) -> None:
     """The project's flows and which version of each is in production."""
     with open_backend(folder, server) as backend:
         flows = backend.flows(*project).flows
@@ -121,11 +110,7 @@ def list_flows(
 @options.as_json
 @options.server
 def show(
-    flow: tuple[ProjectName, str],
-    version: Version | None,
-    folder: DataFolder,
-    as_json: bool,
-    server: Server,
+    flow: tuple[ProjectName, str], version: Version | None, folder: DataFolder, as_json: bool, server: Server
 ) -> None:
     """A flow and its versions, or with --version the steps of one."""
     name, slug = flow
@@ -138,19 +123,24 @@ def show(
     if as_json:
         write_json(_plain(name, found))
         return
-    for line in _lines(name, found):
-        write_line(stdout(), line)
+    capture = found.capture or "as the project says"
+    lines = [
+        f"{name}/{found.slug}  {one_line(found.name or '')}".rstrip(),
+        f"id {found.id}  production: {_production(found)}  capture: {capture}",
+    ]
+    for each in found.versions:
+        title = f"version {each.version}" if each.version else "draft"
+        mark = "  in production" if each.version and each.version == found.production_version else ""
+        mark = "  imported with a run, to be read alone" if each.imported else mark
+        lines.append(f"{title:<12}  {local_time(each.created_at)}{mark}")
+    write_lines(lines)
 
 
 @group.command()
 @options.flow
 @options.data_folder
 @options.server
-def publish(
-    flow: tuple[ProjectName, str],
-    folder: DataFolder,
-    server: Server,
-) -> None:
+def publish(flow: tuple[ProjectName, str], folder: DataFolder, server: Server) -> None:
     """Make the draft of a flow its production version."""
     name, slug = flow
     with open_backend(folder, server) as backend:
@@ -165,12 +155,7 @@ def publish(
 )
 @options.data_folder
 @options.server
-def rollback(
-    flow: tuple[ProjectName, str],
-    version: int,
-    folder: DataFolder,
-    server: Server,
-) -> None:
+def rollback(flow: tuple[ProjectName, str], version: int, folder: DataFolder, server: Server) -> None:
     """Put another published version into production; the draft stays as it is."""
     name, slug = flow
     with open_backend(folder, server) as backend:
@@ -215,19 +200,6 @@ def _row(name: ProjectName, flow: FlowInfo) -> Row:
         local_time(flow.updated_at),
         flow.id,
     )
-
-
-def _lines(name: ProjectName, flow: FlowHistory) -> list[str]:
-    lines = [
-        f"{name}/{flow.slug}  {one_line(flow.name or '')}".rstrip(),
-        f"id {flow.id}  production: {_production(flow)}  capture: {flow.capture or 'as the project says'}",
-    ]
-    for each in flow.versions:
-        title = f"version {each.version}" if each.version else "draft"
-        mark = "  in production" if each.version and each.version == flow.production_version else ""
-        mark = "  imported with a run, to be read alone" if each.imported else mark
-        lines.append(f"{title:<12}  {local_time(each.created_at)}{mark}")
-    return lines
 
 
 def _production(flow: FlowInfo) -> str:

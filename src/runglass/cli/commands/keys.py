@@ -22,6 +22,7 @@ COLUMNS = (
 )
 
 ROLES = ("admin", "run", "read")
+"""Each may do what the ones behind it may."""
 
 
 @click.group("keys", cls=options.CommandGroup)

@@ -2,25 +2,14 @@
 
 import ipaddress
 import webbrowser
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import click
 
 from runglass.cli import options
-from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.server import Server, named_run
 from runglass.cli.terminal.output import note, stdout, write_line
 from runglass.client.core.connection import endpoint
-
-if TYPE_CHECKING:
-    from runglass.server import LoginTickets
-    from runglass.store.base import Store
-
-
-MOST_PROJECTS = 10
-"""Links that a starting server prints; a server of more projects has people who open one each."""
-ROLES = ("admin", "run", "read")
 
 
 @click.command("open")
@@ -47,17 +36,6 @@ def open_viewer(run_id: str | None, only_print: bool, server: Server) -> None:
     write_line(console, link)
     if console.is_terminal and not only_print and not webbrowser.open(link):
         note("no browser could be opened; open the link within a minute")
-
-
-async def project_links(store: "Store", tickets: "LoginTickets") -> list[tuple[ProjectName, str]]:
-    """The paths that sign a browser in, for each project that has a key: the one with the highest role."""
-    links: list[tuple[ProjectName, str]] = []
-    for project in (await store.projects())[:MOST_PROJECTS]:
-        keys = [key for key in await store.keys(project.id) if key.revoked_at is None]
-        if keys:
-            best = min(keys, key=lambda key: (ROLES.index(key.role), -key.id))
-            links.append((ProjectName(project.org, project.name), tickets.issue(best)))
-    return links
 
 
 def is_this_machine(host: str) -> bool:

@@ -168,11 +168,7 @@ def models(project: ProjectName, patterns: tuple[str, ...], folder: DataFolder, 
 @options.data_folder
 @options.as_json
 def retention(
-    project: ProjectName,
-    days: str | None,
-    content_days: str | None,
-    folder: DataFolder,
-    as_json: bool,
+    project: ProjectName, days: str | None, content_days: str | None, folder: DataFolder, as_json: bool
 ) -> None:
     """Show or set how long a project keeps runs, and their inputs, outputs and other content.
 

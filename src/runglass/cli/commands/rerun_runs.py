@@ -63,12 +63,7 @@ def _usd(text: str) -> Decimal:
 @options.as_json
 @options.server
 def rerun(
-    runs: str,
-    version: Version,
-    yes: bool,
-    budget: Decimal | None,
-    as_json: bool,
-    server: Server,
+    runs: str, version: Version, yes: bool, budget: Decimal | None, as_json: bool, server: Server
 ) -> None:
     """Run a run again from the input that it kept, or with --yes all ended runs that a query finds.
 

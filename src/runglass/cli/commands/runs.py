@@ -14,7 +14,7 @@ from runglass.cli.commands.show_run import show
 from runglass.cli.commands.tail_run import tail
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.diff_view import conclusion, diff_lines, head_lines
-from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line
+from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line, write_lines
 from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.step_view import attempt_lines
 from runglass.log.trace import RunStatus, StepAttempts
@@ -138,12 +138,10 @@ def step(
     if as_json:
         write_json(found)
         return
-    console = stdout()
     for index, trace in enumerate(found.attempts if isinstance(found, StepAttempts) else [found]):
         if index:
-            write_line(console)
-        for line in attempt_lines(trace):
-            write_line(console, line)
+            write_line(stdout())
+        write_lines(attempt_lines(trace))
 
 
 @group.command()
@@ -163,9 +161,8 @@ def diff(run_a: str, run_b: str, with_same: bool, as_json: bool, server: Server)
     if as_json:
         write_json(found)
     else:
-        console = stdout()
-        for line in (*head_lines(found), *diff_lines(found, width=width_of(console))):
-            write_line(console, line)
+        write_lines(head_lines(found))
+        write_lines(diff_lines(found, width=width_of(stdout())))
         for remark in conclusion(found):
             note(remark)
     if not found.same:

@@ -12,8 +12,8 @@ from runglass.cli.backends.server import Server, named_run
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting, rankings
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
-from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line
-from runglass.cli.terminal.run_overview import MOST_SHOWN, RunOverview
+from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line, write_lines
+from runglass.cli.terminal.run_view import MOST_SHOWN, RunOverview
 from runglass.log.trace import StepTrace
 from runglass.outlines.outline import NONE
 
@@ -105,8 +105,7 @@ def show(
         most = len(rows) if show_all else MOST_SHOWN
         overview = RunOverview(summary, rows, within=within, most=most)
         attempts = read_attempts(run, overview.wanted)
-    for line in overview.lines(attempts, named=named, width=width_of(console)):
-        write_line(console, line)
+    write_lines(overview.lines(attempts, named=named, width=width_of(console)))
 
 
 def _write_ranking(console: Console, title: str, rows: OutlineRows, ranking: Sequence[int]) -> None:
@@ -118,8 +117,7 @@ def _write_ranking(console: Console, title: str, rows: OutlineRows, ranking: Seq
 
 def _write_part(console: Console, title: str, lines: Iterable[Text]) -> None:
     write_line(console, title, style="bold underline")
-    for line in lines:
-        write_line(console, line)
+    write_lines(lines)
 
 
 def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:

@@ -15,27 +15,17 @@ from rich.console import Console
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.backends.run_watcher import WatchedRun
-from runglass.cli.terminal.event_lines import EventLines
+from runglass.cli.terminal.event_lines import PASSING, EventLines
 from runglass.cli.terminal.outline_rows import OutlineRows
-from runglass.cli.terminal.output import complain, heading, stdout, width_of, write_line
-from runglass.cli.terminal.run_overview import RunOverview
+from runglass.cli.terminal.output import complain, heading, stdout, width_of, write_line, write_lines
 from runglass.cli.terminal.run_table import print_runs
+from runglass.cli.terminal.run_view import RunOverview
 from runglass.client.api.async_client import AsyncClient
 from runglass.config.settings import Settings
 from runglass.errors import APIError
 from runglass.flows.flow import Flow, LlmStep, leaves
 from runglass.flows.parser import parse_flow
-from runglass.log.events import (
-    StepCompleted,
-    StepInput,
-    StepModelCall,
-    StepModelReserved,
-    StepOutput,
-    StepProgress,
-    StepSkipped,
-    StepStarted,
-    StreamEvent,
-)
+from runglass.log.events import LoopStarted, StepCompleted, StepSkipped, StepStarted, StreamEvent
 from runglass.log.trace import Trace
 from runglass.runtime.composition import open_runtime
 from runglass.runtime.runtime import push_flow
@@ -89,7 +79,9 @@ async def _show(settings: Settings, flow: Flow, text: str, model: str) -> DemoRu
             run_id, result = await _run(client, flow, text, model)
             trace = await client.run(run_id).trace()
             await _show_trace(client, run_id)
-            await _show_examples(client)
+            run_ids = await leave_example_runs(client, str(PROJECT))
+            heading("And runs of other kinds, to look at and to compare")
+            print_runs([await client.run(run_id).summary() for run_id in run_ids])
     return DemoRun(key, trace, result)
 
 
@@ -127,7 +119,7 @@ async def _run(client: AsyncClient, flow: Flow, text: str, model: str) -> tuple[
 
 
 async def _show_trace(client: AsyncClient, run_id: str) -> None:
-    console, run, rows = stdout(), client.run(run_id), OutlineRows()
+    run, rows = client.run(run_id), OutlineRows()
     rows.add(await run.outline(limit=MOST_ROWS))
     rows.finish()
     overview = RunOverview(await run.summary(), rows)
@@ -136,14 +128,7 @@ async def _show_trace(client: AsyncClient, run_id: str) -> None:
         for row, each in overview.wanted
     }
     heading("The trace")
-    for line in overview.lines(attempts, named=run_id, width=width_of(console)):
-        write_line(console, line)
-
-
-async def _show_examples(client: AsyncClient) -> None:
-    run_ids = await leave_example_runs(client, str(PROJECT))
-    heading("And runs of other kinds, to look at and to compare")
-    print_runs([await client.run(run_id).summary() for run_id in run_ids])
+    write_lines(overview.lines(attempts, named=run_id, width=width_of(stdout())))
 
 
 class LiveView:
@@ -174,11 +159,11 @@ class LiveView:
         write_line(self._console, f"            {text}", style="dim")
 
     def _is_shown(self, event: StreamEvent) -> bool:
-        if isinstance(event, (StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)):
-            return False
         if isinstance(event, StepStarted):
             # The end of the step, with its duration, has a line of its own.
             return event.attempt > 1
+        if isinstance(event, PASSING) and not isinstance(event, LoopStarted):
+            return False
         if isinstance(event, (StepCompleted, StepSkipped)):
             return event.loop_path is None or self._shown < MOST_LINES
         return True

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -64,6 +64,13 @@ def write_line(console: Console, line: str | Text = "", *, style: str = "") -> N
     if _CONTROL.search(str(line)):
         line = clean(str(line))
     console.print(line, style=style or None, soft_wrap=True)
+
+
+def write_lines(lines: Iterable[str | Text]) -> None:
+    """Writes lines to stdout. Raises PipeClosed."""
+    console = stdout()
+    for line in lines:
+        write_line(console, line)
 
 
 def heading(title: str) -> None:
