@@ -76,13 +76,13 @@ class RunFileReader:
         self._document.close()
         return events
 
-    def _of_lines(self, begun: bytearray, data: bytes) -> Sequence[bytes]:
+    def _of_lines(self, unfinished: bytearray, data: bytes) -> Sequence[bytes]:
         end = data.rfind(b"\n") + 1
-        lines = bytes(begun + data[:end]).split(b"\n") if end else []
+        lines = bytes(unfinished + data[:end]).split(b"\n") if end else []
         if end:
-            begun.clear()
-        begun += data[end:]
-        _require_size(len(begun), LARGEST_EVENT_BYTES)
+            unfinished.clear()
+        unfinished += data[end:]
+        _require_size(len(unfinished), LARGEST_EVENT_BYTES)
         return [stripped for line in lines if (stripped := line.strip())]
 
 

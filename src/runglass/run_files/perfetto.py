@@ -39,8 +39,8 @@ class PerfettoWriter:
 
     def __init__(self, run: RunSummary) -> None:
         self._run = run
-        begun = datetime.fromisoformat(run.started_at) if run.started_at is not None else None
-        self._started_us = 0 if begun is None else round(begun.timestamp() * 1_000_000)
+        started = datetime.fromisoformat(run.started_at) if run.started_at is not None else None
+        self._started_us = 0 if started is None else round(started.timestamp() * 1_000_000)
         self._open: list[_Slice] = []
         self._free: list[tuple[int, int]] = []
         """Tracks beside the main one that have no open slice: until when each is taken, and its number."""
@@ -100,21 +100,21 @@ class PerfettoWriter:
         """The model calls of an attempt, one after the other and inside of it whatever the clocks said."""
         free_us = start * 1000
         for call in step.model_calls:
-            begun_us = free_us
+            start_us = free_us
             if call.started_at is not None:
-                begun = datetime.fromisoformat(call.started_at).timestamp() * 1_000_000
-                begun_us = max(free_us, round(begun) - self._started_us)
-            ended_us = begun_us + (call.duration_ms or 0) * 1000
+                started = datetime.fromisoformat(call.started_at).timestamp() * 1_000_000
+                start_us = max(free_us, round(started) - self._started_us)
+            ended_us = start_us + (call.duration_ms or 0) * 1000
             if end is not None:
-                begun_us, ended_us = min(begun_us, end * 1000), min(ended_us, end * 1000)
-            told: dict[str, Any] = {
+                start_us, ended_us = min(start_us, end * 1000), min(ended_us, end * 1000)
+            arguments: dict[str, Any] = {
                 "finishReason": call.finish_reason,
                 "costUsd": call.cost_usd,
                 "error": call.error_code,
             }
             if call.tokens is not None:
-                told |= {"tokens": call.tokens.total}
-            yield self._begin(track, f"chat {model_name(call)}", "model call", begun_us, told)
+                arguments |= {"tokens": call.tokens.total}
+            yield self._begin(track, f"chat {model_name(call)}", "model call", start_us, arguments)
             yield self._at("E", track, ended_us)
             free_us = ended_us
 
@@ -127,8 +127,8 @@ class PerfettoWriter:
                 if ended.is_apart:
                     heappush(self._free, (ended.end, ended.track))
 
-    def _begin(self, track: int, name: str, kind: str, at_us: int, told: dict[str, Any]) -> _Event:
-        known = {key: value for key, value in told.items() if value is not None}
+    def _begin(self, track: int, name: str, kind: str, at_us: int, arguments: dict[str, Any]) -> _Event:
+        known = {key: value for key, value in arguments.items() if value is not None}
         return {**self._at("B", track, at_us), "name": name, "cat": kind, "args": known}
 
     def _at(self, phase: str, track: int, at_us: int) -> _Event:
@@ -139,9 +139,9 @@ class PerfettoWriter:
 
 
 def _arguments(row: TreeRow, step: StepTrace | None) -> dict[str, Any]:
-    told: dict[str, Any] = {"status": row.status, "tokens": row.tokens or None, "costUsd": row.cost_usd}
+    arguments: dict[str, Any] = {"status": row.status, "tokens": row.tokens or None, "costUsd": row.cost_usd}
     if step is not None:
         error = step.error_context
-        told |= {"attempt": step.attempt, "model": step.model_used}
-        told |= {"error": error.get("code") if isinstance(error, dict) else None}
-    return told
+        arguments |= {"attempt": step.attempt, "model": step.model_used}
+        arguments |= {"error": error.get("code") if isinstance(error, dict) else None}
+    return arguments

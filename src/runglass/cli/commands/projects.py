@@ -50,8 +50,8 @@ def list_projects(folder: DataFolder, as_json: bool) -> None:
     rows = []
     for each in projects:
         kept = (each.capture, each.capture_failed, each.capture_sample)
-        told = (UNKNOWN if value is None else str(value) for value in kept)
-        rows.append(Row.of(f"{each.org}/{each.name}", *told))
+        texts = (UNKNOWN if value is None else str(value) for value in kept)
+        rows.append(Row.of(f"{each.org}/{each.name}", *texts))
     print_table((Column("project"), Column("capture"), Column("if failed"), Column("sample")), rows)
 
 
@@ -84,8 +84,8 @@ def create(
     given = {"capture": capture, "capture_failed": capture_failed, "capture_sample": capture_sample}
     wanted: dict[str, Any] = {field: text for field, text in given.items() if text is not None}
     if capture_sample not in (None, "default"):
-        said = "no share of runs: write a number from 0 to 1, such as 0.05"
-        wanted["capture_sample"] = _number(capture_sample, 1, said)
+        expected = "no share of runs: write a number from 0 to 1, such as 0.05"
+        wanted["capture_sample"] = _number(capture_sample, 1, expected)
 
     async def keep(store: Store, made: Project) -> None:
         if wanted:
@@ -176,8 +176,10 @@ def retention(
     """
     settings = folder.settings()
     changes = {"days": days, "content_days": content_days}
-    said = f"no number of days: write one from 0 to {MOST_DAYS:,}"
-    wanted = {field: _number(text, MOST_DAYS, said) for field, text in changes.items() if text is not None}
+    expected = f"no number of days: write one from 0 to {MOST_DAYS:,}"
+    wanted = {
+        field: _number(text, MOST_DAYS, expected) for field, text in changes.items() if text is not None
+    }
 
     async def keep(store: Store, found: Project) -> None:
         before = Retention(found.retention_days, found.content_retention_days)
@@ -211,7 +213,7 @@ def _model_patterns(patterns: Sequence[str]) -> list[str]:
     return list(patterns)
 
 
-def _number(text: str, most: float, said: str) -> float | None:
+def _number(text: str, most: float, expected: str) -> float | None:
     """A number, whole or not; None for `default`. Raises UsageError, which says what it should be."""
     if text == "default":
         return None
@@ -220,7 +222,7 @@ def _number(text: str, most: float, said: str) -> float | None:
     except ValueError:
         number = -1.0
     if not 0 <= number <= most:
-        raise UsageError(f"{text!r} is {said}, or default")
+        raise UsageError(f"{text!r} is {expected}, or default")
     return number
 
 

@@ -91,7 +91,7 @@ def _cells(row: RowDiff) -> Iterator[tuple[Cell, Cell, Cell]]:
         yield Cell("the same", "dim"), Cell(""), Cell("")
     for change in row.changes:
         if change.field in CONTENT_FIELDS:
-            yield from _places(change)
+            yield from _content_cells(change)
         else:
             yield _changed(change)
 
@@ -119,14 +119,14 @@ def _value(change: FieldChange, value: object) -> str:
     return plain_text(change.field, value)
 
 
-def _places(change: FieldChange) -> Iterator[tuple[Cell, Cell, Cell]]:
+def _content_cells(change: FieldChange) -> Iterator[tuple[Cell, Cell, Cell]]:
     name = field_text(change.field)
-    for place in change.paths[:MOST_PLACES]:
-        a, b = brief_pair(place.a, place.b)
+    for difference in change.paths[:MOST_PLACES]:
+        a, b = brief_pair(difference.a, difference.b)
         yield (
-            Cell(f"{name} {place.path}".rstrip()),
-            Cell("") if place.kind == "added" else Cell(a, "red"),
-            Cell("") if place.kind == "removed" else Cell(b, "green"),
+            Cell(f"{name} {difference.path}".rstrip()),
+            Cell("") if difference.kind == "added" else Cell(a, "red"),
+            Cell("") if difference.kind == "removed" else Cell(b, "green"),
         )
     more = len(change.paths) - MOST_PLACES
     if more > 0:

@@ -77,10 +77,10 @@ class RunProgress:
         self._lines = EventLines()
         self._loops: dict[str, Loop] = {}
         """Those inside of no other loop, in the order in which they began."""
-        self._begun: datetime | None = None
+        self._started: datetime | None = None
         self._last: datetime | None = None
         self._ended: dict[str, Counter[str]] = defaultdict(Counter)
-        self._told: Counter[tuple[str, str]] = Counter()
+        self._line_counts: Counter[tuple[str, str]] = Counter()
         self._retries: dict[Address, Retry] = {}
         self._texts: dict[Address, str] = {}
         self._seen: set[str] = set()
@@ -90,7 +90,7 @@ class RunProgress:
         """Takes an event in; the lines that stay on the screen because of it."""
         self._fold.apply(event)
         at = formatting.moment(event.at)
-        self._begun = self._begun or at
+        self._started = self._started or at
         self._last = at or self._last
         if isinstance(event, StepEvent):
             self._add_to_step(event, at)
@@ -155,15 +155,15 @@ class RunProgress:
             self._texts.pop(address, None)
 
     def _staying(self, event: StreamEvent) -> Iterator[Text]:
-        told = 0
+        count = 0
         if isinstance(event, StepEvent) and event.loop_path:
             kind = (event.step_id, event.event_type)
-            self._told[kind] += 1
-            told = self._told[kind]
-            if told > MOST_OF_A_STEP:
+            self._line_counts[kind] += 1
+            count = self._line_counts[kind]
+            if count > MOST_OF_A_STEP:
                 return
         yield self._lines.line(event)
-        if isinstance(event, StepEvent) and told == MOST_OF_A_STEP:
+        if isinstance(event, StepEvent) and count == MOST_OF_A_STEP:
             what, step = event.event_type.rpartition("_")[2], one_line(event.step_id, limit=64)
             yield Text(f"{'':>12}… further ones of {step} ({what}) are counted", "dim")
 
@@ -177,8 +177,8 @@ class RunProgress:
             if not is_narrow:
                 head.append_text(_bar(seen, run.step_count))
             head.append(f"{seen}/{run.step_count} steps begun")
-        if self._begun is not None:
-            head.append(f"  {_since(self._begun, now)}")
+        if self._started is not None:
+            head.append(f"  {_since(self._started, now)}")
         totals = run.totals
         if totals is not None:
             for number, what in (

@@ -54,7 +54,7 @@ def why_lines(
         yield fact("now", "it waits until a process that executes runs has a place for it", "cyan")
     elif run.status == "running":
         running = list(islice(rows.rows_with("running", "waiting"), MOST_RUNNING + 1))
-        shown = ", ".join(_spoken(rows, each) for each in running[:MOST_RUNNING])
+        shown = ", ".join(_attempt_text(rows, each) for each in running[:MOST_RUNNING])
         more = " and more" if len(running) > MOST_RUNNING else ""
         yield fact("now", f"{shown}{more}" if running else "no step runs at the moment", "cyan")
     if row != NONE:
@@ -73,9 +73,9 @@ def _why_ended(run: RunSummary, rows: OutlineRows, row: int, attempt: StepTrace 
     error = "no reason is known" if run.error is None else formatting.run_error(run.error)
     if row == NONE:
         return one_line(error, limit=WHY_CHARS)
-    where = f"{_spoken(rows, row)}: "
+    where = f"{_attempt_text(rows, row)}: "
     if run.status == "cancelled":
-        return one_line(f"{error}; it was in {_spoken(rows, row)}", limit=WHY_CHARS)
+        return one_line(f"{error}; it was in {_attempt_text(rows, row)}", limit=WHY_CHARS)
     if attempt is not None and attempt.error_context is not None:
         error = formatting.error_text(attempt.error_context)
     elif run.error is not None:
@@ -88,10 +88,10 @@ def _why_paused(rows: OutlineRows, row: int, attempt: StepTrace | None) -> str:
         return "a step-through waits for its next call"
     response = attempt.model_calls[-1].response if attempt is not None and attempt.model_calls else None
     calls = response.get("toolCalls") if isinstance(response, dict) else None
-    return f"{_spoken(rows, row)} {formatting.awaited(calls, limit=200)}"
+    return f"{_attempt_text(rows, row)} {formatting.awaited(calls, limit=200)}"
 
 
-def _spoken(rows: OutlineRows, row: int) -> str:
+def _attempt_text(rows: OutlineRows, row: int) -> str:
     """The attempt for people: `price [1], attempt 2 of 2`."""
     number, of = rows.attempt[row], rows.attempts_of(row)
     return one_line(str(rows.address(row)), limit=100) + (f", attempt {number} of {of}" if of > 1 else "")
@@ -127,7 +127,7 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
         for name, model in run.totals.by_model.items():
             yield fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
     if cut := formatting.cut_short(run.totals):
-        which = ", ".join(_spoken(rows, row) for row in rows.cut[:MOST_CUT])
+        which = ", ".join(_attempt_text(rows, row) for row in rows.cut[:MOST_CUT])
         more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
         yield fact("beware", f"{cut}: {which}{more}" if which else cut, "yellow")
     if run.status == "completed" and run.totals.failed:
