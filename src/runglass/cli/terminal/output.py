@@ -4,13 +4,13 @@ Text from flows and runs is data, never markup: it is written without Rich's int
 characters with which it could take over a terminal, turn the order of what is read, or hide.
 """
 
-import json
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -129,23 +129,32 @@ class JsonLog(logging.Formatter):
     The line is ASCII, so nothing in a message can take over a terminal or begin a line of its own.
     """
 
-    def format(self, record: logging.LogRecord) -> str:
+    def __init__(self) -> None:
+        super().__init__()
         # Imported here: most commands have no such log.
+        import json
+
         from runglass.engine.scheduling.pacing import current_project
         from runglass.support.log_context import request_id, run_id
 
+        self._encode = json.dumps
+        self._ids: dict[str, ContextVar[Any]] = {
+            "requestId": request_id,
+            "runId": run_id,
+            "projectId": current_project,
+        }
+
+    def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        told = {
+        fields = {
             "at": at.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            "requestId": request_id.get(),
-            "runId": run_id.get(),
-            "projectId": current_project.get(),
+            **{name: variable.get() for name, variable in self._ids.items()},
             "failure": self.formatException(record.exc_info) if record.exc_info else "",
         }
-        return json.dumps({name: value for name, value in told.items() if value})
+        return self._encode({name: value for name, value in fields.items() if value})
 
 
 def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
