@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from runglass.diff.attempt_diff import row_with
-from runglass.diff.divergence import different_ends, divergence_of
-from runglass.diff.run_diff import RowDiff, RunDiff
+from runglass.diff.divergence import divergence_of
+from runglass.diff.run_diff import Divergence, RowDiff, RunDiff
 from runglass.diff.trace_diff import AttemptPair
 from runglass.log.trace import RunSummary
 
@@ -53,7 +53,8 @@ def compose(
     first = next((row for row in rows if row is not None), None)
     divergence = None if first is None else divergence_of(first)
     if first is None and a.status != b.status:
-        divergence = different_ends(a.status, b.status)
+        ends = f"the first run is {a.status} and the second is {b.status}"
+        divergence = Divergence(sentence=f"no attempt differs, but {ends}")
     flows: Literal["same", "drafts", "versions", "different"] = "same"
     if a.flow_id != b.flow_id:
         flows = "different"

@@ -34,11 +34,6 @@ def divergence_of(row: RowDiff) -> Divergence:
     )
 
 
-def different_ends(a: str, b: str) -> Divergence:
-    """The difference of two runs of which every attempt is the same, by their status."""
-    return Divergence(sentence=f"no attempt differs, but the first run is {a} and the second is {b}")
-
-
 def address_text(step_id: str, loop_path: Sequence[int] | None, attempt: int) -> str:
     """An attempt as people name it: `words`, `words[3]`, `cell[0,2] attempt 2`."""
     iteration = f"[{','.join(map(str, loop_path))}]" if loop_path else ""

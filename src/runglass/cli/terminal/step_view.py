@@ -60,10 +60,10 @@ def _snapshot(name: str, value: object, size: int | None, cut: str) -> Iterator[
         yield fact(name, f"{formatting.size(size)}, {NOT_KEPT}")
 
 
-def _json_lines(value: object, indent: str = "  ") -> Iterator[Text]:
+def _json_lines(value: object) -> Iterator[Text]:
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     for line in text.split("\n"):
-        yield Text(f"{indent}{line}")
+        yield Text(f"  {line}")
 
 
 def _call_lines(call: ModelCall, *, is_off: bool) -> Iterator[Text]:
@@ -94,9 +94,11 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
     first_token = "" if first_ms is None else f", first token after {formatting.duration(first_ms)}"
     started = formatting.local_time(call.started_at, timespec="milliseconds")
     yield f"started    {started}, took {took}{first_token}"
-    said = ["not streamed"] if call.streamed is False else []
-    if said or call.note is not None:
-        yield f"{'':<11}{': '.join([*said, *([] if call.note is None else [one_line(call.note)])])}"
+    remarks = ["not streamed"] if call.streamed is False else []
+    if call.note is not None:
+        remarks.append(one_line(call.note))
+    if remarks:
+        yield f"{'':<11}{': '.join(remarks)}"
     parts = [
         f"{number:,} {name}"
         for number, name in ((call.cached_tokens, "cached"), (call.reasoning_tokens, "reasoning"))
