@@ -13,8 +13,8 @@ import click
 import msgspec
 
 from runglass.cli.app import COMPLETION, app
-from runglass.cli.command_group import summary
 from runglass.cli.exit_codes import MEANINGS
+from runglass.cli.options import summary
 from runglass.client import Flow
 from runglass.config.reader import CLIENT_VARIABLES, PREFIX
 from runglass.config.settings import Price, Settings

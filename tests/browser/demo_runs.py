@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import NamedTuple
 
-from runglass.cli.demo.example_runs import example_flows, leave_example_runs
+from runglass.cli.demo.run import example_flows, leave_example_runs
 from runglass.client.api.async_client import AsyncClient
 from runglass.config.settings import Price
 from runglass.runtime.runtime import push_flow

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from runglass.cli.demo.example_runs import BAD_ORDERS, GOOD_ORDERS, WEATHER, example_flows
+from runglass.cli.demo.run import BAD_ORDERS, GOOD_ORDERS, WEATHER, example_flows
 from runglass.flows.flow import leaves
 from runglass.testing import RunningServer, running_server
 from tests.browser.stored_runs import Log, append_events, store_runs

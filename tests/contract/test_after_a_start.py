@@ -10,9 +10,8 @@ import pytest
 from runglass.errors import StoreError
 from runglass.store.records import NewRun, RunRecord
 from runglass.testing import RunningServer
-from tests.contract.conftest import FLOWS
 from tests.contract.stores import server_on
-from tests.contract.wire import detail, execute, refusal, start
+from tests.contract.wire import FLOWS, detail, execute, refusal, start
 
 Call = Callable[..., Any]
 

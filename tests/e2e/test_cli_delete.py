@@ -10,7 +10,7 @@ import pytest
 
 from runglass import Client
 from runglass.cli.argument_parsers import since
-from runglass.cli.backends.run_query import time_limit
+from runglass.cli.commands.delete_runs import time_limit
 from runglass.cli.exit_codes import Exit
 from runglass.errors import APIConnectionError
 from runglass.testing import RunningServer, running_server
@@ -78,7 +78,7 @@ def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Cli
 
 
 def test_age_and_status_narrow_it_down(client: Client, ask: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runglass.cli.backends.run_query.MOST_PER_PAGE", 2)
+    monkeypatch.setattr("runglass.cli.commands.delete_runs.MOST_PER_PAGE", 2)
     runs = [ran(client, "one") for _ in range(5)]
     ends = {run.id: run.completed_at for run in client.runs(limit=100).runs}
     third = ends[runs[2]]

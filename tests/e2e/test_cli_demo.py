@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from runglass.cli import main
-from runglass.cli.demo.text import flow_file, read_text, story
+from runglass.cli.demo.command import flow_file, read_text, story
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
 from runglass.flows.parser import parse_flow

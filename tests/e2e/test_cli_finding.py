@@ -12,7 +12,7 @@ from msgspec import structs
 
 from runglass import Client
 from runglass.cli import argument_parsers, main
-from runglass.cli.backends import run_lookup
+from runglass.cli.backends import server as server_backend
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.event_lines import EventLines
@@ -158,14 +158,14 @@ def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(
 ) -> None:
     kept = ids["kept"]
     with Client() as client:
-        assert run_lookup.named_run(client, kept.upper()).execution_id == kept
-        assert run_lookup.named_run(client, kept[-8:].upper()).execution_id == kept
-        assert run_lookup.named_run(client, kept[:-4]).execution_id == kept
-        assert run_lookup.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
+        assert server_backend.named_run(client, kept.upper()).execution_id == kept
+        assert server_backend.named_run(client, kept[-8:].upper()).execution_id == kept
+        assert server_backend.named_run(client, kept[:-4]).execution_id == kept
+        assert server_backend.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
         # Also where it is older than those among which a part must be unique.
-        monkeypatch.setattr(run_lookup, "NEWEST", 1)
-        monkeypatch.setattr(run_lookup, "MOST_PER_PAGE", 1)
-        assert run_lookup.named_run(client, kept[-8:]).execution_id == kept
+        monkeypatch.setattr(server_backend, "NEWEST", 1)
+        monkeypatch.setattr(server_backend, "MOST_PER_PAGE", 1)
+        assert server_backend.named_run(client, kept[-8:]).execution_id == kept
 
 
 def test_a_name_that_is_no_run_or_several_says_what_to_write(
@@ -330,8 +330,8 @@ def test_a_list_of_nothing_says_so_and_where_texts_are_found(
 def test_a_list_that_takes_too_long_shows_what_was_found_and_says_so(
     ids: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.cli.backends.run_lookup.PATIENCE_S", 0.0)
-    monkeypatch.setattr("runglass.cli.backends.run_lookup.MOST_PER_PAGE", 1)
+    monkeypatch.setattr("runglass.cli.backends.server.PATIENCE_S", 0.0)
+    monkeypatch.setattr("runglass.cli.backends.server.MOST_PER_PAGE", 1)
     assert main(["runs", "list", "flow:greet"]) == Exit.OK
     output = capsys.readouterr()
     assert len(output.out.splitlines()) == 2

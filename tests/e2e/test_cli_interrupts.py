@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runglass.cli import end_at_once, interrupts, main
+from runglass.cli import app, end_at_once, main
 from runglass.cli.exit_codes import Exit
 from tests.e2e.command import environment, hears_ctrl_c
 
@@ -99,8 +99,8 @@ def test_a_caller_s_own_handler_is_left_alone(capsys: pytest.CaptureFixture[str]
 def test_an_error_that_an_interrupt_was_turned_into_is_one() -> None:
     turned = RuntimeError("Error calling __set_name__")
     turned.__cause__ = KeyboardInterrupt()
-    assert interrupts.is_interrupt(turned)
-    assert not interrupts.is_interrupt(RuntimeError())
+    assert app.is_interrupt(turned)
+    assert not app.is_interrupt(RuntimeError())
 
 
 def test_an_interrupt_that_a_callback_swallowed_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +109,7 @@ def test_an_interrupt_that_a_callback_swallowed_comes_again(capsys: pytest.Captu
             raise KeyboardInterrupt
 
     def swallowed() -> None:
-        with interrupts.Interruptible():
+        with app.Interruptible():
             callback = Callback()
             del callback
             threading.Event().wait()

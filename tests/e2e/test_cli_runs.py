@@ -188,7 +188,7 @@ def test_list_shows_the_newest_runs_first_on_as_many_pages_as_asked_for(
 ) -> None:
     for _ in range(3):
         assert main(["run", "acme/demo/fail"]) == Exit.FAILED
-    monkeypatch.setattr("runglass.cli.backends.run_lookup.MOST_PER_PAGE", 2)
+    monkeypatch.setattr("runglass.cli.backends.server.MOST_PER_PAGE", 2)
     capsys.readouterr()
     assert main(["runs", "list", "--limit", "5", "--json"]) == Exit.OK
     ids = [run["id"] for run in _json(capsys)["runs"]]

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from runglass.cli.command_group import CommandGroup
+from runglass.cli.options import CommandGroup
 from tests.process_guard import stand_guard
 
 PROOFS = (

@@ -30,7 +30,7 @@ otlp overview parts perfetto progress ranking same show splitter styles support 
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 
 GIVEN = frozenset({"did", "you", "mean", "name", "named", "known", "look", "lookup", "open", "on"})
-"""Parts of names that are said as one: `did_you_mean`, `run_lookup`, `open_calls`."""
+"""Parts of names that are said as one: `did_you_mean`, `path_lookup`, `open_calls`."""
 
 
 def explained() -> set[str]:

@@ -15,7 +15,7 @@ from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.log.trace import StepTrace
 from runglass.run_files.file_reader import RunFileReader
-from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, file_name, lines, members
+from runglass.run_files.header import FlowOfRun, RunHeader, file_name, lines, members
 from runglass.run_files.imported_log import ImportedLog
 from tests.run_logs import run_logs
 
@@ -88,7 +88,7 @@ def test_header_and_events_are_read_as_they_were_written_at_any_borders(
 ) -> None:
     stored = as_stored(events)
     header = header_of(stored)
-    file = write(encode_header(header), stored)
+    file = write(msgspec.json.encode(header), stored)
     borders = data.draw(st.lists(st.integers(0, len(file)), max_size=20))
     assert read(file, borders) == (header, stored)
 
@@ -252,7 +252,7 @@ def test_a_summary_that_grows_without_end_is_refused() -> None:
         imported([encoded(each) for each in [STARTED, started(), *calls]])
 
 
-HEADER = encode_header(header_of([encoded(STARTED)]))
+HEADER = msgspec.json.encode(header_of([encoded(STARTED)]))
 BROKEN_FILES: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "the file is empty"),
     "blanks": (b" \n\n ", "no JSON object|breaks off|is empty"),

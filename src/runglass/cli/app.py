@@ -1,30 +1,35 @@
-"""All commands under one name, and the way from an error to a message and an exit code."""
+"""All commands under one name, and the way from an error to a message and an exit code.
+
+While a command runs, Ctrl-C is an error like any other, so that the command can end its work in order; before
+and after that, `end_at_once` handles it.
+"""
 
 import io
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import click
 
 from runglass import __version__
-from runglass.cli.command_group import CommandGroup
+from runglass.cli import end_at_once
 from runglass.cli.commands import data, flow, keys, projects, runs
 from runglass.cli.commands.audit import audit
-from runglass.cli.commands.migrate import migrate
+from runglass.cli.commands.data import migrate, processes
 from runglass.cli.commands.open_viewer import open_viewer
-from runglass.cli.commands.processes import processes
 from runglass.cli.commands.run import run as run_flow
-from runglass.cli.commands.serve import serve
-from runglass.cli.commands.worker import worker
+from runglass.cli.commands.serve import serve, worker
 from runglass.cli.demo.command import demo
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
-from runglass.cli.interrupts import Interruptible, is_interrupt
+from runglass.cli.options import CommandGroup
 from runglass.cli.terminal.output import PipeClosed, complain, note
 from runglass.errors import APIConnectionError, RunglassError
 
 HELP_WIDTH = 100
+AGAIN_S = 0.01
 _NEGATED_TERM = re.compile(r"-[a-z]+:")
 
 # The line with \b keeps click from filling the lines after it up to a paragraph.
@@ -92,7 +97,11 @@ def run(arguments: Sequence[str] | None) -> int:
 
 def _call(arguments: Sequence[str]) -> int:
     try:
-        _check_text(arguments)
+        for argument in arguments:
+            try:
+                argument.encode()
+            except UnicodeEncodeError as error:
+                raise UsageError(f"the argument {argument!a} is not UTF-8 text") from error
         # `main` returns the code of the Exit that a command raises, and else what the command returns: None.
         code: int | None = app.main(arguments, prog_name="runglass", standalone_mode=False)
     except SystemExit as ended:
@@ -100,7 +109,9 @@ def _call(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         if isinstance(error, click.NoSuchOption):
-            _advise(arguments)
+            query = next((each for each in arguments if _NEGATED_TERM.match(each)), None)
+            if query is not None:
+                note(f"if that is a query, put -- before it: -- '{query}'")
         return error.exit_code
     except RunglassError as error:
         complain(str(error))
@@ -112,23 +123,8 @@ def _call(arguments: Sequence[str]) -> int:
     return Exit.OK if code is None else code
 
 
-def _advise(arguments: Sequence[str]) -> None:
-    """Says how a query that begins with a minus sign is written, where one was taken for options."""
-    query = next((each for each in arguments if _NEGATED_TERM.match(each)), None)
-    if query is not None:
-        note(f"if that is a query, put -- before it: -- '{query}'")
-
-
 def _names_server(arguments: Sequence[str]) -> bool:
     return "RUNGLASS_BASE_URL" in os.environ or any(each.startswith("--base-url") for each in arguments)
-
-
-def _check_text(arguments: Sequence[str]) -> None:
-    for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"the argument {argument!a} is not UTF-8 text") from error
 
 
 def _drop_output() -> None:
@@ -136,3 +132,38 @@ def _drop_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+class Interruptible:
+    """A block in which Ctrl-C is a KeyboardInterrupt, where it would have ended the process."""
+
+    def __init__(self) -> None:
+        self._ends_at_once = signal.getsignal(signal.SIGINT) is end_at_once
+
+    def __enter__(self) -> None:
+        if self._ends_at_once:
+            sys.unraisablehook = _unraisable
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._ends_at_once:
+            signal.signal(signal.SIGINT, end_at_once)
+            sys.unraisablehook = sys.__unraisablehook__
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused an error. Imports, and click around a command, raise another one from it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        # Python has callbacks that cannot raise, in imports for one; the interrupt is sent again after them.
+        # As a signal to this thread, which ends a wait as well.
+        threading.Timer(AGAIN_S, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)

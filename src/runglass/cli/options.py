@@ -1,19 +1,23 @@
-"""Options and arguments that several commands share, each spelled and described once.
+"""Options and arguments that several commands share, each spelled and described once; and their groups.
 
 A command takes them as decorators, in the order in which its help shows them.
 """
 
+import inspect
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 
 from runglass.cli import argument_parsers
+from runglass.cli.backends.local_store import DataFolder
+from runglass.cli.backends.server import Server
 from runglass.config.store_address import has_password, is_postgres
 from runglass.wire.run_api import CaptureMode
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Command = Callable[..., None]
 
 
 class WholeNumber(click.IntRange):
@@ -65,21 +69,26 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for m
 limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N", help="How many at most.")
 
 
-def data_folder(command: Function) -> Function:
-    """`--data` and `--store`: which database, for commands that work on it directly."""
-    data = click.option(
+def data_folder(command: Command) -> Command:
+    """`--data` and `--store`: the `folder` of a command that works on a database directly."""
+
+    @click.option(
         "--data",
         type=FILE,
         metavar="FOLDER",
         help="Folder of the database; by default as `runglass serve` takes it.",
     )
-    store = click.option(
+    @click.option(
         "--store", type=STORE, metavar="URL", help="The database, where it is not in the data folder."
     )
-    return data(store(command))
+    @wraps(command)
+    def with_folder(*, data: Path | None, store: str | None, **given: Any) -> None:
+        command(folder=DataFolder(data, store), **given)
+
+    return with_folder
 
 
-def recording_and_log(command: Function) -> Function:
+def recording_and_log(command: Command) -> Command:
     """`--capture`, `--log-level` and `--log-format`: what a server or worker writes down."""
     capture = click.option(
         "--capture",
@@ -99,20 +108,57 @@ def recording_and_log(command: Function) -> Function:
     return capture(log_level(log_format(command)))
 
 
-def server(command: Function) -> Function:
-    """`--base-url` and `--api-key`: which server, and with which key."""
-    base_url = click.option(
+def server(command: Command) -> Command:
+    """`--base-url` and `--api-key`: the `server` of a command."""
+
+    @click.option(
         "--base-url",
         envvar="RUNGLASS_BASE_URL",
         show_envvar=True,
         metavar="URL",
         help="The server, as `serve` prints it: http://localhost:8080.",
     )
-    api_key = click.option(
+    @click.option(
         "--api-key",
         envvar="RUNGLASS_API_KEY",
         show_envvar=True,
         metavar="KEY",
         help="The key; better set in the environment, where no process list shows it.",
     )
-    return base_url(api_key(command))
+    @wraps(command)
+    def with_server(*, base_url: str | None, api_key: str | None, **given: Any) -> None:
+        command(server=Server(base_url, api_key), **given)
+
+    return with_server
+
+
+class CommandGroup(click.Group):
+    """A group whose help lists the commands in the order of the code, each with its whole summary."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order in which the commands were added."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of the first argument, or an error that names the group which has it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            for name, group in self.commands.items():
+                if isinstance(group, click.Group) and args[0] in group.commands:
+                    meant = f"{ctx.command_path} {name} {args[0]}"
+                    message = f"No such command {args[0]!r}. Did you mean {meant!r}?"
+                    raise click.UsageError(message, ctx) from error
+            raise
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes one row for each command. Click alone would cut a summary at the end of a line."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(command)) for name, command in self.commands.items()])
+
+
+def summary(command: click.Command) -> str:
+    """The first paragraph of a command's help, on one line."""
+    return inspect.cleandoc(command.help or "").partition("\n\n")[0].replace("\n", " ")

@@ -25,18 +25,15 @@ from runglass.support.json_weight import weighs_more
 MOST_VISITS = 100_000
 """Values of two snapshots that are looked at."""
 MOST_PATHS = 100
-"""Differences of two snapshots that are told."""
+"""Differences of two snapshots that are listed."""
 MOST_WEIGHT = 500_000
 """A snapshot that takes as long to be decoded as more small values is not compared."""
 BYTES_PER_VISIT = 32
 """So many bytes of JSON are decoded in the time in which a value is visited."""
 
 
-_NOTHING = b"{}"
-
-
 class DiffAllowance:
-    """How much content of one diff may still be compared, in visits of values, and told, in bytes."""
+    """How much content of one diff may still be compared, in visits of values, and listed, in bytes."""
 
     def __init__(self, *, visits: int, told_bytes: int) -> None:
         self.visits = visits
@@ -63,9 +60,9 @@ def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAll
     """
     a, b = pair
     if a is None or b is None:
-        return _row(pair, _of_one(a, b))
+        return row_with(pair, _of_one(a, b))
     changes = changes_between(a, b, content, allowance=allowance)
-    return _row(pair, changes) if any(change.field != "durationMs" for change in changes) else None
+    return row_with(pair, changes) if any(change.field != "durationMs" for change in changes) else None
 
 
 def changes_between(
@@ -73,15 +70,11 @@ def changes_between(
 ) -> list[FieldChange]:
     """In what two attempts differ, the duration last; `content` as in `row_of`."""
     duration = _scalar("durationMs", a.duration_ms, b.duration_ms)
-    return [*_of_both(a, b, content, allowance), *_told(duration)]
+    return [*_of_both(a, b, content, allowance), *_known(duration)]
 
 
-def same_row(pair: AttemptPair) -> RowDiff:
-    """The row of a pair that does not differ."""
-    return _row(pair, [])
-
-
-def _row(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
+def row_with(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
+    """The row of a pair; without changes that of one that does not differ."""
     one = pair.one
     return RowDiff(
         step_id=one.step_id,
@@ -93,13 +86,13 @@ def _row(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
     )
 
 
-def _told(*changes: FieldChange | None) -> list[FieldChange]:
+def _known(*changes: FieldChange | None) -> list[FieldChange]:
     return [change for change in changes if change is not None]
 
 
 def _of_one(a: AttemptDigest | None, b: AttemptDigest | None) -> list[FieldChange]:
     """What is known of an attempt that one of the runs does not have."""
-    return _told(
+    return _known(
         _scalar("modelUsed", a and a.model_used, b and b.model_used),
         _scalar("status", a and a.status, b and b.status),
         _scalar("tokens", a and a.tokens, b and b.tokens),
@@ -113,20 +106,20 @@ def _of_both(
 ) -> list[FieldChange]:
     """The changes in the order of `DiffField`, without the duration."""
     kept = have_content(a.calls, b.calls)
-    told = partial(_content, content, allowance)
-    return _told(
-        (differ_if_known(a.input, b.input) and told("input", lambda of: of.input or _NOTHING))
+    content_change = partial(_content, content, allowance)
+    return _known(
+        (differ_if_known(a.input, b.input) and content_change("input", lambda of: of.input or b"{}"))
         or _size("inputSizeBytes", a.input_size_bytes, b.input_size_bytes),
         _scalar("modelUsed", a.model_used, b.model_used),
-        told("modelRequests", lambda of: requests_json(of.calls, with_content=kept))
+        content_change("modelRequests", lambda of: requests_json(of.calls, with_content=kept))
         if requests_differ(a.calls, b.calls)
         else None,
         _scalar("status", a.status, b.status),
         # An attempt without an error differs in each field that the error of the other has.
-        None if a.error == b.error else told("error", lambda of: of.error or _NOTHING),
-        (differ_if_known(a.output, b.output) and told("output", lambda of: of.output or _NOTHING))
+        None if a.error == b.error else content_change("error", lambda of: of.error or b"{}"),
+        (differ_if_known(a.output, b.output) and content_change("output", lambda of: of.output or b"{}"))
         or _size("outputSizeBytes", a.output_size_bytes, b.output_size_bytes),
-        told("modelResponses", lambda of: responses_json(of.calls, with_content=kept))
+        content_change("modelResponses", lambda of: responses_json(of.calls, with_content=kept))
         if responses_differ(a.calls, b.calls)
         else None,
         _scalar("finishReason", a.finish_reason, b.finish_reason),

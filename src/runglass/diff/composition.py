@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from runglass.diff.attempt_diff import same_row
-from runglass.diff.divergence import different_ends, divergence_of
+from runglass.diff.attempt_diff import row_with
+from runglass.diff.divergence import divergence_of
 from runglass.diff.run_diff import Divergence, RowDiff, RunDiff
 from runglass.diff.trace_diff import AttemptPair
 from runglass.log.trace import RunSummary
@@ -47,15 +47,26 @@ def compose(
             continue
         same += 1
         if room > 0:
-            listed.append(same_row(pair))
+            listed.append(row_with(pair, []))
             room -= 1
     is_cut = is_cut or (with_same and len(listed) < different + same)
-    divergence = _divergence(a, b, rows)
+    first = next((row for row in rows if row is not None), None)
+    divergence = None if first is None else divergence_of(first)
+    if first is None and a.status != b.status:
+        ends = f"the first run is {a.status} and the second is {b.status}"
+        divergence = Divergence(sentence=f"no attempt differs, but {ends}")
+    flows: Literal["same", "drafts", "versions", "different"] = "same"
+    if a.flow_id != b.flow_id:
+        flows = "different"
+    elif a.version != b.version:
+        flows = "versions"
+    elif not a.version and a.id != b.id:
+        flows = "drafts"
     return RunDiff(
         a=a,
         b=b,
         same=divergence is None and not is_cut,
-        flows=_flows(a, b),
+        flows=flows,
         first_divergence=divergence,
         rows=listed,
         different_rows=different,
@@ -63,18 +74,3 @@ def compose(
         size_only_rows=sum(pair.is_size_only for pair in pairs),
         cut=is_cut,
     )
-
-
-def _divergence(a: RunSummary, b: RunSummary, rows: Sequence[RowDiff | None]) -> Divergence | None:
-    first = next((row for row in rows if row is not None), None)
-    if first is not None:
-        return divergence_of(first)
-    return None if a.status == b.status else different_ends(a.status, b.status)
-
-
-def _flows(a: RunSummary, b: RunSummary) -> Literal["same", "drafts", "versions", "different"]:
-    if a.flow_id != b.flow_id:
-        return "different"
-    if a.version != b.version:
-        return "versions"
-    return "same" if a.version or a.id == b.id else "drafts"

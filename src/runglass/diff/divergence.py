@@ -21,7 +21,7 @@ _WORDS = {
 }
 _WHOLE = "the whole value"
 REASON_CHARS = 200
-"""As much is told of why an attempt failed."""
+"""As much is said of why an attempt failed."""
 
 
 def divergence_of(row: RowDiff) -> Divergence:
@@ -32,11 +32,6 @@ def divergence_of(row: RowDiff) -> Divergence:
         loop_path=row.loop_path,
         attempt=row.attempt,
     )
-
-
-def different_ends(a: str, b: str) -> Divergence:
-    """The difference of two runs of which every attempt is the same, by their status."""
-    return Divergence(sentence=f"no attempt differs, but the first run is {a} and the second is {b}")
 
 
 def address_text(step_id: str, loop_path: Sequence[int] | None, attempt: int) -> str:
@@ -59,13 +54,15 @@ def row_text(row: RowDiff) -> str:
 
 def _reason(row: RowDiff) -> str:
     """Why an attempt has failed in one run alone, as ` (CODE: message)`; empty where that is not known."""
-    places = [place for change in row.changes if change.field == "error" for place in change.paths]
-    told = {
-        place.path: place.a if place.kind == "removed" else place.b
-        for place in places
-        if place.kind != "changed"
+    differences = [
+        difference for change in row.changes if change.field == "error" for difference in change.paths
+    ]
+    members = {
+        difference.path: difference.a if difference.kind == "removed" else difference.b
+        for difference in differences
+        if difference.kind != "changed"
     }
-    found = [text for name in ("code", "message") if isinstance(text := told.get(name), str)]
+    found = [text for name in ("code", "message") if isinstance(text := members.get(name), str)]
     return f" ({': '.join(found)[:REASON_CHARS]})" if found else ""
 
 

@@ -63,11 +63,8 @@ def compare(a: Any, b: Any, *, most_visits: int, most_changes: int) -> JsonDiff:
     return JsonDiff(changes, False, left.spent)
 
 
-class _Absent:
-    """In place of a value that one of the two does not have."""
-
-
-_ABSENT = _Absent()
+_ABSENT = object()
+"""In place of a value that one of the two does not have."""
 
 # Links to the part before: a tuple for each value would be as long as the value is deep.
 _Way: TypeAlias = "tuple[_Way, Part] | None"

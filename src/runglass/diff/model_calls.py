@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-_NONE = (b"", b"null")
+NOT_KEPT = (b"", b"null")
 
 
 class StoredCall(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
@@ -37,7 +37,7 @@ class CallsDigest(NamedTuple):
         if not calls:
             return None
         requests = tuple(bytes(call.request) for call in calls)
-        is_kept = not any(request in _NONE for request in requests)
+        is_kept = not any(request in NOT_KEPT for request in requests)
         return cls(
             asked=hash(tuple((call.model, call.provider) for call in calls)),
             ended=hash(tuple((call.finish_reason, call.error_code) for call in calls)),
@@ -93,5 +93,5 @@ def _known(**members: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in members.items()
-        if value is not None and (not isinstance(value, msgspec.Raw) or bytes(value) not in _NONE)
+        if value is not None and (not isinstance(value, msgspec.Raw) or bytes(value) not in NOT_KEPT)
     }

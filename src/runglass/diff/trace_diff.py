@@ -5,14 +5,15 @@ content is read again only where it differs. Content that one run kept and the o
 What differs in an attempt is for `attempt_diff.py`. No I/O.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
 
-from runglass.diff.flow_order import FlowOrder
-from runglass.diff.model_calls import CallsDigest, StoredCall, requests_differ, responses_differ
+from runglass.diff.model_calls import NOT_KEPT, CallsDigest, StoredCall, requests_differ, responses_differ
 from runglass.log.trace import TokenBreakdown
+from runglass.outlines.builder import Node
 
 
 class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
@@ -34,7 +35,6 @@ class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename
 
 
 _stored = msgspec.json.Decoder(_StoredAttempt)
-_NONE = (b"", b"null")
 
 
 class AttemptDigest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -107,7 +107,7 @@ def read_content(data: bytes) -> AttemptContent:
 
 def _content(step: _StoredAttempt) -> AttemptContent:
     parts = (bytes(step.input_context), bytes(step.output_context), bytes(step.error_context))
-    kept = (None if part in _NONE else part for part in parts)
+    kept = (None if part in NOT_KEPT else part for part in parts)
     return AttemptContent._make((*kept, step.model_calls))
 
 
@@ -164,6 +164,65 @@ class AttemptPair(NamedTuple):
 def differ_if_known(a: int | None, b: int | None) -> bool:
     """Whether both are known, and not equal."""
     return a is not None and b is not None and a != b
+
+
+class StepPlace(NamedTuple):
+    """A step, and the ids of the loops around it, outermost first."""
+
+    step_id: str
+    loops: tuple[str, ...] = ()
+
+
+def places(nodes: Sequence[Node]) -> list[StepPlace]:
+    """The steps among the nodes of a tree, each of which stands behind its parent."""
+    found: list[StepPlace] = []
+    inside: list[tuple[str, ...]] = []
+    for node in nodes:
+        loops = inside[node.parent] if node.parent >= 0 else ()
+        is_loop = node.kind == "loop"
+        inside.append((*loops, node.id or node.name) if is_loop else loops)
+        if is_loop or node.id is not None:
+            found.append(StepPlace(node.id or node.name, loops))
+    return found
+
+
+class FlowOrder:
+    """Where the attempts of runs stand, by the places of steps in the flows that they are of.
+
+    Steps that only a later flow has stand behind the one that is before them there.
+    """
+
+    def __init__(self, *flows: Sequence[StepPlace]) -> None:
+        order: list[str] = []
+        for flow in flows:
+            order = _merged(order, [place.step_id for place in flow])
+        self._numbers = {step_id: number for number, step_id in enumerate(order)}
+        self._loops: dict[str, list[tuple[str, ...]]] = {}
+        for place in chain.from_iterable(flows):
+            self._loops.setdefault(place.step_id, []).append(place.loops)
+
+    def key(self, step_id: str, loop_path: Sequence[int]) -> tuple[int, ...]:
+        """What to sort a step of an iteration by. Steps that no flow has come last."""
+        number = self._numbers.get(step_id, len(self._numbers))
+        for loops in self._loops.get(step_id, ()):
+            if len(loops) == len(loop_path):
+                numbers = [self._numbers[loop] for loop in loops]
+                return (*chain.from_iterable(zip(numbers, loop_path, strict=True)), number)
+        return (number, *loop_path)
+
+
+def _merged(order: Sequence[str], more: Sequence[str]) -> list[str]:
+    known, anchor = set(order), None
+    following: dict[str | None, list[str]] = {}
+    for step_id in dict.fromkeys(more):
+        if step_id in known:
+            anchor = step_id
+        else:
+            following.setdefault(anchor, []).append(step_id)
+    merged = following.get(None, []).copy()
+    for step_id in order:
+        merged += [step_id, *following.get(step_id, ())]
+    return merged
 
 
 def align(

@@ -67,8 +67,8 @@ def call_attributes(call: ModelCall) -> Iterator[Attribute]:
         yield from _request_attributes(call.request)
     if isinstance(call.response, dict):
         reason = _REASONS.get(call.finish_reason or "", call.finish_reason or "stop")
-        said = {**_message(call.response), "finish_reason": reason}
-        yield "gen_ai.output.messages", _json([said])
+        message = {**_message(call.response), "finish_reason": reason}
+        yield "gen_ai.output.messages", _json([message])
 
 
 def _request_attributes(request: dict[str, Any]) -> Iterator[Attribute]:
@@ -117,7 +117,7 @@ def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
     function = function if isinstance(function, dict) else {}
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        # A model may have said what is no JSON: it is passed on as it is.
+        # A model may have sent what is no JSON: it is passed on as it is.
         with suppress(msgspec.DecodeError, RecursionError):
             arguments = msgspec.json.decode(arguments)
     return {"type": "tool_call", "id": call.get("id"), "name": function.get("name"), "arguments": arguments}

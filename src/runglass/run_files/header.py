@@ -69,11 +69,6 @@ def check_header(header: RunHeader) -> None:
         raise RunFileError(f"`triggerType` in the header is not one: {header.trigger_type!r:.60}")
 
 
-def encode_header(header: RunHeader) -> bytes:
-    """The header as JSON, on one line."""
-    return msgspec.json.encode(header)
-
-
 def file_name(format: ExportFormat, run_id: str, slug: str | None = None) -> str:
     """The name of the file that a run is written to."""
     beginning = slug if slug is not None and _PLAIN.fullmatch(slug) else "run"

@@ -74,9 +74,9 @@ class ImportedLog:
         self._too_heavy = partial(too_heavy, most=most_values)
         self._fold = RunFold(RunSummary(id=header.run_id, flow_id=header.flow.id, status="pending"))
         # By the hash of a step's address, position and attempt in one number: a fourth of the memory.
-        self._places: dict[int, int] = {}
+        self._attempts: dict[int, int] = {}
         # By position; told once they have ended: each state of an attempt has all of its model calls.
-        self._going: dict[int, StepChange] = {}
+        self._running: dict[int, StepChange] = {}
         # By position: the newest of those that ended well, whose output may come with the end of the run.
         self._completed: dict[int, StepChange] = {}
         self._has_late_input = False
@@ -101,11 +101,11 @@ class ImportedLog:
         for data in events:
             try:
                 for change in self._take(data):
-                    before = self._going.pop(change.position, None)
+                    before = self._running.pop(change.position, None)
                     if before is not None and before.step.attempt != change.step.attempt:
                         changes[before.position, before.step.attempt] = before
                     if change.step.status == "running":
-                        self._going[change.position] = change
+                        self._running[change.position] = change
                     else:
                         changes[change.position, change.step.attempt] = change
             except DAMAGE as error:
@@ -118,7 +118,7 @@ class ImportedLog:
                 f"after event {self.head} the run's summary is larger than {LARGEST_SUMMARY_BYTES:,} bytes"
             )
         if self._has_ended:
-            changes |= {(each.position, each.step.attempt): each for each in self._going.values()}
+            changes |= {(each.position, each.step.attempt): each for each in self._running.values()}
         return LogPart(first, events, list(changes.values()))
 
     def _take(self, data: bytes) -> Sequence[StepChange]:
@@ -127,10 +127,10 @@ class ImportedLog:
         event = self._read(data)
         self._check_content(event)
         if isinstance(event, StepStarted | StepSkipped):
-            self._place(event)
+            self._reopen(event)
         elif isinstance(event, ContentKept):
             for kept in event.outputs:
-                known = self._places.get(hash(Address(kept.step_id, kept.loop_path)), 0)
+                known = self._attempts.get(hash(Address(kept.step_id, kept.loop_path)), 0)
                 change = self._completed.get(known // _ATTEMPTS)
                 if change is None:
                     raise ValueError(
@@ -142,7 +142,9 @@ class ImportedLog:
         if is_terminal(event):
             self._has_ended, self.ended_at = True, event.at
         for change in changes:
-            self._note(change.step, change.position)
+            step = change.step
+            address = hash(Address(step.step_id, step.loop_path))
+            self._attempts[address] = change.position * _ATTEMPTS + step.attempt
             self._completed.pop(change.position, None)
             if change.step.status == "completed" and self._header.capture == "metadata_only":
                 self._completed[change.position] = change
@@ -209,10 +211,10 @@ class ImportedLog:
         elif isinstance(event, ContentKept) and capture != "metadata_only":
             raise ValueError("outputs of runs that fail are kept under capture mode `metadata_only` alone")
 
-    def _place(self, event: StepStarted | StepSkipped) -> None:
+    def _reopen(self, event: StepStarted | StepSkipped) -> None:
         """Lets a further attempt of a step that had ended have the place of the one before."""
         address = Address(event.step_id, event.loop_path)
-        known = self._places.get(hash(address))
+        known = self._attempts.get(hash(address))
         if known is None:
             return
         position, attempt = divmod(known, _ATTEMPTS)
@@ -221,9 +223,6 @@ class ImportedLog:
         if self._fold.open_step(*address) is None:
             before = StepTrace(step_id=event.step_id, loop_path=event.loop_path, attempt=attempt)
             self._fold.reopen(StepChange(position, before))
-
-    def _note(self, step: StepTrace, position: int) -> None:
-        self._places[hash(Address(step.step_id, step.loop_path))] = position * _ATTEMPTS + step.attempt
 
 
 def _check(members: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ class OtlpWriter:
         run = self._run
         if run.started_at is None or run.completed_at is None:
             return
-        told: Sequence[Attribute] = (
+        attributes: Sequence[Attribute] = (
             ("runglass.run.id", run.id),
             ("runglass.flow.id", run.flow_id),
             ("runglass.flow.slug", run.flow_slug),
@@ -84,7 +84,7 @@ class OtlpWriter:
             run.flow_slug or "run",
             self._started_ns,
             _ns(run.completed_at),
-            told,
+            attributes,
             error=run.error.message or run.error.code if is_bad and run.error is not None else None,
         )
 
@@ -94,14 +94,14 @@ class OtlpWriter:
         parent = _ROOT if row.parent < 0 else row.parent
         failed = row.status == "failed" or (row.kind == "attempt" and row.status == "retried")
         error = _error_of(step) if failed else None
-        told: list[Attribute] = [
+        attributes: list[Attribute] = [
             ("runglass.kind", row.kind),
             ("runglass.name", row.name),
             ("runglass.status", row.status),
             ("runglass.iteration", row.iteration if row.kind == "iteration" else None),
         ]
         if step is not None:
-            told += [
+            attributes += [
                 ("runglass.step.id", step.step_id),
                 ("runglass.attempt", step.attempt),
                 ("runglass.loop_path", list(step.loop_path) if step.loop_path else None),
@@ -113,10 +113,10 @@ class OtlpWriter:
         yield self._span(
             self._span_id(row.number),
             self._span_id(parent),
-            _name_of(row),
+            f"{row.name} {row.label}" if row.kind == "attempt" else row.label,
             self._started_ns + row.start * 1_000_000,
             self._started_ns + row.end * 1_000_000,
-            told,
+            attributes,
             error=None if not failed else (error[1] if error else "a step inside failed"),
         )
         for call in () if step is None else step.model_calls:
@@ -161,9 +161,9 @@ class OtlpWriter:
         }
         return span if error is None else span | {"status": {"code": _ERROR, "message": error}}
 
-    def _span_id(self, *place: int) -> str:
+    def _span_id(self, *numbers: int) -> str:
         """The id of a row, or of a call of its attempt: the same in each export of a run that has ended."""
-        text = f"{self._run.id}/{'.'.join(map(str, place))}"
+        text = f"{self._run.id}/{'.'.join(map(str, numbers))}"
         return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -174,15 +174,6 @@ def _trace_of(run: RunSummary) -> tuple[str, str | None]:
         return run.id.replace("-", ""), None
     _, trace_id, parent_id, _ = context.parent.split("-")
     return trace_id, parent_id
-
-
-def _name_of(row: TreeRow) -> str:
-    match row.kind:
-        case "iteration":
-            return f"{row.name}[{row.iteration}]"
-        case "attempt":
-            return f"{row.name} attempt {row.attempt}"
-    return row.name
 
 
 def _error_of(step: StepTrace | None) -> tuple[str, str] | None:

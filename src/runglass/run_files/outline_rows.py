@@ -32,6 +32,16 @@ class TreeRow(NamedTuple):
     cost_usd: str | None
     position: int
 
+    @property
+    def label(self) -> str:
+        """The row in words, below those that it is inside of: `each[3]`, `attempt 2`, or the step."""
+        match self.kind:
+            case "iteration":
+                return f"{self.name}[{self.iteration}]"
+            case "attempt":
+                return f"attempt {self.attempt}"
+        return self.name
+
 
 def tree_rows(outline: Outline, first: int, count: int) -> Iterator[TreeRow]:
     """So many rows from row `first` on, in pre-order."""

@@ -39,8 +39,8 @@ class PerfettoWriter:
 
     def __init__(self, run: RunSummary) -> None:
         self._run = run
-        begun = datetime.fromisoformat(run.started_at) if run.started_at is not None else None
-        self._started_us = 0 if begun is None else round(begun.timestamp() * 1_000_000)
+        started = datetime.fromisoformat(run.started_at) if run.started_at is not None else None
+        self._started_us = 0 if started is None else round(started.timestamp() * 1_000_000)
         self._open: list[_Slice] = []
         self._free: list[tuple[int, int]] = []
         """Tracks beside the main one that have no open slice: until when each is taken, and its number."""
@@ -92,7 +92,7 @@ class PerfettoWriter:
         else:
             parent.free_ms = _NEVER if row.end is None else row.end
         self._open.append(_Slice(track, row.start, row.end, is_apart=is_apart))
-        yield self._begin(track, _name_of(row), row.kind, row.start * 1000, _arguments(row, step))
+        yield self._begin(track, row.label, row.kind, row.start * 1000, _arguments(row, step))
         if step is not None:
             yield from self._calls(track, row.start, row.end, step)
 
@@ -100,22 +100,22 @@ class PerfettoWriter:
         """The model calls of an attempt, one after the other and inside of it whatever the clocks said."""
         free_us = start * 1000
         for call in step.model_calls:
-            begun_us = free_us
+            start_us = free_us
             if call.started_at is not None:
-                begun = datetime.fromisoformat(call.started_at).timestamp() * 1_000_000
-                begun_us = max(free_us, round(begun) - self._started_us)
-            ended_us = begun_us + (call.duration_ms or 0) * 1000
+                started = datetime.fromisoformat(call.started_at).timestamp() * 1_000_000
+                start_us = max(free_us, round(started) - self._started_us)
+            ended_us = start_us + (call.duration_ms or 0) * 1000
             if end is not None:
-                begun_us, ended_us = min(begun_us, end * 1000), min(ended_us, end * 1000)
-            told: dict[str, Any] = {
+                start_us, ended_us = min(start_us, end * 1000), min(ended_us, end * 1000)
+            arguments: dict[str, Any] = {
                 "finishReason": call.finish_reason,
                 "costUsd": call.cost_usd,
                 "error": call.error_code,
             }
             if call.tokens is not None:
-                told |= {"tokens": call.tokens.total}
-            yield self._begin(track, f"chat {model_name(call)}", "model call", begun_us, told)
-            yield self._end(track, ended_us)
+                arguments |= {"tokens": call.tokens.total}
+            yield self._begin(track, f"chat {model_name(call)}", "model call", start_us, arguments)
+            yield self._at("E", track, ended_us)
             free_us = ended_us
 
     def _close(self, depth: int) -> Iterator[_Event]:
@@ -123,16 +123,13 @@ class PerfettoWriter:
         while len(self._open) > depth:
             ended = self._open.pop()
             if ended.end is not None:
-                yield self._end(ended.track, ended.end * 1000)
+                yield self._at("E", ended.track, ended.end * 1000)
                 if ended.is_apart:
                     heappush(self._free, (ended.end, ended.track))
 
-    def _begin(self, track: int, name: str, kind: str, at_us: int, told: dict[str, Any]) -> _Event:
-        known = {key: value for key, value in told.items() if value is not None}
+    def _begin(self, track: int, name: str, kind: str, at_us: int, arguments: dict[str, Any]) -> _Event:
+        known = {key: value for key, value in arguments.items() if value is not None}
         return {**self._at("B", track, at_us), "name": name, "cat": kind, "args": known}
-
-    def _end(self, track: int, at_us: int) -> _Event:
-        return self._at("E", track, at_us)
 
     def _at(self, phase: str, track: int, at_us: int) -> _Event:
         return {"ph": phase, "pid": _PROCESS, "tid": track, "ts": self._started_us + at_us}
@@ -141,19 +138,10 @@ class PerfettoWriter:
         return {"ph": "M", "pid": _PROCESS, "tid": track, "name": what, "args": {"name": name}}
 
 
-def _name_of(row: TreeRow) -> str:
-    match row.kind:
-        case "iteration":
-            return f"{row.name}[{row.iteration}]"
-        case "attempt":
-            return f"attempt {row.attempt}"
-    return row.name
-
-
 def _arguments(row: TreeRow, step: StepTrace | None) -> dict[str, Any]:
-    told: dict[str, Any] = {"status": row.status, "tokens": row.tokens or None, "costUsd": row.cost_usd}
+    arguments: dict[str, Any] = {"status": row.status, "tokens": row.tokens or None, "costUsd": row.cost_usd}
     if step is not None:
         error = step.error_context
-        told |= {"attempt": step.attempt, "model": step.model_used}
-        told |= {"error": error.get("code") if isinstance(error, dict) else None}
-    return told
+        arguments |= {"attempt": step.attempt, "model": step.model_used}
+        arguments |= {"error": error.get("code") if isinstance(error, dict) else None}
+    return arguments

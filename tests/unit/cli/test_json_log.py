@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runglass.cli.terminal.json_log import JsonLog
+from runglass.cli.terminal.output import JsonLog
 from runglass.engine.scheduling.pacing import current_project
 from runglass.support import log_context
 from runglass.testing import running_server

@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.cli.backends import outline_reader
-from runglass.cli.backends.outline_reader import read_outline
+from runglass.cli.commands import show_run
+from runglass.cli.commands.show_run import read_outline
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import OutlinePage
 from tests.unit.cli.outlines import Attempt, outline_of, pages_of
@@ -19,7 +19,7 @@ class GoingOn:
 
     def __init__(self, *, iterations: int, changes: int) -> None:
         outline = outline_of(NODES, [Attempt("ask", (at,)) for at in range(iterations)])
-        self._pages = {page.first: page for page in pages_of(outline, limit=outline_reader.PAGE_ROWS)}
+        self._pages = {page.first: page for page in pages_of(outline, limit=show_run.PAGE_ROWS)}
         self._changes = changes
         self._seq = 1
         self.asked: list[tuple[int, Any]] = []
@@ -34,7 +34,7 @@ class GoingOn:
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outline_reader, "PAGE_ROWS", 4)
+    monkeypatch.setattr(show_run, "PAGE_ROWS", 4)
 
 
 def test_all_pages_of_one_outline_are_read() -> None:
@@ -54,7 +54,7 @@ def test_a_run_that_goes_on_is_begun_again_but_not_for_ever() -> None:
 
 
 def test_no_more_rows_are_read_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outline_reader, "MOST_ROWS", 8)
+    monkeypatch.setattr(show_run, "MOST_ROWS", 8)
     run: Any = GoingOn(iterations=5, changes=0)
     rows = read_outline(run)
     assert (len(rows), rows.total) == (8, 11)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from runglass.cli.terminal import rankings
 from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.output import clean
-from runglass.cli.terminal.run_overview import RunOverview
+from runglass.cli.terminal.run_view import RunOverview
 from runglass.log.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import NONE

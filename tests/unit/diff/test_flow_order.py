@@ -2,7 +2,7 @@
 
 import random
 
-from runglass.diff.flow_order import FlowOrder, StepPlace, places
+from runglass.diff.trace_diff import FlowOrder, StepPlace, places
 from runglass.flows.parser import parse_flow
 from runglass.server.services.outlines import flow_nodes
 

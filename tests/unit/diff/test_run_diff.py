@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from runglass.diff.attempt_diff import ContentPair, DiffAllowance, row_of
 from runglass.diff.composition import compose
-from runglass.diff.flow_order import FlowOrder, StepPlace
 from runglass.diff.run_diff import RunDiff
-from runglass.diff.trace_diff import NO_CONTENT, align, read_content, read_digest
+from runglass.diff.trace_diff import NO_CONTENT, FlowOrder, StepPlace, align, read_content, read_digest
 from runglass.log.trace import RunSummary
 
 JsonObject = dict[str, Any]

@@ -8,12 +8,11 @@ stays; a file that goes away changes nothing.
 import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from watchfiles import awatch
 
 from runglass.cli.argument_parsers import ProjectName, project_name
-from runglass.cli.backends.flow_files import read_flow
+from runglass.cli.backends.flow_backend import read_flow
 from runglass.cli.exit_codes import UsageError
 from runglass.errors import RunglassError, StoreError
 from runglass.runtime.runtime import push_flow
@@ -23,13 +22,8 @@ SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 LOOK_S = 2.0
 """Seconds between two looks at the folder, where no notice comes."""
 
-
-class FileStamp(NamedTuple):
-    """A file has changed where one of these differs."""
-
-    modified_ns: int
-    size: int
-    inode: int
+FileStamp = tuple[int, int, int]
+"""Time, size and inode of a file: it has changed where one of them differs."""
 
 
 class FlowFolder:
@@ -101,4 +95,4 @@ def _files(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
                 # The file is gone since the folder was listed; if it comes back, the next look finds it.
                 continue
             if path.is_file():
-                yield path, FileStamp(stat.st_mtime_ns, stat.st_size, stat.st_ino)
+                yield path, (stat.st_mtime_ns, stat.st_size, stat.st_ino)

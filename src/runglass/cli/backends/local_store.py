@@ -1,10 +1,11 @@
 """The store of a data folder, for commands that work on it directly, whether or not its server runs."""
 
-import getpass
+import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import pwd
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.exit_codes import NotFound
@@ -16,39 +17,71 @@ from runglass.store.records import ApiKey, Project, Role
 from runglass.wire.admin_api import Actor
 from runglass.wire.api_keys import make_key
 
-
-def data_settings(data: Path | None, store: str | None) -> Settings:
-    """The settings in force, with the flags over them. Raises SettingsError."""
-    return read_settings({"data": data, "store": store}, warn=warn)
+T = TypeVar("T")
 
 
-def require_database(settings: Settings) -> None:
-    """Raises NotFound where the database file does not exist."""
-    if not settings.database.exists():
-        raise NotFound(
-            f"there is no database {str(settings.database)!r}; name its folder with --data, "
-            "or start it with `runglass keys create ORG/PROJECT`"
-        )
+class DataFolder(NamedTuple):
+    """What the options `--data` and `--store` name, each None where it was not given."""
+
+    data: Path | None
+    store: str | None
+
+    def settings(self) -> Settings:
+        """The settings in force, with the options over them. Raises SettingsError."""
+        return read_settings(self._asdict(), warn=warn)
+
+    def database(self) -> Path:
+        """The database file of these settings. Raises SettingsError, and NotFound where it does not exist."""
+        return _existing(self.settings().database)
 
 
-@asynccontextmanager
-async def any_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store, created where it is new. Raises StoreError."""
+def in_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
+    """What `work` returns. The store must be there: a mistyped folder is not to become an empty database."""
+    # A PostgreSQL makes no database for whoever connects to one.
+    if settings.postgres is None:
+        _existing(settings.database)
+    return asyncio.run(_opened(settings, work))
+
+
+def in_project(settings: Settings, name: ProjectName, work: Callable[[Store, Project], Awaitable[T]]) -> T:
+    """What `work` returns of the project, which must be there as its store must. Raises NotFound."""
+
+    async def found(store: Store) -> T:
+        return await work(store, await existing_project(store, name))
+
+    return in_store(settings, found)
+
+
+def in_new_project(
+    settings: Settings, name: ProjectName, work: Callable[[Store, Project], Awaitable[T]]
+) -> T:
+    """What `work` returns of the project. It and its store are made where they are new, as stderr says."""
+
+    async def made(store: Store) -> T:
+        project = await store.find_project(name.org, name.project)
+        if project is None:
+            project = await store.ensure_project(name.org, name.project, by=terminal_user())
+            note(f"created project {name}")
+        return await work(store, project)
+
+    return asyncio.run(_opened(settings, made))
+
+
+async def _opened(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
     # Imported here: the module brings the engine along, and commands without a store do not wait for that.
     from runglass.runtime.composition import open_store
 
     async with open_store(settings) as store:
-        yield store
+        return await work(store)
 
 
-@asynccontextmanager
-async def existing_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store, which must be there: a mistyped folder is not to become an empty database."""
-    # A PostgreSQL makes no database for whoever connects to one.
-    if settings.postgres is None:
-        require_database(settings)
-    async with any_store(settings) as store:
-        yield store
+def _existing(database: Path) -> Path:
+    if not database.exists():
+        raise NotFound(
+            f"there is no database {str(database)!r}; name its folder with --data, "
+            "or start it with `runglass keys create ORG/PROJECT`"
+        )
+    return database
 
 
 async def existing_project(store: Store, name: ProjectName) -> Project:
@@ -56,15 +89,6 @@ async def existing_project(store: Store, name: ProjectName) -> Project:
     project = await store.find_project(name.org, name.project)
     if project is None:
         raise NotFound(f"there is no project {str(name)!r}; `runglass projects list` shows which there are")
-    return project
-
-
-async def make_project(store: Store, name: ProjectName) -> Project:
-    """The project, created where it is new, which is said on stderr."""
-    if (project := await store.find_project(name.org, name.project)) is not None:
-        return project
-    project = await store.ensure_project(name.org, name.project, by=terminal_user())
-    note(f"created project {name}")
     return project
 
 
@@ -81,12 +105,8 @@ async def create_key(store: Store, project: Project, role: Role, *, most: int) -
 def terminal_user() -> Actor:
     """The user of this process, as the actor of entries in the audit log."""
     try:
-        # The user id of the process cannot be forged; `getpass` would believe environment variables.
-        import pwd
-
+        # The user id of the process cannot be forged, as the variables are that `getpass` would believe.
         name = pwd.getpwuid(os.getuid()).pw_name
-    except ImportError:
-        name = getpass.getuser()
     except KeyError:
         # A container may run under a user id without a name.
         name = str(os.getuid())

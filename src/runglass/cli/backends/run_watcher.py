@@ -2,17 +2,23 @@
 
 The run is queued as a job, whose answer names it at once. All attempts to queue it carry one Idempotency-Key,
 and the result is asked for again until it comes: a server that is killed and started again costs time, but no
-run.
+run. Ctrl-C once stops watching and leaves the run alone, twice cancels it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runglass.cli.terminal.output import note
+import click
+
+from runglass.cli.exit_codes import Exit
+from runglass.cli.terminal.output import complain, note
 from runglass.client.core import requests, run_requests
 from runglass.client.core.retries import PASSING, backoff_s
-from runglass.errors import APIConnectionError, APIError, APITimeoutError, api_error
+from runglass.errors import APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
 from runglass.log.events import FlowFailed, StreamEvent
 from runglass.wire.run_api import CompletedResult, JobAccepted, JobState, Version
 
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 2.0
+GRACE_S = 2.0
+"""Seconds in which a second Ctrl-C cancels the run."""
 
 OWN_CODES: frozenset[str] = frozenset({"BYOK_KEY_REJECTED", "TOOL_ITERATION_LIMIT", "CREDITS_EXHAUSTED"})
 """Codes of failed steps that an answer of `execute` passes on; for all others its code is STEP_FAILED."""
@@ -112,13 +120,12 @@ class WatchedRun:
                 failures += 1
                 if failures == 1:
                     note(f"the events cannot be followed at the moment: {error}")
-            state = await _until_answered(lambda: self._state(run_id))
+            state = await _until_answered(
+                lambda: self._client._transport.call(requests.job(self._call.path, run_id), timeout=None)
+            )
             if state.status in ("completed", "failed"):
                 return state, last
             await asyncio.sleep(backoff_s(failures, most_s=LONGEST_WAIT_S))
-
-    async def _state(self, run_id: str) -> JobState:
-        return await self._client._transport.call(requests.job(self._call.path, run_id), timeout=None)
 
 
 async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
@@ -150,3 +157,65 @@ def _failure(state: JobState, last: StreamEvent | None) -> APIError:
         step_id=last.step_id,
         details={"error": error},
     )
+
+
+async def until_interrupted(run: "WatchedRun", watching: Coroutine[Any, Any, T]) -> T:
+    """The result of `watching`, or its error. Ctrl-C cancels `watching` and raises click's Exit."""
+    with _ctrl_c() as pressed:
+        watch = asyncio.ensure_future(watching)
+        press = asyncio.create_task(pressed.wait())
+        try:
+            await asyncio.wait({watch, press}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            press.cancel()
+            watch.cancel()
+            await asyncio.wait({watch, press})
+        if not watch.cancelled():
+            return watch.result()
+        if not pressed.is_set():
+            raise asyncio.CancelledError
+        pressed.clear()
+        is_pressed_again = await _offer_cancel(run, pressed)
+    # The handler is removed by now, so one more Ctrl-C ends a command that waits for a server in vain.
+    if is_pressed_again:
+        await _cancel(run)
+    raise click.exceptions.Exit(Exit.INTERRUPTED)
+
+
+async def _offer_cancel(run: "WatchedRun", pressed: asyncio.Event) -> bool:
+    if run.run_id is None:
+        note("stopped before the server had named a run; if one has begun, `runglass runs list` shows it")
+        return False
+    note(f"the run goes on without you; Ctrl-C again within {GRACE_S:g} s cancels it")
+    note(f"follow it: runglass runs tail {run.run_id}")
+    note(f"cancel it: runglass runs cancel {run.run_id}")
+    try:
+        return await asyncio.wait_for(pressed.wait(), GRACE_S)
+    except TimeoutError:
+        return False
+
+
+async def _cancel(run: "WatchedRun") -> None:
+    try:
+        await run.cancel()
+    except RunglassError as error:
+        complain(f"the run could not be cancelled: {error}")
+    else:
+        note(f"run {run.run_id} is cancelled")
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[asyncio.Event]:
+    """An event that Ctrl-C sets, where this thread of this process receives signals."""
+    pressed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    # A shell starts its background jobs with the signal ignored.
+    if not is_main_thread or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield pressed
+        return
+    loop.add_signal_handler(signal.SIGINT, pressed.set)
+    try:
+        yield pressed
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

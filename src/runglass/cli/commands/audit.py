@@ -1,8 +1,6 @@
 """`runglass audit`: the audit log of a data folder, each change with its actor and address."""
 
-import asyncio
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 import msgspec
@@ -10,12 +8,13 @@ import msgspec
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
+from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.terminal.formatting import local_time
 from runglass.cli.terminal.output import note, write_json
-from runglass.cli.terminal.table import Cell, Column, Row, print_table
-from runglass.config.settings import Settings
+from runglass.cli.terminal.table import Column, Row, print_table
+from runglass.store.base import Store
 from runglass.support.clock import iso
-from runglass.wire.admin_api import Actor, AuditEntry
+from runglass.wire.admin_api import AuditEntry
 
 COLUMNS = (
     Column("at"),
@@ -51,14 +50,17 @@ def audit(
     since: datetime | None,
     action: str | None,
     limit: int,
-    data: Path | None,
-    store: str | None,
+    folder: DataFolder,
     as_json: bool,
 ) -> None:
     """Changes of keys, flows, runs and settings of projects, with who made them; newest first."""
     after = None if since is None else iso(since.astimezone(UTC))
-    settings = local_store.data_settings(data, store)
-    found = asyncio.run(_entries(settings, project, after, action, limit + 1))
+
+    async def read(store: Store) -> list[AuditEntry]:
+        project_id = None if project is None else (await local_store.existing_project(store, project)).id
+        return await store.audit(project_id, since=after, action=action, limit=limit + 1)
+
+    found = local_store.in_store(folder.settings(), read)
     entries = found[:limit]
     if as_json:
         write_json(entries)
@@ -68,27 +70,15 @@ def audit(
         note(f"there are older ones; --limit shows more than these {limit}")
 
 
-async def _entries(
-    settings: Settings, name: ProjectName | None, since: str | None, action: str | None, limit: int
-) -> list[AuditEntry]:
-    async with local_store.existing_store(settings) as store:
-        project_id = None if name is None else (await local_store.existing_project(store, name)).id
-        return await store.audit(project_id, since=since, action=action, limit=limit)
-
-
 def _row(entry: AuditEntry) -> Row:
-    texts = (
+    actor = entry.actor
+    who = actor.kind if actor.key_id is None else f"{actor.kind} {actor.key_id}"
+    return Row.of(
         local_time(entry.at),
         entry.project,
-        _actor_text(entry.actor),
-        entry.actor.address,
+        who if actor.name is None else f"{who} ({actor.name})",
+        actor.address,
         entry.action,
         entry.subject,
         msgspec.json.encode(entry.details).decode() if entry.details else "",
     )
-    return Row([Cell(text) for text in texts])
-
-
-def _actor_text(actor: Actor) -> str:
-    kind = actor.kind if actor.key_id is None else f"{actor.kind} {actor.key_id}"
-    return kind if actor.name is None else f"{kind} ({actor.name})"

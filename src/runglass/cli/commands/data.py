@@ -1,24 +1,29 @@
-"""`runglass data`: the database of a data folder, whether or not its server runs."""
+"""`runglass data`, `migrate` and `processes`: the database of a data folder, and who has it open."""
 
+import asyncio
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from runglass import __version__
 from runglass.cli import options
 from runglass.cli.backends import local_store
-from runglass.cli.command_group import CommandGroup
-from runglass.cli.commands.export_raw import export_raw
+from runglass.cli.backends.local_store import DataFolder
+from runglass.cli.commands.run_files import export_raw
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.output import note, stdout, write_json, write_line
-from runglass.cli.terminal.table import Cell, Column, Row, print_table
+from runglass.cli.terminal.output import log_to_stderr, note, stdout, write_json, write_line
+from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import StoreError, UpgradeRequired
+from runglass.store.base import Store
+from runglass.store.process_records import HeldLease
 
 if TYPE_CHECKING:
     from runglass.store.sqlite.database_file import ProjectUsage
 
-COLUMNS = (
+USAGE_COLUMNS = (
     Column("project"),
     Column("runs", right=True),
     Column("events", right=True, spare=2),
@@ -29,8 +34,17 @@ COLUMNS = (
     Column("open runs", right=True, spare=1),
 )
 
+PROCESS_COLUMNS = (
+    Column("process"),
+    Column("version"),
+    Column("executes runs"),
+    Column("since"),
+    Column("runs", right=True),
+    Column("lease"),
+)
 
-@click.group("data", cls=CommandGroup)
+
+@click.group("data", cls=options.CommandGroup)
 def group() -> None:
     """The database: measure, copy, check it, make it smaller."""
 
@@ -38,18 +52,16 @@ def group() -> None:
 @group.command()
 @options.data_folder
 @options.as_json
-def usage(data: Path | None, store: str | None, as_json: bool) -> None:
+def usage(folder: DataFolder, as_json: bool) -> None:
     """Show the size of each project, of free space, and of the write-ahead log. A server may run."""
     # Imported here, as in the commands below: the module brings SQLite along, for which no other is to wait.
     from runglass.store.sqlite.database_file import usage as usage_of
 
-    settings = local_store.data_settings(data, store)
-    local_store.require_database(settings)
-    found = usage_of(settings.database)
+    found = usage_of(folder.database())
     if as_json:
         write_json(found)
         return
-    print_table(COLUMNS, [_row(project) for project in found.projects])
+    print_table(USAGE_COLUMNS, [_usage_row(project) for project in found.projects])
     console = stdout()
     file, free, log = map(formatting.size, (found.file_bytes, found.free_bytes, found.log_bytes))
     write_line(console)
@@ -64,34 +76,32 @@ def usage(data: Path | None, store: str | None, as_json: bool) -> None:
 
 @group.command()
 @options.data_folder
-def vacuum(data: Path | None, store: str | None) -> None:
+def vacuum(folder: DataFolder) -> None:
     """Write the database anew without free space. No server may run; takes as much disk space again."""
     from runglass.store.data_lock import exclusive
     from runglass.store.sqlite.database_file import rebuild
 
-    settings = local_store.data_settings(data, store)
-    local_store.require_database(settings)
-    with exclusive(settings.database):
-        before = settings.database.stat().st_size
-        rebuild(settings.database)
-        after = settings.database.stat().st_size
+    database = folder.database()
+    with exclusive(database):
+        before = database.stat().st_size
+        rebuild(database)
+        after = database.stat().st_size
     write_line(stdout(), f"{formatting.size(before)} before, {formatting.size(after)} now")
 
 
 @group.command()
 @click.argument("file", type=options.FILE, metavar="FILE", help="The copy; it must not exist yet.")
 @options.data_folder
-def backup(file: Path, data: Path | None, store: str | None) -> None:
+def backup(file: Path, folder: DataFolder) -> None:
     """Copy the database as of one moment, while its server goes on.
 
     To restore it, start the server with --store sqlite:///FILE, or put it in the place of the database.
     """
     from runglass.store.sqlite.database_file import back_up
 
-    settings = local_store.data_settings(data, store)
-    local_store.require_database(settings)
+    database = folder.database()
     try:
-        back_up(settings.database, file)
+        back_up(database, file)
     except FileExistsError as error:
         raise UsageError(f"{str(file)!r} exists and is left as it is: name another file") from error
     except OSError as error:
@@ -105,17 +115,16 @@ def backup(file: Path, data: Path | None, store: str | None) -> None:
 )
 @options.data_folder
 @options.as_json
-def check(every_run: bool, data: Path | None, store: str | None, as_json: bool) -> None:
+def check(every_run: bool, folder: DataFolder, as_json: bool) -> None:
     """Check that the file is sound, no row strays, no log has gaps, and traces are the sum of their events.
 
     A server may run. Exit code 1 if anything is wrong.
     """
     from runglass.store.sqlite.integrity import check as check_file
 
-    settings = local_store.data_settings(data, store)
-    local_store.require_database(settings)
+    database = folder.database()
     try:
-        runs, folded, problems = check_file(settings.database, every_run=every_run)
+        runs, folded, problems = check_file(database, every_run=every_run)
     except UpgradeRequired:
         raise
     except StoreError as error:
@@ -127,25 +136,85 @@ def check(every_run: bool, data: Path | None, store: str | None, as_json: bool) 
         console = stdout()
         for problem in problems:
             write_line(console, problem)
-        verdict = f"{formatting.counted(len(problems), 'problem')}" if problems else "all is well"
+        verdict = formatting.counted(len(problems), "problem") if problems else "all is well"
         write_line(console, f"{verdict}: {formatting.counted(runs, 'run')}, {folded:,} of them folded")
     if problems:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _row(project: "ProjectUsage") -> Row:
-    return Row(
-        (
-            Cell(f"{project.org}/{project.project}"),
-            Cell(formatting.count(project.runs)),
-            Cell(formatting.count(project.events)),
-            Cell(formatting.size(project.event_bytes)),
-            Cell(formatting.count(project.steps)),
-            Cell(formatting.size(project.step_bytes)),
-            Cell(formatting.size(project.outcome_bytes)),
-            Cell(formatting.size(project.open_bytes)),
-        )
+def _usage_row(project: "ProjectUsage") -> Row:
+    return Row.of(
+        f"{project.org}/{project.project}",
+        formatting.count(project.runs),
+        formatting.count(project.events),
+        formatting.size(project.event_bytes),
+        formatting.count(project.steps),
+        formatting.size(project.step_bytes),
+        formatting.size(project.outcome_bytes),
+        formatting.size(project.open_bytes),
     )
 
 
 group.add_command(export_raw)
+
+
+@click.command()
+@options.data_folder
+@click.option("--no-backup", is_flag=True, help="Upgrade an SQLite file without a copy of it.")
+def migrate(folder: DataFolder, no_backup: bool) -> None:
+    """Bring the database to the schema of this version, as `serve` and `worker` do when they start.
+
+    An SQLite file, which no server may use meanwhile, is copied before; copy a PostgreSQL yourself. Of
+    several at a time one does the work, and the others wait for it.
+    """
+    # Imported here: the module brings the engine along, and commands without a store do not wait for that.
+    from runglass.runtime.composition import upgrade_store
+
+    settings = folder.settings()
+    log_to_stderr(settings.log_level, settings.log_format)
+    asyncio.run(upgrade_store(settings, with_copy=not no_backup))
+    write_line(stdout(), f"{settings.store_name} has the schema of Runglass {__version__}")
+
+
+@click.command()
+@options.data_folder
+@options.as_json
+def processes(folder: DataFolder, as_json: bool) -> None:
+    """Servers and workers on the store, oldest first, with how many runs each has."""
+
+    async def read(store: Store) -> tuple[list[HeldLease], datetime]:
+        """The leases, and what time it is by the clock that they run by."""
+        return await store.leases(), store.clock.now()
+
+    found, now = local_store.in_store(folder.settings(), read)
+    if as_json:
+        write_json([_process_json(each) for each in found])
+    elif found:
+        print_table(PROCESS_COLUMNS, [_process_row(each, now=now) for each in found])
+    else:
+        write_line(stdout(), "no process has the store open")
+
+
+def _process_row(held: HeldLease, *, now: datetime) -> Row:
+    host, pid, version, executes_runs = held.process
+    return Row.of(
+        f"{host}:{pid}",
+        version,
+        "yes" if executes_runs else "no",
+        formatting.age(held.since, now=now),
+        formatting.count(held.runs),
+        "ran out" if datetime.fromisoformat(held.expires_at) <= now else "held",
+    )
+
+
+def _process_json(held: HeldLease) -> dict[str, object]:
+    host, pid, version, executes_runs = held.process
+    return {
+        "host": host,
+        "pid": pid,
+        "version": version,
+        "executesRuns": executes_runs,
+        "since": held.since,
+        "leaseExpiresAt": held.expires_at,
+        "runs": held.runs,
+    }

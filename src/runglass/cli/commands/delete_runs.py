@@ -1,25 +1,30 @@
 """`runglass runs delete`: tells which runs would go, and with `--yes` deletes them for good."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import datetime
-from typing import TYPE_CHECKING, get_args
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import click
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.backends.connection import connect
-from runglass.cli.backends.run_lookup import flow_id as named_flow_id
-from runglass.cli.backends.run_lookup import named_run
-from runglass.cli.backends.run_query import Found, find_runs, time_limit
+from runglass.cli.backends.server import MOST_PER_PAGE, Server, named_run
+from runglass.cli.backends.server import flow_id as named_flow_id
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.errors import FlowNotFoundError, RunglassError
-from runglass.log.trace import RunStatus
+from runglass.log.trace import TERMINAL, RunStatus
 
 if TYPE_CHECKING:
     from runglass.client import Client, Run
+
+
+class Found(NamedTuple):
+    """A run, and when it ended, or else began."""
+
+    id: str
+    at: str | None
 
 
 @click.command()
@@ -53,8 +58,7 @@ def delete(
     older_than: datetime | None,
     yes: bool,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """Delete runs for good, by id or by query. Without --yes it tells what would go, and deletes nothing."""
     limit = time_limit(before, older_than)
@@ -63,7 +67,7 @@ def delete(
         raise UsageError(
             "say which runs: either ids, or a query with --flow, --status, --before or --older-than"
         )
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         if run_ids:
             runs = [named_run(client, run_id) for run_id in dict.fromkeys(run_ids)]
             # A run is deleted unread: reading one that has not begun would wait for its first event.
@@ -120,3 +124,23 @@ def _delete_all(client: "Client", run_ids: Sequence[str]) -> tuple[list[str], li
         else:
             deleted.append(run_id)
     return deleted, missing
+
+
+def time_limit(before: datetime | None, older_than: datetime | None) -> datetime | None:
+    """The time before which runs must have ended, by one of two options. Raises UsageError for both."""
+    if before is not None and older_than is not None:
+        raise UsageError("--before and --older-than both say how old the runs are: give one of them")
+    limit = older_than if before is None else before
+    return None if limit is None else limit.astimezone(UTC)
+
+
+def find_runs(
+    client: "Client", *, flow_id: str | None, status: RunStatus | None, before: datetime | None
+) -> Iterator[Found]:
+    """The runs of the query, newest first. Without a status, only those that have ended."""
+    for run in client.runs(flow_id=flow_id, status=status, limit=MOST_PER_PAGE):
+        at = run.completed_at or run.started_at
+        if status is None and run.status not in TERMINAL:
+            continue
+        if before is None or ((then := formatting.moment(at)) is not None and then < before):
+            yield Found(run.id, at)

@@ -9,15 +9,15 @@ import msgspec
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.flow_backend import open_backend
-from runglass.cli.backends.flow_files import read_flow
-from runglass.cli.command_group import CommandGroup
+from runglass.cli.backends.flow_backend import open_backend, read_flow
+from runglass.cli.backends.local_store import DataFolder
+from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
-from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line
-from runglass.cli.terminal.table import Cell, Column, Row, print_table
+from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line, write_lines
+from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import FlowFileError, Problem
-from runglass.wire.admin_api import FlowHistory, FlowInfo
+from runglass.wire.admin_api import FlowInfo
 from runglass.wire.run_api import Version
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ COLUMNS = (
 )
 
 
-@click.group("flow", cls=CommandGroup)
+@click.group("flow", cls=options.CommandGroup)
 def group() -> None:
     """Flow files, and the flows of a server or, without a key or with --data, of a data folder."""
 
@@ -73,21 +73,13 @@ def check(files: tuple[Path, ...]) -> None:
 @click.option("--publish", is_flag=True, help="Also make each the production version.")
 @options.data_folder
 @options.server
-def push(
-    files: tuple[Path, ...],
-    to: ProjectName,
-    publish: bool,
-    data: Path | None,
-    store: str | None,
-    base_url: str | None,
-    api_key: str | None,
-) -> None:
+def push(files: tuple[Path, ...], to: ProjectName, publish: bool, folder: DataFolder, server: Server) -> None:
     """Store flow files as drafts. If one has a mistake, none is stored."""
     flows = _read_all(files)
-    with open_backend(data, store, base_url, api_key) as backend:
+    with open_backend(folder, server) as backend:
         for slug, flow in flows.items():
-            backend.push(to, flow)
-            version = f"version {backend.publish(to, slug)}" if publish else "draft"
+            backend.push(*to, slug, flow.encode())
+            version = f"version {backend.publish(*to, slug)}" if publish else "draft"
             write_line(stdout(), f"{to}/{slug}  {version}")
 
 
@@ -96,17 +88,10 @@ def push(
 @options.data_folder
 @options.as_json
 @options.server
-def list_flows(
-    project: ProjectName,
-    data: Path | None,
-    store: str | None,
-    as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
-) -> None:
+def list_flows(project: ProjectName, folder: DataFolder, as_json: bool, server: Server) -> None:
     """The project's flows and which version of each is in production."""
-    with open_backend(data, store, base_url, api_key) as backend:
-        flows = backend.flows(project)
+    with open_backend(folder, server) as backend:
+        flows = backend.flows(*project).flows
     if as_json:
         write_json([_plain(project, flow) for flow in flows])
     else:
@@ -125,44 +110,41 @@ def list_flows(
 @options.as_json
 @options.server
 def show(
-    flow: tuple[ProjectName, str],
-    version: Version | None,
-    data: Path | None,
-    store: str | None,
-    as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    flow: tuple[ProjectName, str], version: Version | None, folder: DataFolder, as_json: bool, server: Server
 ) -> None:
     """A flow and its versions, or with --version the steps of one."""
     name, slug = flow
-    with open_backend(data, store, base_url, api_key) as backend:
-        found = backend.flow(name, slug)
+    with open_backend(folder, server) as backend:
+        found = backend.flow(*name, slug)
         if version is not None:
             number = (found.production_version or 0) if version == "production" else version
-            write_json(backend.tree(name, slug, 0 if number == "draft" else number), indent=2)
+            write_json(backend.flow_version(*name, slug, 0 if number == "draft" else number), indent=2)
             return
     if as_json:
         write_json(_plain(name, found))
         return
-    for line in _lines(name, found):
-        write_line(stdout(), line)
+    capture = found.capture or "as the project says"
+    lines = [
+        f"{name}/{found.slug}  {one_line(found.name or '')}".rstrip(),
+        f"id {found.id}  production: {_production(found)}  capture: {capture}",
+    ]
+    for each in found.versions:
+        title = f"version {each.version}" if each.version else "draft"
+        mark = "  in production" if each.version and each.version == found.production_version else ""
+        mark = "  imported with a run, to be read alone" if each.imported else mark
+        lines.append(f"{title:<12}  {local_time(each.created_at)}{mark}")
+    write_lines(lines)
 
 
 @group.command()
 @options.flow
 @options.data_folder
 @options.server
-def publish(
-    flow: tuple[ProjectName, str],
-    data: Path | None,
-    store: str | None,
-    base_url: str | None,
-    api_key: str | None,
-) -> None:
+def publish(flow: tuple[ProjectName, str], folder: DataFolder, server: Server) -> None:
     """Make the draft of a flow its production version."""
     name, slug = flow
-    with open_backend(data, store, base_url, api_key) as backend:
-        version = backend.publish(name, slug)
+    with open_backend(folder, server) as backend:
+        version = backend.publish(*name, slug)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
@@ -173,18 +155,11 @@ def publish(
 )
 @options.data_folder
 @options.server
-def rollback(
-    flow: tuple[ProjectName, str],
-    version: int,
-    data: Path | None,
-    store: str | None,
-    base_url: str | None,
-    api_key: str | None,
-) -> None:
+def rollback(flow: tuple[ProjectName, str], version: int, folder: DataFolder, server: Server) -> None:
     """Put another published version into production; the draft stays as it is."""
     name, slug = flow
-    with open_backend(data, store, base_url, api_key) as backend:
-        backend.set_production(name, slug, version)
+    with open_backend(folder, server) as backend:
+        backend.set_production(*name, slug, version)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
@@ -218,27 +193,13 @@ def _read_all(files: Sequence[Path]) -> "dict[str, Flow]":
 
 
 def _row(name: ProjectName, flow: FlowInfo) -> Row:
-    texts = (
+    return Row.of(
         f"{name}/{flow.slug}",
         _production(flow),
         one_line(flow.name or UNKNOWN, limit=60),
         local_time(flow.updated_at),
         flow.id,
     )
-    return Row([Cell(text) for text in texts])
-
-
-def _lines(name: ProjectName, flow: FlowHistory) -> list[str]:
-    lines = [
-        f"{name}/{flow.slug}  {one_line(flow.name or '')}".rstrip(),
-        f"id {flow.id}  production: {_production(flow)}  capture: {flow.capture or 'as the project says'}",
-    ]
-    for each in flow.versions:
-        title = f"version {each.version}" if each.version else "draft"
-        mark = "  in production" if each.version and each.version == flow.production_version else ""
-        mark = "  imported with a run, to be read alone" if each.imported else mark
-        lines.append(f"{title:<12}  {local_time(each.created_at)}{mark}")
-    return lines
 
 
 def _production(flow: FlowInfo) -> str:

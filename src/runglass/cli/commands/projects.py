@@ -1,9 +1,7 @@
 """`runglass projects`: the projects of a data folder, their capture modes, budgets, models and retention."""
 
-import asyncio
 from collections.abc import Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -12,13 +10,14 @@ import msgspec
 from runglass.cli import options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
-from runglass.cli.command_group import CommandGroup
+from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.formatting import UNKNOWN
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
-from runglass.cli.terminal.table import Cell, Column, Row, print_table
+from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.config.settings import Settings
 from runglass.log.money import format_usd, parse_usd
+from runglass.store.base import Store
 from runglass.store.records import Project, Retention
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -28,7 +27,7 @@ MOST_DECIMALS = 30
 MOST_DAYS = 1_000_000
 
 
-@click.group("projects", cls=CommandGroup)
+@click.group("projects", cls=options.CommandGroup)
 def group() -> None:
     """Projects of a data folder."""
 
@@ -36,9 +35,9 @@ def group() -> None:
 @group.command("list")
 @options.data_folder
 @options.as_json
-def list_projects(data: Path | None, store: str | None, as_json: bool) -> None:
+def list_projects(folder: DataFolder, as_json: bool) -> None:
     """Every project of the data folder."""
-    projects = asyncio.run(_projects(local_store.data_settings(data, store)))
+    projects = local_store.in_store(folder.settings(), lambda store: store.projects())
     if as_json:
         write_json(
             [
@@ -51,8 +50,8 @@ def list_projects(data: Path | None, store: str | None, as_json: bool) -> None:
     rows = []
     for each in projects:
         kept = (each.capture, each.capture_failed, each.capture_sample)
-        told = (UNKNOWN if value is None else str(value) for value in kept)
-        rows.append(Row((Cell(f"{each.org}/{each.name}"), *map(Cell, told))))
+        texts = (UNKNOWN if value is None else str(value) for value in kept)
+        rows.append(Row.of(f"{each.org}/{each.name}", *texts))
     print_table((Column("project"), Column("capture"), Column("if failed"), Column("sample")), rows)
 
 
@@ -79,16 +78,25 @@ def create(
     capture: str | None,
     capture_failed: str | None,
     capture_sample: str | None,
-    data: Path | None,
-    store: str | None,
+    folder: DataFolder,
 ) -> None:
     """Make a project, or set what the traces of one that there is keep."""
     given = {"capture": capture, "capture_failed": capture_failed, "capture_sample": capture_sample}
     wanted: dict[str, Any] = {field: text for field, text in given.items() if text is not None}
     if capture_sample not in (None, "default"):
-        said = "no share of runs: write a number from 0 to 1, such as 0.05"
-        wanted["capture_sample"] = _number(capture_sample, 1, said)
-    asyncio.run(_create(local_store.data_settings(data, store), project, wanted))
+        expected = "no share of runs: write a number from 0 to 1, such as 0.05"
+        wanted["capture_sample"] = _number(capture_sample, 1, expected)
+
+    async def keep(store: Store, made: Project) -> None:
+        if wanted:
+            fields = {field: None if value == "default" else value for field, value in wanted.items()}
+            changed = msgspec.structs.replace(made, **fields)
+            kept = changed.capture, changed.capture_failed, changed.capture_sample
+            await store.set_capture(made.id, *kept, by=local_store.terminal_user())
+        for field, value in wanted.items():
+            note(f"{field} of {project} is now {value}")
+
+    local_store.in_new_project(folder.settings(), project, keep)
 
 
 @group.command()
@@ -101,15 +109,15 @@ def create(
 )
 @options.data_folder
 @options.as_json
-def budget(
-    project: ProjectName, amount: str | None, data: Path | None, store: str | None, as_json: bool
-) -> None:
+def budget(project: ProjectName, amount: str | None, folder: DataFolder, as_json: bool) -> None:
     """Show what a project may spend and has spent; with an amount, set what it may spend in all."""
-    settings = local_store.data_settings(data, store)
+    settings = folder.settings()
     if amount is not None:
-        asyncio.run(_set_budget(settings, project, _dollars(amount)))
-    found = asyncio.run(_project(settings, project))
-    budget, spent = _usd(found.budget_usd), format_usd(found.spent_usd)
+        usd, by = _dollars(amount), local_store.terminal_user()
+        local_store.in_project(settings, project, lambda store, found: store.set_budget(found.id, usd, by=by))
+    found = _project(settings, project)
+    budget = None if found.budget_usd is None else format_usd(found.budget_usd)
+    spent = format_usd(found.spent_usd)
     if as_json:
         reserved = format_usd(found.reserved_usd)
         about = {"budgetUsd": budget, "spentUsd": spent, "reservedUsd": reserved, "isSpent": found.is_spent}
@@ -128,19 +136,20 @@ def budget(
 )
 @options.data_folder
 @options.as_json
-def models(
-    project: ProjectName, patterns: tuple[str, ...], data: Path | None, store: str | None, as_json: bool
-) -> None:
+def models(project: ProjectName, patterns: tuple[str, ...], folder: DataFolder, as_json: bool) -> None:
     """Show or set which models a project's flows and callers may name; `echo` always may be.
 
     Without a list a flow may name any model, and a `run` key set those of the server's `allowed_models`, or
     else those that the project's published flows name.
     """
-    settings = local_store.data_settings(data, store)
+    settings = folder.settings()
     if patterns:
-        allowed_models = None if patterns == ("default",) else _model_patterns(patterns)
-        asyncio.run(_set_models(settings, project, allowed_models))
-    found = asyncio.run(_project(settings, project))
+        listed = None if patterns == ("default",) else _model_patterns(patterns)
+        by = local_store.terminal_user()
+        local_store.in_project(
+            settings, project, lambda store, found: store.set_allowed_models(found.id, listed, by=by)
+        )
+    found = _project(settings, project)
     if as_json:
         write_json({"org": project.org, "project": project.project, "allowedModels": found.allowed_models})
         return
@@ -159,24 +168,27 @@ def models(
 @options.data_folder
 @options.as_json
 def retention(
-    project: ProjectName,
-    days: str | None,
-    content_days: str | None,
-    data: Path | None,
-    store: str | None,
-    as_json: bool,
+    project: ProjectName, days: str | None, content_days: str | None, folder: DataFolder, as_json: bool
 ) -> None:
     """Show or set how long a project keeps runs, and their inputs, outputs and other content.
 
     A flow may say otherwise for its own runs.
     """
-    settings = local_store.data_settings(data, store)
+    settings = folder.settings()
     changes = {"days": days, "content_days": content_days}
-    said = f"no number of days: write one from 0 to {MOST_DAYS:,}"
-    wanted = {field: _number(text, MOST_DAYS, said) for field, text in changes.items() if text is not None}
+    expected = f"no number of days: write one from 0 to {MOST_DAYS:,}"
+    wanted = {
+        field: _number(text, MOST_DAYS, expected) for field, text in changes.items() if text is not None
+    }
+
+    async def keep(store: Store, found: Project) -> None:
+        before = Retention(found.retention_days, found.content_retention_days)
+        by = local_store.terminal_user()
+        await store.set_retention(found.id, before._replace(**wanted), by=by)
+
     if wanted:
-        asyncio.run(_set_retention(settings, project, wanted))
-    found = asyncio.run(_project(settings, project))
+        local_store.in_project(settings, project, keep)
+    found = _project(settings, project)
     if as_json:
         about = {
             "retentionDays": found.retention_days,
@@ -188,46 +200,8 @@ def retention(
     write_line(stdout(), f"{project}  runs are kept {runs}, their content {content}")
 
 
-async def _projects(settings: Settings) -> list[Project]:
-    async with local_store.existing_store(settings) as store:
-        return await store.projects()
-
-
-async def _create(settings: Settings, name: ProjectName, wanted: dict[str, Any]) -> None:
-    async with local_store.any_store(settings) as store:
-        project = await local_store.make_project(store, name)
-        if wanted:
-            fields = {name: None if value == "default" else value for name, value in wanted.items()}
-            changed = msgspec.structs.replace(project, **fields)
-            kept = changed.capture, changed.capture_failed, changed.capture_sample
-            await store.set_capture(project.id, *kept, by=local_store.terminal_user())
-        for field, value in wanted.items():
-            note(f"{field} of {name} is now {value}")
-
-
-async def _project(settings: Settings, name: ProjectName) -> Project:
-    async with local_store.existing_store(settings) as store:
-        return await local_store.existing_project(store, name)
-
-
-async def _set_budget(settings: Settings, name: ProjectName, budget_usd: Decimal | None) -> None:
-    async with local_store.existing_store(settings) as store:
-        project = await local_store.existing_project(store, name)
-        await store.set_budget(project.id, budget_usd, by=local_store.terminal_user())
-
-
-async def _set_models(settings: Settings, name: ProjectName, patterns: list[str] | None) -> None:
-    async with local_store.existing_store(settings) as store:
-        project = await local_store.existing_project(store, name)
-        await store.set_allowed_models(project.id, patterns, by=local_store.terminal_user())
-
-
-async def _set_retention(settings: Settings, name: ProjectName, wanted: dict[str, float | None]) -> None:
-    async with local_store.existing_store(settings) as store:
-        project = await local_store.existing_project(store, name)
-        before = Retention(project.retention_days, project.content_retention_days)
-        retention = before._replace(**wanted)
-        await store.set_retention(project.id, retention, by=local_store.terminal_user())
+def _project(settings: Settings, name: ProjectName) -> Project:
+    return local_store.in_store(settings, lambda store: local_store.existing_project(store, name))
 
 
 def _model_patterns(patterns: Sequence[str]) -> list[str]:
@@ -239,7 +213,7 @@ def _model_patterns(patterns: Sequence[str]) -> list[str]:
     return list(patterns)
 
 
-def _number(text: str, most: float, said: str) -> float | None:
+def _number(text: str, most: float, expected: str) -> float | None:
     """A number, whole or not; None for `default`. Raises UsageError, which says what it should be."""
     if text == "default":
         return None
@@ -248,7 +222,7 @@ def _number(text: str, most: float, said: str) -> float | None:
     except ValueError:
         number = -1.0
     if not 0 <= number <= most:
-        raise UsageError(f"{text!r} is {said}, or default")
+        raise UsageError(f"{text!r} is {expected}, or default")
     return number
 
 
@@ -267,7 +241,3 @@ def _dollars(amount: str) -> Decimal | None:
             f" {MOST_DECIMALS} decimals, such as 5.00, or none"
         )
     return usd
-
-
-def _usd(amount: Decimal | None) -> str | None:
-    return None if amount is None else format_usd(amount)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.backends.connection import connect
-from runglass.cli.backends.run_lookup import MOST_PER_PAGE, named_run, names_run
+from runglass.cli.backends.server import MOST_PER_PAGE, Server, named_run, names_run
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import complain, note, one_line, stdout, write_json, write_line
@@ -64,13 +63,7 @@ def _usd(text: str) -> Decimal:
 @options.as_json
 @options.server
 def rerun(
-    runs: str,
-    version: Version,
-    yes: bool,
-    budget: Decimal | None,
-    as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    runs: str, version: Version, yes: bool, budget: Decimal | None, as_json: bool, server: Server
 ) -> None:
     """Run a run again from the input that it kept, or with --yes all ended runs that a query finds.
 
@@ -80,7 +73,7 @@ def rerun(
     as long as the runs that it started are there, and runs that are reruns themselves are not found. The runs
     of a query have a session of their own. A run that is named by its id is started each time.
     """
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         if names_run(runs):
             if budget is not None:
                 raise UsageError("--budget is for a query; one run is started whatever the first one cost")

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,37 +12,16 @@ import msgspec
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.connection import connect_async
-from runglass.cli.backends.run_interrupt import until_interrupted
+from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import UsageError, exit_of
-from runglass.cli.terminal.event_lines import EventLines, step_label
+from runglass.cli.terminal.event_lines import PASSING, EventLines, step_label
 from runglass.cli.terminal.output import complain, is_watched, note, stderr, write_json, write_line
 from runglass.errors import APIError, APITimeoutError
-from runglass.log.events import (
-    LoopStarted,
-    StepInput,
-    StepModelCall,
-    StepModelReserved,
-    StepOutput,
-    StepProgress,
-    StepStarted,
-    StreamEvent,
-)
+from runglass.log.events import StepStarted, StreamEvent
 from runglass.wire.run_api import CompletedResult, Version
 
 if TYPE_CHECKING:
     from runglass.cli.backends.run_watcher import WatchedRun
-
-
-class RunArguments(msgspec.Struct, frozen=True, kw_only=True):
-    """The call that the command line describes."""
-
-    flow: str
-    message: str | None
-    parameters: dict[str, Any]
-    version: Version
-    trace: bool
-    timeout_s: float
 
 
 @click.command()
@@ -88,8 +68,7 @@ def run(
     trace: bool,
     timeout: float | None,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """Run a flow and print its result as JSON; --json prints the whole answer, or the whole error.
 
@@ -99,16 +78,19 @@ def run(
     if message_file == "-" == params_file:
         raise UsageError("stdin is read once: give --message-file or --params-file another file")
     project, slug = flow
-    call = RunArguments(
-        flow=f"{project}/{slug}",
-        message=_message(message, message_file),
-        parameters=_parameters(params_file) | dict(parameters),
-        version=version,
-        trace=trace,
-        timeout_s=math.inf if timeout is None else timeout,
-    )
+    if message_file is not None:
+        if message is not None:
+            raise UsageError("give --message or --message-file, not both")
+        message = _text_of(message_file, "message file")
+    call = {
+        "flow": f"{project}/{slug}",
+        "message": message,
+        "parameters": _parameters(params_file) | dict(parameters),
+        "version": version,
+        "trace": trace,
+    }
     try:
-        completed = asyncio.run(_execute(call, base_url, api_key))
+        completed = asyncio.run(_execute(server, math.inf if timeout is None else timeout, call))
     except APIError as error:
         _report(error, as_json=as_json)
         raise click.exceptions.Exit(exit_of(error)) from error
@@ -118,14 +100,6 @@ def run(
         write_json(completed.result, indent=2)
     if is_watched(stderr()):
         note(f"look closer: runglass runs show {completed.execution_id}")
-
-
-def _message(text: str | None, file: str | None) -> str | None:
-    if file is None:
-        return text
-    if text is not None:
-        raise UsageError("give --message or --message-file, not both")
-    return _text_of(file, "message file")
 
 
 def _parameters(file: str | None) -> dict[str, Any]:
@@ -148,60 +122,41 @@ def _text_of(file: str, kind: str) -> str:
         raise UsageError(f"{kind} {file!r} is not UTF-8 text: byte {error.start} is wrong") from error
 
 
-async def _execute(call: RunArguments, base_url: str | None, api_key: str | None) -> CompletedResult:
+async def _execute(server: Server, timeout_s: float, call: Mapping[str, Any]) -> CompletedResult:
     # Imported here: the module brings the client along, and mistakes on the command line come before that.
-    from runglass.cli.backends.run_watcher import WatchedRun
+    from runglass.cli.backends.run_watcher import WatchedRun, until_interrupted
 
-    async with connect_async(base_url, api_key) as client:
-        run = WatchedRun(
-            client,
-            call.flow,
-            message=call.message,
-            parameters=call.parameters,
-            version=call.version,
-            trace=call.trace,
-        )
-        return await until_interrupted(run, _within(call.timeout_s, run))
+    async with server.connect_async() as client:
+        run = WatchedRun(client, **call)
+        return await until_interrupted(run, _within(timeout_s, run))
 
 
 async def _within(timeout_s: float, run: "WatchedRun") -> CompletedResult:
-    watching = _show_events(run) if is_watched(stderr()) else run.result(on_named=_note_run_id)
     try:
         async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
-            return await watching
+            return await _watch(run)
     except TimeoutError as error:
-        message = f"the run did not end within {timeout_s:g} s"
         if run.run_id is None:
             raise APITimeoutError(f"the server did not answer within {timeout_s:g} s") from error
         goes_on = f"it goes on: runglass runs tail {run.run_id}"
-        raise APITimeoutError(f"{message}; {goes_on}") from error
+        raise APITimeoutError(f"the run did not end within {timeout_s:g} s; {goes_on}") from error
 
 
-_NOT_SHOWN = (LoopStarted, StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
-"""Events that are not shown while the command waits for the result."""
-
-
-async def _show_events(run: "WatchedRun") -> CompletedResult:
+async def _watch(run: "WatchedRun") -> CompletedResult:
     console = stderr()
+    if not is_watched(console):
+        return await run.result(on_named=lambda run_id: note(f"run {run_id}"))
     lines = EventLines()
 
     def show(event: StreamEvent) -> None:
         line = lines.line(event)
-        if not isinstance(event, _NOT_SHOWN):
+        if not isinstance(event, PASSING):
             write_line(console, line)
         if isinstance(event, StepStarted):
             status.update(f"running {step_label(event)} …")
 
     with console.status("running …") as status:
-        return await run.result(show, on_named=lambda run_id: write_line(console, _run_id_line(run_id)))
-
-
-def _note_run_id(run_id: str) -> None:
-    note(_run_id_line(run_id))
-
-
-def _run_id_line(run_id: str) -> str:
-    return f"run {run_id}"
+        return await run.result(show, on_named=lambda run_id: write_line(console, f"run {run_id}"))
 
 
 def _report(error: APIError, *, as_json: bool) -> None:

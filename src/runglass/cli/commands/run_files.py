@@ -1,19 +1,28 @@
-"""`runglass runs export` and `runs import`: a run as a file, for other programs and other servers."""
+"""Runs as files: `runglass runs export`, `runs import` and `data export-raw`.
 
+A file that is written is new, and whole or not there at all.
+"""
+
+import base64
+import os
 import sys
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, get_args
 
 import click
+import msgspec
 
 from runglass.cli import options
-from runglass.cli.backends.connection import connect
-from runglass.cli.backends.new_file import new_file
-from runglass.cli.backends.run_lookup import named_run
-from runglass.cli.exit_codes import UsageError
+from runglass.cli.backends import local_store
+from runglass.cli.backends.local_store import DataFolder
+from runglass.cli.backends.server import Server, named_run
+from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
 from runglass.run_files.header import file_name
+from runglass.store.base import Store
+from runglass.store.records import RawRow
 from runglass.wire.run_api import ExportFormat
 
 STANDARD = Path("-")
@@ -36,11 +45,9 @@ STANDARD = Path("-")
     help="A new file, which only you may read, or - for stdout; by default run-ID.json or the like.",
 )
 @options.server
-def export(
-    run_id: str, format: ExportFormat, output: Path | None, base_url: str | None, api_key: str | None
-) -> None:
+def export(run_id: str, format: ExportFormat, output: Path | None, server: Server) -> None:
     """Write a run to a file, to be imported on another server, or for other programs."""
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         run = named_run(client, run_id)
         with closing(run.export(format)) as parts:
             if output == STANDARD:
@@ -60,9 +67,9 @@ def export(
     "file", type=options.FILE, metavar="FILE", help="A file of runs export, json or jsonl; - for stdin."
 )
 @options.server
-def import_run(file: Path, base_url: str | None, api_key: str | None) -> None:
+def import_run(file: Path, server: Server) -> None:
     """Make the run of a file, with its id, events and trace, in the key's project; all of it or nothing."""
-    with connect(base_url, api_key) as client, _opened(file) as opened:
+    with server.connect() as client, _opened(file) as opened:
         run = client.import_run(opened)
     write_line(stdout(), f"imported run {run.id} of flow {run.flow_slug or run.flow_id}: {run.status}")
 
@@ -74,3 +81,63 @@ def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
         return file.open("rb")
     except OSError as error:
         raise UsageError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[IO[bytes]]:
+    """A new file, which only its owner may read; it is gone again where the block fails. Raises UsageError.
+
+    Half of a run would pass for the whole.
+    """
+    try:
+        written = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "wb")
+    except OSError as error:
+        raise UsageError(
+            f"{str(file)!r} cannot be written as a new file: {error.strerror or error}"
+        ) from error
+
+    try:
+        with written:
+            yield written
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN_ID", help="The run's whole id.")
+@click.argument("file", type=options.FILE, metavar="FILE", help="A new file, which only you may read.")
+@options.data_folder
+def export_raw(run_id: str, file: Path, folder: DataFolder) -> None:
+    """Write every row of a run to a file, one as JSON per line, whether or not the run can be read.
+
+    Bytes are `{"text": …}` where they are UTF-8, and else `{"base64": …}`.
+    """
+    settings, whole_id = folder.settings(), run_id.lower()
+
+    async def export_rows(store: Store) -> int:
+        if await store.run(whole_id) is None:
+            raise NotFound(f"there is no run {whole_id!r} in {settings.store_name!r}")
+        count = 0
+        with new_file(file) as written:
+
+            def write(table: str, row: RawRow) -> None:
+                nonlocal count
+                plain = {
+                    name: _plain(value) if isinstance(value, bytes) else value for name, value in row.items()
+                }
+                written.write(msgspec.json.encode({"table": table, "row": plain}) + b"\n")
+                count += 1
+
+            await store.raw_rows(whole_id, write)
+        return count
+
+    rows = local_store.in_store(settings, export_rows)
+    note(f"wrote {rows:,} rows of run {run_id} to {file}")
+
+
+def _plain(value: bytes) -> dict[str, str]:
+    try:
+        return {"text": value.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}

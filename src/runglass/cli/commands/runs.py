@@ -6,23 +6,21 @@ from typing import Literal, get_args
 import click
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.backends.connection import connect
-from runglass.cli.backends.run_lookup import named_run, newest_runs
-from runglass.cli.command_group import CommandGroup
+from runglass.cli.backends.server import Server, named_run, newest_runs
 from runglass.cli.commands.delete_runs import delete
-from runglass.cli.commands.diff_runs import diff
 from runglass.cli.commands.rerun_runs import rerun
 from runglass.cli.commands.run_files import export, import_run
 from runglass.cli.commands.show_run import show
 from runglass.cli.commands.tail_run import tail
-from runglass.cli.exit_codes import UsageError
-from runglass.cli.terminal.output import note, stdout, write_json, write_line
+from runglass.cli.exit_codes import Exit, UsageError
+from runglass.cli.terminal.diff_view import conclusion, diff_lines, head_lines
+from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line, write_lines
 from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.step_view import attempt_lines
 from runglass.log.trace import RunStatus, StepAttempts
 
 
-@click.group("runs", cls=CommandGroup)
+@click.group("runs", cls=options.CommandGroup)
 def group() -> None:
     """Runs of a server: list, read, follow, compare, run again, cancel or delete them."""
 
@@ -54,8 +52,7 @@ def list_runs(
     since: datetime | None,
     limit: int,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """The newest runs that the key may see, newest first.
 
@@ -68,7 +65,7 @@ def list_runs(
     """
     if failed and status not in (None, "failed"):
         raise UsageError(f"give --failed or --status {status}, not both")
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         page = newest_runs(
             client,
             query=query,
@@ -97,9 +94,9 @@ def list_runs(
 @group.command()
 @options.run_id
 @options.server
-def cancel(run_id: str, base_url: str | None, api_key: str | None) -> None:
+def cancel(run_id: str, server: Server) -> None:
     """End a run that has not ended; its trace so far stays."""
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         run = named_run(client, run_id)
         run.cancel()
     write_line(stdout(), f"run {run.execution_id} is cancelled")
@@ -129,11 +126,10 @@ def step(
     attempt: Literal["latest", "all"] | int,
     loop: tuple[int, ...] | None,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """One step of a run with all that is stored of it; in a loop by default its newest iteration."""
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         run = named_run(client, run_id)
         try:
             found = run.step_trace(step_id, attempt=attempt, loop_index=loop)
@@ -142,15 +138,37 @@ def step(
     if as_json:
         write_json(found)
         return
-    console = stdout()
     for index, trace in enumerate(found.attempts if isinstance(found, StepAttempts) else [found]):
         if index:
-            write_line(console)
-        for line in attempt_lines(trace):
-            write_line(console, line)
+            write_line(stdout())
+        write_lines(attempt_lines(trace))
 
 
-group.add_command(diff)
+@group.command()
+@click.argument("run_a", metavar="A", help="A run, as `runs show` takes it.")
+@click.argument("run_b", metavar="B", help="The run that it is compared with.")
+@click.option("--all", "with_same", is_flag=True, help="List the attempts that are the same, too.")
+@options.as_json
+@options.server
+def diff(run_a: str, run_b: str, with_same: bool, as_json: bool, server: Server) -> None:
+    """What differs between two runs, attempt by attempt. Exit code 0 if they are the same, 1 if they differ.
+
+    The runs may be of other versions and flows: attempts are paired by step, iteration and number. The first
+    divergence is the first in the order of the flow. Nothing differs by its duration alone.
+    """
+    with server.connect() as client:
+        found = named_run(client, run_a).diff(named_run(client, run_b), all=with_same)
+    if as_json:
+        write_json(found)
+    else:
+        write_lines(head_lines(found))
+        write_lines(diff_lines(found, width=width_of(stdout())))
+        for remark in conclusion(found):
+            note(remark)
+    if not found.same:
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
 group.add_command(show)
 group.add_command(tail)
 group.add_command(rerun)

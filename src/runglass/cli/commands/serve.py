@@ -1,17 +1,20 @@
-"""`runglass serve`: the server, and the folder of flow files that it keeps published."""
+"""`runglass serve` and `runglass worker`: the processes that live long.
+
+The server keeps a folder of flow files published. A worker executes runs beside the servers of a PostgreSQL.
+"""
 
 import asyncio
+import ctypes
+import gc
 import os
 import webbrowser
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from runglass.cli import options
-from runglass.cli.backends.viewer_links import project_links
-from runglass.cli.process_memory import tune_memory
+from runglass.cli.commands.keys import ROLES
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
@@ -20,6 +23,14 @@ from runglass.support.import_without_gc import loading
 if TYPE_CHECKING:
     from runglass.runtime.runtime import Runtime
     from runglass.server import LoginTickets
+
+MOST_PROJECTS = 10
+"""Links that a starting server prints; a server of more projects has people who open one each."""
+LARGE_BLOCK_BYTES = 1 << 20
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""The names of these options in malloc.h."""
+GC_OBJECTS = 20_000
+"""New objects before the garbage collector looks at them."""
 
 
 @click.command()
@@ -105,9 +116,15 @@ async def _serve(settings: Settings, *, opens: bool) -> None:
             flow_folder = FlowFolder(folder, runtime.store, report=tell)
             await flow_folder.scan()
         # `ready` comes after the scan: a caller that waits for it may run the folder's flows.
-        _announce(address[0], tell)
+        url, console = address[0], stdout()
+        write_line(console, f"ready {url}")
+        console.file.flush()
+        tell(
+            f"look at its runs in a browser at {url}/, or with: RUNGLASS_BASE_URL={url} runglass runs list"
+            " (and RUNGLASS_API_KEY from runglass keys create)"
+        )
         if opens:
-            await _open_viewer(runtime, tickets, address[0])
+            await _open_viewer(runtime, tickets, url)
         if flow_folder is not None:
             await flow_folder.watch()
 
@@ -115,24 +132,88 @@ async def _serve(settings: Settings, *, opens: bool) -> None:
 
 
 async def _open_viewer(runtime: "Runtime", tickets: "LoginTickets", url: str) -> None:
-    links = await project_links(runtime.store, tickets)
-    for project, path in links:
-        note(f"look at {project} in a browser, within a minute: {url}{path}")
+    """Prints a link that signs a browser in, for each project that has a key: that with the highest role."""
+    links = []
+    for project in (await runtime.store.projects())[:MOST_PROJECTS]:
+        keys = [key for key in await runtime.store.keys(project.id) if key.revoked_at is None]
+        if keys:
+            best = min(keys, key=lambda key: (ROLES.index(key.role), -key.id))
+            links.append(f"{url}{tickets.issue(best)}")
+            name = f"{project.org}/{project.name}"
+            note(f"look at {name} in a browser, within a minute: {links[-1]}")
     if not links:
         note("there is no key yet to look at runs with: runglass keys create ORG/PROJECT, then runglass open")
     elif len(links) == 1 and stdout().is_terminal:
         # A browser, unlike the sandbox, gets our stderr.
         os.set_inheritable(2, True)
         # In a thread: a browser of the terminal keeps its caller waiting.
-        await asyncio.to_thread(webbrowser.open, f"{url}{links[0][1]}")
+        await asyncio.to_thread(webbrowser.open, links[0])
         os.set_inheritable(2, False)
 
 
-def _announce(url: str, tell: Callable[[str], None]) -> None:
-    console = stdout()
-    write_line(console, f"ready {url}")
-    console.file.flush()
-    tell(
-        f"look at its runs in a browser at {url}/, or with: RUNGLASS_BASE_URL={url} runglass runs list"
-        " (and RUNGLASS_API_KEY from runglass keys create)"
-    )
+@click.command()
+@click.option(
+    "--store",
+    type=options.STORE,
+    metavar="URL",
+    help="postgresql://user@host/database, which the servers share.",
+)
+@click.option(
+    "--concurrency",
+    "max_concurrent_runs",
+    type=options.WholeNumber(min=1),
+    metavar="N",
+    help="Runs that go on at once. By default 1000.",
+)
+@options.recording_and_log
+@click.option(
+    "--host",
+    "metrics_host",
+    metavar="ADDRESS",
+    help="Address of /metrics, /health and /ready, which ask for no key. By default 127.0.0.1.",
+)
+@click.option(
+    "--port",
+    "metrics_port",
+    type=options.WholeNumber(min=0, max=65535),
+    metavar="PORT",
+    help="Their port; 0 takes a free one. By default none.",
+)
+def worker(**flags: str | int | None) -> None:
+    """Execute runs that servers on the same PostgreSQL take in.
+
+    At SIGTERM it claims no more, lets steps end for `stop_grace_s`, and leaves its runs to others. Every
+    other setting comes from RUNGLASS_… variables or runglass.toml, as for `runglass serve`.
+    """
+    # Each flag is the setting of that name.
+    settings = read_settings(flags, warn=warn)
+    log_to_stderr(settings.log_level, settings.log_format)
+    with loading():
+        from runglass.runtime.worker import new_event_loop, work
+    tune_memory()
+
+    def announce(watched_at: str | None) -> None:
+        console = stdout()
+        runs = f"{settings.max_concurrent_runs:,} runs at once"
+        write_line(console, f"ready worker on {settings.store_name}, {runs}")
+        console.file.flush()
+        if watched_at is not None:
+            announcer(settings.log_format)(f"{watched_at} has /metrics, /health and /ready")
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(work(settings, ready=announce))
+
+
+def tune_memory() -> None:
+    """For the rest of the process: the collector looks seldom, and large blocks go back once freed."""
+    # Runs make next to no garbage. By default the collector walks through their objects after every 700 new
+    # ones; with 200 runs that was a tenth of all work.
+    gc.set_threshold(GC_OBJECTS, 10, 10)
+    # By itself the C library of GNU takes the first large block that is freed for a sign of more, and from
+    # then on keeps such blocks in a heap with holes: the memory of results of megabytes would never be given
+    # back.
+    if (set_option := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        set_option(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        # The option above keeps this threshold from growing by itself; as small as it begins, the library
+        # would ask the system anew for each part of a long answer.
+        set_option(_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)

@@ -8,19 +8,23 @@ from rich.console import Console
 from rich.text import Text
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.backends.connection import connect
-from runglass.cli.backends.outline_reader import read_attempts, read_outline
-from runglass.cli.backends.run_lookup import named_run
+from runglass.cli.backends.server import Server, named_run
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting, rankings
-from runglass.cli.terminal.outline_rows import OutlineRows
-from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line
-from runglass.cli.terminal.run_overview import MOST_SHOWN, RunOverview
+from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
+from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line, write_lines
+from runglass.cli.terminal.run_view import MOST_SHOWN, RunOverview
+from runglass.log.trace import StepTrace
 from runglass.outlines.outline import NONE
 
 if TYPE_CHECKING:
-    pass
+    from runglass.client import Run
 
+PAGE_ROWS = 100_000
+MOST_ROWS = 1_000_000
+"""Rows that are read; what a run has beyond them is not looked at."""
+MOST_BEGINNINGS = 3
+"""How often an outline is begun again because the run has gone on meanwhile."""
 MOST_RANKED = 1000
 MOST_FAILED = 50
 """Failed attempts whose errors are fetched, one by one."""
@@ -62,8 +66,7 @@ def show(
     loop: tuple[int, ...] | None,
     show_all: bool,
     as_json: bool,
-    base_url: str | None,
-    api_key: str | None,
+    server: Server,
 ) -> None:
     """How a run went and why, and its tree: each step on the time axis, with its attempts.
 
@@ -78,7 +81,7 @@ def show(
     if loop is not None and inside is None:
         raise UsageError("--loop names an iteration of a step: say which step with --inside")
     console = stdout()
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         run = named_run(client, run_id)
         if as_json:
             write_json(run.trace())
@@ -102,8 +105,7 @@ def show(
         most = len(rows) if show_all else MOST_SHOWN
         overview = RunOverview(summary, rows, within=within, most=most)
         attempts = read_attempts(run, overview.wanted)
-    for line in overview.lines(attempts, named=named, width=width_of(console)):
-        write_line(console, line)
+    write_lines(overview.lines(attempts, named=named, width=width_of(console)))
 
 
 def _write_ranking(console: Console, title: str, rows: OutlineRows, ranking: Sequence[int]) -> None:
@@ -115,8 +117,7 @@ def _write_ranking(console: Console, title: str, rows: OutlineRows, ranking: Seq
 
 def _write_part(console: Console, title: str, lines: Iterable[Text]) -> None:
     write_line(console, title, style="bold underline")
-    for line in lines:
-        write_line(console, line)
+    write_lines(lines)
 
 
 def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
@@ -129,3 +130,29 @@ def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
             return row
     where = ".".join(map(str, loop or ()))
     raise NotFound(f"step {name!r} of the run has no iteration {where}")
+
+
+def read_outline(run: "Run") -> OutlineRows:
+    """The rows of the run, all of one moment where the server still has it. Raises as `Run.outline` does."""
+    rows, beginnings = OutlineRows(), 1
+    page = run.outline(limit=PAGE_ROWS)
+    rows.add(page)
+    while len(rows) < min(rows.total, MOST_ROWS):
+        following = run.outline(after=len(rows) - 1, limit=PAGE_ROWS, seq=page.seq)
+        if following.seq != page.seq:
+            if beginnings == MOST_BEGINNINGS:
+                break
+            beginnings += 1
+            rows, following = OutlineRows(), run.outline(limit=PAGE_ROWS)
+        page = following
+        rows.add(page)
+    rows.finish()
+    return rows
+
+
+def read_attempts(run: "Run", addresses: Iterable[tuple[int, StepAddress]]) -> dict[int, StepTrace]:
+    """The attempts by the numbers that are given with them. Raises as `Run.step_trace` does."""
+    return {
+        number: run.step_trace(each.step_id, attempt=each.attempt, loop_index=each.loop_path or None)
+        for number, each in addresses
+    }

@@ -8,8 +8,7 @@ import click
 from rich.console import Console
 
 from runglass.cli import options
-from runglass.cli.backends.connection import connect, connect_async
-from runglass.cli.backends.run_lookup import named_run
+from runglass.cli.backends.server import Server, named_run
 from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.live_area import FRAME_S, LiveArea, can_repaint
@@ -22,18 +21,18 @@ from runglass.log.events import FlowCompleted, StepError, StreamEvent, UnknownEv
 @options.run_id
 @options.as_json
 @options.server
-def tail(run_id: str, as_json: bool, base_url: str | None, api_key: str | None) -> None:
+def tail(run_id: str, as_json: bool, server: Server) -> None:
     """A run from its first event on, then live until it ends. Exit code 1 if it does not complete.
 
     On a terminal finished steps stay, and below them is what goes on; a file or a pipe gets every event on
     a line.
     """
     console = stdout()
-    with connect(base_url, api_key) as client:
+    with server.connect() as client:
         run = named_run(client, run_id)
         if not as_json and can_repaint(console):
             try:
-                last = asyncio.run(_follow(console, run.execution_id, base_url, api_key))
+                last = asyncio.run(_follow(console, run.execution_id, server))
             except KeyboardInterrupt:
                 note(f"follow it again: runglass runs tail {run.execution_id}")
                 note(f"cancel it: runglass runs cancel {run.execution_id}")
@@ -51,13 +50,11 @@ def tail(run_id: str, as_json: bool, base_url: str | None, api_key: str | None) 
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-async def _follow(
-    console: Console, run_id: str, base_url: str | None, api_key: str | None
-) -> StreamEvent | None:
+async def _follow(console: Console, run_id: str, server: Server) -> StreamEvent | None:
     """Shows the run until it ends; its last event."""
     progress = RunProgress()
     last: StreamEvent | None = None
-    async with connect_async(base_url, api_key) as client:
+    async with server.connect_async() as client:
         with LiveArea(console) as area:
             repainting = asyncio.create_task(_repaint(area, progress))
             try:

@@ -6,15 +6,15 @@ import sys
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from runglass.cli import options
-from runglass.cli.demo.text import flow_file, read_text, story
-from runglass.cli.exit_codes import Exit
+from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import (
     heading,
@@ -24,6 +24,7 @@ from runglass.cli.terminal.output import (
     warn,
     write_json,
     write_line,
+    write_lines,
 )
 from runglass.config.reader import read_settings
 from runglass.config.settings import Price, Settings
@@ -32,18 +33,11 @@ from runglass.log.trace import StepTrace
 if TYPE_CHECKING:
     from runglass.cli.demo.run import DemoRun
 
-
+LIMIT_BYTES = 2_000_000
 SERVE_PORT = 8090
 """Not the default: a server of one's own may have that, and the demo is served beside it."""
 ECHO_PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))
 """The offline model is free; priced like a small hosted one, it shows how costs look."""
-
-
-class KeptRun(NamedTuple):
-    """The folder that the run is kept in, and whether the demo made it."""
-
-    folder: Path
-    is_new: bool
 
 
 @click.command()
@@ -72,7 +66,7 @@ def demo(file: Path | None, model: str, data: Path) -> None:
     flow = parse_flow(flow_file(), file="demo.yaml")
     settings = _settings(data)
     log_to_stderr(settings.log_level)
-    kept = KeptRun(data, is_new=not data.exists())
+    is_new = not data.exists()
     title = one_line(text.lstrip().partition("\n")[0], limit=60)
     _say(
         f"The flow {flow.slug!r} reads “{title}” ({formatting.size(len(text.encode()))})"
@@ -92,8 +86,9 @@ def demo(file: Path | None, model: str, data: Path) -> None:
         heading("The result")
         write_json(shown.result.result, indent=2)
     heading(f"That took {formatting.duration(round((time.monotonic() - began_s) * 1000))}. To look further")
-    for line in _next_steps(shown, kept, f"{PROJECT}/{flow.slug}"):
-        _say(line)
+    write_lines(_next_steps(shown, data, f"{PROJECT}/{flow.slug}"))
+    if is_new:
+        _say(f"When you have seen enough: rm -r {shlex.quote(str(data))}")
     if shown.result is None:
         raise click.exceptions.Exit(Exit.FAILED)
 
@@ -115,8 +110,8 @@ def _settings(data: Path) -> Settings:
     return msgspec.structs.replace(settings, prices={"echo": ECHO_PRICE, **settings.prices})
 
 
-def _next_steps(shown: "DemoRun", kept: KeptRun, flow: str) -> Iterator[str]:
-    command, folder, run_id = _command(), shlex.quote(str(kept.folder)), shown.trace.flow_run.id
+def _next_steps(shown: "DemoRun", data: Path, flow: str) -> Iterator[str]:
+    command, folder, run_id = _command(), shlex.quote(str(data)), shown.trace.flow_run.id
     yield f"The run is kept in the folder {folder}. Serve it in one terminal:"
     yield ""
     yield f"  {command} serve --data {folder} --port {SERVE_PORT} --open"
@@ -136,12 +131,10 @@ def _next_steps(shown: "DemoRun", kept: KeptRun, flow: str) -> Iterator[str]:
     yield f'  {command} run {flow} --message "A text of yours." --trace'
     yield ""
     yield f"Read a text of yours: {command} demo --file TEXT; with a real model: --model openai:gpt-4o-mini"
-    if kept.is_new:
-        yield f"When you have seen enough: rm -r {folder}"
 
 
 def _step_arguments(step: StepTrace) -> str:
-    return f"{step.step_id} --loop {formatting.iteration_of(step)}" if step.loop_path else step.step_id
+    return f"{step.step_id} --loop {formatting.iteration(step)}" if step.loop_path else step.step_id
 
 
 def _command() -> str:
@@ -157,3 +150,37 @@ def _command() -> str:
 
 def _say(line: str) -> None:
     write_line(stdout(), line)
+
+
+def story() -> str:
+    """The story that comes with Runglass."""
+    return files("runglass.cli").joinpath("story.txt").read_text(encoding="utf-8")
+
+
+def read_text(file: Path) -> str:
+    """The text of a file, line ends as LF. Raises UsageError for what is not a text, empty or too large."""
+    try:
+        with file.open("rb") as opened:
+            # One byte more than allowed tells a file that is too large, however large it is.
+            data = opened.read(LIMIT_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
+    if len(data) > LIMIT_BYTES:
+        raise UsageError(f"{str(file)!r} is too large for the demo: it reads up to {LIMIT_BYTES:,} bytes")
+    if b"\0" in data:
+        raise UsageError(f"{str(file)!r} is not a plain text: it holds zero bytes; save it as UTF-8 text")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{str(file)!r} is not UTF-8 text: byte {error.start} (0x{data[error.start]:02X}) fits nowhere; "
+            "save it as UTF-8"
+        ) from error
+    if not text.strip():
+        raise UsageError(f"there is no text in {str(file)!r}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def flow_file() -> bytes:
+    """The flow file of the demo."""
+    return files("runglass.cli").joinpath("demo.yaml").read_bytes()

@@ -1,24 +1,31 @@
 """The run of the demo: a server on a socket, a key, a flow and the client, as users have them.
 
-One thing differs: the server runs in this process, so that it ends with the demo.
+One thing differs: the server runs in this process, so that it ends with the demo. Runs of other kinds
+are left behind, so that there is something to look at and to compare.
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
 from typing import NamedTuple
+
+from rich.console import Console
 
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.backends.run_watcher import WatchedRun
-from runglass.cli.demo.example_runs import example_flows, leave_example_runs
-from runglass.cli.demo.live_view import LiveView
+from runglass.cli.terminal.event_lines import PASSING, EventLines
 from runglass.cli.terminal.outline_rows import OutlineRows
-from runglass.cli.terminal.output import complain, heading, stdout, width_of, write_line
-from runglass.cli.terminal.run_overview import RunOverview
+from runglass.cli.terminal.output import complain, heading, stdout, width_of, write_line, write_lines
 from runglass.cli.terminal.run_table import print_runs
+from runglass.cli.terminal.run_view import RunOverview
 from runglass.client.api.async_client import AsyncClient
 from runglass.config.settings import Settings
 from runglass.errors import APIError
 from runglass.flows.flow import Flow, LlmStep, leaves
+from runglass.flows.parser import parse_flow
+from runglass.log.events import LoopStarted, StepCompleted, StepSkipped, StepStarted, StreamEvent
 from runglass.log.trace import Trace
 from runglass.runtime.composition import open_runtime
 from runglass.runtime.runtime import push_flow
@@ -28,6 +35,24 @@ from runglass.wire.run_api import CompletedResult
 
 PROJECT = ProjectName("demo", "stories")
 MOST_ROWS = 100_000
+
+MOST_LINES = 90
+"""After this many lines, events of success inside a loop are only counted."""
+
+SIGN_OF_LIFE = 500
+"""Counted events between two lines that tell their number."""
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city today.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+GOOD_ORDERS = "tea 4.50\nbread 3.20\ncheese 11.80"
+BAD_ORDERS = "tea 4.50\nbread three\ncheese 11.80"
+"""As the good ones, but for a price that is no number."""
 
 
 class DemoRun(NamedTuple):
@@ -54,7 +79,9 @@ async def _show(settings: Settings, flow: Flow, text: str, model: str) -> DemoRu
             run_id, result = await _run(client, flow, text, model)
             trace = await client.run(run_id).trace()
             await _show_trace(client, run_id)
-            await _show_examples(client)
+            run_ids = await leave_example_runs(client, str(PROJECT))
+            heading("And runs of other kinds, to look at and to compare")
+            print_runs([await client.run(run_id).summary() for run_id in run_ids])
     return DemoRun(key, trace, result)
 
 
@@ -92,7 +119,7 @@ async def _run(client: AsyncClient, flow: Flow, text: str, model: str) -> tuple[
 
 
 async def _show_trace(client: AsyncClient, run_id: str) -> None:
-    console, run, rows = stdout(), client.run(run_id), OutlineRows()
+    run, rows = client.run(run_id), OutlineRows()
     rows.add(await run.outline(limit=MOST_ROWS))
     rows.finish()
     overview = RunOverview(await run.summary(), rows)
@@ -101,11 +128,94 @@ async def _show_trace(client: AsyncClient, run_id: str) -> None:
         for row, each in overview.wanted
     }
     heading("The trace")
-    for line in overview.lines(attempts, named=run_id, width=width_of(console)):
-        write_line(console, line)
+    write_lines(overview.lines(attempts, named=run_id, width=width_of(stdout())))
 
 
-async def _show_examples(client: AsyncClient) -> None:
-    run_ids = await leave_example_runs(client, str(PROJECT))
-    heading("And runs of other kinds, to look at and to compare")
-    print_runs([await client.run(run_id).summary() for run_id in run_ids])
+class LiveView:
+    """Writes the events of one run to `console`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lines = EventLines()
+        self._shown = 0
+        self._counted: Counter[str] = Counter()
+
+    def add(self, event: StreamEvent) -> None:
+        """Shows or counts the event."""
+        line = self._lines.line(event)
+        if self._is_shown(event):
+            self._shown += 1
+            write_line(self._console, line)
+            return
+        self._counted[event.event_type] += 1
+        if self._counted.total() % SIGN_OF_LIFE == 0:
+            write_line(self._console, f"            … {self._counted.total():,} more events", style="dim")
+
+    def close(self) -> None:
+        """Writes the numbers of events that were shown, and of those counted, by type."""
+        total = self._shown + self._counted.total()
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in self._counted.most_common())
+        text = f"{total:,} events: {self._shown:,} shown" + (f", counted {kinds}" if kinds else "")
+        write_line(self._console, f"            {text}", style="dim")
+
+    def _is_shown(self, event: StreamEvent) -> bool:
+        if isinstance(event, StepStarted):
+            # The end of the step, with its duration, has a line of its own.
+            return event.attempt > 1
+        if isinstance(event, PASSING) and not isinstance(event, LoopStarted):
+            return False
+        if isinstance(event, (StepCompleted, StepSkipped)):
+            return event.loop_path is None or self._shown < MOST_LINES
+        return True
+
+
+def example_flows() -> list[Flow]:
+    """The flows of the runs, by slug."""
+    folder = files("runglass.cli.demo").joinpath("flows")
+    found = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
+    return [parse_flow(file.read_bytes(), file=file.name) for file in sorted(found, key=lambda it: it.name)]
+
+
+async def leave_example_runs(client: AsyncClient, project: str) -> Sequence[str]:
+    """Runs each of the flows, all at once; returns when the last has ended or waits. Their ids, newest last.
+
+    One run is good and one of the same flow fails, one is retried, one cancelled, one waits for a tool's
+    result, and one goes through nested loops. Raises APIError where one cannot be started.
+    """
+    runs = (
+        _completed(client, f"{project}/add-up-orders", GOOD_ORDERS),
+        _failed(client, f"{project}/add-up-orders", BAD_ORDERS),
+        _completed(client, f"{project}/ask-a-flaky-source"),
+        _completed(client, f"{project}/search-a-grid"),
+        _cancelled(client, f"{project}/wait-for-a-person"),
+        _paused(client, f"{project}/answer-with-tools"),
+    )
+    return sorted(await asyncio.gather(*runs))
+
+
+async def _completed(client: AsyncClient, flow: str, message: str | None = None) -> str:
+    return (await client.flow(flow).execute(message=message, trace=True)).execution_id
+
+
+async def _failed(client: AsyncClient, flow: str, message: str) -> str:
+    try:
+        return await _completed(client, flow, message)
+    except APIError as error:
+        if error.code != "STEP_FAILED" or error.execution_id is None:
+            raise
+        return error.execution_id
+
+
+async def _cancelled(client: AsyncClient, flow: str) -> str:
+    job = await client.flow(flow).execute_async(trace=True)
+    run = client.flow(flow).run(job.execution_id)
+    async for event in run.live_trace():
+        if isinstance(event, StepStarted) and event.step_id == "reading_time":
+            break
+    await run.cancel()
+    return job.execution_id
+
+
+async def _paused(client: AsyncClient, flow: str) -> str:
+    waiting = await client.flow(flow).execute(tools=[WEATHER], trace=True)
+    return waiting.execution_id

@@ -8,8 +8,8 @@ from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import one_line
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
 from runglass.diff.divergence import address_text, field_text, plain_text
-from runglass.diff.json_excerpt import brief, brief_pair
-from runglass.diff.run_diff import CONTENT_FIELDS, FieldChange, RowDiff, RunDiff, ValueChange
+from runglass.diff.json_excerpt import brief_pair
+from runglass.diff.run_diff import CONTENT_FIELDS, FieldChange, RowDiff, RunDiff
 from runglass.log.trace import RunSummary
 
 COLUMNS = (
@@ -68,7 +68,7 @@ def _run(name: str, run: RunSummary) -> Text:
     return Text.assemble(
         (f"{name:<12}", "bold"),
         f"{run.id}  {formatting.flow(run)}  ",
-        (run.status, formatting.STYLES.get(run.status, "")),
+        (run.status, formatting.mark(run.status)[1]),
         f"  {formatting.duration(run.duration_ms)}",
     )
 
@@ -91,7 +91,7 @@ def _cells(row: RowDiff) -> Iterator[tuple[Cell, Cell, Cell]]:
         yield Cell("the same", "dim"), Cell(""), Cell("")
     for change in row.changes:
         if change.field in CONTENT_FIELDS:
-            yield from _places(change)
+            yield from _content_cells(change)
         else:
             yield _changed(change)
 
@@ -104,10 +104,11 @@ def _summary(row: RowDiff) -> str:
 
 def _changed(change: FieldChange) -> tuple[Cell, Cell, Cell]:
     style = "dim" if change.field == "durationMs" else ""
-    values = [
-        Cell(_value(change, value), _status_style(change, value) or style) for value in (change.a, change.b)
-    ]
-    return Cell(field_text(change.field), style), values[0], values[1]
+    styles = (style, style)
+    if change.field == "status":
+        styles = formatting.mark(change.a)[1], formatting.mark(change.b)[1]
+    a, b = map(Cell, (_value(change, change.a), _value(change, change.b)), styles)
+    return Cell(field_text(change.field), style), a, b
 
 
 def _value(change: FieldChange, value: object) -> str:
@@ -118,24 +119,17 @@ def _value(change: FieldChange, value: object) -> str:
     return plain_text(change.field, value)
 
 
-def _status_style(change: FieldChange, value: object) -> str:
-    return formatting.STYLES.get(str(value), "") if change.field == "status" else ""
-
-
-def _places(change: FieldChange) -> Iterator[tuple[Cell, Cell, Cell]]:
-    for place in change.paths[:MOST_PLACES]:
-        yield Cell(f"{field_text(change.field)} {place.path}".rstrip()), *_values(place)
+def _content_cells(change: FieldChange) -> Iterator[tuple[Cell, Cell, Cell]]:
+    name = field_text(change.field)
+    for difference in change.paths[:MOST_PLACES]:
+        a, b = brief_pair(difference.a, difference.b)
+        yield (
+            Cell(f"{name} {difference.path}".rstrip()),
+            Cell("") if difference.kind == "added" else Cell(a, "red"),
+            Cell("") if difference.kind == "removed" else Cell(b, "green"),
+        )
     more = len(change.paths) - MOST_PLACES
     if more > 0:
-        yield Cell(f"{field_text(change.field)}: {more:,} more places in --json", "dim"), Cell(""), Cell("")
+        yield Cell(f"{name}: {more:,} more places in --json", "dim"), Cell(""), Cell("")
     if change.cut:
-        yield Cell(f"{field_text(change.field)}: not compared to the end", "yellow"), Cell(""), Cell("")
-
-
-def _values(place: ValueChange) -> tuple[Cell, Cell]:
-    if place.kind == "added":
-        return Cell(""), Cell(brief(place.b), "green")
-    if place.kind == "removed":
-        return Cell(brief(place.a), "red"), Cell("")
-    a, b = brief_pair(place.a, place.b)
-    return Cell(a, "red"), Cell(b, "green")
+        yield Cell(f"{name}: not compared to the end", "yellow"), Cell(""), Cell("")

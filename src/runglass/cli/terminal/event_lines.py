@@ -41,6 +41,9 @@ from runglass.log.trace import ModelCall
 
 LIMIT = 400
 
+PASSING = (LoopStarted, StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
+"""Events of what goes on, each followed by one of its end."""
+
 LineParts = tuple[str, str, str]
 """Mark, colour and text of a line."""
 
@@ -71,7 +74,7 @@ class EventLines:
 
 def step_label(event: StepEvent) -> str:
     """The step and, in a loop, its iteration: `retell [3]`."""
-    where = formatting.iteration(event.loop_path, event.loop_index)
+    where = formatting.iteration(event)
     step = one_line(event.step_id, limit=64)
     return f"{step} [{where}]" if where else step
 

@@ -5,8 +5,11 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Literal
 
+from rich.text import Text
+
 from runglass.cli.terminal.output import one_line
 from runglass.errors import is_cancellation
+from runglass.log.events import StepEvent
 from runglass.log.money import format_usd
 from runglass.log.trace import (
     TERMINAL,
@@ -21,26 +24,28 @@ from runglass.log.trace import (
 UNKNOWN = "–"
 CUT = "text cut at the token limit"
 
-STYLES: dict[str, str] = {
-    "completed": "green",
-    "failed": "bold red",
-    "cancelled": "dim",
-    "skipped": "dim",
-    "running": "cyan",
-    "pending": "cyan",
-    "paused": "yellow",
+MARKS: dict[str, tuple[str, str]] = {
+    "completed": ("✓", "green"),
+    "retried": ("↻", "yellow"),
+    "cancelled": ("⊘", "dim"),
+    "failed": ("✗", "bold red"),
+    "running": ("▷", "cyan"),
+    "pending": ("▷", "cyan"),
+    "waiting": ("‖", "yellow"),
+    "paused": ("‖", "yellow"),
+    "skipped": ("–", "dim"),
 }
-"""The colour of each status of a run or step."""
+"""Mark and colour of each status of a run, a step or a row: colours are not for everybody."""
 
-MARKS: dict[str, str] = {
-    "completed": "✓",
-    "failed": "✗",
-    "cancelled": "⊘",
-    "running": "▷",
-    "pending": "▷",
-    "paused": "‖",
-}
-"""The mark of each status of a run: colours are not for everybody."""
+
+def mark(status: str) -> tuple[str, str]:
+    """Mark and colour of a status, also of one that a newer server may tell."""
+    return MARKS.get(status, ("?", ""))
+
+
+def fact(name: str, value: str, style: str = "") -> Text:
+    """A line of a run or an attempt: what it tells, and that."""
+    return Text.assemble((f"{name:<11}", "bold"), (value, style))
 
 
 def duration(ms: int | None) -> str:
@@ -190,6 +195,18 @@ def finish(reason: str) -> str:
     return CUT if reason == "length" else f"ended by {one_line(reason, limit=40)}"
 
 
+def awaited(calls: object, *, limit: int) -> str:
+    """What a paused step does: `waits for the results of 2 tool calls: search, fetch`."""
+    names = []
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function", call) if isinstance(call, dict) else None
+        names.append(str(function.get("name")) if isinstance(function, dict) else "?")
+    if not names:
+        return "waits for the results of tool calls"
+    number, named = counted(len(names), "tool call"), one_line(", ".join(names), limit=limit)
+    return f"waits for the results of {number}: {named}"
+
+
 def count(number: int | None) -> str:
     """A whole number with thousands separated."""
     return UNKNOWN if number is None else f"{number:,}"
@@ -211,16 +228,11 @@ def size(number_of_bytes: int | None) -> str:
     return f"{number_of_bytes / 1_000_000:.1f} MB"
 
 
-def iteration(loop_path: tuple[int, ...] | None, loop_index: int | None) -> str:
+def iteration(step: StepEvent | StepTrace) -> str:
     """`3`, or `0.3` in nested loops; empty outside of loops."""
-    if loop_path:
-        return ".".join(str(index) for index in loop_path)
-    return "" if loop_index is None else str(loop_index)
-
-
-def iteration_of(step: StepTrace) -> str:
-    """The iteration that an attempt belongs to; empty outside of loops."""
-    return iteration(step.loop_path, step.loop_index)
+    if step.loop_path:
+        return ".".join(map(str, step.loop_path))
+    return "" if step.loop_index is None else str(step.loop_index)
 
 
 def error_text(error: object) -> str:
@@ -229,12 +241,3 @@ def error_text(error: object) -> str:
         return "no reason was recorded" if error is None else str(error)
     code, message = error.get("code"), error.get("message")
     return ": ".join(str(part) for part in (code, message) if part) or str(error)
-
-
-SHORT_CHARS = 8
-"""A short id is the end of the id: the beginning is its time, which runs of one moment share."""
-
-
-def short_id(run_id: str) -> str:
-    """The last characters of the id, by which a list names the run."""
-    return run_id[-SHORT_CHARS:]

@@ -61,29 +61,23 @@ class LiveArea:
 
     def paint(self, lines: Sequence[Text]) -> None:
         """Writes the lines that wait, and these in place of the last frame's."""
-        top = self._to_top()
+        # A terminal that has become narrower has wrapped the lines of the last frame. Those few that do not
+        # wrap lose some of the lines above; without this, all others would keep pieces of old frames.
+        width = max(self._console.width, 1)
+        rows = sum(max(1, math.ceil(cells / width)) for cells in self._painted)
+        top = f"\r\x1b[{rows}A" if rows else "\r"
         shown = [*self._held, *map(self._encoded, lines)]
         frame = "".join(f"{line}\n" for line in shown)
         self._held.clear()
         self._painted = [cell_len(line.plain) for line in lines]
         self._next_s = time.monotonic() + FRAME_S
-        self._write(f"{BEGIN_FRAME}{top}{CLEAR_BELOW}{frame}{END_FRAME}")
-
-    def _to_top(self) -> str:
-        # A terminal that has become narrower has wrapped the lines of the last frame. Those few that do not
-        # wrap lose some of the lines above; without this, all others would keep pieces of old frames.
-        width = max(self._console.width, 1)
-        rows = sum(max(1, math.ceil(cells / width)) for cells in self._painted)
-        return f"\r\x1b[{rows}A" if rows else "\r"
+        try:
+            self._console.file.write(f"{BEGIN_FRAME}{top}{CLEAR_BELOW}{frame}{END_FRAME}")
+            self._console.file.flush()
+        except BrokenPipeError as error:
+            raise PipeClosed from error
 
     def _encoded(self, line: Text) -> str:
         with self._console.capture() as captured:
             self._console.print(line, soft_wrap=True, end="")
         return captured.get()
-
-    def _write(self, text: str) -> None:
-        try:
-            self._console.file.write(text)
-            self._console.file.flush()
-        except BrokenPipeError as error:
-            raise PipeClosed from error

@@ -9,9 +9,6 @@ from typing import NamedTuple
 
 from runglass.outlines.outline import NONE, OutlinePage
 
-CONTAINERS = ("loop", "parallel", "condition")
-OPEN = ("running", "waiting")
-
 
 class StepAddress(NamedTuple):
     """What names one attempt of a step: `loop_path` has the iterations around it, outermost first."""

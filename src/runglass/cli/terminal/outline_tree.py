@@ -119,7 +119,7 @@ def _depth(rows: OutlineRows, row: int, base: int, lifted: dict[int, int]) -> in
 
 
 def _fold(rows: OutlineRows, gap: list[int], *, depth: int) -> TreeLine:
-    begun = [rows.start[row] for row in gap if rows.start[row] != NONE]
+    starts = [rows.start[row] for row in gap if rows.start[row] != NONE]
     is_open = any(rows.start[row] != NONE and rows.end[row] == NONE for row in gap)
     cost: Decimal | None = None
     for row in gap:
@@ -130,7 +130,7 @@ def _fold(rows: OutlineRows, gap: list[int], *, depth: int) -> TreeLine:
         parent=rows.parent[gap[0]],
         kind=rows.kind(gap[0]) if len({rows.kind(row) for row in gap}) == 1 else "row",
         statuses=dict(Counter(rows.status(row) for row in gap)),
-        start=min(begun, default=NONE),
+        start=min(starts, default=NONE),
         end=NONE if is_open else max(rows.end[row] for row in gap),
         tokens=sum(rows.tokens[row] for row in gap),
         cost=cost,

@@ -10,22 +10,11 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.outline_rows import CONTAINERS, OutlineRows
+from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.outline_tree import Folded, TreeLine
 from runglass.cli.terminal.output import one_line
 from runglass.cli.terminal.waterfall import DASHED, DOTTED, THICK, THIN, Bar, TimeAxis
 from runglass.outlines.outline import NONE
-
-MARKS: dict[str, tuple[str, str]] = {
-    "completed": ("✓", "green"),
-    "retried": ("↻", "yellow"),
-    "cancelled": ("⊘", "dim"),
-    "failed": ("✗", "bold red"),
-    "running": ("▷", "cyan"),
-    "waiting": ("‖", "yellow"),
-    "skipped": ("–", "dim"),
-}
-"""Mark and colour of each status of a row."""
 
 GAP = 2
 LEAST_BAR, GOOD_BAR, USUAL_BAR, MOST_BAR = 8, 20, 40, 100
@@ -71,7 +60,12 @@ def outline_lines(
         bar = _bar(rows, line, axis) if columns.bar else Text()
         yield _line(label, bar, values, columns, "" if line.folded is None else "dim")
         if line.row in errors:
-            yield _error_line(errors[line.row], 2 * min(line.depth, most_indent) + 4, width)
+            indent = 2 * min(line.depth, most_indent) + 4
+            text = one_line(errors[line.row], limit=400)
+            room = None if width is None else max(width - indent, 10)
+            if room is not None and cell_len(text) > room:
+                text = f"{set_cell_size(text, room - 1)}…"
+            yield Text.assemble(" " * indent, (text, "red"))
     if left_out:
         yield Text(f"(too narrow for: {', '.join(left_out)}; use a wider terminal)", "dim")
 
@@ -116,7 +110,7 @@ def _label(
         label.append(f"⋮ {_folded(line.folded, is_narrow=is_narrow)}", "dim")
         return label
     row = line.row
-    mark, style = MARKS.get(rows.status(row), ("?", ""))
+    mark, style = formatting.mark(rows.status(row))
     label.append(f"{mark} ", style)
     kind = rows.kind(row)
     if line.iteration != NONE:
@@ -154,59 +148,40 @@ def _folded(folded: Folded, *, is_narrow: bool) -> str:
     if is_narrow:
         return f"{number:,} more"
     noun = folded.kind if folded.kind in ("iteration", "attempt", "step") else "row"
-    return f"{number:,} more {noun}{'' if number == 1 else 's'}: {counts(folded.statuses)}"
-
-
-def counts(statuses: Mapping[str, int]) -> str:
-    """How many there are of each status, the worst first: `2 failed, 1,996 completed`."""
-    if len(statuses) == 1:
-        return next(iter(statuses))
+    # The worst first.
     order = ("failed", "running", "waiting", "cancelled", "retried", "completed", "skipped")
-    return ", ".join(f"{statuses[name]:,} {name}" for name in order if name in statuses)
+    counts = [f"{folded.statuses[name]:,} {name}" for name in order if name in folded.statuses]
+    told = next(iter(folded.statuses)) if len(folded.statuses) == 1 else ", ".join(counts)
+    return f"{formatting.counted(number, f'more {noun}')}: {told}"
 
 
 def _numbers(rows: OutlineRows, line: TreeLine) -> Mapping[str, str]:
-    if line.folded is not None:
-        cost = "" if line.folded.cost is None else formatting.money(line.folded.cost)
-        return {
-            "start": "",
-            "took": "",
-            "tokens": f"{line.folded.tokens:,}" if line.folded.tokens else "",
-            "cost": cost,
-        }
-    took = rows.took_ms(line.row)
-    start, spent, tokens = rows.start[line.row], rows.cost[line.row], rows.tokens[line.row]
+    row, folded = line.row, line.folded
+    start = NONE if folded is not None else rows.start[row]
+    took = None if folded is not None else rows.took_ms(row)
+    tokens = rows.tokens[row] if folded is None else folded.tokens
+    cost = rows.cost[row] if folded is None else folded.cost
     return {
         "start": "" if start == NONE else formatting.duration(start),
         "took": "" if took is None else formatting.duration(took),
         "tokens": f"{tokens:,}" if tokens else "",
-        "cost": "" if spent is None else formatting.money(spent),
+        "cost": "" if cost is None else formatting.money(cost),
     }
 
 
 def _bar(rows: OutlineRows, line: TreeLine, axis: TimeAxis) -> Text:
     if line.folded is not None:
         return axis.drawn(Bar(line.folded.start, line.folded.end, "", DOTTED))
-    row = line.row
+    row, kind = line.row, rows.kind(line.row)
     status, start, end = rows.status(row), rows.start[row], rows.end[row]
-    if rows.kind(row) != "step" or rows.size[row] == 1:
-        is_leaf = rows.kind(row) in ("step", "attempt")
-        thick = DASHED if status == "waiting" else THICK
-        is_calm = not is_leaf and rows.kind(row) in (*CONTAINERS, "iteration", "branch")
-        return axis.drawn(Bar(start, end, "" if is_calm else status, THIN if is_calm else thick))
-    # Between two attempts the step waits.
-    waits = Bar(start, end, "retried", DOTTED)
-    return axis.drawn(
-        waits, *(Bar(rows.start[each], rows.end[each], rows.status(each)) for each in rows.children(row))
-    )
-
-
-def _error_line(error: str, indent: int, width: int | None) -> Text:
-    text = one_line(error, limit=400)
-    room = None if width is None else max(width - indent, 10)
-    if room is not None and cell_len(text) > room:
-        text = f"{set_cell_size(text, room - 1)}…"
-    return Text.assemble(" " * indent, (text, "red"))
+    if kind == "step" and rows.size[row] > 1:
+        # Between two attempts the step waits.
+        waits = Bar(start, end, "retried", DOTTED)
+        attempts = (Bar(rows.start[each], rows.end[each], rows.status(each)) for each in rows.children(row))
+        return axis.drawn(waits, *attempts)
+    if kind in ("step", "attempt"):
+        return axis.drawn(Bar(start, end, status, DASHED if status == "waiting" else THICK))
+    return axis.drawn(Bar(start, end, "", THIN))
 
 
 def _line(label: Text, bar: Text, numbers: Mapping[str, str], columns: Columns, style: str) -> Text:

@@ -8,8 +8,10 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -64,6 +66,13 @@ def write_line(console: Console, line: str | Text = "", *, style: str = "") -> N
     console.print(line, style=style or None, soft_wrap=True)
 
 
+def write_lines(lines: Iterable[str | Text]) -> None:
+    """Writes lines to stdout. Raises PipeClosed."""
+    console = stdout()
+    for line in lines:
+        write_line(console, line)
+
+
 def heading(title: str) -> None:
     """Writes a title to stdout, below an empty line."""
     console = stdout()
@@ -114,6 +123,40 @@ class _Plain(logging.Formatter):
         return clean(super().format(record)).replace("\n", "\n    ")
 
 
+class JsonLog(logging.Formatter):
+    """Makes `{"at", "level", "logger", "message"}` of a record, with ids and the failure where there are any.
+
+    The line is ASCII, so nothing in a message can take over a terminal or begin a line of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Imported here: most commands have no such log.
+        import json
+
+        from runglass.engine.scheduling.pacing import current_project
+        from runglass.support.log_context import request_id, run_id
+
+        self._encode = json.dumps
+        self._ids: dict[str, ContextVar[Any]] = {
+            "requestId": request_id,
+            "runId": run_id,
+            "projectId": current_project,
+        }
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields = {
+            "at": at.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: variable.get() for name, variable in self._ids.items()},
+            "failure": self.formatException(record.exc_info) if record.exc_info else "",
+        }
+        return self._encode({name: value for name, value in fields.items() if value})
+
+
 def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
     """Sends the log of Runglass from `level` on, and warnings of the libraries under it, to stderr.
 
@@ -125,9 +168,6 @@ def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
         os.set_inheritable(sys.stderr.fileno(), False)
     handler = logging.StreamHandler()
     if form == "json":
-        # Imported here: most commands have no such log.
-        from runglass.cli.terminal.json_log import JsonLog
-
         handler.setFormatter(JsonLog())
     else:
         handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))

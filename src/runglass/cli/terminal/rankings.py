@@ -9,7 +9,6 @@ from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.outline_rows import OutlineRows
-from runglass.cli.terminal.outline_view import MARKS
 from runglass.cli.terminal.output import one_line
 from runglass.cli.terminal.run_view import step_arguments
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
@@ -27,7 +26,8 @@ ERROR_CHARS = 1000
 
 def slowest(rows: OutlineRows, most: int) -> Sequence[int]:
     """Up to `most` attempts that have ended, the one that took longest first."""
-    return heapq.nlargest(most, _ended(rows), key=lambda row: rows.took_ms(row) or 0)
+    ended = (row for row in _attempts(rows) if rows.took_ms(row) is not None)
+    return heapq.nlargest(most, ended, key=lambda row: rows.took_ms(row) or 0)
 
 
 def costliest(rows: OutlineRows, most: int) -> Sequence[int]:
@@ -43,18 +43,17 @@ def failed(rows: OutlineRows) -> Sequence[int]:
 
 def ranking_lines(rows: OutlineRows, ranking: Sequence[int], *, width: int | None) -> Iterator[Text]:
     """A table of attempts; the last column is what `runs step` takes."""
-    table = [
-        Row(
-            (
-                Cell(formatting.duration(rows.took_ms(row))),
-                Cell(formatting.count(rows.tokens[row]) if rows.tokens[row] else ""),
-                Cell("" if rows.cost[row] is None else formatting.money(rows.cost[row])),
-                Cell(*_status(rows, row)),
-                Cell(step_arguments(rows, row)),
-            )
+    table = []
+    for row in ranking:
+        mark, style = formatting.mark(rows.status(row))
+        cells = (
+            Cell(formatting.duration(rows.took_ms(row))),
+            Cell(formatting.count(rows.tokens[row]) if rows.tokens[row] else ""),
+            Cell("" if rows.cost[row] is None else formatting.money(rows.cost[row])),
+            Cell(f"{mark} {rows.status(row)}", style),
+            Cell(step_arguments(rows, row)),
         )
-        for row in ranking
-    ]
+        table.append(Row(cells))
     return table_lines(COLUMNS, table, width=width)
 
 
@@ -64,7 +63,7 @@ def failed_lines(
     """Each failed attempt of which `attempts` tells more, with its error; of the others their number."""
     for row in failed:
         if (attempt := attempts.get(row)) is not None:
-            mark, style = MARKS[rows.status(row)]
+            mark, style = formatting.mark(rows.status(row))
             number, of = rows.attempt[row], rows.attempts_of(row)
             line = Text.assemble((f"{mark} ", style), (step_arguments(rows, row), "bold"))
             again = ", tried again" if rows.status(row) == "retried" else ""
@@ -83,12 +82,3 @@ def failed_lines(
 
 def _attempts(rows: OutlineRows) -> Iterator[int]:
     return rows.rows_with("completed", "retried", "cancelled", "failed", "running", "waiting")
-
-
-def _ended(rows: OutlineRows) -> Iterator[int]:
-    return (row for row in _attempts(rows) if rows.took_ms(row) is not None)
-
-
-def _status(rows: OutlineRows, row: int) -> tuple[str, str]:
-    mark, style = MARKS[rows.status(row)]
-    return f"{mark} {rows.status(row)}", style

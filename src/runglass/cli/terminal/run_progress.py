@@ -12,19 +12,15 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.event_lines import EventLines
-from runglass.cli.terminal.loop_progress import LoopProgress
+from runglass.cli.terminal.event_lines import PASSING, EventLines
 from runglass.cli.terminal.output import one_line
 from runglass.errors import is_cancellation
 from runglass.log.events import (
+    LoopCompleted,
     LoopStarted,
     StepCompleted,
     StepError,
     StepEvent,
-    StepInput,
-    StepModelCall,
-    StepModelReserved,
-    StepOutput,
     StepPaused,
     StepPausedForToolCalls,
     StepProgress,
@@ -44,9 +40,6 @@ TEXT_CHARS = 200
 BAR_CELLS = 10
 NARROW = 60
 
-_PASSING = (LoopStarted, StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
-"""Events of what goes on, which the changing lines tell."""
-
 Address = tuple[str, tuple[int, ...] | None]
 
 
@@ -58,38 +51,52 @@ class Retry(NamedTuple):
     error: str
 
 
+class Loop:
+    """A loop that goes on. `step_index` is that of the top-level step that it is or is in, once known."""
+
+    def __init__(self, started: LoopStarted) -> None:
+        self.iterations = started.iterations
+        self.begun = 0
+        self.step_index: int | None = None
+        self._step_ids = frozenset(started.step_ids)
+
+    def begin(self, event: StepStarted | StepSkipped) -> bool:
+        """Counts the iteration that an event is of; whether it is inside of the loop."""
+        if event.step_id not in self._step_ids or not event.loop_path:
+            return False
+        # Iterations begin in the order of their numbers.
+        self.begun = max(self.begun, event.loop_path[0] + 1)
+        return True
+
+
 class RunProgress:
     """The state of one run, after the events that it was given with `add`, in order."""
 
     def __init__(self) -> None:
         self._fold = RunFold(RunSummary(id="", flow_id="", status="pending"))
         self._lines = EventLines()
-        self._loops = LoopProgress()
-        self._begun: datetime | None = None
+        self._loops: dict[str, Loop] = {}
+        """Those inside of no other loop, in the order in which they began."""
+        self._started: datetime | None = None
         self._last: datetime | None = None
         self._ended: dict[str, Counter[str]] = defaultdict(Counter)
-        self._told: Counter[tuple[str, str]] = Counter()
+        self._line_counts: Counter[tuple[str, str]] = Counter()
         self._retries: dict[Address, Retry] = {}
         self._texts: dict[Address, str] = {}
         self._seen: set[str] = set()
         self._waits_for = ""
 
-    @property
-    def summary(self) -> RunSummary:
-        """The run as it stands."""
-        return self._fold.summary
-
     def add(self, event: StreamEvent) -> Iterator[Text]:
         """Takes an event in; the lines that stay on the screen because of it."""
         self._fold.apply(event)
         at = formatting.moment(event.at)
-        self._begun = self._begun or at
+        self._started = self._started or at
         self._last = at or self._last
         if isinstance(event, StepEvent):
             self._add_to_step(event, at)
         elif isinstance(event, StepPaused | StepPausedForToolCalls):
             self._waits_for = _waits_for(event)
-        if not isinstance(event, _PASSING):
+        if not isinstance(event, PASSING):
             yield from self._staying(event)
 
     def lines(self, *, now: datetime, width: int, most: int = MOST_LINES) -> Sequence[Text]:
@@ -110,8 +117,11 @@ class RunProgress:
 
     def _add_to_step(self, event: StepEvent, at: datetime | None) -> None:
         address = (event.step_id, event.loop_path)
-        self._loops.add(event)
         match event:
+            case LoopStarted(loop_path=None):
+                self._loops[event.step_id] = Loop(event)
+            case LoopCompleted(loop_path=None):
+                self._loops.pop(event.step_id, None)
             case StepProgress():
                 self._texts[address] = (self._texts.get(address, "") + event.text)[-TEXT_CHARS:]
                 return
@@ -122,6 +132,15 @@ class RunProgress:
             case StepStarted():
                 self._seen.add(event.step_id)
                 self._retries.pop(address, None)
+                # No event says that a loop failed and the run goes on behind it.
+                self._loops = {
+                    step_id: loop
+                    for step_id, loop in self._loops.items()
+                    if loop.step_index in (None, event.step_index)
+                }
+                for loop in self._loops.values():
+                    if loop.begin(event):
+                        loop.step_index = event.step_index
             case StepCompleted():
                 self._ended[event.step_id]["done"] += 1
             case StepError():
@@ -130,28 +149,27 @@ class RunProgress:
             case StepSkipped():
                 self._seen.add(event.step_id)
                 self._ended[event.step_id]["skipped"] += 1
-        if not isinstance(event, _PASSING) or isinstance(event, StepStarted):
+                for loop in self._loops.values():
+                    loop.begin(event)
+        if not isinstance(event, PASSING) or isinstance(event, StepStarted):
             self._texts.pop(address, None)
 
     def _staying(self, event: StreamEvent) -> Iterator[Text]:
+        count = 0
         if isinstance(event, StepEvent) and event.loop_path:
             kind = (event.step_id, event.event_type)
-            self._told[kind] += 1
-            if self._told[kind] > MOST_OF_A_STEP:
+            self._line_counts[kind] += 1
+            count = self._line_counts[kind]
+            if count > MOST_OF_A_STEP:
                 return
-            yield self._lines.line(event)
-            if self._told[kind] == MOST_OF_A_STEP:
-                what = event.event_type.rpartition("_")[2]
-                yield Text(
-                    f"{'':>12}… further ones of {one_line(event.step_id, limit=64)} ({what}) are counted",
-                    "dim",
-                )
-            return
         yield self._lines.line(event)
+        if isinstance(event, StepEvent) and count == MOST_OF_A_STEP:
+            what, step = event.event_type.rpartition("_")[2], one_line(event.step_id, limit=64)
+            yield Text(f"{'':>12}… further ones of {step} ({what}) are counted", "dim")
 
     def _head(self, now: datetime, *, is_narrow: bool) -> Text:
         run = self._fold.summary
-        mark, style = {"paused": ("‖", "yellow")}.get(run.status, ("▷", "cyan"))
+        mark, style = formatting.mark("paused" if run.status == "paused" else "running")
         head = Text.assemble((f"{mark} ", style), (one_line(formatting.flow(run), limit=64), "bold"))
         if run.step_count:
             seen = min(len(self._seen), run.step_count)
@@ -159,8 +177,8 @@ class RunProgress:
             if not is_narrow:
                 head.append_text(_bar(seen, run.step_count))
             head.append(f"{seen}/{run.step_count} steps begun")
-        if self._begun is not None:
-            head.append(f"  {_since(self._begun, now)}")
+        if self._started is not None:
+            head.append(f"  {_since(self._started, now)}")
         totals = run.totals
         if totals is not None:
             for number, what in (
@@ -178,11 +196,11 @@ class RunProgress:
 
     def _loop_lines(self, *, is_narrow: bool) -> Iterator[Text]:
         """A line for each loop that goes on inside of no other one."""
-        for step_id, begun, iterations in self._loops.going():
+        for step_id, loop in self._loops.items():
             line = Text.assemble(("  ⟳ ", "cyan"), one_line(step_id, limit=40), "  ")
             if not is_narrow:
-                line.append_text(_bar(begun, iterations))
-            line.append(f"{begun:,} of {formatting.counted(iterations, 'iteration')} begun")
+                line.append_text(_bar(loop.begun, loop.iterations))
+            line.append(f"{loop.begun:,} of {formatting.counted(loop.iterations, 'iteration')} begun")
             yield line
 
     def _step_lines(self, now: datetime) -> Iterator[Text]:
@@ -226,7 +244,7 @@ class RunProgress:
     def _folded_line(self, label: str, steps: Sequence[StepTrace], now: datetime) -> Text:
         running = [step for step in steps if (step.step_id, step.loop_path) not in self._retries]
         waiting = len(steps) - len(running)
-        named = " ".join(f"[{formatting.iteration_of(step)}]" for step in running[:MOST_NAMED])
+        named = " ".join(f"[{formatting.iteration(step)}]" for step in running[:MOST_NAMED])
         more = " …" if len(running) > MOST_NAMED else ""
         line = Text.assemble(("  ▷ " if running else "  ↻ ", "cyan" if running else "yellow"), label)
         for what, number in self._ended[steps[0].step_id].items():
@@ -265,10 +283,4 @@ def _waits_for(event: StepPaused | StepPausedForToolCalls) -> str:
     if isinstance(event, StepPaused):
         after = "" if event.step_id is None else f"after {one_line(event.step_id, limit=64)}: "
         return f"{after}waits for the next call of a step-through"
-    names = []
-    for call in event.tool_calls:
-        function = call.get("function", call)
-        names.append(str(function.get("name")) if isinstance(function, dict) else "?")
-    named = f": {one_line(', '.join(names), limit=100)}" if names else ""
-    number = f"{formatting.counted(len(names), 'tool call')}" if names else "tool calls"
-    return f"waits for the results of {number}{named}"
+    return formatting.awaited(event.tool_calls, limit=100)

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.formatting import short_id
-from runglass.cli.terminal.output import one_line, stdout, width_of, write_line
+from runglass.cli.terminal.output import one_line, stdout, width_of, write_lines
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
-from runglass.log.trace import RunSummary, RunTotals
+from runglass.log.trace import RunSummary
 
 COLUMNS = (
     Column("run"),
@@ -24,6 +23,8 @@ COLUMNS = (
     Column("trigger", spare=7),
     Column("remarks", spare=1, least=24),
 )
+SHORT_CHARS = 8
+"""A short id is the end of the id: the beginning is its time, which runs of one moment share."""
 PREVIEWS = (Column("input"), Column("result"))
 
 
@@ -33,34 +34,28 @@ def print_runs(runs: Sequence[RunSummary]) -> None:
     A terminal gets short ids, how long ago a run began, and the previews on a line below it; a program gets
     whole ids and times, and one line for each run.
     """
-    console = stdout()
-    width = width_of(console)
-    short_ids = Counter(short_id(run.id) for run in runs)
+    width = width_of(stdout())
+    short_ids = Counter(run.id[-SHORT_CHARS:] for run in runs)
     now = datetime.now(UTC)
-    rows = [
-        _row(
-            run,
-            run.id if width is None or short_ids[short_id(run.id)] > 1 else short_id(run.id),
-            formatting.local_time(run.started_at)
-            if width is None
-            else formatting.age(run.started_at, now=now),
-            width,
-        )
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        name, started = run.id, formatting.local_time(run.started_at)
+        if width is not None:
+            started = formatting.age(run.started_at, now=now)
+            name = run.id[-SHORT_CHARS:] if short_ids[run.id[-SHORT_CHARS:]] == 1 else run.id
+        rows.append(_row(run, name, started, width))
     columns = COLUMNS if width is not None else (*COLUMNS, *PREVIEWS)
-    for line in table_lines(columns, rows, width=width):
-        write_line(console, line)
+    write_lines(table_lines(columns, rows, width=width))
 
 
 def _row(run: RunSummary, name: str, started: str, width: int | None) -> Row:
     tokens = run.totals.tokens if run.totals is not None else None
     remarks = _remarks(run)
-    mark = formatting.MARKS.get(run.status, "?")
+    mark, style = formatting.mark(run.status)
     return Row(
         (
             Cell(name),
-            Cell(f"{mark} {run.status}", formatting.STYLES.get(run.status, "")),
+            Cell(f"{mark} {run.status}", style),
             Cell(formatting.flow(run)),
             Cell(started),
             Cell(formatting.duration(run.duration_ms)),
@@ -89,18 +84,14 @@ def _remarks(run: RunSummary) -> str:
     parts = ["cannot be read"] if run.unreadable else []
     if run.error is not None:
         parts.append(formatting.run_error(run.error))
-    if run.totals is not None:
-        parts += _remarks_on(run.totals, has_error=run.error is not None)
+    totals = run.totals
+    # A run may complete though steps failed; where it failed, its error says so.
+    if totals is not None and totals.failed and run.error is None:
+        parts.append(f"{formatting.counted(totals.failed, 'step')} failed")
+    if totals is not None and (cut := formatting.cut_short(totals)):
+        parts.append(cut)
+    if totals is not None and totals.unmetered_calls:
+        parts.append(f"{formatting.counted(totals.unmetered_calls, 'model call')} without known usage")
     if run.overridden:
         parts.append("with overrides")
     return one_line("; ".join(parts), limit=400)
-
-
-def _remarks_on(totals: RunTotals, *, has_error: bool) -> Iterator[str]:
-    # A run may complete though steps failed; where it failed, its error says so.
-    if totals.failed and not has_error:
-        yield f"{formatting.counted(totals.failed, 'step')} failed"
-    if cut := formatting.cut_short(totals):
-        yield cut
-    if totals.unmetered_calls:
-        yield f"{formatting.counted(totals.unmetered_calls, 'model call')} without known usage"

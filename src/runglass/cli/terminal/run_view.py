@@ -1,7 +1,7 @@
-"""A run as text: why it is as it is, its facts, and its totals over every attempt and every model call."""
+"""A run as text: why it is as it is, its facts and totals, its tree, and the errors of what failed in it."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -9,7 +9,10 @@ import msgspec
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.outline_rows import OPEN, OutlineRows
+from runglass.cli.terminal.formatting import fact
+from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
+from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
+from runglass.cli.terminal.outline_view import outline_lines
 from runglass.cli.terminal.output import one_line
 from runglass.log.trace import ModelTotals, RunSummary, RunTotals, StepTrace
 from runglass.outlines.outline import NONE
@@ -18,6 +21,10 @@ MOST_RUNNING = 3
 MOST_CUT = 4
 WHY_CHARS = 600
 CONTENT_CHARS = 600
+MOST_SHOWN = 60
+"""About so many rows are shown, unless all of them are asked for."""
+MOST_ERRORS = 12
+"""Errors that are shown in the tree."""
 
 
 def reason_row(run: RunSummary, rows: OutlineRows) -> int:
@@ -31,21 +38,25 @@ def reason_row(run: RunSummary, rows: OutlineRows) -> int:
     return NONE
 
 
-def why_lines(run: RunSummary, rows: OutlineRows, attempt: StepTrace | None, *, named: str) -> Iterator[Text]:
+def why_lines(
+    run: RunSummary, rows: OutlineRows, row: int, attempt: StepTrace | None, *, named: str
+) -> Iterator[Text]:
     """Why the run is as it is, and how to look closer; nothing where it ended well.
 
-    `attempt` is that of `reason_row`, `named` the words by which the run is named in commands.
+    `row` is `reason_row`, `attempt` is that in it, `named` the words by which the run is named in commands.
     """
-    row = reason_row(run, rows)
     if run.status in ("failed", "cancelled"):
-        style = formatting.STYLES["failed"] if run.status == "failed" else ""
-        yield _fact("why", _why_ended(run, rows, row, attempt), style)
+        style = formatting.mark("failed")[1] if run.status == "failed" else ""
+        yield fact("why", _why_ended(run, rows, row, attempt), style)
     elif run.status == "paused":
-        yield _fact("why", _why_paused(rows, row, attempt), "yellow")
+        yield fact("why", _why_paused(rows, row, attempt), "yellow")
     elif run.status == "pending":
-        yield _fact("now", "it waits until a process that executes runs has a place for it", "cyan")
+        yield fact("now", "it waits until a process that executes runs has a place for it", "cyan")
     elif run.status == "running":
-        yield _fact("now", _now(rows), "cyan")
+        running = list(islice(rows.rows_with("running", "waiting"), MOST_RUNNING + 1))
+        shown = ", ".join(_attempt_text(rows, each) for each in running[:MOST_RUNNING])
+        more = " and more" if len(running) > MOST_RUNNING else ""
+        yield fact("now", f"{shown}{more}" if running else "no step runs at the moment", "cyan")
     if row != NONE:
         yield Text(f"{'':<11}runglass runs step {named} {step_arguments(rows, row)}")
 
@@ -62,9 +73,9 @@ def _why_ended(run: RunSummary, rows: OutlineRows, row: int, attempt: StepTrace 
     error = "no reason is known" if run.error is None else formatting.run_error(run.error)
     if row == NONE:
         return one_line(error, limit=WHY_CHARS)
-    where = f"{_spoken(rows, row)}: "
+    where = f"{_attempt_text(rows, row)}: "
     if run.status == "cancelled":
-        return one_line(f"{error}; it was in {_spoken(rows, row)}", limit=WHY_CHARS)
+        return one_line(f"{error}; it was in {_attempt_text(rows, row)}", limit=WHY_CHARS)
     if attempt is not None and attempt.error_context is not None:
         error = formatting.error_text(attempt.error_context)
     elif run.error is not None:
@@ -75,32 +86,12 @@ def _why_ended(run: RunSummary, rows: OutlineRows, row: int, attempt: StepTrace 
 def _why_paused(rows: OutlineRows, row: int, attempt: StepTrace | None) -> str:
     if row == NONE:
         return "a step-through waits for its next call"
-    calls = _tool_calls(attempt)
-    if not calls:
-        return f"{_spoken(rows, row)} waits for the results of tool calls"
-    number = formatting.counted(len(calls), "tool call")
-    return f"{_spoken(rows, row)} waits for the results of {number}: {one_line(', '.join(calls))}"
-
-
-def _tool_calls(attempt: StepTrace | None) -> Sequence[str]:
     response = attempt.model_calls[-1].response if attempt is not None and attempt.model_calls else None
     calls = response.get("toolCalls") if isinstance(response, dict) else None
-    names = []
-    for call in calls if isinstance(calls, list) else []:
-        function = call.get("function", call) if isinstance(call, dict) else None
-        names.append(str(function.get("name")) if isinstance(function, dict) else "?")
-    return names
+    return f"{_attempt_text(rows, row)} {formatting.awaited(calls, limit=200)}"
 
 
-def _now(rows: OutlineRows) -> str:
-    running = list(islice(rows.rows_with(*OPEN), MOST_RUNNING + 1))
-    if not running:
-        return "no step runs at the moment"
-    shown = ", ".join(_spoken(rows, row) for row in running[:MOST_RUNNING])
-    return f"{shown}{' and more' if len(running) > MOST_RUNNING else ''}"
-
-
-def _spoken(rows: OutlineRows, row: int) -> str:
+def _attempt_text(rows: OutlineRows, row: int) -> str:
     """The attempt for people: `price [1], attempt 2 of 2`."""
     number, of = rows.attempt[row], rows.attempts_of(row)
     return one_line(str(rows.address(row)), limit=100) + (f", attempt {number} of {of}" if of > 1 else "")
@@ -109,45 +100,38 @@ def _spoken(rows: OutlineRows, row: int) -> str:
 def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = ()) -> Iterator[Text]:
     """The status of the run, why it is so, its fields, and its totals."""
     took = "" if run.duration_ms is None else f" in {formatting.duration(run.duration_ms)}"
-    status = f"{formatting.MARKS.get(run.status, '?')} {run.status}{took}"
-    yield _fact("status", status, formatting.STYLES.get(run.status, ""))
+    mark, style = formatting.mark(run.status)
+    yield fact("status", f"{mark} {run.status}{took}", style)
     yield from why
-    yield _fact("run", run.id)
-    yield _fact("flow", one_line(formatting.flow(run)))
+    yield fact("run", run.id)
+    yield fact("flow", one_line(formatting.flow(run)))
     by = "" if run.started_by is None else f", by the key {run.started_by}"
-    yield _fact("trigger", one_line(f"{run.trigger_type or formatting.UNKNOWN}{by}"))
+    yield fact("trigger", one_line(f"{run.trigger_type or formatting.UNKNOWN}{by}"))
     if run.rerun_of is not None:
-        yield _fact("rerun of", one_line(run.rerun_of))
+        yield fact("rerun of", one_line(run.rerun_of))
     if run.session_id is not None:
-        yield _fact("session", one_line(run.session_id))
-    yield _fact("started", formatting.local_time(run.started_at))
+        yield fact("session", one_line(run.session_id))
+    yield fact("started", formatting.local_time(run.started_at))
     if run.overridden:
-        yield _fact("overrides", one_line(formatting.overrides(run.overridden), limit=400), "yellow")
+        yield fact("overrides", one_line(formatting.overrides(run.overridden), limit=400), "yellow")
     if run.input is not None:
-        yield _fact("input", _kept(run.input if len(run.input) > 1 else run.input.get("inputs")))
+        yield fact("input", _kept(run.input if len(run.input) > 1 else run.input.get("inputs")))
     if run.result is not None:
-        yield _fact("result", _kept(run.result))
+        yield fact("result", _kept(run.result))
     if run.totals is None:
         return
-    yield _fact("steps", _step_total(run.totals))
-    yield _fact("tokens", formatting.tokens(run.totals.tokens))
-    yield _fact("cost", _cost(run.totals))
+    yield fact("steps", _step_total(run.totals))
+    yield fact("tokens", formatting.tokens(run.totals.tokens))
+    yield fact("cost", _cost(run.totals))
     if len(run.totals.by_model) > 1:
         for name, model in run.totals.by_model.items():
-            yield _fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
+            yield fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
     if cut := formatting.cut_short(run.totals):
-        yield _fact("beware", f"{cut}{_which(rows)}", "yellow")
+        which = ", ".join(_attempt_text(rows, row) for row in rows.cut[:MOST_CUT])
+        more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
+        yield fact("beware", f"{cut}: {which}{more}" if which else cut, "yellow")
     if run.status == "completed" and run.totals.failed:
-        yield _fact(
-            "beware", f"{formatting.counted(run.totals.failed, 'step')} failed all the same", "yellow"
-        )
-
-
-def _which(rows: OutlineRows) -> str:
-    """The first attempts whose text was cut: `: ask [0], ask [3] and 2 more`."""
-    shown = [_spoken(rows, row) for row in rows.cut[:MOST_CUT]]
-    more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
-    return f": {', '.join(shown)}{more}" if shown else ""
+        yield fact("beware", f"{formatting.counted(run.totals.failed, 'step')} failed all the same", "yellow")
 
 
 def _kept(value: Any) -> str:
@@ -156,10 +140,6 @@ def _kept(value: Any) -> str:
     text = only if isinstance(only, str) else msgspec.json.encode(value).decode()
     line = one_line(text, limit=len(text))
     return line if len(line) <= CONTENT_CHARS else f"{line[:CONTENT_CHARS]}… (cut; --json has all of it)"
-
-
-def _fact(name: str, value: str, style: str = "") -> Text:
-    return Text.assemble((f"{name:<11}", "bold"), (value, style))
 
 
 def _step_total(totals: RunTotals) -> str:
@@ -194,3 +174,79 @@ def _of_model(model: ModelTotals) -> str:
     if unknown := formatting.unknown_costs(model):
         parts.append(unknown)
     return ", ".join(parts)
+
+
+class RunOverview:
+    """An overview of a run, or with `within` of what is inside of that row; `most` rows of it.
+
+    `wanted` are the attempts that it needs by row, for `lines`.
+    """
+
+    def __init__(
+        self, run: RunSummary, rows: OutlineRows, *, within: int = NONE, most: int = MOST_SHOWN
+    ) -> None:
+        self._run = run
+        self._rows = rows
+        self._reason = reason_row(run, rows)
+        shown = choose_rows(rows, most=most, within=within)
+        self._within = within
+        self._size = len(rows) if within == NONE else rows.size[within]
+        self._hidden = self._size - len(shown)
+        self._tree = list(tree_lines(rows, shown, within=within))
+        failed = (line.row for line in self._tree if line.row != NONE and _has_error(rows, line.row))
+        looked_up = dict.fromkeys([*([self._reason] if within == NONE else []), *islice(failed, MOST_ERRORS)])
+        self.wanted: list[tuple[int, StepAddress]] = [
+            (row, rows.address(row)) for row in looked_up if row != NONE
+        ]
+
+    def lines(self, attempts: Mapping[int, StepTrace], *, named: str, width: int | None) -> Iterator[Text]:
+        """The overview; `named` are the words by which commands name the run."""
+        run, rows = self._run, self._rows
+        begin_ms, end_ms = 0, max(rows.last_ms(), run.duration_ms or 0)
+        if self._within == NONE:
+            why = why_lines(run, rows, self._reason, attempts.get(self._reason), named=named)
+            yield from summary_lines(run, rows, why=why)
+            if self._tree:
+                yield Text()
+        else:
+            begin_ms = max(rows.start[self._within], 0)
+            end_ms = rows.end[self._within] if rows.end[self._within] != NONE else end_ms
+        if not self._tree:
+            return
+        errors = {
+            row: formatting.error_text(attempt.error_context)
+            for row, attempt in attempts.items()
+            if attempt.error_context is not None and _has_error(rows, row)
+        }
+        yield from outline_lines(
+            rows,
+            self._tree,
+            begin_ms=begin_ms,
+            end_ms=end_ms,
+            errors=errors,
+            loops=run.loops,
+            width=width,
+        )
+        if self._hidden:
+            shown = f"{self._hidden:,} of {self._size:,} rows are folded"
+            yield Text(f"({shown}; all of them: runglass runs show {named} --all{self._closer()})", "dim")
+        if len(rows) < rows.total:
+            yield Text(f"(of the run's {rows.total:,} rows the first {len(rows):,} were read)", "yellow")
+
+    def _closer(self) -> str:
+        """How to look into the first loop of which iterations are folded."""
+        for line in self._tree:
+            loop = line.row if line.folded is None else line.folded.parent
+            if (
+                loop != NONE
+                and self._rows.kind(loop) == "loop"
+                and (line.is_closed or line.folded is not None)
+            ):
+                step_id = shlex.quote(one_line(self._rows.name(loop)))
+                path = ".".join(map(str, (*self._rows.loop_path(loop), "N")))
+                return f"; iteration N: --inside {step_id} --loop {path}"
+        return ""
+
+
+def _has_error(rows: OutlineRows, row: int) -> bool:
+    return rows.status(row) in ("failed", "retried") and rows.size[row] == 1

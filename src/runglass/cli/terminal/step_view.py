@@ -7,6 +7,7 @@ import msgspec
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
+from runglass.cli.terminal.formatting import fact
 from runglass.cli.terminal.output import one_line
 from runglass.errors import is_cancellation
 from runglass.log.trace import ModelCall, StepTrace
@@ -18,22 +19,22 @@ NOTHING_KEPT = "not kept: under capture mode off nothing is, and --trace does no
 def attempt_lines(step: StepTrace) -> Iterator[Text]:
     """The attempt, one fact on a line; snapshots are indented JSON, model calls their messages."""
     cut = ", cut to fit" if step.truncated else ""
-    yield _fact("step", step.step_id)
-    if where := formatting.iteration_of(step):
-        yield _fact("iteration", where)
-    yield _fact("attempt", str(step.attempt))
+    yield fact("step", step.step_id)
+    if where := formatting.iteration(step):
+        yield fact("iteration", where)
+    yield fact("attempt", str(step.attempt))
     is_cut_off = is_cancellation(step.error_context)
     status = "cancelled" if is_cut_off else step.status
-    yield _fact("status", status, formatting.STYLES.get(status, ""))
-    yield _fact("started", formatting.local_time(step.started_at, timespec="milliseconds"))
-    yield _fact("completed", formatting.local_time(step.completed_at, timespec="milliseconds"))
-    yield _fact("duration", formatting.duration(step.duration_ms))
-    yield _fact("model", one_line(step.model_used or formatting.UNKNOWN))
-    yield _fact("tokens", formatting.tokens(step.tokens))
-    yield _fact("cost", formatting.money(step.cost_usd))
+    yield fact("status", status, formatting.mark(status)[1])
+    yield fact("started", formatting.local_time(step.started_at, timespec="milliseconds"))
+    yield fact("completed", formatting.local_time(step.completed_at, timespec="milliseconds"))
+    yield fact("duration", formatting.duration(step.duration_ms))
+    yield fact("model", one_line(step.model_used or formatting.UNKNOWN))
+    yield fact("tokens", formatting.tokens(step.tokens))
+    yield fact("cost", formatting.money(step.cost_usd))
     if step.finish_reason is not None:
         is_cut = step.finish_reason == "length"
-        yield _fact("finish", formatting.finish(step.finish_reason), "yellow" if is_cut else "")
+        yield fact("finish", formatting.finish(step.finish_reason), "yellow" if is_cut else "")
     has_ended = step.status in ("completed", "failed")
     if step.input_context is not None or has_ended:
         yield from _snapshot("input", step.input_context, step.input_size_bytes, cut)
@@ -41,32 +42,28 @@ def attempt_lines(step: StepTrace) -> Iterator[Text]:
         yield from _snapshot("output", step.output_context, step.output_size_bytes, cut)
     if step.error_context is not None:
         style = "" if is_cut_off else "red"
-        yield _fact("error", one_line(formatting.error_text(step.error_context)), style)
+        yield fact("error", one_line(formatting.error_text(step.error_context)), style)
         yield from _json_lines(step.error_context)
     for call in step.model_calls:
         yield Text()
         yield from _call_lines(call, is_off=step.input_size_bytes is None)
 
 
-def _fact(name: str, value: str, style: str = "") -> Text:
-    return Text.assemble((f"{name:<11}", "bold"), (value, style))
-
-
 def _snapshot(name: str, value: object, size: int | None, cut: str) -> Iterator[Text]:
     if value is not None:
-        yield _fact(name, formatting.size(size) + cut)
+        yield fact(name, formatting.size(size) + cut)
         yield from _json_lines(value)
     elif size is None:
         # Capture mode off alone records no size.
-        yield _fact(name, NOTHING_KEPT)
+        yield fact(name, NOTHING_KEPT)
     else:
-        yield _fact(name, f"{formatting.size(size)}, {NOT_KEPT}")
+        yield fact(name, f"{formatting.size(size)}, {NOT_KEPT}")
 
 
-def _json_lines(value: object, indent: str = "  ") -> Iterator[Text]:
+def _json_lines(value: object) -> Iterator[Text]:
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     for line in text.split("\n"):
-        yield Text(f"{indent}{line}")
+        yield Text(f"  {line}")
 
 
 def _call_lines(call: ModelCall, *, is_off: bool) -> Iterator[Text]:
@@ -97,9 +94,11 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
     first_token = "" if first_ms is None else f", first token after {formatting.duration(first_ms)}"
     started = formatting.local_time(call.started_at, timespec="milliseconds")
     yield f"started    {started}, took {took}{first_token}"
-    said = ["not streamed"] if call.streamed is False else []
-    if said or call.note is not None:
-        yield f"{'':<11}{': '.join([*said, *([] if call.note is None else [one_line(call.note)])])}"
+    remarks = ["not streamed"] if call.streamed is False else []
+    if call.note is not None:
+        remarks.append(one_line(call.note))
+    if remarks:
+        yield f"{'':<11}{': '.join(remarks)}"
     parts = [
         f"{number:,} {name}"
         for number, name in ((call.cached_tokens, "cached"), (call.reasoning_tokens, "reasoning"))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from runglass.cli.terminal.output import one_line, stdout, width_of, write_line
+from runglass.cli.terminal.output import one_line, stdout, width_of, write_lines
 
 GAP = 2
 
@@ -38,13 +38,10 @@ class Row(NamedTuple):
     cells: Sequence[Cell]
     below: Sequence[Text] = ()
 
-
-class Layout(NamedTuple):
-    """The indexes of the columns to show, the widths of all, and the titles of those left out."""
-
-    shown: list[int]
-    widths: list[int]
-    left_out: list[str]
+    @classmethod
+    def of(cls, *texts: str, style: str = "") -> "Row":
+        """A row of texts in one style."""
+        return cls([Cell(text, style) for text in texts])
 
 
 def _plain(row: Row) -> Row:
@@ -56,8 +53,14 @@ def _plain(row: Row) -> Row:
     )
 
 
-def lay_out(columns: Sequence[Column], rows: Sequence[Row], *, width: int | None) -> Layout:
-    """The columns that fit in `width` (None: all). A column in which no row has text is never shown."""
+def table_lines(
+    columns: Sequence[Column], rows: Sequence[Row], *, width: int | None = None
+) -> Iterator[Text]:
+    """The lines of the table, its header first, and last a note of the columns that were left out.
+
+    All columns fit in the width None. A column in which no row has text is never shown.
+    """
+    rows = [_plain(row) for row in rows]
     widths = [max((cell_len(row.cells[at].text) for row in rows), default=0) for at in range(len(columns))]
     shown = [at for at in range(len(columns)) if widths[at] or not rows]
     widths = [max(inner, cell_len(column.title)) for inner, column in zip(widths, columns, strict=True)]
@@ -73,44 +76,31 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Row], *, width: int | None
             break
         shown.remove(spare)
         left_out.append(columns[spare].title)
-    return Layout(shown, widths, left_out)
-
-
-def table_lines(
-    columns: Sequence[Column], rows: Sequence[Row], *, width: int | None = None
-) -> Iterator[Text]:
-    """The lines of the table, its header first, and last a note of the columns that were left out."""
-    rows = [_plain(row) for row in rows]
-    layout = lay_out(columns, rows, width=width)
-    yield _line(columns, [Cell(column.title, "bold") for column in columns], layout)
+    fitting = [(at, columns[at].right, widths[at]) for at in shown]
+    yield _line([Cell(column.title, "bold") for column in columns], fitting)
     for row in rows:
-        yield _line(columns, row.cells, layout)
+        yield _line(row.cells, fitting)
         yield from row.below
-    if layout.left_out:
-        hidden = ", ".join(layout.left_out)
+    if left_out:
+        hidden = ", ".join(left_out)
         yield Text(f"(too narrow for: {hidden}; use a wider terminal or --json)", "dim")
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """The table on stdout, as wide as the terminal allows."""
-    console = stdout()
-    for line in table_lines(columns, rows, width=width_of(console)):
-        write_line(console, line)
+    write_lines(table_lines(columns, rows, width=width_of(stdout())))
 
 
-def _line(columns: Sequence[Column], cells: Sequence[Cell], layout: Layout) -> Text:
+def _line(cells: Sequence[Cell], fitting: Sequence[tuple[int, bool, int]]) -> Text:
+    """The cells of these columns, of each its index, whether it is at the right, and its width."""
     line = Text()
-    for at in layout.shown:
-        cell = cells[at]
-        if cell_len(cell.text) > layout.widths[at]:
-            cell = cell._replace(text=f"{set_cell_size(cell.text, layout.widths[at] - 1)}…")
-        space = " " * (layout.widths[at] - cell_len(cell.text))
-        if columns[at].right:
-            line.append(space)
-            line.append(cell.text, cell.style)
-            line.append(" " * GAP)
-        else:
-            line.append(cell.text, cell.style)
-            line.append(space + " " * GAP)
+    for at, right, width in fitting:
+        text, style = cells[at]
+        if cell_len(text) > width:
+            text = f"{set_cell_size(text, width - 1)}…"
+        space = " " * (width - cell_len(text))
+        line.append(space if right else "")
+        line.append(text, style)
+        line.append(" " * GAP if right else space + " " * GAP)
     line.rstrip()
     return line

@@ -12,13 +12,15 @@ import msgspec
 
 from runglass.diff.attempt_diff import ContentPair, DiffAllowance, changes_between, row_of
 from runglass.diff.composition import MOST_ROWS, compose
-from runglass.diff.flow_order import FlowOrder, StepPlace, places
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.diff.trace_diff import (
     AttemptContent,
     AttemptDigest,
     AttemptPair,
+    FlowOrder,
+    StepPlace,
     align,
+    places,
     read_content,
     read_digest,
 )

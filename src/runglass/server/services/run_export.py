@@ -15,7 +15,7 @@ from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import StoreError
 from runglass.log.trace import RunSummary, StepTrace
-from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, lines, members
+from runglass.run_files.header import FlowOfRun, RunHeader, lines, members
 from runglass.run_files.otlp import OtlpWriter
 from runglass.run_files.outline_rows import TreeRow, tree_rows
 from runglass.run_files.perfetto import PerfettoWriter
@@ -39,7 +39,7 @@ async def parts(
     """The parts of the file, which are made as they are read. Raises StoreError, RunPurged."""
     if format == "otlp" or format == "perfetto":
         return _tree(store, outlines, run, format)
-    header = encode_header(await _header_of(store, run))
+    header = msgspec.json.encode(await _header_of(store, run))
     if format == "jsonl":
         return _lines(store, run, header)
     return _document(store, run, header)

@@ -1,4 +1,4 @@
-"""Runs of a server, found for commands: the newest that fit a query, and the one that a command line names.
+"""The server that a command works on, and runs on it: the newest that fit a query, the one that is named.
 
 A run is named by its id, by the beginning or end of it, or as `last`.
 """
@@ -6,7 +6,7 @@ A run is named by its id, by the beginning or end of it, or as `last`.
 import re
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runglass.cli import argument_parsers
 from runglass.cli.exit_codes import NotFound, UsageError
@@ -15,6 +15,7 @@ from runglass.wire.run_api import RunPage
 
 if TYPE_CHECKING:
     from runglass.client import Client, Run
+    from runglass.client.api.async_client import AsyncClient
 
 MOST_PER_PAGE = 100
 PATIENCE_S = 20.0
@@ -28,6 +29,35 @@ FURTHEST = 10_000
 _LEAST_CHARS = 4
 _PART = re.compile(r"[0-9a-f-]+", re.IGNORECASE | re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+
+
+class Server(NamedTuple):
+    """What the options `--base-url` and `--api-key`, or their variables, name; each may be None or empty."""
+
+    base_url: str | None
+    api_key: str | None
+
+    def connect(self) -> "Client":
+        """A client for the server. Raises UsageError, AuthenticationError."""
+        # Imported when called, as in `connect_async`: commands without a server are not to wait for HTTP.
+        from runglass.client import Client
+
+        try:
+            client = Client(self.api_key or None, base_url=self.base_url or None)
+            # Made here and not by the first call, as it also judges the proxies that the environment names.
+            _ = client._transport
+            return client
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def connect_async(self) -> "AsyncClient":
+        """As `connect`, for commands that do several things at once."""
+        from runglass.client.api.async_client import AsyncClient
+
+        try:
+            return AsyncClient(self.api_key or None, base_url=self.base_url or None)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
 
 def names_run(name: str) -> bool:
