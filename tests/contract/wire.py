@@ -163,6 +163,7 @@ class Gate:
     ) -> None:
         self._server = server
         self._opened = asyncio.Event()
+        self._line = asyncio.Lock()
         self._came = threading.Semaphore(0)
         calls, method = 0, getattr(owner, name)
 
@@ -171,7 +172,9 @@ class Gate:
             calls += 1
             self._came.release()
             if first < calls <= first + most:
-                await self._opened.wait()
+                # One after the other: a call that comes as the gate opens must not overtake those that wait.
+                async with self._line:
+                    await self._opened.wait()
             return await method(*args, **options)
 
         patch.setattr(owner, name, held)
