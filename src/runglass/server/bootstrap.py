@@ -31,8 +31,7 @@ from runglass.server.services.kept_outlines import OutlineKeeper
 from runglass.server.services.outlines import Outlines
 from runglass.server.viewer.assets import assets
 from runglass.support.clock import SystemClock
-from runglass.support.signals import stop_signal
-from runglass.support.supervision import SupervisedTask
+from runglass.support.supervision import SupervisedTask, stop_signal
 
 new_event_loop = auto_loop_factory()
 """Makes the fastest event loop there is: `asyncio.Runner(loop_factory=new_event_loop)`."""

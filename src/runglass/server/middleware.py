@@ -26,7 +26,7 @@ from runglass.server.security.rate_limit import UNLIMITED, Rates
 from runglass.server.security.same_origin import header
 from runglass.store.base import Store
 from runglass.store.records import ApiKey
-from runglass.support import log_context
+from runglass.support import logs
 from runglass.support.safe_text import printable
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class ApiMiddleware:
         if scope["type"] != "http":
             raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
         request_id = _request_id(scope)
-        log_context.request_id.set(request_id)
+        logs.request_id.set(request_id)
         scope["state"] = {"request_id": request_id}
         answer = _ResponseSender(send, request_id)
         receive, send = _paced(receive), answer.send

@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 
 from runglass.engine.scheduling.pacing import current_project
-from runglass.support.log_context import request_id, run_id
+from runglass.support.logs import request_id, run_id
 
 
 class JsonLog(logging.Formatter):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from runglass.errors import StoreError
 from runglass.store.base import Store
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from runglass.server.services.run_failure import bad_end
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
 from runglass.support.lazy_json import encoded
-from runglass.tails.page import Page
+from runglass.tails.cursor import Page
 from runglass.wire.sse import frame, unnumbered_frame
 
 _READ = frozenset(

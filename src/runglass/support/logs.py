@@ -1,7 +1,38 @@
-"""What the failure of a connection means, in one plain sentence, whichever driver has met it."""
+"""What a process tells in its log: why a connection failed, a row of failures once, and whose line it is."""
 
+import logging
 import socket
 import ssl
+from contextvars import ContextVar
+
+from runglass.errors import StoreError
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The id that the request's answer has as X-Request-Id, where the code that writes a line need not know."""
+run_id: ContextVar[str] = ContextVar("run_id", default="")
+"""The run whose segment goes on in this task."""
+
+
+class FailureLog:
+    """Of something that is done again and again: `what` says that it could not be done."""
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log = log
+        self._what = what
+        self._failures = 0
+
+    def failed(self, error: StoreError) -> None:
+        """Tells of the failure, if the time before was none."""
+        if not self._failures:
+            self._log.warning("%s, and is tried again and again: %s", self._what, error)
+        self._failures += 1
+
+    def worked(self) -> None:
+        """Tells how often it had failed before, if it had."""
+        if self._failures:
+            self._log.info("%s for a while, and works again (failures: %d)", self._what, self._failures)
+        self._failures = 0
+
 
 _NOT_YET_VALID = 9
 _EXPIRED = 10
