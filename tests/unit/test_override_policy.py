@@ -10,10 +10,15 @@ from hypothesis import strategies as st
 
 from runglass.config.providers import EXTRAS, NEVER, OWN, PLAIN, PRICED, SettingRules
 from runglass.errors import APIError, FlowFileError
-from runglass.flows.arguments import apply_overrides
+from runglass.flows.arguments import (
+    apply_overrides,
+    check_fields,
+    check_new_models,
+    models_in,
+    offered_fields,
+)
 from runglass.flows.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
 from runglass.flows.models import SETTING_FAMILIES, CommonSettings
-from runglass.flows.override_policy import check_fields, check_new_models, models_in, offered_fields
 from runglass.flows.parser import parse_flow
 from tests.flows import smallest_step
 

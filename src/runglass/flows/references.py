@@ -15,11 +15,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from runglass.flows.diagnostics import Finding, Path
-from runglass.flows.name_references import Name, name_references
 from runglass.flows.schemas.schema import suggestion
-from runglass.flows.step_references import INITIAL, STEPS, Reference, references_of
-from runglass.flows.step_syntax import syntaxes
-from runglass.flows.syntax import parts_of
+from runglass.flows.syntax import parts_of, syntaxes
+from runglass.flows.text_references import INITIAL, STEPS, Name, Reference, name_references, references_of
 from runglass.flows.validation import MAX_STEPS
 
 MAX_SUGGESTIONS = 20

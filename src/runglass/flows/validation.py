@@ -27,12 +27,12 @@ from runglass.flows.schemas.schema import (
     explain,
     suggestion,
 )
-from runglass.flows.step_syntax import syntaxes
 from runglass.flows.syntax import (
     findings_within,
     loop_name_findings,
     parts_of,
     python_findings,
+    syntaxes,
     template_findings,
 )
 

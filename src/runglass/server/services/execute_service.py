@@ -11,8 +11,8 @@ from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.errors import api_error
+from runglass.flows.arguments import may_hand_in
 from runglass.flows.flow import Flow, step_count
-from runglass.flows.override_policy import may_hand_in
 from runglass.server.api_request import ApiRequest
 from runglass.server.requests.body import body_of, forget_body
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
