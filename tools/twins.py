@@ -45,7 +45,6 @@ TWINS = [
         apart={"__str__": "on asyncio nobody can wait for the server while a text is made"},
     ),
     Twins((API / "jobs.py", "Job"), (API / "jobs.py", "AsyncJob")),
-    Twins((API / "admin.py", "Management"), (API / "admin.py", "AsyncManagement")),
     Twins((API / "tool_pause.py", "PausedResult"), (API / "tool_pause.py", "AsyncPausedResult")),
     Twins((API / "tool_pause.py", "converse"), (API / "tool_pause.py", "async_converse")),
     Twins((API / "step_driver.py", "events_of"), (API / "step_driver.py", "async_events_of")),

@@ -416,7 +416,7 @@ def test_the_families_of_settings_are_those_of_the_library() -> None:
         for path, name in named.items()
         if re.search(rf"^    {name}_\w+: ", path.read_text("utf-8"), re.M)
     }
-    assert {name for name in families if is_provider(name)} == flow_models.SETTING_FAMILIES
+    assert {name for name in families if is_provider(name)} == set(flow_models.OWN)
 
 
 def test_a_flow_has_limits_of_steps_and_depth(monkeypatch: pytest.MonkeyPatch) -> None:

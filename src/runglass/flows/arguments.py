@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from runglass.config.providers import SettingRules
 from runglass.errors import APIError, api_error
 from runglass.flows.diagnostics import Finding, path_text
 from runglass.flows.flow import (
@@ -26,9 +25,9 @@ from runglass.flows.flow import (
     every_step,
     leaves,
 )
-from runglass.flows.models import provider_missing
+from runglass.flows.models import OFFLINE_MODEL, SettingRules, provider_missing
 from runglass.flows.schemas.defaults import TooManyDefaults, fill_defaults
-from runglass.flows.schemas.schema import errors_in, explain, suggestion
+from runglass.flows.schemas.schema import errors_in, explain, sentence, suggestion
 from runglass.flows.validation import SCHEMA_LIMIT_BYTES, flow_rules
 
 MAX_MISTAKES = 10
@@ -156,21 +155,11 @@ def check_inputs(flow: Flow, inputs: dict[str, Any], *, quick_bytes: int | None 
         _refuse(mistakes)
 
 
-def _sentence(mistake: Finding) -> str:
-    path, named = path_text(mistake.path), f"`{mistake.path[-1]}` "
-    if mistake.message.startswith(named):
-        return f"`{path}` {mistake.message.removeprefix(named)}"
-    return f"`{path}`: {mistake.message}"
-
-
 def _refuse(mistakes: list[Finding], *, more: str = "") -> NoReturn:
-    listed = list(dict.fromkeys(_sentence(mistake) for mistake in mistakes))
+    listed = list(dict.fromkeys(map(sentence, mistakes)))
     more = more or ("; and more" if len(listed) > MAX_MISTAKES else "")
     raise api_error("INVALID_REQUEST", "; ".join(listed[:MAX_MISTAKES]) + more)
 
-
-ALWAYS_ALLOWED = "echo"
-"""The offline model, which every project may use."""
 
 _DEFAULT = ("prompt", "system", "input", "settings", "output_schema", "model")
 _LONGEST_SHOWN = 100
@@ -194,8 +183,8 @@ def models_in(flow: Flow) -> frozenset[str]:
 
 
 def is_allowed(model: str, patterns: Iterable[str]) -> bool:
-    """Whether a model string fits one of the patterns, such as `openai:*`."""
-    if model == ALWAYS_ALLOWED:
+    """Whether a model string fits one of the patterns, such as `openai:*`; every project may use `echo`."""
+    if model == OFFLINE_MODEL:
         return True
     return len(model) <= _LONGEST_MODEL and any(fnmatchcase(model, pattern) for pattern in patterns)
 

@@ -1,4 +1,4 @@
-"""Flows of a project, managed on a server: push, publish, roll back, look. Blocking, and on asyncio.
+"""Flows of a project, managed on a server: push, publish, roll back, look.
 
 Apart from the client because few programs need it: most only run flows. Changes need a key with the role
 `admin`.
@@ -23,7 +23,6 @@ from runglass.wire.admin_api import (
 
 if TYPE_CHECKING:
     from runglass.client import Client
-    from runglass.client.api.async_client import AsyncClient
 
 T = TypeVar("T")
 
@@ -155,69 +154,6 @@ class Management:
         page = found = self._transport.call(call, timeout=timeout)
         while page.next_cursor is not None:
             page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
-            found.flows.extend(page.flows)
-        return msgspec.structs.replace(found, next_cursor=None)
-
-
-class AsyncManagement:
-    """The flows that the key of a client may manage."""
-
-    def __init__(self, client: "AsyncClient") -> None:
-        self._transport = client._transport
-
-    async def own_flows(self, *, timeout: float | None = None) -> FlowList:
-        """All flows of the project that the key belongs to, and how that is called.
-
-        They are fetched page by page, and `timeout` is for each.
-        """
-        return await self._all_flows(own_flows(), timeout)
-
-    async def flows(self, org: str, project: str, *, timeout: float | None = None) -> FlowList:
-        """A project's flows, all of them, by slug. `timeout` is for each page."""
-        return await self._all_flows(flows(org, project), timeout)
-
-    async def flow(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> FlowHistory:
-        """A flow and all its versions, the draft, which is version 0, first. `timeout` is for each page."""
-        call = flow(org, project, slug)
-        page = found = await self._transport.call(call, timeout=timeout)
-        while page.next_cursor is not None:
-            page = await self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
-            found.versions.extend(page.versions)
-        return msgspec.structs.replace(found, next_cursor=None)
-
-    async def flow_version(
-        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
-    ) -> FlowTree:
-        """A version of a flow as JSON; 0 is the draft."""
-        return await self._transport.call(flow_version(org, project, slug, version), timeout=timeout)
-
-    async def push(
-        self, org: str, project: str, slug: str, text: str | bytes, *, timeout: float | None = None
-    ) -> PushedFlow:
-        """Stores a flow file, YAML or JSON, as the draft of its slug.
-
-        Raises RequestError for a file with mistakes; `details["problems"]` has them all.
-        """
-        return await self._transport.call(push(org, project, slug, text), timeout=timeout)
-
-    async def publish(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> int:
-        """Makes the draft the next version and that the production version; returns its number."""
-        return (await self._transport.call(publish(org, project, slug), timeout=timeout)).version
-
-    async def set_production(
-        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
-    ) -> FlowInfo:
-        """Makes a published version the production version. Raises ValueError for one below 1."""
-        return await self._transport.call(set_production(org, project, slug, version), timeout=timeout)
-
-    async def ticket(self, page: str = "/", *, timeout: float | None = None) -> ViewerTicket:
-        """A link that opens a page of the viewer in a browser on the server's machine, signed in: once."""
-        return await self._transport.call(ticket(page), timeout=timeout)
-
-    async def _all_flows(self, call: RequestSpec[FlowList], timeout: float | None) -> FlowList:
-        page = found = await self._transport.call(call, timeout=timeout)
-        while page.next_cursor is not None:
-            page = await self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
             found.flows.extend(page.flows)
         return msgspec.structs.replace(found, next_cursor=None)
 
