@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from runglass.errors import is_cancellation_json
-from runglass.outlines.columns import MOST, NOTHING, OPEN_END, BuiltOutline, Columns, Own, Sort
+from runglass.outlines.columns import MOST, NOTHING, OPEN_END, BuiltOutline, Columns, Own, Sort, number_rows
 from runglass.outlines.outline import (
     ATTEMPT,
     CUT,
@@ -27,7 +27,6 @@ from runglass.outlines.outline import (
     Kind,
     Outline,
 )
-from runglass.outlines.row_numbers import number_rows
 
 _MS = timedelta(milliseconds=1)
 _STATUS = {name: number for number, name in enumerate(STATUSES)}

@@ -21,8 +21,7 @@ from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read, paced_write
 from runglass.errors import StoreError
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
-from runglass.outlines.outline import SLICE_ROWS, Outline
-from runglass.outlines.packed import is_of_version_before, pack, unpack
+from runglass.outlines.outline import SLICE_ROWS, Outline, is_of_version_before, pack, unpack
 from runglass.runtime.runtime import Runtime, decode_stored_flow
 from runglass.server.services.flow_nodes import flow_nodes
 from runglass.store.base import decoding
