@@ -2,7 +2,7 @@
 
 import pytest
 
-from runglass.config.addresses import is_nats, parse_nats_address, shown_address
+from runglass.config.address import is_nats, parse_nats_address, shown_address
 from runglass.config.settings import Settings, SettingsError
 
 

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from runglass import __version__
 from runglass.cli.app import app
-from runglass.config.addresses import has_password
+from runglass.config.address import has_password
 from runglass.config.reader import CLIENT_VARIABLES, read_settings
 from runglass.config.settings import Settings
 from runglass.testing import running_server

@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error
 
 from runglass.bus.carrier import CLOSE_S, CONNECT_S, SEND_S, BusAway, Hear, Send
-from runglass.config.addresses import NatsAddress
+from runglass.config.address import NatsAddress
 from runglass.support.logs import plain_cause
 
 log = logging.getLogger(__name__)

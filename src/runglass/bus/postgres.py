@@ -12,7 +12,7 @@ import asyncpg
 
 from runglass.bus.carrier import CLOSE_S, CONNECT_S, SEND_S, BusAway, Hear, Send
 from runglass.bus.wake_up_batch import key_of
-from runglass.config.addresses import shown_address
+from runglass.config.address import shown_address
 from runglass.support.logs import plain_cause
 
 _LOST = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)

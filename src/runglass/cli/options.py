@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from runglass.cli import argument_parsers
-from runglass.config.addresses import has_password, is_postgres
+from runglass.config.address import has_password, is_postgres
 from runglass.wire.run_api import CaptureMode
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -13,7 +13,7 @@ import runglass
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.bus.process_bus import ProcessBus
-from runglass.config.addresses import is_nats, parse_nats_address
+from runglass.config.address import is_nats, parse_nats_address
 from runglass.config.settings import Settings, SettingsError
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.capture.redaction_client import RedactionClient

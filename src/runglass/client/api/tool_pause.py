@@ -5,7 +5,7 @@ Blocking, and on asyncio; `make check` proves the twins one program.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from runglass.client.core.run_requests import Execution
 from runglass.client.core.tools import Results, ToolHandler, answers, async_answers, calls_in, result_messages
@@ -16,11 +16,11 @@ if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
     from runglass.client.transport.blocking import SyncTransport
     from runglass.client.transport.on_asyncio import AsyncTransport
 
+Transport = TypeVar("Transport", "SyncTransport", "AsyncTransport")
 
-class PausedResult:
-    """The run is paused until the results of `tool_calls` come in, for as long as the server keeps it."""
 
-    def __init__(self, transport: "SyncTransport", execution: Execution, pause: ToolCallsRequired) -> None:
+class _Paused(Generic[Transport]):
+    def __init__(self, transport: Transport, execution: Execution, pause: ToolCallsRequired) -> None:
         self.execution_id = pause.execution_id
         self.paused_at_step = pause.paused_at_step
         self.iterations_used = pause.iterations_used
@@ -29,13 +29,17 @@ class PausedResult:
         self.accumulated_outputs = pause.accumulated_outputs
         self.flow_id = pause.flow_id
         self.block_count = pause.block_count
-        self._transport = transport
+        self._transport: Transport = transport
         self._execution = execution
         self._pause = pause
 
     def __repr__(self) -> str:
         names = [call.name for call in self.tool_calls]
         return f"{type(self).__name__}({self.execution_id!r}, tool_calls={names})"
+
+
+class PausedResult(_Paused["SyncTransport"]):
+    """The run is paused until the results of `tool_calls` come in, for as long as the server keeps it."""
 
     def resume(self, results: Results, *, timeout: float | None = None) -> "CompletedResult | PausedResult":
         """Lets the run go on: its result, or the next pause.
@@ -52,25 +56,8 @@ class PausedResult:
         return PausedResult(self._transport, self._execution, answer)
 
 
-class AsyncPausedResult:
+class AsyncPausedResult(_Paused["AsyncTransport"]):
     """The run is paused until the results of `tool_calls` come in, for as long as the server keeps it."""
-
-    def __init__(self, transport: "AsyncTransport", execution: Execution, pause: ToolCallsRequired) -> None:
-        self.execution_id = pause.execution_id
-        self.paused_at_step = pause.paused_at_step
-        self.iterations_used = pause.iterations_used
-        self.tool_calls = calls_in(pause.tool_calls)
-        self.tool_call_messages = pause.tool_call_messages
-        self.accumulated_outputs = pause.accumulated_outputs
-        self.flow_id = pause.flow_id
-        self.block_count = pause.block_count
-        self._transport = transport
-        self._execution = execution
-        self._pause = pause
-
-    def __repr__(self) -> str:
-        names = [call.name for call in self.tool_calls]
-        return f"{type(self).__name__}({self.execution_id!r}, tool_calls={names})"
 
     async def resume(
         self, results: Results, *, timeout: float | None = None

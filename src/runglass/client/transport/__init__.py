@@ -12,8 +12,8 @@ import ssl
 
 import httpx2
 
-from runglass.client.core.deadline import Deadline
 from runglass.client.core.responses import Answer, ConnectionLost
+from runglass.client.core.retries import Deadline
 from runglass.client.core.stream_cursor import SILENCE_S, Cursor
 from runglass.errors import APITimeoutError
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import asyncpg
 
-from runglass.config.addresses import check_files, shown_address
+from runglass.config.address import check_files, shown_address
 from runglass.errors import CommitUncertain, StoreError, StoreUnreachable, WrongStoreAddress
 from runglass.store.overview import PoolUse
 from runglass.store.postgres.driver_errors import FULL, LOST, ROLLED_BACK, advice_on, kind_of
