@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from runglass.flows.diagnostics import Finding, Path, shown
-from runglass.flows.schemas.schema import suggestion
+from runglass.support.safe_text import suggestion
 
 OFFLINE_MODEL = "echo"
 

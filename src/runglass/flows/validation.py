@@ -25,7 +25,6 @@ from runglass.flows.schemas.schema import (
     errors_in,
     expected,
     explain,
-    suggestion,
 )
 from runglass.flows.syntax import (
     findings_within,
@@ -35,6 +34,7 @@ from runglass.flows.syntax import (
     syntaxes,
     template_findings,
 )
+from runglass.support.safe_text import suggestion
 
 MAX_STEPS = 10_000
 MAX_NESTING = 32

@@ -4,16 +4,15 @@ Text in, `RunQuery` out, or an error that says where the text is wrong and what 
 described in `docs/queries.md`. Knows nothing of HTTP and of stores: names of flows are not looked up here.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, NoReturn, get_args
 
 from runglass.errors import APIError, api_error
 from runglass.log.trace import RunStatus
 from runglass.support.clock import LAST_MS
-from runglass.support.safe_text import is_whole
+from runglass.support.safe_text import is_whole, suggestion
 from runglass.wire.query import Field, Range, RunQuery, Term
 
 MOST_CHARS = 2000
@@ -73,12 +72,6 @@ def query_error(position: int, source: str, problem: str) -> APIError:
     """What is wrong with the term that begins at that position."""
     message = f"query, character {position + 1}: `{source:.100}`: {problem}"
     return api_error("INVALID_REQUEST", message, details={"position": position, "term": source})
-
-
-def suggestion(word: str, known: Collection[str]) -> str:
-    """`; did you mean …?`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word.lower(), known, n=1) if len(word) <= 64 else []
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _refuse(token: _Token, problem: str) -> NoReturn:
@@ -145,7 +138,7 @@ def _term(token: _Token, now: datetime) -> Term:
     read = _FIELDS.get(token.name.lower())
     if read is None:
         known = ", ".join(_FIELDS)
-        hint = suggestion(token.name, _FIELDS)
+        hint = suggestion(token.name.lower(), _FIELDS)
         advice = f"{hint} Fields" if hint else '; put "…" around it to search for it as text; fields'
         _refuse(token, f"unknown field {token.name!r}{advice} are {known}")
     return read(token, now)
