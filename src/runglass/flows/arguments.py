@@ -26,9 +26,9 @@ from runglass.flows.flow import (
     leaves,
 )
 from runglass.flows.models import OFFLINE_MODEL, SettingRules, provider_missing
+from runglass.flows.parser import SCHEMA_LIMIT_BYTES, flow_rules
 from runglass.flows.schemas.defaults import TooManyDefaults, fill_defaults
 from runglass.flows.schemas.schema import errors_in, explain, sentence
-from runglass.flows.validation import SCHEMA_LIMIT_BYTES, flow_rules
 from runglass.support.safe_text import suggestion
 
 MAX_MISTAKES = 10

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+MAX_STEPS = 10_000
 _DAY_MS = 86_400_000
 
 Syntax: TypeAlias = Literal["template", "templates", "code", "expression", "variable", "model", "schema"]

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from runglass.flows.diagnostics import Finding, Path
+from runglass.flows.flow import MAX_STEPS
 from runglass.flows.syntax import parts_of, syntaxes
 from runglass.flows.text_references import INITIAL, STEPS, Name, Reference, name_references, references_of
-from runglass.flows.validation import MAX_STEPS
 from runglass.support.safe_text import suggestion
 
 MAX_SUGGESTIONS = 20
