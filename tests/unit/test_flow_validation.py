@@ -16,7 +16,7 @@ from pydantic_ai.settings import ModelSettings
 
 from runglass.flows import models as flow_models
 from runglass.flows import parser as flow_parser
-from runglass.flows.flow import CodeStep, LlmStep, step_count
+from runglass.flows.flow import MAX_STEPS, CodeStep, LlmStep, step_count
 from runglass.flows.parser import check_flow, parse_flow
 from runglass.flows.schemas.schema import compile_schema
 from tests.flows import ANY_KIND, HEAD, LLM, ONE, problems
@@ -420,7 +420,7 @@ def test_the_families_of_settings_are_those_of_the_library() -> None:
 
 
 def test_a_flow_has_limits_of_steps_and_depth(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (flow_parser.MAX_STEPS, flow_parser.MAX_NESTING) == (10_000, 32)
+    assert (MAX_STEPS, flow_parser.MAX_NESTING) == (10_000, 32)
     monkeypatch.setattr(flow_parser, "MAX_STEPS", 3)
     steps = [{"id": f"s{i}", "type": "passthrough"} for i in range(5)]
     loop = {"id": "l", "type": "loop", "over": "x", "steps": steps}

@@ -40,8 +40,7 @@ from runglass.log.events import (
     StreamEvent,
     UnknownEvent,
 )
-from runglass.log.money import ZERO, add_usd
-from runglass.log.totals import Spent, Totals
+from runglass.log.money import ZERO, Spent, Totals, add_usd
 from runglass.log.trace import RunError, RunSummary, StepTrace, Trace
 from runglass.support.lazy_json import Json, encoded, json_bytes
 
