@@ -6,31 +6,56 @@ from typing import Any
 import pytest
 
 from runglass import Client
-from runglass.client.api import admin
 from runglass.client.api.admin import Management
 from runglass.errors import FlowExecutionError, FlowNotFoundError, PermissionDeniedError
 from runglass.testing import RunningServer, running_server
+from tests.unit.client.scripted import ScriptedServer, answers
+from tests.unit.client.sides import Blocking
 
 FLOW = "slug: greet\nname: Number {}\nsteps: [{{id: keep, type: passthrough}}]\n"
 GREET = ("acme", "demo", "greet")
 
 
-def test_names_are_quoted_and_what_no_path_can_carry_is_refused() -> None:
-    assert admin.flow("a b", "c/d", "é").path == "/flows/a%20b/c%2Fd/%C3%A9"
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def manage(scripted: ScriptedServer) -> Iterator[Management]:
+    with Client("nk_test", base_url=scripted.url) as client:
+        yield Management(client)
+
+
+def test_names_are_quoted_and_what_no_path_can_carry_is_refused(
+    scripted: ScriptedServer, manage: Management
+) -> None:
+    scripted.plays(answers({"version": 1}))
+    assert manage.publish("a b", "c/d", "é") == 1
     for bad in ("", ".", ".."):
         with pytest.raises(ValueError, match="not a name"):
-            admin.publish("acme", "demo", bad)
+            manage.publish("acme", "demo", bad)
+    assert [each.target for each in scripted.requests] == ["/api/v1/flows/a%20b/c%2Fd/%C3%A9/publish"]
 
 
 @pytest.mark.parametrize("version", [0, -1, True, "1", 1.0, None])
-def test_a_version_that_cannot_be_in_production_is_refused_before_any_request(version: Any) -> None:
+def test_a_version_that_cannot_be_in_production_is_refused_before_any_request(
+    scripted: ScriptedServer, manage: Management, version: Any
+) -> None:
     with pytest.raises(ValueError, match="from 1 on"):
-        admin.set_production(*GREET, version)
+        manage.set_production(*GREET, version)
+    assert scripted.requests == []
 
 
-def test_every_call_may_be_tried_again() -> None:
-    for call in (admin.push(*GREET, ""), admin.publish(*GREET), admin.flow(*GREET)):
-        assert call.repeatable
+def test_a_call_is_tried_again_as_it_sets_a_state(scripted: ScriptedServer) -> None:
+    scripted.plays(answers({}, status=502), answers({"version": 1}))
+    side = Blocking()
+    try:
+        assert Management(side.client(scripted.url)).publish(*GREET) == 1
+    finally:
+        side.close()
+    assert len(scripted.requests) == 2
 
 
 @pytest.fixture(scope="module")
