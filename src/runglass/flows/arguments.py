@@ -110,21 +110,19 @@ def _refuse_unknown(step_ids: list[str], known: list[str]) -> None:
 
 
 def _replaced(steps: list[Step], changed: Mapping[str, LeafStep]) -> list[Step]:
-    return [_replaced_step(step, changed) for step in steps]
-
-
-def _replaced_step(step: Step, changed: Mapping[str, LeafStep]) -> Step:
-    match step:
-        case LoopStep():
-            return msgspec.structs.replace(step, steps=_replaced(step.steps, changed))
-        case ConditionStep():
-            then, otherwise = _replaced(step.then, changed), _replaced(step.else_, changed)
-            return msgspec.structs.replace(step, then=then, else_=otherwise)
-        case ParallelStep():
-            branches = {name: _replaced(inner, changed) for name, inner in step.branches.items()}
-            return msgspec.structs.replace(step, branches=branches)
-        case _:
-            return changed.get(step.id, step)
+    replaced: list[Step] = []
+    for step in steps:
+        match step:
+            case LoopStep():
+                step = msgspec.structs.replace(step, steps=_replaced(step.steps, changed))
+            case ConditionStep():
+                then, otherwise = _replaced(step.then, changed), _replaced(step.else_, changed)
+                step = msgspec.structs.replace(step, then=then, else_=otherwise)
+            case ParallelStep():
+                branches = {name: _replaced(inner, changed) for name, inner in step.branches.items()}
+                step = msgspec.structs.replace(step, branches=branches)
+        replaced.append(changed.get(step.id, step))
+    return replaced
 
 
 def with_defaults(flow: Flow, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -87,13 +87,6 @@ def _broken_reference(schema: Schema, error: jsonschema_rs.ValidationError) -> F
     return None
 
 
-def _overridable(names: Any) -> Iterator[Finding]:
-    for index, name in enumerate(names if isinstance(names, list) else ()):
-        if name not in OVERRIDABLE:
-            hint = suggestion(name, list(OVERRIDABLE)) or f"; it may be {any_of(list(OVERRIDABLE))}"
-            yield Finding(f"no step has a field {shown(name)} to set anew{hint}", ("overridable", index))
-
-
 class FlowRules:
     """The rules that a flow file has to keep: the schema of flow files taken apart by step type, and more."""
 
@@ -128,7 +121,12 @@ class FlowRules:
         yield from self._shape("Flow", data, ())
         if isinstance(data, dict):
             yield from self._judge_schema(data.get("inputs"), ("inputs",))
-            yield from _overridable(data.get("overridable"))
+            names = data.get("overridable")
+            for index, name in enumerate(names if isinstance(names, list) else ()):
+                if name not in OVERRIDABLE:
+                    hint = suggestion(name, OVERRIDABLE) or f"; it may be {any_of(list(OVERRIDABLE))}"
+                    message = f"no step has a field {shown(name)} to set anew{hint}"
+                    yield Finding(message, ("overridable", index))
             walk = _Walk(self, own_providers)
             yield from walk.keywords(data.get("inputs"), ("inputs",))
             yield from walk.steps(data.get("steps"), ("steps",), 1)
@@ -200,26 +198,22 @@ class _Walk:
             if self._count > MAX_STEPS:
                 return
             yield from self._rules.step(step, (*path, index))
-            if isinstance(step, dict):
-                yield from self._identity(step.get("id"), (*path, index, "id"))
-                yield from self._warnings(step, (*path, index))
-                yield from self._inside(step, (*path, index), nesting + 1)
-
-    def _identity(self, step_id: Any, path: Path) -> Iterator[Finding]:
-        if isinstance(step_id, str) and self._ids.setdefault(step_id, path) is not path:
-            yield Finding(f"the id {step_id!r} is used twice", path, earlier=self._ids[step_id])
+            if not isinstance(step, dict):
+                continue
+            step_id, at = step.get("id"), (*path, index, "id")
+            if isinstance(step_id, str) and self._ids.setdefault(step_id, at) is not at:
+                yield Finding(f"the id {step_id!r} is used twice", at, earlier=self._ids[step_id])
+            if "output_schema" in step:
+                yield from self.keywords(step["output_schema"], (*path, index, "output_schema"))
+            if str(step.get("model")).partition(":")[0] not in self._own_providers:
+                yield from package_warnings(step, (*path, index))
+            yield from self._inside(step, (*path, index), nesting + 1)
 
     def keywords(self, schema: Any, path: Path) -> Iterator[Finding]:
         """Warnings about a schema, up to a number, as looking for the nearest keyword takes a while."""
         for finding in islice(idle_keywords(schema, path), MAX_IDLE_KEYWORDS - self._idle_keywords):
             self._idle_keywords += 1
             yield finding
-
-    def _warnings(self, step: dict[str, Any], path: Path) -> Iterator[Finding]:
-        if "output_schema" in step:
-            yield from self.keywords(step["output_schema"], (*path, "output_schema"))
-        if str(step.get("model")).partition(":")[0] not in self._own_providers:
-            yield from package_warnings(step, path)
 
     def _inside(self, step: dict[str, Any], path: Path, nesting: int) -> Iterator[Finding]:
         kind = step.get("type")

@@ -62,7 +62,11 @@ class Retries:
         self.sent |= (
             outcome.sent if isinstance(outcome, ConnectionLost) else outcome.status not in NOTHING_DONE
         )
-        if self.attempts > self._max_retries or not self._may_repeat(outcome):
+        if isinstance(outcome, Answer):
+            may_repeat = outcome.status in (PASSING if self._call.repeatable else NOTHING_DONE)
+        else:
+            may_repeat = self._call.repeatable or not outcome.sent
+        if self.attempts > self._max_retries or not may_repeat:
             return None
         wait_s = backoff_s(self.attempts, chance=self._chance)
         asked_s = outcome.retry_after_s if isinstance(outcome, Answer) else None
@@ -74,11 +78,6 @@ class Retries:
             return None
         self.attempts += 1
         return wait_s
-
-    def _may_repeat(self, outcome: Outcome) -> bool:
-        if isinstance(outcome, Answer):
-            return outcome.status in (PASSING if self._call.repeatable else NOTHING_DONE)
-        return self._call.repeatable or not outcome.sent
 
 
 _WAKES_EARLY_S = 0.005

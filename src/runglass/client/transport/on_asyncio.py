@@ -13,12 +13,13 @@ from runglass.client.core.connection import ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish, timed_out
 from runglass.client.core.retries import Deadline, Retries
-from runglass.client.core.stream_cursor import SILENCE_S, Cursor
+from runglass.client.core.stream_cursor import SILENCE_S
 from runglass.client.transport import (
     LIMITS,
     PIECE_BYTES,
     REFUSAL_BYTES,
     SILENT,
+    Cursor,
     answer,
     checked,
     closed,
