@@ -52,7 +52,16 @@ def apply_overrides(
     steps = {step.id: step for step in every_step(flow.steps)}
     mistakes: list[Finding] = []
     changed: dict[str, LeafStep] = {}
-    _refuse_unknown([step_id for step_id in overrides if step_id not in steps], list(steps))
+    if unknown := [step_id for step_id in overrides if step_id not in steps]:
+        told = [f"{step_id:.100}" for step_id in unknown[:MAX_UNKNOWN]]
+        mistakes += [
+            Finding(
+                f"the flow has no step {step_id!r}{suggestion(step_id, steps)}", ("blockOverrides", step_id)
+            )
+            for step_id in told
+        ]
+        more = len(unknown) - len(told)
+        _refuse(mistakes, more=f"; and {more:,} more steps that it does not have" if more else "")
     for step_id, fields in overrides.items():
         if len(mistakes) > MAX_MISTAKES:
             break
@@ -94,19 +103,6 @@ def merge_settings(step: Step, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         kept = {name: value for name, value in settings.items() if name not in single}
         merged["settings"] = kept | {name: value for name, value in single.items() if value is not None}
     return merged
-
-
-def _refuse_unknown(step_ids: list[str], known: list[str]) -> None:
-    """Raises INVALID_REQUEST that names the first few of the unknown ids, before any other check."""
-    if not step_ids:
-        return
-    told = [f"{step_id:.100}" for step_id in step_ids[:MAX_UNKNOWN]]
-    mistakes = [
-        Finding(f"the flow has no step {step_id!r}{suggestion(step_id, known)}", ("blockOverrides", step_id))
-        for step_id in told
-    ]
-    more = len(step_ids) - len(told)
-    _refuse(mistakes, more=f"; and {more:,} more steps that it does not have" if more else "")
 
 
 def _replaced(steps: list[Step], changed: Mapping[str, LeafStep]) -> list[Step]:

@@ -94,21 +94,18 @@ def package_warnings(step: dict[str, Any], path: Path) -> Iterator[Finding]:
         return
     provider = model.partition(":")[0].removeprefix("gateway/")
     module = PROVIDER_PACKAGES.get(provider)
-    if module is not None and not _is_installed(module):
+    try:
+        is_missing = module is not None and importlib.util.find_spec(module) is None
+    except ModuleNotFoundError:
+        # Looking for a module inside a missing package raises.
+        is_missing = True
+    if is_missing:
         extra = provider.partition("-")[0]
         message = (
             f"the package for models of {provider!r} is not installed on this machine; where the flow runs, "
             f'it needs: pip install "pydantic-ai-slim[{extra}]"'
         )
         yield Finding(message, (*path, "model"), is_warning=True)
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        # Looking for a module inside a missing package raises.
-        return False
 
 
 def setting_findings(step: dict[str, Any], path: Path) -> Iterator[Finding]:

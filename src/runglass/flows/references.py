@@ -67,7 +67,12 @@ class _Walk:
         sought = self._steps.keys() - fields - _NAMES
         for _, data, path in self._texts:
             for name, place in name_references(data, path, sought):
-                yield Finding(_advice(name), place, line=name.line, column=name.column, is_warning=True)
+                output = f"steps.{name.name}" if name.written == "template" else f'steps["{name.name}"]'
+                message = (
+                    f"no step hands on a field {name.name!r}, as far as is known here; the output of step "
+                    f"{name.name!r} is {output}"
+                )
+                yield Finding(message, place, line=name.line, column=name.column, is_warning=True)
         yield from self._lost_inputs()
         if self._texts and INITIAL not in fields:
             yield from self._unknown_inputs()
@@ -231,14 +236,6 @@ def _why_not_always_there(target: _Step, step: _Step) -> str | None:
 
 _NAMES = frozenset({STEPS, INITIAL, "attempt", "item", "index"})
 _FIELD_IN_CODE = re.compile(r"""["'](\w+)["']|\b(\w+)\s*=""")
-
-
-def _advice(name: Name) -> str:
-    output = f"steps.{name.name}" if name.written == "template" else f'steps["{name.name}"]'
-    return (
-        f"no step hands on a field {name.name!r}, as far as is known here; the output of step {name.name!r} "
-        f"is {output}"
-    )
 
 
 def _handed_on(step: dict[str, Any]) -> set[str] | None:

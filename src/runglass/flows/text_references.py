@@ -103,7 +103,11 @@ def _in_template(text: Any, root: str) -> Iterator[Reference]:
     fields = {parts[1] for name in names if len(parts := name.split(".")) > 1 and parts[0] == root}
     tags = list(_tags(text))
     words = {token.text for tag in tags for token in tag if token.kind == "name"}
-    asked = not words.isdisjoint(_QUESTIONS) or any(_asks_in_tag(tag, root) for tag in tags)
+    asked = not words.isdisjoint(_QUESTIONS) or any(
+        (before.text, after.text) in (("in", root), ("|", "d"))
+        for tag in tags
+        for before, after in pairwise(tag)
+    )
     depends = not words.isdisjoint(_CONDITIONS)
     at, line, start = 0, 1, 0
     for name, is_key, offset in (found for tag in tags for found in _mentioned(tag, root)):
@@ -136,11 +140,6 @@ def _tags(text: str) -> Iterator[list[_Token]]:
             if kind != "space":
                 tag.append(_Token(kind, said, token.start()))
         yield tag
-
-
-def _asks_in_tag(tag: list[_Token], root: str) -> bool:
-    pairs = [(a.text, b.text) for a, b in pairwise(tag)]
-    return ("in", root) in pairs or ("|", "d") in pairs
 
 
 def _mentioned(tag: list[_Token], root: str) -> Iterator[tuple[str, bool, int]]:

@@ -7,14 +7,13 @@ Both classes only describe calls and hand them to their transport; `make check` 
 More than 300 lines: one class, twice.
 """
 
-import math
 import uuid
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
 from runglass.client.core import requests, run_requests
-from runglass.client.core.connection import seconds_of
+from runglass.client.core.connection import bound_s
 from runglass.client.core.requests import Attempt
 from runglass.client.core.stream_cursor import TailCursor
 from runglass.log.events import StreamEvent
@@ -183,7 +182,7 @@ class Run(_Run["SyncTransport"]):
         Raises APITimeoutError, after which the run still goes on, FlowNotFoundError, APIConnectionError.
         """
         fold = RunFold(RunSummary(id=self.execution_id, flow_id="", status="pending"))
-        events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
+        events = self._transport.follow(self._cursor(), timeout=bound_s(timeout))
         with closing(events):
             for event in events:
                 fold.apply(event)
@@ -368,7 +367,7 @@ class AsyncRun(_Run["AsyncTransport"]):
         Raises APITimeoutError, after which the run still goes on, FlowNotFoundError, APIConnectionError.
         """
         fold = RunFold(RunSummary(id=self.execution_id, flow_id="", status="pending"))
-        events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
+        events = self._transport.follow(self._cursor(), timeout=bound_s(timeout))
         async with aclosing(events):
             async for event in events:
                 fold.apply(event)
@@ -423,7 +422,3 @@ class AsyncRun(_Run["AsyncTransport"]):
         answer was lost on the way, PermissionDeniedError, APITimeoutError, APIConnectionError.
         """
         await self._transport.call(requests.delete(self._path), timeout=timeout)
-
-
-def _bound_s(timeout: float | None) -> float:
-    return math.inf if timeout is None else seconds_of(timeout)

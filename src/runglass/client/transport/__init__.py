@@ -66,11 +66,6 @@ def verification(base_url: str) -> ssl.SSLContext | bool:
     return True if base_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def silence_within(deadline: Deadline) -> Deadline:
-    """A deadline for silence: it passes when a stream has sent nothing for too long, or with `deadline`."""
-    return Deadline(SILENCE_S, within=deadline)
-
-
 def not_ended(cursor: Cursor[object], deadline: Deadline) -> APITimeoutError:
     """The exception for a run that outlasts the wait for its end."""
     return APITimeoutError(f"{cursor}: the run did not end within {deadline.seconds:g} s; it still goes on")

@@ -25,7 +25,6 @@ from runglass.client.transport import (
     is_event_stream,
     lost,
     not_ended,
-    silence_within,
     verification,
 )
 from runglass.client.transport.deadline_backend import DeadlineBackend
@@ -158,7 +157,7 @@ class SyncTransport:
     def _parts(self, cursor: Cursor[object], deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
         """The bytes of one connection, and last its outcome."""
         self._require_open(cursor)
-        silence = silence_within(deadline)
+        silence = Deadline(SILENCE_S, within=deadline)
         request = self._request(cursor.call(), silence)
         try:
             with closing(self._http.send(request, stream=True)) as response:

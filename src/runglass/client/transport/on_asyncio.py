@@ -26,7 +26,6 @@ from runglass.client.transport import (
     is_event_stream,
     lost,
     not_ended,
-    silence_within,
     verification,
 )
 
@@ -151,7 +150,7 @@ class AsyncTransport:
                 self._bounds.discard(bound)
 
     async def _next(self, chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes | None:
-        async with self._bounded(silence_within(deadline)):
+        async with self._bounded(Deadline(SILENCE_S, within=deadline)):
             return await anext(chunks, None)
 
     def _require_open(self, what: object) -> None:
@@ -186,12 +185,12 @@ class AsyncTransport:
         self._require_open(cursor)
         request = self._request(cursor.call())
         try:
-            async with self._bounded(silence_within(deadline)):
+            async with self._bounded(Deadline(SILENCE_S, within=deadline)):
                 opened = await self._http.send(request, stream=True)
             async with aclosing(opened) as response:
                 if not is_event_stream(response):
                     body = bytearray()
-                    async with self._bounded(silence_within(deadline)):
+                    async with self._bounded(Deadline(SILENCE_S, within=deadline)):
                         async for chunk in response.aiter_bytes():
                             body += chunk
                             if len(body) > REFUSAL_BYTES:
