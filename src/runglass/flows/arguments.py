@@ -54,12 +54,9 @@ def apply_overrides(
     changed: dict[str, LeafStep] = {}
     if unknown := [step_id for step_id in overrides if step_id not in steps]:
         told = [f"{step_id:.100}" for step_id in unknown[:MAX_UNKNOWN]]
-        mistakes += [
-            Finding(
-                f"the flow has no step {step_id!r}{suggestion(step_id, steps)}", ("blockOverrides", step_id)
-            )
-            for step_id in told
-        ]
+        for step_id in told:
+            message = f"the flow has no step {step_id!r}{suggestion(step_id, steps)}"
+            mistakes.append(Finding(message, ("blockOverrides", step_id)))
         more = len(unknown) - len(told)
         _refuse(mistakes, more=f"; and {more:,} more steps that it does not have" if more else "")
     for step_id, fields in overrides.items():

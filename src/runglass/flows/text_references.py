@@ -103,11 +103,8 @@ def _in_template(text: Any, root: str) -> Iterator[Reference]:
     fields = {parts[1] for name in names if len(parts := name.split(".")) > 1 and parts[0] == root}
     tags = list(_tags(text))
     words = {token.text for tag in tags for token in tag if token.kind == "name"}
-    asked = not words.isdisjoint(_QUESTIONS) or any(
-        (before.text, after.text) in (("in", root), ("|", "d"))
-        for tag in tags
-        for before, after in pairwise(tag)
-    )
+    pairs = {(before.text, after.text) for tag in tags for before, after in pairwise(tag)}
+    asked = not words.isdisjoint(_QUESTIONS) or not pairs.isdisjoint({("in", root), ("|", "d")})
     depends = not words.isdisjoint(_CONDITIONS)
     at, line, start = 0, 1, 0
     for name, is_key, offset in (found for tag in tags for found in _mentioned(tag, root)):
