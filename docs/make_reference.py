@@ -23,7 +23,6 @@ from runglass.engine.steps import attempt_runner
 from runglass.errors import CODES, STEP_CODES, exception_for
 from runglass.flows import file as flow_file
 from runglass.flows import parser as flow_parser
-from runglass.flows import validation as flow_validation
 from runglass.flows.schemas import defaults
 from runglass.log.events import KnownEvent
 from runglass.run_files import file_reader
@@ -200,8 +199,8 @@ def limits() -> list[tuple[str, str, str]]:
         ),
         ("snapshot", f"`snapshot_limit_bytes`: {bytes_of(shown.snapshot_limit_bytes)}", "cut, `truncated`"),
         ("flow file", f"{flow_file.MAX_CHARACTERS:,} characters", "a mistake in the file"),
-        ("steps of a flow", f"{flow_validation.MAX_STEPS:,}", "a mistake in the file"),
-        ("nesting of steps", f"{flow_validation.MAX_NESTING} levels", "a mistake in the file"),
+        ("steps of a flow", f"{flow_parser.MAX_STEPS:,}", "a mistake in the file"),
+        ("nesting of steps", f"{flow_parser.MAX_NESTING} levels", "a mistake in the file"),
         ("mistakes told of a flow file", f"{flow_parser.MAX_PROBLEMS:,}", "the first of them"),
     ]
 

@@ -45,12 +45,11 @@ TWINS = [
         apart={"__str__": "on asyncio nobody can wait for the server while a text is made"},
     ),
     Twins((API / "jobs.py", "Job"), (API / "jobs.py", "AsyncJob")),
-    Twins((API / "admin.py", "Management"), (API / "admin.py", "AsyncManagement")),
-    Twins((API / "tool_pause.py", "PausedResult"), (API / "tool_pause.py", "AsyncPausedResult")),
-    Twins((API / "tool_pause.py", "converse"), (API / "tool_pause.py", "async_converse")),
-    Twins((API / "step_driver.py", "events_of"), (API / "step_driver.py", "async_events_of")),
-    Twins((API / "step_driver.py", "steps_of"), (API / "step_driver.py", "async_steps_of")),
-    Twins((API / "step_driver.py", "_turn"), (API / "step_driver.py", "_async_turn")),
+    Twins((API / "pauses.py", "PausedResult"), (API / "pauses.py", "AsyncPausedResult")),
+    Twins((API / "pauses.py", "converse"), (API / "pauses.py", "async_converse")),
+    Twins((API / "pauses.py", "events_of"), (API / "pauses.py", "async_events_of")),
+    Twins((API / "pauses.py", "steps_of"), (API / "pauses.py", "async_steps_of")),
+    Twins((API / "pauses.py", "_turn"), (API / "pauses.py", "_async_turn")),
 ]
 
 NAMES = {

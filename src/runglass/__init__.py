@@ -9,155 +9,80 @@ import importlib
 # Type checkers know the name, and `typing` would take longer to load than all of this.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runglass.client import (
-        AsyncJob,
-        AsyncPausedResult,
-        AsyncRun,
-        Client,
-        Flow,
-        Job,
-        PausedResult,
-        Run,
-        StepResult,
-        ToolCall,
-    )
-    from runglass.client.api.async_client import AsyncClient
-    from runglass.client.api.async_flows import AsyncFlow
-    from runglass.diff.run_diff import Divergence, FieldChange, RowDiff, RunDiff, ValueChange
-    from runglass.errors import (
-        APIConnectionError,
-        APIError,
-        APITimeoutError,
-        AuthenticationError,
-        FlowExecutionError,
-        FlowFileError,
-        FlowNotFoundError,
-        InsufficientCreditsError,
-        PermissionDeniedError,
-        RateLimitError,
-        RequestError,
-        RunglassError,
-        ToolCallLimitError,
-    )
-    from runglass.log.events import (
-        ContentKept,
-        FlowCancelled,
-        FlowCompleted,
-        FlowFailed,
-        KeptOutput,
-        LoopCompleted,
-        LoopStarted,
-        OverridesApplied,
-        RunInput,
-        RunStarted,
-        StepCompleted,
-        StepError,
-        StepInput,
-        StepModelCall,
-        StepModelReserved,
-        StepOutput,
-        StepPaused,
-        StepPausedForToolCalls,
-        StepProgress,
-        StepResumed,
-        StepRetrying,
-        StepSkipped,
-        StepStarted,
-        StreamEvent,
-        UnknownEvent,
-    )
-    from runglass.log.trace import (
-        ModelCall,
-        ModelReservation,
-        ModelTotals,
-        RunError,
-        RunSummary,
-        RunTotals,
-        StepAttempts,
-        StepTrace,
-        TokenBreakdown,
-        Trace,
-    )
-    from runglass.wire.run_api import Attachment, CompletedResult, JobState, RunChange, RunPage
-    from runglass.wire.session import SessionExecution, SessionStep
+    from runglass.client import AsyncJob as AsyncJob
+    from runglass.client import AsyncPausedResult as AsyncPausedResult
+    from runglass.client import AsyncRun as AsyncRun
+    from runglass.client import Client as Client
+    from runglass.client import Flow as Flow
+    from runglass.client import Job as Job
+    from runglass.client import PausedResult as PausedResult
+    from runglass.client import Run as Run
+    from runglass.client import StepResult as StepResult
+    from runglass.client import ToolCall as ToolCall
+    from runglass.client.api.async_client import AsyncClient as AsyncClient
+    from runglass.client.api.async_flows import AsyncFlow as AsyncFlow
+    from runglass.diff.run_diff import Divergence as Divergence
+    from runglass.diff.run_diff import FieldChange as FieldChange
+    from runglass.diff.run_diff import RowDiff as RowDiff
+    from runglass.diff.run_diff import RunDiff as RunDiff
+    from runglass.diff.run_diff import ValueChange as ValueChange
+    from runglass.errors import APIConnectionError as APIConnectionError
+    from runglass.errors import APIError as APIError
+    from runglass.errors import APITimeoutError as APITimeoutError
+    from runglass.errors import AuthenticationError as AuthenticationError
+    from runglass.errors import FlowExecutionError as FlowExecutionError
+    from runglass.errors import FlowFileError as FlowFileError
+    from runglass.errors import FlowNotFoundError as FlowNotFoundError
+    from runglass.errors import InsufficientCreditsError as InsufficientCreditsError
+    from runglass.errors import PermissionDeniedError as PermissionDeniedError
+    from runglass.errors import RateLimitError as RateLimitError
+    from runglass.errors import RequestError as RequestError
+    from runglass.errors import RunglassError as RunglassError
+    from runglass.errors import ToolCallLimitError as ToolCallLimitError
+    from runglass.log.events import ContentKept as ContentKept
+    from runglass.log.events import FlowCancelled as FlowCancelled
+    from runglass.log.events import FlowCompleted as FlowCompleted
+    from runglass.log.events import FlowFailed as FlowFailed
+    from runglass.log.events import KeptOutput as KeptOutput
+    from runglass.log.events import LoopCompleted as LoopCompleted
+    from runglass.log.events import LoopStarted as LoopStarted
+    from runglass.log.events import OverridesApplied as OverridesApplied
+    from runglass.log.events import RunInput as RunInput
+    from runglass.log.events import RunStarted as RunStarted
+    from runglass.log.events import StepCompleted as StepCompleted
+    from runglass.log.events import StepError as StepError
+    from runglass.log.events import StepInput as StepInput
+    from runglass.log.events import StepModelCall as StepModelCall
+    from runglass.log.events import StepModelReserved as StepModelReserved
+    from runglass.log.events import StepOutput as StepOutput
+    from runglass.log.events import StepPaused as StepPaused
+    from runglass.log.events import StepPausedForToolCalls as StepPausedForToolCalls
+    from runglass.log.events import StepProgress as StepProgress
+    from runglass.log.events import StepResumed as StepResumed
+    from runglass.log.events import StepRetrying as StepRetrying
+    from runglass.log.events import StepSkipped as StepSkipped
+    from runglass.log.events import StepStarted as StepStarted
+    from runglass.log.events import StreamEvent as StreamEvent
+    from runglass.log.events import UnknownEvent as UnknownEvent
+    from runglass.log.trace import ModelCall as ModelCall
+    from runglass.log.trace import ModelReservation as ModelReservation
+    from runglass.log.trace import ModelTotals as ModelTotals
+    from runglass.log.trace import RunError as RunError
+    from runglass.log.trace import RunSummary as RunSummary
+    from runglass.log.trace import RunTotals as RunTotals
+    from runglass.log.trace import StepAttempts as StepAttempts
+    from runglass.log.trace import StepTrace as StepTrace
+    from runglass.log.trace import TokenBreakdown as TokenBreakdown
+    from runglass.log.trace import Trace as Trace
+    from runglass.wire.run_api import Attachment as Attachment
+    from runglass.wire.run_api import CompletedResult as CompletedResult
+    from runglass.wire.run_api import JobState as JobState
+    from runglass.wire.run_api import RunChange as RunChange
+    from runglass.wire.run_api import RunPage as RunPage
+    from runglass.wire.session import SessionExecution as SessionExecution
+    from runglass.wire.session import SessionStep as SessionStep
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "APIConnectionError",
-    "APIError",
-    "APITimeoutError",
-    "AsyncClient",
-    "AsyncFlow",
-    "AsyncJob",
-    "AsyncPausedResult",
-    "AsyncRun",
-    "Attachment",
-    "AuthenticationError",
-    "Client",
-    "CompletedResult",
-    "ContentKept",
-    "Divergence",
-    "FieldChange",
-    "Flow",
-    "FlowCancelled",
-    "FlowCompleted",
-    "FlowExecutionError",
-    "FlowFailed",
-    "FlowFileError",
-    "FlowNotFoundError",
-    "InsufficientCreditsError",
-    "Job",
-    "JobState",
-    "KeptOutput",
-    "LoopCompleted",
-    "LoopStarted",
-    "ModelCall",
-    "ModelReservation",
-    "ModelTotals",
-    "OverridesApplied",
-    "PausedResult",
-    "PermissionDeniedError",
-    "RateLimitError",
-    "RequestError",
-    "RowDiff",
-    "Run",
-    "RunChange",
-    "RunDiff",
-    "RunError",
-    "RunInput",
-    "RunPage",
-    "RunStarted",
-    "RunSummary",
-    "RunTotals",
-    "RunglassError",
-    "SessionExecution",
-    "SessionStep",
-    "StepAttempts",
-    "StepCompleted",
-    "StepError",
-    "StepInput",
-    "StepModelCall",
-    "StepModelReserved",
-    "StepOutput",
-    "StepPaused",
-    "StepPausedForToolCalls",
-    "StepProgress",
-    "StepResult",
-    "StepResumed",
-    "StepRetrying",
-    "StepSkipped",
-    "StepStarted",
-    "StepTrace",
-    "StreamEvent",
-    "TokenBreakdown",
-    "ToolCall",
-    "ToolCallLimitError",
-    "Trace",
-    "UnknownEvent",
-    "ValueChange",
-    "__version__",
-]
 
 _HOMES = {
     "client": "AsyncJob AsyncPausedResult AsyncRun Client Flow Job PausedResult Run StepResult ToolCall",
@@ -186,7 +111,9 @@ _HOMES = {
 _HOME = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}
 
 
-if not TYPE_CHECKING:  # type checkers would take any name for good if they saw this
+# Type checkers read the imports above, and would take any name for good if they saw this.
+if not TYPE_CHECKING:
+    __all__ = sorted([*_HOME, "__version__"])
 
     def __getattr__(name):
         home = _HOME.get(name)
@@ -198,4 +125,4 @@ if not TYPE_CHECKING:  # type checkers would take any name for good if they saw 
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME})

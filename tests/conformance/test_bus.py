@@ -11,7 +11,7 @@ from runglass.bus.memory import MemoryBus
 from runglass.bus.nats import NatsCarrier
 from runglass.bus.postgres import PostgresCarrier
 from runglass.bus.process_bus import ProcessBus
-from runglass.config.bus_address import parse_nats_address
+from runglass.config.address import parse_nats_address
 from tests.nats_server import nats_server
 from tests.postgres_server import postgres_database
 from tests.unit.bus.fake_carrier import running

@@ -6,8 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.outlines.outline import Outline
-from runglass.outlines.packed import VERSION, PackedOutline
+from runglass.outlines.outline import PACKED_VERSION, Outline, PackedOutline
 from runglass.server.services import outlines
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
@@ -113,7 +112,7 @@ def test_one_that_an_older_program_has_kept_is_kept_anew_once_it_was_opened(
     server: RunningServer, run: RunRecord
 ) -> None:
     head, *_ = server.call(server.runtime.store.kept_outline(run.no))
-    older = head.replace(b'"version":%d' % VERSION, b'"version":%d' % (VERSION - 1))
+    older = head.replace(b'"version":%d' % PACKED_VERSION, b'"version":%d' % (PACKED_VERSION - 1))
     server.call(server.runtime.store.keep_outline(run.no, 0, older))
     assert not isinstance(opened(server, run), PackedOutline)
     eventually(lambda: server.call(server.runtime.store.kept_outline(run.no))[0] != older)

@@ -2,9 +2,8 @@
 
 import pytest
 
-from runglass.config.bus_address import is_nats, parse_nats_address
+from runglass.config.address import is_nats, parse_nats_address, shown_address
 from runglass.config.settings import Settings, SettingsError
-from runglass.config.store_address import shown_address
 
 
 def test_an_address_has_servers_credentials_a_prefix_and_files() -> None:

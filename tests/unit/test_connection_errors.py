@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from runglass.support.connection_errors import plain_cause
+from runglass.support.logs import plain_cause
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 5432)")
 UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -15,9 +15,9 @@ from ruamel.yaml import YAML
 
 from runglass import __version__
 from runglass.cli.app import app
+from runglass.config.address import has_password
 from runglass.config.reader import CLIENT_VARIABLES, read_settings
 from runglass.config.settings import Settings
-from runglass.config.store_address import has_password
 from runglass.testing import running_server
 from tests.prove.killing.server import free_port
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from runglass.errors import StoreError
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger("runglass.test")
 

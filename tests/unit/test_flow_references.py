@@ -268,6 +268,7 @@ def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
     assert advice([before, step("n", code="x = 1\nreturn {'n': len(define)}")]) == [
         ('steps["define"]', 2, 18)
     ]
+    assert advice([before, step("n", code="return {'n': define or define}")]) == [('steps["define"]', 1, 14)]
     loop = {"id": "each", "type": "loop", "over": "define", "steps": [step("in")]}
     assert advice([before, loop]) == [('steps["define"]', 1, 1)]
     assert advice([before, {"id": "keep", "type": "passthrough", "input": {"a": "{{ define }}"}}]) == [

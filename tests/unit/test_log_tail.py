@@ -18,7 +18,7 @@ from runglass.bus.memory import MemoryBus, MemoryListener
 from runglass.errors import StoreError, StoreWentBack
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
-from runglass.tails.page import Page
+from runglass.tails.cursor import Page
 from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from runglass.wire.sse import frame
 from tests.examples import examples

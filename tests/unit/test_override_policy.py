@@ -8,12 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass.config.providers import EXTRAS, NEVER, OWN, PLAIN, PRICED, SettingRules
 from runglass.errors import APIError, FlowFileError
-from runglass.flows.arguments import apply_overrides
+from runglass.flows.arguments import (
+    apply_overrides,
+    check_fields,
+    check_new_models,
+    models_in,
+    offered_fields,
+)
 from runglass.flows.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
-from runglass.flows.models import SETTING_FAMILIES, CommonSettings
-from runglass.flows.override_policy import check_fields, check_new_models, models_in, offered_fields
+from runglass.flows.models import (
+    EXTRAS,
+    NEVER,
+    PLAIN,
+    PRICED,
+    CommonSettings,
+    SettingRules,
+)
 from runglass.flows.parser import parse_flow
 from tests.flows import smallest_step
 
@@ -135,7 +146,6 @@ def _changed(before: LeafStep, after: LeafStep) -> set[str]:
 def test_every_setting_of_the_library_is_allowed_or_refused_by_name() -> None:
     """One that pydantic-ai or we add must be given its place: with all of them, or among those with care."""
     assert set(CommonSettings.__struct_fields__) == PLAIN | {PRICED} | set(EXTRAS)
-    assert set(OWN) == SETTING_FAMILIES
     assert not any(EXTRAS[name] & NEVER[name] for name in EXTRAS)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from runglass.engine.sandbox.references import mentioned_outputs
 from runglass.flows.flow import Step, Syntax
+from runglass.flows.parser import flow_rules
 from runglass.flows.references import unmet_references
-from runglass.flows.step_syntax import fields_with_syntax, syntaxes
-from runglass.flows.validation import flow_rules
+from runglass.flows.syntax import fields_with_syntax, syntaxes
 from tests.flows import smallest_step
 
 KINDS = get_args(Step)

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.wire.run_api import TraceContext
-from runglass.wire.trace_context import MAX_STATE, read_trace_context
+from runglass.wire.run_api import MAX_STATE, TraceContext, read_trace_context
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 

@@ -11,8 +11,8 @@ from nats.aio.msg import Msg
 from nats.errors import Error
 
 from runglass.bus.carrier import CLOSE_S, CONNECT_S, SEND_S, BusAway, Hear, Send
-from runglass.config.bus_address import NatsAddress
-from runglass.support.connection_errors import plain_cause
+from runglass.config.address import NatsAddress
+from runglass.support.logs import plain_cause
 
 log = logging.getLogger(__name__)
 

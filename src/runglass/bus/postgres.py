@@ -12,8 +12,8 @@ import asyncpg
 
 from runglass.bus.carrier import CLOSE_S, CONNECT_S, SEND_S, BusAway, Hear, Send
 from runglass.bus.wake_up_batch import key_of
-from runglass.config.store_address import shown_address
-from runglass.support.connection_errors import plain_cause
+from runglass.config.address import shown_address
+from runglass.support.logs import plain_cause
 
 _LOST = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What asyncpg raises where there is no connection, or no more; with the time-outs, which are OSErrors."""

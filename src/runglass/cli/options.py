@@ -14,7 +14,7 @@ import click
 from runglass.cli import argument_parsers
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server
-from runglass.config.store_address import has_password, is_postgres
+from runglass.config.address import has_password, is_postgres
 from runglass.wire.run_api import CaptureMode
 
 Command = Callable[..., None]

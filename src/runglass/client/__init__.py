@@ -7,8 +7,8 @@ Here is what a blocking program may load; `async_client` and `async_flows` need 
 from runglass.client.api.client import Client
 from runglass.client.api.flows import Flow
 from runglass.client.api.jobs import AsyncJob, Job
+from runglass.client.api.pauses import AsyncPausedResult, PausedResult
 from runglass.client.api.runs import AsyncRun, Run
-from runglass.client.api.tool_pause import AsyncPausedResult, PausedResult
 from runglass.client.core.step_session import StepResult
 from runglass.client.core.tools import ToolCall
 

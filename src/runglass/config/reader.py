@@ -5,6 +5,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgspec
 from runglass.config.settings import Settings, SettingsError
 from runglass.support.safe_text import is_whole
 
-_log = logging.getLogger(__name__)
+_log_warning = partial(logging.getLogger(__name__).warning, "%s")
 
 PREFIX = "RUNGLASS_"
 CLIENT_VARIABLES: dict[str, str] = {
@@ -34,16 +35,12 @@ _FILE_NAMES = frozenset({"data", "flows", "store"})
 warned: set[str] = set()
 
 
-def _log_it(warning: str) -> None:
-    _log.warning("%s", warning)
-
-
 def read_settings(
     flags: Mapping[str, Any] | None = None,
     *,
     environment: Mapping[str, str] | None = None,
     file: Path | None = None,
-    warn: Callable[[str], None] = _log_it,
+    warn: Callable[[str], None] = _log_warning,
 ) -> Settings:
     """The settings in force. `file` defaults to `runglass.toml` in the current folder, if there is one.
 
@@ -54,19 +51,15 @@ def read_settings(
     values: dict[str, Any] = {}
     path = file or Path("runglass.toml")
     if file is not None or path.exists():
-        values |= _from_file(path)
+        try:
+            of_file = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+        _convert(of_file, str(path))
+        values |= of_file
     values |= _from_environment(environment, warn)
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
     return _convert(values, "settings")
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from error
-    _convert(values, str(path))
-    return values
 
 
 def _from_environment(environment: Mapping[str, str], warn: Callable[[str], None]) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from runglass.config.bus_address import is_nats
-from runglass.config.store_address import is_postgres, is_well_formed, shown_address
+from runglass.config.address import is_nats, is_postgres, is_well_formed, shown_address
 from runglass.errors import RunglassError
 
 

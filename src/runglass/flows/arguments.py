@@ -1,14 +1,20 @@
-"""The arguments of a call, applied to a flow or checked against it: overrides of steps, and inputs."""
+"""The arguments of a call: overrides of steps and inputs, applied to a flow or checked against it.
 
-from collections.abc import Mapping
+Whether an override is one is said apart from whether the caller may set it. A field with its present value is
+no change, as callers repeat their overrides when they resume a run.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, NoReturn
 
 import msgspec
 
-from runglass.errors import api_error
+from runglass.errors import APIError, api_error
 from runglass.flows.diagnostics import Finding, path_text
 from runglass.flows.flow import (
+    OVERRIDABLE,
     ConditionStep,
     Flow,
     LeafStep,
@@ -17,11 +23,13 @@ from runglass.flows.flow import (
     ParallelStep,
     Step,
     every_step,
+    leaves,
 )
-from runglass.flows.models import provider_missing
+from runglass.flows.models import OFFLINE_MODEL, SettingRules, provider_missing
+from runglass.flows.parser import SCHEMA_LIMIT_BYTES, flow_rules
 from runglass.flows.schemas.defaults import TooManyDefaults, fill_defaults
-from runglass.flows.schemas.schema import errors_in, explain, suggestion
-from runglass.flows.validation import SCHEMA_LIMIT_BYTES, flow_rules
+from runglass.flows.schemas.schema import errors_in, explain, sentence
+from runglass.support.safe_text import suggestion
 
 MAX_MISTAKES = 10
 MAX_UNKNOWN = 5
@@ -44,7 +52,13 @@ def apply_overrides(
     steps = {step.id: step for step in every_step(flow.steps)}
     mistakes: list[Finding] = []
     changed: dict[str, LeafStep] = {}
-    _refuse_unknown([step_id for step_id in overrides if step_id not in steps], list(steps))
+    if unknown := [step_id for step_id in overrides if step_id not in steps]:
+        told = [f"{step_id:.100}" for step_id in unknown[:MAX_UNKNOWN]]
+        for step_id in told:
+            message = f"the flow has no step {step_id!r}{suggestion(step_id, steps)}"
+            mistakes.append(Finding(message, ("blockOverrides", step_id)))
+        more = len(unknown) - len(told)
+        _refuse(mistakes, more=f"; and {more:,} more steps that it does not have" if more else "")
     for step_id, fields in overrides.items():
         if len(mistakes) > MAX_MISTAKES:
             break
@@ -88,35 +102,20 @@ def merge_settings(step: Step, fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return merged
 
 
-def _refuse_unknown(step_ids: list[str], known: list[str]) -> None:
-    """Raises INVALID_REQUEST that names the first few of the unknown ids, before any other check."""
-    if not step_ids:
-        return
-    told = [f"{step_id:.100}" for step_id in step_ids[:MAX_UNKNOWN]]
-    mistakes = [
-        Finding(f"the flow has no step {step_id!r}{suggestion(step_id, known)}", ("blockOverrides", step_id))
-        for step_id in told
-    ]
-    more = len(step_ids) - len(told)
-    _refuse(mistakes, more=f"; and {more:,} more steps that it does not have" if more else "")
-
-
 def _replaced(steps: list[Step], changed: Mapping[str, LeafStep]) -> list[Step]:
-    return [_replaced_step(step, changed) for step in steps]
-
-
-def _replaced_step(step: Step, changed: Mapping[str, LeafStep]) -> Step:
-    match step:
-        case LoopStep():
-            return msgspec.structs.replace(step, steps=_replaced(step.steps, changed))
-        case ConditionStep():
-            then, otherwise = _replaced(step.then, changed), _replaced(step.else_, changed)
-            return msgspec.structs.replace(step, then=then, else_=otherwise)
-        case ParallelStep():
-            branches = {name: _replaced(inner, changed) for name, inner in step.branches.items()}
-            return msgspec.structs.replace(step, branches=branches)
-        case _:
-            return changed.get(step.id, step)
+    replaced: list[Step] = []
+    for step in steps:
+        match step:
+            case LoopStep():
+                step = msgspec.structs.replace(step, steps=_replaced(step.steps, changed))
+            case ConditionStep():
+                then, otherwise = _replaced(step.then, changed), _replaced(step.else_, changed)
+                step = msgspec.structs.replace(step, then=then, else_=otherwise)
+            case ParallelStep():
+                branches = {name: _replaced(inner, changed) for name, inner in step.branches.items()}
+                step = msgspec.structs.replace(step, branches=branches)
+        replaced.append(changed.get(step.id, step))
+    return replaced
 
 
 def with_defaults(flow: Flow, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -148,14 +147,124 @@ def check_inputs(flow: Flow, inputs: dict[str, Any], *, quick_bytes: int | None 
         _refuse(mistakes)
 
 
-def _sentence(mistake: Finding) -> str:
-    path, named = path_text(mistake.path), f"`{mistake.path[-1]}` "
-    if mistake.message.startswith(named):
-        return f"`{path}` {mistake.message.removeprefix(named)}"
-    return f"`{path}`: {mistake.message}"
-
-
 def _refuse(mistakes: list[Finding], *, more: str = "") -> NoReturn:
-    listed = list(dict.fromkeys(_sentence(mistake) for mistake in mistakes))
+    listed = list(dict.fromkeys(map(sentence, mistakes)))
     more = more or ("; and more" if len(listed) > MAX_MISTAKES else "")
     raise api_error("INVALID_REQUEST", "; ".join(listed[:MAX_MISTAKES]) + more)
+
+
+_DEFAULT = ("prompt", "system", "input", "settings", "output_schema", "model")
+_LONGEST_SHOWN = 100
+_LONGEST_MODEL = 256
+"""The longest name of a model, as in a flow."""
+
+
+def offered_fields(flow: Flow) -> Collection[str]:
+    """The fields of a flow's steps that it lets every caller set."""
+    return _DEFAULT if flow.overridable is None else flow.overridable
+
+
+def may_hand_in(flow: Flow, role: str) -> bool:
+    """Whether a caller may set inputs and outputs of steps, which is another way to override their input."""
+    return role == "admin" or "input" in offered_fields(flow)
+
+
+def models_in(flow: Flow) -> frozenset[str]:
+    """The models of a flow's steps."""
+    return frozenset(step.model for step in leaves(flow.steps) if isinstance(step, LlmStep))
+
+
+def is_allowed(model: str, patterns: Iterable[str]) -> bool:
+    """Whether a model string fits one of the patterns, such as `openai:*`; every project may use `echo`."""
+    if model == OFFLINE_MODEL:
+        return True
+    return len(model) <= _LONGEST_MODEL and any(fnmatchcase(model, pattern) for pattern in patterns)
+
+
+def new_models(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """The models that overrides bring into the flow's steps."""
+    steps = {step.id: step for step in leaves(flow.steps)}
+    return frozenset(
+        model
+        for step_id, fields in overrides.items()
+        if isinstance(step := steps.get(step_id), LlmStep)
+        and isinstance(model := fields.get("model"), str)
+        and model != step.model
+    )
+
+
+def check_fields(
+    flow: Flow, overrides: Mapping[str, Mapping[str, Any]], rules: SettingRules
+) -> frozenset[str]:
+    """The models that overrides bring. Raises FORBIDDEN for a field that a `run` key may not set.
+
+    Invalid overrides, such as those of unknown steps, pass, as `apply_overrides` refuses them.
+    """
+    steps = {step.id: step for step in leaves(flow.steps)}
+    offered = offered_fields(flow)
+    for step_id, fields in overrides.items():
+        step = steps.get(step_id)
+        if step is None:
+            continue
+        fields = merge_settings(step, fields)
+        for name, value in fields.items():
+            if name in OVERRIDABLE and name not in offered and not _is_same(step, name, value):
+                raise _forbidden(
+                    step_id,
+                    name,
+                    f"flow {flow.slug!r} does not let a `run` key set it; list {name!r} in the flow's"
+                    " `overridable`, or use an `admin` key",
+                )
+        if isinstance(step, LlmStep) and isinstance(settings := fields.get("settings"), Mapping):
+            model = fields.get("model", step.model)
+            named = model if isinstance(model, str) else step.model
+            refusal = rules.refusal_to_caller(named, settings, step.settings)
+            if refusal is not None:
+                raise _forbidden(step_id, "settings", refusal)
+    return new_models(flow, overrides)
+
+
+def check_new_models(models: Iterable[str], patterns: Collection[str], *, source: str) -> None:
+    """Raises FORBIDDEN for a new model that no pattern of `source` allows."""
+    for model in models:
+        if not is_allowed(model, patterns):
+            raise api_error(
+                "FORBIDDEN",
+                f"a `run` key may not set model {model[:_LONGEST_SHOWN]!r}: it is not among {source};"
+                " `runglass projects models ORG/PROJECT PATTERN…` allows more, or use an `admin` key",
+            )
+
+
+def check_flow_models(flow: Flow, patterns: Collection[str] | None, rules: SettingRules) -> None:
+    """Raises FORBIDDEN for a step whose model or settings the project or the server does not allow."""
+    for step in leaves(flow.steps):
+        if not isinstance(step, LlmStep):
+            continue
+        refusal = flow_refusal(step, patterns, rules)
+        if refusal is not None:
+            raise api_error("FORBIDDEN", f"step {step.id!r}: {refusal}", step_id=step.id)
+
+
+def flow_refusal(step: LlmStep, patterns: Collection[str] | None, rules: SettingRules) -> str | None:
+    """The reason why no run may have this step, for any role; None where it may."""
+    if patterns is not None and not is_allowed(step.model, patterns):
+        return (
+            f"model {step.model[:_LONGEST_SHOWN]!r} is not among the models of the project;"
+            f" `runglass projects models ORG/PROJECT PATTERN…` sets them, now {', '.join(patterns) or 'none'}"
+        )
+    return rules.refusal(step.model, step.settings)
+
+
+def _is_same(step: LeafStep, name: str, value: Any) -> bool:
+    before = msgspec.to_builtins(step)
+    if name in before and before[name] == value:
+        return True
+    try:
+        return msgspec.convert({**before, name: value}, type(step), strict=False) == step
+    except msgspec.ValidationError:
+        # The value is invalid for the field; for this caller it is forbidden all the same.
+        return False
+
+
+def _forbidden(step_id: str, name: str, why: str) -> APIError:
+    return api_error("FORBIDDEN", f"`blockOverrides.{step_id}.{name}`: {why}", step_id=step_id)

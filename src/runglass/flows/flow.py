@@ -3,7 +3,7 @@
 The engine executes these structs and the store keeps them; `flows/parser.py` is the only way from a file to
 them. Their annotations are the source of the published JSON Schema; `docs/spec/flow.md` is the contract.
 What the fields of each kind of step are written in is said here, too, for all who read or check them
-(`flows/step_syntax.py`). This file knows nothing of how a step is executed.
+(`flows/syntax.py`). This file knows nothing of how a step is executed.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 
+MAX_STEPS = 10_000
 _DAY_MS = 86_400_000
 
 Syntax: TypeAlias = Literal["template", "templates", "code", "expression", "variable", "model", "schema"]

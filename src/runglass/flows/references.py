@@ -15,12 +15,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from runglass.flows.diagnostics import Finding, Path
-from runglass.flows.name_references import Name, name_references
-from runglass.flows.schemas.schema import suggestion
-from runglass.flows.step_references import INITIAL, STEPS, Reference, references_of
-from runglass.flows.step_syntax import syntaxes
-from runglass.flows.syntax import parts_of
-from runglass.flows.validation import MAX_STEPS
+from runglass.flows.flow import MAX_STEPS
+from runglass.flows.syntax import parts_of, syntaxes
+from runglass.flows.text_references import INITIAL, STEPS, Name, Reference, name_references, references_of
+from runglass.support.safe_text import suggestion
 
 MAX_SUGGESTIONS = 20
 """The most suggestions per flow: looking for the nearest of ten thousand ids takes some milliseconds."""
@@ -69,7 +67,12 @@ class _Walk:
         sought = self._steps.keys() - fields - _NAMES
         for _, data, path in self._texts:
             for name, place in name_references(data, path, sought):
-                yield Finding(_advice(name), place, line=name.line, column=name.column, is_warning=True)
+                output = f"steps.{name.name}" if name.written == "template" else f'steps["{name.name}"]'
+                message = (
+                    f"no step hands on a field {name.name!r}, as far as is known here; the output of step "
+                    f"{name.name!r} is {output}"
+                )
+                yield Finding(message, place, line=name.line, column=name.column, is_warning=True)
         yield from self._lost_inputs()
         if self._texts and INITIAL not in fields:
             yield from self._unknown_inputs()
@@ -233,14 +236,6 @@ def _why_not_always_there(target: _Step, step: _Step) -> str | None:
 
 _NAMES = frozenset({STEPS, INITIAL, "attempt", "item", "index"})
 _FIELD_IN_CODE = re.compile(r"""["'](\w+)["']|\b(\w+)\s*=""")
-
-
-def _advice(name: Name) -> str:
-    output = f"steps.{name.name}" if name.written == "template" else f'steps["{name.name}"]'
-    return (
-        f"no step hands on a field {name.name!r}, as far as is known here; the output of step {name.name!r} "
-        f"is {output}"
-    )
 
 
 def _handed_on(step: dict[str, Any]) -> set[str] | None:

@@ -1,16 +1,22 @@
-"""The syntax of the texts inside a flow: Python, templates and names."""
+"""The syntax of the texts inside a flow, and which fields of a step are such texts.
+
+That is read from the annotations in `flow.py`: nobody keeps a list of his own.
+"""
 
 import ast
+import functools
 import keyword
 import re
 import threading
 import warnings
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import minijinja
+import msgspec
 
 from runglass.flows.diagnostics import Finding, Path, shown
+from runglass.flows.flow import BaseStep, Step, Syntax
 from runglass.flows.schemas.schema import any_of
 
 MAX_TAG_TOKENS = 500
@@ -18,6 +24,53 @@ MAX_ELIFS = 100
 RESERVED_NAMES = ("attempt", "index", "initial", "steps")
 
 _parsing = threading.Lock()
+
+REFERRING: frozenset[Syntax] = frozenset({"template", "templates", "code", "expression"})
+"""The syntaxes that may refer to inputs and to outputs of other steps."""
+
+
+class StepField(NamedTuple):
+    """A field by its name in a flow file, its attribute in the struct, and what it is written in."""
+
+    name: str
+    attribute: str
+    syntax: Syntax
+
+
+@functools.cache
+def fields_with_syntax(kind: type[BaseStep]) -> tuple[StepField, ...]:
+    """The fields of a kind of step that have a syntax, in the order of the struct."""
+    return tuple(
+        StepField(field.encode_name, field.name, meta.extra["syntax"])
+        for field in msgspec.structs.fields(kind)
+        for meta in getattr(field.type, "__metadata__", ())
+        if isinstance(meta, msgspec.Meta) and meta.extra is not None
+    )
+
+
+@functools.cache
+def referring_attributes(kind: type[BaseStep]) -> tuple[str, ...]:
+    """The attributes of a kind of step that may refer to inputs and to outputs of other steps."""
+    return tuple(field.attribute for field in fields_with_syntax(kind) if field.syntax in REFERRING)
+
+
+@functools.cache
+def _kinds() -> Mapping[str, Mapping[str, Syntax]]:
+    return {kind.__struct_config__.tag: _syntaxes(kind) for kind in get_args(Step)}
+
+
+@functools.cache
+def _syntaxes(kind: type[BaseStep]) -> Mapping[str, Syntax]:
+    return {field.name: field.syntax for field in fields_with_syntax(kind)}
+
+
+def syntaxes(kind: Any) -> Mapping[str, Syntax]:
+    """The syntax of each field of a step in a flow file, by name, for the value of its `type`.
+
+    Where that is no kind of step, the fields that every step has.
+    """
+    known = _kinds().get(kind) if isinstance(kind, str) else None
+    return _syntaxes(BaseStep) if known is None else known
 
 
 def parse_python(text: str, mode: Literal["exec", "eval"]) -> ast.AST:

@@ -8,29 +8,16 @@ client can follow a newer server.
 More than 300 lines: one list.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import msgspec
 
 from runglass.log.trace import ModelCall, ModelReservation, TokenBreakdown, written
-from runglass.support.lazy_json import Json, JsonList, decode_when_read, readable, same_fields
+from runglass.support.lazy_json import Json, JsonList, LazyStruct, decode_when_read
 
 
-# As in a trace, no cycle goes through an event, so the garbage collector need not walk events.
-class Event(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    gc=False,
-    rename="camel",
-    tag_field="eventType",
-    omit_defaults=True,
-    eq=False,
-):
-    """The fields of every event: `seq` counts 1, 2, 3 … without gaps within `execution_id`; `at` is UTC.
-
-    A field without a value is left out of the JSON, never written as null.
-    """
+class Event(LazyStruct, frozen=True, kw_only=True, tag_field="eventType", eq=False):
+    """The fields of every event: `seq` counts 1, 2, 3 … without gaps within `execution_id`; `at` is UTC."""
 
     execution_id: str
     seq: int = written(0)
@@ -41,17 +28,8 @@ class Event(
         """The event's name on the wire, such as `step_completed`."""
         return str(self.__struct_config__.tag)
 
-    def __eq__(self, other: object) -> bool:
-        return same_fields(self, other)
-
-    # That of msgspec compares by identity.
-    __ne__ = object.__ne__
-
     def __hash__(self) -> int:
         return hash((self.execution_id, self.seq))
-
-    def __repr__(self) -> str:
-        return readable(self)
 
 
 class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
@@ -271,9 +249,7 @@ class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_comple
     result_preview: str | None = None
 
 
-class KeptOutput(
-    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
-):
+class KeptOutput(LazyStruct, frozen=True, kw_only=True, eq=False):
     """The output of an attempt that ended well."""
 
     step_id: str
@@ -283,14 +259,8 @@ class KeptOutput(
     output: Json = None
     truncated: bool = written(False)
 
-    def __eq__(self, other: object) -> bool:
-        return same_fields(self, other)
-
     def __hash__(self) -> int:
         return hash((self.step_id, self.loop_path, self.attempt))
-
-    def __repr__(self) -> str:
-        return readable(self)
 
 
 MOST_KEPT = 1000
@@ -369,32 +339,7 @@ KnownEvent = (
 )
 StreamEvent = KnownEvent | UnknownEvent
 
-EventType = Literal[
-    "run_started",
-    "run_input",
-    "overrides_applied",
-    "step_started",
-    "step_input",
-    "step_resumed",
-    "step_progress",
-    "step_model_reserved",
-    "step_model_call",
-    "step_output",
-    "step_completed",
-    "step_retrying",
-    "step_error",
-    "step_skipped",
-    "loop_started",
-    "loop_completed",
-    "step_paused",
-    "step_paused_for_tool_calls",
-    "content_kept",
-    "flow_completed",
-    "flow_failed",
-    "flow_cancelled",
-]
-
-EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
+EVENT_TYPES: frozenset[str] = frozenset(str(kind.__struct_config__.tag) for kind in get_args(KnownEvent))
 """The types of events that this version knows."""
 
 _TERMINAL = frozenset({FlowCompleted, FlowFailed, FlowCancelled})

@@ -40,8 +40,7 @@ from runglass.log.events import (
     StreamEvent,
     UnknownEvent,
 )
-from runglass.log.money import ZERO, add_usd
-from runglass.log.totals import Spent, Totals
+from runglass.log.money import ZERO, Spent, Totals, add_usd
 from runglass.log.trace import RunError, RunSummary, StepTrace, Trace
 from runglass.support.lazy_json import Json, encoded, json_bytes
 
@@ -107,8 +106,6 @@ class RunFold:
     @property
     def reserved_usd(self) -> Decimal:
         """The most that the present requests to models can cost."""
-        if not self._reserved:
-            return ZERO
         total = ZERO
         for usd in self._reserved.values():
             total = add_usd(total, usd)
@@ -176,23 +173,19 @@ class RunFold:
 
     def _cut_off(self, at: str, error: Json) -> list[StepChange]:
         """Ends the attempts that still run, as the run has ended."""
-        cut_off = [
-            StepChange(
-                change.position,
-                replace(
-                    change.step,
+        cut_off = []
+        for position, running in self.open_steps:
+            if running.status == "running":
+                step = replace(
+                    running,
                     status="failed",
                     completed_at=at,
-                    duration_ms=milliseconds_between(change.step.started_at or at, at),
+                    duration_ms=milliseconds_between(running.started_at or at, at),
                     error_context=error,
                     reservation=None,
-                ),
-            )
-            for change in self.open_steps
-            if change.step.status == "running"
-        ]
-        for _, step in cut_off:
-            self._end_attempt("failed", step, step)
+                )
+                self._end_attempt("failed", step, step)
+                cut_off.append(StepChange(position, step))
         self._open.clear()
         self._reserved.clear()
         return cut_off
@@ -334,46 +327,38 @@ class RunFold:
                         truncated=known.step.truncated or event.truncated,
                     ),
                 )
-            case StepCompleted():
-                step = replace(
-                    known.step,
-                    status="completed",
-                    completed_at=event.at,
-                    duration_ms=event.duration_ms,
-                    model_used=event.model_used,
-                    tokens=event.tokens,
-                    cost_usd=event.cost_usd,
-                    output_context=json_bytes(event, "output"),
-                    output_size_bytes=event.output_size_bytes,
-                    truncated=known.step.truncated or event.truncated,
-                    reservation=None,
-                )
-                self._reserved.pop(address, None)
-                del self._open[address]
-                self._end_attempt("completed", known.step, step)
-                return StepChange(known.position, step)
             case StepModelReserved():
                 self._reserved[address] = Decimal(event.reservation.usd)
                 return self._keep(address, replace(known.step, reservation=event.reservation))
             case StepModelCall():
                 return self._apply_call(known, event)
-            case StepRetrying() | StepError():
+            case StepCompleted() | StepRetrying() | StepError():
+                if isinstance(event, StepCompleted):
+                    how = "completed"
+                    content = {
+                        "output_context": json_bytes(event, "output"),
+                        "output_size_bytes": event.output_size_bytes,
+                        "truncated": known.step.truncated or event.truncated,
+                    }
+                else:
+                    how = "failed" if isinstance(event, StepError) else "retried"
+                    content = {"error_context": json_bytes(event, "error")}
                 step = replace(
                     known.step,
-                    status="failed",
+                    status="completed" if how == "completed" else "failed",
                     completed_at=event.at,
                     duration_ms=event.duration_ms,
                     model_used=event.model_used,
                     tokens=event.tokens,
                     cost_usd=event.cost_usd,
-                    error_context=json_bytes(event, "error"),
                     reservation=None,
+                    **content,
                 )
                 self._reserved.pop(address, None)
                 change = self._keep(address, step)
-                if isinstance(event, StepError):
+                if how != "retried":
                     del self._open[address]
-                self._end_attempt("failed" if isinstance(event, StepError) else "retried", known.step, step)
+                self._end_attempt(how, known.step, step)
                 return change
         return None
 

@@ -52,7 +52,7 @@ class Measurements:
         self.append_s = Histogram()
         self.failed_appends = 0
         self.attempt_s = {outcome: Histogram() for outcome in ("completed", "retrying", "failed")}
-        self.ended_runs = dict.fromkeys(("completed", "failed", "cancelled"), 0)
+        self.ended_runs = Counter({"completed": 0, "failed": 0, "cancelled": 0})
         self.claimed_runs = 0
         self.setback_runs = dict.fromkeys(("lost", "set_back"), 0)
         """Runs of which the store has nothing, or less than it had said to this process."""
@@ -68,9 +68,9 @@ class Measurements:
             StepRetrying: lambda event: self._attempt("retrying", event.duration_ms),
             StepError: lambda event: self._attempt("failed", event.duration_ms),
             StepModelCall: lambda event: self._model_call(event.model_call),
-            FlowCompleted: lambda event: self._ended("completed"),
-            FlowFailed: lambda event: self._ended("failed"),
-            FlowCancelled: lambda event: self._ended("cancelled"),
+            FlowCompleted: lambda event: self.ended_runs.update(completed=1),
+            FlowFailed: lambda event: self.ended_runs.update(failed=1),
+            FlowCancelled: lambda event: self.ended_runs.update(cancelled=1),
         }
 
     def note(self, event: object) -> None:
@@ -93,9 +93,6 @@ class Measurements:
         # Unknown where another process had begun it.
         if duration_ms is not None:
             self.attempt_s[outcome].add(duration_ms / 1000)
-
-    def _ended(self, status: str) -> None:
-        self.ended_runs[status] += 1
 
     def _model_call(self, call: ModelCall) -> None:
         provider = self._told_apart(call.provider or OTHER)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from runglass.support.lazy_json import Json, decode_when_read, readable, same_fields
+from runglass.support.lazy_json import Json, LazyStruct, decode_when_read
 
 RunStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 StepStatus = Literal["running", "completed", "failed", "skipped"]
@@ -88,9 +88,7 @@ class RunError(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="came
     step_id: str | None = None
 
 
-class RunSummary(
-    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
-):
+class RunSummary(LazyStruct, frozen=True, kw_only=True, eq=False):
     """High-level metadata about one execution. Times are ISO 8601 in UTC, `duration_ms` is milliseconds.
 
     `version` 0 is the draft. `started_by` is the name of the API key that started the run. `totals` add up
@@ -122,8 +120,8 @@ class RunSummary(
     error: RunError | None = None
     totals: RunTotals | None = None
     expected_steps: int | None = None
-    loops: dict[str, int] = {}
-    overridden: list[str] = []
+    loops: dict[str, int] = msgspec.field(default_factory=dict)
+    overridden: list[str] = msgspec.field(default_factory=list)
     trace_parent: str | None = None
     trace_state: str | None = None
     rerun_of: str | None = None
@@ -134,25 +132,14 @@ class RunSummary(
     input: Json = None
     result: Json = None
 
-    def __eq__(self, other: object) -> bool:
-        return same_fields(self, other)
-
-    # That of msgspec compares by identity.
-    __ne__ = object.__ne__
-
     def __hash__(self) -> int:
         return hash((self.id, self.status, self.started_at, self.completed_at))
-
-    def __repr__(self) -> str:
-        return readable(self)
 
 
 decode_when_read(RunSummary, ("input", "result"))
 
 
-class ModelCall(
-    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
-):
+class ModelCall(LazyStruct, frozen=True, kw_only=True, eq=False):
     """One HTTP request to a language model and its response.
 
     `number` counts from 1 within the attempt. `request` is what was sent: `system`, `messages`, `tools`,
@@ -191,17 +178,8 @@ class ModelCall(
     response: Json = None
     truncated: bool = written(False)
 
-    def __eq__(self, other: object) -> bool:
-        return same_fields(self, other)
-
-    # That of msgspec compares by identity.
-    __ne__ = object.__ne__
-
     def __hash__(self) -> int:
         return hash((self.number, self.model, self.started_at))
-
-    def __repr__(self) -> str:
-        return readable(self)
 
 
 decode_when_read(ModelCall, ("request", "response"))
@@ -218,11 +196,7 @@ class ModelReservation(msgspec.Struct, frozen=True, kw_only=True, gc=False, rena
     usd: str
 
 
-# The collector would walk every step of a long trace again and again. No cycle goes through a step, which is
-# frozen and holds JSON, unless a reader puts it into its own snapshot.
-class StepTrace(
-    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
-):
+class StepTrace(LazyStruct, frozen=True, kw_only=True, eq=False):
     """One attempt of one step: timing, model, tokens, cost and, where captured, its snapshots.
 
     `loop_index` is the index of the innermost loop, `loop_path` all indices from the outermost in. `cost_usd`
@@ -254,17 +228,8 @@ class StepTrace(
     model_calls: tuple[ModelCall, ...] = ()
     reservation: ModelReservation | None = None
 
-    def __eq__(self, other: object) -> bool:
-        return same_fields(self, other)
-
-    # That of msgspec compares by identity.
-    __ne__ = object.__ne__
-
     def __hash__(self) -> int:
         return hash((self.step_id, self.attempt, self.loop_path, self.status, self.started_at))
-
-    def __repr__(self) -> str:
-        return readable(self)
 
 
 decode_when_read(StepTrace, ("input_context", "output_context", "error_context"))

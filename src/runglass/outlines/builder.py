@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from runglass.errors import is_cancellation_json
-from runglass.outlines.columns import MOST, NOTHING, OPEN_END, BuiltOutline, Columns, Own, Sort
+from runglass.outlines.columns import MOST, NOTHING, OPEN_END, BuiltOutline, Columns, Own, Sort, number_rows
 from runglass.outlines.outline import (
     ATTEMPT,
     CUT,
@@ -27,7 +27,6 @@ from runglass.outlines.outline import (
     Kind,
     Outline,
 )
-from runglass.outlines.row_numbers import number_rows
 
 _MS = timedelta(milliseconds=1)
 _STATUS = {name: number for number, name in enumerate(STATUSES)}
@@ -156,7 +155,11 @@ class OutlineBuilder:
                 number, parent, depth = self._place_of(step_id, loop_path)
                 if number in self._has_inner:
                     own = number_of_status, start, end, tokens, facts.cost_usd
-                    self._give(self._inside(number, loop_path, depth), attempt, own)
+                    # The first attempt of what holds others is that of its row.
+                    row = self._step = self._attempt = self._inside(number, loop_path, depth)
+                    columns.settle()
+                    columns.number[row], columns.attempts[row], columns.position[row] = attempt, 1, position
+                    columns.set_own(row, own)
                     continue
             self._step = self._attempt = len(cost)
             if facts.finish_reason == CUT:
@@ -199,14 +202,6 @@ class OutlineBuilder:
         numbers = yield from number_rows(columns.parent, sizes, unsorted=columns.unsorted, rank=self._rank)
         about = columns, self._sorts, list(self._names)
         yield BuiltOutline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers, cut=self._cut)
-
-    def _give(self, row: int, attempt: int, own: Own) -> None:
-        """The first attempt of what holds others is that of its row."""
-        columns = self._columns
-        columns.settle()
-        columns.number[row], columns.attempts[row], columns.position[row] = attempt, 1, self._position
-        columns.set_own(row, own)
-        self._step = self._attempt = row
 
     def _place_of(self, step_id: str, loop_path: str) -> tuple[int, int, int]:
         """The node of a step, the row inside of which it is in these iterations, and how many these are."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from runglass.errors import RunFileError
-from runglass.flows.validation import MAX_NESTING
+from runglass.flows.parser import MAX_NESTING
 from runglass.log.events import (
     EVENT_TYPES,
     MOST_KEPT,

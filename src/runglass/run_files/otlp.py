@@ -14,7 +14,7 @@ import msgspec
 from runglass.log.trace import ModelCall, RunSummary, StepTrace
 from runglass.run_files.gen_ai import Attribute, call_attributes, model_name
 from runglass.run_files.outline_rows import TreeRow
-from runglass.wire.trace_context import read_trace_context
+from runglass.wire.run_api import read_trace_context
 
 _INTERNAL, _CLIENT = 1, 3
 _ERROR = 2

@@ -13,8 +13,7 @@ import runglass
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.bus.process_bus import ProcessBus
-from runglass.config.bus_address import is_nats, parse_nats_address
-from runglass.config.providers import SettingRules
+from runglass.config.address import is_nats, parse_nats_address
 from runglass.config.settings import Settings, SettingsError
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.capture.redaction_client import RedactionClient
@@ -31,6 +30,7 @@ from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import UpgradeRequired
+from runglass.flows.models import SettingRules
 from runglass.runtime.runtime import Runtime
 from runglass.store.base import Store
 from runglass.store.data_lock import exclusive

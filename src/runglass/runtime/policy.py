@@ -1,6 +1,6 @@
 """Whether a caller may start a run, by the present rules of the project, the server and the flow.
 
-The rules are in `flows/override_policy.py` and `config/providers.py`; this file looks up the data for them.
+The rules are in `flows/arguments.py` and `flows/models.py`; this file looks up the data for them.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -8,12 +8,12 @@ from functools import partial
 from glob import escape
 from typing import Any
 
-from runglass.config.providers import SettingRules
 from runglass.config.settings import Settings
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read
+from runglass.flows.arguments import check_fields, check_flow_models, check_new_models, models_in
 from runglass.flows.flow import Flow, decode_flow
-from runglass.flows.override_policy import check_fields, check_flow_models, check_new_models, models_in
+from runglass.flows.models import SettingRules
 from runglass.store.base import Store
 from runglass.store.records import Project, Role
 

@@ -7,7 +7,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from runglass.config.settings import Settings, SettingsError
 from runglass.runtime.composition import open_runtime
 from runglass.runtime.metrics.listener import listening
-from runglass.support.signals import stop_signal
+from runglass.support.supervision import stop_signal
 
 new_event_loop = auto_loop_factory()
 """Makes the fastest event loop there is: `asyncio.Runner(loop_factory=new_event_loop)`."""

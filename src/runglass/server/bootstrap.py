@@ -30,8 +30,7 @@ from runglass.server.services.kept_outlines import OutlineKeeper
 from runglass.server.services.outlines import Outlines
 from runglass.server.viewer.assets import assets
 from runglass.support.clock import SystemClock
-from runglass.support.signals import stop_signal
-from runglass.support.supervision import SupervisedTask
+from runglass.support.supervision import SupervisedTask, stop_signal
 
 BACKLOG = 2048
 PAGES_AFTER_S = 0.5

@@ -24,7 +24,7 @@ from runglass.server.security.browser_sessions import BrowserSessions, header
 from runglass.server.security.rate_limit import Rates
 from runglass.store.base import Store
 from runglass.store.records import ApiKey
-from runglass.support import log_context
+from runglass.support import logs
 from runglass.support.safe_text import printable
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class ApiMiddleware:
             raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given.decode() if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
-        log_context.request_id.set(request_id)
+        logs.request_id.set(request_id)
         scope["state"] = {"request_id": request_id}
         answer = _ResponseSender(send, request_id)
         receive, send = _paced(receive), answer.send

@@ -62,14 +62,25 @@ def json_bytes(owner: msgspec.Struct, field: str) -> Json:
     return encoded(msgspec.json.encode(value))
 
 
-def same_fields(left: msgspec.Struct, right: object) -> bool:
-    """Equality by value: a snapshot that was read equals the same one that was not."""
-    if type(left) is not type(right):
-        return False
-    return all(getattr(left, name) == getattr(right, name) for name in left.__struct_fields__)
+# No cycle goes through such a struct, which holds JSON, unless a reader puts it into its own snapshot: the
+# garbage collector would walk every step of a long trace again and again.
+class LazyStruct(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
+):
+    """A struct with `Json` fields: equal by value and readable, whether they were read or not.
 
+    A field without a value is left out of the JSON, never written as null. Those that derive from it say what
+    their hash is made of.
+    """
 
-def readable(struct: msgspec.Struct) -> str:
-    """The `repr` of a struct with its snapshots decoded; msgspec's own would show bytes."""
-    fields = ", ".join(f"{name}={getattr(struct, name)!r}" for name in struct.__struct_fields__)
-    return f"{type(struct).__name__}({fields})"
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return False
+        return all(getattr(self, name) == getattr(other, name) for name in self.__struct_fields__)
+
+    # That of msgspec compares by identity.
+    __ne__ = object.__ne__
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__)
+        return f"{type(self).__name__}({fields})"

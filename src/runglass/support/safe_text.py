@@ -1,4 +1,4 @@
-"""Makes texts of any origin fit for JSON and for the log. Knows nothing of where a text is from.
+"""Makes texts of any origin fit for JSON, the log and messages. Knows nothing of where a text is from.
 
 Halves of characters are what UTF-16 calls a lone surrogate, which no UTF-8 and so no JSON can carry. They
 come in by escapes like `\\ud800`, by file names and arguments that are no UTF-8, and by texts that were cut
@@ -6,6 +6,8 @@ in the middle of an emoji. Texts of callers may also hold line breaks and other 
 would forge lines in a log.
 """
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 Place = tuple[str | int, ...]
@@ -34,6 +36,22 @@ def printable(text: str, *, limit: int = 500) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+MAX_KNOWN = 300
+"""The most names that a wrong one is compared with; each takes some 10 µs."""
+
+
+def suggestion(word: Any, known: Iterable[Any]) -> str:
+    """`; did you mean …?`, or nothing where no known word is near."""
+    # difflib takes quadratic time, and no typed name is that long.
+    if not isinstance(word, str) or len(word) > 64:
+        return ""
+    # Imported here: a slip is rare, and every client loads this file.
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, [name for name in islice(known, MAX_KNOWN) if isinstance(name, str)], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def half_text(value: Any) -> tuple[str, Place] | None:

@@ -1,7 +1,10 @@
-"""Work that goes on beside the runs for as long as the server lives: it is begun again however it ends."""
+"""Work beside the runs that is begun again however it ends, and the signal that ends it all."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from signal import SIGINT, SIGTERM
 
 from runglass.support.clock import Clock
 
@@ -50,3 +53,19 @@ class SupervisedTask:
 
     def _settled(self) -> bool:
         return self._began_s is not None and self._clock.monotonic_s() - self._began_s >= self._settled_s
+
+
+@contextmanager
+def stop_signal() -> Iterator[asyncio.Event]:
+    """An event that the first SIGINT or SIGTERM sets; after the block, a further one ends the process.
+
+    In the main thread, which gets the signals.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for signal in (SIGINT, SIGTERM):
+        loop.add_signal_handler(signal, stop.set)
+    try:
+        yield stop
+    finally:
+        for signal in (SIGINT, SIGTERM):
+            loop.remove_signal_handler(signal)

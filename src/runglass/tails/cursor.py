@@ -1,13 +1,28 @@
-"""Where one tail stands in a log, and its wait for more. Knows nothing of the log and of other tails."""
+"""Where one tail stands in a log, and its wait for more pages. Knows nothing of other tails."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from functools import cached_property
 
-Page = TypeVar("Page")
+from runglass.log.events import event_type_of
+from runglass.wire.sse import frames
 
 
-class TailCursor(Generic[Page]):
+class Page(tuple[tuple[int, bytes], ...]):
+    """Consecutive events, as `(seq, event as JSON)`; tails at the same place share one page."""
+
+    @cached_property
+    def frames(self) -> bytes:
+        """The page as bytes of a stream, made once for all tails that share it."""
+        return frames([(seq, event_type_of(data), data) for seq, data in self])
+
+    @cached_property
+    def types(self) -> frozenset[str]:
+        """The types of its events, found once for all tails that share it."""
+        return frozenset(event_type_of(data) for _, data in self)
+
+
+class TailCursor:
     """How far a tail has come: `after` is the seq of the last event that it was given.
 
     While it waits, `take` may be given a page in place of waking it; it says whether it has taken that. The

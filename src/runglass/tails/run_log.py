@@ -19,8 +19,7 @@ from runglass.log.events import TERMINAL_EVENTS, event_type_of
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
 from runglass.store.setback import record_loss
-from runglass.tails.cursor import TailCursor
-from runglass.tails.page import Page
+from runglass.tails.cursor import Page, TailCursor
 
 PAGE_BYTES = 64 * 1024
 """About how many bytes a tail reads at a time; a slow reader costs up to four times that."""
@@ -116,7 +115,7 @@ class Tails:
                 yield page if end == len(page) else Page(page[:end])
                 return
 
-    async def _pages(self, run: RunRecord, place: TailCursor[Page]) -> AsyncGenerator[Page, None]:
+    async def _pages(self, run: RunRecord, place: TailCursor) -> AsyncGenerator[Page, None]:
         known = min(place.after, run.head)
         while place.after < run.head:
             page = await self._read(run, place.after)
@@ -141,7 +140,7 @@ class Tails:
                     yield page
 
     @asynccontextmanager
-    async def _window(self, run: RunRecord, place: TailCursor[Page], known: int) -> "AsyncIterator[_Window]":
+    async def _window(self, run: RunRecord, place: TailCursor, known: int) -> "AsyncIterator[_Window]":
         """The run's window, with the place in it: the first tail opens it at `known`, the last closes it."""
         window = self._windows.get(run.no)
         if window is None or window.reading.done():
@@ -202,7 +201,7 @@ class _Window:
 
     def __init__(self, store: Store, bus: Bus, run: RunRecord, *, start: int, poll_s: float) -> None:
         self.start = start
-        self.places: set[TailCursor[Page]] = set()
+        self.places: set[TailCursor] = set()
         self._rows: list[tuple[int, bytes]] = []
         self.held_bytes = 0
         self._pages: dict[int, Page] = {}
@@ -282,7 +281,7 @@ class _Window:
             if not self._is_handed_to(place):
                 place.wake()
 
-    def _is_handed_to(self, place: TailCursor[Page]) -> bool:
+    def _is_handed_to(self, place: TailCursor) -> bool:
         """Whether the tail, which waits, has taken all that is new for it."""
         if place.after < self.start:
             return False

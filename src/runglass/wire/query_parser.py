@@ -4,16 +4,15 @@ Text in, `RunQuery` out, or an error that says where the text is wrong and what 
 described in `docs/queries.md`. Knows nothing of HTTP and of stores: names of flows are not looked up here.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, NoReturn, get_args
 
 from runglass.errors import APIError, api_error
 from runglass.log.trace import RunStatus
 from runglass.support.clock import LAST_MS
-from runglass.support.safe_text import is_whole
+from runglass.support.safe_text import is_whole, suggestion
 from runglass.wire.query import Field, Range, RunQuery, Term
 
 MOST_CHARS = 2000
@@ -73,12 +72,6 @@ def query_error(position: int, source: str, problem: str) -> APIError:
     """What is wrong with the term that begins at that position."""
     message = f"query, character {position + 1}: `{source:.100}`: {problem}"
     return api_error("INVALID_REQUEST", message, details={"position": position, "term": source})
-
-
-def suggestion(word: str, known: Collection[str]) -> str:
-    """`; did you mean …?`, or nothing where no known word is near."""
-    near = difflib.get_close_matches(word.lower(), known, n=1) if len(word) <= 64 else []
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _refuse(token: _Token, problem: str) -> NoReturn:
@@ -145,7 +138,7 @@ def _term(token: _Token, now: datetime) -> Term:
     read = _FIELDS.get(token.name.lower())
     if read is None:
         known = ", ".join(_FIELDS)
-        hint = suggestion(token.name, _FIELDS)
+        hint = suggestion(token.name.lower(), _FIELDS)
         advice = f"{hint} Fields" if hint else '; put "…" around it to search for it as text; fields'
         _refuse(token, f"unknown field {token.name!r}{advice} are {known}")
     return read(token, now)
@@ -180,8 +173,10 @@ def _session(token: _Token, now: datetime) -> Term:
     return _with(token, "session", words=tuple(value.text.lower() for value in token.values))
 
 
-def _numbers(field: Field, units: dict[str, float], like: str) -> Callable[[_Token, datetime], Term]:
-    """Reads numbers with one of these units; `like` are examples."""
+def _numbers(
+    field: Field, units: dict[str, float], like: str, *, plain: Callable[[str], str] = str.lower
+) -> Callable[[_Token, datetime], Term]:
+    """Reads numbers with one of these units; `like` are examples, `plain` takes out what else is typed."""
 
     def number(token: _Token, digits: str, unit: str) -> float:
         if unit not in units:
@@ -211,28 +206,9 @@ def _numbers(field: Field, units: dict[str, float], like: str) -> Callable[[_Tok
         return Range(bound, bound)
 
     def read(token: _Token, now: datetime) -> Term:
-        return _with(token, field, ranges=tuple(one(token, value.text.lower()) for value in token.values))
+        return _with(token, field, ranges=tuple(one(token, plain(value.text)) for value in token.values))
 
     return read
-
-
-_version_number = _numbers("version", {"": 1.0}, "3, >3 or 2..5, and 0 for the draft")
-
-
-def _version(token: _Token, now: datetime) -> Term:
-    plain = tuple(
-        value._replace(text="0" if value.text == "draft" else re.sub(r"^v(?=\d)", "", value.text))
-        for value in token.values
-    )
-    return _version_number(token._replace(values=plain), now)
-
-
-_cost_number = _numbers("cost", {"": 1.0}, ">0.01 or 0.5..2, in US dollars")
-
-
-def _cost(token: _Token, now: datetime) -> Term:
-    plain = tuple(value._replace(text=value.text.replace("$", "")) for value in token.values)
-    return _cost_number(token._replace(values=plain), now)
 
 
 def _time(token: _Token, now: datetime, *, since: bool) -> Term:
@@ -264,13 +240,23 @@ def _moment_ms(token: _Token, text: str, now: datetime) -> int:
 _FIELDS: dict[str, Callable[[_Token, datetime], Term]] = {
     "status": _one_of("status", get_args(RunStatus)),
     "flow": _any_word("flow"),
-    "version": _version,
+    "version": _numbers(
+        "version",
+        {"": 1.0},
+        "3, >3 or 2..5, and 0 for the draft",
+        plain=lambda text: "0" if text == "draft" else re.sub(r"^v(?=\d)", "", text).lower(),
+    ),
     "trigger": _one_of("trigger", TRIGGERS),
     "session": _session,
     "since": lambda token, now: _time(token, now, since=True),
     "until": lambda token, now: _time(token, now, since=False),
     "duration": _numbers("duration", _DURATIONS, ">3s, 842ms, <=2m or 1s..5s"),
-    "cost": _cost,
+    "cost": _numbers(
+        "cost",
+        {"": 1.0},
+        ">0.01 or 0.5..2, in US dollars",
+        plain=lambda text: text.replace("$", "").lower(),
+    ),
     "tokens": _numbers("tokens", _COUNTS, ">1000, 12k or 1k..5k"),
     "step": _any_word("step"),
     "model": _any_word("model"),

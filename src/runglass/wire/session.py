@@ -6,12 +6,10 @@ Shared by client and server. The JSON has no members for missing values.
 import msgspec
 
 from runglass.log.trace import written
-from runglass.support.lazy_json import Json, decode_when_read, readable, same_fields
+from runglass.support.lazy_json import Json, LazyStruct, decode_when_read
 
 
-class SessionStep(
-    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
-):
+class SessionStep(LazyStruct, frozen=True, kw_only=True, eq=False):
     """The latest attempt of a step in one iteration; the snapshots are what the trace calls contexts.
 
     The error of a failed run is the one that its caller got. Where the run ended in a container, the last
@@ -30,17 +28,8 @@ class SessionStep(
     error_snapshot: Json = None
     truncated: bool = written(False)
 
-    def __eq__(self, other: object) -> bool:
-        return same_fields(self, other)
-
-    # That of msgspec compares by identity.
-    __ne__ = object.__ne__
-
     def __hash__(self) -> int:
         return hash((self.step_id, self.attempt, self.loop_index, self.status, self.started_at))
-
-    def __repr__(self) -> str:
-        return readable(self)
 
 
 decode_when_read(SessionStep, ("input_snapshot", "output_snapshot", "error_snapshot"))

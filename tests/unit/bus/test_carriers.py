@@ -13,7 +13,7 @@ from runglass.bus.carrier import BusAway
 from runglass.bus.nats import NatsCarrier
 from runglass.bus.postgres import PostgresCarrier
 from runglass.bus.process_bus import ProcessBus
-from runglass.config.bus_address import parse_nats_address
+from runglass.config.address import parse_nats_address
 from tests.conformance.test_bus import ECHO_S
 from tests.nats_server import NatsServer, nats_server
 from tests.postgres_proxy import cutting_proxy, deaf_proxy

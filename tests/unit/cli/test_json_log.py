@@ -9,7 +9,7 @@ import pytest
 
 from runglass.cli.terminal.output import JsonLog
 from runglass.engine.scheduling.pacing import current_project
-from runglass.support import log_context
+from runglass.support import logs
 from runglass.testing import running_server
 from tests.contract.wire import http_for
 
@@ -36,12 +36,12 @@ def test_a_line_is_an_object_without_what_is_not_known() -> None:
 
 
 def test_a_line_has_the_ids_of_what_it_is_about() -> None:
-    kept = log_context.request_id.set("req-1"), log_context.run_id.set("run-1"), current_project.set(7)
+    kept = logs.request_id.set("req-1"), logs.run_id.set("run-1"), current_project.set(7)
     try:
         told = line("x")
     finally:
-        log_context.request_id.reset(kept[0])
-        log_context.run_id.reset(kept[1])
+        logs.request_id.reset(kept[0])
+        logs.run_id.reset(kept[1])
         current_project.reset(kept[2])
     assert (told["requestId"], told["runId"], told["projectId"]) == ("req-1", "run-1", 7)
 

@@ -1,51 +1,61 @@
-"""Managing flows through the client: twins, paths, and the same scenario on a real server from both sides."""
+"""Managing flows through the client: paths, and a scenario on a real server."""
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from runglass import AsyncClient, Client
-from runglass.client.api import admin
-from runglass.client.api.admin import AsyncManagement, Management
+from runglass import Client
+from runglass.client.api.admin import Management
 from runglass.errors import FlowExecutionError, FlowNotFoundError, PermissionDeniedError
 from runglass.testing import RunningServer, running_server
+from tests.unit.client.scripted import ScriptedServer, answers
+from tests.unit.client.sides import Blocking
 
 FLOW = "slug: greet\nname: Number {}\nsteps: [{{id: keep, type: passthrough}}]\n"
 GREET = ("acme", "demo", "greet")
 
 
-def members(cls: type) -> dict[str, Any]:
-    return {name: value for name, value in vars(cls).items() if inspect.isfunction(value)}
+@pytest.fixture
+def scripted() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
 
 
-def test_the_twins_have_the_same_members_signatures_and_docstrings() -> None:
-    twins = members(AsyncManagement)
-    assert list(members(Management)) == list(twins)
-    for name, function in members(Management).items():
-        signature = str(inspect.signature(twins[name])).replace("AsyncClient", "Client")
-        assert str(inspect.signature(function)) == signature, name
-        assert inspect.getdoc(function) == inspect.getdoc(twins[name])
-        assert inspect.iscoroutinefunction(twins[name]) == (name != "__init__")
+@pytest.fixture
+def manage(scripted: ScriptedServer) -> Iterator[Management]:
+    with Client("nk_test", base_url=scripted.url) as client:
+        yield Management(client)
 
 
-def test_names_are_quoted_and_what_no_path_can_carry_is_refused() -> None:
-    assert admin.flow("a b", "c/d", "é").path == "/flows/a%20b/c%2Fd/%C3%A9"
+def test_names_are_quoted_and_what_no_path_can_carry_is_refused(
+    scripted: ScriptedServer, manage: Management
+) -> None:
+    scripted.plays(answers({"version": 1}))
+    assert manage.publish("a b", "c/d", "é") == 1
     for bad in ("", ".", ".."):
         with pytest.raises(ValueError, match="not a name"):
-            admin.publish("acme", "demo", bad)
+            manage.publish("acme", "demo", bad)
+    assert [each.target for each in scripted.requests] == ["/api/v1/flows/a%20b/c%2Fd/%C3%A9/publish"]
 
 
 @pytest.mark.parametrize("version", [0, -1, True, "1", 1.0, None])
-def test_a_version_that_cannot_be_in_production_is_refused_before_any_request(version: Any) -> None:
+def test_a_version_that_cannot_be_in_production_is_refused_before_any_request(
+    scripted: ScriptedServer, manage: Management, version: Any
+) -> None:
     with pytest.raises(ValueError, match="from 1 on"):
-        admin.set_production(*GREET, version)
+        manage.set_production(*GREET, version)
+    assert scripted.requests == []
 
 
-def test_every_call_may_be_tried_again() -> None:
-    for call in (admin.push(*GREET, ""), admin.publish(*GREET), admin.flow(*GREET)):
-        assert call.repeatable
+def test_a_call_is_tried_again_as_it_sets_a_state(scripted: ScriptedServer) -> None:
+    scripted.plays(answers({}, status=502), answers({"version": 1}))
+    side = Blocking()
+    try:
+        assert Management(side.client(scripted.url)).publish(*GREET) == 1
+    finally:
+        side.close()
+    assert len(scripted.requests) == 2
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +83,10 @@ def test_a_flow_is_pushed_published_and_rolled_back(server: RunningServer) -> No
         assert refused.value.details["problems"]
 
 
-async def test_the_asyncio_twin_does_the_same(server: RunningServer) -> None:
-    at = ("acme", "other", "greet")
-    async with AsyncClient(server.make_key("acme", "other"), base_url=server.base_url) as client:
-        manage = AsyncManagement(client)
-        for number in (1, 2):
-            assert (await manage.push(*at, FLOW.format(number))).slug == "greet"
-            assert await manage.publish(*at) == number
-        assert (await manage.set_production(*at, 1)).production_version == 1
-        assert [each.version for each in (await manage.flow(*at)).versions] == [0, 1, 2]
-        assert (await manage.flow_version(*at, 2))["name"] == "Number 2"
-        assert await manage.own_flows() == await manage.flows("acme", "other")
-    async with AsyncClient(server.make_key("acme", "other", "run"), base_url=server.base_url) as client:
-        with pytest.raises(PermissionDeniedError):
-            await AsyncManagement(client).publish(*at)
+def test_a_key_that_may_only_run_flows_manages_none(server: RunningServer) -> None:
+    server.push(FLOW.format(1), project="other")
+    with (
+        Client(server.make_key("acme", "other", "run"), base_url=server.base_url) as client,
+        pytest.raises(PermissionDeniedError),
+    ):
+        Management(client).publish("acme", "other", "greet")

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from runglass.client.api.admin import AsyncManagement, Management
+from runglass import Client
+from runglass.client.api.admin import Management
 from runglass.client.core.tools import content_of
 from runglass.support.safe_text import half_text, is_whole, replace_surrogates, whole_value
 from tests.unit.client.scripted import ScriptedServer
-from tests.unit.client.sides import Blocking, Side
+from tests.unit.client.sides import Side
 
 HALF = "\ud800"
 TOOL = {"type": "function", "function": {"name": HALF}}
@@ -77,11 +78,11 @@ def test_a_base_url_with_half_a_character_is_refused(side: Side) -> None:
         side.client(f"http://h/{HALF}")
 
 
-def test_a_pushed_flow_with_half_a_character_is_refused(server: ScriptedServer, side: Side) -> None:
-    manage = (Management if isinstance(side, Blocking) else AsyncManagement)(side.client(server.url))
-    for arguments in (("a", "p", "s", HALF), ("a", "p", HALF, "slug: s")):
-        with pytest.raises(ValueError, match="half a surrogate pair"):
-            side.value(manage.push(*arguments))
+def test_a_pushed_flow_with_half_a_character_is_refused(server: ScriptedServer) -> None:
+    with Client("nk_test", base_url=server.url) as client:
+        for arguments in (("a", "p", "s", HALF), ("a", "p", HALF, "slug: s")):
+            with pytest.raises(ValueError, match="half a surrogate pair"):
+                Management(client).push(*arguments)
     assert server.requests == []
 
 

@@ -11,6 +11,7 @@ import pytest
 import runglass
 
 ROOT = Path(runglass.__file__).parent
+PUBLIC: list[str] = vars(runglass)["__all__"]
 
 
 def in_a_fresh_interpreter(code: str) -> str:
@@ -36,10 +37,10 @@ def test_types_and_errors_are_had_without_the_http_library() -> None:
 
 
 def test_the_list_is_sorted_complete_and_true() -> None:
-    assert runglass.__all__ == sorted(set(runglass.__all__))
-    for name in runglass.__all__:
+    assert sorted(set(PUBLIC)) == PUBLIC
+    for name in PUBLIC:
         assert getattr(runglass, name) is not None
-    assert set(runglass.__all__) <= set(dir(runglass))
+    assert set(PUBLIC) <= set(dir(runglass))
 
 
 def test_type_checkers_see_what_the_program_gets() -> None:
@@ -49,7 +50,7 @@ def test_type_checkers_see_what_the_program_gets() -> None:
             for alias in node.names:
                 seen.append(alias.name)
                 assert getattr(runglass, alias.name) is getattr(sys.modules[node.module], alias.name)
-    assert sorted(seen) == runglass.__all__
+    assert sorted(seen) == PUBLIC
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

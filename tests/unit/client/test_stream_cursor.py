@@ -44,7 +44,7 @@ def test_every_event_comes_once_and_in_order_over_any_connections_and_chunks(
             break
         cursor.opened()
         # A server may send events that were had already, but starts no later than asked for.
-        body = stream(after=max(0, int(cursor.headers().get("Last-Event-ID", "0")) - again))
+        body = stream(after=max(0, int(cursor.call().headers.get("Last-Event-ID", "0")) - again))
         ends = sorted(ends)
         seen += fed(cursor, [body[begin:end] for begin, end in zip([0, *ends], ends, strict=False)])
         if not cursor.ended:
@@ -54,10 +54,10 @@ def test_every_event_comes_once_and_in_order_over_any_connections_and_chunks(
 
 def test_the_first_request_asks_for_everything_and_the_next_for_what_is_missing() -> None:
     cursor = opened()
-    assert "Last-Event-ID" not in cursor.headers()
-    assert cursor.headers()["Accept"] == "text/event-stream"
+    assert "Last-Event-ID" not in cursor.call().headers
+    assert cursor.call().headers["Accept"] == "text/event-stream"
     fed(cursor, FRAMES[:2])
-    assert cursor.headers()["Last-Event-ID"] == "2"
+    assert cursor.call().headers["Last-Event-ID"] == "2"
 
 
 def test_nothing_after_the_terminal_event_is_read() -> None:
@@ -71,7 +71,7 @@ def test_a_gap_hands_out_what_came_before_it_and_asks_again() -> None:
     assert seqs(fed(cursor, [FRAMES[0] + FRAMES[2]])) == [1]
     assert cursor.gap is not None
     assert cursor.gap.reason == "event 3 came where 2 was due"
-    assert cursor.headers()["Last-Event-ID"] == "1"
+    assert cursor.call().headers["Last-Event-ID"] == "1"
     assert seqs(fed(opened(cursor), FRAMES[1:])) == [2, 3, 4, 5, 6]
     assert cursor.gap is None
 

@@ -54,7 +54,7 @@ def signature(function: Any) -> str:
     """As text, with the asyncio spelling of types turned into the blocking one."""
     text = str(inspect.signature(function))
     text = re.sub(r"AsyncGenerator\[(.+?), None\]", r"Generator[\1, None, None]", text)
-    text = text.replace("async_flows", "flows").replace("SyncTransport", "Transport")
+    text = text.replace("async_", "").replace("SyncTransport", "Transport")
     return re.sub(r"\bAsync(?=[A-Z])", "", text)
 
 

@@ -135,7 +135,7 @@ class JsonLog(logging.Formatter):
         import json
 
         from runglass.engine.scheduling.pacing import current_project
-        from runglass.support.log_context import request_id, run_id
+        from runglass.support.logs import request_id, run_id
 
         self._encode = json.dumps
         self._ids: dict[str, ContextVar[Any]] = {

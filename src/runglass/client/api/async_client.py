@@ -5,23 +5,49 @@ it loads the HTTP library at once, as loading it later would block the event loo
 """
 
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from runglass.client.api.async_flows import AsyncFlow
-from runglass.client.api.run_pages import AsyncRunPages
 from runglass.client.api.runs import AsyncRun
-from runglass.client.core import file_requests, requests
+from runglass.client.core import requests
 from runglass.client.core.connection import endpoint
 from runglass.client.core.list_cursor import ListCursor, live_runs
-from runglass.client.core.requests import Time
+from runglass.client.core.requests import RequestSpec, Time, following_page
 from runglass.client.transport.on_asyncio import AsyncTransport
 from runglass.log.trace import RunStatus, RunSummary
-from runglass.wire.run_api import RunChange
+from runglass.wire.run_api import RunChange, RunPage
 
 if TYPE_CHECKING:
     from runglass.wire.session import SessionExecution
+
+
+class AsyncRunPages:
+    """Runs, newest first: awaited it is a RunPage, and `async for` yields the runs of all pages.
+
+    No request is made before one or the other.
+    """
+
+    def __init__(
+        self, transport: "AsyncTransport", call: RequestSpec[RunPage], *, timeout: float | None
+    ) -> None:
+        self._transport = transport
+        self._call = call
+        self._timeout = timeout
+
+    def __await__(self) -> Generator[Any, None, RunPage]:
+        return self._transport.call(self._call, timeout=self._timeout).__await__()
+
+    async def __aiter__(self) -> AsyncIterator[RunSummary]:
+        call = self._call
+        while True:
+            page = await self._transport.call(call, timeout=self._timeout)
+            for run in page.runs:
+                yield run
+            if page.next_cursor is None:
+                return
+            call = following_page(self._call, page.next_cursor)
 
 
 class AsyncClient:
@@ -179,7 +205,7 @@ class AsyncClient:
         Raises RequestError for a file that is none, or a run or flow that is there already,
         PermissionDeniedError, APIConnectionError, after which the run may have been imported.
         """
-        return await self._transport.upload(file_requests.import_run(), file)
+        return await self._transport.upload(requests.import_run(), file)
 
     async def session(
         self, session_id: str | uuid.UUID, *, limit: int | None = None

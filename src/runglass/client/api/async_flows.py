@@ -10,9 +10,14 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from runglass.client.api.jobs import AsyncJob
+from runglass.client.api.pauses import (
+    AsyncPausedResult,
+    ToolAnswers,
+    async_converse,
+    async_events_of,
+    async_steps_of,
+)
 from runglass.client.api.runs import AsyncRun
-from runglass.client.api.step_driver import ToolAnswers, async_events_of, async_steps_of
-from runglass.client.api.tool_pause import AsyncPausedResult, async_converse
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.client.core.run_requests import (

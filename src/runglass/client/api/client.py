@@ -6,23 +6,57 @@ loads the one that it uses, and `make check` compares them.
 
 import threading
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
 from runglass.client.api.flows import Flow
-from runglass.client.api.run_pages import RunPages
 from runglass.client.api.runs import Run
-from runglass.client.core import file_requests, requests
+from runglass.client.core import requests
 from runglass.client.core.connection import endpoint
 from runglass.client.core.list_cursor import ListCursor, live_runs
-from runglass.client.core.requests import Time
+from runglass.client.core.requests import RequestSpec, Time, following_page
 from runglass.log.trace import RunStatus, RunSummary
-from runglass.wire.run_api import RunChange
+from runglass.wire.run_api import RunChange, RunPage
 
 if TYPE_CHECKING:
     from runglass.client.transport.blocking import SyncTransport
     from runglass.wire.session import SessionExecution
+
+
+# `dict` holds the transport and the call for the next page: a field would be part of the page's JSON.
+class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True, eq=False):
+    """A page of runs, newest first. `next_cursor` is None on the last page.
+
+    A loop over it yields the runs of this page, then those of all pages that follow, each fetched when the
+    loop comes to it.
+    """
+
+    @classmethod
+    def starting(
+        cls, transport: "SyncTransport", call: RequestSpec[RunPage], *, timeout: float | None
+    ) -> "RunPages":
+        """The page that `call` asks for. Raises as the transport does."""
+        first = transport.call(call, timeout=timeout)
+        pages = cls(runs=first.runs, next_cursor=first.next_cursor, last_change=first.last_change)
+        pages.__dict__["_way_on"] = (transport, call, timeout)
+        return pages
+
+    def __iter__(self) -> Iterator[RunSummary]:
+        transport, call, timeout = self.__dict__["_way_on"]
+        page: RunPage = self
+        while True:
+            yield from page.runs
+            if page.next_cursor is None:
+                return
+            page = transport.call(following_page(call, page.next_cursor), timeout=timeout)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RunPage):
+            return NotImplemented
+        return (self.runs, self.next_cursor) == (other.runs, other.next_cursor)
+
+    __hash__ = None  # type: ignore[assignment]  # as of every page: it holds a list
 
 
 class Client:
@@ -198,7 +232,7 @@ class Client:
         Raises RequestError for a file that is none, or a run or flow that is there already,
         PermissionDeniedError, APIConnectionError, after which the run may have been imported.
         """
-        return self._transport.upload(file_requests.import_run(), file)
+        return self._transport.upload(requests.import_run(), file)
 
     def session(
         self, session_id: str | uuid.UUID, *, limit: int | None = None

@@ -11,9 +11,8 @@ from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from runglass.client.api.jobs import Job
+from runglass.client.api.pauses import PausedResult, ToolAnswers, converse, events_of, steps_of
 from runglass.client.api.runs import Run
-from runglass.client.api.step_driver import ToolAnswers, events_of, steps_of
-from runglass.client.api.tool_pause import PausedResult, converse
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.client.core.run_requests import (

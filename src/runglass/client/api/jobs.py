@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from runglass.client.api.runs import AsyncRun, Run
 from runglass.client.core import requests
-from runglass.client.core.connection import seconds_of
-from runglass.client.core.deadline import Deadline
+from runglass.client.core.connection import bound_s, seconds_of
 from runglass.client.core.requests import FlowAddress
+from runglass.client.core.retries import Deadline
 from runglass.errors import APIError, APITimeoutError, api_error
 from runglass.wire.run_api import JobState
 
@@ -49,7 +49,7 @@ class Job:
         Raises FlowExecutionError where the run fails or is cancelled, APITimeoutError, after which the job
         still goes on, and APIConnectionError.
         """
-        deadline = _deadline(timeout)
+        deadline = Deadline(bound_s(timeout))
         interval_s = seconds_of(poll_interval)
         while True:
             state = self.poll(timeout=_poll_s(deadline, self))
@@ -90,7 +90,7 @@ class AsyncJob:
         Raises FlowExecutionError where the run fails or is cancelled, APITimeoutError, after which the job
         still goes on, and APIConnectionError.
         """
-        deadline = _deadline(timeout)
+        deadline = Deadline(bound_s(timeout))
         interval_s = seconds_of(poll_interval)
         while True:
             state = await self.poll(timeout=_poll_s(deadline, self))
@@ -99,10 +99,6 @@ class AsyncJob:
             if state.status == "failed":
                 raise _failure(state)
             await self._transport.sleep(max(0.0, min(interval_s, deadline.left_s())))
-
-
-def _deadline(timeout: float | None) -> Deadline:
-    return Deadline(math.inf if timeout is None else seconds_of(timeout))
 
 
 def _poll_s(deadline: Deadline, job: Job | AsyncJob) -> float | None:

@@ -7,14 +7,13 @@ Both classes only describe calls and hand them to their transport; `make check` 
 More than 300 lines: one class, twice.
 """
 
-import math
 import uuid
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, overload
 
-from runglass.client.core import file_requests, requests, run_requests
-from runglass.client.core.connection import seconds_of
+from runglass.client.core import requests, run_requests
+from runglass.client.core.connection import bound_s
 from runglass.client.core.requests import Attempt
 from runglass.client.core.stream_cursor import TailCursor
 from runglass.log.events import StreamEvent
@@ -32,16 +31,25 @@ if TYPE_CHECKING:  # for names alone: the transports load the HTTP library, few 
 PRINTED_ROWS = 200
 
 
-class Run:
-    """One execution, looked at by its id. Making one asks the server nothing; each method does."""
+Transport = TypeVar("Transport", "SyncTransport", "AsyncTransport")
 
-    def __init__(self, transport: "SyncTransport", path: str, execution_id: str) -> None:
+
+class _Run(Generic[Transport]):
+    def __init__(self, transport: Transport, path: str, execution_id: str) -> None:
         self.execution_id = execution_id
-        self._transport = transport
+        self._transport: Transport = transport
         self._path = path
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.execution_id!r})"
+
+    def _cursor(self) -> TailCursor:
+        attempts = self._transport.endpoint.max_retries + 1
+        return TailCursor(requests.stream_path(self._path), first_attempts=attempts)
+
+
+class Run(_Run["SyncTransport"]):
+    """One execution, looked at by its id. Making one asks the server nothing; each method does."""
 
     def __str__(self) -> str:
         """The run and the first rows of its tree, for `print(run)`. Asks the server; raises as `outline`."""
@@ -163,7 +171,7 @@ class Run:
         Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
         breaks off: what came of it before is not the whole run.
         """
-        return self._transport.download(file_requests.export(self._path, format))
+        return self._transport.download(requests.export(self._path, format))
 
     def wait(self, timeout: float | None = None) -> RunSummary:
         """The summary of the run once it has ended; waits on the event stream, without polling.
@@ -174,7 +182,7 @@ class Run:
         Raises APITimeoutError, after which the run still goes on, FlowNotFoundError, APIConnectionError.
         """
         fold = RunFold(RunSummary(id=self.execution_id, flow_id="", status="pending"))
-        events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
+        events = self._transport.follow(self._cursor(), timeout=bound_s(timeout))
         with closing(events):
             for event in events:
                 fold.apply(event)
@@ -230,21 +238,9 @@ class Run:
         """
         self._transport.call(requests.delete(self._path), timeout=timeout)
 
-    def _cursor(self) -> TailCursor:
-        attempts = self._transport.endpoint.max_retries + 1
-        return TailCursor(requests.stream_path(self._path), first_attempts=attempts)
 
-
-class AsyncRun:
+class AsyncRun(_Run["AsyncTransport"]):
     """One execution, looked at by its id. Making one asks the server nothing; each method does."""
-
-    def __init__(self, transport: "AsyncTransport", path: str, execution_id: str) -> None:
-        self.execution_id = execution_id
-        self._transport = transport
-        self._path = path
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.execution_id!r})"
 
     async def summary(self, *, timeout: float | None = None) -> RunSummary:
         """The run as it stands: status, times, totals and error, without its steps.
@@ -360,7 +356,7 @@ class AsyncRun:
         Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
         breaks off: what came of it before is not the whole run.
         """
-        return self._transport.download(file_requests.export(self._path, format))
+        return self._transport.download(requests.export(self._path, format))
 
     async def wait(self, timeout: float | None = None) -> RunSummary:
         """The summary of the run once it has ended; waits on the event stream, without polling.
@@ -371,7 +367,7 @@ class AsyncRun:
         Raises APITimeoutError, after which the run still goes on, FlowNotFoundError, APIConnectionError.
         """
         fold = RunFold(RunSummary(id=self.execution_id, flow_id="", status="pending"))
-        events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
+        events = self._transport.follow(self._cursor(), timeout=bound_s(timeout))
         async with aclosing(events):
             async for event in events:
                 fold.apply(event)
@@ -426,11 +422,3 @@ class AsyncRun:
         answer was lost on the way, PermissionDeniedError, APITimeoutError, APIConnectionError.
         """
         await self._transport.call(requests.delete(self._path), timeout=timeout)
-
-    def _cursor(self) -> TailCursor:
-        attempts = self._transport.endpoint.max_retries + 1
-        return TailCursor(requests.stream_path(self._path), first_attempts=attempts)
-
-
-def _bound_s(timeout: float | None) -> float:
-    return math.inf if timeout is None else seconds_of(timeout)

@@ -93,7 +93,7 @@ def endpoint(
     return ServerConnection(
         base_url=_base_url(base_url or environ.get("RUNGLASS_BASE_URL") or DEFAULT_BASE_URL),
         api_key=_api_key(api_key or environ.get("RUNGLASS_API_KEY")),
-        timeout_s=math.inf if timeout is None else seconds_of(timeout),
+        timeout_s=bound_s(timeout),
         max_retries=max_retries,
         session_id=session_header(session_id).get("X-Session-Id"),
     )
@@ -149,3 +149,8 @@ def seconds_of(timeout: float) -> float:
     if not _is_number(timeout, int, float) or not timeout > 0:
         raise ValueError(f"timeout must be a number of seconds above 0, or inf for no bound, not {timeout!r}")
     return float(timeout)
+
+
+def bound_s(timeout: float | None) -> float:
+    """The same for a bound that may be None: then there is none. Raises as `seconds_of` does."""
+    return math.inf if timeout is None else seconds_of(timeout)

@@ -11,14 +11,11 @@ import msgspec
 
 from runglass.client.core import requests
 from runglass.client.core.requests import RequestSpec, Time, is_count
-from runglass.client.core.stream_cursor import STREAM_HEADERS, ResumingCursor
+from runglass.client.core.stream_cursor import ResumingCursor
 from runglass.errors import APIConnectionError
 from runglass.log.trace import TERMINAL, RunStatus, RunSummary
 from runglass.wire.run_api import RunChange
 from runglass.wire.sse import Frame
-
-BEGINS_NOW = -1
-"""In place of a number, until the server says where the stream begins."""
 
 
 def live_runs(
@@ -53,22 +50,13 @@ class ListCursor(ResumingCursor[RunChange]):
     """
 
     about = "live list"
+    begins_at = -1
 
     def __init__(self, request: RequestSpec[None], *, after: int | None, first_attempts: int) -> None:
-        super().__init__(request.path, first_attempts=first_attempts)
-        self.last = BEGINS_NOW if after is None else after
+        super().__init__(request.path, query=request.query, first_attempts=first_attempts)
+        self.last = self.begins_at if after is None else after
         self._has_page = after is not None
         self._listed: set[str] = set()
-        self._request = request
-
-    def call(self) -> RequestSpec[None]:
-        """The request for the stream, behind the last change that has come."""
-        return msgspec.structs.replace(self._request, headers=self.headers())
-
-    def headers(self) -> dict[str, str]:
-        """The headers of that request."""
-        resumed = {} if self.last == BEGINS_NOW else {"Last-Event-ID": str(self.last)}
-        return STREAM_HEADERS | resumed
 
     def feed(self, chunk: bytes) -> Iterator[RunChange]:
         """The changes that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""

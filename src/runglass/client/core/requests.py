@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from types import NoneType
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from runglass.log.trace import RunStatus, RunSummary, StepAttempts, StepTrace, Trace
 from runglass.support.safe_text import is_whole
-from runglass.wire.run_api import JobState, RunPage
+from runglass.wire.run_api import ExportFormat, JobState, RunPage
 
 if TYPE_CHECKING:
     from runglass.diff.run_diff import RunDiff
@@ -154,10 +154,18 @@ def trace(run: str) -> RequestSpec[Trace]:
 def step_trace(
     run: str, step_id: str, *, attempt: Attempt, loop_index: int | Sequence[int] | None
 ) -> RequestSpec[StepTrace | StepAttempts]:
-    """One attempt of a step, or with `attempt="all"` every one."""
-    query = [("attempt", str(_attempt(attempt)))]
+    """One attempt of a step, or with `attempt="all"` every one. Raises ValueError for impossible numbers."""
+    if attempt not in ("latest", "all") and not is_count(attempt, 1):
+        raise ValueError(f"attempt must be 'latest', 'all' or a number from 1 on, not {attempt!r}")
+    query = [("attempt", str(attempt))]
     if loop_index is not None:
-        query.append(("loop_index", ",".join(str(index) for index in _loop_path(loop_index))))
+        indices = [loop_index] if isinstance(loop_index, int) else loop_index
+        if not (isinstance(indices, (list, tuple)) and indices and all(is_count(at, 0) for at in indices)):
+            raise ValueError(
+                "loop_index must be a number from 0 on, or a tuple of them, outer loop first, not"
+                f" {loop_index!r}"
+            )
+        query.append(("loop_index", ",".join(map(str, indices))))
     return RequestSpec(
         method="GET",
         path=f"{run}/steps/{_part('step_id', step_id)}/trace",
@@ -247,6 +255,18 @@ def session(
     return RequestSpec(method="GET", path=path, answer=SessionPage, query=query)
 
 
+def export(run: str, format: ExportFormat) -> RequestSpec[None]:
+    """The run at path `run` as a file. Raises ValueError for a format that there is none of."""
+    if format not in get_args(ExportFormat):
+        raise ValueError(f"format must be one of {', '.join(get_args(ExportFormat))}, not {format!r}")
+    return RequestSpec(method="GET", path=f"{run}/export", answer=NoneType, query=(("format", format),))
+
+
+def import_run() -> RequestSpec[RunSummary]:
+    """Make the run of a file, which is the body."""
+    return RequestSpec(method="POST", path="/flow-runs/import", answer=RunSummary)
+
+
 def following_page(call: RequestSpec[T], cursor: str) -> RequestSpec[T]:
     """The same list from `cursor` on."""
     query = (*(pair for pair in call.query if pair[0] != "cursor"), ("cursor", cursor))
@@ -278,18 +298,3 @@ def whole(name: str, value: str) -> str:
     if not is_whole(value):
         raise ValueError(f"{name} may not be {value!r}: {HALF}")
     return value
-
-
-def _attempt(attempt: Attempt) -> Attempt:
-    if attempt in ("latest", "all") or is_count(attempt, 1):
-        return attempt
-    raise ValueError(f"attempt must be 'latest', 'all' or a number from 1 on, not {attempt!r}")
-
-
-def _loop_path(loop_index: int | Sequence[int]) -> Sequence[int]:
-    path = [loop_index] if isinstance(loop_index, int) else loop_index
-    if isinstance(path, (list, tuple)) and path and all(is_count(index, 0) for index in path):
-        return path
-    raise ValueError(
-        f"loop_index must be a number from 0 on, or a tuple of them, outer loop first, not {loop_index!r}"
-    )

@@ -86,7 +86,7 @@ def finish(call: RequestSpec[T], outcome: Outcome, *, attempts: int, sent_before
         value: T = _decoder(shape).decode(outcome.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise APIConnectionError(
-            f"{call} was answered with something else than a {_name(shape)} ({error}): "
+            f"{call} was answered with something else than a {getattr(shape, '__name__', shape)} ({error}): "
             f"{outcome.excerpt!r}; is the base URL right and the server as new as this client?"
         ) from error
     return value
@@ -136,10 +136,6 @@ def _detail(body: bytes | bytearray) -> dict[str, Any]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _name(shape: Any) -> str:
-    return str(getattr(shape, "__name__", shape))
 
 
 @cache

@@ -1,4 +1,7 @@
-"""Decides whether a failed call is tried again, and after how long. Pure: transports do the waiting.
+"""How long a call may take, whether it is tried again, and after how long. Pure: transports do the waiting.
+
+Timeouts of HTTP libraries bound one socket operation each, so a server that drips a byte at a time stretches
+a call without end. A deadline is asked before every wait instead.
 
 A read may be tried again after any loss, and so may a call that starts or resumes a run: all its attempts
 carry one Idempotency-Key, under which the server does it once and repeats the response. Any other call is
@@ -6,7 +9,9 @@ tried again only where the server cannot have done it: no connection was made, o
 (429, 503).
 """
 
+import math
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +62,11 @@ class Retries:
         self.sent |= (
             outcome.sent if isinstance(outcome, ConnectionLost) else outcome.status not in NOTHING_DONE
         )
-        if self.attempts > self._max_retries or not self._may_repeat(outcome):
+        if isinstance(outcome, Answer):
+            may_repeat = outcome.status in (PASSING if self._call.repeatable else NOTHING_DONE)
+        else:
+            may_repeat = self._call.repeatable or not outcome.sent
+        if self.attempts > self._max_retries or not may_repeat:
             return None
         wait_s = backoff_s(self.attempts, chance=self._chance)
         asked_s = outcome.retry_after_s if isinstance(outcome, Answer) else None
@@ -70,7 +79,43 @@ class Retries:
         self.attempts += 1
         return wait_s
 
-    def _may_repeat(self, outcome: Outcome) -> bool:
-        if isinstance(outcome, Answer):
-            return outcome.status in (PASSING if self._call.repeatable else NOTHING_DONE)
-        return self._call.repeatable or not outcome.sent
+
+_WAKES_EARLY_S = 0.005
+
+
+class Deadline:
+    """Ends `seconds` from now, or from the latest `renew()`, and never later than `within`.
+
+    Infinite seconds never end.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        within: "Deadline | None" = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.seconds = seconds
+        self._within = within
+        self._now = now
+        self._ends_at = now() + seconds
+
+    def renew(self) -> None:
+        """Starts the same time again."""
+        self._ends_at = self._now() + self.seconds
+
+    def left_s(self) -> float:
+        """Seconds left: infinite where there is no bound, 0 or less when it has passed."""
+        left_s = self._ends_at - self._now()
+        return left_s if self._within is None else min(left_s, self._within.left_s())
+
+    def passed(self) -> bool:
+        """Whether a wait that has just timed out did so because of this deadline."""
+        # Clocks of the kernel and of Python differ a little.
+        return self.left_s() <= _WAKES_EARLY_S
+
+    def bound_s(self) -> float | None:
+        """The same as `left_s`, but None for no bound, as the standard library has it."""
+        left = self.left_s()
+        return None if math.isinf(left) else max(left, 0.0)

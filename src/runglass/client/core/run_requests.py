@@ -27,8 +27,8 @@ from runglass.wire.run_api import (
     ToolCallsRequired,
     Version,
     accept_both_spellings,
+    read_trace_context,
 )
-from runglass.wire.trace_context import read_trace_context
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
 """The state of a step-through: its position, its next call, and the results in its events.
 
-No I/O: `step_driver.py` performs the calls. The server leaves the cursor to its caller, and this file keeps
+No I/O: `api/pauses.py` performs the calls. The server leaves the cursor to its caller, and this file keeps
 it.
 """
 

@@ -1,23 +1,35 @@
 """The cursor of a stream that can be resumed: what it has had, and when a broken one is given up.
 
-No I/O: a transport opens `path` with `headers()`, feeds the bytes in and reports each loss. Across any number
-of connections each thing comes out once, in order: of a live trace every event, with the terminal one last.
+No I/O: a transport makes the request `call()`, feeds the bytes in and reports each loss. Across any number of
+connections each thing comes out once, in order: of a live trace every event, with the terminal one last. The
+stream that answers one call of a step-through ends with the step, and is begun anew when it is lost.
 """
 
+import math
 import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import NoneType
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
 from runglass.client.core.requests import RequestSpec
-from runglass.client.core.responses import Answer, ConnectionLost, Outcome, error_of
-from runglass.client.core.retries import PASSING, backoff_s
+from runglass.client.core.responses import ENDED_EARLY, Answer, ConnectionLost, Outcome, error_of, finish
+from runglass.client.core.retries import PASSING, Retries, backoff_s
 from runglass.errors import APIConnectionError
-from runglass.log.events import StreamEvent, decode_event, is_terminal
+from runglass.log.events import (
+    FlowCancelled,
+    FlowCompleted,
+    FlowFailed,
+    StepError,
+    StepPaused,
+    StepPausedForToolCalls,
+    StreamEvent,
+    decode_event,
+    is_terminal,
+)
 from runglass.wire.sse import Decoder, Frame, FrameTooLarge
 
 SILENCE_S = 45.0
@@ -37,25 +49,7 @@ _AT_ONCE_S = 0.05
 """The wait after a stream that brought events, as the next stream will probably bring more."""
 
 
-News_co = TypeVar("News_co", covariant=True)
 News = TypeVar("News")
-
-
-class Cursor(Protocol[News_co]):
-    """The interface through which a transport follows a stream."""
-
-    ended: bool
-    gap: ConnectionLost | None
-
-    def call(self) -> RequestSpec[None]:
-        """The request that opens the stream, now or again."""
-
-    def opened(self) -> None: ...
-
-    def feed(self, chunk: bytes) -> Iterator[News_co]: ...
-
-    def lost(self, outcome: Outcome) -> float | None:
-        """Seconds to wait before the stream is opened again; None where it is complete."""
 
 
 class ResumingCursor(ABC, Generic[News]):
@@ -69,18 +63,22 @@ class ResumingCursor(ABC, Generic[News]):
 
     about: ClassVar[str]
     """What the stream is called in messages."""
+    begins_at: ClassVar[int] = 0
+    """In place of a number, until the first one has come; no request names it."""
 
     def __init__(
         self,
         path: str,
         *,
+        query: tuple[tuple[str, str], ...] = (),
         first_attempts: int = 3,
         attempts: int = 8,
         now: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.path = path
-        self.last = 0
+        self.last = self.begins_at
+        self._query = query
         self.ended = False
         self.gap: ConnectionLost | None = None
         self._first_attempts = first_attempts
@@ -97,11 +95,9 @@ class ResumingCursor(ABC, Generic[News]):
 
     def call(self) -> RequestSpec[None]:
         """The request for the stream, after the last event that has come."""
-        return RequestSpec(method="GET", path=self.path, answer=NoneType, headers=self.headers())
-
-    def headers(self) -> dict[str, str]:
-        """The headers of that request."""
-        return STREAM_HEADERS | {"Last-Event-ID": str(self.last)} if self.last else STREAM_HEADERS
+        resumed = {} if self.last == self.begins_at else {"Last-Event-ID": str(self.last)}
+        headers = STREAM_HEADERS | resumed
+        return RequestSpec(method="GET", path=self.path, query=self._query, answer=NoneType, headers=headers)
 
     def opened(self) -> None:
         """A connection stands; what follows through `feed` is a new stream."""
@@ -118,10 +114,7 @@ class ResumingCursor(ABC, Generic[News]):
         and must be opened again. Raises APIConnectionError for a fault that no new connection can mend.
         """
         self._heard_at = self._now()
-        try:
-            frames = self._decoder.feed(chunk)
-        except FrameTooLarge as error:
-            raise APIConnectionError(f"{self}: {error}") from error
+        frames = _frames(self._decoder, chunk, self)
         if self._decoder.retry_ms is not None:
             self._retry_s = self._decoder.retry_ms / 1000
         return self._news(frames)
@@ -147,7 +140,11 @@ class ResumingCursor(ABC, Generic[News]):
         self._opened_at = None
         self._failures += 1
         if self._failures >= (self._attempts if self._ever_opened else self._first_attempts):
-            reason, cause = self._last_words(outcome)
+            if isinstance(outcome, ConnectionLost):
+                reason, cause = outcome.reason, outcome.cause
+            else:
+                cause = error_of(str(self), outcome)
+                reason = str(cause)
             tries = f"{self._failures} attempt{'' if self._failures == 1 else 's'}"
             # A list that never answered has no number yet.
             at = f", at event {self.last}" if self.last >= 0 else ""
@@ -162,12 +159,6 @@ class ResumingCursor(ABC, Generic[News]):
 
     def __str__(self) -> str:
         return f"{self.about} {self.path!r}"
-
-    def _last_words(self, outcome: Outcome) -> tuple[str, Exception | None]:
-        if isinstance(outcome, ConnectionLost):
-            return outcome.reason, outcome.cause
-        error = error_of(str(self), outcome)
-        return str(error), error
 
 
 class TailCursor(ResumingCursor[StreamEvent]):
@@ -196,6 +187,13 @@ class TailCursor(ResumingCursor[StreamEvent]):
                 return
 
 
+def _frames(decoder: Decoder, chunk: bytes, what: object) -> list[Frame]:
+    try:
+        return decoder.feed(chunk)
+    except FrameTooLarge as error:
+        raise APIConnectionError(f"{what}: {error}") from error
+
+
 def read_frame(frame: Frame, what: object) -> tuple[StreamEvent, int]:
     """An event and its number: that of the event, else that of its frame, else 0.
 
@@ -207,9 +205,8 @@ def read_frame(frame: Frame, what: object) -> tuple[StreamEvent, int]:
         raise APIConnectionError(
             f"{what}: event {frame.id or '(without id)'} is not readable ({error}): {frame.data[:100]!r}"
         ) from error
-    seq = event.seq
-    if seq > 0:
-        return event, seq
+    if event.seq > 0:
+        return event, event.seq
     return event, int(frame.id) if frame.id.isdecimal() else 0
 
 
@@ -220,3 +217,80 @@ def no_stream(what: str, answer: Answer) -> APIConnectionError:
         f"{what} was answered with something else than an event stream ({kind}): "
         f"{answer.excerpt!r}; is the base URL right?"
     )
+
+
+ENDS = (StepPaused, StepPausedForToolCalls, FlowCompleted, FlowFailed, FlowCancelled)
+"""The events with which the answer to a call ends."""
+
+
+class StepStream:
+    """Follows the answer to `call` over any number of attempts; each event comes once."""
+
+    def __init__(self, call: RequestSpec[None], max_retries: int) -> None:
+        self.ended = False
+        self.gap: ConnectionLost | None = None
+        self._call = call
+        self._retries = Retries(call, max_retries)
+        self._farthest = (0, 0)
+        self._last: StreamEvent | None = None
+        self.opened()
+
+    def call(self) -> RequestSpec[None]:
+        """The request for the events; each attempt has the same key, so that the step is not run twice."""
+        return self._call
+
+    def opened(self) -> None:
+        """Begins a new stream, as a connection has been made."""
+        self._decoder = Decoder()
+        self._place = (0, 0)
+
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
+        """The new events that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
+        for frame in _frames(self._decoder, chunk, self):
+            event, seq = read_frame(frame, self)
+            if self._last is not None and event.execution_id != self._last.execution_id:
+                raise APIConnectionError(
+                    f"{self}: its answer broke off in run {self._last.execution_id!r} and began anew in run "
+                    f"{event.execution_id!r}: the server does not honour Idempotency-Keys here"
+                )
+            if self._is_new(event, seq):
+                self._last = event
+                yield event
+
+    def _is_new(self, event: StreamEvent, seq: int) -> bool:
+        """Whether the event has not come on an earlier connection.
+
+        An event without a number, which is none of the run's log, is known by its distance from the last
+        numbered one.
+        """
+        number, beside = self._place
+        if seq > number:
+            self._place = (seq, 0)
+        elif event.seq == 0:
+            # The frame has no number of its own, so the decoder has given it the number of an earlier frame.
+            self._place = (number, beside + 1)
+        else:
+            return False
+        is_new = self._place > self._farthest
+        self._farthest = max(self._farthest, self._place)
+        return is_new
+
+    def lost(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the call is made again, None where its answer is complete.
+
+        Raises as `answers.finish` does where the call has failed for good.
+        """
+        if isinstance(outcome, ConnectionLost):
+            # A failed step ends the answer as well, unless the flow continues on errors.
+            ends = (*ENDS, StepError) if outcome == ENDED_EARLY else ENDS
+            if isinstance(self._last, ends):
+                return None
+        elif 200 <= outcome.status < 300:
+            raise no_stream(str(self), outcome)
+        wait_s = self._retries.wait_s(outcome, left_s=math.inf)
+        if wait_s is None:
+            finish(self._call, outcome, attempts=self._retries.attempts, sent_before=self._retries.sent)
+        return wait_s
+
+    def __str__(self) -> str:
+        return str(self._call)

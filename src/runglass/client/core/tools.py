@@ -49,7 +49,10 @@ def calls_in(raw: Sequence[Mapping[str, Any]]) -> list[ToolCall]:
 def result_messages(calls: Sequence[ToolCall], results: Results) -> list[dict[str, Any]]:
     """The messages that answer `calls`, all of them and no other. Raises ValueError otherwise."""
     if isinstance(results, Mapping):
-        messages = [_message(call_id, value) for call_id, value in results.items()]
+        messages = [
+            {"role": "tool", "toolCallId": call_id, "content": content_of(value)}
+            for call_id, value in results.items()
+        ]
     else:
         messages = [dict(message) for message in results]
     answered = [message.get("toolCallId", message.get("tool_call_id")) for message in messages]
@@ -148,10 +151,6 @@ def _arguments(call: ToolCall) -> dict[str, Any] | str:
         return call.arguments
     except ValueError as error:
         return content_of({"error": str(error)})
-
-
-def _message(call_id: str, value: Any) -> dict[str, Any]:
-    return {"role": "tool", "toolCallId": call_id, "content": content_of(value)}
 
 
 def _is_async(handler: Any) -> bool:

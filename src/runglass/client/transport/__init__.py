@@ -9,12 +9,15 @@ everything else in the client.
 """
 
 import ssl
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
 
 import httpx2
 
-from runglass.client.core.deadline import Deadline
-from runglass.client.core.responses import Answer, ConnectionLost
-from runglass.client.core.stream_cursor import SILENCE_S, Cursor
+from runglass.client.core.requests import RequestSpec
+from runglass.client.core.responses import Answer, ConnectionLost, Outcome
+from runglass.client.core.retries import Deadline
+from runglass.client.core.stream_cursor import SILENCE_S
 from runglass.errors import APITimeoutError
 
 # A stream holds its connection, and any number may be followed at a time. Idle connections go before common
@@ -25,6 +28,26 @@ REFUSAL_BYTES = 64 * 1024
 PIECE_BYTES = 64 * 1024
 """So much of a file is read and sent at a time."""
 SILENT = f"nothing was heard for {SILENCE_S:g} s"
+
+
+News_co = TypeVar("News_co", covariant=True)
+
+
+class Cursor(Protocol[News_co]):
+    """The interface through which a transport follows a stream."""
+
+    ended: bool
+    gap: ConnectionLost | None
+
+    def call(self) -> RequestSpec[None]:
+        """The request that opens the stream, now or again."""
+
+    def opened(self) -> None: ...
+
+    def feed(self, chunk: bytes) -> Iterator[News_co]: ...
+
+    def lost(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the stream is opened again; None where it is complete."""
 
 
 def checked(base_url: str) -> str:
@@ -41,11 +64,6 @@ def verification(base_url: str) -> ssl.SSLContext | bool:
     # Reading the machine's certificates takes as long as several calls, and plain http never asks for them.
     # If a plain URL led to TLS all the same, this context would trust no server.
     return True if base_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def silence_within(deadline: Deadline) -> Deadline:
-    """A deadline for silence: it passes when a stream has sent nothing for too long, or with `deadline`."""
-    return Deadline(SILENCE_S, within=deadline)
 
 
 def not_ended(cursor: Cursor[object], deadline: Deadline) -> APITimeoutError:

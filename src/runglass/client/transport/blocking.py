@@ -2,30 +2,29 @@
 
 import math
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import IO, Any, TypeVar
 
 import httpx2
 
 from runglass.client.core.connection import ServerConnection
-from runglass.client.core.deadline import Deadline
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish, timed_out
-from runglass.client.core.retries import Retries
-from runglass.client.core.stream_cursor import SILENCE_S, Cursor
+from runglass.client.core.retries import Deadline, Retries
+from runglass.client.core.stream_cursor import SILENCE_S
 from runglass.client.transport import (
     LIMITS,
     PIECE_BYTES,
     REFUSAL_BYTES,
     SILENT,
+    Cursor,
     answer,
     checked,
     closed,
     is_event_stream,
     lost,
     not_ended,
-    silence_within,
     verification,
 )
 from runglass.client.transport.deadline_backend import DeadlineBackend
@@ -111,12 +110,7 @@ class SyncTransport:
         """
         self._require_open(call)
         silence = Deadline(SILENCE_S)
-        request = self._http.build_request(
-            call.method,
-            f"{self._base}{call.target}",
-            content=_pieces(file, silence),
-            extensions=_waiting(silence),
-        )
+        request = self._request(call, silence, content=_pieces(file, silence))
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 outcome: Outcome = answer(response, bytearray(response.read()))
@@ -129,15 +123,22 @@ class SyncTransport:
         if self._closed.is_set():
             raise closed(what)
 
-    def _attempt(self, call: RequestSpec[Any], deadline: Deadline) -> Outcome:
-        self._require_open(call)
-        request = self._http.build_request(
+    def _request(
+        self, call: RequestSpec[Any], deadline: Deadline, *, content: Iterable[bytes] | None = None
+    ) -> httpx2.Request:
+        """The request, of which each wait on the socket asks `deadline`."""
+        waits: dict[str, Any] = {**dict.fromkeys(("connect", "read", "write"), deadline), "pool": None}
+        return self._http.build_request(
             call.method,
             f"{self._base}{call.target}",
             headers=call.headers,
-            content=call.body,
-            extensions=_waiting(deadline),
+            content=call.body if content is None else content,
+            extensions={"timeout": waits},
         )
+
+    def _attempt(self, call: RequestSpec[Any], deadline: Deadline) -> Outcome:
+        self._require_open(call)
+        request = self._request(call, deadline)
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 body = bytearray()
@@ -156,15 +157,8 @@ class SyncTransport:
     def _parts(self, cursor: Cursor[object], deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
         """The bytes of one connection, and last its outcome."""
         self._require_open(cursor)
-        silence = silence_within(deadline)
-        call = cursor.call()
-        request = self._http.build_request(
-            call.method,
-            f"{self._base}{call.target}",
-            headers=call.headers,
-            content=call.body,
-            extensions=_waiting(silence),
-        )
+        silence = Deadline(SILENCE_S, within=deadline)
+        request = self._request(cursor.call(), silence)
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 if not is_event_stream(response):
@@ -194,9 +188,7 @@ class SyncTransport:
         """The parts of a good answer, or how the call came to another end, also within its body."""
         self._require_open(call)
         silence = Deadline(SILENCE_S)
-        request = self._http.build_request(
-            call.method, f"{self._base}{call.target}", headers=call.headers, extensions=_waiting(silence)
-        )
+        request = self._request(call, silence)
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 if response.status_code != 200:
@@ -229,8 +221,3 @@ def _pieces(file: IO[bytes], silence: Deadline) -> Generator[bytes, None, None]:
         silence.renew()
         yield piece
     silence.renew()
-
-
-def _waiting(deadline: Deadline) -> dict[str, Any]:
-    """Request extensions that make each wait on the socket ask `deadline`."""
-    return {"timeout": {"connect": deadline, "read": deadline, "write": deadline, "pool": None}}

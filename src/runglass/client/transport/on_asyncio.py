@@ -10,23 +10,22 @@ import httpcore2  # noqa: F401  # httpx2 would load it with the first client, wh
 import httpx2
 
 from runglass.client.core.connection import ServerConnection
-from runglass.client.core.deadline import Deadline
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish, timed_out
-from runglass.client.core.retries import Retries
-from runglass.client.core.stream_cursor import SILENCE_S, Cursor
+from runglass.client.core.retries import Deadline, Retries
+from runglass.client.core.stream_cursor import SILENCE_S
 from runglass.client.transport import (
     LIMITS,
     PIECE_BYTES,
     REFUSAL_BYTES,
     SILENT,
+    Cursor,
     answer,
     checked,
     closed,
     is_event_stream,
     lost,
     not_ended,
-    silence_within,
     verification,
 )
 
@@ -122,12 +121,10 @@ class AsyncTransport:
         Raises as `answers.finish` does.
         """
         self._require_open(call)
-        request = self._http.build_request(
-            call.method,
-            f"{self._base}{call.target}",
-            content=_pieces(file),
-            extensions={"timeout": dict.fromkeys(("connect", "read", "write"), SILENCE_S) | {"pool": None}},
-        )
+        request = self._request(call, content=_pieces(file))
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write"), SILENCE_S) | {
+            "pool": None
+        }
         try:
             async with (
                 self._bounded(Deadline(math.inf)),
@@ -153,18 +150,24 @@ class AsyncTransport:
                 self._bounds.discard(bound)
 
     async def _next(self, chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes | None:
-        async with self._bounded(silence_within(deadline)):
+        async with self._bounded(Deadline(SILENCE_S, within=deadline)):
             return await anext(chunks, None)
 
     def _require_open(self, what: object) -> None:
         if self._closed.is_set():
             raise closed(what)
 
+    def _request(
+        self, call: RequestSpec[Any], *, content: AsyncIterator[bytes] | None = None
+    ) -> httpx2.Request:
+        body = call.body if content is None else content
+        return self._http.build_request(
+            call.method, f"{self._base}{call.target}", headers=call.headers, content=body
+        )
+
     async def _attempt(self, call: RequestSpec[Any]) -> Outcome:
         self._require_open(call)
-        request = self._http.build_request(
-            call.method, f"{self._base}{call.target}", headers=call.headers, content=call.body
-        )
+        request = self._request(call)
         try:
             async with aclosing(await self._http.send(request, stream=True)) as response:
                 body = bytearray()
@@ -180,17 +183,14 @@ class AsyncTransport:
     ) -> AsyncGenerator[bytes | Outcome, None]:
         """The bytes of one connection, and last its outcome."""
         self._require_open(cursor)
-        call = cursor.call()
-        request = self._http.build_request(
-            call.method, f"{self._base}{call.target}", headers=call.headers, content=call.body
-        )
+        request = self._request(cursor.call())
         try:
-            async with self._bounded(silence_within(deadline)):
+            async with self._bounded(Deadline(SILENCE_S, within=deadline)):
                 opened = await self._http.send(request, stream=True)
             async with aclosing(opened) as response:
                 if not is_event_stream(response):
                     body = bytearray()
-                    async with self._bounded(silence_within(deadline)):
+                    async with self._bounded(Deadline(SILENCE_S, within=deadline)):
                         async for chunk in response.aiter_bytes():
                             body += chunk
                             if len(body) > REFUSAL_BYTES:
@@ -215,7 +215,7 @@ class AsyncTransport:
     async def _body(self, call: RequestSpec[None]) -> AsyncGenerator[bytes | Outcome, None]:
         """The parts of a good answer, or how the call came to another end, also within its body."""
         self._require_open(call)
-        request = self._http.build_request(call.method, f"{self._base}{call.target}", headers=call.headers)
+        request = self._request(call)
         try:
             async with self._bounded(Deadline(SILENCE_S)):
                 opened = await self._http.send(request, stream=True)

@@ -29,9 +29,8 @@ from runglass.engine.scheduling.offloading import LARGE_BYTES, gc_paused, offloa
 from runglass.engine.workers.pool import LimitHit, OutOfMemory, WorkerPool
 from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error
 from runglass.flows.flow import Flow
-from runglass.flows.parser import FLOW_LIMIT, CheckedFlow
+from runglass.flows.parser import FLOW_LIMIT, SCHEMA_LIMIT_BYTES, CheckedFlow
 from runglass.flows.schemas.schema import Unproved
-from runglass.flows.validation import SCHEMA_LIMIT_BYTES
 
 T = TypeVar("T")
 

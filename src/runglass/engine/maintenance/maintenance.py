@@ -14,7 +14,7 @@ from runglass.engine.journal.resume import last_time
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import Store
 from runglass.support.clock import Clock, iso
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from runglass.errors import StoreError
 from runglass.store.base import Store
 from runglass.store.records import ContentPlace, Retention, RunRecord
 from runglass.support.clock import Clock, iso, iso_ms
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 from runglass.wire.admin_api import Actor
 from runglass.wire.query import created_ms
 

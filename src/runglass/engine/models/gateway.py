@@ -12,7 +12,6 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from runglass.config.providers import NOTHING_MORE, SettingRules
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models import echo
 from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits
@@ -28,6 +27,7 @@ from runglass.engine.models.pricing import Price, most_of
 from runglass.engine.models.request_parser import as_given
 from runglass.engine.scheduling.pacing import current_project, paced
 from runglass.errors import StepFailure
+from runglass.flows.models import NOTHING_MORE, SettingRules
 from runglass.log.money import ZERO
 from runglass.support.import_without_gc import loading
 

@@ -28,7 +28,7 @@ from pydantic_ai.exceptions import (
 from runglass.engine.capture.redaction import strike_known
 from runglass.engine.models.model_types import ModelCallFailed
 from runglass.errors import StepFailure
-from runglass.support.connection_errors import plain_cause
+from runglass.support.logs import plain_cause
 from runglass.support.safe_text import replace_surrogates
 
 EXCERPT = 2048

@@ -10,7 +10,7 @@ from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
 from runglass.errors import StoreError
 from runglass.store.base import Store
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 

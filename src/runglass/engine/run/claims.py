@@ -27,7 +27,7 @@ from runglass.log.measurements import measured
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
 from runglass.store.records import RunRecord
 from runglass.support.clock import iso
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from runglass.errors import StoreError
 from runglass.store.base import Store
 from runglass.store.process_records import ProcessFacts
 from runglass.support.clock import Clock, iso
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 

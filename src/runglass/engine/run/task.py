@@ -52,7 +52,7 @@ from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.store.base import Store
 from runglass.store.records import RunRecord, StoredLog
 from runglass.support.lazy_json import encoded
-from runglass.support.log_context import run_id
+from runglass.support.logs import run_id
 from runglass.wire.run_api import CaptureMode
 
 log = logging.getLogger(__name__)

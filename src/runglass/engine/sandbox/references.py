@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runglass.flows.flow import Step
-from runglass.flows.step_syntax import referring_attributes
+from runglass.flows.syntax import referring_attributes
 from runglass.support.byte_cache import ByteCache
 
 _USE = re.compile(

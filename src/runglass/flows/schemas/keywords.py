@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from runglass.flows.diagnostics import Finding, Path, shown
-from runglass.flows.schemas.schema import any_of, suggestion
+from runglass.flows.schemas.schema import any_of
+from runglass.support.safe_text import suggestion
 
 _OF_TYPE: dict[str, tuple[str, ...]] = {
     "string": ("minLength", "maxLength", "pattern", "contentEncoding", "contentMediaType", "contentSchema"),

@@ -4,7 +4,6 @@ Flow files, the inputs of a run and the answers of models are judged by schemas;
 mistake reads the same wherever it is found. Must not know what a schema is for.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from jsonschema_rs import ValidationErrorKind as Kind
 from runglass.flows.diagnostics import Finding, path_text, shown
 from runglass.flows.schemas.cost import Cost, cost_of, is_linear, pattern_weight, patterns_in
 from runglass.support.byte_cache import ByteCache
+from runglass.support.safe_text import suggestion
 
 MAX_REFERENCES = 10_000
 """The most references that a validator follows for one value: a chain of doublings would never end."""
@@ -35,9 +35,6 @@ QUICK_COMPARED = 16_000_000
 QUICK_ERRORS = 1_500
 MAX_ERRORS = 200_000
 """Rules times parts of a value, each of which may be an error of 20 µs."""
-
-MAX_KNOWN = 300
-"""The most names that a wrong one is compared with; each takes some 10 µs."""
 
 Schema = dict[str, Any]
 
@@ -246,16 +243,6 @@ def any_of(options: list[Any]) -> str:
     """`a, b or c`."""
     *most, last = (option if isinstance(option, str) else shown(option) for option in options)
     return _trimmed(f"{', '.join(most)} or {last}" if most else last)
-
-
-def suggestion(word: Any, known: list[Any]) -> str:
-    """`; did you mean …?`, or nothing when no known word is near."""
-    # difflib takes quadratic time, and no typed name is that long.
-    if not isinstance(word, str) or len(word) > 64:
-        return ""
-    compared = [name for name in islice(known, MAX_KNOWN) if isinstance(name, str)]
-    near = difflib.get_close_matches(word, compared, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _trimmed(message: str) -> str:

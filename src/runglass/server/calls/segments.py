@@ -13,8 +13,8 @@ from runglass.engine.journal.run_spec import Segment, ToolLoopState, ToolOffer
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import api_error
+from runglass.flows.arguments import may_hand_in
 from runglass.flows.flow import Flow, LlmStep, leaves, step_count, within
-from runglass.flows.override_policy import may_hand_in
 from runglass.runtime.runtime import Submitted
 from runglass.server.calls.call import Call
 from runglass.server.calls.idempotency import note, resumed_once

@@ -43,7 +43,7 @@ from runglass.server.calls.run_failure import failure_at
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
 from runglass.support.lazy_json import encoded
-from runglass.tails.page import Page
+from runglass.tails.cursor import Page
 from runglass.wire.sse import frame, unnumbered_frame
 
 _READ = frozenset(

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from runglass.errors import StoreError
 from runglass.server.http.error_responses import rate_limited
 from runglass.store.base import Store
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ from msgspec import Meta
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
-from runglass.wire.run_api import TraceContext
-from runglass.wire.trace_context import read_trace_context
+from runglass.wire.run_api import TraceContext, read_trace_context
 
 SESSION_ID = Parameter("X-Session-Id", str, "a UUID that ties runs together", argument="session_id")
 MAX_KEY = 255

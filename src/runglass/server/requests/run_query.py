@@ -14,8 +14,9 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.pagination import SINCE, UNTIL, since_epoch_ms
 from runglass.server.security.authentication import runtime_of
+from runglass.support.safe_text import suggestion
 from runglass.wire.query import Range, RunQuery, Term
-from runglass.wire.query_parser import parse_run_query, query_error, suggestion
+from runglass.wire.query_parser import parse_run_query, query_error
 
 QUERY = Parameter(
     "q", str, "a query such as `status:failed flow:grade-3 since:24h` (see docs/queries.md)", argument="query"
@@ -82,7 +83,7 @@ async def _with_flow_ids(request: ApiRequest, term: Term) -> Term:
         flow = await store.find_flow(project_id, name) or await store.flow(name)
         if flow is None or flow.project_id != project_id:
             slugs = [each.slug for each in await store.flows(project_id, limit=NAMED_FLOWS)]
-            hint = await offload_in_turn(partial(suggestion, name, slugs))
+            hint = await offload_in_turn(partial(suggestion, name.lower(), slugs))
             problem = f"the project has no flow {name!r:.100}{hint}"
             raise query_error(term.position, term.source, problem)
         ids.append(flow.id)

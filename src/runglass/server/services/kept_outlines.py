@@ -7,7 +7,7 @@ from runglass.errors import RunPurged, RunUnreadable, StoreError
 from runglass.server.services.outlines import Outlines
 from runglass.store.base import Store
 from runglass.support.clock import Clock
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,7 @@ from runglass.engine.scheduling.pacing import paced_read, paced_write
 from runglass.errors import StoreError
 from runglass.flows.flow import ConditionStep, Flow, LoopStep, ParallelStep, Step
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
-from runglass.outlines.outline import SLICE_ROWS, Outline
-from runglass.outlines.packed import is_of_version_before, pack, unpack
+from runglass.outlines.outline import SLICE_ROWS, Outline, is_of_version_before, pack, unpack
 from runglass.runtime.runtime import Runtime, decode_stored_flow
 from runglass.store.base import decoding
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord

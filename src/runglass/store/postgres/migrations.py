@@ -20,7 +20,7 @@ from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.log_fold import FoldedSummary
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.sql_helpers import page
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from runglass.store.postgres.run_rows import RunFacts
 from runglass.store.postgres.sql_helpers import as_int, every, perform
 from runglass.store.records import ContentPlace
 from runglass.store.run_tables import CONTENT, ENDED, ROWS_OF_RUN, SIZES, Stripped
-from runglass.support.failure_log import FailureLog
+from runglass.support.logs import FailureLog
 from runglass.wire.admin_api import Actor
 
 

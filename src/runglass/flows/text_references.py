@@ -1,19 +1,20 @@
-"""The references to outputs of steps and inputs of the run in templates, code and expressions.
+"""What templates, code and expressions refer to: outputs of steps, inputs of the run, and names.
 
-They are `steps["id"]` and `initial["name"]`.
+`steps["id"]` and `initial["name"]` are references. A name that the text does not bind itself has to come from
+a step.
 """
 
 import ast
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, assert_never
 
 import minijinja
 
 from runglass.flows.diagnostics import Path
-from runglass.flows.step_syntax import syntaxes
-from runglass.flows.syntax import overlong, parse_python, parts_of
+from runglass.flows.syntax import overlong, parse_python, parts_of, syntaxes
 
 STEPS = "steps"
 INITIAL = "initial"
@@ -39,8 +40,13 @@ class Reference(NamedTuple):
 def references_of(step: dict[str, Any], path: Path, root: str = STEPS) -> Iterator[tuple[Reference, Path]]:
     """The references to keys of `root` in a step's own texts, each once per text."""
     for text, written, place in texts_of(step, path):
+        known = set()
         found = _in_template(text, root) if written == "template" else _in_python(text, written, root)
-        yield from _located(found, place)
+        for reference in found:
+            mentioned = reference.key, reference.as_field
+            if mentioned not in known:
+                known.add(mentioned)
+                yield reference, place
 
 
 def texts_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Any, Written, Path]]:
@@ -63,15 +69,6 @@ def texts_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Any, Written, P
                 assert_never(syntax)
 
 
-def _located(references: Iterator[Reference], path: Path) -> Iterator[tuple[Reference, Path]]:
-    known = set()
-    for reference in references:
-        mentioned = reference.key, reference.as_field
-        if mentioned not in known:
-            known.add(mentioned)
-            yield reference, path
-
-
 _TAG = re.compile(
     r"\{#.*?(?:#\}|\Z)|\{%[-+]?\s*raw\s*[-+]?%\}.*?(?:\{%[-+]?\s*endraw\b|\Z)|\{[{%]", re.DOTALL
 )
@@ -89,19 +86,25 @@ class _Token(NamedTuple):
     offset: int
 
 
+def _undeclared(text: str, *, nested: bool = False) -> set[str]:
+    """The names that a template does not bind itself; none for one that is a finding of `flows/syntax.py`."""
+    try:
+        found = minijinja.Environment().undeclared_variables_in_str(text, nested=nested)
+    except minijinja.TemplateError:
+        return set()
+    return set(found)
+
+
 def _in_template(text: Any, root: str) -> Iterator[Reference]:
     if not isinstance(text, str) or root not in text or overlong(text) is not None:
         return
-    try:
-        names = minijinja.Environment().undeclared_variables_in_str(text, nested=True)
-    except minijinja.TemplateError:
-        # A finding of `flows/syntax.py`.
-        return
+    names = _undeclared(text, nested=True)
     # A template may have a variable of its own of that name; minijinja knows.
     fields = {parts[1] for name in names if len(parts := name.split(".")) > 1 and parts[0] == root}
     tags = list(_tags(text))
     words = {token.text for tag in tags for token in tag if token.kind == "name"}
-    asked = not words.isdisjoint(_QUESTIONS) or any(_asks_in_tag(tag, root) for tag in tags)
+    pairs = {(before.text, after.text) for tag in tags for before, after in pairwise(tag)}
+    asked = not words.isdisjoint(_QUESTIONS) or not pairs.isdisjoint({("in", root), ("|", "d")})
     depends = not words.isdisjoint(_CONDITIONS)
     at, line, start = 0, 1, 0
     for name, is_key, offset in (found for tag in tags for found in _mentioned(tag, root)):
@@ -136,11 +139,6 @@ def _tags(text: str) -> Iterator[list[_Token]]:
         yield tag
 
 
-def _asks_in_tag(tag: list[_Token], root: str) -> bool:
-    pairs = [(a.text, b.text) for a, b in pairwise(tag)]
-    return ("in", root) in pairs or ("|", "d") in pairs
-
-
 def _mentioned(tag: list[_Token], root: str) -> Iterator[tuple[str, bool, int]]:
     """`steps.name` and `steps["name"]`: the name, whether it is a key, and where it stands."""
     for position, token in enumerate(tag):
@@ -159,21 +157,47 @@ def _mentioned(tag: list[_Token], root: str) -> Iterator[tuple[str, bool, int]]:
 _CONDITIONAL = (ast.If, ast.IfExp, ast.BoolOp, ast.Try, ast.While, ast.Match, ast.comprehension, ast.For)
 
 
+def _nodes(text: str, mode: Literal["exec", "eval"]) -> list[ast.AST]:
+    """The parts of a text in Python; none for one that is a finding of `flows/syntax.py`."""
+    try:
+        return list(ast.walk(parse_python(text, mode)))
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return []
+
+
+def _column(lines: list[bytes], node: ast.expr) -> int:
+    """Where the node begins in its line, in characters from 1; Python counts bytes."""
+    before = lines[node.lineno - 1][: node.col_offset] if node.lineno <= len(lines) else b""
+    return len(before.decode(errors="ignore")) + 1
+
+
+def _bound(node: ast.AST) -> str | None:
+    """The name that this part of the code gives to something of its own, if it does."""
+    match node:
+        case ast.Name(id=name) if not isinstance(node.ctx, ast.Load):
+            return name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case ast.arg(arg=name):
+            return name
+        case ast.alias(name=name, asname=other):
+            return other or name.partition(".")[0]
+        case ast.ExceptHandler(name=given) | ast.MatchAs(name=given) | ast.MatchStar(name=given):
+            return given
+        case ast.MatchMapping(rest=given):
+            return given
+    return None
+
+
 def _in_python(text: Any, mode: Literal["exec", "eval"], root: str) -> Iterator[Reference]:
     if not isinstance(text, str) or root not in text:
         return
-    try:
-        tree = parse_python(text, mode)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        # A finding of `flows/syntax.py`.
-        return
-    nodes = list(ast.walk(tree))
-    if any(_binds(node, root) for node in nodes):
+    nodes = _nodes(text, mode)
+    if any(_bound(node) == root for node in nodes):
         return
     asked = any(isinstance(node, ast.Try) or _asks(node, root) for node in nodes)
     depends = any(isinstance(node, _CONDITIONAL) for node in nodes)
     lines = text.encode().split(b"\n")
-    known = set()
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
     for node in nodes:
         match node:
@@ -192,29 +216,7 @@ def _in_python(text: Any, mode: Literal["exec", "eval"], root: str) -> Iterator[
                 found = Reference(attribute, node.lineno, asked=asked, depends=depends, as_field=True)
             case _:
                 continue
-        if (mentioned := (found.key, found.as_field)) in known:
-            continue
-        known.add(mentioned)
-        before = lines[node.lineno - 1][: node.col_offset] if node.lineno <= len(lines) else b""
-        yield found._replace(column=len(before.decode(errors="ignore")) + 1)
-
-
-def _binds(node: ast.AST, root: str) -> bool:
-    """Whether the code has a variable of its own of that name."""
-    match node:
-        case ast.Name(id=name):
-            return name == root and not isinstance(node.ctx, ast.Load)
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return node.name == root
-        case ast.arg(arg=name):
-            return name == root
-        case ast.alias(name=name, asname=other):
-            return root in (other or name.partition(".")[0], name)
-        case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
-            return name == root
-        case ast.MatchMapping(rest=name):
-            return name == root
-    return False
+        yield found._replace(column=_column(lines, node))
 
 
 def _asks(node: ast.AST, root: str) -> bool:
@@ -222,3 +224,59 @@ def _asks(node: ast.AST, root: str) -> bool:
         isinstance(operator, ast.In | ast.NotIn) and isinstance(right, ast.Name) and right.id == root
         for operator, right in zip(node.ops, node.comparators, strict=True)
     )
+
+
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_OWN_WORD = re.compile(rf"(?<![\w.]){_WORD.pattern}")
+_QUESTION = re.compile(r"\b(?:defined|undefined|default)\b")
+
+
+class Name(NamedTuple):
+    """A name in a text, and where it stands first."""
+
+    name: str
+    line: int | None
+    column: int = 1
+    written: Written = "template"
+
+
+def name_references(
+    step: dict[str, Any], path: Path, sought: AbstractSet[str] | None = None
+) -> Iterator[tuple[Name, Path]]:
+    """The names among `sought`, or all, that a step's own texts use, each once per text."""
+    for text, written, place in texts_of(step, path):
+        # Most texts have none of the words; only the others are parsed.
+        words = set(_WORD.findall(text)) if isinstance(text, str) else set()
+        if sought is not None:
+            words &= sought
+        if words:
+            found = (
+                _names_in_template(text, words)
+                if written == "template"
+                else _names_in_python(text, written, words)
+            )
+            yield from ((name, place) for name in found)
+
+
+def _names_in_template(text: str, sought: AbstractSet[str]) -> Iterator[Name]:
+    if overlong(text) is not None or _QUESTION.search(text):
+        return
+    begin = max(text.find("{{"), 0)
+    # The library tells no place; the first such word that is no field of another stands for it.
+    first: dict[str, int] = {}
+    for word in _OWN_WORD.finditer(text, begin):
+        first.setdefault(word[0], word.start())
+    for name in sorted(sought & _undeclared(text)):
+        offset = first.get(name, begin)
+        yield Name(name, text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+
+
+def _names_in_python(text: str, written: Literal["exec", "eval"], sought: AbstractSet[str]) -> Iterator[Name]:
+    nodes = _nodes(text, written)
+    bound = {_bound(node) for node in nodes}
+    lines = text.encode().split(b"\n")
+    seen: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Name) and node.id in sought and node.id not in bound and node.id not in seen:
+            seen.add(node.id)
+            yield Name(node.id, node.lineno, _column(lines, node), written)
