@@ -1,10 +1,13 @@
 """Statements that both kinds of store make alike, as work that does no I/O: a store performs it.
 
 Work is one statement, or a generator that yields each with its values and gets all of its rows. The SQL is
-PostgreSQL's, with `?1`, `?2`, … for the values; what SQLite says in another way, its `perform` puts in.
+PostgreSQL's, with `?1`, `?2`, … for the values; what SQLite says in another way, its `perform` puts in. For
+what each kind of store does in its own way a generator yields a function of a connection, and gets what that
+returns.
 """
 
 from collections.abc import Callable, Generator
+from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
 
 Result = TypeVar("Result")
@@ -12,6 +15,12 @@ Shape = TypeVar("Shape")
 
 ALL_ROWS = 2**53
 """A LIMIT that is none."""
+COUNT_BYTES = "SELECT count_bytes(?1, ?2)"
+"""Adds to the counted bytes of the runs of a project; less than 0 subtracts."""
+COUNT_OPEN = "SELECT count_open(?1, ?2)"
+"""Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
+COUNT_KEPT = "SELECT count_kept(ARRAY[CAST(?1 AS bigint)])"
+"""Counts anew what is kept of an ended run for its callers, once its checkpoints are gone."""
 
 
 class Ask(NamedTuple, Generic[Result]):
@@ -22,7 +31,7 @@ class Ask(NamedTuple, Generic[Result]):
     result: Callable[[list[Any]], Result]
 
 
-Steps = Generator[tuple[Any, ...], list[Any], Result]
+Steps = Generator[tuple[Any, ...] | Callable[[Any], Any], Any, Result]
 Work = Ask[Result] | Callable[[], Steps[Result]]
 
 
@@ -34,6 +43,24 @@ def one(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Ask[Shape | No
 def every(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Ask[list[Shape]]:
     """All rows."""
     return Ask(sql, values, lambda rows: [shape(row) for row in rows])
+
+
+def as_bytes(row: Any) -> bytes:
+    """The value of a row that has only one."""
+    return bytes(row[0])
+
+
+def as_int(row: Any) -> int:
+    """The value of a row that has only one."""
+    return int(row[0])
+
+
+def numbered(sql: str, *, first: int = 1) -> str:
+    """The statement with `?1`, `?2`, … for the question marks in it, from `first` on."""
+    numbers = count(first)
+    return "".join(
+        f"?{next(numbers)}" if part == "?" else part for part in sql.replace("?", "\0?\0").split("\0")
+    )
 
 
 def done(sql: str, *values: Any) -> Ask[None]:
@@ -49,12 +76,20 @@ class Statements:
         self._perform = perform
 
     async def write(self, work: Work[Result]) -> Result:
-        """As of the store's connections, like the three below."""
+        """As of the store's connections, like those below."""
         result: Result = await self._db.write(self._of_store(work))
+        return result
+
+    async def remove(self, work: Work[Result]) -> Result:
+        result: Result = await self._db.remove(self._of_store(work))
         return result
 
     async def read(self, work: Work[Result]) -> Result:
         result: Result = await self._db.read(self._of_store(work))
+        return result
+
+    async def read_at_one_moment(self, work: Work[Result]) -> Result:
+        result: Result = await self._db.read_at_one_moment(self._of_store(work))
         return result
 
     async def look_up(self, work: Work[Result]) -> Result:

@@ -167,6 +167,8 @@ class Connections:
         """
         return await self._patiently(lambda: self._transaction(work))
 
+    remove = write
+
     async def repeat(self, work: Work[Result], *, patience_s: float | None = None) -> Result:
         """Runs `work` until there is an answer: one statement that, sent again, says what the first one did.
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import await_migration, migrations
-from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import changed, every, one
 from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
 from runglass.store.records import Checkpoint, RunRecord
+from runglass.store.run_tables import RUN, run_of
 from runglass.support.clock import iso
 
 # After a standby has taken over without the newest commits a claim may be made anew, and no fence of a claim

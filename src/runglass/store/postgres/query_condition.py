@@ -1,19 +1,19 @@
 """Terms of a query as SQL conditions on a row of `run`, with a question mark for each parameter.
 
 Which index is searched is decided in `query_index.py` alone. What a run's own JSON says of it is in
-columns, set by each append (`run_rows.py`), so that no statement reads JSON.
+columns, set by each append (`append_rows.py`), so that no statement reads JSON.
 """
 
 from typing import Any, NamedTuple
 
-from runglass.store.postgres.run_rows import folded
+from runglass.store.postgres.append_rows import folded
 from runglass.wire.query import Range, RunQuery, Term, first_id
 
 # Those of ended runs are in the index by project and id; `duration_ms` says for all three whether they are
 # set.
 _TOKENS = "CASE WHEN duration_ms IS NOT NULL THEN tokens ELSE live_tokens END"
 _COST = "CASE WHEN duration_ms IS NOT NULL THEN cost_usd ELSE live_cost_usd END"
-_NOW_MS = "extract(epoch FROM now())::float8 * 1000"
+_NOW_MS = "extract(epoch FROM transaction_timestamp())::float8 * 1000"
 _DURATION = f"coalesce(duration_ms, CASE WHEN ended_at IS NULL THEN {_NOW_MS} - started_ms END)"
 # Of a step that was skipped in so many iterations no more are looked at.
 _STEP = (

@@ -117,6 +117,17 @@ class Connections:
         result: Result = await self._put(self._readers, work)
         return result
 
+    async def read_at_one_moment(self, work: Work[Result]) -> Result:
+        """`read`, in which all statements see the store as of one moment."""
+
+        def snapshot(db: sqlite3.Connection) -> Result:
+            db.execute("BEGIN")
+            # Leaves the transaction, well or not; an error on the way out hides none that came before it.
+            with db:
+                return work(db)
+
+        return await self.read(snapshot)
+
     async def look_up(self, work: Work[Result]) -> Result:
         """`read` for a few small rows found by an index: it never waits behind reads that take longer."""
         result: Result = await self._put(self._look_ups, work)
