@@ -74,6 +74,9 @@ class RunLists:
     ) -> RunCounts:
         index = self._index
 
+        def counting(source: Any, since: str, before: str, look: Look) -> Callable[[Any], Any]:
+            return lambda db: index.count(db, source, since=since, before=before, look=look)
+
         def work() -> Steps[RunCounts]:
             look = Look(COUNT_S)
             since_ms, bound_ms = query.created_bounds_ms()
@@ -94,12 +97,9 @@ class RunLists:
             for number in range(number_of - 1, -1, -1):
                 low = first_id(max(from_ms + number * bucket_ms, since_ms))
                 high = first_id(min(from_ms + (number + 1) * bucket_ms, end_ms))
-                met, reached = yield partial(index.count, source=source, since=low, before=high, look=look)
+                met, reached = yield counting(source, low, high, look)
                 # Those that failed are among them: what was not reached there is not to be counted here.
-                low_failed, look_failed = reached or low, Look(COUNT_S)
-                failures, _ = yield partial(
-                    index.count, source=failed, since=low_failed, before=high, look=look_failed
-                )
+                failures, _ = yield counting(failed, reached or low, high, Look(COUNT_S))
                 counts.runs[number], counts.failed[number] = met, failures
                 if reached is None and number and look.is_over:
                     reached = low
@@ -165,21 +165,21 @@ class RunLists:
             progress = Progress(after.seq, after.met)
         source = yield lambda db: index.source_of(db, project_id, query)
         hits = yield lambda db: index.hits(db, source, since=since, before=before, first=first, look=look)
-        while (hit := (yield lambda db: index.next_hit(hits))) is not None:
-            run_id, is_hit = hit
-            if not is_hit:
-                return ListPosition(run_id)
-            if not texts.is_needed:
-                if not take(run_id):
+        most = 1 if texts.is_needed else first
+        while found := (yield lambda db: index.next_hits(hits, most)):
+            for run_id, is_hit in found:
+                if not is_hit:
                     return ListPosition(run_id)
-                continue
-            own = progress if after is not None and run_id == after.run_id else Progress()
-            [(no,)] = yield "SELECT no FROM run WHERE id = ?1", run_id
-            meets = yield partial(texts.meets, run_no=no, progress=own, look=look)
-            if isinstance(meets, Progress):
-                return ListPosition(run_id, *meets)
-            if (meets and not take(run_id)) or look.is_over:
-                return ListPosition(run_id)
+                if texts.is_needed:
+                    own = progress if after is not None and run_id == after.run_id else Progress()
+                    [(no,)] = yield "SELECT no FROM run WHERE id = ?1", run_id
+                    meets = yield partial(texts.meets, run_no=no, progress=own, look=look)
+                    if isinstance(meets, Progress):
+                        return ListPosition(run_id, *meets)
+                    if (meets and not take(run_id)) or look.is_over:
+                        return ListPosition(run_id)
+                elif not take(run_id):
+                    return ListPosition(run_id)
         return None
 
     def _meeting(self, query: RunQuery, ids: Sequence[str]) -> Steps[set[str]]:

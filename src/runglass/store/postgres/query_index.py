@@ -172,9 +172,12 @@ async def count(db: Db, source: Source, *, since: str, before: str, look: Look) 
         before, rows = last, _next_rows(rows, began_s)
 
 
-async def next_hit(found: AsyncIterator[Hit]) -> Hit | None:
-    """The next of the hits, None after the last one."""
-    return await anext(found, None)
+async def next_hits(found: AsyncIterator[Hit], most: int) -> list[Hit]:
+    """The next of the hits, none after the last one."""
+    taken: list[Hit] = []
+    while len(taken) < most and (hit := await anext(found, None)) is not None:
+        taken.append(hit)
+    return taken
 
 
 def searches_in(source: Source) -> int:

@@ -26,11 +26,11 @@ async def perform(db: Db, work: Ask[Shape] | Steps[Shape]) -> Shape:
     try:
         while True:
             step = work.send(rows)
-            if callable(step):
+            if isinstance(step, tuple):
+                rows = await db.fetch(in_postgres(step[0]), *step[1:])
+            else:
                 rows = step(db)
                 rows = await rows if isawaitable(rows) else rows
-            else:
-                rows = await db.fetch(in_postgres(step[0]), *step[1:])
     except StopIteration as end:
         result = end.value
     return result

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from heapq import merge
+from itertools import islice
 from typing import Any, NamedTuple, get_args
 
 from runglass.log.trace import RunStatus
@@ -147,9 +148,9 @@ def _count(
         before, rows = last, _next_rows(rows, began_s)
 
 
-def next_hit(found: Iterator[Hit]) -> Hit | None:
-    """The next of the hits, None after the last one."""
-    return next(found, None)
+def next_hits(found: Iterator[Hit], most: int) -> list[Hit]:
+    """The next of the hits, none after the last one."""
+    return list(islice(found, most))
 
 
 def searches_in(source: Sequence[Source]) -> int:

@@ -27,7 +27,7 @@ def perform(db: sqlite3.Connection, work: Ask[Shape] | Steps[Shape]) -> Shape:
     try:
         while True:
             step = work.send(rows)
-            rows = step(db) if callable(step) else _rows_of(db, step[0], step[1:])
+            rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
     except StopIteration as end:
         result = end.value
     return result
@@ -82,7 +82,8 @@ def first_rows(db: sqlite3.Connection, sql: str, *values: Any, limit_bytes: int)
     found, size = [], 0
     for row in rows:
         found.append(row)
-        size += row[-1] if isinstance(row[-1], int) else len(row[-1])
+        data = row[-1]
+        size += data if isinstance(data, int) else len(data)
         if size >= limit_bytes:
             break
     # An unfinished SELECT would hold its read transaction open, and with it the WAL; nor could a table be
