@@ -66,7 +66,7 @@ def usage(data: Path | None, store: str | None, as_json: bool) -> None:
 @options.data_folder
 def vacuum(data: Path | None, store: str | None) -> None:
     """Write the database anew without free space. No server may run; takes as much disk space again."""
-    from runglass.store.data_lock import exclusive
+    from runglass.store.data_folder import exclusive
     from runglass.store.sqlite.database_file import rebuild
 
     settings = local_store.data_settings(data, store)

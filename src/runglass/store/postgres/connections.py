@@ -18,8 +18,7 @@ import asyncpg
 from runglass.config.store_address import check_files, shown_address
 from runglass.errors import CommitUncertain, StoreError, StoreUnreachable, WrongStoreAddress
 from runglass.store.overview import PoolUse
-from runglass.store.postgres.driver_errors import FULL, LOST, ROLLED_BACK, advice_on, kind_of
-from runglass.store.postgres.prepared_statements import PreparingConnect
+from runglass.store.postgres.driver import FULL, LOST, ROLLED_BACK, PreparingConnect, advice_on, kind_of
 from runglass.store.postgres.server_watch import ServerWatch
 from runglass.support.clock import Clock, SharedClock, SystemClock
 from runglass.support.connection_errors import plain_cause
