@@ -8,14 +8,17 @@ how far it has come, and the next request goes on from there.
 
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import msgspec
 
 from runglass.log.trace import RunStatus
+from runglass.store import query_condition
+from runglass.store.postgres.append_rows import folded
 from runglass.store.postgres.connections import Db
-from runglass.store.postgres.query_condition import Condition, condition_of
 from runglass.store.postgres.sql_helpers import in_postgres
+from runglass.store.query_condition import Condition, OwnTerms
 from runglass.store.query_search import (
     ABOVE_ALL,
     FAILED,
@@ -63,6 +66,19 @@ _EVENTS = (
     " FROM (SELECT seq, data FROM event WHERE run_no = $1 AND seq > $2 ORDER BY seq LIMIT $3) AS rows"
     ") AS sized WHERE before < $4 ORDER BY seq"
 )
+# Those of ended runs are in the index by project and id; `duration_ms` says for all three whether they are
+# set.
+_TOKENS = "CASE WHEN duration_ms IS NOT NULL THEN tokens ELSE live_tokens END"
+_COST = "CASE WHEN duration_ms IS NOT NULL THEN cost_usd ELSE live_cost_usd END"
+_NOW_MS = "extract(epoch FROM transaction_timestamp())::float8 * 1000"
+_DURATION = f"coalesce(duration_ms, CASE WHEN ended_at IS NULL THEN {_NOW_MS} - started_ms END)"
+# What a run's own JSON says of it is in columns, set by each append, so that no statement reads JSON.
+_OWN_TERMS = OwnTerms(
+    numbers={"version": "version", "duration": _DURATION, "cost": _COST, "tokens": _TOKENS},
+    model=lambda words: Condition("models && CAST(? AS text[])", ([folded(word) for word in words],)),
+    error=lambda word: Condition("strpos(error, ?) > 0", (folded(word),)),
+)
+condition_of = partial(query_condition.condition_of, own=_OWN_TERMS)
 
 
 class Source(NamedTuple):

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, NamedTuple, get_args
 
 from runglass.log.trace import RunStatus
+from runglass.store.query_condition import Condition
 from runglass.store.query_search import (
     FAILED,
     GROUP,
@@ -24,7 +25,7 @@ from runglass.store.query_search import (
     Progress,
     SearchedTexts,
 )
-from runglass.store.sqlite.query_condition import Condition, condition_of
+from runglass.store.sqlite.query_condition import condition_of
 from runglass.wire.query import RunQuery
 
 FIRST_ROWS = 100
