@@ -1,5 +1,7 @@
 """Calls under an Idempotency-Key: their answers, and the content that a repeat is owed."""
 
+from __future__ import annotations
+
 from runglass.errors import DuplicateIdempotencyKey
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, RunRecord
 from runglass.store.statements import COUNT_OPEN, Statements, Steps, as_bytes, one

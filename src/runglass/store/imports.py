@@ -3,6 +3,8 @@
 The mirror of a purge: a run that is being imported has rows under a number of its own and no row in `run`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """What a store holds as a whole, for those who watch it."""
 
+from __future__ import annotations
+
 from datetime import datetime
 from typing import NamedTuple
 

@@ -4,6 +4,8 @@ In bites, so that no transaction lasts long: others may wait for one of them. Wh
 in bytes, which some databases overwrite, too. What goes bit by bit counts as bytes of its run until then.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

@@ -4,6 +4,8 @@ How a query is searched for is in `query_index.py` of each kind of store, what i
 `query_condition.py`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

@@ -1,5 +1,7 @@
 """Runs read back: their rows, logs, traces and attempts, and the outlines that are kept of large ones."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any

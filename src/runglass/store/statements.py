@@ -3,10 +3,10 @@
 Work is one statement, or a generator that yields each with its values and gets all of its rows. The SQL is
 PostgreSQL's, with `?1`, `?2`, … for the values; what SQLite says in another way, its `perform` puts in. For
 what each kind of store does in its own way a generator yields a function of a connection, and gets what that
-returns.
+returns. Modules with such work leave annotations alone (`__future__`): each call would make its own anew.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -75,30 +75,30 @@ class Statements:
         self._db = connections
         self._perform = perform
 
-    async def write(self, work: Work[Result]) -> Result:
+    def write(self, work: Work[Result]) -> Awaitable[Result]:
         """As of the store's connections, like those below."""
-        result: Result = await self._db.write(self._of_store(work))
-        return result
+        written: Awaitable[Result] = self._db.write(self._of_store(work))
+        return written
 
-    async def remove(self, work: Work[Result]) -> Result:
-        result: Result = await self._db.remove(self._of_store(work))
-        return result
+    def remove(self, work: Work[Result]) -> Awaitable[Result]:
+        removed: Awaitable[Result] = self._db.remove(self._of_store(work))
+        return removed
 
-    async def read(self, work: Work[Result]) -> Result:
-        result: Result = await self._db.read(self._of_store(work))
-        return result
+    def read(self, work: Work[Result]) -> Awaitable[Result]:
+        read: Awaitable[Result] = self._db.read(self._of_store(work))
+        return read
 
-    async def read_at_one_moment(self, work: Work[Result]) -> Result:
-        result: Result = await self._db.read_at_one_moment(self._of_store(work))
-        return result
+    def read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
+        read: Awaitable[Result] = self._db.read_at_one_moment(self._of_store(work))
+        return read
 
-    async def look_up(self, work: Work[Result]) -> Result:
-        result: Result = await self._db.look_up(self._of_store(work))
-        return result
+    def look_up(self, work: Work[Result]) -> Awaitable[Result]:
+        found: Awaitable[Result] = self._db.look_up(self._of_store(work))
+        return found
 
-    async def read_inline(self, work: Work[Result]) -> Result:
-        result: Result = await self._db.read_inline(self._of_store(work))
-        return result
+    def read_inline(self, work: Work[Result]) -> Awaitable[Result]:
+        found: Awaitable[Result] = self._db.read_inline(self._of_store(work))
+        return found
 
     def _of_store(self, work: Work[Any]) -> Callable[[Any], Any]:
         # A generator is made with each try.

@@ -24,7 +24,7 @@ from runglass.store.process_records import (
 from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import changed, count_open, every, now_text
+from runglass.store.sqlite.sql_helpers import changed, count_open, every, now_text, one
 
 PROJECT = (
     "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
@@ -204,15 +204,11 @@ class Leases:
         return await self._db.write(work)
 
     async def request_cancel(self, run_id: str, *, reason: str) -> str | None:
-        def work(db: sqlite3.Connection) -> str | None:
-            noted = db.execute(
-                "UPDATE run SET cancel_reason = coalesce(cancel_reason, ?) WHERE id = ?"
-                " AND status IN ('pending', 'running', 'paused') RETURNING coalesce(owner, '')",
-                (reason, run_id),
-            ).fetchone()
-            return None if noted is None else str(noted[0])
-
-        return await self._db.write(work)
+        sql = (
+            "UPDATE run SET cancel_reason = coalesce(cancel_reason, ?2) WHERE id = ?1"
+            " AND status IN ('pending', 'running', 'paused') RETURNING coalesce(owner, '')"
+        )
+        return await self._db.write(one(lambda row: str(row[0]), sql, run_id, reason))
 
     async def cancel_requests(self, owner: str) -> dict[str, str]:
         sql = " UNION ALL ".join(

@@ -54,7 +54,8 @@ class SqliteRemoval(Removal):
 
     _db: Connections
     _with_content = "has_content = 1"
-    _first_rows = staticmethod(first_rows)
+    # These end with how many bytes they have.
+    _first_rows = staticmethod(partial(first_rows, size_of=int))
     _content = staticmethod(content)
 
     @staticmethod

@@ -73,17 +73,19 @@ def changed(sql: str, *values: Any) -> Work[int]:
     return lambda db: db.execute(sql, values).rowcount
 
 
-def first_rows(db: sqlite3.Connection, sql: str, *values: Any, limit_bytes: int) -> list[Any]:
-    """The first rows: one at least if there is one, about `limit_bytes`.
-
-    Each ends with its data, or with how many bytes that has.
-    """
+def first_rows(
+    db: sqlite3.Connection,
+    sql: str,
+    *values: Any,
+    limit_bytes: int,
+    size_of: Callable[[Any], int] = len,
+) -> list[Any]:
+    """The first rows, each with its data at the end: one at least if there is one, about `limit_bytes`."""
     rows = db.execute(sql, values)
     found, size = [], 0
     for row in rows:
         found.append(row)
-        data = row[-1]
-        size += data if isinstance(data, int) else len(data)
+        size += size_of(row[-1])
         if size >= limit_bytes:
             break
     # An unfinished SELECT would hold its read transaction open, and with it the WAL; nor could a table be
