@@ -183,10 +183,11 @@ def _make_flow(run: ImportedRun) -> Steps[list[str]]:
     if is_new:
         made += ["flow", "draft"]
         yield _ADD_VERSION, flow.id, 0, flow.source, False
-    # Once more: somebody else may have made the same meanwhile.
+    # Once more, and then again: somebody else may have made the same meanwhile.
     yield from _require_flow(run)
     if run.version and (yield _ADD_VERSION, flow.id, run.version, flow.source, True):
         made.append("version")
+    yield from _require_flow(run)
     return made
 
 

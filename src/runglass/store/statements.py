@@ -1,9 +1,10 @@
 """Statements that both kinds of store make alike, as work that does no I/O: a store performs it.
 
 Work is one statement, or a generator that yields each with its values and gets all of its rows. The SQL is
-PostgreSQL's, with `?1`, `?2`, … for the values; what SQLite says in another way, its `perform` puts in. For
-what each kind of store does in its own way a generator yields a function of a connection, and gets what that
-returns. Modules with such work leave annotations alone (`__future__`): each call would make its own anew.
+PostgreSQL's, with `?1`, `?2`, … for the values and `now()` for the time as a text; what SQLite says in
+another way, its `perform` puts in. For what each kind of store does in its own way a generator yields a
+function of a connection, and gets what that returns. Modules with such work have annotations as texts (from
+`__future__`): a nested function would evaluate its own with each call.
 """
 
 from collections.abc import Awaitable, Callable, Generator

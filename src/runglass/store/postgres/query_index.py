@@ -70,7 +70,8 @@ _EVENTS = (
 # set.
 _TOKENS = "CASE WHEN duration_ms IS NOT NULL THEN tokens ELSE live_tokens END"
 _COST = "CASE WHEN duration_ms IS NOT NULL THEN cost_usd ELSE live_cost_usd END"
-_NOW_MS = "extract(epoch FROM transaction_timestamp())::float8 * 1000"
+# In capitals: in small letters it is the text of the time.
+_NOW_MS = "extract(epoch FROM NOW())::float8 * 1000"
 _DURATION = f"coalesce(duration_ms, CASE WHEN ended_at IS NULL THEN {_NOW_MS} - started_ms END)"
 # What a run's own JSON says of it is in columns, set by each append, so that no statement reads JSON.
 _OWN_TERMS = OwnTerms(
