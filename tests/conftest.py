@@ -32,9 +32,8 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
 @pytest.fixture
 def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store may give up what takes it long; here all is wanted, however busy the machine is."""
-    for store in ("sqlite", "postgres"):
-        monkeypatch.setattr(f"runglass.store.{store}.query_index.LOOK_S", 60.0)
-        monkeypatch.setattr(f"runglass.store.{store}.run_lists.COUNT_S", 60.0)
+    monkeypatch.setattr("runglass.store.query_search.LOOK_S", 60.0)
+    monkeypatch.setattr("runglass.store.run_lists.COUNT_S", 60.0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from runglass.errors import ImportConflict, StoreError
 from runglass.store.base import Store
-from runglass.store.import_records import ImportedFlow, ImportedRun
+from runglass.store.imports import ImportedFlow, ImportedRun
 from runglass.store.records import Retention, RunNumbers
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery

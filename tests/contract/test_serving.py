@@ -16,7 +16,7 @@ from runglass.config.settings import Settings
 from runglass.errors import RunglassError
 from runglass.runtime.runtime import Runtime
 from runglass.server import serve
-from runglass.store.data_lock import DataInUse
+from runglass.store.data_folder import DataInUse
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,

@@ -23,7 +23,7 @@ from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
-from runglass.store.data_lock import exclusive
+from runglass.store.data_folder import exclusive
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import runglass
 from tests.postgres_server import postgres_server

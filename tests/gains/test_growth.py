@@ -24,11 +24,10 @@ from runglass.flows.references import unmet_references
 from runglass.flows.schemas.defaults import fill_defaults
 from runglass.log.events import StepCompleted, StepStarted
 from runglass.store.postgres.store import PostgresStore
+from runglass.store.query_search import Look, Progress
 from runglass.store.records import Append, Checkpoint
-from runglass.store.sqlite.query_index import Look
+from runglass.store.sqlite.query_index import TextSearch
 from runglass.store.sqlite.store import SqliteStore
-from runglass.store.sqlite.text_search import TextSearch
-from runglass.store.text_query import Progress
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.sse import Decoder, frame
 from tests.conformance.test_store import STORES, batch, make_run

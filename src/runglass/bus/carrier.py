@@ -1,10 +1,17 @@
-"""What carries wake-ups between processes: one connection after the other, each until it is lost.
+"""What carries wake-ups between processes, and the short text in which it carries those of some milliseconds.
 
-A carrier neither reconnects nor joins nor waits; `process_bus.py` does that for all kinds.
+A carrier has one connection after the other, each until it is lost; it neither reconnects nor joins nor
+waits: `process_bus.py` does that for all kinds.
+
+A subject travels as 12 characters of its hash: of the same length whatever it is, of letters that need no
+quoting anywhere, and saying nothing about what it names. Two subjects with one hash wake each other's
+listeners, which costs them a look.
 """
 
+from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from hashlib import blake2b
 from typing import Protocol, TypeAlias
 
 from runglass.errors import RunglassError
@@ -19,6 +26,14 @@ SEND_S = 5.0
 
 CLOSE_S = 0.5
 """How long a connection may take to say goodbye."""
+
+KEY_LENGTH = 12
+MOST_BYTES = 7_999
+"""PostgreSQL takes no longer payload of a NOTIFY."""
+MOST_KEYS = MOST_BYTES // KEY_LENGTH - 1
+"""Keys beside that of the sender."""
+ALL = "*"
+"""In place of more keys than one text has room for: all listeners look."""
 
 
 class BusAway(RunglassError):
@@ -38,3 +53,56 @@ class Carrier(Protocol):
         `hear` is called with each text that comes, and `lost`, with the reason, once nothing can come any
         more. Raises BusAway, as sending does.
         """
+
+
+def key_of(subject: str) -> str:
+    """What stands for the subject between processes."""
+    digest = blake2b(subject.encode("utf-8", "surrogatepass"), digest_size=9).digest()
+    return urlsafe_b64encode(digest).decode("ascii")
+
+
+class WakeUpBatch:
+    """The keys that are waiting to be sent, each once; bounded, however many wake-ups come."""
+
+    def __init__(self) -> None:
+        self._keys: set[str] = set()
+        self._all = False
+
+    def __bool__(self) -> bool:
+        return self._all or bool(self._keys)
+
+    def add(self, key: str) -> None:
+        """Adds the key, or, where there are too many, a wake-up of all in place of them."""
+        if self._all:
+            return
+        self._keys.add(key)
+        if len(self._keys) > MOST_KEYS:
+            self.add_all()
+
+    def add_all(self) -> None:
+        """From now on the batch wakes all listeners."""
+        self._all = True
+        self._keys.clear()
+
+    def take(self, sender: str) -> str:
+        """The batch as a text from `sender`, a key, and of it nothing is left; `restore` puts it back."""
+        text = sender + (ALL if self._all else "".join(self._keys))
+        self._keys, self._all = set(), False
+        return text
+
+    def restore(self, text: str) -> None:
+        """Adds what `take` gave again."""
+        _, keys = read_batch(text)
+        if keys is None:
+            self.add_all()
+        else:
+            for key in keys:
+                self.add(key)
+
+
+def read_batch(text: str) -> tuple[str, list[str] | None]:
+    """The sender of a text and the keys in it, None for all. What no batch has written wakes nobody."""
+    sender, rest = text[:KEY_LENGTH], text[KEY_LENGTH : KEY_LENGTH * (MOST_KEYS + 1)]
+    if rest == ALL:
+        return sender, None
+    return sender, [rest[at : at + KEY_LENGTH] for at in range(0, len(rest), KEY_LENGTH)]

@@ -10,8 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from runglass.bus.carrier import CLOSE_S, CONNECT_S, SEND_S, BusAway, Hear, Send
-from runglass.bus.wake_up_batch import key_of
+from runglass.bus.carrier import CLOSE_S, CONNECT_S, SEND_S, BusAway, Hear, Send, key_of
 from runglass.config.address import shown_address
 from runglass.support.logs import plain_cause
 

@@ -11,9 +11,8 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from runglass.bus.carrier import BusAway, Carrier, Send
+from runglass.bus.carrier import BusAway, Carrier, Send, WakeUpBatch, key_of, read_batch
 from runglass.bus.memory import MemoryBus, MemoryListener
-from runglass.bus.wake_up_batch import WakeUpBatch, key_of, read_batch
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from runglass.errors import UpgradeRequired
 from runglass.flows.models import SettingRules
 from runglass.runtime.runtime import Runtime
 from runglass.store.base import Store
-from runglass.store.data_lock import exclusive
+from runglass.store.data_folder import exclusive
 from runglass.store.process_records import ProcessFacts
 from runglass.store.records import Retention
 from runglass.store.sqlite.database_file import upgrade

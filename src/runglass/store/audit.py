@@ -4,6 +4,8 @@ An entry is written in the transaction of its change, so neither stands without 
 table refuse to change or delete one.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import msgspec

@@ -18,7 +18,7 @@ import msgspec
 
 from runglass.errors import RunUnreadable
 from runglass.outlines.builder import AttemptRow
-from runglass.store.import_records import ImportedRun
+from runglass.store.imports import ImportedRun
 from runglass.store.list_records import ChangedRun, FoundRuns, ListPosition, RunCounts
 from runglass.store.overview import PoolUse, StoreOverview
 from runglass.store.process_records import (

@@ -1,5 +1,7 @@
 """Projects and flows: small rows, read by every request before anything else."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from decimal import Decimal

@@ -1,5 +1,7 @@
 """Keys, one of which each request shows, and the browsers that have signed in with one."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 from runglass.errors import KeyLimitReached

@@ -1,11 +1,13 @@
 """What a store holds as a whole, for those who watch it."""
 
+from __future__ import annotations
+
 from datetime import datetime
 from typing import NamedTuple
 
+from runglass.store.statements import Statements, Steps
+from runglass.support.clock import Clock
 from runglass.wire.query import created_ms
-
-OPEN_STATUSES = ("pending", "running", "paused")
 
 
 class StoreOverview(NamedTuple):
@@ -27,9 +29,32 @@ class PoolUse(NamedTuple):
     most: int
 
 
-def age_s(run_id: str | None, *, now: datetime) -> float:
+def _age_s(run_id: str | None, *, now: datetime) -> float:
     """How long before `now` the run with that id was created; 0 for one whose id does not say."""
     try:
         return 0.0 if run_id is None else max(0.0, now.timestamp() - created_ms(run_id) / 1000)
     except ValueError:
         return 0.0
+
+
+class Overview:
+    """The part of the store that says how much there is to do. `_queue` tells what waits, and the leases."""
+
+    _statements: Statements
+    clock: Clock
+    _queue: str
+
+    async def overview(self) -> StoreOverview:
+        sql = (
+            "SELECT org || '/' || name, status, (SELECT count(*) FROM run WHERE project_id = project.id"
+            " AND run.status = one.status) FROM project CROSS JOIN"
+            " (SELECT 'pending' AS status UNION ALL SELECT 'running' UNION ALL SELECT 'paused') AS one"
+        )
+
+        def work() -> Steps[StoreOverview]:
+            rows = yield (sql,)
+            [(waiting, oldest, leases)] = yield (self._queue,)
+            open_runs = {(name, status): count for name, status, count in rows if count}
+            return StoreOverview(open_runs, waiting, _age_s(oldest, now=self.clock.now()), leases)
+
+        return await self._statements.read(work)

@@ -1,11 +1,22 @@
-"""The tables in which a run is kept, the same in each database, and which of them have content."""
+"""The tables in which a run is kept, the same in each database: its row, and which of them have content."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runglass.log.content import strip_event, strip_step
 from runglass.log.trace import TERMINAL
-from runglass.store.records import ContentPlace
+from runglass.store.records import ContentPlace, RunRecord
+
+RUN = (
+    "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
+    " claims, summary, key_id, log_bytes, open_bytes, resume_head, cancel_reason FROM run"
+)
+
+
+def run_of(row: Any) -> RunRecord:
+    """A run from a row as `RUN` selects it."""
+    return RunRecord(**dict(zip(RunRecord.__struct_fields__, row, strict=True)))
+
 
 ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
     "event": ("seq",),

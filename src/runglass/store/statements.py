@@ -1,10 +1,14 @@
 """Statements that both kinds of store make alike, as work that does no I/O: a store performs it.
 
 Work is one statement, or a generator that yields each with its values and gets all of its rows. The SQL is
-PostgreSQL's, with `?1`, `?2`, … for the values; what SQLite says in another way, its `perform` puts in.
+PostgreSQL's, with `?1`, `?2`, … for the values and `now()` for the time as a text; what SQLite says in
+another way, its `perform` puts in. For what each kind of store does in its own way a generator yields a
+function of a connection, and gets what that returns. Modules with such work have annotations as texts (from
+`__future__`): a nested function would evaluate its own with each call.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
 
 Result = TypeVar("Result")
@@ -12,6 +16,12 @@ Shape = TypeVar("Shape")
 
 ALL_ROWS = 2**53
 """A LIMIT that is none."""
+COUNT_BYTES = "SELECT count_bytes(?1, ?2)"
+"""Adds to the counted bytes of the runs of a project; less than 0 subtracts."""
+COUNT_OPEN = "SELECT count_open(?1, ?2)"
+"""Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
+COUNT_KEPT = "SELECT count_kept(ARRAY[CAST(?1 AS bigint)])"
+"""Counts anew what is kept of an ended run for its callers, once its checkpoints are gone."""
 
 
 class Ask(NamedTuple, Generic[Result]):
@@ -22,7 +32,7 @@ class Ask(NamedTuple, Generic[Result]):
     result: Callable[[list[Any]], Result]
 
 
-Steps = Generator[tuple[Any, ...], list[Any], Result]
+Steps = Generator[tuple[Any, ...] | Callable[[Any], Any], Any, Result]
 Work = Ask[Result] | Callable[[], Steps[Result]]
 
 
@@ -34,6 +44,24 @@ def one(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Ask[Shape | No
 def every(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Ask[list[Shape]]:
     """All rows."""
     return Ask(sql, values, lambda rows: [shape(row) for row in rows])
+
+
+def as_bytes(row: Any) -> bytes:
+    """The value of a row that has only one."""
+    return bytes(row[0])
+
+
+def as_int(row: Any) -> int:
+    """The value of a row that has only one."""
+    return int(row[0])
+
+
+def numbered(sql: str, *, first: int = 1) -> str:
+    """The statement with `?1`, `?2`, … for the question marks in it, from `first` on."""
+    numbers = count(first)
+    return "".join(
+        f"?{next(numbers)}" if part == "?" else part for part in sql.replace("?", "\0?\0").split("\0")
+    )
 
 
 def done(sql: str, *values: Any) -> Ask[None]:
@@ -48,22 +76,30 @@ class Statements:
         self._db = connections
         self._perform = perform
 
-    async def write(self, work: Work[Result]) -> Result:
-        """As of the store's connections, like the three below."""
-        result: Result = await self._db.write(self._of_store(work))
-        return result
+    def write(self, work: Work[Result]) -> Awaitable[Result]:
+        """As of the store's connections, like those below."""
+        written: Awaitable[Result] = self._db.write(self._of_store(work))
+        return written
 
-    async def read(self, work: Work[Result]) -> Result:
-        result: Result = await self._db.read(self._of_store(work))
-        return result
+    def remove(self, work: Work[Result]) -> Awaitable[Result]:
+        removed: Awaitable[Result] = self._db.remove(self._of_store(work))
+        return removed
 
-    async def look_up(self, work: Work[Result]) -> Result:
-        result: Result = await self._db.look_up(self._of_store(work))
-        return result
+    def read(self, work: Work[Result]) -> Awaitable[Result]:
+        read: Awaitable[Result] = self._db.read(self._of_store(work))
+        return read
 
-    async def read_inline(self, work: Work[Result]) -> Result:
-        result: Result = await self._db.read_inline(self._of_store(work))
-        return result
+    def read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
+        read: Awaitable[Result] = self._db.read_at_one_moment(self._of_store(work))
+        return read
+
+    def look_up(self, work: Work[Result]) -> Awaitable[Result]:
+        found: Awaitable[Result] = self._db.look_up(self._of_store(work))
+        return found
+
+    def read_inline(self, work: Work[Result]) -> Awaitable[Result]:
+        found: Awaitable[Result] = self._db.read_inline(self._of_store(work))
+        return found
 
     def _of_store(self, work: Work[Any]) -> Callable[[Any], Any]:
         # A generator is made with each try.

@@ -19,8 +19,8 @@ from runglass.errors import StoreError
 from runglass.store.process_records import NO_LIMITS
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.append import write_append
-from runglass.store.sqlite.budgets import Hold
 from runglass.store.sqlite.connections import Connections, Work
+from runglass.store.sqlite.leases import Hold
 from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.sql_helpers import perform
 from runglass.store.sqlite.store import SqliteStore

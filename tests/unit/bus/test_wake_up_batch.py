@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.bus.wake_up_batch import KEY_LENGTH, MOST_BYTES, MOST_KEYS, WakeUpBatch, key_of, read_batch
+from runglass.bus.carrier import KEY_LENGTH, MOST_BYTES, MOST_KEYS, WakeUpBatch, key_of, read_batch
 
 SENDER = key_of("sender")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from runglass.store.data_lock import exclusive
+from runglass.store.data_folder import exclusive
 
 KILLED_WHILE_IT_BEGINS_A_PROCESS = """
 import ctypes, os, signal, sys
 from pathlib import Path
-from runglass.store.data_lock import exclusive
+from runglass.store.data_folder import exclusive
 
 with exclusive(Path(sys.argv[1])):
     # Of the system and not of Python, as the fork before an exec: what Python does in a fork is not done.

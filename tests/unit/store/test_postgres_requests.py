@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from runglass.errors import StoreError
 from runglass.store.postgres.connections import Connections
-from runglass.store.postgres.run_requests import RunRequests
+from runglass.store.postgres.run_creation import RunRequests
 
 
 class Rows:

@@ -13,7 +13,7 @@ import pytest
 from runglass.engine.engine import Engine
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.errors import ImportConflict, StoreError, WrongExpectedVersion
-from runglass.store.import_records import ImportedRun
+from runglass.store.imports import ImportedRun
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey
 from runglass.support.clock import SystemClock, iso

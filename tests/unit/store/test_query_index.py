@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from runglass.log.events import StepCompleted, encode_event
+from runglass.store import query_search, run_lists
 from runglass.store.records import Append
-from runglass.store.sqlite import connections, query_index, run_lists
+from runglass.store.sqlite import connections, query_index
 from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.query import RunQuery, Term, first_id
@@ -42,7 +43,7 @@ async def test_the_same_runs_are_found_whatever_the_limits(
     known_file: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]
 ) -> None:
     for name, value in limits.items():
-        monkeypatch.setattr(query_index, name, value)
+        monkeypatch.setattr(query_search if name == "LOOK_S" else query_index, name, value)
     async with SqliteStore(known_file) as store:
         known = await known_runs(store)
         for text, meets in CASES:
@@ -143,7 +144,7 @@ async def test_one_by_one_the_counts_are_the_same(known_file: Path, monkeypatch:
 async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query_index, "LOOK_S", 0.0)
+    monkeypatch.setattr(query_search, "LOOK_S", 0.0)
     async with SqliteStore(tmp_path / "db") as store:
         project = await store.ensure_project("acme", "demo")
         flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
@@ -185,7 +186,7 @@ async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_e
 async def test_of_another_projects_session_nothing_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query_index, "LOOK_S", 0.0)
+    monkeypatch.setattr(query_search, "LOOK_S", 0.0)
     monkeypatch.setattr(query_index, "FIRST_ROWS", 0)
     session = "5e551011-0000-4000-8000-000000000000"
     query = RunQuery((Term("session", (session,)), Term("model", ("echo",), negated=True)))

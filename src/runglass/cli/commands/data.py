@@ -78,7 +78,7 @@ def usage(folder: DataFolder, as_json: bool) -> None:
 @options.data_folder
 def vacuum(folder: DataFolder) -> None:
     """Write the database anew without free space. No server may run; takes as much disk space again."""
-    from runglass.store.data_lock import exclusive
+    from runglass.store.data_folder import exclusive
     from runglass.store.sqlite.database_file import rebuild
 
     database = folder.database()

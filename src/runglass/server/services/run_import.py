@@ -22,7 +22,7 @@ from runglass.run_files.header import RunHeader
 from runglass.run_files.imported_log import ImportedLog
 from runglass.runtime.runtime import Runtime
 from runglass.server.http.error_responses import rate_limited
-from runglass.store.import_records import ImportedFlow, ImportedRun
+from runglass.store.imports import ImportedFlow, ImportedRun
 from runglass.store.records import Project, Retention, RunNumbers, StepRow
 from runglass.support.json_weight import too_heavy
 from runglass.wire.admin_api import Actor

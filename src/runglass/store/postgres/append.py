@@ -15,8 +15,9 @@ from typing import NamedTuple
 from runglass.errors import CommitUncertain, WrongExpectedVersion
 from runglass.store.postgres.append_rows import tables_of
 from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
-from runglass.store.postgres.sql_helpers import NOW, as_int
+from runglass.store.postgres.sql_helpers import NOW
 from runglass.store.records import LARGE_RUN_EVENTS, Append
+from runglass.store.statements import as_int
 
 WRITERS = 3
 """Most statements on their way at once."""

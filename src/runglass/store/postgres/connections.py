@@ -18,8 +18,7 @@ import asyncpg
 from runglass.config.address import check_files, shown_address
 from runglass.errors import CommitUncertain, StoreError, StoreUnreachable, WrongStoreAddress
 from runglass.store.overview import PoolUse
-from runglass.store.postgres.driver_errors import FULL, LOST, ROLLED_BACK, advice_on, kind_of
-from runglass.store.postgres.prepared_statements import PreparingConnect
+from runglass.store.postgres.driver import FULL, LOST, ROLLED_BACK, PreparingConnect, advice_on, kind_of
 from runglass.store.postgres.server_watch import ServerWatch
 from runglass.support.clock import Clock, SharedClock, SystemClock
 from runglass.support.logs import plain_cause
@@ -166,6 +165,8 @@ class Connections:
         if the database stays away before it has said whether there was a commit.
         """
         return await self._patiently(lambda: self._transaction(work))
+
+    remove = write
 
     async def repeat(self, work: Work[Result], *, patience_s: float | None = None) -> Result:
         """Runs `work` until there is an answer: one statement that, sent again, says what the first one did.

@@ -13,10 +13,10 @@ from typing import Any
 
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import await_migration, migrations
-from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import changed, every, one
 from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
 from runglass.store.records import Checkpoint, RunRecord
+from runglass.store.run_tables import RUN, run_of
 from runglass.support.clock import iso
 
 # After a standby has taken over without the newest commits a claim may be made anew, and no fence of a claim
@@ -220,12 +220,7 @@ class Leases:
             " WHERE no = $1 AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
             f" AND head = $2 AND fence = $3 RETURNING {RUN.removeprefix('SELECT ').removesuffix(' FROM run')}"
         )
-
-        async def work(db: Db) -> RunRecord | None:
-            row = await db.fetchrow(sql, run.no, run.head, run.fence)
-            return None if row is None else run_of(row)
-
-        return await self._db.write(work)
+        return await self._db.write(one(run_of, sql, run.no, run.head, run.fence))
 
     async def resume_run(self, run: RunRecord, segment: Checkpoint, *, owner: str | None) -> RunRecord | None:
         async def work(db: Db) -> RunRecord | None:
@@ -253,12 +248,7 @@ class Leases:
             "UPDATE run SET cancel_reason = coalesce(cancel_reason, $2) WHERE id = $1"
             " AND status IN ('pending', 'running', 'paused') RETURNING coalesce(owner, '')"
         )
-
-        async def work(db: Db) -> str | None:
-            owner = await db.fetchval(sql, run_id, reason)
-            return None if owner is None else str(owner)
-
-        return await self._db.write(work)
+        return await self._db.write(one(lambda row: str(row[0]), sql, run_id, reason))
 
     async def cancel_requests(self, owner: str) -> dict[str, str]:
         sql = "SELECT id, cancel_reason FROM run WHERE owner = $1 AND cancel_reason IS NOT NULL"

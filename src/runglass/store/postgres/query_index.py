@@ -8,16 +8,30 @@ how far it has come, and the next request goes on from there.
 
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
-from runglass.log.trace import RunStatus
-from runglass.store.postgres.connections import Db
-from runglass.store.postgres.query_condition import Condition, condition_of
-from runglass.store.postgres.sql_helpers import numbered
-from runglass.wire.query import Field, RunQuery, Term, first_id
+import msgspec
 
-LOOK_S = 0.03
-"""So long one request looks at rows that may not be what it wants."""
+from runglass.log.trace import RunStatus
+from runglass.store import query_condition
+from runglass.store.postgres.append_rows import folded
+from runglass.store.postgres.connections import Db
+from runglass.store.postgres.sql_helpers import in_postgres
+from runglass.store.query_condition import Condition, OwnTerms
+from runglass.store.query_search import (
+    ABOVE_ALL,
+    FAILED,
+    GROUP,
+    SEARCHED_FIELDS,
+    Hit,
+    Look,
+    Progress,
+    SearchedTexts,
+)
+from runglass.store.statements import numbered
+from runglass.wire.query import Field, RunQuery
+
 FIRST_ROWS = 100
 MOST_ROWS = 20_000
 """Rows are looked at in pieces, larger and larger as long as a piece takes less than a part of the time."""
@@ -27,17 +41,6 @@ MOST_KEYS = 300
 MOST_GROUPS = 4000
 """So does one of a project that has more groups: finding each is a look into the index."""
 
-ABOVE_ALL = "~"
-"""Comes after every id."""
-
-_GROUP: dict[Field, str] = {
-    "flow": "flow_id",
-    "status": "status",
-    "trigger": "trigger_type",
-    "version": "version",
-}
-"""The columns of `run_by_group` between project and id, in their order."""
-_FAILED = Term("status", ("failed", "cancelled"))
 # From one group of a flow to the next, each by a look into the index.
 _GROUPS = (
     "WITH RECURSIVE flows AS (SELECT id FROM flow WHERE project_id = $1"
@@ -52,17 +55,31 @@ _GROUPS = (
     f") SELECT * FROM groups LIMIT {MOST_GROUPS + 1}"
 )
 _TYPES = {"version": "bigint"}
-
-
-class Look:
-    """The time that one request has for looking at rows. The first piece is always looked at."""
-
-    def __init__(self, seconds: float | None = None) -> None:
-        self._until_s = time.monotonic() + (LOOK_S if seconds is None else seconds)
-
-    @property
-    def is_over(self) -> bool:
-        return time.monotonic() >= self._until_s
+_PIECE_ROWS = 200
+_PIECE_BYTES = 1 << 20
+# First the bytes as they are, in the database: few events have the text anywhere, and only those are sent and
+# read as JSON. Bytes that are not ASCII are compared as escapes, so that any bytes can be looked at.
+_EVENTS = (
+    "SELECT seq, CASE WHEN EXISTS (SELECT FROM unnest($5::text[]) AS text"
+    """ WHERE strpos(lower(encode(data, 'escape') COLLATE "C"), text) > 0) THEN data END FROM ("""
+    "SELECT seq, data, sum(length(data)) OVER (ORDER BY seq) - length(data) AS before"
+    " FROM (SELECT seq, data FROM event WHERE run_no = $1 AND seq > $2 ORDER BY seq LIMIT $3) AS rows"
+    ") AS sized WHERE before < $4 ORDER BY seq"
+)
+# Those of ended runs are in the index by project and id; `duration_ms` says for all three whether they are
+# set.
+_TOKENS = "CASE WHEN duration_ms IS NOT NULL THEN tokens ELSE live_tokens END"
+_COST = "CASE WHEN duration_ms IS NOT NULL THEN cost_usd ELSE live_cost_usd END"
+# In capitals: in small letters it is the text of the time.
+_NOW_MS = "extract(epoch FROM NOW())::float8 * 1000"
+_DURATION = f"coalesce(duration_ms, CASE WHEN ended_at IS NULL THEN {_NOW_MS} - started_ms END)"
+# What a run's own JSON says of it is in columns, set by each append, so that no statement reads JSON.
+_OWN_TERMS = OwnTerms(
+    numbers={"version": "version", "duration": _DURATION, "cost": _COST, "tokens": _TOKENS},
+    model=lambda words: Condition("models && CAST(? AS text[])", ([folded(word) for word in words],)),
+    error=lambda word: Condition("strpos(error, ?) > 0", (folded(word),)),
+)
+condition_of = partial(query_condition.condition_of, own=_OWN_TERMS)
 
 
 class Source(NamedTuple):
@@ -104,20 +121,13 @@ class Source(NamedTuple):
         return bool(self.columns) and not self.keys
 
 
-class Hit(NamedTuple):
-    """A run that meets the query; or where `is_hit` is false, how far the search has come."""
-
-    run_id: str
-    is_hit: bool
-
-
 async def source_of(db: Db, project_id: int, query: RunQuery) -> Source:
     """Where the runs of the query are found."""
     if any(term.field == "error" and not term.negated for term in query.terms):
-        query = query.plus(_FAILED)
+        query = query.plus(FAILED)
     rest = query.without(["created"])
     sessions, flows = query.words_of("session"), query.words_of("flow")
-    restricted = {term.field for term in query.terms} & set(_GROUP)
+    restricted = {term.field for term in query.terms} & set(GROUP)
     found: tuple[list[Field], list[tuple[Any, ...]]] | None = None
     if sessions is not None:
         found = ["session"], [(each,) for each in sessions]
@@ -126,11 +136,11 @@ async def source_of(db: Db, project_id: int, query: RunQuery) -> Source:
     elif restricted == {"flow"} and flows is not None:
         found = ["flow"], [(each,) for each in flows]
     elif restricted and (groups := await _groups(db, project_id, query)) is not None:
-        found = list(_GROUP), groups
+        found = list(GROUP), groups
     if found is None or len(found[1]) > MOST_KEYS:
         return Source(project_id, (), [], condition_of(rest))
     fields, keys = found
-    columns = tuple("session_id" if field == "session" else _GROUP[field] for field in fields)
+    columns = tuple("session_id" if field == "session" else GROUP[field] for field in fields)
     return Source(project_id, columns, keys, condition_of(rest.without(fields)))
 
 
@@ -165,7 +175,7 @@ async def count(db: Db, source: Source, *, since: str, before: str, look: Look) 
     if source.is_empty:
         return 0, None
     if source.condition is None:
-        sql = numbered(f"SELECT count(*) FROM ({source.select('id', rows=None)}) AS found")
+        sql = in_postgres(numbered(f"SELECT count(*) FROM ({source.select('id', rows=None)}) AS found"))
         return int(await db.fetchval(sql, *source.values(before, since))), None
     found, rows = 0, FIRST_ROWS
     while True:
@@ -179,11 +189,24 @@ async def count(db: Db, source: Source, *, since: str, before: str, look: Look) 
         before, rows = last, _next_rows(rows, began_s)
 
 
+async def next_hits(found: AsyncIterator[Hit], most: int) -> list[Hit]:
+    """The next of the hits, none after the last one."""
+    taken: list[Hit] = []
+    while len(taken) < most and (hit := await anext(found, None)) is not None:
+        taken.append(hit)
+    return taken
+
+
+def searches_in(source: Source) -> int:
+    """How many statements one look into the source takes."""
+    return 1
+
+
 async def oldest(db: Db, source: Source, *, since: str) -> str | None:
     """The id of the oldest run in the source, whether or not it meets its condition."""
     if source.is_empty:
         return None
-    sql = numbered(source.select("id", rows=1, newest=False))
+    sql = in_postgres(numbered(source.select("id", rows=1, newest=False)))
     found: str | None = await db.fetchval(sql, *source.values(ABOVE_ALL, since))
     return found
 
@@ -194,7 +217,7 @@ async def _piece(
     """How many rows there were to look at, the id of the last one, and what came of them."""
     condition = source.condition or Condition("true")
     looked = source.select(f"id, ({condition.sql}) AS ok", rows=rows)
-    sql = numbered(f"SELECT count(*), min(id), {what} FROM ({looked}) AS looked")
+    sql = in_postgres(numbered(f"SELECT count(*), min(id), {what} FROM ({looked}) AS looked"))
     count_, last, found = await db.fetchrow(sql, *source.values(before, since), *condition.values)
     return int(count_), last, found
 
@@ -212,16 +235,62 @@ async def _groups(db: Db, project_id: int, query: RunQuery) -> list[tuple[Any, .
     return [
         group
         for group in groups
-        if all(query.allows(field, value) for field, value in zip(_GROUP, group, strict=True))
+        if all(query.allows(field, value) for field, value in zip(GROUP, group, strict=True))
     ]
 
 
-def after_itself(run_id: str) -> str:
-    """What comes after the id, and before every other one that does."""
-    return f"{run_id}\x01"
+class TextSearch:
+    """The texts that a query looks for, and those that a run must not have."""
+
+    def __init__(self, query: RunQuery) -> None:
+        self._texts = SearchedTexts(query)
+        self._escaped = [_escaped(pattern) for pattern in self._texts.patterns]
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self._escaped)
+
+    async def meets(self, db: Db, run_no: int, progress: Progress, look: Look) -> bool | Progress:
+        """Whether the run meets the terms; or how far it was searched when `look` was over."""
+        seq, met = progress
+        while True:
+            rows = await db.fetch(_EVENTS, run_no, seq, _PIECE_ROWS, _PIECE_BYTES, self._escaped)
+            for number, data in rows:
+                seq = number
+                if data is not None:
+                    met |= self._met_in(data)
+                verdict = self._texts.verdict(met)
+                if verdict is not None:
+                    return verdict
+            if not rows:
+                return self._texts.at_the_end(met)
+            if look.is_over:
+                return Progress(seq, met)
+
+    def _met_in(self, data: bytes) -> int:
+        content = _content_of(data).lower()
+        return sum(1 << number for number, pattern in enumerate(self._texts.patterns) if pattern in content)
 
 
-def bounds_of(query: RunQuery) -> tuple[str, str]:
-    """The lowest id of a run of the query, and one that is above all of them."""
-    since_ms, until_ms = query.created_bounds_ms()
-    return first_id(since_ms) if since_ms else "", ABOVE_ALL if until_ms is None else first_id(until_ms)
+def _content_of(data: bytes) -> bytes:
+    """The fields of the event with content, as JSON, with a space between."""
+    try:
+        fields = _fields(data)
+        call = _fields(fields["modelCall"]) if "modelCall" in fields else {}
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return b""
+    fields |= {f"modelCall.{name}": value for name, value in call.items()}
+    found = [bytes(fields[name]) for name in SEARCHED_FIELDS if name in fields]
+    return b" ".join(each for each in found if each != b"null")
+
+
+def _fields(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(data, type=dict[str, msgspec.Raw] | None) or {}
+
+
+def _escaped(data: bytes) -> str:
+    """The bytes as PostgreSQL's format `escape` writes them."""
+    return "".join(
+        "\\\\" if byte == 0x5C else f"\\{byte:03o}" if byte == 0 or byte > 0x7F else chr(byte)
+        for byte in data
+    )

@@ -1,7 +1,7 @@
 """New runs, created together: those of a project that come during one statement go in the next one.
 
 A new run takes the number of a change of its project, whose row is then held until the commit. One by one,
-each would wait until the disk has the one before.
+each would wait until the disk has the one before. What runs were asked for is read together as well.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from runglass.errors import CommitUncertain
 from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
-from runglass.store.postgres.run_rows import RUN, run_of
-from runglass.store.postgres.sql_helpers import NOW
+from runglass.store.postgres.sql_helpers import NOW, every
 from runglass.store.records import NewRun, RunRecord
+from runglass.store.run_tables import RUN, run_of
 
 MOST_RUNS = 100
 MOST_BYTES = 4 << 20
@@ -23,6 +23,7 @@ _TYPES = (
     *("bytea", "bytea", "text", "bigint", "text", "bytea"),
 )
 _ARRAYS = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, 2))
+_REQUESTS = "SELECT run_no, request FROM run_request WHERE run_no = ANY ($1::bigint[])"
 _CREATE = RUN.replace("FROM run", f"FROM create_runs({NOW}, $1, {_ARRAYS})")
 
 
@@ -103,3 +104,24 @@ def _row(run: NewRun) -> tuple[Any, ...]:
         *(run.request, run.summary, run.owner, run.key_id),
         *(run.call or (None, None)),
     )
+
+
+class RunRequests:
+    """Reads the requests that are asked for in the same turn of the event loop with one statement."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._db = connections
+        self._wanted: set[int] = set()
+        self._next: asyncio.Task[Mapping[int, bytes]] | None = None
+
+    async def read(self, run_no: int) -> bytes | None:
+        """The request of the run; None where it is not known any more. Raises StoreError."""
+        self._wanted.add(run_no)
+        if self._next is None:
+            self._next = asyncio.create_task(self._read_wanted())
+        # That one of those who wait is cancelled must not take it from the others.
+        return (await asyncio.shield(self._next)).get(run_no)
+
+    async def _read_wanted(self) -> Mapping[int, bytes]:
+        wanted, self._wanted, self._next = list(self._wanted), set(), None
+        return dict(await self._db.read(every(lambda row: (int(row[0]), bytes(row[1])), _REQUESTS, wanted)))

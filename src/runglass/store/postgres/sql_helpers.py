@@ -1,7 +1,8 @@
 """How the PostgreSQL store asks: a statement and the shape of its rows become work for a connection."""
 
 from collections.abc import Callable
-from itertools import count
+from functools import lru_cache
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 from runglass.store.postgres.connections import Db, Work
@@ -19,18 +20,25 @@ async def perform(db: Db, work: Ask[Shape] | Steps[Shape]) -> Shape:
     """The result of work that both kinds of store share."""
     result: Shape
     if isinstance(work, Ask):
-        result = work.result(await db.fetch(_in_postgres(work.sql), *work.values))
+        result = work.result(await db.fetch(in_postgres(work.sql), *work.values))
         return result
+    rows: Any = None
     try:
-        sql, *values = next(work)
         while True:
-            sql, *values = work.send(await db.fetch(_in_postgres(sql), *values))
+            step = work.send(rows)
+            if isinstance(step, tuple):
+                rows = await db.fetch(in_postgres(step[0]), *step[1:])
+            else:
+                rows = step(db)
+                rows = await rows if isawaitable(rows) else rows
     except StopIteration as end:
         result = end.value
     return result
 
 
-def _in_postgres(sql: str) -> str:
+@lru_cache(maxsize=512)
+def in_postgres(sql: str) -> str:
+    """The statement as PostgreSQL has it."""
     return sql.replace("?", "$").replace("now()", NOW)
 
 
@@ -70,12 +78,12 @@ def rows_of(status: str) -> int:
 async def page(db: Db, sql: str, run_no: int, after: int, *, limit_bytes: int) -> list[tuple[int, bytes]]:
     """The first rows, each a number and its data: one at least if there is one, about `limit_bytes`.
 
-    `sql` selects number and data of the run `$1` behind number `$2`, in order.
+    `sql` selects number and data of the run `?1` behind number `?2`, in order.
     """
     sized = (
         "SELECT number, data FROM (SELECT number, data, sum(length(data)) OVER (ORDER BY number)"
-        f" - length(data) AS before FROM ({sql} LIMIT {PIECE_ROWS}) AS rows (number, data)) AS sized"
-        " WHERE before < $3 ORDER BY number"
+        f" - length(data) AS before FROM ({in_postgres(sql)} LIMIT {PIECE_ROWS}) AS rows (number, data))"
+        " AS sized WHERE before < $3 ORDER BY number"
     )
     found: list[tuple[int, bytes]] = []
     left = limit_bytes
@@ -88,19 +96,12 @@ async def page(db: Db, sql: str, run_no: int, after: int, *, limit_bytes: int) -
         after = found[-1][0]
 
 
-def numbered(sql: str) -> str:
-    """The statement with `$1`, `$2`, … for the question marks in it."""
-    numbers = count(1)
-    return "".join(
-        f"${next(numbers)}" if part == "?" else part for part in sql.replace("?", "\0?\0").split("\0")
-    )
-
-
-def as_bytes(row: Any) -> bytes:
-    """The value of a row that has only one."""
-    return bytes(row[0])
-
-
-def as_int(row: Any) -> int:
-    """The value of a row that has only one."""
-    return int(row[0])
+async def first_rows(db: Db, sql: str, *values: Any, limit_bytes: int) -> list[Any]:
+    """The first rows, each with its bytes at the end: one at least if there is one, about `limit_bytes`."""
+    found, size = [], 0
+    for row in await db.fetch(in_postgres(sql), *values):
+        found.append(row)
+        size += row[-1]
+        if size >= limit_bytes:
+            break
+    return found

@@ -2,58 +2,36 @@
 
 Connections and transactions are in `connections.py`, the schema in `sql/` and `migrations.py`. Appends are
 written together (`append.py`), by a function of the database, and new runs as well (`run_creation.py`). The
-queries, each beside its row mapping, are in `budgets.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`,
-`kept_outlines.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and content go again, in
-`removal.py` and `expiry.py`; what a failover has lost, in `setbacks.py`. What both kinds of store do alike is
-not here.
+queries that PostgreSQL has for itself are in `runs.py`, `query_index.py`, `leases.py`, `budgets.py` and
+`removal.py`; what a failover has lost, in `setbacks.py`. What both kinds of store do alike is not here.
 """
 
 import uuid
 from typing import Self
 
 from runglass.store.audit import Audit
+from runglass.store.calls import Calls
 from runglass.store.catalog import Catalog
 from runglass.store.keys import Keys
+from runglass.store.overview import Overview, PoolUse
+from runglass.store.postgres import query_index
 from runglass.store.postgres.append import AppendQueue
-from runglass.store.postgres.attempt_pages import AttemptPages
 from runglass.store.postgres.budgets import PROJECT, Budgets
-from runglass.store.postgres.calls import Calls
-from runglass.store.postgres.checkpoints import Checkpoints
 from runglass.store.postgres.connections import Connections
-from runglass.store.postgres.expiry import Expiry
-from runglass.store.postgres.imports import Imports
-from runglass.store.postgres.kept_outlines import KeptOutlines
 from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
-from runglass.store.postgres.overview import Overview
-from runglass.store.postgres.removal import Removal
-from runglass.store.postgres.run_creation import RunCreation
-from runglass.store.postgres.run_lists import RunLists
-from runglass.store.postgres.run_requests import RunRequests
+from runglass.store.postgres.removal import PostgresRemoval
+from runglass.store.postgres.run_creation import RunCreation, RunRequests
 from runglass.store.postgres.runs import Runs
 from runglass.store.postgres.setbacks import Setbacks
 from runglass.store.postgres.sql_helpers import perform
+from runglass.store.run_lists import RunLists
 from runglass.store.statements import Statements
-from runglass.support.clock import Clock, SharedClock
+from runglass.support.clock import Clock
 
 
 class PostgresStore(
-    Catalog,
-    Keys,
-    Runs,
-    RunLists,
-    AttemptPages,
-    KeptOutlines,
-    Checkpoints,
-    Calls,
-    Budgets,
-    Imports,
-    Leases,
-    Expiry,
-    Removal,
-    Audit,
-    Overview,
-    Setbacks,
+    Catalog, Keys, Runs, RunLists, Calls, Budgets, Leases, PostgresRemoval, Audit, Overview, Setbacks
 ):
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 
@@ -65,6 +43,13 @@ class PostgresStore(
     _project = PROJECT
     _new_project = ("INSERT INTO project_change (project_id, last) VALUES (?1, 0)",)
     _large_value = "repeat('0', 10000)"
+    _index = query_index
+    _last_change = "SELECT coalesce(max(last), 0) FROM project_change WHERE project_id = ?1"
+    _queue = (
+        "SELECT (SELECT count(*) FROM queue),"
+        " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
+        " (SELECT count(*) FROM lease WHERE expires_at > NOW())"
+    )
 
     def __init__(
         self,
@@ -77,6 +62,7 @@ class PostgresStore(
     ) -> None:
         self._migrates = migrates
         self._db = Connections(address, patience_s=patience_s, clock=clock)
+        self.clock = self._db.clock
         self._appends = AppendQueue(self._db, patience_s=append_patience_s or patience_s)
         self._creation = RunCreation(self._db)
         self._requests = RunRequests(self._db)
@@ -97,8 +83,8 @@ class PostgresStore(
         return self
 
     @property
-    def clock(self) -> SharedClock:
-        return self._db.clock
+    def pool(self) -> PoolUse | None:
+        return self._db.pool
 
     @property
     def generation(self) -> int:

@@ -8,8 +8,17 @@ from runglass.errors import WrongExpectedVersion
 from runglass.log.money import add_usd, format_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
-from runglass.store.sqlite.checkpoints import drop_checkpoints, has_much
 from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
+
+AT_ONCE_EVENTS = 1000
+AT_ONCE_BYTES = 1 << 20
+"""A run with no more events and bytes of checkpoints has these deleted as it ends or goes back, any other bit
+by bit after that: each byte is overwritten, and other writers wait for it."""
+
+_VOID = (
+    "INSERT OR REPLACE INTO void_checkpoint (run_no, step_id, seq) SELECT ?1, ?2, ?3"
+    " WHERE EXISTS (SELECT 1 FROM checkpoint WHERE run_no = ?1 AND step_id = ?2)"
+)
 
 # A column that is set counts as changed, and SQLite writes each index that has it: those with the status, and
 # with what a run adds up to, are written when the status changes and not with each append.
@@ -51,7 +60,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             [(batch.run_no, *owed) for owed in batch.owed],
         )
     if batch.status in TERMINAL:
-        if has_much(db, batch):
+        if _has_much(db, batch):
             # Its checkpoints count until they are gone.
             db.execute("INSERT OR IGNORE INTO ended_run (run_no) VALUES (?)", (batch.run_no,))
             count_open(db, batch.run_no, len(batch.result or b"") + len(batch.error or b""))
@@ -67,7 +76,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         count_kept(db, batch.run_no)
         return
     if batch.dropped:
-        drop_checkpoints(db, batch)
+        _drop_checkpoints(db, batch)
     if batch.checkpoints:
         seq = batch.head + len(batch.events)
         db.executemany(
@@ -124,6 +133,29 @@ def _spend(db: sqlite3.Connection, batch: Append) -> None:
     db.execute(
         "UPDATE project SET spent_usd = ?, reserved_usd = ? WHERE id = ?", (spent, reserved, project_id)
     )
+
+
+def _drop_checkpoints(db: sqlite3.Connection, batch: Append) -> None:
+    """Makes void what earlier appends wrote of these steps, or deletes it at once where it is little."""
+    if _has_much(db, batch):
+        db.executemany(_VOID, [(batch.run_no, step_id, batch.head) for step_id in batch.dropped])
+        return
+    freed = 0
+    for step_id in batch.dropped:
+        of_step = "FROM checkpoint WHERE run_no = ? AND step_id = ?"
+        found = db.execute(f"SELECT length(data) {of_step}", (batch.run_no, step_id)).fetchall()
+        if found:
+            freed += sum(size for (size,) in found)
+            db.execute(f"DELETE {of_step}", (batch.run_no, step_id))
+    count_open(db, batch.run_no, -freed)
+
+
+def _has_much(db: sqlite3.Connection, batch: Append) -> bool:
+    """Whether to delete the run's checkpoints holds other writers up; most of its open bytes are in them."""
+    if batch.head > AT_ONCE_EVENTS:
+        return True
+    (size,) = db.execute("SELECT open_bytes FROM run WHERE no = ?", (batch.run_no,)).fetchone()
+    return int(size) > AT_ONCE_BYTES
 
 
 def write_steps(db: sqlite3.Connection, run_no: int, steps: Sequence[StepRow]) -> None:

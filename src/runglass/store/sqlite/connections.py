@@ -13,7 +13,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -116,6 +116,17 @@ class Connections:
         """Runs `work` on a read-only connection, in a reader thread."""
         result: Result = await self._put(self._readers, work)
         return result
+
+    def read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
+        """`read`, in which all statements see the store as of one moment."""
+
+        def snapshot(db: sqlite3.Connection) -> Result:
+            db.execute("BEGIN")
+            # Leaves the transaction, well or not; an error on the way out hides none that came before it.
+            with db:
+                return work(db)
+
+        return self.read(snapshot)
 
     async def look_up(self, work: Work[Result]) -> Result:
         """`read` for a few small rows found by an index: it never waits behind reads that take longer."""

@@ -1,16 +1,35 @@
-"""Which process goes on with which run: leases, and the runs that are claimed under them."""
+"""Which process goes on with which run: leases, and the runs that are claimed under them.
+
+And the parts of budgets that are held between the decision about a reservation and its event: one process has
+the file, so it remembers them itself.
+"""
 
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
+from runglass.log.money import ZERO, add_usd
+from runglass.store.catalog_records import project_of
+from runglass.store.process_records import (
+    NO_LIMITS,
+    UNTOLD,
+    BudgetDecision,
+    HeldLease,
+    ProcessFacts,
+    QueuedRuns,
+)
 from runglass.store.records import Checkpoint, RunRecord
+from runglass.store.run_tables import RUN, run_of
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.run_rows import RUN, run_of
-from runglass.store.sqlite.sql_helpers import changed, count_open, every, now_text
+from runglass.store.sqlite.sql_helpers import changed, count_open, every, now_text, one
 
+PROJECT = (
+    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
+    " reserved_usd, allowed_models, data_bytes, capture_failed, capture_sample FROM project"
+)
 _FREE = (
     "status IN ('pending', 'running') AND (owner IS NULL OR"
     # No process takes over from itself, though its lease may have run out while it waited for the store.
@@ -53,10 +72,18 @@ _FREE_OF = " UNION ALL ".join(
 )
 
 
+class Hold(NamedTuple):
+    """A part of a budget that is held for a run."""
+
+    run: RunRecord
+    usd: Decimal
+
+
 class Leases:
     """The part of the store that ties runs to processes."""
 
     _db: Connections
+    _holds: dict[UUID, Hold]
 
     async def hold_lease(
         self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
@@ -177,15 +204,11 @@ class Leases:
         return await self._db.write(work)
 
     async def request_cancel(self, run_id: str, *, reason: str) -> str | None:
-        def work(db: sqlite3.Connection) -> str | None:
-            noted = db.execute(
-                "UPDATE run SET cancel_reason = coalesce(cancel_reason, ?) WHERE id = ?"
-                " AND status IN ('pending', 'running', 'paused') RETURNING coalesce(owner, '')",
-                (reason, run_id),
-            ).fetchone()
-            return None if noted is None else str(noted[0])
-
-        return await self._db.write(work)
+        sql = (
+            "UPDATE run SET cancel_reason = coalesce(cancel_reason, ?2) WHERE id = ?1"
+            " AND status IN ('pending', 'running', 'paused') RETURNING coalesce(owner, '')"
+        )
+        return await self._db.write(one(lambda row: str(row[0]), sql, run_id, reason))
 
     async def cancel_requests(self, owner: str) -> dict[str, str]:
         sql = " UNION ALL ".join(
@@ -203,6 +226,26 @@ class Leases:
 
     async def release_run(self, run_id: str, owner: str) -> None:
         await self._db.write(changed(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))
+
+    async def hold_budget(self, hold: UUID, run: RunRecord, usd: Decimal) -> BudgetDecision:
+        def work(db: sqlite3.Connection) -> BudgetDecision:
+            held = ZERO
+            for other, (of_run, part) in list(self._holds.items()):
+                sql = "SELECT 1 FROM run WHERE no = ? AND fence = ? AND owner IS NOT NULL"
+                if db.execute(sql, (of_run.no, of_run.fence)).fetchone() is None:
+                    del self._holds[other]
+                elif of_run.project_id == run.project_id:
+                    held = add_usd(held, part)
+            row = db.execute(f"{PROJECT} WHERE id = ?", (run.project_id,)).fetchone()
+            decision = BudgetDecision(None if row is None else project_of(row), held)
+            if decision.has_room_for(usd):
+                self._holds[hold] = Hold(run, usd)
+            return decision
+
+        return await self._db.write(work)
+
+    async def release_budget(self, hold: UUID) -> None:
+        self._holds.pop(hold, None)
 
 
 def _with_room(

@@ -3,21 +3,31 @@
 A query that one index serves is one search. Where it names status, flow, trigger and version together, runs
 come from `run_by_group`, in which those that have all four in common are a group: one search for each group
 that the query allows, merged. What no index knows is tested on the rows that come, some milliseconds long;
-then the search says how far it has come, and the next request goes on from there.
+then the search says how far it has come, and the next request goes on from there. Texts are looked for in
+logs event by event.
 """
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import merge
+from itertools import islice
 from typing import Any, NamedTuple, get_args
 
 from runglass.log.trace import RunStatus
-from runglass.store.sqlite.query_condition import Condition, condition_of
-from runglass.wire.query import Field, RunQuery, Term, first_id
+from runglass.store.query_condition import Condition
+from runglass.store.query_search import (
+    FAILED,
+    GROUP,
+    SEARCHED_FIELDS,
+    Hit,
+    Look,
+    Progress,
+    SearchedTexts,
+)
+from runglass.store.sqlite.query_condition import condition_of
+from runglass.wire.query import RunQuery
 
-LOOK_S = 0.03
-"""So long one request looks at rows that may not be what it wants."""
 FIRST_ROWS = 100
 MOST_ROWS = 100_000
 """Rows are looked at in pieces, larger and larger as long as a piece takes less than a part of the time."""
@@ -26,29 +36,18 @@ MOST_HITS = 200
 """Rows in one answer of SQLite."""
 MOST_SEEKS = 4000
 """Steps through the index of groups, some microseconds each; a query that needs more is a scan."""
-
-ABOVE_ALL = "~"
-"""Comes after every id."""
-
-_GROUP: dict[Field, str] = {
-    "flow": "flow_id",
-    "status": "status",
-    "trigger": "trigger_type",
-    "version": "version",
-}
-"""The columns of `run_by_group` between project and id, in their order."""
-_FAILED = Term("status", ("failed", "cancelled"))
-
-
-class Look:
-    """The time that one request has for looking at rows. The first piece is always looked at."""
-
-    def __init__(self, seconds: float | None = None) -> None:
-        self._until_s = time.monotonic() + (LOOK_S if seconds is None else seconds)
-
-    @property
-    def is_over(self) -> bool:
-        return time.monotonic() >= self._until_s
+_FIELDS = " || ' ' || ".join(
+    f"ifnull(nullif(json_quote(json_extract(data, '$.{path}')), 'null'), '')" for path in SEARCHED_FIELDS
+)
+# First the bytes as they are: few events have the text anywhere, and only those are read as JSON. LIKE would
+# begin anew at each character: two thousand times `a` and a `b` in a large event, and it takes 0.3 s.
+_HAS = (
+    "(instr(lower(CAST(data AS TEXT)), ?) > 0 AND CASE WHEN json_valid(CAST(data AS TEXT)) THEN"
+    f" instr(lower({_FIELDS.replace('(data', '(CAST(data AS TEXT)')}), ?) > 0 ELSE 0 END)"
+)
+# So does `instr`, though ten times as fast: no matter for a short text, and Python looks for the others.
+_HAS_LONG = _HAS.replace("instr(lower(", "has_bytes(CAST(lower(").replace("), ?) > 0", ") AS BLOB), ?)")
+_LONG = 64
 
 
 class Source(NamedTuple):
@@ -60,24 +59,17 @@ class Source(NamedTuple):
     condition: Condition | None
 
 
-class Hit(NamedTuple):
-    """A run that meets the query; or where `is_hit` is false, how far the search has come."""
-
-    run_id: str
-    is_hit: bool
-
-
-def sources_of(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list[Source]:
+def source_of(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list[Source]:
     """The parts of indexes that together have all runs of the query, each run once."""
     if any(term.field == "error" and not term.negated for term in query.terms):
-        query = query.plus(_FAILED)
+        query = query.plus(FAILED)
     own, rest = "project_id = ?", query.without(["created"])
     sessions = query.words_of("session")
     if sessions is not None:
         condition = condition_of(rest.without(["session"]))
         where = f"{own} AND session_id = ?"
         return [Source("run_by_session", where, (project_id, each), condition) for each in sessions]
-    restricted = {term.field for term in query.terms} & set(_GROUP)
+    restricted = {term.field for term in query.terms} & set(GROUP)
     flows = query.words_of("flow")
     if restricted == {"status"}:
         statuses = [each for each in get_args(RunStatus) if query.allows("status", each)]
@@ -87,8 +79,8 @@ def sources_of(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list
     if restricted - {"flow"} or (restricted and flows is None):
         groups = _groups(db, project_id, query)
         if groups is not None:
-            where = " AND ".join([own, *(f"{column} = ?" for column in _GROUP.values())])
-            condition = condition_of(rest.without(_GROUP))
+            where = " AND ".join([own, *(f"{column} = ?" for column in GROUP.values())])
+            condition = condition_of(rest.without(GROUP))
             return [Source("run_by_group", where, (project_id, *each), condition) for each in groups]
     if flows is not None:
         where, condition = f"{own} AND flow_id = ?", condition_of(rest.without(["flow"]))
@@ -97,7 +89,7 @@ def sources_of(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list
 
 
 def hits(
-    db: sqlite3.Connection, sources: list[Source], *, since: str, before: str, first: int, look: Look
+    db: sqlite3.Connection, sources: Sequence[Source], *, since: str, before: str, first: int, look: Look
 ) -> Iterator[Hit]:
     """The runs of the sources, newest first, from below id `before` down to id `since`.
 
@@ -114,12 +106,27 @@ def hits(
 
 
 def count(
-    db: sqlite3.Connection, source: Source, *, since: str, before: str, look: Look
+    db: sqlite3.Connection, source: Sequence[Source], *, since: str, before: str, look: Look
 ) -> tuple[int, str | None]:
-    """How many runs of the source there are from id `since` to below `before`, counted from the newest.
+    """How many runs of the sources there are from id `since` to below `before`, counted from the newest.
 
     And the id that it has come to, where `look` was over before the end.
     """
+    found = 0
+    for number, each in enumerate(source, 1):
+        met, reached = _count(db, each, since=since, before=before, look=look)
+        found += met
+        if len(source) == 1:
+            return found, reached
+        # The others may not have come as far: then none of it counts.
+        if reached is not None or (number < len(source) and look.is_over):
+            return 0, before
+    return found, None
+
+
+def _count(
+    db: sqlite3.Connection, source: Source, *, since: str, before: str, look: Look
+) -> tuple[int, str | None]:
     condition = source.condition
     if condition is None:
         # Twenty million in a second: pieces would take twice as long.
@@ -142,7 +149,17 @@ def count(
         before, rows = last, _next_rows(rows, began_s)
 
 
-def oldest(db: sqlite3.Connection, sources: list[Source], *, since: str) -> str | None:
+def next_hits(found: Iterator[Hit], most: int) -> list[Hit]:
+    """The next of the hits, none after the last one."""
+    return list(islice(found, most))
+
+
+def searches_in(source: Sequence[Source]) -> int:
+    """How many statements one look into the source takes."""
+    return len(source)
+
+
+def oldest(db: sqlite3.Connection, sources: Sequence[Source], *, since: str) -> str | None:
     """The id of the oldest run in the sources, whether or not it meets their conditions."""
     found: list[str] = []
     for source in sources:
@@ -192,7 +209,7 @@ def _next_rows(rows: int, began_s: float) -> int:
 
 def _groups(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list[tuple[Any, ...]] | None:
     """The groups that have runs and are allowed by the query; None where finding them takes too long."""
-    fields, columns = list(_GROUP), list(_GROUP.values())
+    fields, columns = list(GROUP), list(GROUP.values())
     found: list[tuple[Any, ...]] = []
     pending: list[tuple[Any, ...]] = [()]
     seeks = 0
@@ -225,12 +242,45 @@ def _groups(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list[tu
     return found
 
 
-def after_itself(run_id: str) -> str:
-    """What comes after the id, and before every other one that does."""
-    return f"{run_id}\x01"
+class TextSearch:
+    """The texts that a query looks for, and those that a run must not have."""
+
+    def __init__(self, query: RunQuery) -> None:
+        self._texts = SearchedTexts(query)
+        self._patterns = [_parameter(pattern) for pattern in self._texts.patterns]
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self._patterns)
+
+    def meets(self, db: sqlite3.Connection, run_no: int, progress: Progress, look: Look) -> bool | Progress:
+        """Whether the run meets the terms; or how far it was searched when `look` was over."""
+        seq, met = progress
+        db.create_function("has_bytes", 2, _has_bytes, deterministic=True)
+        columns = ", ".join(_HAS_LONG if isinstance(each, bytes) else _HAS for each in self._patterns)
+        sql = f"SELECT seq, {columns} FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"
+        patterns = [pattern for pattern in self._patterns for _ in range(2)]
+        rows = db.execute(sql, (*patterns, run_no, seq))
+        try:
+            for seq, *found in rows:
+                met |= sum(1 << number for number, has in enumerate(found) if has)
+                verdict = self._texts.verdict(met)
+                if verdict is not None:
+                    return verdict
+                if look.is_over:
+                    return Progress(seq, met)
+        finally:
+            # An unfinished SELECT would hold its read transaction open, and with it the log of the file.
+            rows.close()
+        return self._texts.at_the_end(met)
 
 
-def bounds_of(query: RunQuery) -> tuple[str, str]:
-    """The lowest id of a run of the query, and one that is above all of them."""
-    since_ms, until_ms = query.created_bounds_ms()
-    return first_id(since_ms) if since_ms else "", ABOVE_ALL if until_ms is None else first_id(until_ms)
+def _parameter(pattern: bytes) -> str | bytes:
+    """The text as SQLite is to have it: as bytes where it is long."""
+    text = pattern.decode()
+    return pattern if len(text) > _LONG else text
+
+
+def _has_bytes(data: bytes, pattern: bytes) -> bool:
+    # As texts of as many characters: among bytes, too, the search would begin anew at each.
+    return pattern.decode("latin-1") in data.decode("latin-1")

@@ -4,13 +4,15 @@ Rows are shaped inside the work, and so in the thread that reads them, never on 
 """
 
 import json
+import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from runglass.store.sqlite.connections import Work
-from runglass.store.statements import Ask, Steps
+from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, Ask, Steps
 
 Shape = TypeVar("Shape")
 
@@ -21,23 +23,34 @@ def perform(db: sqlite3.Connection, work: Ask[Shape] | Steps[Shape]) -> Shape:
     if isinstance(work, Ask):
         result = work.result(_rows_of(db, work.sql, work.values))
         return result
+    rows: Any = None
     try:
-        sql, *values = next(work)
         while True:
-            sql, *values = work.send(_rows_of(db, sql, values))
+            step = work.send(rows)
+            rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
     except StopIteration as end:
         result = end.value
     return result
 
 
 def _rows_of(db: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[Any]:
-    if "now()" in sql:
-        sql = sql.replace("now()", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
-    if "= ANY (?1)" in sql:
-        sql = sql.replace("= ANY (?1)", "IN (SELECT value FROM json_each(?1))")
-        values = [json.dumps(values[0])]
-    # Whoever writes is alone.
-    return db.execute(sql.replace("FOR NO KEY UPDATE", ""), values).fetchall()
+    if (function := _FUNCTIONS.get(sql)) is not None:
+        function(db, *values)
+        return []
+    sql, has_lists = _in_sqlite(sql)
+    if has_lists:
+        values = [json.dumps(value) if isinstance(value, list) else value for value in values]
+    return db.execute(sql, values).fetchall()
+
+
+@lru_cache(maxsize=512)
+def _in_sqlite(sql: str) -> tuple[str, bool]:
+    """The statement as SQLite has it, and whether there are lists among its values."""
+    # Whoever writes is alone, and locks nothing.
+    sql = re.sub(r" FOR (NO KEY UPDATE|UPDATE|SHARE)( SKIP LOCKED)?", "", sql)
+    sql = sql.replace("now()", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
+    sql, lists = re.subn(r"= ANY \((\?\d+)\)", r"IN (SELECT value FROM json_each(\1))", sql)
+    return sql, lists > 0
 
 
 def one(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Work[Shape | None]:
@@ -60,23 +73,25 @@ def changed(sql: str, *values: Any) -> Work[int]:
     return lambda db: db.execute(sql, values).rowcount
 
 
-def page(db: sqlite3.Connection, sql: str, *values: Any, limit_bytes: int) -> list[tuple[int, bytes]]:
-    """The first rows, each a number and its data: one at least if there is one, about `limit_bytes`."""
+def first_rows(
+    db: sqlite3.Connection,
+    sql: str,
+    *values: Any,
+    limit_bytes: int,
+    size_of: Callable[[Any], int] = len,
+) -> list[Any]:
+    """The first rows, each with its data at the end: one at least if there is one, about `limit_bytes`."""
     rows = db.execute(sql, values)
     found, size = [], 0
-    for number, data in rows:
-        found.append((number, data))
-        size += len(data)
+    for row in rows:
+        found.append(row)
+        size += size_of(row[-1])
         if size >= limit_bytes:
             break
-    # An unfinished SELECT would hold its read transaction open, and with it the WAL.
+    # An unfinished SELECT would hold its read transaction open, and with it the WAL; nor could a table be
+    # deleted from that it reads.
     rows.close()
     return found
-
-
-def as_bytes(row: Any) -> bytes:
-    """The value of a row that has only one."""
-    return bytes(row[0])
 
 
 def now_text() -> str:
@@ -117,3 +132,11 @@ def count_kept(db: sqlite3.Connection, run_no: int) -> None:
     for (size,) in db.execute(KEPT_BYTES, (run_no,)).fetchall():
         if size:
             count_open(db, run_no, size)
+
+
+_FUNCTIONS: Mapping[str, Callable[..., None]] = {
+    COUNT_BYTES: count_bytes,
+    COUNT_OPEN: count_open,
+    COUNT_KEPT: count_kept,
+}
+"""What PostgreSQL has as functions of the database."""

@@ -1,56 +1,42 @@
 """The store of a single machine: one SQLite file.
 
-Threads and transactions are in `connections.py`; the queries, each beside its row mapping, are in `runs.py`,
-`run_lists.py`, `attempt_pages.py`, `kept_outlines.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs
-and content go again, in `removal.py` and `expiry.py`. What both kinds of store do alike is not here.
+Threads and transactions are in `connections.py`; the queries that SQLite has for itself are in `runs.py`,
+`query_index.py`, `leases.py` and `removal.py`. What both kinds of store do alike is not here.
 """
 
 from pathlib import Path
 from typing import Literal, Self
 
 from runglass.store.audit import Audit
+from runglass.store.calls import Calls
 from runglass.store.catalog import Catalog
 from runglass.store.keys import Keys
+from runglass.store.overview import Overview
 from runglass.store.records import Setback
-from runglass.store.sqlite.attempt_pages import AttemptPages
-from runglass.store.sqlite.budgets import PROJECT, Budgets
-from runglass.store.sqlite.calls import Calls
-from runglass.store.sqlite.checkpoints import Checkpoints
+from runglass.store.run_lists import RunLists
+from runglass.store.sqlite import query_index
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.expiry import Expiry
-from runglass.store.sqlite.imports import Imports
-from runglass.store.sqlite.kept_outlines import KeptOutlines
-from runglass.store.sqlite.leases import Leases
-from runglass.store.sqlite.overview import Overview
-from runglass.store.sqlite.removal import Removal
-from runglass.store.sqlite.run_lists import RunLists
+from runglass.store.sqlite.leases import PROJECT, Leases
+from runglass.store.sqlite.removal import SqliteRemoval
 from runglass.store.sqlite.runs import Runs
 from runglass.store.sqlite.sql_helpers import perform
 from runglass.store.statements import Statements
 from runglass.support.clock import SystemClock
 
 
-class SqliteStore(
-    Catalog,
-    Keys,
-    Runs,
-    RunLists,
-    AttemptPages,
-    KeptOutlines,
-    Checkpoints,
-    Calls,
-    Budgets,
-    Imports,
-    Leases,
-    Expiry,
-    Removal,
-    Audit,
-    Overview,
-):
+class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, Audit, Overview):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     _project = PROJECT
     _large_value = "zeroblob(10000)"
+    _index = query_index
+    _last_change = "SELECT coalesce(max(run_changes), 0) FROM project WHERE id = ?1"
+    _queue = (
+        "SELECT count(*), (SELECT id FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
+        " ORDER BY no LIMIT 1), (SELECT count(*) FROM lease WHERE expires_at > now())"
+        " FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
+    )
+    pool = None
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
         self._db = Connections(path, synchronous=synchronous)

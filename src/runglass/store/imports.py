@@ -1,0 +1,197 @@
+"""Runs that are imported: rows come bit by bit, and nobody finds a run before it is whole.
+
+The mirror of a purge: a run that is being imported has rows under a number of its own and no row in `run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runglass.errors import ImportConflict, StoreError
+from runglass.store.audit import note_change
+from runglass.store.records import LARGE_RUN_EVENTS, NO_RETENTION, Retention, RunNumbers, StepRow
+from runglass.store.statements import Statements, Steps
+from runglass.wire.admin_api import Actor
+from runglass.wire.run_api import CaptureMode
+
+
+class ImportedFlow(NamedTuple):
+    """The flow of a run that is imported; `source` is the version that ran, as JSON."""
+
+    id: str
+    slug: str
+    source: bytes
+    name: str | None = None
+    capture: CaptureMode | None = None
+    retention: Retention = NO_RETENTION
+
+
+class ImportedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run whose events and steps have been imported as number `no`, and what its row has beside them.
+
+    `flow` is made where there is none with this id, and so is its version.
+    """
+
+    no: int
+    id: str
+    project_id: int
+    flow: ImportedFlow
+    version: int
+    status: str
+    trigger_type: str
+    capture: CaptureMode
+    session_id: str | None
+    head: int
+    summary: bytes
+    ended_at: str
+    numbers: RunNumbers
+    log_bytes: int
+
+
+class Imports:
+    """The part of the store that takes in whole runs of other stores.
+
+    `_begin_import` gives a run a number, `_write_rows` writes events and steps, `_insert_run` the row of a
+    run, and says whether there was none with its id. `_abandoned` is the condition for imports that no living
+    process goes on with, where `?1` are those of this one.
+    """
+
+    _statements: Statements
+    _begin_import: Callable[[], Steps[int]]
+    _write_rows: Callable[..., Any]
+    _insert_run: Callable[[ImportedRun], Steps[bool]]
+    _abandoned: str
+    _importing: set[int]
+    """Runs that are imported by way of this store."""
+
+    async def begin_import(self, project_id: int, run_id: str) -> int:
+        def work() -> Steps[int]:
+            yield from _require_new(run_id)
+            return (yield from self._begin_import())
+
+        run_no = await self._statements.write(work)
+        self._importing.add(run_no)
+        return run_no
+
+    async def import_rows(
+        self, run_no: int, events: Sequence[tuple[int, bytes]], steps: Sequence[StepRow]
+    ) -> None:
+        def work() -> Steps[None]:
+            yield from _require_import(run_no)
+            yield lambda db: self._write_rows(db, run_no, events, steps)
+
+        await self._statements.write(work)
+
+    async def finish_import(self, run: ImportedRun, *, by: Actor) -> None:
+        def work() -> Steps[None]:
+            yield from _require_import(run.no)
+            yield from _require_new(run.id)
+            yield from _require_flow(run)
+            made = yield from _make_flow(run)
+            if not (yield from self._insert_run(run)):
+                raise _there_already(run.id)
+            yield "DELETE FROM importing_run WHERE run_no = ?1", run.no
+            if run.head >= LARGE_RUN_EVENTS:
+                yield "INSERT INTO due_outline (run_no) VALUES (?1)", run.no
+            told = {
+                "flowId": run.flow.id,
+                "version": run.version,
+                "status": run.status,
+                "events": run.head,
+                "made": made,
+            }
+            yield from note_change(run.project_id, by, "run.imported", run.id, **told)
+
+        await self._statements.write(work)
+        self._importing.discard(run.no)
+
+    async def abandon_imports(self, run_no: int | None = None) -> None:
+        where, value = (
+            ("run_no = ?1", run_no) if run_no is not None else (self._abandoned, list(self._importing))
+        )
+
+        def work() -> Steps[None]:
+            for row in (yield f"DELETE FROM importing_run WHERE {where} RETURNING run_no", value):
+                yield "INSERT INTO purged_run (run_no) VALUES (?1)", row[0]
+
+        await self._statements.remove(work)
+        self._importing.discard(run_no or 0)
+
+
+def _require_import(run_no: int) -> Steps[None]:
+    """Raises StoreError where the import was given up. Nobody gives it up before the transaction ends."""
+    if not (yield "SELECT 1 FROM importing_run WHERE run_no = ?1 FOR SHARE", run_no):
+        raise StoreError("the import was given up, as its process stood still for too long; begin it again")
+
+
+def _require_new(run_id: str) -> Steps[None]:
+    # Of another project's run the same is told: ids are too long to be guessed, and no two runs may have one.
+    if (yield "SELECT 1 FROM run WHERE id = ?1", run_id):
+        raise _there_already(run_id)
+
+
+def _there_already(run_id: str) -> ImportConflict:
+    return ImportConflict(
+        "RUN_EXISTS",
+        f"there is a run {run_id!r} on this server already; delete it first (`runglass runs delete`), or"
+        " import the file on another server",
+    )
+
+
+def _require_flow(run: ImportedRun) -> Steps[None]:
+    """Raises ImportConflict where the flow of the run cannot be, or is not, the one of the project."""
+    flow = run.flow
+    # Nobody else gives the flow a version meanwhile.
+    found = yield "SELECT project_id, slug FROM flow WHERE id = ?1 FOR NO KEY UPDATE", flow.id
+    if not found:
+        sql = "SELECT id FROM flow WHERE project_id = ?1 AND slug = ?2"
+        for (other,) in (yield sql, run.project_id, flow.slug):
+            raise ImportConflict(
+                "FLOW_CONFLICT",
+                f"the project has a flow {flow.slug!r} of its own ({other}), and the run is of flow"
+                f" {flow.id}; import the file into another project",
+            )
+    elif tuple(found[0]) != (run.project_id, flow.slug):
+        raise ImportConflict(
+            "FLOW_CONFLICT",
+            f"flow {flow.id} cannot be made in this project; import the file on another server",
+        )
+    elif run.version:
+        # A draft changes, and may be another one by now.
+        sql = "SELECT source FROM flow_version WHERE flow_id = ?1 AND version = ?2"
+        for (source,) in (yield sql, flow.id, run.version):
+            if source != flow.source:
+                raise ImportConflict(
+                    "FLOW_CONFLICT",
+                    f"version {run.version} of flow {flow.slug!r} is another one here than the run is of;"
+                    " import the file into another project",
+                )
+
+
+def _make_flow(run: ImportedRun) -> Steps[list[str]]:
+    """Makes the flow, as a draft, where it is new, and the version that ran; what was made with the run."""
+    flow, made = run.flow, ["run"]
+    is_new = yield (
+        "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
+        " content_retention_days) VALUES (?1, ?2, ?3, ?4, ?5, now(), ?6, ?7) ON CONFLICT DO NOTHING"
+        " RETURNING id",
+        *(flow.id, run.project_id, flow.slug, flow.name, flow.capture, *flow.retention),
+    )
+    if is_new:
+        made += ["flow", "draft"]
+        yield _ADD_VERSION, flow.id, 0, flow.source, False
+    # Once more, and then again: somebody else may have made the same meanwhile.
+    yield from _require_flow(run)
+    if run.version and (yield _ADD_VERSION, flow.id, run.version, flow.source, True):
+        made.append("version")
+    yield from _require_flow(run)
+    return made
+
+
+_ADD_VERSION = (
+    "INSERT INTO flow_version (flow_id, version, source, created_at, imported)"
+    " VALUES (?1, ?2, ?3, now(), ?4) ON CONFLICT (flow_id, version) DO NOTHING RETURNING version"
+)

@@ -1,0 +1,100 @@
+"""What a search for runs has in each store: its time, its places, its texts, and how far it has come.
+
+Capital and small letters of ASCII are the same in a text. A log may be too long for one request: the search
+then says which event it has come to, and which of the texts it has met, and goes on from there.
+"""
+
+import time
+from typing import NamedTuple
+
+import msgspec
+
+from runglass.wire.query import Field, RunQuery, Term, first_id
+
+LOOK_S = 0.03
+"""So long one request looks at rows that may not be what it wants."""
+ABOVE_ALL = "~"
+"""Comes after every id."""
+GROUP: dict[Field, str] = {
+    "flow": "flow_id",
+    "status": "status",
+    "trigger": "trigger_type",
+    "version": "version",
+}
+"""The columns of the index `run_by_group` between project and id, in their order."""
+FAILED = Term("status", ("failed", "cancelled"))
+"""What runs with an error are."""
+
+SEARCHED_FIELDS = (
+    "inputData",
+    "output",
+    "outputData",
+    "result",
+    "error",
+    "reason",
+    "modelCall.request",
+    "modelCall.response",
+    "toolCallMessages",
+    "blockOverrides",
+    "inputOverrides",
+)
+"""Where events have content. Fields that repeat what another one has are left out."""
+
+
+class Progress(NamedTuple):
+    """How far the log of a run was searched: up to event `seq`, with the texts met as bits of `met`."""
+
+    seq: int = 0
+    met: int = 0
+
+
+class SearchedTexts:
+    """The texts that a run must have, and those that it must not have, each with its bit in `Progress.met`.
+
+    `patterns` has them as they stand inside strings of JSON, in small letters.
+    """
+
+    def __init__(self, query: RunQuery) -> None:
+        terms = query.of_field("text")
+        self.patterns = [msgspec.json.encode(term.words[0])[1:-1].lower() for term in terms]
+        self._wanted = sum(1 << number for number, term in enumerate(terms) if not term.negated)
+        self._unwanted = sum(1 << number for number, term in enumerate(terms) if term.negated)
+
+    def verdict(self, met: int) -> bool | None:
+        """Whether a run with these bits meets the terms; None where the rest of its log decides."""
+        if met & self._unwanted:
+            return False
+        return True if not self._unwanted and self.at_the_end(met) else None
+
+    def at_the_end(self, met: int) -> bool:
+        """Whether a run meets the terms whose log has nothing further."""
+        return met & self._wanted == self._wanted
+
+
+class Look:
+    """The time that one request has for looking at rows. The first piece is always looked at."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._until_s = time.monotonic() + (LOOK_S if seconds is None else seconds)
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._until_s
+
+
+class Hit(NamedTuple):
+    """A run that meets the query; or where `is_hit` is false, how far the search has come."""
+
+    run_id: str
+    is_hit: bool
+
+
+def after_itself(run_id: str) -> str:
+    """What comes after the id, and before every other one that does."""
+    return f"{run_id}\x01"
+
+
+def bounds_of(query: RunQuery) -> tuple[str, str]:
+    """The lowest id of a run of the query, and one that is above all of them."""
+    since_ms, until_ms = query.created_bounds_ms()
+    return first_id(since_ms) if since_ms else "", ABOVE_ALL if until_ms is None else first_id(until_ms)
