@@ -16,7 +16,6 @@ from runglass.config.providers import NOTHING_MORE, SettingRules
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models import echo
 from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits
-from runglass.engine.models.cost_bound import token_bound, with_max_tokens
 from runglass.engine.models.model_types import (
     AnswerRejected,
     ModelAnswer,
@@ -24,7 +23,7 @@ from runglass.engine.models.model_types import (
     ModelRequest,
     RequestObserver,
 )
-from runglass.engine.models.pricing import Price, most_of
+from runglass.engine.models.pricing import Price, most_of, token_bound, with_max_tokens
 from runglass.engine.models.request_parser import as_given
 from runglass.engine.scheduling.pacing import current_project, paced
 from runglass.errors import StepFailure

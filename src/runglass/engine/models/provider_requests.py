@@ -37,10 +37,8 @@ from pydantic_ai.settings import ModelSettings
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models import message_mapping
 from runglass.engine.models.answer_bounds import AnswerLimits, ProviderCall, current_call
-from runglass.engine.models.cost_bound import TokenBound
-from runglass.engine.models.list_prices import list_cost
 from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
-from runglass.engine.models.pricing import Price
+from runglass.engine.models.pricing import Price, TokenBound
 from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
 from runglass.engine.models.provider_errors import (
     CALL_ERRORS,
@@ -50,6 +48,7 @@ from runglass.engine.models.provider_errors import (
     setup_failure,
 )
 from runglass.engine.models.response_parser import check_types, read_answer
+from runglass.engine.models.usage import list_cost
 from runglass.support.safe_text import printable, replace_surrogates
 
 log = logging.getLogger(__name__)

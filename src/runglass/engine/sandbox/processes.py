@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.workers.priority import (
+from runglass.engine.workers.limits import (
     BEYOND,
     LONG_NICE,
     LONG_S,

@@ -15,10 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
-from runglass.engine.sandbox.code_transform import QUICK, Program, as_path, of_body, of_expression
-from runglass.engine.sandbox.path_lookup import NOWHERE, look_up
+from runglass.engine.sandbox.code_transform import (
+    NOWHERE,
+    QUICK,
+    RESULT_LINES,
+    RESULT_USES,
+    RESULT_WRITER,
+    Program,
+    as_path,
+    look_up,
+    of_body,
+    of_expression,
+)
 from runglass.engine.sandbox.processes import SandboxProcesses
-from runglass.engine.sandbox.result_writer import RESULT_LINES, RESULT_USES, RESULT_WRITER
 from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
 from runglass.errors import StepFailure
 from runglass.support.json_weight import too_heavy

@@ -19,8 +19,7 @@ from typing import Any, BinaryIO, Literal
 import minijinja
 import msgspec
 
-from runglass.engine.workers.limits import has_had_more, limit_cpu, limit_memory, serve
-from runglass.engine.workers.priority import WORKER_NICE
+from runglass.engine.workers.limits import WORKER_NICE, has_had_more, limit_cpu, limit_memory, serve
 
 FUEL = 5_000_000
 """The limits of a template: instructions, and bytes of text. At most half a second's worth."""

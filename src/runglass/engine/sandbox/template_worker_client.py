@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from runglass.engine.sandbox.template_worker import RenderReply, RenderRequest
-from runglass.engine.workers.priority import LONG_NICE, LONG_S, be_nice
+from runglass.engine.workers.limits import LONG_NICE, LONG_S, be_nice
 from runglass.engine.workers.process import environment
 from runglass.support.json_weight import too_heavy
 

@@ -17,8 +17,14 @@ from runglass.engine.journal.checkpoints import (
     output_checkpoint,
 )
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.concurrency import LoopWorkers, Workers, side_by_side
-from runglass.engine.scheduling.loop_outputs import LoopOutputs, joined_branches, require_values
+from runglass.engine.scheduling.concurrency import (
+    LoopOutputs,
+    LoopWorkers,
+    Workers,
+    joined_branches,
+    require_values,
+    side_by_side,
+)
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.scheduling.pacing import ITERATION_S, admit_paced
 from runglass.engine.scope import Scope, StepPosition

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import accumulate
 
-from runglass.engine.capture.redaction.spans import Span
+from runglass.engine.capture.redaction.views import Span
 
 # Lookbehinds stand behind the first character: so `re` skips ahead to it.
 _MANY = re.compile(r"\d(?<!\d\d)(?:[ ./()-]{0,3}\d){7,}+")
