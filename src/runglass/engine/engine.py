@@ -21,22 +21,18 @@ from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets, SharedBudgets
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
-from runglass.engine.run.cancel_requests import CancelRequests
 from runglass.engine.run.claims import RunClaims
-from runglass.engine.run.idle_runs import IdleRuns
-from runglass.engine.run.ids import RunIds
+from runglass.engine.run.idle_runs import CancelRequests, IdleRuns
+from runglass.engine.run.new_runs import QueueAdmission, RunIds
 from runglass.engine.run.outcome import RunReleased
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.queue_admission import QueueAdmission
 from runglass.engine.run.segments import NextSegments, with_stored_content
 from runglass.engine.run.task import EngineContext
-from runglass.engine.scheduling.drain import DrainGate
+from runglass.engine.scheduling.gates import DrainGate, ProjectTurns
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.engine.scheduling.store_turns import ProjectTurns
-from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.engine.steps.run_context import StepDependencies
+from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
 from runglass.errors import APIError, api_error
 from runglass.store.base import Store
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts

@@ -19,8 +19,7 @@ from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.engine.steps.run_context import StepDependencies
+from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StreamEvent, decode_event

@@ -15,7 +15,7 @@ from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.outcome import LeaseLost, RunOutcome
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
 from runglass.log.events import FlowCancelled, StepCompleted, decode_event
 from runglass.store.base import Store
@@ -355,7 +355,7 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
 async def test_a_cancel_cuts_off_a_run_of_another_process(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.engine.run.cancel_requests.POLL_S", 9_999)
+    monkeypatch.setattr("runglass.engine.run.idle_runs.POLL_S", 9_999)
     watch = asyncio.create_task(machines.worker.engine.watch_requests())
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()
@@ -375,7 +375,7 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(
 async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.engine.run.cancel_requests.POLL_S", 0.01)
+    monkeypatch.setattr("runglass.engine.run.idle_runs.POLL_S", 0.01)
     watch = asyncio.create_task(machines.worker.engine.watch_requests())
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from runglass.engine.run.active_runs import ActiveRuns
-from runglass.engine.run.store_check import MISSED_S, StoreCheck
+from runglass.engine.run.lease import MISSED_S, StoreCheck
 from runglass.errors import StoreError
 from runglass.log.measurements import measured
 from runglass.store.records import Append, RunRecord, Setback, StoredLog
@@ -248,7 +248,7 @@ async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed
 async def test_a_run_that_is_gone_is_lost_unless_it_was_left_so_long_ago_that_it_may_have_been_removed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, missed_s: float, is_lost: bool
 ) -> None:
-    monkeypatch.setattr("runglass.engine.run.store_check.MISSED_S", missed_s)
+    monkeypatch.setattr("runglass.engine.run.lease.MISSED_S", missed_s)
     await machine.keep()
     started = await start(machine.house, FIRST)
     machine.gate.set()

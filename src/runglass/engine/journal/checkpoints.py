@@ -13,7 +13,6 @@ import msgspec
 
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.payload import Payload
-from runglass.engine.scope import StepPosition
 from runglass.flows.flow import Flow, LoopStep, Step, inside, within
 from runglass.store.records import Checkpoint
 
@@ -22,6 +21,20 @@ PAUSE = ("", "")
 SEGMENT = ("", "stretch")
 """The address of the segment that goes on, where it is not the run's first."""
 ENDED = b"true"
+
+
+class StepPosition(NamedTuple):
+    """Where in the flow: position of the top-level step, loop iterations around, outermost first."""
+
+    step_index: int
+    loop_path: tuple[int, ...] | None = None
+
+    @property
+    def loop_index(self) -> int | None:
+        return self.loop_path[-1] if self.loop_path else None
+
+    def iteration(self, index: int) -> "StepPosition":
+        return StepPosition(self.step_index, (*(self.loop_path or ()), index))
 
 
 class FailureCheckpoint(NamedTuple):

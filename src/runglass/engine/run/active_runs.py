@@ -15,8 +15,8 @@ from runglass.engine.journal.resume import ResumeState
 from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.task import EngineContext, RunTask
-from runglass.engine.scheduling.drain import StopRequest
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.records import RunRecord, StoredLog
 

@@ -16,12 +16,11 @@ from runglass.bus.base import WORK
 from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
-from runglass.engine.run.lease import Lease
+from runglass.engine.run.lease import Lease, StoreCheck
 from runglass.engine.run.outcome import LeaseLost
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.store_check import StoreCheck
 from runglass.engine.run.task import EngineContext
-from runglass.engine.scheduling.drain import StopRequest
+from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.errors import StoreError
 from runglass.log.measurements import measured
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts

@@ -13,7 +13,7 @@ from itertools import islice
 
 from runglass.engine.run.outcome import RunOutcome
 from runglass.engine.scheduling.fair_share import Shares
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, api_error
 from runglass.store.process_records import QueuedRuns
 

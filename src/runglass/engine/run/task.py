@@ -14,31 +14,26 @@ from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
 from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.checkpoint_reader import CheckpointReader
-from runglass.engine.journal.checkpoints import kept_ids, segment_checkpoint
+from runglass.engine.journal.checkpoints import StepPosition, kept_ids, segment_checkpoint
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.budget import Budgets
 from runglass.engine.models.provider_check import missing_key
 from runglass.engine.payload import Payload
-from runglass.engine.run.kept_outputs import KeptOutputs, read_outputs
 from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
-from runglass.engine.run.terminate import end_run, record_end
-from runglass.engine.scheduling.drain import DrainGate, StopRequest
+from runglass.engine.run.terminate import KeptOutputs, end_run, read_outputs, record_end
+from runglass.engine.scheduling.gates import DrainGate, ProjectTurns
 from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
 from runglass.engine.scheduling.pacing import set_project
-from runglass.engine.scheduling.run_limits import LimitReached, RunLimits, RunUsage
-from runglass.engine.scheduling.store_turns import ProjectTurns
-from runglass.engine.scope import StepPosition
+from runglass.engine.scheduling.run_limits import LimitReached, RunLimits, RunUsage, StopRequest
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.executor import StepExecutor
-from runglass.engine.steps.interpreter import Interpreter
+from runglass.engine.steps.interpreter import Interpreter, SegmentResult
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
-from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
 from runglass.engine.steps.override_notes import overrides_applied, run_input
-from runglass.engine.steps.pauses import SegmentResult
-from runglass.engine.steps.run_context import RunContext, StepDependencies
+from runglass.engine.steps.run_context import LiveOutputs, RunContext, StepDependencies
 from runglass.errors import (
     PermanentStoreError,
     StepFailure,

@@ -1,6 +1,6 @@
 """One attempt of one step, in the events that tell of it.
 
-Nothing is decided here: whether another attempt follows is for `retries.py`, and the work of the step is in
+Nothing is decided here: whether another attempt follows is for `outcomes.py`, and the work of the step is in
 `handlers.py`.
 """
 
@@ -9,13 +9,17 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from runglass.engine.journal.checkpoints import FailureCheckpoint, lost_checkpoints, output_checkpoint
+from runglass.engine.journal.checkpoints import (
+    FailureCheckpoint,
+    StepPosition,
+    lost_checkpoints,
+    output_checkpoint,
+)
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.model_types import ModelRequest
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode, value_of
-from runglass.engine.scope import StepPosition
 from runglass.engine.steps.call_recorder import CallRecorder
 from runglass.engine.steps.handlers import AttemptResult
 from runglass.engine.steps.run_context import RunContext

@@ -13,6 +13,7 @@ import msgspec
 from runglass.engine.journal.checkpoints import (
     ENDED,
     CheckpointSet,
+    StepPosition,
     decision_checkpoint,
     output_checkpoint,
 )
@@ -27,10 +28,9 @@ from runglass.engine.scheduling.concurrency import (
 )
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.scheduling.pacing import ITERATION_S, admit_paced
-from runglass.engine.scope import Scope, StepPosition
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.run_context import RunContext
-from runglass.engine.steps.step_variables import names_for, needed_by
+from runglass.engine.steps.scope import Scope, names_for, needed_by
 from runglass.errors import StepFailure
 from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
 from runglass.log.events import LoopCompleted, LoopStarted, StepSkipped

@@ -5,19 +5,25 @@ from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
+from runglass.engine.journal.checkpoints import StepPosition
 from runglass.engine.journal.resume import InterruptedAttempt
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode
-from runglass.engine.scope import Scope, StepPosition
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.attempt_runner import prepare_failure, run_attempt
 from runglass.engine.steps.handlers import AttemptResult, LlmContext
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
-from runglass.engine.steps.outcomes import StepFailedPermanently, out_of_credit
-from runglass.engine.steps.retries import PROVIDER_RETRY, delay_after, end_if_repeated, retry_or_fail
+from runglass.engine.steps.outcomes import (
+    PROVIDER_RETRY,
+    StepFailedPermanently,
+    delay_after,
+    end_if_repeated,
+    out_of_credit,
+    retry_or_fail,
+)
 from runglass.engine.steps.run_context import RunContext
-from runglass.engine.steps.step_variables import names_for, needed_by, uses_names
+from runglass.engine.steps.scope import Scope, names_for, needed_by, uses_names
 from runglass.errors import StepFailure, without_traceback
 from runglass.flows.flow import ForwardingStep, LeafStep, Step, WaitStep
 from runglass.log.fold import Address, StepChange

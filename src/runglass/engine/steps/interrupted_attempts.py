@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from runglass.engine.journal.checkpoints import StepPosition
 from runglass.engine.journal.resume import WORKER_LOST, InterruptedAttempt
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.payload import Payload
-from runglass.engine.scope import StepPosition
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.call_recorder import lost_call
 from runglass.engine.steps.outcomes import StepFailedPermanently

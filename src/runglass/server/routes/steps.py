@@ -15,7 +15,7 @@ from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, DuplicateIdempotencyKey, api_error
 from runglass.flows.flow import Flow, within
 from runglass.server.api_request import ApiRequest
