@@ -28,10 +28,10 @@ from runglass.engine.run.outcome import RunReleased
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.segments import NextSegments, with_stored_content
 from runglass.engine.run.task import EngineContext
-from runglass.engine.scheduling.gates import DrainGate, ProjectTurns
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import RunLimits
+from runglass.engine.scheduling.turns import DrainGate, ProjectTurns
 from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
 from runglass.errors import APIError, api_error
 from runglass.store.base import Store

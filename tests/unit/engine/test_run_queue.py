@@ -10,7 +10,7 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.scheduling.gates import DrainGate
+from runglass.engine.scheduling.turns import DrainGate
 from runglass.errors import APIError, StoreError
 from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore

@@ -23,10 +23,10 @@ from runglass.engine.models.provider_check import missing_key
 from runglass.engine.payload import Payload
 from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.terminate import KeptOutputs, end_run, read_outputs, record_end
-from runglass.engine.scheduling.gates import DrainGate, ProjectTurns
 from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
 from runglass.engine.scheduling.pacing import set_project
 from runglass.engine.scheduling.run_limits import LimitReached, RunLimits, RunUsage, StopRequest
+from runglass.engine.scheduling.turns import DrainGate, ProjectTurns
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.interpreter import Interpreter, SegmentResult

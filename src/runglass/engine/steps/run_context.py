@@ -16,9 +16,9 @@ from runglass.engine.payload import Payload
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.scheduling.gates import DrainGate, StoreTurns
 from runglass.engine.scheduling.memory_budget import RunMemory
 from runglass.engine.scheduling.run_limits import RunUsage, StopRequest
+from runglass.engine.scheduling.turns import DrainGate, StoreTurns
 from runglass.flows.flow import Flow
 from runglass.support.clock import Clock
 
