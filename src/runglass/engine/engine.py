@@ -27,12 +27,11 @@ from runglass.engine.run.new_runs import QueueAdmission, RunIds
 from runglass.engine.run.outcome import RunReleased
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.segments import NextSegments, with_stored_content
-from runglass.engine.run.task import EngineContext
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.scheduling.turns import DrainGate, ProjectTurns
-from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs, StepDependencies
 from runglass.errors import APIError, api_error
 from runglass.store.base import Store
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts

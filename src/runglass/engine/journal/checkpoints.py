@@ -82,13 +82,13 @@ class CheckpointSet:
             step_id: output for step_id, output in decoded.items() if output is None or type(output) is dict
         }
 
-    def take_decision(self, step: Step, place: StepPosition) -> bytes | None:
+    def take_decision(self, step: Step, position: StepPosition) -> bytes | None:
         """JSON of the decision of the container there; None where it has none. Each can be taken once."""
-        return self._rows.pop((f"{step.id}?", path_text(place.loop_path)), None)
+        return self._rows.pop((f"{step.id}?", path_text(position.loop_path)), None)
 
-    def take(self, step: Step, place: StepPosition) -> Payload | FailureCheckpoint | None:
+    def take(self, step: Step, position: StepPosition) -> Payload | FailureCheckpoint | None:
         """How the step has ended there; None where it has not, or follows from what is inside."""
-        data = self._rows.get((step.id, path_text(place.loop_path)))
+        data = self._rows.get((step.id, path_text(position.loop_path)))
         if data is None or data == ENDED:
             return None
         if data.startswith(b"["):
@@ -119,21 +119,21 @@ def segment_checkpoint(begun: SegmentSpec) -> Checkpoint:
     return Checkpoint(*SEGMENT, msgspec.json.encode(begun))
 
 
-def decision_checkpoint(step: Step, place: StepPosition, decision: bytes) -> Checkpoint:
-    return Checkpoint(f"{step.id}?", path_text(place.loop_path), decision)
+def decision_checkpoint(step: Step, position: StepPosition, decision: bytes) -> Checkpoint:
+    return Checkpoint(f"{step.id}?", path_text(position.loop_path), decision)
 
 
-def output_checkpoint(step: Step, place: StepPosition, output: bytes) -> Checkpoint:
-    return Checkpoint(step.id, path_text(place.loop_path), output)
+def output_checkpoint(step: Step, position: StepPosition, output: bytes) -> Checkpoint:
+    return Checkpoint(step.id, path_text(position.loop_path), output)
 
 
-def lost_checkpoints(flow: Flow, failure: FailureCheckpoint, place: StepPosition) -> list[Checkpoint]:
+def lost_checkpoints(flow: Flow, failure: FailureCheckpoint, position: StepPosition) -> list[Checkpoint]:
     """The step that is lost, and the containers around it up to one with `on_error: continue`."""
     data = msgspec.json.encode(failure)
     checkpoints = []
     for step, loops in _outwards(flow.steps, failure.step_id):
         goes_on = step.on_error == "continue"
-        path = path_text((place.loop_path or ())[:loops])
+        path = path_text((position.loop_path or ())[:loops])
         checkpoints.append(Checkpoint(step.id, path, b"null" if goes_on else data))
         if goes_on:
             break

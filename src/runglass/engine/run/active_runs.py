@@ -14,9 +14,9 @@ from uuid_utils import uuid7
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import EngineContext, RunTask
+from runglass.engine.run.task import RunTask
 from runglass.engine.scheduling.run_limits import StopRequest
-from runglass.engine.steps.run_context import LiveOutputs
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.records import RunRecord, StoredLog
 
@@ -186,7 +186,7 @@ class ActiveRuns:
 
     def _cut_off(self, run_id: str) -> None:
         # A task that is cancelled before it begins never runs, and so would never record its end.
-        if self._running[run_id].begun:
+        if self._running[run_id].has_begun:
             self.tasks[run_id].cancel()
 
     def _forget(self, run_id: str) -> None:

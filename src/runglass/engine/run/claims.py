@@ -19,8 +19,9 @@ from runglass.engine.run.idle_runs import IdleRuns
 from runglass.engine.run.lease import Lease, StoreCheck
 from runglass.engine.run.outcome import LeaseLost
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import EngineContext
+from runglass.engine.run.terminate import end_run
 from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import StoreError
 from runglass.log.measurements import measured
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
@@ -48,7 +49,7 @@ class RunClaims:
 
     def __init__(
         self,
-        context: EngineContext,
+        engine: EngineContext,
         active: ActiveRuns,
         idle: IdleRuns,
         queue: RunQueue,
@@ -60,23 +61,24 @@ class RunClaims:
         most_of_flows: Mapping[str, int] = NO_LIMITS,
         process: ProcessFacts = UNTOLD,
     ) -> None:
-        self._store = context.store
-        self._clock = context.dependencies.clock
-        self._crash_retries = context.crash_retries
-        self._gate = context.gate
+        self._engine = engine
+        self._store = engine.store
+        self._clock = engine.dependencies.clock
+        self._crash_retries = engine.crash_retries
+        self._gate = engine.gate
         self._active = active
         self._idle = idle
         self._queue = queue
-        self._lease = Lease(context.store, self._clock, active, lease_s=lease_s, process=process)
+        self._lease = Lease(engine.store, self._clock, active, lease_s=lease_s, process=process)
         self._keeping = asyncio.Lock()
         self._filling: asyncio.Task[None] | None = None
         self._fill_again = False
-        self._bus = context.bus
+        self._bus = engine.bus
         self._shares_store = shares_store
         self._executes = executes
         self._most_each = most_each
         self._most_of_flows = most_of_flows
-        self._check = StoreCheck(context.store, active)
+        self._check = StoreCheck(engine.store, active)
         self._failures = FailureLog(log, "beginning the runs that wait for a place failed")
         self._may_wait = True
         """Whether runs may wait in a store that others use, too: the last claim did not find too few."""
@@ -291,10 +293,10 @@ class RunClaims:
         ending = active.orphaned.pop(run.id, None) or StopRequest()
         try:
             if cancelled := ending.cancelled or run.cancel_reason:
-                await self._idle.end(run, cancelled=cancelled)
+                await end_run(self._engine, run, cancelled=cancelled)
             else:
                 keeping = None if state is None else state.begun.plan.capture_of_failed
-                await self._idle.end(run, error=error, keeping=keeping)
+                await end_run(self._engine, run, error=error, keeping=keeping)
         except StoreError:
             active.orphaned.setdefault(run.id, ending)
             raise

@@ -16,16 +16,15 @@ from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.outcome import LeaseLost
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import EngineContext
 from runglass.engine.run.terminate import end_run
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_write
 from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, WrongExpectedVersion, api_error
 from runglass.store.base import Store, decoding
 from runglass.store.records import Checkpoint, NewRun, RunRecord
 from runglass.support.failure_log import FailureLog
-from runglass.wire.run_api import CaptureMode
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +32,9 @@ log = logging.getLogger(__name__)
 class IdleRuns:
     """Makes runs, and reads and ends those that are paused, queued or set aside."""
 
-    def __init__(self, context: EngineContext, active: ActiveRuns, queue: RunQueue) -> None:
-        self._context = context
-        self._store = context.store
+    def __init__(self, engine: EngineContext, active: ActiveRuns, queue: RunQueue) -> None:
+        self._engine = engine
+        self._store = engine.store
         self._active = active
         self._queue = queue
 
@@ -64,8 +63,8 @@ class IdleRuns:
     async def tell_queued(self, run: RunRecord) -> None:
         """Wakes processes that have a place for a run, and those who follow the list: it has no event yet."""
         try:
-            await self._context.bus.wake(WORK)
-            await self._context.bus.wake(runs_of(run.project_id))
+            await self._engine.bus.wake(WORK)
+            await self._engine.bus.wake(runs_of(run.project_id))
         except Exception:
             # The run is stored, and readers look by themselves after a while.
             log.exception("readers of the list could not be woken for run %s", run.id)
@@ -92,7 +91,7 @@ class IdleRuns:
         active = self._active
         await active.settled(run.id)
         if run.id in active.set_aside and run.status in ("pending", "running"):
-            await self.end(run, cancelled=reason)
+            await end_run(self._engine, run, cancelled=reason)
             active.set_aside.discard(run.id)
             return True
         if run.status not in ("paused", "pending") or run.id in active.tasks:
@@ -102,37 +101,12 @@ class IdleRuns:
         if claimed is None:
             return False
         try:
-            await self.end(claimed, cancelled=reason)
+            await end_run(self._engine, claimed, cancelled=reason)
         except WrongExpectedVersion:
             return False
         active.set_aside.discard(run.id)
         self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
         return True
-
-    async def end(
-        self,
-        run: RunRecord,
-        *,
-        error: dict[str, Any] | None = None,
-        cancelled: str = "",
-        keeping: CaptureMode | None = None,
-    ) -> None:
-        """Ends the run as failed with `error`, or as cancelled; where it fails, outputs stay in this mode.
-
-        Raises as `end_run` does.
-        """
-        context = self._context
-        await end_run(
-            context.store,
-            context.bus,
-            context.dependencies.clock,
-            context.memory,
-            run,
-            context.make_capture(run.capture),
-            error=error,
-            cancelled=cancelled,
-            keeping=None if keeping is None else context.make_capture(keeping),
-        )
 
 
 def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:

@@ -16,10 +16,9 @@ from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
 from runglass.engine.run.idle_runs import IdleRuns
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import EngineContext
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import StopRequest
-from runglass.engine.steps.run_context import LiveOutputs
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs
 from runglass.errors import APIError, CommitUncertain, StoreError, api_error
 from runglass.store.records import Checkpoint, RunRecord
 

@@ -15,23 +15,22 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import begun_first, last_time, stored_fold
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.steps.call_recorder import charge_lost
 from runglass.engine.steps.override_notes import run_input
+from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import PermanentStoreError, RunUnreadable, StoreError
 from runglass.log.events import MOST_KEPT, ContentKept, FlowCancelled, FlowFailed, KeptOutput, RunInput
 from runglass.log.fold import DAMAGE, RunFold, StepChange
 from runglass.log.trace import ModelReservation, RunSummary, RunTotals, StepStatus, StepTrace
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
-from runglass.support.clock import Clock
 from runglass.support.lazy_json import encoded
+from runglass.wire.run_api import CaptureMode
 
 MOST_BYTES = 4 << 20
 """So much the outputs take in all."""
@@ -62,9 +61,7 @@ class KeptOutputs(NamedTuple):
             )
 
 
-async def read_outputs(
-    store: Store, recorder: Recorder, capture: Capture, memory: MemoryBudget
-) -> KeptOutputs | None:
+async def read_outputs(engine: EngineContext, recorder: Recorder, capture: Capture) -> KeptOutputs | None:
     """The outputs of steps that ended well, as `capture` keeps them: the newest first, while there is room.
 
     None where one cannot be read: what the run failed of is to be told. Returns when all that was recorded is
@@ -72,14 +69,14 @@ async def read_outputs(
     """
     await recorder.commit()
     try:
-        return await _outputs(store, recorder, capture, memory)
+        return await _outputs(engine, recorder, capture)
     except RunUnreadable as error:
         log.error("run %s keeps no outputs of its steps: %s", recorder.run.id, error)  # noqa: TRY400
         return None
 
 
-async def _outputs(store: Store, recorder: Recorder, capture: Capture, memory: MemoryBudget) -> KeptOutputs:
-    run, ended = recorder.run, list[tuple[int, StepChange]]()
+async def _outputs(engine: EngineContext, recorder: Recorder, capture: Capture) -> KeptOutputs:
+    store, run, ended = engine.store, recorder.run, list[tuple[int, StepChange]]()
     after = max(0, recorder.fold.last_position - MOST_KEPT)
     while rows := await store.trace_page(run.no, after=after, limit_bytes=_STEPS_PAGE_BYTES):
         after = rows[-1][0]
@@ -96,7 +93,7 @@ async def _outputs(store: Store, recorder: Recorder, capture: Capture, memory: M
         size = step.output_size_bytes or 0
         if min(size, capture.limit_bytes) > room:
             continue
-        async with memory.working(size):
+        async with engine.memory.working(size):
             checkpoint = await store.checkpoint(run.no, step.step_id, path_text(step.loop_path))
             # A caller who went back made void what came after.
             if checkpoint is None:
@@ -128,30 +125,27 @@ _EVENTS_PAGE_BYTES = 1 << 20
 
 
 async def end_run(
-    store: Store,
-    bus: Bus,
-    clock: Clock,
-    memory: MemoryBudget,
+    engine: EngineContext,
     run: RunRecord,
-    capture: Capture,
     *,
     error: dict[str, Any] | None = None,
     cancelled: str = "",
-    keeping: Capture | None = None,
+    keeping: CaptureMode | None = None,
 ) -> str | None:
     """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
 
-    A run that fails keeps its outputs as `keeping` does. Where its rows cannot be read, it ends as their
+    A run that fails keeps its outputs in the mode `keeping`. Where its rows cannot be read, it ends as their
     columns have it. Returns the id of the step that it failed in, where there is one. Raises StoreError, and
     WrongExpectedVersion if the run goes on elsewhere.
     """
+    store, capture = engine.store, engine.make_capture(run.capture)
     not_before = ""
     with suppress(RunUnreadable):
         not_before = await last_time(store, run)
 
-    async def end(state: RunFold, keeping: Capture | None) -> str | None:
-        recorder = Recorder(store, bus, run, state, clock, not_before=not_before)
-        kept = await read_outputs(store, recorder, keeping, memory) if keeping else None
+    async def end(state: RunFold, keeping: CaptureMode | None) -> str | None:
+        recorder = Recorder(store, engine.bus, run, state, engine.dependencies.clock, not_before=not_before)
+        kept = await read_outputs(engine, recorder, engine.make_capture(keeping)) if keeping else None
         told = None
         is_kept = (
             capture.keeps_snapshots and run.status == "pending" if error is None else capture.keeps_failures

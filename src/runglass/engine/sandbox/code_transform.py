@@ -115,14 +115,6 @@ def _names(tree: ast.AST) -> frozenset[str]:
     return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
 
 
-def of_body(code: str) -> Program:
-    """The body of a function as a program that ends with its first `return`, on the same lines.
-
-    Text is put in only around what is returned; indenting all of it would change strings of several lines.
-    """
-    return _bodies(code)
-
-
 def _read_body(code: str) -> Program:
     tree = _parsed(code, "exec")
     lines = code.replace("\r\n", "\n").replace("\r", "\n").encode().split(b"\n")
@@ -162,20 +154,10 @@ def _nonlocals(function: ast.AST) -> Iterator[ast.Nonlocal]:
             pending.extend(ast.iter_child_nodes(node))
 
 
-def of_expression(expression: str) -> Program:
-    """An expression as a program that ends with its value."""
-    return _expressions(expression)
-
-
 def _read_expression(expression: str) -> Program:
     expression = expression.strip()
     names = _names(_parsed(expression, "eval"))
     return Program(f"return{_OPEN.decode()}{expression}\n{_CLOSE.decode()}", names)
-
-
-def as_path(expression: str) -> Path | None:
-    """The expression as a path, if it is a name or an item of one, like `a["b"][0]`. Raises StepFailure."""
-    return _paths(expression)
 
 
 def _read_path(expression: str) -> Path | None:
@@ -190,9 +172,15 @@ def _read_path(expression: str) -> Path | None:
     return Path(node.id, tuple(steps)) if isinstance(node, ast.Name) else None
 
 
-_bodies = ByteCache(_read_body, times=3, share=0.03)
-_expressions = ByteCache(_read_expression, times=3, share=0.01)
-_paths = ByteCache(_read_path, times=3, share=0.01)
+of_body = ByteCache(_read_body, times=3, share=0.03)
+"""The body of a function as a program that ends with its first `return`, on the same lines.
+
+Text is put in only around what is returned; indenting all of it would change strings of several lines.
+"""
+of_expression = ByteCache(_read_expression, times=3, share=0.01)
+"""An expression as a program that ends with its value."""
+as_path = ByteCache(_read_path, times=3, share=0.01)
+"""The expression as a path, if it is a name or an item of one, like `a["b"][0]`. Raises StepFailure."""
 
 
 RESULT_WRITER = f"""

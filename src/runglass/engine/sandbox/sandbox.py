@@ -9,9 +9,9 @@ Knows nothing of flows and steps: code and names in, a JSON value or a StepFailu
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
@@ -34,8 +34,6 @@ from runglass.support.json_weight import too_heavy
 
 if TYPE_CHECKING:
     from pydantic_monty import CollectStreams, MontyError, ResourceLimits
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -94,26 +92,30 @@ class Sandbox:
     async def __aexit__(self, *exc: object) -> None:
         await self.processes.close()
 
-    async def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
+    def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Awaitable[Any]:
         """The value that `code`, the body of a function, returns: plain JSON, None where it returns nothing.
 
         The names are its variables; it gets those that it mentions. Raises StepFailure: CODE_ERROR,
         SANDBOX_LIMIT, INVALID_OUTPUT for a result that JSON cannot hold, INVALID_INPUT for such a name.
         """
-        return await self._feed(await _read(of_body, code), code, names, project_id)
+        return self._feed(of_body, code, names, project_id)
 
     async def evaluate(self, expression: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
         """The value of a Python expression; otherwise like `run`.
 
         A name, or an item of it like `steps["a"]["items"]`, is looked up here and returned without a copy.
         """
-        path = await _read(as_path, expression)
+        path = as_path(expression) if len(expression) <= QUICK else None
         value = NOWHERE if path is None else look_up(path, names)
         if value is NOWHERE:
-            return await self._feed(await _read(of_expression, expression), expression, names, project_id)
+            return await self._feed(of_expression, expression, names, project_id)
         return value
 
-    async def _feed(self, program: Program, code: str, names: Mapping[str, Any], project_id: int) -> Any:
+    async def _feed(
+        self, read: Callable[[str], Program], code: str, names: Mapping[str, Any], project_id: int
+    ) -> Any:
+        # A thread cannot do away with the parser's own time, but with that of the walks over a large tree.
+        program = read(code) if len(code) <= QUICK else await offload_in_turn(partial(read, code))
         # Imported when needed: a server that runs no code starts sooner and stays smaller.
         import pydantic_monty as monty
 
@@ -196,11 +198,6 @@ class Sandbox:
             return msgspec.json.decode(result)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise _unfit("", str(error)) from error
-
-
-async def _read(reader: Callable[[str], T], code: str) -> T:
-    # A thread cannot do away with the parser's own time, but with that of the walks over a large tree.
-    return reader(code) if len(code) <= QUICK else await offload_in_turn(partial(reader, code))
 
 
 _Limit = Literal["time", "sleep", "memory", "recursion", "suspensions", "print"]

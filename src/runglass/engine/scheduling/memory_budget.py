@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from runglass.engine.payload import LARGE_BYTES, Payload
-from runglass.engine.scheduling.offloading import offload, offload_in_turn
+from runglass.engine.scheduling.offloading import offload
 from runglass.errors import StepFailure, api_error
 
 T = TypeVar("T")
@@ -279,12 +279,6 @@ class RunMemory:
 def _forget(ref: weakref.ref[Payload]) -> None:
     assert isinstance(ref, _Ref)
     ref.memory.forget(ref)
-
-
-async def encode(payload: Payload) -> None:
-    """Makes the payload's JSON, in a thread where that may take long."""
-    if payload.is_slow:
-        await offload_in_turn(lambda: payload.json)
 
 
 async def value_of(payload: Payload) -> dict[str, Any] | None:

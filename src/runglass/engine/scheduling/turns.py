@@ -84,17 +84,13 @@ class DrainGate:
 
     def __init__(self) -> None:
         self.inside = 0
-        self._closed = False
+        self.closed = False
         self._empty = asyncio.Event()
         self._never = asyncio.Event()
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     async def opened(self) -> None:
         """Returns at once; never, but by cancellation, once the gate is closed."""
-        if self._closed:
+        if self.closed:
             await self._never.wait()
 
     def __enter__(self) -> None:
@@ -102,12 +98,12 @@ class DrainGate:
 
     def __exit__(self, *exc: object) -> None:
         self.inside -= 1
-        if self._closed and not self.inside:
+        if self.closed and not self.inside:
             self._empty.set()
 
     async def close(self, grace_s: float) -> None:
         """Lets no attempt begin any more; returns when none goes on, or after `grace_s` seconds."""
-        self._closed = True
+        self.closed = True
         if self.inside:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):

@@ -19,7 +19,6 @@ from runglass.engine.models.model_types import (
     ProviderResponse,
 )
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.scheduling.offloading import offload
 from runglass.errors import StepFailure
 from runglass.log.events import StepModelCall
@@ -87,7 +86,6 @@ class CallRecorder:
 
     async def _keep_request(self) -> None:
         payload = Payload(await offload(self._told, size_bytes=self._sent_bytes))
-        await encode(payload)
         await self._capture.prepare_failed(payload)
         self._sent = self._capture.failed_input(payload)
 
@@ -101,7 +99,6 @@ class CallRecorder:
             self._received = self._partial()
         else:
             return
-        await encode(self._received)
         if isinstance(outcome, StepFailure):
             await self._capture.prepare_failed(self._received)
         else:

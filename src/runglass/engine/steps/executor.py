@@ -9,10 +9,8 @@ from runglass.engine.journal.checkpoints import StepPosition
 from runglass.engine.journal.resume import InterruptedAttempt
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
-from runglass.engine.steps.attempt_runner import prepare_failure, run_attempt
-from runglass.engine.steps.handlers import AttemptResult, LlmContext
+from runglass.engine.steps.attempt_runner import LlmContext, prepare_failure, run_attempt
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import (
     PROVIDER_RETRY,
@@ -83,10 +81,12 @@ class StepExecutor:
             tried = tool_loop.tried if tool_loop else 1
         server_error: int | None = None
         while True:
-            await context.gate.opened()
+            if context.gate.closed:
+                await context.gate.opened()
             # A stop does not wait for a wait step: its deadline is kept in the log.
             with NOT_HELD if isinstance(step, WaitStep) else context.gate:
-                needed = needed_by(step, data, scope) if has_names or data.holding is not None else ()
+                is_needed = data.holding is not None or scope.seen.large
+                needed = needed_by(step, data, scope) if is_needed else ()
                 # A wait may take a day: it is not to keep other steps from decoding.
                 async with (
                     memory.using(needed, decoded=has_names and not isinstance(step, WaitStep))
@@ -105,8 +105,8 @@ class StepExecutor:
                     outcome = await run_attempt(
                         context, attempt, step, names, llm_context, failure, waited_s, room
                     )
-                    if isinstance(outcome, AttemptResult):
-                        return outcome.output
+                    if isinstance(outcome, Payload):
+                        return outcome
                     server_error = end_if_repeated(outcome, server_error)
                     await prepare_failure(context, attempt, outcome)
                     delay_ms = retry_or_fail(attempt, outcome)
@@ -212,7 +212,7 @@ class StepExecutor:
                 data = Payload(given)
             except StepFailure as error:
                 failure = without_traceback(error)
-        data = self.overridden(step, data)
-        await encode(data)
+        if step.id in self._step_inputs:
+            data = self.overridden(step, data)
         await self._context.capture.prepare(data)
         return data, failure

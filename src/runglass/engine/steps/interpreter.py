@@ -23,11 +23,11 @@ from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, ToolLoopSt
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import encode, value_of
+from runglass.engine.scheduling.memory_budget import value_of
 from runglass.engine.scheduling.offloading import offload
+from runglass.engine.steps.attempt_runner import LlmContext
 from runglass.engine.steps.containers import Containers
 from runglass.engine.steps.executor import StepExecutor
-from runglass.engine.steps.handlers import LlmContext
 from runglass.engine.steps.outcomes import AwaitingToolResults, CreditsExhausted, StepFailedPermanently
 from runglass.engine.steps.run_context import RunContext
 from runglass.engine.steps.scope import Scope
@@ -62,7 +62,6 @@ async def record_tool_pause(
     Where the segment answers a call that may be sent again, the pause is kept whole for that.
     """
     shown = Payload({"messages": tool_loop.messages, "calls": tool_loop.calls, "outputs": outputs})
-    await encode(shown)
     await context.capture.prepare(shown)
     snapshot = context.capture.snapshot(shown).data
     content = msgspec.json.decode(snapshot) if snapshot is not None else {}
@@ -110,6 +109,7 @@ class Interpreter:
         self._executor = executor
         self._state = state
         self._checkpoints = state.checkpoints
+        self._has_checkpoints = bool(state.checkpoints)
         self._first_context = LlmContext()
         self._containers = Containers(context, executor, state.checkpoints)
 
@@ -186,7 +186,7 @@ class Interpreter:
     ) -> Payload:
         known = None
         try:
-            known = self._known(step, scope, position) if self._checkpoints else None
+            known = self._known(step, scope, position) if self._has_checkpoints else None
             match step:
                 case _ if known is not None:
                     output = known
@@ -197,7 +197,9 @@ class Interpreter:
                 case ParallelStep():
                     output = await self._containers.parallel(step, data, scope, position, self._sequence)
                 case _:
-                    llm_context = self._llm_context(step, offer, tool_loop, results)
+                    llm_context = NO_LLM_CONTEXT
+                    if isinstance(step, LlmStep):
+                        llm_context = self._llm_context(step, offer, tool_loop, results)
                     output = await self._executor.run(step, data, scope, position, llm_context, tool_loop)
             if known is None and position.loop_path is None and not isinstance(step, LeafStep):
                 # The output of a container outside of loops is seen to the end of the run, over every pause.
@@ -254,13 +256,11 @@ class Interpreter:
 
     def _llm_context(
         self,
-        step: LeafStep,
+        step: LlmStep,
         offer: ToolOffer | None,
         tool_loop: ToolLoopState | None,
         results: Sequence[dict[str, Any]],
     ) -> LlmContext:
-        if not isinstance(step, LlmStep):
-            return NO_LLM_CONTEXT
         if tool_loop is not None:
             return LlmContext(offer=offer or tool_loop.offer, messages=[*tool_loop.messages, *results])
         if step is self._first_llm:

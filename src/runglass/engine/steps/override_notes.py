@@ -9,7 +9,6 @@ from runglass.engine.capture.capture import Capture
 from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.run_spec import RunSpec, SegmentSpec
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.steps.call_recorder import without_headers
 from runglass.log.events import OverridesApplied, RunInput
 from runglass.log.trace import RunSummary
@@ -31,7 +30,6 @@ async def run_input(run_id: str, spec: RunSpec, capture: Capture, *, failed: boo
     if spec.attachments:
         told["attachments"] = msgspec.to_builtins(spec.attachments)
     payload = Payload(told)
-    await encode(payload)
     await capture.prepare_failed(payload)
     data, size, truncated = capture.failed_input(payload)
     assert data is not None

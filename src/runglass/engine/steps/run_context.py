@@ -5,22 +5,26 @@ The content of events on its way to the caller is held here too, or stored where
 """
 
 import math
+from collections.abc import Callable
 
 import msgspec
 
+from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.models.budget import RunBudget
+from runglass.engine.models.budget import Budgets, RunBudget
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.payload import Payload
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.scheduling.memory_budget import RunMemory
-from runglass.engine.scheduling.run_limits import RunUsage, StopRequest
-from runglass.engine.scheduling.turns import DrainGate, StoreTurns
+from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
+from runglass.engine.scheduling.run_limits import RunLimits, RunUsage, StopRequest
+from runglass.engine.scheduling.turns import DrainGate, ProjectTurns, StoreTurns
 from runglass.flows.flow import Flow
+from runglass.store.base import Store
 from runglass.support.clock import Clock
+from runglass.wire.run_api import CaptureMode
 
 MOST_BYTES = 1 << 20
 """Beyond this, content goes to the store and is read back from there, however slowly its caller reads."""
@@ -76,6 +80,21 @@ class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
     models: ModelGateway
     clock: Clock
     model_turns: FairTurns = msgspec.field(default_factory=lambda: FairTurns(Shares(math.inf)))
+
+
+class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts that all segments of an engine share."""
+
+    store: Store
+    bus: Bus
+    dependencies: StepDependencies
+    make_capture: Callable[[CaptureMode], Capture]
+    gate: DrainGate
+    crash_retries: int
+    budgets: Budgets
+    memory: MemoryBudget
+    limits: RunLimits
+    project_turns: ProjectTurns
 
 
 class RunContext(msgspec.Struct, frozen=True, kw_only=True):

@@ -42,7 +42,7 @@ class Scope:
     def __init__(self, inputs: Mapping[str, Any], outer: "Scope | None" = None) -> None:
         self._inputs = inputs
         self._outer = outer
-        self._seen: _Seen = _Seen() if outer is None else outer._seen
+        self.seen: _Seen = _Seen() if outer is None else outer.seen
         self._outputs: dict[str, Any] = {}
         self._large: dict[str, Payload] = {}
         self._loop_names: dict[str, Any] = {}
@@ -59,7 +59,7 @@ class Scope:
             self._outputs[step_id] = output.value
         else:
             self._large[step_id] = output
-            self._seen.large = True
+            self.seen.large = True
 
     def names(
         self, data: Mapping[str, Any] | None, *, attempt: int = 1, large: Mapping[str, Any] | None = None
@@ -68,7 +68,7 @@ class Scope:
 
         Of the large outputs those are seen whose values are given.
         """
-        outputs = self._all_outputs()
+        outputs = self._outputs if self._outer is None else self._all_outputs()
         steps = {**outputs, **large} if large else outputs
         if data is not None and len(data) > MANY_NAMES:
             around = {"initial": self._inputs, "steps": steps, "attempt": attempt, **self._loop_names}
@@ -88,7 +88,7 @@ class Scope:
 
     def large(self) -> dict[str, Payload]:
         """The large outputs by step id that are seen here."""
-        if not self._seen.large:
+        if not self.seen.large:
             return self._large
         outer = self._outer.large() if self._outer else None
         return {**outer, **self._large} if outer else self._large
@@ -115,12 +115,12 @@ def needed_by(step: Step, data: Payload, scope: Scope) -> list[Payload]:
 async def names_for(step: Step, data: Payload, scope: Scope, *, attempt: int = 1) -> MutableMapping[str, Any]:
     """The names that the step sees, inside of a block that uses what it needs."""
     value = data.value if data.holding is None else await value_of(data)
-    if not (large := scope.large()):
+    if not scope.seen.large:
         return scope.names(value, attempt=attempt)
     mentioned = mentioned_outputs(step)
     values = {
         name: await value_of(output)
-        for name, output in large.items()
+        for name, output in scope.large().items()
         if mentioned is None or name in mentioned
     }
     return scope.names(value, attempt=attempt, large=values)
