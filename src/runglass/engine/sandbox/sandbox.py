@@ -9,7 +9,7 @@ Knows nothing of flows and steps: code and names in, a JSON value or a StepFailu
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -92,7 +92,7 @@ class Sandbox:
     async def __aexit__(self, *exc: object) -> None:
         await self.processes.close()
 
-    def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Awaitable[Any]:
+    def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Coroutine[Any, Any, Any]:
         """The value that `code`, the body of a function, returns: plain JSON, None where it returns nothing.
 
         The names are its variables; it gets those that it mentions. Raises StepFailure: CODE_ERROR,
