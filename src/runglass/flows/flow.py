@@ -280,7 +280,15 @@ def leaves(steps: list[Step]) -> Iterator[LeafStep]:
 
 def step_count(flow: Flow) -> int:
     """How many leaf steps the flow has."""
-    return sum(1 for _ in leaves(flow.steps))
+    count, pending = 0, [flow.steps]
+    # Counted for each run, and so without the generators of `leaves`.
+    while pending:
+        for step in pending.pop():
+            if isinstance(step, LeafStep):
+                count += 1
+            else:
+                pending.extend(inside(step))
+    return count
 
 
 def find_step(flow: Flow, step_id: str) -> Step | None:

@@ -168,8 +168,7 @@ def _fork_for_each(control: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    if sys.platform != "win32":
-        os.nice(WORKER_NICE)
+    os.nice(WORKER_NICE)
     if len(sys.argv) > 1:
         with socket.socket(fileno=int(sys.argv[1])) as control:
             _fork_for_each(control)

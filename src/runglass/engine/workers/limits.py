@@ -6,6 +6,7 @@ at once.
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -28,8 +29,6 @@ def at_once() -> int:
 
 def be_nice(pid: int, nice: int) -> None:
     """Makes a process, with all its threads, at least so nice; one that is gone is left alone."""
-    if sys.platform == "win32":
-        return
     with contextlib.suppress(OSError):
         # Linux keeps a niceness for each thread.
         threads = os.listdir(f"/proc/{pid}/task") if sys.platform == "linux" else [pid]
@@ -38,10 +37,9 @@ def be_nice(pid: int, nice: int) -> None:
 
 
 def niceness(pid: int) -> int:
-    """Of the process; that of a worker where there is no such thing, or no such process."""
-    if sys.platform != "win32":
-        with contextlib.suppress(OSError):
-            return os.getpriority(os.PRIO_PROCESS, pid)
+    """Of the process; that of a worker where there is no such process."""
+    with contextlib.suppress(OSError):
+        return os.getpriority(os.PRIO_PROCESS, pid)
     return WORKER_NICE
 
 
@@ -55,8 +53,7 @@ _PR_SET_PDEATHSIG = 1
 def work(answer: Callable[[bytes], bytes], *, memory_limit_bytes: int, nice: int = WORKER_NICE) -> None:
     """The main loop of a worker process: answers messages until its server ends."""
     die_with_parent()
-    if sys.platform != "win32":
-        os.nice(nice)
+    os.nice(nice)
     limit_memory(memory_limit_bytes)
     serve(sys.stdin.buffer, sys.stdout.buffer, answer, is_done=lambda: has_had_more(PEAK_BYTES))
 
@@ -87,16 +84,13 @@ def serve(
 
 def limit_cpu(seconds: float) -> None:
     """Ends the process once it has computed so long from now on; 0 takes the limit away."""
-    if sys.platform != "win32":
-        # The signal has no handler, so it ends the process in the middle of its work.
-        signal.setitimer(signal.ITIMER_PROF, seconds)
+    # The signal has no handler, so it ends the process in the middle of its work.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def limit_memory(limit_bytes: int) -> None:
     """Lets further allocations fail once the process has so much; only Linux can."""
     if sys.platform == "linux":
-        import resource
-
         resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -110,11 +104,7 @@ def die_with_parent() -> None:
 
 
 def has_had_more(limit_bytes: int) -> bool:
-    """Whether the process has had more memory than this; never where the system does not tell."""
-    if sys.platform == "win32":
-        return False
-    import resource
-
+    """Whether the process has had more memory than this."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if sys.platform == "darwin":
         return peak > limit_bytes
