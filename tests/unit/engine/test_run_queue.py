@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.scheduling.turns import DrainGate
+from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, StoreError
 from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
@@ -31,10 +32,10 @@ def db(path: Path) -> SqliteStore:
 def hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets no attempt begin."""
 
-    async def opened(gate: DrainGate) -> None:
+    async def held(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(DrainGate, "opened", opened)
+    monkeypatch.setattr(StepExecutor, "run", held)
 
 
 async def status(house: EngineHarness, started: StartedRun) -> str:
