@@ -49,7 +49,7 @@ class Engine:
     `max_concurrent_runs` go on at once, of one project at most `max_concurrent_runs_per_project`; of the
     others up to `max_queued_runs`, or `max_queued_runs_per_project`, wait for their turn. `weights` are by
     project. With `shares_store` other processes execute runs of the same store, too, and a run that has no
-    place here at once goes to whichever process claims it; one that does not `executes` has no places.
+    slot here at once goes to whichever process claims it; one that does not `executes` has no slots.
     """
 
     def __init__(
@@ -95,21 +95,21 @@ class Engine:
         begins_at_once = not shares_store or (most_each == math.inf and not most_of_flows)
         self.queue = RunQueue(
             begins_at_once=begins_at_once and executes,
-            places=max_concurrent_runs,
+            slots=max_concurrent_runs,
             most_waiting=max_queued_runs,
             most_each=max_concurrent_runs_per_project,
             most_waiting_each=max_queued_runs_per_project,
             weights=weights,
         )
         self._admission = QueueAdmission(store, self.queue)
-        self._active = ActiveRuns(context, self.queue, free_place=self._free_place)
+        self._active = ActiveRuns(context, self.queue, free_slot=self._free_slot)
         self._idle = IdleRuns(context, self._active, self.queue)
         self._segments = NextSegments(
             context,
             self._active,
             self._idle,
             self.queue,
-            free_place=self._free_place,
+            free_slot=self._free_slot,
             shares_store=shares_store,
         )
         self._requests = CancelRequests(store, bus, self._active, self._idle)
@@ -145,14 +145,14 @@ class Engine:
         await self.gate.close(grace_s)
         await self._claims.release()
         self.queue.close(
-            RunReleased("the process was stopped before there was a place for the run"), _stopping()
+            RunReleased("the process was stopped before there was a slot for the run"), _stopping()
         )
         await self._claims.close()
 
     async def start(
         self,
         record: FlowRecord,
-        plan: RunSpec,
+        spec: RunSpec,
         segment: Segment | None = None,
         *,
         session_id: str | None = None,
@@ -172,49 +172,49 @@ class Engine:
         self._refuse_when_stopping()
         run_id, owner, project_id = self._ids.next(), self._active.owner, record.project_id
         if is_sampled(run_id, capture_sample):
-            plan = msgspec.structs.replace(plan, capture=raise_for_trace(plan.capture))
-        has_place = self.queue.take(project_id)
+            spec = msgspec.structs.replace(spec, capture=raise_for_trace(spec.capture))
+        has_slot = self.queue.take(project_id)
         segment = segment or Segment()
-        waits_elsewhere = self.shares_store and not has_place
+        waits_elsewhere = self.shares_store and not has_slot
         if waits_elsewhere:
             segment, outputs = with_stored_content(segment, outputs), None
             await self._admission.enter(project_id)
-        waits_here = not has_place and not self.shares_store
+        waits_here = not has_slot and not self.shares_store
         queued = self.queue.queue(run_id, project_id, outputs) if waits_here else None
-        begun = SegmentSpec(plan=plan, segment=segment)
+        segment_spec = SegmentSpec(plan=spec, segment=segment)
         try:
             new = NewRun(
                 id=run_id,
                 project_id=project_id,
                 flow_id=record.id,
-                version=plan.version,
-                trigger_type=plan.trigger_type,
-                capture=plan.capture,
+                version=spec.version,
+                trigger_type=spec.trigger_type,
+                capture=spec.capture,
                 session_id=session_id,
-                request=await offload(partial(msgspec.json.encode, begun), size_bytes=size_bytes),
-                summary=msgspec.json.encode(plan.summary(run_id, record.id, session_id, started_by)),
-                # In the queue it has no owner: the first process with a place for it may claim it.
-                owner=owner if has_place else None,
+                request=await offload(partial(msgspec.json.encode, segment_spec), size_bytes=size_bytes),
+                summary=msgspec.json.encode(spec.summary(run_id, record.id, session_id, started_by)),
+                # In the queue it has no owner: the first process with a slot for it may claim it.
+                owner=owner if has_slot else None,
                 call=call,
                 key_id=key_id,
             )
             run = await self._idle.create(new)
-            if has_place:
-                state = new_state(run, begun, request_bytes=size_bytes)
+            if has_slot:
+                state = new_state(run, segment_spec, request_bytes=size_bytes)
                 return self._active.begin(run, state, owner=owner, outputs=outputs)
         except BaseException:
             self.queue.leave(run_id)
             raise
         finally:
-            if has_place:
-                self._free_place(project_id)
+            if has_slot:
+                self._free_slot(project_id)
             if waits_elsewhere:
                 self._admission.settle(project_id)
         if queued is not None:
             self.queue.stored(queued)
         await self._idle.tell_queued(run)
         if self.gate.closed:
-            self.queue.leave(run_id, RunReleased("the process was stopped before there was a place"))
+            self.queue.leave(run_id, RunReleased("the process was stopped before there was a slot"))
         if queued is None:
             self._claims.look()
             return shared_run(run)
@@ -228,18 +228,18 @@ class Engine:
     async def resume(
         self,
         paused: PausedRun,
-        plan: RunSpec,
+        spec: RunSpec,
         segment: Segment,
         *,
         outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
     ) -> StartedRun:
-        """Walks a further segment of a paused run; `plan` is its own, or that with overrides.
+        """Walks a further segment of a paused run; `spec` is its own, or that with overrides.
 
         Raises RUN_NOT_PAUSED if another call has taken it up, UNAVAILABLE where too many wait, StoreError.
         """
         self._refuse_when_stopping()
-        return await self._segments.resume(paused, plan, segment, outputs=outputs, size_bytes=size_bytes)
+        return await self._segments.resume(paused, spec, segment, outputs=outputs, size_bytes=size_bytes)
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
         """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
@@ -297,7 +297,7 @@ class Engine:
         """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
         await self._claims.keep_lease()
 
-    def _free_place(self, project_id: int) -> None:
+    def _free_slot(self, project_id: int) -> None:
         self.queue.give_back(project_id)
         self._claims.fill()
 

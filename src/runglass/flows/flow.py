@@ -280,15 +280,12 @@ def leaves(steps: list[Step]) -> Iterator[LeafStep]:
 
 def step_count(flow: Flow) -> int:
     """How many leaf steps the flow has."""
-    count, pending = 0, [flow.steps]
     # Counted for each run, and so without the generators of `leaves`.
-    while pending:
-        for step in pending.pop():
-            if isinstance(step, LeafStep):
-                count += 1
-            else:
-                pending.extend(inside(step))
-    return count
+    steps = list(flow.steps)
+    for step in steps:
+        if not isinstance(step, LeafStep):
+            steps += [inner for part in inside(step) for inner in part]
+    return len([step for step in steps if isinstance(step, LeafStep)])
 
 
 def find_step(flow: Flow, step_id: str) -> Step | None:

@@ -51,7 +51,7 @@ class CheckpointSet:
     def __init__(self, rows: Iterable[Checkpoint] = ()) -> None:
         self._rows = {(row.step_id, row.loop_path): row.data for row in rows}
         self._pause = self._rows.pop(PAUSE, None)
-        self._begun = self._rows.pop(SEGMENT, None)
+        self._segment_spec = self._rows.pop(SEGMENT, None)
 
     def check(self) -> None:
         """Raises msgspec.DecodeError where a checkpoint is not the JSON that it was."""
@@ -67,9 +67,11 @@ class CheckpointSet:
         return None if self._pause is None else msgspec.json.decode(self._pause, type=Pause)
 
     @property
-    def begun(self) -> SegmentSpec | None:
+    def segment_spec(self) -> SegmentSpec | None:
         """The segment that goes on, where it is not the run's first. Raises msgspec.DecodeError."""
-        return None if self._begun is None else msgspec.json.decode(self._begun, type=SegmentSpec)
+        return (
+            None if self._segment_spec is None else msgspec.json.decode(self._segment_spec, type=SegmentSpec)
+        )
 
     def outputs(self) -> dict[str, Any]:
         """The outputs by step id, those inside of loops left out."""
@@ -115,8 +117,8 @@ def pause_checkpoint(pause: Pause) -> Checkpoint:
     return Checkpoint(*PAUSE, msgspec.json.encode(pause))
 
 
-def segment_checkpoint(begun: SegmentSpec) -> Checkpoint:
-    return Checkpoint(*SEGMENT, msgspec.json.encode(begun))
+def segment_checkpoint(segment_spec: SegmentSpec) -> Checkpoint:
+    return Checkpoint(*SEGMENT, msgspec.json.encode(segment_spec))
 
 
 def decision_checkpoint(step: Step, position: StepPosition, decision: bytes) -> Checkpoint:

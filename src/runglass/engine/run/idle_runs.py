@@ -11,7 +11,7 @@ from typing import Any
 
 from runglass.bus.base import WORK, Bus, requests_to, runs_of
 from runglass.engine.journal.checkpoints import CheckpointSet, size_of
-from runglass.engine.journal.resume import PausedRun, begun_first
+from runglass.engine.journal.resume import PausedRun, first_segment
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.outcome import LeaseLost
@@ -61,7 +61,7 @@ class IdleRuns:
             return run
 
     async def tell_queued(self, run: RunRecord) -> None:
-        """Wakes processes that have a place for a run, and those who follow the list: it has no event yet."""
+        """Wakes processes that have a slot for a run, and those who follow the list: it has no event yet."""
         try:
             await self._engine.bus.wake(WORK)
             await self._engine.bus.wake(runs_of(run.project_id))
@@ -73,15 +73,17 @@ class IdleRuns:
         """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""
         await self._active.settled(run.id)
         rows = await self._store.checkpoints(run.no)
-        begun = await begun_first(self._store, run)
+        segment_spec = await first_segment(self._store, run)
         with decoding(run.id):
             later, pause, outputs = await offload(partial(_rest_of, rows), size_bytes=size_of(rows))
         waits = run.status == "paused" and not run.is_resuming and not self._active.is_active(run.id)
-        if not waits or begun is None or pause is None:
+        if not waits or segment_spec is None or pause is None:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
-        return PausedRun(run, begun.plan, pause, outputs, (later or begun).segment.step_inputs, size_of(rows))
+        return PausedRun(
+            run, segment_spec.plan, pause, outputs, (later or segment_spec).segment.step_inputs, size_of(rows)
+        )
 
     async def cancel(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
@@ -111,7 +113,7 @@ class IdleRuns:
 
 def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:
     checkpoints = CheckpointSet(rows)
-    return checkpoints.begun, checkpoints.pause, checkpoints.outputs()
+    return checkpoints.segment_spec, checkpoints.pause, checkpoints.outputs()
 
 
 POLL_S = 1.0

@@ -1,7 +1,4 @@
-"""One segment of one run, from its begin to each of the ways in which it may end.
-
-More than 300 lines: a segment has one begin and a dozen ends, which share what they record.
-"""
+"""One segment of one run, from its begin to each of the ways in which it may end."""
 
 import asyncio
 import logging
@@ -114,7 +111,7 @@ class RunTask:
 
     async def _walked(self) -> RunOutcome:
         """The outcome of a segment that is not cut off."""
-        spec, engine = self._state.begun.plan, self._engine
+        spec, engine = self._state.segment_spec.plan, self._engine
         capture = engine.make_capture(spec.capture)
         try:
             await self._begin(capture)
@@ -190,27 +187,31 @@ class RunTask:
         return RunOutcome("failed", error=error, step_id=step_id)
 
     async def _begin(self, capture: Capture) -> None:
-        begun = self._state.begun
+        segment_spec = self._state.segment_spec
         if self.run.status == "pending":
             # Made before the first event: the two are one append, which a process that dies cannot part.
-            told = await run_input(self.run.id, begun.plan, capture)
+            told = await run_input(self.run.id, segment_spec.plan, capture)
             self._recorder.begin()
             if told is not None:
                 self._recorder.record(told)
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
             if not self.run.is_resuming:
-                self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(begun))
-            self._recorder.invalidate_checkpoints(kept_ids(begun.plan.flow.steps[begun.segment.first :]))
+                self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(segment_spec))
+            self._recorder.invalidate_checkpoints(
+                kept_ids(segment_spec.plan.flow.steps[segment_spec.segment.first :])
+            )
         else:
             return
-        applied = await overrides_applied(self.run.id, begun, capture, known=self._recorder.fold.summary)
+        applied = await overrides_applied(
+            self.run.id, segment_spec, capture, known=self._recorder.fold.summary
+        )
         if applied is not None:
             self._recorder.record(applied)
 
     async def _interpreter(self, capture: Capture) -> Interpreter:
         state, engine, project_id = self._state, self._engine, self.run.project_id
-        spec = state.begun.plan
+        spec = state.segment_spec.plan
         context = RunContext(
             run_id=self.run.id,
             project_id=project_id,
@@ -226,7 +227,7 @@ class RunTask:
             store_turns=engine.project_turns.of(project_id),
             budget=await engine.budgets.of_run(project_id, self._recorder),
             outputs=self._outputs,
-            answers_call=state.begun.segment.answers_call,
+            answers_call=state.segment_spec.segment.answers_call,
         )
         if (tool_loop := state.left_behind) is not None:
             # Its step will be run anew: the attempt that waited for tool results ends.
@@ -237,9 +238,9 @@ class RunTask:
             attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
         executor = StepExecutor(
             context,
-            InterruptedAttempts(context, state.cut_off, crash_retries=engine.crash_retries),
+            InterruptedAttempts(context, state.interrupted, crash_retries=engine.crash_retries),
             earlier=state.earlier,
-            step_inputs=state.begun.segment.step_inputs,
+            step_inputs=state.segment_spec.segment.step_inputs,
         )
         return Interpreter(context, executor, state)
 
@@ -250,7 +251,7 @@ class RunTask:
             FlowCompleted(
                 execution_id=self.run.id,
                 run_id=self.run.id,
-                step_id=self._state.begun.plan.flow.steps[-1].id,
+                step_id=self._state.segment_spec.plan.flow.steps[-1].id,
                 result=encoded(snapshot.data),
                 truncated=snapshot.truncated,
                 summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
@@ -270,7 +271,7 @@ class RunTask:
         """The failure with its whole `error` for the caller; the log gets what is `captured` of it."""
         told = None
         if self._recorder.fold.summary.input_preview is None:
-            told = await run_input(self.run.id, self._state.begun.plan, capture, failed=True)
+            told = await run_input(self.run.id, self._state.segment_spec.plan, capture, failed=True)
         # The caller of a job is told code and message of its error, and is owed no more.
         owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
         shown = encoded(capture.error(error) if captured is None else captured)

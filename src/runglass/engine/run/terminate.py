@@ -18,7 +18,7 @@ import msgspec
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.journal.resume import begun_first, last_time, stored_fold
+from runglass.engine.journal.resume import first_segment, last_time, stored_fold
 from runglass.engine.payload import Payload
 from runglass.engine.steps.call_recorder import charge_lost
 from runglass.engine.steps.override_notes import run_input
@@ -153,8 +153,8 @@ async def end_run(
         if is_kept and state.summary.input_preview is None:
             # A run ends also if its request cannot be read.
             with suppress(RunUnreadable):
-                if (begun := await begun_first(store, run)) is not None:
-                    told = await run_input(run.id, begun.plan, capture, failed=True)
+                if (segment_spec := await first_segment(store, run)) is not None:
+                    told = await run_input(run.id, segment_spec.plan, capture, failed=True)
         failed_in = None
         try:
             with decoding(run.id):

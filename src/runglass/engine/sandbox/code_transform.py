@@ -91,9 +91,9 @@ def _parsed(code: str, mode: Literal["exec", "eval"]) -> ast.AST:
     except (ValueError, MemoryError, RecursionError) as error:
         name, line = "SyntaxError", None
         message = str(error) if isinstance(error, ValueError) else "too deeply nested"
-    place = "" if line is None else f" (line {line})"
+    where = "" if line is None else f" (line {line})"
     raise StepFailure(
-        "CODE_ERROR", f"{name}: {message}{place}", may_retry=False, details={"exception": name, "line": line}
+        "CODE_ERROR", f"{name}: {message}{where}", may_retry=False, details={"exception": name, "line": line}
     )
 
 

@@ -84,7 +84,7 @@ class Sandbox:
             "print": MAX_PRINTED,
         }
         self._result_limit_bytes = memory_limit_bytes // RESULT_SHARE
-        self.processes = SandboxProcesses(self._limits, places=max_processes, most_each=most_each)
+        self.processes = SandboxProcesses(self._limits, slots=max_processes, most_each=most_each)
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,17 +149,17 @@ class Sandbox:
     def _failure(self, error: "MontyError", code: str, printed: "CollectStreams") -> StepFailure:
         raised = error.exception()
         name, message = type(raised).__name__, str(raised)
-        places = [
+        frames = [
             (frame.line - RESULT_LINES, frame.function_name)
             for frame in getattr(error, "traceback", list)()
             if frame.line > RESULT_LINES and frame.filename.startswith("<python-input")
         ]
-        line = places[-1][0] if places else None
+        line = frames[-1][0] if frames else None
         limit = _limit_of(error, name, message)
         details: dict[str, Any] = {"exception": name, "line": line}
         if text := "".join(piece for _, piece in printed.output)[:PRINT_LIMIT]:
             details["printed"] = text
-        place = "" if line is None else f" (line {line})"
+        where = "" if line is None else f" (line {line})"
         if limit == "crash":
             log.warning("the process that ran code died, twice: %s", _shortened(message))
             return StepFailure(
@@ -169,11 +169,11 @@ class Sandbox:
             value = self._limit_values[limit]
             details = {"limit": limit, "value": value, **details}
             return StepFailure(
-                "SANDBOX_LIMIT", f"the code went over its {_LIMITS[limit] % value}{place}", details=details
+                "SANDBOX_LIMIT", f"the code went over its {_LIMITS[limit] % value}{where}", details=details
             )
-        details["traceback"] = _traceback(places, code, f"{name}: {message}"[:_SHOWN])
+        details["traceback"] = _traceback(frames, code, f"{name}: {message}"[:_SHOWN])
         what = f"{name}: {message}" if message else name
-        return StepFailure("CODE_ERROR", f"{_shortened(what)}{place}", details=details)
+        return StepFailure("CODE_ERROR", f"{_shortened(what)}{where}", details=details)
 
     def _decoded(self, result: Any) -> Any:
         """In a thread where it is large."""
@@ -233,19 +233,19 @@ def _limit_of(error: "MontyError", name: str, message: str) -> _Limit | Literal[
 
 
 def _unfit(path: str, reason: str) -> StepFailure:
-    place = f" at {_shortened(path)}" if path else ""
-    return StepFailure("INVALID_OUTPUT", f"the result cannot be kept as JSON{place}: {_shortened(reason)}")
+    where = f" at {_shortened(path)}" if path else ""
+    return StepFailure("INVALID_OUTPUT", f"the result cannot be kept as JSON{where}: {_shortened(reason)}")
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _traceback(places: list[tuple[int, str | None]], code: str, last: str) -> str:
+def _traceback(frames: list[tuple[int, str | None]], code: str, last: str) -> str:
     # The lines come from the code as it was written; the sandbox has only the transformed code.
     lines = code.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     told = ["Traceback (most recent call last):"]
-    for line, function in places[-_FRAMES:]:
+    for line, function in frames[-_FRAMES:]:
         told.append(f"  line {line}, in {function}" if function else f"  line {line}")
         told += [f"    {_shortened(text.strip())}" for text in lines[line - 1 : line]]
     return "\n".join([*told, last])

@@ -126,8 +126,8 @@ def _fault(error: minijinja.TemplateError) -> str:
         told = f"the template is malformed: {told}"
     elif error.kind == "OutOfFuel":
         told = "the template does too much work, or makes too much text"
-    place = f" (line {error.line})" if error.line else ""
-    return told[:_FAULT_LENGTH] + place
+    where = f" (line {error.line})" if error.line else ""
+    return told[:_FAULT_LENGTH] + where
 
 
 def _answered(renderer: Renderer, message: bytes) -> bytes:

@@ -188,9 +188,9 @@ class Templates:
     """
 
     def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
-        places = max_processes or at_once()
-        most = places * BEYOND
-        self._turns = FairTurns(Shares(places, most=most, most_each=most_each))
+        slots = max_processes or at_once()
+        most = slots * BEYOND
+        self._turns = FairTurns(Shares(slots, most=most, most_each=most_each))
         # Each thread talks to one process at a time, and a task with a turn must never wait for a thread.
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="runglass-templates")
         self.forker = Forker()

@@ -90,14 +90,14 @@ class _Group:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
-        self._is_cut_off = False
+        self._is_cancelled = False
         self._failure: BaseException | None = None
 
     def begin(self, work: Work) -> "asyncio.Task[None]":
         task = asyncio.create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        if self._is_cut_off:
+        if self._is_cancelled:
             task.cancel()
         return task
 
@@ -109,7 +109,7 @@ class _Group:
                 await self._over.wait()
             except asyncio.CancelledError:
                 cancelled = True
-                self._cut_off()
+                self._cancel_all()
         failure, self._failure = self._failure, None
         if cancelled:
             raise asyncio.CancelledError
@@ -123,16 +123,16 @@ class _Group:
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         failure = None if task.cancelled() else task.exception()
-        if failure is not None and not self._is_cut_off:
+        if failure is not None and not self._is_cancelled:
             self._failure = failure
-            self._cut_off()
+            self._cancel_all()
         if not self._tasks:
             self._over.set()
 
-    def _cut_off(self) -> None:
+    def _cancel_all(self) -> None:
         # Once: what a task does when it is cancelled is not to be cancelled in turn.
-        if not self._is_cut_off:
-            self._is_cut_off = True
+        if not self._is_cancelled:
+            self._is_cancelled = True
             for task in self._tasks:
                 task.cancel()
 

@@ -59,9 +59,6 @@ class _Paid(TypedDict):
     model_used: str | None
 
 
-NOTHING_PAID: _Paid = {"tokens": None, "cost_usd": None, "model_used": None}
-
-
 class AttemptRecorder:
     """Attempt `number` of a step with the input `data`; `tool_loop` is that of earlier segments.
 
@@ -200,7 +197,7 @@ class AttemptRecorder:
         so_far = self._so_far() if isinstance(self.step, LlmStep) else None
         completed = StepCompleted(
             **self._key,
-            **(NOTHING_PAID if so_far is None else _paid(so_far)),
+            **self._paid(),
             name=self.step.name,
             step_index=self.position.step_index,
             output=output,
@@ -224,7 +221,7 @@ class AttemptRecorder:
         error = self._error(failure)
         event = StepRetrying(
             **self._key,
-            **self._paid_so_far(),
+            **self._paid(),
             error=encoded(error.captured),
             next_attempt=self.number + 1,
             delay_ms=delay_ms,
@@ -233,7 +230,7 @@ class AttemptRecorder:
         self._context.recorder.record(event)
         self._owe(error)
 
-    def cut_off(self, failure: StepFailure) -> None:
+    def abandon(self, failure: StepFailure) -> None:
         """Records that the attempt is lost because the container around it, or the run, is."""
         self._lose(failure, self._error(failure))
 
@@ -249,7 +246,7 @@ class AttemptRecorder:
         self.record_failed_input()
         event = StepError(
             **self._key,
-            **self._paid_so_far(),
+            **self._paid(),
             name=self.step.name,
             step_index=self.position.step_index,
             error=encoded(lost.captured),
@@ -285,9 +282,12 @@ class AttemptRecorder:
         if whole != bytes(lost.captured):
             self._context.keep_replay(whole)
 
-    def _paid_so_far(self) -> _Paid:
+    def _paid(self) -> _Paid:
+        """Tokens, cost and model of all calls of the attempt; None where nothing is known."""
         so_far = self._so_far() if isinstance(self.step, LlmStep) else None
-        return NOTHING_PAID if so_far is None else _paid(so_far)
+        if so_far is None:
+            return {"tokens": None, "cost_usd": None, "model_used": None}
+        return {"tokens": so_far.tokens, "cost_usd": so_far.cost_usd, "model_used": so_far.model_used}
 
     def _has_input(self) -> bool:
         so_far = self._so_far()
@@ -296,8 +296,3 @@ class AttemptRecorder:
     def _so_far(self) -> StepTrace | None:
         """The attempt so far, as the log has it."""
         return self._context.recorder.fold.open_step(self.step.id, self.position.loop_path)
-
-
-def _paid(so_far: StepTrace) -> _Paid:
-    """Tokens, cost and model of all calls of the attempt; None where nothing is known."""
-    return {"tokens": so_far.tokens, "cost_usd": so_far.cost_usd, "model_used": so_far.model_used}

@@ -105,7 +105,7 @@ async def run_attempt(
     except StepFailure as error:
         return without_traceback(error)
     except asyncio.CancelledError:
-        _cut(context, attempt)
+        _abandon(context, attempt)
         raise
     except BudgetExceeded as error:
         # As above: the attempt ends with the run.
@@ -128,17 +128,17 @@ async def prepare_failure(context: RunContext, attempt: AttemptRecorder, failure
     try:
         await attempt.prepare_failure(failure)
     except asyncio.CancelledError:
-        _cut(context, attempt)
+        _abandon(context, attempt)
         raise
 
 
-def _cut(context: RunContext, attempt: AttemptRecorder) -> None:
+def _abandon(context: RunContext, attempt: AttemptRecorder) -> None:
     """Records how an attempt that is cut off ends."""
     if context.stop.is_last_word:
         # The event that ends the run ends the attempt: clients take a `step_error` for the last word.
         attempt.record_failed_input()
     elif not context.stop.left:
-        attempt.cut_off(StepFailure("CANCELLED", f"step {attempt.step.id!r} was cut off", may_retry=False))
+        attempt.abandon(StepFailure("CANCELLED", f"step {attempt.step.id!r} was cut off", may_retry=False))
 
 
 def perform(

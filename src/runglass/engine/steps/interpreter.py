@@ -118,10 +118,10 @@ class Interpreter:
 
         Raises StepFailedPermanently, CreditsExhausted, LimitReached and StoreError.
         """
-        plan, segment = self._state.begun.plan, self._state.begun.segment
-        tool_loop, steps = self._state.tool_loop, plan.flow.steps
-        scope, data = self._before(plan, segment, self._state.outputs)
-        self._first_context = LlmContext(history=plan.history, attachments=plan.attachments)
+        spec, segment = self._state.segment_spec.plan, self._state.segment_spec.segment
+        tool_loop, steps = self._state.tool_loop, spec.flow.steps
+        scope, data = self._before(spec, segment, self._state.outputs)
+        self._first_context = LlmContext(history=spec.history, attachments=spec.attachments)
         for index in range(segment.first, len(steps)):
             step = steps[index]
             if index == segment.first and segment.input is not None:
@@ -271,14 +271,15 @@ class Interpreter:
     def _first_llm(self) -> LeafStep | None:
         """The first llm step of the flow; looked for once there is one to run."""
         return next(
-            (leaf for leaf in leaves(self._state.begun.plan.flow.steps) if isinstance(leaf, LlmStep)), None
+            (leaf for leaf in leaves(self._state.segment_spec.plan.flow.steps) if isinstance(leaf, LlmStep)),
+            None,
         )
 
-    def _before(self, plan: RunSpec, segment: Segment, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
+    def _before(self, spec: RunSpec, segment: Segment, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
         """The scope and the data with which a segment begins: as if all before it had just been run."""
-        scope, data = Scope(plan.inputs), Payload(plan.inputs)
+        scope, data = Scope(spec.inputs), Payload(spec.inputs)
         known = {step_id: Payload(output) for step_id, output in {**outputs, **segment.outputs}.items()}
-        for step in plan.flow.steps[: segment.first]:
+        for step in spec.flow.steps[: segment.first]:
             for inner in within(step):
                 if inner.id in known:
                     if inner.id not in segment.outputs:

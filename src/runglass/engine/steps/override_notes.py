@@ -48,14 +48,14 @@ async def run_input(run_id: str, spec: RunSpec, capture: Capture, *, failed: boo
 
 
 async def overrides_applied(
-    run_id: str, begun: SegmentSpec, capture: Capture, *, known: RunSummary
+    run_id: str, segment_spec: SegmentSpec, capture: Capture, *, known: RunSummary
 ) -> OverridesApplied | None:
     """The event that tells the overrides of a call; None where it has none, or none that is not `known`.
 
     A segment has the overrides of steps' fields only where they change its flow. Those of inputs come with
     every call; their values show in the inputs themselves.
     """
-    blocks, inputs = begun.segment.block_overrides, _inputs(begun)
+    blocks, inputs = segment_spec.segment.block_overrides, _inputs(segment_spec)
     of_blocks = [f"{step}.{_shown_field(field)}" for step, fields in blocks.items() for field in fields]
     of_inputs = [f"{step}.input.{_shown(field)}" for step, fields in inputs.items() for field in fields]
     if capture.mode == "off":
@@ -94,9 +94,9 @@ def _without_headers(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _inputs(begun: SegmentSpec) -> dict[str, dict[str, Any]]:
+def _inputs(segment_spec: SegmentSpec) -> dict[str, dict[str, Any]]:
     """The overrides of steps' inputs by step id."""
-    first, segment = begun.plan.flow.steps[begun.segment.first], begun.segment
+    first, segment = segment_spec.plan.flow.steps[segment_spec.segment.first], segment_spec.segment
     inputs = dict(segment.step_inputs)
     if segment.input:
         inputs[first.id] = {**segment.input, **inputs.get(first.id, {})}

@@ -156,7 +156,7 @@ async def _resume(
     runtime.require_credit(own)
     await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
     await note(run)
-    # The segment may have to wait for a place.
+    # The segment may have to wait for a slot.
     await admitted.admit_next()
     resuming = runtime.engine.resume(paused, plan, segment, size_bytes=size)
     started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)

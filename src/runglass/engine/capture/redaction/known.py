@@ -26,10 +26,10 @@ def strike_known(text: str, secrets: Iterable[str], mark: str) -> str:
 def known_spans(text: str, forms: Iterable[str]) -> list[Span]:
     """Where any of the forms stands in the text or in its plain reading, in upper or lower case."""
     lower = {lowered(form) for form in forms}
-    spans = list(_places(text, lower))
+    spans = list(_positions(text, lower))
     view = view_of(text)
     if view is not None:
-        spans += map(view.origin, _places(view.text, lower))
+        spans += map(view.origin, _positions(view.text, lower))
     return spans
 
 
@@ -70,7 +70,7 @@ def _base64(data: bytes, ahead: int) -> set[str]:
     return {sure, sure.replace("+", "-").replace("/", "_"), sure[::-1]}
 
 
-def _places(text: str, lower: Iterable[str]) -> Iterator[Span]:
+def _positions(text: str, lower: Iterable[str]) -> Iterator[Span]:
     low = lowered(text)
     for form in lower:
         start = low.find(form)

@@ -78,14 +78,14 @@ class View:
         """The span of the text; a letter that comes of a piece is the whole piece."""
         return self._back(span[0], end=False), self._back(span[1] - 1, end=True)
 
-    def _back(self, place: int, *, end: bool) -> int:
-        index = bisect_right(self._starts, place) - 1
+    def _back(self, position: int, *, end: bool) -> int:
+        index = bisect_right(self._starts, position) - 1
         if index < 0:
-            return place + end
+            return position + end
         _, view_end, start, text_end = self._pieces[index]
-        if place < view_end:
+        if position < view_end:
             return text_end if end else start
-        return text_end + place - view_end + end
+        return text_end + position - view_end + end
 
 
 def view_of(text: str) -> View | None:
