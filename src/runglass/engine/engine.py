@@ -112,8 +112,8 @@ class Engine:
             free_slot=self._free_slot,
             shares_store=shares_store,
         )
-        self._requests = CancelRequests(store, bus, self._active, self._idle)
-        self._claims = RunClaims(
+        self.cancel_requests = CancelRequests(store, bus, self._active, self._idle)
+        self.claims = RunClaims(
             context,
             self._active,
             self._idle,
@@ -127,7 +127,7 @@ class Engine:
         )
 
     async def __aenter__(self) -> Self:
-        await self._claims.open()
+        await self.claims.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -143,11 +143,11 @@ class Engine:
         if self.gate.inside and grace_s:
             log.info("stopping: %d steps have up to %g s to end", self.gate.inside, grace_s)
         await self.gate.close(grace_s)
-        await self._claims.release()
+        await self.claims.release()
         self.queue.close(
             RunReleased("the process was stopped before there was a slot for the run"), _stopping()
         )
-        await self._claims.close()
+        await self.claims.close()
 
     async def start(
         self,
@@ -216,9 +216,9 @@ class Engine:
         if self.gate.closed:
             self.queue.leave(run_id, RunReleased("the process was stopped before there was a slot"))
         if queued is None:
-            self._claims.look()
+            self.claims.look()
             return shared_run(run)
-        self._claims.fill()
+        self.claims.fill()
         return StartedRun(run.id, run.head, queued.outcome)
 
     async def paused(self, run: RunRecord) -> PausedRun:
@@ -257,11 +257,7 @@ class Engine:
 
         False if the run has ended, or where no other process can have it. Raises StoreError.
         """
-        return self.shares_store and await self._requests.make(run_id, reason=reason)
-
-    async def watch_work(self) -> None:
-        """Claims runs that other processes have put into the store, until it is cancelled."""
-        await self._claims.watch_work()
+        return self.shares_store and await self.cancel_requests.make(run_id, reason=reason)
 
     @property
     def orphaned(self) -> int:
@@ -285,21 +281,13 @@ class Engine:
         """Whether a segment of the run goes on in this engine, or is about to."""
         return self._active.is_active(run_id)
 
-    async def run_forever(self) -> None:
-        """Keeps the lease until it is cancelled. A store that fails is tried again."""
-        await self._claims.run_forever()
-
-    async def watch_requests(self) -> None:
-        """Ends runs that other processes were asked to cancel, until it is cancelled itself."""
-        await self._requests.watch_forever()
-
     async def keep_lease(self) -> None:
         """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
-        await self._claims.keep_lease()
+        await self.claims.keep_lease()
 
     def _free_slot(self, project_id: int) -> None:
         self.queue.give_back(project_id)
-        self._claims.fill()
+        self.claims.fill()
 
     def _refuse_when_stopping(self) -> None:
         if self.gate.closed:

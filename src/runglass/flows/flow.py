@@ -280,7 +280,6 @@ def leaves(steps: list[Step]) -> Iterator[LeafStep]:
 
 def step_count(flow: Flow) -> int:
     """How many leaf steps the flow has."""
-    # Counted for each run, and so without the generators of `leaves`.
     steps = list(flow.steps)
     for step in steps:
         if not isinstance(step, LeafStep):

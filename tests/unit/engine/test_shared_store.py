@@ -133,7 +133,7 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(
         patch.setattr(machines.worker.store, "claim_runs", claim)
         with pytest.raises(StoreError, match="broken this program"):
             await machines.worker.engine.keep_lease()
-        looking = asyncio.create_task(machines.worker.engine.watch_work())
+        looking = asyncio.create_task(machines.worker.engine.claims.watch_work())
         # Reading takes a thread, and more turns of the loop than a claim would take to begin.
         assert await stored(machines.front, started.id) == waiting
         assert not claimed
@@ -356,7 +356,7 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runglass.engine.run.idle_runs.POLL_S", 9_999)
-    watch = asyncio.create_task(machines.worker.engine.watch_requests())
+    watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()
     await until_going_on(machines.front, run_id)
@@ -376,7 +376,7 @@ async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runglass.engine.run.idle_runs.POLL_S", 0.01)
-    watch = asyncio.create_task(machines.worker.engine.watch_requests())
+    watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()
     await until_going_on(machines.front, run_id)
@@ -427,7 +427,7 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
         await machines.worker.engine.keep_lease()
     assert len(machines.worker.engine.set_aside) == 1
     spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)
-    watch = asyncio.create_task(machines.worker.engine.watch_requests())
+    watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     assert await machines.front.engine.request_cancel(run_id, reason="why")
     await follow(machines.front, run_id)
     assert (await types(machines.front, run_id)) == ["run_started", "run_input", "flow_cancelled"]

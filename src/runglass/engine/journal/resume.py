@@ -132,11 +132,16 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
             )
             return await paused_state(store, paused, segment_spec)
         state = await stored_fold(store, run)
-        interrupted, setback = {}, await _setback_at_end(store, run)
+        interrupted = {}
+        # The newest start of the database at which the run had all that it has now.
+        setback = next((each for each in await store.setbacks(run.id) if each.head == run.head), None)
         for change in state.open_steps:
             step = change.step
             if not checkpoints.holds(step.step_id, step.loop_path):
-                attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
+                attempts = [step]
+                if step.attempt > 1:
+                    rows_of_step = await store.attempts_at(run.no, change.position)
+                    attempts = [step_change(row).step for row in rows_of_step]
                 interrupted[_address(change)] = _interrupted(change, attempts)._replace(setback=setback)
         first, reached = segment_spec.segment.first, pause.reached if pause else 0
         earlier = await store.steps(run.no) if first < reached else []
@@ -152,11 +157,6 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
             iterations=pause.iterations if pause else 0,
             output_bytes=size_of(rows),
         )
-
-
-async def _setback_at_end(store: Store, run: RunRecord) -> Setback | None:
-    """The newest start of the database at which the run had all that it has now."""
-    return next((each for each in await store.setbacks(run.id) if each.head == run.head), None)
 
 
 async def first_segment(store: Store, run: RunRecord) -> SegmentSpec | None:
@@ -210,10 +210,6 @@ class _Dated(msgspec.Struct, frozen=True):
 def step_change(row: StepRow) -> StepChange:
     """The state of a step as its row has it."""
     return StepChange(row.position, msgspec.json.decode(row.data, type=StepTrace))
-
-
-async def _attempts(store: Store, run: RunRecord, position: int) -> list[StepTrace]:
-    return [step_change(row).step for row in await store.attempts_at(run.no, position)]
 
 
 def _interrupted(change: StepChange, attempts: list[StepTrace]) -> InterruptedAttempt:

@@ -4,8 +4,7 @@ On a store of its own a process keeps in memory that a run is being resumed: nob
 that others use, too, the segment is stored first, and so the run goes on whatever becomes of the process.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -107,9 +106,12 @@ class NextSegments:
             run = await self._stored(paused, segment_spec, size_bytes, owner=owner)
             # Where the store fails now, the run is let go with the next renewal of the lease.
             self._active.orphaned.setdefault(run_id, StopRequest())
-            with _once_resumed(run_id):
+            try:
                 state = await paused_state(self._store, paused, segment_spec)
                 not_before = await last_time(self._store, run)
+            except StoreError as error:
+                message = "the store failed once the run was resumed: it goes on, and its trace will show how"
+                raise api_error("INTERNAL_ERROR", message, execution_id=run_id) from error
             return self._active.begin(run, state, owner=owner, not_before=not_before, outputs=outputs)
         finally:
             self._active.resuming.discard(run_id)
@@ -138,16 +140,6 @@ def with_stored_content(segment: Segment, outputs: LiveOutputs | None) -> Segmen
 
 async def _checkpoint(segment_spec: SegmentSpec, size_bytes: int) -> Checkpoint:
     return await offload(partial(segment_checkpoint, segment_spec), size_bytes=size_bytes)
-
-
-@contextmanager
-def _once_resumed(run_id: str) -> Iterator[None]:
-    """Turns a failure of the store inside the block into INTERNAL_ERROR: the run goes on all the same."""
-    try:
-        yield
-    except StoreError as error:
-        message = "the store failed once the run was resumed: it goes on, and its trace will show how"
-        raise api_error("INTERNAL_ERROR", message, execution_id=run_id) from error
 
 
 def _taken_up(run_id: str) -> APIError:

@@ -54,44 +54,6 @@ class SegmentResult(NamedTuple):
     outputs: dict[str, Any]
 
 
-async def record_tool_pause(
-    context: RunContext, pause: Pause, tool_loop: ToolLoopState, outputs: dict[str, Any]
-) -> None:
-    """Records that the run waits for the results of the calls in `tool_loop`.
-
-    Where the segment answers a call that may be sent again, the pause is kept whole for that.
-    """
-    shown = Payload({"messages": tool_loop.messages, "calls": tool_loop.calls, "outputs": outputs})
-    await context.capture.prepare(shown)
-    snapshot = context.capture.snapshot(shown).data
-    content = msgspec.json.decode(snapshot) if snapshot is not None else {}
-    attempt = context.recorder.fold.open_step(tool_loop.step_id, None)
-    event = StepPausedForToolCalls(
-        execution_id=context.run_id,
-        run_id=context.run_id,
-        step_id=tool_loop.step_id,
-        step_index=pause.cursor,
-        iterations_used=tool_loop.iterations_used,
-        tool_call_messages=both_spellings(_objects(content.get("messages"))),
-        tool_calls=_objects(content.get("calls")),
-        accumulated_outputs=content.get("outputs") or {},
-        tokens=None if attempt is None else attempt.tokens,
-        cost_usd=None if attempt is None else attempt.cost_usd,
-        model_used=None if attempt is None else attempt.model_used,
-    )
-    owed = {
-        "toolCallMessages": both_spellings(tool_loop.messages),
-        "toolCalls": tool_loop.calls,
-        "accumulatedOutputs": outputs,
-    }
-    checkpoint, answer = await offload(
-        lambda: (pause_checkpoint(pause), msgspec.json.encode(owed)), size_bytes=shown.size_bytes
-    )
-    context.recorder.record(event, checkpoint=checkpoint)
-    if context.answers_call:
-        context.recorder.keep_replay(answer)
-
-
 def _objects(value: Any) -> list[dict[str, Any]]:
     # A cut list ends with a mark, which is no object.
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
@@ -158,13 +120,46 @@ class Interpreter:
     async def _wait_for_tools(
         self, tool_loop: ToolLoopState, index: int, outputs: dict[str, Any]
     ) -> SegmentResult:
+        """Records that the run waits for the results of the calls in `tool_loop`.
+
+        Where the segment answers a call that may be sent again, the pause is kept whole for that.
+        """
+        context = self._context
         pause = Pause(
             cursor=index,
             tool_loop=tool_loop,
             reached=max(index, self._state.reached),
-            iterations=self._context.usage.iterations,
+            iterations=context.usage.iterations,
         )
-        await record_tool_pause(self._context, pause, tool_loop, outputs)
+        shown = Payload({"messages": tool_loop.messages, "calls": tool_loop.calls, "outputs": outputs})
+        await context.capture.prepare(shown)
+        snapshot = context.capture.snapshot(shown).data
+        content = msgspec.json.decode(snapshot) if snapshot is not None else {}
+        attempt = context.recorder.fold.open_step(tool_loop.step_id, None)
+        event = StepPausedForToolCalls(
+            execution_id=context.run_id,
+            run_id=context.run_id,
+            step_id=tool_loop.step_id,
+            step_index=pause.cursor,
+            iterations_used=tool_loop.iterations_used,
+            tool_call_messages=both_spellings(_objects(content.get("messages"))),
+            tool_calls=_objects(content.get("calls")),
+            accumulated_outputs=content.get("outputs") or {},
+            tokens=None if attempt is None else attempt.tokens,
+            cost_usd=None if attempt is None else attempt.cost_usd,
+            model_used=None if attempt is None else attempt.model_used,
+        )
+        owed = {
+            "toolCallMessages": both_spellings(tool_loop.messages),
+            "toolCalls": tool_loop.calls,
+            "accumulatedOutputs": outputs,
+        }
+        checkpoint, answer = await offload(
+            lambda: (pause_checkpoint(pause), msgspec.json.encode(owed)), size_bytes=shown.size_bytes
+        )
+        context.recorder.record(event, checkpoint=checkpoint)
+        if context.answers_call:
+            context.recorder.keep_replay(answer)
         return SegmentResult(None, pause, outputs)
 
     async def _sequence(
