@@ -19,8 +19,7 @@ from runglass.engine.checks.checks import Checks
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.removal import RunRemoval
-from runglass.engine.models.gateway import ModelGateway
-from runglass.engine.models.provider_check import ProviderCheck, missing_key
+from runglass.engine.models.gateway import ModelGateway, ProviderCheck, missing_key
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read

@@ -11,7 +11,7 @@ from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.checkpoints import StepPosition, kept_ids, segment_checkpoint
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
-from runglass.engine.models.provider_check import missing_key
+from runglass.engine.models.gateway import missing_key
 from runglass.engine.payload import Payload
 from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.terminate import KeptOutputs, end_run, read_outputs, record_end

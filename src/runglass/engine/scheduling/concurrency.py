@@ -26,11 +26,6 @@ class Workers:
     def __init__(self) -> None:
         self.count = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no loop of the run may have one more."""
-        return self.count >= MOST_WORKERS
-
 
 class LoopWorkers:
     """Those of one loop, at most `most`. Each lets the next one begin, as long as the run has not too many.
@@ -60,7 +55,7 @@ class LoopWorkers:
 
     def add(self) -> None:
         """One more worker begins, if the loop and the run may have one."""
-        if self._more and self._begin is not None and not self._workers.is_full:
+        if self._more and self._begin is not None and self._workers.count < MOST_WORKERS:
             self._more -= 1
             self._workers.count += 1
             self._begin().add_done_callback(self._ended)

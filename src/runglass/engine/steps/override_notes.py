@@ -55,7 +55,11 @@ async def overrides_applied(
     A segment has the overrides of steps' fields only where they change its flow. Those of inputs come with
     every call; their values show in the inputs themselves.
     """
-    blocks, inputs = segment_spec.segment.block_overrides, _inputs(segment_spec)
+    segment = segment_spec.segment
+    blocks, inputs = segment.block_overrides, dict(segment.step_inputs)
+    if segment.input:
+        first = segment_spec.plan.flow.steps[segment.first].id
+        inputs[first] = {**segment.input, **inputs.get(first, {})}
     of_blocks = [f"{step}.{_shown_field(field)}" for step, fields in blocks.items() for field in fields]
     of_inputs = [f"{step}.input.{_shown(field)}" for step, fields in inputs.items() for field in fields]
     if capture.mode == "off":
@@ -92,15 +96,6 @@ def _without_headers(fields: dict[str, Any]) -> dict[str, Any]:
     if headers in fields:
         fields = fields | {headers: without_headers({"extra_headers": fields[headers]})["extra_headers"]}
     return fields
-
-
-def _inputs(segment_spec: SegmentSpec) -> dict[str, dict[str, Any]]:
-    """The overrides of steps' inputs by step id."""
-    first, segment = segment_spec.plan.flow.steps[segment_spec.segment.first], segment_spec.segment
-    inputs = dict(segment.step_inputs)
-    if segment.input:
-        inputs[first.id] = {**segment.input, **inputs.get(first.id, {})}
-    return inputs
 
 
 async def _captured(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:
