@@ -102,20 +102,20 @@ class Engine:
             weights=weights,
         )
         self._admission = QueueAdmission(store, self.queue)
-        self._active = ActiveRuns(context, self.queue, free_slot=self._free_slot)
-        self._idle = IdleRuns(context, self._active, self.queue)
+        self.active = ActiveRuns(context, self.queue, free_slot=self._free_slot)
+        self._idle = IdleRuns(context, self.active, self.queue)
         self._segments = NextSegments(
             context,
-            self._active,
+            self.active,
             self._idle,
             self.queue,
             free_slot=self._free_slot,
             shares_store=shares_store,
         )
-        self.cancel_requests = CancelRequests(store, bus, self._active, self._idle)
+        self.cancel_requests = CancelRequests(store, bus, self.active, self._idle)
         self.claims = RunClaims(
             context,
-            self._active,
+            self.active,
             self._idle,
             self.queue,
             lease_s=lease_s,
@@ -138,7 +138,7 @@ class Engine:
 
         The process that claims them next, be it after a restart, goes on with them.
         """
-        if self.gate.closed and not self._active.tasks:
+        if self.gate.closed and not self.active.tasks:
             return
         if self.gate.inside and grace_s:
             log.info("stopping: %d steps have up to %g s to end", self.gate.inside, grace_s)
@@ -170,7 +170,7 @@ class Engine:
         been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
-        run_id, owner, project_id = self._ids.next(), self._active.owner, record.project_id
+        run_id, owner, project_id = self._ids.next(), self.active.owner, record.project_id
         if is_sampled(run_id, capture_sample):
             spec = msgspec.structs.replace(spec, capture=raise_for_trace(spec.capture))
         has_slot = self.queue.take(project_id)
@@ -201,7 +201,7 @@ class Engine:
             run = await self._idle.create(new)
             if has_slot:
                 state = new_state(run, segment_spec, request_bytes=size_bytes)
-                return self._active.begin(run, state, owner=owner, outputs=outputs)
+                return self.active.begin(run, state, owner=owner, outputs=outputs)
         except BaseException:
             self.queue.leave(run_id)
             raise
@@ -243,7 +243,7 @@ class Engine:
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
         """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
-        return self._active.cancel(run_id, reason=reason)
+        return self.active.cancel(run_id, reason=reason)
 
     async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
@@ -258,28 +258,6 @@ class Engine:
         False if the run has ended, or where no other process can have it. Raises StoreError.
         """
         return self.shares_store and await self.cancel_requests.make(run_id, reason=reason)
-
-    @property
-    def orphaned(self) -> int:
-        """How many runs the store may count as this engine's though no task of it goes on with them."""
-        return len(self._active.orphaned)
-
-    @property
-    def set_aside(self) -> set[str]:
-        """The ids of runs that this engine has given up on, as they cannot be read; less what has ended."""
-        return self._active.set_aside
-
-    def put_aside(self, run_id: str, error: Exception) -> None:
-        """Leaves a run as it is stored, until the next start, and logs that once: it may not stop others."""
-        self._active.put_aside(run_id, error)
-
-    async def join(self, run_id: str) -> None:
-        """Returns when no segment of the run goes on in this engine."""
-        await self._active.join(run_id)
-
-    def is_active(self, run_id: str) -> bool:
-        """Whether a segment of the run goes on in this engine, or is about to."""
-        return self._active.is_active(run_id)
 
     async def keep_lease(self) -> None:
         """Renews the lease, and claims runs that no process has any more. Raises StoreError."""

@@ -482,7 +482,7 @@ async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_pa
             await stopped.engine.keep_lease()
             with pytest.raises(LeaseLost):
                 await started.outcome()
-            assert not stopped.engine.is_active(started.id)
+            assert not stopped.engine.active.is_active(started.id)
 
 
 async def test_while_a_stop_lets_steps_end_nobody_takes_their_runs(

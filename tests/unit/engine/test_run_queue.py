@@ -72,7 +72,7 @@ async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path) -> None:
         most = 0
         waiting = [asyncio.ensure_future(run.outcome()) for run in runs]
         while not all(outcome.done() for outcome in waiting):
-            most = max(most, sum(house.engine.is_active(run.id) for run in runs))
+            most = max(most, sum(house.engine.active.is_active(run.id) for run in runs))
             await asyncio.sleep(0)
         assert most == 2
         assert [(await outcome).status for outcome in waiting] == ["completed"] * 7
@@ -82,7 +82,7 @@ async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path) -> None:
         assert started_at == sorted(started_at)
         assert house.engine.queue.held == 0
         assert house.engine.queue.waiting == 0
-        assert house.engine.is_active((await start(house, FLOW)).id), "nobody waits without need"
+        assert house.engine.active.is_active((await start(house, FLOW)).id), "nobody waits without need"
 
 
 async def test_a_queued_run_is_in_the_store_and_not_in_memory(
@@ -94,7 +94,7 @@ async def test_a_queued_run_is_in_the_store_and_not_in_memory(
         second = await start(house, FLOW, {"text": "x" * 1000})
         await begun(house, first)
         assert await status(house, second) == "pending"
-        assert not house.engine.is_active(second.id)
+        assert not house.engine.active.is_active(second.id)
         run = await house.store.run(second.id)
         assert run is not None
         request = await house.store.request(run.no)
@@ -154,7 +154,7 @@ async def test_the_queue_goes_on_after_a_crash_within_the_limit(
         await outcome
     monkeypatch.undo()
     async with open_harness(db(tmp_path), slots=2) as house:
-        assert sum(house.engine.is_active(run.id) for run in runs) <= 2
+        assert sum(house.engine.active.is_active(run.id) for run in runs) <= 2
         late = await start(house, FLOW)
         for run in runs:
             await follow(house, run.id)
@@ -206,7 +206,7 @@ async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
         with pytest.raises(APIError, match="nothing was started"):
             await house.engine.resume(paused, paused.plan, Segment(first=1))
         assert await status(house, steps) == "paused"
-        assert not house.engine.is_active(steps.id)
+        assert not house.engine.active.is_active(steps.id)
         house.engine.cancel(first.id, reason="enough")
 
 

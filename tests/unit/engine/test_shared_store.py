@@ -425,13 +425,13 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
     with monkeypatch.context() as patch:
         patch.setattr("runglass.engine.run.claims.left_state", broken)
         await machines.worker.engine.keep_lease()
-    assert len(machines.worker.engine.set_aside) == 1
+    assert len(machines.worker.engine.active.set_aside) == 1
     spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)
     watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     assert await machines.front.engine.request_cancel(run_id, reason="why")
     await follow(machines.front, run_id)
     assert (await types(machines.front, run_id)) == ["run_started", "run_input", "flow_cancelled"]
-    assert len(machines.worker.engine.set_aside) == 0
+    assert len(machines.worker.engine.active.set_aside) == 0
     watch.cancel()
 
 

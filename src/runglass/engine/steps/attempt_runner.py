@@ -6,6 +6,7 @@ Being cut off is an end too: an ended run has no step that still runs.
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, MutableMapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, assert_never
 
@@ -15,7 +16,6 @@ from runglass.engine.journal.run_spec import ToolLoopState, ToolOffer
 from runglass.engine.models.budget import BudgetExceeded
 from runglass.engine.models.model_types import ModelAnswer, ModelRequest, text_of
 from runglass.engine.payload import LARGE_BYTES, Payload
-from runglass.engine.scheduling.memory_budget import MemoryHold
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.model_turn import ask_model
 from runglass.engine.steps.outcomes import AwaitingToolResults, out_of_credit
@@ -47,7 +47,7 @@ async def run_attempt(
     llm_context: LlmContext,
     failure: StepFailure | None,
     waited_s: float,
-    room: MemoryHold | None,
+    room: ExitStack | None,
 ) -> Payload | StepFailure:
     """The output of the attempt, recorded; or its failure, which the caller records.
 
@@ -78,7 +78,7 @@ async def run_attempt(
                 # A model may take minutes. Values decoded for its prompt are let go of, or other steps
                 # would have to wait for the room until this answer has come.
                 names.clear()
-                room.give_back()
+                room.close()
             async with context.dependencies.model_turns.turn(context.project_id):
                 answer = await ask_model(context, attempt, step, request, limit)
             if answer.response.tool_calls:

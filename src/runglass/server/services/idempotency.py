@@ -223,7 +223,7 @@ async def _stays_unmade(request: ApiRequest, call: IdempotencyRecord) -> bool:
 
 async def _never_resumed(request: ApiRequest, call: IdempotencyRecord) -> bool:
     runtime = runtime_of(request)
-    if call.status is not None or runtime.engine.is_active(call.run_id):
+    if call.status is not None or runtime.engine.active.is_active(call.run_id):
         return False
     run = await runtime.store.run(call.run_id)
     return run is not None and run.status == "paused" and run.head == call.head and not run.is_resuming
@@ -288,7 +288,7 @@ async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecor
         run, away_since_s = now, None
     if not run.ended and run.head <= beyond:
         # The segment that the store has no trace of any more is let go with the next renewal of the lease.
-        await runtime.engine.join(run.id)
+        await runtime.engine.active.join(run.id)
     return run
 
 
