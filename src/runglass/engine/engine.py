@@ -3,8 +3,6 @@
 A run belongs to the engine and not to its caller: a caller that hangs up does not end it. Between two
 segments a paused run has no owner; it waits in the store until it is taken up again or cancelled. A run
 whose engine is gone goes on with the engine that claims it.
-
-More than 300 lines: this is where all parts of an engine are put together, and what callers see of it.
 """
 
 import logging
