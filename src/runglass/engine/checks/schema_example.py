@@ -137,7 +137,8 @@ class _Search:
             case "array":
                 return self._array(plain, depth)
             case "string":
-                return _sized(_OF_FORMAT.get(plain.get("format", ""), ""), plain.get("minLength", 0))
+                text = _OF_FORMAT.get(plain.get("format", ""), "")
+                return text.ljust(_within_bounds(plain.get("minLength", 0)), "a")
             case "integer" | "number" as kind:
                 return _number(plain, kind)
             case "boolean":
@@ -212,10 +213,6 @@ def _within_bounds(size: float) -> int:
     if size > _LARGEST:
         raise _NotFound
     return int(size)
-
-
-def _sized(text: str, shortest: int) -> str:
-    return text.ljust(_within_bounds(shortest), "a")
 
 
 def _number(schema: Schema, kind: str) -> int | float:

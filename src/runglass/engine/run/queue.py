@@ -210,7 +210,7 @@ class RunQueue:
 
         Passes over those in `but`. Hands out slots on the way to paused runs whose turn it is.
         """
-        while (project_id := self._next_of(but)) is not None:
+        while (project_id := self._shares.next(each for each in self._lines if each not in but)) is not None:
             line = self._lines[project_id]
             order, granted = next(iter(line.resuming.items()), (None, None))
             if order is None or granted is None or line.backlog:
@@ -251,9 +251,6 @@ class RunQueue:
             for granted in line.resuming.values():
                 if not granted.done():
                     granted.set_exception(refusal)
-
-    def _next_of(self, but: Collection[int]) -> int | None:
-        return self._shares.next(each for each in self._lines if each not in but)
 
     def _room(self, project_id: int, wanted: int) -> int:
         """How many of the wanted slots are there for the project at once; one at least is known to be."""

@@ -14,7 +14,7 @@ import msgspec
 
 from runglass.engine.journal.run_spec import ToolLoopState, ToolOffer
 from runglass.engine.models.budget import BudgetExceeded
-from runglass.engine.models.model_types import ModelAnswer, ModelRequest, text_of
+from runglass.engine.models.model_types import ModelAnswer, ModelRequest, last_user_text
 from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.model_turn import ask_model
@@ -72,7 +72,7 @@ async def run_attempt(
             return failure
         if isinstance(step, LlmStep):
             request = await model_request(step, names, context, llm_context)
-            await attempt.prompt(rendered_prompt(request))
+            await attempt.prompt(last_user_text(request.messages))
             limit = asyncio.timeout(None)
             if room is not None:
                 # A model may take minutes. Values decoded for its prompt are let go of, or other steps
@@ -201,12 +201,6 @@ def _message(step: LlmStep, names: Mapping[str, Any]) -> str:
             may_retry=False,
         )
     return message
-
-
-def rendered_prompt(request: ModelRequest) -> str:
-    """The text of the user's last turn in a request."""
-    users = (text_of(turn) for turn in reversed(request.messages) if turn.get("role") == "user")
-    return next(users, "")
 
 
 def _tool_loop(
