@@ -48,7 +48,7 @@ def paused(server: RunningServer) -> str:
         run = await runtime.store.run(submitted.run.id)
         assert run is not None
         assert (await idle_run(runtime, run, beyond=0)).status == "paused"
-        await runtime.engine.join(run.id)
+        await runtime.engine.active.join(run.id)
         return run.id
 
     return server.call(submit())

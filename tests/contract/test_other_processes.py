@@ -78,7 +78,7 @@ def machines() -> Iterator[Machines]:
     with ExitStack() as opened:
         patch = opened.enter_context(pytest.MonkeyPatch.context())
         # A cancel that came by the poll would be told as not recorded.
-        patch.setattr("runglass.engine.run.cancel_requests.POLL_S", 60.0)
+        patch.setattr("runglass.engine.run.idle_runs.POLL_S", 60.0)
         address = opened.enter_context(postgres_database())
         worker = opened.enter_context(running_server(store=address, capture="full"))
         one, other = (

@@ -52,7 +52,7 @@ def test_a_run_that_has_ended_is_purged(http: httpx2.Client, form: str) -> None:
 def test_a_run_that_goes_on_is_cancelled_first(server: RunningServer, http: httpx2.Client, form: str) -> None:
     run = start(server, "endless")
     assert http.delete(form.format(run)).json() == {"executionId": run, "status": "purged"}
-    assert not server.runtime.engine.is_active(run)
+    assert not server.runtime.engine.active.is_active(run)
     is_gone(http, run)
 
 

@@ -77,7 +77,7 @@ def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
     assert "nothing was started" in detail(refused)["message"]
     if way == "jobs":
         # A job is answered before its run has ended, which holds the memory until then.
-        server.call(server.runtime.engine.join(first.result().json()["executionId"]))
+        server.call(server.runtime.engine.active.join(first.result().json()["executionId"]))
     assert http.post(f"{PATH}/{way}", json=LARGE).status_code in (200, 202)
 
 

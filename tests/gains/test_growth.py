@@ -15,7 +15,7 @@ import pytest
 from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
 from runglass.cli.terminal.run_progress import RunProgress
 from runglass.engine.capture.redaction import Redactor
-from runglass.engine.capture.truncation import cut
+from runglass.engine.capture.snapshots import cut
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import make_plan
 from runglass.errors import StepFailure

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from runglass.engine.sandbox.references import mentioned_outputs
+from runglass.engine.steps.scope import mentioned_outputs
 from runglass.flows.flow import Step, Syntax
 from runglass.flows.parser import flow_rules
 from runglass.flows.references import unmet_references

@@ -182,7 +182,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(
             ge=0,
-            description="runs that may wait for a place; a call beyond that is answered with 503, unless its"
+            description="runs that may wait for a slot; a call beyond that is answered with 503, unless its"
             " project has less than its equal share of this number",
         ),
     ] = 10_000
@@ -336,7 +336,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = {}
     max_queued_runs_per_project: Annotated[
         Annotated[int, Meta(ge=0)] | None,
-        Meta(description="runs of one project that may wait for a place; by default all that may"),
+        Meta(description="runs of one project that may wait for a slot; by default all that may"),
     ] = None
     max_concurrent_steps_per_project: Annotated[
         Annotated[int, Meta(ge=1)] | None,

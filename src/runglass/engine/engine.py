@@ -3,8 +3,6 @@
 A run belongs to the engine and not to its caller: a caller that hangs up does not end it. Between two
 segments a paused run has no owner; it waits in the store until it is taken up again or cancelled. A run
 whose engine is gone goes on with the engine that claims it.
-
-More than 300 lines: this is where all parts of an engine are put together, and what callers see of it.
 """
 
 import logging
@@ -21,22 +19,17 @@ from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets, SharedBudgets
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
-from runglass.engine.run.cancel_requests import CancelRequests
 from runglass.engine.run.claims import RunClaims
-from runglass.engine.run.idle_runs import IdleRuns
-from runglass.engine.run.ids import RunIds
+from runglass.engine.run.idle_runs import CancelRequests, IdleRuns
+from runglass.engine.run.new_runs import QueueAdmission, RunIds
 from runglass.engine.run.outcome import RunReleased
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.queue_admission import QueueAdmission
 from runglass.engine.run.segments import NextSegments, with_stored_content
-from runglass.engine.run.task import EngineContext
-from runglass.engine.scheduling.drain import DrainGate
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.engine.scheduling.store_turns import ProjectTurns
-from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.engine.steps.run_context import StepDependencies
+from runglass.engine.scheduling.turns import DrainGate, ProjectTurns
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs, StepDependencies
 from runglass.errors import APIError, api_error
 from runglass.store.base import Store
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
@@ -54,7 +47,7 @@ class Engine:
     `max_concurrent_runs` go on at once, of one project at most `max_concurrent_runs_per_project`; of the
     others up to `max_queued_runs`, or `max_queued_runs_per_project`, wait for their turn. `weights` are by
     project. With `shares_store` other processes execute runs of the same store, too, and a run that has no
-    place here at once goes to whichever process claims it; one that does not `executes` has no places.
+    slot here at once goes to whichever process claims it; one that does not `executes` has no slots.
     """
 
     def __init__(
@@ -100,27 +93,27 @@ class Engine:
         begins_at_once = not shares_store or (most_each == math.inf and not most_of_flows)
         self.queue = RunQueue(
             begins_at_once=begins_at_once and executes,
-            places=max_concurrent_runs,
+            slots=max_concurrent_runs,
             most_waiting=max_queued_runs,
             most_each=max_concurrent_runs_per_project,
             most_waiting_each=max_queued_runs_per_project,
             weights=weights,
         )
         self._admission = QueueAdmission(store, self.queue)
-        self._active = ActiveRuns(context, self.queue, free_place=self._free_place)
-        self._idle = IdleRuns(context, self._active, self.queue)
+        self.active = ActiveRuns(context, self.queue, free_slot=self._free_slot)
+        self._idle = IdleRuns(context, self.active, self.queue)
         self._segments = NextSegments(
             context,
-            self._active,
+            self.active,
             self._idle,
             self.queue,
-            free_place=self._free_place,
+            free_slot=self._free_slot,
             shares_store=shares_store,
         )
-        self._requests = CancelRequests(store, bus, self._active, self._idle)
-        self._claims = RunClaims(
+        self.cancel_requests = CancelRequests(store, bus, self.active, self._idle)
+        self.claims = RunClaims(
             context,
-            self._active,
+            self.active,
             self._idle,
             self.queue,
             lease_s=lease_s,
@@ -132,7 +125,7 @@ class Engine:
         )
 
     async def __aenter__(self) -> Self:
-        await self._claims.open()
+        await self.claims.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -143,21 +136,21 @@ class Engine:
 
         The process that claims them next, be it after a restart, goes on with them.
         """
-        if self.gate.closed and not self._active.tasks:
+        if self.gate.closed and not self.active.tasks:
             return
         if self.gate.inside and grace_s:
             log.info("stopping: %d steps have up to %g s to end", self.gate.inside, grace_s)
         await self.gate.close(grace_s)
-        await self._claims.release()
+        await self.claims.release()
         self.queue.close(
-            RunReleased("the process was stopped before there was a place for the run"), _stopping()
+            RunReleased("the process was stopped before there was a slot for the run"), _stopping()
         )
-        await self._claims.close()
+        await self.claims.close()
 
     async def start(
         self,
         record: FlowRecord,
-        plan: RunSpec,
+        spec: RunSpec,
         segment: Segment | None = None,
         *,
         session_id: str | None = None,
@@ -175,55 +168,55 @@ class Engine:
         been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
-        run_id, owner, project_id = self._ids.next(), self._active.owner, record.project_id
+        run_id, owner, project_id = self._ids.next(), self.active.owner, record.project_id
         if is_sampled(run_id, capture_sample):
-            plan = msgspec.structs.replace(plan, capture=raise_for_trace(plan.capture))
-        has_place = self.queue.take(project_id)
+            spec = msgspec.structs.replace(spec, capture=raise_for_trace(spec.capture))
+        has_slot = self.queue.take(project_id)
         segment = segment or Segment()
-        waits_elsewhere = self.shares_store and not has_place
+        waits_elsewhere = self.shares_store and not has_slot
         if waits_elsewhere:
             segment, outputs = with_stored_content(segment, outputs), None
             await self._admission.enter(project_id)
-        waits_here = not has_place and not self.shares_store
+        waits_here = not has_slot and not self.shares_store
         queued = self.queue.queue(run_id, project_id, outputs) if waits_here else None
-        begun = SegmentSpec(plan=plan, segment=segment)
+        segment_spec = SegmentSpec(plan=spec, segment=segment)
         try:
             new = NewRun(
                 id=run_id,
                 project_id=project_id,
                 flow_id=record.id,
-                version=plan.version,
-                trigger_type=plan.trigger_type,
-                capture=plan.capture,
+                version=spec.version,
+                trigger_type=spec.trigger_type,
+                capture=spec.capture,
                 session_id=session_id,
-                request=await offload(partial(msgspec.json.encode, begun), size_bytes=size_bytes),
-                summary=msgspec.json.encode(plan.summary(run_id, record.id, session_id, started_by)),
-                # In the queue it has no owner: the first process with a place for it may claim it.
-                owner=owner if has_place else None,
+                request=await offload(partial(msgspec.json.encode, segment_spec), size_bytes=size_bytes),
+                summary=msgspec.json.encode(spec.summary(run_id, record.id, session_id, started_by)),
+                # In the queue it has no owner: the first process with a slot for it may claim it.
+                owner=owner if has_slot else None,
                 call=call,
                 key_id=key_id,
             )
             run = await self._idle.create(new)
-            if has_place:
-                state = new_state(run, begun, request_bytes=size_bytes)
-                return self._active.begin(run, state, owner=owner, outputs=outputs)
+            if has_slot:
+                state = new_state(run, segment_spec, request_bytes=size_bytes)
+                return self.active.begin(run, state, owner=owner, outputs=outputs)
         except BaseException:
             self.queue.leave(run_id)
             raise
         finally:
-            if has_place:
-                self._free_place(project_id)
+            if has_slot:
+                self._free_slot(project_id)
             if waits_elsewhere:
                 self._admission.settle(project_id)
         if queued is not None:
             self.queue.stored(queued)
         await self._idle.tell_queued(run)
         if self.gate.closed:
-            self.queue.leave(run_id, RunReleased("the process was stopped before there was a place"))
+            self.queue.leave(run_id, RunReleased("the process was stopped before there was a slot"))
         if queued is None:
-            self._claims.look()
+            self.claims.look()
             return shared_run(run)
-        self._claims.fill()
+        self.claims.fill()
         return StartedRun(run.id, run.head, queued.outcome)
 
     async def paused(self, run: RunRecord) -> PausedRun:
@@ -233,22 +226,22 @@ class Engine:
     async def resume(
         self,
         paused: PausedRun,
-        plan: RunSpec,
+        spec: RunSpec,
         segment: Segment,
         *,
         outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
     ) -> StartedRun:
-        """Walks a further segment of a paused run; `plan` is its own, or that with overrides.
+        """Walks a further segment of a paused run; `spec` is its own, or that with overrides.
 
         Raises RUN_NOT_PAUSED if another call has taken it up, UNAVAILABLE where too many wait, StoreError.
         """
         self._refuse_when_stopping()
-        return await self._segments.resume(paused, plan, segment, outputs=outputs, size_bytes=size_bytes)
+        return await self._segments.resume(paused, spec, segment, outputs=outputs, size_bytes=size_bytes)
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
         """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
-        return self._active.cancel(run_id, reason=reason)
+        return self.active.cancel(run_id, reason=reason)
 
     async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
@@ -262,49 +255,15 @@ class Engine:
 
         False if the run has ended, or where no other process can have it. Raises StoreError.
         """
-        return self.shares_store and await self._requests.make(run_id, reason=reason)
-
-    async def watch_work(self) -> None:
-        """Claims runs that other processes have put into the store, until it is cancelled."""
-        await self._claims.watch_work()
-
-    @property
-    def orphaned(self) -> int:
-        """How many runs the store may count as this engine's though no task of it goes on with them."""
-        return len(self._active.orphaned)
-
-    @property
-    def set_aside(self) -> set[str]:
-        """The ids of runs that this engine has given up on, as they cannot be read; less what has ended."""
-        return self._active.set_aside
-
-    def put_aside(self, run_id: str, error: Exception) -> None:
-        """Leaves a run as it is stored, until the next start, and logs that once: it may not stop others."""
-        self._active.put_aside(run_id, error)
-
-    async def join(self, run_id: str) -> None:
-        """Returns when no segment of the run goes on in this engine."""
-        await self._active.join(run_id)
-
-    def is_active(self, run_id: str) -> bool:
-        """Whether a segment of the run goes on in this engine, or is about to."""
-        return self._active.is_active(run_id)
-
-    async def run_forever(self) -> None:
-        """Keeps the lease until it is cancelled. A store that fails is tried again."""
-        await self._claims.run_forever()
-
-    async def watch_requests(self) -> None:
-        """Ends runs that other processes were asked to cancel, until it is cancelled itself."""
-        await self._requests.watch_forever()
+        return self.shares_store and await self.cancel_requests.make(run_id, reason=reason)
 
     async def keep_lease(self) -> None:
         """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
-        await self._claims.keep_lease()
+        await self.claims.keep_lease()
 
-    def _free_place(self, project_id: int) -> None:
+    def _free_slot(self, project_id: int) -> None:
         self.queue.give_back(project_id)
-        self._claims.fill()
+        self.claims.fill()
 
     def _refuse_when_stopping(self) -> None:
         if self.gate.closed:

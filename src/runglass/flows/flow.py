@@ -281,7 +281,11 @@ def leaves(steps: list[Step]) -> Iterator[LeafStep]:
 
 def step_count(flow: Flow) -> int:
     """How many leaf steps the flow has."""
-    return sum(1 for _ in leaves(flow.steps))
+    steps = list(flow.steps)
+    for step in steps:
+        if not isinstance(step, LeafStep):
+            steps += [inner for part in inside(step) for inner in part]
+    return len([step for step in steps if isinstance(step, LeafStep)])
 
 
 def find_step(flow: Flow, step_id: str) -> Step | None:

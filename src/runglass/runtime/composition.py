@@ -245,7 +245,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             supervised = [
                 SupervisedTask(
                     "the lease keeper",
-                    engine.run_forever,
+                    engine.claims.run_forever,
                     clock=dependencies.clock,
                     vital=True,
                     settled_s=settings.lease_s,
@@ -258,8 +258,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                         ("the removal of runs", removal.run_forever),
                         *(
                             (
-                                ("the watch for requests", engine.watch_requests),
-                                ("the watch for work", engine.watch_work),
+                                ("the watch for requests", engine.cancel_requests.watch_forever),
+                                ("the watch for work", engine.claims.watch_work),
                             )
                             if engine.shares_store and settings.executes_runs
                             else ()

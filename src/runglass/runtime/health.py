@@ -73,7 +73,7 @@ class HealthCheck:
             weak.append(fault)
         if self._lacks_worker:
             weak.append(NO_WORKER)
-        set_aside = len(self._runtime.engine.set_aside)
+        set_aside = len(self._runtime.engine.active.set_aside)
         if set_aside:
             weak.append(f"runs that cannot be read and are set aside: {set_aside}; the log names them")
         stopped = [reason for reason in down if reason is not None]

@@ -19,12 +19,11 @@ from runglass.engine.checks.checks import Checks
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.removal import RunRemoval
-from runglass.engine.models.gateway import ModelGateway
-from runglass.engine.models.provider_check import ProviderCheck, missing_key
+from runglass.engine.models.gateway import ModelGateway, ProviderCheck, missing_key
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, api_error
 from runglass.flows.flow import Flow, decode_flow, step_count
 from runglass.runtime.policy import RunPolicy

@@ -134,12 +134,12 @@ class Life:
         if not self._executes:
             return
         async with asyncio.TaskGroup() as group:
-            group.create_task(engine.run_forever())
+            group.create_task(engine.claims.run_forever())
             if engine.shares_store:
-                group.create_task(engine.watch_requests())
+                group.create_task(engine.cancel_requests.watch_forever())
             if self._world.limits.are_of_runs:
                 # What others have ended makes room, of which no wake-up tells.
-                group.create_task(engine.watch_work())
+                group.create_task(engine.claims.watch_work())
 
     def _end(self, main: "asyncio.Task[None]") -> None:
         if self.over.is_set():

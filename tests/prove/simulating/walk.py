@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from runglass.engine.journal.resume import WORKER_LOST
-from runglass.engine.steps.retries import PROVIDER_RETRY
+from runglass.engine.steps.outcomes import PROVIDER_RETRY
 from runglass.flows.flow import Flow, LeafStep, LlmStep, Step, WaitStep, find_step, within
 from runglass.log.events import (
     LoopCompleted,

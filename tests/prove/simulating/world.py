@@ -140,11 +140,11 @@ class World:
         for life in self.lives():
             assert life.engine is not None
             ended = [log.id for log in self.laws.logs.values() if log.ended]
-            goes_on = [run_id for run_id in ended if life.engine.is_active(run_id)]
+            goes_on = [run_id for run_id in ended if life.engine.active.is_active(run_id)]
             demand(not goes_on, f"{life.process.name} still goes on with {goes_on}")
             demand(
-                not life.engine.orphaned,
-                f"{life.process.name} waits for {life.engine.orphaned} runs that it may own",
+                not len(life.engine.active.orphaned),
+                f"{life.process.name} waits for {len(life.engine.active.orphaned)} runs that it may own",
             )
         self.closing = True
         for machine in self.machines:

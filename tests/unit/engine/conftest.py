@@ -19,8 +19,7 @@ from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.engine.steps.run_context import StepDependencies
+from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StreamEvent, decode_event
@@ -67,7 +66,7 @@ async def open_harness(
     prices: Mapping[str, Price] | None = None,
     clock: VirtualClock | None = None,
     models: ModelGateway | None = None,
-    places: int = 1000,
+    slots: int = 1000,
     line: int = 1000,
     memory: MemoryBudget | None = None,
     limits: RunLimits | None = None,
@@ -100,7 +99,7 @@ async def open_harness(
             make_capture=make_capture,
             crash_retries=CRASH_RETRIES,
             lease_s=LEASE_S,
-            max_concurrent_runs=places,
+            max_concurrent_runs=slots,
             max_queued_runs=line,
             memory=memory,
             limits=limits,

@@ -243,7 +243,7 @@ async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
         run = await house.store.run(started.id)
         assert run is not None
-        assert (len(house.engine.set_aside), (await project_of(house)).reserved_usd) == (1, Decimal(1))
+        assert (len(house.engine.active.set_aside), (await project_of(house)).reserved_usd) == (1, Decimal(1))
         assert await house.engine.cancel_paused(run, reason="asked for")
         project = await project_of(house)
         assert (project.reserved_usd, project.spent_usd) == (Decimal(0), Decimal(1))
@@ -269,7 +269,7 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         if then == "is cancelled":
             house.engine.cancel(started.id, reason="asked for")
-        await house.engine.join(started.id)
+        await house.engine.active.join(started.id)
         run = await house.store.run(started.id)
         assert run is not None
         assert run.status == ("cancelled" if then == "is cancelled" else "completed")
@@ -321,7 +321,7 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         house.engine.cancel(started.id, reason="asked for")
         await asyncio.sleep(0)
         store.go_on.set()
-        await house.engine.join(started.id)
+        await house.engine.active.join(started.id)
         run = await house.store.run(started.id)
         assert run is not None
         assert run.status == "cancelled"
@@ -356,7 +356,7 @@ async def test_a_crash_after_a_declined_request_charges_what_may_have_cost_somet
         await first.end_lease(None)
     none = ModelGateway()
     async with open_harness(SqliteStore(tmp_path / "db"), models=none) as house:
-        await house.engine.join(started.id)
+        await house.engine.active.join(started.id)
         project = await project_of(house)
     assert (project.spent_usd, project.reserved_usd) == (before.reserved_usd * (1 + charged), Decimal(0))
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.payload import Payload
 from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget
-from runglass.engine.steps.handlers import perform
 from runglass.errors import APIError, StoreError
 from runglass.flows.flow import CodeStep, Flow, leaves
 from runglass.flows.parser import parse_flow
@@ -482,7 +482,7 @@ async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_pa
             await stopped.engine.keep_lease()
             with pytest.raises(LeaseLost):
                 await started.outcome()
-            assert not stopped.engine.is_active(started.id)
+            assert not stopped.engine.active.is_active(started.id)
 
 
 async def test_while_a_stop_lets_steps_end_nobody_takes_their_runs(
@@ -490,10 +490,10 @@ async def test_while_a_stop_lets_steps_end_nobody_takes_their_runs(
 ) -> None:
     reached, held = asyncio.Event(), asyncio.Event()
 
-    async def performing(*step: Any, **more: Any) -> Any:
+    async def performing(step: Any, data: Payload, *rest: Any) -> Any:
         reached.set()
         await held.wait()
-        return await perform(*step, **more)
+        return data.value
 
     monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
@@ -514,11 +514,11 @@ async def test_while_a_stop_lets_steps_end_nobody_takes_their_runs(
 async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reached, held = asyncio.Event(), asyncio.Event()
 
-    async def performing(step: Any, *rest: Any, **more: Any) -> Any:
+    async def performing(step: Any, data: Payload, *rest: Any) -> Any:
         if step.id == "a":
             reached.set()
             await held.wait()
-        return await perform(step, *rest, **more)
+        return data.value
 
     monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:

@@ -96,14 +96,14 @@ costs = st.lists(st.floats(0.1, 5.0), min_size=1, max_size=6)
     st.floats(50.0, 200.0),
 )
 def test_over_any_window_projects_that_always_wait_get_as_much_as_each_other(
-    all_costs: list[list[float]], places: int, since: float, length: float
+    all_costs: list[list[float]], slots: int, since: float, length: float
 ) -> None:
-    # No place above the number, so that it is the order alone which is fair.
-    work = Work(Shares(places, most=places), dict(enumerate(all_costs)))
+    # No slot above the number, so that it is the order alone which is fair.
+    work = Work(Shares(slots, most=slots), dict(enumerate(all_costs)))
     work.until(since + length)
     got = [work.got(project, since, since + length) for project in range(len(all_costs))]
-    # What goes on cannot be taken away: each may be ahead by what fits into all places at once, twice.
-    assert max(got) - min(got) <= 2 * places * 5.0 + 5.0
+    # What goes on cannot be taken away: each may be ahead by what fits into all slots at once, twice.
+    assert max(got) - min(got) <= 2 * slots * 5.0 + 5.0
 
 
 @settings(max_examples=30, deadline=None)

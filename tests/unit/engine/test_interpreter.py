@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from runglass.engine.run.outcome import RunOutcome
-from runglass.engine.steps.handlers import perform
+from runglass.engine.steps.attempt_runner import perform
 from runglass.errors import StoreError
 from runglass.log.events import (
     FlowCompleted,
@@ -578,14 +578,15 @@ async def test_a_cancellation_that_meets_a_failure_is_not_lost(
     """While a sibling of a failed step unwinds, the run is cancelled; `on_error` must not outlive that."""
     cancelled = []
 
-    async def performing(step: Any, *rest: Any, **more: Any) -> Any:
-        if step.id == "slow":
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cancelled.append(house.engine.cancel(started.id, reason="asked for"))
-                await asyncio.sleep(0)
-        return await perform(step, *rest, **more)
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(house.engine.cancel(started.id, reason="asked for"))
+            await asyncio.sleep(0)
+
+    def performing(step: Any, *rest: Any) -> Any:
+        return slow() if step.id == "slow" else perform(step, *rest)
 
     monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
     started = await start(

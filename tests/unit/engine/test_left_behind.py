@@ -88,7 +88,7 @@ async def test_a_run_that_has_ended_leaves_nothing_to_the_collector(tmp_path: Pa
         for _ in range(2):
             started = await start(house, FLOWS[flow], {"text": "x" * 100_000})
             await started.outcome()
-            await house.engine.join(started.id)
+            await house.engine.active.join(started.id)
             del started
         await until(nothing_is_left)
 
@@ -101,6 +101,6 @@ async def test_a_run_that_was_cancelled_leaves_nothing_to_the_collector(tmp_path
         await models.asked.wait()
         assert house.engine.cancel(started.id, reason="asked for")
         await started.outcome()
-        await house.engine.join(started.id)
+        await house.engine.active.join(started.id)
         del started
         await until(nothing_is_left)

@@ -1,6 +1,6 @@
 """Content on its way to a caller is held up to a megabyte, and not at all once the caller has left."""
 
-from runglass.engine.steps.live_outputs import MOST_BYTES, LiveOutputs
+from runglass.engine.steps.run_context import MOST_BYTES, LiveOutputs
 
 
 def test_outputs_beyond_the_limit_are_read_from_the_store() -> None:

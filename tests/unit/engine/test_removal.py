@@ -360,7 +360,7 @@ async def test_a_run_set_aside_that_cannot_be_ended_keeps_no_other_from_going(
     await days_pass(house, 2)
     clock = StillClock(house)
     removal = RunRemoval(store=house.store, engine=house.engine, clock=clock, default=Retention(days=1))
-    house.engine.put_aside("stuck", ValueError("garbage"))
+    house.engine.active.put_aside("stuck", ValueError("garbage"))
     with monkeypatch.context() as patch:
         patch.setattr(house.store, "run", failing)
         async with kept_on(removal):

@@ -13,9 +13,9 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.payload import LARGE_BYTES, Payload
-from runglass.engine.sandbox.references import mentioned_outputs
 from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
-from runglass.engine.scheduling.store_turns import STEPS_AT_A_TIME, StoreTurns
+from runglass.engine.scheduling.turns import STEPS_AT_A_TIME, StoreTurns
+from runglass.engine.steps.scope import mentioned_outputs
 from runglass.errors import APIError, RunglassError
 from runglass.flows.flow import CodeStep
 from runglass.store.sqlite.store import SqliteStore

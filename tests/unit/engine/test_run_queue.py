@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.scheduling.drain import DrainGate
+from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, StoreError
 from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
@@ -31,10 +32,10 @@ def db(path: Path) -> SqliteStore:
 def hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets no attempt begin."""
 
-    async def opened(gate: DrainGate) -> None:
+    async def held(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(DrainGate, "opened", opened)
+    monkeypatch.setattr(StepExecutor, "run", held)
 
 
 async def status(house: EngineHarness, started: StartedRun) -> str:
@@ -51,7 +52,7 @@ async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold(monkeypatch)
-    async with open_harness(db(tmp_path), places=1) as house:
+    async with open_harness(db(tmp_path), slots=1) as house:
         first = await start(house, FLOW)
         await begun(house, first)
         run = await house.store.run(first.id)
@@ -66,12 +67,12 @@ async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
 
 
 async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path) -> None:
-    async with open_harness(db(tmp_path), places=2) as house:
+    async with open_harness(db(tmp_path), slots=2) as house:
         runs = [await start(house, FLOW, {"n": n}) for n in range(7)]
         most = 0
         waiting = [asyncio.ensure_future(run.outcome()) for run in runs]
         while not all(outcome.done() for outcome in waiting):
-            most = max(most, sum(house.engine.is_active(run.id) for run in runs))
+            most = max(most, sum(house.engine.active.is_active(run.id) for run in runs))
             await asyncio.sleep(0)
         assert most == 2
         assert [(await outcome).status for outcome in waiting] == ["completed"] * 7
@@ -81,19 +82,19 @@ async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path) -> None:
         assert started_at == sorted(started_at)
         assert house.engine.queue.held == 0
         assert house.engine.queue.waiting == 0
-        assert house.engine.is_active((await start(house, FLOW)).id), "nobody waits without need"
+        assert house.engine.active.is_active((await start(house, FLOW)).id), "nobody waits without need"
 
 
 async def test_a_queued_run_is_in_the_store_and_not_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_harness(db(tmp_path), places=1) as house:
+    async with open_harness(db(tmp_path), slots=1) as house:
         hold(monkeypatch)
         first = await start(house, FLOW)
         second = await start(house, FLOW, {"text": "x" * 1000})
         await begun(house, first)
         assert await status(house, second) == "pending"
-        assert not house.engine.is_active(second.id)
+        assert not house.engine.active.is_active(second.id)
         run = await house.store.run(second.id)
         assert run is not None
         request = await house.store.request(run.no)
@@ -105,7 +106,7 @@ async def test_a_queued_run_is_in_the_store_and_not_in_memory(
 async def test_a_run_beyond_a_full_queue_is_unavailable_and_not_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_harness(db(tmp_path), places=1, line=2) as house:
+    async with open_harness(db(tmp_path), slots=1, line=2) as house:
         hold(monkeypatch)
         runs = [await start(house, FLOW) for _ in range(3)]
         with pytest.raises(APIError, match="nothing was started") as caught:
@@ -122,7 +123,7 @@ async def test_a_run_beyond_a_full_queue_is_unavailable_and_not_stored(
 async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_harness(db(tmp_path), places=1) as house:
+    async with open_harness(db(tmp_path), slots=1) as house:
         hold(monkeypatch)
         first, second, third = [await start(house, FLOW) for _ in range(3)]
         waiting = asyncio.ensure_future(second.outcome())
@@ -144,7 +145,7 @@ async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(
 async def test_the_queue_goes_on_after_a_crash_within_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_harness(db(tmp_path), places=2) as house:
+    async with open_harness(db(tmp_path), slots=2) as house:
         hold(monkeypatch)
         runs = [await start(house, FLOW) for _ in range(6)]
         await begun(house, runs[1])
@@ -152,8 +153,8 @@ async def test_the_queue_goes_on_after_a_crash_within_the_limit(
     with pytest.raises(RunReleased):
         await outcome
     monkeypatch.undo()
-    async with open_harness(db(tmp_path), places=2) as house:
-        assert sum(house.engine.is_active(run.id) for run in runs) <= 2
+    async with open_harness(db(tmp_path), slots=2) as house:
+        assert sum(house.engine.active.is_active(run.id) for run in runs) <= 2
         late = await start(house, FLOW)
         for run in runs:
             await follow(house, run.id)
@@ -167,7 +168,7 @@ async def test_the_queue_goes_on_after_a_crash_within_the_limit(
 async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_harness(db(tmp_path), places=1) as house:
+    async with open_harness(db(tmp_path), slots=1) as house:
         steps = await start(house, FLOW, segment=Segment(first=0, last=0))
         assert (await steps.outcome()).status == "paused"
         hold(monkeypatch)
@@ -194,7 +195,7 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
 async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_harness(db(tmp_path), places=1, line=0) as house:
+    async with open_harness(db(tmp_path), slots=1, line=0) as house:
         steps = await start(house, FLOW, segment=Segment(first=0, last=0))
         assert (await steps.outcome()).status == "paused"
         hold(monkeypatch)
@@ -205,7 +206,7 @@ async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
         with pytest.raises(APIError, match="nothing was started"):
             await house.engine.resume(paused, paused.plan, Segment(first=1))
         assert await status(house, steps) == "paused"
-        assert not house.engine.is_active(steps.id)
+        assert not house.engine.active.is_active(steps.id)
         house.engine.cancel(first.id, reason="enough")
 
 
@@ -213,56 +214,56 @@ FLOOD, GUEST = 1, 2
 
 
 async def test_the_queue_of_one_project_does_not_delay_another() -> None:
-    places = RunQueue(places=4, most_waiting=10_000)
-    while places.take(FLOOD):
-        places.hold(FLOOD)
-        places.give_back(FLOOD)
+    queue = RunQueue(slots=4, most_waiting=10_000)
+    while queue.take(FLOOD):
+        queue.hold(FLOOD)
+        queue.give_back(FLOOD)
     for n in range(10_000):
-        places.stored(places.queue(f"flood {n}", FLOOD, None))
-    assert places.take(GUEST), "half of the places are its own, whoever holds them"
-    assert places.take(GUEST)
-    assert not places.take(GUEST)
+        queue.stored(queue.queue(f"flood {n}", FLOOD, None))
+    assert queue.take(GUEST), "half of the slots are its own, whoever holds them"
+    assert queue.take(GUEST)
+    assert not queue.take(GUEST)
     for n in range(10):
-        places.stored(places.queue(f"guest {n}", GUEST, None))
+        queue.stored(queue.queue(f"guest {n}", GUEST, None))
     with pytest.raises(APIError, match="max_queued_runs"):
-        places.queue("one more", FLOOD, None)
+        queue.queue("one more", FLOOD, None)
     for _ in range(3):
-        places.give_back(FLOOD)
+        queue.give_back(FLOOD)
     begun: list[int] = []
     for _ in range(10):
-        found = places.claimable(1)
+        found = queue.claimable(1)
         assert found is not None
         begun.append(found[0])
-        places.reserve(*found)
-        places.give_back(found[0])
+        queue.reserve(*found)
+        queue.give_back(found[0])
     assert 4 <= begun.count(GUEST) <= 5, "it has begun two runs already since it came"
 
 
 async def test_after_a_crash_the_projects_get_their_turns_too() -> None:
-    places = RunQueue(places=2, most_waiting=10_000)
-    places.found({FLOOD: 10_000, GUEST: 3})
+    queue = RunQueue(slots=2, most_waiting=10_000)
+    queue.found({FLOOD: 10_000, GUEST: 3})
     begun: list[int] = []
-    while (found := places.claimable(1)) is not None and len(begun) < 8:
+    while (found := queue.claimable(1)) is not None and len(begun) < 8:
         project_id, count = found
         assert count == 1
-        places.reserve(project_id, 1)
-        places.claimed(project_id, 1, [f"unknown {len(begun)}"])
-        places.give_back(project_id)
+        queue.reserve(project_id, 1)
+        queue.claimed(project_id, 1, [f"unknown {len(begun)}"])
+        queue.give_back(project_id)
         begun.append(project_id)
     assert begun.count(GUEST) == 3
     assert sorted(begun[:6]) == [FLOOD] * 3 + [GUEST] * 3
-    assert places.backlog == 10_000 - 5
+    assert queue.backlog == 10_000 - 5
 
 
 async def test_no_project_has_more_than_its_own_limits() -> None:
-    places = RunQueue(places=10, most_waiting=10, most_each=2, most_waiting_each=1)
-    assert [places.take(FLOOD) for _ in range(3)] == [True, True, False]
-    places.queue("first", FLOOD, None)
+    queue = RunQueue(slots=10, most_waiting=10, most_each=2, most_waiting_each=1)
+    assert [queue.take(FLOOD) for _ in range(3)] == [True, True, False]
+    queue.queue("first", FLOOD, None)
     with pytest.raises(APIError) as caught:
-        places.queue("second", FLOOD, None)
+        queue.queue("second", FLOOD, None)
     assert (caught.value.code, caught.value.status) == ("UNAVAILABLE", 503)
     assert caught.value.details == {"limit": "max_queued_runs_per_project", "value": 1}
-    assert places.take(GUEST)
+    assert queue.take(GUEST)
 
 
 class Refusing(SqliteStore):
@@ -278,7 +279,7 @@ async def test_a_run_that_cannot_be_stored_holds_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Refusing(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, places=1) as house:
+    async with open_harness(store, slots=1) as house:
         for waits in (False, True):
             if waits:
                 hold(monkeypatch)

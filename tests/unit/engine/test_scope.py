@@ -3,7 +3,7 @@
 import pytest
 
 from runglass.engine.payload import Payload
-from runglass.engine.scope import MANY_NAMES, Scope
+from runglass.engine.steps.scope import MANY_NAMES, Scope
 
 
 @pytest.mark.parametrize("count", [3, MANY_NAMES + 1])

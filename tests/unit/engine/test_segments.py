@@ -13,7 +13,7 @@ from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.outcome import RunOutcome
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import FlowExecutionError
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCompleted, StepPausedForToolCalls, StepResumed

@@ -15,7 +15,7 @@ from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.outcome import LeaseLost, RunOutcome
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
 from runglass.log.events import FlowCancelled, StepCompleted, decode_event
 from runglass.store.base import Store
@@ -133,7 +133,7 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(
         patch.setattr(machines.worker.store, "claim_runs", claim)
         with pytest.raises(StoreError, match="broken this program"):
             await machines.worker.engine.keep_lease()
-        looking = asyncio.create_task(machines.worker.engine.watch_work())
+        looking = asyncio.create_task(machines.worker.engine.claims.watch_work())
         # Reading takes a thread, and more turns of the loop than a claim would take to begin.
         assert await stored(machines.front, started.id) == waiting
         assert not claimed
@@ -355,8 +355,8 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
 async def test_a_cancel_cuts_off_a_run_of_another_process(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.engine.run.cancel_requests.POLL_S", 9_999)
-    watch = asyncio.create_task(machines.worker.engine.watch_requests())
+    monkeypatch.setattr("runglass.engine.run.idle_runs.POLL_S", 9_999)
+    watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()
     await until_going_on(machines.front, run_id)
@@ -375,8 +375,8 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(
 async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.engine.run.cancel_requests.POLL_S", 0.01)
-    watch = asyncio.create_task(machines.worker.engine.watch_requests())
+    monkeypatch.setattr("runglass.engine.run.idle_runs.POLL_S", 0.01)
+    watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()
     await until_going_on(machines.front, run_id)
@@ -425,13 +425,13 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
     with monkeypatch.context() as patch:
         patch.setattr("runglass.engine.run.claims.left_state", broken)
         await machines.worker.engine.keep_lease()
-    assert len(machines.worker.engine.set_aside) == 1
+    assert len(machines.worker.engine.active.set_aside) == 1
     spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)
-    watch = asyncio.create_task(machines.worker.engine.watch_requests())
+    watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     assert await machines.front.engine.request_cancel(run_id, reason="why")
     await follow(machines.front, run_id)
     assert (await types(machines.front, run_id)) == ["run_started", "run_input", "flow_cancelled"]
-    assert len(machines.worker.engine.set_aside) == 0
+    assert len(machines.worker.engine.active.set_aside) == 0
     watch.cancel()
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from runglass.engine.run.active_runs import ActiveRuns
-from runglass.engine.run.store_check import MISSED_S, StoreCheck
+from runglass.engine.run.lease import MISSED_S, StoreCheck
 from runglass.errors import StoreError
 from runglass.log.measurements import measured
 from runglass.store.records import Append, RunRecord, Setback, StoredLog
@@ -88,7 +88,7 @@ class Machine(NamedTuple):
     async def keep_lease_until_idle(self, run_id: str) -> None:
         """Renews the lease; what is cut off by that has ended then."""
         await self.house.engine.keep_lease()
-        await self.house.engine.join(run_id)
+        await self.house.engine.active.join(run_id)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ async def test_a_segment_of_which_the_store_has_less_is_cut_off_and_goes_on_from
     after = await events(machine, run_id)
     assert [seq for seq, _ in after] == list(range(1, len(after) + 1))
     assert after[:3] == before[:3]
-    assert machine.house.engine.is_active(run_id)
+    assert machine.house.engine.active.is_active(run_id)
 
 
 async def test_a_run_that_had_ended_and_goes_on_again_is_taken_up(machine: Machine) -> None:
@@ -164,7 +164,7 @@ async def test_a_run_that_had_ended_and_goes_on_again_is_taken_up(machine: Machi
     await machine.go_back()
     # Twice: it might have been created a moment ago.
     await machine.house.engine.keep_lease()
-    assert not machine.house.engine.is_active(run_id)
+    assert not machine.house.engine.active.is_active(run_id)
     await machine.house.engine.keep_lease()
     await follow(machine.house, run_id)
     run = await machine.house.store.run(run_id)
@@ -176,7 +176,7 @@ async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machi
     run_id = await going_run(machine)
     await machine.go_back()
     assert machine.house.engine.cancel(run_id, reason="enough")
-    await machine.house.engine.join(run_id)
+    await machine.house.engine.active.join(run_id)
     assert await machine.head(run_id) == 4, "what is behind the store's head was refused"
     assert machine.store.lost == {}
     await machine.house.engine.keep_lease()
@@ -197,11 +197,11 @@ async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path
     )
     await machine.house.store.hold_lease("another", until="2999-01-01", renew=False)
     machine.gate.set()
-    await machine.house.engine.join(run_id)
+    await machine.house.engine.active.join(run_id)
     for _ in range(3):
         await machine.house.engine.keep_lease()
-    assert not machine.house.engine.is_active(run_id)
-    assert machine.house.engine.orphaned == 0
+    assert not machine.house.engine.active.is_active(run_id)
+    assert len(machine.house.engine.active.orphaned) == 0
     assert await machine.head(run_id) == run.head
 
 
@@ -248,7 +248,7 @@ async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed
 async def test_a_run_that_is_gone_is_lost_unless_it_was_left_so_long_ago_that_it_may_have_been_removed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, missed_s: float, is_lost: bool
 ) -> None:
-    monkeypatch.setattr("runglass.engine.run.store_check.MISSED_S", missed_s)
+    monkeypatch.setattr("runglass.engine.run.lease.MISSED_S", missed_s)
     await machine.keep()
     started = await start(machine.house, FIRST)
     machine.gate.set()

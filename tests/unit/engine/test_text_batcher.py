@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runglass.engine.steps.text_batcher import TextBatcher
+from runglass.engine.steps.model_turn import TextBatcher
 from tests.fakes import VirtualClock
 
 

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.capture.truncation import cut
+from runglass.engine.capture.snapshots import cut
 from tests.examples import examples
 
 

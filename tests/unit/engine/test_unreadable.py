@@ -92,7 +92,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
     spoil(path, UPDATES[what], garbage, broken)
     await free(path)
     async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
-        assert len(house.engine.set_aside) == 1
+        assert len(house.engine.active.set_aside) == 1
         (said,) = [record for record in caplog.records if "set aside" in record.getMessage()]
         assert broken in said.getMessage()
         await follow(house, good)
@@ -104,7 +104,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
         assert (await start(house, FLOW)).id
     # Nothing of it has been dropped, and the next start gives it another chance.
     async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
-        assert len(house.engine.set_aside) == 1
+        assert len(house.engine.active.set_aside) == 1
         run = await run_of(house, broken)
         assert await house.store.request(run.no) is not None
         assert await house.store.checkpoints(run.no) != []
@@ -120,7 +120,7 @@ async def test_a_run_that_was_mended_goes_on_at_the_next_start(tmp_path: Path) -
         spoil(path, UPDATES["summary"], value, run_id)
         await free(path)
         async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
-            assert len(house.engine.set_aside) == waiting
+            assert len(house.engine.active.set_aside) == waiting
             if not waiting:
                 await follow(house, run_id)
                 assert (await read(house, run_id, RunOutcome("ended"))).types()[-1] == "flow_completed"
@@ -133,9 +133,9 @@ async def test_a_run_that_is_set_aside_is_cancelled_unread(tmp_path: Path, what:
     spoil(path, UPDATES[what], b"garbage", run_id)
     await free(path)
     async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
-        assert len(house.engine.set_aside) == 1
+        assert len(house.engine.active.set_aside) == 1
         assert await house.engine.cancel_paused(await run_of(house, run_id), reason="enough")
-        assert len(house.engine.set_aside) == 0
+        assert len(house.engine.active.set_aside) == 0
         run = await run_of(house, run_id)
         assert run.status == "cancelled"
         ((_, last),) = await house.store.events(run.no, after=run.head - 1, limit_bytes=1)
@@ -183,4 +183,4 @@ async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_
     statuses = [(await run_of(house, run_id)).status for run_id in ids]
     # When a run has paused only its last event says.
     assert statuses == ["paused" if what == "event" else "cancelled", "cancelled", "cancelled"]
-    assert len(house.engine.set_aside) == (what == "event")
+    assert len(house.engine.active.set_aside) == (what == "event")

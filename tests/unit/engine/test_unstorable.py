@@ -45,7 +45,7 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
     assert ran.steps() == [("fine", None, 1, "completed"), ("large", None, 1, "failed")]
     assert ran.trace == fold(ran.events)
     await house.engine.keep_lease()
-    assert not house.engine.is_active(ran.id)
+    assert not house.engine.active.is_active(ran.id)
     run = await house.store.run(ran.id)
     assert run is not None
     assert await house.store.outcome(run.no) == (

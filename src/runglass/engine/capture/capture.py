@@ -4,6 +4,7 @@ Knows nothing of steps and events: values and their JSON in, snapshots out.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -55,22 +56,34 @@ class Capture:
         """Whether the input of an attempt that failed is kept, and its error with what it says."""
         self._redactor = redactor or Redactor()
         self._redactions = redactions
+        self._redactor_of_mode = self._redactor if mode == "redacted" else None
+        self._rules = (mode == "redacted", limit_bytes, self._redactor)
+        self._shortened = partial(shortened, limit_bytes=limit_bytes, redactor=self._redactor_of_mode)
+        self._quick_bytes = _QUICK_BYTES if mode == "redacted" else limit_bytes
 
     def size(self, payload: Payload) -> int | None:
         """The size to record; None where the mode is `off`."""
         return None if self.mode == "off" else payload.size_bytes
 
     async def prepare(self, payload: Payload) -> None:
-        """Looks through a large payload off the event loop, so that its snapshots cost nothing any more."""
-        if self.keeps_snapshots:
-            await self.prepare_failed(payload)
+        """Makes the payload's JSON, and looks through a large one, off the event loop where that takes long.
+
+        Its snapshots cost next to nothing any more.
+        """
+        if payload.is_slow:
+            await offload_in_turn(lambda: payload.json)
+        if self.keeps_snapshots and payload.size_bytes > self._quick_bytes:
+            await self._look_through(payload)
 
     async def prepare_failed(self, payload: Payload) -> None:
         """Like `prepare`, for the input of an attempt that failed, which more modes keep."""
-        if not self.keeps_failures or payload.captured is not None:
-            return
-        quick_bytes = _QUICK_BYTES if self.mode == "redacted" else self.limit_bytes
-        if payload.size_bytes <= quick_bytes:
+        if payload.is_slow:
+            await offload_in_turn(lambda: payload.json)
+        if self.keeps_failures and payload.size_bytes > self._quick_bytes:
+            await self._look_through(payload)
+
+    async def _look_through(self, payload: Payload) -> None:
+        if payload.captured is not None:
             return
         encoded = payload.json
         if self.mode == "redacted" and self._redactions is not None:
@@ -86,11 +99,22 @@ class Capture:
         """Of an input or output; costs next to nothing where the mode keeps none."""
         if not self.keeps_snapshots:
             return Snapshot(None, self.size(payload), truncated=False)
-        return self._snapshot_of(payload)
+        return self.failed_input(payload)
 
     def failed_input(self, payload: Payload) -> Snapshot:
         """Of the input of an attempt that failed: in every mode but `off`, so that it can be understood."""
-        return self._snapshot_of(payload) if self.keeps_failures else Snapshot(None, None, truncated=False)
+        if not self.keeps_failures:
+            return Snapshot(None, None, truncated=False)
+        size_bytes = payload.size_bytes
+        if payload.captured is None or payload.captured[0] != self._rules:
+            if self.mode == "redacted" and self._redactions is not None and size_bytes > _QUICK_BYTES:
+                # All that is large is prepared, but where the run is cut off before or meanwhile.
+                kept = left_out("its run was cut off", limit_bytes=self.limit_bytes)
+            else:
+                kept = self._shortened(payload.json, payload.value)
+            payload.captured = (self._rules, kept)
+        data, truncated = payload.captured[1]
+        return Snapshot(msgspec.Raw(data), size_bytes, truncated)
 
     async def error_of(self, detail: dict[str, Any], given: Sequence[Payload]) -> msgspec.Raw:
         """As `error`, for one that may repeat parts of `given`; off the event loop where that is large."""
@@ -122,29 +146,6 @@ class Capture:
         return msgspec.Raw(
             shortened_error(detail, given, limit_bytes=self.limit_bytes, redactor=self._redactor_of_mode)
         )
-
-    @property
-    def _redactor_of_mode(self) -> Redactor | None:
-        return self._redactor if self.mode == "redacted" else None
-
-    @property
-    def _rules(self) -> tuple[bool, int, Redactor]:
-        return self.mode == "redacted", self.limit_bytes, self._redactor
-
-    def _snapshot_of(self, payload: Payload) -> Snapshot:
-        if payload.captured is None or payload.captured[0] != self._rules:
-            payload.captured = (self._rules, self._shortened_here(payload))
-        data, truncated = payload.captured[1]
-        return Snapshot(msgspec.Raw(data), len(payload.json), truncated)
-
-    def _shortened_here(self, payload: Payload) -> tuple[bytes, bool]:
-        if self.mode == "redacted" and self._redactions is not None and payload.size_bytes > _QUICK_BYTES:
-            # All that is large is prepared, but where the run is cut off before or meanwhile.
-            return left_out("its run was cut off", limit_bytes=self.limit_bytes)
-        return self._shortened(payload.json, payload.value)
-
-    def _shortened(self, encoded: bytes, value: Any) -> tuple[bytes, bool]:
-        return shortened(encoded, value, limit_bytes=self.limit_bytes, redactor=self._redactor_of_mode)
 
 
 def raise_for_trace(mode: CaptureMode) -> CaptureMode:

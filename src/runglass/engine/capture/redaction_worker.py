@@ -13,8 +13,7 @@ import msgspec
 
 from runglass.engine.capture.redaction import Redactor, Rules
 from runglass.engine.capture.snapshots import shortened, shortened_error
-from runglass.engine.workers.limits import limit_cpu, work
-from runglass.engine.workers.priority import LONG_NICE
+from runglass.engine.workers.limits import LONG_NICE, limit_cpu, work
 
 _RULES_KEPT = 4
 

@@ -21,10 +21,9 @@ from runglass.engine.checks.check_worker import (
     MakeSmallest,
     ReadFlow,
     Task,
+    check_request,
 )
-from runglass.engine.checks.request_check import check_request
-from runglass.engine.checks.schema_example import smallest_object
-from runglass.engine.checks.value_check import schema_problems
+from runglass.engine.checks.schema_example import schema_problems, smallest_object
 from runglass.engine.scheduling.offloading import LARGE_BYTES, gc_paused, offload, offload_in_turn
 from runglass.engine.workers.pool import LimitHit, OutOfMemory, WorkerPool
 from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error

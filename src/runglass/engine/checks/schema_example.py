@@ -1,4 +1,6 @@
-"""A small object that a JSON Schema accepts: `echo` answers and calls tools with it.
+"""A value and a JSON Schema: what is wrong with the one, and a small object that the other accepts.
+
+`echo` answers and calls tools with such an object.
 
 Handles usual schemas, and says so where it cannot; an example that leaves here was checked by the validator
 that also checks real models. Knows no model.
@@ -8,13 +10,28 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
+import jsonschema_rs
 import msgspec
 
-from runglass.engine.checks.value_check import schema_problems
 from runglass.errors import StepFailure
 from runglass.flows.schemas.cost import target
-from runglass.flows.schemas.schema import Schema, Unproved, prove_quick
+from runglass.flows.schemas.schema import Schema, Unproved, mistakes, prove_quick
 from runglass.support.byte_cache import ByteCache
+
+
+def schema_problems(value: Any, schema: dict[str, Any], *, quick_bytes: int | None = None) -> list[str]:
+    """The mistakes in `value`, at most five located sentences; empty where `schema` accepts it.
+
+    Raises StepFailure where `schema` itself is no JSON Schema. Never fetches a remote reference. With
+    `quick_bytes`, the size of the value as JSON, raises Unproved where it may take longer than milliseconds.
+    """
+    try:
+        return mistakes(value, schema, quick_bytes=quick_bytes)
+    except (ValueError, jsonschema_rs.ReferencingError) as problem:
+        raise StepFailure(
+            "INVALID_INPUT", f"not a usable JSON Schema: {str(problem)[:500]}", may_retry=False
+        ) from problem
+
 
 _DEEPEST = 24
 _MOST_STEPS = 5_000
@@ -120,7 +137,8 @@ class _Search:
             case "array":
                 return self._array(plain, depth)
             case "string":
-                return _sized(_OF_FORMAT.get(plain.get("format", ""), ""), plain.get("minLength", 0))
+                text = _OF_FORMAT.get(plain.get("format", ""), "")
+                return text.ljust(_within_bounds(plain.get("minLength", 0)), "a")
             case "integer" | "number" as kind:
                 return _number(plain, kind)
             case "boolean":
@@ -195,10 +213,6 @@ def _within_bounds(size: float) -> int:
     if size > _LARGEST:
         raise _NotFound
     return int(size)
-
-
-def _sized(text: str, shortest: int) -> str:
-    return text.ljust(_within_bounds(shortest), "a")
 
 
 def _number(schema: Schema, kind: str) -> int | float:

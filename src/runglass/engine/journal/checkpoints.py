@@ -13,7 +13,6 @@ import msgspec
 
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.payload import Payload
-from runglass.engine.scope import StepPosition
 from runglass.flows.flow import Flow, LoopStep, Step, inside, within
 from runglass.store.records import Checkpoint
 
@@ -22,6 +21,20 @@ PAUSE = ("", "")
 SEGMENT = ("", "stretch")
 """The address of the segment that goes on, where it is not the run's first."""
 ENDED = b"true"
+
+
+class StepPosition(NamedTuple):
+    """Where in the flow: position of the top-level step, loop iterations around, outermost first."""
+
+    step_index: int
+    loop_path: tuple[int, ...] | None = None
+
+    @property
+    def loop_index(self) -> int | None:
+        return self.loop_path[-1] if self.loop_path else None
+
+    def iteration(self, index: int) -> "StepPosition":
+        return StepPosition(self.step_index, (*(self.loop_path or ()), index))
 
 
 class FailureCheckpoint(NamedTuple):
@@ -38,7 +51,7 @@ class CheckpointSet:
     def __init__(self, rows: Iterable[Checkpoint] = ()) -> None:
         self._rows = {(row.step_id, row.loop_path): row.data for row in rows}
         self._pause = self._rows.pop(PAUSE, None)
-        self._begun = self._rows.pop(SEGMENT, None)
+        self._segment_spec = self._rows.pop(SEGMENT, None)
 
     def check(self) -> None:
         """Raises msgspec.DecodeError where a checkpoint is not the JSON that it was."""
@@ -54,9 +67,11 @@ class CheckpointSet:
         return None if self._pause is None else msgspec.json.decode(self._pause, type=Pause)
 
     @property
-    def begun(self) -> SegmentSpec | None:
+    def segment_spec(self) -> SegmentSpec | None:
         """The segment that goes on, where it is not the run's first. Raises msgspec.DecodeError."""
-        return None if self._begun is None else msgspec.json.decode(self._begun, type=SegmentSpec)
+        return (
+            None if self._segment_spec is None else msgspec.json.decode(self._segment_spec, type=SegmentSpec)
+        )
 
     def outputs(self) -> dict[str, Any]:
         """The outputs by step id, those inside of loops left out."""
@@ -69,13 +84,13 @@ class CheckpointSet:
             step_id: output for step_id, output in decoded.items() if output is None or type(output) is dict
         }
 
-    def take_decision(self, step: Step, place: StepPosition) -> bytes | None:
+    def take_decision(self, step: Step, position: StepPosition) -> bytes | None:
         """JSON of the decision of the container there; None where it has none. Each can be taken once."""
-        return self._rows.pop((f"{step.id}?", path_text(place.loop_path)), None)
+        return self._rows.pop((f"{step.id}?", path_text(position.loop_path)), None)
 
-    def take(self, step: Step, place: StepPosition) -> Payload | FailureCheckpoint | None:
+    def take(self, step: Step, position: StepPosition) -> Payload | FailureCheckpoint | None:
         """How the step has ended there; None where it has not, or follows from what is inside."""
-        data = self._rows.get((step.id, path_text(place.loop_path)))
+        data = self._rows.get((step.id, path_text(position.loop_path)))
         if data is None or data == ENDED:
             return None
         if data.startswith(b"["):
@@ -102,25 +117,25 @@ def pause_checkpoint(pause: Pause) -> Checkpoint:
     return Checkpoint(*PAUSE, msgspec.json.encode(pause))
 
 
-def segment_checkpoint(begun: SegmentSpec) -> Checkpoint:
-    return Checkpoint(*SEGMENT, msgspec.json.encode(begun))
+def segment_checkpoint(segment_spec: SegmentSpec) -> Checkpoint:
+    return Checkpoint(*SEGMENT, msgspec.json.encode(segment_spec))
 
 
-def decision_checkpoint(step: Step, place: StepPosition, decision: bytes) -> Checkpoint:
-    return Checkpoint(f"{step.id}?", path_text(place.loop_path), decision)
+def decision_checkpoint(step: Step, position: StepPosition, decision: bytes) -> Checkpoint:
+    return Checkpoint(f"{step.id}?", path_text(position.loop_path), decision)
 
 
-def output_checkpoint(step: Step, place: StepPosition, output: bytes) -> Checkpoint:
-    return Checkpoint(step.id, path_text(place.loop_path), output)
+def output_checkpoint(step: Step, position: StepPosition, output: bytes) -> Checkpoint:
+    return Checkpoint(step.id, path_text(position.loop_path), output)
 
 
-def lost_checkpoints(flow: Flow, failure: FailureCheckpoint, place: StepPosition) -> list[Checkpoint]:
+def lost_checkpoints(flow: Flow, failure: FailureCheckpoint, position: StepPosition) -> list[Checkpoint]:
     """The step that is lost, and the containers around it up to one with `on_error: continue`."""
     data = msgspec.json.encode(failure)
     checkpoints = []
     for step, loops in _outwards(flow.steps, failure.step_id):
         goes_on = step.on_error == "continue"
-        path = path_text((place.loop_path or ())[:loops])
+        path = path_text((position.loop_path or ())[:loops])
         checkpoints.append(Checkpoint(step.id, path, b"null" if goes_on else data))
         if goes_on:
             break

@@ -9,22 +9,22 @@ More than 300 lines: what is recorded of a run, what is on its way and what is s
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import json
 from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus, runs_of
-from runglass.engine.journal.step_rows import step_rows
+from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, note_activity, paced_write
-from runglass.errors import PermanentStoreError, StoreError
+from runglass.errors import PermanentStoreError, StoreError, WrongExpectedVersion
 from runglass.log.events import KnownEvent, RunStarted, encode_event
 from runglass.log.fold import RunFold, StepChange
 from runglass.log.measurements import measured
 from runglass.log.money import ZERO, subtract_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
-from runglass.store.records import NO_NUMBERS, Append, Checkpoint, RunNumbers, RunRecord
+from runglass.store.records import NO_NUMBERS, Append, Checkpoint, RunNumbers, RunRecord, StepRow
 from runglass.support.clock import Clock, iso
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,6 @@ class Recorder:
         "_error",
         "_events",
         "_failure",
-        "_fold",
-        "_head",
         "_is_send_due",
         "_large",
         "_open_bytes",
@@ -68,7 +66,6 @@ class Recorder:
         "_owner",
         "_reserved_usd",
         "_result",
-        "_run",
         "_sent",
         "_sent_bytes",
         "_store",
@@ -76,7 +73,10 @@ class Recorder:
         "_stored_status",
         "_summary",
         "_summary_json",
+        "fold",
+        "head",
         "log_bytes",
+        "run",
         "stored_head",
         "stored_last_at",
     )
@@ -94,8 +94,10 @@ class Recorder:
     ) -> None:
         self._store = store
         self._bus = bus
-        self._run = run
-        self._fold = fold
+        self.run = run
+        """The run, as it was when this recorder began."""
+        self.fold = fold
+        """The run's state after the last recorded event."""
         self._clock = clock
         self.log_bytes = run.log_bytes
         """Of all events and steps of the run so far."""
@@ -107,7 +109,8 @@ class Recorder:
         self.stored_last_at = not_before
         """Its time; empty where that is not known."""
         self._stored_status = run.status
-        self._head = run.head
+        self.head = run.head
+        """Seq of the last recorded event."""
         self._sent = run.head
         self._at = not_before
         self._events: list[bytes] = []
@@ -129,24 +132,9 @@ class Recorder:
         self._result: bytes | None = None
         self._error: bytes | None = None
 
-    @property
-    def run(self) -> RunRecord:
-        """The run, as it was when this recorder began."""
-        return self._run
-
-    @property
-    def head(self) -> int:
-        """Seq of the last recorded event."""
-        return self._head
-
-    @property
-    def fold(self) -> RunFold:
-        """The run's state after the last recorded event."""
-        return self._fold
-
     def begin(self) -> None:
         """Adds the first event of a run, which holds what its summary has held from the start."""
-        run, summary = self._run, self._fold.summary
+        run, summary = self.run, self.fold.summary
         self.record(
             RunStarted(
                 execution_id=run.id,
@@ -164,31 +152,35 @@ class Recorder:
             )
         )
 
-    def record(self, event: KnownEvent, *, checkpoint: Checkpoint | None = None) -> None:
-        """Adds an event, newly made and not shared yet, as the next of the run.
+    def record(self, *events: KnownEvent, checkpoint: Checkpoint | None = None) -> None:
+        """Adds events, newly made and not shared yet, as the next of the run, all of them at this moment.
 
-        It is sent off at the end of this turn of the event loop, or by `commit`, whichever comes first.
+        They are sent off at the end of this turn of the event loop, or by `commit`, whichever comes first.
         """
         if not self._is_send_due:
             asyncio.get_running_loop().call_soon(self._send)
             self._is_send_due = True
-        self.record_with_next(event, checkpoint=checkpoint)
+        # Clocks are set back now and then; the log's times are not.
+        self._at = max(self._at, iso(self._clock.now()))
+        for event in events:
+            self.head += 1
+            force_setattr(event, "seq", self.head)
+            force_setattr(event, "at", self._at)
+            data = encode_event(event)
+            self.log_bytes += len(data)
+            self._events.append(data)
+            measured.note(event)
+            for change in self.fold.apply(event):
+                self._changes[change.position, change.step.attempt] = change
+        if checkpoint is not None:
+            self._checkpoints.append(checkpoint)
+            self._open_bytes += len(checkpoint.data)
 
     def record_with_next(self, event: KnownEvent, *, checkpoint: Checkpoint | None = None) -> None:
         """Adds an event as `record` does, to travel with the one that follows, or with the next `commit`."""
-        self._head += 1
-        # Clocks are set back now and then; the log's times are not.
-        self._at = max(self._at, iso(self._clock.now()))
-        force_setattr(event, "seq", self._head)
-        force_setattr(event, "at", self._at)
-        data = encode_event(event)
-        self.log_bytes += len(data)
-        self._events.append(data)
-        measured.note(event)
-        for change in self._fold.apply(event):
-            self._changes[change.position, change.step.attempt] = change
-        if checkpoint is not None:
-            self.add_checkpoint(checkpoint)
+        is_due, self._is_send_due = self._is_send_due, True
+        self.record(event, checkpoint=checkpoint)
+        self._is_send_due = is_due
 
     def add_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Adds a checkpoint, to travel with the next event."""
@@ -201,7 +193,7 @@ class Recorder:
 
     def keep_replay(self, data: bytes) -> None:
         """Keeps the content that the last event has for a call that is sent again."""
-        self._owed.append((self._head, data))
+        self._owed.append((self.head, data))
         self._open_bytes += len(data)
 
     def set_outcome(self, *, result: bytes | None = None, error: bytes | None = None) -> None:
@@ -211,6 +203,21 @@ class Recorder:
     def fail(self, error: StoreError) -> None:
         """Stores nothing more: the run is left as the store has it, for the process that goes on with it."""
         self._failure = self._failure or error
+
+    async def checkpoint(self, address: tuple[str, str]) -> bytes:
+        """A checkpoint of the run, once it is stored. Raises as `commit` does."""
+        await self.commit()
+        try:
+            data = await self._store.checkpoint(self.run.no, *address)
+        except StoreError as error:
+            # A step that is cut off by this goes on later: no event may say that it was lost.
+            self.fail(error)
+            raise
+        if data is None:
+            gone = WrongExpectedVersion(f"run {self.run.id!r} was ended by another process")
+            self.fail(gone)
+            raise gone
+        return data
 
     async def commit(self) -> None:
         """Returns when all that was recorded is stored.
@@ -225,10 +232,13 @@ class Recorder:
 
         One append is then on its way while the next one comes about: see the decision on being one ahead.
         """
-        before = self._append
+        append = self._append
         self._send()
-        under_way = self.log_bytes + self._open_bytes - self._stored_bytes
-        await self._stored(before if under_way <= MOST_UNDER_WAY else self._append)
+        if self.log_bytes + self._open_bytes - self._stored_bytes > MOST_UNDER_WAY:
+            append = self._append
+        # Asked at each step, and mostly there is nothing to wait for.
+        if append is not None or self._failure is not None:
+            await self._stored(append)
 
     @property
     def is_behind(self) -> bool:
@@ -240,7 +250,7 @@ class Recorder:
             # Several tasks may wait for one append: that one of them is cancelled must not undo it.
             await asyncio.shield(append)
         if self._failure is not None:
-            message = f"run {self._run.id!r} cannot be recorded: {self._failure}"
+            message = f"run {self.run.id!r} cannot be recorded: {self._failure}"
             raise type(self._failure)(message) from self._failure
 
     async def close(self) -> None:
@@ -254,10 +264,14 @@ class Recorder:
         # An append that the store reports as failed may be in it all the same: nothing may follow on that.
         if not self._events or self._failure is not None:
             return
-        note_activity(self._run.project_id)
-        status = self._fold.status
-        spent_usd, reserved_usd = self._fold.spent.cost_usd or ZERO, self._fold.reserved_usd
-        rows = step_rows(list(self._changes.values()))
+        note_activity(self.run.project_id)
+        status = self.fold.status
+        # It travels with each append, and not each append changes it.
+        if self.fold.summary is not self._summary:
+            self._summary = self.fold.summary
+            self._summary_json = json.encode(self._summary)
+        spent_usd, reserved_usd = self.fold.spent.cost_usd or ZERO, self.fold.reserved_usd
+        rows = step_rows(self._changes.values())
         # A row that says `running` is followed by another in its place.
         for row in rows:
             if row.status != "running":
@@ -267,16 +281,16 @@ class Recorder:
         # Not with each append: it would cost two more statements, and somewhat less is near enough.
         counted = log_bytes + open_bytes >= COUNTED_BYTES or status != "running"
         batch = Append(
-            run_no=self._run.no,
+            run_no=self.run.no,
             head=self._sent,
-            fence=self._run.fence,
+            fence=self.run.fence,
             events=self._events,
             steps=rows,
             checkpoints=self._checkpoints,
             dropped=self._dropped,
             owed=self._owed,
             status=status,
-            summary=self._encoded_summary(),
+            summary=self._summary_json,
             owner=self._owner if status == "running" else None,
             result=self._result,
             error=self._error,
@@ -285,12 +299,12 @@ class Recorder:
             if reserved_usd is not self._reserved_usd
             else ZERO,
             ended_at=self._at if status in TERMINAL else None,
-            numbers=RunNumbers.of(self._fold.summary) if status in TERMINAL else NO_NUMBERS,
+            numbers=RunNumbers.of(self.fold.summary) if status in TERMINAL else NO_NUMBERS,
             log_bytes=log_bytes if counted else 0,
             open_bytes=open_bytes if counted else 0,
         )
         self._charged_usd, self._reserved_usd = spent_usd, reserved_usd
-        self._sent = self._head
+        self._sent = self.head
         if counted:
             self._counted_log, self._counted_open = self.log_bytes, self._open_bytes
         self._events, self._changes, self._checkpoints = [], {}, []
@@ -316,13 +330,6 @@ class Recorder:
         if append is self._large:
             self._large = None
 
-    def _encoded_summary(self) -> bytes:
-        # It travels with each append, and not each append changes it.
-        if self._fold.summary is not self._summary:
-            self._summary = self._fold.summary
-            self._summary_json = json.encode(self._summary)
-        return self._summary_json
-
     async def _write_in_turn(
         self,
         batch: Append,
@@ -333,7 +340,7 @@ class Recorder:
     ) -> None:
         if before is not None:
             await asyncio.wait((before,))
-        async with paced_write(self._run.project_id, size_bytes):
+        async with paced_write(self.run.project_id, size_bytes):
             await self._write(batch, last_at, upto_bytes)
 
     async def _write(self, batch: Append, last_at: str, upto_bytes: int) -> None:
@@ -346,7 +353,7 @@ class Recorder:
             return
         # No caller awaits this task for its exception: the run has to hear of every error of the store.
         except Exception as error:
-            log.exception("an append to run %s failed inside the store", self._run.id)
+            log.exception("an append to run %s failed inside the store", self.run.id)
             failure = PermanentStoreError(f"{type(error).__name__} inside the store")
             failure.__cause__ = error
             self.fail(failure)
@@ -357,9 +364,18 @@ class Recorder:
         self.stored_last_at = last_at
         is_change, self._stored_status = batch.status != self._stored_status, batch.status
         try:
-            await self._bus.wake(self._run.id)
+            await self._bus.wake(self.run.id)
             if is_change:
-                await self._bus.wake(runs_of(self._run.project_id))
+                await self._bus.wake(runs_of(self.run.project_id))
         except Exception:
             # The events are stored, and readers look by themselves after a while.
-            log.exception("readers of run %s could not be woken", self._run.id)
+            log.exception("readers of run %s could not be woken", self.run.id)
+
+
+def step_rows(changes: Iterable[StepChange]) -> list[StepRow]:
+    """The rows of attempts that a store keeps: one for each change, with its StepTrace as JSON."""
+    rows = []
+    for position, step in changes:
+        path = path_text(step.loop_path) if step.loop_path else ""
+        rows.append(StepRow(position, step.step_id, path, step.attempt, step.status, json.encode(step)))
+    return rows

@@ -35,9 +35,9 @@ class PausedRun(NamedTuple):
 class InterruptedAttempt(NamedTuple):
     """A step whose latest attempt was not ended, or not followed by the next one, by the process it was in.
 
-    `failures` counts the attempts that failed by themselves, and `crashes` those that were cut off before,
-    since the step last ended well; `since` is when the first of those began that were cut off. `setback` is
-    the start of the database since when nothing has been stored of the run, if there was one.
+    `failures` counts the attempts that failed by themselves, and `crashes` those that were interrupted
+    before, since the step last ended well; `since` is when the first interrupted one began. `setback` is the
+    start of the database since when nothing has been stored of the run, if there was one.
     """
 
     change: StepChange
@@ -53,12 +53,12 @@ class ResumeState(NamedTuple):
     `tool_loop` is the one that it goes on with, `left_behind` that of a step that its caller went back from.
     `outputs` are those by step id before the segment, `checkpoints` the finished steps of the segment itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
-    `checkpoint` keeps `begun` where that follows a pause and is not stored yet. `iterations` and
+    `checkpoint` keeps `segment_spec` where that follows a pause and is not stored yet. `iterations` and
     `output_bytes` are the parts of its limits that the run has used, but for those that the walk counts once
     more. `request_bytes` is about the size of the inputs as JSON.
     """
 
-    begun: SegmentSpec
+    segment_spec: SegmentSpec
     fold: RunFold
     tool_loop: ToolLoopState | None = None
     left_behind: ToolLoopState | None = None
@@ -66,35 +66,35 @@ class ResumeState(NamedTuple):
     checkpoints: CheckpointSet = CheckpointSet()
     reached: int = 0
     earlier: Mapping[Address, StepChange] = {}
-    cut_off: Mapping[Address, InterruptedAttempt] = {}
+    interrupted: Mapping[Address, InterruptedAttempt] = {}
     checkpoint: Checkpoint | None = None
     iterations: int = 0
     output_bytes: int = 0
     request_bytes: int = 0
 
 
-def new_state(run: RunRecord, begun: SegmentSpec, *, request_bytes: int = 0) -> ResumeState:
+def new_state(run: RunRecord, segment_spec: SegmentSpec, *, request_bytes: int = 0) -> ResumeState:
     """Of a run that has not begun. Raises RunUnreadable."""
     with decoding(run.id):
         fold = RunFold(msgspec.json.decode(run.summary, type=RunSummary))
-        return ResumeState(begun, fold, request_bytes=request_bytes)
+        return ResumeState(segment_spec, fold, request_bytes=request_bytes)
 
 
 async def paused_state(
-    store: Store, paused: PausedRun, begun: SegmentSpec, checkpoint: Checkpoint | None = None
+    store: Store, paused: PausedRun, segment_spec: SegmentSpec, checkpoint: Checkpoint | None = None
 ) -> ResumeState:
-    """Of a run that goes on after its pause with `begun`; `checkpoint` keeps that where it is not stored yet.
+    """Of a run that goes on after its pause; `checkpoint` keeps the segment where that is not stored yet.
 
     Raises StoreError, RunUnreadable.
     """
-    run, segment = paused.run, begun.segment
+    run, segment = paused.run, segment_spec.segment
     reached = paused.pause.reached
     earlier = await store.steps(run.no) if segment.first < reached else []
     waits_here = segment.first == paused.pause.cursor
     with decoding(run.id):
         changes = list(map(step_change, earlier))
     return ResumeState(
-        begun,
+        segment_spec,
         await stored_fold(store, run),
         tool_loop=paused.pause.tool_loop if waits_here else None,
         left_behind=None if waits_here else paused.pause.tool_loop,
@@ -114,50 +114,52 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
     """
     if run.status == "pending":
         # It has no checkpoints yet.
-        begun = await begun_first(store, run)
-        return None if begun is None else new_state(run, begun)
+        segment_spec = await first_segment(store, run)
+        return None if segment_spec is None else new_state(run, segment_spec)
     with decoding(run.id):
         rows = await store.checkpoints(run.no)
-        checkpoints, begun, pause, outputs = await offload(
+        checkpoints, segment_spec, pause, outputs = await offload(
             partial(_read_back, rows), size_bytes=size_of(rows)
         )
-        begun = begun or await begun_first(store, run)
-        if begun is None:
+        segment_spec = segment_spec or await first_segment(store, run)
+        if segment_spec is None:
             return None
         if run.status == "paused":
             if pause is None:
                 return None
-            paused = PausedRun(run, begun.plan, pause, outputs, begun.segment.step_inputs, size_of(rows))
-            return await paused_state(store, paused, begun)
+            paused = PausedRun(
+                run, segment_spec.plan, pause, outputs, segment_spec.segment.step_inputs, size_of(rows)
+            )
+            return await paused_state(store, paused, segment_spec)
         state = await stored_fold(store, run)
-        cut_off, setback = {}, await _setback_at_end(store, run)
+        interrupted = {}
+        # The newest start of the database at which the run had all that it has now.
+        setback = next((each for each in await store.setbacks(run.id) if each.head == run.head), None)
         for change in state.open_steps:
             step = change.step
             if not checkpoints.holds(step.step_id, step.loop_path):
-                attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
-                cut_off[_address(change)] = _cut_off(change, attempts)._replace(setback=setback)
-        first, reached = begun.segment.first, pause.reached if pause else 0
+                attempts = [step]
+                if step.attempt > 1:
+                    rows_of_step = await store.attempts_at(run.no, change.position)
+                    attempts = [step_change(row).step for row in rows_of_step]
+                interrupted[_address(change)] = _interrupted(change, attempts)._replace(setback=setback)
+        first, reached = segment_spec.segment.first, pause.reached if pause else 0
         earlier = await store.steps(run.no) if first < reached else []
         return ResumeState(
-            begun,
+            segment_spec,
             state,
             tool_loop=pause.tool_loop if pause and first == pause.cursor else None,
             outputs=outputs,
             checkpoints=checkpoints,
             reached=reached,
             earlier={_address(change): change for change in map(step_change, earlier)},
-            cut_off=cut_off,
+            interrupted=interrupted,
             iterations=pause.iterations if pause else 0,
             output_bytes=size_of(rows),
         )
 
 
-async def _setback_at_end(store: Store, run: RunRecord) -> Setback | None:
-    """The newest start of the database at which the run had all that it has now."""
-    return next((each for each in await store.setbacks(run.id) if each.head == run.head), None)
-
-
-async def begun_first(store: Store, run: RunRecord) -> SegmentSpec | None:
+async def first_segment(store: Store, run: RunRecord) -> SegmentSpec | None:
     """Plan and first segment of a run that has not ended. Raises StoreError, RunUnreadable."""
     request = await store.request(run.no)
     if request is None:
@@ -171,7 +173,7 @@ def _read_back(
 ) -> tuple[CheckpointSet, SegmentSpec | None, Pause | None, dict[str, Any]]:
     checkpoints = CheckpointSet(rows)
     checkpoints.check()
-    return checkpoints, checkpoints.begun, checkpoints.pause, checkpoints.outputs()
+    return checkpoints, checkpoints.segment_spec, checkpoints.pause, checkpoints.outputs()
 
 
 async def stored_fold(store: Store, run: RunRecord) -> RunFold:
@@ -210,11 +212,7 @@ def step_change(row: StepRow) -> StepChange:
     return StepChange(row.position, msgspec.json.decode(row.data, type=StepTrace))
 
 
-async def _attempts(store: Store, run: RunRecord, position: int) -> list[StepTrace]:
-    return [step_change(row).step for row in await store.attempts_at(run.no, position)]
-
-
-def _cut_off(change: StepChange, attempts: list[StepTrace]) -> InterruptedAttempt:
+def _interrupted(change: StepChange, attempts: list[StepTrace]) -> InterruptedAttempt:
     failures = crashes = 0
     since = change.step.started_at or ""
     for step in reversed(attempts):

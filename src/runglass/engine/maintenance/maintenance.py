@@ -57,20 +57,30 @@ class Maintenance:
 
     async def run_forever(self) -> None:
         """Tidies up again and again until it is cancelled. A store that fails is tried again."""
-        shortest, longest = INTERVAL_S
-        interval_s = min(max(self._pause_limit.total_seconds() / 4, shortest), longest)
-        failures = FailureLog(log, "putting stale runs and calls away failed")
+        await self._forever("housekeeping", self.tidy, INTERVAL_S, self._pause_limit)
+
+    async def expire_forever(self) -> None:
+        """Drops answers, again and again until it is cancelled. A store that fails is tried again."""
+        await self._forever("expiry", self.expire, EXPIRY_INTERVAL_S, self._answer_ttl)
+
+    async def _forever(
+        self, what: str, work: Callable[[], Awaitable[bool]], bounds: tuple[float, float], limit: timedelta
+    ) -> None:
+        shortest, longest = bounds
+        interval_s = min(max(limit.total_seconds() / 4, shortest), longest)
+        failures = FailureLog(log, f"removing stale runs, calls and answers ({what}) failed")
         while True:
+            is_done = True
             try:
-                if await self._store.claim_maintenance("housekeeping", for_s=interval_s + SPARE_S):
-                    await self.tidy()
+                if await self._store.claim_maintenance(what, for_s=interval_s + SPARE_S):
+                    is_done = await work()
                 failures.worked()
             except StoreError as error:
                 failures.failed(error)
-            await self._clock.sleep(interval_s)
+            await self._clock.sleep(interval_s if is_done else BITE_PAUSE_S)
 
-    async def tidy(self) -> None:
-        """Puts away what is stale now. Raises StoreError."""
+    async def tidy(self) -> bool:
+        """Puts away what is stale now, all of it. Raises StoreError."""
         now = self._clock.now()
         await self._store.forget_calls(before=iso(now - CALLS_KEPT))
         for run in await self._store.paused_runs():
@@ -87,24 +97,10 @@ class Maintenance:
                     reason = f"nobody took it up again for {hours:.3g} hours"
                     await self._engine.cancel_paused(run, reason=reason)
             except RunUnreadable as error:
-                self._engine.put_aside(run.id, error)
+                self._engine.active.put_aside(run.id, error)
             # One run after the other, and others' turn in between: a long list is no reason for a stall.
             await asyncio.sleep(0)
-
-    async def expire_forever(self) -> None:
-        """Drops answers, again and again until it is cancelled. A store that fails is tried again."""
-        shortest, longest = EXPIRY_INTERVAL_S
-        interval_s = min(max(self._answer_ttl.total_seconds() / 4, shortest), longest)
-        failures = FailureLog(log, "dropping what callers were owed failed")
-        while True:
-            is_done = True
-            try:
-                if await self._store.claim_maintenance("expiry", for_s=interval_s + SPARE_S):
-                    is_done = await self.expire()
-                failures.worked()
-            except StoreError as error:
-                failures.failed(error)
-            await self._clock.sleep(interval_s if is_done else BITE_PAUSE_S)
+        return True
 
     async def expire(self) -> bool:
         """Drops the answers that are due now, and checkpoints of ended runs; False where some are left.

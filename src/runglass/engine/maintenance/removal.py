@@ -90,7 +90,7 @@ class RunRemoval:
 
         It forgets those that have ended elsewhere. Raises StoreError.
         """
-        if not (set_aside := self._engine.set_aside):
+        if not (set_aside := self._engine.active.set_aside):
             return
         retentions = {each.flow_id: each.retention.days for each in await self._store.retentions()}
         for run_id in list(set_aside):

@@ -178,20 +178,20 @@ class RunBudget:
         self._now_s = asyncio.get_running_loop().time
         self._looked_at_s = self._now_s()
 
-    @property
-    def _is_unset_for_now(self) -> bool:
-        return not self._is_set and self._now_s() - self._looked_at_s < LOOK_S
-
     async def is_set(self) -> bool:
         """Whether there is a budget: a run that goes on for long may be given one. Raises StoreError."""
-        if not (self._is_set or self._is_unset_for_now):
+        if not self._is_set and self._now_s() - self._looked_at_s >= LOOK_S:
             await self._project()
         return self._is_set
 
     async def has_credit(self) -> bool:
         """Whether anything is left, this run's own spending included. Raises StoreError."""
-        if self._is_unset_for_now or not await self.is_set():
-            return True
+        if not self._is_set:
+            if self._now_s() - self._looked_at_s < LOOK_S:
+                return True
+            await self._project()
+            if not self._is_set:
+                return True
         # What the step before has spent must be in the store before that is asked.
         await self._recorder.commit()
         project = await self._project()

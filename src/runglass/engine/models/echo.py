@@ -17,7 +17,14 @@ from typing import Any
 import msgspec
 
 from runglass.engine.checks.checks import Checks
-from runglass.engine.models.model_types import ModelAnswer, ModelRequest, ProviderResponse, calls_in, text_of
+from runglass.engine.models.model_types import (
+    ModelAnswer,
+    ModelRequest,
+    ProviderResponse,
+    calls_in,
+    last_user_text,
+    text_of,
+)
 from runglass.engine.models.pricing import Price, cost_of
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.scheduling.pacing import current_project, paced
@@ -47,7 +54,7 @@ async def echo(
         output = await checks.smallest(request.output_schema)
         text = msgspec.json.encode(output).decode()
     else:
-        text = _last_user_text(request.messages)
+        text = last_user_text(request.messages)
         output = {"text": text}
 
     project_id = current_project.get()
@@ -81,10 +88,6 @@ async def echo(
 def words_with_space(text: str) -> Iterator[str]:
     """`text` cut after each word's trailing space; the pieces join to exactly `text`."""
     return (word.group() for word in re.finditer(r"\s*\S+\s*|\s+", text))
-
-
-def _last_user_text(messages: list[dict[str, Any]]) -> str:
-    return next((text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
 
 
 async def _due_calls(request: ModelRequest, checks: Checks) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Language models as the engine sees them: one call that takes a request and gives an answer.
 
 Knows which model strings are built in and which belong to a provider; the providers themselves stay in
-`provider_requests.py`, which is imported, off the event loop, when the first such model is asked.
+`provider_requests.py`, which is imported, off the event loop, when the first such model is asked. Whether the
+models of a flow have a provider and a key for it is asked before a run of it is started; whether a provider's
+package is there, and whether it has such a model, shows when a step asks it.
 """
 
 import asyncio
@@ -15,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models import echo
 from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits
-from runglass.engine.models.cost_bound import token_bound, with_max_tokens
 from runglass.engine.models.model_types import (
     AnswerRejected,
     ModelAnswer,
@@ -23,7 +24,7 @@ from runglass.engine.models.model_types import (
     ModelRequest,
     RequestObserver,
 )
-from runglass.engine.models.pricing import Price, most_of
+from runglass.engine.models.pricing import Price, most_of, token_bound, with_max_tokens
 from runglass.engine.models.request_parser import as_given
 from runglass.engine.scheduling.pacing import current_project, paced
 from runglass.errors import StepFailure
@@ -33,6 +34,12 @@ from runglass.support.import_without_gc import loading
 
 if TYPE_CHECKING:
     from runglass.engine.models.provider_requests import ProviderRequests
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from runglass.errors import api_error
+from runglass.flows.flow import Flow, LlmStep, ParallelStep, Step, leaves
+from runglass.flows.models import OFFLINE_MODEL, provider_missing
 
 __all__ = ["AnswerRejected", "ModelAnswer", "ModelCallFailed", "ModelGateway", "ModelRequest", "Price"]
 
@@ -139,7 +146,7 @@ class ModelGateway:
             if price is None:
                 return Bounded(request, ZERO)
             # It costs nothing to ask it twice.
-            answer = await echo.echo(request, _unheard, self._checks, price)
+            answer = await echo.echo(request, lambda _: None, self._checks, price)
             return Bounded(request, answer.response.cost_usd or ZERO)
         request = with_max_tokens(request, self._default_max_tokens)
         limit = request.settings["max_tokens"]
@@ -209,5 +216,60 @@ class ModelGateway:
         return providers
 
 
-def _unheard(text: str) -> None:
-    """Drops text that is not to be streamed."""
+class ProviderCheck:
+    """The provider names that a server knows: pydantic-ai's, and those that its settings give an address."""
+
+    def __init__(self, *, own_providers: Iterable[str]) -> None:
+        self._known = set(own_providers)
+
+    async def check(self, flow: Flow) -> None:
+        """Raises MODEL_NOT_SUPPORTED for the first step whose model names no provider that is known."""
+        first_with: dict[str, str] = {}
+        for step in leaves(flow.steps):
+            if isinstance(step, LlmStep):
+                first_with.setdefault(step.model, step.id)
+        for model, step_id in first_with.items():
+            if problem := provider_missing(model) or await self._unknown_provider(model):
+                raise api_error("MODEL_NOT_SUPPORTED", f"step {step_id!r}: {problem}", step_id=step_id)
+
+    async def _unknown_provider(self, model: str) -> str | None:
+        provider = model.partition(":")[0]
+        if model == OFFLINE_MODEL or provider in self._known:
+            return None
+        problem = await asyncio.to_thread(_ask, model)
+        if problem is None:
+            self._known.add(provider)
+        return problem
+
+
+class MissingKey(NamedTuple):
+    """The first step of a flow that asks a provider for which there is no key, and its error."""
+
+    step_id: str
+    error: dict[str, Any]
+
+
+async def missing_key(flow: Flow, models: ModelGateway) -> MissingKey | None:
+    """The key without which no run of the flow ends well in this process; None where there is none."""
+    for step in _always_asked(flow.steps):
+        if message := await models.missing_key(step.model):
+            return MissingKey(step.id, {"code": "PROVIDER_KEY_MISSING", "message": message})
+    return None
+
+
+def _always_asked(steps: list[Step]) -> Iterator[LlmStep]:
+    """The llm steps that every run asks and that must not fail: a loop, too, may have nothing to do."""
+    for step in steps:
+        if step.on_error == "continue":
+            continue
+        if isinstance(step, LlmStep):
+            yield step
+        elif isinstance(step, ParallelStep):
+            for branch in step.branches.values():
+                yield from _always_asked(branch)
+
+
+@loading()
+def _ask(model: str) -> str | None:
+    problem: str | None = import_module("runglass.engine.models.provider_requests").unknown_provider(model)
+    return problem

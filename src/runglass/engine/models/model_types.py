@@ -3,7 +3,7 @@
 Built-in and hosted models both speak in these. Nothing here knows a provider, a flow or a run.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
@@ -127,6 +127,11 @@ def text_of(message: Mapping[str, Any]) -> str:
         f"the content of a {message.get('role')!r} message must be text, not {type(content).__name__}",
         may_retry=False,
     )
+
+
+def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The text of the user's last turn."""
+    return next((text_of(turn) for turn in reversed(messages) if turn.get("role") == "user"), "")
 
 
 def calls_in(message: Mapping[str, Any]) -> list[dict[str, Any]]:

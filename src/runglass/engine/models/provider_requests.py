@@ -9,7 +9,7 @@ Knows no flow and no run; retries nothing, because each try must be an attempt t
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from functools import partial
 from traceback import walk_tb
@@ -37,10 +37,8 @@ from pydantic_ai.settings import ModelSettings
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models import message_mapping
 from runglass.engine.models.answer_bounds import AnswerLimits, ProviderCall, current_call
-from runglass.engine.models.cost_bound import TokenBound
-from runglass.engine.models.list_prices import list_cost
 from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
-from runglass.engine.models.pricing import Price
+from runglass.engine.models.pricing import Price, TokenBound
 from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
 from runglass.engine.models.provider_errors import (
     CALL_ERRORS,
@@ -50,6 +48,7 @@ from runglass.engine.models.provider_errors import (
     setup_failure,
 )
 from runglass.engine.models.response_parser import check_types, read_answer
+from runglass.engine.models.usage import list_cost
 from runglass.support.safe_text import printable, replace_surrogates
 
 log = logging.getLogger(__name__)
@@ -90,7 +89,11 @@ class ProviderRequests:
         observer: RequestObserver | None = None,
     ) -> ModelAnswer:
         """The model's answer; raises StepFailure, AnswerRejected among them."""
-        declined = _Declined(request.model, self._secrets, observer)
+
+        async def declined(error: Exception) -> None:
+            if observer is not None:
+                await observer.declined(call_failure(error, model=request.model, secrets=self._secrets))
+
         provider = request.model.partition(":")[0]
         prepared = await self._clients.prepared(request.model)
         settings = message_mapping.model_settings(request.settings, provider=provider)
@@ -105,17 +108,17 @@ class ProviderRequests:
         try:
             if note is None and wanted is not False:
                 try:
-                    response = await _ask(prepared, request, settings, on_text, declined)
+                    response = await _ask(prepared, request, settings, on_text, observer, declined)
                 except CALL_ERRORS as error:
                     if wanted or not rejects_streaming(error):
                         raise
-                    await declined.told(error)
+                    await declined(error)
                     note = NO_STREAM
                 else:
                     answer = await self._read_answer(request, response, price=price)
                     _learn_of_stream(prepared, answer, request.model)
                     return answer
-            response = await _ask(prepared, request, settings, None, declined)
+            response = await _ask(prepared, request, settings, None, observer, declined)
         except CALL_ERRORS as error:
             url = prepared.model.base_url
             raise call_failure(error, model=request.model, url=url, secrets=self._secrets) from error
@@ -170,25 +173,13 @@ def unknown_provider(model: str) -> str | None:
     return None
 
 
-class _Declined:
-    """Reports that a request was declined, before another one is made."""
-
-    def __init__(self, model: str, secrets: frozenset[str], observer: RequestObserver | None) -> None:
-        self._model = model
-        self._secrets = secrets
-        self.observer = observer
-
-    async def told(self, error: Exception) -> None:
-        if self.observer is not None:
-            await self.observer.declined(call_failure(error, model=self._model, secrets=self._secrets))
-
-
 async def _ask(
     prepared: PreparedModel,
     request: ModelRequest,
     settings: ModelSettings,
     on_text: Callable[[str], None] | None,
-    declined: _Declined,
+    observer: RequestObserver | None,
+    declined: Callable[[Exception], Awaitable[None]],
 ) -> ModelResponse:
     """The response, streamed to `on_text`, or in one piece where there is none."""
     messages = message_mapping.model_messages(request.messages, system=request.system)
@@ -196,7 +187,7 @@ async def _ask(
         form = prepared.forms[0]
         parameters = message_mapping.parameters(request, form)
         chosen = message_mapping.with_form(settings, request, form)
-        call = ProviderCall(request.model, declined.observer, is_streamed=on_text is not None)
+        call = ProviderCall(request.model, observer, is_streamed=on_text is not None)
         making = current_call.set(call)
         try:
             if not prepared.shows_requests:
@@ -227,7 +218,7 @@ async def _ask(
             last = form == prepared.forms[-1]
             if request.output_schema is None or last or not rejects_output_format(error):
                 raise
-            await declined.told(error)
+            await declined(error)
         finally:
             current_call.reset(making)
             await call.end()

@@ -2,17 +2,19 @@
 
 Numbers of a provider come from a stranger, and its library hands most of them on as they are. One that cannot
 be right makes all of them worthless: nothing is booked of them, and the trace says why.
+
+Imports the built-in list of prices, which takes a while, so only the side of the providers may import it.
 """
 
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
+from genai_prices import Usage as PricedUsage
 from genai_prices import calc_price
 from pydantic_ai.messages import ModelResponse
 
-from runglass.engine.models.cost_bound import prompt_bound
 from runglass.engine.models.model_types import ModelRequest
-from runglass.engine.models.pricing import Price, cost_of
+from runglass.engine.models.pricing import Price, TokenBound, cost_of, prompt_bound
 from runglass.log.trace import TokenBreakdown
 
 MOST_TOKENS = 100_000_000
@@ -110,5 +112,26 @@ def _list_cost(response: ModelResponse) -> Decimal | None:
             genai_request_timestamp=response.timestamp,
             price_context=response.provider_details,
         ).total_price
+    except (LookupError, ValueError):
+        return None
+
+
+def list_cost(address: str | None, model: str, bound: TokenBound) -> Decimal | None:
+    """US dollars for so many tokens at the provider with this address; None where the list has no price."""
+    plain = PricedUsage(input_tokens=bound.prompt, output_tokens=bound.completion)
+    # Some take more for a prompt that they put into their cache.
+    written = PricedUsage(
+        input_tokens=bound.prompt, cache_write_tokens=bound.prompt, output_tokens=bound.completion
+    )
+    costs = [_cost(address, model, plain), _cost(address, model, written)]
+    return max((cost for cost in costs if cost is not None), default=None)
+
+
+def _cost(address: str | None, model: str, usage: PricedUsage) -> Decimal | None:
+    if not address:
+        return None
+    try:
+        # By address alone: a provider's name says nothing about prices once its environment points elsewhere.
+        return calc_price(usage, model, provider_api_url=address).total_price
     except (LookupError, ValueError):
         return None

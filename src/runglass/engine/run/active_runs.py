@@ -14,9 +14,9 @@ from uuid_utils import uuid7
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import EngineContext, RunTask
-from runglass.engine.scheduling.drain import StopRequest
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.run.task import RunTask
+from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.records import RunRecord, StoredLog
 
@@ -41,7 +41,7 @@ class StartedRun(NamedTuple):
 
 
 def shared_run(run: RunRecord) -> StartedRun:
-    """A run that waits in the store for whichever process has a place for it."""
+    """A run that waits in the store for whichever process has a slot for it."""
 
     async def outcome() -> RunOutcome:
         raise LeaseLost(f"run {run.id!r} is executed by whichever process claims it")
@@ -50,16 +50,16 @@ def shared_run(run: RunRecord) -> StartedRun:
 
 
 class ActiveRuns:
-    """The tasks of an engine's runs. `free_place` gives back the place of a run whose task has ended.
+    """The tasks of an engine's runs. `free_slot` gives back the slot of a run whose task has ended.
 
     `owner` is the name that the engine has in the store, a new one after each lease that was lost. `resuming`
-    are paused runs that wait for a place. `orphaned` are runs that the store counts as the owner's though
+    are paused runs that wait for a slot. `orphaned` are runs that the store counts as the owner's though
     they have no task: just claimed, or left because the store failed. Their stop requests are kept. `latest`
     are the runs of the segments that ended last, as the store has said to have them; `refused` those that
     ended as the store refused an append, until somebody has looked why.
     """
 
-    def __init__(self, context: EngineContext, queue: RunQueue, *, free_place: Callable[[int], None]) -> None:
+    def __init__(self, context: EngineContext, queue: RunQueue, *, free_slot: Callable[[int], None]) -> None:
         self.owner = str(uuid7())
         self.tasks: dict[str, asyncio.Task[RunOutcome]] = {}
         self.resuming: set[str] = set()
@@ -70,7 +70,7 @@ class ActiveRuns:
         self._context = context
         self._gate = context.gate
         self._queue = queue
-        self._free_place = free_place
+        self._free_slot = free_slot
         self._running: dict[str, RunTask] = {}
 
     def is_active(self, run_id: str) -> bool:
@@ -109,8 +109,8 @@ class ActiveRuns:
         task = asyncio.create_task(running.walk(), name=f"run {run.id}")
         self._running[run.id], self.tasks[run.id] = running, task
         self._queue.hold(run.project_id)
-        if queued is not None and not queued.begun.done():
-            queued.begun.set_result(task)
+        if queued is not None and not queued.task.done():
+            queued.task.set_result(task)
         task.add_done_callback(lambda _: self._forget(run.id))
         return self._started(run)
 
@@ -125,7 +125,7 @@ class ActiveRuns:
             return False
         if running.stop.cancelled is None:
             running.stop.cancelled = reason
-            self._cut_off(run_id)
+            self._interrupt(run_id)
         return True
 
     def knows(self, run_id: str) -> bool:
@@ -141,7 +141,7 @@ class ActiveRuns:
         running = self._running.get(run_id)
         if running is not None and not running.ended and not running.stop.requested:
             running.stop.left = running.stop.is_behind = True
-            self._cut_off(run_id)
+            self._interrupt(run_id)
 
     def put_aside(self, run_id: str, error: Exception) -> None:
         """Leaves a run as it is stored, until the next start, and logs that once: it may not stop others."""
@@ -177,16 +177,16 @@ class ActiveRuns:
                 # A segment that has ended is only being stored: its caller must be told the end.
                 if not running.stop.requested and not running.ended:
                     running.stop.left = True
-                    self._cut_off(run_id)
+                    self._interrupt(run_id)
             await asyncio.wait(list(self.tasks.values()))
 
     def _started(self, run: RunRecord) -> StartedRun:
         task = self.tasks[run.id]
         return StartedRun(run.id, run.head, lambda: asyncio.shield(task))
 
-    def _cut_off(self, run_id: str) -> None:
+    def _interrupt(self, run_id: str) -> None:
         # A task that is cancelled before it begins never runs, and so would never record its end.
-        if self._running[run_id].begun:
+        if self._running[run_id].has_begun:
             self.tasks[run_id].cancel()
 
     def _forget(self, run_id: str) -> None:
@@ -208,4 +208,4 @@ class ActiveRuns:
                 self.orphaned[run_id] = running.stop
         elif isinstance(error, Exception):
             self.put_aside(run_id, error)
-        self._free_place(running.run.project_id)
+        self._free_slot(running.run.project_id)

@@ -16,12 +16,12 @@ from runglass.bus.base import WORK
 from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
-from runglass.engine.run.lease import Lease
+from runglass.engine.run.lease import Lease, StoreCheck
 from runglass.engine.run.outcome import LeaseLost
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.store_check import StoreCheck
-from runglass.engine.run.task import EngineContext
-from runglass.engine.scheduling.drain import StopRequest
+from runglass.engine.run.terminate import end_run
+from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import StoreError
 from runglass.log.measurements import measured
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
@@ -41,7 +41,7 @@ CLAIM_WAIT_S = 1.0
 
 
 class RunClaims:
-    """Keeps the lease and fills free places. The lease lasts `lease_s` seconds from each renewal.
+    """Keeps the lease and fills free slots. The lease lasts `lease_s` seconds from each renewal.
 
     `most_each` and `most_of_flows` are how many runs a project and a flow may have in all processes of a
     store that they share, and `process` is what its lease says of this one.
@@ -49,7 +49,7 @@ class RunClaims:
 
     def __init__(
         self,
-        context: EngineContext,
+        engine: EngineContext,
         active: ActiveRuns,
         idle: IdleRuns,
         queue: RunQueue,
@@ -61,24 +61,25 @@ class RunClaims:
         most_of_flows: Mapping[str, int] = NO_LIMITS,
         process: ProcessFacts = UNTOLD,
     ) -> None:
-        self._store = context.store
-        self._clock = context.dependencies.clock
-        self._crash_retries = context.crash_retries
-        self._gate = context.gate
+        self._engine = engine
+        self._store = engine.store
+        self._clock = engine.dependencies.clock
+        self._crash_retries = engine.crash_retries
+        self._gate = engine.gate
         self._active = active
         self._idle = idle
         self._queue = queue
-        self._lease = Lease(context.store, self._clock, active, lease_s=lease_s, process=process)
+        self._lease = Lease(engine.store, self._clock, active, lease_s=lease_s, process=process)
         self._keeping = asyncio.Lock()
         self._filling: asyncio.Task[None] | None = None
         self._fill_again = False
-        self._bus = context.bus
+        self._bus = engine.bus
         self._shares_store = shares_store
         self._executes = executes
         self._most_each = most_each
         self._most_of_flows = most_of_flows
-        self._check = StoreCheck(context.store, active)
-        self._failures = FailureLog(log, "beginning the runs that wait for a place failed")
+        self._check = StoreCheck(engine.store, active)
+        self._failures = FailureLog(log, "beginning the runs that wait for a slot failed")
         self._may_wait = True
         """Whether runs may wait in a store that others use, too: the last claim did not find too few."""
 
@@ -158,13 +159,13 @@ class RunClaims:
         await self._count_free()
         claimed = await self._claim()
         if self._queue.backlog and not self._shares_store:
-            # A run that was let go may still wait for a place.
+            # A run that was let go may still wait for a slot.
             return
-        for run_id, ending in orphaned.items():
+        for run_id, stop in orphaned.items():
             if run_id in claimed or run_id in active.resuming:
                 continue
-            if active.orphaned.get(run_id) is ending:
-                await self._drop(run_id, ending)
+            if active.orphaned.get(run_id) is stop:
+                await self._drop(run_id, stop)
 
     async def _count_free(self) -> None:
         """Tells the queue how many runs of the store no process has, where it is what orders them."""
@@ -174,7 +175,7 @@ class RunClaims:
         self._queue.found(free)
 
     async def _claim(self) -> set[str]:
-        """Goes on with the runs that no process has, as far as there are places; returns their ids."""
+        """Goes on with the runs that no process has, as far as there are slots; returns their ids."""
         if self._shares_store:
             return await self._claim_shared()
         ids: set[str] = set()
@@ -204,7 +205,7 @@ class RunClaims:
         return ids
 
     async def _claim_shared(self) -> set[str]:
-        """One claim of as many as there are places for; there may be more."""
+        """One claim of as many as there are slots for; there may be more."""
         limit = min(CLAIMED_AT_ONCE, self._queue.free)
         if not self._lease.is_held:
             # Runs of an owner without a lease are anybody's.
@@ -228,7 +229,7 @@ class RunClaims:
         return await self._go_on_with(claimed)
 
     async def _go_on_with(self, claimed: Sequence[RunRecord]) -> set[str]:
-        """Goes on with claimed runs, for which there are places; returns their ids."""
+        """Goes on with claimed runs, for which there are slots; returns their ids."""
         ids: set[str] = set()
         measured.claimed_runs += len(claimed)
         for run in claimed:
@@ -241,7 +242,7 @@ class RunClaims:
         return ids
 
     async def _go_on_if_open(self, run: RunRecord) -> bool:
-        """Goes on with a run for which there is a place; False while the engine stops."""
+        """Goes on with a run for which there is a slot; False while the engine stops."""
         try:
             if self._gate.closed:
                 return False
@@ -269,7 +270,7 @@ class RunClaims:
             except StoreError as error:
                 self._failures.failed(error)
             except Exception:
-                log.exception("beginning the runs that wait for a place failed")
+                log.exception("beginning the runs that wait for a slot failed")
 
     async def _go_on(self, run: RunRecord) -> None:
         """Goes on with a claimed run, or ends it where that cannot be done."""
@@ -289,24 +290,24 @@ class RunClaims:
             "message": f"the process that ran this ended before the run did, and {why}",
         }
         log.error("run %s was cut off and is ended: %s", run.id, error["message"])
-        ending = active.orphaned.pop(run.id, None) or StopRequest()
+        stop = active.orphaned.pop(run.id, None) or StopRequest()
         try:
-            if cancelled := ending.cancelled or run.cancel_reason:
-                await self._idle.end(run, cancelled=cancelled)
+            if cancelled := stop.cancelled or run.cancel_reason:
+                await end_run(self._engine, run, cancelled=cancelled)
             else:
-                keeping = None if state is None else state.begun.plan.capture_of_failed
-                await self._idle.end(run, error=error, keeping=keeping)
+                keeping = None if state is None else state.segment_spec.plan.capture_of_failed
+                await end_run(self._engine, run, error=error, keeping=keeping)
         except StoreError:
-            active.orphaned.setdefault(run.id, ending)
+            active.orphaned.setdefault(run.id, stop)
             raise
         self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
 
-    async def _drop(self, run_id: str, ending: StopRequest) -> None:
+    async def _drop(self, run_id: str, stop: StopRequest) -> None:
         """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
         run = await self._store.run(run_id)
-        if run is not None and ending.cancelled is not None:
-            is_ended = await self._idle.cancel(run, reason=ending.cancelled)
+        if run is not None and stop.cancelled is not None:
+            is_ended = await self._idle.cancel(run, reason=stop.cancelled)
             if not is_ended and self._shares_store:
-                await self._store.request_cancel(run_id, reason=ending.cancelled)
-        if self._active.orphaned.get(run_id) is ending:
+                await self._store.request_cancel(run_id, reason=stop.cancelled)
+        if self._active.orphaned.get(run_id) is stop:
             del self._active.orphaned[run_id]

@@ -1,26 +1,30 @@
-"""Runs that have no task in this process: making one, reading a pause, and ending a run as it stands."""
+"""Runs that have no task in this process: making one, reading a pause, ending a run as it stands.
+
+A request to cancel a run of another process stands in the store. A wake-up tells of it at once, a poll soon;
+a claim reads it with the run.
+"""
 
 import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from runglass.bus.base import WORK, runs_of
+from runglass.bus.base import WORK, Bus, requests_to, runs_of
 from runglass.engine.journal.checkpoints import CheckpointSet, size_of
-from runglass.engine.journal.resume import PausedRun, begun_first
+from runglass.engine.journal.resume import PausedRun, first_segment
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.outcome import LeaseLost
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import EngineContext
 from runglass.engine.run.terminate import end_run
-from runglass.engine.scheduling.drain import StopRequest
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_write
+from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, WrongExpectedVersion, api_error
-from runglass.store.base import decoding
+from runglass.store.base import Store, decoding
 from runglass.store.records import Checkpoint, NewRun, RunRecord
-from runglass.wire.run_api import CaptureMode
+from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +32,9 @@ log = logging.getLogger(__name__)
 class IdleRuns:
     """Makes runs, and reads and ends those that are paused, queued or set aside."""
 
-    def __init__(self, context: EngineContext, active: ActiveRuns, queue: RunQueue) -> None:
-        self._context = context
-        self._store = context.store
+    def __init__(self, engine: EngineContext, active: ActiveRuns, queue: RunQueue) -> None:
+        self._engine = engine
+        self._store = engine.store
         self._active = active
         self._queue = queue
 
@@ -57,10 +61,10 @@ class IdleRuns:
             return run
 
     async def tell_queued(self, run: RunRecord) -> None:
-        """Wakes processes that have a place for a run, and those who follow the list: it has no event yet."""
+        """Wakes processes that have a slot for a run, and those who follow the list: it has no event yet."""
         try:
-            await self._context.bus.wake(WORK)
-            await self._context.bus.wake(runs_of(run.project_id))
+            await self._engine.bus.wake(WORK)
+            await self._engine.bus.wake(runs_of(run.project_id))
         except Exception:
             # The run is stored, and readers look by themselves after a while.
             log.exception("readers of the list could not be woken for run %s", run.id)
@@ -69,15 +73,17 @@ class IdleRuns:
         """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""
         await self._active.settled(run.id)
         rows = await self._store.checkpoints(run.no)
-        begun = await begun_first(self._store, run)
+        segment_spec = await first_segment(self._store, run)
         with decoding(run.id):
             later, pause, outputs = await offload(partial(_rest_of, rows), size_bytes=size_of(rows))
         waits = run.status == "paused" and not run.is_resuming and not self._active.is_active(run.id)
-        if not waits or begun is None or pause is None:
+        if not waits or segment_spec is None or pause is None:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
-        return PausedRun(run, begun.plan, pause, outputs, (later or begun).segment.step_inputs, size_of(rows))
+        return PausedRun(
+            run, segment_spec.plan, pause, outputs, (later or segment_spec).segment.step_inputs, size_of(rows)
+        )
 
     async def cancel(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
@@ -87,7 +93,7 @@ class IdleRuns:
         active = self._active
         await active.settled(run.id)
         if run.id in active.set_aside and run.status in ("pending", "running"):
-            await self.end(run, cancelled=reason)
+            await end_run(self._engine, run, cancelled=reason)
             active.set_aside.discard(run.id)
             return True
         if run.status not in ("paused", "pending") or run.id in active.tasks:
@@ -97,39 +103,59 @@ class IdleRuns:
         if claimed is None:
             return False
         try:
-            await self.end(claimed, cancelled=reason)
+            await end_run(self._engine, claimed, cancelled=reason)
         except WrongExpectedVersion:
             return False
         active.set_aside.discard(run.id)
         self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
         return True
 
-    async def end(
-        self,
-        run: RunRecord,
-        *,
-        error: dict[str, Any] | None = None,
-        cancelled: str = "",
-        keeping: CaptureMode | None = None,
-    ) -> None:
-        """Ends the run as failed with `error`, or as cancelled; where it fails, outputs stay in this mode.
-
-        Raises as `end_run` does.
-        """
-        context = self._context
-        await end_run(
-            context.store,
-            context.bus,
-            context.dependencies.clock,
-            context.memory,
-            run,
-            context.make_capture(run.capture),
-            error=error,
-            cancelled=cancelled,
-            keeping=None if keeping is None else context.make_capture(keeping),
-        )
-
 
 def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:
     checkpoints = CheckpointSet(rows)
-    return checkpoints.begun, checkpoints.pause, checkpoints.outputs()
+    return checkpoints.segment_spec, checkpoints.pause, checkpoints.outputs()
+
+
+POLL_S = 1.0
+"""So long a request may stand whose wake-up was lost."""
+
+
+class CancelRequests:
+    """Requests to cancel runs, made to other processes and looked for in this one."""
+
+    def __init__(self, store: Store, bus: Bus, active: ActiveRuns, idle: IdleRuns) -> None:
+        self._store = store
+        self._bus = bus
+        self._active = active
+        self._idle = idle
+        self._failures = FailureLog(log, "asking whether runs are to be cancelled failed")
+
+    async def make(self, run_id: str, *, reason: str) -> bool:
+        """Asks whoever has the run, or claims it next; False if it has ended. Raises StoreError."""
+        owner = await self._store.request_cancel(run_id, reason=reason)
+        if owner is None:
+            return False
+        await self._bus.wake(requests_to(owner) if owner else WORK)
+        return True
+
+    async def watch_forever(self) -> None:
+        """Cancels what is asked for until it is cancelled itself. A store that fails is tried again."""
+        while True:
+            owner = self._active.owner
+            async with self._bus.listen(requests_to(owner)) as listener:
+                # After a lost lease the process has another name.
+                while owner == self._active.owner:
+                    try:
+                        await self.look()
+                        self._failures.worked()
+                    except StoreError as error:
+                        self._failures.failed(error)
+                    await listener.wait(POLL_S)
+
+    async def look(self) -> None:
+        """Cancels the runs of this process that are to be cancelled now. Raises StoreError."""
+        for run_id, reason in (await self._store.cancel_requests(self._active.owner)).items():
+            if not self._active.cancel(run_id, reason=reason) and run_id in self._active.set_aside:
+                run = await self._store.run(run_id)
+                if run is not None:
+                    await self._idle.cancel(run, reason=reason)

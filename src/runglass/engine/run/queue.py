@@ -1,7 +1,7 @@
-"""The runs that wait for a place among those that go on at once: one line for each project.
+"""The runs that wait for a slot among those that go on at once: one line for each project.
 
 New runs wait in the store as `pending`; here are only their callers. A paused run that is resumed waits as
-its caller does: until it has a place it is still paused. In a line the runs come in turn; between the lines
+its caller does: until it has a slot it is still paused. In a line the runs come in turn; between the lines
 the shares decide (`fair_share.py`), so a long one does not stand before a short one.
 """
 
@@ -13,33 +13,31 @@ from itertools import islice
 
 from runglass.engine.run.outcome import RunOutcome
 from runglass.engine.scheduling.fair_share import Shares
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, api_error
 from runglass.store.process_records import QueuedRuns
 
-Begun = asyncio.Task[RunOutcome]
-
 
 class QueuedRun:
-    """A new run in the line. `begun` will be its task, or an error; `outputs` is its caller's."""
+    """A new run in the line. `task` will be that of the run, or an error; `outputs` is its caller's."""
 
     def __init__(self, order: int, project_id: int, outputs: LiveOutputs | None) -> None:
         self.order = order
         self.project_id = project_id
         self.outputs = outputs
         self.stored_before: int | None = None
-        self.begun: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Future[asyncio.Task[RunOutcome]] = asyncio.get_running_loop().create_future()
 
     async def outcome(self) -> RunOutcome:
         """How the run ends, once it has begun."""
-        return await asyncio.shield(await asyncio.shield(self.begun))
+        return await asyncio.shield(await asyncio.shield(self.task))
 
     def fail(self, error: Exception) -> None:
         """Tells the caller that the run does not begin here."""
-        if not self.begun.done():
-            self.begun.set_exception(error)
+        if not self.task.done():
+            self.task.set_exception(error)
             # No caller waits for a job: a failure that is not fetched is no fault.
-            self.begun.exception()
+            self.task.exception()
 
 
 class _Line:
@@ -59,17 +57,17 @@ class _Line:
 
 
 class RunQueue:
-    """So many `places`, and lines of at most `most_waiting` altogether.
+    """So many `slots`, and lines of at most `most_waiting` altogether.
 
-    One project holds at most `most_each` places and has at most `most_waiting_each` in its line. Where others
-    hold all places, or fill the lines, one that has less than its equal share gets in all the same. Without
+    One project holds at most `most_each` slots and has at most `most_waiting_each` in its line. Where others
+    hold all slots, or fill the lines, one that has less than its equal share gets in all the same. Without
     `begins_at_once` each run waits for a claim.
     """
 
     def __init__(
         self,
         *,
-        places: int,
+        slots: int,
         begins_at_once: bool = True,
         most_waiting: int,
         most_each: float = math.inf,
@@ -80,7 +78,7 @@ class RunQueue:
         self._begins_at_once = begins_at_once
         self._most_waiting = most_waiting
         self._most_waiting_each = most_waiting_each
-        self._shares = Shares(places, most_each=most_each, weights=weights)
+        self._shares = Shares(slots, most_each=most_each, weights=weights)
         self._order = 0
         self._claiming = 0
         self._lines: dict[int, _Line] = {}
@@ -114,7 +112,7 @@ class RunQueue:
 
     @contextmanager
     def claiming(self, count: int) -> Iterator[None]:
-        """Keeps so many free places for a claim, of whatever projects its runs turn out to be."""
+        """Keeps so many free slots for a claim, of whatever projects its runs turn out to be."""
         self._claiming = count
         try:
             yield
@@ -132,7 +130,7 @@ class RunQueue:
             raise self._full(project_id, queued.own, "max_queued_runs", self._most_waiting)
 
     def take(self, project_id: int) -> bool:
-        """Takes a place for a run that has just come; False where there is none, or others came before."""
+        """Takes a slot for a run that has just come; False where there is none, or others came before."""
         if not self._begins_at_once or self._claiming or project_id in self._lines:
             return False
         if not self._shares.may_take(project_id):
@@ -141,17 +139,17 @@ class RunQueue:
         return True
 
     def reserve(self, project_id: int, count: int) -> None:
-        """Takes places for so many runs that have been said to be next."""
+        """Takes slots for so many runs that have been said to be next."""
         for _ in range(count):
             # By the run and not by its time: most of that is spent in waiting for others.
             self._shares.take(project_id, used=1.0)
 
     def hold(self, project_id: int) -> None:
-        """Takes the place of a run that begins; the claim or call that reserved one gives that back."""
+        """Takes the slot of a run that begins; the claim or call that reserved one gives that back."""
         self._shares.take(project_id)
 
     def give_back(self, project_id: int, *, unused: int = 0) -> None:
-        """Gives a place back, or as many as were reserved and not used."""
+        """Gives a slot back, or as many as were reserved and not used."""
         for _ in range(unused):
             self._shares.charge(project_id, -1.0)
             self._shares.give_back(project_id)
@@ -191,7 +189,7 @@ class RunQueue:
         return queued
 
     async def resume(self, project_id: int) -> None:
-        """Returns when the caller has a place, in its turn. Raises UNAVAILABLE for a full line."""
+        """Returns when the caller has a slot, in its turn. Raises UNAVAILABLE for a full line."""
         if self.take(project_id):
             return
         order = self._next(project_id)
@@ -210,9 +208,9 @@ class RunQueue:
     def claimable(self, most: int, *, but: Collection[int] = ()) -> tuple[int, int] | None:
         """Of which project how many runs of the store are next, `most` at most; None if none are.
 
-        Passes over those in `but`. Hands out places on the way to paused runs whose turn it is.
+        Passes over those in `but`. Hands out slots on the way to paused runs whose turn it is.
         """
-        while (project_id := self._next_of(but)) is not None:
+        while (project_id := self._shares.next(each for each in self._lines if each not in but)) is not None:
             line = self._lines[project_id]
             order, granted = next(iter(line.resuming.items()), (None, None))
             if order is None or granted is None or line.backlog:
@@ -254,11 +252,8 @@ class RunQueue:
                 if not granted.done():
                     granted.set_exception(refusal)
 
-    def _next_of(self, but: Collection[int]) -> int | None:
-        return self._shares.next(each for each in self._lines if each not in but)
-
     def _room(self, project_id: int, wanted: int) -> int:
-        """How many of the wanted places are there for the project at once; one at least is known to be."""
+        """How many of the wanted slots are there for the project at once; one at least is known to be."""
         # Where others wait too, each gets its turn before one has all that is free.
         return max(1, min(wanted, self._shares.room(project_id) // len(self._lines)))
 

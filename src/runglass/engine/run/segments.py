@@ -1,11 +1,10 @@
-"""Paused runs that are resumed: here at once, or by whichever process has a place for the next segment.
+"""Paused runs that are resumed: here at once, or by whichever process has a slot for the next segment.
 
 On a store of its own a process keeps in memory that a run is being resumed: nobody else asks. On a store
 that others use, too, the segment is stored first, and so the run goes on whatever becomes of the process.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -16,16 +15,15 @@ from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
 from runglass.engine.run.idle_runs import IdleRuns
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import EngineContext
-from runglass.engine.scheduling.drain import StopRequest
 from runglass.engine.scheduling.offloading import offload
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs
 from runglass.errors import APIError, CommitUncertain, StoreError, api_error
 from runglass.store.records import Checkpoint, RunRecord
 
 
 class NextSegments:
-    """Resumes paused runs. `free_place` gives back a place that was reserved."""
+    """Resumes paused runs. `free_slot` gives back a slot that was reserved."""
 
     def __init__(
         self,
@@ -34,49 +32,49 @@ class NextSegments:
         idle: IdleRuns,
         queue: RunQueue,
         *,
-        free_place: Callable[[int], None],
+        free_slot: Callable[[int], None],
         shares_store: bool,
     ) -> None:
         self._store = context.store
         self._active = active
         self._idle = idle
         self._queue = queue
-        self._free_place = free_place
+        self._free_slot = free_slot
         self._shares_store = shares_store
 
     async def resume(
         self,
         paused: PausedRun,
-        plan: RunSpec,
+        spec: RunSpec,
         segment: Segment,
         *,
         outputs: LiveOutputs | None,
         size_bytes: int,
     ) -> StartedRun:
         """Resumes the run as `Engine.resume` does. Raises RUN_NOT_PAUSED, UNAVAILABLE, StoreError."""
-        if plan.flow == paused.plan.flow:
+        if spec.flow == paused.plan.flow:
             # Callers repeat the overrides that they began with; there is nothing new to tell of those.
             segment = msgspec.structs.replace(segment, block_overrides={})
         if self._active.is_active(paused.run.id):
             raise _taken_up(paused.run.id)
         if not self._shares_store:
             return await self._resume_alone(
-                paused, SegmentSpec(plan=plan, segment=segment), outputs, size_bytes
+                paused, SegmentSpec(plan=spec, segment=segment), outputs, size_bytes
             )
-        has_place = self._queue.take(paused.run.project_id)
-        if has_place:
+        has_slot = self._queue.take(paused.run.project_id)
+        if has_slot:
             try:
-                begun = SegmentSpec(plan=plan, segment=segment)
-                return await self._resume_here(paused, begun, outputs, size_bytes)
+                segment_spec = SegmentSpec(plan=spec, segment=segment)
+                return await self._resume_here(paused, segment_spec, outputs, size_bytes)
             finally:
-                self._free_place(paused.run.project_id)
-        begun = SegmentSpec(plan=plan, segment=with_stored_content(segment, outputs))
-        run = await self._stored(paused, begun, size_bytes, owner=None)
+                self._free_slot(paused.run.project_id)
+        segment_spec = SegmentSpec(plan=spec, segment=with_stored_content(segment, outputs))
+        run = await self._stored(paused, segment_spec, size_bytes, owner=None)
         await self._idle.tell_queued(run)
         return shared_run(run)
 
     async def _resume_alone(
-        self, paused: PausedRun, begun: SegmentSpec, outputs: LiveOutputs | None, size_bytes: int
+        self, paused: PausedRun, segment_spec: SegmentSpec, outputs: LiveOutputs | None, size_bytes: int
     ) -> StartedRun:
         run_id, project_id = paused.run.id, paused.run.project_id
         # The store calls it paused until its first event is in, and would let a second call claim it.
@@ -90,36 +88,39 @@ class NextSegments:
             run = await self._store.claim_waiting(paused.run)
             if run is None:
                 raise _taken_up(run_id)
-            checkpoint = await _checkpoint(begun, size_bytes)
-            state = await paused_state(self._store, paused, begun, checkpoint)
+            checkpoint = await _checkpoint(segment_spec, size_bytes)
+            state = await paused_state(self._store, paused, segment_spec, checkpoint)
             not_before = await last_time(self._store, run)
             return self._active.begin(run, state, not_before=not_before, outputs=outputs)
         finally:
             self._active.resuming.discard(run_id)
-            self._free_place(project_id)
+            self._free_slot(project_id)
 
     async def _resume_here(
-        self, paused: PausedRun, begun: SegmentSpec, outputs: LiveOutputs | None, size_bytes: int
+        self, paused: PausedRun, segment_spec: SegmentSpec, outputs: LiveOutputs | None, size_bytes: int
     ) -> StartedRun:
         run_id, owner = paused.run.id, self._active.owner
         # Until the segment begins, the run is not let go, and no other call takes it up.
         self._active.resuming.add(run_id)
         try:
-            run = await self._stored(paused, begun, size_bytes, owner=owner)
+            run = await self._stored(paused, segment_spec, size_bytes, owner=owner)
             # Where the store fails now, the run is let go with the next renewal of the lease.
             self._active.orphaned.setdefault(run_id, StopRequest())
-            with _once_resumed(run_id):
-                state = await paused_state(self._store, paused, begun)
+            try:
+                state = await paused_state(self._store, paused, segment_spec)
                 not_before = await last_time(self._store, run)
+            except StoreError as error:
+                message = "the store failed once the run was resumed: it goes on, and its trace will show how"
+                raise api_error("INTERNAL_ERROR", message, execution_id=run_id) from error
             return self._active.begin(run, state, owner=owner, not_before=not_before, outputs=outputs)
         finally:
             self._active.resuming.discard(run_id)
 
     async def _stored(
-        self, paused: PausedRun, begun: SegmentSpec, size_bytes: int, *, owner: str | None
+        self, paused: PausedRun, segment_spec: SegmentSpec, size_bytes: int, *, owner: str | None
     ) -> RunRecord:
         """The run once its next segment is in the store."""
-        checkpoint = await _checkpoint(begun, size_bytes)
+        checkpoint = await _checkpoint(segment_spec, size_bytes)
         try:
             run = await self._store.resume_run(paused.run, checkpoint, owner=owner)
         except CommitUncertain as unknown:
@@ -137,18 +138,8 @@ def with_stored_content(segment: Segment, outputs: LiveOutputs | None) -> Segmen
     return segment if outputs is None else msgspec.structs.replace(segment, answers_call=True)
 
 
-async def _checkpoint(begun: SegmentSpec, size_bytes: int) -> Checkpoint:
-    return await offload(partial(segment_checkpoint, begun), size_bytes=size_bytes)
-
-
-@contextmanager
-def _once_resumed(run_id: str) -> Iterator[None]:
-    """Turns a failure of the store inside the block into INTERNAL_ERROR: the run goes on all the same."""
-    try:
-        yield
-    except StoreError as error:
-        message = "the store failed once the run was resumed: it goes on, and its trace will show how"
-        raise api_error("INTERNAL_ERROR", message, execution_id=run_id) from error
+async def _checkpoint(segment_spec: SegmentSpec, size_bytes: int) -> Checkpoint:
+    return await offload(partial(segment_checkpoint, segment_spec), size_bytes=size_bytes)
 
 
 def _taken_up(run_id: str) -> APIError:

@@ -1,44 +1,30 @@
-"""One segment of one run, from its begin to each of the ways in which it may end.
-
-More than 300 lines: a segment has one begin and a dozen ends, which share what they record.
-"""
+"""One segment of one run, from its begin to each of the ways in which it may end."""
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
 from runglass.engine.capture.snapshots import preview
-from runglass.engine.journal.checkpoint_reader import CheckpointReader
-from runglass.engine.journal.checkpoints import kept_ids, segment_checkpoint
+from runglass.engine.journal.checkpoints import StepPosition, kept_ids, segment_checkpoint
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
-from runglass.engine.journal.run_spec import ToolLoopState
-from runglass.engine.models.budget import Budgets
-from runglass.engine.models.provider_check import missing_key
+from runglass.engine.models.gateway import missing_key
 from runglass.engine.payload import Payload
-from runglass.engine.run.kept_outputs import KeptOutputs, read_outputs
 from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
-from runglass.engine.run.terminate import end_run, record_end
-from runglass.engine.scheduling.drain import DrainGate, StopRequest
-from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
+from runglass.engine.run.terminate import KeptOutputs, end_run, read_outputs, record_end
+from runglass.engine.scheduling.memory_budget import RunMemory
 from runglass.engine.scheduling.pacing import set_project
-from runglass.engine.scheduling.run_limits import LimitReached, RunLimits, RunUsage
-from runglass.engine.scheduling.store_turns import ProjectTurns
-from runglass.engine.scope import StepPosition
+from runglass.engine.scheduling.run_limits import LimitReached, RunUsage, StopRequest
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
-from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
 from runglass.engine.steps.override_notes import overrides_applied, run_input
-from runglass.engine.steps.pauses import SegmentResult
-from runglass.engine.steps.run_context import RunContext, StepDependencies
+from runglass.engine.steps.run_context import EngineContext, LiveOutputs, RunContext
 from runglass.errors import (
     PermanentStoreError,
     StepFailure,
@@ -49,34 +35,17 @@ from runglass.errors import (
 )
 from runglass.flows.flow import find_step, step_index
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
-from runglass.store.base import Store
 from runglass.store.records import RunRecord, StoredLog
 from runglass.support.lazy_json import encoded
 from runglass.support.logs import run_id
-from runglass.wire.run_api import CaptureMode
 
 log = logging.getLogger(__name__)
 
 _TOLD_OF_JOBS = ("code", "message")
 
 
-class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that all segments of an engine share."""
-
-    store: Store
-    bus: Bus
-    dependencies: StepDependencies
-    make_capture: Callable[[CaptureMode], Capture]
-    gate: DrainGate
-    crash_retries: int
-    budgets: Budgets
-    memory: MemoryBudget
-    limits: RunLimits
-    project_turns: ProjectTurns
-
-
 class RunTask:
-    """A segment that goes on, on behalf of `owner`; `ending` asks it to end early."""
+    """A segment that goes on, on behalf of `owner`; `stop` asks it to end early."""
 
     def __init__(
         self,
@@ -91,7 +60,7 @@ class RunTask:
     ) -> None:
         self.run = run
         self.stop = stop
-        self.begun = False
+        self.has_begun = False
         self.ended = False
         self._engine = engine
         self._state = state
@@ -106,11 +75,7 @@ class RunTask:
             owner=owner,
             not_before=not_before,
         )
-        self._memory = RunMemory(
-            engine.memory,
-            CheckpointReader(run, engine.store, self._recorder).read,
-            project_id=run.project_id,
-        )
+        self._memory = RunMemory(engine.memory, self._recorder.checkpoint, project_id=run.project_id)
         self._memory.hold_inputs(state.request_bytes)
 
     @property
@@ -121,11 +86,17 @@ class RunTask:
 
     async def walk(self) -> RunOutcome:
         """Goes on to the end of the segment. Raises RunReleased, and StoreError if it cannot be recorded."""
-        self.begun = True
+        self.has_begun = True
         set_project(self.run.project_id)
         run_id.set(self.run.id)
         try:
-            outcome = await self._outcome()
+            try:
+                if self.stop.requested:
+                    raise asyncio.CancelledError
+                outcome = await self._walked()
+            except asyncio.CancelledError:
+                # Being cut off is a way for a segment to end, and this is its task: nothing is to be unwound.
+                outcome = self._cancelled()
             self.ended = True
             await self._recorder.commit()
         except WrongExpectedVersion as taken:
@@ -138,69 +109,62 @@ class RunTask:
             await self._recorder.close()
         return outcome
 
-    async def _outcome(self) -> RunOutcome:
-        run, recorder = self.run, self._recorder
-        try:
-            if self.stop.requested:
-                raise asyncio.CancelledError
-            return await self._walked()
-        except asyncio.CancelledError:
-            # Being cut off is a way for a segment to end, and this is its task: nothing is to be unwound.
-            if self.stop.cancelled is None:
-                if not self._engine.gate.closed:
-                    raise LeaseLost(f"run {run.id!r} was left, as the lease ran out") from None
-                raise RunReleased(f"run {run.id!r} was left by a process that stops") from None
-            if run.status == "pending" and not recorder.head:
-                recorder.begin()
-            last = FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.stop.cancelled)
-            record_end(recorder, last, owed=b'"cancelled"')
-            return RunOutcome("cancelled", error={"code": "CANCELLED", "message": self.stop.cancelled})
-
     async def _walked(self) -> RunOutcome:
         """The outcome of a segment that is not cut off."""
-        capture = self._engine.make_capture(self._state.begun.plan.capture)
+        spec, engine = self._state.segment_spec.plan, self._engine
+        capture = engine.make_capture(spec.capture)
         try:
             await self._begin(capture)
-            plan, engine = self._state.begun.plan, self._engine
             missing = None
             if self.run.status == "pending":
-                missing = await missing_key(plan.flow, engine.dependencies.models)
+                missing = await missing_key(spec.flow, engine.dependencies.models)
             if missing is not None:
-                captured = capture.error(missing.error)
-                return await self._failed(capture, missing.error, captured, missing.step_id)
+                return await self._failed(capture, missing.error, missing.step_id)
             try:
-                walked = await (await self._interpreter(capture)).walk()
+                result = await (await self._interpreter(capture)).walk()
             except StoreError:
                 raise
             except Exception:
-                if (mode := plan.capture_of_failed) is not None:
+                if (mode := spec.capture_of_failed) is not None:
                     # Not further down: meanwhile the run may be cancelled or left, as in the walk.
-                    keeping = engine.make_capture(mode)
-                    self._kept = await read_outputs(engine.store, self._recorder, keeping, engine.memory)
+                    self._kept = await read_outputs(engine, self._recorder, engine.make_capture(mode))
                 raise
-            if walked.result is None:
-                return self._ended_well(walked, capture)
+            if result.result is None:
+                return RunOutcome("paused", pause=result.pause, outputs=result.outputs)
             # While the result is redacted, other runs may need memory: a value in use is not put away.
-            async with self._memory.using([walked.result], decoded=False):
-                await capture.prepare(walked.result)
-                return self._ended_well(walked, capture)
+            async with self._memory.using([result.result], decoded=False):
+                await capture.prepare(result.result)
+                return self._completed(result.result, capture)
         except StepFailedPermanently as failed:
             lost = without_traceback(failed).lost
-            return await self._failed(capture, lost.error, lost.captured, lost.step_id)
+            return await self._failed(capture, lost.error, lost.step_id, captured=lost.captured)
         except CreditsExhausted as spent:
             without_traceback(spent)
             error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
-            return await self._failed(capture, error, capture.error(error), spent.step_id)
+            return await self._failed(capture, error, spent.step_id)
         except LimitReached as reached:
             without_traceback(reached)
-            return await self._failed(capture, reached.error, capture.error(reached.error), reached.step_id)
+            return await self._failed(capture, reached.error, reached.step_id)
         except StoreError:
             raise
         except Exception as fault:
             log.exception("run %s failed inside the engine", self.run.id)
             message = f"{type(fault).__name__} inside the engine; see the server's log"
             error = {"code": "INTERNAL_ERROR", "message": message}
-            return await self._failed(capture, error, capture.error(error))
+            return await self._failed(capture, error)
+
+    def _cancelled(self) -> RunOutcome:
+        """Records the end of a run whose segment was cut off. Raises RunReleased where the run goes on."""
+        reason = self.stop.cancelled
+        if reason is None:
+            if not self._engine.gate.closed:
+                raise LeaseLost(f"run {self.run.id!r} was left, as the lease ran out") from None
+            raise RunReleased(f"run {self.run.id!r} was left by a process that stops") from None
+        if self.run.status == "pending" and not self._recorder.head:
+            self._recorder.begin()
+        last = FlowCancelled(execution_id=self.run.id, run_id=self.run.id, reason=reason)
+        record_end(self._recorder, last, owed=b'"cancelled"')
+        return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
 
     async def _given_up(self, refused: PermanentStoreError) -> RunOutcome:
         """Ends a run where its stored log ends, since nothing more of it can be stored."""
@@ -210,37 +174,44 @@ class RunTask:
         if run is None or run.ended or run.fence != self.run.fence:
             raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from refused
         log.error("run %s is ended, as it cannot be recorded: %s", run.id, refused)
-        clock, reason = engine.dependencies.clock, self.stop.cancelled
-        capture = engine.make_capture(run.capture)
-        if reason is not None:
-            await end_run(engine.store, engine.bus, clock, engine.memory, run, capture, cancelled=reason)
+        if (reason := self.stop.cancelled) is not None:
+            await end_run(engine, run, cancelled=reason)
             return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
-        error = {"code": refused.code, "message": f"the run cannot be recorded: {_reason_of(refused)}"}
-        step_id = await end_run(engine.store, engine.bus, clock, engine.memory, run, capture, error=error)
+        # The reason, for callers. The texts of other errors may name places of this machine.
+        cause: BaseException = refused
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        why = str(cause) if isinstance(refused, ValueTooLarge) else "see the server's log"
+        error = {"code": refused.code, "message": f"the run cannot be recorded: {why}"}
+        step_id = await end_run(engine, run, error=error)
         return RunOutcome("failed", error=error, step_id=step_id)
 
     async def _begin(self, capture: Capture) -> None:
-        begun = self._state.begun
+        segment_spec = self._state.segment_spec
         if self.run.status == "pending":
             # Made before the first event: the two are one append, which a process that dies cannot part.
-            told = await run_input(self.run.id, begun.plan, capture)
+            told = await run_input(self.run.id, segment_spec.plan, capture)
             self._recorder.begin()
             if told is not None:
                 self._recorder.record(told)
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
             if not self.run.is_resuming:
-                self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(begun))
-            self._recorder.invalidate_checkpoints(kept_ids(begun.plan.flow.steps[begun.segment.first :]))
+                self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(segment_spec))
+            self._recorder.invalidate_checkpoints(
+                kept_ids(segment_spec.plan.flow.steps[segment_spec.segment.first :])
+            )
         else:
             return
-        applied = await overrides_applied(self.run.id, begun, capture, known=self._recorder.fold.summary)
+        applied = await overrides_applied(
+            self.run.id, segment_spec, capture, known=self._recorder.fold.summary
+        )
         if applied is not None:
             self._recorder.record(applied)
 
     async def _interpreter(self, capture: Capture) -> Interpreter:
         state, engine, project_id = self._state, self._engine, self.run.project_id
-        spec = state.begun.plan
+        spec = state.segment_spec.plan
         context = RunContext(
             run_id=self.run.id,
             project_id=project_id,
@@ -256,66 +227,54 @@ class RunTask:
             store_turns=engine.project_turns.of(project_id),
             budget=await engine.budgets.of_run(project_id, self._recorder),
             outputs=self._outputs,
-            answers_call=state.begun.segment.answers_call,
+            answers_call=state.segment_spec.segment.answers_call,
         )
-        if state.left_behind is not None:
-            self._leave_behind(state.left_behind, context)
+        if (tool_loop := state.left_behind) is not None:
+            # Its step will be run anew: the attempt that waited for tool results ends.
+            step = find_step(spec.flow, tool_loop.step_id)
+            assert step is not None
+            position, number = StepPosition(step_index(spec.flow, step.id)), tool_loop.attempt
+            attempt = AttemptRecorder(context, step, Payload(None), position, number, tool_loop=tool_loop)
+            attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
         executor = StepExecutor(
             context,
-            InterruptedAttempts(context, state.cut_off, crash_retries=engine.crash_retries),
+            InterruptedAttempts(context, state.interrupted, crash_retries=engine.crash_retries),
             earlier=state.earlier,
-            step_inputs=state.begun.segment.step_inputs,
+            step_inputs=state.segment_spec.segment.step_inputs,
         )
         return Interpreter(context, executor, state)
 
-    def _leave_behind(self, tool_loop: ToolLoopState, context: RunContext) -> None:
-        """Ends the attempt that waited for tool results, as its step will be run anew."""
-        flow = self._state.begun.plan.flow
-        step = find_step(flow, tool_loop.step_id)
-        assert step is not None
-        position = StepPosition(step_index(flow, step.id))
-        attempt = AttemptRecorder(
-            context, step, Payload(None), position, tool_loop.attempt, tool_loop=tool_loop
-        )
-        attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
-
-    def _ended_well(self, walked: SegmentResult, capture: Capture) -> RunOutcome:
-        if walked.result is None:
-            return RunOutcome("paused", pause=walked.pause, outputs=walked.outputs)
-        snapshot = capture.snapshot(walked.result)
-        self._recorder.set_outcome(result=walked.result.json)
+    def _completed(self, result: Payload, capture: Capture) -> RunOutcome:
+        snapshot = capture.snapshot(result)
+        self._recorder.set_outcome(result=result.json)
         self._recorder.record(
             FlowCompleted(
                 execution_id=self.run.id,
                 run_id=self.run.id,
-                step_id=self._state.begun.plan.flow.steps[-1].id,
+                step_id=self._state.segment_spec.plan.flow.steps[-1].id,
                 result=encoded(snapshot.data),
                 truncated=snapshot.truncated,
                 summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
                 result_preview=preview(snapshot.data),
             )
         )
-        return RunOutcome("completed", result_json=walked.result.json)
+        return RunOutcome("completed", result_json=result.json)
 
     async def _failed(
-        self, capture: Capture, error: dict[str, Any], captured: msgspec.Raw, step_id: str | None = None
+        self,
+        capture: Capture,
+        error: dict[str, Any],
+        step_id: str | None = None,
+        *,
+        captured: msgspec.Raw | None = None,
     ) -> RunOutcome:
-        """The failure with its whole `error` for the caller; the log gets the `captured` part."""
+        """The failure with its whole `error` for the caller; the log gets what is `captured` of it."""
         told = None
         if self._recorder.fold.summary.input_preview is None:
-            told = await run_input(self.run.id, self._state.begun.plan, capture, failed=True)
+            told = await run_input(self.run.id, self._state.segment_spec.plan, capture, failed=True)
         # The caller of a job is told code and message of its error, and is owed no more.
         owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
-        last = FlowFailed(
-            execution_id=self.run.id, run_id=self.run.id, error=encoded(captured), step_id=step_id
-        )
+        shown = encoded(capture.error(error) if captured is None else captured)
+        last = FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=shown, step_id=step_id)
         record_end(self._recorder, last, owed=msgspec.json.encode(owed), kept=self._kept, told=told)
         return RunOutcome("failed", error=error, step_id=step_id)
-
-
-def _reason_of(refused: PermanentStoreError) -> str:
-    """The reason, for callers. The texts of other errors may name places of this machine."""
-    cause: BaseException = refused
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause) if isinstance(refused, ValueTooLarge) else "see the server's log"

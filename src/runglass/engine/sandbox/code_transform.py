@@ -1,20 +1,48 @@
 """Code and expressions made ready for the sandbox, with the names that they mention.
 
 The sandbox runs a program, and a step's code is the body of a function: its `return` becomes the end of the
-program, and what is returned is written as text. Nothing is run here. Python's parser reads the code, and its
-text is edited in place, so that every line keeps its number and every string its content.
+program, and what is returned is written as text by Python that goes ahead of it. Nothing is run here.
+Python's parser reads the code, and its text is edited in place, so that every line keeps its number and every
+string its content. Most expressions and templates are only a path into the names, like
+`steps.fetch.items[0]`: that is looked up without an interpreter.
 """
 
 import ast
 import secrets
 import unicodedata
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, NamedTuple
 
-from runglass.engine.sandbox.path_lookup import Path
 from runglass.errors import StepFailure
 from runglass.flows.syntax import parse_python
 from runglass.support.byte_cache import ByteCache
+
+
+class Path(NamedTuple):
+    """`root` is a name; each step a key of an object or an index of a list."""
+
+    root: str
+    steps: tuple[str | int, ...] = ()
+
+
+class _Nowhere:
+    """Where a path leads that cannot be followed to its end."""
+
+
+NOWHERE: Final = _Nowhere()
+
+
+def look_up(path: Path, names: Mapping[str, Any]) -> Any:
+    """The value itself, not a copy, or `NOWHERE`: evaluating the whole expression then tells why."""
+    value: Any = names.get(path.root, NOWHERE)
+    for step in path.steps:
+        try:
+            # Only what JSON is made of: an index of a string is a matter for the evaluator.
+            value = value[step] if isinstance(value, dict | list) else NOWHERE  # type: ignore[index]
+        except (LookupError, TypeError):
+            return NOWHERE
+    return value
+
 
 CODE_LIMIT = 100_000
 """Characters. Python's parser needs a tenth of a second for as much, in this process."""
@@ -63,9 +91,9 @@ def _parsed(code: str, mode: Literal["exec", "eval"]) -> ast.AST:
     except (ValueError, MemoryError, RecursionError) as error:
         name, line = "SyntaxError", None
         message = str(error) if isinstance(error, ValueError) else "too deeply nested"
-    place = "" if line is None else f" (line {line})"
+    where = "" if line is None else f" (line {line})"
     raise StepFailure(
-        "CODE_ERROR", f"{name}: {message}{place}", may_retry=False, details={"exception": name, "line": line}
+        "CODE_ERROR", f"{name}: {message}{where}", may_retry=False, details={"exception": name, "line": line}
     )
 
 
@@ -85,14 +113,6 @@ def _refuse_reserved(tree: ast.AST) -> None:
 
 def _names(tree: ast.AST) -> frozenset[str]:
     return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-
-
-def of_body(code: str) -> Program:
-    """The body of a function as a program that ends with its first `return`, on the same lines.
-
-    Text is put in only around what is returned; indenting all of it would change strings of several lines.
-    """
-    return _bodies(code)
 
 
 def _read_body(code: str) -> Program:
@@ -134,20 +154,10 @@ def _nonlocals(function: ast.AST) -> Iterator[ast.Nonlocal]:
             pending.extend(ast.iter_child_nodes(node))
 
 
-def of_expression(expression: str) -> Program:
-    """An expression as a program that ends with its value."""
-    return _expressions(expression)
-
-
 def _read_expression(expression: str) -> Program:
     expression = expression.strip()
     names = _names(_parsed(expression, "eval"))
     return Program(f"return{_OPEN.decode()}{expression}\n{_CLOSE.decode()}", names)
-
-
-def as_path(expression: str) -> Path | None:
-    """The expression as a path, if it is a name or an item of one, like `a["b"][0]`. Raises StepFailure."""
-    return _paths(expression)
 
 
 def _read_path(expression: str) -> Path | None:
@@ -162,6 +172,62 @@ def _read_path(expression: str) -> Path | None:
     return Path(node.id, tuple(steps)) if isinstance(node, ast.Name) else None
 
 
-_bodies = ByteCache(_read_body, times=3, share=0.03)
-_expressions = ByteCache(_read_expression, times=3, share=0.01)
-_paths = ByteCache(_read_path, times=3, share=0.01)
+of_body = ByteCache(_read_body, times=3, share=0.03)
+"""The body of a function as a program that ends with its first `return`, on the same lines.
+
+Text is put in only around what is returned; indenting all of it would change strings of several lines.
+"""
+of_expression = ByteCache(_read_expression, times=3, share=0.01)
+"""An expression as a program that ends with its value."""
+as_path = ByteCache(_read_path, times=3, share=0.01)
+"""The expression as a path, if it is a name or an item of one, like `a["b"][0]`. Raises StepFailure."""
+
+
+RESULT_WRITER = f"""
+from json import dumps as {WRITER}_json
+
+def {WRITER}(
+    value, dumps={WRITER}_json, isinstance=isinstance, enumerate=enumerate, repr=repr, str=str, dict=dict,
+    list=list, tuple=tuple, TypeError=TypeError, ValueError=ValueError,
+):
+    text, reason = "", ""
+    try:
+        text = dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+        if reason.startswith("Circular"):
+            return "\\0\\0" + reason
+    pending = [(value, None)]
+    while pending:
+        value, path = pending.pop()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if not isinstance(key, str):
+                    reason = "the key " + repr(key) + " is not a string"
+                    break
+                if reason or isinstance(inner, (dict, list, tuple)):
+                    pending.append((inner, (path, "." + key)))
+            else:
+                continue
+        elif isinstance(value, (list, tuple)):
+            for index, inner in enumerate(value):
+                if reason or isinstance(inner, (dict, list, tuple)):
+                    pending.append((inner, (path, "[" + str(index) + "]")))
+            continue
+        else:
+            try:
+                dumps(value, allow_nan=False)
+                continue
+            except (TypeError, ValueError) as error:
+                reason = str(error)
+        place = ""
+        while path is not None:
+            path, step = path
+            place = step[:100] + place
+        return "\\0" + place + "\\0" + reason
+    return "\\0\\0" + reason if reason else text
+"""
+# All dicts are looked through, also where `dumps` was content: it turns other keys into strings.
+RESULT_LINES = RESULT_WRITER.count("\n")
+RESULT_USES = {"isinstance", "enumerate", "repr", "str", "dict", "list", "tuple", "TypeError", "ValueError"}
+"""Names of Python that the writer needs, and that a field of an input may hide."""

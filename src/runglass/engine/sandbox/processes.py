@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.workers.priority import (
+from runglass.engine.workers.limits import (
     BEYOND,
     LONG_NICE,
     LONG_S,
@@ -33,19 +33,19 @@ PROJECTS_KEPT = 16
 
 
 class SandboxProcesses:
-    """Processes for code; `places` (by default two for each processor) go on at once, in fair turns.
+    """Processes for code; `slots` (by default two for each processor) go on at once, in fair turns.
 
     Sessions have the limits given, and one project has at most `most_each` at once. A turn lasts until the
     result of its session is read: else results of megabytes would pile up in front of their reader.
     """
 
     def __init__(
-        self, limits: "ResourceLimits", *, places: int | None = None, most_each: float = math.inf
+        self, limits: "ResourceLimits", *, slots: int | None = None, most_each: float = math.inf
     ) -> None:
-        places = places or at_once()
-        self._most = places * BEYOND
+        slots = slots or at_once()
+        self._most = slots * BEYOND
         self._limits = limits
-        self.turns = FairTurns(Shares(places, most=self._most, most_each=most_each))
+        self.turns = FairTurns(Shares(slots, most=self._most, most_each=most_each))
         self._pools: OrderedDict[int, _Pool] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         # When each process began its step; None for one that has lost its priority.

@@ -9,24 +9,31 @@ Knows nothing of flows and steps: code and names in, a JSON value or a StepFailu
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from runglass.engine.sandbox.code_transform import QUICK, Program, as_path, of_body, of_expression
-from runglass.engine.sandbox.path_lookup import NOWHERE, look_up
+from runglass.engine.sandbox.code_transform import (
+    NOWHERE,
+    QUICK,
+    RESULT_LINES,
+    RESULT_USES,
+    RESULT_WRITER,
+    Program,
+    as_path,
+    look_up,
+    of_body,
+    of_expression,
+)
 from runglass.engine.sandbox.processes import SandboxProcesses
-from runglass.engine.sandbox.result_writer import RESULT_LINES, RESULT_USES, RESULT_WRITER
 from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
 from runglass.errors import StepFailure
 from runglass.support.json_weight import too_heavy
 
 if TYPE_CHECKING:
     from pydantic_monty import CollectStreams, MontyError, ResourceLimits
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +84,7 @@ class Sandbox:
             "print": MAX_PRINTED,
         }
         self._result_limit_bytes = memory_limit_bytes // RESULT_SHARE
-        self.processes = SandboxProcesses(self._limits, places=max_processes, most_each=most_each)
+        self.processes = SandboxProcesses(self._limits, slots=max_processes, most_each=most_each)
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,26 +92,30 @@ class Sandbox:
     async def __aexit__(self, *exc: object) -> None:
         await self.processes.close()
 
-    async def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
+    def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Coroutine[Any, Any, Any]:
         """The value that `code`, the body of a function, returns: plain JSON, None where it returns nothing.
 
         The names are its variables; it gets those that it mentions. Raises StepFailure: CODE_ERROR,
         SANDBOX_LIMIT, INVALID_OUTPUT for a result that JSON cannot hold, INVALID_INPUT for such a name.
         """
-        return await self._feed(await _read(of_body, code), code, names, project_id)
+        return self._feed(of_body, code, names, project_id)
 
     async def evaluate(self, expression: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
         """The value of a Python expression; otherwise like `run`.
 
         A name, or an item of it like `steps["a"]["items"]`, is looked up here and returned without a copy.
         """
-        path = await _read(as_path, expression)
+        path = as_path(expression) if len(expression) <= QUICK else None
         value = NOWHERE if path is None else look_up(path, names)
         if value is NOWHERE:
-            return await self._feed(await _read(of_expression, expression), expression, names, project_id)
+            return await self._feed(of_expression, expression, names, project_id)
         return value
 
-    async def _feed(self, program: Program, code: str, names: Mapping[str, Any], project_id: int) -> Any:
+    async def _feed(
+        self, read: Callable[[str], Program], code: str, names: Mapping[str, Any], project_id: int
+    ) -> Any:
+        # A thread cannot do away with the parser's own time, but with that of the walks over a large tree.
+        program = read(code) if len(code) <= QUICK else await offload_in_turn(partial(read, code))
         # Imported when needed: a server that runs no code starts sooner and stays smaller.
         import pydantic_monty as monty
 
@@ -138,17 +149,17 @@ class Sandbox:
     def _failure(self, error: "MontyError", code: str, printed: "CollectStreams") -> StepFailure:
         raised = error.exception()
         name, message = type(raised).__name__, str(raised)
-        places = [
+        frames = [
             (frame.line - RESULT_LINES, frame.function_name)
             for frame in getattr(error, "traceback", list)()
             if frame.line > RESULT_LINES and frame.filename.startswith("<python-input")
         ]
-        line = places[-1][0] if places else None
+        line = frames[-1][0] if frames else None
         limit = _limit_of(error, name, message)
         details: dict[str, Any] = {"exception": name, "line": line}
         if text := "".join(piece for _, piece in printed.output)[:PRINT_LIMIT]:
             details["printed"] = text
-        place = "" if line is None else f" (line {line})"
+        where = "" if line is None else f" (line {line})"
         if limit == "crash":
             log.warning("the process that ran code died, twice: %s", _shortened(message))
             return StepFailure(
@@ -158,11 +169,11 @@ class Sandbox:
             value = self._limit_values[limit]
             details = {"limit": limit, "value": value, **details}
             return StepFailure(
-                "SANDBOX_LIMIT", f"the code went over its {_LIMITS[limit] % value}{place}", details=details
+                "SANDBOX_LIMIT", f"the code went over its {_LIMITS[limit] % value}{where}", details=details
             )
-        details["traceback"] = _traceback(places, code, f"{name}: {message}"[:_SHOWN])
+        details["traceback"] = _traceback(frames, code, f"{name}: {message}"[:_SHOWN])
         what = f"{name}: {message}" if message else name
-        return StepFailure("CODE_ERROR", f"{_shortened(what)}{place}", details=details)
+        return StepFailure("CODE_ERROR", f"{_shortened(what)}{where}", details=details)
 
     def _decoded(self, result: Any) -> Any:
         """In a thread where it is large."""
@@ -187,11 +198,6 @@ class Sandbox:
             return msgspec.json.decode(result)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise _unfit("", str(error)) from error
-
-
-async def _read(reader: Callable[[str], T], code: str) -> T:
-    # A thread cannot do away with the parser's own time, but with that of the walks over a large tree.
-    return reader(code) if len(code) <= QUICK else await offload_in_turn(partial(reader, code))
 
 
 _Limit = Literal["time", "sleep", "memory", "recursion", "suspensions", "print"]
@@ -227,19 +233,19 @@ def _limit_of(error: "MontyError", name: str, message: str) -> _Limit | Literal[
 
 
 def _unfit(path: str, reason: str) -> StepFailure:
-    place = f" at {_shortened(path)}" if path else ""
-    return StepFailure("INVALID_OUTPUT", f"the result cannot be kept as JSON{place}: {_shortened(reason)}")
+    where = f" at {_shortened(path)}" if path else ""
+    return StepFailure("INVALID_OUTPUT", f"the result cannot be kept as JSON{where}: {_shortened(reason)}")
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _traceback(places: list[tuple[int, str | None]], code: str, last: str) -> str:
+def _traceback(frames: list[tuple[int, str | None]], code: str, last: str) -> str:
     # The lines come from the code as it was written; the sandbox has only the transformed code.
     lines = code.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     told = ["Traceback (most recent call last):"]
-    for line, function in places[-_FRAMES:]:
+    for line, function in frames[-_FRAMES:]:
         told.append(f"  line {line}, in {function}" if function else f"  line {line}")
         told += [f"    {_shortened(text.strip())}" for text in lines[line - 1 : line]]
     return "\n".join([*told, last])

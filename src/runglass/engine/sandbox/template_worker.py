@@ -19,8 +19,7 @@ from typing import Any, BinaryIO, Literal
 import minijinja
 import msgspec
 
-from runglass.engine.workers.limits import has_had_more, limit_cpu, limit_memory, serve
-from runglass.engine.workers.priority import WORKER_NICE
+from runglass.engine.workers.limits import WORKER_NICE, has_had_more, limit_cpu, limit_memory, serve
 
 FUEL = 5_000_000
 """The limits of a template: instructions, and bytes of text. At most half a second's worth."""
@@ -127,8 +126,8 @@ def _fault(error: minijinja.TemplateError) -> str:
         told = f"the template is malformed: {told}"
     elif error.kind == "OutOfFuel":
         told = "the template does too much work, or makes too much text"
-    place = f" (line {error.line})" if error.line else ""
-    return told[:_FAULT_LENGTH] + place
+    where = f" (line {error.line})" if error.line else ""
+    return told[:_FAULT_LENGTH] + where
 
 
 def _answered(renderer: Renderer, message: bytes) -> bytes:
@@ -169,8 +168,7 @@ def _fork_for_each(control: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    if sys.platform != "win32":
-        os.nice(WORKER_NICE)
+    os.nice(WORKER_NICE)
     if len(sys.argv) > 1:
         with socket.socket(fileno=int(sys.argv[1])) as control:
             _fork_for_each(control)

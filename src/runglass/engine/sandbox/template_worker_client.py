@@ -13,12 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
 
 import msgspec
 
 from runglass.engine.sandbox.template_worker import RenderReply, RenderRequest
-from runglass.engine.workers.priority import LONG_NICE, LONG_S, be_nice
+from runglass.engine.workers.limits import LONG_NICE, LONG_S, be_nice
 from runglass.engine.workers.process import environment
 from runglass.support.json_weight import too_heavy
 
@@ -29,13 +28,14 @@ ANSWER_LIMIT_S = 10.0
 
 
 class Channel:
-    """A new process for templates, and the two ends of pipes, or the one of a socket, that lead to it."""
+    """A new process for templates, and the `end` of a socket that leads to it."""
 
-    def __init__(self, source: int, sink: int, process: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, end: int) -> None:
         self.pid = 0
-        self._source, self._sink = source, sink
-        self._process = process
-        self._readable, self._writable = _poll_of(source, "POLLIN"), _poll_of(sink, "POLLOUT")
+        self._end = end
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(end, select.POLLIN)
+        self._writable.register(end, select.POLLOUT)
 
     def read(self, deadline: float, *, is_ready: bool = False) -> bytes:
         """The next message, whose beginning may be ready. Raises EOFError where it is late."""
@@ -46,7 +46,7 @@ class Channel:
             if not (is_ready or self.ready(deadline)):
                 raise EOFError
             is_ready = False
-            part = os.read(self._source, _PART_BYTES)
+            part = os.read(self._end, _PART_BYTES)
             if not part:
                 raise EOFError
             message += part
@@ -57,38 +57,24 @@ class Channel:
         while rest:
             if not _is_ready(self._writable, deadline):
                 raise EOFError
-            rest = rest[os.write(self._sink, rest) :]
+            rest = rest[os.write(self._end, rest) :]
 
     def ready(self, deadline: float) -> bool:
         """Whether there is something to read, or the process is gone, before the deadline."""
         return _is_ready(self._readable, deadline)
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether the process has ended; for when nothing is asked of it."""
-        return self._process.poll() is not None if self._process is not None else self.ready(0)
-
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-        elif self.pid:
+        if self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Ends the process, at once if it does nothing."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-        else:
-            os.close(self._source)
+        os.close(self._end)
 
 
 class Forker:
-    """Opens channels to new processes, from several threads at once; starts when first needed.
-
-    Where the system cannot fork, each of the processes is a new Python.
-    """
+    """Opens channels to new processes, from several threads at once; starts when first needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -120,15 +106,6 @@ class Forker:
             self._stop()
 
     def _open(self) -> Channel:
-        channel = self._forked() if sys.platform != "win32" else self._spawned()
-        try:
-            channel.pid = int.from_bytes(channel.read(time.monotonic() + _START_LIMIT_S))
-        except BaseException:
-            channel.close()
-            raise
-        return channel
-
-    def _forked(self) -> Channel:
         ours, theirs = socket.socketpair()
         with self._lock, theirs:
             if self._control is None or self._process is None or self._process.poll() is not None:
@@ -139,8 +116,13 @@ class Forker:
             with contextlib.suppress(OSError):
                 socket.send_fds(self._control, [b"\0"], [theirs.fileno()])
         ours.setblocking(False)
-        end = ours.detach()
-        return Channel(end, end, None)
+        channel = Channel(ours.detach())
+        try:
+            channel.pid = int.from_bytes(channel.read(time.monotonic() + _START_LIMIT_S))
+        except BaseException:
+            channel.close()
+            raise
+        return channel
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
@@ -163,19 +145,6 @@ class Forker:
             self._process.kill()
             self._process.wait()
         self._control = self._process = None
-
-    def _spawned(self) -> Channel:
-        process = subprocess.Popen(
-            PYTHON,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=environment(),
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        return Channel(process.stdout.fileno(), process.stdin.fileno(), process)
 
 
 class TemplateWorker:
@@ -234,12 +203,13 @@ class TemplateWorker:
 
     def _end(self) -> None:
         # One that is stuck does not see that it is alone.
-        if self._channel is not None and not self._channel.is_gone:
+        if self._channel is not None and not self._channel.ready(0):
             self._channel.kill()
         self.close()
 
     def _opened(self) -> Channel:
-        if self._channel is not None and self._channel.is_gone:
+        # Nothing is asked of it: what there is to read is its end.
+        if self._channel is not None and self._channel.ready(0):
             self.close()
         if self._channel is None:
             self._channel = self._forker.open()
@@ -249,14 +219,5 @@ class TemplateWorker:
 PYTHON = [sys.executable, "-P", "-m", "runglass.engine.sandbox.template_worker"]
 
 
-def _poll_of(end: int, event: str) -> Any:
-    """The poller of one end; None where the system has none."""
-    if sys.platform == "win32":
-        return None
-    poll = select.poll()
-    poll.register(end, getattr(select, event))
-    return poll
-
-
-def _is_ready(poll: Any, deadline: float) -> bool:
-    return poll is None or bool(poll.poll(max(0, deadline - time.monotonic()) * 1000))
+def _is_ready(poll: select.poll, deadline: float) -> bool:
+    return bool(poll.poll(max(0, deadline - time.monotonic()) * 1000))

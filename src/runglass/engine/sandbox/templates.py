@@ -18,12 +18,12 @@ from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
-from runglass.engine.sandbox.path_lookup import NOWHERE, Path, look_up
+from runglass.engine.sandbox.code_transform import NOWHERE, Path, look_up
 from runglass.engine.sandbox.template_worker import TEXT_LIMIT, RenderReply, RenderRequest
 from runglass.engine.sandbox.template_worker_client import Forker, TemplateWorker
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.scheduling.offloading import offload_in_turn
-from runglass.engine.workers.priority import BEYOND, at_once
+from runglass.engine.workers.limits import BEYOND, at_once
 from runglass.errors import StepFailure
 from runglass.support.byte_cache import ByteCache
 
@@ -188,9 +188,9 @@ class Templates:
     """
 
     def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
-        places = max_processes or at_once()
-        most = places * BEYOND
-        self._turns = FairTurns(Shares(places, most=most, most_each=most_each))
+        slots = max_processes or at_once()
+        most = slots * BEYOND
+        self._turns = FairTurns(Shares(slots, most=most, most_each=most_each))
         # Each thread talks to one process at a time, and a task with a turn must never wait for a thread.
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="runglass-templates")
         self.forker = Forker()

@@ -1,4 +1,4 @@
-"""Fair shares: how many places one project may hold, and which project is next.
+"""Fair shares: how many slots one project may hold, and which project is next.
 
 Places of runs and worker processes are given out here, so that the flood of one project costs the others
 little. Knows neither runs nor processes: ids of projects in, turns out.
@@ -13,7 +13,7 @@ from typing import Self
 
 
 class _Account:
-    """The places that a project holds, and its use so far in units of its weight."""
+    """The slots that a project holds, and its use so far in units of its weight."""
 
     __slots__ = ("held", "used", "weight")
 
@@ -26,22 +26,22 @@ class _Account:
 class Shares:
     """Places among projects: that with the least use by its weight is next (start-time fair queueing).
 
-    One project may hold `most_each`. All `places` may be held by one that is alone; a project below its equal
-    share (`places` by the number of those that hold some) gets a place all the same, up to `most` places
-    altogether. So no project need wait until others give places back, and no place lies idle while one is
+    One project may hold `most_each`. All `slots` may be held by one that is alone; a project below its equal
+    share (`slots` by the number of those that hold some) gets a slot all the same, up to `most` slots
+    altogether. So no project need wait until others give slots back, and no slot lies idle while one is
     wanted.
     """
 
     def __init__(
         self,
-        places: float,
+        slots: float,
         *,
         most: float = math.inf,
         most_each: float = math.inf,
         weights: Mapping[int, float] | None = None,
     ) -> None:
         self.held = 0
-        self._places = places
+        self._slots = slots
         self._most = most
         self._most_each = most_each
         self._weights = weights or {}
@@ -53,33 +53,33 @@ class Shares:
     @property
     def free(self) -> int:
         """Places that no project holds."""
-        return int(max(0, self._places - self.held))
+        return int(max(0, self._slots - self.held))
 
     def held_by(self, project_id: int) -> int:
-        """How many places the project holds."""
+        """How many slots the project holds."""
         account = self._accounts.get(project_id)
         return 0 if account is None else account.held
 
     def may_take(self, project_id: int) -> bool:
-        """Whether there is a place for the project, be it that it stands above the number of places."""
+        """Whether there is a slot for the project, be it that it stands above the number of slots."""
         account = self._accounts.get(project_id)
         held = 0 if account is None else account.held
         if held >= self._most_each:
             return False
-        if self.held < self._places:
+        if self.held < self._slots:
             return True
         if self.held >= self._most:
             return False
         weight = self._weights.get(project_id, 1.0)
         sharing = self._holding_weight + (0.0 if held else weight)
-        return held < self._places * weight / sharing
+        return held < self._slots * weight / sharing
 
     def room(self, project_id: int) -> int:
-        """How many places below the number of all are there for the project."""
-        return int(min(self._places - self.held, self._most_each - self.held_by(project_id)))
+        """How many slots below the number of all are there for the project."""
+        return int(min(self._slots - self.held, self._most_each - self.held_by(project_id)))
 
     def next(self, waiting: Iterable[int]) -> int | None:
-        """The next of the projects that wait; None if there is a place for none of them.
+        """The next of the projects that wait; None if there is a slot for none of them.
 
         Of several that have used as much it is the first. Takes time in proportion to their number.
         """
@@ -87,7 +87,7 @@ class Shares:
         return min(fit, key=self._used, default=None)
 
     def take(self, project_id: int, *, used: float = 0.0) -> None:
-        """Gives a place to the project, and charges what that uses at once."""
+        """Gives a slot to the project, and charges what that uses at once."""
         account = self._accounts.get(project_id)
         if account is None:
             weight = self._weights.get(project_id, 1.0)
@@ -100,12 +100,12 @@ class Shares:
         self.held += 1
 
     def charge(self, project_id: int, used: float) -> None:
-        """Charges the project, which holds a place, for its use."""
+        """Charges the project, which holds a slot, for its use."""
         account = self._accounts[project_id]
         account.used += used / account.weight
 
     def give_back(self, project_id: int, *, used: float = 0.0) -> None:
-        """Takes a place back from the project, and charges what it has used since it was charged."""
+        """Takes a slot back from the project, and charges what it has used since it was charged."""
         account = self._accounts[project_id]
         account.used += used / account.weight
         account.held -= 1
@@ -114,7 +114,7 @@ class Shares:
             self._holding_weight -= account.weight
 
     def reset(self) -> None:
-        """Forgets all use; for a moment in which no project holds a place or waits."""
+        """Forgets all use; for a moment in which no project holds a slot or waits."""
         # A project that is alone competes with none, and its account would be made anew for each turn.
         if len(self._accounts) > 1:
             self._accounts.clear()
@@ -126,7 +126,7 @@ class Shares:
 
 
 class FairTurns:
-    """Turns at the places of `shares`, charged by the time that they take.
+    """Turns at the slots of `shares`, charged by the time that they take.
 
     A project's own turns come in the order in which they were asked for.
     """

@@ -9,12 +9,11 @@ import asyncio
 import weakref
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from runglass.engine.payload import LARGE_BYTES, Payload
-from runglass.engine.scheduling.offloading import offload, offload_in_turn
+from runglass.engine.scheduling.offloading import offload
 from runglass.errors import StepFailure, api_error
 
 T = TypeVar("T")
@@ -34,20 +33,6 @@ class _Ref(weakref.ref[Payload]):
 
     memory: "RunMemory"
     size: int
-
-
-class MemoryHold:
-    """Room for decoded values, which is given back once."""
-
-    __slots__ = ("_leave",)
-
-    def __init__(self, leave: Callable[[], None] | None = None) -> None:
-        self._leave = leave
-
-    def give_back(self) -> None:
-        leave, self._leave = self._leave, None
-        if leave is not None:
-            leave()
 
 
 class MemoryBudget:
@@ -116,15 +101,15 @@ class MemoryBudget:
             ref.memory.put_away(ref)
 
     @asynccontextmanager
-    async def working(self, json_bytes: int) -> AsyncIterator["MemoryHold"]:
+    async def working(self, json_bytes: int) -> AsyncIterator[ExitStack]:
         """Inside the block so much JSON may be decoded; waits while others have too much in work.
 
         A task that is alone is always let in, and none inside waits for another: there is no deadlock. A task
-        that is done before the block ends gives the room back at once.
+        that is done before the block ends closes what it gets, which gives the room back at once.
         """
         size = json_bytes * OBJECTS_PER_BYTE
         if json_bytes < LARGE_BYTES:
-            yield MemoryHold()
+            yield ExitStack()
             return
         if self._waiting or not self._fits(size):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -138,11 +123,9 @@ class MemoryBudget:
                 raise
         else:
             self._working += size
-        room = MemoryHold(partial(self._leave, size))
-        try:
+        with ExitStack() as room:
+            room.callback(self._leave, size)
             yield room
-        finally:
-            room.give_back()
 
     def _fits(self, size: int) -> bool:
         return not self._working or self._working + size <= self.limit_bytes
@@ -239,7 +222,7 @@ class RunMemory:
             self.hold(-ref.size)
 
     @asynccontextmanager
-    async def using(self, payloads: Sequence[Payload], *, decoded: bool = True) -> AsyncIterator[MemoryHold]:
+    async def using(self, payloads: Sequence[Payload], *, decoded: bool = True) -> AsyncIterator[ExitStack]:
         """Inside the block all of these are in memory. With `decoded` their values are going to be made."""
         holdings = [payload.holding for payload in payloads if payload.holding is not None]
         async with self._memory.working(sum(each.size for each in holdings) if decoded else 0) as room:
@@ -279,12 +262,6 @@ class RunMemory:
 def _forget(ref: weakref.ref[Payload]) -> None:
     assert isinstance(ref, _Ref)
     ref.memory.forget(ref)
-
-
-async def encode(payload: Payload) -> None:
-    """Makes the payload's JSON, in a thread where that may take long."""
-    if payload.is_slow:
-        await offload_in_turn(lambda: payload.json)
 
 
 async def value_of(payload: Payload) -> dict[str, Any] | None:

@@ -86,7 +86,9 @@ def note_activity(project_id: int) -> None:
     last_seen[0] = (project_id, now_s)
     # With each append: only the other entry can be of another project.
     other, seen_s = last_seen[1]
-    switch_often("others", seen_s > now_s - ABOUT_S and other != project_id)
+    is_other_about = seen_s > now_s - ABOUT_S and other != project_id
+    if is_other_about != ("others" in _reasons):
+        switch_often("others", is_other_about)
 
 
 def switch_often(why: Literal["others", "large work"], holds: bool) -> None:

@@ -1,7 +1,7 @@
 """How much one run may do: iterations, bytes of outputs, bytes of log. Counted over all of its segments.
 
 A large run is stopped by these before it fills the disk and memory that all share; a usual one never meets
-them.
+them. A segment is asked to end also by whoever cancels its run, and as the process stops.
 """
 
 from typing import Any, NoReturn
@@ -26,6 +26,32 @@ class LimitReached(Exception):
         super().__init__(step_id)
         self.step_id = step_id
         self.error = error
+
+
+class StopRequest:
+    """Asks a segment that goes on to end as cancelled, or to leave the run to the process that claims it.
+
+    `spent_at` is the step for which there was no credit, and `spent` the message; `limit` is the limit that
+    the run has reached. Then the run fails, and all its steps that go on fail with it. `is_behind` is why it
+    is left: the store has less of it than it said.
+    """
+
+    def __init__(self) -> None:
+        self.cancelled: str | None = None
+        self.left = False
+        self.is_behind = False
+        self.spent_at: str | None = None
+        self.spent = ""
+        self.limit: LimitReached | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self.left or self.cancelled is not None
+
+    @property
+    def is_last_word(self) -> bool:
+        """Whether the event that ends the run also ends the attempts that are cut off."""
+        return self.cancelled is not None or self.spent_at is not None or self.limit is not None
 
 
 class RunUsage:

@@ -1,7 +1,7 @@
 """One attempt of one step, in the events that tell of it.
 
-Nothing is decided here: whether another attempt follows is for `retries.py`, and the work of the step is in
-`handlers.py`.
+Nothing is decided here: whether another attempt follows is for `outcomes.py`, and the work of the step is in
+`attempt_runner.py`.
 """
 
 from decimal import Decimal
@@ -9,15 +9,18 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from runglass.engine.journal.checkpoints import FailureCheckpoint, lost_checkpoints, output_checkpoint
+from runglass.engine.journal.checkpoints import (
+    FailureCheckpoint,
+    StepPosition,
+    lost_checkpoints,
+    output_checkpoint,
+)
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.model_types import ModelRequest
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import encode, value_of
-from runglass.engine.scope import StepPosition
+from runglass.engine.scheduling.memory_budget import value_of
 from runglass.engine.steps.call_recorder import CallRecorder
-from runglass.engine.steps.handlers import AttemptResult
 from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure
 from runglass.flows.flow import LlmStep, Step
@@ -90,13 +93,13 @@ class AttemptRecorder:
         self._prompt: str | None = None
         self._shown: Payload | None = None
         self._prepared: tuple[StepFailure, FailureCheckpoint] | None = None
-        self._started_s: float | None = None
-        self.restart_clock()
+        self._input_bytes = context.capture.size(data)
+        self._earlier_s = tool_loop.duration_ms / 1000 if tool_loop is not None else 0.0
+        self._started_s: float | None = context.dependencies.clock.monotonic_s() - self._earlier_s
 
     def restart_clock(self) -> None:
         """Counts the duration from now on; that of earlier turns is in it."""
-        before_s = self.tool_loop.duration_ms / 1000 if self.tool_loop else 0.0
-        self._started_s = self._context.dependencies.clock.monotonic_s() - before_s
+        self._started_s = self._context.dependencies.clock.monotonic_s() - self._earlier_s
 
     def stop_clock(self) -> None:
         """Leaves the duration unknown: the process of the attempt did not live to its end."""
@@ -110,25 +113,24 @@ class AttemptRecorder:
 
     def start(self) -> None:
         """Records that the attempt begins. The input of an llm step follows, with its prompt."""
-        self._context.recorder.record(
-            StepStarted(
-                **self._key,
-                name=self.step.name,
-                step_index=self.position.step_index,
-                input_size_bytes=self._context.capture.size(self.data),
-            )
+        started = StepStarted(
+            **self._key,
+            name=self.step.name,
+            step_index=self.position.step_index,
+            input_size_bytes=self._input_bytes,
         )
         if self._context.capture.keeps_snapshots and not isinstance(self.step, LlmStep):
-            self._record_input()
+            self._context.recorder.record(started, self._input())
+        else:
+            self._context.recorder.record(started)
 
     async def prompt(self, text: str) -> None:
         """Adds the rendered prompt to the attempt's input, and records that where it is kept."""
         self._prompt = text
         if self._context.capture.keeps_snapshots and not self._has_input():
             self._shown = await self._with_prompt()
-            await encode(self._shown)
             await self._context.capture.prepare(self._shown)
-            self._record_input()
+            self._context.recorder.record(self._input())
             # It is in the log, and may be large.
             self._shown = None
 
@@ -178,7 +180,6 @@ class AttemptRecorder:
         capture, error = self._context.capture, failure.as_json()
         if capture.keeps_failures and not self._has_input():
             self._shown = await self._with_prompt()
-            await encode(self._shown)
             await capture.prepare_failed(self._shown)
         captured = await capture.error_of(error, [self.data, self._context.inputs])
         self._prepared = failure, FailureCheckpoint(self.step.id, error, captured)
@@ -187,16 +188,14 @@ class AttemptRecorder:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
         is_known = not self.data.is_null or self._prompt is not None
         if is_known and self._context.capture.keeps_failures and not self._has_input():
-            self._record_input()
+            self._context.recorder.record(self._input())
 
-    def complete(self, performed: AttemptResult) -> None:
-        """Records that the attempt ended well."""
-        payload = performed.output
+    def complete(self, payload: Payload) -> None:
+        """Records that the attempt ended well, with this output."""
         snapshot = self._context.capture.snapshot(payload)
         output = encoded(snapshot.data)
-        if output is not None:
-            self._context.recorder.record(StepOutput(**self._key, output_data=output, output_context=output))
-        event = StepCompleted(
+        so_far = self._so_far() if isinstance(self.step, LlmStep) else None
+        completed = StepCompleted(
             **self._key,
             **self._paid(),
             name=self.step.name,
@@ -205,11 +204,16 @@ class AttemptRecorder:
             duration_ms=self.duration_ms or 0,
             output_size_bytes=snapshot.size_bytes,
             truncated=snapshot.truncated,
-            finish_reason=self._finish_reason(),
+            finish_reason=None if so_far is None else so_far.finish_reason,
         )
-        checkpoint = output_checkpoint(self.step, self.position, payload.json)
-        self._context.recorder.record(event, checkpoint=checkpoint)
-        self._context.keep_replay(payload.json)
+        data = payload.json
+        checkpoint = output_checkpoint(self.step, self.position, data)
+        if output is None:
+            self._context.recorder.record(completed, checkpoint=checkpoint)
+        else:
+            shown = StepOutput(**self._key, output_data=output, output_context=output)
+            self._context.recorder.record(shown, completed, checkpoint=checkpoint)
+        self._context.keep_replay(data)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""
@@ -226,7 +230,7 @@ class AttemptRecorder:
         self._context.recorder.record(event)
         self._owe(error)
 
-    def cut_off(self, failure: StepFailure) -> None:
+    def abandon(self, failure: StepFailure) -> None:
         """Records that the attempt is lost because the container around it, or the run, is."""
         self._lose(failure, self._error(failure))
 
@@ -251,19 +255,17 @@ class AttemptRecorder:
         self._context.recorder.record(event)
         self._owe(lost)
 
-    def _record_input(self) -> None:
+    def _input(self) -> StepInput:
         shown = self._shown
         if shown is None and self._prompt is not None:
             # Cut off before its failure could be prepared.
             shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: self._prompt})
         snapshot = self._context.capture.failed_input(shown or self.data)
-        self._context.recorder.record(
-            StepInput(
-                **self._key,
-                input_data=encoded(snapshot.data),
-                input_size_bytes=self._context.capture.size(self.data),
-                truncated=snapshot.truncated,
-            )
+        return StepInput(
+            **self._key,
+            input_data=encoded(snapshot.data),
+            input_size_bytes=self._input_bytes,
+            truncated=snapshot.truncated,
         )
 
     def _error(self, failure: StepFailure) -> FailureCheckpoint:
@@ -286,10 +288,6 @@ class AttemptRecorder:
         if so_far is None:
             return {"tokens": None, "cost_usd": None, "model_used": None}
         return {"tokens": so_far.tokens, "cost_usd": so_far.cost_usd, "model_used": so_far.model_used}
-
-    def _finish_reason(self) -> str | None:
-        so_far = self._so_far() if isinstance(self.step, LlmStep) else None
-        return None if so_far is None else so_far.finish_reason
 
     def _has_input(self) -> bool:
         so_far = self._so_far()

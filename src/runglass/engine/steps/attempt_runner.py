@@ -1,36 +1,42 @@
-"""One attempt of a leaf step: performed, and recorded from its start to its end.
+"""One attempt of a leaf step: its work, recorded from its start to its end.
 
 Being cut off is an end too: an ended run has no step that still runs.
 """
 
 import asyncio
 import logging
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Mapping, MutableMapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, assert_never
 
-from runglass.engine.journal.run_spec import ToolLoopState
+import msgspec
+
+from runglass.engine.journal.run_spec import ToolLoopState, ToolOffer
 from runglass.engine.models.budget import BudgetExceeded
-from runglass.engine.payload import LARGE_BYTES
-from runglass.engine.scheduling.memory_budget import MemoryHold, encode
+from runglass.engine.models.model_types import ModelAnswer, ModelRequest, last_user_text
+from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
-from runglass.engine.steps.handlers import (
-    AttemptResult,
-    LlmContext,
-    model_request,
-    perform,
-    performed,
-    rendered_prompt,
-)
 from runglass.engine.steps.model_turn import ask_model
 from runglass.engine.steps.outcomes import AwaitingToolResults, out_of_credit
 from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure, StoreError, without_traceback
-from runglass.flows.flow import LeafStep, LlmStep, WaitStep
+from runglass.flows.flow import CodeStep, LeafStep, LlmStep, PassthroughStep, PlainStep, WaitStep
+from runglass.wire.run_api import Attachment
 
 log = logging.getLogger(__name__)
 
 MAX_TOOL_ITERATIONS = 25
 """How often the model of one step may ask for tools: ends a conversation that leads nowhere."""
+
+
+class LlmContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The context of an llm step beside its fields: turns before its prompt, tools, earlier turns."""
+
+    history: list[dict[str, Any]] = []
+    attachments: list[Attachment] = []
+    offer: ToolOffer | None = None
+    messages: list[dict[str, Any]] = []
 
 
 async def run_attempt(
@@ -41,9 +47,9 @@ async def run_attempt(
     llm_context: LlmContext,
     failure: StepFailure | None,
     waited_s: float,
-    room: MemoryHold | None,
-) -> AttemptResult | StepFailure:
-    """Records the attempt from its start to its end; a failure is returned, and recorded by the caller.
+    room: ExitStack | None,
+) -> Payload | StepFailure:
+    """The output of the attempt, recorded; or its failure, which the caller records.
 
     Raises AwaitingToolResults, CreditsExhausted and StoreError.
     """
@@ -66,38 +72,40 @@ async def run_attempt(
             return failure
         if isinstance(step, LlmStep):
             request = await model_request(step, names, context, llm_context)
-            await attempt.prompt(rendered_prompt(request))
+            await attempt.prompt(last_user_text(request.messages))
             limit = asyncio.timeout(None)
             if room is not None:
                 # A model may take minutes. Values decoded for its prompt are let go of, or other steps
                 # would have to wait for the room until this answer has come.
                 names.clear()
-                room.give_back()
+                room.close()
             async with context.dependencies.model_turns.turn(context.project_id):
-                done = performed(request, await ask_model(context, attempt, step, request, limit))
+                answer = await ask_model(context, attempt, step, request, limit)
+            if answer.response.tool_calls:
+                raise AwaitingToolResults(_tool_loop(attempt, request, answer, llm_context))
+            output = Payload(answer.output)
         else:
-            work = perform(step, attempt.data, names, context, waited_s=waited_s)
-            if isinstance(step, WaitStep) and attempt.data.holding is not None:
-                work = context.memory.without(attempt.data, work)
-            if step.timeout_ms is None:
-                done = await work
+            work = perform(step, attempt.data, names, context, waited_s)
+            if isinstance(work, Payload):
+                output = work
             else:
-                limit = asyncio.timeout(step.timeout_ms / 1000)
-                async with limit:
-                    done = await work
-        await encode(done.output)
-        await context.capture.prepare(done.output)
-        if done.calls:
-            raise AwaitingToolResults(_tool_loop(attempt, done, llm_context))
-        size = done.output.size_bytes
+                if step.timeout_ms is None:
+                    value = await work
+                else:
+                    limit = asyncio.timeout(step.timeout_ms / 1000)
+                    async with limit:
+                        value = await work
+                output = attempt.data if isinstance(step, WaitStep) else _object(step, value)
+        await context.capture.prepare(output)
+        size = output.size_bytes
         if size >= LARGE_BYTES:
             context.memory.require_room(size, step_id=step.id)
         context.usage.keep(size, step_id=step.id)
-        attempt.complete(done)
+        attempt.complete(output)
     except StepFailure as error:
         return without_traceback(error)
     except asyncio.CancelledError:
-        _cut(context, attempt)
+        _abandon(context, attempt)
         raise
     except BudgetExceeded as error:
         # As above: the attempt ends with the run.
@@ -112,7 +120,7 @@ async def run_attempt(
         log.exception("step %r of run %s failed inside the engine", step.id, context.run_id)
         message = f"{type(error).__name__} inside the engine; see the server's log"
         return StepFailure("INTERNAL_ERROR", message, may_retry=False)
-    return done
+    return output
 
 
 async def prepare_failure(context: RunContext, attempt: AttemptRecorder, failure: StepFailure) -> None:
@@ -120,28 +128,94 @@ async def prepare_failure(context: RunContext, attempt: AttemptRecorder, failure
     try:
         await attempt.prepare_failure(failure)
     except asyncio.CancelledError:
-        _cut(context, attempt)
+        _abandon(context, attempt)
         raise
 
 
-def _cut(context: RunContext, attempt: AttemptRecorder) -> None:
+def _abandon(context: RunContext, attempt: AttemptRecorder) -> None:
     """Records how an attempt that is cut off ends."""
     if context.stop.is_last_word:
         # The event that ends the run ends the attempt: clients take a `step_error` for the last word.
         attempt.record_failed_input()
     elif not context.stop.left:
-        attempt.cut_off(StepFailure("CANCELLED", f"step {attempt.step.id!r} was cut off", may_retry=False))
+        attempt.abandon(StepFailure("CANCELLED", f"step {attempt.step.id!r} was cut off", may_retry=False))
 
 
-def _tool_loop(attempt: AttemptRecorder, done: AttemptResult, llm_context: LlmContext) -> ToolLoopState:
+def perform(
+    step: PlainStep, data: Payload, names: Mapping[str, Any], context: RunContext, waited_s: float
+) -> Payload | Awaitable[Any]:
+    """The output of a leaf step that asks no model, or what is to be awaited for it. Raises StepFailure.
+
+    `waited_s` is how long a wait step has waited in attempts that were cut off.
+    """
+    match step:
+        case CodeStep():
+            return context.dependencies.sandbox.run(step.code, names, project_id=context.project_id)
+        case WaitStep():
+            wait = context.dependencies.clock.sleep(max(0.0, step.ms / 1000 - waited_s))
+            return wait if data.holding is None else context.memory.without(data, wait)
+        case PassthroughStep():
+            return data
+    assert_never(step)
+
+
+def _object(step: PlainStep, value: Any) -> Payload:
+    if not isinstance(value, dict):
+        kind = "nothing" if value is None else f"a {type(value).__name__}"
+        message = f"the code of step {step.id!r} returned {kind}; it must return an object"
+        raise StepFailure("INVALID_OUTPUT", message)
+    return Payload(value)
+
+
+async def model_request(
+    step: LlmStep, names: Mapping[str, Any], context: RunContext, llm_context: LlmContext
+) -> ModelRequest:
+    """The request of an llm step to its model in this turn. Raises StepFailure."""
+    render = partial(context.dependencies.templates.render, names=names, project_id=context.project_id)
+    messages = llm_context.messages
+    system = None if step.system is None else await render(step.system)
+    if not messages:
+        prompt = _message(step, names) if step.prompt is None else await render(step.prompt)
+        user: dict[str, Any] = {"role": "user", "content": prompt}
+        if llm_context.attachments:
+            user["attachments"] = msgspec.to_builtins(llm_context.attachments)
+        messages = [*llm_context.history, user]
+    return ModelRequest(
+        model=step.model,
+        system=system,
+        messages=messages,
+        settings=step.settings,
+        output_schema=step.output_schema,
+        tools=llm_context.offer.tools if llm_context.offer else [],
+        tool_choice=llm_context.offer.choice if llm_context.offer else None,
+    )
+
+
+def _message(step: LlmStep, names: Mapping[str, Any]) -> str:
+    """The prompt of a step that has none of its own."""
+    message = names.get("message", names["initial"].get("message"))
+    if not isinstance(message, str):
+        raise StepFailure(
+            "TEMPLATE_ERROR",
+            f"step {step.id!r} has no `prompt` and the run has no text `message`; give one of the two",
+            may_retry=False,
+        )
+    return message
+
+
+def _tool_loop(
+    attempt: AttemptRecorder, request: ModelRequest, answer: ModelAnswer, llm_context: LlmContext
+) -> ToolLoopState:
     """The turns so far, with the one that has asked for tools."""
     assert llm_context.offer is not None
+    calls = answer.response.tool_calls
+    asked = {"role": "assistant", "content": answer.output.get("text") or None, "toolCalls": calls}
     tool_loop = ToolLoopState(
         step_id=attempt.step.id,
         attempt=attempt.number,
         tried=attempt.tried,
-        messages=done.messages,
-        calls=done.calls,
+        messages=[*request.messages, asked],
+        calls=calls,
         iterations_used=attempt.tool_loop.iterations_used + 1 if attempt.tool_loop else 1,
         offer=llm_context.offer,
         duration_ms=attempt.duration_ms or 0,

@@ -19,7 +19,6 @@ from runglass.engine.models.model_types import (
     ProviderResponse,
 )
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.scheduling.offloading import offload
 from runglass.errors import StepFailure
 from runglass.log.events import StepModelCall
@@ -87,7 +86,6 @@ class CallRecorder:
 
     async def _keep_request(self) -> None:
         payload = Payload(await offload(self._told, size_bytes=self._sent_bytes))
-        await encode(payload)
         await self._capture.prepare_failed(payload)
         self._sent = self._capture.failed_input(payload)
 
@@ -101,7 +99,6 @@ class CallRecorder:
             self._received = self._partial()
         else:
             return
-        await encode(self._received)
         if isinstance(outcome, StepFailure):
             await self._capture.prepare_failed(self._received)
         else:
@@ -137,10 +134,8 @@ class CallRecorder:
         )
 
     def _answered(self, response: ProviderResponse, *, error_code: str | None = None) -> ModelCall:
-        failed = error_code is not None
-        sent, is_cut = self._kept_request(failed=failed)
         received = self._received or Payload(_received(response))
-        answer, is_cut_too = self._kept_answer(received, failed=failed)
+        sent, answer, is_cut = self._kept(received, failed=error_code is not None)
         return ModelCall(
             number=self._number,
             model=self._request.model,
@@ -162,16 +157,14 @@ class CallRecorder:
             error_code=error_code,
             request=encoded(sent),
             response=encoded(answer),
-            truncated=is_cut or is_cut_too,
+            truncated=is_cut,
         )
 
     def _failed(
         self, error_code: str, *, refused: bool, failed: bool = True, note: str | None = None
     ) -> ModelCall:
-        sent, is_cut = self._kept_request(failed=failed)
-        answer, is_cut_too = None, False
-        if self._heard:
-            answer, is_cut_too = self._kept_answer(self._received or self._partial(), failed=failed)
+        received = (self._received or self._partial()) if self._heard else None
+        sent, answer, is_cut = self._kept(received, failed=failed)
         return ModelCall(
             number=self._number,
             model=self._request.model,
@@ -187,28 +180,23 @@ class CallRecorder:
             error_code=error_code,
             request=encoded(sent),
             response=encoded(answer),
-            truncated=is_cut or is_cut_too,
+            truncated=is_cut,
         )
 
     def _cost_usd(self, known: Decimal | None) -> str | None:
         cost_usd = self._reserved_usd if known is None else known
         return None if cost_usd is None else format_usd(cost_usd)
 
-    def _kept_request(self, *, failed: bool) -> tuple[Any, bool]:
+    def _kept(self, answer: Payload | None, *, failed: bool) -> tuple[Any, Any, bool]:
+        """The request and the answer as the mode keeps them, and whether one of them is cut."""
         # Asked before anything is encoded: conversations grow long, and most are not kept.
-        if not self._keeps(failed=failed):
-            return None, False
-        snapshot = self._sent or self._capture.failed_input(Payload(self._told()))
-        return snapshot.data, snapshot.truncated
-
-    def _kept_answer(self, answer: Payload, *, failed: bool) -> tuple[Any, bool]:
-        if not self._keeps(failed=failed):
-            return None, False
-        snapshot = self._capture.failed_input(answer)
-        return snapshot.data, snapshot.truncated
-
-    def _keeps(self, *, failed: bool) -> bool:
-        return self._capture.keeps_snapshots or (failed and self._capture.keeps_failures)
+        if not (self._capture.keeps_snapshots or (failed and self._capture.keeps_failures)):
+            return None, None, False
+        sent = self._sent or self._capture.failed_input(Payload(self._told()))
+        if answer is None:
+            return sent.data, None, sent.truncated
+        received = self._capture.failed_input(answer)
+        return sent.data, received.data, sent.truncated or received.truncated
 
     def _partial(self) -> Payload:
         """What came of an answer that broke off."""

@@ -13,18 +13,24 @@ import msgspec
 from runglass.engine.journal.checkpoints import (
     ENDED,
     CheckpointSet,
+    StepPosition,
     decision_checkpoint,
     output_checkpoint,
 )
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.concurrency import LoopWorkers, Workers, side_by_side
-from runglass.engine.scheduling.loop_outputs import LoopOutputs, joined_branches, require_values
+from runglass.engine.scheduling.concurrency import (
+    LoopOutputs,
+    LoopWorkers,
+    Workers,
+    joined_branches,
+    require_values,
+    side_by_side,
+)
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.scheduling.pacing import ITERATION_S, admit_paced
-from runglass.engine.scope import Scope, StepPosition
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.run_context import RunContext
-from runglass.engine.steps.step_variables import names_for, needed_by
+from runglass.engine.steps.scope import Scope, names_for, needed_by
 from runglass.errors import StepFailure
 from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
 from runglass.log.events import LoopCompleted, LoopStarted, StepSkipped

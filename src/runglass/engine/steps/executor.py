@@ -5,19 +5,23 @@ from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
+from runglass.engine.journal.checkpoints import StepPosition
 from runglass.engine.journal.resume import InterruptedAttempt
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import encode
-from runglass.engine.scope import Scope, StepPosition
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
-from runglass.engine.steps.attempt_runner import prepare_failure, run_attempt
-from runglass.engine.steps.handlers import AttemptResult, LlmContext
+from runglass.engine.steps.attempt_runner import LlmContext, prepare_failure, run_attempt
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
-from runglass.engine.steps.outcomes import StepFailedPermanently, out_of_credit
-from runglass.engine.steps.retries import PROVIDER_RETRY, delay_after, end_if_repeated, retry_or_fail
+from runglass.engine.steps.outcomes import (
+    PROVIDER_RETRY,
+    StepFailedPermanently,
+    delay_after,
+    end_if_repeated,
+    out_of_credit,
+    retry_or_fail,
+)
 from runglass.engine.steps.run_context import RunContext
-from runglass.engine.steps.step_variables import names_for, needed_by, uses_names
+from runglass.engine.steps.scope import Scope, names_for, needed_by, uses_names
 from runglass.errors import StepFailure, without_traceback
 from runglass.flows.flow import ForwardingStep, LeafStep, Step, WaitStep
 from runglass.log.fold import Address, StepChange
@@ -67,20 +71,22 @@ class StepExecutor:
                 context.stop, step.id, f"the project's budget is spent; step {step.id!r} was not begun"
             )
         waited_s, has_names = 0.0, uses_names(step)
-        cut_off = self.interrupted.take(step, position) if self.interrupted.attempts else None
-        if cut_off is not None:
-            await self._go_on_after(cut_off, step, data, scope, position, tool_loop)
-            number, tried, tool_loop = cut_off.change.step.attempt + 1, cut_off.failures + 1, None
-            waited_s = self._seconds_since(cut_off.since)
+        interrupted = self.interrupted.take(step, position) if self.interrupted.attempts else None
+        if interrupted is not None:
+            await self._go_on_after(interrupted, step, data, scope, position, tool_loop)
+            number, tried, tool_loop = interrupted.change.step.attempt + 1, interrupted.failures + 1, None
+            waited_s = self._seconds_since(interrupted.since)
         else:
             number = tool_loop.attempt if tool_loop else self.next_attempt(step.id, position)
             tried = tool_loop.tried if tool_loop else 1
         server_error: int | None = None
         while True:
-            await context.gate.opened()
+            if context.gate.closed:
+                await context.gate.opened()
             # A stop does not wait for a wait step: its deadline is kept in the log.
             with NOT_HELD if isinstance(step, WaitStep) else context.gate:
-                needed = needed_by(step, data, scope) if has_names or data.holding is not None else ()
+                is_needed = data.holding is not None or scope.seen.large
+                needed = needed_by(step, data, scope) if is_needed else ()
                 # A wait may take a day: it is not to keep other steps from decoding.
                 async with (
                     memory.using(needed, decoded=has_names and not isinstance(step, WaitStep))
@@ -99,8 +105,8 @@ class StepExecutor:
                     outcome = await run_attempt(
                         context, attempt, step, names, llm_context, failure, waited_s, room
                     )
-                    if isinstance(outcome, AttemptResult):
-                        return outcome.output
+                    if isinstance(outcome, Payload):
+                        return outcome
                     server_error = end_if_repeated(outcome, server_error)
                     await prepare_failure(context, attempt, outcome)
                     delay_ms = retry_or_fail(attempt, outcome)
@@ -134,9 +140,9 @@ class StepExecutor:
 
     def next_attempt(self, step_id: str, position: StepPosition) -> int:
         """The number of the next attempt, which takes the place in the trace that the step has already."""
-        begun = self._context.recorder.fold.open_step(step_id, position.loop_path)
-        if begun is not None:
-            return begun.attempt + 1
+        open_step = self._context.recorder.fold.open_step(step_id, position.loop_path)
+        if open_step is not None:
+            return open_step.attempt + 1
         known = self._earlier.get(Address(step_id, position.loop_path))
         if known is None:
             return 1
@@ -160,22 +166,22 @@ class StepExecutor:
 
     async def _go_on_after(
         self,
-        cut_off: InterruptedAttempt,
+        interrupted: InterruptedAttempt,
         step: LeafStep,
         data: Payload,
         scope: Scope,
         position: StepPosition,
         tool_loop: ToolLoopState | None,
     ) -> None:
-        """Ends the attempt that was cut off; returns when the next one may begin.
+        """Ends the interrupted attempt; returns when the next one may begin.
 
         Raises StepFailedPermanently where none may.
         """
-        before = cut_off.change.step
+        before = interrupted.change.step
         if before.status != "running":
             # It had failed and was to be tried again after a while, which has passed in part or as a whole.
             retry = step.retry or PROVIDER_RETRY
-            delay_s = delay_after(before.error_context or {}, retry, max(1, cut_off.failures)) / 1000
+            delay_s = delay_after(before.error_context or {}, retry, max(1, interrupted.failures)) / 1000
             passed_s = self._seconds_since(before.completed_at or before.started_at or "")
             await self._context.dependencies.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
@@ -184,7 +190,7 @@ class StepExecutor:
             names = await names_for(step, data, scope, attempt=before.attempt) if uses_names(step) else {}
             given, _ = await self._input_of(step, data, names)
             attempt = AttemptRecorder(self._context, step, given, position, before.attempt)
-            self.interrupted.end(cut_off, attempt, step, tool_loop)
+            self.interrupted.end(interrupted, attempt, step, tool_loop)
 
     def _seconds_since(self, moment: str) -> float:
         if not moment:
@@ -206,7 +212,7 @@ class StepExecutor:
                 data = Payload(given)
             except StepFailure as error:
                 failure = without_traceback(error)
-        data = self.overridden(step, data)
-        await encode(data)
+        if step.id in self._step_inputs:
+            data = self.overridden(step, data)
         await self._context.capture.prepare(data)
         return data, failure

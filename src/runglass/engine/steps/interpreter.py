@@ -1,33 +1,36 @@
 """Walks a flow's tree of steps for one run.
 
-Leaf steps do the work (`steps/executor.py`); containers only order it (`containers.py`).
+Leaf steps do the work (`steps/executor.py`); containers only order it (`containers.py`). A segment ends
+with the result of the run, or with a pause.
 """
 
 import asyncio
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from runglass.engine.journal.checkpoints import (
     FailureCheckpoint,
+    StepPosition,
     output_checkpoint,
     path_text,
     pause_checkpoint,
 )
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, ToolLoopState, ToolOffer
+from runglass.engine.models.model_types import both_spellings
 from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import value_of
-from runglass.engine.scope import Scope, StepPosition
+from runglass.engine.scheduling.offloading import offload
+from runglass.engine.steps.attempt_runner import LlmContext
 from runglass.engine.steps.containers import Containers
 from runglass.engine.steps.executor import StepExecutor
-from runglass.engine.steps.handlers import LlmContext
 from runglass.engine.steps.outcomes import AwaitingToolResults, CreditsExhausted, StepFailedPermanently
-from runglass.engine.steps.pauses import SegmentResult, record_tool_pause
 from runglass.engine.steps.run_context import RunContext
+from runglass.engine.steps.scope import Scope
 from runglass.errors import StepFailure
 from runglass.flows.flow import (
     LEAVES,
@@ -40,7 +43,21 @@ from runglass.flows.flow import (
     leaves,
     within,
 )
-from runglass.log.events import StepPaused
+from runglass.log.events import StepPaused, StepPausedForToolCalls
+
+
+class SegmentResult(NamedTuple):
+    """The end of a segment: the run's result, or the pause in which it waits, and the outputs so far."""
+
+    result: Payload | None
+    pause: Pause | None
+    outputs: dict[str, Any]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    # A cut list ends with a mark, which is no object.
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
 
 NO_LLM_CONTEXT = LlmContext()
 """The context of a step that asks no model."""
@@ -54,6 +71,7 @@ class Interpreter:
         self._executor = executor
         self._state = state
         self._checkpoints = state.checkpoints
+        self._has_checkpoints = bool(state.checkpoints)
         self._first_context = LlmContext()
         self._containers = Containers(context, executor, state.checkpoints)
 
@@ -62,10 +80,10 @@ class Interpreter:
 
         Raises StepFailedPermanently, CreditsExhausted, LimitReached and StoreError.
         """
-        plan, segment = self._state.begun.plan, self._state.begun.segment
-        tool_loop, steps = self._state.tool_loop, plan.flow.steps
-        scope, data = self._before(plan, segment, self._state.outputs)
-        self._first_context = LlmContext(history=plan.history, attachments=plan.attachments)
+        spec, segment = self._state.segment_spec.plan, self._state.segment_spec.segment
+        tool_loop, steps = self._state.tool_loop, spec.flow.steps
+        scope, data = self._before(spec, segment, self._state.outputs)
+        self._first_context = LlmContext(history=spec.history, attachments=spec.attachments)
         for index in range(segment.first, len(steps)):
             step = steps[index]
             if index == segment.first and segment.input is not None:
@@ -102,13 +120,46 @@ class Interpreter:
     async def _wait_for_tools(
         self, tool_loop: ToolLoopState, index: int, outputs: dict[str, Any]
     ) -> SegmentResult:
+        """Records that the run waits for the results of the calls in `tool_loop`.
+
+        Where the segment answers a call that may be sent again, the pause is kept whole for that.
+        """
+        context = self._context
         pause = Pause(
             cursor=index,
             tool_loop=tool_loop,
             reached=max(index, self._state.reached),
-            iterations=self._context.usage.iterations,
+            iterations=context.usage.iterations,
         )
-        await record_tool_pause(self._context, pause, tool_loop, outputs)
+        shown = Payload({"messages": tool_loop.messages, "calls": tool_loop.calls, "outputs": outputs})
+        await context.capture.prepare(shown)
+        snapshot = context.capture.snapshot(shown).data
+        content = msgspec.json.decode(snapshot) if snapshot is not None else {}
+        attempt = context.recorder.fold.open_step(tool_loop.step_id, None)
+        event = StepPausedForToolCalls(
+            execution_id=context.run_id,
+            run_id=context.run_id,
+            step_id=tool_loop.step_id,
+            step_index=pause.cursor,
+            iterations_used=tool_loop.iterations_used,
+            tool_call_messages=both_spellings(_objects(content.get("messages"))),
+            tool_calls=_objects(content.get("calls")),
+            accumulated_outputs=content.get("outputs") or {},
+            tokens=None if attempt is None else attempt.tokens,
+            cost_usd=None if attempt is None else attempt.cost_usd,
+            model_used=None if attempt is None else attempt.model_used,
+        )
+        owed = {
+            "toolCallMessages": both_spellings(tool_loop.messages),
+            "toolCalls": tool_loop.calls,
+            "accumulatedOutputs": outputs,
+        }
+        checkpoint, answer = await offload(
+            lambda: (pause_checkpoint(pause), msgspec.json.encode(owed)), size_bytes=shown.size_bytes
+        )
+        context.recorder.record(event, checkpoint=checkpoint)
+        if context.answers_call:
+            context.recorder.keep_replay(answer)
         return SegmentResult(None, pause, outputs)
 
     async def _sequence(
@@ -130,7 +181,7 @@ class Interpreter:
     ) -> Payload:
         known = None
         try:
-            known = self._known(step, scope, position) if self._checkpoints else None
+            known = self._known(step, scope, position) if self._has_checkpoints else None
             match step:
                 case _ if known is not None:
                     output = known
@@ -141,7 +192,9 @@ class Interpreter:
                 case ParallelStep():
                     output = await self._containers.parallel(step, data, scope, position, self._sequence)
                 case _:
-                    llm_context = self._llm_context(step, offer, tool_loop, results)
+                    llm_context = NO_LLM_CONTEXT
+                    if isinstance(step, LlmStep):
+                        llm_context = self._llm_context(step, offer, tool_loop, results)
                     output = await self._executor.run(step, data, scope, position, llm_context, tool_loop)
             if known is None and position.loop_path is None and not isinstance(step, LeafStep):
                 # The output of a container outside of loops is seen to the end of the run, over every pause.
@@ -198,13 +251,11 @@ class Interpreter:
 
     def _llm_context(
         self,
-        step: LeafStep,
+        step: LlmStep,
         offer: ToolOffer | None,
         tool_loop: ToolLoopState | None,
         results: Sequence[dict[str, Any]],
     ) -> LlmContext:
-        if not isinstance(step, LlmStep):
-            return NO_LLM_CONTEXT
         if tool_loop is not None:
             return LlmContext(offer=offer or tool_loop.offer, messages=[*tool_loop.messages, *results])
         if step is self._first_llm:
@@ -215,14 +266,15 @@ class Interpreter:
     def _first_llm(self) -> LeafStep | None:
         """The first llm step of the flow; looked for once there is one to run."""
         return next(
-            (leaf for leaf in leaves(self._state.begun.plan.flow.steps) if isinstance(leaf, LlmStep)), None
+            (leaf for leaf in leaves(self._state.segment_spec.plan.flow.steps) if isinstance(leaf, LlmStep)),
+            None,
         )
 
-    def _before(self, plan: RunSpec, segment: Segment, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
+    def _before(self, spec: RunSpec, segment: Segment, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
         """The scope and the data with which a segment begins: as if all before it had just been run."""
-        scope, data = Scope(plan.inputs), Payload(plan.inputs)
+        scope, data = Scope(spec.inputs), Payload(spec.inputs)
         known = {step_id: Payload(output) for step_id, output in {**outputs, **segment.outputs}.items()}
-        for step in plan.flow.steps[: segment.first]:
+        for step in spec.flow.steps[: segment.first]:
             for inner in within(step):
                 if inner.id in known:
                     if inner.id not in segment.outputs:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from runglass.engine.journal.checkpoints import StepPosition
 from runglass.engine.journal.resume import WORKER_LOST, InterruptedAttempt
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.payload import Payload
-from runglass.engine.scope import StepPosition
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.call_recorder import lost_call
 from runglass.engine.steps.outcomes import StepFailedPermanently
@@ -36,13 +36,13 @@ class InterruptedAttempts:
 
     def end(
         self,
-        cut_off: InterruptedAttempt,
+        interrupted: InterruptedAttempt,
         attempt: AttemptRecorder,
         step: LeafStep,
         tool_loop: ToolLoopState | None,
     ) -> None:
         """Records the attempt's end: another is to follow, or StepFailedPermanently is raised."""
-        before = cut_off.change.step
+        before = interrupted.change.step
         attempt.stop_clock()
         # Each turn before a pause has made its call; those of an earlier attempt do not count here.
         calls_before = (
@@ -51,29 +51,29 @@ class InterruptedAttempts:
         reserved = before.reservation
         if reserved is not None or (isinstance(step, LlmStep) and len(before.model_calls) <= calls_before):
             attempt.record_call(_lost(step, before))
-        crash = _crash(step, cut_off)
-        if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
+        crash = _crash(step, interrupted)
+        if interrupted.crashes >= self._crash_retries and not isinstance(step, WaitStep):
             raise StepFailedPermanently(attempt.record_failure(crash)) from crash
         attempt.retry(crash, delay_ms=0)
 
     def abandon_inner(self, container: Step, position: StepPosition) -> None:
-        """Records the attempts that were cut off inside of the container as lost, since the container is."""
+        """Records the interrupted attempts inside of the container as lost, since the container is."""
         outer = position.loop_path or ()
         inner = {step.id for step in within(container)}
-        for address, cut_off in list(self.attempts.items()):
+        for address, interrupted in list(self.attempts.items()):
             path = address.loop_path or ()
             if address.step_id in inner and path[: len(outer)] == outer:
                 del self.attempts[address]
-                if cut_off.change.step.status == "running":
+                if interrupted.change.step.status == "running":
                     step = next(step for step in within(container) if step.id == address.step_id)
                     there = position._replace(loop_path=address.loop_path)
                     attempt = AttemptRecorder(
-                        self._context, step, Payload(None), there, cut_off.change.step.attempt
+                        self._context, step, Payload(None), there, interrupted.change.step.attempt
                     )
                     attempt.stop_clock()
-                    if cut_off.change.step.reservation is not None:
-                        attempt.record_call(_lost(step, cut_off.change.step))
-                    attempt.cut_off(_crash(step, cut_off))
+                    if interrupted.change.step.reservation is not None:
+                        attempt.record_call(_lost(step, interrupted.change.step))
+                    attempt.abandon(_crash(step, interrupted))
 
 
 def _lost(step: Step, attempt: StepTrace) -> ModelCall:
@@ -83,8 +83,8 @@ def _lost(step: Step, attempt: StepTrace) -> ModelCall:
     return lost_call(step.model, number, error_code=WORKER_LOST, reservation=attempt.reservation)
 
 
-def _crash(step: Step, cut_off: InterruptedAttempt) -> StepFailure:
-    setback = cut_off.setback
+def _crash(step: Step, interrupted: InterruptedAttempt) -> StepFailure:
+    setback = interrupted.setback
     message = f"the process that ran this attempt of step {step.id!r} ended before the attempt did"
     if setback is not None:
         message += (

@@ -7,7 +7,7 @@ cost, which is the reservation where the real cost is not known.
 import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Self
 
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.models.gateway import (
@@ -19,10 +19,60 @@ from runglass.engine.models.gateway import (
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.call_recorder import CallRecorder
 from runglass.engine.steps.run_context import RunContext
-from runglass.engine.steps.text_batcher import TextBatcher
 from runglass.errors import StepFailure
 from runglass.flows.flow import LlmStep
 from runglass.log.money import ZERO
+from runglass.support.clock import Clock
+
+INTERVAL_S = 0.05
+
+
+class TextBatcher:
+    """Takes text while an attempt runs, and calls `record` with it. Leaving the block records what is left.
+
+    At most `most` characters are recorded: the whole text is the output's business.
+    """
+
+    def __init__(self, record: Callable[[str], None], clock: Clock, *, most: int) -> None:
+        self._record_text = record
+        self._clock = clock
+        self._room = most
+        self._parts: list[str] = []
+        self._pump: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        try:
+            if self._pump is not None:
+                self._pump.cancel()
+                await asyncio.wait({self._pump})
+                # Its exception holds its frame, which holds this stream and with it the attempt.
+                self._pump = None
+        finally:
+            self._record()
+
+    def write(self, text: str) -> None:
+        """Adds a piece of text; it reaches the log within 50 ms."""
+        if not text or not self._room:
+            return
+        text = text[: self._room]
+        self._room -= len(text)
+        self._parts.append(text)
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._record_in_time())
+
+    async def _record_in_time(self) -> None:
+        while True:
+            await self._clock.sleep(INTERVAL_S)
+            self._record()
+
+    def _record(self) -> None:
+        if self._parts:
+            text = "".join(self._parts)
+            self._parts.clear()
+            self._record_text(text)
 
 
 async def ask_model(

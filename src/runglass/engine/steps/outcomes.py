@@ -1,8 +1,18 @@
-"""How a leaf step can end other than with an output: each ends, or holds up, the segment around it."""
+"""How a leaf step can end other than with an output, and whether a failed attempt is followed by another.
+
+Each such end ends, or holds up, the segment around the step.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 from runglass.engine.journal.checkpoints import FailureCheckpoint
 from runglass.engine.journal.run_spec import ToolLoopState
-from runglass.engine.scheduling.drain import StopRequest
+from runglass.engine.models.model_types import ModelCallFailed
+from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.steps.attempt_recorder import AttemptRecorder
+from runglass.errors import RETRY_AFTER, StepFailure
+from runglass.flows.flow import LeafStep, LlmStep, Retry
 
 
 class StepFailedPermanently(Exception):
@@ -33,3 +43,40 @@ def out_of_credit(stop: StopRequest, step_id: str, message: str) -> CreditsExhau
     """The error to raise; all other steps of the run end with it."""
     stop.spent_at, stop.spent = step_id, message
     return CreditsExhausted(step_id, message)
+
+
+NO_RETRY = Retry(max_attempts=1)
+PROVIDER_RETRY = Retry(max_attempts=3)
+"""For llm steps without `retry`: a busy provider gets two more chances, any other failure none."""
+PROVIDER_BUSY = frozenset({"RATE_LIMITED", "PROVIDER_UNAVAILABLE"})
+
+
+def end_if_repeated(failure: StepFailure, before: int | None) -> int | None:
+    """Makes a failure final where the provider answered the attempt before with the same server error.
+
+    `before` is the server error of that attempt; returns that of this one.
+    """
+    answered = failure.server_error if isinstance(failure, ModelCallFailed) else None
+    if answered is not None and answered == before:
+        failure.may_retry = False
+        failure.message += "; not tried again, as the attempt before was answered the same"
+    return answered
+
+
+def retry_or_fail(attempt: AttemptRecorder, failure: StepFailure) -> int:
+    """Records the failure; returns the ms until the next attempt. Raises StepFailedPermanently."""
+    step = attempt.step
+    assert isinstance(step, LeafStep)
+    retry = step.retry or NO_RETRY
+    if step.retry is None and isinstance(step, LlmStep) and failure.code in PROVIDER_BUSY:
+        retry = PROVIDER_RETRY
+    if not failure.may_retry or attempt.tried >= retry.max_attempts:
+        raise StepFailedPermanently(attempt.record_failure(failure)) from failure
+    delay_ms = delay_after(failure.as_json(), retry, attempt.tried)
+    attempt.retry(failure, delay_ms=delay_ms)
+    return delay_ms
+
+
+def delay_after(error: Mapping[str, Any], retry: Retry, tried: int) -> int:
+    """Ms from a failure to the next attempt: at least what a provider asked for, which `error` has."""
+    return max(retry.delay_ms(tried), min(error.get(RETRY_AFTER) or 0, retry.max_delay_ms))

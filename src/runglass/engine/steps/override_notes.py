@@ -9,7 +9,6 @@ from runglass.engine.capture.capture import Capture
 from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.run_spec import RunSpec, SegmentSpec
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import encode
 from runglass.engine.steps.call_recorder import without_headers
 from runglass.log.events import OverridesApplied, RunInput
 from runglass.log.trace import RunSummary
@@ -31,7 +30,6 @@ async def run_input(run_id: str, spec: RunSpec, capture: Capture, *, failed: boo
     if spec.attachments:
         told["attachments"] = msgspec.to_builtins(spec.attachments)
     payload = Payload(told)
-    await encode(payload)
     await capture.prepare_failed(payload)
     data, size, truncated = capture.failed_input(payload)
     assert data is not None
@@ -50,14 +48,18 @@ async def run_input(run_id: str, spec: RunSpec, capture: Capture, *, failed: boo
 
 
 async def overrides_applied(
-    run_id: str, begun: SegmentSpec, capture: Capture, *, known: RunSummary
+    run_id: str, segment_spec: SegmentSpec, capture: Capture, *, known: RunSummary
 ) -> OverridesApplied | None:
     """The event that tells the overrides of a call; None where it has none, or none that is not `known`.
 
     A segment has the overrides of steps' fields only where they change its flow. Those of inputs come with
     every call; their values show in the inputs themselves.
     """
-    blocks, inputs = begun.segment.block_overrides, _inputs(begun)
+    segment = segment_spec.segment
+    blocks, inputs = segment.block_overrides, dict(segment.step_inputs)
+    if segment.input:
+        first = segment_spec.plan.flow.steps[segment.first].id
+        inputs[first] = {**segment.input, **inputs.get(first, {})}
     of_blocks = [f"{step}.{_shown_field(field)}" for step, fields in blocks.items() for field in fields]
     of_inputs = [f"{step}.input.{_shown(field)}" for step, fields in inputs.items() for field in fields]
     if capture.mode == "off":
@@ -94,15 +96,6 @@ def _without_headers(fields: dict[str, Any]) -> dict[str, Any]:
     if headers in fields:
         fields = fields | {headers: without_headers({"extra_headers": fields[headers]})["extra_headers"]}
     return fields
-
-
-def _inputs(begun: SegmentSpec) -> dict[str, dict[str, Any]]:
-    """The overrides of steps' inputs by step id."""
-    first, segment = begun.plan.flow.steps[begun.segment.first], begun.segment
-    inputs = dict(segment.step_inputs)
-    if segment.input:
-        inputs[first.id] = {**segment.input, **inputs.get(first.id, {})}
-    return inputs
 
 
 async def _captured(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:

@@ -1,27 +1,72 @@
 """What a segment of a run has: its log, its services, its memory and its limits.
 
 The interpreter, containers, attempts and calls of models share it; none of them takes its parts one by one.
+The content of events on its way to the caller is held here too, or stored where it is too much.
 """
 
 import math
+from collections.abc import Callable
 
 import msgspec
 
+from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.models.budget import RunBudget
+from runglass.engine.models.budget import Budgets, RunBudget
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.payload import Payload
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
-from runglass.engine.scheduling.drain import DrainGate, StopRequest
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.scheduling.memory_budget import RunMemory
-from runglass.engine.scheduling.run_limits import RunUsage
-from runglass.engine.scheduling.store_turns import StoreTurns
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
+from runglass.engine.scheduling.run_limits import RunLimits, RunUsage, StopRequest
+from runglass.engine.scheduling.turns import DrainGate, ProjectTurns, StoreTurns
 from runglass.flows.flow import Flow
+from runglass.store.base import Store
 from runglass.support.clock import Clock
+from runglass.wire.run_api import CaptureMode
+
+MOST_BYTES = 1 << 20
+"""Beyond this, content goes to the store and is read back from there, however slowly its caller reads."""
+
+
+class LiveOutputs:
+    """What one caller is to have of the events of its segment, until the caller has read or left."""
+
+    def __init__(self) -> None:
+        self.stored: set[int] = set()
+        """Seqs of the events whose content is in the store."""
+        self._held: dict[int, bytes] = {}
+        self._bytes = 0
+        self._is_open = True
+
+    @property
+    def held_bytes(self) -> int:
+        return self._bytes
+
+    def keep(self, seq: int, content: bytes) -> bool:
+        """Whether the content needs no place in the store: it is held, or its caller has left."""
+        if not self._is_open:
+            return True
+        if self._held and self._bytes + len(content) > MOST_BYTES:
+            self.stored.add(seq)
+            return False
+        self._held[seq] = content
+        self._bytes += len(content)
+        return True
+
+    def pop(self, seq: int) -> bytes | None:
+        """The content of an event that is held, once."""
+        content = self._held.pop(seq, None)
+        self._bytes -= len(content or b"")
+        return content
+
+    def close(self) -> None:
+        """The caller has read everything, or left: nothing more is held."""
+        self._is_open = False
+        self._held.clear()
+        self.stored.clear()
+        self._bytes = 0
 
 
 class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +80,21 @@ class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
     models: ModelGateway
     clock: Clock
     model_turns: FairTurns = msgspec.field(default_factory=lambda: FairTurns(Shares(math.inf)))
+
+
+class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts that all segments of an engine share."""
+
+    store: Store
+    bus: Bus
+    dependencies: StepDependencies
+    make_capture: Callable[[CaptureMode], Capture]
+    gate: DrainGate
+    crash_retries: int
+    budgets: Budgets
+    memory: MemoryBudget
+    limits: RunLimits
+    project_turns: ProjectTurns
 
 
 class RunContext(msgspec.Struct, frozen=True, kw_only=True):

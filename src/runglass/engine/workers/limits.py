@@ -1,12 +1,47 @@
-"""The limits that a worker process puts on itself, and its loop of messages."""
+"""The limits that a worker process puts on itself, its loop of messages, and how nice it is to the server.
 
+A process whose work takes long becomes nicer still, so that a short step of another project gets a processor
+at once.
+"""
+
+import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
-from runglass.engine.workers.priority import WORKER_NICE
+WORKER_NICE = 2
+"""Of every process that runs steps: the server comes first."""
+LONG_NICE = 10
+"""Of one whose step takes long. It can never become less again, so the process ends with that step."""
+LONG_S = 0.1
+"""So long a step may take like any other."""
+BEYOND = 2
+"""So many times as many processes go on for all projects as for one that is alone."""
+
+
+def at_once() -> int:
+    """How many processes one project alone keeps busy: two for each processor, so one is always ready."""
+    return 2 * (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+
+
+def be_nice(pid: int, nice: int) -> None:
+    """Makes a process, with all its threads, at least so nice; one that is gone is left alone."""
+    with contextlib.suppress(OSError):
+        # Linux keeps a niceness for each thread.
+        threads = os.listdir(f"/proc/{pid}/task") if sys.platform == "linux" else [pid]
+        for thread in threads:
+            os.setpriority(os.PRIO_PROCESS, int(thread), nice)
+
+
+def niceness(pid: int) -> int:
+    """Of the process; that of a worker where there is no such process."""
+    with contextlib.suppress(OSError):
+        return os.getpriority(os.PRIO_PROCESS, pid)
+    return WORKER_NICE
+
 
 READY = b"\0\0\0\0"
 """The message of a process that can take the first task."""
@@ -18,8 +53,7 @@ _PR_SET_PDEATHSIG = 1
 def work(answer: Callable[[bytes], bytes], *, memory_limit_bytes: int, nice: int = WORKER_NICE) -> None:
     """The main loop of a worker process: answers messages until its server ends."""
     die_with_parent()
-    if sys.platform != "win32":
-        os.nice(nice)
+    os.nice(nice)
     limit_memory(memory_limit_bytes)
     serve(sys.stdin.buffer, sys.stdout.buffer, answer, is_done=lambda: has_had_more(PEAK_BYTES))
 
@@ -50,16 +84,13 @@ def serve(
 
 def limit_cpu(seconds: float) -> None:
     """Ends the process once it has computed so long from now on; 0 takes the limit away."""
-    if sys.platform != "win32":
-        # The signal has no handler, so it ends the process in the middle of its work.
-        signal.setitimer(signal.ITIMER_PROF, seconds)
+    # The signal has no handler, so it ends the process in the middle of its work.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def limit_memory(limit_bytes: int) -> None:
     """Lets further allocations fail once the process has so much; only Linux can."""
     if sys.platform == "linux":
-        import resource
-
         resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -73,11 +104,7 @@ def die_with_parent() -> None:
 
 
 def has_had_more(limit_bytes: int) -> bool:
-    """Whether the process has had more memory than this; never where the system does not tell."""
-    if sys.platform == "win32":
-        return False
-    import resource
-
+    """Whether the process has had more memory than this."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if sys.platform == "darwin":
         return peak > limit_bytes

@@ -129,9 +129,8 @@ class WorkerProcess:
             )
         except OSError as error:
             raise WorkerNotStarted(f"no process for {self._what} starts: {error}") from error
-        if sys.platform != "win32":
-            assert self._process.stdin is not None
-            os.set_blocking(self._process.stdin.fileno(), False)
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         return self._process
 
     def _write(self, process: subprocess.Popen[bytes], message: bytes, deadline: float) -> None:
@@ -158,23 +157,22 @@ class WorkerProcess:
 
 
 def _cause(returncode: int | None) -> str:
-    if sys.platform != "win32" and returncode in (-signal.SIGPROF, -signal.SIGXCPU):
+    if returncode in (-signal.SIGPROF, -signal.SIGXCPU):
         return "time"
     if returncode == 0:
         return "ended"
     # A failed allocation aborts native code; the kernel kills what takes the last memory.
-    if sys.platform != "win32" and returncode in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
+    if returncode in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
         return "memory"
     return "unknown"
 
 
 def _await(pipe: IO[bytes], event: int, deadline: float) -> None:
     """Returns when the pipe can be used; raises EOFError after the deadline."""
-    if sys.platform != "win32":
-        ready = select.poll()
-        ready.register(pipe, event)
-        if not ready.poll(max(0, deadline - time.monotonic()) * 1000):
-            raise EOFError
+    ready = select.poll()
+    ready.register(pipe, event)
+    if not ready.poll(max(0, deadline - time.monotonic()) * 1000):
+        raise EOFError
 
 
 def environment() -> dict[str, str]:
@@ -182,6 +180,6 @@ def environment() -> dict[str, str]:
 
     The server's own has the keys of providers in it.
     """
-    needed = ("SYSTEMROOT", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+    needed = ("PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     inherited = {name: os.environ[name] for name in needed if name in os.environ}
     return {**inherited, "PYTHONPATH": os.pathsep.join(sys.path)}

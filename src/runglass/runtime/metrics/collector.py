@@ -79,7 +79,7 @@ class RuntimeCollector(Collector):
         engine, tails, pool = runtime.engine, runtime.tails, runtime.store.pool
         yield _gauge("executes_runs", "1 where this process executes runs.", runtime.settings.executes_runs)
         yield _gauge("active_runs", "Runs that go on in this process.", engine.queue.held)
-        yield _gauge("set_aside_runs", "Runs that this process cannot read.", len(engine.set_aside))
+        yield _gauge("set_aside_runs", "Runs that this process cannot read.", len(engine.active.set_aside))
         yield _gauge("tails", "Runs that are followed from this process.", tails.followed_runs)
         yield _gauge("tail_held_bytes", "Events kept for slow followers.", tails.held_bytes)
         yield _gauge("tail_lag_events", "Events that the slowest follower has yet to take.", tails.lag)

@@ -252,7 +252,7 @@ async def _stays_unmade(call: Call, noted: IdempotencyRecord) -> bool:
 
 async def _never_resumed(call: Call, noted: IdempotencyRecord) -> bool:
     runtime = call.runtime
-    if noted.status is not None or runtime.engine.is_active(noted.run_id):
+    if noted.status is not None or runtime.engine.active.is_active(noted.run_id):
         return False
     run = await runtime.store.run(noted.run_id)
     return run is not None and run.status == "paused" and run.head == noted.head and not run.is_resuming

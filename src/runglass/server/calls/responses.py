@@ -198,5 +198,5 @@ async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecor
         run, away_since_s = now, None
     if not run.ended and run.head <= beyond:
         # The segment that the store has no trace of any more is let go with the next renewal of the lease.
-        await runtime.engine.join(run.id)
+        await runtime.engine.active.join(run.id)
     return run

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from runglass.engine.capture.truncation import is_whole
+from runglass.engine.capture.snapshots import is_whole
 from runglass.errors import STEP_CODES, APIError, api_error
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
 from runglass.store.base import Store, decoding

@@ -11,7 +11,7 @@ import msgspec
 
 from runglass.engine.journal.run_spec import Segment, ToolLoopState, ToolOffer
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import api_error
 from runglass.flows.arguments import may_hand_in
 from runglass.flows.flow import Flow, LlmStep, leaves, step_count, within

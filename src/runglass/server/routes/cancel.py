@@ -75,7 +75,7 @@ async def _purge(request: ApiRequest, run: RunRecord) -> Response:
 async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
     """The run after its end is stored. Until the log has the end, a crash would let the run go on."""
     runtime = runtime_of(request)
-    await runtime.engine.join(run.id)
+    await runtime.engine.active.join(run.id)
     now = await runtime.store.run(run.id)
     if now is not None and not now.ended and runtime.engine.shares_store:
         now = await while_awaited(request, None, _followed_end(request, now), otherwise=ENDS_SOON)

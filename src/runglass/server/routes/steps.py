@@ -7,7 +7,7 @@ errors in the stream all the same, since they are the answer to its call.
 from starlette.types import ASGIApp
 
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import REPLAYED, Call, StoredResponse, admitted, find_call

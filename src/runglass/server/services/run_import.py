@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from runglass.bus.base import runs_of
-from runglass.engine.journal.step_rows import step_rows
+from runglass.engine.journal.recorder import step_rows
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_write
 from runglass.errors import FlowFileError, RunFileError, StoreError, api_error

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from runglass.engine.capture.redaction.keys import Keys
-from runglass.engine.capture.redaction.spans import Span
+from runglass.engine.capture.redaction.views import Span
 
 _WORD = r"""(?:"(?P<double>(?:[^"\\\n]++|\\.)++)"?|'(?P<single>[^'\n]++)'?|(?P<plain>(?!-)[^\s"'|;<>`]++))"""
 _OPTION = re.compile(rf"-(?<![\w-]-)-?(?P<name>[A-Za-z][\w.-]{{2,60}}+)[ \t]{{1,4}}+\\?{_WORD}")

@@ -30,65 +30,16 @@ ABOUT = (
 )  # fmt: skip
 """Words behind a telling key that make it speak of something about the secret: `token_count`."""
 
-_METHODS = frozenset(
-    [
-        "none",
-        "basic",
-        "bearer",
-        "digest",
-        "oauth",
-        "oauth1",
-        "oauth2",
-        "oauth2.0",
-        "oidc",
-        "saml",
-        "saml2",
-        "jwt",
-        "ldap",
-        "ntlm",
-        "kerberos",
-        "mtls",
-        "apikey",
-        "api_key",
-        "api-key",
-        "token",
-        "password",
-        "required",
-        "optional",
-        "anonymous",
-        "sha1",
-        "sha256",
-        "sha512",
-        "md5",
-        "hs256",
-        "rs256",
-        "es256",
-        "scram-sha-1",
-        "scram-sha-256",
-        "plain",
-        "login",
-        "trust",
-        "peer",
-    ]
-)
-_NO_PASSWORDS = frozenset(
-    [
-        "pass",
-        "passed",
-        "fail",
-        "failed",
-        "none",
-        "null",
-        "true",
-        "false",
-        "yes",
-        "skip",
-        "skipped",
-        "all",
-        "first",
-        "second",
-    ]
-)
+_METHODS = frozenset((
+    "none", "basic", "bearer", "digest", "oauth", "oauth1", "oauth2", "oauth2.0", "oidc", "saml", "saml2",
+    "jwt", "ldap", "ntlm", "kerberos", "mtls", "apikey", "api_key", "api-key", "token", "password",
+    "required", "optional", "anonymous", "sha1", "sha256", "sha512", "md5", "hs256", "rs256", "es256",
+    "scram-sha-1", "scram-sha-256", "plain", "login", "trust", "peer",
+))  # fmt: skip
+_NO_PASSWORDS = frozenset((
+    "pass", "passed", "fail", "failed", "none", "null", "true", "false", "yes", "skip", "skipped", "all",
+    "first", "second",
+))  # fmt: skip
 
 
 def _is_password(value: str) -> bool:

@@ -1,14 +1,14 @@
-"""Strikes known secrets from texts, in every form in which they may stand there."""
+"""Strikes known secrets from texts, in every form in which they may stand there, and from JSON values."""
 
 import base64
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import msgspec
 
-from runglass.engine.capture.redaction.spans import Span, lowered, replaced
-from runglass.engine.capture.redaction.views import view_of
+from runglass.engine.capture.redaction.views import Span, lowered, replaced, view_of
 
 _SHORTEST_ENCODED = 8
 """Characters of a secret whose encodings are looked for, and of an encoding that is long enough to tell."""
@@ -26,10 +26,10 @@ def strike_known(text: str, secrets: Iterable[str], mark: str) -> str:
 def known_spans(text: str, forms: Iterable[str]) -> list[Span]:
     """Where any of the forms stands in the text or in its plain reading, in upper or lower case."""
     lower = {lowered(form) for form in forms}
-    spans = list(_places(text, lower))
+    spans = list(_positions(text, lower))
     view = view_of(text)
     if view is not None:
-        spans += map(view.origin, _places(view.text, lower))
+        spans += map(view.origin, _positions(view.text, lower))
     return spans
 
 
@@ -70,10 +70,34 @@ def _base64(data: bytes, ahead: int) -> set[str]:
     return {sure, sure.replace("+", "-").replace("/", "_"), sure[::-1]}
 
 
-def _places(text: str, lower: Iterable[str]) -> Iterator[Span]:
+def _positions(text: str, lower: Iterable[str]) -> Iterator[Span]:
     low = lowered(text)
     for form in lower:
         start = low.find(form)
         while start >= 0:
             yield start, start + len(form)
             start = low.find(form, start + len(form))
+
+
+def longest_text(value: Any) -> int:
+    """Characters of the longest text in a JSON value."""
+    longest = 0
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, str):
+            longest = max(longest, len(part))
+        elif isinstance(part, dict):
+            pending += part.values()
+        elif isinstance(part, list):
+            pending += part
+    return longest
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of a JSON value with each text changed; keys stay."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: with_texts(inner, change) for key, inner in value.items()}
+    return [with_texts(inner, change) for inner in value] if isinstance(value, list) else value

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from runglass.engine.capture.redaction.keys import ABOUT, WEAK, WEAK_PREFIXES, WEAK_SUFFIXES, Keys, fits
-from runglass.engine.capture.redaction.spans import Span
+from runglass.engine.capture.redaction.views import Span
 
 _SUFFIX = (
     r"(?:\d{1,4}|(?:[_-](?=[A-Za-z0-9])|(?=[A-Z]))"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import accumulate
 
-from runglass.engine.capture.redaction.spans import Span
+from runglass.engine.capture.redaction.views import Span
 
 # Lookbehinds stand behind the first character: so `re` skips ahead to it.
 _MANY = re.compile(r"\d(?<!\d\d)(?:[ ./()-]{0,3}\d){7,}+")
@@ -103,7 +103,7 @@ def is_card(number: int) -> bool:
     return 10**11 <= number < 10**19 and any(_cards(str(number), 0))
 
 
-def _cards(run: str, place: int) -> Iterator[Span]:
+def _cards(run: str, offset: int) -> Iterator[Span]:
     """Spans of the groups that make up card numbers in a run of digits grouped by spaces or dashes."""
     groups = [(match.start(), match[0]) for match in re.finditer(r"\d+", run)]
     digits = [int(digit) for _, group in groups for digit in group]
@@ -128,7 +128,7 @@ def _cards(run: str, place: int) -> Iterator[Span]:
                 and _ISSUERS.fullmatch(plain, start, end)
             ):
                 final, digits_of_last = groups[last]
-                yield place + begin, place + final + len(digits_of_last)
+                yield offset + begin, offset + final + len(digits_of_last)
 
 
 def _iban_length(found: str) -> int:
@@ -137,11 +137,11 @@ def _iban_length(found: str) -> int:
     if length is None:
         return 0
     plain: list[str] = []
-    for place, letter in enumerate(found, 1):
+    for position, letter in enumerate(found, 1):
         if letter.isalnum():
             plain.append(letter.upper())
         if len(plain) == length:
             number = "".join(str(int(letter, 36)) for letter in [*plain[4:], *plain[:4]])
-            ends = not found[place : place + 1].isalnum()
-            return place if ends and int(number) % 97 == 1 else 0
+            ends = not found[position : position + 1].isalnum()
+            return position if ends and int(number) % 97 == 1 else 0
     return 0

@@ -7,12 +7,10 @@ change here where this look would overlook its matches; a text that is not clear
 
 import re
 
-from runglass.engine.capture.redaction.encoded import decoded_runs
 from runglass.engine.capture.redaction.named import Names, weak_names
 from runglass.engine.capture.redaction.numbers import may_hold_numbers
-from runglass.engine.capture.redaction.spans import lowered
 from runglass.engine.capture.redaction.tokens import TOKEN
-from runglass.engine.capture.redaction.views import plain_letter, special_letters
+from runglass.engine.capture.redaction.views import decoded_runs, lowered, plain_letter, special_letters
 
 _ASCII = bytes(range(128))
 _LETTERS = bytes(byte for byte in _ASCII if chr(byte).isalpha())

@@ -11,17 +11,21 @@ from typing import Any, Self
 import msgspec
 
 from runglass.engine.capture.redaction.commands import find_commands
-from runglass.engine.capture.redaction.encoded import decoded_runs
 from runglass.engine.capture.redaction.keys import Keys, hides
-from runglass.engine.capture.redaction.known import forms_of, known_spans
+from runglass.engine.capture.redaction.known import forms_of, known_spans, longest_text, with_texts
 from runglass.engine.capture.redaction.named import Names
 from runglass.engine.capture.redaction.numbers import find_numbers, is_card
 from runglass.engine.capture.redaction.own_patterns import OwnPatterns
 from runglass.engine.capture.redaction.quick_look import QuickLook
-from runglass.engine.capture.redaction.spans import Span, lowered, replaced
-from runglass.engine.capture.redaction.texts import longest_text, with_texts
 from runglass.engine.capture.redaction.tokens import find_tokens
-from runglass.engine.capture.redaction.views import views_around, without_blobs
+from runglass.engine.capture.redaction.views import (
+    Span,
+    decoded_runs,
+    lowered,
+    replaced,
+    views_around,
+    without_blobs,
+)
 
 MARK = "[redacted]"
 _NAMES, _VALUES = ("name", "key", "field", "header", "Name", "Key"), ("value", "Value")

@@ -7,7 +7,7 @@ run, nothing inside of that run can begin another.
 import re
 from collections.abc import Iterator
 
-from runglass.engine.capture.redaction.spans import Span
+from runglass.engine.capture.redaction.views import Span
 
 _HEX = "[0-9a-fA-F]"
 _SERVICES = (

@@ -2,17 +2,41 @@
 
 Look-alike and wide letters become plain ones, invisible ones vanish, escapes (`%70`, `\\u0070`, `\\x70`,
 `&#112;`) become their letters. Only single letters are changed, so that each span of the view has one of
-the text.
+the text. Runs that are Base64 or hexadecimal for another text are decoded one by one.
 """
 
+import base64
+import binascii
 import functools
 import io
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from runglass.engine.capture.redaction.spans import Span
+Span = tuple[int, int]
+
+
+def replaced(text: str, spans: Iterable[Span], mark: str) -> str:
+    """The text with the mark in place of the spans; those that touch share one. All else stays as it is."""
+    shown: list[str] = []
+    done = 0
+    for start, end in sorted(spans):
+        if end <= done:
+            continue
+        if start > done or not shown:
+            shown += [text[done:start], mark]
+        done = end
+    return "".join([*shown, text[done:]]) if shown else text
+
+
+def lowered(text: str) -> str:
+    """Lower case at the same positions: the letters that would become two stay."""
+    low = text.lower()
+    if len(low) == len(text):
+        return low
+    return "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
+
 
 _LOOKS = dict(
     zip(
@@ -54,14 +78,14 @@ class View:
         """The span of the text; a letter that comes of a piece is the whole piece."""
         return self._back(span[0], end=False), self._back(span[1] - 1, end=True)
 
-    def _back(self, place: int, *, end: bool) -> int:
-        index = bisect_right(self._starts, place) - 1
+    def _back(self, position: int, *, end: bool) -> int:
+        index = bisect_right(self._starts, position) - 1
         if index < 0:
-            return place + end
+            return position + end
         _, view_end, start, text_end = self._pieces[index]
-        if place < view_end:
+        if position < view_end:
             return text_end if end else start
-        return text_end + place - view_end + end
+        return text_end + position - view_end + end
 
 
 def view_of(text: str) -> View | None:
@@ -184,3 +208,68 @@ def _decoded(escape: str) -> str:
     if name in _ENTITIES:
         return _ENTITIES[name]
     return chr(int(name[2:], 16) if name[1] in "xX" else int(name[1:]))
+
+
+_RUN = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}+={0,2}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_PART = re.compile(r"[A-Za-z0-9+]{16,}+={0,2}")
+_HEX = re.compile(r"(?:0[xX])?((?:0[9aAdD]|[2-9a-fA-F][0-9a-fA-F]){8,}+)")
+"""Bytes of a text: none of them is a control character."""
+_TRIED_FIRST = 32
+_LONGEST_NAME = 2000
+_NO_TEXT = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def decoded_runs(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and decoded text of each run that decodes to a text. Time linear in the text."""
+    for match in _RUN.finditer(text):
+        start, end = match.span()
+        run = match[0]
+        if start and text[start - 1] == "\\" and run[0] in "bfnrt":
+            # The text is JSON, and this the letter of an escape.
+            start, run = start + 1, run[1:]
+        if _UUID.fullmatch(run):
+            continue
+        decoded = _text_of_run(run)
+        if decoded is not None:
+            yield start, end, decoded
+        elif len(run) <= _LONGEST_NAME and ("_" in run or "-" in run or "/" in run):
+            # Perhaps a name or a path with a run in it.
+            for part in _PART.finditer(run):
+                decoded = _text_of_run(part[0])
+                if decoded is not None:
+                    yield start + part.start(), start + part.end(), decoded
+
+
+def _text_of_run(run: str) -> str | None:
+    hexadecimal = _HEX.fullmatch(run)
+    if hexadecimal:
+        return _text_of_bytes(bytes.fromhex(hexadecimal[1]))
+    if run.isdigit():
+        return None
+    plain = run.translate(_URL_SAFE).rstrip("=")
+    if len(plain) > _TRIED_FIRST and _text_of_bytes(_from_base64(plain[:_TRIED_FIRST]), whole=False) is None:
+        return None
+    return _text_of_bytes(_from_base64(plain))
+
+
+def _from_base64(plain: str) -> bytes:
+    if len(plain) % 4 == 1:
+        plain = plain[:-1]
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4))
+    except binascii.Error:
+        return b""
+
+
+def _text_of_bytes(data: bytes, *, whole: bool = True) -> str | None:
+    """The text that the bytes are, in UTF-8 or UTF-16; None if they are no text."""
+    encoding = "utf-16-le" if data[1:2] == b"\0" else "utf-8"
+    try:
+        decoded = data.decode(encoding, "strict" if whole else "ignore")
+    except UnicodeDecodeError:
+        return None
+    if not whole and len(decoded) < len(data) // 3:
+        return None
+    return decoded if len(decoded) >= 6 and not _NO_TEXT.search(decoded) else None
