@@ -1,9 +1,8 @@
 """A flow: the tree of steps that a run walks.
 
 The engine executes these structs and the store keeps them; `flows/parser.py` is the only way from a file to
-them. Their annotations are the source of the published JSON Schema; `docs/spec/flow.md` is the contract.
-What the fields of each kind of step are written in is said here, too, for all who read or check them
-(`flows/syntax.py`). This file knows nothing of how a step is executed.
+them. Their annotations are the source of the published JSON Schema (`docs/spec/flow.md` is the contract), and
+of what the fields of each kind of step are written in (`flows/syntax.py`). How a step is executed is not known.
 """
 
 from collections.abc import Iterator
