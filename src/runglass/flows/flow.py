@@ -2,7 +2,7 @@
 
 The engine executes these structs and the store keeps them; `flows/parser.py` is the only way from a file to
 them. Their annotations are the source of the published JSON Schema (`docs/spec/flow.md` is the contract), and
-of what the fields of each kind of step are written in (`flows/syntax.py`). How a step is executed is not known.
+of what the fields of each kind of step are written in (`flows/syntax.py`). Knows nothing of how steps run.
 """
 
 from collections.abc import Iterator
