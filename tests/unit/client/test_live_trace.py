@@ -15,7 +15,7 @@ from runglass import (
     FlowNotFoundError,
     UnknownEvent,
 )
-from runglass.client import transport
+from runglass.client.transport import blocking, on_asyncio
 from runglass.wire.sse import PING, RETRY
 from tests.examples import all_wanted
 from tests.unit.client.recording import FRAMES, SEQS, seqs, stream
@@ -260,7 +260,8 @@ def test_a_silent_stream_is_lost_and_opened_again(
     server: ScriptedServer, side: Side, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(transport, "SILENCE_S", 0.2)
+        for transport in (blocking, on_asyncio):
+            patch.setattr(transport, "SILENCE_S", 0.2)
 
         class Waits(list[float]):
             def append(self, seconds: float) -> None:
@@ -276,7 +277,8 @@ def test_a_silent_stream_is_lost_and_opened_again(
 def test_a_stream_that_only_pings_is_not_silent(
     server: ScriptedServer, side: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "SILENCE_S", 1.0)
+    for transport in (blocking, on_asyncio):
+        monkeypatch.setattr(transport, "SILENCE_S", 1.0)
 
     async def pings(exchange: Exchange) -> None:
         """For longer than a stream may be silent, each time: where that ended it, it would be given up."""
