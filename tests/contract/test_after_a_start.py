@@ -11,6 +11,7 @@ from runglass.errors import StoreError
 from runglass.store.records import NewRun, RunRecord
 from runglass.testing import RunningServer
 from tests.contract.stores import server_on
+from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import FLOWS, detail, execute, refusal, start
 
 Call = Callable[..., Any]
@@ -45,18 +46,21 @@ def broken(server: RunningServer, patch: pytest.MonkeyPatch, method: str, *, aft
     patch.setattr(store, method, fails)
 
 
-@pytest.mark.parametrize("path", ["execute", "jobs"])
-def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, path: str
+def test_an_answer_that_cannot_be_kept_is_given_all_the_same_until_its_run_is_resumed(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    headers = {"Idempotency-Key": str(uuid4())}
-    url = f"/seq/acme/demo/anything/{path}"
+    server.push(TALK)
+    path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
+    body = {"message": "hi", "tools": TOOLS}
     with monkeypatch.context() as patch:
         broken(server, patch, "answer_call", after="create_run")
-        first = http.post(url, json={"parameters": {"n": 1}}, headers=headers)
-    assert first.status_code in (200, 202)
-    second = http.post(url, json={"parameters": {"n": 1}}, headers=headers)
-    assert second.json() == first.json()
+        first, second = (http.post(path, json=body, headers=headers) for _ in range(2))
+        assert first.json()["status"] == "tool_calls_required"
+        assert second.content == first.content
+        resumed = http.post(path, json=resumption(first.json(), results_of(first.json())))
+    assert resumed.json()["status"] == "completed"
+    gone = http.post(path, json=body, headers=headers)
+    assert refusal(gone) == (410, "ANSWER_EXPIRED"), "the end is the answer to another call"
 
 
 def test_a_step_whose_run_cannot_be_read_back_is_not_unavailable(

@@ -7,9 +7,11 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from runglass.errors import api_error
 from runglass.testing import RunningServer
-from tests.contract.test_tool_calls import TALK, TOOLS
+from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import frames, http_for, refusal
+from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
 
@@ -67,6 +69,90 @@ def test_a_failed_run_is_not_run_again(http: httpx2.Client) -> None:
     first, second = (post(http, key, "/seq/acme/demo/broken/execute") for _ in range(2))
     assert refusal(first) == refusal(second) == (500, "STEP_FAILED")
     assert first.json()["detail"]["executionId"] == second.json()["detail"]["executionId"]
+
+
+@pytest.mark.parametrize("path", [PATH, "/seq/acme/demo/words/jobs", "/seq/acme/demo/broken/execute"])
+def test_an_answer_that_the_run_tells_is_not_kept_beside_it(
+    server: RunningServer, http: httpx2.Client, path: str
+) -> None:
+    key = str(uuid4())
+    first, second = post(http, key, path), post(http, key, path)
+    assert (first.status_code, first.content) == (second.status_code, second.content)
+
+    async def kept() -> bytes | None:
+        store = server.runtime.store
+        call = await store.call((await store.ensure_project("acme", "demo")).id, key)
+        assert call is not None
+        return call.answer
+
+    assert server.call(kept()) is None
+
+
+def test_an_answer_that_an_older_program_has_kept_is_given_again(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    key = str(uuid4())
+    first = post(http, key)
+
+    async def keep() -> None:
+        store = server.runtime.store
+        project = await store.ensure_project("acme", "demo")
+        await store.answer_call(project.id, key, status=200, answer=b'{"as":"before"}')
+
+    server.call(keep())
+    second = post(http, key)
+    assert (first.status_code, second.content) == (200, b'{"as":"before"}')
+    assert second.headers["idempotent-replayed"] == "true"
+
+
+def test_a_cancelled_run_is_told_as_before(server: RunningServer, http: httpx2.Client) -> None:
+    key, path = str(uuid4()), "/seq/acme/demo/endless/execute"
+    with ThreadPoolExecutor(1) as waiting, http_for(server, server.key) as caller:
+        first = waiting.submit(post, caller, key, path, message=key)
+        run = eventually(
+            lambda: next(
+                (
+                    each["id"]
+                    for each in http.get("/flow-runs", params={"flow": "endless"}).json()["runs"]
+                    if each["status"] == "running"
+                ),
+                None,
+            )
+        )
+        assert http.delete(f"/flow-runs/{run}").status_code == 202
+        again = post(http, key, path, message=key)
+        assert refusal(again) == (500, "STEP_FAILED")
+        assert again.content == first.result().content
+
+
+def test_each_segment_of_a_run_has_an_answer_of_its_own(server: RunningServer, http: httpx2.Client) -> None:
+    server.push(TALK)
+    path, headers = "/seq/acme/demo/talk/execute", [{"Idempotency-Key": str(uuid4())} for _ in range(2)]
+    bodies: list[dict[str, Any]] = [{"message": "hi", "tools": TOOLS}]
+    paused = http.post(path, json=bodies[0], headers=headers[0])
+    bodies.append(resumption(paused.json(), results_of(paused.json())))
+    done = http.post(path, json=bodies[1], headers=headers[1])
+    assert [answer.json()["status"] for answer in (paused, done)] == ["tool_calls_required", "completed"]
+    again = [http.post(path, json=body, headers=key) for body, key in zip(bodies, headers, strict=True)]
+    assert [answer.content for answer in again] == [paused.content, done.content]
+
+
+def test_a_call_whose_run_another_one_has_resumed_is_refused_again(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resumed_elsewhere(*args: object, **more: object) -> None:
+        raise api_error("RUN_NOT_PAUSED", "the run has been taken up already")
+
+    server.push(TALK)
+    path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
+    paused = http.post(path, json={"message": "hi", "tools": TOOLS}).json()
+    body = resumption(paused, results_of(paused))
+    with monkeypatch.context() as patch:
+        patch.setattr(server.runtime.engine, "resume", resumed_elsewhere)
+        first = http.post(path, json=body, headers=headers)
+    assert refusal(first) == (409, "RUN_NOT_PAUSED")
+    assert http.post(path, json=body).json()["status"] == "completed"
+    assert http.post(path, json=body, headers=headers).content == first.content
 
 
 def test_a_call_refused_before_its_run_may_be_sent_again(http: httpx2.Client) -> None:

@@ -206,13 +206,13 @@ class Store(Protocol):
         """
 
     async def call(self, project_id: int, key: str) -> IdempotencyRecord | None:
-        """The call that was made under this Idempotency-Key, with its answer."""
+        """The call that was made under this Idempotency-Key, with its answer where that is kept."""
 
     async def begin_call(self, project_id: int, call: IdempotencyKey, run: RunRecord) -> None:
         """Notes a call that goes on with a run. Raises DuplicateIdempotencyKey for a used key."""
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
-        """Keeps the answer to a call, for a repeat under its key."""
+        """Keeps an answer that the run does not tell, for repeats of the call; the first one stays."""
 
     async def forget_calls(self, *, before: str) -> int:
         """Drops the calls older than this ISO time, with the content kept for them; returns how many."""

@@ -29,20 +29,17 @@ class Calls:
         def work() -> Steps[None]:
             runs = yield (
                 "UPDATE call SET status = ?1 WHERE project_id = ?2 AND key = ?3"
-                " AND EXISTS (SELECT 1 FROM run WHERE id = run_id)"
+                " AND status IS NULL AND EXISTS (SELECT 1 FROM run WHERE id = run_id)"
                 " RETURNING (SELECT no FROM run WHERE id = run_id)",
                 *(status, project_id, key),
             )
             for (run_no,) in runs:
-                sql = "SELECT length(answer) FROM call_answer WHERE project_id = ?1 AND key = ?2"
-                before = yield sql, project_id, key
                 yield (
                     "INSERT INTO call_answer (project_id, key, run_no, answered_at, answer)"
-                    " VALUES (?1, ?2, ?3, now(), ?4) ON CONFLICT (project_id, key) DO UPDATE"
-                    " SET answered_at = excluded.answered_at, answer = excluded.answer",
+                    " VALUES (?1, ?2, ?3, now(), ?4)",
                     *(project_id, key, run_no, answer),
                 )
-                yield COUNT_OPEN, run_no, len(answer) - sum(length for (length,) in before)
+                yield COUNT_OPEN, run_no, len(answer)
 
         await self._statements.write(work)
 

@@ -114,7 +114,7 @@ class FlowVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class IdempotencyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A call under an Idempotency-Key, the answer to which begins after seq `head` of its run.
 
-    `status` and `answer` are None until the answer has been given, and `answer` again once it has expired.
+    `status` and `answer` are None where the run tells the answer, `answer` also where a kept one has expired.
     """
 
     key: str

@@ -23,6 +23,7 @@ from runglass.log.events import (
 from runglass.log.fold import fold
 from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
+from runglass.wire.run_api import CaptureMode
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 
 Execute = Callable[..., Awaitable[Ran]]
@@ -533,12 +534,17 @@ async def test_a_fault_of_the_engine_is_recorded_not_lost(
     assert ran.outcome.status == "failed"
 
 
-async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(house: EngineHarness) -> None:
-    started = await start(house, "- {id: a, type: passthrough}")
+@pytest.mark.parametrize("capture", ["metadata_only", "full"])
+async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(
+    house: EngineHarness, capture: CaptureMode
+) -> None:
+    started = await start(house, "- {id: a, type: passthrough}", {"message": "hello"}, capture=capture)
     assert house.engine.cancel(started.id, reason="at once")
     ran = await read(house, started.id, await started.outcome())
-    assert ran.types() == ["run_started", "flow_cancelled"]
+    input_of_run = ["run_input"] if capture == "full" else []
+    assert ran.types() == ["run_started", *input_of_run, "flow_cancelled"]
     assert ran.trace.flow_run.status == "cancelled"
+    assert ran.trace.flow_run.input_preview == ("hello" if capture == "full" else None)
 
 
 async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_path: Path) -> None:

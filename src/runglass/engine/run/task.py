@@ -96,7 +96,7 @@ class RunTask:
                 outcome = await self._walked()
             except asyncio.CancelledError:
                 # Being cut off is a way for a segment to end, and this is its task: nothing is to be unwound.
-                outcome = self._cancelled()
+                outcome = await self._cancelled()
             self.ended = True
             await self._recorder.commit()
         except WrongExpectedVersion as taken:
@@ -153,17 +153,20 @@ class RunTask:
             error = {"code": "INTERNAL_ERROR", "message": message}
             return await self._failed(capture, error)
 
-    def _cancelled(self) -> RunOutcome:
+    async def _cancelled(self) -> RunOutcome:
         """Records the end of a run whose segment was cut off. Raises RunReleased where the run goes on."""
         reason = self.stop.cancelled
         if reason is None:
             if not self._engine.gate.closed:
                 raise LeaseLost(f"run {self.run.id!r} was left, as the lease ran out") from None
             raise RunReleased(f"run {self.run.id!r} was left by a process that stops") from None
+        told = None
         if self.run.status == "pending" and not self._recorder.head:
+            plan = self._state.segment_spec.plan
+            told = await run_input(self.run.id, plan, self._engine.make_capture(plan.capture))
             self._recorder.begin()
         last = FlowCancelled(execution_id=self.run.id, run_id=self.run.id, reason=reason)
-        record_end(self._recorder, last, owed=b'"cancelled"')
+        record_end(self._recorder, last, owed=b'"cancelled"', told=told)
         return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
 
     async def _given_up(self, refused: PermanentStoreError) -> RunOutcome:

@@ -29,7 +29,7 @@ REPLAYED = "Idempotent-Replayed"
 
 
 class StoredResponse(NamedTuple):
-    """A response as it is sent, and as it is kept for repeats of the call."""
+    """A response as it is sent, and sent once more to repeats of the call."""
 
     status: int
     body: bytes
@@ -48,10 +48,10 @@ class StoredResponse(NamedTuple):
 class Call:
     """A call of the flow `slug` of a project, in the version `number`; None where it names none.
 
-    `size_bytes` is about how large its body is, `resumes` whether it resumes a run. A repeat is known by
-    its `key`, or else its `fingerprint`, where failures are repeated to it; `is_noted` says that the store
-    has the key of a call that resumes a run. `before` is the same call as it was made before: its record
-    under the key, or the failure that it got.
+    `size_bytes` is about how large its body is, `resumes` whether it resumes a run, `may_pause` whether it
+    may end in a pause. A repeat is known by its `key`, or else its `fingerprint`, where failures are repeated
+    to it; `is_noted` says that the store has the key of a call that resumes a run. `before` is the same call
+    as it was made before: its record under the key, or the failure that it got.
     """
 
     request: ApiRequest
@@ -64,6 +64,7 @@ class Call:
     key: IdempotencyKey | None = None
     fingerprint: CallFingerprint | None = None
     resumes: bool = False
+    may_pause: bool = False
     is_noted: bool = False
     before: IdempotencyRecord | StoredResponse | None = None
 

@@ -1,7 +1,9 @@
 """A call is made once, however often it is sent: under an `Idempotency-Key`, or again after a failure.
 
 The key is noted in the transaction that creates the run, so two requests at the same instant cannot both
-start one. A later request under the same key gets the response of the first, or waits for it.
+start one. A later request under the same key gets the response of the first, or waits for it: the response
+follows from the stored run. Only a response that the run does not tell is kept: a pause, which is gone once
+the run is resumed, and the refusal of a call that another one forestalled.
 """
 
 import asyncio
@@ -30,12 +32,8 @@ log = logging.getLogger(__name__)
 NOTED_S, LOOK_S = 2.0, 0.05
 """So long another server may take from noting a call to resuming its run, and so often that is looked for."""
 
-NO_ANSWERS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
-"""Codes of errors that are not the outcome of a call, and so are not kept.
-
-After a fault of the server the run goes on later, or has an outcome that could not be read, and a repeat of
-the call gets that. After the revocation of a key the run goes on, too.
-"""
+NO_REFUSALS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
+"""Codes of errors that do not refuse a call: its run waits still, or goes on, and a repeat is told how."""
 
 WITHIN_S = 3.0
 MAX_ANSWERS, MAX_BYTES = 1000, 4 * 1024 * 1024
@@ -136,8 +134,7 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
         before = await _earlier(call)
         call.before = None if before is not None and await _never_resumed(call, before) else before
         try:
-            async with failure_kept(call):
-                yield call.before is None
+            yield call.before is None
         except DuplicateIdempotencyKey as error:
             call.before = await _earlier(call)
             if call.before is None:
@@ -149,25 +146,22 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
 
 @asynccontextmanager
 async def failure_kept(call: Call) -> AsyncIterator[None]:
-    """Keeps an error of the block for repeats of the call, if that is its outcome. Raises APIError."""
+    """Keeps an error of the block for repeats of a call that has a fingerprint. Raises APIError."""
     try:
         yield
-    except (CallerLeft, DuplicateIdempotencyKey):
-        raise
     except Exception as fault:
+        if call.fingerprint is None or isinstance(fault, CallerLeft):
+            raise
         error = as_api_error(call.request, fault)
-        if call.fingerprint is not None:
-            failures = call.request.services[FailureReplay]
-            failures.keep(call.fingerprint, error, stays=call.resumes)
-        elif error.execution_id is not None and error.code not in NO_ANSWERS:
-            await keep(call, StoredResponse(error.status, error_body(error)))
+        failures = call.request.services[FailureReplay]
+        failures.keep(call.fingerprint, error, stays=call.resumes)
         if error is fault:
             raise
         raise error from fault
 
 
 async def keep(call: Call, answered: StoredResponse) -> None:
-    """Keeps the response of a call under its key, where it has one."""
+    """Keeps a response that the run does not tell, under the key of the call, where it has one."""
     if call.key is None:
         return
     project_id, key = call.project.id, call.key.key
@@ -177,12 +171,12 @@ async def keep(call: Call, answered: StoredResponse) -> None:
                 project_id, key, status=answered.status, answer=answered.body
             )
     except StoreError as error:
-        # The response can be sent without being kept: a repeat gets its own from the stored run.
+        # The response can be sent without being kept.
         log.warning("the answer to the call %r is not kept: %s", key, error)
 
 
 async def earlier_answer(call: Call, before: IdempotencyRecord) -> StoredResponse | RunRecord:
-    """The response that the earlier call got, or the run that it began where it has got none yet.
+    """The response that was kept for repeats of the call, or the run that tells it.
 
     Raises FORBIDDEN, ANSWER_EXPIRED, RUN_NOT_FOUND.
     """
@@ -213,10 +207,12 @@ async def resumed_once(call: Call) -> AsyncIterator[None]:
     try:
         yield
     except APIError as error:
-        is_own = call.is_noted and not was_noted
-        if is_own or error.code != "RUN_NOT_PAUSED" or await store.call(call.project.id, key) is None:
-            raise
-        raise DuplicateIdempotencyKey(f"the call {key!r} is made elsewhere") from error
+        if call.is_noted and not was_noted:
+            if error.code not in NO_REFUSALS:
+                await keep(call, StoredResponse(error.status, error_body(error)))
+        elif error.code == "RUN_NOT_PAUSED" and await store.call(call.project.id, key) is not None:
+            raise DuplicateIdempotencyKey(f"the call {key!r} is made elsewhere") from error
+        raise
 
 
 async def note(call: Call, run: RunRecord) -> None:

@@ -17,8 +17,8 @@ from runglass.log.events import TERMINAL_EVENTS
 from runglass.log.trace import RunSummary
 from runglass.runtime.runtime import Runtime, Submitted
 from runglass.server.calls.call import Call, StoredResponse
-from runglass.server.calls.idempotency import earlier_answer
-from runglass.server.calls.run_failure import RunFailure, failure_of, require_outcome, result_of
+from runglass.server.calls.idempotency import earlier_answer, keep
+from runglass.server.calls.run_failure import RunFailure, answer_expired, failure_of, require_outcome
 from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.security.authentication import lost_run, no_run
 from runglass.server.security.revocation import while_allowed, while_awaited
@@ -51,12 +51,17 @@ async def outcome_of(call: Call, submitted: Submitted) -> StoredResponse:
     try:
         with once_started(started.id):
             outcome = await while_allowed(call.request, started.id, _awaited(started))
-    except LeaseLost:
+    except LeaseLost as lost:
         with once_started(started.id):
-            outcome = await _outcome_elsewhere(call, started)
+            run = await call.runtime.store.run(started.id)
+            if run is None:
+                raise lost_run(started.id) from lost
+            # While the segment has not begun, the run is still in the pause before it.
+            beyond = started.head if run.is_resuming else -1
+            outcome = await _stored_outcome(call, run, beyond=beyond)
     except RunReleased as left:
         raise _released(call, started.id) from left
-    return await _response(started.id, submitted.flow_id, submitted.block_count, outcome)
+    return await _response(call, started.id, submitted.flow_id, submitted.block_count, outcome)
 
 
 async def replay(call: Call) -> Response:
@@ -73,42 +78,22 @@ async def _repeated(call: Call, before: IdempotencyRecord) -> StoredResponse:
     run = await earlier_answer(call, before)
     if isinstance(run, StoredResponse):
         return run
-    if run.trigger_type not in QUEUED:
-        waiting = idle_run(call.runtime, run, beyond=before.head)
-        run = await while_awaited(call.request, run.id, waiting)
-        await require_outcome(call.runtime.store, run)
     with decoding(run.id):
         summary = msgspec.json.decode(run.summary, type=RunSummary)
     block_count = summary.step_count or 0
     if run.trigger_type in QUEUED:
         # Whatever its status: the response said that the run was queued.
+        await require_outcome(call.runtime.store, run)
         return accepted(run.id, run.flow_id, block_count, summary.rerun_of)
-    outcome = await _stored_outcome(call.runtime, run)
+    outcome = await _stored_outcome(call, run, beyond=before.head)
     try:
-        return await _response(run.id, run.flow_id, block_count, outcome)
+        return await _response(call, run.id, run.flow_id, block_count, outcome)
     except APIError as error:
         return StoredResponse(error.status, error_body(error))
 
 
 async def _awaited(started: StartedRun) -> RunOutcome:
     return await started.outcome()
-
-
-async def _outcome_elsewhere(call: Call, started: StartedRun) -> RunOutcome:
-    """The outcome of a run that another process executes, once the store has its end."""
-    run = await call.runtime.store.run(started.id)
-    if run is None:
-        raise lost_run(started.id)
-    # While the segment has not begun, the run is still in the pause before it.
-    beyond = started.head if run.is_resuming else -1
-    try:
-        waiting = idle_run(call.runtime, run, beyond=beyond)
-        run = await while_awaited(call.request, run.id, waiting)
-    except APIError as error:
-        if error.code != "UNAVAILABLE":
-            raise
-        raise _released(call, started.id) from error
-    return await _stored_outcome(call.runtime, run)
 
 
 def _released(call: Call, run_id: str) -> APIError:
@@ -118,21 +103,39 @@ def _released(call: Call, run_id: str) -> APIError:
     return api_error(code, message, execution_id=run_id)
 
 
-async def _stored_outcome(runtime: Runtime, run: RunRecord) -> RunOutcome:
-    """The outcome of a run that has ended or is paused, from its stored data. Raises ANSWER_EXPIRED."""
-    match run.status:
-        case "completed":
-            return RunOutcome("completed", result_json=await result_of(runtime.store, run))
-        case "paused":
-            paused = await runtime.engine.paused(run)
-            return RunOutcome("paused", pause=paused.pause, outputs=paused.outputs)
-        case "cancelled":
-            return RunOutcome("cancelled", error={"message": "cancelled"})
+async def _stored_outcome(call: Call, run: RunRecord, *, beyond: int) -> RunOutcome:
+    """The outcome of the segment after seq `beyond`, once the store has its end. Raises ANSWER_EXPIRED."""
+    runtime = call.runtime
+    try:
+        run = await while_awaited(call.request, run.id, idle_run(runtime, run, beyond=beyond))
+    except APIError as error:
+        if error.code != "UNAVAILABLE":
+            raise
+        raise _released(call, run.id) from error
+    result, _ = await require_outcome(runtime.store, run)
+    if call.may_pause and beyond >= 0:
+        last = beyond
+        async with aclosing(runtime.tails.follow(run, after=beyond, until=REST_EVENTS)) as pages:
+            async for page in pages:
+                last = page[-1][0]
+        if last < run.head:
+            # The segment paused and the run has gone on since: what it waited with is not there any more.
+            raise answer_expired(run.id)
+    if run.status == "paused":
+        paused = await runtime.engine.paused(run)
+        return RunOutcome("paused", pause=paused.pause, outputs=paused.outputs)
+    if result is not None:
+        return RunOutcome("completed", result_json=result)
     failed = await failure_of(runtime.store, run)
-    return RunOutcome("failed", error=failed.error, step_id=failed.step_id)
+    if "message" not in failed.error:
+        # Content retention may be shorter than `answer_ttl_s`.
+        raise answer_expired(run.id)
+    return RunOutcome(run.status, error=failed.error, step_id=failed.step_id)
 
 
-async def _response(run_id: str, flow_id: str, block_count: int, outcome: RunOutcome) -> StoredResponse:
+async def _response(
+    call: Call, run_id: str, flow_id: str, block_count: int, outcome: RunOutcome
+) -> StoredResponse:
     """The response for an outcome. Raises the error for a bad one."""
     if outcome.status == "completed":
         # The fields of CompletedResult, with a result that is JSON already.
@@ -160,7 +163,10 @@ async def _response(run_id: str, flow_id: str, block_count: int, outcome: RunOut
         block_count=block_count,
     )
     # The outputs so far may be large, so they are encoded in a thread.
-    return StoredResponse(200, await offload_in_turn(partial(msgspec.json.encode, waiting)))
+    answered = StoredResponse(200, await offload_in_turn(partial(msgspec.json.encode, waiting)))
+    # What the run waits with goes as soon as it is resumed.
+    await keep(call, answered)
+    return answered
 
 
 async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecord:

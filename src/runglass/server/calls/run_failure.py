@@ -74,14 +74,15 @@ def failure_at(end: FlowFailed | FlowCancelled) -> RunFailure:
 
 
 async def failure_of(store: Store, run: RunRecord, *, whole: bool = True) -> RunFailure:
-    """The failure of a run whose status is `failed`: `whole` while that is owed, else as the log has it.
+    """The failure of a run that ended badly: `whole` while that is owed, else as the log has it.
 
     Raises StoreError, RunUnreadable.
     """
-    logged = await _last_event(store, run)
-    error = (await store.outcome(run.no))[1] if whole else None
+    end = await end_of(store, run)
+    assert isinstance(end, FlowFailed | FlowCancelled), f"run {run.id!r} is {run.status}"
+    failure = failure_at(end)
+    error = (await store.outcome(run.no))[1] if whole and not failure.is_cancelled else None
     with decoding(run.id):
-        failure = msgspec.json.decode(logged, type=RunFailure)
         return failure if error is None else RunFailure(msgspec.json.decode(error), failure.step_id)
 
 
@@ -102,10 +103,12 @@ async def result_of(store: Store, run: RunRecord) -> bytes:
     raise answer_expired(run.id)
 
 
-async def require_outcome(store: Store, run: RunRecord) -> None:
-    """Raises ANSWER_EXPIRED for a run that has ended and whose outcome is not kept any more."""
-    if run.ended and await store.outcome(run.no) == (None, None):
+async def require_outcome(store: Store, run: RunRecord) -> tuple[bytes | None, bytes | None]:
+    """The result or the error that is kept for the caller of a run that has ended. Raises ANSWER_EXPIRED."""
+    kept = await store.outcome(run.no) if run.ended else (None, None)
+    if run.ended and kept == (None, None):
         raise answer_expired(run.id)
+    return kept
 
 
 def answer_expired(run_id: str) -> APIError:

@@ -11,7 +11,7 @@ from runglass.flows.flow import flow_schema
 from runglass.runtime.health import Health, HealthCheck, Readiness
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import admitted, find_call
-from runglass.server.calls.idempotency import failure_kept, keep, made_once
+from runglass.server.calls.idempotency import failure_kept, made_once
 from runglass.server.calls.responses import outcome_of, replay
 from runglass.server.calls.segments import resume, start
 from runglass.server.endpoint import JSON
@@ -40,6 +40,7 @@ async def execute(
     submitted = None
     async with admitted(call, ExecuteRequest, session_id) as body:
         call.resumes = body.execution_id is not None
+        call.may_pause = call.resumes or bool(body.tools)
         async with made_once(call) as is_first:
             if is_first:
                 submitted = await (
@@ -52,9 +53,7 @@ async def execute(
     if submitted is None:
         return await replay(call)
     async with failure_kept(call):
-        answered = await outcome_of(call, submitted)
-    await keep(call, answered)
-    return answered.sent()
+        return (await outcome_of(call, submitted)).sent()
 
 
 async def health(request: ApiRequest) -> Response:

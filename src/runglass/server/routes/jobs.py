@@ -14,7 +14,7 @@ from runglass.engine.scheduling.offloading import offload
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import admitted, find_call
-from runglass.server.calls.idempotency import keep, made_once
+from runglass.server.calls.idempotency import made_once
 from runglass.server.calls.responses import accepted, replay
 from runglass.server.calls.run_failure import RunFailure, failure_of, result_of
 from runglass.server.calls.segments import submit
@@ -80,9 +80,7 @@ async def queue_job(
                 )
     if submitted is None:
         return await replay(call)
-    answered = accepted(submitted.run.id, submitted.flow_id, submitted.block_count)
-    await keep(call, answered)
-    return answered.sent()
+    return accepted(submitted.run.id, submitted.flow_id, submitted.block_count).sent()
 
 
 async def job(

@@ -10,7 +10,7 @@ from runglass.errors import APIError, api_error
 from runglass.runtime.runtime import Submitted
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import Call, admitted
-from runglass.server.calls.idempotency import keep, made_once
+from runglass.server.calls.idempotency import made_once
 from runglass.server.calls.responses import accepted, replay
 from runglass.server.calls.segments import submit
 from runglass.server.requests.attachments import check_attachments
@@ -43,9 +43,7 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
             submitted = await _submit(call, run, body)
     if submitted is None:
         return await replay(call)
-    answered = accepted(submitted.run.id, submitted.flow_id, submitted.block_count, rerun_of=run.id)
-    await keep(call, answered)
-    return answered.sent()
+    return accepted(submitted.run.id, submitted.flow_id, submitted.block_count, rerun_of=run.id).sent()
 
 
 async def _submit(call: Call, run: RunRecord, body: RerunRequest) -> Submitted:
