@@ -1,6 +1,7 @@
 """`Idempotency-Key`: one call, one run, one answer, however often it is sent."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -8,9 +9,9 @@ import httpx2
 import pytest
 
 from runglass.errors import api_error
-from runglass.testing import RunningServer
+from runglass.testing import RunningServer, running_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import frames, http_for, refusal
+from tests.contract.wire import BROKEN, WORDS, frames, http_for, refusal
 from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
@@ -86,6 +87,28 @@ def test_an_answer_that_the_run_tells_is_not_kept_beside_it(
         return call.answer
 
     assert server.call(kept()) is None
+
+
+def test_answers_are_the_same_after_a_restart(tmp_path: Path) -> None:
+    paths = ["words/execute", "words/jobs", "words/step", "broken/execute", "broken/step", "talk/execute"]
+
+    def answers(server: RunningServer, key: str) -> list[tuple[int, bytes]]:
+        given = []
+        with http_for(server, key) as http:
+            for path in paths:
+                body = {"message": "a b"} | ({"tools": TOOLS} if "talk" in path else {})
+                headers = {"Idempotency-Key": path}
+                answer = http.post(f"/seq/acme/demo/{path}", json=body, headers=headers)
+                given.append((answer.status_code, answer.content))
+        return given
+
+    with running_server(data=tmp_path, capture="off") as server:
+        for flow in (WORDS, BROKEN, TALK):
+            server.push(flow)
+        key, first = server.key, answers(server, server.key)
+    assert [status for status, _ in first] == [200, 202, 200, 500, 200, 200]
+    with running_server(data=tmp_path, capture="off") as server:
+        assert answers(server, key) == first
 
 
 def test_an_answer_that_an_older_program_has_kept_is_given_again(

@@ -81,6 +81,20 @@ def test_a_run_without_its_content_is_not_run_again(
     assert http.get("/flow-runs").json()["runs"][0]["id"] == run, "nothing was started"
 
 
+@pytest.mark.parametrize("slug", ["words", "broken"])
+def test_the_answer_to_a_repeat_goes_with_the_content(
+    server: RunningServer, http: httpx2.Client, slug: str
+) -> None:
+    body, headers = {"message": SECRET}, {"Idempotency-Key": slug}
+    first, second = (
+        http.post(f"/seq/acme/demo/{slug}/execute", json=body, headers=headers) for _ in range(2)
+    )
+    assert second.content == first.content
+    tidy(server)
+    gone = http.post(f"/seq/acme/demo/{slug}/execute", json=body, headers=headers)
+    assert refusal(gone) == (410, "ANSWER_EXPIRED")
+
+
 def test_the_flows_retention_comes_before_the_projects(server: RunningServer, http: httpx2.Client) -> None:
     short, kept = (execute(http, slug, parameters={"x": SECRET}) for slug in ("short", "long"))
     tidy(server)
