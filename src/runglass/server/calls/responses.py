@@ -113,7 +113,7 @@ async def _stored_outcome(call: Call, run: RunRecord, *, beyond: int) -> RunOutc
             raise
         raise _released(call, run.id) from error
     result, _ = await require_outcome(runtime.store, run)
-    if call.may_pause and beyond >= 0:
+    if call.may_pause and 0 <= beyond < run.head:
         last = beyond
         async with aclosing(runtime.tails.follow(run, after=beyond, until=REST_EVENTS)) as pages:
             async for page in pages:
