@@ -95,6 +95,13 @@ def test_the_answer_to_a_repeat_goes_with_the_content(
     assert refusal(gone) == (410, "ANSWER_EXPIRED")
 
 
+def test_a_job_whose_content_is_gone_is_answer_expired(server: RunningServer, http: httpx2.Client) -> None:
+    run = http.post("/seq/acme/demo/words/jobs", json={"message": SECRET}).json()["executionId"]
+    assert frames(http.get(f"/flow-runs/{run}/trace/stream").text)[-1].event == "flow_completed"
+    tidy(server)
+    assert refusal(http.get(f"/seq/acme/demo/words/jobs/{run}")) == (410, "ANSWER_EXPIRED")
+
+
 def test_the_flows_retention_comes_before_the_projects(server: RunningServer, http: httpx2.Client) -> None:
     short, kept = (execute(http, slug, parameters={"x": SECRET}) for slug in ("short", "long"))
     tidy(server)

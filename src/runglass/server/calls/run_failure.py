@@ -98,7 +98,7 @@ async def result_of(store: Store, run: RunRecord) -> bytes:
         event = await _last_event(store, run)
         with decoding(run.id):
             logged = bytes(msgspec.json.decode(event, type=_Completed).result)
-        if is_whole(logged):
+        if logged and is_whole(logged):
             return logged
     raise answer_expired(run.id)
 
@@ -127,7 +127,7 @@ async def end_of(store: Store, run: RunRecord) -> FlowCompleted | FlowFailed | F
 
 
 class _Completed(msgspec.Struct, frozen=True):
-    result: msgspec.Raw
+    result: msgspec.Raw = msgspec.Raw()
 
 
 async def _last_event(store: Store, run: RunRecord) -> bytes:
