@@ -114,11 +114,9 @@ async def _stored_outcome(call: Call, run: RunRecord, *, beyond: int) -> RunOutc
         raise _released(call, run.id) from error
     result, _ = await require_outcome(runtime.store, run)
     if call.may_pause and 0 <= beyond < run.head:
-        last = beyond
         async with aclosing(runtime.tails.follow(run, after=beyond, until=REST_EVENTS)) as pages:
-            async for page in pages:
-                last = page[-1][0]
-        if last < run.head:
+            ends = [page[-1][0] async for page in pages]
+        if ends[-1] < run.head:
             # The segment paused and the run has gone on since: what it waited with is not there any more.
             raise answer_expired(run.id)
     if run.status == "paused":
