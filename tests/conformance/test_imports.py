@@ -1,5 +1,6 @@
 """What every store must do with runs that are imported: nobody sees them before they are whole."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -206,6 +207,13 @@ async def test_an_import_that_goes_on_is_not_taken_for_one_whose_process_is_gone
     await store.import_rows(no, EVENTS, [row(1)])
     await store.finish_import(imported(no, project_id), by=SERVER)
     assert await store.events(no, after=0, limit_bytes=1000) == EVENTS
+
+
+async def test_an_import_that_begins_as_others_are_given_up_goes_on(store: Store) -> None:
+    project_id = await project_id_of(store)
+    await store.hold_lease("ours", until="2999-01-01", renew=False)
+    no, _ = await asyncio.gather(store.begin_import(project_id, RUN), store.abandon_imports())
+    await store.import_rows(no, EVENTS, [row(1)])
 
 
 async def test_an_import_that_was_given_up_cannot_go_on(store: Store) -> None:

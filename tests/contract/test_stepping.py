@@ -26,11 +26,17 @@ steps:
 BAD = (
     "slug: bad-walk\nsteps: [{id: a, type: passthrough}, {id: b, type: code, code: 'raise ValueError(1)'}]\n"
 )
+QUIET = """
+slug: quiet
+steps:
+  - {id: a, type: passthrough}
+  - {id: b, type: llm, model: echo, prompt: x, tools: false}
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def flows(server: RunningServer) -> None:
-    for flow in (WALK, BAD, TALK):
+    for flow in (WALK, BAD, TALK, QUIET):
         server.push(flow)
     server.push("slug: draft-only\nsteps: [{id: a, type: passthrough}]\n", publish=False)
 
@@ -283,6 +289,17 @@ def test_a_tool_pause_that_is_sent_again_tells_its_own_calls(http: httpx2.Client
     assert len(calls) > 1
     for index, answer in enumerate(answers):
         assert keyed(http, f"{unique}-{index}", path, **calls[index]) == answer
+
+
+def test_tools_of_a_later_call_are_offered_to_a_step_that_its_overrides_let_take_them(
+    http: httpx2.Client,
+) -> None:
+    path = "/seq/acme/demo/quiet/step"
+    run = call(http, path)[0].data["executionId"]
+    asked = {"executionId": run, "stepIndex": 1, "tools": TOOLS}
+    assert refusal(http.post(path, json=asked)) == (400, "TOOLS_NOT_ENABLED")
+    found = call(http, path, **asked, blockOverrides={"b": {"tools": True}})
+    assert types(found)[-1] == "step_paused_for_tool_calls"
 
 
 def test_going_back_from_a_tool_pause_asks_anew(http: httpx2.Client) -> None:

@@ -70,11 +70,12 @@ class Imports:
     async def begin_import(self, project_id: int, run_id: str) -> int:
         def work() -> Steps[int]:
             yield from _require_new(run_id)
-            return (yield from self._begin_import())
+            run_no = yield from self._begin_import()
+            # Here and not after the commit, which another one that gives up imports may follow at once.
+            self._importing.add(run_no)
+            return run_no
 
-        run_no = await self._statements.write(work)
-        self._importing.add(run_no)
-        return run_no
+        return await self._statements.write(work)
 
     async def import_rows(
         self, run_no: int, events: Sequence[tuple[int, bytes]], steps: Sequence[StepRow]
@@ -109,11 +110,10 @@ class Imports:
         self._importing.discard(run.no)
 
     async def abandon_imports(self, run_no: int | None = None) -> None:
-        where, value = (
-            ("run_no = ?1", run_no) if run_no is not None else (self._abandoned, list(self._importing))
-        )
-
         def work() -> Steps[None]:
+            where, value = (
+                ("run_no = ?1", run_no) if run_no is not None else (self._abandoned, list(self._importing))
+            )
             for row in (yield f"DELETE FROM importing_run WHERE {where} RETURNING run_no", value):
                 yield "INSERT INTO purged_run (run_no) VALUES (?1)", row[0]
 

@@ -419,7 +419,7 @@ async def test_a_cancelled_task_leaves_the_sandbox_usable() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
-async def test_a_process_that_is_killed_is_replaced() -> None:
+async def test_a_process_that_is_killed_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     async with Sandbox(time_limit_ms=60_000, max_processes=1) as sandbox:
         await sandbox.run("return 1", {})
         task = asyncio.create_task(failure(sandbox, "while True: pass"))
@@ -427,6 +427,8 @@ async def test_a_process_that_is_killed_is_replaced() -> None:
         for _ in range(2):
             os.kill(await asyncio.to_thread(_busy_child), signal.SIGKILL)
         error = await task
+        told = [each.getMessage().partition(": ")[0] for each in caplog.records]
+        assert told == ["a process that ran code died"] * 2, "each says of one death"
         assert (error.code, error.details) == ("SANDBOX_LIMIT", {"limit": "crash"})
         assert await sandbox.run("return 2", {}) == 2
         for pid in _children():

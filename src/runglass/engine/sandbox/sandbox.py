@@ -161,7 +161,7 @@ class Sandbox:
             details["printed"] = text
         where = "" if line is None else f" (line {line})"
         if limit == "crash":
-            log.warning("the process that ran code died, twice: %s", _shortened(message))
+            log.warning("a process that ran code died: %s", _shortened(message))
             return StepFailure(
                 "SANDBOX_LIMIT", "the process that ran the code died, twice", details={"limit": "crash"}
             )

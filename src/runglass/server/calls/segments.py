@@ -108,15 +108,6 @@ async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None =
             given = body.tool_call_messages
             matching = partial(match_tool_results, tool_loop.calls, given, execution_id=run.id)
             results = await offload(matching, size_bytes=size_bytes)
-        segment = _segment(
-            call,
-            body,
-            paused.plan.flow,
-            first=first,
-            offer=None if tool_loop is None else tool_loop.offer,
-            results=results,
-            step_inputs=paused.step_inputs,
-        )
         flow, _ = await runtime.with_overrides(
             call.project,
             paused.plan.flow,
@@ -124,6 +115,15 @@ async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None =
             None,
             role=request.auth.role,
             size_bytes=size_bytes,
+        )
+        segment = _segment(
+            call,
+            body,
+            flow,
+            first=first,
+            offer=None if tool_loop is None else tool_loop.offer,
+            results=results,
+            step_inputs=paused.step_inputs,
         )
         project = await runtime.current(call.project)
         await runtime.check_models(project, flow)

@@ -4,6 +4,8 @@ Where a query names flow, status, trigger or version together, runs come from `r
 that have all four in common are a group: one search for each group that the query allows, merged by the
 database. What no index knows is tested on the rows that come, some milliseconds long; then the search says
 how far it has come, and the next request goes on from there.
+
+More than 300 lines: the index, and what is asked of the rows that it gives, down to the texts of their logs.
 """
 
 import time
@@ -99,15 +101,26 @@ class Source(NamedTuple):
 
         Its parameters are `values`, then those of `what`.
         """
-        order = f"ORDER BY id {'DESC' if newest else ''} LIMIT {rows}" if rows else ""
+        direction = "DESC" if newest else "ASC"
+        order = f" ORDER BY id {direction} LIMIT {rows}" if rows and self.columns else ""
         same = "".join(f" AND run.{column} = key.{column}" for column in self.columns)
+        within = (
+            f"run.project_id = asked.project_id AND run.id < asked.before AND run.id >= asked.since{same}"
+        )
+        if rows:
+            # As one value, in its order: else the index of ids alone has the order as well, and by that the
+            # planner may go through the runs of all projects for a rare key.
+            row = ", ".join(f"run.{column}" for column in ("project_id", *self.columns, "id"))
+            key = ", ".join(("asked.project_id", *(f"key.{column}" for column in self.columns)))
+            within = f"({row}) < ({key}, asked.before) AND ({row}) >= ({key}, asked.since)"
+            within += " AND run.session_id IS NOT NULL" if "session_id" in self.columns else ""
+            within += f" ORDER BY {row.replace(',', f' {direction},')} {direction} LIMIT {rows}"
         unnested = ", ".join(f"?::{_TYPES.get(column, 'text')}[]" for column in self.columns)
         keys = f" CROSS JOIN unnest({unnested}) AS key ({', '.join(self.columns)})" if self.columns else ""
         return (
             "SELECT found.* FROM"
             " (SELECT ?::bigint AS project_id, ?::text AS before, ?::text AS since) AS asked"
-            f"{keys} CROSS JOIN LATERAL (SELECT {what} FROM run WHERE run.project_id = asked.project_id"
-            f" AND run.id < asked.before AND run.id >= asked.since{same} {order}) AS found {order}"
+            f"{keys} CROSS JOIN LATERAL (SELECT {what} FROM run WHERE {within}) AS found{order}"
         )
 
     def values(self, before: str, since: str) -> tuple[Any, ...]:
