@@ -1,4 +1,4 @@
-"""The bus of several processes: wake-ups go to listeners here at once, and to other processes joined.
+"""The bus of one process, and that of several: listeners here are woken at once, other processes joined.
 
 What is woken within `join_s` travels as one text. A process hears its own texts, too: if one does not come
 back, the connection is dead without a word, or something stands between that lets nothing through, and it
@@ -12,7 +12,66 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from runglass.bus.carrier import BusAway, Carrier, Send, WakeUpBatch, key_of, read_batch
-from runglass.bus.memory import MemoryBus, MemoryListener
+
+
+class MemoryListener:
+    """A flag that a wake-up raises and a return from `wait` lowers."""
+
+    def __init__(self) -> None:
+        self._raised = asyncio.Event()
+
+    def wake(self) -> None:
+        self._raised.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._raised.wait()
+        except TimeoutError:
+            return
+        self._raised.clear()
+
+
+class MemoryBus:
+    """The bus of a single process."""
+
+    fault: str | None = None
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[MemoryListener]] = {}
+
+    @property
+    def subjects(self) -> int:
+        """How many subjects have listeners."""
+        return len(self._listeners)
+
+    async def wake(self, subject: str) -> None:
+        self.wake_here(subject)
+
+    def wake_here(self, subject: str) -> None:
+        """`wake`, for callbacks."""
+        for listener in self._listeners.get(subject, ()):
+            listener.wake()
+
+    def wake_all(self) -> None:
+        """Wakes every listener of every subject."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.wake()
+
+    @asynccontextmanager
+    async def listen(self, subject: str) -> AsyncIterator[MemoryListener]:
+        listener = MemoryListener()
+        listeners = self._listeners.setdefault(subject, set())
+        listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            listeners.discard(listener)
+            # Only the set that is still registered: another listener may have come and gone meanwhile.
+            if not listeners and self._listeners.get(subject) is listeners:
+                del self._listeners[subject]
+
 
 log = logging.getLogger(__name__)
 

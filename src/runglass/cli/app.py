@@ -17,11 +17,9 @@ import click
 from runglass import __version__
 from runglass.cli import end_at_once
 from runglass.cli.commands import data, flow, keys, projects, runs
-from runglass.cli.commands.audit import audit
-from runglass.cli.commands.data import migrate, processes
-from runglass.cli.commands.open_viewer import open_viewer
+from runglass.cli.commands.data import audit, migrate, processes
 from runglass.cli.commands.run import run as run_flow
-from runglass.cli.commands.serve import serve, worker
+from runglass.cli.commands.serve import open_viewer, serve, worker
 from runglass.cli.demo.command import demo
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.options import CommandGroup

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from runglass.log.trace import ModelCall, RunSummary, StepTrace
+from runglass.outlines.outline import TreeRow
 from runglass.run_files.gen_ai import Attribute, call_attributes, model_name
-from runglass.run_files.outline_rows import TreeRow
 from runglass.wire.run_api import read_trace_context
 
 _INTERNAL, _CLIENT = 1, 3

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from runglass.log.trace import RunSummary, StepTrace
+from runglass.outlines.outline import TreeRow
 from runglass.run_files.gen_ai import model_name
-from runglass.run_files.outline_rows import TreeRow
 
 _PROCESS = 1
 _MAIN = 1

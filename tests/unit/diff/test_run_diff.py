@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.diff.attempt_diff import ContentPair, DiffAllowance, row_of
-from runglass.diff.composition import compose
+from runglass.diff.attempt_diff import ContentPair, DiffAllowance, compose, row_of
 from runglass.diff.run_diff import RunDiff
 from runglass.diff.trace_diff import NO_CONTENT, FlowOrder, StepPlace, align, read_content, read_digest
 from runglass.log.trace import RunSummary

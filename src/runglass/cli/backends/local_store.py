@@ -14,8 +14,7 @@ from runglass.config.reader import read_settings
 from runglass.config.settings import Settings
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, Project, Role
-from runglass.wire.admin_api import Actor
-from runglass.wire.api_keys import make_key
+from runglass.wire.admin_api import Actor, make_key
 
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, Project
+from runglass.wire.admin_api import ROLES
 
 COLUMNS = (
     Column("id", right=True),
@@ -20,9 +21,6 @@ COLUMNS = (
     Column("created"),
     Column("revoked"),
 )
-
-ROLES = ("admin", "run", "read")
-"""Each may do what the ones behind it may."""
 
 
 @click.group("keys", cls=options.CommandGroup)

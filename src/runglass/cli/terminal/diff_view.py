@@ -7,9 +7,16 @@ from rich.text import Text
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import one_line
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
-from runglass.diff.divergence import address_text, field_text, plain_text
-from runglass.diff.json_excerpt import brief_pair
-from runglass.diff.run_diff import CONTENT_FIELDS, FieldChange, RowDiff, RunDiff
+from runglass.diff.json_diff import brief_pair
+from runglass.diff.run_diff import (
+    CONTENT_FIELDS,
+    FieldChange,
+    RowDiff,
+    RunDiff,
+    address_text,
+    field_text,
+    plain_text,
+)
 from runglass.log.trace import RunSummary
 
 COLUMNS = (

@@ -10,8 +10,7 @@ from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.formatting import fact
-from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
-from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
+from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress, choose_rows, tree_lines
 from runglass.cli.terminal.outline_view import outline_lines
 from runglass.cli.terminal.output import one_line
 from runglass.log.trace import ModelTotals, RunSummary, RunTotals, StepTrace

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.diff.attempt_diff import ContentPair, DiffAllowance, changes_between, row_of
-from runglass.diff.composition import MOST_ROWS, compose
+from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.diff.trace_diff import (
     AttemptContent,
