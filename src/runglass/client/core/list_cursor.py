@@ -62,9 +62,9 @@ class ListCursor(ResumingCursor[RunChange]):
         """The changes that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
         yield from super().feed(chunk)
         # A block without data says where the stream is, though there is nothing to tell.
-        place = self._decoder.last_event_id
-        if place.isdecimal():
-            self.last = max(self.last, int(place))
+        position = self._decoder.last_event_id
+        if position.isdecimal():
+            self.last = max(self.last, int(position))
 
     def _news(self, frames: Sequence[Frame]) -> Iterator[RunChange]:
         for frame in frames:

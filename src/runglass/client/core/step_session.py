@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.run_requests import StepThrough
 from runglass.client.core.stream_cursor import STREAM_HEADERS
-from runglass.errors import APIError, api_error
+from runglass.errors import api_error
 from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
@@ -107,9 +107,15 @@ class StepSession:
             case RunStarted():
                 self._flow_id, self._step_count = event.flow_id, event.step_count
             case StepStarted() | StepCompleted() | StepError() | StepPausedForToolCalls():
-                event = self._numbered(event)
+                # Some servers count from the call's first step, which is then 0 though it is a later step of
+                # the flow.
+                if self._starts_at is None:
+                    self._offset = self._asked_index if event.step_index == 0 else 0
+                    self._starts_at = event.step_index + self._offset
+                if self._offset:
+                    event = replace(event, step_index=event.step_index + self._offset)
             case StepPaused():
-                event = replace(event, step_index=self._place())
+                event = replace(event, step_index=self._first_index)
             case FlowCompleted() | FlowFailed() | FlowCancelled():
                 self.ended = True
         self._last = event
@@ -149,7 +155,17 @@ class StepSession:
         """
         match self._last:
             case StepError(error=error, step_id=step_id) | FlowFailed(error=error, step_id=step_id):
-                raise _failure(self._execution_id, step_id, error or {})
+                error = error or {}
+                code, message = error.get("code"), error.get("message")
+                what = "the run" if step_id is None else f"step {step_id!r}"
+                other = "INTERNAL_ERROR" if step_id is None else "STEP_FAILED"
+                raise api_error(
+                    code if code in _PASSED_ON else other,
+                    f"{what} failed: {message} ({code})",
+                    execution_id=self._execution_id,
+                    step_id=step_id,
+                    details={"error": dict(error)},
+                )
             case FlowCancelled(reason=reason):
                 message = f"the run was cancelled: {reason}"
                 raise api_error("STEP_FAILED", message, execution_id=self._execution_id)
@@ -164,9 +180,9 @@ class StepSession:
                     flow_id=self._flow_id,
                     block_count=self._step_count,
                 )
-                self._turn(pause.step_index)
+                self._prepare(pause.step_index)
             case _:
-                self._turn(self._place() + 1)
+                self._prepare(self._first_index + 1)
 
     def answer(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Puts these messages, the answers to the pending tool calls, into the next call."""
@@ -174,14 +190,14 @@ class StepSession:
         if pause is None:
             raise ValueError(f"run {self._execution_id!r} does not wait for tool results")
         self.waiting = None
-        self._turn(
+        self._prepare(
             self._asked_index,
             iterations_used=pause.iterations_used,
             tool_call_messages=[*pause.tool_call_messages, *map(dict, results)],
             accumulated_outputs=pause.accumulated_outputs,
         )
 
-    def _turn(self, step_index: int, **taken_up: Any) -> None:
+    def _prepare(self, step_index: int, **results: Any) -> None:
         fresh: dict[str, Any] = {
             "input_overrides": None,
             "iterations_used": None,
@@ -192,7 +208,7 @@ class StepSession:
             self.asked.request,
             execution_id=self._execution_id,
             step_index=step_index,
-            **{**fresh, **taken_up},
+            **{**fresh, **results},
         )
         self.asked = replace(self.asked, request=request)
 
@@ -200,29 +216,7 @@ class StepSession:
     def _asked_index(self) -> int:
         return self.asked.request.step_index or 0
 
-    def _place(self) -> int:
+    @property
+    def _first_index(self) -> int:
         """The top-level step at which the call began."""
         return self._asked_index if self._starts_at is None else self._starts_at
-
-    def _numbered(
-        self, event: StepStarted | StepCompleted | StepError | StepPausedForToolCalls
-    ) -> StepStarted | StepCompleted | StepError | StepPausedForToolCalls:
-        # Some servers count from the call's first step, which is then 0 though it is a later step of the
-        # flow.
-        if self._starts_at is None:
-            self._offset = self._asked_index if event.step_index == 0 else 0
-            self._starts_at = event.step_index + self._offset
-        return replace(event, step_index=event.step_index + self._offset) if self._offset else event
-
-
-def _failure(execution_id: str, step_id: str | None, error: Mapping[str, Any]) -> APIError:
-    code, message = error.get("code"), error.get("message")
-    what = "the run" if step_id is None else f"step {step_id!r}"
-    known = code if code in _PASSED_ON else "STEP_FAILED" if step_id is not None else "INTERNAL_ERROR"
-    return api_error(
-        str(known),
-        f"{what} failed: {message} ({code})",
-        execution_id=execution_id,
-        step_id=step_id,
-        details={"error": dict(error)},
-    )

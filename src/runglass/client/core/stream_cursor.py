@@ -242,7 +242,7 @@ class StepStream:
     def opened(self) -> None:
         """Begins a new stream, as a connection has been made."""
         self._decoder = Decoder()
-        self._place = (0, 0)
+        self._position = (0, 0)
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
         """The new events that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
@@ -253,27 +253,19 @@ class StepStream:
                     f"{self}: its answer broke off in run {self._last.execution_id!r} and began anew in run "
                     f"{event.execution_id!r}: the server does not honour Idempotency-Keys here"
                 )
-            if self._is_new(event, seq):
-                self._last = event
+            number, beside = self._position
+            if seq > number:
+                self._position = (seq, 0)
+            elif event.seq == 0:
+                # An event without a number is none of the run's log, and known by its distance from the last
+                # numbered one, whose number the decoder has given to its frame.
+                self._position = (number, beside + 1)
+            else:
+                continue
+            if self._position > self._farthest:
+                # It has not come on an earlier connection.
+                self._farthest, self._last = self._position, event
                 yield event
-
-    def _is_new(self, event: StreamEvent, seq: int) -> bool:
-        """Whether the event has not come on an earlier connection.
-
-        An event without a number, which is none of the run's log, is known by its distance from the last
-        numbered one.
-        """
-        number, beside = self._place
-        if seq > number:
-            self._place = (seq, 0)
-        elif event.seq == 0:
-            # The frame has no number of its own, so the decoder has given it the number of an earlier frame.
-            self._place = (number, beside + 1)
-        else:
-            return False
-        is_new = self._place > self._farthest
-        self._farthest = max(self._farthest, self._place)
-        return is_new
 
     def lost(self, outcome: Outcome) -> float | None:
         """Seconds to wait before the call is made again, None where its answer is complete.
