@@ -11,8 +11,7 @@ from contextlib import aclosing, closing, contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from runglass.client.core.run_requests import Execution, StepThrough
-from runglass.client.core.step_session import StepResult, StepSession
-from runglass.client.core.stream_cursor import ENDS, StepStream
+from runglass.client.core.step_session import ENDS, StepResult, StepSession, StepStream
 from runglass.client.core.tools import (
     Results,
     ToolHandler,

@@ -1,19 +1,22 @@
-"""The state of a step-through: its position, its next call, and the results in its events.
+"""The state of a step-through: its position, its next call and the stream that answers it, and its results.
 
 No I/O: `api/pauses.py` performs the calls. The server leaves the cursor to its caller, and this file keeps
 it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
 
 from runglass.client.core.requests import RequestSpec
+from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish
+from runglass.client.core.retries import Retries
 from runglass.client.core.run_requests import StepThrough
-from runglass.client.core.stream_cursor import STREAM_HEADERS
-from runglass.errors import api_error
+from runglass.client.core.stream_cursor import STREAM_HEADERS, no_stream, read_frame, read_frames
+from runglass.errors import APIConnectionError, api_error
 from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
@@ -28,6 +31,7 @@ from runglass.log.events import (
 )
 from runglass.log.trace import TokenBreakdown
 from runglass.wire.run_api import ToolCallsRequired
+from runglass.wire.sse import Decoder
 
 _PASSED_ON = frozenset({"BYOK_KEY_REJECTED", "CREDITS_EXHAUSTED", "TOOL_ITERATION_LIMIT"})
 """Codes of a failed step that `execute` passes on as they are; any other becomes STEP_FAILED."""
@@ -220,3 +224,72 @@ class StepSession:
     def _first_index(self) -> int:
         """The top-level step at which the call began."""
         return self._asked_index if self._starts_at is None else self._starts_at
+
+
+ENDS = (StepPaused, StepPausedForToolCalls, FlowCompleted, FlowFailed, FlowCancelled)
+"""The events with which the answer to a call ends."""
+
+
+class StepStream:
+    """Follows the answer to `call` over any number of attempts; each event comes once."""
+
+    def __init__(self, call: RequestSpec[None], max_retries: int) -> None:
+        self.ended = False
+        self.gap: ConnectionLost | None = None
+        self._call = call
+        self._retries = Retries(call, max_retries)
+        self._farthest = (0, 0)
+        self._last: StreamEvent | None = None
+        self.opened()
+
+    def call(self) -> RequestSpec[None]:
+        """The request for the events; each attempt has the same key, so that the step is not run twice."""
+        return self._call
+
+    def opened(self) -> None:
+        """Begins a new stream, as a connection has been made."""
+        self._decoder = Decoder()
+        self._position = (0, 0)
+
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
+        """The new events that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
+        for frame in read_frames(self._decoder, chunk, self):
+            event, seq = read_frame(frame, self)
+            if self._last is not None and event.execution_id != self._last.execution_id:
+                raise APIConnectionError(
+                    f"{self}: its answer broke off in run {self._last.execution_id!r} and began anew in run "
+                    f"{event.execution_id!r}: the server does not honour Idempotency-Keys here"
+                )
+            number, beside = self._position
+            if seq > number:
+                self._position = (seq, 0)
+            elif event.seq == 0:
+                # An event without a number is none of the run's log, and known by its distance from the last
+                # numbered one, whose number the decoder has given to its frame.
+                self._position = (number, beside + 1)
+            else:
+                continue
+            if self._position > self._farthest:
+                # It has not come on an earlier connection.
+                self._farthest, self._last = self._position, event
+                yield event
+
+    def lost(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the call is made again, None where its answer is complete.
+
+        Raises as `answers.finish` does where the call has failed for good.
+        """
+        if isinstance(outcome, ConnectionLost):
+            # A failed step ends the answer as well, unless the flow continues on errors.
+            ends = (*ENDS, StepError) if outcome == ENDED_EARLY else ENDS
+            if isinstance(self._last, ends):
+                return None
+        elif 200 <= outcome.status < 300:
+            raise no_stream(str(self), outcome)
+        wait_s = self._retries.wait_s(outcome, left_s=math.inf)
+        if wait_s is None:
+            finish(self._call, outcome, attempts=self._retries.attempts, sent_before=self._retries.sent)
+        return wait_s
+
+    def __str__(self) -> str:
+        return str(self._call)
