@@ -111,7 +111,7 @@ class ProcessBus:
         self._stirred = asyncio.Event()
         self._lost: str | None = None
         self._unheard_since: float | None = None
-        self._told = False
+        self._is_reported = False
         self._has_heard = False
         self.is_connected = False
         self.fault: str | None = None
@@ -144,7 +144,11 @@ class ProcessBus:
                 if self._unheard_since is not None:
                     # Whether others have heard the last texts is not known.
                     self._batch.add_all()
-                self._tell(error)
+                self.is_connected = False
+                self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
+                if not self._is_reported:
+                    log.warning("the bus is away, readers look by themselves until it is back: %s", error)
+                    self._is_reported = True
                 await asyncio.sleep(self._silent_pause_s if isinstance(error, NothingHeard) else pause_s)
 
     async def _carry(self, send: Send) -> None:
@@ -184,7 +188,11 @@ class ProcessBus:
         if sender == self._own_key:
             self._unheard_since = None
             if not self.is_connected:
-                self._tell_connected()
+                self.fault, self.is_connected, self._has_heard = None, True, True
+                # What was woken elsewhere meanwhile is not known.
+                self._here.wake_all()
+                log.info("wake-ups are carried by %s", self._carrier.name)
+                self._is_reported = False
         elif keys is None:
             self._here.wake_all()
         else:
@@ -203,18 +211,3 @@ class ProcessBus:
             f"{name} takes wake-ups and passes none on, as a pooler does that hands out connections for one"
             " transaction each; set RUNGLASS_BUS to an address of the database without the pooler"
         )
-
-    def _tell(self, error: BusAway) -> None:
-        """Logs the loss, once until wake-ups come again."""
-        self.is_connected = False
-        self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
-        if not self._told:
-            log.warning("the bus is away, readers look by themselves until it is back: %s", error)
-            self._told = True
-
-    def _tell_connected(self) -> None:
-        self.fault, self.is_connected, self._has_heard = None, True, True
-        # What was woken elsewhere meanwhile is not known.
-        self._here.wake_all()
-        log.info("wake-ups are carried by %s", self._carrier.name)
-        self._told = False

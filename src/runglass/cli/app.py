@@ -113,16 +113,17 @@ def _call(arguments: Sequence[str]) -> int:
         return error.exit_code
     except RunglassError as error:
         complain(str(error))
-        if isinstance(error, APIConnectionError) and not _names_server(arguments):
+        names_server = any(each.startswith("--base-url") for each in arguments)
+        if (
+            isinstance(error, APIConnectionError)
+            and not names_server
+            and "RUNGLASS_BASE_URL" not in os.environ
+        ):
             note(
                 "RUNGLASS_BASE_URL or --base-url says where the server is; without, it is http://localhost:8080"
             )
         return exit_of(error)
     return Exit.OK if code is None else code
-
-
-def _names_server(arguments: Sequence[str]) -> bool:
-    return "RUNGLASS_BASE_URL" in os.environ or any(each.startswith("--base-url") for each in arguments)
 
 
 def _drop_output() -> None:

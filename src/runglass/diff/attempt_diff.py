@@ -68,7 +68,17 @@ def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAll
     """
     a, b = pair
     if a is None or b is None:
-        return row_with(pair, _of_one(a, b))
+        # What is known of an attempt that one of the runs does not have.
+        return row_with(
+            pair,
+            _known(
+                _scalar("modelUsed", a and a.model_used, b and b.model_used),
+                _scalar("status", a and a.status, b and b.status),
+                _scalar("tokens", a and a.tokens, b and b.tokens),
+                _scalar("costUsd", a and a.cost_usd, b and b.cost_usd),
+                _scalar("durationMs", a and a.duration_ms, b and b.duration_ms),
+            ),
+        )
     changes = changes_between(a, b, content, allowance=allowance)
     return row_with(pair, changes) if any(change.field != "durationMs" for change in changes) else None
 
@@ -76,43 +86,7 @@ def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAll
 def changes_between(
     a: AttemptDigest, b: AttemptDigest, content: ContentPair | None, *, allowance: DiffAllowance
 ) -> list[FieldChange]:
-    """In what two attempts differ, the duration last; `content` as in `row_of`."""
-    duration = _scalar("durationMs", a.duration_ms, b.duration_ms)
-    return [*_of_both(a, b, content, allowance), *_known(duration)]
-
-
-def row_with(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
-    """The row of a pair; without changes that of one that does not differ."""
-    one = pair.one
-    return RowDiff(
-        step_id=one.step_id,
-        loop_path=one.loop_path or None,
-        attempt=one.attempt,
-        in_a=pair.a is not None,
-        in_b=pair.b is not None,
-        changes=changes,
-    )
-
-
-def _known(*changes: FieldChange | None) -> list[FieldChange]:
-    return [change for change in changes if change is not None]
-
-
-def _of_one(a: AttemptDigest | None, b: AttemptDigest | None) -> list[FieldChange]:
-    """What is known of an attempt that one of the runs does not have."""
-    return _known(
-        _scalar("modelUsed", a and a.model_used, b and b.model_used),
-        _scalar("status", a and a.status, b and b.status),
-        _scalar("tokens", a and a.tokens, b and b.tokens),
-        _scalar("costUsd", a and a.cost_usd, b and b.cost_usd),
-        _scalar("durationMs", a and a.duration_ms, b and b.duration_ms),
-    )
-
-
-def _of_both(
-    a: AttemptDigest, b: AttemptDigest, content: ContentPair | None, allowance: DiffAllowance
-) -> list[FieldChange]:
-    """The changes in the order of `DiffField`, without the duration."""
+    """In what two attempts differ, in the order of `DiffField`; `content` as in `row_of`."""
     kept = have_content(a.calls, b.calls)
     content_change = partial(_content, content, allowance)
     return _known(
@@ -133,7 +107,25 @@ def _of_both(
         _scalar("finishReason", a.finish_reason, b.finish_reason),
         _scalar("tokens", a.tokens, b.tokens),
         _scalar("costUsd", a.cost_usd, b.cost_usd),
+        _scalar("durationMs", a.duration_ms, b.duration_ms),
     )
+
+
+def row_with(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
+    """The row of a pair; without changes that of one that does not differ."""
+    one = pair.one
+    return RowDiff(
+        step_id=one.step_id,
+        loop_path=one.loop_path or None,
+        attempt=one.attempt,
+        in_a=pair.a is not None,
+        in_b=pair.b is not None,
+        changes=changes,
+    )
+
+
+def _known(*changes: FieldChange | None) -> list[FieldChange]:
+    return [change for change in changes if change is not None]
 
 
 def _scalar(field: DiffField, a: Any, b: Any) -> FieldChange | None:

@@ -96,17 +96,11 @@ def python_findings(text: Any, path: Path, *, what: str, mode: Literal["exec", "
     else:
         if isinstance(tree, ast.Module) and not tree.body:
             yield Finding(f"{what} is empty; it must return an object", path)
-        if isinstance(tree, ast.Expression) and _is_in_braces(tree.body):
-            plain = shown(text.strip()[2:-2].strip())
-            yield Finding(f"{what} is Python, which has no {{{{ }}}}: write {plain}", path)
-
-
-def _is_in_braces(expression: ast.expr) -> bool:
-    """Whether an expression is written as in a template: a set that holds a set or dict, which no set can."""
-    match expression:
-        case ast.Set(elts=[ast.Set() | ast.Dict()]):
-            return True
-    return False
+        match tree:
+            # As in a template: a set that holds a set or dict, which no set can.
+            case ast.Expression(body=ast.Set(elts=[ast.Set() | ast.Dict()])):
+                plain = shown(text.strip()[2:-2].strip())
+                yield Finding(f"{what} is Python, which has no {{{{ }}}}: write {plain}", path)
 
 
 _OPENING = re.compile(r"\{[{%#]")
@@ -117,7 +111,7 @@ _TOKEN = re.compile(r"""\s+|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|\w+|.""", re.D
 
 
 def overlong(source: str) -> int | None:
-    """The place of a tag that is too long: the template parser recurses without a bound along one tag."""
+    """The offset of a tag that is too long: the template parser recurses without a bound along one tag."""
     elifs = [match.start() for match in _ELIF.finditer(source)]
     if len(elifs) > MAX_ELIFS:
         return elifs[MAX_ELIFS]
@@ -164,8 +158,8 @@ def template_findings(text: Any, path: Path) -> Iterator[Finding]:
 
 def findings_within(value: Any, path: Path) -> Iterator[Finding]:
     """The mistakes in the templates that a value holds."""
-    for part, place in parts_of(value, path):
-        yield from template_findings(part, place)
+    for part, part_path in parts_of(value, path):
+        yield from template_findings(part, part_path)
 
 
 def loop_name_findings(name: Any, path: Path) -> Iterator[Finding]:

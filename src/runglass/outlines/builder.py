@@ -37,7 +37,7 @@ _SORTS, _ITERATION, _ATTEMPT = 3, 1, 2
 
 
 class Node(NamedTuple):
-    """A place in the tree. `parent` is the number of a node before it, -1 at the top.
+    """A location in the tree. `parent` is the number of a node before it, -1 at the top.
 
     What stands inside of a loop is there once for each iteration. `id` is what attempts call it by, None for
     a branch, of which there are none.
@@ -152,7 +152,7 @@ class OutlineBuilder:
             number, rows = leaves.get(step_id, _NO_LEAF)
             parent = rows.get(loop_path)
             if parent is None:
-                number, parent, depth = self._place_of(step_id, loop_path)
+                number, parent, depth = self._location_of(step_id, loop_path)
                 if number in self._has_inner:
                     own = number_of_status, start, end, tokens, facts.cost_usd
                     # The first attempt of what holds others is that of its row.
@@ -203,7 +203,7 @@ class OutlineBuilder:
         about = columns, self._sorts, list(self._names)
         yield BuiltOutline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers, cut=self._cut)
 
-    def _place_of(self, step_id: str, loop_path: str) -> tuple[int, int, int]:
+    def _location_of(self, step_id: str, loop_path: str) -> tuple[int, int, int]:
         """The node of a step, the row inside of which it is in these iterations, and how many these are."""
         number = self._number_of.get(step_id)
         parent = NONE if number is None else self._parents[number]
@@ -211,7 +211,10 @@ class OutlineBuilder:
         if number is None or depth > (0 if parent == NONE else self._loops[parent]):
             number = self._beyond.get((step_id, depth))
             if number is None:
-                number = self._add_unknown(step_id, depth)
+                parent = NONE
+                for _ in range(depth):
+                    parent = self._add_node(Node(None, step_id, "loop", parent))
+                number = self._beyond[step_id, depth] = self._add_node(Node(step_id, step_id, "step", parent))
             parent = self._parents[number]
         return number, self._inside(parent, loop_path, depth), depth
 
@@ -281,11 +284,4 @@ class OutlineBuilder:
         self._loops.append(loops + (node.kind == "loop"))
         self._rows[number] = {}
         self._sorts += [Sort(kind, name) for kind in (KINDS.index(node.kind), ITERATION, ATTEMPT)]
-        return number
-
-    def _add_unknown(self, step_id: str, loops: int) -> int:
-        parent = NONE
-        for _ in range(loops):
-            parent = self._add_node(Node(None, step_id, "loop", parent))
-        number = self._beyond[step_id, loops] = self._add_node(Node(step_id, step_id, "step", parent))
         return number

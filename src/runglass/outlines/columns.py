@@ -19,7 +19,7 @@ OPEN_END = 1 << 62
 
 
 class Sort(NamedTuple):
-    """Kind and name of all rows of one place in the tree; `name` is a number among the names."""
+    """Kind and name of all rows of one location in the tree; `name` is a number among the names."""
 
     kind: int
     name: int
@@ -68,7 +68,7 @@ class Columns:
     def add(self, parent: int, rank: int, sort: int, number: int) -> int:
         """A further row with nothing of its own; its number in the order of making.
 
-        `rank` is its place among its siblings.
+        `rank` is its position among its siblings.
         """
         if rank < self.last_rank[parent + 1]:
             self.unsorted.add(parent)
@@ -244,18 +244,15 @@ class BuiltOutline(Outline):
             case "parent" if self._row_of is not None:
                 return [self._row_of[made] for made in self._made("parent", first, count)]
             case "depth":
-                return self._depths(first, count)
+                depths, above = {NONE: NONE}, [first] if first < self.row_count else []
+                while above and (parent := self.values("parent", above[-1], 1)[0]) != NONE:
+                    above.append(parent)
+                depths |= {row: depth for depth, row in enumerate(reversed(above))}
+                # A parent is in the page, too, or one of those above its first row.
+                for row, parent in enumerate(self.values("parent", first, count), first):
+                    depths[row] = depths[parent] + 1
+                return [depths[row] for row in range(first, min(first + count, self.row_count))]
         return list(self._made(column, first, count))
-
-    def _depths(self, first: int, count: int) -> list[int]:
-        depths, above = {NONE: NONE}, [first] if first < self.row_count else []
-        while above and (parent := self.values("parent", above[-1], 1)[0]) != NONE:
-            above.append(parent)
-        depths |= {row: depth for depth, row in enumerate(reversed(above))}
-        # A parent is in the page, too, or one of those above its first row.
-        for row, parent in enumerate(self.values("parent", first, count), first):
-            depths[row] = depths[parent] + 1
-        return [depths[row] for row in range(first, min(first + count, self.row_count))]
 
     def _made(self, column: str, first: int, count: int) -> Iterable[Any]:
         values: Any = getattr(self._columns, column)

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from runglass.diff.attempt_diff import ContentPair, DiffAllowance, compose, row_of
 from runglass.diff.run_diff import RunDiff
-from runglass.diff.trace_diff import NO_CONTENT, FlowOrder, StepPlace, align, read_content, read_digest
+from runglass.diff.trace_diff import NO_CONTENT, FlowOrder, StepLocation, align, read_content, read_digest
 from runglass.log.trace import RunSummary
 
 JsonObject = dict[str, Any]
 
-ORDER = FlowOrder([StepPlace("a"), StepPlace("loop"), StepPlace("b", ("loop",)), StepPlace("c", ("loop",))])
+ORDER = FlowOrder(
+    [StepLocation("a"), StepLocation("loop"), StepLocation("b", ("loop",)), StepLocation("c", ("loop",))]
+)
 ADDRESSES = [
     *((step, (), 1) for step in "a"),
     ("a", (), 2),

@@ -178,7 +178,12 @@ async def until_interrupted(run: "WatchedRun", watching: Coroutine[Any, Any, T])
         is_pressed_again = await _offer_cancel(run, pressed)
     # The handler is removed by now, so one more Ctrl-C ends a command that waits for a server in vain.
     if is_pressed_again:
-        await _cancel(run)
+        try:
+            await run.cancel()
+        except RunglassError as error:
+            complain(f"the run could not be cancelled: {error}")
+        else:
+            note(f"run {run.run_id} is cancelled")
     raise click.exceptions.Exit(Exit.INTERRUPTED)
 
 
@@ -193,15 +198,6 @@ async def _offer_cancel(run: "WatchedRun", pressed: asyncio.Event) -> bool:
         return await asyncio.wait_for(pressed.wait(), GRACE_S)
     except TimeoutError:
         return False
-
-
-async def _cancel(run: "WatchedRun") -> None:
-    try:
-        await run.cancel()
-    except RunglassError as error:
-        complain(f"the run could not be cancelled: {error}")
-    else:
-        note(f"run {run.run_id} is cancelled")
 
 
 @contextmanager

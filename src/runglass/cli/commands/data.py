@@ -3,7 +3,6 @@
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -23,9 +22,6 @@ from runglass.store.base import Store
 from runglass.store.process_records import HeldLease
 from runglass.support.clock import iso
 from runglass.wire.admin_api import AuditEntry
-
-if TYPE_CHECKING:
-    from runglass.store.sqlite.database_file import ProjectUsage
 
 USAGE_COLUMNS = (
     Column("project"),
@@ -65,7 +61,20 @@ def usage(folder: DataFolder, as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    print_table(USAGE_COLUMNS, [_usage_row(project) for project in found.projects])
+    rows = [
+        Row.of(
+            f"{project.org}/{project.project}",
+            formatting.count(project.runs),
+            formatting.count(project.events),
+            formatting.size(project.event_bytes),
+            formatting.count(project.steps),
+            formatting.size(project.step_bytes),
+            formatting.size(project.outcome_bytes),
+            formatting.size(project.open_bytes),
+        )
+        for project in found.projects
+    ]
+    print_table(USAGE_COLUMNS, rows)
     console = stdout()
     file, free, log = map(formatting.size, (found.file_bytes, found.free_bytes, found.log_bytes))
     write_line(console)
@@ -146,19 +155,6 @@ def check(every_run: bool, folder: DataFolder, as_json: bool) -> None:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _usage_row(project: "ProjectUsage") -> Row:
-    return Row.of(
-        f"{project.org}/{project.project}",
-        formatting.count(project.runs),
-        formatting.count(project.events),
-        formatting.size(project.event_bytes),
-        formatting.count(project.steps),
-        formatting.size(project.step_bytes),
-        formatting.size(project.outcome_bytes),
-        formatting.size(project.open_bytes),
-    )
-
-
 group.add_command(export_raw)
 
 
@@ -190,38 +186,37 @@ def processes(folder: DataFolder, as_json: bool) -> None:
         """The leases, and what time it is by the clock that they run by."""
         return await store.leases(), store.clock.now()
 
-    found, now = local_store.in_store(folder.settings(), read)
+    leases, now = local_store.in_store(folder.settings(), read)
+    found, rows = [], []
+    for held in leases:
+        host, pid, version, executes_runs = held.process
+        found.append(
+            {
+                "host": host,
+                "pid": pid,
+                "version": version,
+                "executesRuns": executes_runs,
+                "since": held.since,
+                "leaseExpiresAt": held.expires_at,
+                "runs": held.runs,
+            }
+        )
+        rows.append(
+            Row.of(
+                f"{host}:{pid}",
+                version,
+                "yes" if executes_runs else "no",
+                formatting.age(held.since, now=now),
+                formatting.count(held.runs),
+                "ran out" if datetime.fromisoformat(held.expires_at) <= now else "held",
+            )
+        )
     if as_json:
-        write_json([_process_json(each) for each in found])
-    elif found:
-        print_table(PROCESS_COLUMNS, [_process_row(each, now=now) for each in found])
+        write_json(found)
+    elif rows:
+        print_table(PROCESS_COLUMNS, rows)
     else:
         write_line(stdout(), "no process has the store open")
-
-
-def _process_row(held: HeldLease, *, now: datetime) -> Row:
-    host, pid, version, executes_runs = held.process
-    return Row.of(
-        f"{host}:{pid}",
-        version,
-        "yes" if executes_runs else "no",
-        formatting.age(held.since, now=now),
-        formatting.count(held.runs),
-        "ran out" if datetime.fromisoformat(held.expires_at) <= now else "held",
-    )
-
-
-def _process_json(held: HeldLease) -> dict[str, object]:
-    host, pid, version, executes_runs = held.process
-    return {
-        "host": host,
-        "pid": pid,
-        "version": version,
-        "executesRuns": executes_runs,
-        "since": held.since,
-        "leaseExpiresAt": held.expires_at,
-        "runs": held.runs,
-    }
 
 
 AUDIT_COLUMNS = (
@@ -273,20 +268,21 @@ def audit(
     if as_json:
         write_json(entries)
         return
-    print_table(AUDIT_COLUMNS, [_audit_row(entry) for entry in entries])
+    rows = []
+    for entry in entries:
+        actor = entry.actor
+        who = actor.kind if actor.key_id is None else f"{actor.kind} {actor.key_id}"
+        rows.append(
+            Row.of(
+                formatting.local_time(entry.at),
+                entry.project,
+                who if actor.name is None else f"{who} ({actor.name})",
+                actor.address,
+                entry.action,
+                entry.subject,
+                msgspec.json.encode(entry.details).decode() if entry.details else "",
+            )
+        )
+    print_table(AUDIT_COLUMNS, rows)
     if len(found) > limit:
         note(f"there are older ones; --limit shows more than these {limit}")
-
-
-def _audit_row(entry: AuditEntry) -> Row:
-    actor = entry.actor
-    who = actor.kind if actor.key_id is None else f"{actor.kind} {actor.key_id}"
-    return Row.of(
-        formatting.local_time(entry.at),
-        entry.project,
-        who if actor.name is None else f"{who} ({actor.name})",
-        actor.address,
-        entry.action,
-        entry.subject,
-        msgspec.json.encode(entry.details).decode() if entry.details else "",
-    )

@@ -35,7 +35,7 @@ def group() -> None:
 def create(project: ProjectName, role: str, folder: DataFolder) -> None:
     """Make a key and print it, alone, on stdout. The project is made too where it is new."""
     settings = folder.settings()
-    key, _ = local_store.in_new_project(
+    key = local_store.in_new_project(
         settings,
         project,
         lambda store, made: local_store.create_key(store, made, role, most=settings.max_keys_per_project),

@@ -1,7 +1,5 @@
 """`runglass projects`: the projects of a data folder, their capture modes, budgets, models and retention."""
 
-from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any, get_args
 
 import click
@@ -113,7 +111,14 @@ def budget(project: ProjectName, amount: str | None, folder: DataFolder, as_json
     """Show what a project may spend and has spent; with an amount, set what it may spend in all."""
     settings = folder.settings()
     if amount is not None:
-        usd, by = _dollars(amount), local_store.terminal_user()
+        usd = None if amount == "none" else parse_usd(amount)
+        too_fine = usd is not None and -int(usd.as_tuple().exponent) > MOST_DECIMALS
+        if amount != "none" and (usd is None or usd > MOST_USD or too_fine):
+            raise UsageError(
+                f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
+                f" {MOST_DECIMALS} decimals, such as 5.00, or none"
+            )
+        by = local_store.terminal_user()
         local_store.in_project(settings, project, lambda store, found: store.set_budget(found.id, usd, by=by))
     found = _project(settings, project)
     budget = None if found.budget_usd is None else format_usd(found.budget_usd)
@@ -144,7 +149,11 @@ def models(project: ProjectName, patterns: tuple[str, ...], folder: DataFolder, 
     """
     settings = folder.settings()
     if patterns:
-        listed = None if patterns == ("default",) else _model_patterns(patterns)
+        listed = None if patterns == ("default",) else list(patterns)
+        for pattern in listed or ():
+            provider, _, model = pattern.partition(":")
+            if pattern != "*" and not (provider and model):
+                raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
         by = local_store.terminal_user()
         local_store.in_project(
             settings, project, lambda store, found: store.set_allowed_models(found.id, listed, by=by)
@@ -204,15 +213,6 @@ def _project(settings: Settings, name: ProjectName) -> Project:
     return local_store.in_store(settings, lambda store: local_store.existing_project(store, name))
 
 
-def _model_patterns(patterns: Sequence[str]) -> list[str]:
-    """The patterns. Raises UsageError for one that no model string fits."""
-    for pattern in patterns:
-        provider, _, model = pattern.partition(":")
-        if pattern != "*" and not (provider and model):
-            raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
-    return list(patterns)
-
-
 def _number(text: str, most: float, expected: str) -> float | None:
     """A number, whole or not; None for `default`. Raises UsageError, which says what it should be."""
     if text == "default":
@@ -228,16 +228,3 @@ def _number(text: str, most: float, expected: str) -> float | None:
 
 def _days_text(days: float | None) -> str:
     return "as the server says" if days is None else f"{days:g} days"
-
-
-def _dollars(amount: str) -> Decimal | None:
-    """The amount; None for `none`. Raises UsageError."""
-    if amount == "none":
-        return None
-    usd = parse_usd(amount)
-    if usd is None or usd > MOST_USD or -int(usd.as_tuple().exponent) > MOST_DECIMALS:
-        raise UsageError(
-            f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
-            f" {MOST_DECIMALS} decimals, such as 5.00, or none"
-        )
-    return usd

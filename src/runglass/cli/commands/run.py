@@ -97,10 +97,19 @@ def run(
         if message is not None:
             raise UsageError("give --message or --message-file, not both")
         message = _text_of(message_file, "message file")
+    given: dict[str, Any] = {}
+    if params_file is not None:
+        text = _text_of(params_file, "file of parameters")
+        try:
+            given = msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise UsageError(
+                f"file of parameters {params_file!r} has to be one JSON object: {error}"
+            ) from error
     call = {
         "flow": f"{project}/{slug}",
         "message": message,
-        "parameters": _parameters(params_file) | dict(parameters),
+        "parameters": given | dict(parameters),
         "version": version,
         "trace": trace,
     }
@@ -115,16 +124,6 @@ def run(
         write_json(completed.result, indent=2)
     if is_watched(stderr()):
         note(f"look closer: runglass runs show {completed.execution_id}")
-
-
-def _parameters(file: str | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    text = _text_of(file, "file of parameters")
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise UsageError(f"file of parameters {file!r} has to be one JSON object: {error}") from error
 
 
 def _text_of(file: str, kind: str) -> str:

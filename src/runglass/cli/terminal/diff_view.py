@@ -25,7 +25,7 @@ COLUMNS = (
     Column("first run", least=20),
     Column("second run", least=10),
 )
-MOST_PLACES = 10
+MOST_PATHS = 10
 """Places in one input or output that the table shows."""
 _FLOWS = {
     "same": "",
@@ -54,9 +54,16 @@ def head_lines(found: RunDiff) -> Iterator[Text]:
 
 def diff_lines(found: RunDiff, *, width: int | None) -> Iterator[Text]:
     """The rows as a table, a line for each change, below an empty line; nothing where there are no rows."""
-    if found.rows:
+    lines = []
+    for row in found.rows:
+        # The first line of an attempt names it.
+        name = address_text(row.step_id, row.loop_path, row.attempt)
+        for cells in _cells(row):
+            lines.append(Row((Cell(name, "bold"), *cells)))
+            name = ""
+    if lines:
         yield Text()
-        yield from table_lines(COLUMNS, [line for row in found.rows for line in _lines(row)], width=width)
+        yield from table_lines(COLUMNS, lines, width=width)
 
 
 def conclusion(found: RunDiff) -> Iterator[str]:
@@ -80,17 +87,12 @@ def _run(name: str, run: RunSummary) -> Text:
     )
 
 
-def _lines(row: RowDiff) -> Iterator[Row]:
-    """The lines of an attempt, which the first of them names."""
-    name = address_text(row.step_id, row.loop_path, row.attempt)
-    for cells in _cells(row):
-        yield Row((Cell(name, "bold"), *cells))
-        name = ""
-
-
 def _cells(row: RowDiff) -> Iterator[tuple[Cell, Cell, Cell]]:
     if not (row.in_a and row.in_b):
-        there, absent = Cell(_summary(row), "green" if row.in_b else "red"), Cell("–", "dim")
+        # What is known of an attempt in one run alone, its status first.
+        changes = sorted(row.changes, key=lambda change: change.field != "status")
+        known = ", ".join(_value(change, change.a if row.in_a else change.b) for change in changes)
+        there, absent = Cell(known, "green" if row.in_b else "red"), Cell("–", "dim")
         values = (there, absent) if row.in_a else (absent, there)
         yield Cell("only in one run", "yellow"), *values
         return
@@ -101,12 +103,6 @@ def _cells(row: RowDiff) -> Iterator[tuple[Cell, Cell, Cell]]:
             yield from _content_cells(change)
         else:
             yield _changed(change)
-
-
-def _summary(row: RowDiff) -> str:
-    """What is known of an attempt in one run alone, its status first."""
-    changes = sorted(row.changes, key=lambda change: change.field != "status")
-    return ", ".join(_value(change, change.a if row.in_a else change.b) for change in changes)
 
 
 def _changed(change: FieldChange) -> tuple[Cell, Cell, Cell]:
@@ -128,14 +124,14 @@ def _value(change: FieldChange, value: object) -> str:
 
 def _content_cells(change: FieldChange) -> Iterator[tuple[Cell, Cell, Cell]]:
     name = field_text(change.field)
-    for difference in change.paths[:MOST_PLACES]:
+    for difference in change.paths[:MOST_PATHS]:
         a, b = brief_pair(difference.a, difference.b)
         yield (
             Cell(f"{name} {difference.path}".rstrip()),
             Cell("") if difference.kind == "added" else Cell(a, "red"),
             Cell("") if difference.kind == "removed" else Cell(b, "green"),
         )
-    more = len(change.paths) - MOST_PLACES
+    more = len(change.paths) - MOST_PATHS
     if more > 0:
         yield Cell(f"{name}: {more:,} more places in --json", "dim"), Cell(""), Cell("")
     if change.cut:

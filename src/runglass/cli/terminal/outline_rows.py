@@ -142,7 +142,7 @@ class OutlineRows:
 
 
 MOST_SIBLINGS = 12
-"""Of more rows at one place the first, the one that took longest and the last one are shown."""
+"""Of more rows inside of one the first, the one that took longest and the last one are shown."""
 MOST_NOTABLE = 16
 """So many of those that failed are shown, and so many that go on, were cut off, or were tried again."""
 
@@ -219,8 +219,11 @@ def choose_rows(rows: OutlineRows, *, most: int, within: int = NONE) -> set[int]
         following: list[int] = []
         for parent in level:
             inside = list(rows.children(parent))
-            if len(inside) > MOST_SIBLINGS or len(shown) + len(inside) > most:
-                inside = _some_of(rows, inside, shown) if len(shown) < most else []
+            if len(shown) >= most:
+                inside = []
+            elif len(inside) > MOST_SIBLINGS or len(shown) + len(inside) > most:
+                slowest = max(inside, key=lambda row: rows.took_ms(row) or 0)
+                inside = sorted({inside[0], slowest, inside[-1], *shown.intersection(inside)})
             shown.update(inside)
             following += (row for row in inside if rows.size[row] > 1)
         level = following
@@ -234,11 +237,6 @@ def _show(rows: OutlineRows, row: int, shown: set[int], within: int) -> None:
     while row not in (NONE, within) and (row not in shown or rows.kind(row) == "attempt"):
         shown.add(row)
         row = rows.parent[row]
-
-
-def _some_of(rows: OutlineRows, siblings: list[int], shown: set[int]) -> list[int]:
-    slowest = max(siblings, key=lambda row: rows.took_ms(row) or 0)
-    return sorted({siblings[0], slowest, siblings[-1], *shown.intersection(siblings)})
 
 
 def _depth(rows: OutlineRows, row: int, base: int, lifted: dict[int, int]) -> int:

@@ -61,24 +61,22 @@ class TimeAxis(NamedTuple):
         """The bars on one line of cells; where two meet, the later one is seen."""
         cells: list[tuple[str, str]] = [(" ", "")] * self.width
         for bar in bars:
-            if bar.start != NONE:
-                self._draw(bar, cells)
+            if bar.start == NONE:
+                continue
+            whole, left, right = bar.characters
+            style = STYLES.get(bar.status, "")
+            first = min(self._halves(bar.start), 2 * self.width - 1)
+            last = 2 * self.width if bar.end == NONE else self._halves(bar.end, round_up=True)
+            last = max(first + 1, min(last, 2 * self.width))
+            for cell in range(first // 2, (last + 1) // 2):
+                is_left, is_right = first <= 2 * cell < last, first <= 2 * cell + 1 < last
+                cells[cell] = (whole if is_left and is_right else left if is_left else right, style)
+            if bar.end == NONE:
+                cells[(last - 1) // 2] = ("▸", style)
         line = Text()
         for character, style in cells:
             line.append(character, style)
         return line
-
-    def _draw(self, bar: Bar, cells: list[tuple[str, str]]) -> None:
-        whole, left, right = bar.characters
-        style = STYLES.get(bar.status, "")
-        first = min(self._halves(bar.start), 2 * self.width - 1)
-        last = 2 * self.width if bar.end == NONE else self._halves(bar.end, round_up=True)
-        last = max(first + 1, min(last, 2 * self.width))
-        for cell in range(first // 2, (last + 1) // 2):
-            is_left, is_right = first <= 2 * cell < last, first <= 2 * cell + 1 < last
-            cells[cell] = (whole if is_left and is_right else left if is_left else right, style)
-        if bar.end == NONE:
-            cells[(last - 1) // 2] = ("▸", style)
 
     def _halves(self, at_ms: int, *, round_up: bool = False) -> int:
         """Half cells from the begin to a moment."""

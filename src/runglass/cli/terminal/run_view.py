@@ -121,7 +121,12 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
         return
     yield fact("steps", _step_total(run.totals))
     yield fact("tokens", formatting.tokens(run.totals.tokens))
-    yield fact("cost", _cost(run.totals))
+    costs = [formatting.least_money(run.totals)]
+    if run.totals.failed_cost_usd is not None:
+        costs.append(f"{formatting.money(run.totals.failed_cost_usd)} of it in attempts that failed")
+    if unknown := formatting.unknown_costs(run.totals):
+        costs.append(unknown)
+    yield fact("cost", "; ".join(costs))
     if len(run.totals.by_model) > 1:
         for name, model in run.totals.by_model.items():
             yield fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
@@ -155,15 +160,6 @@ def _step_total(totals: RunTotals) -> str:
     if totals.retried:
         parts.append(f"{formatting.counted(totals.retried, 'attempt')} failed and retried")
     return ", ".join(parts) or "none yet"
-
-
-def _cost(totals: RunTotals) -> str:
-    parts = [formatting.least_money(totals)]
-    if totals.failed_cost_usd is not None:
-        parts.append(f"{formatting.money(totals.failed_cost_usd)} of it in attempts that failed")
-    if unknown := formatting.unknown_costs(totals):
-        parts.append(unknown)
-    return "; ".join(parts)
 
 
 def _of_model(model: ModelTotals) -> str:

@@ -49,15 +49,6 @@ class Row(NamedTuple):
         return cls([Cell(text, style) for text in texts])
 
 
-def _plain(row: Row) -> Row:
-    # A line break in a cell would look like another row.
-    if all(cell.text.isprintable() for cell in row.cells):
-        return row
-    return row._replace(
-        cells=[cell._replace(text=one_line(cell.text, limit=len(cell.text))) for cell in row.cells]
-    )
-
-
 def table_lines(
     columns: Sequence[Column], rows: Sequence[Row], *, width: int | None = None
 ) -> Iterator[Text]:
@@ -65,7 +56,13 @@ def table_lines(
 
     All columns fit in the width None. A column in which no row has text is never shown.
     """
-    rows = [_plain(row) for row in rows]
+    # A line break in a cell would look like another row.
+    rows = [
+        row
+        if all(cell.text.isprintable() for cell in row.cells)
+        else row._replace(cells=[Cell(one_line(text, limit=len(text)), style) for text, style in row.cells])
+        for row in rows
+    ]
     widths = [max((cell_len(row.cells[at].text) for row in rows), default=0) for at in range(len(columns))]
     shown = [at for at in range(len(columns)) if widths[at] or not rows]
     widths = [max(inner, cell_len(column.title)) for inner, column in zip(widths, columns, strict=True)]
@@ -143,32 +140,30 @@ def print_runs(runs: Sequence[RunSummary]) -> None:
         if width is not None:
             started = formatting.age(run.started_at, now=now)
             name = run.id[-SHORT_CHARS:] if short_ids[run.id[-SHORT_CHARS:]] == 1 else run.id
-        rows.append(_row(run, name, started, width))
+        tokens = run.totals.tokens if run.totals is not None else None
+        remarks = _remarks(run)
+        mark, style = formatting.mark(run.status)
+        rows.append(
+            Row(
+                (
+                    Cell(name),
+                    Cell(f"{mark} {run.status}", style),
+                    Cell(formatting.flow(run)),
+                    Cell(started),
+                    Cell(formatting.duration(run.duration_ms)),
+                    Cell(formatting.steps(run)),
+                    Cell(formatting.UNKNOWN if tokens is None else formatting.count(tokens.total)),
+                    Cell(formatting.UNKNOWN if run.totals is None else formatting.least_money(run.totals)),
+                    Cell(run.trigger_type or formatting.UNKNOWN),
+                    Cell(remarks, "red" if run.error is not None else "yellow"),
+                    Cell(run.input_preview or ""),
+                    Cell(run.result_preview or ""),
+                ),
+                [] if width is None else [*_previews(run, width)],
+            )
+        )
     columns = RUN_COLUMNS if width is not None else (*RUN_COLUMNS, *PREVIEWS)
     write_lines(table_lines(columns, rows, width=width))
-
-
-def _row(run: RunSummary, name: str, started: str, width: int | None) -> Row:
-    tokens = run.totals.tokens if run.totals is not None else None
-    remarks = _remarks(run)
-    mark, style = formatting.mark(run.status)
-    return Row(
-        (
-            Cell(name),
-            Cell(f"{mark} {run.status}", style),
-            Cell(formatting.flow(run)),
-            Cell(started),
-            Cell(formatting.duration(run.duration_ms)),
-            Cell(formatting.steps(run)),
-            Cell(formatting.UNKNOWN if tokens is None else formatting.count(tokens.total)),
-            Cell(formatting.UNKNOWN if run.totals is None else formatting.least_money(run.totals)),
-            Cell(run.trigger_type or formatting.UNKNOWN),
-            Cell(remarks, "red" if run.error is not None else "yellow"),
-            Cell(run.input_preview or ""),
-            Cell(run.result_preview or ""),
-        ),
-        [] if width is None else [*_previews(run, width)],
-    )
 
 
 def _previews(run: RunSummary, width: int) -> Iterator[Text]:
