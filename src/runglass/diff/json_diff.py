@@ -98,10 +98,10 @@ def _item_pairs(way: _Way, x: list[Any], y: list[Any], left: _Allowance) -> list
     start = 0
     while start < shorter and _same(x[start], y[start], left):
         start += 1
-    ending = 0
-    while ending < shorter - start and _same(x[-1 - ending], y[-1 - ending], left):
-        ending += 1
-    x, y = x[: len(x) - ending], y[: len(y) - ending]
+    same_at_end = 0
+    while same_at_end < shorter - start and _same(x[-1 - same_at_end], y[-1 - same_at_end], left):
+        same_at_end += 1
+    x, y = x[: len(x) - same_at_end], y[: len(y) - same_at_end]
     longest = max(len(x), len(y))
     left.spend(longest - start)
     return [

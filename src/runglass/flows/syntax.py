@@ -54,14 +54,11 @@ def referring_attributes(kind: type[BaseStep]) -> tuple[str, ...]:
     return tuple(field.attribute for field in fields_with_syntax(kind) if field.syntax in REFERRING)
 
 
-@functools.cache
-def _kinds() -> Mapping[str, Mapping[str, Syntax]]:
-    return {kind.__struct_config__.tag: _syntaxes(kind) for kind in get_args(Step)}
-
-
-@functools.cache
-def _syntaxes(kind: type[BaseStep]) -> Mapping[str, Syntax]:
-    return {field.name: field.syntax for field in fields_with_syntax(kind)}
+_SYNTAXES: Mapping[type[BaseStep], Mapping[str, Syntax]] = {
+    kind: {field.name: field.syntax for field in fields_with_syntax(kind)}
+    for kind in (BaseStep, *get_args(Step))
+}
+_KINDS: Mapping[Any, type[BaseStep]] = {kind.__struct_config__.tag: kind for kind in get_args(Step)}
 
 
 def syntaxes(kind: Any) -> Mapping[str, Syntax]:
@@ -69,8 +66,7 @@ def syntaxes(kind: Any) -> Mapping[str, Syntax]:
 
     Where that is no kind of step, the fields that every step has.
     """
-    known = _kinds().get(kind) if isinstance(kind, str) else None
-    return _syntaxes(BaseStep) if known is None else known
+    return _SYNTAXES[_KINDS.get(kind, BaseStep) if isinstance(kind, str) else BaseStep]
 
 
 def parse_python(text: str, mode: Literal["exec", "eval"]) -> ast.AST:

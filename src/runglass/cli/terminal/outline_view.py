@@ -91,7 +91,7 @@ LEAST_LABEL = 20
 MOST_INDENT = 20
 NAME_CHARS = 64
 NARROW = 60
-"""Below so many cells numbers of iterations and attempts are told in short."""
+"""Below so many cells numbers of iterations and attempts are by_status in short."""
 
 
 class Columns(NamedTuple):
@@ -219,8 +219,8 @@ def _folded(folded: Folded, *, is_narrow: bool) -> str:
     # The worst first.
     order = ("failed", "running", "waiting", "cancelled", "retried", "completed", "skipped")
     counts = [f"{folded.statuses[name]:,} {name}" for name in order if name in folded.statuses]
-    told = next(iter(folded.statuses)) if len(folded.statuses) == 1 else ", ".join(counts)
-    return f"{formatting.counted(number, f'more {noun}')}: {told}"
+    by_status = next(iter(folded.statuses)) if len(folded.statuses) == 1 else ", ".join(counts)
+    return f"{formatting.counted(number, f'more {noun}')}: {by_status}"
 
 
 def _numbers(rows: OutlineRows, line: TreeLine) -> Mapping[str, str]:

@@ -173,7 +173,9 @@ class _Module:
         text = _IMPORT.sub(self._import, text)
         text = _EXPORT.sub(self._export, text)
         text = _DECLARED.sub(self._declare, text)
-        text = _DEFAULT.sub(self._default, text)
+        if _DEFAULT.search(text):
+            text = _DEFAULT.sub("const $default =", text)
+            self._exported.append("default: $default")
         for other in _OTHER:
             if (found := other.search(text)) is not None:
                 form = text[found.start() :][:60]
@@ -195,10 +197,6 @@ class _Module:
     def _declare(self, found: re.Match[str]) -> str:
         self._exported += [found[1]] if found[1] else re.split(r",\s*", found[2])
         return ""
-
-    def _default(self, found: re.Match[str]) -> str:
-        self._exported.append("default: $default")
-        return "const $default ="
 
     def _module(self, path: str) -> str:
         self.imported.append(posixpath.normpath(posixpath.join(self._folder, path)))
