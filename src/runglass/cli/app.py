@@ -16,7 +16,7 @@ import click
 
 from runglass import __version__
 from runglass.cli import end_at_once
-from runglass.cli.commands import data, flow, keys, projects, runs
+from runglass.cli.commands import data, flow, projects, runs
 from runglass.cli.commands.data import audit, migrate, processes
 from runglass.cli.commands.run import run as run_flow
 from runglass.cli.commands.serve import open_viewer, serve, worker
@@ -60,7 +60,7 @@ for command in (
     audit,
     runs.group,
     flow.group,
-    keys.group,
+    projects.keys_group,
     projects.group,
     data.group,
     migrate,
