@@ -160,7 +160,14 @@ class ProcessBus:
             if self._unheard_since is None:
                 self._unheard_since = loop.time()
             elif loop.time() - self._unheard_since >= self._echo_s:
-                raise self._silence()
+                name = self._carrier.name
+                if self._has_heard:
+                    raise BusAway(f"{name} has not sent back a wake-up for {self._echo_s:g} s")
+                raise NothingHeard(
+                    f"{name} takes wake-ups and passes none on, as a pooler does that hands out connections"
+                    " for one transaction each; set RUNGLASS_BUS to an address of the database without the"
+                    " pooler"
+                )
             self._stirred.clear()
             text = self._batch.take(self._own_key)
             try:
@@ -202,12 +209,3 @@ class ProcessBus:
     def _lose(self, reason: str) -> None:
         self._lost = reason
         self._stirred.set()
-
-    def _silence(self) -> BusAway:
-        name = self._carrier.name
-        if self._has_heard:
-            return BusAway(f"{name} has not sent back a wake-up for {self._echo_s:g} s")
-        return NothingHeard(
-            f"{name} takes wake-ups and passes none on, as a pooler does that hands out connections for one"
-            " transaction each; set RUNGLASS_BUS to an address of the database without the pooler"
-        )

@@ -198,25 +198,19 @@ def change_text(change: FieldChange) -> str:
     if change.field in CONTENT_FIELDS:
         if not change.paths:
             return f"{name} differs, or is too large to tell"
-        more = len(change.paths) - 1
+        first, more = change.paths[0], len(change.paths) - 1
+        values = " / ".join(brief_pair(first.a, first.b))
+        if first.kind != "changed":
+            which, value = ("second", first.b) if first.kind == "added" else ("first", first.a)
+            values = f"only in the {which} run, {brief(value)}"
         others = f" and {'at least ' if change.cut else ''}{more:,} more" if more else ""
-        return f"{name} differs at {value_text(change.paths[0])}{others}"
+        return f"{name} differs at {first.path or _WHOLE}: {values}{others}"
     return f"{name} differs: {plain_text(change.field, change.a)} / {plain_text(change.field, change.b)}"
 
 
 def field_text(field: str) -> str:
     """The name of a field of attempts for people."""
     return _WORDS.get(field, field)
-
-
-def value_text(change: ValueChange) -> str:
-    """A change inside of a value, such as `items[2]: 4 / 5`."""
-    where = change.path or _WHOLE
-    if change.kind == "added":
-        return f"{where}: only in the second run, {brief(change.b)}"
-    if change.kind == "removed":
-        return f"{where}: only in the first run, {brief(change.a)}"
-    return f"{where}: {' / '.join(brief_pair(change.a, change.b))}"
 
 
 def plain_text(field: str, value: Any) -> str:

@@ -70,9 +70,6 @@ class AttemptContent(NamedTuple):
     calls: tuple[StoredCall, ...] = ()
 
 
-NO_CONTENT = AttemptContent(None, None, None)
-
-
 def read_digest(position: int, data: bytes, texts: dict[str, str]) -> AttemptDigest:
     """The digest of a StepTrace in JSON. Raises msgspec.DecodeError.
 

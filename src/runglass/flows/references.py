@@ -55,6 +55,10 @@ class _FlowTexts:
         self._texts: list[tuple[_Step, dict[str, Any], Path]] = []
         self._before: dict[Path, dict[str, Any]] = {}
         self._suggestions: dict[str, str] = {}
+        schema = flow.get("inputs")
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        self._declared: dict[Any, Any] = properties if isinstance(properties, dict) else {}
+        """The inputs of the run that the flow declares."""
         self._collect(flow.get("steps"), ("steps",), None, "steps", ())
 
     def findings(self) -> Iterator[Finding]:
@@ -83,11 +87,7 @@ class _FlowTexts:
             yield from self._unknown_inputs()
 
     def _lost_inputs(self) -> Iterator[Finding]:
-        schema = self._flow.get("inputs")
-        properties = schema.get("properties") if isinstance(schema, dict) else None
-        inputs = (
-            {name for name in properties if isinstance(name, str)} if isinstance(properties, dict) else set()
-        )
+        inputs = {name for name in self._declared if isinstance(name, str)}
         variables = {name for _, data, _ in self._texts if isinstance(name := data.get("as"), str)}
         inputs -= _NAMES | variables | self._steps.keys()
         for _, data, path in self._texts if inputs else ():
@@ -107,14 +107,13 @@ class _FlowTexts:
     def _unknown_inputs(self) -> Iterator[Finding]:
         """A warning for each input that `inputs` lacks, where that is a slip as far as is known here."""
         schema = self._flow.get("inputs")
-        properties = schema.get("properties") if isinstance(schema, dict) else None
-        if not isinstance(schema, dict) or not isinstance(properties, dict) or not properties:
+        if not isinstance(schema, dict) or not self._declared:
             return
-        declared = [name for name in properties if isinstance(name, str)]
+        declared = [name for name in self._declared if isinstance(name, str)]
         is_closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
         compared = 0
         for name, text_path, line, column in self._named_inputs():
-            if name in properties:
+            if name in self._declared:
                 continue
             hint = suggestion(name, declared) if compared < MAX_SUGGESTIONS else ""
             compared += 1

@@ -78,7 +78,18 @@ def delete(
         if not yes:
             _print_preview(found, as_json=as_json)
             return
-        deleted, missing = _delete_all(client, [each.id for each in found])
+        deleted: list[str] = []
+        missing: list[str] = []
+        for each in found:
+            try:
+                client.run(each.id).delete()
+            except FlowNotFoundError:
+                missing.append(each.id)
+            except RunglassError:
+                note(f"deleted {len(deleted):,} of {formatting.counted(len(found), 'run')}, then:")
+                raise
+            else:
+                deleted.append(each.id)
     if as_json:
         write_json({"deleted": deleted, "missing": missing})
     else:
@@ -107,23 +118,6 @@ def _print_preview(found: Sequence[Found], *, as_json: bool) -> None:
                 write_line(console, f"{name}  {run.id}  {formatting.local_time(run.at)}")
     if found:
         note("nothing has been deleted: add --yes to delete for good")
-
-
-def _delete_all(client: "Client", run_ids: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Deletes each; returns those that were there, and those that were not. An error says how far it came."""
-    deleted: list[str] = []
-    missing: list[str] = []
-    for run_id in run_ids:
-        try:
-            client.run(run_id).delete()
-        except FlowNotFoundError:
-            missing.append(run_id)
-        except RunglassError:
-            note(f"deleted {len(deleted):,} of {formatting.counted(len(run_ids), 'run')}, then:")
-            raise
-        else:
-            deleted.append(run_id)
-    return deleted, missing
 
 
 def time_limit(before: datetime | None, older_than: datetime | None) -> datetime | None:

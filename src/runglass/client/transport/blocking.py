@@ -40,7 +40,13 @@ class SyncTransport:
         self._closed = threading.Event()
         self._base = checked(endpoint.base_url)
         self._http = httpx2.Client(headers=endpoint.headers(), limits=LIMITS, verify=verification(self._base))
-        self._backends = _keep_deadlines(self._http)
+        self._backends: list[DeadlineBackend] = []
+        for transport in (self._http._transport, *self._http._mounts.values()):
+            if isinstance(transport, httpx2.HTTPTransport):
+                # The library has no public way to replace the backend and keep proxies from the environment.
+                # Reading the attribute first makes a renamed one fail here, not leave calls unbounded.
+                self._backends.append(DeadlineBackend(transport._pool._network_backend))
+                transport._pool._network_backend = self._backends[-1]
 
     def close(self) -> None:
         """Closes every connection. What waits in another thread ends at once, with a RuntimeError."""
@@ -203,17 +209,6 @@ class SyncTransport:
             return
         # A body without a length ends well where its connection is shut down.
         self._require_open(call)
-
-
-def _keep_deadlines(client: httpx2.Client) -> list[DeadlineBackend]:
-    backends = []
-    for transport in (client._transport, *client._mounts.values()):
-        if isinstance(transport, httpx2.HTTPTransport):
-            # The library has no public way to replace the backend and keep proxies from the environment.
-            # Reading the attribute first makes a renamed one fail here, rather than leave calls unbounded.
-            backends.append(DeadlineBackend(transport._pool._network_backend))
-            transport._pool._network_backend = backends[-1]
-    return backends
 
 
 def _pieces(file: IO[bytes], silence: Deadline) -> Generator[bytes, None, None]:
