@@ -194,7 +194,14 @@ def read_document(
         message = f"values are nested deeper than {MAX_DEPTH} levels"
         raise FlowFileError([_at_mark(message, error.problem_mark)], file=file) from error
     except MarkedYAMLError as error:
-        raise FlowFileError([_syntax_problem(error)], file=file) from error
+        message = f"not valid YAML: {_short((error.problem or 'it cannot be read').removeprefix('but '))}"
+        if error.context:
+            message += f" ({_short(error.context)}"
+            message += f" from line {error.context_mark.line + 1})" if error.context_mark is not None else ")"
+        if error.problem and "'\\t'" in error.problem:
+            message += "; indent with spaces, not tabs"
+        problem = _at_mark(message, error.problem_mark or error.context_mark)
+        raise FlowFileError([problem], file=file) from error
     except (ValueError, OverflowError, LookupError, TypeError, AttributeError, AssertionError) as error:
         # The library trusts its input in places, as with `chr()` of any number in an escape.
         wrong = next((at for at in _CODE_POINT.finditer(source) if int(at[1], 16) > 0x10FFFF), None)
@@ -209,16 +216,6 @@ def read_document(
 def _at_offset(message: str, text: str, offset: int) -> Problem:
     lines = re.split("\r\n|\r|\n", text[:offset])
     return Problem(message, "", len(lines), len(lines[-1]) + 1)
-
-
-def _syntax_problem(error: MarkedYAMLError) -> Problem:
-    message = f"not valid YAML: {_short((error.problem or 'it cannot be read').removeprefix('but '))}"
-    if error.context:
-        message += f" ({_short(error.context)}"
-        message += f" from line {error.context_mark.line + 1})" if error.context_mark is not None else ")"
-    if error.problem and "'\\t'" in error.problem:
-        message += "; indent with spaces, not tabs"
-    return _at_mark(message, error.problem_mark or error.context_mark)
 
 
 def _at_mark(message: str, mark: StreamMark | None) -> Problem:

@@ -133,9 +133,15 @@ class FlowRules:
 
     def step(self, step: Any, path: Path) -> Iterator[Finding]:
         """Every mistake in one step, the steps inside it left out."""
-        kind = step.get("type") if isinstance(step, dict) else None
+        if not isinstance(step, dict):
+            yield Finding(expected(["object"], step), path)
+            return
+        kind, types = step.get("type"), list(self.fields)
         if not isinstance(kind, str) or kind not in self.fields:
-            yield from self._unknown_type(step, path)
+            message = f"expected {any_of(types)}, found {shown(kind)}{suggestion(kind, types)}"
+            if "type" not in step:
+                message = f"`type` is missing; a step is {any_of(types)}"
+            yield Finding(message, (*path, "type"))
             return
         yield from self._shape(kind, step, path)
         known = syntaxes(kind)
@@ -149,17 +155,6 @@ class FlowRules:
         for error in self._validators[kind].iter_errors(value):
             for finding in explain(error, self._schemas[kind]):
                 yield finding._replace(path=path + finding.path)
-
-    def _unknown_type(self, step: Any, path: Path) -> Iterator[Finding]:
-        types = list(self.fields)
-        if not isinstance(step, dict):
-            yield Finding(expected(["object"], step), path)
-        elif "type" not in step:
-            yield Finding(f"`type` is missing; a step is {any_of(types)}", (*path, "type"))
-        else:
-            kind = step["type"]
-            message = f"expected {any_of(types)}, found {shown(kind)}{suggestion(kind, types)}"
-            yield Finding(message, (*path, "type"))
 
 
 @functools.lru_cache(maxsize=4)
