@@ -17,7 +17,7 @@ import click
 from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal.output import complain, note
 from runglass.client.core import requests, run_requests
-from runglass.client.core.retries import PASSING, backoff_s
+from runglass.client.core.responses import PASSING, backoff_s
 from runglass.errors import APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
 from runglass.log.events import FlowFailed, StreamEvent
 from runglass.wire.run_api import CompletedResult, JobAccepted, JobState, Version

@@ -12,8 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from runglass.client.core.requests import RequestSpec
-from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish
-from runglass.client.core.retries import Retries
+from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, Retries, finish
 from runglass.client.core.run_requests import StepThrough
 from runglass.client.core.stream_cursor import STREAM_HEADERS, no_stream, read_frame, read_frames
 from runglass.errors import APIConnectionError, api_error
@@ -277,7 +276,7 @@ class StepStream:
     def lost(self, outcome: Outcome) -> float | None:
         """Seconds to wait before the call is made again, None where its answer is complete.
 
-        Raises as `answers.finish` does where the call has failed for good.
+        Raises as `responses.finish` does where the call has failed for good.
         """
         if isinstance(outcome, ConnectionLost):
             # A failed step ends the answer as well, unless the flow continues on errors.

@@ -16,8 +16,7 @@ import msgspec
 
 from runglass.client.core import requests
 from runglass.client.core.requests import RequestSpec, Time, is_count
-from runglass.client.core.responses import Answer, ConnectionLost, Outcome, error_of
-from runglass.client.core.retries import PASSING, backoff_s
+from runglass.client.core.responses import PASSING, Answer, ConnectionLost, Outcome, backoff_s, error_of
 from runglass.errors import APIConnectionError
 from runglass.log.events import StreamEvent, decode_event, is_terminal
 from runglass.log.trace import TERMINAL, RunStatus, RunSummary

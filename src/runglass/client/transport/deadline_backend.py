@@ -17,7 +17,7 @@ from typing import Any
 
 import httpcore2
 
-from runglass.client.core.retries import Deadline
+from runglass.client.core.responses import Deadline
 
 # A large write waits for room in the kernel's buffer several times, so the deadline is checked between
 # slices.
