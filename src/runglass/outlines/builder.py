@@ -14,7 +14,16 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from runglass.errors import is_cancellation_json
-from runglass.outlines.columns import MOST, NOTHING, OPEN_END, BuiltOutline, Columns, Own, Sort, number_rows
+from runglass.outlines.columns import (
+    MAX_ROWS,
+    NO_VALUES,
+    OPEN_END,
+    BuiltOutline,
+    Columns,
+    RowKind,
+    RowValues,
+    number_rows,
+)
 from runglass.outlines.outline import (
     ATTEMPT,
     CUT,
@@ -93,7 +102,7 @@ class OutlineBuilder:
         self._is_loop: list[bool] = []
         self._number_of: dict[str, int] = {}
         self._beyond: dict[tuple[str, int], int] = {}
-        self._sorts: list[Sort] = []
+        self._sorts: list[RowKind] = []
         self._names: dict[str, int] = {}
         self._has_inner: set[int] = set()
         # By node and loop path the rows of containers and of iterations: the path of these is one longer.
@@ -168,7 +177,7 @@ class OutlineBuilder:
                 columns.unsorted.add(parent)
             else:
                 last_rank[parent + 1] = number
-            last_rank.append(-MOST)
+            last_rank.append(-MAX_ROWS)
             # As in `Columns.add`: a call for each attempt would take as long as all of this.
             parents.append(parent)
             sorts.append(number * _SORTS)
@@ -218,7 +227,7 @@ class OutlineBuilder:
             parent = self._parents[number]
         return number, self._inside(parent, loop_path, depth), depth
 
-    def _add_attempt(self, attempt: int, own: Own) -> None:
+    def _add_attempt(self, attempt: int, own: RowValues) -> None:
         """One more attempt of the newest step, of which the first one gets a row of its own now, too."""
         columns, step = self._columns, self._step
         columns.settle()
@@ -226,7 +235,7 @@ class OutlineBuilder:
         if self._attempt == step:
             first = columns.number[step]
             self._attempt = self._add_row_of_attempt(step, sort, first, columns.own(step))
-            columns.set_own(step, NOTHING)
+            columns.set_own(step, NO_VALUES)
             if self._cut and self._cut[-1] == step:
                 self._cut[-1] = self._attempt
         if columns.status[self._attempt] in (_CANCELLED, _FAILED):
@@ -235,9 +244,9 @@ class OutlineBuilder:
         columns.number[step] = attempt
         columns.attempts[step] += 1
 
-    def _add_row_of_attempt(self, step: int, sort: int, attempt: int, own: Own) -> int:
+    def _add_row_of_attempt(self, step: int, sort: int, attempt: int, own: RowValues) -> int:
         columns = self._columns
-        row = columns.add(step, attempt - MOST, sort, attempt)
+        row = columns.add(step, attempt - MAX_ROWS, sort, attempt)
         columns.settle()
         columns.position[row] = self._position
         columns.set_own(row, own)
@@ -256,7 +265,7 @@ class OutlineBuilder:
         if self._is_loop[number] and depth == self._loops[number]:
             outer_path, _, text = loop_path.rpartition(",")
             index = int(text)
-            if not 0 <= index < MOST or str(index) != text:
+            if not 0 <= index < MAX_ROWS or str(index) != text:
                 raise ValueError(f"there is no iteration {text!r}")
             loop = self._inside(number, outer_path, depth - 1)
             row = self._columns.add(loop, index, number * _SORTS + _ITERATION, index)
@@ -270,7 +279,7 @@ class OutlineBuilder:
         """Where a row stands among its siblings: its own attempts first, then what is inside of it."""
         number, kind = divmod(self._columns.sort[row], _SORTS)
         if kind == _ATTEMPT:
-            return self._columns.number[row] - MOST
+            return self._columns.number[row] - MAX_ROWS
         return self._columns.number[row] if kind == _ITERATION else number
 
     def _add_node(self, node: Node) -> int:
@@ -283,5 +292,5 @@ class OutlineBuilder:
         self._is_loop.append(node.kind == "loop")
         self._loops.append(loops + (node.kind == "loop"))
         self._rows[number] = {}
-        self._sorts += [Sort(kind, name) for kind in (KINDS.index(node.kind), ITERATION, ATTEMPT)]
+        self._sorts += [RowKind(kind, name) for kind in (KINDS.index(node.kind), ITERATION, ATTEMPT)]
         return number

@@ -51,7 +51,7 @@ class Tails:
         self._bus = bus
         self._poll_s = poll_s
         self._windows: dict[int, _Window] = {}
-        self._reads: dict[tuple[int, int], _Reading] = {}
+        self._reads: dict[tuple[int, int], _SharedRead] = {}
 
     @property
     def followed_runs(self) -> int:
@@ -158,7 +158,7 @@ class Tails:
         key = (run.no, after)
         reading = self._reads.get(key)
         if reading is None:
-            reading = self._reads[key] = _Reading(asyncio.create_task(self._read_page(run, after)))
+            reading = self._reads[key] = _SharedRead(asyncio.create_task(self._read_page(run, after)))
             reading.task.add_done_callback(partial(self._read_done, key))
         # All tails that wait share the read, so only the cancellation of the last one may cancel it.
         reading.tails += 1
@@ -185,7 +185,7 @@ class Tails:
 
 
 @dataclass(eq=False, slots=True)
-class _Reading:
+class _SharedRead:
     """A page that is being read, and how many tails wait for it."""
 
     task: "asyncio.Task[Page]"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runglass.client import Client, Run
 
 
-class Found(NamedTuple):
+class DatedRun(NamedTuple):
     """A run, and when it ended, or else began."""
 
     id: str
@@ -71,7 +71,7 @@ def delete(
         if run_ids:
             runs = [named_run(client, run_id) for run_id in dict.fromkeys(run_ids)]
             # A run is deleted unread: reading one that has not begun would wait for its first event.
-            found = [Found(run.execution_id, None if yes else _first_event_at(run)) for run in runs]
+            found = [DatedRun(run.execution_id, None if yes else _first_event_at(run)) for run in runs]
         else:
             flow_id = None if flow is None else named_flow_id(client, flow)
             found = list(find_runs(client, flow_id=flow_id, status=status, before=limit))
@@ -104,7 +104,7 @@ def _first_event_at(run: "Run") -> str:
         return next(events).at
 
 
-def _print_preview(found: Sequence[Found], *, as_json: bool) -> None:
+def _print_preview(found: Sequence[DatedRun], *, as_json: bool) -> None:
     timed = sorted((each for each in found if each.at), key=lambda each: each.at or "")
     if as_json:
         ends = {"oldest": timed[0], "newest": timed[-1]} if timed else {"oldest": None, "newest": None}
@@ -130,11 +130,11 @@ def time_limit(before: datetime | None, older_than: datetime | None) -> datetime
 
 def find_runs(
     client: "Client", *, flow_id: str | None, status: RunStatus | None, before: datetime | None
-) -> Iterator[Found]:
+) -> Iterator[DatedRun]:
     """The runs of the query, newest first. Without a status, only those that have ended."""
     for run in client.runs(flow_id=flow_id, status=status, limit=MOST_PER_PAGE):
         at = run.completed_at or run.started_at
         if status is None and run.status not in TERMINAL:
             continue
         if before is None or ((then := formatting.moment(at)) is not None and then < before):
-            yield Found(run.id, at)
+            yield DatedRun(run.id, at)
