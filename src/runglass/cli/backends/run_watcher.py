@@ -18,7 +18,7 @@ from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal.output import complain, note
 from runglass.client.core import requests, run_requests
 from runglass.client.core.responses import PASSING, backoff_s
-from runglass.errors import APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
+from runglass.errors import PASSED_ON, APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
 from runglass.log.events import FlowFailed, StreamEvent
 from runglass.wire.run_api import CompletedResult, JobAccepted, JobState, Version
 
@@ -30,9 +30,6 @@ T = TypeVar("T")
 LONGEST_WAIT_S = 2.0
 GRACE_S = 2.0
 """Seconds in which a second Ctrl-C cancels the run."""
-
-OWN_CODES: frozenset[str] = frozenset({"BYOK_KEY_REJECTED", "TOOL_ITERATION_LIMIT", "CREDITS_EXHAUSTED"})
-"""Codes of failed steps that an answer of `execute` passes on; for all others its code is STEP_FAILED."""
 
 
 class WatchedRun:
@@ -151,7 +148,7 @@ def _failure(state: JobState, last: StreamEvent | None) -> APIError:
     error = last.error or {}
     code = error.get("code")
     return api_error(
-        code if code in OWN_CODES else "STEP_FAILED",
+        code if code in PASSED_ON else "STEP_FAILED",
         str(state.error),
         execution_id=state.execution_id,
         step_id=last.step_id,

@@ -15,7 +15,7 @@ from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, Retries, finish
 from runglass.client.core.run_requests import StepThrough
 from runglass.client.core.stream_cursor import STREAM_HEADERS, no_stream, read_frame, read_frames
-from runglass.errors import APIConnectionError, api_error
+from runglass.errors import PASSED_ON, APIConnectionError, api_error
 from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
@@ -31,9 +31,6 @@ from runglass.log.events import (
 from runglass.log.trace import TokenBreakdown
 from runglass.wire.run_api import ToolCallsRequired
 from runglass.wire.sse import Decoder
-
-_PASSED_ON = frozenset({"BYOK_KEY_REJECTED", "CREDITS_EXHAUSTED", "TOOL_ITERATION_LIMIT"})
-"""Codes of a failed step that `execute` passes on as they are; any other becomes STEP_FAILED."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +160,7 @@ class StepSession:
                 what = "the run" if step_id is None else f"step {step_id!r}"
                 other = "INTERNAL_ERROR" if step_id is None else "STEP_FAILED"
                 raise api_error(
-                    code if code in _PASSED_ON else other,
+                    code if code in PASSED_ON else other,
                     f"{what} failed: {message} ({code})",
                     execution_id=self._execution_id,
                     step_id=step_id,
