@@ -29,15 +29,16 @@ def is_whole(text: str) -> bool:
     return True
 
 
-def printable(text: str, *, limit: int = 500) -> str:
-    """Text for a line of a log: invisible characters as escapes, and at most `limit` characters."""
-    if len(text) > limit:
-        text = f"{text[:limit]}…"
+def printable(text: str) -> str:
+    """Text for a line of a log: invisible characters as escapes, and at most `MAX_LOGGED` characters."""
+    if len(text) > MAX_LOGGED:
+        text = f"{text[:MAX_LOGGED]}…"
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+MAX_LOGGED = 500
 MAX_KNOWN = 300
 """The most names that a wrong one is compared with; each takes some 10 µs."""
 

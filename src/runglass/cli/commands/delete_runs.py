@@ -1,6 +1,6 @@
 """`runglass runs delete`: tells which runs would go, and with `--yes` deletes them for good."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, get_args
@@ -17,7 +17,7 @@ from runglass.errors import FlowNotFoundError, RunglassError
 from runglass.log.trace import TERMINAL, RunStatus
 
 if TYPE_CHECKING:
-    from runglass.client import Client, Run
+    from runglass.client import Run
 
 
 class DatedRun(NamedTuple):
@@ -73,23 +73,30 @@ def delete(
             # A run is deleted unread: reading one that has not begun would wait for its first event.
             found = [DatedRun(run.execution_id, None if yes else _first_event_at(run)) for run in runs]
         else:
+            found = []
             flow_id = None if flow is None else named_flow_id(client, flow)
-            found = list(find_runs(client, flow_id=flow_id, status=status, before=limit))
+            for each in client.runs(flow_id=flow_id, status=status, limit=MOST_PER_PAGE):
+                at = each.completed_at or each.started_at
+                then = formatting.moment(at)
+                is_due = limit is None or (then is not None and then < limit)
+                # Without a status only those that have ended.
+                if is_due and (status is not None or each.status in TERMINAL):
+                    found.append(DatedRun(each.id, at))
         if not yes:
             _print_preview(found, as_json=as_json)
             return
         deleted: list[str] = []
         missing: list[str] = []
-        for each in found:
+        for run_id, _ in found:
             try:
-                client.run(each.id).delete()
+                client.run(run_id).delete()
             except FlowNotFoundError:
-                missing.append(each.id)
+                missing.append(run_id)
             except RunglassError:
                 note(f"deleted {len(deleted):,} of {formatting.counted(len(found), 'run')}, then:")
                 raise
             else:
-                deleted.append(each.id)
+                deleted.append(run_id)
     if as_json:
         write_json({"deleted": deleted, "missing": missing})
     else:
@@ -126,15 +133,3 @@ def time_limit(before: datetime | None, older_than: datetime | None) -> datetime
         raise UsageError("--before and --older-than both say how old the runs are: give one of them")
     limit = older_than if before is None else before
     return None if limit is None else limit.astimezone(UTC)
-
-
-def find_runs(
-    client: "Client", *, flow_id: str | None, status: RunStatus | None, before: datetime | None
-) -> Iterator[DatedRun]:
-    """The runs of the query, newest first. Without a status, only those that have ended."""
-    for run in client.runs(flow_id=flow_id, status=status, limit=MOST_PER_PAGE):
-        at = run.completed_at or run.started_at
-        if status is None and run.status not in TERMINAL:
-            continue
-        if before is None or ((then := formatting.moment(at)) is not None and then < before):
-            yield DatedRun(run.id, at)

@@ -113,10 +113,9 @@ def show(
 
 
 def _write_ranking(console: Console, title: str, rows: OutlineRows, ranking: Sequence[int]) -> None:
-    if ranking:
-        _write_part(console, title, ranking_lines(rows, ranking, width=width_of(console)))
-    else:
-        _write_part(console, title, [Text("no attempt of which it is known")])
+    unknown = [Text("no attempt of which it is known")]
+    lines = ranking_lines(rows, ranking, width=width_of(console)) if ranking else unknown
+    _write_part(console, title, lines)
 
 
 def _write_part(console: Console, title: str, lines: Iterable[Text]) -> None:

@@ -101,17 +101,13 @@ def _cells(row: RowDiff) -> Iterator[tuple[Cell, Cell, Cell]]:
     for change in row.changes:
         if change.field in CONTENT_FIELDS:
             yield from _content_cells(change)
-        else:
-            yield _changed(change)
-
-
-def _changed(change: FieldChange) -> tuple[Cell, Cell, Cell]:
-    style = "dim" if change.field == "durationMs" else ""
-    styles = (style, style)
-    if change.field == "status":
-        styles = formatting.mark(change.a)[1], formatting.mark(change.b)[1]
-    a, b = map(Cell, (_value(change, change.a), _value(change, change.b)), styles)
-    return Cell(field_text(change.field), style), a, b
+            continue
+        style = "dim" if change.field == "durationMs" else ""
+        styles = (style, style)
+        if change.field == "status":
+            styles = formatting.mark(change.a)[1], formatting.mark(change.b)[1]
+        a, b = map(Cell, (_value(change, change.a), _value(change, change.b)), styles)
+        yield Cell(field_text(change.field), style), a, b
 
 
 def _value(change: FieldChange, value: object) -> str:

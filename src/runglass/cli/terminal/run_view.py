@@ -13,7 +13,7 @@ from runglass.cli.terminal.formatting import fact
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress, choose_rows, tree_lines
 from runglass.cli.terminal.outline_view import outline_lines
 from runglass.cli.terminal.output import one_line
-from runglass.log.trace import ModelTotals, RunSummary, RunTotals, StepTrace
+from runglass.log.trace import ModelTotals, RunSummary, StepTrace
 from runglass.outlines.outline import NONE
 
 MOST_RUNNING = 3
@@ -117,37 +117,10 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
         yield fact("input", _kept(run.input if len(run.input) > 1 else run.input.get("inputs")))
     if run.result is not None:
         yield fact("result", _kept(run.result))
-    if run.totals is None:
+    totals = run.totals
+    if totals is None:
         return
-    yield fact("steps", _step_total(run.totals))
-    yield fact("tokens", formatting.tokens(run.totals.tokens))
-    costs = [formatting.least_money(run.totals)]
-    if run.totals.failed_cost_usd is not None:
-        costs.append(f"{formatting.money(run.totals.failed_cost_usd)} of it in attempts that failed")
-    if unknown := formatting.unknown_costs(run.totals):
-        costs.append(unknown)
-    yield fact("cost", "; ".join(costs))
-    if len(run.totals.by_model) > 1:
-        for name, model in run.totals.by_model.items():
-            yield fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
-    if cut := formatting.cut_short(run.totals):
-        which = ", ".join(_attempt_text(rows, row) for row in rows.cut[:MOST_CUT])
-        more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
-        yield fact("beware", f"{cut}: {which}{more}" if which else cut, "yellow")
-    if run.status == "completed" and run.totals.failed:
-        yield fact("beware", f"{formatting.counted(run.totals.failed, 'step')} failed all the same", "yellow")
-
-
-def _kept(value: Any) -> str:
-    """An input or a result in a line: of an object whose only member is a text that text."""
-    only = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
-    text = only if isinstance(only, str) else msgspec.json.encode(value).decode()
-    line = one_line(text, limit=len(text))
-    return line if len(line) <= CONTENT_CHARS else f"{line[:CONTENT_CHARS]}… (cut; --json has all of it)"
-
-
-def _step_total(totals: RunTotals) -> str:
-    parts = [
+    steps = [
         f"{number:,} {name}"
         for number, name in (
             (totals.completed, "completed"),
@@ -158,8 +131,32 @@ def _step_total(totals: RunTotals) -> str:
         if number
     ]
     if totals.retried:
-        parts.append(f"{formatting.counted(totals.retried, 'attempt')} failed and retried")
-    return ", ".join(parts) or "none yet"
+        steps.append(f"{formatting.counted(totals.retried, 'attempt')} failed and retried")
+    yield fact("steps", ", ".join(steps) or "none yet")
+    yield fact("tokens", formatting.tokens(totals.tokens))
+    costs = [formatting.least_money(totals)]
+    if totals.failed_cost_usd is not None:
+        costs.append(f"{formatting.money(totals.failed_cost_usd)} of it in attempts that failed")
+    if unknown := formatting.unknown_costs(totals):
+        costs.append(unknown)
+    yield fact("cost", "; ".join(costs))
+    if len(totals.by_model) > 1:
+        for name, model in totals.by_model.items():
+            yield fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
+    if cut := formatting.cut_short(totals):
+        which = ", ".join(_attempt_text(rows, row) for row in rows.cut[:MOST_CUT])
+        more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
+        yield fact("beware", f"{cut}: {which}{more}" if which else cut, "yellow")
+    if run.status == "completed" and totals.failed:
+        yield fact("beware", f"{formatting.counted(totals.failed, 'step')} failed all the same", "yellow")
+
+
+def _kept(value: Any) -> str:
+    """An input or a result in a line: of an object whose only member is a text that text."""
+    only = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
+    text = only if isinstance(only, str) else msgspec.json.encode(value).decode()
+    line = one_line(text, limit=len(text))
+    return line if len(line) <= CONTENT_CHARS else f"{line[:CONTENT_CHARS]}… (cut; --json has all of it)"
 
 
 def _of_model(model: ModelTotals) -> str:
