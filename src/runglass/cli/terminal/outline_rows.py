@@ -95,10 +95,6 @@ class OutlineRows:
         """The status of a row, which is the worst of what is inside of it."""
         return self._statuses[self._status[row]]
 
-    def rank(self, row: int) -> int:
-        """How bad the status of a row is: a higher number is worse."""
-        return self._status[row]
-
     def children(self, parent: int) -> Iterator[int]:
         """The rows right inside of a row, or with -1 those at the top."""
         row, stop = parent + 1, len(self) if parent == NONE else parent + self.size[parent]
@@ -135,10 +131,6 @@ class OutlineRows:
     def attempts_of(self, row: int) -> int:
         """How many attempts the step has that a row is an attempt of, or is."""
         return self.attempts[self.parent[row]] if self.kind(row) == "attempt" else self.attempts[row]
-
-    def last_ms(self) -> int:
-        """The last moment of which a row tells, counted from the start of the run."""
-        return max(max(self.start, default=0), max(self.end, default=0), 0)
 
 
 MOST_SIBLINGS = 12

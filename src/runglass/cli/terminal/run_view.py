@@ -194,7 +194,8 @@ class RunOverview:
     def lines(self, attempts: Mapping[int, StepTrace], *, named: str, width: int | None) -> Iterator[Text]:
         """The overview; `named` are the words by which commands name the run."""
         run, rows = self._run, self._rows
-        begin_ms, end_ms = 0, max(rows.last_ms(), run.duration_ms or 0)
+        begin_ms = 0
+        end_ms = max(run.duration_ms or 0, max(rows.start, default=0), max(rows.end, default=0))
         if self._within == NONE:
             why = why_lines(run, rows, self._reason, attempts.get(self._reason), named=named)
             yield from summary_lines(run, rows, why=why)

@@ -92,20 +92,6 @@ class DeadlineBackend(httpcore2.NetworkBackend):
             else:
                 return self.keep(stream)
 
-    def connect_unix_socket(
-        self,
-        path: str,
-        timeout: _Bound = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.NetworkStream:
-        seconds = _seconds(timeout, httpcore2.ConnectTimeout)
-        return self.keep(
-            self._inner.connect_unix_socket(path, timeout=seconds, socket_options=socket_options)
-        )
-
-    def sleep(self, seconds: float) -> None:
-        self._inner.sleep(seconds)
-
 
 class _Stream(httpcore2.NetworkStream):
     def __init__(self, inner: httpcore2.NetworkStream, backend: DeadlineBackend) -> None:
