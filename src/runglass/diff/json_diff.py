@@ -61,7 +61,13 @@ def compare(a: Any, b: Any, *, most_visits: int, most_changes: int) -> JsonDiff:
             elif not _same(x, y, left):
                 if len(changes) == most_changes:
                     return JsonDiff(changes, True, left.spent)
-                changes.append(_change(way, x, y))
+                parts: list[Part] = []
+                while way is not None:
+                    way, part = way
+                    parts.append(part)
+                kind: ChangeKind = "added" if x is _ABSENT else "removed" if y is _ABSENT else "changed"
+                before, after = (None if value is _ABSENT else value for value in (x, y))
+                changes.append(JsonChange(tuple(reversed(parts)), kind, before, after))
     except _Exhausted:
         return JsonDiff(changes, True, left.spent)
     return JsonDiff(changes, False, left.spent)
@@ -133,19 +139,6 @@ def _same(a: Any, b: Any, left: _Allowance) -> bool:
         elif isinstance(x, bool) is not isinstance(y, bool) or x != y:
             return False
     return True
-
-
-def _change(way: _Way, x: Any, y: Any) -> JsonChange:
-    parts: list[Part] = []
-    while way is not None:
-        way, part = way
-        parts.append(part)
-    where = tuple(reversed(parts))
-    if x is _ABSENT:
-        return JsonChange(where, "added", None, y)
-    if y is _ABSENT:
-        return JsonChange(where, "removed", x, None)
-    return JsonChange(where, "changed", x, y)
 
 
 TEXT_CHARS = 1000
