@@ -49,7 +49,7 @@ TWINS = [
     Twins((API / "pauses.py", "converse"), (API / "pauses.py", "async_converse")),
     Twins((API / "pauses.py", "events_of"), (API / "pauses.py", "async_events_of")),
     Twins((API / "pauses.py", "steps_of"), (API / "pauses.py", "async_steps_of")),
-    Twins((API / "pauses.py", "_turn"), (API / "pauses.py", "_async_turn")),
+    Twins((API / "pauses.py", "_end_call"), (API / "pauses.py", "_async_end_call")),
 ]
 
 NAMES = {

@@ -285,6 +285,9 @@ _EXCEPTIONS: dict[int, type[APIError]] = {
 _RUN_FAILED = frozenset({"TOOL_ITERATION_LIMIT"})
 """Codes of runs that failed, though their status is one of a refused request."""
 
+PASSED_ON = frozenset({"BYOK_KEY_REJECTED", "CREDITS_EXHAUSTED", "TOOL_ITERATION_LIMIT"})
+"""Codes of a failed step that `execute` answers with as they are; any other becomes STEP_FAILED."""
+
 
 def exception_for(status: int, code: str | None) -> type[APIError]:
     """The class of the exception that an answer with this HTTP status and code becomes.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from runglass.config.settings import Settings
 from runglass.flows.parser import parse_flow
 from runglass.store.records import FlowRecord, Role
-from runglass.wire.api_keys import make_key
+from runglass.wire.admin_api import make_key
 
 if TYPE_CHECKING:
     from runglass.runtime.runtime import Runtime

@@ -7,10 +7,9 @@ from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 import pytest
 
 from runglass.bus.base import WORK, Bus, requests_to, runs_of
-from runglass.bus.memory import MemoryBus
 from runglass.bus.nats import NatsCarrier
 from runglass.bus.postgres import PostgresCarrier
-from runglass.bus.process_bus import ProcessBus
+from runglass.bus.process_bus import MemoryBus, ProcessBus
 from runglass.config.address import parse_nats_address
 from tests.nats_server import nats_server
 from tests.postgres_server import postgres_database

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from runglass.wire.api_keys import digest_of
+from runglass.wire.admin_api import digest_of
 from tests.contract.wire import ANYTHING, UUID, detail, execute, http_for, refusal
 
 PROTECTED = [

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from runglass.wire.api_keys import digest_of
+from runglass.wire.admin_api import digest_of
 from tests.contract.wire import ANYTHING, http_for, refusal
 
 SECRET = "nothing of a flow or a run is told"

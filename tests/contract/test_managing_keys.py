@@ -8,7 +8,7 @@ import pytest
 
 from runglass import Client
 from runglass.testing import RunningServer
-from runglass.wire.api_keys import ROLES, digest_of
+from runglass.wire.admin_api import ROLES, digest_of
 from tests.contract.wire import http_for, refusal
 
 

@@ -15,7 +15,7 @@ from runglass.errors import RunglassError, StoreError
 from runglass.runtime import health
 from runglass.runtime.metrics import listener
 from runglass.testing import RunningServer, running_server
-from runglass.wire.api_keys import ROLES
+from runglass.wire.admin_api import ROLES
 from tests.contract.wire import (
     ANYTHING,
     LONGEST_S,

@@ -16,7 +16,7 @@ import pytest
 
 from runglass.config.settings import SettingsError
 from runglass.testing import RunningServer, running_server
-from runglass.wire.api_keys import digest_of
+from runglass.wire.admin_api import digest_of
 from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools

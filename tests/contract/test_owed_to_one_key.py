@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from runglass.wire.api_keys import digest_of
+from runglass.wire.admin_api import digest_of
 from tests.contract.test_tool_calls import TOOLS
 from tests.contract.wire import detail, frames, http_for, refusal, start
 

@@ -13,7 +13,7 @@ from runglass.cli import main
 from runglass.engine.scheduling.offloading import LARGE_BYTES
 from runglass.server.requests.body import PROMPT_S
 from runglass.testing import RunningServer, running_server
-from runglass.wire.api_keys import digest_of
+from runglass.wire.admin_api import digest_of
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import (
     ENDLESS,

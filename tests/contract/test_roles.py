@@ -11,7 +11,7 @@ import pytest
 from runglass.server.endpoint import ROLES as ALLOWED
 from runglass.server.endpoints import ENDPOINTS
 from runglass.testing import RunningServer
-from runglass.wire.api_keys import ROLES, digest_of
+from runglass.wire.admin_api import ROLES, digest_of
 from tests.contract.wire import ANYTHING, detail, http_for
 
 API = "/api/v1"

@@ -10,7 +10,7 @@ import pytest
 
 from runglass.server.requests import run_query
 from runglass.testing import RunningServer
-from runglass.wire.api_keys import digest_of
+from runglass.wire.admin_api import digest_of
 from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, BROKEN, as_listed, detail, execute, refusal
 

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer, running_server
-from runglass.wire.api_keys import digest_of
+from runglass.wire.admin_api import digest_of
 from tests.contract.wire import (
     LONGEST_S,
     cancel,

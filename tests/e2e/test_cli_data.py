@@ -11,7 +11,7 @@ from runglass.cli import main
 from runglass.cli.exit_codes import MEANINGS, Exit, exit_of
 from runglass.config.settings import SettingsError
 from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
-from runglass.wire.api_keys import ROLES
+from runglass.wire.admin_api import ROLES
 from tests.e2e.command import environment
 
 FLOW = """\

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from runglass.cli.exit_codes import Exit
-from runglass.cli.terminal.diff_view import MOST_PLACES, conclusion, diff_lines, head_lines
+from runglass.cli.terminal.diff_view import MOST_PATHS, conclusion, diff_lines, head_lines
 from runglass.client import Client
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.log.trace import RunSummary
@@ -134,8 +134,8 @@ def test_the_table_shows_some_places_of_many_and_says_what_is_left_out() -> None
         RowDiff(step_id="s", changes=[FieldChange(field="output", paths=paths, cut=True)]), size_only_rows=2
     )
     shown = text_of(found)
-    assert f"n[{MOST_PLACES - 1}]" in shown
-    assert f"n[{MOST_PLACES}]" not in shown
+    assert f"n[{MOST_PATHS - 1}]" in shown
+    assert f"n[{MOST_PATHS}]" not in shown
     assert "output: 90 more places in --json" in shown
     assert "output: not compared to the end" in shown
     assert "no difference was found, but not all was compared" in shown

@@ -17,9 +17,9 @@ from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.outline_rows import OutlineRows
-from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.run_view import summary_lines
 from runglass.cli.terminal.step_view import attempt_lines
+from runglass.cli.terminal.table import print_runs
 from runglass.log.events import decode_event
 from runglass.log.trace import (
     ModelCall,

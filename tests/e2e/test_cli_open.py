@@ -8,7 +8,7 @@ import pytest
 
 from runglass import Client
 from runglass.cli import main
-from runglass.cli.commands.open_viewer import is_this_machine
+from runglass.cli.commands.serve import is_this_machine
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import started

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from runglass.cli import main
-from runglass.cli.backends import flow_folder
-from runglass.cli.backends.flow_folder import FlowFolder
+from runglass.cli.backends import flow_backend
+from runglass.cli.backends.flow_backend import FlowFolder
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
@@ -89,8 +89,8 @@ async def test_the_folder_is_looked_at_even_where_no_notices_of_changes_come(
         raise OSError("no watches left")
         yield
 
-    monkeypatch.setattr(flow_folder, "awatch", no_notices)
-    monkeypatch.setattr(flow_folder, "LOOK_S", 0.01)
+    monkeypatch.setattr("watchfiles.awatch", no_notices)
+    monkeypatch.setattr(flow_backend, "LOOK_S", 0.01)
     folder = tmp_path / "flows" / "acme" / "shop"
     folder.mkdir(parents=True)
     reports: asyncio.Queue[str] = asyncio.Queue()

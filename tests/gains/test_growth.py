@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
+from runglass.cli.terminal.outline_rows import choose_rows, tree_lines
 from runglass.cli.terminal.run_progress import RunProgress
 from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.snapshots import cut

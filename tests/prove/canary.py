@@ -22,7 +22,7 @@ from runglass.config.settings import Settings
 from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_store
 from runglass.runtime.runtime import push_flow
-from runglass.wire.api_keys import make_key
+from runglass.wire.admin_api import make_key
 from tests.e2e.command import Process, started
 
 MODES = {

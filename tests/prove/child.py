@@ -25,7 +25,7 @@ from typing import Any, NoReturn, Self
 import msgspec
 import pydantic_monty  # noqa: F401  # what the first code step of a run would wait for
 
-from runglass.bus.memory import MemoryBus
+from runglass.bus.process_bus import MemoryBus
 from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelGateway, ModelRequest
 from runglass.engine.steps.executor import StepExecutor

@@ -25,7 +25,7 @@ from runglass.flows.parser import parse_flow
 from runglass.log.trace import TERMINAL
 from runglass.runtime.runtime import push_flow
 from runglass.store.sqlite.store import SqliteStore
-from runglass.wire.api_keys import make_key
+from runglass.wire.admin_api import make_key
 from tests.prove.killing.book import PLACE, Asked, Book
 from tests.prove.killing.callers import Callers
 from tests.prove.killing.flows import CUT_OFF_TIMES, FLOWS, parameters

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from runglass.bus.base import runs_of
-from runglass.bus.memory import MemoryBus
+from runglass.bus.process_bus import MemoryBus
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails import run_list as list_tail

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.bus.base import Bus
-from runglass.bus.memory import MemoryBus, MemoryListener
+from runglass.bus.process_bus import MemoryBus, MemoryListener
 from runglass.errors import StoreError, StoreWentBack
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore

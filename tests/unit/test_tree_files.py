@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.log.trace import ModelCall, RunSummary
+from runglass.outlines.outline import TreeRow
 from runglass.run_files.gen_ai import call_attributes
-from runglass.run_files.outline_rows import TreeRow
 from runglass.run_files.perfetto import PerfettoWriter
 
 RUN = RunSummary(

@@ -40,7 +40,7 @@ class PostgresCarrier:
                 listening = await self._open(stack)
                 sending = await self._open(stack)
                 channel = f"runglass_{key_of(await listening.fetchval(_SCHEMA))}"
-                await listening.add_listener(channel, lambda *told: hear(told[-1]))
+                await listening.add_listener(channel, lambda *notice: hear(notice[-1]))
                 for connection in (listening, sending):
                     connection.add_termination_listener(lambda _: lost(f"{self.name} closed the connection"))
             except _LOST as error:

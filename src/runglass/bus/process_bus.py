@@ -1,4 +1,4 @@
-"""The bus of several processes: wake-ups go to listeners here at once, and to other processes joined.
+"""The bus of one process, and that of several: listeners here are woken at once, other processes joined.
 
 What is woken within `join_s` travels as one text. A process hears its own texts, too: if one does not come
 back, the connection is dead without a word, or something stands between that lets nothing through, and it
@@ -12,7 +12,66 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from runglass.bus.carrier import BusAway, Carrier, Send, WakeUpBatch, key_of, read_batch
-from runglass.bus.memory import MemoryBus, MemoryListener
+
+
+class MemoryListener:
+    """A flag that a wake-up raises and a return from `wait` lowers."""
+
+    def __init__(self) -> None:
+        self._raised = asyncio.Event()
+
+    def wake(self) -> None:
+        self._raised.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._raised.wait()
+        except TimeoutError:
+            return
+        self._raised.clear()
+
+
+class MemoryBus:
+    """The bus of a single process."""
+
+    fault: str | None = None
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[MemoryListener]] = {}
+
+    @property
+    def subjects(self) -> int:
+        """How many subjects have listeners."""
+        return len(self._listeners)
+
+    async def wake(self, subject: str) -> None:
+        self.wake_here(subject)
+
+    def wake_here(self, subject: str) -> None:
+        """`wake`, for callbacks."""
+        for listener in self._listeners.get(subject, ()):
+            listener.wake()
+
+    def wake_all(self) -> None:
+        """Wakes every listener of every subject."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.wake()
+
+    @asynccontextmanager
+    async def listen(self, subject: str) -> AsyncIterator[MemoryListener]:
+        listener = MemoryListener()
+        listeners = self._listeners.setdefault(subject, set())
+        listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            listeners.discard(listener)
+            # Only the set that is still registered: another listener may have come and gone meanwhile.
+            if not listeners and self._listeners.get(subject) is listeners:
+                del self._listeners[subject]
+
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +111,7 @@ class ProcessBus:
         self._stirred = asyncio.Event()
         self._lost: str | None = None
         self._unheard_since: float | None = None
-        self._told = False
+        self._is_reported = False
         self._has_heard = False
         self.is_connected = False
         self.fault: str | None = None
@@ -85,7 +144,11 @@ class ProcessBus:
                 if self._unheard_since is not None:
                     # Whether others have heard the last texts is not known.
                     self._batch.add_all()
-                self._tell(error)
+                self.is_connected = False
+                self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
+                if not self._is_reported:
+                    log.warning("the bus is away, readers look by themselves until it is back: %s", error)
+                    self._is_reported = True
                 await asyncio.sleep(self._silent_pause_s if isinstance(error, NothingHeard) else pause_s)
 
     async def _carry(self, send: Send) -> None:
@@ -97,7 +160,14 @@ class ProcessBus:
             if self._unheard_since is None:
                 self._unheard_since = loop.time()
             elif loop.time() - self._unheard_since >= self._echo_s:
-                raise self._silence()
+                name = self._carrier.name
+                if self._has_heard:
+                    raise BusAway(f"{name} has not sent back a wake-up for {self._echo_s:g} s")
+                raise NothingHeard(
+                    f"{name} takes wake-ups and passes none on, as a pooler does that hands out connections"
+                    " for one transaction each; set RUNGLASS_BUS to an address of the database without the"
+                    " pooler"
+                )
             self._stirred.clear()
             text = self._batch.take(self._own_key)
             try:
@@ -125,7 +195,11 @@ class ProcessBus:
         if sender == self._own_key:
             self._unheard_since = None
             if not self.is_connected:
-                self._tell_connected()
+                self.fault, self.is_connected, self._has_heard = None, True, True
+                # What was woken elsewhere meanwhile is not known.
+                self._here.wake_all()
+                log.info("wake-ups are carried by %s", self._carrier.name)
+                self._is_reported = False
         elif keys is None:
             self._here.wake_all()
         else:
@@ -135,27 +209,3 @@ class ProcessBus:
     def _lose(self, reason: str) -> None:
         self._lost = reason
         self._stirred.set()
-
-    def _silence(self) -> BusAway:
-        name = self._carrier.name
-        if self._has_heard:
-            return BusAway(f"{name} has not sent back a wake-up for {self._echo_s:g} s")
-        return NothingHeard(
-            f"{name} takes wake-ups and passes none on, as a pooler does that hands out connections for one"
-            " transaction each; set RUNGLASS_BUS to an address of the database without the pooler"
-        )
-
-    def _tell(self, error: BusAway) -> None:
-        """Logs the loss, once until wake-ups come again."""
-        self.is_connected = False
-        self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
-        if not self._told:
-            log.warning("the bus is away, readers look by themselves until it is back: %s", error)
-            self._told = True
-
-    def _tell_connected(self) -> None:
-        self.fault, self.is_connected, self._has_heard = None, True, True
-        # What was woken elsewhere meanwhile is not known.
-        self._here.wake_all()
-        log.info("wake-ups are carried by %s", self._carrier.name)
-        self._told = False

@@ -16,12 +16,10 @@ import click
 
 from runglass import __version__
 from runglass.cli import end_at_once
-from runglass.cli.commands import data, flow, keys, projects, runs
-from runglass.cli.commands.audit import audit
-from runglass.cli.commands.data import migrate, processes
-from runglass.cli.commands.open_viewer import open_viewer
+from runglass.cli.commands import data, flow, projects, runs
+from runglass.cli.commands.data import audit, migrate, processes
 from runglass.cli.commands.run import run as run_flow
-from runglass.cli.commands.serve import serve, worker
+from runglass.cli.commands.serve import open_viewer, serve, worker
 from runglass.cli.demo.command import demo
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.options import CommandGroup
@@ -62,7 +60,7 @@ for command in (
     audit,
     runs.group,
     flow.group,
-    keys.group,
+    projects.keys_group,
     projects.group,
     data.group,
     migrate,
@@ -115,16 +113,17 @@ def _call(arguments: Sequence[str]) -> int:
         return error.exit_code
     except RunglassError as error:
         complain(str(error))
-        if isinstance(error, APIConnectionError) and not _names_server(arguments):
+        names_server = any(each.startswith("--base-url") for each in arguments)
+        if (
+            isinstance(error, APIConnectionError)
+            and not names_server
+            and "RUNGLASS_BASE_URL" not in os.environ
+        ):
             note(
                 "RUNGLASS_BASE_URL or --base-url says where the server is; without, it is http://localhost:8080"
             )
         return exit_of(error)
     return Exit.OK if code is None else code
-
-
-def _names_server(arguments: Sequence[str]) -> bool:
-    return "RUNGLASS_BASE_URL" in os.environ or any(each.startswith("--base-url") for each in arguments)
 
 
 def _drop_output() -> None:

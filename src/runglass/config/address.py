@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, parse_qsl, unquote
 _POSTGRES = re.compile(r"postgres(?:ql)?://", re.IGNORECASE)
 _POSTGRES_HOST = r"(?:[\w.%-]*|\[[\da-fA-F:.%]+\])(?::\d*)?"
 _WHOLE_POSTGRES = re.compile(
-    rf"postgres(?:ql)?://(?P<user>[^/?#@]*@)?(?P<place>{_POSTGRES_HOST}(?:,{_POSTGRES_HOST})*(?:/[^/?#@]*)?)(?P<options>\?[^#@]*)?",
+    rf"postgres(?:ql)?://(?P<user>[^/?#@]*@)?(?P<location>{_POSTGRES_HOST}(?:,{_POSTGRES_HOST})*(?:/[^/?#@]*)?)(?P<options>\?[^#@]*)?",
     re.IGNORECASE,
 )
 _CA_FILES = frozenset({"sslrootcert", "sslcrl"})
@@ -60,7 +60,7 @@ def check_files(address: str) -> None:
 def shown_address(address: str) -> str:
     """The address without user, password and options, for messages."""
     if parts := _WHOLE_POSTGRES.fullmatch(address):
-        return f"postgresql://{parts['place']}"
+        return f"postgresql://{parts['location']}"
     return f"{address.partition('://')[0]}://…" if has_password(address) else address
 
 

@@ -57,18 +57,11 @@ def read_settings(
             raise SettingsError(f"{path}: {error}") from error
         _convert(of_file, str(path))
         values |= of_file
-    values |= _from_environment(environment, warn)
-    values |= {name: value for name, value in (flags or {}).items() if value is not None}
-    return _convert(values, "settings")
-
-
-def _from_environment(environment: Mapping[str, str], warn: Callable[[str], None]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
     for variable, text in environment.items():
         if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
             continue
         name = variable.removeprefix(PREFIX).lower()
-        if (warning := _passed_over(variable, text)) is not None:
+        if (warning := _why_ignored(variable, text)) is not None:
             if warning and warning not in warned:
                 warned.add(warning)
                 warn(warning)
@@ -84,10 +77,11 @@ def _from_environment(environment: Mapping[str, str], warn: Callable[[str], None
         else:
             values[name] = text
         _convert({name: values[name]}, f"environment variable {variable}")
-    return values
+    values |= {name: value for name, value in (flags or {}).items() if value is not None}
+    return _convert(values, "settings")
 
 
-def _passed_over(variable: str, text: str) -> str | None:
+def _why_ignored(variable: str, text: str) -> str | None:
     """The reason why a variable is ignored, empty where no warning is needed; None for one that is read."""
     name = variable.removeprefix(PREFIX)
     is_link = _SERVICE_LINK.fullmatch(text) is not None
@@ -116,20 +110,16 @@ def _convert(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return msgspec.convert(plain, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {error}{_choices(str(error))}") from error
+        from msgspec import inspect
 
-
-def _choices(told: str) -> str:
-    """The values that a setting may have, where its present one is none of them."""
-    import msgspec.inspect
-
-    fields = {field.name: field.type for field in msgspec.inspect.type_info(Settings).fields}  # type: ignore[attr-defined]
-    kind = fields.get(told.rpartition("`$.")[2].removesuffix("`"))
-    if isinstance(kind, msgspec.inspect.Metadata):
-        kind = kind.type
-    if not isinstance(kind, msgspec.inspect.LiteralType):
-        return ""
-    return "; it may be " + ", ".join(repr(value) for value in kind.values)
+        fields = {field.name: field.type for field in inspect.type_info(Settings).fields}  # type: ignore[attr-defined]
+        kind = fields.get(str(error).rpartition("`$.")[2].removesuffix("`"))
+        if isinstance(kind, inspect.Metadata):
+            kind = kind.type
+        choices = ""
+        if isinstance(kind, inspect.LiteralType):
+            choices = "; it may be " + ", ".join(repr(value) for value in kind.values)
+        raise SettingsError(f"{source}: {error}{choices}") from error
 
 
 def _path(kind: type, value: Any) -> Any:

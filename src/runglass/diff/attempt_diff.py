@@ -1,16 +1,15 @@
-"""In what two attempts of the same address differ, field by field, with a bound on the work and the answer.
+"""In what two attempts of the same address differ, field by field, and the diff of two runs that follows.
 
-Content is decoded here, one pair of snapshots at a time. No I/O.
+Work and answer have a bound. Content is decoded here, one pair of snapshots at a time. No I/O.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from runglass.diff.json_diff import compare
-from runglass.diff.json_excerpt import excerpts, path_text
+from runglass.diff.json_diff import compare, excerpts, path_text
 from runglass.diff.model_calls import (
     have_content,
     requests_differ,
@@ -18,8 +17,17 @@ from runglass.diff.model_calls import (
     responses_differ,
     responses_json,
 )
-from runglass.diff.run_diff import DiffField, FieldChange, RowDiff, ValueChange
+from runglass.diff.run_diff import (
+    DiffField,
+    Divergence,
+    FieldChange,
+    RowDiff,
+    RunDiff,
+    ValueChange,
+    divergence_of,
+)
 from runglass.diff.trace_diff import AttemptContent, AttemptDigest, AttemptPair, differ_if_known
+from runglass.log.trace import RunSummary
 from runglass.support.json_weight import weighs_more
 
 MOST_VISITS = 100_000
@@ -60,7 +68,17 @@ def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAll
     """
     a, b = pair
     if a is None or b is None:
-        return row_with(pair, _of_one(a, b))
+        # What is known of an attempt that one of the runs does not have.
+        return row_with(
+            pair,
+            _known(
+                _scalar("modelUsed", a and a.model_used, b and b.model_used),
+                _scalar("status", a and a.status, b and b.status),
+                _scalar("tokens", a and a.tokens, b and b.tokens),
+                _scalar("costUsd", a and a.cost_usd, b and b.cost_usd),
+                _scalar("durationMs", a and a.duration_ms, b and b.duration_ms),
+            ),
+        )
     changes = changes_between(a, b, content, allowance=allowance)
     return row_with(pair, changes) if any(change.field != "durationMs" for change in changes) else None
 
@@ -68,43 +86,7 @@ def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAll
 def changes_between(
     a: AttemptDigest, b: AttemptDigest, content: ContentPair | None, *, allowance: DiffAllowance
 ) -> list[FieldChange]:
-    """In what two attempts differ, the duration last; `content` as in `row_of`."""
-    duration = _scalar("durationMs", a.duration_ms, b.duration_ms)
-    return [*_of_both(a, b, content, allowance), *_known(duration)]
-
-
-def row_with(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
-    """The row of a pair; without changes that of one that does not differ."""
-    one = pair.one
-    return RowDiff(
-        step_id=one.step_id,
-        loop_path=one.loop_path or None,
-        attempt=one.attempt,
-        in_a=pair.a is not None,
-        in_b=pair.b is not None,
-        changes=changes,
-    )
-
-
-def _known(*changes: FieldChange | None) -> list[FieldChange]:
-    return [change for change in changes if change is not None]
-
-
-def _of_one(a: AttemptDigest | None, b: AttemptDigest | None) -> list[FieldChange]:
-    """What is known of an attempt that one of the runs does not have."""
-    return _known(
-        _scalar("modelUsed", a and a.model_used, b and b.model_used),
-        _scalar("status", a and a.status, b and b.status),
-        _scalar("tokens", a and a.tokens, b and b.tokens),
-        _scalar("costUsd", a and a.cost_usd, b and b.cost_usd),
-        _scalar("durationMs", a and a.duration_ms, b and b.duration_ms),
-    )
-
-
-def _of_both(
-    a: AttemptDigest, b: AttemptDigest, content: ContentPair | None, allowance: DiffAllowance
-) -> list[FieldChange]:
-    """The changes in the order of `DiffField`, without the duration."""
+    """In what two attempts differ, in the order of `DiffField`; `content` as in `row_of`."""
     kept = have_content(a.calls, b.calls)
     content_change = partial(_content, content, allowance)
     return _known(
@@ -125,7 +107,25 @@ def _of_both(
         _scalar("finishReason", a.finish_reason, b.finish_reason),
         _scalar("tokens", a.tokens, b.tokens),
         _scalar("costUsd", a.cost_usd, b.cost_usd),
+        _scalar("durationMs", a.duration_ms, b.duration_ms),
     )
+
+
+def row_with(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
+    """The row of a pair; without changes that of one that does not differ."""
+    one = pair.one
+    return RowDiff(
+        step_id=one.step_id,
+        loop_path=one.loop_path or None,
+        attempt=one.attempt,
+        in_a=pair.a is not None,
+        in_b=pair.b is not None,
+        changes=changes,
+    )
+
+
+def _known(*changes: FieldChange | None) -> list[FieldChange]:
+    return [change for change in changes if change is not None]
 
 
 def _scalar(field: DiffField, a: Any, b: Any) -> FieldChange | None:
@@ -171,3 +171,70 @@ def _content(
         paths.append(ValueChange(path=path_text(change.parts), kind=change.kind, a=told_a, b=told_b, cut=cut))
         allowance.told_bytes -= len(msgspec.json.encode(paths[-1]))
     return FieldChange(field=field, paths=paths, cut=diff.cut) if paths or diff.cut else None
+
+
+MOST_ROWS = 10_000
+"""Attempts that a diff lists."""
+
+
+def compose(
+    a: RunSummary,
+    b: RunSummary,
+    pairs: Sequence[AttemptPair],
+    rows: Sequence[RowDiff | None],
+    *,
+    with_same: bool,
+    is_whole: bool,
+) -> RunDiff:
+    """The diff. `rows` are those of the first pairs that differ, None where they do not after all.
+
+    `is_whole` says that all attempts of both runs are in `pairs`; `with_same` lists those that are the same,
+    too, as far as there is room.
+    """
+    listed: list[RowDiff] = []
+    different = same = 0
+    is_cut = not is_whole
+    room = MOST_ROWS - sum(row is not None for row in rows) if with_same else 0
+    following = iter(rows)
+    for pair in pairs:
+        row = None
+        if pair.differs:
+            try:
+                row = next(following)
+            except StopIteration:
+                different, is_cut = different + 1, True
+                continue
+        if row is not None:
+            different += 1
+            is_cut = is_cut or any(change.cut for change in row.changes)
+            listed.append(row)
+            continue
+        same += 1
+        if room > 0:
+            listed.append(row_with(pair, []))
+            room -= 1
+    is_cut = is_cut or (with_same and len(listed) < different + same)
+    first = next((row for row in rows if row is not None), None)
+    divergence = None if first is None else divergence_of(first)
+    if first is None and a.status != b.status:
+        ends = f"the first run is {a.status} and the second is {b.status}"
+        divergence = Divergence(sentence=f"no attempt differs, but {ends}")
+    flows: Literal["same", "drafts", "versions", "different"] = "same"
+    if a.flow_id != b.flow_id:
+        flows = "different"
+    elif a.version != b.version:
+        flows = "versions"
+    elif not a.version and a.id != b.id:
+        flows = "drafts"
+    return RunDiff(
+        a=a,
+        b=b,
+        same=divergence is None and not is_cut,
+        flows=flows,
+        first_divergence=divergence,
+        rows=listed,
+        different_rows=different,
+        same_rows=same,
+        size_only_rows=sum(pair.is_size_only for pair in pairs),
+        cut=is_cut,
+    )

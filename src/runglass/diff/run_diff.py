@@ -1,13 +1,14 @@
-"""What differs between two runs, as the server tells it and a caller reads it: the diff of two traces.
+"""What differs between two runs, as the server tells it and a caller reads it, and the same in words.
 
-Plain values shared by client and server; `trace_diff.py` makes them.
+Plain values shared by client, server and terminal; `attempt_diff.py` makes them. No I/O.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from runglass.diff.json_diff import ChangeKind
+from runglass.diff.json_diff import ChangeKind, brief, brief_pair
 from runglass.log.trace import RunSummary, written
 
 DiffField = Literal[
@@ -132,3 +133,97 @@ class AttemptsDiff(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
     b: AttemptsSide
     same: bool
     changes: list[FieldChange]
+
+
+_WORDS = {
+    "inputSizeBytes": "size of the input",
+    "outputSizeBytes": "size of the output",
+    "modelUsed": "model",
+    "modelRequests": "request to the model",
+    "modelResponses": "answer of the model",
+    "finishReason": "finish reason",
+    "costUsd": "cost",
+    "durationMs": "duration",
+}
+_WHOLE = "the whole value"
+REASON_CHARS = 200
+"""As much is said of why an attempt failed."""
+
+
+def divergence_of(row: RowDiff) -> Divergence:
+    """The first difference of two runs; `row` is the first that differs."""
+    return Divergence(
+        sentence=f"{address_text(row.step_id, row.loop_path, row.attempt)}: {row_text(row)}",
+        step_id=row.step_id,
+        loop_path=row.loop_path,
+        attempt=row.attempt,
+    )
+
+
+def address_text(step_id: str, loop_path: Sequence[int] | None, attempt: int) -> str:
+    """An attempt as people name it: `words`, `words[3]`, `cell[0,2] attempt 2`."""
+    iteration = f"[{','.join(map(str, loop_path))}]" if loop_path else ""
+    return f"{step_id}{iteration}" + (f" attempt {attempt}" if attempt > 1 else "")
+
+
+def row_text(row: RowDiff) -> str:
+    """The first change of an attempt that differs, and that of its status."""
+    status = next((change for change in row.changes if change.field == "status"), None)
+    if not (row.in_a and row.in_b):
+        which = "first" if row.in_a else "second"
+        return f"only in the {which} run" + ("" if status is None else f" ({status.a or status.b})")
+    parts = [] if row.changes[0] is status else [change_text(row.changes[0])]
+    if status is not None:
+        parts.append(change_text(status) + _reason(row))
+    return ", ".join(parts)
+
+
+def _reason(row: RowDiff) -> str:
+    """Why an attempt has failed in one run alone, as ` (CODE: message)`; empty where that is not known."""
+    differences = [
+        difference for change in row.changes if change.field == "error" for difference in change.paths
+    ]
+    members = {
+        difference.path: difference.a if difference.kind == "removed" else difference.b
+        for difference in differences
+        if difference.kind != "changed"
+    }
+    found = [text for name in ("code", "message") if isinstance(text := members.get(name), str)]
+    return f" ({': '.join(found)[:REASON_CHARS]})" if found else ""
+
+
+def change_text(change: FieldChange) -> str:
+    """A change of a field, such as `output differs at text: "gut" / "good"`."""
+    name = field_text(change.field)
+    if change.field in CONTENT_FIELDS:
+        if not change.paths:
+            return f"{name} differs, or is too large to tell"
+        first, more = change.paths[0], len(change.paths) - 1
+        values = " / ".join(brief_pair(first.a, first.b))
+        if first.kind != "changed":
+            which, value = ("second", first.b) if first.kind == "added" else ("first", first.a)
+            values = f"only in the {which} run, {brief(value)}"
+        others = f" and {'at least ' if change.cut else ''}{more:,} more" if more else ""
+        return f"{name} differs at {first.path or _WHOLE}: {values}{others}"
+    return f"{name} differs: {plain_text(change.field, change.a)} / {plain_text(change.field, change.b)}"
+
+
+def field_text(field: str) -> str:
+    """The name of a field of attempts for people."""
+    return _WORDS.get(field, field)
+
+
+def plain_text(field: str, value: Any) -> str:
+    """The value of a field that is no content, with its unit."""
+    if value is None:
+        return "none"
+    match field:
+        case "tokens":
+            return f"{value['total']:,}"
+        case "costUsd":
+            return f"${value}"
+        case "durationMs":
+            return f"{value:,} ms"
+        case "inputSizeBytes" | "outputSizeBytes":
+            return f"{value:,} bytes"
+    return str(value)

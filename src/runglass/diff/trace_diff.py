@@ -70,9 +70,6 @@ class AttemptContent(NamedTuple):
     calls: tuple[StoredCall, ...] = ()
 
 
-NO_CONTENT = AttemptContent(None, None, None)
-
-
 def read_digest(position: int, data: bytes, texts: dict[str, str]) -> AttemptDigest:
     """The digest of a StepTrace in JSON. Raises msgspec.DecodeError.
 
@@ -166,40 +163,49 @@ def differ_if_known(a: int | None, b: int | None) -> bool:
     return a is not None and b is not None and a != b
 
 
-class StepPlace(NamedTuple):
+class StepLocation(NamedTuple):
     """A step, and the ids of the loops around it, outermost first."""
 
     step_id: str
     loops: tuple[str, ...] = ()
 
 
-def places(nodes: Sequence[Node]) -> list[StepPlace]:
+def step_locations(nodes: Sequence[Node]) -> list[StepLocation]:
     """The steps among the nodes of a tree, each of which stands behind its parent."""
-    found: list[StepPlace] = []
+    found: list[StepLocation] = []
     inside: list[tuple[str, ...]] = []
     for node in nodes:
         loops = inside[node.parent] if node.parent >= 0 else ()
         is_loop = node.kind == "loop"
         inside.append((*loops, node.id or node.name) if is_loop else loops)
         if is_loop or node.id is not None:
-            found.append(StepPlace(node.id or node.name, loops))
+            found.append(StepLocation(node.id or node.name, loops))
     return found
 
 
 class FlowOrder:
-    """Where the attempts of runs stand, by the places of steps in the flows that they are of.
+    """Where the attempts of runs stand, by the locations of steps in the flows that they are of.
 
     Steps that only a later flow has stand behind the one that is before them there.
     """
 
-    def __init__(self, *flows: Sequence[StepPlace]) -> None:
+    def __init__(self, *flows: Sequence[StepLocation]) -> None:
         order: list[str] = []
         for flow in flows:
-            order = _merged(order, [place.step_id for place in flow])
+            known, anchor = set(order), None
+            following: dict[str | None, list[str]] = {}
+            for step_id in dict.fromkeys(location.step_id for location in flow):
+                if step_id in known:
+                    anchor = step_id
+                else:
+                    following.setdefault(anchor, []).append(step_id)
+            before, order = order, following.get(None, []).copy()
+            for step_id in before:
+                order += [step_id, *following.get(step_id, ())]
         self._numbers = {step_id: number for number, step_id in enumerate(order)}
         self._loops: dict[str, list[tuple[str, ...]]] = {}
-        for place in chain.from_iterable(flows):
-            self._loops.setdefault(place.step_id, []).append(place.loops)
+        for location in chain.from_iterable(flows):
+            self._loops.setdefault(location.step_id, []).append(location.loops)
 
     def key(self, step_id: str, loop_path: Sequence[int]) -> tuple[int, ...]:
         """What to sort a step of an iteration by. Steps that no flow has come last."""
@@ -209,20 +215,6 @@ class FlowOrder:
                 numbers = [self._numbers[loop] for loop in loops]
                 return (*chain.from_iterable(zip(numbers, loop_path, strict=True)), number)
         return (number, *loop_path)
-
-
-def _merged(order: Sequence[str], more: Sequence[str]) -> list[str]:
-    known, anchor = set(order), None
-    following: dict[str | None, list[str]] = {}
-    for step_id in dict.fromkeys(more):
-        if step_id in known:
-            anchor = step_id
-        else:
-            following.setdefault(anchor, []).append(step_id)
-    merged = following.get(None, []).copy()
-    for step_id in order:
-        merged += [step_id, *following.get(step_id, ())]
-    return merged
 
 
 def align(

@@ -181,18 +181,6 @@ def is_allowed(model: str, patterns: Iterable[str]) -> bool:
     return len(model) <= _LONGEST_MODEL and any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
-def new_models(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
-    """The models that overrides bring into the flow's steps."""
-    steps = {step.id: step for step in leaves(flow.steps)}
-    return frozenset(
-        model
-        for step_id, fields in overrides.items()
-        if isinstance(step := steps.get(step_id), LlmStep)
-        and isinstance(model := fields.get("model"), str)
-        and model != step.model
-    )
-
-
 def check_fields(
     flow: Flow, overrides: Mapping[str, Mapping[str, Any]], rules: SettingRules
 ) -> frozenset[str]:
@@ -202,6 +190,7 @@ def check_fields(
     """
     steps = {step.id: step for step in leaves(flow.steps)}
     offered = offered_fields(flow)
+    models = set()
     for step_id, fields in overrides.items():
         step = steps.get(step_id)
         if step is None:
@@ -215,13 +204,17 @@ def check_fields(
                     f"flow {flow.slug!r} does not let a `run` key set it; list {name!r} in the flow's"
                     " `overridable`, or use an `admin` key",
                 )
-        if isinstance(step, LlmStep) and isinstance(settings := fields.get("settings"), Mapping):
-            model = fields.get("model", step.model)
-            named = model if isinstance(model, str) else step.model
+        if not isinstance(step, LlmStep):
+            continue
+        model = fields.get("model", step.model)
+        named = model if isinstance(model, str) else step.model
+        if isinstance(settings := fields.get("settings"), Mapping):
             refusal = rules.refusal_to_caller(named, settings, step.settings)
             if refusal is not None:
                 raise _forbidden(step_id, "settings", refusal)
-    return new_models(flow, overrides)
+        if named != step.model:
+            models.add(named)
+    return frozenset(models)
 
 
 def check_new_models(models: Iterable[str], patterns: Collection[str], *, source: str) -> None:
@@ -236,23 +229,18 @@ def check_new_models(models: Iterable[str], patterns: Collection[str], *, source
 
 
 def check_flow_models(flow: Flow, patterns: Collection[str] | None, rules: SettingRules) -> None:
-    """Raises FORBIDDEN for a step whose model or settings the project or the server does not allow."""
+    """Raises FORBIDDEN for a step whose model or settings project or server do not allow, for any role."""
     for step in leaves(flow.steps):
         if not isinstance(step, LlmStep):
             continue
-        refusal = flow_refusal(step, patterns, rules)
+        refusal = rules.refusal(step.model, step.settings)
+        if patterns is not None and not is_allowed(step.model, patterns):
+            refusal = (
+                f"model {step.model[:_LONGEST_SHOWN]!r} is not among the models of the project; `runglass"
+                f" projects models ORG/PROJECT PATTERN…` sets them, now {', '.join(patterns) or 'none'}"
+            )
         if refusal is not None:
             raise api_error("FORBIDDEN", f"step {step.id!r}: {refusal}", step_id=step.id)
-
-
-def flow_refusal(step: LlmStep, patterns: Collection[str] | None, rules: SettingRules) -> str | None:
-    """The reason why no run may have this step, for any role; None where it may."""
-    if patterns is not None and not is_allowed(step.model, patterns):
-        return (
-            f"model {step.model[:_LONGEST_SHOWN]!r} is not among the models of the project;"
-            f" `runglass projects models ORG/PROJECT PATTERN…` sets them, now {', '.join(patterns) or 'none'}"
-        )
-    return rules.refusal(step.model, step.settings)
 
 
 def _is_same(step: LeafStep, name: str, value: Any) -> bool:

@@ -1,8 +1,8 @@
 """The text of a flow file as plain data, and the way back from a value to its line and column.
 
-Flows are edited as text, so a mistake must come with its place. YAML 1.2 (JSON is a part of it) is read into
-JSON values only, within bounds that a hostile file cannot pass. This file must not know what a flow is: the
-rules that judge the data answer with findings, and a `Document` turns them into located problems.
+Flows are edited as text, so a mistake must come with its position. YAML 1.2 (JSON is a part of it) is read
+into JSON values only, within bounds that a hostile file cannot pass. This file must not know what a flow is:
+the rules that judge the data answer with findings, and a `Document` turns them into located problems.
 """
 
 import codecs
@@ -39,36 +39,36 @@ class Document:
         self.problems: list[Problem] = []
         self._lines = re.split("\r\n|\r|\n", text)
         self._constructor = yaml.constructor
-        self._places: dict[Path, tuple[Node | None, Node]] = {}
+        self._nodes: dict[Path, tuple[Node | None, Node]] = {}
         self._seen: set[int] = set()
         self._aliased = 0
         self.value = self._read(root, (), None)
 
     def problem(self, finding: Finding) -> Problem:
-        """The finding with its place in the text."""
-        line, column = self._place(finding.path, at_key=finding.at_key)
+        """The finding with its position in the text."""
+        line, column = self._position(finding.path, at_key=finding.at_key)
         message = finding.message
         if finding.line is not None:
-            inside = self._place_inside(finding.path, finding.line, finding.column)
+            inside = self._position_inside(finding.path, finding.line, finding.column)
             if inside is None:
                 message += f" (line {finding.line} of its text)"
             else:
                 line, column = inside
         if finding.earlier is not None:
-            message += f", first on line {self._place(finding.earlier, at_key=finding.at_key)[0]}"
+            message += f", first on line {self._position(finding.earlier, at_key=finding.at_key)[0]}"
         return Problem(message, path_text(finding.path), line, column)
 
-    def _place(self, path: Path, *, at_key: bool) -> tuple[int, int]:
-        while path not in self._places:
+    def _position(self, path: Path, *, at_key: bool) -> tuple[int, int]:
+        while path not in self._nodes:
             path, at_key = path[:-1], False
-        key, node = self._places[path]
+        key, node = self._nodes[path]
         # The mark of an empty value (`prompt:`) is at the next token, wherever that is.
         left_out = isinstance(node, ScalarNode) and node.value == "" and node.style is None
         return _line_column(key if key is not None and (at_key or left_out) else node)
 
-    def _place_inside(self, path: Path, line: int, column: int) -> tuple[int, int] | None:
-        """Line and column in the file of a place inside a scalar; None where folding or escapes hide it."""
-        node: Any = self._places[path][1]
+    def _position_inside(self, path: Path, line: int, column: int) -> tuple[int, int] | None:
+        """Line and column in the file of a position in a scalar; None where folding or escapes hide it."""
+        node: Any = self._nodes[path][1]
         texts = node.value.split("\n")
         text = texts[min(line, len(texts)) - 1]
         is_block = node.style in ("|", ">")
@@ -88,7 +88,7 @@ class Document:
             if self._aliased > MAX_ALIASED_VALUES:
                 self._stop(f"aliases repeat more than {MAX_ALIASED_VALUES:,} values", node)
         self._seen.add(id(node))
-        self._places[path] = (key, node)
+        self._nodes[path] = (key, node)
         kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
         if isinstance(node, MappingNode) and kind == "map":
             return {
@@ -164,7 +164,18 @@ def read_document(
     text: str | bytes, *, file: str = "<flow>", limit_characters: int = MAX_CHARACTERS
 ) -> Document:
     """The text as data. Raises FlowFileError for one that is not UTF-8, not YAML, too large or too deep."""
-    source = _decoded(text, file)
+    if isinstance(text, str):
+        source = text.removeprefix("\ufeff")
+    elif text.startswith(_WIDE_BOMS):
+        raise FlowFileError([Problem("the file is UTF-16 or UTF-32; save it as UTF-8", "", 1, 1)], file=file)
+    else:
+        try:
+            source = text.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            # Not `text`: the codec counts from behind the byte order mark.
+            before = error.object[: error.start].decode()
+            message = f"the file is not UTF-8 text: byte 0x{error.object[error.start]:02X}"
+            raise FlowFileError([_at_offset(message, before, len(before))], file=file) from error
     if len(source) > limit_characters:
         message = f"the file is larger than {limit_characters:,} characters (setting flow_limit_bytes)"
         raise FlowFileError([Problem(message)], file=file)
@@ -183,7 +194,14 @@ def read_document(
         message = f"values are nested deeper than {MAX_DEPTH} levels"
         raise FlowFileError([_at_mark(message, error.problem_mark)], file=file) from error
     except MarkedYAMLError as error:
-        raise FlowFileError([_syntax_problem(error)], file=file) from error
+        message = f"not valid YAML: {_short((error.problem or 'it cannot be read').removeprefix('but '))}"
+        if error.context:
+            message += f" ({_short(error.context)}"
+            message += f" from line {error.context_mark.line + 1})" if error.context_mark is not None else ")"
+        if error.problem and "'\\t'" in error.problem:
+            message += "; indent with spaces, not tabs"
+        problem = _at_mark(message, error.problem_mark or error.context_mark)
+        raise FlowFileError([problem], file=file) from error
     except (ValueError, OverflowError, LookupError, TypeError, AttributeError, AssertionError) as error:
         # The library trusts its input in places, as with `chr()` of any number in an escape.
         wrong = next((at for at in _CODE_POINT.finditer(source) if int(at[1], 16) > 0x10FFFF), None)
@@ -195,33 +213,9 @@ def read_document(
     return Document(source, yaml, root, file=file)
 
 
-def _decoded(text: str | bytes, file: str) -> str:
-    if isinstance(text, str):
-        return text.removeprefix("\ufeff")
-    if text.startswith(_WIDE_BOMS):
-        raise FlowFileError([Problem("the file is UTF-16 or UTF-32; save it as UTF-8", "", 1, 1)], file=file)
-    try:
-        return text.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # Not `text`: the codec counts from behind the byte order mark.
-        before = error.object[: error.start].decode()
-        message = f"the file is not UTF-8 text: byte 0x{error.object[error.start]:02X}"
-        raise FlowFileError([_at_offset(message, before, len(before))], file=file) from error
-
-
 def _at_offset(message: str, text: str, offset: int) -> Problem:
     lines = re.split("\r\n|\r|\n", text[:offset])
     return Problem(message, "", len(lines), len(lines[-1]) + 1)
-
-
-def _syntax_problem(error: MarkedYAMLError) -> Problem:
-    message = f"not valid YAML: {_short((error.problem or 'it cannot be read').removeprefix('but '))}"
-    if error.context:
-        message += f" ({_short(error.context)}"
-        message += f" from line {error.context_mark.line + 1})" if error.context_mark is not None else ")"
-    if error.problem and "'\\t'" in error.problem:
-        message += "; indent with spaces, not tabs"
-    return _at_mark(message, error.problem_mark or error.context_mark)
 
 
 def _at_mark(message: str, mark: StreamMark | None) -> Problem:

@@ -1,4 +1,4 @@
-"""From a flow file to a flow: every mistake in it with its place, and warnings.
+"""From a flow file to a flow: every mistake in it with its position, and warnings.
 
 A step is judged by the schema of its own type, so that the message is about the mistake and not the union.
 The rules work on plain data and answer with findings; what a step has to be follows from `flows/flow.py`.
@@ -76,7 +76,7 @@ def _json_schema(schema: Any, path: Path, *, limit_bytes: int = SCHEMA_LIMIT_BYT
 
 
 def _broken_reference(schema: Schema, error: jsonschema_rs.ValidationError) -> Finding | None:
-    """The finding for a `$ref` that leads nowhere; the library tells its target and not its place."""
+    """The finding for a `$ref` that leads nowhere; the library tells its target and not its path."""
     if not isinstance(error.kind, Kind.Referencing):
         return None
     for part, path in parts_of(schema, ()):
@@ -127,15 +127,21 @@ class FlowRules:
                     hint = suggestion(name, OVERRIDABLE) or f"; it may be {any_of(list(OVERRIDABLE))}"
                     message = f"no step has a field {shown(name)} to set anew{hint}"
                     yield Finding(message, ("overridable", index))
-            walk = _Walk(self, own_providers)
-            yield from walk.keywords(data.get("inputs"), ("inputs",))
-            yield from walk.steps(data.get("steps"), ("steps",), 1)
+            tree = _TreeFindings(self, own_providers)
+            yield from tree.keywords(data.get("inputs"), ("inputs",))
+            yield from tree.steps(data.get("steps"), ("steps",), 1)
 
     def step(self, step: Any, path: Path) -> Iterator[Finding]:
         """Every mistake in one step, the steps inside it left out."""
-        kind = step.get("type") if isinstance(step, dict) else None
+        if not isinstance(step, dict):
+            yield Finding(expected(["object"], step), path)
+            return
+        kind, types = step.get("type"), list(self.fields)
         if not isinstance(kind, str) or kind not in self.fields:
-            yield from self._unknown_type(step, path)
+            message = f"expected {any_of(types)}, found {shown(kind)}{suggestion(kind, types)}"
+            if "type" not in step:
+                message = f"`type` is missing; a step is {any_of(types)}"
+            yield Finding(message, (*path, "type"))
             return
         yield from self._shape(kind, step, path)
         known = syntaxes(kind)
@@ -149,17 +155,6 @@ class FlowRules:
         for error in self._validators[kind].iter_errors(value):
             for finding in explain(error, self._schemas[kind]):
                 yield finding._replace(path=path + finding.path)
-
-    def _unknown_type(self, step: Any, path: Path) -> Iterator[Finding]:
-        types = list(self.fields)
-        if not isinstance(step, dict):
-            yield Finding(expected(["object"], step), path)
-        elif "type" not in step:
-            yield Finding(f"`type` is missing; a step is {any_of(types)}", (*path, "type"))
-        else:
-            kind = step["type"]
-            message = f"expected {any_of(types)}, found {shown(kind)}{suggestion(kind, types)}"
-            yield Finding(message, (*path, "type"))
 
 
 @functools.lru_cache(maxsize=4)
@@ -175,8 +170,8 @@ def _without_items(part: Any) -> Any:
     return [_without_items(value) for value in part] if isinstance(part, list) else part
 
 
-class _Walk:
-    """One pass over a tree of steps, for mistakes that depend on the whole tree."""
+class _TreeFindings:
+    """Mistakes that depend on the whole tree of steps, of one pass over it."""
 
     def __init__(self, rules: FlowRules, own_providers: Container[str]) -> None:
         self._rules = rules
@@ -207,23 +202,20 @@ class _Walk:
                 yield from self.keywords(step["output_schema"], (*path, index, "output_schema"))
             if str(step.get("model")).partition(":")[0] not in self._own_providers:
                 yield from package_warnings(step, (*path, index))
-            yield from self._inside(step, (*path, index), nesting + 1)
+            kind, inside = step.get("type"), (*path, index)
+            fields = self._rules.fields.get(kind, set()) if isinstance(kind, str) else set()
+            for name in ("steps", "then", "else"):
+                if name in step and name in fields:
+                    yield from self.steps(step[name], (*inside, name), nesting + 1)
+            if "branches" in fields and isinstance(step.get("branches"), dict):
+                for branch, inner in step["branches"].items():
+                    yield from self.steps(inner, (*inside, "branches", branch), nesting + 1)
 
     def keywords(self, schema: Any, path: Path) -> Iterator[Finding]:
         """Warnings about a schema, up to a number, as looking for the nearest keyword takes a while."""
         for finding in islice(idle_keywords(schema, path), MAX_IDLE_KEYWORDS - self._idle_keywords):
             self._idle_keywords += 1
             yield finding
-
-    def _inside(self, step: dict[str, Any], path: Path, nesting: int) -> Iterator[Finding]:
-        kind = step.get("type")
-        fields = self._rules.fields.get(kind, set()) if isinstance(kind, str) else set()
-        for name in ("steps", "then", "else"):
-            if name in step and name in fields:
-                yield from self.steps(step[name], (*path, name), nesting)
-        if "branches" in fields and isinstance(step.get("branches"), dict):
-            for branch, steps in step["branches"].items():
-                yield from self.steps(steps, (*path, "branches", branch), nesting)
 
 
 class CheckedFlow(NamedTuple):
@@ -234,7 +226,7 @@ class CheckedFlow(NamedTuple):
 
 
 def parse_flow(text: str | bytes, *, file: str = "<flow>") -> Flow:
-    """The flow in a YAML or JSON text. Raises FlowFileError with every mistake and its place.
+    """The flow in a YAML or JSON text. Raises FlowFileError with every mistake and its position.
 
     From the thousandth mistake on they are no longer listed. `file` is only a name for messages.
     """

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from runglass.flows.diagnostics import Finding, Path
 from runglass.flows.flow import MAX_STEPS
 from runglass.flows.syntax import parts_of, syntaxes
-from runglass.flows.text_references import INITIAL, STEPS, Name, Reference, name_references, references_of
+from runglass.flows.text_references import INITIAL, STEPS, Reference, name_references, references_of
 from runglass.support.safe_text import suggestion
 
 MAX_SUGGESTIONS = 20
@@ -31,10 +31,10 @@ class _Step(NamedTuple):
 
     id: str
     kind: str
-    around: tuple["_Turn", ...]
+    slots: tuple["_Slot", ...]
 
 
-class _Turn(NamedTuple):
+class _Slot(NamedTuple):
     container: _Step | None
     branch: str
     position: int
@@ -43,11 +43,11 @@ class _Turn(NamedTuple):
 def unmet_references(flow: Any) -> Iterator[Finding]:
     """A mistake or a warning for each reference to a step's output that is not, or may not be, there."""
     if isinstance(flow, dict):
-        yield from _Walk(flow).findings()
+        yield from _FlowTexts(flow).findings()
 
 
-class _Walk:
-    """One pass over a flow's texts, with all its steps known before."""
+class _FlowTexts:
+    """The texts of a flow, with all its steps known before."""
 
     def __init__(self, flow: dict[str, Any]) -> None:
         self._flow = flow
@@ -55,6 +55,10 @@ class _Walk:
         self._texts: list[tuple[_Step, dict[str, Any], Path]] = []
         self._before: dict[Path, dict[str, Any]] = {}
         self._suggestions: dict[str, str] = {}
+        schema = flow.get("inputs")
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        self._declared: dict[Any, Any] = properties if isinstance(properties, dict) else {}
+        """The inputs of the run that the flow declares."""
         self._collect(flow.get("steps"), ("steps",), None, "steps", ())
 
     def findings(self) -> Iterator[Finding]:
@@ -62,27 +66,28 @@ class _Walk:
             name for data in (self._flow, *(data for _, data, _ in self._texts)) for name in _fields(data)
         }
         # A field called `steps` hides the outputs by step id.
-        if STEPS not in fields:
-            yield from self._references()
+        for step, data, path in self._texts if STEPS not in fields else ():
+            for reference, text_path in references_of(data, path):
+                found = self._judged(reference, step)
+                if found is not None:
+                    message, is_warning = found
+                    line, column = reference.line, reference.column
+                    yield Finding(message, text_path, line=line, column=column, is_warning=is_warning)
         sought = self._steps.keys() - fields - _NAMES
         for _, data, path in self._texts:
-            for name, place in name_references(data, path, sought):
+            for name, text_path in name_references(data, path, sought):
                 output = f"steps.{name.name}" if name.written == "template" else f'steps["{name.name}"]'
                 message = (
                     f"no step hands on a field {name.name!r}, as far as is known here; the output of step "
                     f"{name.name!r} is {output}"
                 )
-                yield Finding(message, place, line=name.line, column=name.column, is_warning=True)
+                yield Finding(message, text_path, line=name.line, column=name.column, is_warning=True)
         yield from self._lost_inputs()
         if self._texts and INITIAL not in fields:
             yield from self._unknown_inputs()
 
     def _lost_inputs(self) -> Iterator[Finding]:
-        schema = self._flow.get("inputs")
-        properties = schema.get("properties") if isinstance(schema, dict) else None
-        inputs = (
-            {name for name in properties if isinstance(name, str)} if isinstance(properties, dict) else set()
-        )
+        inputs = {name for name in self._declared if isinstance(name, str)}
         variables = {name for _, data, _ in self._texts if isinstance(name := data.get("as"), str)}
         inputs -= _NAMES | variables | self._steps.keys()
         for _, data, path in self._texts if inputs else ():
@@ -90,57 +95,47 @@ class _Walk:
             handed_on = None if before is None or "input" in data else _handed_on(before)
             if before is None or handed_on is None:
                 continue
-            for name, place in name_references(data, path, inputs - handed_on):
-                message = _lost(name, before.get("id"), handed_on)
-                yield Finding(message, place, line=name.line, column=name.column, is_warning=True)
+            for name, text_path in name_references(data, path, inputs - handed_on):
+                has = ", ".join(f"`{field}`" for field in sorted(handed_on)[:MAX_SUGGESTIONS]) or "nothing"
+                whole = f"initial.{name.name}" if name.written == "template" else f'initial["{name.name}"]'
+                message = (
+                    f"{name.name!r} is an input of the run, but this step gets the output of step"
+                    f" {before.get('id')!r}, which has {has}; the run's input is {whole}"
+                )
+                yield Finding(message, text_path, line=name.line, column=name.column, is_warning=True)
 
     def _unknown_inputs(self) -> Iterator[Finding]:
         """A warning for each input that `inputs` lacks, where that is a slip as far as is known here."""
         schema = self._flow.get("inputs")
-        properties = schema.get("properties") if isinstance(schema, dict) else None
-        if not isinstance(schema, dict) or not isinstance(properties, dict) or not properties:
+        if not isinstance(schema, dict) or not self._declared:
             return
-        declared = [name for name in properties if isinstance(name, str)]
+        declared = [name for name in self._declared if isinstance(name, str)]
         is_closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
         compared = 0
-        for name, place, line, column in self._named_inputs():
-            if name in properties:
+        for name, text_path, line, column in self._named_inputs():
+            if name in self._declared:
                 continue
             hint = suggestion(name, declared) if compared < MAX_SUGGESTIONS else ""
             compared += 1
             if hint or is_closed:
                 message = f"`inputs` declares no {name!r}{hint}"
-                yield Finding(message, place, line=line, column=column, is_warning=True)
+                yield Finding(message, text_path, line=line, column=column, is_warning=True)
 
     def _named_inputs(self) -> Iterator[tuple[str, Path, int | None, int]]:
         """The inputs of the run that texts name: in `initial`, and in the first step also alone."""
         for _, data, path in self._texts:
-            for reference, place in references_of(data, path, INITIAL):
+            for reference, text_path in references_of(data, path, INITIAL):
                 if not reference.asked and not reference.as_field:
-                    yield reference.key, place, reference.line, reference.column
+                    yield reference.key, text_path, reference.line, reference.column
         _, first, path = self._texts[0]
         if "input" not in first:
             known = _NAMES | self._steps.keys() | set(dir(builtins))
-            for name, place in name_references(first, path):
+            for name, text_path in name_references(first, path):
                 if name.name not in known:
-                    yield name.name, place, name.line, name.column
-
-    def _references(self) -> Iterator[Finding]:
-        for step, data, path in self._texts:
-            for reference, place in references_of(data, path):
-                found = self._judged(reference, step)
-                if found is not None:
-                    message, is_warning = found
-                    yield Finding(
-                        message,
-                        place,
-                        line=reference.line,
-                        column=reference.column,
-                        is_warning=is_warning,
-                    )
+                    yield name.name, text_path, name.line, name.column
 
     def _collect(
-        self, steps: Any, path: Path, container: _Step | None, branch: str, around: tuple[_Turn, ...]
+        self, steps: Any, path: Path, container: _Step | None, branch: str, slots: tuple[_Slot, ...]
     ) -> None:
         for index, data in enumerate(steps if isinstance(steps, list) else ()):
             if len(self._texts) >= MAX_STEPS:
@@ -148,17 +143,17 @@ class _Walk:
             if not isinstance(data, dict):
                 continue
             step_id, kind = data.get("id"), data.get("type")
-            step = _Step(str(step_id), str(kind), (*around, _Turn(container, branch, index)))
+            step = _Step(str(step_id), str(kind), (*slots, _Slot(container, branch, index)))
             if isinstance(step_id, str):
                 self._steps.setdefault(step_id, step)
             self._texts.append((step, data, (*path, index)))
             if index > 0 and isinstance(steps[index - 1], dict):
                 self._before[(*path, index)] = steps[index - 1]
             for name in _LISTS:
-                self._collect(data.get(name), (*path, index, name), step, name, step.around)
+                self._collect(data.get(name), (*path, index, name), step, name, step.slots)
             branches = data.get("branches")
             for name, inner in branches.items() if isinstance(branches, dict) else ():
-                self._collect(inner, (*path, index, "branches", name), step, name, step.around)
+                self._collect(inner, (*path, index, "branches", name), step, name, step.slots)
 
     def _judged(self, reference: Reference, step: _Step) -> tuple[str, bool] | None:
         target = self._steps.get(reference.key)
@@ -185,11 +180,11 @@ class _Walk:
         return self._suggestions.get(name, "")
 
 
-def _shared_turns(target: _Step, step: _Step) -> int:
+def _shared_slots(target: _Step, step: _Step) -> int:
     """How many turns the ways to the two steps have in common."""
     same = 0
-    for a, b in zip(target.around, step.around, strict=False):
-        # Steps share the objects of their turns; comparing them for equality would go all the way up.
+    for a, b in zip(target.slots, step.slots, strict=False):
+        # Steps share the objects of their slots; comparing them for equality would go all the way up.
         if a is not b:
             break
         same += 1
@@ -198,39 +193,39 @@ def _shared_turns(target: _Step, step: _Step) -> int:
 
 def _why_never_there(target: _Step, step: _Step) -> str | None:
     """The reason why the output of `target` is never there for `step`, or for its own expression."""
-    name, at = target.id, _shared_turns(target, step)
-    if at == len(target.around):
+    name, at = target.id, _shared_slots(target, step)
+    if at == len(target.slots):
         if target is step:
             return f"step {name!r} cannot see its own output"
         return f"{target.kind} {name!r} is not over for the steps inside it, so its output is not there yet"
-    if at == len(step.around):
+    if at == len(step.slots):
         return f"step {name!r} is inside {step.id!r} and runs later; its output is not there yet"
-    there, here = target.around[at], step.around[at]
+    there, here = target.slots[at], step.slots[at]
     if there.branch == here.branch and there.position > here.position:
         return f"step {name!r} comes later; its output is not there yet"
     if there.branch != here.branch and there.container is not None and there.container.kind == "condition":
         return f"step {name!r} is in the other branch of condition {there.container.id!r}"
-    for turn in target.around[at + 1 :]:
-        if turn.container is not None and turn.container.kind == "loop":
+    for slot in target.slots[at + 1 :]:
+        if slot.container is not None and slot.container.kind == "loop":
             return (
-                f"step {name!r} is inside loop {turn.container.id!r}, and its output is not seen outside; "
-                f'use steps["{turn.container.id}"]["items"]'
+                f"step {name!r} is inside loop {slot.container.id!r}, and its output is not seen outside; "
+                f'use steps["{slot.container.id}"]["items"]'
             )
     return None
 
 
 def _why_not_always_there(target: _Step, step: _Step) -> str | None:
     """The reason why the output of `target` may be missing for `step`."""
-    name, at = target.id, _shared_turns(target, step)
-    there, here = target.around[at], step.around[at]
+    name, at = target.id, _shared_slots(target, step)
+    there, here = target.slots[at], step.slots[at]
     if there.branch != here.branch:
         container = "" if there.container is None else f" of {there.container.id!r}"
         return (
             f"step {name!r} runs in another branch{container} at the same time; its output may not be there"
         )
-    for turn in target.around[at + 1 :]:
-        if turn.container is not None and turn.container.kind == "condition":
-            return f"step {name!r} runs only where condition {turn.container.id!r} takes its branch"
+    for slot in target.slots[at + 1 :]:
+        if slot.container is not None and slot.container.kind == "condition":
+            return f"step {name!r} runs only where condition {slot.container.id!r} takes its branch"
     return None
 
 
@@ -248,15 +243,6 @@ def _handed_on(step: dict[str, Any]) -> set[str] | None:
         case {"type": "parallel", "branches": dict(branches)}:
             return {name for name in branches if isinstance(name, str)}
     return None
-
-
-def _lost(name: Name, before: Any, handed_on: set[str]) -> str:
-    fields = ", ".join(f"`{field}`" for field in sorted(handed_on)[:MAX_SUGGESTIONS]) or "nothing"
-    whole = f"initial.{name.name}" if name.written == "template" else f'initial["{name.name}"]'
-    return (
-        f"{name.name!r} is an input of the run, but this step gets the output of step {before!r}, which has "
-        f"{fields}; the run's input is {whole}"
-    )
 
 
 def _fields(step: dict[str, Any]) -> Iterator[str]:

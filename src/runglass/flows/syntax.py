@@ -54,14 +54,11 @@ def referring_attributes(kind: type[BaseStep]) -> tuple[str, ...]:
     return tuple(field.attribute for field in fields_with_syntax(kind) if field.syntax in REFERRING)
 
 
-@functools.cache
-def _kinds() -> Mapping[str, Mapping[str, Syntax]]:
-    return {kind.__struct_config__.tag: _syntaxes(kind) for kind in get_args(Step)}
-
-
-@functools.cache
-def _syntaxes(kind: type[BaseStep]) -> Mapping[str, Syntax]:
-    return {field.name: field.syntax for field in fields_with_syntax(kind)}
+_SYNTAXES: Mapping[type[BaseStep], Mapping[str, Syntax]] = {
+    kind: {field.name: field.syntax for field in fields_with_syntax(kind)}
+    for kind in (BaseStep, *get_args(Step))
+}
+_KINDS: Mapping[Any, type[BaseStep]] = {kind.__struct_config__.tag: kind for kind in get_args(Step)}
 
 
 def syntaxes(kind: Any) -> Mapping[str, Syntax]:
@@ -69,8 +66,7 @@ def syntaxes(kind: Any) -> Mapping[str, Syntax]:
 
     Where that is no kind of step, the fields that every step has.
     """
-    known = _kinds().get(kind) if isinstance(kind, str) else None
-    return _syntaxes(BaseStep) if known is None else known
+    return _SYNTAXES[_KINDS.get(kind, BaseStep) if isinstance(kind, str) else BaseStep]
 
 
 def parse_python(text: str, mode: Literal["exec", "eval"]) -> ast.AST:
@@ -96,17 +92,11 @@ def python_findings(text: Any, path: Path, *, what: str, mode: Literal["exec", "
     else:
         if isinstance(tree, ast.Module) and not tree.body:
             yield Finding(f"{what} is empty; it must return an object", path)
-        if isinstance(tree, ast.Expression) and _is_in_braces(tree.body):
-            plain = shown(text.strip()[2:-2].strip())
-            yield Finding(f"{what} is Python, which has no {{{{ }}}}: write {plain}", path)
-
-
-def _is_in_braces(expression: ast.expr) -> bool:
-    """Whether an expression is written as in a template: a set that holds a set or dict, which no set can."""
-    match expression:
-        case ast.Set(elts=[ast.Set() | ast.Dict()]):
-            return True
-    return False
+        match tree:
+            # As in a template: a set that holds a set or dict, which no set can.
+            case ast.Expression(body=ast.Set(elts=[ast.Set() | ast.Dict()])):
+                plain = shown(text.strip()[2:-2].strip())
+                yield Finding(f"{what} is Python, which has no {{{{ }}}}: write {plain}", path)
 
 
 _OPENING = re.compile(r"\{[{%#]")
@@ -117,7 +107,7 @@ _TOKEN = re.compile(r"""\s+|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|\w+|.""", re.D
 
 
 def overlong(source: str) -> int | None:
-    """The place of a tag that is too long: the template parser recurses without a bound along one tag."""
+    """The offset of a tag that is too long: the template parser recurses without a bound along one tag."""
     elifs = [match.start() for match in _ELIF.finditer(source)]
     if len(elifs) > MAX_ELIFS:
         return elifs[MAX_ELIFS]
@@ -164,8 +154,8 @@ def template_findings(text: Any, path: Path) -> Iterator[Finding]:
 
 def findings_within(value: Any, path: Path) -> Iterator[Finding]:
     """The mistakes in the templates that a value holds."""
-    for part, place in parts_of(value, path):
-        yield from template_findings(part, place)
+    for part, part_path in parts_of(value, path):
+        yield from template_findings(part, part_path)
 
 
 def loop_name_findings(name: Any, path: Path) -> Iterator[Finding]:

@@ -39,29 +39,29 @@ class Reference(NamedTuple):
 
 def references_of(step: dict[str, Any], path: Path, root: str = STEPS) -> Iterator[tuple[Reference, Path]]:
     """The references to keys of `root` in a step's own texts, each once per text."""
-    for text, written, place in texts_of(step, path):
+    for text, written, text_path in texts_of(step, path):
         known = set()
         found = _in_template(text, root) if written == "template" else _in_python(text, written, root)
         for reference in found:
             mentioned = reference.key, reference.as_field
             if mentioned not in known:
                 known.add(mentioned)
-                yield reference, place
+                yield reference, text_path
 
 
 def texts_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Any, Written, Path]]:
-    """The step's own texts that may refer to something, with their places; they may be no texts at all."""
+    """The step's own texts that may refer to something, with their paths; they may be no texts at all."""
     for name, syntax in syntaxes(step.get("type")).items():
-        value, place = step.get(name), (*path, name)
+        value, value_path = step.get(name), (*path, name)
         match syntax:
             case "template":
-                yield value, "template", place
+                yield value, "template", value_path
             case "templates":
-                yield from ((part, "template", inner) for part, inner in parts_of(value, place))
+                yield from ((part, "template", inner) for part, inner in parts_of(value, value_path))
             case "code":
-                yield value, "exec", place
+                yield value, "exec", value_path
             case "expression":
-                yield value, "eval", place
+                yield value, "eval", value_path
             case "variable" | "model" | "schema":
                 # Nothing in them is evaluated.
                 pass
@@ -195,7 +195,12 @@ def _in_python(text: Any, mode: Literal["exec", "eval"], root: str) -> Iterator[
     nodes = _nodes(text, mode)
     if any(_bound(node) == root for node in nodes):
         return
-    asked = any(isinstance(node, ast.Try) or _asks(node, root) for node in nodes)
+    compares = [node for node in nodes if isinstance(node, ast.Compare)]
+    asked = any(isinstance(node, ast.Try) for node in nodes) or any(
+        isinstance(operator, ast.In | ast.NotIn) and isinstance(right, ast.Name) and right.id == root
+        for node in compares
+        for operator, right in zip(node.ops, node.comparators, strict=True)
+    )
     depends = any(isinstance(node, _CONDITIONAL) for node in nodes)
     lines = text.encode().split(b"\n")
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
@@ -219,13 +224,6 @@ def _in_python(text: Any, mode: Literal["exec", "eval"], root: str) -> Iterator[
         yield found._replace(column=_column(lines, node))
 
 
-def _asks(node: ast.AST, root: str) -> bool:
-    return isinstance(node, ast.Compare) and any(
-        isinstance(operator, ast.In | ast.NotIn) and isinstance(right, ast.Name) and right.id == root
-        for operator, right in zip(node.ops, node.comparators, strict=True)
-    )
-
-
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _OWN_WORD = re.compile(rf"(?<![\w.]){_WORD.pattern}")
 _QUESTION = re.compile(r"\b(?:defined|undefined|default)\b")
@@ -244,7 +242,7 @@ def name_references(
     step: dict[str, Any], path: Path, sought: AbstractSet[str] | None = None
 ) -> Iterator[tuple[Name, Path]]:
     """The names among `sought`, or all, that a step's own texts use, each once per text."""
-    for text, written, place in texts_of(step, path):
+    for text, written, text_path in texts_of(step, path):
         # Most texts have none of the words; only the others are parsed.
         words = set(_WORD.findall(text)) if isinstance(text, str) else set()
         if sought is not None:
@@ -255,14 +253,14 @@ def name_references(
                 if written == "template"
                 else _names_in_python(text, written, words)
             )
-            yield from ((name, place) for name in found)
+            yield from ((name, text_path) for name in found)
 
 
 def _names_in_template(text: str, sought: AbstractSet[str]) -> Iterator[Name]:
     if overlong(text) is not None or _QUESTION.search(text):
         return
     begin = max(text.find("{{"), 0)
-    # The library tells no place; the first such word that is no field of another stands for it.
+    # The library tells no position; the first such word that is no field of another stands for it.
     first: dict[str, int] = {}
     for word in _OWN_WORD.finditer(text, begin):
         first.setdefault(word[0], word.start())

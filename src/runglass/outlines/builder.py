@@ -14,7 +14,16 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from runglass.errors import is_cancellation_json
-from runglass.outlines.columns import MOST, NOTHING, OPEN_END, BuiltOutline, Columns, Own, Sort, number_rows
+from runglass.outlines.columns import (
+    MAX_ROWS,
+    NO_VALUES,
+    OPEN_END,
+    BuiltOutline,
+    Columns,
+    RowKind,
+    RowValues,
+    number_rows,
+)
 from runglass.outlines.outline import (
     ATTEMPT,
     CUT,
@@ -37,7 +46,7 @@ _SORTS, _ITERATION, _ATTEMPT = 3, 1, 2
 
 
 class Node(NamedTuple):
-    """A place in the tree. `parent` is the number of a node before it, -1 at the top.
+    """A location in the tree. `parent` is the number of a node before it, -1 at the top.
 
     What stands inside of a loop is there once for each iteration. `id` is what attempts call it by, None for
     a branch, of which there are none.
@@ -93,7 +102,7 @@ class OutlineBuilder:
         self._is_loop: list[bool] = []
         self._number_of: dict[str, int] = {}
         self._beyond: dict[tuple[str, int], int] = {}
-        self._sorts: list[Sort] = []
+        self._sorts: list[RowKind] = []
         self._names: dict[str, int] = {}
         self._has_inner: set[int] = set()
         # By node and loop path the rows of containers and of iterations: the path of these is one longer.
@@ -152,7 +161,7 @@ class OutlineBuilder:
             number, rows = leaves.get(step_id, _NO_LEAF)
             parent = rows.get(loop_path)
             if parent is None:
-                number, parent, depth = self._place_of(step_id, loop_path)
+                number, parent, depth = self._location_of(step_id, loop_path)
                 if number in self._has_inner:
                     own = number_of_status, start, end, tokens, facts.cost_usd
                     # The first attempt of what holds others is that of its row.
@@ -168,7 +177,7 @@ class OutlineBuilder:
                 columns.unsorted.add(parent)
             else:
                 last_rank[parent + 1] = number
-            last_rank.append(-MOST)
+            last_rank.append(-MAX_ROWS)
             # As in `Columns.add`: a call for each attempt would take as long as all of this.
             parents.append(parent)
             sorts.append(number * _SORTS)
@@ -203,7 +212,7 @@ class OutlineBuilder:
         about = columns, self._sorts, list(self._names)
         yield BuiltOutline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers, cut=self._cut)
 
-    def _place_of(self, step_id: str, loop_path: str) -> tuple[int, int, int]:
+    def _location_of(self, step_id: str, loop_path: str) -> tuple[int, int, int]:
         """The node of a step, the row inside of which it is in these iterations, and how many these are."""
         number = self._number_of.get(step_id)
         parent = NONE if number is None else self._parents[number]
@@ -211,11 +220,14 @@ class OutlineBuilder:
         if number is None or depth > (0 if parent == NONE else self._loops[parent]):
             number = self._beyond.get((step_id, depth))
             if number is None:
-                number = self._add_unknown(step_id, depth)
+                parent = NONE
+                for _ in range(depth):
+                    parent = self._add_node(Node(None, step_id, "loop", parent))
+                number = self._beyond[step_id, depth] = self._add_node(Node(step_id, step_id, "step", parent))
             parent = self._parents[number]
         return number, self._inside(parent, loop_path, depth), depth
 
-    def _add_attempt(self, attempt: int, own: Own) -> None:
+    def _add_attempt(self, attempt: int, own: RowValues) -> None:
         """One more attempt of the newest step, of which the first one gets a row of its own now, too."""
         columns, step = self._columns, self._step
         columns.settle()
@@ -223,7 +235,7 @@ class OutlineBuilder:
         if self._attempt == step:
             first = columns.number[step]
             self._attempt = self._add_row_of_attempt(step, sort, first, columns.own(step))
-            columns.set_own(step, NOTHING)
+            columns.set_own(step, NO_VALUES)
             if self._cut and self._cut[-1] == step:
                 self._cut[-1] = self._attempt
         if columns.status[self._attempt] in (_CANCELLED, _FAILED):
@@ -232,9 +244,9 @@ class OutlineBuilder:
         columns.number[step] = attempt
         columns.attempts[step] += 1
 
-    def _add_row_of_attempt(self, step: int, sort: int, attempt: int, own: Own) -> int:
+    def _add_row_of_attempt(self, step: int, sort: int, attempt: int, own: RowValues) -> int:
         columns = self._columns
-        row = columns.add(step, attempt - MOST, sort, attempt)
+        row = columns.add(step, attempt - MAX_ROWS, sort, attempt)
         columns.settle()
         columns.position[row] = self._position
         columns.set_own(row, own)
@@ -253,7 +265,7 @@ class OutlineBuilder:
         if self._is_loop[number] and depth == self._loops[number]:
             outer_path, _, text = loop_path.rpartition(",")
             index = int(text)
-            if not 0 <= index < MOST or str(index) != text:
+            if not 0 <= index < MAX_ROWS or str(index) != text:
                 raise ValueError(f"there is no iteration {text!r}")
             loop = self._inside(number, outer_path, depth - 1)
             row = self._columns.add(loop, index, number * _SORTS + _ITERATION, index)
@@ -267,7 +279,7 @@ class OutlineBuilder:
         """Where a row stands among its siblings: its own attempts first, then what is inside of it."""
         number, kind = divmod(self._columns.sort[row], _SORTS)
         if kind == _ATTEMPT:
-            return self._columns.number[row] - MOST
+            return self._columns.number[row] - MAX_ROWS
         return self._columns.number[row] if kind == _ITERATION else number
 
     def _add_node(self, node: Node) -> int:
@@ -280,12 +292,5 @@ class OutlineBuilder:
         self._is_loop.append(node.kind == "loop")
         self._loops.append(loops + (node.kind == "loop"))
         self._rows[number] = {}
-        self._sorts += [Sort(kind, name) for kind in (KINDS.index(node.kind), ITERATION, ATTEMPT)]
-        return number
-
-    def _add_unknown(self, step_id: str, loops: int) -> int:
-        parent = NONE
-        for _ in range(loops):
-            parent = self._add_node(Node(None, step_id, "loop", parent))
-        number = self._beyond[step_id, loops] = self._add_node(Node(step_id, step_id, "step", parent))
+        self._sorts += [RowKind(kind, name) for kind in (KINDS.index(node.kind), ITERATION, ATTEMPT)]
         return number

@@ -12,23 +12,23 @@ from typing import Any, NamedTuple, TypeAlias
 from runglass.log.money import add_usd, format_usd
 from runglass.outlines.outline import ITERATION, NONE, ROW_BYTES, SLICE_ROWS, Outline
 
-MOST = 1 << 31
+MAX_ROWS = 1 << 31
 """More than there can be of nodes, iterations and attempts."""
 OPEN_END = 1 << 62
 """The end of what goes on: later than any other."""
 
 
-class Sort(NamedTuple):
-    """Kind and name of all rows of one place in the tree; `name` is a number among the names."""
+class RowKind(NamedTuple):
+    """Kind and name of all rows of one location in the tree; `name` is a number among the names."""
 
     kind: int
     name: int
 
 
-Own: TypeAlias = tuple[int, int, int, int, str | None]
+RowValues: TypeAlias = tuple[int, int, int, int, str | None]
 """Status, start, end, tokens and cost of a row itself, without what is inside of it."""
 
-NOTHING: Own = (NONE, NONE, NONE, 0, None)
+NO_VALUES: RowValues = (NONE, NONE, NONE, 0, None)
 
 
 class Numbers(NamedTuple):
@@ -60,7 +60,7 @@ class Columns:
         self.cost: list[str | Decimal | None] = []
         self.unsorted: set[int] = set()
         # Of what is inside of each row the rank of the last one; the first entry is for the top.
-        self.last_rank = array("i", [-MOST])
+        self.last_rank = array("i", [-MAX_ROWS])
 
     def __len__(self) -> int:
         return len(self.cost)
@@ -68,13 +68,13 @@ class Columns:
     def add(self, parent: int, rank: int, sort: int, number: int) -> int:
         """A further row with nothing of its own; its number in the order of making.
 
-        `rank` is its place among its siblings.
+        `rank` is its position among its siblings.
         """
         if rank < self.last_rank[parent + 1]:
             self.unsorted.add(parent)
         else:
             self.last_rank[parent + 1] = rank
-        self.last_rank.append(-MOST)
+        self.last_rank.append(-MAX_ROWS)
         parents, sorts, numbers, attempts, positions, statuses, starts, ends, tokens = self.new
         parents.append(parent)
         sorts.append(sort)
@@ -94,13 +94,13 @@ class Columns:
             getattr(self, name).fromlist(values)
             values.clear()
 
-    def own(self, row: int) -> Own:
+    def own(self, row: int) -> RowValues:
         """The values of a settled row itself, before sums are made."""
         cost = self.cost[row]
         assert not isinstance(cost, Decimal)
         return self.status[row], self.start[row], self.end[row], self.tokens[row], cost
 
-    def set_own(self, row: int, own: Own) -> None:
+    def set_own(self, row: int, own: RowValues) -> None:
         """Gives a settled row something of its own, in place of what it had."""
         self.status[row], self.start[row], self.end[row], self.tokens[row], self.cost[row] = own
 
@@ -208,7 +208,7 @@ class BuiltOutline(Outline):
     def __init__(
         self,
         columns: Columns,
-        sorts: Sequence[Sort],
+        sorts: Sequence[RowKind],
         names: Sequence[str],
         *,
         seq: int,
@@ -244,18 +244,15 @@ class BuiltOutline(Outline):
             case "parent" if self._row_of is not None:
                 return [self._row_of[made] for made in self._made("parent", first, count)]
             case "depth":
-                return self._depths(first, count)
+                depths, above = {NONE: NONE}, [first] if first < self.row_count else []
+                while above and (parent := self.values("parent", above[-1], 1)[0]) != NONE:
+                    above.append(parent)
+                depths |= {row: depth for depth, row in enumerate(reversed(above))}
+                # A parent is in the page, too, or one of those above its first row.
+                for row, parent in enumerate(self.values("parent", first, count), first):
+                    depths[row] = depths[parent] + 1
+                return [depths[row] for row in range(first, min(first + count, self.row_count))]
         return list(self._made(column, first, count))
-
-    def _depths(self, first: int, count: int) -> list[int]:
-        depths, above = {NONE: NONE}, [first] if first < self.row_count else []
-        while above and (parent := self.values("parent", above[-1], 1)[0]) != NONE:
-            above.append(parent)
-        depths |= {row: depth for depth, row in enumerate(reversed(above))}
-        # A parent is in the page, too, or one of those above its first row.
-        for row, parent in enumerate(self.values("parent", first, count), first):
-            depths[row] = depths[parent] + 1
-        return [depths[row] for row in range(first, min(first + count, self.row_count))]
 
     def _made(self, column: str, first: int, count: int) -> Iterable[Any]:
         values: Any = getattr(self._columns, column)

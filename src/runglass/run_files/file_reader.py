@@ -30,7 +30,7 @@ MOST_DEEP = 10_000
 MOST_MEMBERS = 50
 LONGEST_NAME_BYTES = 200
 
-# Both are possessive: what has no end is not looked at from each of its places.
+# Both are possessive: what has no end is not looked at from each of its positions.
 _TEXT = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 _IN_STRING = re.compile(rb'%b("?)' % _TEXT, re.DOTALL)
 # A quote alone begins a string whose end has not come yet.
@@ -56,7 +56,20 @@ class RunFileReader:
             raise RunFileError("the file is compressed; send it as `gunzip` leaves it")
         events = document.feed(data)
         if self.header is None and (document.has_events or document.is_complete):
-            self.header = _header(b"{%b}" % b",".join(map(b"%b:%b".__mod__, document.header.items())))
+            members = b",".join(map(b"%b:%b".__mod__, document.header.items()))
+            try:
+                header = _header_of.decode(b"{%b}" % members)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise RunFileError(
+                    f"the file does not begin with the header of a run ({error}): {_WANTED}"
+                ) from error
+            if header.format != FORMAT or header.format_version != FORMAT_VERSION:
+                raise RunFileError(
+                    f"the file has format {header.format!r:.60} version {header.format_version!r:.20}, and"
+                    f" not {FORMAT!r} version {FORMAT_VERSION}: {_WANTED}"
+                )
+            check_header(header)
+            self.header = header
         _require_size(
             document.held_bytes, LARGEST_HEADER_BYTES if self.header is None else LARGEST_EVENT_BYTES
         )
@@ -89,22 +102,6 @@ class RunFileReader:
 def _require_size(size: int, most: int) -> None:
     if size > most:
         raise RunFileError(f"an event, or the header, is larger than {most:,} bytes")
-
-
-def _header(data: bytes) -> RunHeader:
-    try:
-        header = _header_of.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RunFileError(
-            f"the file does not begin with the header of a run ({error}): {_WANTED}"
-        ) from error
-    if header.format != FORMAT or header.format_version != FORMAT_VERSION:
-        raise RunFileError(
-            f"the file has format {header.format!r:.60} version {header.format_version!r:.20}, and not"
-            f" {FORMAT!r} version {FORMAT_VERSION}: {_WANTED}"
-        )
-    check_header(header)
-    return header
 
 
 class DocumentSplitter:

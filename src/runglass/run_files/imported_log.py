@@ -190,9 +190,9 @@ class ImportedLog:
         header = self._header
         if not isinstance(event, RunStarted) or self.head:
             raise ValueError("a log begins with `run_started`, and has no other")
-        told = (event.run_id, event.flow_id, event.version, event.trigger_type, event.session_id)
-        said = (header.run_id, header.flow.id, header.version, header.trigger_type, header.session_id)
-        if told != said or event.flow_slug not in (None, header.flow.slug):
+        of_event = (event.run_id, event.flow_id, event.version, event.trigger_type, event.session_id)
+        of_header = (header.run_id, header.flow.id, header.version, header.trigger_type, header.session_id)
+        if of_event != of_header or event.flow_slug not in (None, header.flow.slug):
             raise ValueError("run, flow, version, trigger or session are not those of the header")
 
     def _check_content(self, event: StreamEvent) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from runglass.log.trace import ModelCall, RunSummary, StepTrace
+from runglass.outlines.outline import TreeRow
 from runglass.run_files.gen_ai import Attribute, call_attributes, model_name
-from runglass.run_files.outline_rows import TreeRow
 from runglass.wire.run_api import read_trace_context
 
 _INTERNAL, _CLIENT = 1, 3
@@ -32,7 +32,11 @@ class OtlpWriter:
         self._run = run
         self._version = version
         self._started_ns = 0 if run.started_at is None else _ns(run.started_at)
-        self._trace_id, self._parent_id = _trace_of(run)
+        # Those of the call that started the run, where it had any.
+        context = None if run.trace_parent is None else read_trace_context([run.trace_parent], [])
+        self._trace_id, self._parent_id = run.id.replace("-", ""), None
+        if context is not None:
+            _, self._trace_id, self._parent_id, _ = context.parent.split("-")
         self._is_first = True
 
     def opening(self) -> bytes:
@@ -165,15 +169,6 @@ class OtlpWriter:
         """The id of a row, or of a call of its attempt: the same in each export of a run that has ended."""
         text = f"{self._run.id}/{'.'.join(map(str, numbers))}"
         return blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _trace_of(run: RunSummary) -> tuple[str, str | None]:
-    """The ids of trace and parent span: those of the call that started the run, where it had any."""
-    context = None if run.trace_parent is None else read_trace_context([run.trace_parent], [])
-    if context is None:
-        return run.id.replace("-", ""), None
-    _, trace_id, parent_id, _ = context.parent.split("-")
-    return trace_id, parent_id
 
 
 def _error_of(step: StepTrace | None) -> tuple[str, str] | None:

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from runglass.log.trace import RunSummary, StepTrace
+from runglass.outlines.outline import TreeRow
 from runglass.run_files.gen_ai import model_name
-from runglass.run_files.outline_rows import TreeRow
 
 _PROCESS = 1
 _MAIN = 1
@@ -92,7 +92,16 @@ class PerfettoWriter:
         else:
             parent.free_ms = _NEVER if row.end is None else row.end
         self._open.append(_Slice(track, row.start, row.end, is_apart=is_apart))
-        yield self._begin(track, row.label, row.kind, row.start * 1000, _arguments(row, step))
+        arguments: dict[str, Any] = {
+            "status": row.status,
+            "tokens": row.tokens or None,
+            "costUsd": row.cost_usd,
+        }
+        if step is not None:
+            error = step.error_context
+            arguments |= {"attempt": step.attempt, "model": step.model_used}
+            arguments |= {"error": error.get("code") if isinstance(error, dict) else None}
+        yield self._begin(track, row.label, row.kind, row.start * 1000, arguments)
         if step is not None:
             yield from self._calls(track, row.start, row.end, step)
 
@@ -136,12 +145,3 @@ class PerfettoWriter:
 
     def _named(self, what: str, track: int, name: str) -> _Event:
         return {"ph": "M", "pid": _PROCESS, "tid": track, "name": what, "args": {"name": name}}
-
-
-def _arguments(row: TreeRow, step: StepTrace | None) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"status": row.status, "tokens": row.tokens or None, "costUsd": row.cost_usd}
-    if step is not None:
-        error = step.error_context
-        arguments |= {"attempt": step.attempt, "model": step.model_used}
-        arguments |= {"error": error.get("code") if isinstance(error, dict) else None}
-    return arguments

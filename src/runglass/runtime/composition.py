@@ -11,8 +11,7 @@ from decimal import getcontext
 
 import runglass
 from runglass.bus.base import Bus
-from runglass.bus.memory import MemoryBus
-from runglass.bus.process_bus import ProcessBus
+from runglass.bus.process_bus import MemoryBus, ProcessBus
 from runglass.config.address import is_nats, parse_nats_address
 from runglass.config.settings import Settings, SettingsError
 from runglass.engine.capture.capture import Capture, Redactor

@@ -41,11 +41,7 @@ _TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 """Makes numbers of the same form equal, with `+` deleted."""
 
 
-def _pass() -> None:
-    """The default for `between`: does nothing."""
-
-
-def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = _pass) -> bool:
+def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = lambda: None) -> bool:
     """Whether the JSON weighs more than `most` values. Calls `between` after each part of the work."""
     if len(data) * _DEAREST <= most or _is_light(data, most, between):
         return False
@@ -134,7 +130,9 @@ def _weight(part: bytes, name: float) -> float:
     return weight
 
 
-def too_heavy(data: bytes, most: int = MOST_VALUES, *, between: Callable[[], object] = _pass) -> str | None:
+def too_heavy(
+    data: bytes, most: int = MOST_VALUES, *, between: Callable[[], object] = lambda: None
+) -> str | None:
     """The reason to refuse the JSON as too heavy; None where it is not. `between` is as for `weighs_more`."""
     if not weighs_more(data, most, between=between):
         return None

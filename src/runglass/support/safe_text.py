@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-Place = tuple[str | int, ...]
+Path = tuple[str | int, ...]
 
 
 def replace_surrogates(text: str) -> str:
@@ -29,15 +29,16 @@ def is_whole(text: str) -> bool:
     return True
 
 
-def printable(text: str, *, limit: int = 500) -> str:
-    """Text for a line of a log: invisible characters as escapes, and at most `limit` characters."""
-    if len(text) > limit:
-        text = f"{text[:limit]}…"
+def printable(text: str) -> str:
+    """Text for a line of a log: invisible characters as escapes, and at most `MAX_LOGGED` characters."""
+    if len(text) > MAX_LOGGED:
+        text = f"{text[:MAX_LOGGED]}…"
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+MAX_LOGGED = 500
 MAX_KNOWN = 300
 """The most names that a wrong one is compared with; each takes some 10 µs."""
 
@@ -54,21 +55,21 @@ def suggestion(word: Any, known: Iterable[Any]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def half_text(value: Any) -> tuple[str, Place] | None:
+def half_text(value: Any) -> tuple[str, Path] | None:
     """The first text, or key, in a JSON value that cannot be encoded, and where it is."""
-    pending: list[tuple[Any, Place]] = [(value, ())]
+    pending: list[tuple[Any, Path]] = [(value, ())]
     while pending:
-        part, place = pending.pop()
+        part, path = pending.pop()
         if isinstance(part, str):
             if not is_whole(part):
-                return part, place
+                return part, path
         elif isinstance(part, dict):
             for key in part:
                 if isinstance(key, str) and not is_whole(key):
-                    return key, (*place, key)
-            pending += [(inner, (*place, key)) for key, inner in reversed(part.items())]
+                    return key, (*path, key)
+            pending += [(inner, (*path, key)) for key, inner in reversed(part.items())]
         elif isinstance(part, list | tuple):
-            pending += reversed([(inner, (*place, index)) for index, inner in enumerate(part)])
+            pending += reversed([(inner, (*path, index)) for index, inner in enumerate(part)])
     return None
 
 

@@ -9,7 +9,7 @@ from runglass.wire.sse import frames
 
 
 class Page(tuple[tuple[int, bytes], ...]):
-    """Consecutive events, as `(seq, event as JSON)`; tails at the same place share one page."""
+    """Consecutive events, as `(seq, event as JSON)`; tails at the same seq share one page."""
 
     @cached_property
     def frames(self) -> bytes:

@@ -32,10 +32,6 @@ class ListPage(NamedTuple):
     last: int
 
 
-async def _at_once(read: Read) -> list[ChangedRun]:
-    return await read()
-
-
 async def follow_runs(
     store: Store,
     bus: Bus,
@@ -45,7 +41,7 @@ async def follow_runs(
     after: int,
     idle_s: float,
     poll_s: float,
-    in_turn: Callable[[Read], Awaitable[list[ChangedRun]]] = _at_once,
+    in_turn: Callable[[Read], Awaitable[list[ChangedRun]]] = lambda read: read(),
 ) -> AsyncGenerator[ListPage, None]:
     """Pages of the changes after number `after`, and an empty page for each `idle_s` seconds without one.
 
@@ -54,18 +50,18 @@ async def follow_runs(
     """
     loop = asyncio.get_running_loop()
     async with bus.listen(runs_of(project_id)) as listener:
-        told_at = loop.time()
+        yielded_at = loop.time()
         while True:
             read = partial(store.changed_runs, project_id, query, after=after, limit=PAGE_RUNS)
             changed = await in_turn(read)
             if changed:
                 after = changed[-1].number
             seen = [each for each in changed if each.could_meet]
-            if changed or loop.time() - told_at >= idle_s:
+            if changed or loop.time() - yielded_at >= idle_s:
                 yield ListPage(seen, after)
-                told_at = loop.time()
+                yielded_at = loop.time()
             if len(changed) == PAGE_RUNS:
                 continue
             if changed:
                 await asyncio.sleep(PAUSE_S)
-            await listener.wait(min(poll_s, max(0.0, told_at + idle_s - loop.time())))
+            await listener.wait(min(poll_s, max(0.0, yielded_at + idle_s - loop.time())))

@@ -32,10 +32,6 @@ Take: TypeAlias = Callable[[Page], bool]
 """Takes a page at once; or returns False, or raises ValueError, and has done nothing."""
 
 
-async def _at_once(run: RunRecord, read: Read) -> list[tuple[int, bytes]]:
-    return await read()
-
-
 class Tails:
     """All tails on the runs of a store. A wake-up that the bus loses costs them at most `poll_s` seconds.
 
@@ -48,14 +44,14 @@ class Tails:
         bus: Bus,
         *,
         poll_s: float,
-        in_turn: Callable[[RunRecord, Read], Awaitable[list[tuple[int, bytes]]]] = _at_once,
+        in_turn: Callable[[RunRecord, Read], Awaitable[list[tuple[int, bytes]]]] = lambda run, read: read(),
     ) -> None:
         self._store = store
         self._in_turn = in_turn
         self._bus = bus
         self._poll_s = poll_s
         self._windows: dict[int, _Window] = {}
-        self._reads: dict[tuple[int, int], _Reading] = {}
+        self._reads: dict[tuple[int, int], _SharedRead] = {}
 
     @property
     def followed_runs(self) -> int:
@@ -71,7 +67,7 @@ class Tails:
     def lag(self) -> int:
         """How many events that are read here the slowest tail has yet to take."""
         windows = self._windows.values()
-        return max((window.head - place.after for window in windows for place in window.places), default=0)
+        return max((window.head - each.after for window in windows for each in window.cursors), default=0)
 
     @property
     def reads_under_way(self) -> int:
@@ -115,44 +111,44 @@ class Tails:
                 yield page if end == len(page) else Page(page[:end])
                 return
 
-    async def _pages(self, run: RunRecord, place: TailCursor) -> AsyncGenerator[Page, None]:
-        known = min(place.after, run.head)
-        while place.after < run.head:
-            page = await self._read(run, place.after)
-            place.after = known = page[-1][0]
+    async def _pages(self, run: RunRecord, cursor: TailCursor) -> AsyncGenerator[Page, None]:
+        known = min(cursor.after, run.head)
+        while cursor.after < run.head:
+            page = await self._read(run, cursor.after)
+            cursor.after = known = page[-1][0]
             yield page
         if run.ended:
             return
         # The record says that the run has not ended at its head, and the pages read since had no end. So the
         # end comes after `known`, and the log alone tells.
-        async with self._window(run, place, known) as window:
+        async with self._window(run, cursor, known) as window:
             while True:
                 if window.reading.done():
                     window.reading.result()
-                behind = place.after < window.start
-                page = await self._read(run, place.after) if behind else window.page(place.after)
+                behind = cursor.after < window.start
+                page = await self._read(run, cursor.after) if behind else window.page(cursor.after)
                 if page:
-                    place.after = page[-1][0]
+                    cursor.after = page[-1][0]
                     yield page
                 elif window.reading.done():
                     return
-                elif not await place.grown():
+                elif not await cursor.grown():
                     yield page
 
     @asynccontextmanager
-    async def _window(self, run: RunRecord, place: TailCursor, known: int) -> "AsyncIterator[_Window]":
-        """The run's window, with the place in it: the first tail opens it at `known`, the last closes it."""
+    async def _window(self, run: RunRecord, cursor: TailCursor, known: int) -> "AsyncIterator[_Window]":
+        """The run's window, with the cursor in it: the first tail opens it at `known`, the last closes it."""
         window = self._windows.get(run.no)
         if window is None or window.reading.done():
             window = _Window(self._store, self._bus, run, start=known, poll_s=self._poll_s)
             self._windows[run.no] = window
-        window.places.add(place)
+        window.cursors.add(cursor)
         try:
             yield window
         finally:
-            window.places.remove(place)
-            place.leave()
-            if not window.places:
+            window.cursors.remove(cursor)
+            cursor.leave()
+            if not window.cursors:
                 if self._windows.get(run.no) is window:
                     del self._windows[run.no]
                 await window.close()
@@ -162,7 +158,7 @@ class Tails:
         key = (run.no, after)
         reading = self._reads.get(key)
         if reading is None:
-            reading = self._reads[key] = _Reading(asyncio.create_task(self._read_page(run, after)))
+            reading = self._reads[key] = _SharedRead(asyncio.create_task(self._read_page(run, after)))
             reading.task.add_done_callback(partial(self._read_done, key))
         # All tails that wait share the read, so only the cancellation of the last one may cancel it.
         reading.tails += 1
@@ -189,7 +185,7 @@ class Tails:
 
 
 @dataclass(eq=False, slots=True)
-class _Reading:
+class _SharedRead:
     """A page that is being read, and how many tails wait for it."""
 
     task: "asyncio.Task[Page]"
@@ -201,7 +197,7 @@ class _Window:
 
     def __init__(self, store: Store, bus: Bus, run: RunRecord, *, start: int, poll_s: float) -> None:
         self.start = start
-        self.places: set[TailCursor] = set()
+        self.cursors: set[TailCursor] = set()
         self._rows: list[tuple[int, bytes]] = []
         self.held_bytes = 0
         self._pages: dict[int, Page] = {}
@@ -265,7 +261,7 @@ class _Window:
         )
 
     def _add(self, rows: Rows, size: int) -> None:
-        passed = min((place.after for place in self.places), default=self.head)
+        passed = min((cursor.after for cursor in self.cursors), default=self.head)
         dropped = 0
         for seq, data in self._rows:
             if seq > passed and self.held_bytes + size <= WINDOW_BYTES:
@@ -277,20 +273,17 @@ class _Window:
         self._rows += rows
         self.held_bytes += size
         self._pages.clear()
-        for place in self.places:
-            if not self._is_handed_to(place):
-                place.wake()
-
-    def _is_handed_to(self, place: TailCursor) -> bool:
-        """Whether the tail, which waits, has taken all that is new for it."""
-        if place.after < self.start:
-            return False
-        page = self.page(place.after)
-        return bool(page) and page[-1][0] == self.head and place.offer(page, page[-1][0])
+        for cursor in self.cursors:
+            if cursor.after >= self.start:
+                # A tail that waits, and takes all that is new for it at once, is not woken.
+                page = self.page(cursor.after)
+                if page and page[-1][0] == self.head and cursor.offer(page, self.head):
+                    continue
+            cursor.wake()
 
     def _wake(self) -> None:
-        for place in self.places:
-            place.wake()
+        for cursor in self.cursors:
+            cursor.wake()
 
 
 def _retrieve_exception(task: "asyncio.Task[Page] | asyncio.Task[None]") -> None:

@@ -3,7 +3,9 @@
 Plain values shared by client, server and terminal, all camelCase. Knows nothing of how they are stored.
 """
 
-from typing import Any, Literal
+import hashlib
+import secrets
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -12,6 +14,8 @@ from runglass.wire.run_api import CaptureMode
 ActorKind = Literal["key", "cli", "server"]
 Role = Literal["admin", "run", "read"]
 """The roles of a key: manage flows and keys, execute and read, or only read."""
+ROLES: tuple[str, ...] = get_args(Role)
+"""Each may do what the ones behind it may."""
 
 
 class FlowInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -166,3 +170,30 @@ class AuditPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 FlowTree = dict[str, Any]
 """A flow as JSON, in the shape of `/api/v1/schemas/flow.json`."""
+
+
+PREFIX = "nk_"
+"""How keys begin. A key has 256 random bits: nobody can guess it, so a plain hash is safe."""
+
+
+class NewKey(NamedTuple):
+    """A new key: `key` goes to its owner, `digest` and `hint`, how it begins, into the store."""
+
+    key: str
+    digest: bytes
+    hint: str
+
+
+def make_key() -> NewKey:
+    """A key that reads `nk_live_<id>_<secret>`; all before the secret is its hint.
+
+    Keys of older shapes stay good, as a key is found by its hash alone.
+    """
+    hint = f"{PREFIX}live_{secrets.token_hex(4)}"
+    key = f"{hint}_{secrets.token_hex(32)}"
+    return NewKey(key, digest_of(key), hint)
+
+
+def digest_of(key: str) -> bytes:
+    """The hash by which a key is found."""
+    return hashlib.sha256(key.encode()).digest()

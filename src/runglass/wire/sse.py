@@ -95,19 +95,11 @@ class Decoder:
         self._data: bytes | bytearray | None = None
         self._event = ""
         self._id = ""
-        self._last_event_id = ""
-        self._retry_ms: int | None = None
-        self._failure: str | None = None
-
-    @property
-    def last_event_id(self) -> str:
+        self.last_event_id = ""
         """The `Last-Event-ID` to send when the stream is opened again; empty if there is none."""
-        return self._last_event_id
-
-    @property
-    def retry_ms(self) -> int | None:
+        self.retry_ms: int | None = None
         """How long the server asked to wait before opening the stream again, if it did."""
-        return self._retry_ms
+        self._failure: str | None = None
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """The frames that end in this chunk.
@@ -119,11 +111,11 @@ class Decoder:
             raise FrameTooLarge(self._failure)
         text = self._with_bare_line_feeds(self._without_bom(chunk))
         found: list[Frame] = []
-        before = self._last_event_id
+        before = self.last_event_id
         try:
             self._decode(text, found)
         except FrameTooLarge as error:
-            self._last_event_id = before
+            self.last_event_id = before
             self._failure = str(error)
             raise
         return found
@@ -162,19 +154,16 @@ class Decoder:
             start = text.find(b"\n\n") + 2
             self._read_lines(text[:start], found)
         if end - start <= self._max_frame_bytes:
-            self._read_blocks(text, start, end, found)
+            for event_id, event, data, other in _BLOCK.findall(text, start, end):
+                if other:
+                    self._read_lines(other, found)
+                else:
+                    self._id = event_id.decode()
+                    found.append(Frame(self._id, event.decode(), data))
+            self.last_event_id = self._id
         else:
             self._read_lines(text[start:end], found)
         self._read_lines(text[end:], found)
-
-    def _read_blocks(self, text: bytes, start: int, end: int, found: list[Frame]) -> None:
-        for event_id, event, data, other in _BLOCK.findall(text, start, end):
-            if other:
-                self._read_lines(other, found)
-            else:
-                self._id = event_id.decode()
-                found.append(Frame(self._id, event.decode(), data))
-        self._last_event_id = self._id
 
     def _read_lines(self, text: bytes, found: list[Frame]) -> None:
         lines = text.split(b"\n")
@@ -200,7 +189,7 @@ class Decoder:
         seen = self._size + more
         if seen > self._max_frame_bytes:
             raise FrameTooLarge(
-                f"the frame after event id {self._last_event_id[:64]!r} is larger than the limit of "
+                f"the frame after event id {self.last_event_id[:64]!r} is larger than the limit of "
                 f"{self._max_frame_bytes} bytes ({seen} seen), and this decoder is at its end: "
                 f"open the stream again with a new one and a larger max_frame_bytes"
             )
@@ -224,10 +213,10 @@ class Decoder:
             case b"id" if b"\0" not in value:
                 self._id = value.decode(errors="replace")
             case b"retry" if value.isdigit() and len(value) <= _RETRY_DIGITS:
-                self._retry_ms = int(value)
+                self.retry_ms = int(value)
 
     def _dispatch(self, found: list[Frame]) -> None:
-        self._last_event_id = self._id
+        self.last_event_id = self._id
         if self._data is not None:
             found.append(Frame(self._id, self._event or "message", bytes(self._data)))
             self._data = None

@@ -12,7 +12,7 @@ from runglass.runtime.composition import open_store
 from runglass.runtime.runtime import push_flow
 from runglass.store.base import Store
 from runglass.store.records import Role
-from runglass.wire.api_keys import make_key
+from runglass.wire.admin_api import make_key
 from tests.postgres_server import postgres_server
 from tests.prove.attacking.places import ATTACKER, BANK, NEIGHBOUR, SPENDER
 

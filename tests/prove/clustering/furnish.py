@@ -12,7 +12,7 @@ import msgspec
 from runglass.flows.parser import parse_flow
 from runglass.runtime.runtime import push_flow
 from runglass.store.postgres.store import PostgresStore
-from runglass.wire.api_keys import make_key
+from runglass.wire.admin_api import make_key
 from tests.prove.clustering.fairness import CROWD, CROWD_FLOW
 from tests.prove.killing.book import PLACE
 from tests.prove.killing.flows import FLOWS

@@ -8,7 +8,7 @@ from contextvars import Context
 from functools import partial
 from random import Random
 
-from runglass.bus.memory import MemoryBus
+from runglass.bus.process_bus import MemoryBus
 from tests.prove.simulating.virtual import VirtualLoop
 
 LATE_S = (0.001, 0.3, 5.0, 60.0)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from runglass.bus.carrier import KEY_LENGTH, Hear
-from runglass.bus.memory import MemoryListener
-from runglass.bus.process_bus import ProcessBus
+from runglass.bus.process_bus import MemoryListener, ProcessBus
 from runglass.log.events import event_type_of
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails

@@ -6,7 +6,7 @@ import re
 from rich.console import Console
 from rich.text import Text
 
-from runglass.cli.terminal.live_area import LiveArea
+from runglass.cli.terminal.output import LiveArea
 
 
 class Screen(io.StringIO):

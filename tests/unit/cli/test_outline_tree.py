@@ -5,8 +5,7 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass.cli.terminal.outline_rows import OutlineRows
-from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
+from runglass.cli.terminal.outline_rows import OutlineRows, choose_rows, tree_lines
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import NONE
 from tests.unit.cli.outlines import Attempt, rows_of

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from runglass.cli.terminal import rankings
+from runglass.cli.commands.show_run import (
+    costliest_attempts,
+    failed_attempts,
+    failed_lines,
+    ranking_lines,
+    slowest_attempts,
+)
 from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.output import clean
 from runglass.cli.terminal.run_view import RunOverview
@@ -77,7 +83,7 @@ def test_a_cancelled_run_says_by_whom_and_where_it_was_and_counts_no_failure() -
     ]
     assert "steps      1 completed, 1 cancelled" in lines
     assert lines[-1].startswith("⊘ answer")
-    assert rankings.failed(rows) == []
+    assert failed_attempts(rows) == []
 
 
 def test_texts_that_were_cut_are_told_with_the_first_of_their_steps() -> None:
@@ -226,16 +232,16 @@ def test_errors_that_are_shown_are_few_however_many_there_are() -> None:
 
 
 def told(rows: OutlineRows, ranking: Sequence[int]) -> list[list[str]]:
-    return [line.plain.split() for line in rankings.ranking_lines(rows, ranking, width=None)][1:]
+    return [line.plain.split() for line in ranking_lines(rows, ranking, width=None)][1:]
 
 
 def test_rankings_are_of_attempts_by_the_words_that_runs_step_takes() -> None:
-    assert told(ROWS, rankings.slowest(ROWS, 2)) == [
+    assert told(ROWS, slowest_attempts(ROWS, 2)) == [
         ["700", "ms", "1,200", "$0.01", "✓", "completed", "ask", "--loop", "0"],
         ["295", "ms", "900", "$0.02", "✓", "completed", "ask", "--loop", "1"],
     ]
-    assert [line[-1] for line in told(ROWS, rankings.costliest(ROWS, 9))] == ["1", "0"]
-    assert [line[-4:] for line in told(ROWS, rankings.slowest(ROWS, 3))][2] == [
+    assert [line[-1] for line in told(ROWS, costliest_attempts(ROWS, 9))] == ["1", "0"]
+    assert [line[-4:] for line in told(ROWS, slowest_attempts(ROWS, 3))][2] == [
         "--loop",
         "1",
         "--attempt",
@@ -244,9 +250,9 @@ def test_rankings_are_of_attempts_by_the_words_that_runs_step_takes() -> None:
 
 
 def test_failed_attempts_come_with_their_errors_and_the_rest_with_its_number() -> None:
-    failed = rankings.failed(ROWS)
+    failed = failed_attempts(ROWS)
     error = StepTrace(step_id="price it", attempt=1, error_context={"code": "X", "message": "no\nprice"})
-    lines = [line.plain for line in rankings.failed_lines(ROWS, failed, {failed[0]: error})]
+    lines = [line.plain for line in failed_lines(ROWS, failed, {failed[0]: error})]
     assert lines == [
         "↻ 'price it' --loop 1 --attempt 1  attempt 1 of 2, 10 ms, tried again",
         "  X: no price",

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass.cli.terminal.waterfall import DASHED, DOTTED, THIN, Bar, TimeAxis
+from runglass.cli.terminal.outline_view import DASHED, DOTTED, THIN, Bar, TimeAxis
 
 
 def test_a_bar_begins_and_ends_at_half_a_cell() -> None:

@@ -82,7 +82,6 @@ def test_a_run_is_reached_by_flow_or_by_id_with_a_string_or_a_uuid() -> None:
     assert requests.trace(RUN).target == "/flow-runs/r1/trace"
     assert requests.diff(RUN, run, all=False).target == f"/flow-runs/r1/diff/{run}"
     assert requests.diff(RUN, run, all=True).target == f"/flow-runs/r1/diff/{run}?all=true"
-    assert requests.stream_path(RUN) == "/flow-runs/r1/trace/stream"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import pytest
 
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
-from runglass.client.core.responses import Answer, ConnectionLost, Outcome
-from runglass.client.core.retries import Retries, backoff_s
+from runglass.client.core.responses import Answer, ConnectionLost, Outcome, Retries, backoff_s
 from runglass.log.trace import Trace
 
 READ = requests.trace("/flow-runs/r1")

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass import APIConnectionError, AuthenticationError, FlowNotFoundError, StreamEvent, UnknownEvent
-from runglass.client.core.list_cursor import ListCursor
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, ConnectionLost
-from runglass.client.core.stream_cursor import TailCursor
+from runglass.client.core.stream_cursor import ListCursor, TailCursor
 from runglass.wire.sse import PING, RETRY, frame
 from tests.unit.client.recording import FRAMES, SEQS, event, seqs, stream
 

@@ -25,7 +25,7 @@ from runglass import (
     Trace,
     __version__,
 )
-from runglass.client.core.retries import Deadline
+from runglass.client.core.responses import Deadline
 from runglass.client.transport.deadline_backend import DeadlineBackend
 from runglass.outlines.outline import OutlineColumns
 from tests.unit.client.scripted import (

@@ -2,7 +2,7 @@
 
 import random
 
-from runglass.diff.trace_diff import FlowOrder, StepPlace, places
+from runglass.diff.trace_diff import FlowOrder, StepLocation, step_locations
 from runglass.flows.parser import parse_flow
 from runglass.server.services.outlines import flow_nodes
 
@@ -48,19 +48,25 @@ def in_order(order: FlowOrder, steps: list[tuple[str, tuple[int, ...]]]) -> list
 
 
 def test_a_run_is_in_the_order_of_its_flow_iteration_by_iteration() -> None:
-    assert in_order(FlowOrder(places(flow_nodes(parse_flow(FLOW)))), IN_ORDER) == IN_ORDER
+    assert in_order(FlowOrder(step_locations(flow_nodes(parse_flow(FLOW)))), IN_ORDER) == IN_ORDER
 
 
 def test_a_step_that_only_one_version_has_stands_behind_the_one_before_it() -> None:
-    old = [StepPlace("a"), StepPlace("gone"), StepPlace("z")]
-    new = [StepPlace("start"), StepPlace("a"), StepPlace("new"), StepPlace("newer"), StepPlace("z")]
+    old = [StepLocation("a"), StepLocation("gone"), StepLocation("z")]
+    new = [
+        StepLocation("start"),
+        StepLocation("a"),
+        StepLocation("new"),
+        StepLocation("newer"),
+        StepLocation("z"),
+    ]
     steps = ["start", "a", "new", "newer", "gone", "z"]
     assert [step for step, _ in in_order(FlowOrder(old, new), [(step, ()) for step in steps])] == steps
 
 
 def test_a_step_that_was_moved_into_a_loop_has_its_place_in_both_versions() -> None:
-    old = [StepPlace("a"), StepPlace("b")]
-    new = [StepPlace("loop"), StepPlace("a", ("loop",)), StepPlace("b")]
+    old = [StepLocation("a"), StepLocation("b")]
+    new = [StepLocation("loop"), StepLocation("a", ("loop",)), StepLocation("b")]
     steps: list[tuple[str, tuple[int, ...]]] = [("a", (0,)), ("a", (1,)), ("a", ()), ("b", ())]
     assert in_order(FlowOrder(old, new), steps) == steps
 
@@ -73,4 +79,4 @@ def test_steps_of_which_no_flow_is_known_stand_as_they_first_started() -> None:
         ("x", ()),
         ("unheard", ()),
     ]
-    assert in_order(FlowOrder([], [StepPlace("z"), StepPlace("y"), StepPlace("x")]), steps) == steps
+    assert in_order(FlowOrder([], [StepLocation("z"), StepLocation("y"), StepLocation("x")]), steps) == steps

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.diff.json_diff import Part
-from runglass.diff.json_excerpt import BRIEF_CHARS, PATH_CHARS, brief, brief_pair, excerpts, path_text
+from runglass.diff.json_diff import BRIEF_CHARS, PATH_CHARS, Part, brief, brief_pair, excerpts, path_text
 
 
 @pytest.mark.parametrize(

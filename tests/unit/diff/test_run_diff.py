@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.diff.attempt_diff import ContentPair, DiffAllowance, row_of
-from runglass.diff.composition import compose
+from runglass.diff.attempt_diff import ContentPair, DiffAllowance, compose, row_of
 from runglass.diff.run_diff import RunDiff
-from runglass.diff.trace_diff import NO_CONTENT, FlowOrder, StepPlace, align, read_content, read_digest
+from runglass.diff.trace_diff import AttemptContent, FlowOrder, StepLocation, align, read_content, read_digest
 from runglass.log.trace import RunSummary
 
 JsonObject = dict[str, Any]
 
-ORDER = FlowOrder([StepPlace("a"), StepPlace("loop"), StepPlace("b", ("loop",)), StepPlace("c", ("loop",))])
+ORDER = FlowOrder(
+    [StepLocation("a"), StepLocation("loop"), StepLocation("b", ("loop",)), StepLocation("c", ("loop",))]
+)
 ADDRESSES = [
     *((step, (), 1) for step in "a"),
     ("a", (), 2),
@@ -93,8 +94,8 @@ def diff(
         row_of(
             pair,
             ContentPair(
-                NO_CONTENT if pair.a is None else read_content(rows_a[pair.a.position]),
-                NO_CONTENT if pair.b is None else read_content(rows_b[pair.b.position]),
+                AttemptContent(None, None, None) if pair.a is None else read_content(rows_a[pair.a.position]),
+                AttemptContent(None, None, None) if pair.b is None else read_content(rows_b[pair.b.position]),
             ),
             allowance=allowance,
         )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from runglass.bus.memory import MemoryBus
+from runglass.bus.process_bus import MemoryBus
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment

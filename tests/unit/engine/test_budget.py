@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from runglass.bus.memory import MemoryBus
+from runglass.bus.process_bus import MemoryBus
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.models.budget import Budgets
 from runglass.engine.models.gateway import (

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from runglass.bus.base import runs_of
-from runglass.bus.memory import MemoryBus
+from runglass.bus.process_bus import MemoryBus
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.scheduling import pacing
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, pace_of, set_project

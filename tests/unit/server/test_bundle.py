@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import runglass.server.viewer as viewer
-from runglass.server.viewer.bundle import bundle, source_map
+from runglass.server.viewer.assets import bundle, source_map
 
 MODULES = {
     "main.js": (

@@ -19,7 +19,7 @@ from runglass.runtime.runtime import Runtime, Submitted, push_flow
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey, Project, RunRecord
 from runglass.support.clock import SystemClock, iso, iso_ms
-from runglass.wire.api_keys import make_key
+from runglass.wire.admin_api import make_key
 from runglass.wire.query import created_ms, first_id
 from runglass.wire.query_parser import parse_run_query
 from runglass.wire.run_api import RunRequest

@@ -1,5 +1,6 @@
-"""The flows that `runglass flow` works on: those of a server, or of a data folder. Both answer alike."""
+"""Flows of a server or of a data folder, which answer alike, and a folder of flow files that is published."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,12 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from runglass.cli.argument_parsers import ProjectName
+from runglass.cli.argument_parsers import ProjectName, project_name
 from runglass.cli.backends.local_store import DataFolder, in_new_project, in_project, terminal_user
 from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.config.settings import Settings
-from runglass.errors import FlowFileError, Problem
+from runglass.errors import FlowFileError, Problem, RunglassError, StoreError
 from runglass.store.base import Store
 from runglass.store.records import FlowRecord, Project
 from runglass.wire.admin_api import FlowHistory, FlowInfo, FlowList, FlowTree, VersionInfo
@@ -133,3 +134,93 @@ def read_flow(file: Path) -> "CheckedFlow":
         reason = error.strerror or type(error).__name__
         raise FlowFileError([Problem(f"the file cannot be read: {reason}")], file=str(file)) from error
     return check_flow(text, file=str(file))
+
+
+SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+LOOK_S = 2.0
+"""Seconds between two looks at the folder, where no notice comes."""
+
+FileStamp = tuple[int, int, int]
+"""Time, size and inode of a file: it has changed where one of them differs."""
+
+
+class FlowFolder:
+    """A folder of flow files, ORG/PROJECT/*.yaml, published into `store`; `report` hears the outcome of each.
+
+    The folder is the truth, and a notice from the operating system only a reason to look at it: what a notice
+    misses, as on a network drive, the next look finds. A file with mistakes is reported and the version
+    before it stays; a file that goes away changes nothing.
+    """
+
+    def __init__(self, folder: Path, store: Store, *, report: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._store = store
+        self._report = report
+        self._stamps: dict[Path, FileStamp] = {}
+        self._owners: dict[tuple[ProjectName, str], Path] = {}
+
+    async def watch(self) -> None:
+        """Publishes files that change, until cancelled."""
+        # Imported here: a server without such a folder does not hold the library.
+        from watchfiles import awatch
+
+        try:
+            async for _ in awatch(
+                self._folder, yield_on_timeout=True, rust_timeout=int(LOOK_S * 1000), recursive=True
+            ):
+                await self.scan()
+        except OSError as error:
+            self._report(f"flows: no notices of changes ({error}); looking every {LOOK_S:g} s instead")
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.scan()
+
+    async def scan(self) -> None:
+        """Publishes every file that is new or has changed since the last look."""
+        for path, stamp in _files(self._folder):
+            if self._stamps.get(path) == stamp:
+                continue
+            try:
+                await self._publish(path)
+            except StoreError as error:
+                self._report(f"flows: {path} is not published yet: {error}")
+                continue
+            except RunglassError as error:
+                self._report(f"flows: {path} is not published, what was published before stays:\n{error}")
+            self._stamps[path] = stamp
+
+    async def _publish(self, path: Path) -> None:
+        from runglass.runtime.runtime import push_flow
+
+        parts = path.relative_to(self._folder).parts
+        if len(parts) != 3:
+            raise UsageError(f"it does not lie in a folder ORG/PROJECT of {self._folder}")
+        name = project_name(f"{parts[0]}/{parts[1]}")
+        flow, warnings = read_flow(path)
+        owner = self._owners.get((name, flow.slug))
+        if owner not in (None, path) and owner.exists():
+            raise UsageError(
+                f"the flow {flow.slug!r} of {name} comes from {owner} already; give one another slug"
+            )
+        project = await self._store.ensure_project(name.org, name.project)
+        record = await push_flow(self._store, project, flow)
+        version = await self._store.publish(record.id)
+        self._owners[name, flow.slug] = path
+        self._report(f"flows: {name}/{flow.slug} is published as version {version}")
+        for warning in warnings:
+            self._report(f"flows: warning: {warning.located(str(path))}")
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
+    for pattern in ("*", "*/*", "*/*/*"):
+        for path in sorted(folder.glob(pattern)):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if path.suffix not in SUFFIXES or hidden:
+                continue
+            try:
+                stat = path.stat()
+            except OSError:
+                # The file is gone since the folder was listed; if it comes back, the next look finds it.
+                continue
+            if path.is_file():
+                yield path, (stat.st_mtime_ns, stat.st_size, stat.st_ino)

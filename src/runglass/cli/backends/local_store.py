@@ -13,9 +13,8 @@ from runglass.cli.terminal.output import note, warn
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings
 from runglass.store.base import Store
-from runglass.store.records import ApiKey, Project, Role
-from runglass.wire.admin_api import Actor
-from runglass.wire.api_keys import make_key
+from runglass.store.records import Project, Role
+from runglass.wire.admin_api import Actor, make_key
 
 T = TypeVar("T")
 
@@ -92,14 +91,14 @@ async def existing_project(store: Store, name: ProjectName) -> Project:
     return project
 
 
-async def create_key(store: Store, project: Project, role: Role, *, most: int) -> tuple[str, ApiKey]:
-    """A new key and its record. The store keeps only a hash, so the key must be shown now.
+async def create_key(store: Store, project: Project, role: Role, *, most: int) -> str:
+    """A new key. The store keeps only a hash, so the key must be shown now.
 
     Raises KeyLimitReached where the project has `most` already.
     """
     made = make_key()
-    key = await store.add_key(project.id, role, made.digest, made.hint, most=most, by=terminal_user())
-    return made.key, key
+    await store.add_key(project.id, role, made.digest, made.hint, most=most, by=terminal_user())
+    return made.key
 
 
 def terminal_user() -> Actor:

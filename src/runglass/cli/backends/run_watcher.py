@@ -17,8 +17,8 @@ import click
 from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal.output import complain, note
 from runglass.client.core import requests, run_requests
-from runglass.client.core.retries import PASSING, backoff_s
-from runglass.errors import APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
+from runglass.client.core.responses import PASSING, backoff_s
+from runglass.errors import PASSED_ON, APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
 from runglass.log.events import FlowFailed, StreamEvent
 from runglass.wire.run_api import CompletedResult, JobAccepted, JobState, Version
 
@@ -30,9 +30,6 @@ T = TypeVar("T")
 LONGEST_WAIT_S = 2.0
 GRACE_S = 2.0
 """Seconds in which a second Ctrl-C cancels the run."""
-
-OWN_CODES: frozenset[str] = frozenset({"BYOK_KEY_REJECTED", "TOOL_ITERATION_LIMIT", "CREDITS_EXHAUSTED"})
-"""Codes of failed steps that an answer of `execute` passes on; for all others its code is STEP_FAILED."""
 
 
 class WatchedRun:
@@ -151,7 +148,7 @@ def _failure(state: JobState, last: StreamEvent | None) -> APIError:
     error = last.error or {}
     code = error.get("code")
     return api_error(
-        code if code in OWN_CODES else "STEP_FAILED",
+        code if code in PASSED_ON else "STEP_FAILED",
         str(state.error),
         execution_id=state.execution_id,
         step_id=last.step_id,
@@ -178,7 +175,12 @@ async def until_interrupted(run: "WatchedRun", watching: Coroutine[Any, Any, T])
         is_pressed_again = await _offer_cancel(run, pressed)
     # The handler is removed by now, so one more Ctrl-C ends a command that waits for a server in vain.
     if is_pressed_again:
-        await _cancel(run)
+        try:
+            await run.cancel()
+        except RunglassError as error:
+            complain(f"the run could not be cancelled: {error}")
+        else:
+            note(f"run {run.run_id} is cancelled")
     raise click.exceptions.Exit(Exit.INTERRUPTED)
 
 
@@ -193,15 +195,6 @@ async def _offer_cancel(run: "WatchedRun", pressed: asyncio.Event) -> bool:
         return await asyncio.wait_for(pressed.wait(), GRACE_S)
     except TimeoutError:
         return False
-
-
-async def _cancel(run: "WatchedRun") -> None:
-    try:
-        await run.cancel()
-    except RunglassError as error:
-        complain(f"the run could not be cancelled: {error}")
-    else:
-        note(f"run {run.run_id} is cancelled")
 
 
 @contextmanager

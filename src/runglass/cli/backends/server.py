@@ -79,10 +79,7 @@ def named_run(client: "Client", name: str) -> "Run":
             f"{name!r} does not name a run: write its id, at least {_LEAST_CHARS} characters of its end or"
             " beginning, or last"
         )
-    return client.run(_id_with(client, name.lower()))
-
-
-def _id_with(client: "Client", part: str) -> str:
+    part = name.lower()
     found: list[str] = []
     for number, run in enumerate(client.runs(limit=MOST_PER_PAGE), start=1):
         if run.id.endswith(part) or run.id.startswith(part):
@@ -100,7 +97,7 @@ def _id_with(client: "Client", part: str) -> str:
         raise UsageError(
             f"{part!r} is a part of {len(found)} ids; write more of the one you mean:{shown}{more}"
         )
-    return found[0]
+    return client.run(found[0])
 
 
 def flow_id(client: "Client", flow: str) -> str:

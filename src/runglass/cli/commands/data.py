@@ -1,14 +1,15 @@
-"""`runglass data`, `migrate` and `processes`: the database of a data folder, and who has it open."""
+"""`runglass data`, `migrate`, `processes` and `audit`: a database, its users and its changes."""
 
 import asyncio
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from runglass import __version__
-from runglass.cli import options
+from runglass.cli import argument_parsers, options
+from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.commands.run_files import export_raw
@@ -19,9 +20,8 @@ from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.base import Store
 from runglass.store.process_records import HeldLease
-
-if TYPE_CHECKING:
-    from runglass.store.sqlite.database_file import ProjectUsage
+from runglass.support.clock import iso
+from runglass.wire.admin_api import AuditEntry
 
 USAGE_COLUMNS = (
     Column("project"),
@@ -61,7 +61,20 @@ def usage(folder: DataFolder, as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
-    print_table(USAGE_COLUMNS, [_usage_row(project) for project in found.projects])
+    rows = [
+        Row.of(
+            f"{project.org}/{project.project}",
+            formatting.count(project.runs),
+            formatting.count(project.events),
+            formatting.size(project.event_bytes),
+            formatting.count(project.steps),
+            formatting.size(project.step_bytes),
+            formatting.size(project.outcome_bytes),
+            formatting.size(project.open_bytes),
+        )
+        for project in found.projects
+    ]
+    print_table(USAGE_COLUMNS, rows)
     console = stdout()
     file, free, log = map(formatting.size, (found.file_bytes, found.free_bytes, found.log_bytes))
     write_line(console)
@@ -142,19 +155,6 @@ def check(every_run: bool, folder: DataFolder, as_json: bool) -> None:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _usage_row(project: "ProjectUsage") -> Row:
-    return Row.of(
-        f"{project.org}/{project.project}",
-        formatting.count(project.runs),
-        formatting.count(project.events),
-        formatting.size(project.event_bytes),
-        formatting.count(project.steps),
-        formatting.size(project.step_bytes),
-        formatting.size(project.outcome_bytes),
-        formatting.size(project.open_bytes),
-    )
-
-
 group.add_command(export_raw)
 
 
@@ -186,35 +186,103 @@ def processes(folder: DataFolder, as_json: bool) -> None:
         """The leases, and what time it is by the clock that they run by."""
         return await store.leases(), store.clock.now()
 
-    found, now = local_store.in_store(folder.settings(), read)
+    leases, now = local_store.in_store(folder.settings(), read)
+    found, rows = [], []
+    for held in leases:
+        host, pid, version, executes_runs = held.process
+        found.append(
+            {
+                "host": host,
+                "pid": pid,
+                "version": version,
+                "executesRuns": executes_runs,
+                "since": held.since,
+                "leaseExpiresAt": held.expires_at,
+                "runs": held.runs,
+            }
+        )
+        rows.append(
+            Row.of(
+                f"{host}:{pid}",
+                version,
+                "yes" if executes_runs else "no",
+                formatting.age(held.since, now=now),
+                formatting.count(held.runs),
+                "ran out" if datetime.fromisoformat(held.expires_at) <= now else "held",
+            )
+        )
     if as_json:
-        write_json([_process_json(each) for each in found])
-    elif found:
-        print_table(PROCESS_COLUMNS, [_process_row(each, now=now) for each in found])
+        write_json(found)
+    elif rows:
+        print_table(PROCESS_COLUMNS, rows)
     else:
         write_line(stdout(), "no process has the store open")
 
 
-def _process_row(held: HeldLease, *, now: datetime) -> Row:
-    host, pid, version, executes_runs = held.process
-    return Row.of(
-        f"{host}:{pid}",
-        version,
-        "yes" if executes_runs else "no",
-        formatting.age(held.since, now=now),
-        formatting.count(held.runs),
-        "ran out" if datetime.fromisoformat(held.expires_at) <= now else "held",
-    )
+AUDIT_COLUMNS = (
+    Column("at"),
+    Column("project", spare=1),
+    Column("who"),
+    Column("from", spare=2),
+    Column("action"),
+    Column("what"),
+    Column("details", spare=3, least=24),
+)
 
 
-def _process_json(held: HeldLease) -> dict[str, object]:
-    host, pid, version, executes_runs = held.process
-    return {
-        "host": host,
-        "pid": pid,
-        "version": version,
-        "executesRuns": executes_runs,
-        "since": held.since,
-        "leaseExpiresAt": held.expires_at,
-        "runs": held.runs,
-    }
+@click.command()
+@click.argument(
+    "project",
+    type=argument_parsers.project_name,
+    required=False,
+    metavar="[ORG/PROJECT]",
+    help="By default every project.",
+)
+@click.option(
+    "--since",
+    type=argument_parsers.since,
+    metavar="TIME",
+    help="Only changes then or later: 30m, 2h, 1d, 2026-11-20.",
+)
+@click.option("--action", metavar="ACTION", help="Only this action, such as key.revoked.")
+@options.limit
+@options.data_folder
+@options.as_json
+def audit(
+    project: ProjectName | None,
+    since: datetime | None,
+    action: str | None,
+    limit: int,
+    folder: DataFolder,
+    as_json: bool,
+) -> None:
+    """Changes of keys, flows, runs and settings of projects, with who made them; newest first."""
+    after = None if since is None else iso(since.astimezone(UTC))
+
+    async def read(store: Store) -> list[AuditEntry]:
+        project_id = None if project is None else (await local_store.existing_project(store, project)).id
+        return await store.audit(project_id, since=after, action=action, limit=limit + 1)
+
+    found = local_store.in_store(folder.settings(), read)
+    entries = found[:limit]
+    if as_json:
+        write_json(entries)
+        return
+    rows = []
+    for entry in entries:
+        actor = entry.actor
+        who = actor.kind if actor.key_id is None else f"{actor.kind} {actor.key_id}"
+        rows.append(
+            Row.of(
+                formatting.local_time(entry.at),
+                entry.project,
+                who if actor.name is None else f"{who} ({actor.name})",
+                actor.address,
+                entry.action,
+                entry.subject,
+                msgspec.json.encode(entry.details).decode() if entry.details else "",
+            )
+        )
+    print_table(AUDIT_COLUMNS, rows)
+    if len(found) > limit:
+        note(f"there are older ones; --limit shows more than these {limit}")

@@ -1,6 +1,6 @@
 """`runglass runs delete`: tells which runs would go, and with `--yes` deletes them for good."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, get_args
@@ -17,10 +17,10 @@ from runglass.errors import FlowNotFoundError, RunglassError
 from runglass.log.trace import TERMINAL, RunStatus
 
 if TYPE_CHECKING:
-    from runglass.client import Client, Run
+    from runglass.client import Run
 
 
-class Found(NamedTuple):
+class DatedRun(NamedTuple):
     """A run, and when it ended, or else began."""
 
     id: str
@@ -71,14 +71,32 @@ def delete(
         if run_ids:
             runs = [named_run(client, run_id) for run_id in dict.fromkeys(run_ids)]
             # A run is deleted unread: reading one that has not begun would wait for its first event.
-            found = [Found(run.execution_id, None if yes else _first_event_at(run)) for run in runs]
+            found = [DatedRun(run.execution_id, None if yes else _first_event_at(run)) for run in runs]
         else:
+            found = []
             flow_id = None if flow is None else named_flow_id(client, flow)
-            found = list(find_runs(client, flow_id=flow_id, status=status, before=limit))
+            for each in client.runs(flow_id=flow_id, status=status, limit=MOST_PER_PAGE):
+                at = each.completed_at or each.started_at
+                then = formatting.moment(at)
+                is_due = limit is None or (then is not None and then < limit)
+                # Without a status only those that have ended.
+                if is_due and (status is not None or each.status in TERMINAL):
+                    found.append(DatedRun(each.id, at))
         if not yes:
             _print_preview(found, as_json=as_json)
             return
-        deleted, missing = _delete_all(client, [each.id for each in found])
+        deleted: list[str] = []
+        missing: list[str] = []
+        for run_id, _ in found:
+            try:
+                client.run(run_id).delete()
+            except FlowNotFoundError:
+                missing.append(run_id)
+            except RunglassError:
+                note(f"deleted {len(deleted):,} of {formatting.counted(len(found), 'run')}, then:")
+                raise
+            else:
+                deleted.append(run_id)
     if as_json:
         write_json({"deleted": deleted, "missing": missing})
     else:
@@ -93,7 +111,7 @@ def _first_event_at(run: "Run") -> str:
         return next(events).at
 
 
-def _print_preview(found: Sequence[Found], *, as_json: bool) -> None:
+def _print_preview(found: Sequence[DatedRun], *, as_json: bool) -> None:
     timed = sorted((each for each in found if each.at), key=lambda each: each.at or "")
     if as_json:
         ends = {"oldest": timed[0], "newest": timed[-1]} if timed else {"oldest": None, "newest": None}
@@ -109,38 +127,9 @@ def _print_preview(found: Sequence[Found], *, as_json: bool) -> None:
         note("nothing has been deleted: add --yes to delete for good")
 
 
-def _delete_all(client: "Client", run_ids: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Deletes each; returns those that were there, and those that were not. An error says how far it came."""
-    deleted: list[str] = []
-    missing: list[str] = []
-    for run_id in run_ids:
-        try:
-            client.run(run_id).delete()
-        except FlowNotFoundError:
-            missing.append(run_id)
-        except RunglassError:
-            note(f"deleted {len(deleted):,} of {formatting.counted(len(run_ids), 'run')}, then:")
-            raise
-        else:
-            deleted.append(run_id)
-    return deleted, missing
-
-
 def time_limit(before: datetime | None, older_than: datetime | None) -> datetime | None:
     """The time before which runs must have ended, by one of two options. Raises UsageError for both."""
     if before is not None and older_than is not None:
         raise UsageError("--before and --older-than both say how old the runs are: give one of them")
     limit = older_than if before is None else before
     return None if limit is None else limit.astimezone(UTC)
-
-
-def find_runs(
-    client: "Client", *, flow_id: str | None, status: RunStatus | None, before: datetime | None
-) -> Iterator[Found]:
-    """The runs of the query, newest first. Without a status, only those that have ended."""
-    for run in client.runs(flow_id=flow_id, status=status, limit=MOST_PER_PAGE):
-        at = run.completed_at or run.started_at
-        if status is None and run.status not in TERMINAL:
-            continue
-        if before is None or ((then := formatting.moment(at)) is not None and then < before):
-            yield Found(run.id, at)

@@ -95,7 +95,17 @@ def list_flows(project: ProjectName, folder: DataFolder, as_json: bool, server: 
     if as_json:
         write_json([_plain(project, flow) for flow in flows])
     else:
-        print_table(COLUMNS, [_row(project, flow) for flow in flows])
+        rows = [
+            Row.of(
+                f"{project}/{flow.slug}",
+                _production(flow),
+                one_line(flow.name or UNKNOWN, limit=60),
+                local_time(flow.updated_at),
+                flow.id,
+            )
+            for flow in flows
+        ]
+        print_table(COLUMNS, rows)
 
 
 @group.command()
@@ -190,16 +200,6 @@ def _read_all(files: Sequence[Path]) -> "dict[str, Flow]":
         note("nothing was pushed")
         raise click.exceptions.Exit(Exit.FAILED)
     return flows
-
-
-def _row(name: ProjectName, flow: FlowInfo) -> Row:
-    return Row.of(
-        f"{name}/{flow.slug}",
-        _production(flow),
-        one_line(flow.name or UNKNOWN, limit=60),
-        local_time(flow.updated_at),
-        flow.id,
-    )
 
 
 def _production(flow: FlowInfo) -> str:

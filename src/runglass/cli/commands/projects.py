@@ -1,7 +1,5 @@
-"""`runglass projects`: the projects of a data folder, their capture modes, budgets, models and retention."""
+"""`runglass projects` and `runglass keys`: the projects of a data folder, what each may do, and API keys."""
 
-from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any, get_args
 
 import click
@@ -11,19 +9,19 @@ from runglass.cli import options
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.backends.local_store import DataFolder
-from runglass.cli.exit_codes import UsageError
-from runglass.cli.terminal.formatting import UNKNOWN
+from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.config.settings import Settings
 from runglass.log.money import format_usd, parse_usd
 from runglass.store.base import Store
 from runglass.store.records import Project, Retention
+from runglass.wire.admin_api import ROLES
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 MOST_USD = 1_000_000_000_000
 MOST_DECIMALS = 30
-
 MOST_DAYS = 1_000_000
 
 
@@ -113,7 +111,14 @@ def budget(project: ProjectName, amount: str | None, folder: DataFolder, as_json
     """Show what a project may spend and has spent; with an amount, set what it may spend in all."""
     settings = folder.settings()
     if amount is not None:
-        usd, by = _dollars(amount), local_store.terminal_user()
+        usd = None if amount == "none" else parse_usd(amount)
+        too_fine = usd is not None and -int(usd.as_tuple().exponent) > MOST_DECIMALS
+        if amount != "none" and (usd is None or usd > MOST_USD or too_fine):
+            raise UsageError(
+                f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
+                f" {MOST_DECIMALS} decimals, such as 5.00, or none"
+            )
+        by = local_store.terminal_user()
         local_store.in_project(settings, project, lambda store, found: store.set_budget(found.id, usd, by=by))
     found = _project(settings, project)
     budget = None if found.budget_usd is None else format_usd(found.budget_usd)
@@ -144,7 +149,11 @@ def models(project: ProjectName, patterns: tuple[str, ...], folder: DataFolder, 
     """
     settings = folder.settings()
     if patterns:
-        listed = None if patterns == ("default",) else _model_patterns(patterns)
+        listed = None if patterns == ("default",) else list(patterns)
+        for pattern in listed or ():
+            provider, _, model = pattern.partition(":")
+            if pattern != "*" and not (provider and model):
+                raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
         by = local_store.terminal_user()
         local_store.in_project(
             settings, project, lambda store, found: store.set_allowed_models(found.id, listed, by=by)
@@ -183,8 +192,7 @@ def retention(
 
     async def keep(store: Store, found: Project) -> None:
         before = Retention(found.retention_days, found.content_retention_days)
-        by = local_store.terminal_user()
-        await store.set_retention(found.id, before._replace(**wanted), by=by)
+        await store.set_retention(found.id, before._replace(**wanted), by=local_store.terminal_user())
 
     if wanted:
         local_store.in_project(settings, project, keep)
@@ -196,21 +204,13 @@ def retention(
         }
         write_json({"org": project.org, "project": project.project} | about)
         return
-    runs, content = _days_text(found.retention_days), _days_text(found.content_retention_days)
+    times = (found.retention_days, found.content_retention_days)
+    runs, content = ("as the server says" if days is None else f"{days:g} days" for days in times)
     write_line(stdout(), f"{project}  runs are kept {runs}, their content {content}")
 
 
 def _project(settings: Settings, name: ProjectName) -> Project:
     return local_store.in_store(settings, lambda store: local_store.existing_project(store, name))
-
-
-def _model_patterns(patterns: Sequence[str]) -> list[str]:
-    """The patterns. Raises UsageError for one that no model string fits."""
-    for pattern in patterns:
-        provider, _, model = pattern.partition(":")
-        if pattern != "*" and not (provider and model):
-            raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
-    return list(patterns)
 
 
 def _number(text: str, most: float, expected: str) -> float | None:
@@ -226,18 +226,75 @@ def _number(text: str, most: float, expected: str) -> float | None:
     return number
 
 
-def _days_text(days: float | None) -> str:
-    return "as the server says" if days is None else f"{days:g} days"
+KEY_COLUMNS = (
+    Column("id", right=True),
+    Column("key"),
+    Column("role"),
+    Column("created"),
+    Column("revoked"),
+)
 
 
-def _dollars(amount: str) -> Decimal | None:
-    """The amount; None for `none`. Raises UsageError."""
-    if amount == "none":
-        return None
-    usd = parse_usd(amount)
-    if usd is None or usd > MOST_USD or -int(usd.as_tuple().exponent) > MOST_DECIMALS:
-        raise UsageError(
-            f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
-            f" {MOST_DECIMALS} decimals, such as 5.00, or none"
+@click.group("keys", cls=options.CommandGroup)
+def keys_group() -> None:
+    """API keys of a data folder; also while its server runs."""
+
+
+@keys_group.command("create")
+@options.project
+@click.option("--role", type=click.Choice(ROLES), default="admin", help="What the key may do.")
+@options.data_folder
+def create_key(project: ProjectName, role: str, folder: DataFolder) -> None:
+    """Make a key and print it, alone, on stdout. The project is made too where it is new."""
+    settings = folder.settings()
+    key = local_store.in_new_project(
+        settings,
+        project,
+        lambda store, made: local_store.create_key(store, made, role, most=settings.max_keys_per_project),
+    )
+    write_line(stdout(), key)
+
+
+@keys_group.command("list")
+@options.project
+@options.data_folder
+@options.as_json
+def list_keys(project: ProjectName, folder: DataFolder, as_json: bool) -> None:
+    """The project's keys, revoked ones too: their beginnings, never the keys."""
+    keys = local_store.in_project(folder.settings(), project, lambda store, found: store.keys(found.id))
+    if as_json:
+        write_json(
+            [
+                {"id": key.id, "hint": key.hint, "role": key.role}
+                | {"createdAt": key.created_at, "revokedAt": key.revoked_at}
+                for key in keys
+            ]
         )
-    return usd
+    else:
+        rows = []
+        for key in keys:
+            style = "" if key.revoked_at is None else "dim"
+            revoked = UNKNOWN if key.revoked_at is None else local_time(key.revoked_at)
+            cells = (str(key.id), f"{key.hint}…", key.role, local_time(key.created_at), revoked)
+            rows.append(Row.of(*cells, style=style))
+        print_table(KEY_COLUMNS, rows)
+
+
+@keys_group.command()
+@options.project
+@click.argument("key_id", type=options.WholeNumber(), metavar="ID", help="The id that `keys list` shows.")
+@options.data_folder
+def revoke(project: ProjectName, key_id: int, folder: DataFolder) -> None:
+    """Make a key useless, at once and for good; a running server breaks off its answers to it."""
+
+    async def revoke_in(store: Store, found: Project) -> str:
+        key = next((each for each in await store.keys(found.id) if each.id == key_id), None)
+        if key is None:
+            raise NotFound(
+                f"{project} has no key {key_id}; `runglass keys list {project}` shows which there are"
+            )
+        await store.revoke_key(found.id, key_id, by=local_store.terminal_user())
+        return key.hint
+
+    hint = local_store.in_project(folder.settings(), project, revoke_in)
+    note(f"key {key_id} ({hint}…) of {project} is revoked")

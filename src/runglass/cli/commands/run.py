@@ -1,23 +1,38 @@
-"""`runglass run`: run a flow on a server and print its result."""
+"""`runglass run` and `runglass runs tail`: a run on a server, watched until it ends."""
 
 import asyncio
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from rich.console import Console
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.server import Server
-from runglass.cli.exit_codes import UsageError, exit_of
+from runglass.cli.backends.server import Server, named_run
+from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.terminal.event_lines import PASSING, EventLines, step_label
-from runglass.cli.terminal.output import complain, is_watched, note, stderr, write_json, write_line
+from runglass.cli.terminal.output import (
+    FRAME_S,
+    LiveArea,
+    can_repaint,
+    complain,
+    is_watched,
+    note,
+    stderr,
+    stdout,
+    write_json,
+    write_line,
+)
+from runglass.cli.terminal.run_progress import MOST_LINES, RunProgress
 from runglass.errors import APIError, APITimeoutError
-from runglass.log.events import StepStarted, StreamEvent
+from runglass.log.events import FlowCompleted, StepError, StepStarted, StreamEvent, UnknownEvent, is_terminal
 from runglass.wire.run_api import CompletedResult, Version
 
 if TYPE_CHECKING:
@@ -82,10 +97,19 @@ def run(
         if message is not None:
             raise UsageError("give --message or --message-file, not both")
         message = _text_of(message_file, "message file")
+    given: dict[str, Any] = {}
+    if params_file is not None:
+        text = _text_of(params_file, "file of parameters")
+        try:
+            given = msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise UsageError(
+                f"file of parameters {params_file!r} has to be one JSON object: {error}"
+            ) from error
     call = {
         "flow": f"{project}/{slug}",
         "message": message,
-        "parameters": _parameters(params_file) | dict(parameters),
+        "parameters": given | dict(parameters),
         "version": version,
         "trace": trace,
     }
@@ -100,16 +124,6 @@ def run(
         write_json(completed.result, indent=2)
     if is_watched(stderr()):
         note(f"look closer: runglass runs show {completed.execution_id}")
-
-
-def _parameters(file: str | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    text = _text_of(file, "file of parameters")
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise UsageError(f"file of parameters {file!r} has to be one JSON object: {error}") from error
 
 
 def _text_of(file: str, kind: str) -> str:
@@ -172,3 +186,69 @@ def _report(error: APIError, *, as_json: bool) -> None:
     if error.execution_id is not None:
         note(f"run:   {error.execution_id}")
         note(f"trace: runglass runs show {error.execution_id}")
+
+
+@click.command()
+@options.run_id
+@options.as_json
+@options.server
+def tail(run_id: str, as_json: bool, server: Server) -> None:
+    """A run from its first event on, then live until it ends. Exit code 1 if it does not complete.
+
+    On a terminal finished steps stay, and below them is what goes on; a file or a pipe gets every event on
+    a line.
+    """
+    console = stdout()
+    with server.connect() as client:
+        run = named_run(client, run_id)
+        if not as_json and can_repaint(console):
+            try:
+                last = asyncio.run(_follow(console, run.execution_id, server))
+            except KeyboardInterrupt:
+                note(f"follow it again: runglass runs tail {run.execution_id}")
+                note(f"cancel it: runglass runs cancel {run.execution_id}")
+                raise
+        else:
+            last, lines = None, EventLines()
+            for last in run.live_trace():
+                if as_json:
+                    write_json(last.data if isinstance(last, UnknownEvent) else last)
+                else:
+                    write_line(console, lines.line(last))
+    if last is not None and is_terminal(last) and not isinstance(last, FlowCompleted):
+        if not as_json:
+            note(f"why, and where: runglass runs show {run.execution_id}")
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
+async def _follow(console: Console, run_id: str, server: Server) -> StreamEvent | None:
+    """Shows the run until it ends; its last event."""
+    progress = RunProgress()
+    last: StreamEvent | None = None
+    async with server.connect_async() as client:
+        with LiveArea(console) as area:
+            repainting = asyncio.create_task(_repaint(area, progress))
+            try:
+                async for last in client.run(run_id).live_trace():
+                    for line in progress.add(last):
+                        if not isinstance(last, StepError) and not is_terminal(last):
+                            line.truncate(area.size[0], overflow="ellipsis")
+                        area.keep(line)
+                    if area.is_due:
+                        _paint(area, progress)
+            finally:
+                repainting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await repainting
+    return last
+
+
+async def _repaint(area: LiveArea, progress: RunProgress) -> None:
+    while True:
+        _paint(area, progress)
+        await asyncio.sleep(FRAME_S)
+
+
+def _paint(area: LiveArea, progress: RunProgress) -> None:
+    width, height = area.size
+    area.paint(progress.lines(now=datetime.now(UTC), width=width, most=min(MOST_LINES, height)))

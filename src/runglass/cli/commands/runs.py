@@ -9,14 +9,14 @@ from runglass.cli import argument_parsers, options
 from runglass.cli.backends.server import Server, named_run, newest_runs
 from runglass.cli.commands.delete_runs import delete
 from runglass.cli.commands.rerun_runs import rerun
+from runglass.cli.commands.run import tail
 from runglass.cli.commands.run_files import export, import_run
 from runglass.cli.commands.show_run import show
-from runglass.cli.commands.tail_run import tail
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.diff_view import conclusion, diff_lines, head_lines
 from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line, write_lines
-from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.step_view import attempt_lines
+from runglass.cli.terminal.table import print_runs
 from runglass.log.trace import RunStatus, StepAttempts
 
 

@@ -1,4 +1,4 @@
-"""`runglass serve` and `runglass worker`: the processes that live long.
+"""`runglass serve` and `runglass worker`, which live long, and `runglass open`, which shows runs.
 
 The server keeps a folder of flow files published. A worker executes runs beside the servers of a PostgreSQL.
 """
@@ -6,19 +6,24 @@ The server keeps a folder of flow files published. A worker executes runs beside
 import asyncio
 import ctypes
 import gc
+import ipaddress
 import os
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
 
 import click
 
 from runglass.cli import options
-from runglass.cli.commands.keys import ROLES
+from runglass.cli.backends.flow_backend import FlowFolder
+from runglass.cli.backends.server import Server, named_run
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
+from runglass.client.core.connection import endpoint
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
 from runglass.support.import_without_gc import loading
+from runglass.wire.admin_api import ROLES
 
 if TYPE_CHECKING:
     from runglass.runtime.runtime import Runtime
@@ -110,9 +115,6 @@ async def _serve(settings: Settings, *, opens: bool) -> None:
     async def announce_and_watch(runtime: "Runtime") -> None:
         flow_folder = None
         if folder is not None:
-            # Imported here: a server without such a folder does not hold the modules that read and watch it.
-            from runglass.cli.backends.flow_folder import FlowFolder
-
             flow_folder = FlowFolder(folder, runtime.store, report=tell)
             await flow_folder.scan()
         # `ready` comes after the scan: a caller that waits for it may run the folder's flows.
@@ -124,14 +126,14 @@ async def _serve(settings: Settings, *, opens: bool) -> None:
             " (and RUNGLASS_API_KEY from runglass keys create)"
         )
         if opens:
-            await _open_viewer(runtime, tickets, url)
+            await _print_links(runtime, tickets, url)
         if flow_folder is not None:
             await flow_folder.watch()
 
     await serve_http(settings, ready=address.append, beside=announce_and_watch, tickets=tickets)
 
 
-async def _open_viewer(runtime: "Runtime", tickets: "LoginTickets", url: str) -> None:
+async def _print_links(runtime: "Runtime", tickets: "LoginTickets", url: str) -> None:
     """Prints a link that signs a browser in, for each project that has a key: that with the highest role."""
     links = []
     for project in (await runtime.store.projects())[:MOST_PROJECTS]:
@@ -217,3 +219,39 @@ def tune_memory() -> None:
         # The option above keeps this threshold from growing by itself; as small as it begins, the library
         # would ask the system anew for each part of a long answer.
         set_option(_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)
+
+
+@click.command("open")
+@click.argument("run_id", required=False, metavar="[RUN]", help="A run, as `runs show` takes it.")
+@click.option("--print", "only_print", is_flag=True, help="Print the link, and open no browser.")
+@options.server
+def open_viewer(run_id: str | None, only_print: bool, server: Server) -> None:
+    """Open the list of runs, or one run, in the browser; where there is no terminal, print the link.
+
+    The link signs the browser in with the key: once, within a minute, on the server's own machine alone. Of a
+    server elsewhere the page is opened, and asks for the key.
+    """
+    with server.connect() as client:
+        page = "/" if run_id is None else f"/runs/{quote(named_run(client, run_id).execution_id)}"
+        found = endpoint(api_key=server.api_key, base_url=server.base_url, timeout=None, max_retries=0)
+        parts = urlsplit(found.base_url)
+        link = f"{parts.scheme}://{parts.netloc}{page}"
+        if is_this_machine(parts.hostname or ""):
+            # Imported here: the other commands have no use for it.
+            from runglass.client.api.admin import Management
+
+            link = f"{parts.scheme}://{parts.netloc}{Management(client).ticket(page).path}"
+    console = stdout()
+    write_line(console, link)
+    if console.is_terminal and not only_print and not webbrowser.open(link):
+        note("no browser could be opened; open the link within a minute")
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a name or an address is plainly of the machine that the command runs on."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,6 +1,9 @@
 """`runglass runs show`: why a run is as it is, its tree on the time axis, and what stands out in it."""
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
@@ -10,10 +13,11 @@ from rich.text import Text
 from runglass.cli import argument_parsers, options
 from runglass.cli.backends.server import Server, named_run
 from runglass.cli.exit_codes import NotFound, UsageError
-from runglass.cli.terminal import formatting, rankings
+from runglass.cli.terminal import formatting
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
-from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line, write_lines
-from runglass.cli.terminal.run_view import MOST_SHOWN, RunOverview
+from runglass.cli.terminal.output import note, one_line, stdout, width_of, write_json, write_line, write_lines
+from runglass.cli.terminal.run_view import MOST_SHOWN, RunOverview, step_arguments
+from runglass.cli.terminal.table import Cell, Column, Row, table_lines
 from runglass.log.trace import StepTrace
 from runglass.outlines.outline import NONE
 
@@ -91,14 +95,14 @@ def show(
         named = run.execution_id if run_id == "last" else run_id
         if is_part:
             if failed:
-                found = rankings.failed(rows)
+                found = failed_attempts(rows)
                 attempts = read_attempts(run, [(row, rows.address(row)) for row in found[:MOST_FAILED]])
                 title = f"{formatting.counted(len(found), 'attempt')} failed"
-                _write_part(console, title, rankings.failed_lines(rows, found, attempts))
+                _write_part(console, title, failed_lines(rows, found, attempts))
             if slowest is not None:
-                _write_ranking(console, "What took longest", rows, rankings.slowest(rows, slowest))
+                _write_ranking(console, "What took longest", rows, slowest_attempts(rows, slowest))
             if costliest is not None:
-                _write_ranking(console, "What cost most", rows, rankings.costliest(rows, costliest))
+                _write_ranking(console, "What cost most", rows, costliest_attempts(rows, costliest))
             note(f"look closer: runglass runs step {named} STEP, with the words of a line")
             return
         within = NONE if inside is None else _row_of(rows, inside, loop)
@@ -109,10 +113,9 @@ def show(
 
 
 def _write_ranking(console: Console, title: str, rows: OutlineRows, ranking: Sequence[int]) -> None:
-    if ranking:
-        _write_part(console, title, rankings.ranking_lines(rows, ranking, width=width_of(console)))
-    else:
-        _write_part(console, title, [Text("no attempt of which it is known")])
+    unknown = [Text("no attempt of which it is known")]
+    lines = ranking_lines(rows, ranking, width=width_of(console)) if ranking else unknown
+    _write_part(console, title, lines)
 
 
 def _write_part(console: Console, title: str, lines: Iterable[Text]) -> None:
@@ -156,3 +159,73 @@ def read_attempts(run: "Run", addresses: Iterable[tuple[int, StepAddress]]) -> d
         number: run.step_trace(each.step_id, attempt=each.attempt, loop_index=each.loop_path or None)
         for number, each in addresses
     }
+
+
+COLUMNS = (
+    Column("took", right=True),
+    Column("tokens", right=True, spare=2),
+    Column("cost", right=True, spare=1),
+    Column("status", spare=3),
+    Column("step"),
+)
+ERROR_CHARS = 1000
+
+
+def slowest_attempts(rows: OutlineRows, most: int) -> Sequence[int]:
+    """Up to `most` attempts that have ended, the one that took longest first."""
+    ended = (row for row in _attempts(rows) if rows.took_ms(row) is not None)
+    return heapq.nlargest(most, ended, key=lambda row: rows.took_ms(row) or 0)
+
+
+def costliest_attempts(rows: OutlineRows, most: int) -> Sequence[int]:
+    """Up to `most` attempts whose cost is known, the most expensive one first."""
+    priced = (row for row in _attempts(rows) if rows.cost[row] is not None)
+    return heapq.nlargest(most, priced, key=lambda row: Decimal(rows.cost[row] or 0))
+
+
+def failed_attempts(rows: OutlineRows) -> Sequence[int]:
+    """All attempts that failed, in the order of the tree."""
+    return list(rows.rows_with("failed", "retried"))
+
+
+def ranking_lines(rows: OutlineRows, ranking: Sequence[int], *, width: int | None) -> Iterator[Text]:
+    """A table of attempts; the last column is what `runs step` takes."""
+    table = []
+    for row in ranking:
+        mark, style = formatting.mark(rows.status(row))
+        cells = (
+            Cell(formatting.duration(rows.took_ms(row))),
+            Cell(formatting.count(rows.tokens[row]) if rows.tokens[row] else ""),
+            Cell("" if rows.cost[row] is None else formatting.money(rows.cost[row])),
+            Cell(f"{mark} {rows.status(row)}", style),
+            Cell(step_arguments(rows, row)),
+        )
+        table.append(Row(cells))
+    return table_lines(COLUMNS, table, width=width)
+
+
+def failed_lines(
+    rows: OutlineRows, failed: Sequence[int], attempts: Mapping[int, StepTrace]
+) -> Iterator[Text]:
+    """Each failed attempt of which `attempts` tells more, with its error; of the others their number."""
+    for row in failed:
+        if (attempt := attempts.get(row)) is not None:
+            mark, style = formatting.mark(rows.status(row))
+            number, of = rows.attempt[row], rows.attempts_of(row)
+            line = Text.assemble((f"{mark} ", style), (step_arguments(rows, row), "bold"))
+            again = ", tried again" if rows.status(row) == "retried" else ""
+            took = formatting.duration(rows.took_ms(row))
+            line.append(f"  {f'attempt {number} of {of}, ' if of > 1 else ''}{took}{again}", "dim")
+            yield line
+            yield Text(
+                f"  {one_line(formatting.error_text(attempt.error_context), limit=ERROR_CHARS)}", "red"
+            )
+    rest = Counter(rows.name(row) for row in failed if row not in attempts)
+    if rest:
+        steps = ", ".join(f"{one_line(name)} {number:,} times" for name, number in rest.most_common(5))
+        more = " and others" if len(rest) > 5 else ""
+        yield Text(f"… and {formatting.counted(rest.total(), 'attempt')} more: {steps}{more}", "dim")
+
+
+def _attempts(rows: OutlineRows) -> Iterator[int]:
+    return rows.rows_with("completed", "retried", "cancelled", "failed", "running", "waiting")

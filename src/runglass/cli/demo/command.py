@@ -27,7 +27,7 @@ from runglass.cli.terminal.output import (
     write_lines,
 )
 from runglass.config.reader import read_settings
-from runglass.config.settings import Price, Settings
+from runglass.config.settings import Price
 from runglass.log.trace import StepTrace
 
 if TYPE_CHECKING:
@@ -64,7 +64,20 @@ def demo(file: Path | None, model: str, data: Path) -> None:
 
     text = story() if file is None else read_text(file)
     flow = parse_flow(flow_file(), file="demo.yaml")
-    settings = _settings(data)
+    settings = read_settings(
+        {
+            "host": "127.0.0.1",
+            "port": 0,
+            "data": data,
+            # The environment may name a store that is in use, and the demo is not to write to it.
+            "store": f"sqlite:///{data / 'runglass.db'}",
+            "synchronous": "NORMAL",
+            "capture": "metadata_only",
+            "log_level": "error",
+        },
+        warn=warn,
+    )
+    settings = msgspec.structs.replace(settings, prices={"echo": ECHO_PRICE, **settings.prices})
     log_to_stderr(settings.log_level)
     is_new = not data.exists()
     title = one_line(text.lstrip().partition("\n")[0], limit=60)
@@ -91,23 +104,6 @@ def demo(file: Path | None, model: str, data: Path) -> None:
         _say(f"When you have seen enough: rm -r {shlex.quote(str(data))}")
     if shown.result is None:
         raise click.exceptions.Exit(Exit.FAILED)
-
-
-def _settings(data: Path) -> Settings:
-    settings = read_settings(
-        {
-            "host": "127.0.0.1",
-            "port": 0,
-            "data": data,
-            # The environment may name a store that is in use, and the demo is not to write to it.
-            "store": f"sqlite:///{data / 'runglass.db'}",
-            "synchronous": "NORMAL",
-            "capture": "metadata_only",
-            "log_level": "error",
-        },
-        warn=warn,
-    )
-    return msgspec.structs.replace(settings, prices={"echo": ECHO_PRICE, **settings.prices})
 
 
 def _next_steps(shown: "DemoRun", data: Path, flow: str) -> Iterator[str]:

@@ -18,8 +18,8 @@ from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.terminal.event_lines import PASSING, EventLines
 from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.output import complain, heading, stdout, width_of, write_line, write_lines
-from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.run_view import RunOverview
+from runglass.cli.terminal.table import print_runs
 from runglass.client.api.async_client import AsyncClient
 from runglass.config.settings import Settings
 from runglass.errors import APIError
@@ -30,7 +30,6 @@ from runglass.log.trace import Trace
 from runglass.runtime.composition import open_runtime
 from runglass.runtime.runtime import push_flow
 from runglass.server import new_event_loop, serving
-from runglass.store.base import Store
 from runglass.wire.run_api import CompletedResult
 
 PROJECT = ProjectName("demo", "stories")
@@ -74,25 +73,31 @@ async def _show(settings: Settings, flow: Flow, text: str, model: str) -> DemoRu
         open_runtime(settings) as runtime,
         serving(runtime, host=settings.host, port=settings.port) as url,
     ):
-        key = await _prepare(runtime.store, flow, most_keys=settings.max_keys_per_project)
+        store, by = runtime.store, local_store.terminal_user()
+        project = await store.ensure_project(PROJECT.org, PROJECT.project, by=by)
+        for each in (flow, *example_flows()):
+            record = await push_flow(store, project, each, by=by)
+            await store.publish(record.id, by=by)
+        key = await local_store.create_key(store, project, "admin", most=settings.max_keys_per_project)
         async with AsyncClient(key, base_url=f"{url}/api/v1") as client:
             run_id, result = await _run(client, flow, text, model)
             trace = await client.run(run_id).trace()
-            await _show_trace(client, run_id)
+            rows = OutlineRows()
+            rows.add(await client.run(run_id).outline(limit=MOST_ROWS))
+            rows.finish()
+            overview = RunOverview(await client.run(run_id).summary(), rows)
+            attempts = {
+                row: await client.run(run_id).step_trace(
+                    each.step_id, attempt=each.attempt, loop_index=each.loop_path or None
+                )
+                for row, each in overview.wanted
+            }
+            heading("The trace")
+            write_lines(overview.lines(attempts, named=run_id, width=width_of(stdout())))
             run_ids = await leave_example_runs(client, str(PROJECT))
             heading("And runs of other kinds, to look at and to compare")
             print_runs([await client.run(run_id).summary() for run_id in run_ids])
     return DemoRun(key, trace, result)
-
-
-async def _prepare(store: Store, flow: Flow, *, most_keys: int) -> str:
-    by = local_store.terminal_user()
-    project = await store.ensure_project(PROJECT.org, PROJECT.project, by=by)
-    for each in (flow, *example_flows()):
-        record = await push_flow(store, project, each, by=by)
-        await store.publish(record.id, by=by)
-    key, _ = await local_store.create_key(store, project, "admin", most=most_keys)
-    return key
 
 
 async def _run(client: AsyncClient, flow: Flow, text: str, model: str) -> tuple[str, CompletedResult | None]:
@@ -116,19 +121,6 @@ async def _run(client: AsyncClient, flow: Flow, text: str, model: str) -> tuple[
         return error.execution_id, None
     view.close()
     return result.execution_id, result
-
-
-async def _show_trace(client: AsyncClient, run_id: str) -> None:
-    run, rows = client.run(run_id), OutlineRows()
-    rows.add(await run.outline(limit=MOST_ROWS))
-    rows.finish()
-    overview = RunOverview(await run.summary(), rows)
-    attempts = {
-        row: await run.step_trace(each.step_id, attempt=each.attempt, loop_index=each.loop_path or None)
-        for row, each in overview.wanted
-    }
-    heading("The trace")
-    write_lines(overview.lines(attempts, named=run_id, width=width_of(stdout())))
 
 
 class LiveView:

@@ -7,9 +7,16 @@ from rich.text import Text
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import one_line
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
-from runglass.diff.divergence import address_text, field_text, plain_text
-from runglass.diff.json_excerpt import brief_pair
-from runglass.diff.run_diff import CONTENT_FIELDS, FieldChange, RowDiff, RunDiff
+from runglass.diff.json_diff import brief_pair
+from runglass.diff.run_diff import (
+    CONTENT_FIELDS,
+    FieldChange,
+    RowDiff,
+    RunDiff,
+    address_text,
+    field_text,
+    plain_text,
+)
 from runglass.log.trace import RunSummary
 
 COLUMNS = (
@@ -18,7 +25,7 @@ COLUMNS = (
     Column("first run", least=20),
     Column("second run", least=10),
 )
-MOST_PLACES = 10
+MOST_PATHS = 10
 """Places in one input or output that the table shows."""
 _FLOWS = {
     "same": "",
@@ -47,9 +54,16 @@ def head_lines(found: RunDiff) -> Iterator[Text]:
 
 def diff_lines(found: RunDiff, *, width: int | None) -> Iterator[Text]:
     """The rows as a table, a line for each change, below an empty line; nothing where there are no rows."""
-    if found.rows:
+    lines = []
+    for row in found.rows:
+        # The first line of an attempt names it.
+        name = address_text(row.step_id, row.loop_path, row.attempt)
+        for cells in _cells(row):
+            lines.append(Row((Cell(name, "bold"), *cells)))
+            name = ""
+    if lines:
         yield Text()
-        yield from table_lines(COLUMNS, [line for row in found.rows for line in _lines(row)], width=width)
+        yield from table_lines(COLUMNS, lines, width=width)
 
 
 def conclusion(found: RunDiff) -> Iterator[str]:
@@ -73,17 +87,12 @@ def _run(name: str, run: RunSummary) -> Text:
     )
 
 
-def _lines(row: RowDiff) -> Iterator[Row]:
-    """The lines of an attempt, which the first of them names."""
-    name = address_text(row.step_id, row.loop_path, row.attempt)
-    for cells in _cells(row):
-        yield Row((Cell(name, "bold"), *cells))
-        name = ""
-
-
 def _cells(row: RowDiff) -> Iterator[tuple[Cell, Cell, Cell]]:
     if not (row.in_a and row.in_b):
-        there, absent = Cell(_summary(row), "green" if row.in_b else "red"), Cell("–", "dim")
+        # What is known of an attempt in one run alone, its status first.
+        changes = sorted(row.changes, key=lambda change: change.field != "status")
+        known = ", ".join(_value(change, change.a if row.in_a else change.b) for change in changes)
+        there, absent = Cell(known, "green" if row.in_b else "red"), Cell("–", "dim")
         values = (there, absent) if row.in_a else (absent, there)
         yield Cell("only in one run", "yellow"), *values
         return
@@ -92,23 +101,13 @@ def _cells(row: RowDiff) -> Iterator[tuple[Cell, Cell, Cell]]:
     for change in row.changes:
         if change.field in CONTENT_FIELDS:
             yield from _content_cells(change)
-        else:
-            yield _changed(change)
-
-
-def _summary(row: RowDiff) -> str:
-    """What is known of an attempt in one run alone, its status first."""
-    changes = sorted(row.changes, key=lambda change: change.field != "status")
-    return ", ".join(_value(change, change.a if row.in_a else change.b) for change in changes)
-
-
-def _changed(change: FieldChange) -> tuple[Cell, Cell, Cell]:
-    style = "dim" if change.field == "durationMs" else ""
-    styles = (style, style)
-    if change.field == "status":
-        styles = formatting.mark(change.a)[1], formatting.mark(change.b)[1]
-    a, b = map(Cell, (_value(change, change.a), _value(change, change.b)), styles)
-    return Cell(field_text(change.field), style), a, b
+            continue
+        style = "dim" if change.field == "durationMs" else ""
+        styles = (style, style)
+        if change.field == "status":
+            styles = formatting.mark(change.a)[1], formatting.mark(change.b)[1]
+        a, b = map(Cell, (_value(change, change.a), _value(change, change.b)), styles)
+        yield Cell(field_text(change.field), style), a, b
 
 
 def _value(change: FieldChange, value: object) -> str:
@@ -121,14 +120,14 @@ def _value(change: FieldChange, value: object) -> str:
 
 def _content_cells(change: FieldChange) -> Iterator[tuple[Cell, Cell, Cell]]:
     name = field_text(change.field)
-    for difference in change.paths[:MOST_PLACES]:
+    for difference in change.paths[:MOST_PATHS]:
         a, b = brief_pair(difference.a, difference.b)
         yield (
             Cell(f"{name} {difference.path}".rstrip()),
             Cell("") if difference.kind == "added" else Cell(a, "red"),
             Cell("") if difference.kind == "removed" else Cell(b, "green"),
         )
-    more = len(change.paths) - MOST_PLACES
+    more = len(change.paths) - MOST_PATHS
     if more > 0:
         yield Cell(f"{name}: {more:,} more places in --json", "dim"), Cell(""), Cell("")
     if change.cut:

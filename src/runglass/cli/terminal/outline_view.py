@@ -1,6 +1,7 @@
 """The tree of a run on a terminal: a line for each row, with its bar on the time axis, its time and its cost.
 
-It fits the width that there is: a narrow terminal loses columns and cells of the axis, never a line.
+It fits the width that there is: a narrow terminal loses columns and cells of the axis, never a line. A bar
+begins and ends at half a cell. What failed, waits or goes on differs by its characters, not by colour alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +11,78 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.outline_rows import OutlineRows
-from runglass.cli.terminal.outline_tree import Folded, TreeLine
+from runglass.cli.terminal.outline_rows import Folded, OutlineRows, TreeLine
 from runglass.cli.terminal.output import one_line
-from runglass.cli.terminal.waterfall import DASHED, DOTTED, THICK, THIN, Bar, TimeAxis
 from runglass.outlines.outline import NONE
+
+THICK, THIN, DASHED, DOTTED = ("━", "╸", "╺"), ("─", "╴", "╶"), ("┄", "┄", "┄"), ("·", "·", "·")
+"""A whole cell, its left half, its right half: of steps, of what has steps inside, of waits and of gaps."""
+
+STYLES: dict[str, str] = {
+    "failed": "red",
+    "retried": "yellow",
+    "cancelled": "dim",
+    "running": "cyan",
+    "waiting": "yellow",
+}
+
+
+class Bar(NamedTuple):
+    """A piece of time, in milliseconds since the start of the run; an `end` of -1 is not known yet."""
+
+    start: int
+    end: int
+    status: str
+    characters: tuple[str, str, str] = THICK
+
+
+class TimeAxis(NamedTuple):
+    """The time from `begin_ms` to `end_ms` after the start of a run, drawn so many cells wide."""
+
+    begin_ms: int
+    end_ms: int
+    width: int
+
+    def header(self) -> str:
+        """The axis itself: its begin and its end, and where there is room its middle."""
+        begin = formatting.duration(self.begin_ms) if self.begin_ms else "0"
+        end = formatting.duration(self.end_ms)
+        middle = formatting.duration((self.begin_ms + self.end_ms) // 2)
+        space = self.width - len(begin) - len(end)
+        if space < 1:
+            return " " * self.width
+        line = [*begin, *" " * space, *end]
+        at = self.width // 2
+        if self.end_ms - self.begin_ms >= 10 and space >= 5 * len(middle):
+            line[at : at + len(middle)] = middle
+        return "".join(line)
+
+    def drawn(self, *bars: Bar) -> Text:
+        """The bars on one line of cells; where two meet, the later one is seen."""
+        cells: list[tuple[str, str]] = [(" ", "")] * self.width
+        for bar in bars:
+            if bar.start == NONE:
+                continue
+            whole, left, right = bar.characters
+            style = STYLES.get(bar.status, "")
+            first = min(self._halves(bar.start), 2 * self.width - 1)
+            last = 2 * self.width if bar.end == NONE else self._halves(bar.end, round_up=True)
+            last = max(first + 1, min(last, 2 * self.width))
+            for cell in range(first // 2, (last + 1) // 2):
+                is_left, is_right = first <= 2 * cell < last, first <= 2 * cell + 1 < last
+                cells[cell] = (whole if is_left and is_right else left if is_left else right, style)
+            if bar.end == NONE:
+                cells[(last - 1) // 2] = ("▸", style)
+        line = Text()
+        for character, style in cells:
+            line.append(character, style)
+        return line
+
+    def _halves(self, at_ms: int, *, round_up: bool = False) -> int:
+        """Half cells from the begin to a moment."""
+        halves, rest = divmod(max(at_ms - self.begin_ms, 0) * 2 * self.width, self.end_ms - self.begin_ms)
+        return halves + (round_up and rest > 0)
+
 
 GAP = 2
 LEAST_BAR, GOOD_BAR, USUAL_BAR, MOST_BAR = 8, 20, 40, 100
@@ -23,7 +91,7 @@ LEAST_LABEL = 20
 MOST_INDENT = 20
 NAME_CHARS = 64
 NARROW = 60
-"""Below so many cells numbers of iterations and attempts are told in short."""
+"""Below so many cells numbers of iterations and attempts are by_status in short."""
 
 
 class Columns(NamedTuple):
@@ -151,8 +219,8 @@ def _folded(folded: Folded, *, is_narrow: bool) -> str:
     # The worst first.
     order = ("failed", "running", "waiting", "cancelled", "retried", "completed", "skipped")
     counts = [f"{folded.statuses[name]:,} {name}" for name in order if name in folded.statuses]
-    told = next(iter(folded.statuses)) if len(folded.statuses) == 1 else ", ".join(counts)
-    return f"{formatting.counted(number, f'more {noun}')}: {told}"
+    by_status = next(iter(folded.statuses)) if len(folded.statuses) == 1 else ", ".join(counts)
+    return f"{formatting.counted(number, f'more {noun}')}: {by_status}"
 
 
 def _numbers(rows: OutlineRows, line: TreeLine) -> Mapping[str, str]:

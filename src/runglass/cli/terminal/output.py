@@ -1,20 +1,23 @@
-"""Output: results go to stdout; notes, warnings and errors to stderr.
+"""Output: results go to stdout; notes, warnings and errors to stderr; what changes, to an area painted over.
 
 Text from flows and runs is data, never markup: it is written without Rich's interpretation, and without the
 characters with which it could take over a terminal, turn the order of what is read, or hide.
 """
 
 import logging
+import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -194,3 +197,77 @@ def one_line(text: str, *, limit: int = 200) -> str:
     """Text on a single line of at most `limit` characters."""
     line = " ".join(clean(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+FRAME_S = 0.1
+MOST_HELD = 200
+"""Lines that wait for the next frame at most."""
+
+BEGIN_FRAME, END_FRAME = "\x1b[?2026h", "\x1b[?2026l"
+"""Around a frame. A terminal that does not know them takes no notice."""
+CLEAR_BELOW = "\x1b[J"
+
+
+def can_repaint(console: Console) -> bool:
+    """Whether the console writes to a terminal that can move its cursor."""
+    return console.file.isatty() and not console.is_dumb_terminal
+
+
+class LiveArea:
+    """Lines at the bottom of a terminal that are painted over and over, below lines that stay.
+
+    Used as a context, at whose end the area is gone and the cursor is at the begin of a line. Each frame is
+    one write, which a terminal that can shows at once, so that nothing flickers. The cursor stays as it is,
+    so that a command which is killed leaves the terminal in order.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._painted: list[int] = []
+        self._held: list[str] = []
+        self._next_s = 0.0
+
+    def __enter__(self) -> "LiveArea":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.paint(())
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for another frame."""
+        return time.monotonic() >= self._next_s or len(self._held) >= MOST_HELD
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The cells of a line, and the lines that there is room for."""
+        # With its last cell full, a line would count as two in some terminals.
+        width, height = self._console.size
+        return max(width - 1, 1), max(height - 2, 1)
+
+    def keep(self, line: Text) -> None:
+        """Puts a line above the area with the next frame; it stays on the screen."""
+        self._held.append(self._encoded(line))
+
+    def paint(self, lines: Sequence[Text]) -> None:
+        """Writes the lines that wait, and these in place of the last frame's."""
+        # A terminal that has become narrower has wrapped the lines of the last frame. Those few that do not
+        # wrap lose some of the lines above; without this, all others would keep pieces of old frames.
+        width = max(self._console.width, 1)
+        rows = sum(max(1, math.ceil(cells / width)) for cells in self._painted)
+        top = f"\r\x1b[{rows}A" if rows else "\r"
+        shown = [*self._held, *map(self._encoded, lines)]
+        frame = "".join(f"{line}\n" for line in shown)
+        self._held.clear()
+        self._painted = [cell_len(line.plain) for line in lines]
+        self._next_s = time.monotonic() + FRAME_S
+        try:
+            self._console.file.write(f"{BEGIN_FRAME}{top}{CLEAR_BELOW}{frame}{END_FRAME}")
+            self._console.file.flush()
+        except BrokenPipeError as error:
+            raise PipeClosed from error
+
+    def _encoded(self, line: Text) -> str:
+        with self._console.capture() as captured:
+            self._console.print(line, soft_wrap=True, end="")
+        return captured.get()

@@ -56,7 +56,7 @@ class Loop:
 
     def __init__(self, started: LoopStarted) -> None:
         self.iterations = started.iterations
-        self.begun = 0
+        self.iterations_begun = 0
         self.step_index: int | None = None
         self._step_ids = frozenset(started.step_ids)
 
@@ -65,7 +65,7 @@ class Loop:
         if event.step_id not in self._step_ids or not event.loop_path:
             return False
         # Iterations begin in the order of their numbers.
-        self.begun = max(self.begun, event.loop_path[0] + 1)
+        self.iterations_begun = max(self.iterations_begun, event.loop_path[0] + 1)
         return True
 
 
@@ -199,8 +199,10 @@ class RunProgress:
         for step_id, loop in self._loops.items():
             line = Text.assemble(("  ⟳ ", "cyan"), one_line(step_id, limit=40), "  ")
             if not is_narrow:
-                line.append_text(_bar(loop.begun, loop.iterations))
-            line.append(f"{loop.begun:,} of {formatting.counted(loop.iterations, 'iteration')} begun")
+                line.append_text(_bar(loop.iterations_begun, loop.iterations))
+            line.append(
+                f"{loop.iterations_begun:,} of {formatting.counted(loop.iterations, 'iteration')} begun"
+            )
             yield line
 
     def _step_lines(self, now: datetime) -> Iterator[Text]:

@@ -10,11 +10,10 @@ from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.formatting import fact
-from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
-from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
+from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress, choose_rows, tree_lines
 from runglass.cli.terminal.outline_view import outline_lines
 from runglass.cli.terminal.output import one_line
-from runglass.log.trace import ModelTotals, RunSummary, RunTotals, StepTrace
+from runglass.log.trace import ModelTotals, RunSummary, StepTrace
 from runglass.outlines.outline import NONE
 
 MOST_RUNNING = 3
@@ -118,32 +117,10 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
         yield fact("input", _kept(run.input if len(run.input) > 1 else run.input.get("inputs")))
     if run.result is not None:
         yield fact("result", _kept(run.result))
-    if run.totals is None:
+    totals = run.totals
+    if totals is None:
         return
-    yield fact("steps", _step_total(run.totals))
-    yield fact("tokens", formatting.tokens(run.totals.tokens))
-    yield fact("cost", _cost(run.totals))
-    if len(run.totals.by_model) > 1:
-        for name, model in run.totals.by_model.items():
-            yield fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
-    if cut := formatting.cut_short(run.totals):
-        which = ", ".join(_attempt_text(rows, row) for row in rows.cut[:MOST_CUT])
-        more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
-        yield fact("beware", f"{cut}: {which}{more}" if which else cut, "yellow")
-    if run.status == "completed" and run.totals.failed:
-        yield fact("beware", f"{formatting.counted(run.totals.failed, 'step')} failed all the same", "yellow")
-
-
-def _kept(value: Any) -> str:
-    """An input or a result in a line: of an object whose only member is a text that text."""
-    only = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
-    text = only if isinstance(only, str) else msgspec.json.encode(value).decode()
-    line = one_line(text, limit=len(text))
-    return line if len(line) <= CONTENT_CHARS else f"{line[:CONTENT_CHARS]}… (cut; --json has all of it)"
-
-
-def _step_total(totals: RunTotals) -> str:
-    parts = [
+    steps = [
         f"{number:,} {name}"
         for number, name in (
             (totals.completed, "completed"),
@@ -154,17 +131,32 @@ def _step_total(totals: RunTotals) -> str:
         if number
     ]
     if totals.retried:
-        parts.append(f"{formatting.counted(totals.retried, 'attempt')} failed and retried")
-    return ", ".join(parts) or "none yet"
-
-
-def _cost(totals: RunTotals) -> str:
-    parts = [formatting.least_money(totals)]
+        steps.append(f"{formatting.counted(totals.retried, 'attempt')} failed and retried")
+    yield fact("steps", ", ".join(steps) or "none yet")
+    yield fact("tokens", formatting.tokens(totals.tokens))
+    costs = [formatting.least_money(totals)]
     if totals.failed_cost_usd is not None:
-        parts.append(f"{formatting.money(totals.failed_cost_usd)} of it in attempts that failed")
+        costs.append(f"{formatting.money(totals.failed_cost_usd)} of it in attempts that failed")
     if unknown := formatting.unknown_costs(totals):
-        parts.append(unknown)
-    return "; ".join(parts)
+        costs.append(unknown)
+    yield fact("cost", "; ".join(costs))
+    if len(totals.by_model) > 1:
+        for name, model in totals.by_model.items():
+            yield fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
+    if cut := formatting.cut_short(totals):
+        which = ", ".join(_attempt_text(rows, row) for row in rows.cut[:MOST_CUT])
+        more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
+        yield fact("beware", f"{cut}: {which}{more}" if which else cut, "yellow")
+    if run.status == "completed" and totals.failed:
+        yield fact("beware", f"{formatting.counted(totals.failed, 'step')} failed all the same", "yellow")
+
+
+def _kept(value: Any) -> str:
+    """An input or a result in a line: of an object whose only member is a text that text."""
+    only = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
+    text = only if isinstance(only, str) else msgspec.json.encode(value).decode()
+    line = one_line(text, limit=len(text))
+    return line if len(line) <= CONTENT_CHARS else f"{line[:CONTENT_CHARS]}… (cut; --json has all of it)"
 
 
 def _of_model(model: ModelTotals) -> str:
@@ -202,7 +194,8 @@ class RunOverview:
     def lines(self, attempts: Mapping[int, StepTrace], *, named: str, width: int | None) -> Iterator[Text]:
         """The overview; `named` are the words by which commands name the run."""
         run, rows = self._run, self._rows
-        begin_ms, end_ms = 0, max(rows.last_ms(), run.duration_ms or 0)
+        begin_ms = 0
+        end_ms = max(run.duration_ms or 0, max(rows.start, default=0), max(rows.end, default=0))
         if self._within == NONE:
             why = why_lines(run, rows, self._reason, attempts.get(self._reason), named=named)
             yield from summary_lines(run, rows, why=why)

@@ -1,6 +1,6 @@
 """One attempt of a step as text: its fields, its snapshots as far as they were kept, and its model calls."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -128,7 +128,11 @@ def _request_lines(request: Mapping[str, Any]) -> Iterator[Text]:
         else:
             # One that was too large is kept as a value that shows its shape; some providers have other items.
             yield from _block("message", message)
-    if names := _tool_names(request.get("tools")):
+    names, tools = [], request.get("tools")
+    for tool in tools if isinstance(tools, list) else []:
+        function = tool.get("function", tool) if isinstance(tool, dict) else tool
+        names.append(str(function.get("name")) if isinstance(function, dict) else str(function))
+    if names:
         yield from _block("tools", ", ".join(names))
     for name, title in (("toolChoice", "choice"), ("settings", "settings"), ("outputSchema", "schema")):
         if request.get(name) is not None:
@@ -149,14 +153,6 @@ def _message_lines(title: str, message: Mapping[str, Any]) -> Iterator[Text]:
             yield from _block("calls", f"{function.get('name')}({function.get('arguments')})")
         else:
             yield from _block("calls", call)
-
-
-def _tool_names(tools: object) -> Sequence[str]:
-    found = []
-    for tool in tools if isinstance(tools, list) else []:
-        function = tool.get("function", tool) if isinstance(tool, dict) else tool
-        found.append(str(function.get("name")) if isinstance(function, dict) else str(function))
-    return found
 
 
 def _block(title: str, value: object) -> Iterator[Text]:

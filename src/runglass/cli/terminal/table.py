@@ -1,16 +1,21 @@
-"""Tables of any length that fit the terminal by leaving out columns; only free text is cut.
+"""Tables of any length, that of runs among them: they fit the terminal by leaving out columns.
 
+Only free text is cut.
 Rich's table lays out every cell before it prints the first one, which a trace of 200,000 steps cannot afford,
 and squeezes columns until none is readable.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import one_line, stdout, width_of, write_lines
+from runglass.log.trace import RunSummary
 
 GAP = 2
 
@@ -44,15 +49,6 @@ class Row(NamedTuple):
         return cls([Cell(text, style) for text in texts])
 
 
-def _plain(row: Row) -> Row:
-    # A line break in a cell would look like another row.
-    if all(cell.text.isprintable() for cell in row.cells):
-        return row
-    return row._replace(
-        cells=[cell._replace(text=one_line(cell.text, limit=len(cell.text))) for cell in row.cells]
-    )
-
-
 def table_lines(
     columns: Sequence[Column], rows: Sequence[Row], *, width: int | None = None
 ) -> Iterator[Text]:
@@ -60,7 +56,13 @@ def table_lines(
 
     All columns fit in the width None. A column in which no row has text is never shown.
     """
-    rows = [_plain(row) for row in rows]
+    # A line break in a cell would look like another row.
+    rows = [
+        row
+        if all(cell.text.isprintable() for cell in row.cells)
+        else row._replace(cells=[Cell(one_line(text, limit=len(text)), style) for text, style in row.cells])
+        for row in rows
+    ]
     widths = [max((cell_len(row.cells[at].text) for row in rows), default=0) for at in range(len(columns))]
     shown = [at for at in range(len(columns)) if widths[at] or not rows]
     widths = [max(inner, cell_len(column.title)) for inner, column in zip(widths, columns, strict=True)]
@@ -104,3 +106,87 @@ def _line(cells: Sequence[Cell], fitting: Sequence[tuple[int, bool, int]]) -> Te
         line.append(" " * GAP if right else space + " " * GAP)
     line.rstrip()
     return line
+
+
+RUN_COLUMNS = (
+    Column("run"),
+    Column("status"),
+    Column("flow"),
+    Column("started", spare=3),
+    Column("duration", right=True, spare=2),
+    Column("steps", right=True, spare=5),
+    Column("tokens", right=True, spare=6),
+    Column("cost", right=True),
+    Column("trigger", spare=7),
+    Column("remarks", spare=1, least=24),
+)
+SHORT_CHARS = 8
+"""A short id is the end of the id: the beginning is its time, which runs of one moment share."""
+PREVIEWS = (Column("input"), Column("result"))
+
+
+def print_runs(runs: Sequence[RunSummary]) -> None:
+    """The table on stdout.
+
+    A terminal gets short ids, how long ago a run began, and the previews on a line below it; a program gets
+    whole ids and times, and one line for each run.
+    """
+    width = width_of(stdout())
+    short_ids = Counter(run.id[-SHORT_CHARS:] for run in runs)
+    now = datetime.now(UTC)
+    rows = []
+    for run in runs:
+        name, started = run.id, formatting.local_time(run.started_at)
+        if width is not None:
+            started = formatting.age(run.started_at, now=now)
+            name = run.id[-SHORT_CHARS:] if short_ids[run.id[-SHORT_CHARS:]] == 1 else run.id
+        tokens = run.totals.tokens if run.totals is not None else None
+        remarks = _remarks(run)
+        mark, style = formatting.mark(run.status)
+        rows.append(
+            Row(
+                (
+                    Cell(name),
+                    Cell(f"{mark} {run.status}", style),
+                    Cell(formatting.flow(run)),
+                    Cell(started),
+                    Cell(formatting.duration(run.duration_ms)),
+                    Cell(formatting.steps(run)),
+                    Cell(formatting.UNKNOWN if tokens is None else formatting.count(tokens.total)),
+                    Cell(formatting.UNKNOWN if run.totals is None else formatting.least_money(run.totals)),
+                    Cell(run.trigger_type or formatting.UNKNOWN),
+                    Cell(remarks, "red" if run.error is not None else "yellow"),
+                    Cell(run.input_preview or ""),
+                    Cell(run.result_preview or ""),
+                ),
+                [] if width is None else [*_previews(run, width)],
+            )
+        )
+    columns = RUN_COLUMNS if width is not None else (*RUN_COLUMNS, *PREVIEWS)
+    write_lines(table_lines(columns, rows, width=width))
+
+
+def _previews(run: RunSummary, width: int) -> Iterator[Text]:
+    given, result = (Text(one_line(text or ""), "dim") for text in (run.input_preview, run.result_preview))
+    if given or result:
+        room = max(width - len("   → "), 2)
+        given.truncate(max(room // 2, room - result.cell_len), overflow="ellipsis")
+        result.truncate(room - given.cell_len, overflow="ellipsis")
+        yield Text.assemble("  ", given, " → " if result else "", result)
+
+
+def _remarks(run: RunSummary) -> str:
+    parts = ["cannot be read"] if run.unreadable else []
+    if run.error is not None:
+        parts.append(formatting.run_error(run.error))
+    totals = run.totals
+    # A run may complete though steps failed; where it failed, its error says so.
+    if totals is not None and totals.failed and run.error is None:
+        parts.append(f"{formatting.counted(totals.failed, 'step')} failed")
+    if totals is not None and (cut := formatting.cut_short(totals)):
+        parts.append(cut)
+    if totals is not None and totals.unmetered_calls:
+        parts.append(f"{formatting.counted(totals.unmetered_calls, 'model call')} without known usage")
+    if run.overridden:
+        parts.append("with overrides")
+    return one_line("; ".join(parts), limit=400)

@@ -13,8 +13,8 @@ from runglass.client.api.async_flows import AsyncFlow
 from runglass.client.api.runs import AsyncRun
 from runglass.client.core import requests
 from runglass.client.core.connection import endpoint
-from runglass.client.core.list_cursor import ListCursor, live_runs
 from runglass.client.core.requests import RequestSpec, Time, following_page
+from runglass.client.core.stream_cursor import ListCursor, live_runs
 from runglass.client.transport.on_asyncio import AsyncTransport
 from runglass.log.trace import RunStatus, RunSummary
 from runglass.wire.run_api import RunChange, RunPage

@@ -2,12 +2,12 @@
 
 Only describes calls and hands them on; the twin of `flows.py`. `make check` proves the two one program.
 
-More than 300 lines: every method writes out its parameters, `execute` four times for type checkers.
+More than 300 lines: every method writes out its parameters.
 """
 
 import uuid
 from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from runglass.client.api.jobs import AsyncJob
 from runglass.client.api.pauses import (
@@ -22,6 +22,7 @@ from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.client.core.run_requests import (
     Attachments,
+    ExecuteOptions,
     Messages,
     Overrides,
     Parameters,
@@ -58,60 +59,19 @@ class AsyncFlow:
     async def execute(
         self,
         *,
-        message: str | None = None,
-        messages: Messages | None = None,
-        parameters: Parameters | None = None,
-        attachments: Attachments | None = None,
-        block_overrides: Overrides | None = None,
-        trace: bool = False,
-        version: Version = "production",
         tools: None = None,
-        tool_choice: ToolChoice | None = None,
         tool_handler: ToolHandler | None = None,
-        max_tool_rounds: int = 10,
-        session_id: SessionId = None,
-        trace_context: TraceHeaders | None = None,
-        timeout: float | None = None,
+        **options: Unpack[ExecuteOptions],
     ) -> CompletedResult: ...
 
     @overload
     async def execute(
-        self,
-        *,
-        message: str | None = None,
-        messages: Messages | None = None,
-        parameters: Parameters | None = None,
-        attachments: Attachments | None = None,
-        block_overrides: Overrides | None = None,
-        trace: bool = False,
-        version: Version = "production",
-        tools: Tools | None,
-        tool_choice: ToolChoice | None = None,
-        tool_handler: ToolHandler,
-        max_tool_rounds: int = 10,
-        session_id: SessionId = None,
-        trace_context: TraceHeaders | None = None,
-        timeout: float | None = None,
+        self, *, tools: Tools | None, tool_handler: ToolHandler, **options: Unpack[ExecuteOptions]
     ) -> CompletedResult: ...
 
     @overload
     async def execute(
-        self,
-        *,
-        message: str | None = None,
-        messages: Messages | None = None,
-        parameters: Parameters | None = None,
-        attachments: Attachments | None = None,
-        block_overrides: Overrides | None = None,
-        trace: bool = False,
-        version: Version = "production",
-        tools: Tools | None,
-        tool_choice: ToolChoice | None = None,
-        tool_handler: None = None,
-        max_tool_rounds: int = 10,
-        session_id: SessionId = None,
-        trace_context: TraceHeaders | None = None,
-        timeout: float | None = None,
+        self, *, tools: Tools | None, tool_handler: None = None, **options: Unpack[ExecuteOptions]
     ) -> CompletedResult | AsyncPausedResult: ...
 
     async def execute(
@@ -248,14 +208,14 @@ class AsyncFlow:
 
         `input_overrides` stands over fields of what comes into the first step; an object under the id of a
         step, over fields of that step's input whenever it runs. The draft is stepped through as long as no
-        version is published, and stays for the walk as it was at its begin. `tools` need a `tool_handler`;
+        version is published, and stays as it was at its begin. `tools` need a `tool_handler`;
         the other parameters are those of `execute`. A step may take as long as it needs; a connection that
         falls silent is lost.
 
         Raises as `execute` does, and FlowExecutionError with `step_id` where a step fails for good. Invalid
         arguments raise at once, everything else is raised by the loop.
         """
-        walk = run_requests.step_through(
+        request = run_requests.step_through(
             self._address,
             message=message,
             parameters=parameters,
@@ -270,8 +230,8 @@ class AsyncFlow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        answers = ToolAnswers(walk, tool_handler, max_tool_rounds, blocking=False)
-        return async_steps_of(self._transport, StepSession(walk), answers)
+        answers = ToolAnswers(request, tool_handler, max_tool_rounds, blocking=False)
+        return async_steps_of(self._transport, StepSession(request), answers)
 
     def events(
         self,
@@ -298,7 +258,7 @@ class AsyncFlow:
 
         Raises as `steps` does, after the event that says why.
         """
-        walk = run_requests.step_through(
+        request = run_requests.step_through(
             self._address,
             message=message,
             parameters=parameters,
@@ -313,8 +273,8 @@ class AsyncFlow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        answers = ToolAnswers(walk, tool_handler, max_tool_rounds, blocking=False)
-        return async_events_of(self._transport, StepSession(walk), answers)
+        answers = ToolAnswers(request, tool_handler, max_tool_rounds, blocking=False)
+        return async_events_of(self._transport, StepSession(request), answers)
 
     def run(self, execution_id: str | uuid.UUID) -> AsyncRun:
         """The run of this flow with that id. Asks the server nothing yet."""

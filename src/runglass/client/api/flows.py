@@ -2,13 +2,11 @@
 
 Only describes calls and hands them on; `async_flows.py` has the twin, and `make check` proves the two one
 program.
-
-More than 300 lines: every method writes out its parameters, `execute` four times for type checkers.
 """
 
 import uuid
 from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from runglass.client.api.jobs import Job
 from runglass.client.api.pauses import PausedResult, ToolAnswers, converse, events_of, steps_of
@@ -17,6 +15,7 @@ from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.client.core.run_requests import (
     Attachments,
+    ExecuteOptions,
     Messages,
     Overrides,
     Parameters,
@@ -53,60 +52,19 @@ class Flow:
     def execute(
         self,
         *,
-        message: str | None = None,
-        messages: Messages | None = None,
-        parameters: Parameters | None = None,
-        attachments: Attachments | None = None,
-        block_overrides: Overrides | None = None,
-        trace: bool = False,
-        version: Version = "production",
         tools: None = None,
-        tool_choice: ToolChoice | None = None,
         tool_handler: ToolHandler | None = None,
-        max_tool_rounds: int = 10,
-        session_id: SessionId = None,
-        trace_context: TraceHeaders | None = None,
-        timeout: float | None = None,
+        **options: Unpack[ExecuteOptions],
     ) -> CompletedResult: ...
 
     @overload
     def execute(
-        self,
-        *,
-        message: str | None = None,
-        messages: Messages | None = None,
-        parameters: Parameters | None = None,
-        attachments: Attachments | None = None,
-        block_overrides: Overrides | None = None,
-        trace: bool = False,
-        version: Version = "production",
-        tools: Tools | None,
-        tool_choice: ToolChoice | None = None,
-        tool_handler: ToolHandler,
-        max_tool_rounds: int = 10,
-        session_id: SessionId = None,
-        trace_context: TraceHeaders | None = None,
-        timeout: float | None = None,
+        self, *, tools: Tools | None, tool_handler: ToolHandler, **options: Unpack[ExecuteOptions]
     ) -> CompletedResult: ...
 
     @overload
     def execute(
-        self,
-        *,
-        message: str | None = None,
-        messages: Messages | None = None,
-        parameters: Parameters | None = None,
-        attachments: Attachments | None = None,
-        block_overrides: Overrides | None = None,
-        trace: bool = False,
-        version: Version = "production",
-        tools: Tools | None,
-        tool_choice: ToolChoice | None = None,
-        tool_handler: None = None,
-        max_tool_rounds: int = 10,
-        session_id: SessionId = None,
-        trace_context: TraceHeaders | None = None,
-        timeout: float | None = None,
+        self, *, tools: Tools | None, tool_handler: None = None, **options: Unpack[ExecuteOptions]
     ) -> CompletedResult | PausedResult: ...
 
     def execute(
@@ -243,14 +201,14 @@ class Flow:
 
         `input_overrides` stands over fields of what comes into the first step; an object under the id of a
         step, over fields of that step's input whenever it runs. The draft is stepped through as long as no
-        version is published, and stays for the walk as it was at its begin. `tools` need a `tool_handler`;
+        version is published, and stays as it was at its begin. `tools` need a `tool_handler`;
         the other parameters are those of `execute`. A step may take as long as it needs; a connection that
         falls silent is lost.
 
         Raises as `execute` does, and FlowExecutionError with `step_id` where a step fails for good. Invalid
         arguments raise at once, everything else is raised by the loop.
         """
-        walk = run_requests.step_through(
+        request = run_requests.step_through(
             self._address,
             message=message,
             parameters=parameters,
@@ -265,8 +223,8 @@ class Flow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        answers = ToolAnswers(walk, tool_handler, max_tool_rounds, blocking=True)
-        return steps_of(self._transport, StepSession(walk), answers)
+        answers = ToolAnswers(request, tool_handler, max_tool_rounds, blocking=True)
+        return steps_of(self._transport, StepSession(request), answers)
 
     def events(
         self,
@@ -293,7 +251,7 @@ class Flow:
 
         Raises as `steps` does, after the event that says why.
         """
-        walk = run_requests.step_through(
+        request = run_requests.step_through(
             self._address,
             message=message,
             parameters=parameters,
@@ -308,8 +266,8 @@ class Flow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        answers = ToolAnswers(walk, tool_handler, max_tool_rounds, blocking=True)
-        return events_of(self._transport, StepSession(walk), answers)
+        answers = ToolAnswers(request, tool_handler, max_tool_rounds, blocking=True)
+        return events_of(self._transport, StepSession(request), answers)
 
     def run(self, execution_id: str | uuid.UUID) -> Run:
         """The run of this flow with that id. Asks the server nothing yet."""

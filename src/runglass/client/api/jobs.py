@@ -10,7 +10,7 @@ from runglass.client.api.runs import AsyncRun, Run
 from runglass.client.core import requests
 from runglass.client.core.connection import bound_s, seconds_of
 from runglass.client.core.requests import FlowAddress
-from runglass.client.core.retries import Deadline
+from runglass.client.core.responses import Deadline
 from runglass.errors import APIError, APITimeoutError, api_error
 from runglass.wire.run_api import JobState
 

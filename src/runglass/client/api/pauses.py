@@ -11,8 +11,7 @@ from contextlib import aclosing, closing, contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from runglass.client.core.run_requests import Execution, StepThrough
-from runglass.client.core.step_session import StepResult, StepSession
-from runglass.client.core.stream_cursor import ENDS, StepStream
+from runglass.client.core.step_session import ENDS, StepResult, StepSession, StepStream
 from runglass.client.core.tools import (
     Results,
     ToolHandler,
@@ -168,88 +167,88 @@ class ToolAnswers:
 
 
 def events_of(
-    transport: "SyncTransport", walk: StepSession, tools: ToolAnswers
+    transport: "SyncTransport", session: StepSession, tools: ToolAnswers
 ) -> Generator[StreamEvent, None, None]:
-    """Every event of the walk. Raises as `StepSession.conclude` and `ToolAnswers.next_round` do."""
-    while not walk.ended:
-        stream = StepStream(walk.next_call(), transport.endpoint.max_retries)
+    """Every event of the step-through. Raises as `StepSession.conclude` and `ToolAnswers.next_round` do."""
+    while not session.ended:
+        stream = StepStream(session.next_call(), transport.endpoint.max_retries)
         with closing(transport.follow(stream)) as events:
             for event in events:
-                yield walk.read(event)
-        _turn(transport, walk, tools)
+                yield session.read(event)
+        _end_call(transport, session, tools)
 
 
 def steps_of(
-    transport: "SyncTransport", walk: StepSession, tools: ToolAnswers
+    transport: "SyncTransport", session: StepSession, tools: ToolAnswers
 ) -> Generator[StepResult, None, None]:
     """A result for each step that is completed. Raises as `events_of` does."""
-    while not walk.ended:
-        stream = StepStream(walk.next_call(), transport.endpoint.max_retries)
+    while not session.ended:
+        stream = StepStream(session.next_call(), transport.endpoint.max_retries)
         held: StepResult | None = None
         with closing(transport.follow(stream)) as events:
             for each in events:
-                event = walk.read(each)
+                event = session.read(each)
                 # The last result waits for the end of the answer, so that its caller holds no connection.
                 if held is not None and not isinstance(event, ENDS):
                     yield held
                     held = None
                 if isinstance(event, StepCompleted):
-                    held = walk.result_of(event)
+                    held = session.result_of(event)
         if held is not None:
             yield held
-        _turn(transport, walk, tools)
+        _end_call(transport, session, tools)
 
 
 async def async_events_of(
-    transport: "AsyncTransport", walk: StepSession, tools: ToolAnswers
+    transport: "AsyncTransport", session: StepSession, tools: ToolAnswers
 ) -> AsyncGenerator[StreamEvent, None]:
-    """Every event of the walk. Raises as `StepSession.conclude` and `ToolAnswers.next_round` do."""
-    while not walk.ended:
-        stream = StepStream(walk.next_call(), transport.endpoint.max_retries)
+    """Every event of the step-through. Raises as `StepSession.conclude` and `ToolAnswers.next_round` do."""
+    while not session.ended:
+        stream = StepStream(session.next_call(), transport.endpoint.max_retries)
         async with aclosing(transport.follow(stream)) as events:
             async for event in events:
-                yield walk.read(event)
-        await _async_turn(transport, walk, tools)
+                yield session.read(event)
+        await _async_end_call(transport, session, tools)
 
 
 async def async_steps_of(
-    transport: "AsyncTransport", walk: StepSession, tools: ToolAnswers
+    transport: "AsyncTransport", session: StepSession, tools: ToolAnswers
 ) -> AsyncGenerator[StepResult, None]:
     """A result for each step that is completed. Raises as `async_events_of` does."""
-    while not walk.ended:
-        stream = StepStream(walk.next_call(), transport.endpoint.max_retries)
+    while not session.ended:
+        stream = StepStream(session.next_call(), transport.endpoint.max_retries)
         held: StepResult | None = None
         async with aclosing(transport.follow(stream)) as events:
             async for each in events:
-                event = walk.read(each)
+                event = session.read(each)
                 # The last result waits for the end of the answer, so that its caller holds no connection.
                 if held is not None and not isinstance(event, ENDS):
                     yield held
                     held = None
                 if isinstance(event, StepCompleted):
-                    held = walk.result_of(event)
+                    held = session.result_of(event)
         if held is not None:
             yield held
-        await _async_turn(transport, walk, tools)
+        await _async_end_call(transport, session, tools)
 
 
-def _turn(transport: "SyncTransport", walk: StepSession, tools: ToolAnswers) -> None:
-    walk.conclude()
-    if walk.waiting is None:
+def _end_call(transport: "SyncTransport", session: StepSession, tools: ToolAnswers) -> None:
+    session.conclude()
+    if session.waiting is None:
         return
-    paused = PausedResult(transport, walk.asked.as_execution(), walk.waiting)
+    paused = PausedResult(transport, session.asked.as_execution(), session.waiting)
     handler = tools.next_round(paused)
     with with_paused(paused):
         results = answers(paused.tool_calls, handler)
-    walk.answer(result_messages(paused.tool_calls, results))
+    session.answer(result_messages(paused.tool_calls, results))
 
 
-async def _async_turn(transport: "AsyncTransport", walk: StepSession, tools: ToolAnswers) -> None:
-    walk.conclude()
-    if walk.waiting is None:
+async def _async_end_call(transport: "AsyncTransport", session: StepSession, tools: ToolAnswers) -> None:
+    session.conclude()
+    if session.waiting is None:
         return
-    paused = AsyncPausedResult(transport, walk.asked.as_execution(), walk.waiting)
+    paused = AsyncPausedResult(transport, session.asked.as_execution(), session.waiting)
     handler = tools.next_round(paused)
     with with_paused(paused):
         results = await async_answers(paused.tool_calls, handler)
-    walk.answer(result_messages(paused.tool_calls, results))
+    session.answer(result_messages(paused.tool_calls, results))

@@ -45,7 +45,7 @@ class _Run(Generic[Transport]):
 
     def _cursor(self) -> TailCursor:
         attempts = self._transport.endpoint.max_retries + 1
-        return TailCursor(requests.stream_path(self._path), first_attempts=attempts)
+        return TailCursor(f"{self._path}/trace/stream", first_attempts=attempts)
 
 
 class Run(_Run["SyncTransport"]):

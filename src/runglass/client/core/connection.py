@@ -90,16 +90,8 @@ def endpoint(
     """
     if not _is_number(max_retries, int) or max_retries < 0:
         raise ValueError(f"max_retries must be a whole number, 0 or more, not {max_retries!r}")
-    return ServerConnection(
-        base_url=_base_url(base_url or environ.get("RUNGLASS_BASE_URL") or DEFAULT_BASE_URL),
-        api_key=_api_key(api_key or environ.get("RUNGLASS_API_KEY")),
-        timeout_s=bound_s(timeout),
-        max_retries=max_retries,
-        session_id=session_header(session_id).get("X-Session-Id"),
-    )
-
-
-def _api_key(key: str | None) -> str:
+    base_url = _base_url(base_url or environ.get("RUNGLASS_BASE_URL") or DEFAULT_BASE_URL)
+    key = api_key or environ.get("RUNGLASS_API_KEY")
     if key is None:
         raise api_error(
             "UNAUTHENTICATED",
@@ -113,7 +105,13 @@ def _api_key(key: str | None) -> str:
             "the API key cannot be a Runglass key: one starts with `nk_` and has no spaces; "
             "was another service's key passed, or a shell variable left empty?",
         )
-    return key
+    return ServerConnection(
+        base_url=base_url,
+        api_key=key,
+        timeout_s=bound_s(timeout),
+        max_retries=max_retries,
+        session_id=session_header(session_id).get("X-Session-Id"),
+    )
 
 
 def _base_url(url: str) -> str:

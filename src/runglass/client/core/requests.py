@@ -183,11 +183,6 @@ def diff(run: str, other_id: str | uuid.UUID, *, all: bool) -> RequestSpec["RunD
     return RequestSpec(method="GET", path=path, answer=RunDiff, query=(("all", "true"),) if all else ())
 
 
-def stream_path(run: str) -> str:
-    """The path of the event stream of the run at path `run`."""
-    return f"{run}/trace/stream"
-
-
 def cancel(run: str) -> RequestSpec[None]:
     """End the run at path `run`."""
     return RequestSpec(method="DELETE", path=run, answer=NoneType)

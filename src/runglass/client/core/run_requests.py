@@ -6,7 +6,7 @@ Idempotency-Key of its own, the same for all its attempts.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
@@ -40,6 +40,23 @@ Attachments = Sequence[Attachment | Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
 ToolChoice = str | Mapping[str, Any]
 TraceHeaders = Mapping[str, str]
+
+
+class ExecuteOptions(TypedDict, total=False):
+    """The arguments of `Flow.execute` that do not decide what it returns, for its overloads."""
+
+    message: str | None
+    messages: Messages | None
+    parameters: Parameters | None
+    attachments: Attachments | None
+    block_overrides: Overrides | None
+    trace: bool
+    version: Version
+    tool_choice: ToolChoice | None
+    max_tool_rounds: int
+    session_id: SessionId
+    trace_context: TraceHeaders | None
+    timeout: float | None
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,21 +201,16 @@ def rerun(
 def _post(
     path: str, request: RunRequest | RerunRequest, headers: Mapping[str, str], *, answer: type[T]
 ) -> RequestSpec[T]:
-    own = {"Content-Type": "application/json", IDEMPOTENCY_KEY: str(uuid.uuid4())}
-    return RequestSpec(
-        method="POST", path=path, answer=answer, headers={**own, **headers}, body=_body(request)
-    )
-
-
-def _body(request: RunRequest | RerunRequest) -> bytes:
     try:
-        return msgspec.json.encode(request)
+        body = msgspec.json.encode(request)
     except UnicodeEncodeError as error:
         half = half_text(msgspec.to_builtins(request))
         if half is None:
             raise
-        text, place = half
-        raise ValueError(f"{path_text(place)} may not be {text!r:.200}: {HALF}") from error
+        text, path_of_text = half
+        raise ValueError(f"{path_text(path_of_text)} may not be {text!r:.200}: {HALF}") from error
+    own = {"Content-Type": "application/json", IDEMPOTENCY_KEY: str(uuid.uuid4())}
+    return RequestSpec(method="POST", path=path, answer=answer, headers={**own, **headers}, body=body)
 
 
 def _headers(session_id: SessionId, trace_context: TraceHeaders | None) -> dict[str, str]:

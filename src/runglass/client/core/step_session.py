@@ -1,19 +1,21 @@
-"""The state of a step-through: its position, its next call, and the results in its events.
+"""The state of a step-through: its position, its next call and the stream that answers it, and its results.
 
 No I/O: `api/pauses.py` performs the calls. The server leaves the cursor to its caller, and this file keeps
 it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
 
 from runglass.client.core.requests import RequestSpec
+from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, Retries, finish
 from runglass.client.core.run_requests import StepThrough
-from runglass.client.core.stream_cursor import STREAM_HEADERS
-from runglass.errors import APIError, api_error
+from runglass.client.core.stream_cursor import STREAM_HEADERS, no_stream, read_frame, read_frames
+from runglass.errors import PASSED_ON, APIConnectionError, api_error
 from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,
@@ -28,9 +30,7 @@ from runglass.log.events import (
 )
 from runglass.log.trace import TokenBreakdown
 from runglass.wire.run_api import ToolCallsRequired
-
-_PASSED_ON = frozenset({"BYOK_KEY_REJECTED", "CREDITS_EXHAUSTED", "TOOL_ITERATION_LIMIT"})
-"""Codes of a failed step that `execute` passes on as they are; any other becomes STEP_FAILED."""
+from runglass.wire.sse import Decoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,9 +107,15 @@ class StepSession:
             case RunStarted():
                 self._flow_id, self._step_count = event.flow_id, event.step_count
             case StepStarted() | StepCompleted() | StepError() | StepPausedForToolCalls():
-                event = self._numbered(event)
+                # Some servers count from the call's first step, which is then 0 though it is a later step of
+                # the flow.
+                if self._starts_at is None:
+                    self._offset = self._asked_index if event.step_index == 0 else 0
+                    self._starts_at = event.step_index + self._offset
+                if self._offset:
+                    event = replace(event, step_index=event.step_index + self._offset)
             case StepPaused():
-                event = replace(event, step_index=self._place())
+                event = replace(event, step_index=self._first_index)
             case FlowCompleted() | FlowFailed() | FlowCancelled():
                 self.ended = True
         self._last = event
@@ -149,7 +155,17 @@ class StepSession:
         """
         match self._last:
             case StepError(error=error, step_id=step_id) | FlowFailed(error=error, step_id=step_id):
-                raise _failure(self._execution_id, step_id, error or {})
+                error = error or {}
+                code, message = error.get("code"), error.get("message")
+                what = "the run" if step_id is None else f"step {step_id!r}"
+                other = "INTERNAL_ERROR" if step_id is None else "STEP_FAILED"
+                raise api_error(
+                    code if code in PASSED_ON else other,
+                    f"{what} failed: {message} ({code})",
+                    execution_id=self._execution_id,
+                    step_id=step_id,
+                    details={"error": dict(error)},
+                )
             case FlowCancelled(reason=reason):
                 message = f"the run was cancelled: {reason}"
                 raise api_error("STEP_FAILED", message, execution_id=self._execution_id)
@@ -164,9 +180,9 @@ class StepSession:
                     flow_id=self._flow_id,
                     block_count=self._step_count,
                 )
-                self._turn(pause.step_index)
+                self._prepare(pause.step_index)
             case _:
-                self._turn(self._place() + 1)
+                self._prepare(self._first_index + 1)
 
     def answer(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Puts these messages, the answers to the pending tool calls, into the next call."""
@@ -174,14 +190,14 @@ class StepSession:
         if pause is None:
             raise ValueError(f"run {self._execution_id!r} does not wait for tool results")
         self.waiting = None
-        self._turn(
+        self._prepare(
             self._asked_index,
             iterations_used=pause.iterations_used,
             tool_call_messages=[*pause.tool_call_messages, *map(dict, results)],
             accumulated_outputs=pause.accumulated_outputs,
         )
 
-    def _turn(self, step_index: int, **taken_up: Any) -> None:
+    def _prepare(self, step_index: int, **results: Any) -> None:
         fresh: dict[str, Any] = {
             "input_overrides": None,
             "iterations_used": None,
@@ -192,7 +208,7 @@ class StepSession:
             self.asked.request,
             execution_id=self._execution_id,
             step_index=step_index,
-            **{**fresh, **taken_up},
+            **{**fresh, **results},
         )
         self.asked = replace(self.asked, request=request)
 
@@ -200,29 +216,76 @@ class StepSession:
     def _asked_index(self) -> int:
         return self.asked.request.step_index or 0
 
-    def _place(self) -> int:
+    @property
+    def _first_index(self) -> int:
         """The top-level step at which the call began."""
         return self._asked_index if self._starts_at is None else self._starts_at
 
-    def _numbered(
-        self, event: StepStarted | StepCompleted | StepError | StepPausedForToolCalls
-    ) -> StepStarted | StepCompleted | StepError | StepPausedForToolCalls:
-        # Some servers count from the call's first step, which is then 0 though it is a later step of the
-        # flow.
-        if self._starts_at is None:
-            self._offset = self._asked_index if event.step_index == 0 else 0
-            self._starts_at = event.step_index + self._offset
-        return replace(event, step_index=event.step_index + self._offset) if self._offset else event
+
+ENDS = (StepPaused, StepPausedForToolCalls, FlowCompleted, FlowFailed, FlowCancelled)
+"""The events with which the answer to a call ends."""
 
 
-def _failure(execution_id: str, step_id: str | None, error: Mapping[str, Any]) -> APIError:
-    code, message = error.get("code"), error.get("message")
-    what = "the run" if step_id is None else f"step {step_id!r}"
-    known = code if code in _PASSED_ON else "STEP_FAILED" if step_id is not None else "INTERNAL_ERROR"
-    return api_error(
-        str(known),
-        f"{what} failed: {message} ({code})",
-        execution_id=execution_id,
-        step_id=step_id,
-        details={"error": dict(error)},
-    )
+class StepStream:
+    """Follows the answer to `call` over any number of attempts; each event comes once."""
+
+    def __init__(self, call: RequestSpec[None], max_retries: int) -> None:
+        self.ended = False
+        self.gap: ConnectionLost | None = None
+        self._call = call
+        self._retries = Retries(call, max_retries)
+        self._farthest = (0, 0)
+        self._last: StreamEvent | None = None
+        self.opened()
+
+    def call(self) -> RequestSpec[None]:
+        """The request for the events; each attempt has the same key, so that the step is not run twice."""
+        return self._call
+
+    def opened(self) -> None:
+        """Begins a new stream, as a connection has been made."""
+        self._decoder = Decoder()
+        self._position = (0, 0)
+
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
+        """The new events that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
+        for frame in read_frames(self._decoder, chunk, self):
+            event, seq = read_frame(frame, self)
+            if self._last is not None and event.execution_id != self._last.execution_id:
+                raise APIConnectionError(
+                    f"{self}: its answer broke off in run {self._last.execution_id!r} and began anew in run "
+                    f"{event.execution_id!r}: the server does not honour Idempotency-Keys here"
+                )
+            number, beside = self._position
+            if seq > number:
+                self._position = (seq, 0)
+            elif event.seq == 0:
+                # An event without a number is none of the run's log, and known by its distance from the last
+                # numbered one, whose number the decoder has given to its frame.
+                self._position = (number, beside + 1)
+            else:
+                continue
+            if self._position > self._farthest:
+                # It has not come on an earlier connection.
+                self._farthest, self._last = self._position, event
+                yield event
+
+    def lost(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the call is made again, None where its answer is complete.
+
+        Raises as `responses.finish` does where the call has failed for good.
+        """
+        if isinstance(outcome, ConnectionLost):
+            # A failed step ends the answer as well, unless the flow continues on errors.
+            ends = (*ENDS, StepError) if outcome == ENDED_EARLY else ENDS
+            if isinstance(self._last, ends):
+                return None
+        elif 200 <= outcome.status < 300:
+            raise no_stream(str(self), outcome)
+        wait_s = self._retries.wait_s(outcome, left_s=math.inf)
+        if wait_s is None:
+            finish(self._call, outcome, attempts=self._retries.attempts, sent_before=self._retries.sent)
+        return wait_s
+
+    def __str__(self) -> str:
+        return str(self._call)

@@ -1,13 +1,12 @@
 """The cursor of a stream that can be resumed: what it has had, and when a broken one is given up.
 
 No I/O: a transport makes the request `call()`, feeds the bytes in and reports each loss. Across any number of
-connections each thing comes out once, in order: of a live trace every event, with the terminal one last. The
-stream that answers one call of a step-through ends with the step, and is begun anew when it is lost.
+connections each thing comes out once, in order: of a live trace every event, with the terminal one last.
 """
 
-import math
 import random
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import NoneType
@@ -15,21 +14,13 @@ from typing import ClassVar, Generic, TypeVar
 
 import msgspec
 
-from runglass.client.core.requests import RequestSpec
-from runglass.client.core.responses import ENDED_EARLY, Answer, ConnectionLost, Outcome, error_of, finish
-from runglass.client.core.retries import PASSING, Retries, backoff_s
+from runglass.client.core import requests
+from runglass.client.core.requests import RequestSpec, Time, is_count
+from runglass.client.core.responses import PASSING, Answer, ConnectionLost, Outcome, backoff_s, error_of
 from runglass.errors import APIConnectionError
-from runglass.log.events import (
-    FlowCancelled,
-    FlowCompleted,
-    FlowFailed,
-    StepError,
-    StepPaused,
-    StepPausedForToolCalls,
-    StreamEvent,
-    decode_event,
-    is_terminal,
-)
+from runglass.log.events import StreamEvent, decode_event, is_terminal
+from runglass.log.trace import TERMINAL, RunStatus, RunSummary
+from runglass.wire.run_api import RunChange
 from runglass.wire.sse import Decoder, Frame, FrameTooLarge
 
 SILENCE_S = 45.0
@@ -114,7 +105,7 @@ class ResumingCursor(ABC, Generic[News]):
         and must be opened again. Raises APIConnectionError for a fault that no new connection can mend.
         """
         self._heard_at = self._now()
-        frames = _frames(self._decoder, chunk, self)
+        frames = read_frames(self._decoder, chunk, self)
         if self._decoder.retry_ms is not None:
             self._retry_s = self._decoder.retry_ms / 1000
         return self._news(frames)
@@ -187,7 +178,8 @@ class TailCursor(ResumingCursor[StreamEvent]):
                 return
 
 
-def _frames(decoder: Decoder, chunk: bytes, what: object) -> list[Frame]:
+def read_frames(decoder: Decoder, chunk: bytes, what: object) -> list[Frame]:
+    """The frames that end in these bytes. Raises APIConnectionError for one that is too large."""
     try:
         return decoder.feed(chunk)
     except FrameTooLarge as error:
@@ -219,78 +211,80 @@ def no_stream(what: str, answer: Answer) -> APIConnectionError:
     )
 
 
-ENDS = (StepPaused, StepPausedForToolCalls, FlowCompleted, FlowFailed, FlowCancelled)
-"""The events with which the answer to a call ends."""
+def live_runs(
+    *,
+    flow_id: str | uuid.UUID | None,
+    status: RunStatus | None,
+    query: str | None,
+    flow: str | None,
+    since: Time | None,
+    until: Time | None,
+    after: int | None,
+) -> RequestSpec[None]:
+    """The live list of runs; `after` is only checked here. Raises ValueError for invalid arguments."""
+    if after is not None and not is_count(after, 0):
+        raise ValueError(f"after must be the number of a change or a page's last_change, not {after!r:.100}")
+    page = requests.runs(
+        flow_id=flow_id, status=status, query=query, flow=flow, since=since, until=until, limit=1, cursor=None
+    )
+    asked = tuple(pair for pair in page.query if pair[0] != "limit")
+    return RequestSpec(method="GET", path="/flow-runs/stream", answer=NoneType, query=asked)
 
 
-class StepStream:
-    """Follows the answer to `call` over any number of attempts; each event comes once."""
+class _Gone(msgspec.Struct):
+    id: str
 
-    def __init__(self, call: RequestSpec[None], max_retries: int) -> None:
-        self.ended = False
-        self.gap: ConnectionLost | None = None
-        self._call = call
-        self._retries = Retries(call, max_retries)
-        self._farthest = (0, 0)
-        self._last: StreamEvent | None = None
-        self.opened()
 
-    def call(self) -> RequestSpec[None]:
-        """The request for the events; each attempt has the same key, so that the step is not run twice."""
-        return self._call
+class ListCursor(ResumingCursor[RunChange]):
+    """Follows the runs of a query, which never ends by itself.
 
-    def opened(self) -> None:
-        """Begins a new stream, as a connection has been made."""
-        self._decoder = Decoder()
-        self._place = (0, 0)
+    `after` is the number of a change, behind which it begins; None for now. A run that does not meet the
+    query is told only to a reader who may list it: from this stream, or from the page before `after`.
+    """
 
-    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
-        """The new events that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
-        for frame in _frames(self._decoder, chunk, self):
-            event, seq = read_frame(frame, self)
-            if self._last is not None and event.execution_id != self._last.execution_id:
-                raise APIConnectionError(
-                    f"{self}: its answer broke off in run {self._last.execution_id!r} and began anew in run "
-                    f"{event.execution_id!r}: the server does not honour Idempotency-Keys here"
-                )
-            if self._is_new(event, seq):
-                self._last = event
-                yield event
+    about = "live list"
+    begins_at = -1
 
-    def _is_new(self, event: StreamEvent, seq: int) -> bool:
-        """Whether the event has not come on an earlier connection.
+    def __init__(self, request: RequestSpec[None], *, after: int | None, first_attempts: int) -> None:
+        super().__init__(request.path, query=request.query, first_attempts=first_attempts)
+        self.last = self.begins_at if after is None else after
+        self._has_page = after is not None
+        self._listed: set[str] = set()
 
-        An event without a number, which is none of the run's log, is known by its distance from the last
-        numbered one.
-        """
-        number, beside = self._place
-        if seq > number:
-            self._place = (seq, 0)
-        elif event.seq == 0:
-            # The frame has no number of its own, so the decoder has given it the number of an earlier frame.
-            self._place = (number, beside + 1)
-        else:
-            return False
-        is_new = self._place > self._farthest
-        self._farthest = max(self._farthest, self._place)
-        return is_new
+    def feed(self, chunk: bytes) -> Iterator[RunChange]:
+        """The changes that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
+        yield from super().feed(chunk)
+        # A block without data says where the stream is, though there is nothing to tell.
+        position = self._decoder.last_event_id
+        if position.isdecimal():
+            self.last = max(self.last, int(position))
 
-    def lost(self, outcome: Outcome) -> float | None:
-        """Seconds to wait before the call is made again, None where its answer is complete.
+    def _news(self, frames: Sequence[Frame]) -> Iterator[RunChange]:
+        for frame in frames:
+            if frame.event not in ("run", "gone"):
+                continue
+            change = self._change(frame)
+            if change.number > self.last:
+                self.last = change.number
+                self._brought_news = True
+                self._failures = 0
+                if change.run is None and not self._has_page and change.run_id not in self._listed:
+                    continue
+                # Only a run that has not ended can leave the list again, so the set stays small.
+                if change.run is None or change.run.status in TERMINAL:
+                    self._listed.discard(change.run_id)
+                else:
+                    self._listed.add(change.run_id)
+                yield change
 
-        Raises as `answers.finish` does where the call has failed for good.
-        """
-        if isinstance(outcome, ConnectionLost):
-            # A failed step ends the answer as well, unless the flow continues on errors.
-            ends = (*ENDS, StepError) if outcome == ENDED_EARLY else ENDS
-            if isinstance(self._last, ends):
-                return None
-        elif 200 <= outcome.status < 300:
-            raise no_stream(str(self), outcome)
-        wait_s = self._retries.wait_s(outcome, left_s=math.inf)
-        if wait_s is None:
-            finish(self._call, outcome, attempts=self._retries.attempts, sent_before=self._retries.sent)
-        return wait_s
-
-    def __str__(self) -> str:
-        return str(self._call)
+    def _change(self, frame: Frame) -> RunChange:
+        try:
+            number = int(frame.id)
+            if frame.event == "gone":
+                return RunChange(number=number, run_id=msgspec.json.decode(frame.data, type=_Gone).id)
+            run = msgspec.json.decode(frame.data, type=RunSummary)
+        except (ValueError, msgspec.DecodeError) as error:
+            raise APIConnectionError(
+                f"{self}: change {frame.id or '(without id)'} is not readable ({error}): {frame.data[:100]!r}"
+            ) from error
+        return RunChange(number=number, run_id=run.id, run=run)

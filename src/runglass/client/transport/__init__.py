@@ -15,8 +15,7 @@ from typing import Protocol, TypeVar
 import httpx2
 
 from runglass.client.core.requests import RequestSpec
-from runglass.client.core.responses import Answer, ConnectionLost, Outcome
-from runglass.client.core.retries import Deadline
+from runglass.client.core.responses import Answer, ConnectionLost, Deadline, Outcome
 from runglass.client.core.stream_cursor import SILENCE_S
 from runglass.errors import APITimeoutError
 

@@ -10,8 +10,15 @@ import httpx2
 
 from runglass.client.core.connection import ServerConnection
 from runglass.client.core.requests import RequestSpec
-from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish, timed_out
-from runglass.client.core.retries import Deadline, Retries
+from runglass.client.core.responses import (
+    ENDED_EARLY,
+    ConnectionLost,
+    Deadline,
+    Outcome,
+    Retries,
+    finish,
+    timed_out,
+)
 from runglass.client.core.stream_cursor import SILENCE_S
 from runglass.client.transport import (
     LIMITS,
@@ -40,7 +47,13 @@ class SyncTransport:
         self._closed = threading.Event()
         self._base = checked(endpoint.base_url)
         self._http = httpx2.Client(headers=endpoint.headers(), limits=LIMITS, verify=verification(self._base))
-        self._backends = _keep_deadlines(self._http)
+        self._backends: list[DeadlineBackend] = []
+        for transport in (self._http._transport, *self._http._mounts.values()):
+            if isinstance(transport, httpx2.HTTPTransport):
+                # The library has no public way to replace the backend and keep proxies from the environment.
+                # Reading the attribute first makes a renamed one fail here, not leave calls unbounded.
+                self._backends.append(DeadlineBackend(transport._pool._network_backend))
+                transport._pool._network_backend = self._backends[-1]
 
     def close(self) -> None:
         """Closes every connection. What waits in another thread ends at once, with a RuntimeError."""
@@ -54,7 +67,7 @@ class SyncTransport:
         self._closed.wait(seconds)
 
     def call(self, call: RequestSpec[T], *, timeout: float | None) -> T:
-        """The answer to `call`, tried again where that is safe. Raises as `answers.finish` does."""
+        """The answer to `call`, tried again where that is safe. Raises as `responses.finish` does."""
         deadline = Deadline(self.endpoint.bound_s(timeout))
         retries = Retries(call, self.endpoint.max_retries)
         while True:
@@ -106,7 +119,7 @@ class SyncTransport:
     def upload(self, call: RequestSpec[T], file: IO[bytes]) -> T:
         """The answer to `call` with the rest of the file as its body, which is read as it goes out, once.
 
-        Raises as `answers.finish` does.
+        Raises as `responses.finish` does.
         """
         self._require_open(call)
         silence = Deadline(SILENCE_S)
@@ -203,17 +216,6 @@ class SyncTransport:
             return
         # A body without a length ends well where its connection is shut down.
         self._require_open(call)
-
-
-def _keep_deadlines(client: httpx2.Client) -> list[DeadlineBackend]:
-    backends = []
-    for transport in (client._transport, *client._mounts.values()):
-        if isinstance(transport, httpx2.HTTPTransport):
-            # The library has no public way to replace the backend and keep proxies from the environment.
-            # Reading the attribute first makes a renamed one fail here, rather than leave calls unbounded.
-            backends.append(DeadlineBackend(transport._pool._network_backend))
-            transport._pool._network_backend = backends[-1]
-    return backends
 
 
 def _pieces(file: IO[bytes], silence: Deadline) -> Generator[bytes, None, None]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpcore2
 
-from runglass.client.core.retries import Deadline
+from runglass.client.core.responses import Deadline
 
 # A large write waits for room in the kernel's buffer several times, so the deadline is checked between
 # slices.
@@ -91,20 +91,6 @@ class DeadlineBackend(httpcore2.NetworkBackend):
                     raise
             else:
                 return self.keep(stream)
-
-    def connect_unix_socket(
-        self,
-        path: str,
-        timeout: _Bound = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.NetworkStream:
-        seconds = _seconds(timeout, httpcore2.ConnectTimeout)
-        return self.keep(
-            self._inner.connect_unix_socket(path, timeout=seconds, socket_options=socket_options)
-        )
-
-    def sleep(self, seconds: float) -> None:
-        self._inner.sleep(seconds)
 
 
 class _Stream(httpcore2.NetworkStream):

@@ -11,8 +11,15 @@ import httpx2
 
 from runglass.client.core.connection import ServerConnection
 from runglass.client.core.requests import RequestSpec
-from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish, timed_out
-from runglass.client.core.retries import Deadline, Retries
+from runglass.client.core.responses import (
+    ENDED_EARLY,
+    ConnectionLost,
+    Deadline,
+    Outcome,
+    Retries,
+    finish,
+    timed_out,
+)
 from runglass.client.core.stream_cursor import SILENCE_S
 from runglass.client.transport import (
     LIMITS,
@@ -60,7 +67,7 @@ class AsyncTransport:
                 await self._closed.wait()
 
     async def call(self, call: RequestSpec[T], *, timeout: float | None) -> T:
-        """The answer to `call`, tried again where that is safe. Raises as `answers.finish` does."""
+        """The answer to `call`, tried again where that is safe. Raises as `responses.finish` does."""
         deadline = Deadline(self.endpoint.bound_s(timeout))
         retries = Retries(call, self.endpoint.max_retries)
         try:
@@ -118,7 +125,7 @@ class AsyncTransport:
     async def upload(self, call: RequestSpec[T], file: IO[bytes]) -> T:
         """The answer to `call` with the rest of the file as its body, which is read as it goes out, once.
 
-        Raises as `answers.finish` does.
+        Raises as `responses.finish` does.
         """
         self._require_open(call)
         request = self._request(call, content=_pieces(file))

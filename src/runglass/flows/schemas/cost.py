@@ -67,25 +67,25 @@ class Cost(NamedTuple):
 
 
 def target(schema: Any, reference: str) -> Any:
-    """The part of the schema that a reference to a place in the same schema means.
+    """The part of the schema that a reference to a location in the same schema means.
 
-    Raises LookupError for any other reference, and for a place that a validator may find elsewhere: one that
-    is spelled with `%`, or lies in a part with an `$id`, which is the root of the references in it.
+    Raises LookupError for any other reference, and for a location that a validator may find elsewhere: one
+    that is spelled with `%`, or lies in a part with an `$id`, which is the root of the references in it.
     """
-    place: Any = schema
+    found: Any = schema
     if reference == "#":
-        return place
+        return found
     if not reference.startswith("#/") or "%" in reference:
         raise LookupError(reference)
     for part in reference[2:].split("/"):
         key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, list) and key.isdecimal():
-            place = place[int(key)]
-        elif isinstance(place, dict) and (place is schema or not _has_id(place)):
-            place = place[key]
+        if isinstance(found, list) and key.isdecimal():
+            found = found[int(key)]
+        elif isinstance(found, dict) and (found is schema or not _has_id(found)):
+            found = found[key]
         else:
             raise LookupError(reference)
-    return place
+    return found
 
 
 def _has_id(part: dict[str, Any]) -> bool:
@@ -102,7 +102,7 @@ def cost_of(schema: Any) -> Cost:
     while pending:
         name = pending[-1]
         if name not in own:
-            own[name], within[name], walked = _walk(schema, name, room)
+            own[name], within[name], walked = _cost_of_part(schema, name, room)
             room -= walked
             pending += [inner for inner in within[name] if inner not in own]
             continue
@@ -117,7 +117,7 @@ def cost_of(schema: Any) -> Cost:
     return total["#"]
 
 
-def _walk(schema: Any, name: str, room: int) -> tuple[Cost, list[str], int]:
+def _cost_of_part(schema: Any, name: str, room: int) -> tuple[Cost, list[str], int]:
     """The cost of one part without the targets of its references; the references; the parts walked."""
     try:
         start = target(schema, name)
@@ -135,8 +135,13 @@ def _walk(schema: Any, name: str, room: int) -> tuple[Cost, list[str], int]:
             return Cost(proved=False), references, walked
         if isinstance(part, dict):
             rules += len(part)
-            proved = proved and _is_plain(part, is_root=part is schema)
-            parts += _arithmetic_weight(part)
+            # An `$id` gives the references below it another root.
+            is_moved = part is not schema and _has_id(part)
+            if is_moved or _UNPROVED & part.keys() or part.get("format") == "regex":
+                proved = False
+            parts += NUMBER_WEIGHT * len(_COMPARING & part.keys())
+            if "multipleOf" in part:
+                parts += DIVISION_WEIGHT if isinstance(part["multipleOf"], int) else FRACTION_WEIGHT
             patterns += sum(map(pattern_weight, _patterns(part)))
             uniques += part.get("uniqueItems") is True
             reference = part.get("$ref")
@@ -149,19 +154,6 @@ def _walk(schema: Any, name: str, room: int) -> tuple[Cost, list[str], int]:
             rules += len(part) if key != "enum" else 0
             pending += [(key, value) for value in part]
     return Cost(parts, rules, patterns, 0, uniques, proved), references, walked
-
-
-def _is_plain(part: dict[str, Any], *, is_root: bool) -> bool:
-    # An `$id` gives the references below it another root.
-    moved = not is_root and _has_id(part)
-    return not (moved or _UNPROVED & part.keys() or part.get("format") == "regex")
-
-
-def _arithmetic_weight(part: dict[str, Any]) -> int:
-    weight = NUMBER_WEIGHT * len(_COMPARING & part.keys())
-    if "multipleOf" in part:
-        weight += DIVISION_WEIGHT if isinstance(part["multipleOf"], int) else FRACTION_WEIGHT
-    return weight
 
 
 def _patterns(part: dict[str, Any]) -> Iterator[str]:

@@ -27,7 +27,7 @@ class TooManyDefaults(ValueError):
 
 
 class _Node:
-    """The defaults of a schema, in its place and below."""
+    """The defaults of a schema, of its own and below."""
 
     __slots__ = ("default", "filled", "inner", "items", "matters", "refers_to", "used_by")
 
@@ -75,19 +75,17 @@ class _Filling:
             forms = [node for node in task.node.chain() if node.matters]
             if isinstance(task.part, list):
                 items = next((node.items for node in forms if node.items is not None), None)
-                if items is not None and items.matters:
-                    self._fill_list(task, items)
+                if items is None or not items.matters:
+                    continue
+                for index, item in enumerate(task.part):
+                    if isinstance(item, dict | list):
+                        task.part[index] = copy = item.copy()
+                        self._pending.append(_Task(copy, items, task.made_by))
             else:
                 made: set[str] = set()
                 copied: set[str] = set()
                 for node in forms:
                     self._fill_object(task, node, made, copied)
-
-    def _fill_list(self, task: _Task, items: _Node) -> None:
-        for index, item in enumerate(task.part):
-            if isinstance(item, dict | list):
-                task.part[index] = copy = item.copy()
-                self._pending.append(_Task(copy, items, task.made_by))
 
     def _fill_object(self, task: _Task, node: _Node, made: set[str], copied: set[str]) -> None:
         part = task.part

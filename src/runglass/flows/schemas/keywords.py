@@ -101,34 +101,29 @@ def idle_keywords(schema: Any, path: Path) -> Iterator[Finding]:
         return
     pending: list[tuple[dict[str, Any], Path]] = [(schema, path)]
     while pending:
-        part, place = pending.pop()
-        yield from _idle(part, place)
+        part, part_path = pending.pop()
+        types = part.get("type")
+        types = [types] if isinstance(types, str) else types
         inner: list[tuple[Any, Path]] = []
         for keyword, value in part.items():
+            message = None
+            if keyword not in KEYWORDS:
+                if not keyword.startswith(("x-", "x_")):
+                    message = f"there is no keyword {shown(keyword)}: it does nothing"
+                    message += suggestion(keyword, sorted(KEYWORDS))
+            elif _NEEDS.get(keyword, keyword) not in part:
+                message = f"`{keyword}` does nothing without `{_NEEDS[keyword]}`"
+            elif keyword in _TYPE_OF and isinstance(types, list) and types:
+                kind = _TYPE_OF[keyword]
+                if kind not in types and not (kind == "number" and "integer" in types):
+                    named = any_of(types)
+                    message = f"`{keyword}` does nothing beside `type: {named}`; it is for type {kind}"
+            if message is not None:
+                yield Finding(message, (*part_path, keyword), at_key=True, is_warning=True)
             if keyword in _LISTS and isinstance(value, list):
-                inner += [(item, (*place, keyword, index)) for index, item in enumerate(value)]
+                inner += [(item, (*part_path, keyword, index)) for index, item in enumerate(value)]
             elif keyword in _MAPS and isinstance(value, dict):
-                inner += [(item, (*place, keyword, name)) for name, item in value.items()]
+                inner += [(item, (*part_path, keyword, name)) for name, item in value.items()]
             elif keyword in _ONE_SCHEMA:
-                inner.append((value, (*place, keyword)))
+                inner.append((value, (*part_path, keyword)))
         pending += [(found, at) for found, at in reversed(inner) if isinstance(found, dict)]
-
-
-def _idle(schema: dict[str, Any], path: Path) -> Iterator[Finding]:
-    types = schema.get("type")
-    types = [types] if isinstance(types, str) else types
-    for keyword in schema:
-        message = None
-        if keyword not in KEYWORDS:
-            if not keyword.startswith(("x-", "x_")):
-                message = f"there is no keyword {shown(keyword)}: it does nothing"
-                message += suggestion(keyword, sorted(KEYWORDS))
-        elif _NEEDS.get(keyword, keyword) not in schema:
-            message = f"`{keyword}` does nothing without `{_NEEDS[keyword]}`"
-        elif keyword in _TYPE_OF and isinstance(types, list) and types:
-            kind = _TYPE_OF[keyword]
-            if kind not in types and not (kind == "number" and "integer" in types):
-                named = any_of(types)
-                message = f"`{keyword}` does nothing beside `type: {named}`; it is for type {kind}"
-        if message is not None:
-            yield Finding(message, (*path, keyword), at_key=True, is_warning=True)

@@ -36,6 +36,8 @@ QUICK_ERRORS = 1_500
 MAX_ERRORS = 200_000
 """Rules times parts of a value, each of which may be an error of 20 µs."""
 
+MAX_SENTENCES = 5
+
 Schema = dict[str, Any]
 
 
@@ -66,18 +68,11 @@ def _cost(encoded: bytes) -> Cost:
     return cost._replace(proved=proved)
 
 
-def _beside(compiled: _Compiled) -> int:
-    """The bytes of a compiled schema beyond its length: for repeated parts, and for patterns."""
-    return 300 * compiled.cost.parts + 600 * compiled.cost.patterns
-
-
-# A compiled schema takes some 25 times its JSON, and more for the parts that its references repeat.
-_compiled = ByteCache(_compile, times=30, share=0.25, beside=_beside)
+# A compiled schema takes some 25 times its JSON, and more for patterns and for parts that references repeat.
+_compiled = ByteCache(
+    _compile, times=30, share=0.25, beside=lambda each: 300 * each.cost.parts + 600 * each.cost.patterns
+)
 _costs = ByteCache(_cost, times=1, share=0.03)
-
-
-def _encoded(schema: Any) -> bytes:
-    return msgspec.json.encode(schema)
 
 
 def compile_schema(schema: Schema) -> jsonschema_rs.Validator:
@@ -85,7 +80,7 @@ def compile_schema(schema: Schema) -> jsonschema_rs.Validator:
 
     Raises ValueError for an invalid schema; those of a parsed flow are valid.
     """
-    return _compiled(_encoded(schema)).validator
+    return _compiled(msgspec.json.encode(schema)).validator
 
 
 def prove_quick(schema: Any, *, size_bytes: int = 0) -> Cost:
@@ -93,7 +88,7 @@ def prove_quick(schema: Any, *, size_bytes: int = 0) -> Cost:
 
     Raises Unproved for any other, without compiling it.
     """
-    return _proved_cost(_encoded(schema), size_bytes)
+    return _proved_cost(msgspec.json.encode(schema), size_bytes)
 
 
 def _proved_cost(encoded: bytes, size_bytes: int) -> Cost:
@@ -113,7 +108,7 @@ def errors_in(value: Any, schema: Schema, *, quick_bytes: int | None = None) -> 
     A large value with many rules gets only its first mistake: an error takes a hundred times as long as a
     pass. Raises ValueError like `compile_schema`, and Unproved.
     """
-    encoded = _encoded(schema)
+    encoded = msgspec.json.encode(schema)
     cost = None if quick_bytes is None else _proved_cost(encoded, quick_bytes)
     compiled = _compiled(encoded)
     if compiled.validator.is_valid(value):
@@ -144,15 +139,15 @@ def _count(value: Any, *, most: int) -> int:
     return count
 
 
-def mistakes(value: Any, schema: Schema, *, most: int = 5, quick_bytes: int | None = None) -> list[str]:
-    """The mistakes of the value with their places, in at most `most` sentences. Raises like `errors_in`."""
+def mistakes(value: Any, schema: Schema, *, quick_bytes: int | None = None) -> list[str]:
+    """The mistakes of the value, each with its path, in a few sentences. Raises like `errors_in`."""
     errors = errors_in(value, schema, quick_bytes=quick_bytes)
     found = (finding for error in errors for finding in explain(error, schema))
-    return [sentence(finding) for finding in islice(found, most)]
+    return [sentence(finding) for finding in islice(found, MAX_SENTENCES)]
 
 
 def sentence(finding: Finding) -> str:
-    """The finding as a sentence, with its place in front where it has one."""
+    """The finding as a sentence, with its path in front where it has one."""
     path, said = path_text(finding.path), finding.message
     if not path:
         return said

@@ -53,9 +53,9 @@ class Answer(NamedTuple):
 class MetricsListener:
     """Answers about one runtime."""
 
-    def __init__(self, runtime: Runtime, health: HealthCheck) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._health = health
+        self._health = HealthCheck(runtime)
         self._loop_delay_s = Histogram()
         # Imported here: a process without this listener does not hold the library of Prometheus.
         from runglass.runtime.metrics.collector import RuntimeCollector
@@ -81,7 +81,14 @@ class MetricsListener:
                         return
                     head = await reader.readuntil(b"\r\n\r\n")
                     answer = await self._answer(head)
-                    writer.write(_encoded(answer, has_body=not head.startswith(b"HEAD ")))
+                    about = (
+                        f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\n"
+                        f"Content-Type: {answer.media_type}\r\nContent-Length: {len(answer.body)}\r\n"
+                        "Connection: close\r\nCache-Control: no-store\r\n"
+                        "X-Content-Type-Options: nosniff\r\n\r\n"
+                    )
+                    writer.write(about.encode("latin-1"))
+                    writer.write(b"" if head.startswith(b"HEAD ") else answer.body)
                     await writer.drain()
         finally:
             self._open -= 1
@@ -110,7 +117,15 @@ class MetricsListener:
         return await path()
 
     async def _metrics(self) -> Answer:
-        await self._ask_store()
+        async with self._asking:
+            if time.monotonic() - self._asked_s >= OVERVIEW_S:
+                try:
+                    async with asyncio.timeout(OVERVIEW_WAIT_S):
+                        self._collector.overview = await self._runtime.store.overview()
+                except (StoreError, TimeoutError) as error:
+                    log.warning("the store says nothing for the metrics: %s", str(error) or "no answer")
+                    self._collector.overview = None
+                self._asked_s = time.monotonic()
         self._collector.is_ready = (await self._health.readiness()).status == "ready"
         return Answer(200, *self._collector.exposition())
 
@@ -122,21 +137,9 @@ class MetricsListener:
         found = await self._health.readiness()
         return Answer(200 if found.status == "ready" else 503, _JSON, msgspec.json.encode(found))
 
-    async def _ask_store(self) -> None:
-        async with self._asking:
-            if time.monotonic() - self._asked_s < OVERVIEW_S:
-                return
-            try:
-                async with asyncio.timeout(OVERVIEW_WAIT_S):
-                    self._collector.overview = await self._runtime.store.overview()
-            except (StoreError, TimeoutError) as error:
-                log.warning("the store says nothing for the metrics: %s", str(error) or "no answer")
-                self._collector.overview = None
-            self._asked_s = time.monotonic()
-
 
 @asynccontextmanager
-async def listening(runtime: Runtime, health: HealthCheck | None = None) -> AsyncIterator[str | None]:
+async def listening(runtime: Runtime) -> AsyncIterator[str | None]:
     """Answers those who watch, until the block ends; gives `http://HOST:PORT`, None without `metrics_port`.
 
     Raises RunglassError if the address cannot be had.
@@ -145,7 +148,7 @@ async def listening(runtime: Runtime, health: HealthCheck | None = None) -> Asyn
     if port is None:
         yield None
         return
-    listener = MetricsListener(runtime, health or HealthCheck(runtime))
+    listener = MetricsListener(runtime)
     try:
         server = await asyncio.start_server(listener.serve, host, port, limit=HEAD_BYTES)
     except OSError as error:
@@ -170,12 +173,3 @@ def address_of(listener: socket.socket) -> str:
 
 def _text(status: int, text: str) -> Answer:
     return Answer(status, _TEXT, f"{text}\n".encode())
-
-
-def _encoded(answer: Answer, *, has_body: bool) -> bytes:
-    head = (
-        f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\nContent-Type: {answer.media_type}\r\n"
-        f"Content-Length: {len(answer.body)}\r\nConnection: close\r\nCache-Control: no-store\r\n"
-        "X-Content-Type-Options: nosniff\r\n\r\n"
-    )
-    return head.encode("latin-1") + (answer.body if has_body else b"")

@@ -5,13 +5,10 @@ from typing import Any
 import msgspec
 
 from runglass.engine.capture.snapshots import is_whole
-from runglass.errors import STEP_CODES, APIError, api_error
+from runglass.errors import PASSED_ON, STEP_CODES, APIError, api_error
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
-
-_OWN_CODES = frozenset({"BYOK_KEY_REJECTED", "TOOL_ITERATION_LIMIT", "CREDITS_EXHAUSTED"})
-"""Codes of a failed run that the response of `execute` has as its own code."""
 
 
 class RunFailure(msgspec.Struct, frozen=True, rename="camel"):
@@ -39,7 +36,7 @@ class RunFailure(msgspec.Struct, frozen=True, rename="camel"):
         if self.is_cancelled:
             said = f"the run was cancelled: {message}"
             return api_error("STEP_FAILED", said, execution_id=run_id, details=details)
-        answered = str(code) if code in _OWN_CODES else "STEP_FAILED"
+        answered = str(code) if code in PASSED_ON else "STEP_FAILED"
         if self.step_id is not None:
             said = f"step {self.step_id!r} failed: {message} ({code})"
             return api_error(answered, said, execution_id=run_id, step_id=self.step_id, details=details)

@@ -19,8 +19,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, FlowRecord, OpenedTrace, Project, RunRecord
-from runglass.wire.admin_api import Actor
-from runglass.wire.api_keys import PREFIX, digest_of
+from runglass.wire.admin_api import PREFIX, Actor, digest_of
 
 MAY_EXECUTE = frozenset({"run", "admin"})
 

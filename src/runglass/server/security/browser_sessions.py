@@ -21,7 +21,7 @@ from runglass.errors import StoreError, api_error
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, ViewerSession
 from runglass.support.clock import Clock, iso
-from runglass.wire.api_keys import digest_of
+from runglass.wire.admin_api import digest_of
 
 log = logging.getLogger(__name__)
 

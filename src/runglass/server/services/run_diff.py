@@ -10,19 +10,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.diff.attempt_diff import ContentPair, DiffAllowance, changes_between, row_of
-from runglass.diff.composition import MOST_ROWS, compose
+from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
 from runglass.diff.trace_diff import (
     AttemptContent,
     AttemptDigest,
     AttemptPair,
     FlowOrder,
-    StepPlace,
+    StepLocation,
     align,
-    places,
     read_content,
     read_digest,
+    step_locations,
 )
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
@@ -113,18 +112,18 @@ def _summary(run: RunRecord) -> RunSummary:
         return msgspec.json.decode(run.summary, type=RunSummary)
 
 
-def _started(read: _Read) -> list[StepPlace]:
+def _started(read: _Read) -> list[StepLocation]:
     """The steps in order of first start, for those that the flow does not have any more."""
-    return [StepPlace(step_id) for step_id in dict.fromkeys(each.step_id for each in read.digests)]
+    return [StepLocation(step_id) for step_id in dict.fromkeys(each.step_id for each in read.digests)]
 
 
-async def _places(store: Store, run: RunRecord) -> list[StepPlace]:
+async def _places(store: Store, run: RunRecord) -> list[StepLocation]:
     """The steps of the flow that the run is of, of a draft as it is now; none where it is gone."""
     source = await store.flow_source(run.flow_id, run.version)
     if source is None:
         return []
     return await offload(
-        lambda: places(flow_nodes(decode_stored_flow(source))),
+        lambda: step_locations(flow_nodes(decode_stored_flow(source))),
         size_bytes=len(source),
         quick_bytes=INLINE_BYTES,
     )

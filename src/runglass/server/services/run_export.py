@@ -15,9 +15,9 @@ from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import StoreError
 from runglass.log.trace import RunSummary, StepTrace
+from runglass.outlines.outline import TreeRow, tree_rows
 from runglass.run_files.header import FlowOfRun, RunHeader, lines, members
 from runglass.run_files.otlp import OtlpWriter
-from runglass.run_files.outline_rows import TreeRow, tree_rows
 from runglass.run_files.perfetto import PerfettoWriter
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.run_content import checked_objects, whole_summary, with_content
