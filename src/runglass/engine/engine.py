@@ -179,7 +179,7 @@ class Engine:
             await self._admission.enter(project_id)
         waits_here = not has_slot and not self.shares_store
         queued = self.queue.queue(run_id, project_id, outputs) if waits_here else None
-        segment_spec = SegmentSpec(plan=spec, segment=segment)
+        segment_spec = SegmentSpec(spec=spec, segment=segment)
         try:
             new = NewRun(
                 id=run_id,

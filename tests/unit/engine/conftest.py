@@ -130,7 +130,7 @@ async def start(
         flow = parse_flow(f"slug: test\nsteps:\n{flow}")
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, flow.slug, name=None, capture=None, source=flow.encode())
-    plan = RunSpec(
+    spec = RunSpec(
         flow=flow,
         version=0,
         inputs=inputs or {},
@@ -138,7 +138,7 @@ async def start(
         capture_failed=capture_failed,
         trigger_type="api",
     )
-    return await house.engine.start(record, plan, segment, outputs=outputs)
+    return await house.engine.start(record, spec, segment, outputs=outputs)
 
 
 async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:

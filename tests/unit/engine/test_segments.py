@@ -45,7 +45,7 @@ async def take_up(house: EngineHarness, run_id: str, segment: Segment) -> RunOut
     run = await house.store.run(run_id)
     assert run is not None
     paused = await house.engine.paused(run)
-    return await (await house.engine.resume(paused, paused.plan, segment)).outcome()
+    return await (await house.engine.resume(paused, paused.spec, segment)).outcome()
 
 
 async def answer(house: EngineHarness, started: StartedRun, content: str) -> RunOutcome:
@@ -136,9 +136,9 @@ async def test_a_step_through_gets_outputs_in_every_capture_mode(
     flow = parse_flow(f"slug: test\nsteps:\n{WALK}")
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, "test", name=None, capture=None, source=flow.encode())
-    plan = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
+    spec = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
     outputs = LiveOutputs()
-    started = await house.engine.start(record, plan, Segment(last=0), outputs=outputs)
+    started = await house.engine.start(record, spec, Segment(last=0), outputs=outputs)
     await started.outcome()
     assert outputs.pop(3) == b'{"n":2}'
     assert outputs.held_bytes == 0
@@ -191,10 +191,10 @@ async def test_a_budget_that_is_spent_ends_the_run_at_the_next_step(tmp_path: Pa
 
 async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(tmp_path: Path) -> None:
     flow = parse_flow("slug: test\nsteps:\n- {id: a, type: passthrough}")
-    plan = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="full", trigger_type="job")
+    spec = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="full", trigger_type="job")
     good, bad = (f"01a20000-0000-7000-8000-00000000000{number}" for number in (1, 2))
     async with SqliteStore(tmp_path / "db") as store:
-        await pending(store, good, msgspec.json.encode(SegmentSpec(plan=plan, segment=Segment())))
+        await pending(store, good, msgspec.json.encode(SegmentSpec(spec=spec, segment=Segment())))
         await pending(store, bad, b'{"of":"another version"}')
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
         await follow(house, good)
@@ -272,14 +272,14 @@ async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: Engi
 
 
 def test_a_segment_is_stored_under_the_name_that_earlier_versions_gave_it() -> None:
-    plan = RunSpec(
+    spec = RunSpec(
         flow=parse_flow(f"slug: test\nsteps:\n{WALK}"),
         version=0,
         inputs={},
         capture="off",
         trigger_type="api",
     )
-    stored = msgspec.json.encode(SegmentSpec(plan=plan, segment=Segment(first=1)))
+    stored = msgspec.json.encode(SegmentSpec(spec=spec, segment=Segment(first=1)))
     assert msgspec.json.decode(stored)["stretch"]["first"] == 1
     assert msgspec.json.decode(stored, type=SegmentSpec).segment.first == 1
 

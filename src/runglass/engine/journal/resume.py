@@ -25,7 +25,7 @@ class PausedRun(NamedTuple):
     """
 
     run: RunRecord
-    plan: RunSpec
+    spec: RunSpec
     pause: Pause
     outputs: dict[str, Any]
     step_inputs: dict[str, dict[str, Any]]
@@ -128,7 +128,7 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
             if pause is None:
                 return None
             paused = PausedRun(
-                run, segment_spec.plan, pause, outputs, segment_spec.segment.step_inputs, size_of(rows)
+                run, segment_spec.spec, pause, outputs, segment_spec.segment.step_inputs, size_of(rows)
             )
             return await paused_state(store, paused, segment_spec)
         state = await stored_fold(store, run)
@@ -160,7 +160,7 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
 
 
 async def first_segment(store: Store, run: RunRecord) -> SegmentSpec | None:
-    """Plan and first segment of a run that has not ended. Raises StoreError, RunUnreadable."""
+    """Specification and first segment of a run that has not ended. Raises StoreError, RunUnreadable."""
     request = await store.request(run.no)
     if request is None:
         return None

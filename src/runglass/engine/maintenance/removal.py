@@ -162,12 +162,12 @@ class RunRemoval:
         await self._bite(self._store.purge_run(run_no))
 
     async def _strip(self, run_no: int) -> None:
-        place: ContentPlace | None = None
+        cursor: ContentPlace | None = None
         while True:
-            place = await self._bite(
-                self._store.strip_content(run_no, place, limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
+            cursor = await self._bite(
+                self._store.strip_content(run_no, cursor, limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
             )
-            if place is None:
+            if cursor is None:
                 return
 
     async def _bite(self, work: Awaitable[T]) -> T:

@@ -295,7 +295,7 @@ class RunClaims:
             if cancelled := stop.cancelled or run.cancel_reason:
                 await end_run(self._engine, run, cancelled=cancelled)
             else:
-                keeping = None if state is None else state.segment_spec.plan.capture_of_failed
+                keeping = None if state is None else state.segment_spec.spec.capture_of_failed
                 await end_run(self._engine, run, error=error, keeping=keeping)
         except StoreError:
             active.orphaned.setdefault(run.id, stop)

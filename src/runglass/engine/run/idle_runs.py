@@ -82,7 +82,7 @@ class IdleRuns:
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
         return PausedRun(
-            run, segment_spec.plan, pause, outputs, (later or segment_spec).segment.step_inputs, size_of(rows)
+            run, segment_spec.spec, pause, outputs, (later or segment_spec).segment.step_inputs, size_of(rows)
         )
 
     async def cancel(self, run: RunRecord, *, reason: str) -> bool:

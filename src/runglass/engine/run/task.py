@@ -111,7 +111,7 @@ class RunTask:
 
     async def _walked(self) -> RunOutcome:
         """The outcome of a segment that is not cut off."""
-        spec, engine = self._state.segment_spec.plan, self._engine
+        spec, engine = self._state.segment_spec.spec, self._engine
         capture = engine.make_capture(spec.capture)
         try:
             await self._begin(capture)
@@ -190,7 +190,7 @@ class RunTask:
         segment_spec = self._state.segment_spec
         if self.run.status == "pending":
             # Made before the first event: the two are one append, which a process that dies cannot part.
-            told = await run_input(self.run.id, segment_spec.plan, capture)
+            told = await run_input(self.run.id, segment_spec.spec, capture)
             self._recorder.begin()
             if told is not None:
                 self._recorder.record(told)
@@ -199,7 +199,7 @@ class RunTask:
             if not self.run.is_resuming:
                 self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(segment_spec))
             self._recorder.invalidate_checkpoints(
-                kept_ids(segment_spec.plan.flow.steps[segment_spec.segment.first :])
+                kept_ids(segment_spec.spec.flow.steps[segment_spec.segment.first :])
             )
         else:
             return
@@ -211,7 +211,7 @@ class RunTask:
 
     async def _interpreter(self, capture: Capture) -> Interpreter:
         state, engine, project_id = self._state, self._engine, self.run.project_id
-        spec = state.segment_spec.plan
+        spec = state.segment_spec.spec
         context = RunContext(
             run_id=self.run.id,
             project_id=project_id,
@@ -251,7 +251,7 @@ class RunTask:
             FlowCompleted(
                 execution_id=self.run.id,
                 run_id=self.run.id,
-                step_id=self._state.segment_spec.plan.flow.steps[-1].id,
+                step_id=self._state.segment_spec.spec.flow.steps[-1].id,
                 result=encoded(snapshot.data),
                 truncated=snapshot.truncated,
                 summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
@@ -271,7 +271,7 @@ class RunTask:
         """The failure with its whole `error` for the caller; the log gets what is `captured` of it."""
         told = None
         if self._recorder.fold.summary.input_preview is None:
-            told = await run_input(self.run.id, self._state.segment_spec.plan, capture, failed=True)
+            told = await run_input(self.run.id, self._state.segment_spec.spec, capture, failed=True)
         # The caller of a job is told code and message of its error, and is owed no more.
         owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
         shown = encoded(capture.error(error) if captured is None else captured)

@@ -154,7 +154,7 @@ async def end_run(
             # A run ends also if its request cannot be read.
             with suppress(RunUnreadable):
                 if (segment_spec := await first_segment(store, run)) is not None:
-                    told = await run_input(run.id, segment_spec.plan, capture, failed=True)
+                    told = await run_input(run.id, segment_spec.spec, capture, failed=True)
         failed_in = None
         try:
             with decoding(run.id):

@@ -58,7 +58,7 @@ async def overrides_applied(
     segment = segment_spec.segment
     blocks, inputs = segment.block_overrides, dict(segment.step_inputs)
     if segment.input:
-        first = segment_spec.plan.flow.steps[segment.first].id
+        first = segment_spec.spec.flow.steps[segment.first].id
         inputs[first] = {**segment.input, **inputs.get(first, {})}
     of_blocks = [f"{step}.{_shown_field(field)}" for step, fields in blocks.items() for field in fields]
     of_inputs = [f"{step}.input.{_shown(field)}" for step, fields in inputs.items() for field in fields]
