@@ -13,8 +13,9 @@ from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.models.gateway import missing_key
 from runglass.engine.payload import Payload
+from runglass.engine.run.content import KeptOutputs, overrides_applied, read_outputs, run_input
 from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
-from runglass.engine.run.terminate import KeptOutputs, end_run, read_outputs, record_end
+from runglass.engine.run.terminate import end_run, record_end
 from runglass.engine.scheduling.memory_budget import RunMemory
 from runglass.engine.scheduling.pacing import set_project
 from runglass.engine.scheduling.run_limits import LimitReached, RunUsage, StopRequest
@@ -23,7 +24,6 @@ from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
-from runglass.engine.steps.override_notes import overrides_applied, run_input
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs, RunContext
 from runglass.errors import (
     PermanentStoreError,
