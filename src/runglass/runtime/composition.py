@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import getcontext
+from functools import partial
 
 import runglass
 from runglass.bus.base import Bus
@@ -40,7 +41,6 @@ from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.byte_cache import limit_caches
 from runglass.support.supervision import SupervisedTask
-from runglass.wire.run_api import CaptureMode
 
 PATIENCE_S = 5.0
 """How long a call waits for a PostgreSQL that has just gone away, and a start for one that is not there."""
@@ -189,15 +189,6 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
             ),
         )
-
-        def make_capture(mode: CaptureMode) -> Capture:
-            return Capture(
-                mode,
-                limit_bytes=settings.snapshot_limit_bytes,
-                redactor=redactor,
-                redactions=redactions,
-            )
-
         # By the ids of projects. A project that is made later gets its own at the next start.
         ids = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
         weights = {ids[name]: weight for name, weight in settings.project_weights.items() if name in ids}
@@ -206,7 +197,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             store=store,
             bus=bus,
             dependencies=dependencies,
-            make_capture=make_capture,
+            make_capture=partial(
+                Capture,
+                limit_bytes=settings.snapshot_limit_bytes,
+                redactor=redactor,
+                redactions=redactions,
+            ),
             crash_retries=settings.crash_retries,
             lease_s=settings.lease_s,
             max_concurrent_runs=settings.max_concurrent_runs,

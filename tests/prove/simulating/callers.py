@@ -89,7 +89,8 @@ class Callers:
     async def _call(self, life: Life, spec: RunSpec, segment: Segment) -> None:
         assert life.engine is not None
         try:
-            started = await life.engine.start(self._world.flow_to_run(), spec, segment)
+            engine, flow = life.engine, self._world.flow_to_run()
+            started = await engine.start(flow, spec, segment, run_id=engine.ids.next())
         except APIError as error:
             code = error.code
             self._world.tell(lambda: demand(code in REFUSALS, f"a run is refused: {code}"))

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,11 +80,6 @@ async def open_harness(
     With `beside` it has the store, the bus and the clock of another.
     """
     clock = beside.clock if beside else clock or VirtualClock()
-    redactor = Redactor()
-
-    def make_capture(mode: CaptureMode) -> Capture:
-        return Capture(mode, limit_bytes=4096, redactor=redactor)
-
     async with AsyncExitStack() as opened:
         if beside is None:
             await opened.enter_async_context(store)
@@ -96,7 +92,7 @@ async def open_harness(
             store=store,
             bus=bus,
             dependencies=dependencies,
-            make_capture=make_capture,
+            make_capture=partial(Capture, limit_bytes=4096, redactor=Redactor()),
             crash_retries=CRASH_RETRIES,
             lease_s=LEASE_S,
             max_concurrent_runs=slots,
@@ -138,7 +134,7 @@ async def start(
         capture_failed=capture_failed,
         trigger_type="api",
     )
-    return await house.engine.start(record, spec, segment, outputs=outputs)
+    return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next(), outputs=outputs)
 
 
 async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:

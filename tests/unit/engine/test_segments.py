@@ -138,7 +138,9 @@ async def test_a_step_through_gets_outputs_in_every_capture_mode(
     record = await house.store.put_draft(project.id, "test", name=None, capture=None, source=flow.encode())
     spec = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
     outputs = LiveOutputs()
-    started = await house.engine.start(record, spec, Segment(last=0), outputs=outputs)
+    started = await house.engine.start(
+        record, spec, Segment(last=0), run_id=house.engine.ids.next(), outputs=outputs
+    )
     await started.outcome()
     assert outputs.pop(3) == b'{"n":2}'
     assert outputs.held_bytes == 0

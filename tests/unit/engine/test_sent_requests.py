@@ -292,7 +292,7 @@ async def run(
         record = await house.store.put_draft(
             project.id, flow.slug, name=None, capture=None, source=flow.encode()
         )
-        started = await house.engine.start(record, spec, Segment(offer=offer))
+        started = await house.engine.start(record, spec, Segment(offer=offer), run_id=house.engine.ids.next())
         outcome = await started.outcome()
         if offer is not None:
             row = await house.store.run(started.id)

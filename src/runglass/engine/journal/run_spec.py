@@ -35,12 +35,6 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     trace_context: TraceContext | None = None
     rerun_of: str | None = None
 
-    @property
-    def capture_of_failed(self) -> CaptureMode | None:
-        """How outputs are kept where the run fails; None where that makes no difference."""
-        is_raised = self.capture == "metadata_only" and self.capture_failed != "off"
-        return self.capture_failed if is_raised else None
-
     def summary(
         self, run_id: str, flow_id: str, session_id: str | None, started_by: str | None
     ) -> RunSummary:

@@ -295,8 +295,8 @@ class RunClaims:
             if cancelled := stop.cancelled or run.cancel_reason:
                 await end_run(self._engine, run, cancelled=cancelled)
             else:
-                keeping = None if state is None else state.segment_spec.spec.capture_of_failed
-                await end_run(self._engine, run, error=error, keeping=keeping)
+                capture_failed = state.segment_spec.spec.capture_failed if state is not None else "off"
+                await end_run(self._engine, run, error=error, capture_failed=capture_failed)
         except StoreError:
             active.orphaned.setdefault(run.id, stop)
             raise

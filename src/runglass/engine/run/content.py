@@ -1,8 +1,9 @@
 """The content of a run as a whole: its input and overrides in the log, and its outputs where it fails.
 
-Names of overrides are told always, values where the capture mode keeps content. A run may keep outputs
-because it fails, though its mode keeps none: see `capture_failed`. They are read from the checkpoints, which
-the append that ends the run deletes.
+Names of overrides are told always, values where the capture mode keeps content. A run that fails keeps its
+input in every mode but `off`, and its outputs under `capture_failed`, though its mode keeps none: they are
+read from the checkpoints. The append that ends a run deletes request and checkpoints, so that of one that
+completes nothing but what its mode keeps is left.
 """
 
 import logging
@@ -150,20 +151,23 @@ class KeptOutputs(NamedTuple):
 
 
 async def read_outputs(engine: EngineContext, recorder: Recorder, capture: Capture) -> KeptOutputs | None:
-    """The outputs of steps that ended well, as `capture` keeps them: the newest first, while there is room.
+    """The outputs of steps that ended well, as `capture` keeps those of a run that fails.
 
-    None where one cannot be read: what the run failed of is to be told. Returns when all that was recorded is
-    stored. Raises StoreError.
+    None where it keeps none, and where one cannot be read: what the run failed of is to be told. Else returns
+    when all that was recorded is stored. Raises StoreError.
     """
+    if capture.of_failed is None:
+        return None
     await recorder.commit()
     try:
-        return await _outputs(engine, recorder, capture)
+        return await _outputs(engine, recorder, capture.of_failed)
     except RunUnreadable as error:
         log.error("run %s keeps no outputs of its steps: %s", recorder.run.id, error)  # noqa: TRY400
         return None
 
 
 async def _outputs(engine: EngineContext, recorder: Recorder, capture: Capture) -> KeptOutputs:
+    """The newest first, while there is room."""
     store, run, ended = engine.store, recorder.run, list[tuple[int, StepChange]]()
     after = max(0, recorder.fold.last_position - MOST_KEPT)
     while rows := await store.trace_page(run.no, after=after, limit_bytes=_STEPS_PAGE_BYTES):

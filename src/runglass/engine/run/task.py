@@ -112,7 +112,7 @@ class RunTask:
     async def _walked(self) -> RunOutcome:
         """The outcome of a segment that is not cut off."""
         spec, engine = self._state.segment_spec.spec, self._engine
-        capture = engine.make_capture(spec.capture)
+        capture = engine.make_capture(spec.capture, spec.capture_failed)
         try:
             await self._begin(capture)
             missing = None
@@ -125,9 +125,8 @@ class RunTask:
             except StoreError:
                 raise
             except Exception:
-                if (mode := spec.capture_of_failed) is not None:
-                    # Not further down: meanwhile the run may be cancelled or left, as in the walk.
-                    self._kept = await read_outputs(engine, self._recorder, engine.make_capture(mode))
+                # Not further down: meanwhile the run may be cancelled or left, as in the walk.
+                self._kept = await read_outputs(engine, self._recorder, capture)
                 raise
             if result.result is None:
                 return RunOutcome("paused", pause=result.pause, outputs=result.outputs)

@@ -24,7 +24,7 @@ from runglass.log.trace import ModelReservation, RunSummary, StepStatus, StepTra
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
 from runglass.support.lazy_json import encoded
-from runglass.wire.run_api import CaptureMode
+from runglass.wire.run_api import CaptureFailed
 
 log = logging.getLogger(__name__)
 
@@ -38,31 +38,29 @@ async def end_run(
     *,
     error: dict[str, Any] | None = None,
     cancelled: str = "",
-    keeping: CaptureMode | None = None,
+    capture_failed: CaptureFailed = "off",
 ) -> str | None:
     """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
 
-    A run that fails keeps its outputs in the mode `keeping`. Where its rows cannot be read, it ends as their
-    columns have it. Returns the id of the step that it failed in, where there is one. Raises StoreError, and
-    WrongExpectedVersion if the run goes on elsewhere.
+    A run that fails keeps its outputs as `capture_failed` has it. Where its rows cannot be read, it ends as
+    their columns have it. Returns the id of the step that it failed in, where there is one. Raises
+    StoreError, and WrongExpectedVersion if the run goes on elsewhere.
     """
-    store, capture = engine.store, engine.make_capture(run.capture)
+    store, capture = engine.store, engine.make_capture(run.capture, capture_failed)
     not_before = ""
     with suppress(RunUnreadable):
         not_before = await last_time(store, run)
 
-    async def end(state: RunFold, keeping: CaptureMode | None) -> str | None:
+    async def end(state: RunFold, *, is_readable: bool) -> str | None:
         recorder = Recorder(store, engine.bus, run, state, engine.dependencies.clock, not_before=not_before)
-        kept = await read_outputs(engine, recorder, engine.make_capture(keeping)) if keeping else None
+        has_failed = error is not None
+        kept = await read_outputs(engine, recorder, capture) if has_failed and is_readable else None
         told = None
-        is_kept = (
-            capture.keeps_snapshots and run.status == "pending" if error is None else capture.keeps_failures
-        )
-        if is_kept and state.summary.input_preview is None:
+        if state.summary.input_preview is None and (has_failed or run.status == "pending"):
             # A run ends also if its request cannot be read.
             with suppress(RunUnreadable):
                 if (segment_spec := await first_segment(store, run)) is not None:
-                    told = await run_input(run.id, segment_spec.spec, capture, failed=True)
+                    told = await run_input(run.id, segment_spec.spec, capture, failed=has_failed)
         failed_in = None
         try:
             with decoding(run.id):
@@ -88,10 +86,10 @@ async def end_run(
         return failed_in
 
     try:
-        return await end(await stored_fold(store, run), keeping if error is not None else None)
+        return await end(await stored_fold(store, run), is_readable=True)
     except (RunUnreadable, PermanentStoreError) as damage:
         log.error("run %s is ended as its columns have it: %s", run.id, damage)  # noqa: TRY400
-        return await end(await _fold_of_columns(store, run), None)
+        return await end(await _fold_of_columns(store, run), is_readable=False)
 
 
 def record_end(
