@@ -142,12 +142,10 @@ class KeptOutputs(NamedTuple):
         # Their rows are written anew, and count once.
         recorder.log_bytes -= self.replaced_bytes
         completed = (recorder.fold.summary.totals or RunTotals()).completed
-        if completed:
-            recorder.record_with_next(
-                ContentKept(
-                    execution_id=recorder.run.id, outputs=self.outputs, left_out=completed - len(self.outputs)
-                )
-            )
+        left_out = completed - len(self.outputs)
+        recorder.record_with_next(
+            ContentKept(execution_id=recorder.run.id, outputs=self.outputs, left_out=left_out)
+        )
 
 
 async def read_outputs(engine: EngineContext, recorder: Recorder, capture: Capture) -> KeptOutputs | None:
@@ -156,7 +154,8 @@ async def read_outputs(engine: EngineContext, recorder: Recorder, capture: Captu
     None where it keeps none, and where one cannot be read: what the run failed of is to be told. Else returns
     when all that was recorded is stored. Raises StoreError.
     """
-    if capture.of_failed is None:
+    completed = (recorder.fold.summary.totals or RunTotals()).completed
+    if capture.of_failed is None or not completed:
         return None
     await recorder.commit()
     try:

@@ -13,7 +13,7 @@ from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.models.gateway import missing_key
 from runglass.engine.payload import Payload
-from runglass.engine.run.content import KeptOutputs, overrides_applied, read_outputs, run_input
+from runglass.engine.run.content import overrides_applied, read_outputs, run_input
 from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.terminate import end_run, record_end
 from runglass.engine.scheduling.memory_budget import RunMemory
@@ -41,8 +41,6 @@ from runglass.support.logs import run_id
 
 log = logging.getLogger(__name__)
 
-_TOLD_OF_JOBS = ("code", "message")
-
 
 class RunTask:
     """A segment that goes on, on behalf of `owner`; `stop` asks it to end early."""
@@ -65,7 +63,6 @@ class RunTask:
         self._engine = engine
         self._state = state
         self._outputs = outputs
-        self._kept: KeptOutputs | None = None
         self._recorder = Recorder(
             engine.store,
             engine.bus,
@@ -120,14 +117,7 @@ class RunTask:
                 missing = await missing_key(spec.flow, engine.dependencies.models)
             if missing is not None:
                 return await self._failed(capture, missing.error, missing.step_id)
-            try:
-                result = await (await self._interpreter(capture)).walk()
-            except StoreError:
-                raise
-            except Exception:
-                # Not further down: meanwhile the run may be cancelled or left, as in the walk.
-                self._kept = await read_outputs(engine, self._recorder, capture)
-                raise
+            result = await (await self._interpreter(capture)).walk()
             if result.result is None:
                 return RunOutcome("paused", pause=result.pause, outputs=result.outputs)
             # While the result is redacted, other runs may need memory: a value in use is not put away.
@@ -268,12 +258,15 @@ class RunTask:
         captured: msgspec.Raw | None = None,
     ) -> RunOutcome:
         """The failure with its whole `error` for the caller; the log gets what is `captured` of it."""
+        # Meanwhile the run may still be cancelled or left, as in the walk.
+        kept = await read_outputs(self._engine, self._recorder, capture)
         told = None
         if self._recorder.fold.summary.input_preview is None:
             told = await run_input(self.run.id, self._state.segment_spec.spec, capture, failed=True)
         # The caller of a job is told code and message of its error, and is owed no more.
-        owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
+        is_job = self.run.trigger_type == "job"
+        owed = {name: error.get(name) for name in ("code", "message")} if is_job else error
         shown = encoded(capture.error(error) if captured is None else captured)
         last = FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=shown, step_id=step_id)
-        record_end(self._recorder, last, owed=msgspec.json.encode(owed), kept=self._kept, told=told)
+        record_end(self._recorder, last, owed=msgspec.json.encode(owed), kept=kept, told=told)
         return RunOutcome("failed", error=error, step_id=step_id)
