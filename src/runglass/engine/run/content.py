@@ -24,7 +24,7 @@ from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import RunUnreadable
 from runglass.log.events import MOST_KEPT, ContentKept, KeptOutput, OverridesApplied, RunInput
 from runglass.log.fold import StepChange
-from runglass.log.trace import RunSummary, RunTotals, StepTrace
+from runglass.log.trace import RunTotals, StepTrace
 from runglass.store.base import decoding
 from runglass.support.lazy_json import encoded
 
@@ -37,12 +37,15 @@ MOST_NAMES = 100
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
-async def run_input(run_id: str, spec: RunSpec, capture: Capture, *, failed: bool = False) -> RunInput | None:
-    """The event that tells the run's input; None where the mode does not keep that.
+async def run_input(
+    recorder: Recorder, spec: RunSpec, capture: Capture, *, failed: bool = False
+) -> RunInput | None:
+    """The event that tells the run's input; None where the log has it, or the mode does not keep it.
 
     More modes keep it of a run that `failed`.
     """
-    if not (capture.keeps_failures if failed else capture.keeps_snapshots):
+    is_kept = capture.keeps_failures if failed else capture.keeps_snapshots
+    if not is_kept or recorder.fold.summary.input_preview is not None:
         return None
     told: dict[str, Any] = {"inputs": spec.inputs if spec.given is None else spec.given}
     if spec.history:
@@ -57,7 +60,7 @@ async def run_input(run_id: str, spec: RunSpec, capture: Capture, *, failed: boo
     # In place of a value that cannot be redacted there is a note.
     inputs = members.get("inputs", data)
     return RunInput(
-        execution_id=run_id,
+        execution_id=recorder.run.id,
         inputs=inputs,
         messages=members.get("messages"),
         attachments=members.get("attachments"),
@@ -68,9 +71,9 @@ async def run_input(run_id: str, spec: RunSpec, capture: Capture, *, failed: boo
 
 
 async def overrides_applied(
-    run_id: str, segment_spec: SegmentSpec, capture: Capture, *, known: RunSummary
+    recorder: Recorder, segment_spec: SegmentSpec, capture: Capture
 ) -> OverridesApplied | None:
-    """The event that tells the overrides of a call; None where it has none, or none that is not `known`.
+    """The event that tells the overrides of a call; None where it has none, or none that the log has not.
 
     A segment has the overrides of steps' fields only where they change its flow. Those of inputs come with
     every call; their values show in the inputs themselves.
@@ -86,10 +89,10 @@ async def overrides_applied(
         # What a caller calls its inputs is not told either.
         of_inputs = []
     names = list(dict.fromkeys([*of_blocks, *of_inputs]))
-    if not blocks and set(names[:MOST_NAMES]) <= set(known.overridden):
+    if not blocks and set(names[:MOST_NAMES]) <= set(recorder.fold.summary.overridden):
         return None
     return OverridesApplied(
-        execution_id=run_id,
+        execution_id=recorder.run.id,
         overridden=names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], "…"],
         block_overrides=await _captured(
             {step: _without_headers(fields) for step, fields in blocks.items()}, capture

@@ -112,11 +112,10 @@ class RunTask:
         capture = engine.make_capture(spec.capture, spec.capture_failed)
         try:
             await self._begin(capture)
-            missing = None
             if self.run.status == "pending":
                 missing = await missing_key(spec.flow, engine.dependencies.models)
-            if missing is not None:
-                return await self._failed(capture, missing.error, missing.step_id)
+                if missing is not None:
+                    return await self._failed(capture, missing.error, missing.step_id)
             result = await (await self._interpreter(capture)).walk()
             if result.result is None:
                 return RunOutcome("paused", pause=result.pause, outputs=result.outputs)
@@ -179,7 +178,7 @@ class RunTask:
         segment_spec = self._state.segment_spec
         if self.run.status == "pending":
             # Made before the first event: the two are one append, which a process that dies cannot part.
-            told = await run_input(self.run.id, segment_spec.spec, capture)
+            told = await run_input(self._recorder, segment_spec.spec, capture)
             self._recorder.begin()
             if told is not None:
                 self._recorder.record(told)
@@ -192,9 +191,7 @@ class RunTask:
             )
         else:
             return
-        applied = await overrides_applied(
-            self.run.id, segment_spec, capture, known=self._recorder.fold.summary
-        )
+        applied = await overrides_applied(self._recorder, segment_spec, capture)
         if applied is not None:
             self._recorder.record(applied)
 
@@ -260,9 +257,7 @@ class RunTask:
         """The failure with its whole `error` for the caller; the log gets what is `captured` of it."""
         # Meanwhile the run may still be cancelled or left, as in the walk.
         kept = await read_outputs(self._engine, self._recorder, capture)
-        told = None
-        if self._recorder.fold.summary.input_preview is None:
-            told = await run_input(self.run.id, self._state.segment_spec.spec, capture, failed=True)
+        told = await run_input(self._recorder, self._state.segment_spec.spec, capture, failed=True)
         # The caller of a job is told code and message of its error, and is owed no more.
         is_job = self.run.trigger_type == "job"
         owed = {name: error.get(name) for name in ("code", "message")} if is_job else error

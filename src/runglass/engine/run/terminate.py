@@ -56,11 +56,11 @@ async def end_run(
         has_failed = error is not None
         kept = await read_outputs(engine, recorder, capture) if has_failed and is_readable else None
         told = None
-        if state.summary.input_preview is None and (has_failed or run.status == "pending"):
+        if has_failed or run.status == "pending":
             # A run ends also if its request cannot be read.
             with suppress(RunUnreadable):
                 if (segment_spec := await first_segment(store, run)) is not None:
-                    told = await run_input(run.id, segment_spec.spec, capture, failed=has_failed)
+                    told = await run_input(recorder, segment_spec.spec, capture, failed=has_failed)
         failed_in = None
         try:
             with decoding(run.id):
