@@ -20,11 +20,10 @@ from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets, SharedBudgets
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
 from runglass.engine.run.claims import RunClaims
-from runglass.engine.run.idle_runs import CancelRequests, IdleRuns
-from runglass.engine.run.new_runs import QueueAdmission, RunIds
-from runglass.engine.run.outcome import RunReleased
+from runglass.engine.run.idle_runs import CancelRequests, IdleRuns, QueueAdmission, RunIds
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.segments import NextSegments, with_stored_content
+from runglass.engine.run.task import RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import RunLimits

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import RunReleased
+from runglass.engine.run.task import RunReleased
 from runglass.errors import APIError, StoreError
 from runglass.wire.run_api import CaptureMode
 from tests.prove.simulating.flows import make_asking_flow, make_flow

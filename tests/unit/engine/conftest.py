@@ -15,7 +15,7 @@ from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.models.gateway import ModelGateway, Price
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.memory_budget import MemoryBudget
@@ -40,6 +40,10 @@ class Ran(NamedTuple):
     events: list[StreamEvent]
     trace: Trace
     attempts: dict[str, list[StepTrace]]
+
+    @property
+    def result(self) -> Any:
+        return msgspec.json.decode(self.outcome.result_json)
 
     def types(self) -> list[str]:
         return [event.event_type for event in self.events]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.payload import Payload
-from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.errors import APIError, StoreError
 from runglass.flows.flow import CodeStep, Flow, leaves

@@ -9,8 +9,8 @@ import pytest
 
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
+from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, StoreError
 from runglass.store.records import NewRun, RunRecord

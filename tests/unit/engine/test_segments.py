@@ -12,7 +12,7 @@ from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, SegmentSpe
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import FlowExecutionError
 from runglass.flows.parser import parse_flow
@@ -75,7 +75,7 @@ async def test_tool_calls_pause_the_run_and_their_results_resume_it(
     outcome = await answer(house, started, "result 1")
     outcome = await answer(house, started, "result 2")
     ran = await read(house, started.id, outcome)
-    assert ran.outcome.result == {"said": "hello there", "first": "hello there"}
+    assert ran.result == {"said": "hello there", "first": "hello there"}
     assert ran.steps() == [(step_id, None, 1, "completed") for step_id in ("first", "ask", "last")]
     assert ran.trace == fold(ran.events)
     turns = [event for event in ran.events if isinstance(event, StepPausedForToolCalls)]
@@ -100,7 +100,7 @@ async def test_a_paused_run_outlives_its_process(tmp_path: Path) -> None:
         await started.outcome()
     async with open_harness(SqliteStore(tmp_path / "db")) as later:
         outcome = await answer(later, started, "result")
-        assert outcome.result == {"said": "hi", "first": "hi"}
+        assert msgspec.json.decode(outcome.result_json) == {"said": "hi", "first": "hi"}
 
 
 async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -> None:
@@ -115,7 +115,7 @@ async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -
     assert outcome.outputs["c"] == {"n": 7}
     outcome = await take_up(house, started.id, Segment(first=2, outputs={"a": {"n": 7}}, input={"n": 100}))
     ran = await read(house, started.id, outcome)
-    assert ran.outcome.result == {"n": 1000, "a": 7}
+    assert ran.result == {"n": 1000, "a": 7}
     assert sorted(ran.steps()) == [
         ("a", None, 1, "completed"),
         ("big", None, 2, "completed"),

@@ -14,7 +14,7 @@ from runglass.engine.journal.resume import ResumeState, left_state
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import LeaseLost, RunOutcome
+from runglass.engine.run.task import LeaseLost, RunOutcome
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
 from runglass.log.events import FlowCancelled, StepCompleted, decode_event

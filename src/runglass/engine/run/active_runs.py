@@ -12,9 +12,8 @@ from typing import NamedTuple
 from uuid_utils import uuid7
 
 from runglass.engine.journal.resume import ResumeState
-from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import RunTask
+from runglass.engine.run.task import AppendRefused, LeaseLost, RunOutcome, RunReleased, RunTask
 from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs
 from runglass.errors import RunUnreadable, StoreError

@@ -17,8 +17,8 @@ from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
 from runglass.engine.run.lease import Lease, StoreCheck
-from runglass.engine.run.outcome import LeaseLost
 from runglass.engine.run.queue import RunQueue
+from runglass.engine.run.task import LeaseLost
 from runglass.engine.run.terminate import end_run
 from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.engine.steps.run_context import EngineContext

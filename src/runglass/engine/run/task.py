@@ -1,8 +1,8 @@
-"""One segment of one run, from its begin to each of the ways in which it may end."""
+"""One segment of one run, from its begin to each of the ways in which it may end for its caller."""
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -11,10 +11,10 @@ from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.checkpoints import StepPosition, kept_ids, segment_checkpoint
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
+from runglass.engine.journal.run_spec import Pause
 from runglass.engine.models.gateway import missing_key
 from runglass.engine.payload import Payload
 from runglass.engine.run.content import overrides_applied, read_outputs, run_input
-from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.terminate import end_run, record_end
 from runglass.engine.scheduling.memory_budget import RunMemory
 from runglass.engine.scheduling.pacing import set_project
@@ -27,6 +27,7 @@ from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanent
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs, RunContext
 from runglass.errors import (
     PermanentStoreError,
+    RunglassError,
     StepFailure,
     StoreError,
     ValueTooLarge,
@@ -40,6 +41,37 @@ from runglass.support.lazy_json import encoded
 from runglass.support.logs import run_id
 
 log = logging.getLogger(__name__)
+
+
+class RunReleased(RunglassError):
+    """The run was left by the process that went on with it; it goes on elsewhere, or after the next start."""
+
+
+class LeaseLost(RunReleased):
+    """Another process goes on with the run: this one has lost its lease, or never had the run."""
+
+
+class AppendRefused(LeaseLost):
+    """The store refused what this process recorded: another one has the run, or the store has gone back.
+
+    It goes back where PostgreSQL has been replaced by a standby that lacks the newest commits. The run may
+    then be this process's still.
+    """
+
+
+class RunOutcome(NamedTuple):
+    """How a segment ended: `status` as in the trace, and the `error` of a run that failed.
+
+    `result_json` is the result of a completed one. A paused run has its `pause` and the `outputs` by step id
+    so far.
+    """
+
+    status: str
+    error: dict[str, Any] | None = None
+    step_id: str | None = None
+    pause: Pause | None = None
+    outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
+    result_json: bytes = b"null"
 
 
 class RunTask:
