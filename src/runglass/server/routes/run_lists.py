@@ -26,8 +26,8 @@ from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import SINCE, UNTIL, cursor_of_position, position_of, since_epoch_ms
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.run_content import listed
-from runglass.store.list_records import ChangedRun
+from runglass.server.services.run_content import summary_of
+from runglass.store.list_records import ChangedRun, RunListing
 from runglass.support.clock import iso_ms
 from runglass.support.safe_text import suggestion
 from runglass.tails.run_list import ListPage, follow_runs
@@ -89,13 +89,12 @@ async def runs(
     of the list after `lastChange` has every change that the page has not. Unknown parameters are refused.
     """
     query = await _run_query(request, filters)
-    after = None if cursor is None else position_of(cursor)
-    search = partial(runtime_of(request).store.runs, request.auth.project_id, query, after=after, limit=limit)
+    store, after = runtime_of(request).store, position_of(cursor)
+    search = partial(store.runs, request.auth.project_id, query, after=after, limit=limit)
     found = await _while_awaited(request, search)
-    following = None if found.position is None else cursor_of_position(found.position)
     body = b'{"runs":[%b],"nextCursor":%b,"lastChange":%d}' % (
-        b",".join([listed(run) for run in found.runs]),
-        msgspec.json.encode(following),
+        b",".join([_listed(run) for run in found.runs]),
+        msgspec.json.encode(cursor_of_position(found.position)),
         found.last_change,
     )
     return Response(body, media_type=JSON)
@@ -242,4 +241,10 @@ async def _framed(pages: AsyncGenerator[ListPage, None], *, after: int) -> Async
 def _frame(changed: ChangedRun) -> bytes:
     if changed.listing is None:
         return frame(changed.number, "gone", msgspec.json.encode({"id": changed.run_id}))
-    return frame(changed.number, "run", listed(changed.listing))
+    return frame(changed.number, "run", _listed(changed.listing))
+
+
+def _listed(run: RunListing) -> bytes:
+    """The run's `flowRun`, or what its columns say where that cannot be read."""
+    summary = summary_of(run)
+    return msgspec.json.encode(summary) if summary.unreadable else run.summary
