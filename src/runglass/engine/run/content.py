@@ -37,15 +37,17 @@ MOST_NAMES = 100
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
+def lacks_input(recorder: Recorder, capture: Capture, *, failed: bool = False) -> bool:
+    """Whether the log still lacks the input that it is to have; more modes keep that of a failed run."""
+    is_kept = capture.keeps_failures if failed else capture.keeps_snapshots
+    return is_kept and recorder.fold.summary.input_preview is None
+
+
 async def run_input(
     recorder: Recorder, spec: RunSpec, capture: Capture, *, failed: bool = False
 ) -> RunInput | None:
-    """The event that tells the run's input; None where the log has it, or the mode does not keep it.
-
-    More modes keep it of a run that `failed`.
-    """
-    is_kept = capture.keeps_failures if failed else capture.keeps_snapshots
-    if not is_kept or recorder.fold.summary.input_preview is not None:
+    """The event that tells the run's input; None where the log does not lack it."""
+    if not lacks_input(recorder, capture, failed=failed):
         return None
     told: dict[str, Any] = {"inputs": spec.inputs if spec.given is None else spec.given}
     if spec.history:

@@ -14,7 +14,7 @@ import msgspec
 from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import first_segment, last_time, stored_fold
-from runglass.engine.run.content import KeptOutputs, read_outputs, run_input
+from runglass.engine.run.content import KeptOutputs, lacks_input, read_outputs, run_input
 from runglass.engine.steps.call_recorder import charge_lost
 from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import PermanentStoreError, RunUnreadable, StoreError
@@ -56,7 +56,7 @@ async def end_run(
         has_failed = error is not None
         kept = await read_outputs(engine, recorder, capture) if has_failed and is_readable else None
         told = None
-        if has_failed or run.status == "pending":
+        if (has_failed or run.status == "pending") and lacks_input(recorder, capture, failed=has_failed):
             # A run ends also if its request cannot be read.
             with suppress(RunUnreadable):
                 if (segment_spec := await first_segment(store, run)) is not None:
