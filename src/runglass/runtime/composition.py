@@ -238,30 +238,24 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 # A reader whose wake-up is lost looks once in `tail_poll_s`.
                 grace_s=2 * settings.tail_poll_s + 1,
             )
+            works = {
+                "housekeeping": housekeeping.run_forever,
+                "the expiry of answers": housekeeping.expire_forever,
+                "the removal of runs": removal.run_forever,
+            }
+            if engine.shares_store and settings.executes_runs:
+                works["the watch for requests"] = engine.cancel_requests.watch_forever
+                works["the watch for work"] = engine.claims.watch_work
+            if isinstance(bus, ProcessBus):
+                works["the bus"] = bus.run_forever
+            clock, keep_lease = dependencies.clock, engine.claims.run_forever
             supervised = [
                 SupervisedTask(
-                    "the lease keeper",
-                    engine.claims.run_forever,
-                    clock=dependencies.clock,
-                    vital=True,
-                    settled_s=settings.lease_s,
+                    "the lease keeper", keep_lease, clock=clock, vital=True, settled_s=settings.lease_s
                 ),
                 *(
-                    SupervisedTask(name, work, clock=dependencies.clock, vital=False, settled_s=SETTLED_S)
-                    for name, work in (
-                        ("housekeeping", housekeeping.run_forever),
-                        ("the expiry of answers", housekeeping.expire_forever),
-                        ("the removal of runs", removal.run_forever),
-                        *(
-                            (
-                                ("the watch for requests", engine.cancel_requests.watch_forever),
-                                ("the watch for work", engine.claims.watch_work),
-                            )
-                            if engine.shares_store and settings.executes_runs
-                            else ()
-                        ),
-                        *((("the bus", bus.run_forever),) if isinstance(bus, ProcessBus) else ()),
-                    )
+                    SupervisedTask(name, work, clock=clock, vital=False, settled_s=SETTLED_S)
+                    for name, work in works.items()
                 ),
             ]
             beside = {asyncio.create_task(work.run_forever(), name=work.name) for work in supervised}
