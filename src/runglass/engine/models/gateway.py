@@ -23,7 +23,7 @@ from runglass.engine.models.model_types import (
     ModelRequest,
     RequestObserver,
 )
-from runglass.engine.models.pricing import Price, most_of, token_bound, with_max_tokens
+from runglass.engine.models.pricing import Price, TokenBound, most_of, prompt_bound, with_max_tokens
 from runglass.engine.models.request_parser import as_given
 from runglass.engine.scheduling.pacing import current_project, paced
 from runglass.errors import StepFailure, api_error
@@ -143,7 +143,7 @@ class ModelGateway:
         if type(limit) is not int or limit < 1:
             message = f"`settings.max_tokens` must be a whole number from 1 on, not {limit!r:.50}"
             raise StepFailure("INVALID_INPUT", message, may_retry=False)
-        bound = token_bound(request, image_tokens=self._image_tokens)
+        bound = TokenBound(prompt_bound(request, image_tokens=self._image_tokens), completion=limit)
         if price is not None:
             return Bounded(request, most_of(price, bound))
         usd = None
