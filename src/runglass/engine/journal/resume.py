@@ -50,7 +50,7 @@ class InterruptedAttempt(NamedTuple):
 class ResumeState(NamedTuple):
     """The state from which a segment goes on.
 
-    `tool_loop` is the one that it goes on with, `left_behind` that of a step that its caller went back from.
+    `tool_loop` is the one that it goes on with, `abandoned_loop` one whose caller went back before its step.
     `outputs` are those by step id before the segment, `checkpoints` the finished steps of the segment itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
     `checkpoint` keeps `segment_spec` where that follows a pause and is not stored yet. `iterations` and
@@ -61,7 +61,7 @@ class ResumeState(NamedTuple):
     segment_spec: SegmentSpec
     fold: RunFold
     tool_loop: ToolLoopState | None = None
-    left_behind: ToolLoopState | None = None
+    abandoned_loop: ToolLoopState | None = None
     outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
     checkpoints: CheckpointSet = CheckpointSet()
     reached: int = 0
@@ -97,7 +97,7 @@ async def paused_state(
         segment_spec,
         await stored_fold(store, run),
         tool_loop=paused.pause.tool_loop if waits_here else None,
-        left_behind=None if waits_here else paused.pause.tool_loop,
+        abandoned_loop=None if waits_here else paused.pause.tool_loop,
         outputs=paused.outputs,
         reached=reached,
         earlier={_address(change): change for change in changes},

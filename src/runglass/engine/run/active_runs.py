@@ -135,7 +135,7 @@ class ActiveRuns:
         """By run id, what the store has said to have of each run with a segment that goes on."""
         return {run_id: task.stored_log for run_id, task in self._running.items() if not task.ended}
 
-    def leave_behind(self, run_id: str) -> None:
+    def hand_over(self, run_id: str) -> None:
         """Cuts off the segment of a run of which the store has less than it said; the run is let go soon."""
         running = self._running.get(run_id)
         if running is not None and not running.ended and not running.stop.requested:

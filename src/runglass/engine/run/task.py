@@ -247,7 +247,7 @@ class RunTask:
             outputs=self._outputs,
             answers_call=state.segment_spec.segment.answers_call,
         )
-        if (tool_loop := state.left_behind) is not None:
+        if (tool_loop := state.abandoned_loop) is not None:
             # Its step will be run anew: the attempt that waited for tool results ends.
             step = find_step(spec.flow, tool_loop.step_id)
             assert step is not None
