@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import getcontext
-from functools import partial
+from functools import cache, partial
 
 import runglass
 from runglass.bus.base import Bus
@@ -197,11 +197,13 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             store=store,
             bus=bus,
             dependencies=dependencies,
-            make_capture=partial(
-                Capture,
-                limit_bytes=settings.snapshot_limit_bytes,
-                redactor=redactor,
-                redactions=redactions,
+            make_capture=cache(
+                partial(
+                    Capture,
+                    limit_bytes=settings.snapshot_limit_bytes,
+                    redactor=redactor,
+                    redactions=redactions,
+                )
             ),
             crash_retries=settings.crash_retries,
             lease_s=settings.lease_s,
