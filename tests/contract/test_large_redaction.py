@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,10 @@ def killing() -> Iterator[list[int]]:
         while not over.wait(0.01):
             for pid, ticks in redacting().items():
                 if ticks > before.get(pid, ticks) + 5:
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
+                    # One that was killed a moment ago may still have been listed.
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
 
     thread = threading.Thread(target=hunt)
     thread.start()

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.server.requests import run_query
+from runglass.server.routes import run_lists
 from runglass.testing import RunningServer
 from runglass.wire.admin_api import digest_of
 from tests.contract.stores import server_on
@@ -78,8 +78,8 @@ def test_which_flow_was_meant_is_looked_for_among_so_many_and_off_the_loop(
         looked.append((threading.current_thread().name, known))
         return ""
 
-    monkeypatch.setattr(run_query, "NAMED_FLOWS", 1)
-    monkeypatch.setattr(run_query, "suggestion", suggestion)
+    monkeypatch.setattr(run_lists, "NAMED_FLOWS", 1)
+    monkeypatch.setattr(run_lists, "suggestion", suggestion)
     assert refusal(http.get("/flow-runs?q=flow:borken")) == (422, "INVALID_REQUEST")
     [(thread, known)] = looked
     assert thread.startswith("offload")

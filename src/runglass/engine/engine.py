@@ -14,17 +14,16 @@ from typing import Self
 import msgspec
 
 from runglass.bus.base import Bus
-from runglass.engine.capture.capture import Capture, is_sampled, raise_for_trace
+from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets, SharedBudgets
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
 from runglass.engine.run.claims import RunClaims
-from runglass.engine.run.idle_runs import CancelRequests, IdleRuns
-from runglass.engine.run.new_runs import QueueAdmission, RunIds
-from runglass.engine.run.outcome import RunReleased
+from runglass.engine.run.idle_runs import CancelRequests, IdleRuns, QueueAdmission, RunIds
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.segments import NextSegments, with_stored_content
+from runglass.engine.run.task import RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import RunLimits
@@ -34,13 +33,13 @@ from runglass.errors import APIError, api_error
 from runglass.store.base import Store
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
 from runglass.store.records import FlowRecord, IdempotencyKey, NewRun, RunRecord
-from runglass.wire.run_api import CaptureMode
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Runs flows. `make_capture` gives the capture for a mode; `dependencies` are shared by all runs.
+    """Runs flows. `make_capture` gives the capture for two modes; `dependencies` are shared by all runs.
 
     A step whose process died is tried again `crash_retries` times. The engine's runs are its own for
     `lease_s` seconds at a time: `keep_lease` must be called more often than that. At most
@@ -56,7 +55,7 @@ class Engine:
         store: Store,
         bus: Bus,
         dependencies: StepDependencies,
-        make_capture: Callable[[CaptureMode], Capture],
+        make_capture: Callable[[CaptureMode, CaptureFailed], Capture],
         crash_retries: int,
         lease_s: float,
         max_concurrent_runs: int = 1000,
@@ -75,7 +74,7 @@ class Engine:
         self._store = store
         self.shares_store = shares_store
         self.gate = DrainGate()
-        self._ids = RunIds(dependencies.clock)
+        self.ids = RunIds(dependencies.clock)
         context = EngineContext(
             store=store,
             bus=bus,
@@ -153,24 +152,22 @@ class Engine:
         spec: RunSpec,
         segment: Segment | None = None,
         *,
+        run_id: str,
         session_id: str | None = None,
         call: IdempotencyKey | None = None,
         outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
         started_by: str | None = None,
-        capture_sample: float = 0.0,
     ) -> StartedRun:
         """Creates the run and lets it go on, or wait for its turn. When this returns, the run can be read.
 
-        `outputs`, if given, gets the outputs and errors that the log may not keep, by seq. `capture_sample`
-        is the share of runs that are kept whole. Raises StoreError, DuplicateIdempotencyKey where `call` has
-        been made before, and UNAVAILABLE where too many wait.
+        `run_id` is the newest of `ids`. `outputs`, if given, gets the outputs and errors that the log may not
+        keep, by seq. Raises StoreError, DuplicateIdempotencyKey where `call` has been made before, and
+        UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
-        run_id, owner, project_id = self._ids.next(), self.active.owner, record.project_id
-        if is_sampled(run_id, capture_sample):
-            spec = msgspec.structs.replace(spec, capture=raise_for_trace(spec.capture))
+        owner, project_id = self.active.owner, record.project_id
         has_slot = self.queue.take(project_id)
         segment = segment or Segment()
         waits_elsewhere = self.shares_store and not has_slot
@@ -179,7 +176,7 @@ class Engine:
             await self._admission.enter(project_id)
         waits_here = not has_slot and not self.shares_store
         queued = self.queue.queue(run_id, project_id, outputs) if waits_here else None
-        segment_spec = SegmentSpec(plan=spec, segment=segment)
+        segment_spec = SegmentSpec(spec=spec, segment=segment)
         try:
             new = NewRun(
                 id=run_id,

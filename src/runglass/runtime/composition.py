@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import getcontext
+from functools import cache, partial
 
 import runglass
 from runglass.bus.base import Bus
@@ -39,7 +40,6 @@ from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.byte_cache import limit_caches
 from runglass.support.supervision import SupervisedTask
-from runglass.wire.run_api import CaptureMode
 
 PATIENCE_S = 5.0
 """How long a call waits for a PostgreSQL that has just gone away, and a start for one that is not there."""
@@ -188,15 +188,6 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
             ),
         )
-
-        def make_capture(mode: CaptureMode) -> Capture:
-            return Capture(
-                mode,
-                limit_bytes=settings.snapshot_limit_bytes,
-                redactor=redactor,
-                redactions=redactions,
-            )
-
         # By the ids of projects. A project that is made later gets its own at the next start.
         ids = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
         weights = {ids[name]: weight for name, weight in settings.project_weights.items() if name in ids}
@@ -205,7 +196,14 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             store=store,
             bus=bus,
             dependencies=dependencies,
-            make_capture=make_capture,
+            make_capture=cache(
+                partial(
+                    Capture,
+                    limit_bytes=settings.snapshot_limit_bytes,
+                    redactor=redactor,
+                    redactions=redactions,
+                )
+            ),
             crash_retries=settings.crash_retries,
             lease_s=settings.lease_s,
             max_concurrent_runs=settings.max_concurrent_runs,
@@ -241,30 +239,24 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 # A reader whose wake-up is lost looks once in `tail_poll_s`.
                 grace_s=2 * settings.tail_poll_s + 1,
             )
+            works = {
+                "housekeeping": housekeeping.run_forever,
+                "the expiry of answers": housekeeping.expire_forever,
+                "the removal of runs": removal.run_forever,
+            }
+            if engine.shares_store and settings.executes_runs:
+                works["the watch for requests"] = engine.cancel_requests.watch_forever
+                works["the watch for work"] = engine.claims.watch_work
+            if isinstance(bus, ProcessBus):
+                works["the bus"] = bus.run_forever
+            clock, keep_lease = dependencies.clock, engine.claims.run_forever
             supervised = [
                 SupervisedTask(
-                    "the lease keeper",
-                    engine.claims.run_forever,
-                    clock=dependencies.clock,
-                    vital=True,
-                    settled_s=settings.lease_s,
+                    "the lease keeper", keep_lease, clock=clock, vital=True, settled_s=settings.lease_s
                 ),
                 *(
-                    SupervisedTask(name, work, clock=dependencies.clock, vital=False, settled_s=SETTLED_S)
-                    for name, work in (
-                        ("housekeeping", housekeeping.run_forever),
-                        ("the expiry of answers", housekeeping.expire_forever),
-                        ("the removal of runs", removal.run_forever),
-                        *(
-                            (
-                                ("the watch for requests", engine.cancel_requests.watch_forever),
-                                ("the watch for work", engine.claims.watch_work),
-                            )
-                            if engine.shares_store and settings.executes_runs
-                            else ()
-                        ),
-                        *((("the bus", bus.run_forever),) if isinstance(bus, ProcessBus) else ()),
-                    )
+                    SupervisedTask(name, work, clock=clock, vital=False, settled_s=SETTLED_S)
+                    for name, work in works.items()
                 ),
             ]
             beside = {asyncio.create_task(work.run_forever(), name=work.name) for work in supervised}

@@ -14,7 +14,7 @@ import msgspec
 
 from runglass.bus.base import Bus
 from runglass.config.settings import Settings
-from runglass.engine.capture.capture import raise_for_trace
+from runglass.engine.capture.capture import capture_of_run
 from runglass.engine.checks.checks import Checks
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
@@ -127,16 +127,15 @@ class Runtime:
                 raise api_error("PROVIDER_KEY_MISSING", message, step_id=missing.step_id)
         self.require_credit(project)
         self.require_room(project)
-        # The flow decides, else the project, else the server.
-        mode = flow.capture or project.capture or self.settings.capture
-        samples = (flow.capture_sample, project.capture_sample, self.settings.capture_sample)
+        run_id = self.engine.ids.next()
+        capture = capture_of_run(run_id, flow, project, self.settings, traced=request.trace)
         spec = RunSpec(
             flow=flow,
             version=number,
             inputs=inputs,
             given=None if is_as_given else given,
-            capture=raise_for_trace(mode) if request.trace else mode,
-            capture_failed=flow.capture_failed or project.capture_failed or self.settings.capture_failed,
+            capture=capture.mode,
+            capture_failed=capture.failed,
             trigger_type=trigger_type,
             history=list(history),
             attachments=request.attachments,
@@ -149,13 +148,13 @@ class Runtime:
                 record,
                 spec,
                 segment,
+                run_id=run_id,
                 session_id=session_id,
                 call=call,
                 outputs=outputs,
                 size_bytes=size_bytes,
                 key_id=key_id,
                 started_by=started_by,
-                capture_sample=next(share for share in samples if share is not None),
             )
         return Submitted(run, record.id, step_count(flow))
 

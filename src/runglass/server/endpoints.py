@@ -15,7 +15,7 @@ from runglass.outlines.outline import OutlinePage
 from runglass.outlines.timeline import Timeline
 from runglass.runtime.health import Health, Readiness
 from runglass.server.endpoint import Answer, Endpoint, Lookup
-from runglass.server.requests import pagination, parameters, run_query
+from runglass.server.requests import pagination, parameters
 from runglass.server.requests import schemas as bodies
 from runglass.server.routes import (
     cancel,
@@ -228,7 +228,7 @@ ENDPOINTS: list[Endpoint] = [
         run_lists.histogram,
         "How many runs there were when",
         Answer((RunHistogram,), "Counts of runs by time."),
-        query=(*run_query.FILTERS, run_lists.BUCKETS, run_lists.IS_ROUND),
+        query=(*run_lists.FILTERS, run_lists.BUCKETS, run_lists.IS_ROUND),
         refuses_unknown=True,
     ),
     _reading(
@@ -236,7 +236,7 @@ ENDPOINTS: list[Endpoint] = [
         run_lists.stream,
         "The live list of runs",
         Answer((str,), "Changes as server-sent events.", media_type=EVENTS),
-        query=(*run_query.FILTERS, runs.AFTER),
+        query=(*run_lists.FILTERS, runs.AFTER),
         headers=(runs.LAST_EVENT_ID,),
         refuses_unknown=True,
         is_lasting=True,
@@ -284,7 +284,7 @@ ENDPOINTS: list[Endpoint] = [
         run_lists.runs,
         "The project's runs",
         Answer((RunPage,), "A page of runs."),
-        query=(*run_query.FILTERS, pagination.LIMIT, pagination.CURSOR),
+        query=(*run_lists.FILTERS, pagination.LIMIT, pagination.CURSOR),
         refuses_unknown=True,
     ),
     _reading(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import RunReleased
+from runglass.engine.run.task import RunReleased
 from runglass.errors import APIError, StoreError
 from runglass.wire.run_api import CaptureMode
 from tests.prove.simulating.flows import make_asking_flow, make_flow
@@ -70,7 +70,7 @@ class Callers:
                 continue
             self._labels += 1
             label = f"r{self._labels}"
-            plan = RunSpec(
+            spec = RunSpec(
                 flow=flow,
                 version=0,
                 inputs={"run": label},
@@ -78,7 +78,7 @@ class Callers:
                 trigger_type="api",
             )
             life = chance.choice(lives)
-            done = life.process.start(self._call(life, plan, segment))
+            done = life.process.start(self._call(life, spec, segment))
             await asyncio.wait({done}, timeout=5.0)
             log = world.laws.named(label)
             if log is not None:
@@ -86,10 +86,11 @@ class Callers:
                 return
             await asyncio.sleep(0.1)
 
-    async def _call(self, life: Life, plan: RunSpec, segment: Segment) -> None:
+    async def _call(self, life: Life, spec: RunSpec, segment: Segment) -> None:
         assert life.engine is not None
         try:
-            started = await life.engine.start(self._world.flow_to_run(), plan, segment)
+            engine, flow = life.engine, self._world.flow_to_run()
+            started = await engine.start(flow, spec, segment, run_id=engine.ids.next())
         except APIError as error:
             code = error.code
             self._world.tell(lambda: demand(code in REFUSALS, f"a run is refused: {code}"))
@@ -166,7 +167,7 @@ class Callers:
                 offer=ToolOffer(tools=TOOLS) if chance.random() < 0.3 else None,
                 results=results,
             )
-            started = await life.engine.resume(paused, paused.plan, segment)
+            started = await life.engine.resume(paused, paused.spec, segment)
         except APIError as error:
             code = error.code
             told = code in REFUSALS or code == ONCE_RESUMED

@@ -51,8 +51,8 @@ class Log:
     def __init__(self, no: int, run_id: str, begun: SegmentSpec, *, budgeted: bool) -> None:
         self.no = no
         self.id = run_id
-        self.plan = begun.plan
-        self.label: str = begun.plan.inputs["run"]
+        self.spec = begun.spec
+        self.label: str = begun.spec.inputs["run"]
         self.fence = 0
         self.holder: Process | None = None
         self.owner: str | None = None
@@ -62,7 +62,7 @@ class Log:
         self.waited = False
         self.events: list[StreamEvent] = []
         self.fold = TraceFold()
-        self.walked = Pass(begun.plan.flow)
+        self.walked = Pass(begun.spec.flow)
         self.status = "pending"
         self._encoded: dict[int, tuple[StepTrace, bytes]] = {}
         self._starts: dict[tuple[Address, int], str] = {}
@@ -207,7 +207,7 @@ class Log:
     def _check_result(self, db: sqlite3.Connection) -> None:
         stored = db.execute("SELECT result FROM run_outcome WHERE run_no = ?", (self.no,)).fetchone()[0]
         told = Told(frozenset(self.walked.lost), self.walked.decisions)
-        expected = result_of(self.plan.flow, self.plan.inputs, told)
+        expected = result_of(self.spec.flow, self.spec.inputs, told)
         found = msgspec.json.decode(stored)
         demand(found == expected, f"{self.id}: the result is {found}, not {expected}")
 

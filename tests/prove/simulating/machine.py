@@ -3,8 +3,10 @@
 import asyncio
 import math
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING
 
+from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
 from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import StoreError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 TAIL_POLL_S = 5.0
 LONGEST_SLEEP_S = 4 * LEASE_S
+CAPTURE = partial(Capture, limit_bytes=2048, redactor=Redactor())
 
 
 class Life:
@@ -114,7 +117,7 @@ class Life:
                 store=self.store,
                 bus=self.bus,
                 dependencies=dependencies,
-                make_capture=world.capture,
+                make_capture=CAPTURE,
                 crash_retries=CRASH_RETRIES,
                 lease_s=LEASE_S,
                 max_concurrent_runs=chance.choice((1, 2, 1000)),

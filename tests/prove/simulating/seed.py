@@ -46,7 +46,7 @@ def live(
         return f"id-{next(numbers):04d}"
 
     with (
-        patch("runglass.engine.run.new_runs.RunIds.next", lambda _: next_id()),
+        patch("runglass.engine.run.idle_runs.RunIds.next", lambda _: next_id()),
         patch("runglass.store.catalog.uuid7", next_id),
         # Turns of large work belong to an event loop, which processes share here: one that is killed would
         # keep its turn for ever. And they go by the real time.

@@ -10,9 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from random import Random
 
-from runglass.engine.capture.capture import Capture, Redactor
 from runglass.store.records import FlowRecord
-from runglass.wire.run_api import CaptureMode
 from tests.prove.simulating.callers import Callers
 from tests.prove.simulating.disk import Disk, Fault, Inline, Mood, Store
 from tests.prove.simulating.flows import make_flow
@@ -28,8 +26,6 @@ CALM_S = 3600.0
 RAISES_PER_MINUTE = 10.0
 NAPS_SHARE, NAPS_PER_MINUTE = 0.1, 20.0
 MOODS: tuple[Mood, ...] = ("full", "full", "tight", "gone", "moody", "mute")
-
-_REDACTOR = Redactor()
 
 
 class World:
@@ -227,6 +223,3 @@ class World:
         """Ends the world, with the first of its lies."""
         if not self.lie.done():
             self.lie.set_exception(lie)
-
-    def capture(self, mode: CaptureMode) -> Capture:
-        return Capture(mode, limit_bytes=2048, redactor=_REDACTOR)

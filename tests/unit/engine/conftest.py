@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.models.gateway import ModelGateway, Price
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.memory_budget import MemoryBudget
@@ -39,6 +40,10 @@ class Ran(NamedTuple):
     events: list[StreamEvent]
     trace: Trace
     attempts: dict[str, list[StepTrace]]
+
+    @property
+    def result(self) -> Any:
+        return msgspec.json.decode(self.outcome.result_json)
 
     def types(self) -> list[str]:
         return [event.event_type for event in self.events]
@@ -79,11 +84,6 @@ async def open_harness(
     With `beside` it has the store, the bus and the clock of another.
     """
     clock = beside.clock if beside else clock or VirtualClock()
-    redactor = Redactor()
-
-    def make_capture(mode: CaptureMode) -> Capture:
-        return Capture(mode, limit_bytes=4096, redactor=redactor)
-
     async with AsyncExitStack() as opened:
         if beside is None:
             await opened.enter_async_context(store)
@@ -96,7 +96,7 @@ async def open_harness(
             store=store,
             bus=bus,
             dependencies=dependencies,
-            make_capture=make_capture,
+            make_capture=partial(Capture, limit_bytes=4096, redactor=Redactor()),
             crash_retries=CRASH_RETRIES,
             lease_s=LEASE_S,
             max_concurrent_runs=slots,
@@ -130,7 +130,7 @@ async def start(
         flow = parse_flow(f"slug: test\nsteps:\n{flow}")
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, flow.slug, name=None, capture=None, source=flow.encode())
-    plan = RunSpec(
+    spec = RunSpec(
         flow=flow,
         version=0,
         inputs=inputs or {},
@@ -138,7 +138,7 @@ async def start(
         capture_failed=capture_failed,
         trigger_type="api",
     )
-    return await house.engine.start(record, plan, segment, outputs=outputs)
+    return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next(), outputs=outputs)
 
 
 async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:

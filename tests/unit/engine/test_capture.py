@@ -1,17 +1,17 @@
 """What each capture mode keeps of a payload, of a failed step's input and of an error."""
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.capture.capture import Capture, Snapshot, is_sampled, raise_for_trace
+from runglass.engine.capture.capture import Capture, RunCapture, Snapshot, capture_of_run
 from runglass.engine.capture.redaction import MARK, Redactor
 from runglass.engine.payload import Payload
-from runglass.wire.run_api import CaptureMode
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 VALUE = {"text": "mail a.b@example.com", "password": "hunter2", "n": 1}
 ENCODED = msgspec.json.encode(VALUE)
@@ -129,8 +129,42 @@ def test_users_rules_are_kept() -> None:
     assert shown(capture.snapshot(Payload({"a": "ACME-1"}))) == {"a": MARK}
 
 
-def test_trace_raises_metadata_only_to_full() -> None:
-    assert [raise_for_trace(mode) for mode in MODES] == ["off", "full", "redacted", "full"]
+class Said(NamedTuple):
+    """What a flow, a project or a server says of capture."""
+
+    capture: CaptureMode | None = None
+    capture_failed: CaptureFailed | None = None
+    capture_sample: float | None = None
+
+
+SERVER = Said("metadata_only", "off", 0.0)
+RUN = "01a216ae-3af3-75ae-86e9-000000000001"
+
+
+def test_each_setting_is_the_flows_else_the_projects_else_the_servers() -> None:
+    assert capture_of_run(RUN, Said(), Said(), SERVER) == RunCapture("metadata_only", "off")
+    project = Said("off", "redacted")
+    assert capture_of_run(RUN, Said(), project, SERVER) == RunCapture("off", "redacted")
+    assert capture_of_run(RUN, Said(capture_failed="full"), project, SERVER) == RunCapture("off", "full")
+    assert capture_of_run(RUN, Said("full"), project, SERVER) == RunCapture("full", "redacted")
+    assert capture_of_run(RUN, Said(), Said(capture_sample=1.0), SERVER).mode == "full"
+    never = Said(capture_sample=0.0)
+    assert capture_of_run(RUN, never, Said(capture_sample=1.0), SERVER).mode == "metadata_only"
+
+
+def test_a_trace_and_the_sample_raise_metadata_only_to_full() -> None:
+    raised = ["off", "full", "redacted", "full"]
+    assert [capture_of_run(RUN, Said(mode), SERVER, traced=True).mode for mode in MODES] == raised
+    sampled = [Said(mode, capture_sample=1.0) for mode in MODES]
+    assert [capture_of_run(RUN, each, SERVER).mode for each in sampled] == raised
+
+
+def test_outputs_of_a_run_that_fails_are_kept_under_metadata_only_alone() -> None:
+    of_failed = [Capture(mode, "redacted", limit_bytes=300).of_failed for mode in MODES]
+    assert [each and (each.mode, each.limit_bytes) for each in of_failed] == [
+        *(None, ("redacted", 300), None, None)
+    ]
+    assert Capture("metadata_only", "off").of_failed is None
 
 
 def test_what_a_step_printed_and_was_given_in_secret_stays_out_of_a_redacted_error() -> None:
@@ -195,8 +229,12 @@ def test_a_payload_is_kept_like_its_value_by_every_mode_in_turn(mode: CaptureMod
 
 def test_a_sample_is_a_share_of_all_runs_and_of_any_larger_sample() -> None:
     runs = [f"01a216ae-3af3-75ae-86e9-{number:012x}" for number in range(10_000)]
-    few, many = ({run for run in runs if is_sampled(run, share)} for share in (0.05, 0.5))
+
+    def sample(share: float) -> set[str]:
+        said = Said(capture_sample=share)
+        return {run for run in runs if capture_of_run(run, said, SERVER).mode == "full"}
+
+    few, many = sample(0.05), sample(0.5)
     assert few < many
     assert (round(len(few) / 100), round(len(many) / 1000)) == (5, 5)
-    assert not any(is_sampled(run, 0.0) for run in runs)
-    assert all(is_sampled(run, 1.0) for run in runs)
+    assert (sample(0.0), sample(1.0)) == (set(), set(runs))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.payload import Payload
-from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.errors import APIError, StoreError
 from runglass.flows.flow import CodeStep, Flow, leaves
@@ -355,7 +355,7 @@ async def test_a_paused_run_stays_paused_over_a_restart(tmp_path: Path) -> None:
         assert run is not None
         assert run.status == "paused"
         paused = await house.engine.paused(run)
-        again = await house.engine.resume(paused, paused.plan, Segment(first=paused.pause.cursor))
+        again = await house.engine.resume(paused, paused.spec, Segment(first=paused.pause.cursor))
         assert (await again.outcome()).status == "completed"
 
 
@@ -373,7 +373,7 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        second = await house.engine.resume(paused, paused.plan, Segment(first=1, last=1))
+        second = await house.engine.resume(paused, paused.spec, Segment(first=1, last=1))
         await second.outcome()
     store = DyingStore(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
@@ -381,7 +381,7 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         assert run is not None
         paused = await house.engine.paused(run)
         segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
-        third = await house.engine.resume(paused, paused.plan, segment)
+        third = await house.engine.resume(paused, paused.spec, segment)
         with contextlib.suppress(StoreError):
             await third.outcome()
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
@@ -423,7 +423,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        again = await house.engine.resume(paused, paused.plan, Segment(first=0, results=results))
+        again = await house.engine.resume(paused, paused.spec, Segment(first=0, results=results))
         with contextlib.suppress(StoreError):
             await again.outcome()
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:

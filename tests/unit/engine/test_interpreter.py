@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.run.outcome import RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.engine.steps.attempt_runner import perform
 from runglass.errors import StoreError
 from runglass.log.events import (
@@ -49,7 +49,7 @@ async def test_a_step_gets_what_the_one_before_it_returned(execute: Execute) -> 
 """,
         {"n": 1},
     )
-    assert ran.outcome.result == {"n": 20, "from_a": 2, "first": 1}
+    assert ran.result == {"n": 20, "from_a": 2, "first": 1}
     assert ran.types() == [
         "run_started",
         "run_input",
@@ -108,7 +108,7 @@ ALL_KINDS = """
 
 async def test_every_kind_of_step_in_one_flow(execute: Execute) -> None:
     ran = await execute(ALL_KINDS, {"words": ["a", "b", "c"]})
-    assert ran.outcome.result == {
+    assert ran.result == {
         "left": [{"text": f"Say {word} {index}", "word": word} for index, word in enumerate("abc")],
         "n": 3,
         "note": "3 items",
@@ -178,7 +178,7 @@ async def test_nested_loops_have_one_address_per_iteration(execute: Execute) -> 
 """,
         {"table": [[1, 2], [3]]},
     )
-    assert ran.outcome.result == {
+    assert ran.result == {
         "items": [{"items": [{"v": 1, "at": 0}, {"v": 4, "at": 1}]}, {"items": [{"v": 9, "at": 0}]}]
     }
     assert [(step.loop_path, step.loop_index) for step in ran.trace.steps] == [
@@ -207,7 +207,7 @@ async def test_nested_loops_have_one_address_per_iteration(execute: Execute) -> 
 
 async def test_an_empty_loop_has_no_iterations_and_no_steps(execute: Execute) -> None:
     ran = await execute("- {id: l, type: loop, over: xs, steps: [{id: a, type: passthrough}]}", {"xs": []})
-    assert ran.outcome.result == {"items": []}
+    assert ran.result == {"items": []}
     assert ran.trace.steps == []
 
 
@@ -221,7 +221,7 @@ async def test_no_more_iterations_run_at_once_than_allowed(execute: Execute) -> 
         running += {"step_started": 1, "step_completed": -1}.get(event.event_type, 0)
         most = max(most, running)
     assert most == 3
-    assert ran.outcome.result == {"items": [{"item": index, "index": index} for index in range(20)]}
+    assert ran.result == {"items": [{"item": index, "index": index} for index in range(20)]}
 
 
 async def test_outputs_of_an_iteration_are_not_seen_by_the_next_nor_after_the_loop(execute: Execute) -> None:
@@ -238,7 +238,7 @@ async def test_outputs_of_an_iteration_are_not_seen_by_the_next_nor_after_the_lo
         {"xs": [1, 2]},
     )
     each = {"seen": [], "now": ["before"]}
-    assert ran.outcome.result == {"items": [each, each], "seen": ["l"]}
+    assert ran.result == {"items": [each, each], "seen": ["l"]}
 
 
 async def test_a_nearer_name_hides_a_farther_one(execute: Execute) -> None:
@@ -253,7 +253,7 @@ async def test_a_nearer_name_hides_a_farther_one(execute: Execute) -> None:
     - {id: b, type: code, code: 'return {"index": index, "word": steps_of["index"]}'}
 """
     )
-    assert ran.outcome.result == {"items": [{"index": "mine", "word": "field"}]}
+    assert ran.result == {"items": [{"index": "mine", "word": "field"}]}
 
 
 async def test_a_failed_step_is_tried_again_as_often_as_allowed_with_growing_delays(
@@ -341,7 +341,7 @@ async def test_a_failed_step_that_may_fail_leaves_null_and_the_flow_goes_on(exec
 """,
         {"k": 1},
     )
-    assert ran.outcome.result == {"a": None, "initial": {"k": 1}}
+    assert ran.result == {"a": None, "initial": {"k": 1}}
     assert ran.step("a").status == "failed"
     assert ran.trace.flow_run.status == "completed"
 
@@ -358,7 +358,7 @@ async def test_a_loop_that_may_fail_stands_between_its_iterations_and_the_flow(e
 """,
         {"xs": [1, 2]},
     )
-    assert ran.outcome.result == {"loop": None}
+    assert ran.result == {"loop": None}
     assert ran.steps() == [("a", (0,), 1, "failed"), ("end", None, 1, "completed")]
 
 
@@ -414,7 +414,7 @@ async def test_a_condition_without_else_passes_its_input_on(execute: Execute) ->
     ran = await execute(
         "- {id: c, type: condition, if: 'False', then: [{id: a, type: wait, ms: 1}]}", {"k": 1}
     )
-    assert ran.outcome.result == {"k": 1}
+    assert ran.result == {"k": 1}
     assert ran.steps() == [("a", None, 1, "skipped")]
 
 
@@ -422,7 +422,7 @@ async def test_streamed_text_adds_up_to_the_output(execute: Execute) -> None:
     ran = await execute("- {id: a, type: llm, model: echo}", {"message": "one two three four"})
     parts = [event.text for event in ran.events if isinstance(event, StepProgress)]
     assert "".join(parts) == "one two three four"
-    assert ran.outcome.result == {"text": "one two three four"}
+    assert ran.result == {"text": "one two three four"}
 
 
 @pytest.mark.parametrize("capture", ["off", "metadata_only"])
@@ -432,7 +432,7 @@ async def test_no_content_is_kept_unless_asked_for(execute: Execute, capture: st
         {"message": "the secret word"},
         capture=capture,
     )
-    assert ran.outcome.result == {"t": "the secret word"}
+    assert ran.result == {"t": "the secret word"}
     assert "secret" not in repr(ran.events)
     assert "secret" not in msgspec.json.encode(ran.trace).decode()
     sizes = [(step.input_size_bytes, step.output_size_bytes) for step in ran.trace.steps]
@@ -487,7 +487,7 @@ async def test_a_large_snapshot_is_cut_and_marked_but_flows_on_whole(execute: Ex
 - {id: b, type: code, code: 'return {"length": len(text)}'}
 """
     )
-    assert ran.outcome.result == {"length": 10000}
+    assert ran.result == {"length": 10000}
     a, b = ran.step("a"), ran.step("b")
     assert (a.truncated, a.output_size_bytes) == (True, 10011)
     assert (b.truncated, b.input_size_bytes) == (True, 10011)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.run.outcome import RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.errors import StoreError
 from runglass.flows.parser import parse_flow
 from runglass.log.events import MOST_KEPT, ContentKept

@@ -169,7 +169,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
         assert run is not None
         paused = await house.engine.paused(run)
         results = [{"role": "tool", "toolCallId": "c1", "name": "look", "content": "blue"}]
-        resumed = await house.engine.resume(paused, paused.plan, Segment(results=results))
+        resumed = await house.engine.resume(paused, paused.spec, Segment(results=results))
         found = await read(house, started.id, await resumed.outcome())
     assert fold(found.events) == found.trace
     first, second = found.attempts["ask"]

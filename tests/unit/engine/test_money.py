@@ -192,7 +192,7 @@ async def walk(house: EngineHarness, flow: Flow) -> Ran:
         assert tool_loop is not None
         results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in tool_loop.calls]
         segment = Segment(first=paused.pause.cursor, results=results, offer=tool_loop.offer)
-        started = await house.engine.resume(paused, paused.plan, segment)
+        started = await house.engine.resume(paused, paused.spec, segment)
         outcome = await started.outcome()
     return await read(house, started.id, outcome)
 

@@ -210,10 +210,10 @@ async def test_a_run_that_cannot_be_read_loses_its_content_like_others(
         assert b"sesame" not in b"".join(await events_of(house, run))
 
 
-async def test_removal_rests_as_long_as_a_bite_has_taken(
+async def test_removal_rests_as_long_as_a_batch_has_taken(
     house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.engine.maintenance.removal.BITE_ROWS", 3)
+    monkeypatch.setattr("runglass.engine.maintenance.removal.BATCH_ROWS", 3)
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
     took_s = 0.125

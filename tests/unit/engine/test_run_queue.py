@@ -9,8 +9,8 @@ import pytest
 
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
+from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, StoreError
 from runglass.store.records import NewRun, RunRecord
@@ -177,11 +177,11 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
         run = await house.store.run(steps.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        resuming = asyncio.ensure_future(house.engine.resume(paused, paused.plan, Segment(first=1)))
+        resuming = asyncio.ensure_future(house.engine.resume(paused, paused.spec, Segment(first=1)))
         await asyncio.sleep(0)
         third = await start(house, FLOW)
         with pytest.raises(APIError, match="taken up already"):
-            await house.engine.resume(paused, paused.plan, Segment(first=1))
+            await house.engine.resume(paused, paused.spec, Segment(first=1))
         assert await status(house, steps) == "paused"
         monkeypatch.undo()
         house.engine.cancel(first.id, reason="enough")
@@ -204,7 +204,7 @@ async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
         assert run is not None
         paused = await house.engine.paused(run)
         with pytest.raises(APIError, match="nothing was started"):
-            await house.engine.resume(paused, paused.plan, Segment(first=1))
+            await house.engine.resume(paused, paused.spec, Segment(first=1))
         assert await status(house, steps) == "paused"
         assert not house.engine.active.is_active(steps.id)
         house.engine.cancel(first.id, reason="enough")

@@ -12,7 +12,7 @@ from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, SegmentSpe
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import FlowExecutionError
 from runglass.flows.parser import parse_flow
@@ -45,7 +45,7 @@ async def take_up(house: EngineHarness, run_id: str, segment: Segment) -> RunOut
     run = await house.store.run(run_id)
     assert run is not None
     paused = await house.engine.paused(run)
-    return await (await house.engine.resume(paused, paused.plan, segment)).outcome()
+    return await (await house.engine.resume(paused, paused.spec, segment)).outcome()
 
 
 async def answer(house: EngineHarness, started: StartedRun, content: str) -> RunOutcome:
@@ -75,7 +75,7 @@ async def test_tool_calls_pause_the_run_and_their_results_resume_it(
     outcome = await answer(house, started, "result 1")
     outcome = await answer(house, started, "result 2")
     ran = await read(house, started.id, outcome)
-    assert ran.outcome.result == {"said": "hello there", "first": "hello there"}
+    assert ran.result == {"said": "hello there", "first": "hello there"}
     assert ran.steps() == [(step_id, None, 1, "completed") for step_id in ("first", "ask", "last")]
     assert ran.trace == fold(ran.events)
     turns = [event for event in ran.events if isinstance(event, StepPausedForToolCalls)]
@@ -100,7 +100,7 @@ async def test_a_paused_run_outlives_its_process(tmp_path: Path) -> None:
         await started.outcome()
     async with open_harness(SqliteStore(tmp_path / "db")) as later:
         outcome = await answer(later, started, "result")
-        assert outcome.result == {"said": "hi", "first": "hi"}
+        assert msgspec.json.decode(outcome.result_json) == {"said": "hi", "first": "hi"}
 
 
 async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -> None:
@@ -115,7 +115,7 @@ async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -
     assert outcome.outputs["c"] == {"n": 7}
     outcome = await take_up(house, started.id, Segment(first=2, outputs={"a": {"n": 7}}, input={"n": 100}))
     ran = await read(house, started.id, outcome)
-    assert ran.outcome.result == {"n": 1000, "a": 7}
+    assert ran.result == {"n": 1000, "a": 7}
     assert sorted(ran.steps()) == [
         ("a", None, 1, "completed"),
         ("big", None, 2, "completed"),
@@ -136,9 +136,11 @@ async def test_a_step_through_gets_outputs_in_every_capture_mode(
     flow = parse_flow(f"slug: test\nsteps:\n{WALK}")
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, "test", name=None, capture=None, source=flow.encode())
-    plan = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
+    spec = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
     outputs = LiveOutputs()
-    started = await house.engine.start(record, plan, Segment(last=0), outputs=outputs)
+    started = await house.engine.start(
+        record, spec, Segment(last=0), run_id=house.engine.ids.next(), outputs=outputs
+    )
     await started.outcome()
     assert outputs.pop(3) == b'{"n":2}'
     assert outputs.held_bytes == 0
@@ -191,10 +193,10 @@ async def test_a_budget_that_is_spent_ends_the_run_at_the_next_step(tmp_path: Pa
 
 async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(tmp_path: Path) -> None:
     flow = parse_flow("slug: test\nsteps:\n- {id: a, type: passthrough}")
-    plan = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="full", trigger_type="job")
+    spec = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="full", trigger_type="job")
     good, bad = (f"01a20000-0000-7000-8000-00000000000{number}" for number in (1, 2))
     async with SqliteStore(tmp_path / "db") as store:
-        await pending(store, good, msgspec.json.encode(SegmentSpec(plan=plan, segment=Segment())))
+        await pending(store, good, msgspec.json.encode(SegmentSpec(spec=spec, segment=Segment())))
         await pending(store, bad, b'{"of":"another version"}')
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
         await follow(house, good)
@@ -272,14 +274,14 @@ async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: Engi
 
 
 def test_a_segment_is_stored_under_the_name_that_earlier_versions_gave_it() -> None:
-    plan = RunSpec(
+    spec = RunSpec(
         flow=parse_flow(f"slug: test\nsteps:\n{WALK}"),
         version=0,
         inputs={},
         capture="off",
         trigger_type="api",
     )
-    stored = msgspec.json.encode(SegmentSpec(plan=plan, segment=Segment(first=1)))
+    stored = msgspec.json.encode(SegmentSpec(spec=spec, segment=Segment(first=1)))
     assert msgspec.json.decode(stored)["stretch"]["first"] == 1
     assert msgspec.json.decode(stored, type=SegmentSpec).segment.first == 1
 

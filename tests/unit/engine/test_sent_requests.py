@@ -286,20 +286,20 @@ async def run(
     **more: Any,
 ) -> Ran:
     flow = parse_flow(json.dumps({"slug": "test", "steps": [step]}))
-    plan = RunSpec(flow=flow, version=0, inputs={"who": "Ada"}, capture=capture, trigger_type="api", **more)
+    spec = RunSpec(flow=flow, version=0, inputs={"who": "Ada"}, capture=capture, trigger_type="api", **more)
     async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
         project = await house.store.ensure_project("acme", "demo")
         record = await house.store.put_draft(
             project.id, flow.slug, name=None, capture=None, source=flow.encode()
         )
-        started = await house.engine.start(record, plan, Segment(offer=offer))
+        started = await house.engine.start(record, spec, Segment(offer=offer), run_id=house.engine.ids.next())
         outcome = await started.outcome()
         if offer is not None:
             row = await house.store.run(started.id)
             assert row is not None
             paused = await house.engine.paused(row)
             results = [{"role": "tool", "toolCallId": CALL["id"], "name": "look", "content": "blue"}]
-            resumed = await house.engine.resume(paused, paused.plan, Segment(results=results))
+            resumed = await house.engine.resume(paused, paused.spec, Segment(results=results))
             outcome = await resumed.outcome()
         return await read(house, started.id, outcome)
 

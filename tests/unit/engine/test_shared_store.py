@@ -14,7 +14,7 @@ from runglass.engine.journal.resume import ResumeState, left_state
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import LeaseLost, RunOutcome
+from runglass.engine.run.task import LeaseLost, RunOutcome
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
 from runglass.log.events import FlowCancelled, StepCompleted, decode_event
@@ -88,7 +88,7 @@ async def until_going_on(house: EngineHarness, run_id: str) -> None:
 
 async def resume(house: EngineHarness, run_id: str, segment: Segment, **more: Any) -> StartedRun:
     paused = await house.engine.paused(await stored(house, run_id))
-    return await house.engine.resume(paused, paused.plan, segment, **more)
+    return await house.engine.resume(paused, paused.spec, segment, **more)
 
 
 async def types(house: EngineHarness, run_id: str) -> list[str]:
@@ -271,7 +271,7 @@ async def test_of_two_processes_that_resume_one_pause_one_does(
     both = [await house.engine.paused(run) for house in houses]
     got = await asyncio.gather(
         *(
-            house.engine.resume(paused, paused.plan, Segment(first=1))
+            house.engine.resume(paused, paused.spec, Segment(first=1))
             for house, paused in zip(houses, both, strict=True)
         ),
         return_exceptions=True,
@@ -294,7 +294,7 @@ async def test_a_run_whose_next_segment_is_stored_waits_for_no_call(machines: Ma
 async def test_a_resumed_run_goes_on_elsewhere_if_its_process_dies_at_once(machines: Machines) -> None:
     run = await paused_run(machines)
     paused = await machines.worker.engine.paused(run)
-    begin = machines.worker.engine.resume(paused, paused.plan, Segment(first=1))
+    begin = machines.worker.engine.resume(paused, paused.spec, Segment(first=1))
     await begin
     await machines.worker.engine.stop()
     await machines.other.engine.keep_lease()

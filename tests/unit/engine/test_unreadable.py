@@ -9,7 +9,7 @@ import pytest
 
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.maintenance.maintenance import Maintenance
-from runglass.engine.run.outcome import RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.errors import StoreError
 from runglass.log.events import FlowCancelled, decode_event
 from runglass.log.trace import RunSummary

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.run.outcome import RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.log.events import FlowFailed
 from runglass.log.fold import fold

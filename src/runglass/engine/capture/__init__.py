@@ -1,1 +1,1 @@
-"""The content that a trace keeps: snapshots, cut and without secrets. Knows nothing of runs."""
+"""What a trace keeps of content: modes, and snapshots, cut and without secrets. Knows no steps and no log."""

@@ -1,12 +1,13 @@
-"""Inputs, outputs and errors as a trace keeps them, by the capture mode.
+"""What is kept of the content of a run: decided when it starts, and then asked for each value.
 
-Knows nothing of steps and events: values and their JSON in, snapshots out.
+`capture_of_run` decides once, and the run stores that. A `Capture` says for each input, output and error what
+the trace keeps of it. Knows nothing of steps and events: values and their JSON in, snapshots out.
 """
 
 from collections.abc import Sequence
 from functools import partial
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -15,14 +16,48 @@ from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.snapshots import left_out, shortened, shortened_error, without_content
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.offloading import offload_in_turn
-from runglass.wire.run_api import CaptureMode
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 
-__all__ = ["Capture", "Redactor", "Snapshot", "is_sampled", "raise_for_trace"]
+__all__ = ["Capture", "Redactor", "RunCapture", "Snapshot", "capture_of_run"]
 
 _QUICK_BYTES = 64 * 1024
 """As much is redacted on the event loop, in some milliseconds."""
 _QUICK_GIVEN_BYTES = 4 * 1024
 """As much is searched on the event loop for values that an error may repeat."""
+
+
+class CaptureSettings(Protocol):
+    """What a flow, its project or the server says; None where it says nothing."""
+
+    @property
+    def capture(self) -> CaptureMode | None: ...
+    @property
+    def capture_failed(self) -> CaptureFailed | None: ...
+    @property
+    def capture_sample(self) -> float | None: ...
+
+
+class RunCapture(NamedTuple):
+    """What one run keeps: the mode of its content, and that of its outputs where it fails."""
+
+    mode: CaptureMode
+    failed: CaptureFailed
+
+
+def capture_of_run(run_id: str, *settings: CaptureSettings, traced: bool = False) -> RunCapture:
+    """Decides what a new run keeps: `settings` are its flow's, its project's and the server's, which say all.
+
+    The first that says something holds. A run whose caller asks for its trace, and one of the sample, keep
+    everything where the mode is `metadata_only`; `redacted` and `off` stay as they are.
+    """
+    mode = next(each.capture for each in settings if each.capture is not None)
+    failed = next(each.capture_failed for each in settings if each.capture_failed is not None)
+    share = next(each.capture_sample for each in settings if each.capture_sample is not None)
+    # By the id, so that each process comes to the same.
+    is_sampled = int.from_bytes(blake2b(run_id.encode(), digest_size=8).digest()) < share * 2.0**64
+    if mode == "metadata_only" and (traced or is_sampled):
+        mode = "full"
+    return RunCapture(mode, failed)
 
 
 class Snapshot(NamedTuple):
@@ -43,6 +78,7 @@ class Capture:
     def __init__(
         self,
         mode: CaptureMode,
+        failed: CaptureFailed = "off",
         *,
         limit_bytes: int = 262_144,
         redactor: Redactor | None = None,
@@ -54,6 +90,12 @@ class Capture:
         """Whether the inputs and outputs of steps that end well are kept."""
         self.keeps_failures = mode != "off"
         """Whether the input of an attempt that failed is kept, and its error with what it says."""
+        self.of_failed: Capture | None = None
+        """How outputs are kept where the run fails; None where that makes no difference."""
+        if mode == "metadata_only" and failed != "off":
+            self.of_failed = Capture(
+                failed, limit_bytes=limit_bytes, redactor=redactor, redactions=redactions
+            )
         self._redactor = redactor or Redactor()
         self._redactions = redactions
         self._redactor_of_mode = self._redactor if mode == "redacted" else None
@@ -146,13 +188,3 @@ class Capture:
         return msgspec.Raw(
             shortened_error(detail, given, limit_bytes=self.limit_bytes, redactor=self._redactor_of_mode)
         )
-
-
-def raise_for_trace(mode: CaptureMode) -> CaptureMode:
-    """The mode of a run whose caller asks for full snapshots; `redacted` and `off` stay as they are."""
-    return "full" if mode == "metadata_only" else mode
-
-
-def is_sampled(run_id: str, share: float) -> bool:
-    """Whether the run is one of this share of all runs: the same in every process, and for good."""
-    return int.from_bytes(blake2b(run_id.encode(), digest_size=8).digest()) < share * 2.0**64

@@ -54,7 +54,7 @@ _decoder = msgspec.json.Decoder(RedactionRequest)
 
 
 def answered(message: bytes) -> bytes:
-    """The answer to an Ask, both as JSON."""
+    """The reply to a `RedactionRequest`, both as JSON."""
     limit_cpu(60.0)
     try:
         ask = _decoder.decode(message)

@@ -25,7 +25,7 @@ class PausedRun(NamedTuple):
     """
 
     run: RunRecord
-    plan: RunSpec
+    spec: RunSpec
     pause: Pause
     outputs: dict[str, Any]
     step_inputs: dict[str, dict[str, Any]]
@@ -50,7 +50,7 @@ class InterruptedAttempt(NamedTuple):
 class ResumeState(NamedTuple):
     """The state from which a segment goes on.
 
-    `tool_loop` is the one that it goes on with, `left_behind` that of a step that its caller went back from.
+    `tool_loop` is the one that it goes on with, `abandoned_loop` one whose caller went back before its step.
     `outputs` are those by step id before the segment, `checkpoints` the finished steps of the segment itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
     `checkpoint` keeps `segment_spec` where that follows a pause and is not stored yet. `iterations` and
@@ -61,7 +61,7 @@ class ResumeState(NamedTuple):
     segment_spec: SegmentSpec
     fold: RunFold
     tool_loop: ToolLoopState | None = None
-    left_behind: ToolLoopState | None = None
+    abandoned_loop: ToolLoopState | None = None
     outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
     checkpoints: CheckpointSet = CheckpointSet()
     reached: int = 0
@@ -97,7 +97,7 @@ async def paused_state(
         segment_spec,
         await stored_fold(store, run),
         tool_loop=paused.pause.tool_loop if waits_here else None,
-        left_behind=None if waits_here else paused.pause.tool_loop,
+        abandoned_loop=None if waits_here else paused.pause.tool_loop,
         outputs=paused.outputs,
         reached=reached,
         earlier={_address(change): change for change in changes},
@@ -128,7 +128,7 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
             if pause is None:
                 return None
             paused = PausedRun(
-                run, segment_spec.plan, pause, outputs, segment_spec.segment.step_inputs, size_of(rows)
+                run, segment_spec.spec, pause, outputs, segment_spec.segment.step_inputs, size_of(rows)
             )
             return await paused_state(store, paused, segment_spec)
         state = await stored_fold(store, run)
@@ -160,7 +160,7 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
 
 
 async def first_segment(store: Store, run: RunRecord) -> SegmentSpec | None:
-    """Plan and first segment of a run that has not ended. Raises StoreError, RunUnreadable."""
+    """Specification and first segment of a run that has not ended. Raises StoreError, RunUnreadable."""
     request = await store.request(run.no)
     if request is None:
         return None

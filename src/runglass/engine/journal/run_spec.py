@@ -1,8 +1,8 @@
 """The specification of a run, one segment of it, and the state in which it waits between two segments.
 
 A run is walked in segments: one from start to end for most runs, one per call where the caller steps through
-it or answers tool calls. Between two segments nothing of it is in memory: plan, checkpoints and pause are in
-the store, so a paused run outlives its process.
+it or answers tool calls. Between two segments nothing of it is in memory: specification, checkpoints and
+pause are in the store, so a paused run outlives its process.
 """
 
 from typing import Any
@@ -34,12 +34,6 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     attachments: list[Attachment] = []
     trace_context: TraceContext | None = None
     rerun_of: str | None = None
-
-    @property
-    def capture_of_failed(self) -> CaptureMode | None:
-        """How outputs are kept where the run fails; None where that makes no difference."""
-        is_raised = self.capture == "metadata_only" and self.capture_failed != "off"
-        return self.capture_failed if is_raised else None
 
     def summary(
         self, run_id: str, flow_id: str, session_id: str | None, started_by: str | None
@@ -103,7 +97,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     `outputs` by step id stand over those that the run has kept, `input` over fields of the input of the first
     step, `step_inputs` by step id over fields of that step's input each time that it runs. `block_overrides`
-    are those of the call, which the plan's flow has in it already. `results` are the messages that answer the
+    are those of the call, already in the specification's flow. `results` are the messages that answer the
     pending tool calls. `answers_call` says that content is kept for a call under an Idempotency-Key, which
     may be sent again.
     """
@@ -120,8 +114,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A segment and the plan that it is walked by, as they are kept to go on from."""
+    """A segment and the specification that it is walked by, as they are kept to go on from."""
 
-    plan: RunSpec
-    # Stored under its earlier name.
+    # Both are stored under their earlier names.
+    spec: RunSpec = msgspec.field(name="plan")
     segment: Segment = msgspec.field(name="stretch")

@@ -24,10 +24,10 @@ CALLS_KEPT = timedelta(hours=24)
 EXPIRY_INTERVAL_S = (1.0, 10.0)
 """Answers are looked after a quarter of their time apart, but within these bounds."""
 EXPIRED_AT_ONCE = 50
-BITE_ROWS = 250
-BITE_BYTES = 1 << 20
-BITE_PAUSE_S = 0.01
-"""After each bite others have the writer."""
+BATCH_ROWS = 250
+BATCH_BYTES = 1 << 20
+BATCH_PAUSE_S = 0.01
+"""After each batch others have the writer."""
 SPARE_S = 30.0
 """So long after its turn another process waits before it does what one that is gone has done."""
 LONGEST_S = 1.0
@@ -77,7 +77,7 @@ class Maintenance:
                 failures.worked()
             except StoreError as error:
                 failures.failed(error)
-            await self._clock.sleep(interval_s if is_done else BITE_PAUSE_S)
+            await self._clock.sleep(interval_s if is_done else BATCH_PAUSE_S)
 
     async def tidy(self) -> bool:
         """Puts away what is stale now, all of it. Raises StoreError."""
@@ -108,20 +108,20 @@ class Maintenance:
         Deleted content is scrubbed from the store. Raises StoreError.
         """
         before = iso(self._clock.now() - self._answer_ttl)
-        expired = await self._in_bites(
+        expired = await self._in_batches(
             lambda: self._store.expire_answers(before=before, limit=EXPIRED_AT_ONCE)
         )
-        dropped = await self._in_bites(
-            lambda: self._store.drop_checkpoints(limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
+        dropped = await self._in_batches(
+            lambda: self._store.drop_checkpoints(limit_rows=BATCH_ROWS, limit_bytes=BATCH_BYTES)
         )
         await self._store.scrub()
         return expired and dropped
 
-    async def _in_bites(self, bite: Callable[[], Awaitable[int]]) -> bool:
-        """Bites until there is nothing left, or the time is over: then False."""
+    async def _in_batches(self, batch: Callable[[], Awaitable[int]]) -> bool:
+        """Deletes until there is nothing left, or the time is over: then False."""
         until_s = self._clock.monotonic_s() + LONGEST_S
-        while await bite():
+        while await batch():
             if self._clock.monotonic_s() > until_s:
                 return False
-            await self._clock.sleep(BITE_PAUSE_S)
+            await self._clock.sleep(BATCH_PAUSE_S)
         return True

@@ -2,7 +2,7 @@
 
 Imports that nobody goes on with are removed as well.
 
-Rows go in small bites, and other writers have the store for themselves in between. A bite is a
+Rows go in small batches, and other writers have the store for themselves in between. A batch is a
 transaction of its own, so a process that dies leaves nothing half done: the next one goes on.
 """
 
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 60.0
 CLAIM_S = 3 * INTERVAL_S
 """So long other processes leave the removal to this one, from each time that it says so."""
-BITE_ROWS = 250
-BITE_BYTES = 256 * 1024
+BATCH_ROWS = 250
+BATCH_BYTES = 256 * 1024
 AT_ONCE = 100
 """Most runs that are looked up in one go."""
 LEAST_PAUSE_S = 0.001
@@ -98,7 +98,8 @@ class RunRemoval:
             if run is None or run.ended:
                 set_aside.discard(run_id)
                 continue
-            days = _or(retentions.get(run.flow_id), self._default.days)
+            if (days := retentions.get(run.flow_id)) is None:
+                days = self._default.days
             # How long it has been unreadable nobody knows.
             if days is not None and iso_ms(created_ms(run_id)) < self._before(days):
                 log.warning("run %s cannot be read, and is deleted as its retention is over", run_id)
@@ -107,27 +108,26 @@ class RunRemoval:
 
     async def tidy(self, *, grace_s: float = 0.0) -> None:
         """Removes what is due now, to the end, but no row within `grace_s`. Raises StoreError."""
-        due = [
-            (each.flow_id, each.retention.days, each.retention.content_days)
-            for each in await self._store.retentions()
-        ]
-        for flow_id, days, _ in due:
-            await self._each_due(flow_id, _or(days, self._default.days), self._purge)
+        retentions = await self._store.retentions()
+        for each in retentions:
+            if (days := each.retention.days) is None:
+                days = self._default.days
+            await self._each_due(each.flow_id, days, self._purge)
         # What a process was importing when it died becomes due here, and goes in the same turn.
         await self._store.abandon_imports()
         if purged := await self._store.purged_runs():
             # What is purged from here on has its turn after these, and so its own time to be read.
             await self._clock.sleep(grace_s)
         for run_no in purged:
-            while await self._bite(
-                self._store.purge_rows(run_no, limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
+            while await self._batch(
+                self._store.purge_rows(run_no, limit_rows=BATCH_ROWS, limit_bytes=BATCH_BYTES)
             ):
                 pass
-        for flow_id, _, days in due:
-            await self._each_due(
-                flow_id, _or(days, self._default.content_days), self._strip, with_content=True
-            )
-        while await self._bite(self._store.compact(limit_bytes=BITE_BYTES)):
+        for each in retentions:
+            if (days := each.retention.content_days) is None:
+                days = self._default.content_days
+            await self._each_due(each.flow_id, days, self._strip, with_content=True)
+        while await self._batch(self._store.compact(limit_bytes=BATCH_BYTES)):
             pass
 
     async def _each_due(
@@ -159,18 +159,18 @@ class RunRemoval:
             return ""
 
     async def _purge(self, run_no: int) -> None:
-        await self._bite(self._store.purge_run(run_no))
+        await self._batch(self._store.purge_run(run_no))
 
     async def _strip(self, run_no: int) -> None:
-        place: ContentPlace | None = None
+        cursor: ContentPlace | None = None
         while True:
-            place = await self._bite(
-                self._store.strip_content(run_no, place, limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
+            cursor = await self._batch(
+                self._store.strip_content(run_no, cursor, limit_rows=BATCH_ROWS, limit_bytes=BATCH_BYTES)
             )
-            if place is None:
+            if cursor is None:
                 return
 
-    async def _bite(self, work: Awaitable[T]) -> T:
+    async def _batch(self, work: Awaitable[T]) -> T:
         started_s = self._clock.monotonic_s()
         if started_s - self._claimed_s > INTERVAL_S:
             # Much to remove takes longer than a turn; where another process has begun, both go on.
@@ -192,7 +192,3 @@ class RunRemoval:
         finally:
             for task in waits:
                 task.cancel()
-
-
-def _or(days: float | None, default: float | None) -> float | None:
-    return default if days is None else days

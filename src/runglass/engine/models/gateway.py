@@ -7,12 +7,11 @@ package is there, and whether it has such a model, shows when a step asks it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import partial
 from importlib import import_module
-from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from runglass.engine.checks.checks import Checks
 from runglass.engine.models import echo
@@ -24,22 +23,17 @@ from runglass.engine.models.model_types import (
     ModelRequest,
     RequestObserver,
 )
-from runglass.engine.models.pricing import Price, most_of, token_bound, with_max_tokens
+from runglass.engine.models.pricing import Price, TokenBound, most_of, prompt_bound, with_max_tokens
 from runglass.engine.models.request_parser import as_given
 from runglass.engine.scheduling.pacing import current_project, paced
-from runglass.errors import StepFailure
-from runglass.flows.models import NOTHING_MORE, SettingRules
+from runglass.errors import StepFailure, api_error
+from runglass.flows.flow import Flow, LlmStep, ParallelStep, Step, leaves
+from runglass.flows.models import NOTHING_MORE, OFFLINE_MODEL, SettingRules, provider_missing
 from runglass.log.money import ZERO
 from runglass.support.import_without_gc import loading
 
 if TYPE_CHECKING:
     from runglass.engine.models.provider_requests import ProviderRequests
-from collections.abc import Iterable, Iterator
-from typing import Any
-
-from runglass.errors import api_error
-from runglass.flows.flow import Flow, LlmStep, ParallelStep, Step, leaves
-from runglass.flows.models import OFFLINE_MODEL, provider_missing
 
 __all__ = ["AnswerRejected", "ModelAnswer", "ModelCallFailed", "ModelGateway", "ModelRequest", "Price"]
 
@@ -49,6 +43,7 @@ CALL_S = 0.003
 """Seconds of the event loop that a library takes for a call, however short its answer."""
 IMAGE_TOKENS = 50_000
 """No image counts as more in the price lists in use, high resolution in small models included."""
+_PROVIDERS = "runglass.engine.models.provider_requests"
 
 
 class Bounded(NamedTuple):
@@ -97,13 +92,7 @@ class ModelGateway:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Closes the HTTP clients; calls still in progress fail."""
+    async def __aexit__(self, *exc: object) -> None:
         if self._providers is not None:
             await self._providers.aclose()
             self._providers = None
@@ -154,7 +143,7 @@ class ModelGateway:
         if type(limit) is not int or limit < 1:
             message = f"`settings.max_tokens` must be a whole number from 1 on, not {limit!r:.50}"
             raise StepFailure("INVALID_INPUT", message, may_retry=False)
-        bound = token_bound(request, image_tokens=self._image_tokens)
+        bound = TokenBound(prompt_bound(request, image_tokens=self._image_tokens), completion=limit)
         if price is not None:
             return Bounded(request, most_of(price, bound))
         usd = None
@@ -204,7 +193,7 @@ class ModelGateway:
         async with self._importing:
             if self._providers is None:
                 load = loading()(import_module)
-                module = await asyncio.to_thread(load, "runglass.engine.models.provider_requests")
+                module = await asyncio.to_thread(load, _PROVIDERS)
                 self._providers = module.ProviderRequests(
                     base_urls=self._base_urls,
                     api_keys=self._api_keys,
@@ -236,7 +225,9 @@ class ProviderCheck:
         provider = model.partition(":")[0]
         if model == OFFLINE_MODEL or provider in self._known:
             return None
-        problem = await asyncio.to_thread(_ask, model)
+        # Imported there: it takes a second.
+        ask = loading()(lambda: import_module(_PROVIDERS).unknown_provider(model))
+        problem: str | None = await asyncio.to_thread(ask)
         if problem is None:
             self._known.add(provider)
         return problem
@@ -267,9 +258,3 @@ def _always_asked(steps: list[Step]) -> Iterator[LlmStep]:
         elif isinstance(step, ParallelStep):
             for branch in step.branches.values():
                 yield from _always_asked(branch)
-
-
-@loading()
-def _ask(model: str) -> str | None:
-    problem: str | None = import_module("runglass.engine.models.provider_requests").unknown_provider(model)
-    return problem

@@ -14,6 +14,8 @@ from runglass.config.settings import Price
 from runglass.engine.models.model_types import ModelRequest
 from runglass.log.money import ZERO, add_usd, price_of
 
+__all__ = ["Price", "cost_of", "most_of"]
+
 _PER_REQUEST = 400
 _PER_MESSAGE = 16
 _FOR_TOOLS = 1_000
@@ -39,11 +41,6 @@ def with_max_tokens(request: ModelRequest, default_max_tokens: int) -> ModelRequ
     return msgspec.structs.replace(request, settings={**request.settings, "max_tokens": default_max_tokens})
 
 
-def token_bound(request: ModelRequest, *, image_tokens: int) -> TokenBound:
-    """The bound of a request with a `max_tokens` of 1 or more; its images count as `image_tokens` each."""
-    return TokenBound(prompt_bound(request, image_tokens=image_tokens), request.settings["max_tokens"])
-
-
 def prompt_bound(request: ModelRequest, *, image_tokens: int) -> int:
     """The most tokens that what is sent stands for; its images count as `image_tokens` each."""
     images = sum(len(message.get("attachments") or ()) for message in request.messages)
@@ -57,9 +54,6 @@ def prompt_bound(request: ModelRequest, *, image_tokens: int) -> int:
 
 def _bytes_of(value: Any) -> int:
     return len(msgspec.json.encode(value))
-
-
-__all__ = ["Price", "cost_of", "most_of"]
 
 
 def cost_of(price: Price, *, prompt: int, completion: int, cached: int = 0) -> Decimal:

@@ -86,6 +86,7 @@ def call_failure(
         # Of these pydantic-ai tells no status.
         status = of_cause
     is_connected = getattr(error, "phase", None) not in _NOT_CONNECTED
+    may_be_charged = is_connected if status is None else status_may_be_charged(status)
     said = without_secrets(replace_surrogates(_provider_message(error)), secrets)[:EXCERPT]
     details: dict[str, Any] = {"provider": provider, "model": model, "providerMessage": said}
     code, what, may_retry = _meaning(error, status, is_connected=is_connected)
@@ -100,7 +101,7 @@ def call_failure(
     return ModelCallFailed(
         code,
         f"provider {provider!r}{where} {what} (model {model!r}{asked}): {words}",
-        may_be_charged=_may_be_charged(error, status, is_connected=is_connected),
+        may_be_charged=may_be_charged or getattr(error, "in_stream", False),
         may_retry=may_retry,
         retry_after_ms=None if waited is None else round(min(waited, MOST_WAIT_S) * 1000),
         details=details,
@@ -146,13 +147,6 @@ def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
         return struck
     # The cut may have gone through a secret, whose longest form has four letters for one.
     return struck[: max(0, len(struck) - 4 * max(map(len, known), default=0))]
-
-
-def _may_be_charged(error: Exception, status: int | None, *, is_connected: bool) -> bool:
-    """Whether the model may have generated tokens, as far as the failure tells."""
-    if getattr(error, "in_stream", False):
-        return True
-    return is_connected if status is None else status_may_be_charged(status)
 
 
 def status_may_be_charged(status: int) -> bool:

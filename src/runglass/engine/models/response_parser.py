@@ -155,22 +155,16 @@ class _Verdict:
         value = _object_in(written)
         if value is None:
             raise self.rejected("INVALID_OUTPUT", f"gave an answer that is no JSON object{self.cut_note}")
-        problems = await self._problems(value, schema, checks, size_bytes=len(written))
+        try:
+            problems = await checks.problems(value, schema, size_bytes=len(written))
+        except StepFailure as failure:
+            # The answer that cannot be judged is to be paid for all the same.
+            what = f"gave an answer, but {failure.message}"
+            raise self.rejected(failure.code, what, may_retry=False) from failure
         if problems:
             what = f"gave an answer against `output_schema`: {problems[0]}"
             raise self.rejected("INVALID_OUTPUT", what, problems=problems)
         return value
-
-    async def _problems(
-        self, value: Any, schema: dict[str, Any], checks: Checks, *, size_bytes: int
-    ) -> list[str]:
-        try:
-            return await checks.problems(value, schema, size_bytes=size_bytes)
-        except StepFailure as failure:
-            # The answer that cannot be judged is to be paid for all the same.
-            raise self.rejected(
-                failure.code, f"gave an answer, but {failure.message}", may_retry=False
-            ) from (failure)
 
 
 def _object_in(text: str) -> dict[str, Any] | None:

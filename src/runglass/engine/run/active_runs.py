@@ -12,9 +12,8 @@ from typing import NamedTuple
 from uuid_utils import uuid7
 
 from runglass.engine.journal.resume import ResumeState
-from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import RunTask
+from runglass.engine.run.task import AppendRefused, LeaseLost, RunOutcome, RunReleased, RunTask
 from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs
 from runglass.errors import RunUnreadable, StoreError
@@ -136,7 +135,7 @@ class ActiveRuns:
         """By run id, what the store has said to have of each run with a segment that goes on."""
         return {run_id: task.stored_log for run_id, task in self._running.items() if not task.ended}
 
-    def leave_behind(self, run_id: str) -> None:
+    def hand_over(self, run_id: str) -> None:
         """Cuts off the segment of a run of which the store has less than it said; the run is let go soon."""
         running = self._running.get(run_id)
         if running is not None and not running.ended and not running.stop.requested:

@@ -17,8 +17,8 @@ from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
 from runglass.engine.run.lease import Lease, StoreCheck
-from runglass.engine.run.outcome import LeaseLost
 from runglass.engine.run.queue import RunQueue
+from runglass.engine.run.task import LeaseLost
 from runglass.engine.run.terminate import end_run
 from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.engine.steps.run_context import EngineContext
@@ -295,8 +295,8 @@ class RunClaims:
             if cancelled := stop.cancelled or run.cancel_reason:
                 await end_run(self._engine, run, cancelled=cancelled)
             else:
-                keeping = None if state is None else state.segment_spec.plan.capture_of_failed
-                await end_run(self._engine, run, error=error, keeping=keeping)
+                capture_failed = state.segment_spec.spec.capture_failed if state is not None else "off"
+                await end_run(self._engine, run, error=error, capture_failed=capture_failed)
         except StoreError:
             active.orphaned.setdefault(run.id, stop)
             raise

@@ -100,7 +100,7 @@ class StoreCheck:
             # One that is nobody's has just ended or paused, or its claim was lost, if not the run itself.
             if owned.get(run_id, -1) < known.head and run_id in active.stored_logs():
                 await self._note_loss(known)
-                active.leave_behind(run_id)
+                active.hand_over(run_id)
         unknown = {run_id for run_id in owned if not active.knows(run_id)}
         # One that was created or claimed a moment ago has no task yet.
         for run_id in unknown & self._unknown:

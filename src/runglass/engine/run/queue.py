@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 
-from runglass.engine.run.outcome import RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.engine.scheduling.fair_share import Shares
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, api_error

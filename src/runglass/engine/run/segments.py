@@ -52,23 +52,23 @@ class NextSegments:
         size_bytes: int,
     ) -> StartedRun:
         """Resumes the run as `Engine.resume` does. Raises RUN_NOT_PAUSED, UNAVAILABLE, StoreError."""
-        if spec.flow == paused.plan.flow:
+        if spec.flow == paused.spec.flow:
             # Callers repeat the overrides that they began with; there is nothing new to tell of those.
             segment = msgspec.structs.replace(segment, block_overrides={})
         if self._active.is_active(paused.run.id):
             raise _taken_up(paused.run.id)
         if not self._shares_store:
             return await self._resume_alone(
-                paused, SegmentSpec(plan=spec, segment=segment), outputs, size_bytes
+                paused, SegmentSpec(spec=spec, segment=segment), outputs, size_bytes
             )
         has_slot = self._queue.take(paused.run.project_id)
         if has_slot:
             try:
-                segment_spec = SegmentSpec(plan=spec, segment=segment)
+                segment_spec = SegmentSpec(spec=spec, segment=segment)
                 return await self._resume_here(paused, segment_spec, outputs, size_bytes)
             finally:
                 self._free_slot(paused.run.project_id)
-        segment_spec = SegmentSpec(plan=spec, segment=with_stored_content(segment, outputs))
+        segment_spec = SegmentSpec(spec=spec, segment=with_stored_content(segment, outputs))
         run = await self._stored(paused, segment_spec, size_bytes, owner=None)
         await self._idle.tell_queued(run)
         return shared_run(run)

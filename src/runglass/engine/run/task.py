@@ -1,8 +1,8 @@
-"""One segment of one run, from its begin to each of the ways in which it may end."""
+"""One segment of one run, from its begin to each of the ways in which it may end for its caller."""
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -11,10 +11,11 @@ from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.checkpoints import StepPosition, kept_ids, segment_checkpoint
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
+from runglass.engine.journal.run_spec import Pause
 from runglass.engine.models.gateway import missing_key
 from runglass.engine.payload import Payload
-from runglass.engine.run.outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
-from runglass.engine.run.terminate import KeptOutputs, end_run, read_outputs, record_end
+from runglass.engine.run.content import overrides_applied, read_outputs, run_input
+from runglass.engine.run.terminate import end_run, record_end
 from runglass.engine.scheduling.memory_budget import RunMemory
 from runglass.engine.scheduling.pacing import set_project
 from runglass.engine.scheduling.run_limits import LimitReached, RunUsage, StopRequest
@@ -23,10 +24,10 @@ from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
-from runglass.engine.steps.override_notes import overrides_applied, run_input
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs, RunContext
 from runglass.errors import (
     PermanentStoreError,
+    RunglassError,
     StepFailure,
     StoreError,
     ValueTooLarge,
@@ -41,7 +42,36 @@ from runglass.support.logs import run_id
 
 log = logging.getLogger(__name__)
 
-_TOLD_OF_JOBS = ("code", "message")
+
+class RunReleased(RunglassError):
+    """The run was left by the process that went on with it; it goes on elsewhere, or after the next start."""
+
+
+class LeaseLost(RunReleased):
+    """Another process goes on with the run: this one has lost its lease, or never had the run."""
+
+
+class AppendRefused(LeaseLost):
+    """The store refused what this process recorded: another one has the run, or the store has gone back.
+
+    It goes back where PostgreSQL has been replaced by a standby that lacks the newest commits. The run may
+    then be this process's still.
+    """
+
+
+class RunOutcome(NamedTuple):
+    """How a segment ended: `status` as in the trace, and the `error` of a run that failed.
+
+    `result_json` is the result of a completed one. A paused run has its `pause` and the `outputs` by step id
+    so far.
+    """
+
+    status: str
+    error: dict[str, Any] | None = None
+    step_id: str | None = None
+    pause: Pause | None = None
+    outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
+    result_json: bytes = b"null"
 
 
 class RunTask:
@@ -65,7 +95,6 @@ class RunTask:
         self._engine = engine
         self._state = state
         self._outputs = outputs
-        self._kept: KeptOutputs | None = None
         self._recorder = Recorder(
             engine.store,
             engine.bus,
@@ -111,24 +140,15 @@ class RunTask:
 
     async def _walked(self) -> RunOutcome:
         """The outcome of a segment that is not cut off."""
-        spec, engine = self._state.segment_spec.plan, self._engine
-        capture = engine.make_capture(spec.capture)
+        spec, engine = self._state.segment_spec.spec, self._engine
+        capture = engine.make_capture(spec.capture, spec.capture_failed)
         try:
             await self._begin(capture)
-            missing = None
             if self.run.status == "pending":
                 missing = await missing_key(spec.flow, engine.dependencies.models)
-            if missing is not None:
-                return await self._failed(capture, missing.error, missing.step_id)
-            try:
-                result = await (await self._interpreter(capture)).walk()
-            except StoreError:
-                raise
-            except Exception:
-                if (mode := spec.capture_of_failed) is not None:
-                    # Not further down: meanwhile the run may be cancelled or left, as in the walk.
-                    self._kept = await read_outputs(engine, self._recorder, engine.make_capture(mode))
-                raise
+                if missing is not None:
+                    return await self._failed(capture, missing.error, missing.step_id)
+            result = await (await self._interpreter(capture)).walk()
             if result.result is None:
                 return RunOutcome("paused", pause=result.pause, outputs=result.outputs)
             # While the result is redacted, other runs may need memory: a value in use is not put away.
@@ -162,8 +182,9 @@ class RunTask:
             raise RunReleased(f"run {self.run.id!r} was left by a process that stops") from None
         told = None
         if self.run.status == "pending" and not self._recorder.head:
-            plan = self._state.segment_spec.plan
-            told = await run_input(self.run.id, plan, self._engine.make_capture(plan.capture))
+            spec = self._state.segment_spec.spec
+            capture = self._engine.make_capture(spec.capture, spec.capture_failed)
+            told = await run_input(self._recorder, spec, capture)
             self._recorder.begin()
         last = FlowCancelled(execution_id=self.run.id, run_id=self.run.id, reason=reason)
         record_end(self._recorder, last, owed=b'"cancelled"', told=told)
@@ -193,7 +214,7 @@ class RunTask:
         segment_spec = self._state.segment_spec
         if self.run.status == "pending":
             # Made before the first event: the two are one append, which a process that dies cannot part.
-            told = await run_input(self.run.id, segment_spec.plan, capture)
+            told = await run_input(self._recorder, segment_spec.spec, capture)
             self._recorder.begin()
             if told is not None:
                 self._recorder.record(told)
@@ -202,19 +223,17 @@ class RunTask:
             if not self.run.is_resuming:
                 self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(segment_spec))
             self._recorder.invalidate_checkpoints(
-                kept_ids(segment_spec.plan.flow.steps[segment_spec.segment.first :])
+                kept_ids(segment_spec.spec.flow.steps[segment_spec.segment.first :])
             )
         else:
             return
-        applied = await overrides_applied(
-            self.run.id, segment_spec, capture, known=self._recorder.fold.summary
-        )
+        applied = await overrides_applied(self._recorder, segment_spec, capture)
         if applied is not None:
             self._recorder.record(applied)
 
     async def _interpreter(self, capture: Capture) -> Interpreter:
         state, engine, project_id = self._state, self._engine, self.run.project_id
-        spec = state.segment_spec.plan
+        spec = state.segment_spec.spec
         context = RunContext(
             run_id=self.run.id,
             project_id=project_id,
@@ -232,7 +251,7 @@ class RunTask:
             outputs=self._outputs,
             answers_call=state.segment_spec.segment.answers_call,
         )
-        if (tool_loop := state.left_behind) is not None:
+        if (tool_loop := state.abandoned_loop) is not None:
             # Its step will be run anew: the attempt that waited for tool results ends.
             step = find_step(spec.flow, tool_loop.step_id)
             assert step is not None
@@ -254,7 +273,7 @@ class RunTask:
             FlowCompleted(
                 execution_id=self.run.id,
                 run_id=self.run.id,
-                step_id=self._state.segment_spec.plan.flow.steps[-1].id,
+                step_id=self._state.segment_spec.spec.flow.steps[-1].id,
                 result=encoded(snapshot.data),
                 truncated=snapshot.truncated,
                 summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
@@ -272,12 +291,13 @@ class RunTask:
         captured: msgspec.Raw | None = None,
     ) -> RunOutcome:
         """The failure with its whole `error` for the caller; the log gets what is `captured` of it."""
-        told = None
-        if self._recorder.fold.summary.input_preview is None:
-            told = await run_input(self.run.id, self._state.segment_spec.plan, capture, failed=True)
+        # Meanwhile the run may still be cancelled or left, as in the walk.
+        kept = await read_outputs(self._engine, self._recorder, capture)
+        told = await run_input(self._recorder, self._state.segment_spec.spec, capture, failed=True)
         # The caller of a job is told code and message of its error, and is owed no more.
-        owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
+        is_job = self.run.trigger_type == "job"
+        owed = {name: error.get(name) for name in ("code", "message")} if is_job else error
         shown = encoded(capture.error(error) if captured is None else captured)
         last = FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=shown, step_id=step_id)
-        record_end(self._recorder, last, owed=msgspec.json.encode(owed), kept=self._kept, told=told)
+        record_end(self._recorder, last, owed=msgspec.json.encode(owed), kept=kept, told=told)
         return RunOutcome("failed", error=error, step_id=step_id)

@@ -2,123 +2,31 @@
 
 The log is folded on from where it stops. The last event ends the attempts that still run, too: the trace then
 tells the truth, and nothing is left running.
-
-A run may keep outputs because it fails, though its capture mode keeps none: see `capture_failed`. They are
-read from the checkpoints, which the append that ends the run deletes.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import first_segment, last_time, stored_fold
-from runglass.engine.payload import Payload
+from runglass.engine.run.content import KeptOutputs, lacks_input, read_outputs, run_input
 from runglass.engine.steps.call_recorder import charge_lost
-from runglass.engine.steps.override_notes import run_input
 from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import PermanentStoreError, RunUnreadable, StoreError
-from runglass.log.events import MOST_KEPT, ContentKept, FlowCancelled, FlowFailed, KeptOutput, RunInput
+from runglass.log.events import FlowCancelled, FlowFailed, RunInput
 from runglass.log.fold import DAMAGE, RunFold, StepChange
-from runglass.log.trace import ModelReservation, RunSummary, RunTotals, StepStatus, StepTrace
+from runglass.log.trace import ModelReservation, RunSummary, StepStatus, StepTrace
 from runglass.store.base import Store, decoding
 from runglass.store.records import RunRecord
 from runglass.support.lazy_json import encoded
-from runglass.wire.run_api import CaptureMode
-
-MOST_BYTES = 4 << 20
-"""So much the outputs take in all."""
-_STEPS_PAGE_BYTES = 256 * 1024
+from runglass.wire.run_api import CaptureFailed
 
 log = logging.getLogger(__name__)
-
-
-class KeptOutputs(NamedTuple):
-    """Outputs of attempts, and the states of these `before`, whose JSON has `replaced_bytes`."""
-
-    outputs: list[KeptOutput]
-    before: Sequence[StepChange]
-    replaced_bytes: int
-
-    def record(self, recorder: Recorder) -> None:
-        """Adds the event, to travel with the one that follows."""
-        for change in self.before:
-            recorder.fold.reopen(change)
-        # Their rows are written anew, and count once.
-        recorder.log_bytes -= self.replaced_bytes
-        completed = (recorder.fold.summary.totals or RunTotals()).completed
-        if completed:
-            recorder.record_with_next(
-                ContentKept(
-                    execution_id=recorder.run.id, outputs=self.outputs, left_out=completed - len(self.outputs)
-                )
-            )
-
-
-async def read_outputs(engine: EngineContext, recorder: Recorder, capture: Capture) -> KeptOutputs | None:
-    """The outputs of steps that ended well, as `capture` keeps them: the newest first, while there is room.
-
-    None where one cannot be read: what the run failed of is to be told. Returns when all that was recorded is
-    stored. Raises StoreError.
-    """
-    await recorder.commit()
-    try:
-        return await _outputs(engine, recorder, capture)
-    except RunUnreadable as error:
-        log.error("run %s keeps no outputs of its steps: %s", recorder.run.id, error)  # noqa: TRY400
-        return None
-
-
-async def _outputs(engine: EngineContext, recorder: Recorder, capture: Capture) -> KeptOutputs:
-    store, run, ended = engine.store, recorder.run, list[tuple[int, StepChange]]()
-    after = max(0, recorder.fold.last_position - MOST_KEPT)
-    while rows := await store.trace_page(run.no, after=after, limit_bytes=_STEPS_PAGE_BYTES):
-        after = rows[-1][0]
-        for position, data in rows:
-            with decoding(run.id):
-                step = msgspec.json.decode(data, type=StepTrace)
-            if step.status == "completed":
-                ended.append((len(data), StepChange(position, step)))
-    outputs: list[KeptOutput] = []
-    before: list[StepChange] = []
-    replaced_bytes, room = 0, MOST_BYTES
-    for row_bytes, change in reversed(ended):
-        step = change.step
-        size = step.output_size_bytes or 0
-        if min(size, capture.limit_bytes) > room:
-            continue
-        async with engine.memory.working(size):
-            checkpoint = await store.checkpoint(run.no, step.step_id, path_text(step.loop_path))
-            # A caller who went back made void what came after.
-            if checkpoint is None:
-                continue
-            with decoding(run.id):
-                output = Payload.encoded(checkpoint)
-                await capture.prepare(output)
-                snapshot = capture.snapshot(output)
-        kept = bytes(snapshot.data or b"")
-        if len(kept) > room:
-            continue
-        room -= len(kept)
-        replaced_bytes += row_bytes
-        before.append(change)
-        outputs.append(
-            KeptOutput(
-                step_id=step.step_id,
-                loop_index=step.loop_index,
-                loop_path=step.loop_path,
-                attempt=step.attempt,
-                output=encoded(kept),
-                truncated=snapshot.truncated,
-            )
-        )
-    return KeptOutputs(outputs[::-1], before, replaced_bytes)
 
 
 _EVENTS_PAGE_BYTES = 1 << 20
@@ -130,31 +38,29 @@ async def end_run(
     *,
     error: dict[str, Any] | None = None,
     cancelled: str = "",
-    keeping: CaptureMode | None = None,
+    capture_failed: CaptureFailed = "off",
 ) -> str | None:
     """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
 
-    A run that fails keeps its outputs in the mode `keeping`. Where its rows cannot be read, it ends as their
-    columns have it. Returns the id of the step that it failed in, where there is one. Raises StoreError, and
-    WrongExpectedVersion if the run goes on elsewhere.
+    A run that fails keeps its outputs as `capture_failed` has it. Where its rows cannot be read, it ends as
+    their columns have it. Returns the id of the step that it failed in, where there is one. Raises
+    StoreError, and WrongExpectedVersion if the run goes on elsewhere.
     """
-    store, capture = engine.store, engine.make_capture(run.capture)
+    store, capture = engine.store, engine.make_capture(run.capture, capture_failed)
     not_before = ""
     with suppress(RunUnreadable):
         not_before = await last_time(store, run)
 
-    async def end(state: RunFold, keeping: CaptureMode | None) -> str | None:
+    async def end(state: RunFold, *, is_readable: bool) -> str | None:
         recorder = Recorder(store, engine.bus, run, state, engine.dependencies.clock, not_before=not_before)
-        kept = await read_outputs(engine, recorder, engine.make_capture(keeping)) if keeping else None
+        has_failed = error is not None
+        kept = await read_outputs(engine, recorder, capture) if has_failed and is_readable else None
         told = None
-        is_kept = (
-            capture.keeps_snapshots and run.status == "pending" if error is None else capture.keeps_failures
-        )
-        if is_kept and state.summary.input_preview is None:
+        if (has_failed or run.status == "pending") and lacks_input(recorder, capture, failed=has_failed):
             # A run ends also if its request cannot be read.
             with suppress(RunUnreadable):
                 if (segment_spec := await first_segment(store, run)) is not None:
-                    told = await run_input(run.id, segment_spec.plan, capture, failed=True)
+                    told = await run_input(recorder, segment_spec.spec, capture, failed=has_failed)
         failed_in = None
         try:
             with decoding(run.id):
@@ -180,10 +86,10 @@ async def end_run(
         return failed_in
 
     try:
-        return await end(await stored_fold(store, run), keeping if error is not None else None)
+        return await end(await stored_fold(store, run), is_readable=True)
     except (RunUnreadable, PermanentStoreError) as damage:
         log.error("run %s is ended as its columns have it: %s", run.id, damage)  # noqa: TRY400
-        return await end(await _fold_of_columns(store, run), None)
+        return await end(await _fold_of_columns(store, run), is_readable=False)
 
 
 def record_end(

@@ -80,7 +80,7 @@ class Interpreter:
 
         Raises StepFailedPermanently, CreditsExhausted, LimitReached and StoreError.
         """
-        spec, segment = self._state.segment_spec.plan, self._state.segment_spec.segment
+        spec, segment = self._state.segment_spec.spec, self._state.segment_spec.segment
         tool_loop, steps = self._state.tool_loop, spec.flow.steps
         scope, data = self._before(spec, segment, self._state.outputs)
         self._first_context = LlmContext(history=spec.history, attachments=spec.attachments)
@@ -266,7 +266,7 @@ class Interpreter:
     def _first_llm(self) -> LeafStep | None:
         """The first llm step of the flow; looked for once there is one to run."""
         return next(
-            (leaf for leaf in leaves(self._state.segment_spec.plan.flow.steps) if isinstance(leaf, LlmStep)),
+            (leaf for leaf in leaves(self._state.segment_spec.spec.flow.steps) if isinstance(leaf, LlmStep)),
             None,
         )
 

@@ -24,7 +24,7 @@ from runglass.engine.scheduling.turns import DrainGate, ProjectTurns, StoreTurns
 from runglass.flows.flow import Flow
 from runglass.store.base import Store
 from runglass.support.clock import Clock
-from runglass.wire.run_api import CaptureMode
+from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 MOST_BYTES = 1 << 20
 """Beyond this, content goes to the store and is read back from there, however slowly its caller reads."""
@@ -88,7 +88,7 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     store: Store
     bus: Bus
     dependencies: StepDependencies
-    make_capture: Callable[[CaptureMode], Capture]
+    make_capture: Callable[[CaptureMode, CaptureFailed], Capture]
     gate: DrainGate
     crash_retries: int
     budgets: Budgets

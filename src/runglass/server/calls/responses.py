@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.outcome import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import APIError, StoreUnreachable, StoreWentBack, api_error
 from runglass.log.events import TERMINAL_EVENTS

@@ -110,7 +110,7 @@ async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None =
             results = await offload(matching, size_bytes=size_bytes)
         flow, _ = await runtime.with_overrides(
             call.project,
-            paused.plan.flow,
+            paused.spec.flow,
             body.block_overrides,
             None,
             role=request.auth.role,
@@ -132,7 +132,7 @@ async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None =
         await note(call, run)
         # The segment may have to wait for a place.
         await call.turn.aclose()
-        plan = msgspec.structs.replace(paused.plan, flow=flow)
+        plan = msgspec.structs.replace(paused.spec, flow=flow)
         resuming = runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size_bytes)
         started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
     return Submitted(started, run.flow_id, step_count(flow))

@@ -41,16 +41,20 @@ def cursor_of(run_id: str) -> str:
     return _cursor(uuid.UUID(run_id).bytes)
 
 
-def cursor_of_position(position: ListPosition) -> str:
+def cursor_of_position(position: ListPosition | None) -> str | None:
     """The cursor of a page that ends there; inside the log of a run it is longer."""
+    if position is None:
+        return None
     packed = uuid.UUID(position.run_id).bytes
     if position.seq:
         packed += position.seq.to_bytes(8) + position.met.to_bytes(8)
     return _cursor(packed)
 
 
-def position_of(cursor: str) -> ListPosition:
-    """Where a page of the list of runs ended. Raises INVALID_REQUEST."""
+def position_of(cursor: str | None) -> ListPosition | None:
+    """Where a page of the list of runs ended; None without a cursor. Raises INVALID_REQUEST."""
+    if cursor is None:
+        return None
     packed = _packed(cursor)
     seq, met = int.from_bytes(packed[16:24]), int.from_bytes(packed[24:])
     if len(packed) not in (16, 32) or seq >= 1 << 63:

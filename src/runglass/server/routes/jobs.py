@@ -128,10 +128,10 @@ async def jobs(
     found = await runtime_of(request).store.runs(
         flow.project_id,
         RunQuery.of(flow_id=flow.id, trigger=TRIGGER, statuses=STATUSES[status] if status else ()),
-        after=None if cursor is None else position_of(cursor),
+        after=position_of(cursor),
         limit=limit,
     )
-    following = None if found.position is None else cursor_of_position(found.position)
+    following = cursor_of_position(found.position)
     return answer(JobPage(jobs=[_summary(run) for run in found.runs], next_cursor=following))
 
 

@@ -1,34 +1,55 @@
-"""The runs of a project as lists: pages of them by query, how many there were when, and what changes."""
+"""The runs of a project as lists: pages of them by query, how many there were when, and what changes.
+
+What a request asks for is in the query language and in the parameters beside it; both become one `RunQuery`.
+Flows are named by slug or id in both; here they are looked up.
+"""
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated, NamedTuple, TypeVar, Unpack
+from typing import Annotated, Literal, NamedTuple, TypedDict, TypeVar, Unpack
 
 import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
+from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.response_stream import StreamedResponse, event_stream
 from runglass.server.requests.body import answer
-from runglass.server.requests.pagination import cursor_of_position, position_of
-from runglass.server.requests.run_query import RunFilters, read_run_query
+from runglass.server.requests.pagination import SINCE, UNTIL, cursor_of_position, position_of, since_epoch_ms
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.run_content import listed
-from runglass.store.list_records import ChangedRun
+from runglass.server.services.run_content import summary_of
+from runglass.store.list_records import ChangedRun, RunListing
 from runglass.support.clock import iso_ms
+from runglass.support.safe_text import suggestion
 from runglass.tails.run_list import ListPage, follow_runs
+from runglass.wire.query import Range, RunQuery, Term
+from runglass.wire.query_parser import parse_run_query, query_error
 from runglass.wire.run_api import RunHistogram, RunsCreated
 from runglass.wire.sse import frame, position_frame
 
 Result = TypeVar("Result")
+
+QUERY = Parameter(
+    "q", str, "a query such as `status:failed flow:grade-3 since:24h` (see docs/queries.md)", argument="query"
+)
+STATUS = Parameter("status", RunStatus | None, "pending, running, paused, completed, failed or cancelled")
+FLOW_ID = Parameter("flow_id", str, "the `flowId` of a flow")
+SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
+
+FILTERS = (QUERY, FLOW_ID, SLUG, STATUS, SINCE, UNTIL)
+"""The parameters that say which runs are meant."""
+
+NAMED_FLOWS = 100
+"""So many flows are looked through for one that was meant: 0.2 ms for each long name that is similar."""
 
 BUCKETS = Parameter(
     "buckets", Annotated[int, Meta(ge=10, le=200)], "a number of intervals from 10 to 200", default=60
@@ -46,6 +67,17 @@ ROUND_MS = (
 )
 
 
+class RunFilters(TypedDict):
+    """The values of `FILTERS` in a request."""
+
+    query: str | None
+    flow_id: str | None
+    flow: str | None
+    status: RunStatus | None
+    since: str | None
+    until: str | None
+
+
 async def runs(
     request: ApiRequest, limit: int, cursor: str | None, **filters: Unpack[RunFilters]
 ) -> Response:
@@ -56,14 +88,13 @@ async def runs(
     have fewer runs than `limit`, even none, and a `nextCursor`: the next request goes on from there. A stream
     of the list after `lastChange` has every change that the page has not. Unknown parameters are refused.
     """
-    query = await read_run_query(request, filters)
-    after = None if cursor is None else position_of(cursor)
-    search = partial(runtime_of(request).store.runs, request.auth.project_id, query, after=after, limit=limit)
+    query = await _run_query(request, filters)
+    store, after = runtime_of(request).store, position_of(cursor)
+    search = partial(store.runs, request.auth.project_id, query, after=after, limit=limit)
     found = await _while_awaited(request, search)
-    following = None if found.position is None else cursor_of_position(found.position)
     body = b'{"runs":[%b],"nextCursor":%b,"lastChange":%d}' % (
-        b",".join([listed(run) for run in found.runs]),
-        msgspec.json.encode(following),
+        b",".join([_listed(run) for run in found.runs]),
+        msgspec.json.encode(cursor_of_position(found.position)),
         found.last_change,
     )
     return Response(body, media_type=JSON)
@@ -79,7 +110,7 @@ async def histogram(
     a multiple of it, and the last one may go beyond the end. Where there are too many runs to count in time,
     those created before `countedFrom` are not in it.
     """
-    query = await read_run_query(request, filters)
+    query = await _run_query(request, filters)
     now_ms = time.time_ns() // 1_000_000 + 1
     count = partial(
         runtime_of(request).store.count_runs,
@@ -111,7 +142,7 @@ async def stream(
     `lastChange` of a list, every change since then. A run that changed several times meanwhile comes once, as
     it is now. A run that changed and does not meet the query, though it may have before, is a `gone`.
     """
-    query = await read_run_query(request, filters)
+    query = await _run_query(request, filters)
     runtime, project_id = runtime_of(request), request.auth.project_id
     newest = await runtime.store.last_change(project_id)
     start = last_event_id or after
@@ -140,6 +171,53 @@ async def _while_awaited(request: ApiRequest, read: Callable[[], Awaitable[Resul
     return await while_awaited(request, None, reading, otherwise="nothing was changed")
 
 
+async def _run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
+    """The query of all filters together.
+
+    Raises INVALID_REQUEST, and FLOW_NOT_FOUND for an unknown flow in the parameter `flow`.
+    """
+    typed = parse_run_query(filters["query"] or "", now=runtime_of(request).store.clock.now())
+    filtered = RunQuery.of(
+        flow_id=filters["flow_id"] if filters["flow"] is None else await _flow_id(request, filters),
+        statuses=() if filters["status"] is None else (filters["status"],),
+        created=[*_bound(filters["since"], "since"), *_bound(filters["until"], "until")],
+    )
+    return filtered.plus(*[await _with_flow_ids(request, term) for term in typed.terms])
+
+
+def _bound(time: str | None, name: Literal["since", "until"]) -> Sequence[Range]:
+    if time is None:
+        return ()
+    at_ms = since_epoch_ms(time, name=name)
+    return [Range(low=at_ms) if name == "since" else Range(high=at_ms, high_open=True)]
+
+
+async def _flow_id(request: ApiRequest, filters: RunFilters) -> str:
+    slug = filters["flow"] or ""
+    if filters["flow_id"] is not None:
+        raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
+    flow = await runtime_of(request).store.find_flow(request.auth.project_id, slug)
+    if flow is None:
+        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
+    return flow.id
+
+
+async def _with_flow_ids(request: ApiRequest, term: Term) -> Term:
+    if term.field != "flow":
+        return term
+    store, project_id = runtime_of(request).store, request.auth.project_id
+    ids: list[str] = []
+    for name in term.words:
+        flow = await store.find_flow(project_id, name) or await store.flow(name)
+        if flow is None or flow.project_id != project_id:
+            slugs = [each.slug for each in await store.flows(project_id, limit=NAMED_FLOWS)]
+            hint = await offload_in_turn(partial(suggestion, name.lower(), slugs))
+            problem = f"the project has no flow {name!r:.100}{hint}"
+            raise query_error(term.position, term.source, problem)
+        ids.append(flow.id)
+    return term._replace(words=tuple(ids))
+
+
 class _RunFrames(NamedTuple):
     """A part of the stream; nothing where nothing has changed for a while."""
 
@@ -163,4 +241,10 @@ async def _framed(pages: AsyncGenerator[ListPage, None], *, after: int) -> Async
 def _frame(changed: ChangedRun) -> bytes:
     if changed.listing is None:
         return frame(changed.number, "gone", msgspec.json.encode({"id": changed.run_id}))
-    return frame(changed.number, "run", listed(changed.listing))
+    return frame(changed.number, "run", _listed(changed.listing))
+
+
+def _listed(run: RunListing) -> bytes:
+    """The run's `flowRun`, or what its columns say where that cannot be read."""
+    summary = summary_of(run)
+    return msgspec.json.encode(summary) if summary.unreadable else run.summary

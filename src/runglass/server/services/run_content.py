@@ -1,4 +1,4 @@
-"""The summary of a run as it is sent: with input and result, which its log has, or of a list without them."""
+"""The summary of a run: with input and result, which its log has, or as a list has it."""
 
 import logging
 from typing import Any
@@ -57,12 +57,6 @@ def checked_objects(run: RunRecord, rows: list[bytes]) -> list[bytes]:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise RunUnreadable(run.id, f"no JSON object begins with {data[:20]!r}")
     return rows
-
-
-def listed(run: RunListing) -> bytes:
-    """The run's `flowRun`, or what its columns say where that cannot be read."""
-    summary = summary_of(run)
-    return msgspec.json.encode(summary) if summary.unreadable else run.summary
 
 
 def summary_of(run: RunListing) -> RunSummary:

@@ -3,7 +3,7 @@
 import uuid
 from datetime import timedelta
 
-from runglass.engine.run.new_runs import RunIds
+from runglass.engine.run.idle_runs import RunIds
 from runglass.support.clock import SystemClock
 from runglass.wire.query import created_ms, first_id
 from tests.fakes import VirtualClock
