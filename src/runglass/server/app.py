@@ -40,19 +40,19 @@ def create_app(
     """
     bodies = HeldBodies(runtime.settings.memory_limit_bytes)
     services = Services(
-        runtime,
-        open_responses or OpenResponses(),
-        OpenCalls(runtime.settings.max_streams_per_project),
-        bodies,
-        RequestAdmission(bodies),
-        FailureReplay(),
-        HealthCheck(runtime),
-        outlines or Outlines(runtime),
-        RunImports(runtime),
-        BrowserSessions(runtime.store),
-        tickets or LoginTickets(),
-        DiffTurns(),
-        IdempotencyLocks(),
+        runtime=runtime,
+        open_responses=open_responses or OpenResponses(),
+        open_calls=OpenCalls(runtime.settings.max_streams_per_project),
+        bodies=bodies,
+        admission=RequestAdmission(bodies),
+        call_locks=IdempotencyLocks(),
+        failures=FailureReplay(),
+        health=HealthCheck(runtime),
+        outlines=outlines or Outlines(runtime),
+        imports=RunImports(runtime),
+        sessions=BrowserSessions(runtime.store),
+        tickets=tickets or LoginTickets(),
+        diff_turns=DiffTurns(),
     )
     router = create_router([*ENDPOINTS, *_pages()], services)
     of_key = runtime.settings.rate_limit_per_minute
@@ -60,8 +60,8 @@ def create_app(
     return ApiMiddleware(
         router,
         runtime.store,
-        open_responses=services[OpenResponses],
-        sessions=services[BrowserSessions],
+        open_responses=services.open_responses,
+        sessions=services.sessions,
         rates=Rates(
             of_key=None if of_key is None else KeyRate(of_key),
             of_project=None if of_project is None else ProjectRate(of_project),

@@ -17,7 +17,6 @@ from runglass.errors import APIError, RateLimitError, api_error
 from runglass.server.api_request import ApiRequest, Services
 from runglass.server.endpoint import ROLES, Endpoint
 from runglass.server.http.error_responses import answer_fault
-from runglass.server.http.open_responses import OpenCalls
 from runglass.server.http.request_connection import CallerLeft, connection_of
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.store.records import RunRecord
@@ -70,7 +69,7 @@ class _Path:
         try:
             # A call whose caller has left costs what a job does, and jobs are not counted.
             with (
-                self._services[OpenCalls].opened(request.auth.project_id) as end_call,
+                self._services.open_calls.opened(request.auth.project_id) as end_call,
                 connection_of(scope).on_loss(end_call),
             ):
                 await self._respond(endpoint, request, send)

@@ -120,12 +120,12 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
     forget_body(request)
     if call.key is None:
         if call.fingerprint is not None:
-            failures = request.services[FailureReplay]
+            failures = request.services.failures
             call.before = failures.take(call.fingerprint)
         async with failure_kept(call):
             yield call.before is None
         return
-    locks = request.services[IdempotencyLocks]
+    locks = request.services.call_locks
     # The requests that wait for the lock keep it alive; it goes with the last of them.
     lock = locks.setdefault((call.project.id, call.key.key), asyncio.Lock())
     if lock.locked():
@@ -157,7 +157,7 @@ async def failure_kept(call: Call) -> AsyncIterator[None]:
     except Exception as fault:
         error = as_api_error(call.request, fault)
         if call.fingerprint is not None:
-            failures = call.request.services[FailureReplay]
+            failures = call.request.services.failures
             failures.keep(call.fingerprint, error, stays=call.resumes)
         elif error.execution_id is not None and error.code not in NO_ANSWERS:
             await keep(call, StoredResponse(error.status, error_body(error)))

@@ -13,7 +13,6 @@ from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.pagination import SINCE, UNTIL, since_epoch_ms
-from runglass.server.security.authentication import runtime_of
 from runglass.support.safe_text import suggestion
 from runglass.wire.query import Range, RunQuery, Term
 from runglass.wire.query_parser import parse_run_query, query_error
@@ -48,7 +47,7 @@ async def read_run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
 
     Raises INVALID_REQUEST, and FLOW_NOT_FOUND for an unknown flow in the parameter `flow`.
     """
-    typed = parse_run_query(filters["query"] or "", now=runtime_of(request).store.clock.now())
+    typed = parse_run_query(filters["query"] or "", now=request.services.runtime.store.clock.now())
     filtered = RunQuery.of(
         flow_id=filters["flow_id"] if filters["flow"] is None else await _flow_id(request, filters),
         statuses=() if filters["status"] is None else (filters["status"],),
@@ -68,7 +67,7 @@ async def _flow_id(request: ApiRequest, filters: RunFilters) -> str:
     slug = filters["flow"] or ""
     if filters["flow_id"] is not None:
         raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
-    flow = await runtime_of(request).store.find_flow(request.auth.project_id, slug)
+    flow = await request.services.runtime.store.find_flow(request.auth.project_id, slug)
     if flow is None:
         raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
     return flow.id
@@ -77,7 +76,7 @@ async def _flow_id(request: ApiRequest, filters: RunFilters) -> str:
 async def _with_flow_ids(request: ApiRequest, term: Term) -> Term:
     if term.field != "flow":
         return term
-    store, project_id = runtime_of(request).store, request.auth.project_id
+    store, project_id = request.services.runtime.store, request.auth.project_id
     ids: list[str] = []
     for name in term.words:
         flow = await store.find_flow(project_id, name) or await store.flow(name)

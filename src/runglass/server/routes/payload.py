@@ -20,7 +20,6 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.error_responses import error_response
 from runglass.server.http.response_stream import PART_BYTES, StreamedResponse
-from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts
 from runglass.store.base import decoding
@@ -71,7 +70,7 @@ async def payload(
     An attempt is found as in the trace of a step. What the capture mode does not keep, or what is not there,
     is answered with 404 CONTENT_NOT_KEPT; what was too large is kept cut, as the trace says (`truncated`).
     """
-    store = runtime_of(request).store
+    store = request.services.runtime.store
     chosen = await chosen_attempts(
         store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
     )

@@ -14,12 +14,10 @@ from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.response_stream import StreamedResponse, event_stream
 from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import cursor_of_position, position_of
 from runglass.server.requests.run_query import RunFilters, read_run_query
-from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_content import listed
 from runglass.store.list_records import ChangedRun
@@ -58,7 +56,9 @@ async def runs(
     """
     query = await read_run_query(request, filters)
     after = None if cursor is None else position_of(cursor)
-    search = partial(runtime_of(request).store.runs, request.auth.project_id, query, after=after, limit=limit)
+    search = partial(
+        request.services.runtime.store.runs, request.auth.project_id, query, after=after, limit=limit
+    )
     found = await _while_awaited(request, search)
     following = None if found.position is None else cursor_of_position(found.position)
     body = b'{"runs":[%b],"nextCursor":%b,"lastChange":%d}' % (
@@ -82,7 +82,7 @@ async def histogram(
     query = await read_run_query(request, filters)
     now_ms = time.time_ns() // 1_000_000 + 1
     count = partial(
-        runtime_of(request).store.count_runs,
+        request.services.runtime.store.count_runs,
         request.auth.project_id,
         query,
         until_ms=now_ms,
@@ -112,7 +112,7 @@ async def stream(
     it is now. A run that changed and does not meet the query, though it may have before, is a `gone`.
     """
     query = await read_run_query(request, filters)
-    runtime, project_id = runtime_of(request), request.auth.project_id
+    runtime, project_id = request.services.runtime, request.auth.project_id
     newest = await runtime.store.last_change(project_id)
     start = last_event_id or after
     seen = newest if not start else int(start)
@@ -130,7 +130,7 @@ async def stream(
         in_turn=partial(paced_read, project_id),
     )
     return event_stream(
-        _framed(pages, after=seen), open_responses=request.services[OpenResponses], key_id=request.auth.id
+        _framed(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id
     )
 
 
