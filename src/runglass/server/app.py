@@ -17,7 +17,7 @@ from runglass.server.middleware import ApiMiddleware
 from runglass.server.openapi import Documentation
 from runglass.server.requests.body import HeldBodies
 from runglass.server.routes import viewer
-from runglass.server.routing import create_router
+from runglass.server.routing import Router
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
@@ -54,7 +54,7 @@ def create_app(
         tickets=tickets or LoginTickets(),
         diff_turns=DiffTurns(),
     )
-    router = create_router([*ENDPOINTS, *_pages()], services)
+    router = Router([*ENDPOINTS, *_pages()], services)
     of_key = runtime.settings.rate_limit_per_minute
     of_project = runtime.settings.project_rate_limit_per_minute
     return ApiMiddleware(

@@ -154,8 +154,9 @@ async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
     """Pages of step data, from the page that has been read already on."""
     run, steps = opened.run, opened.steps
     while steps:
-        yield checked_objects(run, [data for _, data in steps])
-        if sum(len(data) for _, data in steps) < PART_BYTES:
+        found = [data for _, data in steps]
+        yield checked_objects(run, found)
+        if sum(map(len, found)) < PART_BYTES:
             return
         page = partial(store.trace_page, run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
         steps = await paced_read(run.project_id, page)

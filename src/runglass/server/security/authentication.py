@@ -87,9 +87,25 @@ async def runs_by_id(request: ApiRequest, execution_id: str, other_id: str) -> C
     return ComparedRuns(await run_by_id(request, execution_id), await run_by_id(request, other_id))
 
 
-async def trace_by_id(request: ApiRequest, execution_id: str) -> OpenedTrace:
-    """As `run_by_id`, with its trace: one read for both. Raises RUN_NOT_FOUND."""
-    return await _opened(request, execution_id, flow_id=None)
+async def trace_by_id(request: ApiRequest, execution_id: str, *, flow_id: str | None = None) -> OpenedTrace:
+    """As `run_by_id`, with its trace: one read for both. Raises RUN_NOT_FOUND.
+
+    With `flow_id` a run of another flow is not found.
+    """
+    project_id = request.auth.project_id
+    read = partial(
+        request.services.runtime.store.trace,
+        execution_id.lower(),
+        project_id=project_id,
+        flow_id=flow_id,
+        limit_bytes=PART_BYTES,
+    )
+    opened = await read(most_log_bytes=LARGE_READ_BYTES)
+    if opened is not None and opened.run.log_bytes > LARGE_READ_BYTES:
+        opened = await paced_read(project_id, read)
+    if opened is None:
+        raise await _missing(request, execution_id)
+    return opened
 
 
 async def run_of_flow(
@@ -116,24 +132,7 @@ async def trace_of_flow(
 ) -> OpenedTrace:
     """As `run_of_flow`, with its trace. Raises FLOW_NOT_FOUND, RUN_NOT_FOUND."""
     flow = await require_flow(request, org, project, slug)
-    return await _opened(request, execution_id, flow_id=flow.id)
-
-
-async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None) -> OpenedTrace:
-    project_id = request.auth.project_id
-    read = partial(
-        request.services.runtime.store.trace,
-        execution_id.lower(),
-        project_id=project_id,
-        flow_id=flow_id,
-        limit_bytes=PART_BYTES,
-    )
-    opened = await read(most_log_bytes=LARGE_READ_BYTES)
-    if opened is not None and opened.run.log_bytes > LARGE_READ_BYTES:
-        opened = await paced_read(project_id, read)
-    if opened is None:
-        raise await _missing(request, execution_id)
-    return opened
+    return await trace_by_id(request, execution_id, flow_id=flow.id)
 
 
 async def _missing(request: ApiRequest, execution_id: str) -> APIError:
