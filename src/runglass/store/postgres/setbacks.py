@@ -3,6 +3,7 @@
 Which processes know of a loss, and how, is not known here.
 """
 
+from functools import partial
 from typing import Any
 
 from runglass.store.audit import note_change
@@ -48,8 +49,10 @@ class Setbacks:
                 action, now = (
                     ("run.lost", {}) if head is None else ("run.set_back", {"after": {"events": head}})
                 )
-                note = note_change(project_id, SERVER, action, run_id, before={"events": had}, **now)
-                await perform(db, note)
+                before = {"events": had}
+                await perform(
+                    partial(note_change, project_id, SERVER, action, run_id, before=before, **now), db
+                )
             return noted["had"] is None
 
         return await self._db.write(work)

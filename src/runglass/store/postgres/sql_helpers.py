@@ -6,7 +6,8 @@ from inspect import isawaitable
 from typing import Any, TypeVar
 
 from runglass.store.postgres.connections import Db, Work
-from runglass.store.statements import Ask, Steps
+from runglass.store.statements import Ask
+from runglass.store.statements import Work as SharedWork
 
 Shape = TypeVar("Shape")
 
@@ -16,16 +17,17 @@ PIECE_ROWS = 500
 """Rows whose sizes are added up at once, to find those that fit into a page."""
 
 
-async def perform(db: Db, work: Ask[Shape] | Steps[Shape]) -> Shape:
+async def perform(work: SharedWork[Shape], db: Db) -> Shape:
     """The result of work that both kinds of store share."""
     result: Shape
     if isinstance(work, Ask):
         result = work.result(await db.fetch(in_postgres(work.sql), *work.values))
         return result
-    rows: Any = None
+    # A generator is made with each try.
+    steps, rows = work(), None
     try:
         while True:
-            step = work.send(rows)
+            step: Any = steps.send(rows)
             if isinstance(step, tuple):
                 rows = await db.fetch(in_postgres(step[0]), *step[1:])
             else:

@@ -12,21 +12,23 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from runglass.store.sqlite.connections import Work
-from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, Ask, Steps
+from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, Ask
+from runglass.store.statements import Work as SharedWork
 
 Shape = TypeVar("Shape")
 
 
-def perform(db: sqlite3.Connection, work: Ask[Shape] | Steps[Shape]) -> Shape:
+def perform(work: SharedWork[Shape], db: sqlite3.Connection) -> Shape:
     """The result of work that both kinds of store share."""
     result: Shape
     if isinstance(work, Ask):
         result = work.result(_rows_of(db, work.sql, work.values))
         return result
-    rows: Any = None
+    # A generator is made with each try.
+    steps, rows = work(), None
     try:
         while True:
-            step = work.send(rows)
+            step: Any = steps.send(rows)
             rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
     except StopIteration as end:
         result = end.value
