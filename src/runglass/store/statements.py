@@ -65,6 +65,11 @@ def numbered(sql: str, *, first: int = 1) -> str:
     )
 
 
+def changed(sql: str, *values: Any) -> Ask[int]:
+    """How many rows the statement changed."""
+    return Ask(f"{sql} RETURNING 1", values, len)
+
+
 def done(sql: str, *values: Any) -> Ask[None]:
     """The statement, and nothing of its rows."""
     return Ask(sql, values, lambda rows: None)

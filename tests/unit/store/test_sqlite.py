@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from runglass.errors import StoreError
 from runglass.store.records import Append, Checkpoint, RunRecord
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import every
+from runglass.store.sqlite.sql_helpers import perform
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem
+from runglass.store.statements import every
 from tests.records import new_run
 
 
@@ -117,7 +119,8 @@ async def test_a_hot_read_waits_for_no_lock_on_the_loop(tmp_path: Path) -> None:
 
 async def test_rows_are_shaped_in_the_thread_that_reads_them(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
-        (thread,) = await store.connections.read(every(lambda _: threading.get_ident(), "SELECT 1"))
+        shaped = every(lambda _: threading.get_ident(), "SELECT 1")
+        (thread,) = await store.connections.read(partial(perform, shaped))
     assert thread != threading.get_ident()
 
 

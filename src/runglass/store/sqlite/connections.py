@@ -118,7 +118,7 @@ class Connections:
 
     def read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
         """`read`, in which all statements see the store as of one moment."""
-        return self._put(self._readers, partial(_at_one_moment, work))
+        return self.read(partial(_at_one_moment, work))
 
     def look_up(self, work: Work[Result]) -> Awaitable[Result]:
         """`read` for a few small rows found by an index: it never waits behind reads that take longer."""
@@ -126,7 +126,7 @@ class Connections:
 
     def look_up_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
         """`look_up`, in which all statements see the store as of one moment."""
-        return self._put(self._look_ups, partial(_at_one_moment, work))
+        return self.look_up(partial(_at_one_moment, work))
 
     async def read_inline(self, work: Work[Result]) -> Result:
         """`look_up` for a row that every request reads, on the event loop itself.
