@@ -47,9 +47,18 @@ async def read_run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
 
     Raises INVALID_REQUEST, and FLOW_NOT_FOUND for an unknown flow in the parameter `flow`.
     """
-    typed = parse_run_query(filters["query"] or "", now=request.services.runtime.store.clock.now())
+    store = request.services.runtime.store
+    typed = parse_run_query(filters["query"] or "", now=store.clock.now())
+    flow_id, slug = filters["flow_id"], filters["flow"]
+    if slug is not None:
+        if flow_id is not None:
+            raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
+        flow = await store.find_flow(request.auth.project_id, slug)
+        if flow is None:
+            raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
+        flow_id = flow.id
     filtered = RunQuery.of(
-        flow_id=filters["flow_id"] if filters["flow"] is None else await _flow_id(request, filters),
+        flow_id=flow_id,
         statuses=() if filters["status"] is None else (filters["status"],),
         created=[*_bound(filters["since"], "since"), *_bound(filters["until"], "until")],
     )
@@ -61,16 +70,6 @@ def _bound(time: str | None, name: Literal["since", "until"]) -> Sequence[Range]
         return ()
     at_ms = since_epoch_ms(time, name=name)
     return [Range(low=at_ms) if name == "since" else Range(high=at_ms, high_open=True)]
-
-
-async def _flow_id(request: ApiRequest, filters: RunFilters) -> str:
-    slug = filters["flow"] or ""
-    if filters["flow_id"] is not None:
-        raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
-    flow = await request.services.runtime.store.find_flow(request.auth.project_id, slug)
-    if flow is None:
-        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
-    return flow.id
 
 
 async def _with_flow_ids(request: ApiRequest, term: Term) -> Term:

@@ -22,9 +22,7 @@ from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.pagination import created_at, cursor_of_position, position_of
-from runglass.server.requests.parameters import (
-    version_number,
-)
+from runglass.server.requests.parameters import version_number
 from runglass.server.security.authentication import (
     is_owed,
     no_run,
