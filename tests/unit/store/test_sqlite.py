@@ -12,6 +12,7 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.store.records import Append, Checkpoint, RunRecord
+from runglass.store.run_logs import LOOK_UP_BYTES
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import perform
@@ -79,6 +80,8 @@ async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
             assert await store.find_key(b"digest") is None
             assert await store.find_flow(project.id, "f") is None
             assert await store.run("r") is None
+            short = partial(store.trace, most_log_bytes=LOOK_UP_BYTES)
+            assert await short("r", project_id=project.id, limit_bytes=1) is None
         finally:
             release.set()
         assert all(await asyncio.gather(*large))
