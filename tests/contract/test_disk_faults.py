@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from runglass.errors import StoreError
 from runglass.runtime import health
 from runglass.store.records import Append
 from runglass.store.sqlite import connections
-from runglass.store.sqlite.sql_helpers import changed, every
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
@@ -57,8 +57,8 @@ def store_of(server: RunningServer) -> SqliteStore:
 
 def pragma(server: RunningServer, text: str) -> int:
     """Asks or tells the connection that writes; the value of the pragma."""
-    rows = server.call(store_of(server).connections.write(every(lambda row: int(row[0]), f"PRAGMA {text}")))
-    return rows[0]
+    asking = store_of(server).connections.write(lambda db: db.execute(f"PRAGMA {text}").fetchone())
+    return int(server.call(asking)[0])
 
 
 @contextmanager
@@ -186,14 +186,18 @@ def test_health_reports_a_disk_that_takes_no_writes(
     assert until_health(server.address, 200)["status"] == "ok"
 
 
+def _fill(size: int, db: sqlite3.Connection) -> None:
+    sql = "INSERT INTO owed (run_no, seq, data) VALUES (0, (SELECT count(*) FROM owed), zeroblob(?))"
+    db.execute(sql, (size,))
+
+
 def use_up_free_pages(server: RunningServer) -> None:
     """Fills what deleted rows have left free in the file, so that every write needs a new page."""
     write = store_of(server).connections.write
-    sql = "INSERT INTO owed (run_no, seq, data) VALUES (0, (SELECT count(*) FROM owed), zeroblob(?))"
     for size in (1_000_000, 100_000, 10_000, 4_000):
         with contextlib.suppress(StoreError):
             while True:
-                server.call(write(changed(sql, size)))
+                server.call(write(partial(_fill, size)))
 
 
 @contextmanager

@@ -1,25 +1,47 @@
-"""A request as the handlers get it, with its key and the services of the server."""
+"""A request as the handlers get it, with its key and the services of the server.
 
-from typing import Any, TypeVar
+The services are imported for their types alone: most of them stand on requests.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
 from runglass.store.records import ApiKey, ViewerSession
 
-Service = TypeVar("Service")
+if TYPE_CHECKING:
+    from runglass.runtime.health import HealthCheck
+    from runglass.runtime.runtime import Runtime
+    from runglass.server.calls.idempotency import FailureReplay, IdempotencyLocks
+    from runglass.server.calls.request_admission import RequestAdmission
+    from runglass.server.http.open_responses import OpenCalls, OpenResponses
+    from runglass.server.requests.body import HeldBodies
+    from runglass.server.security.browser_sessions import BrowserSessions
+    from runglass.server.security.login_tickets import LoginTickets
+    from runglass.server.services.outlines import Outlines
+    from runglass.server.services.run_diff import DiffTurns
+    from runglass.server.services.run_import import RunImports
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Services:
-    """What the requests of one server share: one object of each class, whichever classes these are."""
+    """What the requests of one server share."""
 
-    def __init__(self, *services: object) -> None:
-        self._services: dict[type, Any] = {type(service): service for service in services}
-
-    def __getitem__(self, kind: type[Service]) -> Service:
-        """The object of this class."""
-        service: Service = self._services[kind]
-        return service
+    runtime: "Runtime"
+    open_responses: "OpenResponses"
+    open_calls: "OpenCalls"
+    bodies: "HeldBodies"
+    admission: "RequestAdmission"
+    call_locks: "IdempotencyLocks"
+    failures: "FailureReplay"
+    health: "HealthCheck"
+    outlines: "Outlines"
+    imports: "RunImports"
+    sessions: "BrowserSessions"
+    tickets: "LoginTickets"
+    diff_turns: "DiffTurns"
 
 
 class ApiRequest(Request):

@@ -17,7 +17,7 @@ from runglass.server.middleware import ApiMiddleware
 from runglass.server.openapi import Documentation
 from runglass.server.requests.body import HeldBodies
 from runglass.server.routes import viewer
-from runglass.server.routing import create_router
+from runglass.server.routing import Router
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
@@ -40,28 +40,28 @@ def create_app(
     """
     bodies = HeldBodies(runtime.settings.memory_limit_bytes)
     services = Services(
-        runtime,
-        open_responses or OpenResponses(),
-        OpenCalls(runtime.settings.max_streams_per_project),
-        bodies,
-        RequestAdmission(bodies),
-        FailureReplay(),
-        HealthCheck(runtime),
-        outlines or Outlines(runtime),
-        RunImports(runtime),
-        BrowserSessions(runtime.store),
-        tickets or LoginTickets(),
-        DiffTurns(),
-        IdempotencyLocks(),
+        runtime=runtime,
+        open_responses=open_responses or OpenResponses(),
+        open_calls=OpenCalls(runtime.settings.max_streams_per_project),
+        bodies=bodies,
+        admission=RequestAdmission(bodies),
+        call_locks=IdempotencyLocks(),
+        failures=FailureReplay(),
+        health=HealthCheck(runtime),
+        outlines=outlines or Outlines(runtime),
+        imports=RunImports(runtime),
+        sessions=BrowserSessions(runtime.store),
+        tickets=tickets or LoginTickets(),
+        diff_turns=DiffTurns(),
     )
-    router = create_router([*ENDPOINTS, *_pages()], services)
+    router = Router([*ENDPOINTS, *_pages()], services)
     of_key = runtime.settings.rate_limit_per_minute
     of_project = runtime.settings.project_rate_limit_per_minute
     return ApiMiddleware(
         router,
         runtime.store,
-        open_responses=services[OpenResponses],
-        sessions=services[BrowserSessions],
+        open_responses=services.open_responses,
+        sessions=services.sessions,
         rates=Rates(
             of_key=None if of_key is None else KeyRate(of_key),
             of_project=None if of_project is None else ProjectRate(of_project),

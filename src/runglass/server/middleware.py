@@ -7,10 +7,9 @@ carry the request id. Nothing here knows a route apart from the few that are ope
 import asyncio
 import logging
 import re
-import uuid
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid4
 
 from runglass.engine.scheduling.pacing import REQUEST_S, admit_paced, paced_transfer, set_project
 from runglass.errors import APIError, StoreError, api_error
@@ -23,7 +22,6 @@ from runglass.server.security.authentication import authenticate
 from runglass.server.security.browser_sessions import BrowserSessions, header
 from runglass.server.security.rate_limit import Rates
 from runglass.store.base import Store
-from runglass.store.records import ApiKey
 from runglass.support import logs
 from runglass.support.safe_text import printable
 
@@ -31,8 +29,7 @@ log = logging.getLogger(__name__)
 
 OPEN = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.access == "open")
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 CUT_OFF = (
     "the server is being stopped while the request was read; the list of runs says whether one was started"
@@ -60,19 +57,19 @@ class ApiMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given.decode() if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
+        given = header(scope, "x-request-id")
+        request_id = given if given is not None and _SANE_ID.fullmatch(given) else str(uuid4())
         logs.request_id.set(request_id)
         scope["state"] = {"request_id": request_id}
-        answer = _ResponseSender(send, request_id)
-        receive, send = _paced(receive), answer.send
+        exchange = _PacedExchange(receive, send, request_id)
+        receive, send = exchange.receive, exchange.send
         try:
             await self._answer(scope, receive, send, request_id)
         except asyncio.CancelledError:
             # The end of the server cuts off what still takes its time, such as the rest of a body.
             if not self._open_responses.is_stopping:
                 raise
-            if answer.has_begun:
+            if exchange.has_begun:
                 log.warning("%s: the server is being stopped", cut_off_text(scope))
                 connection_of(scope).cut_off()
             else:
@@ -81,14 +78,17 @@ class ApiMiddleware:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         try:
             # Without empty parts: there is one spelling of a path for the key and the router alike.
-            path = "/" + "/".join(part for part in scope["path"].split("/") if part)
+            path = "/" + "/".join(filter(None, scope["path"].split("/")))
             if path.endswith("\n"):
                 # To the router's patterns it would be the path without its last character.
                 raise api_error("NOT_FOUND", f"there is no path {path!r}")
             if path not in OPEN and f"{path}/".startswith(f"{API}/"):
-                key = await self._key(scope)
+                authorization = header(scope, "authorization")
+                # A program says who asks, and a browser's cookie only where nothing is said.
+                session = await self._sessions.find(scope) if authorization is None else None
+                key = await authenticate(self._store, authorization) if session is None else session.key
                 self._rates.take(key)
-                scope["auth"] = key
+                scope["auth"], scope["viewer_session"] = key, session
                 set_project(key.project_id)
                 await admit_paced(key.project_id, REQUEST_S)
         except APIError as error:
@@ -106,33 +106,15 @@ class ApiMiddleware:
                 scope["state"]["is_head"] = True
             await self._app(scope, receive, send)
 
-    async def _key(self, scope: Scope) -> ApiKey:
-        authorization = header(scope, "authorization")
-        # A program says who asks, and a browser's cookie only where nothing is said.
-        if authorization is None:
-            scope["viewer_session"] = session = await self._sessions.find(scope)
-            if session is not None:
-                return session.key
-        return await authenticate(self._store, authorization)
 
-
-def _paced(receive: Receive) -> Receive:
-    async def receive_in_turn() -> Any:
-        message: Any = await receive()
-        if message["type"] == "http.request":
-            await paced_transfer(len(message["body"]))
-        return message
-
-    return receive_in_turn
-
-
-class _ResponseSender:
-    """Sends an answer with the headers that each one has, at the pace of large work.
+class _PacedExchange:
+    """Receives a request and sends its answer at the pace of large work, with the headers that each one has.
 
     A browser keeps none that does not say how, and takes none for something else than it says it is.
     """
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
+        self._receive = receive
         self._send = send
         self._headers = [
             (b"x-request-id", request_id.encode()),
@@ -141,12 +123,18 @@ class _ResponseSender:
         ]
         self.has_begun = False
 
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            await paced_transfer(len(message["body"]))
+        return message
+
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_begun = True
-            names = {name for name, _ in message["headers"]}
-            added = [each for each in self._headers if each[0] not in names]
-            message["headers"] = [*message["headers"], *added]
+            own = dict(message["headers"])
+            missing = [each for each in self._headers if each[0] not in own]
+            message["headers"] = [*message["headers"], *missing]
         elif message["type"] == "http.response.body":
             await paced_transfer(len(message["body"]))
         await self._send(message)

@@ -1,6 +1,6 @@
 """The application made from the table of endpoints: it checks roles and parameters and calls handlers.
 
-The framework looks for the path and parses nothing. Every exception of a handler becomes a response here.
+Of the framework are the patterns of paths alone. Every exception of a handler becomes a response here.
 """
 
 from collections import defaultdict
@@ -10,14 +10,13 @@ from urllib.parse import parse_qsl, urlencode
 
 from starlette.convertors import IntegerConvertor, StringConvertor, register_url_convertor
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runglass.errors import APIError, RateLimitError, api_error
 from runglass.server.api_request import ApiRequest, Services
 from runglass.server.endpoint import ROLES, Endpoint
 from runglass.server.http.error_responses import answer_fault
-from runglass.server.http.open_responses import OpenCalls
 from runglass.server.http.request_connection import CallerLeft, connection_of
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.store.records import RunRecord
@@ -40,86 +39,90 @@ register_url_convertor("number", _Number())
 register_url_convertor("organisation", _Organisation())
 
 
-def create_router(endpoints: Sequence[Endpoint], services: Services) -> Router:
+class Router:
     """The application that answers at the paths of the endpoints, and NOT_FOUND anywhere else."""
-    of_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
-    for endpoint in endpoints:
-        of_path[endpoint.path][endpoint.method] = endpoint
-    routes = [Route(path, _Path(methods, services)) for path, methods in of_path.items()]
-    return Router(routes, redirect_slashes=False, default=_nowhere(services))
 
-
-class _Path:
-    """The endpoints of one path, by their methods."""
-
-    def __init__(self, endpoints: Mapping[str, Endpoint], services: Services) -> None:
-        self._endpoints = endpoints
+    def __init__(self, endpoints: Sequence[Endpoint], services: Services) -> None:
         self._services = services
-        self._defaults = {
-            method: {each.key: each.default for each in (*endpoint.query, *endpoint.headers)}
-            for method, endpoint in endpoints.items()
-        }
-        self._allow = ", ".join([*endpoints, "OPTIONS"])
+        of_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
+        for endpoint in endpoints:
+            of_path[endpoint.path][endpoint.method] = endpoint
+        self._paths = [(compile_path(path), methods) for path, methods in of_path.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = ApiRequest(scope, receive, self._services)
-        endpoint = self._endpoints.get(scope["method"])
-        if endpoint is None or not endpoint.is_lasting:
-            await self._respond(endpoint, request, send)
+        endpoints, parts = self._find(scope["path"])
+        endpoint = endpoints.get(scope["method"])
+        if endpoint is None:
+            await _without_endpoint(request, endpoints)(scope, receive, send)
+            return
+        if not endpoint.is_lasting:
+            await self._respond(endpoint, request, parts, send)
             return
         try:
             # A call whose caller has left costs what a job does, and jobs are not counted.
             with (
-                self._services[OpenCalls].opened(request.auth.project_id) as end_call,
+                self._services.open_calls.opened(request.auth.project_id) as end_call,
                 connection_of(scope).on_loss(end_call),
             ):
-                await self._respond(endpoint, request, send)
+                await self._respond(endpoint, request, parts, send)
         except RateLimitError as error:
             await answer_fault(request, error)(scope, receive, send)
 
-    async def _respond(self, endpoint: Endpoint | None, request: ApiRequest, send: Send) -> None:
-        response: ASGIApp
+    def _find(self, path: str) -> tuple[Mapping[str, Endpoint], dict[str, Any]]:
+        """The endpoints of the path by their methods, none where there is no such path, and its parts."""
+        for (pattern, _, convertors), endpoints in self._paths:
+            if (match := pattern.match(path)) is not None:
+                parts = match.groupdict()
+                for name, convertor in convertors.items():
+                    parts[name] = convertor.convert(parts[name])
+                return endpoints, parts
+        return {}, {}
+
+    async def _respond(
+        self, endpoint: Endpoint, request: ApiRequest, parts: dict[str, Any], send: Send
+    ) -> None:
         try:
-            response = (
-                self._for_other_method(request) if endpoint is None else await self._answer(endpoint, request)
-            )
+            response = await self._answer(endpoint, request, parts)
         except CallerLeft:
             return
         except Exception as fault:  # noqa: BLE001  # whatever it is, it is answered, and logged where it is ours
             response = answer_fault(request, fault)
         await response(request.scope, request.receive, send)
 
-    async def _answer(self, endpoint: Endpoint, request: ApiRequest) -> ASGIApp:
+    async def _answer(self, endpoint: Endpoint, request: ApiRequest, parts: dict[str, Any]) -> ASGIApp:
         given = read_query(request.scope, endpoint) if request.scope["query_string"] else {}
-        path = dict(request.path_params)
-        values = self._defaults[endpoint.method].copy()
+        values: dict[str, Any] = {}
         found: Any = None
         if (finds := endpoint.finds) is not None:
-            found = await finds.find(request, **{name: path.pop(name) for name in finds.path})
+            found = await finds.find(request, **{name: parts.pop(name) for name in finds.path})
             values[finds.argument] = found
         for parameter in endpoint.query:
-            if parameter.name in given:
-                values[parameter.key] = parameter.convert(given[parameter.name])
+            text = given.get(parameter.name)
+            values[parameter.key] = parameter.default if text is None else parameter.convert(text)
         for header in endpoint.headers:
-            if (text := request.headers.get(header.name)) is not None:
-                values[header.key] = header.convert(text)
+            text = request.headers.get(header.name)
+            values[header.key] = header.default if text is None else header.convert(text)
         if endpoint.access != "open" and request.auth.role not in ROLES[endpoint.access]:
             if (hides := endpoint.hides) is not None:
-                await hides.find(request, **{name: path[name] for name in hides.path})
+                await hides.find(request, **{name: parts[name] for name in hides.path})
             raise _forbidden(endpoint, request.auth.role, found)
-        response: ASGIApp = await endpoint.handler(request, **path, **values)
+        response: ASGIApp = await endpoint.handler(request, **parts, **values)
         return response
 
-    def _for_other_method(self, request: ApiRequest) -> ASGIApp:
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers={"Allow": self._allow})
-        path = printable(request.scope["path"])
-        error = api_error(
-            "METHOD_NOT_ALLOWED", f"{request.method} {path} is not possible; see the `Allow` header"
-        )
-        response = answer_fault(request, error)
-        response.headers["Allow"] = self._allow
-        return response
+
+def _without_endpoint(request: ApiRequest, others: Mapping[str, Endpoint]) -> Response:
+    """The response where the path has no endpoint for the method, or only others."""
+    path = request.scope["path"]
+    if not others:
+        return answer_fault(request, api_error("NOT_FOUND", f"there is no path {path!r}"))
+    allow = ", ".join([*others, "OPTIONS"])
+    if request.method == "OPTIONS":
+        return Response(status_code=204, headers={"Allow": allow})
+    message = f"{request.method} {printable(path)} is not possible; see the `Allow` header"
+    response = answer_fault(request, api_error("METHOD_NOT_ALLOWED", message))
+    response.headers["Allow"] = allow
+    return response
 
 
 def read_query(scope: Scope, endpoint: Endpoint) -> dict[str, str]:
@@ -155,11 +158,3 @@ def _forbidden(endpoint: Endpoint, role: str, found: Any) -> APIError:
         f"a key with the role {role!r} may not {endpoint.doing}; that takes the role {needed}",
         execution_id=found.id if isinstance(found, RunRecord) else None,
     )
-
-
-def _nowhere(services: Services) -> ASGIApp:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        error = api_error("NOT_FOUND", f"there is no path {scope['path']!r}")
-        await answer_fault(ApiRequest(scope, receive, services), error)(scope, receive, send)
-
-    return answer

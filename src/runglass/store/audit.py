@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from runglass.store.catalog_records import entry_of, told_of
+from runglass.store.catalog_records import describe, entry_of
 from runglass.store.statements import Statements, Steps, Work, every
 from runglass.wire.admin_api import Actor, AuditEntry
 
@@ -64,7 +64,7 @@ def change_project(project_id: int, by: Actor, action: str, **columns: Any) -> W
                 return
             settings = ", ".join(f"{name} = ?{number}" for number, name in enumerate(columns, 2))
             yield (f"UPDATE project SET {settings} WHERE id = ?1", project_id, *columns.values())
-            before, after = (told_of(list(columns), values) for values in (row, list(columns.values())))
+            before, after = (describe(list(columns), values) for values in (row, list(columns.values())))
             yield from note_change(project_id, by, action, before=before, after=after)
 
     return work

@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 from runglass.errors import StoreError
 from runglass.log.money import format_usd
 from runglass.store.audit import change_project, note_change
-from runglass.store.catalog_records import DRAFT_COLUMNS, flow_of, project_of, told_of_draft, version_of
+from runglass.store.catalog_records import DRAFT_COLUMNS, describe_draft, flow_of, project_of, version_of
 from runglass.store.records import (
     NO_RETENTION,
     FlowRecord,
@@ -21,7 +21,7 @@ from runglass.store.records import (
     Retention,
     RetentionOfFlow,
 )
-from runglass.store.statements import ALL_ROWS, Statements, Steps, every, one
+from runglass.store.statements import ALL_ROWS, Statements, Steps, as_bytes, every, one
 from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -155,8 +155,8 @@ class Catalog:
             )
             after, _ = yield from _draft(project_id, slug)
             if before != after or old_source != source:
-                told = {"sha256": digest, "before": before, "after": after}
-                yield from note_change(project_id, by, "flow.pushed", slug, **told)
+                details = {"sha256": digest, "before": before, "after": after}
+                yield from note_change(project_id, by, "flow.pushed", slug, **details)
             return flow
 
         return await self._statements.write(work)
@@ -222,11 +222,11 @@ class Catalog:
         return await self._statements.read(every(flow_of, sql, project_id, after, most))
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
-        return await self._statements.read(one(lambda row: bytes(row[0]), _SOURCE, flow_id, version))
+        return await self._statements.read(one(as_bytes, _SOURCE, flow_id, version))
 
     async def runnable_source(self, flow_id: str, version: int) -> bytes | None:
         sql = f"{_SOURCE} AND NOT imported"
-        return await self._statements.read(one(lambda row: bytes(row[0]), sql, flow_id, version))
+        return await self._statements.read(one(as_bytes, sql, flow_id, version))
 
 
 def _draft(project_id: int, slug: str) -> Steps[tuple[dict[str, object] | None, bytes | None]]:
@@ -237,8 +237,8 @@ def _draft(project_id: int, slug: str) -> Steps[tuple[dict[str, object] | None, 
         " FOR NO KEY UPDATE",
         *(project_id, slug),
     )
-    for source, *told in rows:
-        return told_of_draft(told), source
+    for source, *columns in rows:
+        return describe_draft(columns), source
     return None, None
 
 

@@ -57,12 +57,12 @@ def key_name(key_id: int, hint: str) -> str:
     return f"key {key_id} ({hint})"
 
 
-def told_of_draft(columns: Sequence[Any]) -> dict[str, object]:
+def describe_draft(columns: Sequence[Any]) -> dict[str, object]:
     """What the audit log tells of a draft, from its `DRAFT_COLUMNS`."""
-    return told_of(DRAFT_COLUMNS.split(", "), columns)
+    return describe(DRAFT_COLUMNS.split(", "), columns)
 
 
-def told_of(columns: Sequence[str], values: Sequence[Any]) -> dict[str, object]:
+def describe(columns: Sequence[str], values: Sequence[Any]) -> dict[str, object]:
     """Columns as the audit log has them, under their names on the wire."""
     return dict(zip(map(_camel, columns), values, strict=True))
 

@@ -12,9 +12,12 @@ from runglass.store.records import AttemptKey, OpenedTrace, RunRecord, StepRow
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.statements import COUNT_BYTES, Statements, Steps, as_bytes, as_int, done, every, one
 
+LOOK_UP_BYTES = 128 * 1024
+"""Reading a log that is no longer takes a fraction of a millisecond, so it may stand before look-ups."""
 _STEPS = "SELECT position, data FROM step WHERE run_no = ?1 AND position > ?2 ORDER BY position"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _LAST_POSITION = "SELECT coalesce(max(position), 0) FROM step WHERE run_no = ?1"
+_CONTENT = "SELECT data FROM event WHERE run_no = ?1 AND seq IN (?2, ?3) ORDER BY seq"
 _NO_MORE_DUE = "DELETE FROM due_outline WHERE run_no = ?1"
 
 
@@ -66,8 +69,6 @@ class RunLogs:
         limit_bytes: int,
         most_log_bytes: int = sys.maxsize,
     ) -> OpenedTrace | None:
-        content = "SELECT data FROM event WHERE run_no = ?1 AND seq IN (?2, ?3) ORDER BY seq"
-
         def work() -> Steps[OpenedTrace | None]:
             rows = yield f"{RUN} WHERE id = ?1", run_id
             run = run_of(rows[0]) if rows else None
@@ -77,10 +78,12 @@ class RunLogs:
                 return OpenedTrace(run, [])
             steps = yield lambda db: self._page(db, _STEPS, run.no, 0, limit_bytes=limit_bytes)
             seqs = run.content_seqs
-            rows = (yield content, run.no, *seqs) if seqs else []
+            rows = (yield _CONTENT, run.no, *seqs) if seqs else []
             return OpenedTrace(run, steps, [row[0] for row in rows])
 
-        return await self._statements.read_at_one_moment(work)
+        if most_log_bytes > LOOK_UP_BYTES:
+            return await self._statements.read_at_one_moment(work)
+        return await self._statements.look_up_at_one_moment(work)
 
     async def trace_page(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         def work() -> Steps[list[tuple[int, bytes]]]:

@@ -8,6 +8,7 @@ function of a connection, and gets what that returns. Modules with such work hav
 """
 
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -64,43 +65,48 @@ def numbered(sql: str, *, first: int = 1) -> str:
     )
 
 
+def changed(sql: str, *values: Any) -> Ask[int]:
+    """How many rows the statement changed."""
+    return Ask(f"{sql} RETURNING 1", values, len)
+
+
 def done(sql: str, *values: Any) -> Ask[None]:
     """The statement, and nothing of its rows."""
     return Ask(sql, values, lambda rows: None)
 
 
 class Statements:
-    """Performs shared work on the `connections` of a store, whose own kind of work `perform` makes of it."""
+    """Performs shared work on the `connections` of a store, by `perform` of its own."""
 
-    def __init__(self, connections: Any, perform: Callable[[Any, Ask[Any] | Steps[Any]], Any]) -> None:
+    def __init__(self, connections: Any, perform: Callable[[Work[Any], Any], Any]) -> None:
         self._db = connections
         self._perform = perform
 
     def write(self, work: Work[Result]) -> Awaitable[Result]:
         """As of the store's connections, like those below."""
-        written: Awaitable[Result] = self._db.write(self._of_store(work))
+        written: Awaitable[Result] = self._db.write(partial(self._perform, work))
         return written
 
     def remove(self, work: Work[Result]) -> Awaitable[Result]:
-        removed: Awaitable[Result] = self._db.remove(self._of_store(work))
+        removed: Awaitable[Result] = self._db.remove(partial(self._perform, work))
         return removed
 
     def read(self, work: Work[Result]) -> Awaitable[Result]:
-        read: Awaitable[Result] = self._db.read(self._of_store(work))
-        return read
+        found: Awaitable[Result] = self._db.read(partial(self._perform, work))
+        return found
 
     def read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
-        read: Awaitable[Result] = self._db.read_at_one_moment(self._of_store(work))
-        return read
+        found: Awaitable[Result] = self._db.read_at_one_moment(partial(self._perform, work))
+        return found
 
     def look_up(self, work: Work[Result]) -> Awaitable[Result]:
-        found: Awaitable[Result] = self._db.look_up(self._of_store(work))
+        found: Awaitable[Result] = self._db.look_up(partial(self._perform, work))
+        return found
+
+    def look_up_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
+        found: Awaitable[Result] = self._db.look_up_at_one_moment(partial(self._perform, work))
         return found
 
     def read_inline(self, work: Work[Result]) -> Awaitable[Result]:
-        found: Awaitable[Result] = self._db.read_inline(self._of_store(work))
+        found: Awaitable[Result] = self._db.read_inline(partial(self._perform, work))
         return found
-
-    def _of_store(self, work: Work[Any]) -> Callable[[Any], Any]:
-        # A generator is made with each try.
-        return lambda db: self._perform(db, work if isinstance(work, Ask) else work())

@@ -18,7 +18,6 @@ from runglass.log.trace import TERMINAL, RunSummary
 from runglass.store.base import Store
 from runglass.store.records import Project, RunRecord, StepRow
 from runglass.store.sqlite.database_file import upgrade
-from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.query import RunQuery
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name, step_rows
@@ -67,7 +66,7 @@ class Laws:
         """Upgrades and opens the database, and returns the names of all writes that are in it."""
         upgrade(database, with_copy=False)
         async with SqliteStore(database, synchronous="NORMAL") as store:
-            verdict = await store.connections.read(every(tuple, "PRAGMA integrity_check"))
+            verdict = await store.connections.read(lambda db: db.execute("PRAGMA integrity_check").fetchall())
             assert verdict == [("ok",)], f"the database is corrupt: {verdict}"
             names = set()
             project = await store.find_project(*PROJECT)

@@ -34,7 +34,6 @@ from runglass.log.trace import RunSummary
 from runglass.store.base import Store
 from runglass.store.records import Append, Checkpoint, IdempotencyKey, StepRow
 from runglass.store.sqlite.database_file import upgrade
-from runglass.store.sqlite.sql_helpers import changed
 from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
 
@@ -195,11 +194,12 @@ class _Writer:
 
 async def _main(settings: Settings) -> None:
     notes = os.open(settings.notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    checkpoints = f"PRAGMA wal_autocheckpoint = {settings.checkpoint_pages}"
     for session in (1, 2):
         upgrade(Path(settings.database), with_copy=False)
         store = SqliteStore(Path(settings.database), synchronous=settings.synchronous)
         await store.__aenter__()
-        await store.connections.write(changed(f"PRAGMA wal_autocheckpoint = {settings.checkpoint_pages}"))
+        await store.connections.write(lambda db: db.execute(checkpoints).fetchall())
         await _Writer(store, notes, settings, session).fill()
         if session == 1:
             await store.__aexit__(None, None, None)

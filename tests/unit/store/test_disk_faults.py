@@ -18,7 +18,6 @@ from runglass.store.records import Append, NewRun, RunRecord
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.reserve import RESERVE_BYTES
-from runglass.store.sqlite.sql_helpers import changed, every
 from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
 
@@ -35,8 +34,9 @@ def batch(run: RunRecord, head: int, *events: bytes) -> Append:
 
 async def limit_pages(store: SqliteStore, *, more: int) -> None:
     """Lets the file grow by so many pages and no further."""
-    (pages,) = await store.connections.write(every(lambda row: int(row[0]), "PRAGMA page_count"))
-    await store.connections.write(changed(f"PRAGMA max_page_count = {pages + more}"))
+    (pages,) = await store.connections.write(lambda db: db.execute("PRAGMA page_count").fetchone())
+    limit = f"PRAGMA max_page_count = {pages + more}"
+    await store.connections.write(lambda db: db.execute(limit).fetchone())
 
 
 async def test_an_append_to_a_full_disk_is_refused_whole_and_works_once_there_is_room(tmp_path: Path) -> None:
@@ -162,8 +162,9 @@ async def test_a_reserve_that_cannot_be_given_up_is_one_that_is_not_there(tmp_pa
         (tmp_path / "db-reserve").mkdir()
         assert not store.connections.reserve.give_up()
         await limit_pages(store, more=0)
+        large = "INSERT INTO owed VALUES (0, 1, zeroblob(1000000))"
         with pytest.raises(StoreFull):
-            await store.connections.remove(changed("INSERT INTO owed VALUES (0, 1, zeroblob(1000000))"))
+            await store.connections.remove(lambda db: db.execute(large).rowcount)
         await limit_pages(store, more=10_000)
         await store.create_run(a_run("run"))
 

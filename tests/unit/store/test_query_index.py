@@ -10,11 +10,16 @@ from runglass.log.events import StepCompleted, encode_event
 from runglass.store import query_search, run_lists
 from runglass.store.records import Append
 from runglass.store.sqlite import connections, query_index
-from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.query import RunQuery, Term, first_id
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, expected, known_runs
 from tests.records import new_run
+
+
+async def plan_of(store: SqliteStore, sql: str) -> list[str]:
+    """The lines of SQLite's plan for the statement."""
+    rows = await store.connections.read(lambda db: db.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall())
+    return [str(row[3]) for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,7 @@ async def test_no_query_scans_a_table_or_sorts(
         selects = {each for each in statements if each.startswith("SELECT") and " run " in each}
         assert selects
         for select in selects:
-            plan = await store.connections.read(every(lambda row: row[3], f"EXPLAIN QUERY PLAN {select}"))
+            plan = await plan_of(store, select)
             assert any("USING" in line for line in plan), (select, plan)
             of_run = [line for line in plan if line.startswith(("SCAN run", "USE TEMP B-TREE"))]
             # The runs of a page, which are few, are put in order.
@@ -101,9 +106,7 @@ async def test_each_filter_has_its_index(
             line
             for select in statements
             if select.startswith("SELECT id FROM run INDEXED")
-            for line in await store.connections.read(
-                every(lambda row: row[3], f"EXPLAIN QUERY PLAN {select}")
-            )
+            for line in await plan_of(store, select)
         ]
     assert plans
     assert all(f"{index} AND id>? AND id<?)" in line for line in plans), plans

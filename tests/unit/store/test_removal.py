@@ -10,9 +10,9 @@ from runglass.store.records import Append, RunRecord, StepRow
 from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
-from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
+from tests.unit.store.test_query_index import plan_of
 from tests.unit.store.test_sqlite import files_with
 
 SECRET = b"sesame-open-up"
@@ -87,10 +87,7 @@ async def test_due_runs_and_leftover_rows_are_found_by_an_index(
         await store.connections.read(lambda db: db.set_trace_callback(None))
         await store.connections.write(lambda db: db.set_trace_callback(None))
         asked = [text for text in statements if text.startswith(("SELECT", "DELETE", "UPDATE"))]
-        plans = {
-            text: await store.connections.read(every(lambda row: str(row[3]), f"EXPLAIN QUERY PLAN {text}"))
-            for text in asked
-        }
+        plans = {text: await plan_of(store, text) for text in asked}
     assert len(plans) > 15
     for text, plan in plans.items():
         if not any(table in text for table in ("purged_run LIMIT", "_run ORDER", "run_number")):

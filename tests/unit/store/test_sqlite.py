@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.store.records import Append, Checkpoint, RunRecord
+from runglass.store.run_logs import LOOK_UP_BYTES
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import every
+from runglass.store.sqlite.sql_helpers import perform
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem
+from runglass.store.statements import every
 from tests.records import new_run
 
 
@@ -69,7 +72,7 @@ async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
         project = await store.ensure_project("acme", "demo")
         large = [
-            asyncio.create_task(store.connections.read(lambda _: release.wait(60)))
+            asyncio.ensure_future(store.connections.read(lambda _: release.wait(60)))
             for _ in range(connections.READERS * 3)
         ]
         try:
@@ -77,6 +80,8 @@ async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
             assert await store.find_key(b"digest") is None
             assert await store.find_flow(project.id, "f") is None
             assert await store.run("r") is None
+            short = partial(store.trace, most_log_bytes=LOOK_UP_BYTES)
+            assert await short("r", project_id=project.id, limit_bytes=1) is None
         finally:
             release.set()
         assert all(await asyncio.gather(*large))
@@ -117,7 +122,8 @@ async def test_a_hot_read_waits_for_no_lock_on_the_loop(tmp_path: Path) -> None:
 
 async def test_rows_are_shaped_in_the_thread_that_reads_them(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
-        (thread,) = await store.connections.read(every(lambda _: threading.get_ident(), "SELECT 1"))
+        shaped = every(lambda _: threading.get_ident(), "SELECT 1")
+        (thread,) = await store.connections.read(partial(perform, shaped))
     assert thread != threading.get_ident()
 
 

@@ -12,13 +12,12 @@ from starlette.responses import Response
 from runglass.flows.flow import Flow
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
-from runglass.server.calls.request_admission import RequestAdmission
 from runglass.server.endpoint import JSON
 from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.idempotency_key import CallFingerprint, fingerprint_of, idempotency_key_of
 from runglass.server.requests.parameters import checked_uuid, requested_version
-from runglass.server.security.authentication import require_project_of_flow, runtime_of
+from runglass.server.security.authentication import require_project_of_flow
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project
 from runglass.wire.run_api import StepRequest
 
@@ -71,7 +70,7 @@ class Call:
     @property
     def runtime(self) -> Runtime:
         """The runtime that the application serves."""
-        return runtime_of(self.request)
+        return self.request.services.runtime
 
 
 async def find_call(
@@ -100,7 +99,7 @@ async def admitted(
     if session_id is not None:
         call.session_id = checked_uuid(session_id, what="the header X-Session-Id")
     call.size_bytes = len(await body_of(request))
-    async with request.services[RequestAdmission].turn(request, call.size_bytes) as call.turn:
+    async with request.services.admission.turn(request, call.size_bytes) as call.turn:
         call.key = await idempotency_key_of(request)
         # A step's answer is a stream, which is not kept.
         if call.key is None and shape is not StepRequest:

@@ -118,12 +118,12 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
     forget_body(request)
     if call.key is None:
         if call.fingerprint is not None:
-            failures = request.services[FailureReplay]
+            failures = request.services.failures
             call.before = failures.take(call.fingerprint)
         async with failure_kept(call):
             yield call.before is None
         return
-    locks = request.services[IdempotencyLocks]
+    locks = request.services.call_locks
     # The requests that wait for the lock keep it alive; it goes with the last of them.
     lock = locks.setdefault((call.project.id, call.key.key), asyncio.Lock())
     if lock.locked():
@@ -153,7 +153,7 @@ async def failure_kept(call: Call) -> AsyncIterator[None]:
         if call.fingerprint is None or isinstance(fault, CallerLeft):
             raise
         error = as_api_error(call.request, fault)
-        failures = call.request.services[FailureReplay]
+        failures = call.request.services.failures
         failures.keep(call.fingerprint, error, stays=call.resumes)
         if error is fault:
             raise

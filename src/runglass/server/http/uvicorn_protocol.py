@@ -159,8 +159,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         limit = self._settings.head_limit_bytes
-        if self._is_too_large(limit):
-            self._raise(large_head(limit))
+        # What was fed includes the head, so that the exact sum, which costs more, is hardly ever needed.
+        if self._fed_bytes > limit:
+            headers_bytes = sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if len(self.url) + headers_bytes > limit:
+                self._raise(large_head(limit))
         if self.parser.get_method() == b"CONNECT":
             # To the parser the bytes after this head are no body but a tunnel, in which another request could
             # hide.
@@ -251,12 +254,6 @@ class HttpProtocol(HttpToolsProtocol):
                 f" more for each min_body_bytes_per_s={rate:,} that came"
             )
         )
-
-    def _is_too_large(self, limit: int) -> bool:
-        # The sum includes the head, so that the exact sum, which costs more, is hardly ever needed.
-        if self._fed_bytes <= limit:
-            return False
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > limit
 
     def _check_watched(self, version: str) -> None:
         watched = self._watched

@@ -15,7 +15,6 @@ from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import late
-from runglass.server.security.authentication import runtime_of
 
 BODY = "body"
 """The name of the body in the state of a request."""
@@ -89,9 +88,9 @@ async def body_of(request: ApiRequest) -> bytes:
     held: dict[str, Any] = request.scope["state"]
     if BODY in held:
         return bytes(held[BODY])
-    store = runtime_of(request).store
+    store = request.services.runtime.store
     began_s = store.clock.monotonic_s()
-    limit = runtime_of(request).settings.body_limit_bytes
+    limit = request.services.runtime.settings.body_limit_bytes
     length = request.headers.get("content-length", "0")
     # More digits than any body has bytes: the number itself could not be read.
     size = int(length) if length.isdecimal() and len(length) <= LENGTH_DIGITS else limit + 1
@@ -101,7 +100,7 @@ async def body_of(request: ApiRequest) -> bytes:
     try:
         if size <= limit:
             size = 0
-            with request.services[HeldBodies].receiving(request.auth.project_id) as received:
+            with request.services.bodies.receiving(request.auth.project_id) as received:
                 async for part in request.stream():
                     parts.append(part)
                     size += len(part)

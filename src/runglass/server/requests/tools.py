@@ -55,8 +55,12 @@ def match_tool_results(
     """
     given: dict[str, str] = {}
     names = {call["id"]: call["function"]["name"] for call in pending_calls}
-    for index in range(_first_result(tool_call_messages), len(tool_call_messages)):
-        call_id, content = _result(tool_call_messages[index], f"toolCallMessages[{index}]", execution_id)
+    first = 0
+    for index, message in enumerate(tool_call_messages, 1):
+        if isinstance(message, dict) and message.get("role") == "assistant":
+            first = index
+    for index, message in enumerate(tool_call_messages[first:], first):
+        call_id, content = _result(message, f"toolCallMessages[{index}]", execution_id)
         if call_id in given:
             raise _mismatch(f"there are two results for the tool call {call_id!r}", execution_id)
         if call_id not in names:
@@ -130,15 +134,6 @@ def _check_choice(choice: Any, names: set[str]) -> None:
         "`toolChoice` must be 'auto', 'none', 'required', the name of a tool or"
         " `{type: 'function', function: {name: …}}`",
     )
-
-
-def _first_result(messages: Sequence[Any]) -> int:
-    turns_of_model = [
-        index
-        for index, message in enumerate(messages)
-        if isinstance(message, dict) and message.get("role") == "assistant"
-    ]
-    return turns_of_model[-1] + 1 if turns_of_model else 0
 
 
 def _result(message: Any, path: str, execution_id: str | None) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.calls.responses import PAUSE_EVENTS
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
-from runglass.server.security.authentication import actor_of, no_run, runtime_of
+from runglass.server.security.authentication import actor_of, no_run
 from runglass.server.security.revocation import while_awaited
 from runglass.store.records import RunRecord
 
@@ -63,7 +63,7 @@ async def _purge(request: ApiRequest, run: RunRecord) -> Response:
             f"a key with the role {request.auth.role!r} may not delete runs; that takes the role 'admin'"
         )
         raise api_error("FORBIDDEN", message, execution_id=run.id)
-    runtime = runtime_of(request)
+    runtime = request.services.runtime
     if not run.ended:
         await _request_end(request, run)
     run = await _ended_run(request, run)
@@ -74,7 +74,7 @@ async def _purge(request: ApiRequest, run: RunRecord) -> Response:
 
 async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
     """The run after its end is stored. Until the log has the end, a crash would let the run go on."""
-    runtime = runtime_of(request)
+    runtime = request.services.runtime
     await runtime.engine.active.join(run.id)
     now = await runtime.store.run(run.id)
     if now is not None and not now.ended and runtime.engine.shares_store:
@@ -88,7 +88,7 @@ async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
 
 async def _followed_end(request: ApiRequest, run: RunRecord) -> RunRecord | None:
     """The run once another process has ended it; as it is where that takes longer than to lose a process."""
-    runtime, now = runtime_of(request), await runtime_of(request).store.run(run.id)
+    runtime, now = request.services.runtime, await request.services.runtime.store.run(run.id)
     with suppress(TimeoutError):
         async with asyncio.timeout(runtime.settings.lease_s + CLAIMED_S):
             while now is not None and not now.ended:
@@ -118,7 +118,7 @@ def _not_recorded(run: RunRecord) -> APIError:
 
 
 async def _request_end(request: ApiRequest, run: RunRecord) -> bool:
-    runtime = runtime_of(request)
+    runtime = request.services.runtime
     engine, reason = runtime.engine, _reason_of(request)
     if engine.cancel(run.id, reason=reason) or await engine.cancel_paused(run, reason=reason):
         return True

@@ -12,9 +12,9 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.routes import payload
 from runglass.server.routes import runs as reading
-from runglass.server.security.authentication import ComparedRuns, runtime_of
+from runglass.server.security.authentication import ComparedRuns
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.run_diff import DiffTurns, diff_attempts, diff_runs
+from runglass.server.services.run_diff import diff_attempts, diff_runs
 from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.records import RunRecord
 
@@ -39,7 +39,7 @@ async def diff(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> Resp
     themselves. Where there is too much to compare or to tell, the answer says that it is `cut`.
     """
     return await _diff_response(
-        request, partial(diff_runs, runtime_of(request).store, runs.a, runs.b, with_same=with_same)
+        request, partial(diff_runs, request.services.runtime.store, runs.a, runs.b, with_same=with_same)
     )
 
 
@@ -59,7 +59,7 @@ async def step_diff(
     `a` is the attempt that `attempt`, `loop_index` and `position` find, as in the trace of the step; `b` the
     one that `with_attempt`, `with_loop_index` and `with_position` find.
     """
-    store = runtime_of(request).store
+    store = request.services.runtime.store
     (a,) = await chosen_attempts(
         store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
     )
@@ -75,7 +75,7 @@ async def _diff_response(
     """What differs, as JSON. A caller who leaves before it is the project's turn is not compared for."""
 
     async def encoded() -> bytes:
-        async with request.services[DiffTurns].turn(request.auth.project_id):
+        async with request.services.diff_turns.turn(request.auth.project_id):
             found = await compare()
             return await offload_in_turn(partial(msgspec.json.encode, found))
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from runglass.errors import api_error
 from runglass.flows.flow import flow_schema
-from runglass.runtime.health import Health, HealthCheck, Readiness
+from runglass.runtime.health import Health, Readiness
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import admitted, find_call
 from runglass.server.calls.idempotency import failure_kept, made_once
@@ -61,13 +61,13 @@ async def health(request: ApiRequest) -> Response:
 
     A write is tried, at most once a second. `setAside` counts runs whose rows cannot be read.
     """
-    found = await request.services[HealthCheck].report()
+    found = await request.services.health.report()
     return _state(request, found, is_well=found.status != "unavailable")
 
 
 async def ready(request: ApiRequest) -> Response:
     """200 where calls should come here, 503 while the store does not answer or the server stops."""
-    found = await request.services[HealthCheck].readiness()
+    found = await request.services.health.readiness()
     return _state(request, found, is_well=found.status == "ready")
 
 

@@ -9,11 +9,9 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.requests.body import body_parts
-from runglass.server.security.authentication import actor_of, runtime_of
+from runglass.server.security.authentication import actor_of
 from runglass.server.security.revocation import parts_while_allowed, while_allowed
 from runglass.server.services import run_export
-from runglass.server.services.outlines import Outlines
-from runglass.server.services.run_import import RunImports
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
 from runglass.wire.run_api import ExportFormat
@@ -34,8 +32,8 @@ async def export(request: ApiRequest, run: RunRecord, format: ExportFormat) -> S
     """
     with decoding(run.id):
         slug = msgspec.json.decode(run.summary, type=RunSummary).flow_slug
-    store = runtime_of(request).store
-    parts = await run_export.parts(store, request.services[Outlines], run, format)
+    store = request.services.runtime.store
+    parts = await run_export.parts(store, request.services.outlines, run, format)
     headers = [
         (b"content-type", MEDIA_TYPES[format].encode()),
         (b"content-disposition", b'attachment; filename="%b"' % file_name(format, run.id, slug).encode()),
@@ -50,9 +48,9 @@ async def import_run(request: ApiRequest) -> Response:
     with its id; a flow or a version that is another one here, and a run that is there already, are refused
     with 409. Nothing is charged to the project's budget.
     """
-    settings = runtime_of(request).settings
+    settings = request.services.runtime.settings
     parts = body_parts(request, limit_bytes=settings.import_limit_bytes, silence_s=settings.body_time_limit_s)
-    imports = request.services[RunImports]
+    imports = request.services.imports
     work = imports.take(request.auth.project_id, parts, by=actor_of(request))
     summary = await while_allowed(request, None, work, otherwise=NOT_IMPORTED)
     return Response(summary, status_code=201, media_type=JSON)

@@ -20,7 +20,7 @@ from runglass.server.requests.pagination import (
     number_before,
     slug_before,
 )
-from runglass.server.security.authentication import actor_of, require_flow, require_project, runtime_of
+from runglass.server.security.authentication import actor_of, require_flow, require_project
 from runglass.store.records import FlowRecord, Project
 from runglass.wire.admin_api import (
     FlowHistory,
@@ -41,7 +41,7 @@ async def own_flows(request: ApiRequest, limit: int, cursor: str | None) -> Resp
 
     The last page has no `nextCursor`.
     """
-    own = await runtime_of(request).store.project(request.auth.project_id)
+    own = await request.services.runtime.store.project(request.auth.project_id)
     if own is None:
         raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
     return await _list(request, own, limit, cursor)
@@ -58,7 +58,7 @@ async def flow(
     """The versions in order, the draft, which is version 0, first. The last page has no `nextCursor`."""
     record = await require_flow(request, org, project, slug)
     after = -1 if cursor is None else number_before(cursor)
-    found = await runtime_of(request).store.versions(record.id, after=after, limit=limit + 1)
+    found = await request.services.runtime.store.versions(record.id, after=after, limit=limit + 1)
     page = found[:limit]
     following = cursor_of_number(page[-1].version) if len(found) > limit else None
     return await list_answer(
@@ -83,7 +83,7 @@ async def flow_version(
     The header `X-Version-Imported` says of a version that it came with an imported run, and does not run.
     """
     record = await require_flow(request, org, project, slug)
-    store = runtime_of(request).store
+    store = request.services.runtime.store
     known = 0 <= number <= LARGEST_VERSION
     source = await store.flow_source(record.id, number) if known else None
     if source is None:
@@ -101,7 +101,7 @@ async def push(request: ApiRequest, org: str, project: str, slug: str) -> Respon
     project or the server does not allow are FORBIDDEN.
     """
     own = await require_project(request, org, project)
-    runtime = runtime_of(request)
+    runtime = request.services.runtime
     checked = await _read_flow(runtime, own, await body_of(request), slug)
     runtime.policy.check_flow(own, checked.flow)
     info = _info(await push_flow(runtime.store, own, checked.flow, by=actor_of(request)))
@@ -115,7 +115,7 @@ async def publish(request: ApiRequest, org: str, project: str, slug: str) -> Res
     A draft equal to the production version is not published again.
     """
     record = await require_flow(request, org, project, slug)
-    version = await runtime_of(request).store.publish(record.id, by=actor_of(request))
+    version = await request.services.runtime.store.publish(record.id, by=actor_of(request))
     return answer(FlowVersionNumber(version=version))
 
 
@@ -126,7 +126,7 @@ async def set_production(request: ApiRequest, org: str, project: str, slug: str)
     if number < 1:
         message = f"version {number} cannot be in production: publish the draft, or name a published version"
         raise api_error("INVALID_VERSION", message)
-    runtime = runtime_of(request)
+    runtime = request.services.runtime
     if number > LARGEST_VERSION:
         raise _no_version(record, number)
     if not await runtime.store.set_production(record.id, number, by=actor_of(request)):
@@ -136,7 +136,7 @@ async def set_production(request: ApiRequest, org: str, project: str, slug: str)
 
 async def _list(request: ApiRequest, project: Project, limit: int, cursor: str | None) -> Response:
     after = "" if cursor is None else slug_before(cursor)
-    found = await runtime_of(request).store.flows(project.id, after=after, limit=limit + 1)
+    found = await request.services.runtime.store.flows(project.id, after=after, limit=limit + 1)
     page = found[:limit]
     following = cursor_of_slug(page[-1].slug) if len(found) > limit else None
     return await list_answer(

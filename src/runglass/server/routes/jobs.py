@@ -22,16 +22,13 @@ from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.pagination import created_at, cursor_of_position, position_of
-from runglass.server.requests.parameters import (
-    version_number,
-)
+from runglass.server.requests.parameters import version_number
 from runglass.server.security.authentication import (
     is_owed,
     no_run,
     require_flow,
     require_owed,
     run_of_flow,
-    runtime_of,
 )
 from runglass.server.services.run_content import summary_of
 from runglass.store.list_records import RunListing
@@ -125,7 +122,7 @@ async def jobs(
 ) -> Response:
     """The jobs of a flow without their results, newest first; `nextCursor` is null on the last page."""
     flow = await require_flow(request, org, project, slug)
-    found = await runtime_of(request).store.runs(
+    found = await request.services.runtime.store.runs(
         flow.project_id,
         RunQuery.of(flow_id=flow.id, trigger=TRIGGER, statuses=STATUSES[status] if status else ()),
         after=position_of(cursor),
@@ -158,7 +155,7 @@ def _summary(run: RunListing) -> JobSummary:
 
 
 async def _state(request: ApiRequest, run: RunRecord) -> Response:
-    store, key = runtime_of(request).store, request.auth
+    store, key = request.services.runtime.store, request.auth
     match run.status:
         case "completed":
             # A state without the result would read like a state whose result is null.

@@ -6,11 +6,10 @@ from starlette.responses import Response
 from runglass.errors import KeyLimitReached, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
-from runglass.server.http.open_responses import OpenResponses
 from runglass.server.requests.body import answer, body_of, list_answer
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.requests.pagination import cursor_of_number, number_before, time_of
-from runglass.server.security.authentication import actor_of, runtime_of
+from runglass.server.security.authentication import actor_of
 from runglass.store.records import ApiKey
 from runglass.wire.admin_api import AuditPage, KeyInfo, KeyList, KeyRequest, NewKeyInfo, make_key
 
@@ -25,7 +24,7 @@ async def keys(request: ApiRequest, limit: int, cursor: str | None) -> Response:
     The last page has no `nextCursor`.
     """
     after = 0 if cursor is None else number_before(cursor)
-    found = await runtime_of(request).store.keys(request.auth.project_id, after=after, limit=limit + 1)
+    found = await request.services.runtime.store.keys(request.auth.project_id, after=after, limit=limit + 1)
     page = found[:limit]
     following = cursor_of_number(page[-1].id) if len(found) > limit else None
     return await list_answer(
@@ -37,7 +36,7 @@ async def create_key(request: ApiRequest) -> Response:
     """Makes a key for the caller's project. Only its hash is kept, so it must be noted now."""
     call_body = read_body(await body_of(request), KeyRequest)
     made = make_key()
-    runtime = runtime_of(request)
+    runtime = request.services.runtime
     try:
         key = await runtime.store.add_key(
             request.auth.project_id,
@@ -57,14 +56,14 @@ async def revoke_key(request: ApiRequest, key_id: int) -> Response:
 
     A key cannot revoke itself: another one must be left.
     """
-    store, project_id = runtime_of(request).store, request.auth.project_id
+    store, project_id = request.services.runtime.store, request.auth.project_id
     # No row of a database has a larger number.
     if key_id > LARGEST or await store.key(project_id, key_id) is None:
         raise api_error("KEY_NOT_FOUND", f"the project has no key {key_id}")
     if key_id == request.auth.id:
         raise api_error("FORBIDDEN", f"key {key_id} cannot revoke itself; make another one and use that")
     await store.revoke_key(project_id, key_id, by=actor_of(request))
-    await request.services[OpenResponses].end_key(key_id)
+    await request.services.open_responses.end_key(key_id)
     revoked = await store.key(project_id, key_id)
     if revoked is None:
         raise api_error("KEY_NOT_FOUND", f"the project has no key {key_id}")
@@ -83,7 +82,7 @@ async def audit(
     Keys made and revoked, flows pushed and published, runs deleted by hand, capture, budget and retention
     set, each with its actor and its address. Unknown parameters are refused.
     """
-    found = await runtime_of(request).store.audit(
+    found = await request.services.runtime.store.audit(
         request.auth.project_id,
         action=action,
         since=None if since is None else time_of(since, name="since"),

@@ -20,7 +20,6 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.security.revocation import parts_while_allowed, while_awaited
-from runglass.server.services.outlines import Outlines
 from runglass.store.records import RunRecord
 
 AT_ONCE_ROWS = 500
@@ -94,7 +93,7 @@ async def outline(
     While the run goes on, `trace/stream?after=SEQ` with the `seq` of the answer tells all that happens next.
     A page whose `seq` is another than that of the page before is of another outline: begin again.
     """
-    outlines = request.services[Outlines]
+    outlines = request.services.outlines
     recent = outlines.recent(run) if is_partial else None
     ends = await outlines.ends_of(run) if is_partial and recent is None else None
     found = recent or ends or await outlines.of(run, seq=seq)
@@ -126,7 +125,7 @@ async def timeline(
     """
 
     async def response() -> Response:
-        found = await request.services[Outlines].of(run, seq=seq)
+        found = await request.services.outlines.of(run, seq=seq)
         end_ms = max(found.latest_ms, from_ms) + 1 if to_ms is None else to_ms
         if end_ms <= from_ms:
             message = f"`to` must be more than `from`; they are {to_ms} and {from_ms}"

@@ -20,7 +20,6 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.error_responses import error_response
 from runglass.server.http.response_stream import PART_BYTES, StreamedResponse
-from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts
 from runglass.store.base import decoding
@@ -71,7 +70,7 @@ async def payload(
     An attempt is found as in the trace of a step. What the capture mode does not keep, or what is not there,
     is answered with 404 CONTENT_NOT_KEPT; what was too large is kept cut, as the trace says (`truncated`).
     """
-    store = runtime_of(request).store
+    store = request.services.runtime.store
     chosen = await chosen_attempts(
         store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
     )
@@ -91,7 +90,12 @@ async def payload(
     try:
         found = byte_range(wanted, if_range, size=len(body), tag=tag)
     except NoSuchRange:
-        return _no_such_range(run, step_id, len(body))
+        message = f"`Range` asks for no byte that there is: the content has {len(body)} bytes"
+        response = error_response(
+            RequestError(message, code="INVALID_REQUEST", status=416, execution_id=run.id, step_id=step_id)
+        )
+        response.headers.update({"Content-Range": f"bytes */{len(body)}", "Accept-Ranges": "bytes"})
+        return response
     status = 200
     if found is not None:
         status, headers["Content-Range"] = 206, found.content_range(len(body))
@@ -160,14 +164,6 @@ def _content_of(run: RunRecord, data: bytes, part: Part) -> bytes | None:
         kept = msgspec.json.decode(data, type=_Kept)
     found = bytes(getattr(kept, part))
     return None if found in (b"", b"null") else found
-
-
-def _no_such_range(run: RunRecord, step_id: str, size: int) -> Response:
-    message = f"`Range` asks for no byte that there is: the content has {size} bytes"
-    error = RequestError(message, code="INVALID_REQUEST", status=416, execution_id=run.id, step_id=step_id)
-    response = error_response(error)
-    response.headers.update({"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"})
-    return response
 
 
 async def _parts_of(body: bytes) -> AsyncGenerator[bytes, None]:

@@ -16,7 +16,6 @@ from runglass.server.calls.segments import submit
 from runglass.server.requests.attachments import check_attachments
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.messages import kept_history
-from runglass.server.security.authentication import runtime_of
 from runglass.server.services.run_content import input_of, with_content
 from runglass.store.records import RunRecord
 from runglass.wire.run_api import RerunRequest, RunRequest
@@ -29,7 +28,7 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
     as it is now. Overrides and tools of the first run are not taken over: `blockOverrides` are those of this
     call. Where the input was not kept, or not whole, the answer is INPUT_NOT_KEPT.
     """
-    runtime = runtime_of(request)
+    runtime = request.services.runtime
     own, flow = await runtime.store.project(run.project_id), await runtime.store.flow(run.flow_id)
     if own is None or flow is None:
         raise api_error("FLOW_NOT_FOUND", f"the flow of run {run.id!r} is not there any more")

@@ -20,11 +20,9 @@ from runglass.errors import api_error
 from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.response_stream import StreamedResponse, event_stream
 from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import SINCE, UNTIL, cursor_of_position, position_of, since_epoch_ms
-from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_content import summary_of
 from runglass.store.list_records import ChangedRun, RunListing
@@ -89,7 +87,7 @@ async def runs(
     of the list after `lastChange` has every change that the page has not. Unknown parameters are refused.
     """
     query = await _run_query(request, filters)
-    store, after = runtime_of(request).store, position_of(cursor)
+    store, after = request.services.runtime.store, position_of(cursor)
     search = partial(store.runs, request.auth.project_id, query, after=after, limit=limit)
     found = await _while_awaited(request, search)
     body = b'{"runs":[%b],"nextCursor":%b,"lastChange":%d}' % (
@@ -113,7 +111,7 @@ async def histogram(
     query = await _run_query(request, filters)
     now_ms = time.time_ns() // 1_000_000 + 1
     count = partial(
-        runtime_of(request).store.count_runs,
+        request.services.runtime.store.count_runs,
         request.auth.project_id,
         query,
         until_ms=now_ms,
@@ -143,7 +141,7 @@ async def stream(
     it is now. A run that changed and does not meet the query, though it may have before, is a `gone`.
     """
     query = await _run_query(request, filters)
-    runtime, project_id = runtime_of(request), request.auth.project_id
+    runtime, project_id = request.services.runtime, request.auth.project_id
     newest = await runtime.store.last_change(project_id)
     start = last_event_id or after
     seen = newest if not start else int(start)
@@ -161,7 +159,7 @@ async def stream(
         in_turn=partial(paced_read, project_id),
     )
     return event_stream(
-        _framed(pages, after=seen), open_responses=request.services[OpenResponses], key_id=request.auth.id
+        _framed(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id
     )
 
 
@@ -176,9 +174,18 @@ async def _run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
 
     Raises INVALID_REQUEST, and FLOW_NOT_FOUND for an unknown flow in the parameter `flow`.
     """
-    typed = parse_run_query(filters["query"] or "", now=runtime_of(request).store.clock.now())
+    store = request.services.runtime.store
+    typed = parse_run_query(filters["query"] or "", now=store.clock.now())
+    flow_id, slug = filters["flow_id"], filters["flow"]
+    if slug is not None:
+        if flow_id is not None:
+            raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
+        flow = await store.find_flow(request.auth.project_id, slug)
+        if flow is None:
+            raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
+        flow_id = flow.id
     filtered = RunQuery.of(
-        flow_id=filters["flow_id"] if filters["flow"] is None else await _flow_id(request, filters),
+        flow_id=flow_id,
         statuses=() if filters["status"] is None else (filters["status"],),
         created=[*_bound(filters["since"], "since"), *_bound(filters["until"], "until")],
     )
@@ -192,20 +199,10 @@ def _bound(time: str | None, name: Literal["since", "until"]) -> Sequence[Range]
     return [Range(low=at_ms) if name == "since" else Range(high=at_ms, high_open=True)]
 
 
-async def _flow_id(request: ApiRequest, filters: RunFilters) -> str:
-    slug = filters["flow"] or ""
-    if filters["flow_id"] is not None:
-        raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
-    flow = await runtime_of(request).store.find_flow(request.auth.project_id, slug)
-    if flow is None:
-        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
-    return flow.id
-
-
 async def _with_flow_ids(request: ApiRequest, term: Term) -> Term:
     if term.field != "flow":
         return term
-    store, project_id = runtime_of(request).store, request.auth.project_id
+    store, project_id = request.services.runtime.store, request.auth.project_id
     ids: list[str] = []
     for name in term.words:
         flow = await store.find_flow(project_id, name) or await store.flow(name)

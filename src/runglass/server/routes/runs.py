@@ -17,7 +17,6 @@ from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import (
     PART_BYTES,
@@ -27,7 +26,6 @@ from runglass.server.http.response_stream import (
     joined,
     sent_now,
 )
-from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.run_content import checked_objects, whole_summary, with_content
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts, without_large_parts
@@ -73,7 +71,7 @@ LAST_EVENT_ID = Parameter(
 
 async def summary(request: ApiRequest, run: RunRecord) -> Response:
     """The `flowRun` of the run's trace by itself: status, times, totals and error, however long it is."""
-    opened = await with_content(runtime_of(request).store, run)
+    opened = await with_content(request.services.runtime.store, run)
     return Response(whole_summary(opened), media_type=JSON)
 
 
@@ -83,7 +81,7 @@ async def trace(request: ApiRequest, opened: OpenedTrace) -> ASGIApp:
     A trace is read at one moment if the run has ended or the trace is small; else later steps are read later.
     """
     opening = b'{"flowRun":%b,"steps":' % whole_summary(opened)
-    steps = _steps_from(runtime_of(request).store, opened)
+    steps = _steps_from(request.services.runtime.store, opened)
     return await joined(opening, steps, b"}", lasting=partial(parts_while_allowed, request))
 
 
@@ -104,7 +102,7 @@ async def step_trace(
     """
     if part_bytes is not None and attempt.strip() == "all":
         raise api_error("INVALID_REQUEST", "`part_bytes` is for one attempt: name it with `attempt`")
-    store = runtime_of(request).store
+    store = request.services.runtime.store
     chosen = await chosen_attempts(
         store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
     )
@@ -126,7 +124,7 @@ async def stream(
 
     `Last-Event-ID`, or else `after`, resumes after that event.
     """
-    runtime = runtime_of(request)
+    runtime = request.services.runtime
     seen = int(last_event_id or after or 0)
     if seen > run.head:
         message = (
@@ -149,15 +147,16 @@ async def stream(
         idle_s=runtime.settings.ping_s,
         take=partial(sent_now, connection_of(request.scope)),
     )
-    return event_stream(pages, open_responses=request.services[OpenResponses], key_id=request.auth.id)
+    return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)
 
 
 async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
     """Pages of step data, from the page that has been read already on."""
     run, steps = opened.run, opened.steps
     while steps:
-        yield checked_objects(run, [data for _, data in steps])
-        if sum(len(data) for _, data in steps) < PART_BYTES:
+        found = [data for _, data in steps]
+        yield checked_objects(run, found)
+        if sum(map(len, found)) < PART_BYTES:
             return
         page = partial(store.trace_page, run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
         steps = await paced_read(run.project_id, page)

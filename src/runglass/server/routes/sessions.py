@@ -20,7 +20,6 @@ from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.response_stream import json_stream
 from runglass.server.requests.pagination import cursor_of, run_before
 from runglass.server.requests.parameters import checked_uuid
-from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.session_runs import SessionFlows, session_run
 from runglass.store.base import Store
@@ -44,7 +43,7 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
     session comes whole up to 8 MB; where the answer has a `nextCursor`, there is more of it to ask for.
     """
     session_id = checked_uuid(session_id, what="a session id")
-    store, project_id = runtime_of(request).store, request.auth.project_id
+    store, project_id = request.services.runtime.store, request.auth.project_id
     flows = SessionFlows(store)
     parts_before = [b'{"sessionId":%b,"executions":[' % msgspec.json.encode(session_id)]
     size, last = 0, ""

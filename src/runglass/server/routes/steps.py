@@ -17,7 +17,6 @@ from runglass.server.calls.run_failure import require_outcome
 from runglass.server.calls.segments import resume, start
 from runglass.server.calls.step_frames import StepContent, StepFrames
 from runglass.server.http.error_responses import once_started
-from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.response_stream import Headers, event_stream
 from runglass.server.security.authentication import no_run
 from runglass.store.records import IdempotencyRecord
@@ -97,7 +96,7 @@ async def _stream(
     content = StepContent(runtime.store, run, started, outputs)
     return event_stream(
         StepFrames(content).of(pages),
-        open_responses=call.request.services[OpenResponses],
+        open_responses=call.request.services.open_responses,
         key_id=call.request.auth.id,
         headers=headers,
         at_end=None if outputs is None else outputs.close,

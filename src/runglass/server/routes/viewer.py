@@ -8,15 +8,13 @@ from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body
-from runglass.server.security.authentication import runtime_of
 from runglass.server.security.browser_sessions import (
     PROOF,
-    BrowserSessions,
     cookie_with,
     cookie_without,
     require_own_navigation,
 )
-from runglass.server.security.login_tickets import TICKET_S, LoginTickets, is_from_this_machine
+from runglass.server.security.login_tickets import TICKET_S, is_from_this_machine
 from runglass.server.viewer.assets import PAGE_HEADERS, Asset, Assets, assets
 from runglass.wire.admin_api import TicketRequest, ViewerTicket
 
@@ -48,7 +46,7 @@ async def sign_in(request: ApiRequest) -> Response:
     ends after twelve hours without a request, after a week, and at once when the key is revoked. One that is
     begun by another one ends no later than that.
     """
-    session = await request.services[BrowserSessions].begin(request.auth, began_at=_began_at(request))
+    session = await request.services.sessions.begin(request.auth, began_at=_began_at(request))
     headers = {"set-cookie": cookie_with(request.scope, session.cookie), PROOF: session.proof}
     return Response(status_code=204, headers=headers)
 
@@ -56,14 +54,14 @@ async def sign_in(request: ApiRequest) -> Response:
 async def sign_out(request: ApiRequest) -> Response:
     """Ends the session that asks for it, and takes its cookie back."""
     if (session := request.viewer_session) is not None:
-        await request.services[BrowserSessions].end(session)
+        await request.services.sessions.end(session)
     return Response(status_code=204, headers={"set-cookie": cookie_without(request.scope)})
 
 
 async def me(request: ApiRequest) -> Response:
     """The key that asks, its role and its project."""
     key = request.auth
-    project = await runtime_of(request).store.project(key.project_id)
+    project = await request.services.runtime.store.project(key.project_id)
     if project is None:
         raise api_error("UNAUTHENTICATED", "the project of the API key is gone")
     return answer(
@@ -80,7 +78,7 @@ async def me(request: ApiRequest) -> Response:
 async def ticket(request: ApiRequest) -> Response:
     """Makes a link that signs a browser on the server's own machine in: once, within a minute."""
     asked = read_body(await body_of(request), TicketRequest)
-    path = request.services[LoginTickets].issue(request.auth, asked.page, began_at=_began_at(request))
+    path = request.services.tickets.issue(request.auth, asked.page, began_at=_began_at(request))
     return answer(ViewerTicket(path=path, expires_in_s=TICKET_S), status=201)
 
 
@@ -93,11 +91,11 @@ async def redeem_ticket(request: ApiRequest, ticket: str) -> Response:
     if request.is_head:
         # Who only looks where a link leads, such as a preview of it, must not use it up.
         return Response(status_code=204, headers=PAGE_HEADERS)
-    found = request.services[LoginTickets].redeem(ticket)
-    key = found and await runtime_of(request).store.key(found.project_id, found.key_id)
+    found = request.services.tickets.redeem(ticket)
+    key = found and await request.services.runtime.store.key(found.project_id, found.key_id)
     headers = {"location": "/?ticket=used", **PAGE_HEADERS}
     if found is not None and key is not None and key.revoked_at is None:
-        session = await request.services[BrowserSessions].begin(key, began_at=found.began_at)
+        session = await request.services.sessions.begin(key, began_at=found.began_at)
         # A fragment is sent to nobody, and the page takes it out of its address at once.
         headers["location"] = f"{found.page}#proof={session.proof}"
         headers["set-cookie"] = cookie_with(request.scope, session.cookie)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, paced_read
 from runglass.errors import APIError, api_error
-from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.store.base import Store
@@ -36,11 +35,6 @@ async def authenticate(store: Store, authorization: str | None) -> ApiKey:
     return found
 
 
-def runtime_of(request: ApiRequest) -> Runtime:
-    """The runtime that the application serves."""
-    return request.services[Runtime]
-
-
 async def require_project_of_flow(request: ApiRequest, org: str, project: str, slug: str) -> Project:
     """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
     return await require_project(request, org, project, missing=f"flow {slug!r} in {org}/{project}")
@@ -50,7 +44,7 @@ async def require_project(
     request: ApiRequest, org: str, project: str, *, missing: str | None = None
 ) -> Project:
     """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
-    own = await runtime_of(request).store.project(request.auth.project_id)
+    own = await request.services.runtime.store.project(request.auth.project_id)
     if own is None or (own.org, own.name) != (org, project):
         raise api_error("FLOW_NOT_FOUND", f"there is no {missing or f'project {org}/{project}'}")
     return own
@@ -59,7 +53,7 @@ async def require_project(
 async def require_flow(request: ApiRequest, org: str, project: str, slug: str) -> FlowRecord:
     """A flow of the caller's project. Raises FLOW_NOT_FOUND."""
     own = await require_project_of_flow(request, org, project, slug)
-    flow = await runtime_of(request).store.find_flow(own.id, slug)
+    flow = await request.services.runtime.store.find_flow(own.id, slug)
     if flow is None:
         raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {org}/{project}")
     return flow
@@ -74,7 +68,7 @@ def actor_of(request: ApiRequest) -> Actor:
 
 async def run_by_id(request: ApiRequest, execution_id: str) -> RunRecord:
     """A run of the caller's project, its id in either case. Raises RUN_NOT_FOUND."""
-    run = await runtime_of(request).store.run(execution_id.lower())
+    run = await request.services.runtime.store.run(execution_id.lower())
     if run is None or run.project_id != request.auth.project_id:
         raise await _missing(request, execution_id)
     return run
@@ -92,9 +86,25 @@ async def runs_by_id(request: ApiRequest, execution_id: str, other_id: str) -> C
     return ComparedRuns(await run_by_id(request, execution_id), await run_by_id(request, other_id))
 
 
-async def trace_by_id(request: ApiRequest, execution_id: str) -> OpenedTrace:
-    """As `run_by_id`, with its trace: one read for both. Raises RUN_NOT_FOUND."""
-    return await _opened(request, execution_id, flow_id=None)
+async def trace_by_id(request: ApiRequest, execution_id: str, *, flow_id: str | None = None) -> OpenedTrace:
+    """As `run_by_id`, with its trace: one read for both. Raises RUN_NOT_FOUND.
+
+    With `flow_id` a run of another flow is not found.
+    """
+    project_id = request.auth.project_id
+    read = partial(
+        request.services.runtime.store.trace,
+        execution_id.lower(),
+        project_id=project_id,
+        flow_id=flow_id,
+        limit_bytes=PART_BYTES,
+    )
+    opened = await read(most_log_bytes=LARGE_READ_BYTES)
+    if opened is not None and opened.run.log_bytes > LARGE_READ_BYTES:
+        opened = await paced_read(project_id, read)
+    if opened is None:
+        raise await _missing(request, execution_id)
+    return opened
 
 
 async def run_of_flow(
@@ -121,29 +131,12 @@ async def trace_of_flow(
 ) -> OpenedTrace:
     """As `run_of_flow`, with its trace. Raises FLOW_NOT_FOUND, RUN_NOT_FOUND."""
     flow = await require_flow(request, org, project, slug)
-    return await _opened(request, execution_id, flow_id=flow.id)
-
-
-async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None) -> OpenedTrace:
-    project_id = request.auth.project_id
-    read = partial(
-        runtime_of(request).store.trace,
-        execution_id.lower(),
-        project_id=project_id,
-        flow_id=flow_id,
-        limit_bytes=PART_BYTES,
-    )
-    opened = await read(most_log_bytes=LARGE_READ_BYTES)
-    if opened is not None and opened.run.log_bytes > LARGE_READ_BYTES:
-        opened = await paced_read(project_id, read)
-    if opened is None:
-        raise await _missing(request, execution_id)
-    return opened
+    return await trace_by_id(request, execution_id, flow_id=flow.id)
 
 
 async def _missing(request: ApiRequest, execution_id: str) -> APIError:
     """RUN_NOT_FOUND, which tells the run's project where the database has lost the run."""
-    setbacks = await runtime_of(request).store.setbacks(execution_id.lower())
+    setbacks = await request.services.runtime.store.setbacks(execution_id.lower())
     lost = [each for each in setbacks if each.head is None and each.project_id == request.auth.project_id]
     if not lost:
         return no_run(execution_id)

@@ -185,7 +185,10 @@ def host_of(scope: Scope) -> str:
 def header(scope: Scope, name: str) -> str | None:
     """The first header of this name, which is given in lower case."""
     wanted = name.encode()
-    return next((value.decode("latin-1") for each, value in scope["headers"] if each == wanted), None)
+    for each, value in scope["headers"]:
+        if each == wanted:
+            return str(value, "latin-1")
+    return None
 
 
 def _authority(origin: str) -> str | None:

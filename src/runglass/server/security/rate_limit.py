@@ -35,7 +35,9 @@ class Rate:
     def take(self, one: int) -> None:
         """Counts a request. Raises RATE_LIMITED with the time to wait, and then counts nothing."""
         now_s = self._clock()
-        self._forget_full(now_s)
+        # The oldest come first.
+        while self._full_at_s and next(iter(self._full_at_s.values())) <= now_s:
+            self._full_at_s.popitem(last=False)
         full_at_s = max(self._full_at_s.get(one, now_s), now_s) + MINUTE_S / self._per_minute
         # The sum of many intervals has rounding errors, which must not cost a request.
         wait_s = full_at_s - now_s - MINUTE_S
@@ -51,13 +53,6 @@ class Rate:
     def give_back(self, one: int) -> None:
         """Undoes the last `take`."""
         self._full_at_s[one] -= MINUTE_S / self._per_minute
-
-    def _forget_full(self, now_s: float) -> None:
-        while self._full_at_s:
-            one, full_at_s = next(iter(self._full_at_s.items()))
-            if full_at_s > now_s:
-                return
-            del self._full_at_s[one]
 
 
 class KeyRate(Rate):

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
-from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.request_connection import CallerLeft, connection_of
 
 T = TypeVar("T")
@@ -43,7 +42,7 @@ async def while_awaited(
 async def _unless_ended(
     request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], wait: "_Wait", otherwise: str
 ) -> T:
-    open_responses, key_id = request.services[OpenResponses], request.auth.id
+    open_responses, key_id = request.services.open_responses, request.auth.id
     with open_responses.ended_by(wait.end, key_id=key_id):
         try:
             if not wait.is_ended:
@@ -64,7 +63,7 @@ async def parts_while_allowed(
     request: ApiRequest, parts: AsyncGenerator[Part, None]
 ) -> AsyncGenerator[Part, None]:
     """The parts of a response as long as its key is good. Raises UNAUTHENTICATED, which breaks it off."""
-    open_responses, key_id = request.services[OpenResponses], request.auth.id
+    open_responses, key_id = request.services.open_responses, request.auth.id
     async with aclosing(parts):
         # Registering makes the server look for the revocation of this key. There is nothing to call at the
         # end, as the loop below checks the key before each part.

@@ -37,7 +37,7 @@ def whole_summary(opened: OpenedTrace) -> bytes:
         for data in opened.content:
             if event_type_of(data) in ("run_input", "flow_completed"):
                 content |= content_of_run(decode_event(data))
-        members = b"".join(b',"%b":%b' % (name.encode(), value) for name, value in content.items())
+        members = b"".join([b',"%b":%b' % (name.encode(), value) for name, value in content.items()])
         return summary[:-1] + members + b"}" if members else summary
 
 

@@ -9,7 +9,6 @@ from decimal import Decimal
 
 from runglass.store.catalog_records import project_of
 from runglass.store.postgres.connections import Connections, Db
-from runglass.store.postgres.sql_helpers import changed
 from runglass.store.process_records import BudgetDecision
 from runglass.store.records import RunRecord
 
@@ -50,4 +49,4 @@ class Budgets:
         return await self._db.write(work)
 
     async def release_budget(self, hold: uuid.UUID) -> None:
-        await self._db.repeat(changed("DELETE FROM budget_hold WHERE id = $1", hold))
+        await self._db.repeat(lambda db: db.execute("DELETE FROM budget_hold WHERE id = $1", hold))

@@ -158,6 +158,8 @@ class Connections:
 
         return await self.read(snapshot)
 
+    look_up_at_one_moment = read_at_one_moment
+
     async def write(self, work: Work[Result]) -> Result:
         """Runs `work` in a transaction; returns its result after the commit.
 

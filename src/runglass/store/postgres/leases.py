@@ -13,10 +13,10 @@ from typing import Any
 
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import await_migration, migrations
-from runglass.store.postgres.sql_helpers import changed, every, one
 from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
 from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.run_tables import RUN, run_of
+from runglass.store.statements import Ask, Statements, Steps, changed, done, every, one
 from runglass.support.clock import iso
 
 # After a standby has taken over without the newest commits a claim may be made anew, and no fence of a claim
@@ -29,7 +29,7 @@ _DEAD = (
     " WHERE owners.owner IS NOT NULL),"
     # No process takes over from itself, though its lease may have run out while it waited for the store.
     " dead AS (SELECT owner FROM owners WHERE owner IS NOT NULL AND owner <> $1 AND NOT EXISTS"
-    " (SELECT FROM lease WHERE lease.owner = owners.owner AND expires_at > now() + $2::interval))"
+    " (SELECT FROM lease WHERE lease.owner = owners.owner AND expires_at > CURRENT_TIMESTAMP + $2::interval))"
 )
 _FIRST = "SELECT run_no, pick FROM queue {} ORDER BY pick, run_no LIMIT $3 FOR UPDATE SKIP LOCKED"
 # Goes through the projects that wait, and not through all that waits. The runs of a flow with no room are
@@ -99,6 +99,7 @@ class Leases:
     """The part of the store that ties runs to processes."""
 
     _db: Connections
+    _statements: Statements
     _owner: str | None
     """Who holds the newest lease that was taken by way of this store."""
     _holder: uuid.UUID
@@ -109,7 +110,7 @@ class Leases:
     ) -> bool:
         values: tuple[object, ...] = self._from_now(until), owner
         knows = 0 if renew else migrations()[-1].number
-        sql = "UPDATE lease SET expires_at = now() + $1::interval WHERE owner = $2"
+        sql = "UPDATE lease SET expires_at = CURRENT_TIMESTAMP + $1::interval WHERE owner = $2"
         if not renew:
             self._owner = owner
             # Not from the beginning of the transaction, which may have waited for a migration.
@@ -118,30 +119,30 @@ class Leases:
                 " VALUES (clock_timestamp() + $1::interval, $2, $3, $4, $5, $6, $7)"
             )
             values = *values, *process, knows
-        hold = changed(sql, *values)
 
-        async def work(db: Db) -> int:
+        def work() -> Steps[bool]:
             if not renew:
-                await await_migration(db, knows, self._db.name)
-            await self._db.starts.look(db)
-            return await hold(db)
+                yield lambda db: await_migration(db, knows, self._db.name)
+            yield self._db.starts.look
+            return bool((yield f"{sql} RETURNING 1", *values))
 
-        return await self._db.write(work) == 1
+        return await self._statements.write(work)
 
     async def leases(self) -> list[HeldLease]:
         sql = (
             "SELECT owner, since, expires_at, (SELECT count(*) FROM run WHERE run.owner = lease.owner), host,"
             " pid, version, executes_runs FROM lease ORDER BY since, owner"
         )
-        return await self._db.read(every(_lease_of, sql))
+        return await self._statements.read(every(_lease_of, sql))
 
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         sql = (
-            "INSERT INTO maintenance (task, holder, held_until) VALUES ($1, $2, now() + $3::interval)"
-            " ON CONFLICT (task) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until"
-            " WHERE maintenance.holder = excluded.holder OR maintenance.held_until <= now()"
+            "INSERT INTO maintenance (task, holder, held_until)"
+            " VALUES ($1, $2, CURRENT_TIMESTAMP + $3::interval) ON CONFLICT (task)"
+            " DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until"
+            " WHERE maintenance.holder = excluded.holder OR maintenance.held_until <= CURRENT_TIMESTAMP"
         )
-        return await self._db.write(changed(sql, task, self._holder, timedelta(seconds=for_s))) == 1
+        return await self._statements.write(changed(sql, task, self._holder, timedelta(seconds=for_s))) == 1
 
     async def end_lease(self, owner: str | None) -> None:
         async def work(db: Db) -> None:
@@ -190,8 +191,7 @@ class Leases:
             " SELECT project_id FROM run WHERE owner = ANY (ARRAY(SELECT owner FROM dead))) AS free"
             " GROUP BY project_id"
         )
-        counted = every(lambda row: (int(row[0]), int(row[1])), sql, owner, self._from_now(now))
-        return dict(await self._db.read(counted))
+        return await self._statements.read(Ask(sql, (owner, self._from_now(now)), dict))
 
     async def queued_runs(self, project_id: int, *, most: int) -> QueuedRuns:
         sql = (
@@ -202,9 +202,8 @@ class Leases:
             " (SELECT count(*) FROM (SELECT FROM queue WHERE project_id = $1 LIMIT $2) AS own),"
             " (SELECT count(id) FROM projects)"
         )
-        counted = await self._db.read(one(lambda row: QueuedRuns(*map(int, row)), sql, project_id, most))
-        assert counted is not None
-        return counted
+        values = (project_id, most)
+        return await self._statements.read(Ask(sql, values, lambda rows: QueuedRuns(*map(int, rows[0]))))
 
     async def set_weights(self, weights: Mapping[int, float]) -> None:
         sql = (
@@ -212,7 +211,7 @@ class Leases:
             " AS new (project_id, weight) WHERE project_change.project_id = new.project_id"
             " AND project_change.weight <> new.weight"
         )
-        await self._db.write(changed(sql, list(weights), list(weights.values())))
+        await self._statements.write(done(sql, list(weights), list(weights.values())))
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         sql = (
@@ -220,7 +219,7 @@ class Leases:
             " WHERE no = $1 AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
             f" AND head = $2 AND fence = $3 RETURNING {RUN.removeprefix('SELECT ').removesuffix(' FROM run')}"
         )
-        return await self._db.write(one(run_of, sql, run.no, run.head, run.fence))
+        return await self._statements.write(one(run_of, sql, run.no, run.head, run.fence))
 
     async def resume_run(self, run: RunRecord, segment: Checkpoint, *, owner: str | None) -> RunRecord | None:
         async def work(db: Db) -> RunRecord | None:
@@ -248,18 +247,18 @@ class Leases:
             "UPDATE run SET cancel_reason = coalesce(cancel_reason, $2) WHERE id = $1"
             " AND status IN ('pending', 'running', 'paused') RETURNING coalesce(owner, '')"
         )
-        return await self._db.write(one(lambda row: str(row[0]), sql, run_id, reason))
+        return await self._statements.write(one(lambda row: str(row[0]), sql, run_id, reason))
 
     async def cancel_requests(self, owner: str) -> dict[str, str]:
         sql = "SELECT id, cancel_reason FROM run WHERE owner = $1 AND cancel_reason IS NOT NULL"
-        return dict(await self._db.read(every(lambda row: (str(row[0]), str(row[1])), sql, owner)))
+        return await self._statements.read(Ask(sql, (owner,), dict))
 
     async def owned_runs(self, owner: str) -> dict[str, int]:
         sql = "SELECT id, head FROM run WHERE owner = $1"
-        return dict(await self._db.read(every(lambda row: (str(row[0]), int(row[1])), sql, owner)))
+        return await self._statements.read(Ask(sql, (owner,), dict))
 
     async def release_run(self, run_id: str, owner: str) -> None:
-        await self._db.write(changed(_LET_GO.format("id = $1 AND owner = $2"), run_id, owner))
+        await self._statements.write(done(_LET_GO.format("id = $1 AND owner = $2"), run_id, owner))
 
     def _from_now(self, at: str) -> timedelta:
         """How long it is until then by the store's clock, by which the caller told the time just now."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from runglass.errors import CommitUncertain
 from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
-from runglass.store.postgres.sql_helpers import NOW, every
+from runglass.store.postgres.sql_helpers import NOW
 from runglass.store.records import NewRun, RunRecord
 from runglass.store.run_tables import RUN, run_of
 
@@ -124,4 +124,4 @@ class RunRequests:
 
     async def _read_wanted(self) -> Mapping[int, bytes]:
         wanted, self._wanted, self._next = list(self._wanted), set(), None
-        return dict(await self._db.read(every(lambda row: (int(row[0]), bytes(row[1])), _REQUESTS, wanted)))
+        return dict(await self._db.read(lambda db: db.fetch(_REQUESTS, wanted)))

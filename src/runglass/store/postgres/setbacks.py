@@ -3,12 +3,14 @@
 Which processes know of a loss, and how, is not known here.
 """
 
+from functools import partial
 from typing import Any
 
 from runglass.store.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
-from runglass.store.postgres.sql_helpers import every, perform
+from runglass.store.postgres.sql_helpers import perform
 from runglass.store.records import Setback
+from runglass.store.statements import Statements, every
 from runglass.support.clock import iso
 from runglass.wire.admin_api import SERVER
 
@@ -17,6 +19,7 @@ class Setbacks:
     """The part of the store that remembers what it has lost."""
 
     _db: Connections
+    _statements: Statements
 
     async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
         async def work(db: Db) -> bool:
@@ -48,8 +51,10 @@ class Setbacks:
                 action, now = (
                     ("run.lost", {}) if head is None else ("run.set_back", {"after": {"events": head}})
                 )
-                note = note_change(project_id, SERVER, action, run_id, before={"events": had}, **now)
-                await perform(db, note)
+                before = {"events": had}
+                await perform(
+                    partial(note_change, project_id, SERVER, action, run_id, before=before, **now), db
+                )
             return noted["had"] is None
 
         return await self._db.write(work)
@@ -59,7 +64,7 @@ class Setbacks:
             "SELECT run_id, project_id, head, had, noticed_at FROM run_setback WHERE run_id = $1"
             " ORDER BY noticed_at DESC"
         )
-        return await self._db.read(every(_setback_of, sql, run_id))
+        return await self._statements.read(every(_setback_of, sql, run_id))
 
 
 async def _was_purged(db: Db, run_id: str, project_id: int) -> bool:

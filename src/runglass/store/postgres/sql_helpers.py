@@ -1,12 +1,11 @@
-"""How the PostgreSQL store asks: a statement and the shape of its rows become work for a connection."""
+"""How the PostgreSQL store performs the work that both kinds of store share, and reads pages."""
 
-from collections.abc import Callable
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, TypeVar
 
-from runglass.store.postgres.connections import Db, Work
-from runglass.store.statements import Ask, Steps
+from runglass.store.postgres.connections import Db
+from runglass.store.statements import Ask, Work
 
 Shape = TypeVar("Shape")
 
@@ -16,16 +15,17 @@ PIECE_ROWS = 500
 """Rows whose sizes are added up at once, to find those that fit into a page."""
 
 
-async def perform(db: Db, work: Ask[Shape] | Steps[Shape]) -> Shape:
+async def perform(work: Work[Shape], db: Db) -> Shape:
     """The result of work that both kinds of store share."""
     result: Shape
     if isinstance(work, Ask):
         result = work.result(await db.fetch(in_postgres(work.sql), *work.values))
         return result
-    rows: Any = None
+    # A generator is made with each try.
+    steps, rows = work(), None
     try:
         while True:
-            step = work.send(rows)
+            step: Any = steps.send(rows)
             if isinstance(step, tuple):
                 rows = await db.fetch(in_postgres(step[0]), *step[1:])
             else:
@@ -38,41 +38,8 @@ async def perform(db: Db, work: Ask[Shape] | Steps[Shape]) -> Shape:
 
 @lru_cache(maxsize=512)
 def in_postgres(sql: str) -> str:
-    """The statement as PostgreSQL has it."""
+    """The statement as PostgreSQL has it. `now()` is a text; a time to reckon with is CURRENT_TIMESTAMP."""
     return sql.replace("?", "$").replace("now()", NOW)
-
-
-def one(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Work[Shape | None]:
-    """The first row."""
-
-    async def work(db: Db) -> Shape | None:
-        row = await db.fetchrow(sql, *values)
-        return None if row is None else shape(row)
-
-    return work
-
-
-def every(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Work[list[Shape]]:
-    """All rows."""
-
-    async def work(db: Db) -> list[Shape]:
-        return [shape(row) for row in await db.fetch(sql, *values)]
-
-    return work
-
-
-def changed(sql: str, *values: Any) -> Work[int]:
-    """How many rows the statement changed."""
-
-    async def work(db: Db) -> int:
-        return rows_of(await db.execute(sql, *values))
-
-    return work
-
-
-def rows_of(status: str) -> int:
-    """How many rows a statement with this answer changed, as `UPDATE 3`."""
-    return int(status.rpartition(" ")[2])
 
 
 async def page(db: Db, sql: str, run_no: int, after: int, *, limit_bytes: int) -> list[tuple[int, bytes]]:

@@ -48,7 +48,7 @@ class PostgresStore(
     _queue = (
         "SELECT (SELECT count(*) FROM queue),"
         " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
-        " (SELECT count(*) FROM lease WHERE expires_at > NOW())"
+        " (SELECT count(*) FROM lease WHERE expires_at > CURRENT_TIMESTAMP)"
     )
 
     def __init__(

@@ -112,26 +112,21 @@ class Connections:
         result: Result = await self.write(_Removal(work))
         return result
 
-    async def read(self, work: Work[Result]) -> Result:
+    def read(self, work: Work[Result]) -> Awaitable[Result]:
         """Runs `work` on a read-only connection, in a reader thread."""
-        result: Result = await self._put(self._readers, work)
-        return result
+        return self._put(self._readers, work)
 
     def read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
         """`read`, in which all statements see the store as of one moment."""
+        return self.read(partial(_at_one_moment, work))
 
-        def snapshot(db: sqlite3.Connection) -> Result:
-            db.execute("BEGIN")
-            # Leaves the transaction, well or not; an error on the way out hides none that came before it.
-            with db:
-                return work(db)
-
-        return self.read(snapshot)
-
-    async def look_up(self, work: Work[Result]) -> Result:
+    def look_up(self, work: Work[Result]) -> Awaitable[Result]:
         """`read` for a few small rows found by an index: it never waits behind reads that take longer."""
-        result: Result = await self._put(self._look_ups, work)
-        return result
+        return self._put(self._look_ups, work)
+
+    def look_up_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
+        """`look_up`, in which all statements see the store as of one moment."""
+        return self.look_up(partial(_at_one_moment, work))
 
     async def read_inline(self, work: Work[Result]) -> Result:
         """`look_up` for a row that every request reads, on the event loop itself.
@@ -139,10 +134,12 @@ class Connections:
         Such a row is in memory, and reading it takes a small part of the way to a thread and back.
         Nothing waits here: if anything stands in the way, a thread does it.
         """
-        if self._look_ups is not None:
-            with contextlib.suppress(sqlite3.Error):
-                return work(self._own_connection(timeout_s=0))
-        return await self.look_up(work)
+        if self._look_ups is None:
+            return await self.look_up(work)
+        try:
+            return work(self._own_connection(timeout_s=0))
+        except sqlite3.Error:
+            return await self.look_up(work)
 
     async def empty_log(self) -> bool:
         """Moves the write-ahead log into the file and cuts it to nothing; False where a reader is in the way.
@@ -286,6 +283,13 @@ class Connections:
         fault = (kind or _kind_of(error))(f"the store {str(self.path)!r} cannot be used: {error}")
         fault.__cause__ = error
         return fault
+
+
+def _at_one_moment(work: Work[Result], db: sqlite3.Connection) -> Result:
+    db.execute("BEGIN")
+    # Leaves the transaction, well or not; an error on the way out hides none that came before it.
+    with db:
+        return work(db)
 
 
 def _empty_log(connection: sqlite3.Connection) -> bool:

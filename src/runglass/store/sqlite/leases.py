@@ -24,7 +24,8 @@ from runglass.store.process_records import (
 from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import changed, count_open, every, now_text, one
+from runglass.store.sqlite.sql_helpers import count_open, now_text
+from runglass.store.statements import Ask, Statements, changed, done, every, one
 
 PROJECT = (
     "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
@@ -83,6 +84,7 @@ class Leases:
     """The part of the store that ties runs to processes."""
 
     _db: Connections
+    _statements: Statements
     _holds: dict[UUID, Hold]
 
     async def hold_lease(
@@ -95,8 +97,8 @@ class Leases:
                 " VALUES (?, ?, ?, ?, ?, ?, ?)"
             )
             # Also on a full disk: without a process nobody could make room.
-            return await self._db.remove(changed(sql, *values, now_text(), *process)) == 1
-        return await self._db.write(changed(sql, *values)) == 1
+            return await self._statements.remove(changed(sql, *values, now_text(), *process)) == 1
+        return await self._statements.write(changed(sql, *values)) == 1
 
     async def leases(self) -> list[HeldLease]:
         sql = (
@@ -104,7 +106,7 @@ class Leases:
             " AND status IN ('pending', 'running')), host, pid, version, executes_runs FROM lease"
             " ORDER BY since, owner"
         )
-        return await self._db.read(every(_lease_of, sql))
+        return await self._statements.read(every(_lease_of, sql))
 
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         # One process has the file to itself.
@@ -155,8 +157,7 @@ class Leases:
 
     async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
         sql = f"SELECT project_id, count(*) FROM ({_ALL_FREE}) GROUP BY project_id"
-        free = every(lambda row: (int(row[0]), int(row[1])), sql, owner, now, owner, now)
-        return dict(await self._db.read(free))
+        return await self._statements.read(Ask(sql, (owner, now, owner, now), dict))
 
     async def queued_runs(self, project_id: int, *, most: int) -> QueuedRuns:
         def work(db: sqlite3.Connection) -> QueuedRuns:
@@ -208,24 +209,24 @@ class Leases:
             "UPDATE run SET cancel_reason = coalesce(cancel_reason, ?2) WHERE id = ?1"
             " AND status IN ('pending', 'running', 'paused') RETURNING coalesce(owner, '')"
         )
-        return await self._db.write(one(lambda row: str(row[0]), sql, run_id, reason))
+        return await self._statements.write(one(lambda row: str(row[0]), sql, run_id, reason))
 
     async def cancel_requests(self, owner: str) -> dict[str, str]:
         sql = " UNION ALL ".join(
             f"SELECT id, cancel_reason FROM run WHERE {status} AND owner = ?1 AND cancel_reason IS NOT NULL"
             for status in ("status IN ('pending', 'running')", "status = 'paused'")
         )
-        return dict(await self._db.read(every(lambda row: (str(row[0]), str(row[1])), sql, owner)))
+        return await self._statements.read(Ask(sql, (owner,), dict))
 
     async def owned_runs(self, owner: str) -> dict[str, int]:
         sql = " UNION ALL ".join(
             f"SELECT id, head FROM run WHERE {status} AND owner = ?1"
             for status in ("status IN ('pending', 'running')", "status = 'paused'")
         )
-        return dict(await self._db.read(every(lambda row: (str(row[0]), int(row[1])), sql, owner)))
+        return await self._statements.read(Ask(sql, (owner,), dict))
 
     async def release_run(self, run_id: str, owner: str) -> None:
-        await self._db.write(changed(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))
+        await self._statements.write(done(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))
 
     async def hold_budget(self, hold: UUID, run: RunRecord, usd: Decimal) -> BudgetDecision:
         def work(db: sqlite3.Connection) -> BudgetDecision:

@@ -5,6 +5,7 @@ How an append is written is in `append.py`, leases and claims are in `leases.py`
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from runglass.log.trace import TERMINAL
 from runglass.outlines.builder import AttemptRow
@@ -61,7 +62,7 @@ class Runs(RunLogs, Imports):
     async def create_run(self, run: NewRun) -> RunRecord:
         def work(db: sqlite3.Connection) -> RunRecord:
             if run.call is not None:
-                perform(db, begin_call(run.project_id, run.call, run.id, head=0))
+                perform(partial(begin_call, run.project_id, run.call, run.id, head=0), db)
             db.execute(
                 "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
                 " session_id, summary, owner, key_id, open_bytes, change_no)"

@@ -1,4 +1,4 @@
-"""How the SQLite store asks: a statement and the shape of its rows become work for a connection.
+"""How the SQLite store performs the work that both kinds of store share, and what only it has to ask.
 
 Rows are shaped inside the work, and so in the thread that reads them, never on the event loop.
 """
@@ -11,22 +11,22 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from runglass.store.sqlite.connections import Work
-from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, Ask, Steps
+from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, Ask, Work
 
 Shape = TypeVar("Shape")
 
 
-def perform(db: sqlite3.Connection, work: Ask[Shape] | Steps[Shape]) -> Shape:
+def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
     """The result of work that both kinds of store share."""
     result: Shape
     if isinstance(work, Ask):
         result = work.result(_rows_of(db, work.sql, work.values))
         return result
-    rows: Any = None
+    # A generator is made with each try.
+    steps, rows = work(), None
     try:
         while True:
-            step = work.send(rows)
+            step: Any = steps.send(rows)
             rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
     except StopIteration as end:
         result = end.value
@@ -51,26 +51,6 @@ def _in_sqlite(sql: str) -> tuple[str, bool]:
     sql = sql.replace("now()", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
     sql, lists = re.subn(r"= ANY \((\?\d+)\)", r"IN (SELECT value FROM json_each(\1))", sql)
     return sql, lists > 0
-
-
-def one(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Work[Shape | None]:
-    """The first row."""
-
-    def work(db: sqlite3.Connection) -> Shape | None:
-        row = db.execute(sql, values).fetchone()
-        return None if row is None else shape(row)
-
-    return work
-
-
-def every(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Work[list[Shape]]:
-    """All rows."""
-    return lambda db: [shape(row) for row in db.execute(sql, values)]
-
-
-def changed(sql: str, *values: Any) -> Work[int]:
-    """How many rows the statement changed."""
-    return lambda db: db.execute(sql, values).rowcount
 
 
 def first_rows(

@@ -81,24 +81,24 @@ class WorkerThreads(Generic[T]):
         if job is None:
             return False
         batch = [job]
-        with contextlib.suppress(queue.Empty):
-            while len(batch) < self._most:
+        while len(batch) < self._most:
+            try:
                 following = self._jobs.get_nowait()
-                if following is None:
-                    # Finish this batch, then find the mark again.
-                    self._jobs.put(None)
-                    break
-                batch.append(following)
-        _answer(self._do(batch))
+            except queue.Empty:
+                break
+            if following is None:
+                # Finish this batch, then find the mark again.
+                self._jobs.put(None)
+                break
+            batch.append(following)
+        outcomes_of: dict[asyncio.AbstractEventLoop, list[WorkResult[T]]] = {}
+        for outcome in self._do(batch):
+            outcomes_of.setdefault(outcome.job.loop, []).append(outcome)
+        for loop, outcomes in outcomes_of.items():
+            # A loop that has been closed has no waiting task left.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(resolve, outcomes)
         return True
-
-
-def _answer(outcomes: Sequence[WorkResult[Any]]) -> None:
-    for loop in {outcome.job.loop for outcome in outcomes}:
-        mine = [outcome for outcome in outcomes if outcome.job.loop is loop]
-        # A loop that has been closed has no waiting task left.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(resolve, mine)
 
 
 def resolve(outcomes: Sequence[WorkResult[Any]]) -> None:
