@@ -17,7 +17,6 @@ from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import FlowExecutionError
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCompleted, StepPausedForToolCalls, StepResumed
-from runglass.log.fold import fold
 from runglass.log.trace import RunSummary
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
@@ -77,7 +76,6 @@ async def test_tool_calls_pause_the_run_and_their_results_resume_it(
     ran = await read(house, started.id, outcome)
     assert ran.outcome.result == {"said": "hello there", "first": "hello there"}
     assert ran.steps() == [(step_id, None, 1, "completed") for step_id in ("first", "ask", "last")]
-    assert ran.trace == fold(ran.events)
     turns = [event for event in ran.events if isinstance(event, StepPausedForToolCalls)]
     assert [turn.iterations_used for turn in turns] == [1, 2]
     assert [len(turn.tool_calls) for turn in turns] == ([1, 1] if capture == "full" else [0, 0])
@@ -126,7 +124,6 @@ async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -
         (1, "completed"),
         (2, "skipped"),
     ]
-    assert ran.trace == fold(ran.events)
     assert ran.types().count("step_paused") == 3
 
 
@@ -163,7 +160,6 @@ async def test_a_paused_run_can_be_cancelled(house: EngineHarness) -> None:
     assert not await house.engine.cancel_paused(run, reason="asked for")
     ran = await read(house, started.id, outcome)
     assert ran.trace.flow_run.status == "cancelled"
-    assert ran.trace == fold(ran.events)
     assert ran.step("ask").status == "failed"
     assert ran.step("ask").tokens is not None, "what was paid stays in the trace"
 
@@ -209,7 +205,6 @@ async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(
         "step_completed",
         "flow_completed",
     ]
-    assert begun.trace == fold(begun.events)
     assert set_aside is not None
     assert set_aside.status == "pending", "another version of the server may be able to read it"
 
