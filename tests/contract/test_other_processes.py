@@ -25,7 +25,6 @@ from tests.contract.wire import (
     LONGEST_S,
     WORDS,
     Frame,
-    Gate,
     cancel,
     detail,
     frames,
@@ -34,6 +33,7 @@ from tests.contract.wire import (
     refusal,
     start,
 )
+from tests.faulty_store import FaultyStore
 from tests.postgres_server import postgres_database
 from tests.waiting import eventually
 
@@ -284,14 +284,13 @@ def test_a_call_whose_server_is_slow_to_resume_the_run_is_not_made_by_another_on
         return await resume(*arguments, **more)
 
     monkeypatch.setattr(engine, "resume", resume_slowly)
-    looking = Gate(machines.one, monkeypatch, machines.one.runtime.store, "run", most=0)
+    looks = FaultyStore(machines.one.runtime.store).calls("run")
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(other.post, path, json=body, headers=headers)
         assert is_noted.wait(LONGEST_S)
         second = pool.submit(http.post, path, json=body, headers=headers)
         # It looks again and again whether the run is resumed; it would resume it, if it did not wait.
-        for _ in range(3):
-            looking.reached()
+        eventually(lambda: len(looks) >= 3)
         may_go_on.set()
         answers = [first.result(LONGEST_S), second.result(LONGEST_S)]
     assert [answer.status_code for answer in answers] == [200, 200]

@@ -22,6 +22,7 @@ from runglass.tails.cursor import Page
 from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from runglass.wire.sse import frame
 from tests.examples import examples
+from tests.faulty_store import FaultyStore
 from tests.records import new_run
 
 LAST = b'{"eventType":"flow_completed"}'
@@ -688,12 +689,10 @@ async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:
 
 
 async def test_a_log_with_a_hole_is_an_error() -> None:
-    class Holed(ScriptedStore):
-        async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
-            return [(1, event(1)), (3, event(3))]
-
+    store = ScriptedStore()
+    FaultyStore(store).answer("events", [(1, event(1)), (3, event(3))])
     with pytest.raises(StoreError, match="run 'r' has a hole after 0"):
-        await collect(following(Holed(), MemoryBus()), record())
+        await collect(following(store, MemoryBus()), record())
 
 
 async def test_deleted_events_are_an_error_and_not_waited_for() -> None:

@@ -20,23 +20,19 @@ from runglass.log.events import (
     StepRetrying,
     StepSkipped,
 )
-from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 
 Execute = Callable[..., Awaitable[Ran]]
 
 
-class FailingStore(SqliteStore):
+def failing_store(path: Path) -> tuple[SqliteStore, FaultyStore]:
     """A store that breaks as soon as a completed step is to be appended, until it is mended."""
-
-    broken = mended = False
-
-    async def append(self, batch: Append) -> None:
-        self.broken |= any(b'"step_completed"' in event for event in batch.events)
-        if self.broken and not self.mended:
-            raise StoreError("the disk is full")
-        await super().append(batch)
+    store = SqliteStore(path, synchronous="NORMAL")
+    faults, full = FaultyStore(store), StoreError("the disk is full")
+    faults.fail("append", full, when=lambda batch: b'"step_completed"' in b"".join(batch.events))
+    return store, faults
 
 
 async def test_a_step_gets_what_the_one_before_it_returned(execute: Execute) -> None:
@@ -538,12 +534,12 @@ async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(house: En
 
 
 async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_path: Path) -> None:
-    store = FailingStore(tmp_path / "db", synchronous="NORMAL")
+    store, faults = failing_store(tmp_path / "db")
     async with open_harness(store) as house:
         started = await start(house, "- {id: a, type: code, code: 'return {}'}\n- {id: b, type: wait, ms: 1}")
         with pytest.raises(StoreError, match="the disk is full"):
             await started.outcome()
-        store.mended = True
+        faults.mend("append")
         await house.engine.keep_lease()
         await follow(house, started.id)
         ran = await read(house, started.id, RunOutcome("completed"))
@@ -553,13 +549,13 @@ async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_pa
 
 
 async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tmp_path: Path) -> None:
-    store = FailingStore(tmp_path / "db", synchronous="NORMAL")
+    store, faults = failing_store(tmp_path / "db")
     async with open_harness(store) as house:
         started = await start(house, "- {id: a, type: code, code: 'return {}'}")
         with pytest.raises(StoreError):
             await started.outcome()
         assert house.engine.cancel(started.id, reason="asked for")
-        store.mended = True
+        faults.mend("append")
         await house.engine.keep_lease()
         await follow(house, started.id)
         ran = await read(house, started.id, RunOutcome("cancelled"))

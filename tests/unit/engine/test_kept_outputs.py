@@ -12,8 +12,9 @@ from runglass.log.events import MOST_KEPT, ContentKept
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
-from tests.unit.engine.test_crashes import DyingStore, live_through, next_life
+from tests.unit.engine.test_crashes import dying_store, live_through, next_life
 
 Execute = Callable[..., Awaitable[Ran]]
 
@@ -129,7 +130,7 @@ async def test_a_failure_that_is_recorded_by_a_later_process_has_the_outputs(
 
 
 async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) -> None:
-    async with next_life(DyingStore(tmp_path / "db", 3, commits=False)) as house:
+    async with next_life(dying_store(tmp_path / "db", 3)[0]) as house:
         steps = "- {id: one, type: passthrough}\n- {id: two, type: wait, ms: 1000}"
         started = await start(house, steps, {"n": 1}, capture="metadata_only", capture_failed="full")
         with pytest.raises(StoreError):
@@ -149,11 +150,9 @@ async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) 
 async def test_where_an_output_cannot_be_read_the_run_fails_by_its_own_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, data: bytes
 ) -> None:
-    class Spoiled(SqliteStore):
-        async def checkpoint(self, run_no: int, step_id: str, loop_path: str) -> bytes | None:
-            return data
-
-    async with open_harness(Spoiled(tmp_path / "db")) as house:
+    store = SqliteStore(tmp_path / "db")
+    FaultyStore(store).answer("checkpoint", data)
+    async with open_harness(store) as house:
         started = await start(house, FAILS_LATE, capture="metadata_only", capture_failed="full")
         outcome = await started.outcome()
         ran = await read(house, started.id, outcome)

@@ -17,6 +17,7 @@ from runglass.log.measurements import measured
 from runglass.store.records import Append, RunRecord, Setback, StoredLog
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import VirtualClock
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, start
 
 FIRST = "- {id: first, type: wait, ms: 50000}\n"
@@ -282,18 +283,13 @@ async def test_runs_that_ended_are_compared_some_at_a_time(
     assert machine.store.lost == {}
 
 
-async def test_a_loss_that_could_not_be_noted_is_looked_for_again(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_loss_that_could_not_be_noted_is_looked_for_again(machine: Machine) -> None:
     run_id = await ended_run(machine)
     await machine.go_back()
     machine.store.times_replaced += 1
 
-    async def away(*_: object, **__: object) -> bool:
-        raise StoreError("the store is away")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(machine.store, "note_setback", away)
+    with FaultyStore(machine.store) as faults:
+        faults.fail("note_setback", StoreError("the store is away"))
         with pytest.raises(StoreError, match="is away"):
             await machine.house.engine.keep_lease()
     await machine.house.engine.keep_lease()
