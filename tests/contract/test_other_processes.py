@@ -297,20 +297,6 @@ def test_a_call_whose_server_is_slow_to_resume_the_run_is_not_made_by_another_on
     assert len({answer.text for answer in answers}) == 1
 
 
-def test_a_run_is_cancelled_from_any_server(
-    machines: Machines, http: httpx2.Client, other: httpx2.Client
-) -> None:
-    run = start(machines.one, "endless")
-    begun(http, run)
-    assert other.delete(f"/flow-runs/{run}").json() == {"executionId": run, "status": "cancelled"}
-    assert refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
-    last = frames(http.get(f"/flow-runs/{run}/trace/stream").text)[-1]
-    assert (last.event, last.data["reason"]) == (
-        "flow_cancelled",
-        f"cancelled by the key {machines.one.key[:16]}",
-    )
-
-
 def test_a_browser_that_has_signed_in_at_one_server_is_signed_in_at_each(machines: Machines) -> None:
     # A balancer passes on the host that the browser sees, whatever ports it has behind it.
     seen = {"Host": "runs.example", "Sec-Fetch-Site": "same-origin"}

@@ -123,7 +123,7 @@ class _Writer:
         record = await self._told(append_name(run_id, 0), self._store.create_run(new))
         head, spent, reserved = 0, ZERO, ZERO
         events = self._events(run_id, flow_id)
-        while batch := list(itertools.islice(events, self._random.randint(1, 3))):
+        while batch := list(itertools.islice(events, self._random.randint(2, 6))):
             changes: dict[tuple[int, int], StepChange] = {}
             for number, event in enumerate(batch):
                 if isinstance(event, FlowCompleted):

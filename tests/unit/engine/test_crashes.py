@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import tempfile
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.errors import APIError, StoreError
 from runglass.flows.flow import CodeStep, Flow, leaves
 from runglass.flows.parser import parse_flow
-from runglass.log.events import FlowCompleted, FlowFailed, StepCompleted, decode_event, is_terminal
+from runglass.log.events import FlowCompleted, FlowFailed, decode_event, is_terminal
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import iso
 from runglass.tails.run_log import Tails
@@ -83,28 +82,10 @@ async def live_through(
 
 
 def check(ran: Ran, logs: list[list[bytes]], flow: Flow) -> None:
-    """What holds for every log, however often its process died."""
+    """What holds for every log beside the laws of all logs, however often its process died."""
     for log in logs:
         assert ran.events[: len(log)] == [decode_event(data) for data in log], "nothing acknowledged is lost"
-    assert [event.seq for event in ran.events] == list(range(1, len(ran.events) + 1))
-    assert [is_terminal(event) for event in ran.events].count(True) == 1
     assert is_terminal(ran.events[-1])
-    assert [event.at for event in ran.events] == sorted(event.at for event in ran.events)
-    assert not [step for step in ran.trace.steps if step.status == "running"]
-    done = Counter(
-        (event.step_id, event.loop_path) for event in ran.events if isinstance(event, StepCompleted)
-    )
-    assert max(done.values(), default=1) == 1, "a finished step is never run again"
-    once = Counter(
-        (event.event_type, getattr(event, "step_id", None), getattr(event, "loop_path", None))
-        for event in ran.events
-        if event.event_type in ("loop_started", "loop_completed", "step_skipped")
-    )
-    assert max(once.values(), default=1) == 1
-    for attempts in ran.attempts.values():
-        for path in {step.loop_path for step in attempts}:
-            numbers = [step.attempt for step in attempts if step.loop_path == path]
-            assert numbers == list(range(1, len(numbers) + 1)), "no attempt is missing or doubled"
     assert {step.step_id for step in ran.trace.steps} <= {leaf.id for leaf in leaves(flow.steps)}
 
 

@@ -62,11 +62,6 @@ async def test_a_step_gets_what_the_one_before_it_returned(execute: Execute) -> 
     assert ran.trace.flow_run.status == "completed"
 
 
-async def test_the_stored_trace_is_the_fold_of_the_events(execute: Execute) -> None:
-    ran = await execute(ALL_KINDS, {"words": ["a", "b", "c"]})
-    assert ran.trace.steps
-
-
 ALL_KINDS = """
 - {id: split, type: code, code: 'return {"words": words, "count": len(words)}'}
 - id: each
@@ -485,13 +480,6 @@ async def test_a_large_snapshot_is_cut_and_marked_but_flows_on_whole(execute: Ex
     assert (b.truncated, b.input_size_bytes) == (True, 10011)
     assert a.output_context is not None
     assert len(a.output_context["text"]) < 4096
-
-
-async def test_checkpoints_are_gone_when_the_run_has_ended(execute: Execute, house: EngineHarness) -> None:
-    ran = await execute("- {id: a, type: passthrough}", {"k": 1}, capture="off")
-    run = await house.store.run(ran.id)
-    assert run is not None
-    assert await house.store.checkpoints(run.no) == []
 
 
 async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: EngineHarness) -> None:

@@ -14,7 +14,6 @@ from runglass.engine.models.gateway import Price
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.outcome import RunOutcome
 from runglass.engine.steps.run_context import LiveOutputs
-from runglass.errors import FlowExecutionError
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCompleted, StepPausedForToolCalls, StepResumed
 from runglass.log.trace import RunSummary
@@ -90,17 +89,6 @@ async def test_tool_calls_pause_the_run_and_their_results_resume_it(
     assert ended.summary["tokens"]["total"] == completed.tokens.total > waiting.tokens.total
 
 
-async def test_a_paused_run_outlives_its_process(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db")) as house:
-        started = await start(
-            house, TALK, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=TOOLS[:1]))
-        )
-        await started.outcome()
-    async with open_harness(SqliteStore(tmp_path / "db")) as later:
-        outcome = await answer(later, started, "result")
-        assert outcome.result == {"said": "hi", "first": "hi"}
-
-
 async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -> None:
     started = await start(house, WALK, {"n": 1}, segment=Segment(last=0))
     outcome = await started.outcome()
@@ -139,16 +127,6 @@ async def test_a_step_through_gets_outputs_in_every_capture_mode(
     await started.outcome()
     assert outputs.pop(3) == b'{"n":2}'
     assert outputs.held_bytes == 0
-
-
-async def test_a_run_that_is_not_paused_cannot_be_resumed(house: EngineHarness) -> None:
-    started = await start(house, "- {id: a, type: passthrough}")
-    await started.outcome()
-    run = await house.store.run(started.id)
-    assert run is not None
-    with pytest.raises(FlowExecutionError) as caught:
-        await house.engine.paused(run)
-    assert caught.value.code == "RUN_NOT_PAUSED"
 
 
 async def test_a_paused_run_can_be_cancelled(house: EngineHarness) -> None:
