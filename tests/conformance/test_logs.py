@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -56,7 +55,7 @@ async def write(store: Store, run_id: str, events: list[JsonObject], chance: Ran
             session_id=begun.get("sessionId"),
         )
     )
-    told = [json.dumps({**event, "executionId": run_id, "flowId": flow.id}).encode() for event in events]
+    told = [msgspec.json.encode({**event, "executionId": run_id, "flowId": flow.id}) for event in events]
     log = Log(run_id)
     for batch in in_batches(told, chance):
         head, before, (spent, held) = len(log.events), log.attempt_rows, money(log)
