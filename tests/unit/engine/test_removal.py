@@ -333,18 +333,15 @@ async def test_an_import_whose_process_died_is_gone_after_one_turn(tmp_path: Pat
 
 
 async def test_a_run_set_aside_that_cannot_be_ended_keeps_no_other_from_going(
-    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, execute: Execute
 ) -> None:
-    async def failing(run_id: str) -> None:
-        raise StoreError(f"not {run_id}")
-
     ran = await execute(STEPS, {"x": "sesame"})
     await days_pass(house, 2)
     clock = StillClock(house)
     removal = RunRemoval(store=house.store, engine=house.engine, clock=clock, default=Retention(days=1))
     house.engine.active.put_aside("stuck", ValueError("garbage"))
-    with monkeypatch.context() as patch:
-        patch.setattr(house.store, "run", failing)
+    with FaultyStore(house.store) as faults:
+        faults.fail("run", StoreError("not now"))
         async with kept_on(removal):
             await clock.idle.wait()
     assert await house.store.run(ran.id) is None

@@ -286,51 +286,28 @@ async def test_a_resumed_run_goes_on_elsewhere_if_its_process_dies_at_once(machi
     assert (await until_idle(machines.front, run.id)).status == "completed"
 
 
-async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, store = await paused_run(machines), machines.worker.store
-    resumed, may_go_on, resume_run = asyncio.Event(), asyncio.Event(), store.resume_run
-
-    async def slow(*args: Any, **more: Any) -> Any:
-        # What follows reads the state of the run, and may take as long.
-        found = await resume_run(*args, **more)
-        events = store.events
-
-        async def slow_read(*args: Any, **more: Any) -> Any:
-            patch.setattr(store, "events", events)
-            resumed.set()
-            await may_go_on.wait()
-            return await events(*args, **more)
-
-        patch.setattr(store, "events", slow_read)
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "resume_run", slow)
-        resuming = asyncio.create_task(resume(machines.worker, run.id, Segment(first=1)))
-        await resumed.wait()
-        await machines.worker.engine.keep_lease()
-        may_go_on.set()
-        started = await resuming
+async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed(machines: Machines) -> None:
+    run, faults = await paused_run(machines), FaultyStore(machines.worker.store)
+    stored_segments: list[object] = []
+    faults.after("resume_run", stored_segments.append)
+    # What follows reads the state of the run, and may take as long.
+    reading = faults.hold("events", when=lambda *_, **__: stored_segments, times=1)
+    resuming = asyncio.create_task(resume(machines.worker, run.id, Segment(first=1)))
+    await reading.reached()
+    await machines.worker.engine.keep_lease()
+    reading.let_go()
+    started = await resuming
     assert (await started.outcome()).status == "completed"
     assert (await stored(machines.front, run.id)).claims == 0, "nobody else has claimed it"
 
 
 @pytest.mark.parametrize("place", [0, 1])
 async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if_it_is(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch, place: int
+    machines: Machines, place: int
 ) -> None:
     run = await paused_run(machines)
-    store = machines.front.store
-    resume_run = store.resume_run
-
-    async def lost_answer(*args: Any, **more: Any) -> RunRecord | None:
-        await resume_run(*args, **more)
-        raise CommitUncertain("the answer is lost")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "resume_run", lost_answer)
+    with FaultyStore(machines.front.store) as faults:
+        faults.fail("resume_run", CommitUncertain("the answer is lost"), commits=True)
         with pytest.raises(FlowExecutionError, match="INTERNAL_ERROR"):
             await resume(machines[place], run.id, Segment(first=1))
     await machines.worker.engine.keep_lease()
