@@ -5,9 +5,12 @@ import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Self
 
 from runglass.errors import StoreError
+from runglass.store.records import Setback
+from runglass.store.sqlite.store import SqliteStore
 
 LONGEST_S = 60.0
 """How long a test in another thread waits for a call at most, where there never is one."""
@@ -227,3 +230,26 @@ class FaultyStore:
 
 async def _happened(what: Any) -> Any:
     return await what if isinstance(what, Awaitable) else what
+
+
+class ReplacedStore(SqliteStore):
+    """Keeps what is noted of losses, as PostgreSQL does; `times_replaced` says that it may have gone back."""
+
+    times_replaced = 0
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, synchronous="NORMAL")
+        self.lost: dict[str, int] = {}
+        self.noted: list[Setback] = []
+
+    @property
+    def generation(self) -> int:
+        return self.times_replaced
+
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
+        is_new = run_id not in self.lost
+        self.lost[run_id] = had
+        return is_new
+
+    async def setbacks(self, run_id: str) -> list[Setback]:
+        return self.noted

@@ -149,7 +149,7 @@ def requests_in(server: RunningServer) -> int:
 
 
 class Gate:
-    """Calls of a method in the server, `most` of them after the `first` ones, wait until it is opened."""
+    """Calls of a method in the server, `most` of them, wait until it is opened."""
 
     def __init__(
         self,
@@ -158,7 +158,6 @@ class Gate:
         owner: object,
         name: str,
         *,
-        first: int = 0,
         most: float = float("inf"),
     ) -> None:
         self._server = server
@@ -171,7 +170,7 @@ class Gate:
             nonlocal calls
             calls += 1
             self._came.release()
-            if first < calls <= first + most:
+            if calls <= most:
                 # One after the other: a call that comes as the gate opens must not overtake those that wait.
                 async with self._line:
                     await self._opened.wait()

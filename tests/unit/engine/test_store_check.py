@@ -15,9 +15,8 @@ from runglass.engine.run.lease import MISSED_S, StoreCheck
 from runglass.errors import StoreError
 from runglass.log.measurements import measured
 from runglass.store.records import Append, RunRecord, Setback, StoredLog
-from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import VirtualClock
-from tests.faulty_store import FaultyStore
+from tests.faulty_store import FaultyStore, ReplacedStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, start
 
 FIRST = "- {id: first, type: wait, ms: 50000}\n"
@@ -37,29 +36,6 @@ class GatedClock(VirtualClock):
         elif seconds == 60:
             await asyncio.Event().wait()
         await super().sleep(seconds)
-
-
-class ReplacedStore(SqliteStore):
-    """Keeps what is noted of losses, as PostgreSQL does; `times_replaced` says that it may have gone back."""
-
-    times_replaced = 0
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, synchronous="NORMAL")
-        self.lost: dict[str, int] = {}
-        self.noted: list[Setback] = []
-
-    @property
-    def generation(self) -> int:
-        return self.times_replaced
-
-    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
-        is_new = run_id not in self.lost
-        self.lost[run_id] = had
-        return is_new
-
-    async def setbacks(self, run_id: str) -> list[Setback]:
-        return self.noted
 
 
 Rows = dict[str, list[tuple[object, ...]]]
