@@ -86,7 +86,8 @@ class _Line:
 
 
 class FaultyStore:
-    """Stands before the methods of any store, also of one that is in use, until the end of its block.
+    """Stands before the methods of any store, also of one that is in use, until the end of its block; as well
+    before those of another part of a process, such as its checks.
 
     Each line of the script is for the calls of one method from the `nth` on of which `when` is true, and for
     all behind that, `times` in all; of several lines for a call the newest counts. Without a line for it a

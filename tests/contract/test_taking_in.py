@@ -23,14 +23,13 @@ from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,
     LONGEST_S,
-    Gate,
     cancel,
     detail,
     http_for,
     refusal,
     requests_in,
 )
-from tests.faulty_store import FaultyStore
+from tests.faulty_store import FaultyStore, Held
 from tests.waiting import eventually
 
 MEMORY_BYTES = 64 << 20
@@ -55,22 +54,23 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture
-def checking(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
-    """The first check of a request lasts until it is opened."""
-    return Gate(server, monkeypatch, server.runtime.checks, "request", most=1)
+def checking(server: RunningServer) -> Iterator[Held]:
+    """The first check of a request lasts until it is let go."""
+    with FaultyStore(server.runtime.checks) as checks:
+        yield checks.hold("request", times=1)
 
 
 @pytest.mark.parametrize("way", ["execute", "jobs", "step"])
 def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
-    server: RunningServer, http: httpx2.Client, checking: Gate, way: str
+    server: RunningServer, http: httpx2.Client, checking: Held, way: str
 ) -> None:
     assert 5_000_000 < MEMORY_BYTES // SHARE // 2 < 2 * 5_000_000
     with ThreadPoolExecutor(2) as calls:
         first = calls.submit(http.post, f"{PATH}/{way}", json=LARGE)
-        checking.reached()
+        checking.until_reached()
         refused = http.post(f"{PATH}/{way}", json=LARGE)
         small = http.post(f"{PATH}/execute", json={})
-        checking.open()
+        checking.let_go()
         assert first.result().status_code in (200, 202)
     assert small.json()["status"] == "completed", "a small one waits for none"
     assert refusal(refused) == (503, "UNAVAILABLE")
@@ -130,9 +130,9 @@ def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops(
         with running_server() as server:
             http = clients.enter_context(http_for(server, server.key))
             server.push(FLOW)
-            checking = Gate(server, monkeypatch, server.runtime.checks, "request")
+            checking = FaultyStore(server.runtime.checks).hold("request")
             calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
-            checking.reached()
+            checking.until_reached()
             waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
             assert both.wait(LONGEST_S)
         answer = waits.result()
