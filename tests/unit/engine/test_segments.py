@@ -13,7 +13,6 @@ from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.outcome import RunOutcome
-from runglass.engine.steps.run_context import LiveOutputs
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCompleted, StepPausedForToolCalls, StepResumed
 from runglass.log.trace import RunSummary
@@ -113,20 +112,6 @@ async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -
         (2, "skipped"),
     ]
     assert ran.types().count("step_paused") == 3
-
-
-async def test_a_step_through_gets_outputs_in_every_capture_mode(
-    house: EngineHarness,
-) -> None:
-    flow = parse_flow(f"slug: test\nsteps:\n{WALK}")
-    project = await house.store.ensure_project("acme", "demo")
-    record = await house.store.put_draft(project.id, "test", name=None, capture=None, source=flow.encode())
-    plan = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
-    outputs = LiveOutputs()
-    started = await house.engine.start(record, plan, Segment(last=0), outputs=outputs)
-    await started.outcome()
-    assert outputs.pop(3) == b'{"n":2}'
-    assert outputs.held_bytes == 0
 
 
 async def test_a_paused_run_can_be_cancelled(house: EngineHarness) -> None:
