@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from runglass.engine.journal.recorder import step_rows
+import msgspec
+
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.log.events import (
     FlowCompleted,
@@ -28,7 +29,7 @@ from runglass.log.events import (
     decode_event,
     is_terminal,
 )
-from runglass.log.fold import Address, StepChange, TraceFold
+from runglass.log.fold import Address, TraceFold
 from runglass.log.trace import StepTrace
 from runglass.store.records import StepRow
 from tests.laws.law import Lie, Lies, law
@@ -166,7 +167,9 @@ class Log:
     def _row(self, position: int, step: StepTrace) -> StepRow:
         known = self._rows.get(position)
         if known is None or known[0] is not step:
-            (row,) = step_rows([StepChange(position, step)])
+            path = ",".join(map(str, step.loop_path or ()))
+            data = msgspec.json.encode(step)
+            row = StepRow(position, step.step_id, path, step.attempt, step.status, data)
             known = self._rows[position] = (step, row)
         return known[1]
 
