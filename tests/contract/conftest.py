@@ -8,6 +8,7 @@ import pytest
 from runglass.testing import RunningServer
 from tests.contract.stores import STORES, WORKERS, server_on
 from tests.contract.wire import FLOWS, http_for
+from tests.faulty_store import FaultyStore
 
 ON_EVERY_STORE = frozenset(
     {
@@ -66,6 +67,13 @@ def server(store_kind: str) -> Iterator[RunningServer]:
         for flow in FLOWS:
             running.push(flow)
         yield running
+
+
+@pytest.fixture
+def faults(server: RunningServer) -> Iterator[FaultyStore]:
+    """The store of the server, which fails as the test says, until its end."""
+    with FaultyStore(server.runtime.store) as faults:
+        yield faults
 
 
 @pytest.fixture(scope="module")

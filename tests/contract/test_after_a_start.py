@@ -1,20 +1,18 @@
 """Once a run has been started, no answer says that nothing was: clients would start it a second time."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 import httpx2
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.records import NewRun, RunRecord
 from runglass.testing import RunningServer
 from tests.contract.stores import server_on
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import FLOWS, detail, execute, refusal, start
-
-Call = Callable[..., Any]
+from tests.faulty_store import FaultyStore
 
 
 @pytest.fixture(scope="module")
@@ -26,34 +24,23 @@ def server(store_kind: str) -> Iterator[RunningServer]:
         yield running
 
 
-def broken(server: RunningServer, patch: pytest.MonkeyPatch, method: str, *, after: str) -> None:
-    """Lets `method` of the store fail once `after` has been done."""
-    store = server.runtime.store
-    first, second, done = getattr(store, after), getattr(store, method), False
-
-    async def does(*args: Any, **more: Any) -> Any:
-        nonlocal done
-        result = await first(*args, **more)
-        done = True
-        return result
-
-    async def fails(*args: Any, **more: Any) -> Any:
-        if done:
-            raise StoreError("disk I/O error")
-        return await second(*args, **more)
-
-    patch.setattr(store, after, does)
-    patch.setattr(store, method, fails)
+@contextmanager
+def broken(server: RunningServer, method: str, *, after: str) -> Iterator[None]:
+    """Inside the block, `method` of the store fails once `after` has been done."""
+    done: list[object] = []
+    with FaultyStore(server.runtime.store) as faults:
+        faults.after(after, done.append)
+        faults.fail(method, StoreError("disk I/O error"), when=lambda *_, **__: done)
+        yield
 
 
 def test_an_answer_that_cannot_be_kept_is_given_all_the_same_until_its_run_is_resumed(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client
 ) -> None:
     server.push(TALK)
     path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
     body = {"message": "hi", "tools": TOOLS}
-    with monkeypatch.context() as patch:
-        broken(server, patch, "answer_call", after="create_run")
+    with broken(server, "answer_call", after="create_run"):
         first, second = (http.post(path, json=body, headers=headers) for _ in range(2))
         assert first.json()["status"] == "tool_calls_required"
         assert second.content == first.content
@@ -64,10 +51,9 @@ def test_an_answer_that_cannot_be_kept_is_given_all_the_same_until_its_run_is_re
 
 
 def test_a_step_whose_run_cannot_be_read_back_is_not_unavailable(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client
 ) -> None:
-    with monkeypatch.context() as patch:
-        broken(server, patch, "run", after="create_run")
+    with broken(server, "run", after="create_run"):
         answer = http.post("/seq/acme/demo/anything/v1/step", json={})
     assert refusal(answer) == (500, "INTERNAL_ERROR")
     trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace").json()
@@ -75,11 +61,10 @@ def test_a_step_whose_run_cannot_be_read_back_is_not_unavailable(
 
 
 def test_a_fault_on_the_way_to_an_outcome_is_not_kept_as_the_outcome(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client
 ) -> None:
     headers = {"Idempotency-Key": str(uuid4())}
-    with monkeypatch.context() as patch:
-        broken(server, patch, "append", after="create_run")
+    with broken(server, "append", after="create_run"):
         answer = http.post("/seq/acme/demo/anything/execute", json={}, headers=headers)
     assert refusal(answer) == (500, "INTERNAL_ERROR")
     run = detail(answer)["executionId"]
@@ -89,17 +74,12 @@ def test_a_fault_on_the_way_to_an_outcome_is_not_kept_as_the_outcome(
 
 
 def test_a_commit_that_failed_and_was_made_is_no_second_run(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client
 ) -> None:
     create = server.runtime.store.create_run
-
-    async def makes_and_fails(run: NewRun) -> RunRecord:
-        await create(run)
-        # As the second try of the same work does, which finds what the first has left.
-        return await create(run)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(server.runtime.store, "create_run", makes_and_fails)
+    with FaultyStore(server.runtime.store) as faults:
+        # The second try of the same work finds what the first has left.
+        faults.before("create_run", create)
         key = {"Idempotency-Key": str(uuid4())}
         answers = [http.post("/seq/acme/demo/anything/execute", json={}, headers=h) for h in (key, {})]
         assert [answer.status_code for answer in answers] == [200, 200]
@@ -107,11 +87,10 @@ def test_a_commit_that_failed_and_was_made_is_no_second_run(
 
 
 def test_a_cancellation_that_cannot_be_confirmed_is_to_be_sent_again(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client
 ) -> None:
     run = start(server, "endless")
-    with monkeypatch.context() as patch:
-        broken(server, patch, "run", after="append")
+    with broken(server, "run", after="append"):
         answer = http.delete(f"/flow-runs/{run}")
     assert refusal(answer) == (503, "UNAVAILABLE")
     assert "nothing was started" not in detail(answer)["message"]

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
-from typing import Any
 
 import httpx2
 import pytest
@@ -22,9 +21,7 @@ from runglass.server.routes import diff, outline
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.run_diff import diff_runs
 from runglass.store.base import Store
-from runglass.store.list_records import FoundRuns
 from runglass.store.records import RunRecord
-from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ANYTHING,
@@ -38,6 +35,7 @@ from tests.contract.wire import (
     requests_in,
     start,
 )
+from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
 PLACES = 2
@@ -165,20 +163,14 @@ def test_a_stream_whose_caller_left_is_not_counted(server: RunningServer) -> Non
 
 
 def test_for_a_caller_who_left_nothing_is_searched(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
-    search, searched, goes_on = SqliteStore.runs, [], threading.Event()
-
-    async def slowly(store: SqliteStore, *args: Any, **kwargs: Any) -> FoundRuns:
-        searched.append(kwargs["limit"])
-        await asyncio.to_thread(goes_on.wait, LONGEST_S)
-        return await search(store, *args, **kwargs)
-
-    monkeypatch.setattr(SqliteStore, "runs", slowly)
+    searched, goes_on = faults.calls("runs"), threading.Event()
+    faults.before("runs", lambda *_, **__: asyncio.to_thread(goes_on.wait, LONGEST_S))
     leave_all_but_the_last(
         server, http, [f"/flow-runs?limit={limit}" for limit in (1, 2, 3, 4)], searched, goes_on
     )
-    assert searched == [1, 4]
+    assert [call.named["limit"] for call in searched] == [1, 4]
 
 
 def leave_all_but_the_last(

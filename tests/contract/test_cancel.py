@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from runglass.engine.journal.run_spec import Segment
 from runglass.server.calls.responses import idle_run
-from runglass.store.records import RunRecord
 from runglass.testing import RunningServer
 from runglass.wire.run_api import RunRequest
 from tests.contract.wire import detail, execute, frames, http_for, refusal, start
+from tests.faulty_store import FaultyStore
 
 FORMS = ["/flow-runs/{}", "/seq/acme/demo/endless/runs/{}"]
 
@@ -68,16 +68,10 @@ def test_a_paused_run_is_cancelled_though_no_task_executes_it(
 
 
 def test_a_run_that_pauses_while_it_is_looked_up_is_cancelled(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
     run = paused(server)
-    read, stale = server.runtime.store.run, [True]
-
-    async def read_late(run_id: str) -> RunRecord | None:
-        found = await read(run_id)
-        return replace(found, status="running") if found and stale and stale.pop() else found
-
-    monkeypatch.setattr(server.runtime.store, "run", read_late)
+    faults.after("run", lambda found: replace(found, status="running"), times=1, replaces=True)
     assert http.delete(f"/flow-runs/{run}").status_code == 202
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "cancelled"
 

@@ -11,6 +11,7 @@ from runglass.server.services import run_diff
 from runglass.store.records import Append, StepRow
 from runglass.testing import RunningServer
 from tests.contract.wire import execute, http_for, refusal
+from tests.faulty_store import FaultyStore
 from tests.records import new_run
 
 SHAPE = """
@@ -197,19 +198,17 @@ def test_a_run_that_others_may_not_see_is_not_found_whichever_it_is(
 
 
 def test_a_run_that_is_purged_while_it_is_read_is_not_found(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
     a, b = run(http, "a"), run(http, "b")
     store = server.runtime.store
-    read = store.attempt_data
 
-    async def purged_meanwhile(run_no: int, keys: Any, *, limit_bytes: int) -> list[bytes]:
+    async def purge(run_no: int, keys: Any, *, limit_bytes: int) -> None:
         await store.purge_run(run_no)
         while await store.purge_rows(run_no, limit_rows=100, limit_bytes=1 << 20):
             pass
-        return await read(run_no, keys, limit_bytes=limit_bytes)
 
-    monkeypatch.setattr(store, "attempt_data", purged_meanwhile)
+    faults.before("attempt_data", purge)
     assert refusal(http.get(f"/flow-runs/{a}/diff/{b}")) == (404, "RUN_NOT_FOUND")
 
 

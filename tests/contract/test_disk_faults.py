@@ -3,7 +3,6 @@
 import contextlib
 import resource
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
@@ -16,14 +15,12 @@ import pytest
 from runglass import __version__ as runglass_version
 from runglass.errors import StoreError
 from runglass.runtime import health
-from runglass.store.records import Append
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ANYTHING,
     LONGEST_S,
-    Gate,
     detail,
     execute,
     frames,
@@ -31,6 +28,7 @@ from tests.contract.wire import (
     start,
 )
 from tests.e2e.command import runglass, started
+from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
 LARGE = {"parameters": {"text": "x" * 1_000_000}}
@@ -126,24 +124,13 @@ def test_stored_runs_can_be_read_during_a_disk_fault(
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_run_in_the_middle_ends_once_the_disk_is_back(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, fault: Fault
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore, fault: Fault
 ) -> None:
-    append = server.runtime.store.append
-    refused = threading.Event()
-
-    async def seen(batch: Append) -> None:
-        try:
-            await append(batch)
-        except StoreError:
-            refused.set()
-            raise
-
-    monkeypatch.setattr(server.runtime.store, "append", seen)
-    appending = Gate(server, monkeypatch, server.runtime.store, "append")
+    appends, held = faults.calls("append"), faults.hold("append")
     run = start(server, "lasting")
     with fault(server):
-        appending.open()
-        assert refused.wait(LONGEST_S)
+        held.let_go()
+        eventually(lambda: [call for call in appends if isinstance(call.error, StoreError)])
         # The server goes on answering meanwhile.
         assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] in ("pending", "running")
     events = frames(http.get(f"/flow-runs/{run}/trace/stream").text)

@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.store.records import NewRun, RunRecord
 from runglass.testing import RunningServer
 from tests.contract.wire import UUID, detail, execute, raw_connection, refusal
+from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
@@ -323,21 +323,12 @@ def test_a_session_id_must_be_a_uuid(http: httpx2.Client) -> None:
         assert refusal(answer) == (400, "EXECUTION_ID_INVALID")
 
 
-def test_a_session_id_goes_into_the_run(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    created: list[NewRun] = []
-    create_run = server.runtime.store.create_run
-
-    async def watch(run: NewRun) -> RunRecord:
-        created.append(run)
-        return await create_run(run)
-
-    monkeypatch.setattr(server.runtime.store, "create_run", watch)
+def test_a_session_id_goes_into_the_run(http: httpx2.Client, faults: FaultyStore) -> None:
+    created = faults.calls("create_run")
     session = "019A20E1-1D60-7441-AA96-009E58A36DEF"
     assert http.post(PATH, json={"message": "a"}, headers={"X-Session-Id": session}).status_code == 200
     assert http.post(PATH, json={"message": "a"}).status_code == 200
-    assert [run.session_id for run in created] == [session.lower(), None]
+    assert [call.args[0].session_id for call in created] == [session.lower(), None]
 
 
 def test_trace_asks_for_full_snapshots_of_this_run(server: RunningServer, http: httpx2.Client) -> None:

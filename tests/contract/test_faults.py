@@ -2,7 +2,6 @@
 
 import logging
 import socket
-from typing import Any, NoReturn
 
 import httpx2
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from runglass.errors import StoreError
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, detail, execute, http_for, raw_connection, read_answer, refusal
+from tests.faulty_store import FaultyStore
 
 EXECUTE = "/api/v1/seq/acme/demo/anything/execute"
 
@@ -153,14 +153,9 @@ def test_bytes_that_are_no_http_end_the_connection_only(
 
 
 def test_a_store_that_is_away_is_503_everywhere_and_its_place_stays_secret(
-    server: RunningServer,
-    http: httpx2.Client,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    server: RunningServer, http: httpx2.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def away(*_: Any, **__: Any) -> NoReturn:
-        raise StoreError("the store '/secret/place' cannot be used: disk I/O error")
-
+    away = StoreError("the store '/secret/place' cannot be used: disk I/O error")
     for method, path in [
         ("find_key", "/flow-runs"),
         ("runs", "/flow-runs"),
@@ -169,8 +164,8 @@ def test_a_store_that_is_away_is_503_everywhere_and_its_place_stays_secret(
         ("create_run", "/seq/acme/demo/anything/execute"),
         ("project", f"{server.address}/health"),
     ]:
-        with monkeypatch.context() as patch:
-            patch.setattr(server.runtime.store, method, away)
+        with FaultyStore(server.runtime.store) as faults:
+            faults.fail(method, away)
             answer = http.post(path, json={}) if path.endswith("execute") else http.get(path)
         assert (answer.status_code, answer.json()["detail"]["code"]) == (503, "UNAVAILABLE")
         assert "/secret" not in answer.text
@@ -181,42 +176,28 @@ def test_a_store_that_is_away_is_503_everywhere_and_its_place_stays_secret(
 
 
 def test_a_store_that_goes_away_during_a_run_is_not_mistaken_for_nothing_started(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    http: httpx2.Client, faults: FaultyStore
 ) -> None:
-    async def away(*_: Any) -> NoReturn:
-        raise StoreError("the store cannot be used: disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(server.runtime.store, "append", away)
-        answer = http.post("/seq/acme/demo/anything/execute", json={})
+    faults.fail("append", StoreError("the store cannot be used: disk full"))
+    answer = http.post("/seq/acme/demo/anything/execute", json={})
     assert refusal(answer) == (500, "INTERNAL_ERROR")
     assert detail(answer)["executionId"]
 
 
 def test_a_stream_whose_store_goes_away_ends_without_a_last_event(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    http: httpx2.Client, faults: FaultyStore
 ) -> None:
-    async def away(*_: Any, **__: Any) -> NoReturn:
-        raise StoreError("the store cannot be used: disk I/O error")
-
     # Not what a test before has failed with: that would be answered as a repeat of it.
     run = execute(http, "anything", message="a stream that breaks off")
-    with monkeypatch.context() as patch:
-        patch.setattr(server.runtime.store, "events", away)
-        answer = http.get(f"/flow-runs/{run}/trace/stream")
+    faults.fail("events", StoreError("the store cannot be used: disk I/O error"))
+    answer = http.get(f"/flow-runs/{run}/trace/stream")
     assert (answer.status_code, answer.text) == (200, "retry: 1000\n\n")
 
 
 def test_a_fault_is_500_with_nothing_of_the_inside_and_a_log_entry_to_find(
-    server: RunningServer,
-    http: httpx2.Client,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    http: httpx2.Client, faults: FaultyStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(*_: Any, **__: Any) -> NoReturn:
-        raise ZeroDivisionError("a secret of the inside")
-
-    monkeypatch.setattr(server.runtime.store, "runs", fail)
+    faults.fail("runs", ZeroDivisionError("a secret of the inside"))
     answer = http.get("/flow-runs")
     error = detail(answer)
     assert (answer.status_code, error["code"]) == (500, "INTERNAL_ERROR")

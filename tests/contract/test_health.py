@@ -12,6 +12,7 @@ from runglass.runtime import health
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_disk_faults import until_health
 from tests.contract.wire import ENDLESS, start
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.test_unreadable import UPDATES
 from tests.waiting import eventually
 
@@ -62,17 +63,10 @@ def test_a_disk_that_is_nearly_full_degrades_health(monkeypatch: pytest.MonkeyPa
 def test_a_write_is_tried_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CHECK_EVERY_S", 1000.0)
     with running_server() as server:
-        check, tries = server.runtime.store.check_write, 0
-
-        async def counted() -> None:
-            nonlocal tries
-            tries += 1
-            await check()
-
-        monkeypatch.setattr(server.runtime.store, "check_write", counted)
+        tries = FaultyStore(server.runtime.store).calls("check_write")
         for _ in range(5):
             assert until_health(server.address, 200)["status"] == "ok"
-    assert tries == 1
+    assert len(tries) == 1
 
 
 def until_degraded(server: RunningServer) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import contextlib
 import select
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import httpx2
 import pytest
@@ -25,6 +24,7 @@ from tests.contract.wire import (
     requests_in,
     start,
 )
+from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
 HOST = b"Host: a\r\n"
@@ -424,12 +424,9 @@ def test_a_slow_reader_gets_the_whole_answer(hourglass: Hourglass) -> None:
 
 
 def test_a_path_writes_no_line_of_its_own_into_the_log(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: RunningServer, faults: FaultyStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def away(*_: Any, **__: Any) -> None:
-        raise StoreError("away")
-
-    monkeypatch.setattr(server.runtime.store, "find_key", away)
+    faults.fail("find_key", StoreError("away"))
     with http_for(server, server.key) as http:
         path = "/flow-runs/a%0a2026-01-01 ERROR forged%1b[2J%c2%85%e2%80%ae"
         assert refusal(http.get(path)) == (503, "UNAVAILABLE")

@@ -15,6 +15,7 @@ from tests.contract.wire import (
     execute,
     http_for,
 )
+from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
 LOOP = """
@@ -163,13 +164,8 @@ async def outline_of(held: Outlines, run: RunRecord) -> Outline:
 
 
 @pytest.mark.usefixtures("long_runs")
-def test_the_ends_come_to_who_asks_for_them_and_say_so(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def none_due() -> None:
-        return None
-
-    monkeypatch.setattr(server.runtime.store, "due_outline", none_due)
+def test_the_ends_come_to_who_asks_for_them_and_say_so(server: RunningServer, faults: FaultyStore) -> None:
+    faults.answer("due_outline", None)
     with http_for(server, server.key) as http:
         unkept = execute(http, "long", parameters={"items": list(range(LARGE_RUN_EVENTS // 2))})
         path = f"/flow-runs/{unkept}/trace/outline"

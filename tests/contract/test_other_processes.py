@@ -25,7 +25,6 @@ from tests.contract.wire import (
     LONGEST_S,
     WORDS,
     Frame,
-    Gate,
     cancel,
     detail,
     frames,
@@ -34,6 +33,7 @@ from tests.contract.wire import (
     refusal,
     start,
 )
+from tests.faulty_store import FaultyStore
 from tests.postgres_server import postgres_database
 from tests.waiting import eventually
 
@@ -284,32 +284,17 @@ def test_a_call_whose_server_is_slow_to_resume_the_run_is_not_made_by_another_on
         return await resume(*arguments, **more)
 
     monkeypatch.setattr(engine, "resume", resume_slowly)
-    looking = Gate(machines.one, monkeypatch, machines.one.runtime.store, "run", most=0)
+    looks = FaultyStore(machines.one.runtime.store).calls("run")
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(other.post, path, json=body, headers=headers)
         assert is_noted.wait(LONGEST_S)
         second = pool.submit(http.post, path, json=body, headers=headers)
         # It looks again and again whether the run is resumed; it would resume it, if it did not wait.
-        for _ in range(3):
-            looking.reached()
+        eventually(lambda: len(looks) >= 3)
         may_go_on.set()
         answers = [first.result(LONGEST_S), second.result(LONGEST_S)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert len({answer.text for answer in answers}) == 1
-
-
-def test_a_run_is_cancelled_from_any_server(
-    machines: Machines, http: httpx2.Client, other: httpx2.Client
-) -> None:
-    run = start(machines.one, "endless")
-    begun(http, run)
-    assert other.delete(f"/flow-runs/{run}").json() == {"executionId": run, "status": "cancelled"}
-    assert refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
-    last = frames(http.get(f"/flow-runs/{run}/trace/stream").text)[-1]
-    assert (last.event, last.data["reason"]) == (
-        "flow_cancelled",
-        f"cancelled by the key {machines.one.key[:16]}",
-    )
 
 
 def test_a_browser_that_has_signed_in_at_one_server_is_signed_in_at_each(machines: Machines) -> None:

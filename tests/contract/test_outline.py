@@ -15,7 +15,6 @@ from runglass.config.settings import Price
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     FLOWS,
-    Gate,
     cancel,
     detail,
     execute,
@@ -23,6 +22,7 @@ from tests.contract.wire import (
     refusal,
     start,
 )
+from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
 SIDES = """
@@ -190,13 +190,13 @@ def test_a_run_without_a_step_has_no_row(http: httpx2.Client, server: RunningSer
 
 
 def test_what_an_outline_leaves_open_is_in_the_stream_behind_its_seq(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
-    further = Gate(server, monkeypatch, server.runtime.store, "append", first=5)
+    further = faults.hold("append", nth=6)
     run = start(server, "stretch")
     eventually(lambda: len(rows(http, run)) >= 4)
     before = page(http, run)
-    further.open()
+    further.let_go()
     text = http.get(f"/flow-runs/{run}/trace/stream?after={before['seq']}").text
     events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
     assert [event["seq"] for event in events] == list(
@@ -233,13 +233,13 @@ def test_pages_join_to_the_whole(http: httpx2.Client) -> None:
 
 
 def test_pages_of_one_seq_are_of_one_outline_although_the_run_goes_on(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
-    further = Gate(server, monkeypatch, server.runtime.store, "append", first=5)
+    further = faults.hold("append", nth=6)
     run = start(server, "stretch")
     eventually(lambda: len(rows(http, run)) >= 4)
     before = page(http, run)
-    further.open()
+    further.let_go()
     assert "event: flow_completed" in http.get(f"/flow-runs/{run}/trace/stream").text
     # Nobody else has asked for a newer one: the older is what the server has.
     assert page(http, run, seq=before["seq"]) == before

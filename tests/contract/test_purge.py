@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from runglass.errors import APIError
 from runglass.server.calls.responses import idle_run
-from runglass.store.records import RunRecord
 from runglass.testing import RunningServer
 from tests.contract.test_cancel import paused
 from tests.contract.wire import detail, execute, frames, http_for, refusal, start
+from tests.faulty_store import FaultyStore
 
 FORMS = ["/flow-runs/{}?purge=true", "/seq/acme/demo/endless/runs/{}?purge=true"]
 ANYTHING = "/seq/acme/demo/anything/runs/{}?purge=true"
@@ -120,38 +120,27 @@ def test_a_run_of_another_project_or_flow_is_unknown(server: RunningServer, http
 
 
 def test_a_run_that_another_call_purges_meanwhile_is_not_found(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
     run = execute(http, "anything")
-    read = server.runtime.store.run
-    found: list[RunRecord] = []
-
-    async def read_and_purge(run_id: str) -> RunRecord | None:
-        record = await read(run_id)
-        if record is not None and not found:
-            found.append(record)
-            assert await server.runtime.store.purge_run(record.no)
-        return record
-
-    monkeypatch.setattr(server.runtime.store, "run", read_and_purge)
+    faults.after("run", lambda record: server.runtime.store.purge_run(record.no), times=1)
     assert refusal(http.delete(FORMS[0].format(run))) == (404, "RUN_NOT_FOUND")
 
 
 def test_a_trace_whose_run_is_purged_while_it_is_read_does_not_pass_for_the_whole(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
     """Read before, and asked for after it was purged, as the second page of a long trace is."""
-    run = execute(http, "anything")
-    keys = server.runtime.store.attempt_keys
+    run, store = execute(http, "anything"), server.runtime.store
+    record = server.call(store.run(run))
+    assert record is not None
 
-    async def purged_meanwhile(run_no: int, step_id: str, **where: Any) -> Any:
-        found = await keys(run_no, step_id, **where)
-        assert await server.runtime.store.purge_run(run_no)
-        while await server.runtime.store.purge_rows(run_no, limit_rows=100, limit_bytes=1 << 20):
+    async def purge(_: object) -> None:
+        assert await store.purge_run(record.no)
+        while await store.purge_rows(record.no, limit_rows=100, limit_bytes=1 << 20):
             pass
-        return found
 
-    monkeypatch.setattr(server.runtime.store, "attempt_keys", purged_meanwhile)
+    faults.after("attempt_keys", purge)
     assert refusal(http.get(f"/flow-runs/{run}/steps/keep/trace")) == (404, "RUN_NOT_FOUND")
 
 

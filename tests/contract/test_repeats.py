@@ -10,6 +10,7 @@ from runglass.errors import StoreError
 from runglass.testing import RunningServer
 from tests.contract.test_tool_calls import TOOLS, results_of, resumption
 from tests.contract.wire import detail, http_for, refusal
+from tests.faulty_store import FaultyStore
 
 PATH = "/seq/acme/demo/broken/execute"
 FALLS = """
@@ -75,15 +76,10 @@ def test_only_failures_are_repeated(http: httpx2.Client) -> None:
         assert "idempotent-replayed" not in answer.headers
 
 
-def test_a_call_that_started_nothing_may_be_made_again(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def unreachable(run: object) -> None:
-        raise StoreError("the disk is gone")
-
+def test_a_call_that_started_nothing_may_be_made_again(server: RunningServer, http: httpx2.Client) -> None:
     path, body = "/seq/acme/demo/anything/execute", {"message": str(uuid4())}
-    with monkeypatch.context() as patched:
-        patched.setattr(server.runtime.store, "create_run", unreachable)
+    with FaultyStore(server.runtime.store) as faults:
+        faults.fail("create_run", StoreError("the disk is gone"))
         answer = http.post(path, json=body)
     assert refusal(answer) == (503, "UNAVAILABLE")
     assert answer.headers["retry-after"] == "1"

@@ -18,7 +18,6 @@ from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import (
     ENDLESS,
     LONGEST_S,
-    Gate,
     body_is_read,
     cancel,
     detail,
@@ -29,6 +28,7 @@ from tests.contract.wire import (
     requests_in,
     start,
 )
+from tests.faulty_store import FaultyStore, Held
 from tests.waiting import eventually
 
 QUICK = "slug: quick\nsteps: [{id: keep, type: passthrough}]\n"
@@ -242,24 +242,25 @@ def test_a_body_that_ends_after_its_key_was_revoked_does_nothing(
 
 
 @pytest.fixture
-def checking(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
-    """The first check takes until it is opened, as it does where others are before it."""
-    return Gate(server, monkeypatch, server.runtime.checks, "request", most=1)
+def checking(server: RunningServer) -> Iterator[Held]:
+    """The first check takes until it is let go, as it does where others are before it."""
+    with FaultyStore(server.runtime.checks) as checks:
+        yield checks.hold("request", times=1)
 
 
 @pytest.mark.parametrize("way", ["execute", "jobs", "step"])
 def test_a_request_that_was_checked_until_after_its_key_was_revoked_starts_nothing(
-    server: RunningServer, http: httpx2.Client, checking: Gate, way: str
+    server: RunningServer, http: httpx2.Client, checking: Held, way: str
 ) -> None:
     key, key_id = made(server)
     with http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
         # Of a small one that is checked at once the key is not looked up again.
         large = {"parameters": {"text": "x" * LARGE_BYTES}}
         call = calls.submit(caller.post, f"/seq/acme/demo/quick/{way}", json=large)
-        checking.reached()
+        checking.until_reached()
         http.delete(f"/keys/{key_id}")
         before = keys_and_runs(http)
-        checking.open()
+        checking.let_go()
         answer = call.result(LONGEST_S)
     assert refusal(answer) == (401, "UNAUTHENTICATED")
     assert "while its request was checked; nothing was done" in detail(answer)["message"]
@@ -267,18 +268,18 @@ def test_a_request_that_was_checked_until_after_its_key_was_revoked_starts_nothi
 
 
 def test_a_repeated_call_does_not_wait_for_the_first_one_when_its_key_is_revoked(
-    server: RunningServer, http: httpx2.Client, checking: Gate
+    server: RunningServer, http: httpx2.Client, checking: Held
 ) -> None:
     key, key_id = made(server)
     again = {"Idempotency-Key": "both"}
     with http_for(server, key) as caller, ThreadPoolExecutor(2) as calls:
         first = calls.submit(http.post, "/seq/acme/demo/quick/execute", json={}, headers=again)
-        checking.reached()
+        checking.until_reached()
         repeat = calls.submit(caller.post, "/seq/acme/demo/quick/execute", json={}, headers=again)
         eventually(lambda: requests_in(server) == 2)
         http.delete(f"/keys/{key_id}")
         assert refusal(repeat.result(LONGEST_S)) == (401, "UNAUTHENTICATED")
-        checking.open()
+        checking.let_go()
         assert first.result(LONGEST_S).json()["status"] == "completed"
 
 

@@ -15,10 +15,10 @@ from runglass.server.requests.pagination import cursor_of
 from runglass.server.routes import sessions
 from runglass.server.services import session_runs
 from runglass.server.services.session_runs import INLINE_BYTES
-from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer
 from tests.contract.test_sessions import executions, run
 from tests.contract.wire import detail, refusal
+from tests.faulty_store import FaultyStore
 
 HEAVY = """
 slug: heavy
@@ -134,18 +134,9 @@ def test_a_large_run_is_read_and_encoded_in_bounded_pieces_beside_the_loop(
     assert len(flows) == 2
 
 
-def test_runs_of_further_pages_are_not_read(
-    http: httpx2.Client, session: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_of_further_pages_are_not_read(http: httpx2.Client, session: str, faults: FaultyStore) -> None:
     runs = [run(http, session, "anything") for _ in range(30)]
-    read: list[int] = []
-    trace_page = SqliteStore.trace_page
-
-    async def counted(self: SqliteStore, run_no: int, **more: Any) -> list[tuple[int, bytes]]:
-        read.append(run_no)
-        return await trace_page(self, run_no, **more)
-
-    monkeypatch.setattr(SqliteStore, "trace_page", counted)
+    read = faults.calls("trace_page")
     found = http.get(f"/seq/sessions/{session}", params={"limit": 2}).json()
     assert ids(found) == runs[:2]
     assert len(read) == 2
@@ -184,16 +175,10 @@ def test_there_is_nothing_behind_the_last_run_and_no_session_behind_an_unknown_i
 
 
 def test_a_run_that_is_deleted_meanwhile_hides_no_other(
-    server: RunningServer, http: httpx2.Client, session: str, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, session: str, faults: FaultyStore
 ) -> None:
     runs = [run(http, session, "anything") for _ in range(3)]
-    read = server.runtime.store.trace_page
-
-    async def deleted(run_no: int, **more: Any) -> Any:
-        (gone,) = [each for each in [await server.runtime.store.run(runs[1])] if each is not None]
-        if run_no == gone.no:
-            raise RunPurged(run_no)
-        return await read(run_no, **more)
-
-    monkeypatch.setattr(server.runtime.store, "trace_page", deleted)
+    gone = server.call(server.runtime.store.run(runs[1]))
+    assert gone is not None
+    faults.fail("trace_page", RunPurged(gone.no), when=lambda run_no, **_: run_no == gone.no, times=1)
     assert [each["executionId"] for each in executions(http, session)] == [runs[0], runs[2]]

@@ -20,6 +20,7 @@ from tests.contract.wire import (
     http_for,
     refusal,
 )
+from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
 
 MODES = ["off", "metadata_only", "redacted", "full"]
@@ -101,16 +102,9 @@ def test_outputs_that_the_log_cuts_come_whole() -> None:
 
 
 def test_outputs_that_are_too_many_to_be_held_come_from_the_store(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
-    read_back: list[int] = []
-    owed = server.runtime.store.owed
-
-    async def noting(run_no: int, seq: int) -> bytes | None:
-        read_back.append(seq)
-        return await owed(run_no, seq)
-
-    monkeypatch.setattr(server.runtime.store, "owed", noting)
+    read_back = faults.calls("owed")
     steps = "\n".join(
         f'  - {{id: s{n}, type: code, code: \'return {{"t": "{n}" * 700000}}\'}}' for n in range(5)
     )

@@ -23,13 +23,13 @@ from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,
     LONGEST_S,
-    Gate,
     cancel,
     detail,
     http_for,
     refusal,
     requests_in,
 )
+from tests.faulty_store import FaultyStore, Held
 from tests.waiting import eventually
 
 MEMORY_BYTES = 64 << 20
@@ -54,22 +54,23 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture
-def checking(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
-    """The first check of a request lasts until it is opened."""
-    return Gate(server, monkeypatch, server.runtime.checks, "request", most=1)
+def checking(server: RunningServer) -> Iterator[Held]:
+    """The first check of a request lasts until it is let go."""
+    with FaultyStore(server.runtime.checks) as checks:
+        yield checks.hold("request", times=1)
 
 
 @pytest.mark.parametrize("way", ["execute", "jobs", "step"])
 def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
-    server: RunningServer, http: httpx2.Client, checking: Gate, way: str
+    server: RunningServer, http: httpx2.Client, checking: Held, way: str
 ) -> None:
     assert 5_000_000 < MEMORY_BYTES // SHARE // 2 < 2 * 5_000_000
     with ThreadPoolExecutor(2) as calls:
         first = calls.submit(http.post, f"{PATH}/{way}", json=LARGE)
-        checking.reached()
+        checking.until_reached()
         refused = http.post(f"{PATH}/{way}", json=LARGE)
         small = http.post(f"{PATH}/execute", json={})
-        checking.open()
+        checking.let_go()
         assert first.result().status_code in (200, 202)
     assert small.json()["status"] == "completed", "a small one waits for none"
     assert refusal(refused) == (503, "UNAVAILABLE")
@@ -129,9 +130,9 @@ def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops(
         with running_server() as server:
             http = clients.enter_context(http_for(server, server.key))
             server.push(FLOW)
-            checking = Gate(server, monkeypatch, server.runtime.checks, "request")
+            checking = FaultyStore(server.runtime.checks).hold("request")
             calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
-            checking.reached()
+            checking.until_reached()
             waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
             assert both.wait(LONGEST_S)
         answer = waits.result()
@@ -207,17 +208,17 @@ def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> No
 
 
 def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
     """The answer of the first one is stored after all have come in; the run has no end by itself."""
     server.push(ENDLESS)
-    storing = Gate(server, monkeypatch, server.runtime.store, "answer_call")
+    storing = faults.hold("answer_call")
     path, once = "/seq/acme/demo/endless/jobs", {"Idempotency-Key": "once"}
     with ThreadPoolExecutor(6) as calls:
         sent = [calls.submit(http.post, path, json={}, headers=once) for _ in range(6)]
-        storing.reached()
+        storing.until_reached()
         eventually(lambda: requests_in(server) + sum(call.done() for call in sent) == 6)
-        storing.open()
+        storing.let_go()
         answers = [call.result() for call in sent]
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["executionId"] for answer in answers}) == 1

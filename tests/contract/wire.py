@@ -148,48 +148,6 @@ def requests_in(server: RunningServer) -> int:
     return server.call(counted())
 
 
-class Gate:
-    """Calls of a method in the server, `most` of them after the `first` ones, wait until it is opened."""
-
-    def __init__(
-        self,
-        server: RunningServer,
-        patch: pytest.MonkeyPatch,
-        owner: object,
-        name: str,
-        *,
-        first: int = 0,
-        most: float = float("inf"),
-    ) -> None:
-        self._server = server
-        self._opened = asyncio.Event()
-        self._line = asyncio.Lock()
-        self._came = threading.Semaphore(0)
-        calls, method = 0, getattr(owner, name)
-
-        async def held(*args: Any, **options: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            self._came.release()
-            if first < calls <= first + most:
-                # One after the other: a call that comes as the gate opens must not overtake those that wait.
-                async with self._line:
-                    await self._opened.wait()
-            return await method(*args, **options)
-
-        patch.setattr(owner, name, held)
-
-    def reached(self) -> None:
-        """Returns when there has been a call, a further one each time."""
-        assert self._came.acquire(timeout=LONGEST_S)
-
-    def open(self) -> None:
-        async def opened() -> None:
-            self._opened.set()
-
-        self._server.call(opened())
-
-
 def body_is_read(patch: pytest.MonkeyPatch) -> threading.Event:
     """Set when the server begins to read the body of a request."""
     begun, receiving = threading.Event(), HeldBodies.receiving

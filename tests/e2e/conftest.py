@@ -23,7 +23,6 @@ QUICK = frozenset(
         "test_examples",
         "test_laws",
         "test_live_trace",
-        "test_reference_trace",
     }
 )
 """The modules that are not slow."""

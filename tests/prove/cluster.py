@@ -13,15 +13,17 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from statistics import median
 
+from runglass.log.events import decode_event
+from runglass.store.postgres.store import PostgresStore
 from tests.prove.child import PLANTS
 from tests.prove.clustering.cluster import NAMES, Cluster, services
 from tests.prove.clustering.fairness import BOUND_S, JOBS, neighbour_waits
-from tests.prove.clustering.hands import misdated, zombies
+from tests.prove.clustering.hands import Hand, hands_of, misdated, zombies
 from tests.prove.clustering.load import Load, judge, read_everywhere
 from tests.prove.clustering.plan import LEASE_S, Fault, Kind, plan
-from tests.prove.clustering.snapshot import ClusterData
 from tests.prove.killing.book import Book
 from tests.prove.killing.laws import Laws
 
@@ -37,7 +39,7 @@ CONTROLS: tuple[tuple[bool, str, Kind], ...] = (
     (False, OWN_CLOCK, "clock"),
 )
 """A fault in the store, or one of the program, and what happens to processes while it is to be found."""
-PROJECT = "demo"
+PATIENCE_S = 5.0
 EARLY_MS = 1000
 """How early a wait may end that one process has begun and another ends: each knows the time of the database
 to within a second."""
@@ -61,11 +63,12 @@ class Findings:
         self.steps_ms: list[tuple[float, float]] = []
         """Of wait steps that went on elsewhere: what they took there, and what was due."""
 
-    def add(self, laws: Laws, book: Book, data: ClusterData, effects: int) -> None:
-        self.statuses.update(run.status for run in data.runs())
-        self.events += sum(len(log.events) for log in laws.logs.values())
-        self.lost += sum(len(log.lost) for log in laws.logs.values())
-        self.takeovers += sum(hand.was_lost for hand in data.hands)
+    def add(self, laws: Laws, book: Book, hands: Sequence[Hand], effects: int) -> None:
+        logs = [log for run_id, log in laws.logs.items() if run_id not in laws.settled]
+        self.statuses.update(log.status for log in logs)
+        self.events += sum(len(log.events) for log in logs)
+        self.lost += sum(len(log.lost) for log in logs)
+        self.takeovers += sum(hand.was_lost for hand in hands)
         self.told += book.events
         self.resumes += book.resumes
         self.repeats += book.repeats
@@ -78,11 +81,11 @@ async def cluster(faults: int = 500, seed: int = 0, control: bool = True) -> lis
     findings = Findings()
     planned = plan(seed, faults, members=NAMES, services=services(seed))
     async with Cluster.running(seed) as running:
-        after = 0
+        laws = Laws(Book(), running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
         for first in range(0, faults, ROUND):
             part = planned[first : first + ROUND]
             place = f"seed {seed}, faults {first + 1} to {first + len(part)}"
-            after = await _round(running, part, place, after, findings)
+            await _round(running, part, place, laws, findings)
         ended = [said for member in running.members.values() for said in member.ended]
     report = _report(findings, planned, seed, time.monotonic() - began_s)
     report += [f"{len(ended)} processes ended by themselves, and were started again", *ended[:5]]
@@ -92,37 +95,47 @@ async def cluster(faults: int = 500, seed: int = 0, control: bool = True) -> lis
 
 
 async def _round(
-    running: Cluster, faults: Sequence[Fault], place: str, after: int, findings: Findings
-) -> int:
-    """Faults under load, and a crowd of jobs when all is well again; the number of the last run."""
-    after = await _broken(running, faults, place, after, findings)
+    running: Cluster, faults: Sequence[Fault], place: str, laws: Laws, findings: Findings
+) -> None:
+    """Faults under load, and a crowd of jobs when all is well again."""
+    await _broken(running, faults, place, laws, findings)
     waits_s = await neighbour_waits(running.crowd, running.line)
     findings.waits_s += waits_s
     judge([f"a job waited {wait_s:.1f} s behind others'" for wait_s in waits_s if wait_s > BOUND_S], place)
-    behind = await ClusterData.read(running.address, PROJECT, after=after)
-    return max((run.no for run in behind.runs()), default=after)
+    async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
+        judge(await laws.after_kill(store), place)
+    laws.settled.update(laws.logs)
 
 
 async def _broken(
-    running: Cluster, faults: Sequence[Fault], place: str, after: int, findings: Findings
-) -> int:
-    """Load and faults, until all has come to its end, and the laws; the number of the last run."""
-    book = Book()
+    running: Cluster, faults: Sequence[Fault], place: str, laws: Laws, findings: Findings
+) -> None:
+    """Load and faults, until all has come to its end, and the laws."""
+    book = laws.book = Book()
+    laws.waits_ms.clear()
     running.outside.calls.clear()
-    laws = Laws(book, running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
     async with Load(running, book, place) as load:
         await breaking(running, faults, load)
         calm_s = time.monotonic()
         await load.end()
         findings.end_s.append(time.monotonic() - calm_s)
-    data = await ClusterData.read(running.address, PROJECT, after=after)
-    lies = [*laws.after_kill(data, ""), *laws.at_end(data), *zombies(data.hands), *book.lies]
+    async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
+        lies = [*await laws.after_kill(store), *await laws.at_end(store), *book.lies]
     findings.steps_ms += laws.waits_ms
-    judge([*lies, *misdated(data.hands, data.dates()), *mostly_untimely(findings.steps_ms)], place)
+    new = [run for run in laws.records.values() if run.id not in laws.settled]
+    hands = await hands_of(running.address, [run.no for run in new])
+    dates = {run.no: [decoded_date(data) for data in laws.logs[run.id].events] for run in new}
+    lies += [*zombies(hands), *misdated(hands, dates)]
+    judge([*lies, *mostly_untimely(findings.steps_ms)], place)
     await read_everywhere(running, book, place)
     findings.faults.update(fault.kind for fault in faults)
-    findings.add(laws, book, data, running.outside.total)
-    return max((run.no for run in data.runs()), default=after)
+    findings.add(laws, book, hands, running.outside.total)
+    laws.settled.update(laws.logs)
+
+
+def decoded_date(event: bytes) -> datetime:
+    """When the event was made, as it says."""
+    return datetime.fromisoformat(decode_event(event).at)
 
 
 def mostly_untimely(waits_ms: Sequence[tuple[float, float]]) -> Iterator[str]:
@@ -166,11 +179,11 @@ async def _control(seed: int, ignores_fence: bool, plant: str, kind: Kind) -> st
     async with Cluster.running(
         seed, ignores_fence=ignores_fence, plant=plant, names=CONTROL_NAMES
     ) as running:
-        after = 0
+        laws = Laws(Book(), running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
         for times in range(1, CONTROL_ROUNDS + 1):
             place = f"control, seed {seed}, round {times}"
             try:
-                after = await _broken(running, faults, place, after, findings)
+                await _broken(running, faults, place, laws, findings)
             except AssertionError as lie:
                 told = str(lie).partition("\n")[2].partition("\n")[0]
                 return f"control, {what}: {time.monotonic() - began_s:.0f} s: {told}"

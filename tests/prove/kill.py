@@ -34,7 +34,7 @@ from tests.prove.killing.line import TIMEOUT_S, Line
 from tests.prove.killing.outside import NO_PATH, Effect, Outside
 from tests.prove.killing.reading import all_ended, disagreements, listed_runs
 from tests.prove.killing.server import KilledServer, free_port
-from tests.prove.killing.snapshot import Snapshot
+from tests.prove.killing.snapshot import as_it_was_left, faults
 
 LANES = 2
 """Servers that are killed side by side, each on data of its own: most of a life is waiting."""
@@ -131,7 +131,7 @@ class Findings:
         self.runs += len(laws.logs)
         self.events += sum(len(log.events) for log in laws.logs.values())
         self.lost += sum(len(log.lost) for log in laws.logs.values())
-        self.statuses.update(log.fold.trace().flow_run.status for log in laws.logs.values())
+        self.statuses.update(log.status for log in laws.logs.values())
         self.cut_off += laws.cut_off
         self.resume_s += laws.resume_s
         self.told += book.events
@@ -179,7 +179,7 @@ async def _round(
                 await _die(server, death)
                 places.note(death, server.crashed)
                 place = server.crashed or "a random moment"
-                _check(laws, book, server, f"seed {seed}, kill {number} at {place}")
+                await _check(laws, server, f"seed {seed}, kill {number} at {place}")
                 _raise_failures([*calling, *watching])
                 findings.kills += 1
             place = f"seed {seed}, after kill {first + kills}"
@@ -195,9 +195,9 @@ async def _round(
             await asyncio.gather(*calling, *watching, return_exceptions=True)
         server.kill()
         await server.gone.wait()
-        _check(laws, book, server, place)
-        with Snapshot.of(server.settings.database) as data:
-            _judge(laws.at_end(data), place, server)
+        await _check(laws, server, place)
+        async with as_it_was_left(server.settings.database) as store:
+            _judge([*await laws.at_end(store), *await faults(store)], place, server)
         points |= server.points
         findings.add(laws, book, outside)
 
@@ -220,10 +220,10 @@ async def _die(server: KilledServer, death: Death) -> None:
         raise AssertionError(f"the server ended by itself with {server.exit_code}: {server.said()}")
 
 
-def _check(laws: Laws, book: Book, server: KilledServer, place: str) -> None:
-    with Snapshot.of(server.settings.database) as data:
-        _judge(laws.after_kill(data, server.ready_at), place, server)
-    _judge(book.lies, place, server)
+async def _check(laws: Laws, server: KilledServer, place: str) -> None:
+    async with as_it_was_left(server.settings.database) as store:
+        _judge(await laws.after_kill(store, server.ready_at), place, server)
+    _judge(laws.book.lies, place, server)
 
 
 def _judge(lies: Iterable[str], place: str, server: KilledServer | None = None) -> None:

@@ -8,15 +8,15 @@ What comes out is a transcript, of which `docs/rolling-restart.md` has some.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import asyncpg
 
+from runglass.store.postgres.store import PostgresStore
 from tests.prove.clustering.cluster import NAMES, Cluster
-from tests.prove.clustering.hands import zombies
+from tests.prove.clustering.hands import Hand, hands_of, zombies
 from tests.prove.clustering.load import CALLERS, WATCHERS, Load, judge, read_everywhere
-from tests.prove.clustering.snapshot import ClusterData
 from tests.prove.killing.book import Book
 from tests.prove.killing.laws import Laws
 from tests.prove.killing.program import THIS, Program, taken_from_history
@@ -33,7 +33,7 @@ EARLY_MS = 100
 BETWEEN_S = 1.0
 WAITS = ("hold", "rest")
 """Steps that only wait: a stop leaves them at once, and their deadline stays."""
-PROJECT = "demo"
+PATIENCE_S = 5.0
 FEWER_NAMES = ("server 1", "server 2", "worker 1", "worker 2")
 """Where each process is replaced twice."""
 
@@ -83,11 +83,10 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
                 await asyncio.sleep(BETWEEN_S)
                 await load.end()
                 say("no more calls; every run has ended")
-            data = await ClusterData.read(running.address, PROJECT, after=0)
-            judge(
-                [*laws.after_kill(data, ""), *laws.at_end(data), *zombies(data.hands), *book.lies], "rolling"
-            )
-            judge(_lost(laws, data), "rolling")
+            async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
+                lies = [*await laws.after_kill(store), *await laws.at_end(store), *book.lies]
+            hands = await hands_of(running.address, [run.no for run in laws.records.values()])
+            judge([*lies, *zombies(hands), *_lost(laws, hands)], "rolling")
             await read_everywhere(running, book, "rolling", of_before=older is not None)
     runs, events = len(laws.logs), sum(len(log.events) for log in laws.logs.values())
     return [
@@ -136,7 +135,7 @@ async def _migrate(running: Cluster, say: Say) -> None:
     )
 
 
-def _lost(laws: Laws, data: ClusterData) -> list[str]:
+def _lost(laws: Laws, hands: Iterable[Hand]) -> list[str]:
     """Attempts that were cut off and runs that were taken from who had them, of which there is none."""
     attempts = [
         f"attempt {address} of run {log.run_id} was lost"
@@ -144,4 +143,4 @@ def _lost(laws: Laws, data: ClusterData) -> list[str]:
         for address, _ in log.lost
         if address.step_id not in WAITS
     ]
-    return attempts + [f"a run was taken from who had it: {hand}" for hand in data.hands if hand.was_lost]
+    return attempts + [f"a run was taken from who had it: {hand}" for hand in hands if hand.was_lost]

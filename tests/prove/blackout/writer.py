@@ -7,17 +7,18 @@ both are system calls, and so have their places among those of the database. It 
 
 import asyncio
 import hashlib
+import itertools
 import os
 import random
 import sys
 from collections.abc import Awaitable, Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from runglass.engine.journal.recorder import step_rows
 from runglass.log.events import (
     FlowCompleted,
     FlowFailed,
@@ -25,16 +26,20 @@ from runglass.log.events import (
     RunStarted,
     StepCompleted,
     StepError,
+    StepModelCall,
+    StepModelReserved,
     StepRetrying,
     StepStarted,
     encode_event,
 )
 from runglass.log.fold import RunFold, StepChange
-from runglass.log.trace import RunSummary
+from runglass.log.money import ZERO
+from runglass.log.trace import TERMINAL, ModelCall, ModelReservation, RunSummary
 from runglass.store.base import Store
-from runglass.store.records import Append, Checkpoint, IdempotencyKey, StepRow
+from runglass.store.records import Append, Checkpoint, IdempotencyKey, RunNumbers
 from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
+from runglass.support.lazy_json import encoded
 from tests.records import new_run
 
 T = TypeVar("T")
@@ -45,6 +50,8 @@ BEFORE = ("acme", "before")
 SLUG = "flow"
 WORKERS = 4
 ERROR = {"code": "CODE_ERROR", "message": "no"}
+MOST, COST = "0.004", "0.0013"
+"""What a request to a model may cost in US dollars, and what it does."""
 AT = "2026-01-01T00:00:00.000Z"
 SIZES = (10, 300, 3_000, 20_000)
 """Of requests and outputs, in bytes: inside of a page, most of one, and several."""
@@ -74,12 +81,9 @@ def append_name(run_id: str, head: int) -> str:
     return f"{run_id}@{head}"
 
 
-def step_rows(changes: list[StepChange]) -> list[StepRow]:
-    """As the store keeps them."""
-    return [
-        StepRow(position, step.step_id, "", step.attempt, step.status, msgspec.json.encode(step))
-        for position, step in changes
-    ]
+def checkpoint_of(head: int) -> str:
+    """The checkpoint that comes with the append up to this head."""
+    return f"s{head}"
 
 
 class _Writer:
@@ -116,25 +120,37 @@ class _Writer:
             call=IdempotencyKey(run_id, b"digest"),
         )
         record = await self._told(append_name(run_id, 0), self._store.create_run(new))
-        head = 0
+        head, spent, reserved = 0, ZERO, ZERO
         events = self._events(run_id, flow_id)
-        while batch := [event for event, _ in zip(events, range(self._random.randint(1, 3)), strict=False)]:
+        while batch := list(itertools.islice(events, self._random.randint(2, 6))):
             changes: dict[tuple[int, int], StepChange] = {}
-            for event in batch:
+            for number, event in enumerate(batch):
+                if isinstance(event, FlowCompleted):
+                    totals = encoded(msgspec.json.encode(fold.summary.totals))
+                    event = batch[number] = replace(event, summary=totals)
                 for change in fold.apply(event):
                     changes[change.position, change.step.attempt] = change
+            data = [encode_event(event) for event in batch]
+            checkpoint = Checkpoint(checkpoint_of(head + len(batch)), "", self._object())
+            ended_at = AT if fold.status in TERMINAL else None
             append = Append(
                 run_no=record.no,
                 head=head,
                 fence=record.fence,
-                events=[encode_event(event) for event in batch],
-                steps=step_rows(list(changes.values())),
-                checkpoints=[Checkpoint(f"s{head}", "", self._object())],
-                status=fold.summary.status,
+                events=data,
+                steps=step_rows(changes.values()),
+                checkpoints=[checkpoint],
+                status=fold.status,
                 summary=msgspec.json.encode(fold.summary),
-                spent_usd=Decimal(len(batch)),
+                spent_usd=(fold.spent.cost_usd or ZERO) - spent,
+                reserved_usd=fold.reserved_usd - reserved,
+                ended_at=ended_at,
+                numbers=RunNumbers.of(fold.summary),
+                log_bytes=sum(map(len, data)),
+                open_bytes=len(checkpoint.data),
             )
             head += len(batch)
+            spent, reserved = fold.spent.cost_usd or ZERO, fold.reserved_usd
             self._left -= 1
             digest = hashlib.sha256(b"\n".join(append.events)).hexdigest()
             await self._told(append_name(run_id, head), self._store.append(append), digest=digest)
@@ -151,17 +167,28 @@ class _Writer:
             execution_id=run, run_id=run, flow_id=flow_id, step_count=3, trigger_type="api", version=0
         )
         for index, step in enumerate(("s0", "s1", "s2")):
-            yield StepStarted(execution_id=run, step_id=step, step_index=index, attempt=1)
             attempt = 1
+            yield from self._asking(run, step, index, attempt)
             if self._random.random() < 0.25:
                 yield StepRetrying(
-                    execution_id=run, step_id=step, attempt=1, error=ERROR, next_attempt=2, delay_ms=0
+                    execution_id=run,
+                    step_id=step,
+                    attempt=1,
+                    error=ERROR,
+                    next_attempt=2,
+                    delay_ms=0,
+                    cost_usd=COST,
                 )
                 attempt = 2
-                yield StepStarted(execution_id=run, step_id=step, step_index=index, attempt=2)
+                yield from self._asking(run, step, index, attempt)
             if self._random.random() < 0.1:
                 yield StepError(
-                    execution_id=run, step_id=step, step_index=index, attempt=attempt, error=ERROR
+                    execution_id=run,
+                    step_id=step,
+                    step_index=index,
+                    attempt=attempt,
+                    error=ERROR,
+                    cost_usd=COST,
                 )
                 yield FlowFailed(execution_id=run, run_id=run, error=ERROR, step_id=step)
                 return
@@ -173,8 +200,17 @@ class _Writer:
                 attempt=attempt,
                 output=output,
                 duration_ms=1,
+                cost_usd=COST,
             )
         yield FlowCompleted(execution_id=run, run_id=run, result={"n": 1})
+
+    def _asking(self, run: str, step: str, index: int, attempt: int) -> Iterator[KnownEvent]:
+        """An attempt begins, and asks a model: what that may cost is held, then charged."""
+        yield StepStarted(execution_id=run, step_id=step, step_index=index, attempt=attempt)
+        reservation = ModelReservation(number=1, model="echo", usd=MOST)
+        yield StepModelReserved(execution_id=run, step_id=step, attempt=attempt, reservation=reservation)
+        call = ModelCall(number=1, model="echo", cost_usd=COST)
+        yield StepModelCall(execution_id=run, step_id=step, attempt=attempt, model_call=call)
 
     def _object(self) -> bytes:
         return msgspec.json.encode({"text": self._text()})

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import asyncpg
+
 APART = timedelta(seconds=1)
 """How far the time of an event may be from what it is by the clock of the database."""
 UNKNOWN = datetime(1, 1, 2, tzinfo=UTC)
@@ -22,6 +24,18 @@ class Hand(NamedTuple):
     who: str
     was_lost: bool = False
     at: datetime = UNKNOWN
+
+
+_HANDS = "SELECT run_no, fence, head, who, was_lost, at FROM prove.hand WHERE run_no = ANY ($1) ORDER BY no"
+
+
+async def hands_of(address: str, numbers: Iterable[int]) -> list[Hand]:
+    """Every change of the rows of these runs, in the order in which they were made."""
+    connection = await asyncpg.connect(address)
+    try:
+        return [Hand._make(row) for row in await connection.fetch(_HANDS, list(numbers))]
+    finally:
+        await connection.close()
 
 
 def zombies(hands: Iterable[Hand]) -> Iterator[str]:

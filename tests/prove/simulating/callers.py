@@ -10,6 +10,7 @@ from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunReleased
 from runglass.errors import APIError, StoreError
+from runglass.log.events import event_type_of
 from runglass.wire.run_api import CaptureMode
 from tests.prove.simulating.flows import make_asking_flow, make_flow
 from tests.prove.simulating.laws import demand
@@ -112,13 +113,13 @@ class Callers:
         assert log is not None
 
         def check() -> None:
-            told = f"{log.id} was told to be {outcome.status}"
+            told = f"{log.run_id} was told to be {outcome.status}"
             demand(len(log.events) > started.head, f"{told} without an event")
             if outcome.status == "paused":
-                demand(any("paused" in event.event_type for event in log.events), f"{told}, and never was")
+                demand(any("paused" in event_type_of(data) for data in log.events), f"{told}, and never was")
             else:
                 demand(log.status == outcome.status, f"{told}, and is {log.status}")
-            if self._cancelled.get(log.id) == (life, log.fence):
+            if self._cancelled.get(log.run_id) == (life, log.fence):
                 demand(outcome.status == "cancelled", f"{told} after it was cancelled")
 
         world.tell(check)
@@ -129,22 +130,22 @@ class Callers:
             await asyncio.sleep(chance.uniform(0.2, 2.0))
             lives = world.lives()
             for log in list(world.laws.logs.values()):
-                if log.ended or not lives or log.id in self.left_paused:
+                if log.ended or not lives or log.run_id in self.left_paused:
                     continue
                 life = chance.choice(lives)
                 if not world.calm and chance.random() < self._impatience * 0.2:
-                    life.process.start(self._cancel(life, log.id))
+                    life.process.start(self._cancel(life, log.run_id))
                 elif log.status == "paused" and chance.random() < 0.5:
                     if world.calm and chance.random() < self._leaves:
-                        self.left_paused.add(log.id)
+                        self.left_paused.add(log.run_id)
                         continue
                     for _ in range(chance.choice((1, 1, 2, 3))):
                         life = chance.choice(lives)
-                        life.process.start(self._resume(life, log.id))
+                        life.process.start(self._resume(life, log.run_id))
 
     def _all_rest(self) -> bool:
         logs = self._world.laws.logs.values()
-        return all(log.ended or (log.status == "paused" and log.id in self.left_paused) for log in logs)
+        return all(log.ended or (log.status == "paused" and log.run_id in self.left_paused) for log in logs)
 
     async def _resume(self, life: Life, run_id: str) -> None:
         world, chance = self._world, self._world.chance

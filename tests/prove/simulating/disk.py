@@ -256,6 +256,30 @@ class Store(SqliteStore):
         self._process.let_go = owner is not None
 
 
+class _AtOnce(Connections):
+    """Connections by which is read without a wait, and not at all written."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        super().__init__(Path("simulated"), synchronous="NORMAL")
+        self.db = db
+
+    async def read(self, work: Work[Result]) -> Result:
+        return work(self.db)
+
+    async def look_up(self, work: Work[Result]) -> Result:
+        return work(self.db)
+
+
+class LookedAt(SqliteStore):
+    """The store as it is at this moment: what is read from it waits for nothing."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        super().__init__(Path("simulated"), synchronous="NORMAL")
+        self.db = db
+        self._db = _AtOnce(db)
+        self._statements = Statements(self._db, perform)
+
+
 @cache
 def _empty() -> bytes:
     connection = sqlite3.connect(":memory:", isolation_level=None)

@@ -1,42 +1,42 @@
 """What must hold of every run in the store, after each commit and at the end, whatever happens to processes.
 
-The events of each run are folded again as they come, and all that the store keeps beside them is held against
-that. When something happens, and why, is not known here.
+The laws of logs, rows and money are those of every proof (`tests/laws`). Here are those of a world in which
+somebody sees each commit: who may write, what a step has a right to, and what a run must result in. When
+something happens, and why, is not known here.
 """
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
-from decimal import Decimal
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 
-from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.journal.run_spec import SegmentSpec
-from runglass.log.events import (
-    FlowCompleted,
-    FlowFailed,
-    StepCompleted,
-    StepError,
-    StepEvent,
-    StepRetrying,
-    StepSkipped,
-    StepStarted,
-    StreamEvent,
-    decode_event,
-    is_terminal,
-)
-from runglass.log.fold import Address, TraceFold
-from runglass.log.trace import StepTrace
-from runglass.store.records import Append
+from runglass.log.events import FlowCompleted, FlowFailed, StepEvent, decode_event
+from runglass.log.fold import Address
+from runglass.log.money import add_usd
+from runglass.store.records import Append, Project
 from tests.fakes import CRASH_RETRIES
+from tests.laws.law import require
+from tests.laws.log import Log
+from tests.laws.stored import (
+    WholeRun,
+    broken_as_a_whole,
+    broken_by,
+    broken_by_itself,
+    broken_in_sum,
+    read_run,
+    read_whole,
+)
+from tests.prove.simulating.disk import LookedAt
 from tests.prove.simulating.flows import Told, result_of
 from tests.prove.simulating.limits import Limits
 from tests.prove.simulating.virtual import Process
 from tests.prove.simulating.walk import Pass
+
+Result = TypeVar("Result")
 
 
 def demand(holds: object, message: str) -> None:
@@ -45,12 +45,22 @@ def demand(holds: object, message: str) -> None:
         raise AssertionError(message)
 
 
-class Log:
-    """One run, as its events tell it."""
+def at_once(work: Coroutine[Any, Any, Result]) -> Result:
+    """What the work results in, which waits for nothing: the world stands still meanwhile."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    raise AssertionError(f"{work} waits")
+
+
+class WatchedLog(Log):
+    """One run, as its events tell it, and who has it."""
 
     def __init__(self, no: int, run_id: str, begun: SegmentSpec, *, budgeted: bool) -> None:
+        super().__init__(run_id)
         self.no = no
-        self.id = run_id
         self.spec = begun.spec
         self.label: str = begun.spec.inputs["run"]
         self.fence = 0
@@ -60,160 +70,62 @@ class Log:
         self.takeovers = 0
         self.budgeted = budgeted
         self.waited = False
-        self.events: list[StreamEvent] = []
-        self.fold = TraceFold()
-        self.walked = Pass(begun.spec.flow)
-        self.status = "pending"
-        self._encoded: dict[int, tuple[StepTrace, bytes]] = {}
-        self._starts: dict[tuple[Address, int], str] = {}
+        self.walked = Pass(begun.spec.flow, self)
 
-    @property
-    def ended(self) -> bool:
-        return bool(self.events) and is_terminal(self.events[-1])
-
-    def append(self, batch: Append, process: Process) -> None:
+    def append(self, batch: Append, process: Process, stored: list[tuple[int, bytes]]) -> None:
         """Takes in what has just been appended. Raises AssertionError for what may not be there."""
-        demand(not self.ended, f"{self.id} has ended, and there is more after that")
-        demand(batch.head == len(self.events), f"{self.id}: an append after {batch.head}, not the last event")
-        demand(batch.fence == self.fence, f"{self.id}: an append with fence {batch.fence}, not {self.fence}")
-        demand(process is self.holder, f"{self.id}: an append by {process.name}, which does not hold it")
+        head, name = len(self.events), self.run_id
+        demand(not self.ended, f"{name} has ended, and there is more after that")
+        demand(batch.head == head, f"{name}: an append after {batch.head}, not the last event")
+        demand(batch.fence == self.fence, f"{name}: an append with fence {batch.fence}, not {self.fence}")
+        demand(process is self.holder, f"{name}: an append by {process.name}, which does not hold it")
         self.waited = self.status == "paused"
         self.walked.drop(batch.dropped)
+        self.drop(batch.dropped)
         for kept in batch.checkpoints:
             self.walked.keep(kept)
-        for data in batch.events:
+        demand([data for _, data in stored] == batch.events, f"{name}: other events than were appended")
+        for seq, data in stored:
+            require(self.add(seq, data))
             event = decode_event(data)
-            self._take(event)
-        self.status = self.fold.trace().flow_run.status
+            if isinstance(event, StepEvent):
+                self.walked.take(event)
+            if isinstance(event, FlowFailed):
+                self._check_failure(event)
         self.takeovers = 0
 
     def claim(self, fence: int, process: Process, owner: str | None) -> None:
         """Somebody goes on with it. Raises AssertionError where nobody may."""
-        demand(fence > self.fence, f"{self.id}: fence {fence} after {self.fence}")
-        demand(not self.ended, f"{self.id} has ended and was claimed")
+        demand(fence > self.fence, f"{self.run_id}: fence {fence} after {self.fence}")
+        demand(not self.ended, f"{self.run_id} has ended and was claimed")
         is_taken_over = self.holder is not process or owner not in (None, self.owner)
         if is_taken_over and not (self.holder and self.holder.let_go):
             self.takeovers += 1
         self.fence, self.holder, self.owner = fence, process, owner or self.owner
 
-    def _take(self, event: StreamEvent) -> None:
-        demand(not self.ended, f"{self.id}: {event.event_type} follows the end")
-        demand(event.seq == len(self.events) + 1, f"{self.id}: seq {event.seq} after {len(self.events)}")
-        if self.events:
-            demand(
-                event.at >= self.events[-1].at, f"{self.id}: event {event.seq} is older than the one before"
-            )
-        if isinstance(event, StepEvent):
-            self.walked.take(event)
-        if isinstance(event, StepStarted):
-            self._starts[Address(event.step_id, event.loop_path), event.attempt] = event.at
-        self.events.append(event)
-        self.fold.apply(event)
-        if isinstance(event, FlowFailed) and event.step_id not in self.walked.lost_ids:
+    def _check_failure(self, event: FlowFailed) -> None:
+        if event.step_id not in self.walked.lost_ids:
             error: Any = event.error
             if error["code"] == "CREDITS_EXHAUSTED":
-                demand(self.budgeted, f"{self.id} ended for want of a budget that nobody set")
+                demand(self.budgeted, f"{self.run_id} ended for want of a budget that nobody set")
                 return
-            demand(error["code"] == WORKER_LOST, f"{self.id} failed with {error} though no step was lost")
-            demand(self.takeovers > CRASH_RETRIES, f"{self.id} is given up after {self.takeovers} takeovers")
-        if isinstance(event, FlowCompleted):
-            self._check_summary(msgspec.json.decode(msgspec.json.encode(event.summary)))
-
-    def _check_summary(self, summary: dict[str, Any]) -> None:
-        counted = {"completed": 0, "failed": 0, "retried": 0, "skipped": 0}
-        kinds = {
-            StepCompleted: "completed",
-            StepError: "failed",
-            StepRetrying: "retried",
-            StepSkipped: "skipped",
-        }
-        for event in self.events:
-            if type(event) in kinds:
-                counted[kinds[type(event)]] += 1
-        told = {name: summary[name] for name in counted}
-        demand(told == counted, f"{self.id}: the summary says {told}, the log {counted}")
-
-    def check_stored(self, db: sqlite3.Connection) -> None:
-        """Holds what the store keeps of the run against its events."""
-        head, status, summary = db.execute(
-            "SELECT head, status, summary FROM run WHERE no = ?", (self.no,)
-        ).fetchone()
-        seqs = db.execute("SELECT count(*), max(seq) FROM event WHERE run_no = ?", (self.no,)).fetchone()
-        count = len(self.events)
-        demand((head, *seqs) == (count, count, count), f"{self.id}: head {head}, seqs {seqs}, not {count}")
-        trace = self.fold.trace()
-        demand(status == trace.flow_run.status, f"{self.id} is {status} and its fold {trace.flow_run.status}")
-        demand(summary == msgspec.json.encode(self.fold.summary), f"{self.id}: flowRun is not as folded")
-        rows = db.execute("SELECT data FROM step WHERE run_no = ? ORDER BY position", (self.no,)).fetchall()
-        folded = [self._bytes(position, step) for position, step in enumerate(trace.steps)]
-        demand([row[0] for row in rows] == folded, f"{self.id}: the steps are not as folded at {count}")
-        if self.ended:
-            running = [step.step_id for step in trace.steps if step.status == "running"]
-            demand(not running, f"{self.id} has ended and {running} still run")
-            for table in ("checkpoint", "run_request"):
-                left = db.execute(f"SELECT count(*) FROM {table} WHERE run_no = ?", (self.no,)).fetchone()[0]
-                demand(not left, f"{self.id} has ended and leaves {left} rows in {table}")
-
-    def _bytes(self, position: int, step: StepTrace) -> bytes:
-        known = self._encoded.get(position)
-        if known is None or known[0] is not step:
-            known = self._encoded[position] = (step, msgspec.json.encode(step))
-        return known[1]
-
-    def check_whole(self, db: sqlite3.Connection) -> Decimal:
-        """Holds all attempts against the log, and the result against another interpreter; what it cost."""
-        rows = db.execute(
-            "SELECT step_id, loop_path, attempt, data FROM step WHERE run_no = ?1 UNION ALL"
-            " SELECT step_id, loop_path, attempt, data FROM step_attempt WHERE run_no = ?1 ORDER BY 1, 2, 3",
-            (self.no,),
-        ).fetchall()
-        attempts = [msgspec.json.decode(row[3], type=StepTrace) for row in rows]
-        for (step_id, path, number, _), step in zip(rows, attempts, strict=True):
+            demand(error["code"] == WORKER_LOST, f"{self.run_id} failed with {error}, and no step was lost")
             demand(
-                (step_id, path, number) == (step.step_id, path_text(step.loop_path), step.attempt), "a row"
+                self.takeovers > CRASH_RETRIES, f"{self.run_id} is given up after {self.takeovers} takeovers"
             )
-            start = self._starts.get((Address(step.step_id, step.loop_path), step.attempt))
-            if step.status != "skipped":
-                demand(step.started_at == start, f"{self.id}: {step_id} {path} #{number} has lost its start")
+
+    def check_whole(self, whole: WholeRun, result: bytes | None) -> None:
+        """Holds all that is stored against the log, and the result against another interpreter."""
+        require([*broken_as_a_whole(self, whole), *broken_by_itself(self)])
+        for step in self.fold.trace().steps:
             code = (step.error_context or {}).get("code")
             if code == WORKER_LOST and step.status == "failed":
-                demand(
-                    step.completed_at, f"{self.id}: {step_id} {path} #{number} was lost, and nobody says when"
-                )
-        for (one, one_path, number, _), (other, other_path, following, _) in pairwise(rows):
-            if (one, one_path) == (other, other_path):
-                demand(following == number + 1, f"{self.id}: attempt {following} of {one} follows {number}")
-        demand(all(row[2] == 1 for row in _firsts(rows)), f"{self.id}: a step has no first attempt")
-        cost = sum((Decimal(step.cost_usd) for step in attempts if step.cost_usd), Decimal(0))
-        if self.ended and isinstance(ended := self.events[-1], FlowCompleted):
-            self._check_totals(ended, attempts, cost)
-            self._check_result(db)
-        return cost
-
-    def _check_totals(self, ended: FlowCompleted, attempts: list[StepTrace], cost: Decimal) -> None:
-        summary: Any = ended.summary
-        tokens = sum(step.tokens.total for step in attempts if step.tokens)
-        told = summary.get("tokens", {"total": 0})["total"]
-        demand(told == tokens, f"{self.id}: {told} tokens are told, and {tokens} were used")
-        told = Decimal(summary.get("costUsd", 0))
-        demand(told == cost, f"{self.id}: {told} is told, and {cost} was spent")
-        for status in ("completed", "skipped"):
-            found = sum(step.status == status for step in attempts)
-            demand(summary[status] == found, f"{self.id}: {summary[status]} {status}, found {found}")
-        failed = sum(step.status == "failed" for step in attempts)
-        told = summary["failed"] + summary["retried"]
-        demand(told == failed, f"{self.id}: {told} attempts failed, found {failed}")
-
-    def _check_result(self, db: sqlite3.Connection) -> None:
-        stored = db.execute("SELECT result FROM run_outcome WHERE run_no = ?", (self.no,)).fetchone()[0]
-        told = Told(frozenset(self.walked.lost), self.walked.decisions)
-        expected = result_of(self.spec.flow, self.spec.inputs, told)
-        found = msgspec.json.decode(stored)
-        demand(found == expected, f"{self.id}: the result is {found}, not {expected}")
-
-
-def _firsts(rows: Sequence[Any]) -> list[Any]:
-    return [row for before, row in pairwise([(None, None), *rows]) if before[:2] != row[:2]]
+                demand(step.completed_at, f"{self.run_id}: {step.step_id} was lost, and nobody says when")
+        if self.ended and isinstance(decode_event(self.events[-1]), FlowCompleted):
+            told = Told(frozenset(self.walked.lost), self.walked.decisions)
+            expected = result_of(self.spec.flow, self.spec.inputs, told)
+            found = msgspec.json.decode(result or b"null")
+            demand(found == expected, f"{self.run_id}: the result is {found}, not {expected}")
 
 
 class Laws:
@@ -226,50 +138,63 @@ class Laws:
         self._limits = limits
         self.most_at_once = 0
         """How many runs of a project with a limit went on at once."""
-        self.logs: dict[int, Log] = {}
+        self.logs: dict[int, WatchedLog] = {}
         self.late_effects = 0
-        self.db: sqlite3.Connection | None = None
+        self._of_projects: dict[int, list[WatchedLog]] = {}
+        self.store: LookedAt | None = None
         self.on_takeover: Callable[[Process], None] = lambda _: None
 
-    def named(self, label: str) -> Log | None:
+    def named(self, label: str) -> WatchedLog | None:
         return next((log for log in self.logs.values() if log.label == label), None)
 
-    def of(self, run_id: str) -> Log | None:
-        return next((log for log in self.logs.values() if log.id == run_id), None)
+    def of(self, run_id: str) -> WatchedLog | None:
+        return next((log for log in self.logs.values() if log.run_id == run_id), None)
 
     def watch(self, process: Process, appends: list[Append]) -> None:
         """Checks what a process has committed. Raises AssertionError for a lie."""
-        assert self.db is not None
-        for batch in appends:
-            self.logs[batch.run_no].append(batch, process)
+        store = self.store
+        assert store is not None
         for run_no in dict.fromkeys(batch.run_no for batch in appends):
-            self.logs[run_no].check_stored(self.db)
-        self._see_claims(self.db, process)
-        if self._limits.budget_usd is not None:
-            self._check_budgets(self.db)
+            log = self.logs[run_no]
+            stored = at_once(read_run(store, log.run_id, after=len(log.events)))
+            first = 0
+            for batch in [batch for batch in appends if batch.run_no == run_no]:
+                end = first + len(batch.events)
+                log.append(batch, process, stored.events[first:end])
+                first = end
+            require(broken_by(log, stored))
+        self._see_claims(store.db, process)
+        for project in at_once(store.projects()):
+            self._check_money(project)
         if self._limits.are_of_runs:
-            self._check_limits(self.db)
+            self._check_limits(store.db)
 
     def _see_claims(self, db: sqlite3.Connection, process: Process) -> None:
-        for no, run_id, fence, owner in db.execute("SELECT no, id, fence, owner FROM run ORDER BY no"):
+        found = db.execute("SELECT no, id, fence, owner, project_id FROM run ORDER BY no")
+        for no, run_id, fence, owner, project_id in found:
             log = self.logs.get(no)
             if log is None:
                 request = db.execute("SELECT request FROM run_request WHERE run_no = ?", (no,)).fetchone()[0]
                 begun = msgspec.json.decode(request, type=SegmentSpec)
-                log = self.logs[no] = Log(no, run_id, begun, budgeted=self._limits.budget_usd is not None)
+                log = WatchedLog(no, run_id, begun, budgeted=self._limits.budget_usd is not None)
                 log.fence, log.holder, log.owner = fence, process, owner
+                self.logs[no] = log
+                self._of_projects.setdefault(project_id, []).append(log)
             elif fence != log.fence:
                 before = log.holder
                 log.claim(fence, process, owner)
                 if before is not None and before is not process:
                     self.on_takeover(before)
 
-    def _check_budgets(self, db: sqlite3.Connection) -> None:
+    def _check_money(self, project: Project) -> None:
         """No call costs more than was held for it here, so a budget is never passed."""
-        for budget, spent, reserved in db.execute("SELECT budget_usd, spent_usd, reserved_usd FROM project"):
-            if budget is not None:
-                promised = Decimal(spent) + Decimal(reserved)
-                demand(promised <= Decimal(budget), f"{promised} dollars of {budget} are spent or held")
+        require(broken_in_sum(project, self._of_projects.get(project.id, [])))
+        if project.budget_usd is not None:
+            promised = add_usd(project.spent_usd, project.reserved_usd)
+            demand(
+                promised <= project.budget_usd,
+                f"{promised} dollars of {project.budget_usd} are spent or held",
+            )
 
     def _check_limits(self, db: sqlite3.Connection) -> None:
         """Who has a run goes on with it, or is gone and will be followed by another one."""
@@ -298,18 +223,18 @@ class Laws:
         if log.status == "paused" or (log.ended and log.waited):
             # Code may run one append ahead: that the run was taken up is on its way, or comes too late.
             return
-        demand(not log.ended, f"{log.id} has ended, and {address} goes on")
+        demand(not log.ended, f"{log.run_id} has ended, and {address} goes on")
         done = address in log.walked.completed
-        demand(not done, f"{log.id}: {address} has ended well and is done once more")
+        demand(not done, f"{log.run_id}: {address} has ended well and is done once more")
 
     def check_all(self) -> None:
         """Holds every run against its log. Raises AssertionError."""
-        assert self.db is not None
-        spent = Decimal(0)
+        store = self.store
+        assert store is not None
         for log in self.logs.values():
-            log.check_stored(self.db)
-            spent += log.check_whole(self.db)
-        rows = self.db.execute("SELECT spent_usd, reserved_usd FROM project").fetchall()
-        stored = sum((Decimal(row[0]) for row in rows), Decimal(0))
-        demand(all(Decimal(row[1]) == 0 for row in rows), f"money is held for calls of ended runs: {rows}")
-        demand(stored == spent, f"{stored} dollars are spent, the traces say {spent}")
+            whole = at_once(read_whole(store, log.run_id))
+            result, _ = at_once(store.outcome(log.no))
+            log.check_whole(whole, result)
+        for project in at_once(store.projects()):
+            self._check_money(project)
+            demand(not project.reserved_usd, f"{project.reserved_usd} dollars are held for ended runs")

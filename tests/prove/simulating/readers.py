@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from runglass.errors import StoreError
-from tests.prove.simulating.laws import Log, demand
+from tests.prove.simulating.laws import WatchedLog, demand
 from tests.prove.simulating.machine import Life
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ PATIENCE_S = 60.0
 class Reader:
     """One who follows a run. `seq` is how far it has come; `ended` says that it was told the last event."""
 
-    def __init__(self, world: "World", log: Log) -> None:
+    def __init__(self, world: "World", log: WatchedLog) -> None:
         self.log = log
         self.seq = world.chance.randint(0, len(log.events))
         self.ended = False
@@ -46,7 +46,7 @@ class Reader:
         """Follows the run from one process, as a stream does, until that cannot go on."""
         seq = self.seq
         try:
-            run = await life.store.run(self.log.id)
+            run = await life.store.run(self.log.run_id)
             assert run is not None
             async with aclosing(life.tails.follow(run, after=seq)) as pages:
                 async for page in pages:
@@ -58,12 +58,14 @@ class Reader:
             return
         head, ended = len(self.log.events), self.log.ended
         self._world.tell(
-            lambda: demand(ended and seq == head, f"{self.log.id}: a reader's last event is {seq} of {head}")
+            lambda: demand(
+                ended and seq == head, f"{self.log.run_id}: a reader's last event is {seq} of {head}"
+            )
         )
         self.ended = True
 
     def _take(self, number: int, data: bytes, *, after: int) -> None:
-        world, name = self._world, self.log.id
+        world, name = self._world, self.log.run_id
         stored = world.disk.connection.execute(
             "SELECT data FROM event WHERE run_no = ? AND seq = ?", (self.log.no, number)
         ).fetchone()
@@ -80,7 +82,7 @@ class Readers:
         self._each = world.chance.choice((0, 0, 1, 3))
         self._reading: dict[asyncio.Task[None], Reader] = {}
 
-    def follow(self, log: Log) -> None:
+    def follow(self, log: WatchedLog) -> None:
         """Lets a new run have its readers."""
         for _ in range(self._each):
             reader = Reader(self._world, log)
@@ -92,5 +94,5 @@ class Readers:
         _, late = await asyncio.wait(ends, timeout=3600.0) if ends else (set(), set())
         for task in self._reading:
             task.cancel()
-        names = sorted({self._reading[task].log.id for task in late})
+        names = sorted({self._reading[task].log.run_id for task in late})
         demand(not late, f"readers do not hear of the end of {names}")

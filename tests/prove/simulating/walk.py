@@ -18,19 +18,12 @@ from runglass.log.events import (
     StepCompleted,
     StepError,
     StepEvent,
-    StepInput,
-    StepModelCall,
-    StepModelReserved,
-    StepOutput,
-    StepProgress,
-    StepResumed,
     StepRetrying,
-    StepSkipped,
-    StepStarted,
 )
 from runglass.log.fold import Address
 from runglass.store.records import Checkpoint
 from tests.fakes import CRASH_RETRIES
+from tests.laws.log import Log, error_code
 from tests.prove.simulating.flows import UNKNOWN
 
 CUT_OFF = frozenset({WORKER_LOST, "CANCELLED"})
@@ -39,18 +32,18 @@ FINAL = frozenset({"TEMPLATE_ERROR"})
 
 
 class Pass:
-    """What the events of a run, since each step's pass began, say of it. Raises AssertionError for a lie."""
+    """What the events of a run, since each step's pass began, say of it. Raises AssertionError for a lie.
 
-    def __init__(self, flow: Flow) -> None:
+    `log` has them, and sees to it that each event may come where it does.
+    """
+
+    def __init__(self, flow: Flow, log: Log) -> None:
         self._flow = flow
+        self._log = log
         self.completed: set[Address] = set()
         self.lost: dict[Address, str] = {}
         self.decisions: dict[Address, Any] = {}
         self._loops: dict[Address, int] = {}
-        self._looped: set[Address] = set()
-        self._skipped: set[Address] = set()
-        self._attempts: Counter[Address] = Counter()
-        self._running: set[Address] = set()
         self._crashes: Counter[Address] = Counter()
         self._failures: Counter[Address] = Counter()
         # Since the step last ended well, be it in a pass before: after a crash nobody can tell them apart.
@@ -65,11 +58,10 @@ class Pass:
     def drop(self, step_ids: Iterable[str]) -> None:
         """A new pass of these steps begins; not of one that waited for tools, which goes on."""
         dropped = set(step_ids)
-        for known in (self.completed, self._looped, self._skipped):
-            known.difference_update([address for address in known if address.step_id in dropped])
+        self.completed.difference_update([each for each in self.completed if each.step_id in dropped])
         for counted in (self.lost, self._loops, self._crashes, self._failures):
             for address in [address for address in counted if address.step_id in dropped]:
-                if address not in self._running:
+                if address not in self._log.open:
                     del counted[address]
         for address in [address for address in self.decisions if f"{address.step_id}?" in dropped]:
             del self.decisions[address]
@@ -87,60 +79,21 @@ class Pass:
         """Takes the next event of a step in."""
         address = Address(event.step_id, event.loop_path)
         match event:
-            case StepStarted():
-                assert address not in self._running, f"{address} starts and still runs"
-                self._begins(address, event.attempt)
-                self._running.add(address)
-            case StepSkipped():
-                self._begins(address, event.attempt)
-                self._skipped.add(address)
             case LoopStarted():
-                assert address not in self._loops, f"loop {address} has begun twice"
                 items = self.decisions.get(address)
                 assert items is not None, f"loop {address} has begun and not decided"
                 assert len(items) == event.iterations, f"loop {address} is of {items}"
                 self._loops[address] = event.iterations
             case LoopCompleted():
                 assert self._loops.get(address) == event.iterations, f"loop {address} has not begun so"
-                assert address not in self._looped, f"loop {address} has ended twice"
-                self._looped.add(address)
-            case (
-                StepInput()
-                | StepProgress()
-                | StepModelReserved()
-                | StepModelCall()
-                | StepOutput()
-                | StepResumed()
-            ):
-                self._goes_on(address, event.attempt)
             case StepCompleted():
-                self._goes_on(address, event.attempt)
-                self._running.discard(address)
                 self.completed.add(address)
                 self._all_crashes[address] = self._all_failures[address] = 0
             case StepRetrying():
-                self._goes_on(address, event.attempt)
-                self._running.discard(address)
-                assert event.next_attempt == event.attempt + 1, f"{address}: {event.next_attempt} follows"
-                self._fails(address, _code(event), lost=False)
+                self._fails(address, error_code(event), lost=False)
             case StepError():
-                self._goes_on(address, event.attempt)
-                self._running.discard(address)
-                self._fails(address, _code(event), lost=True)
-                self.lost[address] = _code(event)
-
-    def _begins(self, address: Address, attempt: int) -> None:
-        assert address not in self.completed, f"{address} has ended well and begins once more"
-        assert address not in self.lost, f"{address} was lost and begins once more"
-        assert address not in self._skipped, f"{address} was skipped and comes once more"
-        self._attempts[address] += 1
-        assert attempt == self._attempts[address], (
-            f"{address}: attempt {attempt} is {self._attempts[address]}"
-        )
-
-    def _goes_on(self, address: Address, attempt: int) -> None:
-        assert address in self._running, f"{address} goes on and does not run"
-        assert attempt == self._attempts[address], f"{address}: attempt {attempt} goes on"
+                self._fails(address, error_code(event), lost=True)
+                self.lost[address] = error_code(event)
 
     def _fails(self, address: Address, code: str, *, lost: bool) -> None:
         step = find_step(self._flow, address.step_id)
@@ -184,11 +137,6 @@ class Pass:
 
 def _containers(steps: list[Step]) -> list[Step]:
     return [each for top in steps for each in within(top) if not isinstance(each, LeafStep)]
-
-
-def _code(event: StepRetrying | StepError) -> str:
-    error: Any = event.error
-    return str(error["code"])
 
 
 def retries_of(step: LeafStep, code: str) -> int:

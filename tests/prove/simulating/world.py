@@ -12,7 +12,7 @@ from random import Random
 
 from runglass.store.records import FlowRecord
 from tests.prove.simulating.callers import Callers
-from tests.prove.simulating.disk import Disk, Fault, Inline, Mood, Store
+from tests.prove.simulating.disk import Disk, Fault, Inline, LookedAt, Mood, Store
 from tests.prove.simulating.flows import make_flow
 from tests.prove.simulating.laws import Laws, demand
 from tests.prove.simulating.limits import BUDGET_USD, PROJECTS, SLUGS, Limits, make_limits
@@ -54,7 +54,7 @@ class World:
         self.disk = Disk(self.chance, self.laws.watch, fault)
         # Between the decision about a part of a budget and its event others then decide as well.
         self.disk.appends_slowly = self.limits.is_crowded
-        self.laws.db = self.disk.connection
+        self.laws.store = LookedAt(self.disk.connection)
         self.laws.on_takeover = self._tell_loser
         self.lie: asyncio.Future[None] = loop.create_future()
         self.calm = False
@@ -128,14 +128,14 @@ class World:
             async with asyncio.timeout(CALM_S):
                 await calling
         except TimeoutError:
-            open_runs = {log.id: log.status for log in self.laws.logs.values() if not log.ended}
+            open_runs = {log.run_id: log.status for log in self.laws.logs.values() if not log.ended}
             raise AssertionError(f"{CALM_S} s after the last trouble there still are {open_runs}") from None
         await self.readers.close()
         # Time enough for each engine to find out that it has nothing left to do.
         await asyncio.sleep(60.0)
         for life in self.lives():
             assert life.engine is not None
-            ended = [log.id for log in self.laws.logs.values() if log.ended]
+            ended = [log.run_id for log in self.laws.logs.values() if log.ended]
             goes_on = [run_id for run_id in ended if life.engine.active.is_active(run_id)]
             demand(not goes_on, f"{life.process.name} still goes on with {goes_on}")
             demand(

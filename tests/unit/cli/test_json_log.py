@@ -12,6 +12,7 @@ from runglass.engine.scheduling.pacing import current_project
 from runglass.support import logs
 from runglass.testing import running_server
 from tests.contract.wire import http_for
+from tests.faulty_store import FaultyStore
 
 FAILS = """
 slug: fails
@@ -64,9 +65,6 @@ def test_what_a_server_logs_names_the_request_and_the_run_and_has_no_content(
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(json.loads(JsonLog().format(record)))
 
-    async def fail(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("a fault of the server")
-
     log, handler = logging.getLogger("runglass"), Kept()
     log.addHandler(handler)
     try:
@@ -75,7 +73,7 @@ def test_what_a_server_logs_names_the_request_and_the_run_and_has_no_content(
             with http_for(server, server.key) as http:
                 headers = {"X-Request-Id": "mine-1"}
                 http.post("/seq/acme/demo/fails/execute", json={"parameters": {}}, headers=headers)
-                monkeypatch.setattr(server.runtime.store, "runs", fail)
+                FaultyStore(server.runtime.store).fail("runs", ZeroDivisionError("a fault of the server"))
                 answer = http.get("/flow-runs", headers=headers)
                 assert answer.status_code == 500
                 assert answer.headers["x-request-id"] == "mine-1"

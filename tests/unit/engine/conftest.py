@@ -29,7 +29,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
-from tests.records import whole_trace
+from tests.laws.stored import kept_run
 
 
 class Ran(NamedTuple):
@@ -153,21 +153,12 @@ async def follow(house: EngineHarness, run_id: str, *, until: int | None = None)
 
 
 async def read(house: EngineHarness, run_id: str, outcome: RunOutcome) -> Ran:
-    run = await house.store.run(run_id)
-    assert run is not None
-    events = [
-        decode_event(data) for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)
-    ]
-    summary, steps = await whole_trace(house.store, run.id)
-    trace = msgspec.json.decode(b'{"flowRun":%s,"steps":[%s]}' % (summary, b",".join(steps)), type=Trace)
-    attempts = {
-        step_id: [
-            msgspec.json.decode(row.data, type=StepTrace)
-            for row in await house.store.attempts(run.no, step_id)
-        ]
-        for step_id in {step.step_id for step in trace.steps}
-    }
-    return Ran(run_id, outcome, events, trace, attempts)
+    """Everything about the run. Raises AssertionError where it does not keep the laws of all runs."""
+    log = await kept_run(house.store, run_id)
+    attempts: dict[str, list[StepTrace]] = {}
+    for row in log.attempt_rows:
+        attempts.setdefault(row.step_id, []).append(msgspec.json.decode(row.data, type=StepTrace))
+    return Ran(run_id, outcome, list(map(decode_event, log.events)), log.fold.trace(), attempts)
 
 
 @pytest.fixture

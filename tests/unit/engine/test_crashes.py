@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import tempfile
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -21,43 +20,26 @@ from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.errors import APIError, StoreError
 from runglass.flows.flow import CodeStep, Flow, leaves
 from runglass.flows.parser import parse_flow
-from runglass.log.events import FlowCompleted, FlowFailed, StepCompleted, decode_event, is_terminal
-from runglass.log.fold import fold
-from runglass.store.records import Append
+from runglass.log.events import FlowCompleted, FlowFailed, decode_event, is_terminal
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import iso
 from runglass.tails.run_log import Tails
 from runglass.wire.run_api import CaptureMode
 from tests.examples import examples
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
+from tests.faulty_store import FaultyStore
 from tests.flows import SUCCEEDS_LATER, flow_trees
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 
 MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
 
 
-class DyingStore(SqliteStore):
+def dying_store(path: Path, lives: int, *, commits: bool = False) -> tuple[SqliteStore, FaultyStore]:
     """A store whose process dies at its append number `lives`, just before or just after the commit."""
-
-    def __init__(self, path: Path, lives: int, *, commits: bool) -> None:
-        super().__init__(path, synchronous="NORMAL")
-        self.lives = lives
-        self._commits = commits
-        self.died = asyncio.Event()
-
-    async def append(self, batch: Append) -> None:
-        self.lives -= 1
-        if self.lives == 0 and self._commits:
-            await super().append(batch)
-        if self.lives <= 0:
-            self.died.set()
-            raise StoreError("the process has died")
-        await super().append(batch)
-
-    async def end_lease(self, owner: str | None) -> None:
-        if self.died.is_set() and owner is not None:
-            raise StoreError("the process has died")
-        await super().end_lease(owner)
+    store = SqliteStore(path, synchronous="NORMAL")
+    faults = FaultyStore(store)
+    faults.die(at_append=lives, commits=commits)
+    return store, faults
 
 
 @asynccontextmanager
@@ -84,12 +66,12 @@ async def live_through(
     logs: list[list[bytes]] = []
     run_id = ""
     for lives, commits in deaths:
-        store = DyingStore(path, lives, commits=commits)
+        store, faults = dying_store(path, lives, commits=commits)
         async with next_life(store) as house, asyncio.timeout(30):
             if not run_id:
                 run_id = (await start(house, flow, {"n": 1}, capture=mode, capture_failed="full")).id
             run = await house.store.run(run_id)
-            while run is not None and not run.ended and not store.died.is_set():
+            while run is not None and not run.ended and not faults.has_died:
                 await asyncio.sleep(0)
                 run = await house.store.run(run_id)
             logs.append(await events_of(house, run_id))
@@ -100,29 +82,10 @@ async def live_through(
 
 
 def check(ran: Ran, logs: list[list[bytes]], flow: Flow) -> None:
-    """What holds for every log, however often its process died."""
+    """What holds for every log beside the laws of all logs, however often its process died."""
     for log in logs:
         assert ran.events[: len(log)] == [decode_event(data) for data in log], "nothing acknowledged is lost"
-    assert ran.trace == fold(ran.events)
-    assert [event.seq for event in ran.events] == list(range(1, len(ran.events) + 1))
-    assert [is_terminal(event) for event in ran.events].count(True) == 1
     assert is_terminal(ran.events[-1])
-    assert [event.at for event in ran.events] == sorted(event.at for event in ran.events)
-    assert not [step for step in ran.trace.steps if step.status == "running"]
-    done = Counter(
-        (event.step_id, event.loop_path) for event in ran.events if isinstance(event, StepCompleted)
-    )
-    assert max(done.values(), default=1) == 1, "a finished step is never run again"
-    once = Counter(
-        (event.event_type, getattr(event, "step_id", None), getattr(event, "loop_path", None))
-        for event in ran.events
-        if event.event_type in ("loop_started", "loop_completed", "step_skipped")
-    )
-    assert max(once.values(), default=1) == 1
-    for attempts in ran.attempts.values():
-        for path in {step.loop_path for step in attempts}:
-            numbers = [step.attempt for step in attempts if step.loop_path == path]
-            assert numbers == list(range(1, len(numbers) + 1)), "no attempt is missing or doubled"
     assert {step.step_id for step in ran.trace.steps} <= {leaf.id for leaf in leaves(flow.steps)}
 
 
@@ -229,7 +192,6 @@ async def test_a_step_that_takes_its_process_down_is_tried_a_limited_number_of_t
     assert {(step.error_context or {})["code"] for step in ran.attempts["hog"]} == {"WORKER_LOST"}
     assert len(ran.attempts["a"]) == 1
     assert ran.types()[-3:] == ["step_error", "run_input", "flow_failed"]
-    assert ran.trace == fold(ran.events)
 
 
 @pytest.mark.parametrize(("mode", "known"), [("off", False), ("full", True)])
@@ -244,14 +206,10 @@ async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a
     a: [{id: a, type: code, code: 'raise ValueError(initial["word"])'}]
     b: [{id: b, type: code, code: 'while True: pass'}]
 """
-
-    class DiesAtTheEnd(SqliteStore):
-        async def append(self, batch: Append) -> None:
-            if batch.status == "failed":
-                raise StoreError("the process has died")
-            await super().append(batch)
-
-    async with next_life(DiesAtTheEnd(tmp_path / "db", synchronous="NORMAL")) as house:
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    died = StoreError("the process has died")
+    FaultyStore(store).fail("append", died, when=lambda batch: batch.status == "failed")
+    async with next_life(store) as house:
         started = await start(house, flow, {"word": "secret"}, capture=mode)
         with pytest.raises(StoreError):
             await started.outcome()
@@ -296,7 +254,7 @@ async def test_a_retry_that_was_due_when_the_process_died_follows(tmp_path: Path
     if attempt == 1: raise ValueError("no")
     return {"n": attempt}
 """
-    store = DyingStore(tmp_path / "db", 3, commits=False)
+    store, _ = dying_store(tmp_path / "db", 3)
     async with next_life(store) as house:
         started = await start(house, flow)
         with pytest.raises(StoreError):
@@ -375,7 +333,7 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         paused = await house.engine.paused(run)
         second = await house.engine.resume(paused, paused.spec, Segment(first=1, last=1))
         await second.outcome()
-    store = DyingStore(tmp_path / "db", lives, commits=True)
+    store, _ = dying_store(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
         run = await house.store.run(started.id)
         assert run is not None
@@ -398,7 +356,6 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         paused = await house.engine.paused(run)
         assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 70}})
         ran = await read(house, started.id, RunOutcome("paused"))
-    assert ran.trace == fold(ran.events)
     assert not [step for step in ran.trace.steps if step.status == "running"]
     for step_id in ("a", "b"):
         assert [step.attempt for step in ran.attempts[step_id]] == list(
@@ -418,7 +375,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
         assert outcome.pause.tool_loop is not None
         [call] = outcome.pause.tool_loop.calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": "42"}]
-    store = DyingStore(tmp_path / "db", lives, commits=True)
+    store, _ = dying_store(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
         run = await house.store.run(started.id)
         assert run is not None
@@ -430,7 +387,6 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
         await follow(house, started.id)
         ran = await read(house, started.id, RunOutcome("completed"))
     assert ran.trace.flow_run.status == "completed"
-    assert ran.trace == fold(ran.events)
     asked = ran.attempts["ask"]
     assert [step.status for step in asked] == ["failed"] * (len(asked) - 1) + ["completed"]
     ended = ran.events[-1]
@@ -442,24 +398,17 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
 async def test_an_engine_without_its_lease_can_write_nothing(tmp_path: Path) -> None:
     """The first process is stopped so long that its lease runs out; the second one takes its run over."""
     flow = "- {id: a, type: code, code: 'return {}'}\n- {id: b, type: passthrough}"
-    reached, held = asyncio.Event(), asyncio.Event()
-
-    class Held(SqliteStore):
-        async def append(self, batch: Append) -> None:
-            if any(b'"step_completed"' in event for event in batch.events):
-                reached.set()
-                await held.wait()
-            await super().append(batch)
-
-    async with open_harness(Held(tmp_path / "db", synchronous="NORMAL")) as stopped:
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    held = FaultyStore(store).hold("append", when=lambda batch: b'"step_completed"' in b"".join(batch.events))
+    async with open_harness(store) as stopped:
         started = await start(stopped, flow)
-        await reached.wait()
+        await held.reached()
         clock = VirtualClock()
         await clock.sleep(LEASE_S + 1)
         async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as other:
             await follow(other, started.id)
             before = await read(other, started.id, RunOutcome("completed"))
-        held.set()
+        held.let_go()
         with pytest.raises(LeaseLost):
             await started.outcome()
         await stopped.engine.keep_lease()
@@ -542,22 +491,15 @@ async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch
 
 
 async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(tmp_path: Path) -> None:
-    reached, held = asyncio.Event(), asyncio.Event()
-
-    class Held(SqliteStore):
-        async def append(self, batch: Append) -> None:
-            if batch.status == "completed":
-                reached.set()
-                await held.wait()
-            await super().append(batch)
-
-    async with next_life(Held(tmp_path / "db", synchronous="NORMAL")) as house:
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    held = FaultyStore(store).hold("append", when=lambda batch: batch.status == "completed")
+    async with next_life(store) as house:
         started = await start(house, "- {id: a, type: passthrough}", {"n": 1})
         waiting = asyncio.ensure_future(started.outcome())
-        await reached.wait()
+        await held.reached()
         stopping = asyncio.create_task(house.engine.stop())
         await asyncio.sleep(0)
-        held.set()
+        held.let_go()
         await stopping
         assert (await waiting).status == "completed"
 
@@ -568,7 +510,7 @@ async def test_a_run_that_no_process_survives_is_ended_after_so_many(
 ) -> None:
     """It takes its process down outside of any step, so that the log does not grow."""
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        async with open_harness(DyingStore(tmp_path / "db", 1, commits=False)) as house:
+        async with open_harness(dying_store(tmp_path / "db", 1)[0]) as house:
             started = await start(house, "- {id: a, type: passthrough}", {"n": 1}, capture=mode)
             with pytest.raises(StoreError):
                 await started.outcome()
@@ -591,7 +533,7 @@ async def test_a_run_that_no_process_survives_is_ended_after_so_many(
 async def test_a_failure_in_a_later_life_has_the_input(tmp_path: Path) -> None:
     """Only a run that fails keeps it, and the process that was asked is gone."""
     flow = "- {id: a, type: passthrough}\n- {id: b, type: code, code: 'return 1 / 0'}"
-    async with open_harness(DyingStore(tmp_path / "db", 2, commits=False)) as house:
+    async with open_harness(dying_store(tmp_path / "db", 2)[0]) as house:
         started = await start(house, flow, {"n": 1}, capture="metadata_only")
         with pytest.raises((StoreError, LeaseLost)):
             await started.outcome()

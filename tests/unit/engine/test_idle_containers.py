@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, open_harness, read, start
 
 EMPTY_LOOPS = """
@@ -28,19 +26,11 @@ SKIPPED = f"""
 """
 
 
-async def test_events_go_to_the_store_while_more_of_them_come(
-    house: EngineHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = []
-    append = house.store.append
-
-    async def appended(batch: Append) -> None:
-        sizes.append(len(batch.events))
-        await append(batch)
-
-    monkeypatch.setattr(house.store, "append", appended)
+async def test_events_go_to_the_store_while_more_of_them_come(house: EngineHarness) -> None:
+    appends = FaultyStore(house.store).calls("append")
     started = await start(house, EMPTY_LOOPS, {"lists": [[]] * 3_000})
     assert (await started.outcome()).status == "completed"
+    sizes = [len(call.args[0].events) for call in appends]
     assert sum(sizes) >= 3_000
     assert max(sizes) < 1_000
 

@@ -24,37 +24,26 @@ from runglass.log.events import (
 )
 from runglass.log.fold import RunFold, fold
 from runglass.log.trace import RunSummary, Trace
-from runglass.store.records import Append, Checkpoint, RunRecord
+from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import VirtualClock
+from tests.faulty_store import FaultyStore
 from tests.records import new_run, whole_trace
 
 
-class CountingStore(SqliteStore):
-    """Remembers the batches; refuses the next ones while `broken`."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, synchronous="NORMAL")
-        self.batches: list[Append] = []
-        self.broken = False
-        self.appended = asyncio.Event()
-
-    async def append(self, batch: Append) -> None:
-        self.batches.append(batch)
-        if self.broken:
-            raise StoreError("the disk is full")
-        await super().append(batch)
-        self.appended.set()
-
-
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
-    async with CountingStore(tmp_path / "db") as opened:
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    async with SqliteStore(tmp_path / "db") as opened:
         yield opened
 
 
 @pytest.fixture
-async def run(store: CountingStore) -> RunRecord:
+def faults(store: SqliteStore) -> FaultyStore:
+    return FaultyStore(store)
+
+
+@pytest.fixture
+async def run(store: SqliteStore) -> RunRecord:
     project = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
     return await store.create_run(new_run(project.id, flow.id))
@@ -66,7 +55,7 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def recorder(store: CountingStore, run: RunRecord, clock: VirtualClock) -> Recorder:
+def recorder(store: SqliteStore, run: RunRecord, clock: VirtualClock) -> Recorder:
     return Recorder(
         store,
         MemoryBus(),
@@ -88,39 +77,41 @@ def completed(step_id: str = "a") -> StepCompleted:
     return StepCompleted(execution_id="r", step_id=step_id, step_index=0, attempt=1, duration_ms=1)
 
 
-async def stored(store: CountingStore, run: RunRecord) -> list[bytes]:
+async def stored(store: SqliteStore, run: RunRecord) -> list[bytes]:
     return [data for _, data in await store.events(run.no, after=0, limit_bytes=1 << 20)]
 
 
 async def test_events_of_one_turn_travel_in_one_append(
-    store: CountingStore, run: RunRecord, recorder: Recorder
+    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
 ) -> None:
+    appends = faults.calls("append")
     recorder.record(run_started())
     recorder.record(started())
     await recorder.commit()
     recorder.record(completed(), checkpoint=Checkpoint("a", "", b"{}"))
     recorder.record(started("b"))
     await recorder.commit()
-    assert [len(batch.events) for batch in store.batches] == [2, 2]
+    assert [len(call.args[0].events) for call in appends] == [2, 2]
     events = [decode_event(data) for data in await stored(store, run)]
     assert [event.seq for event in events] == [1, 2, 3, 4]
     assert await store.checkpoints(run.no) == [Checkpoint("a", "", b"{}")]
 
 
 async def test_an_event_can_wait_for_the_append_of_the_one_that_follows(
-    store: CountingStore, run: RunRecord, recorder: Recorder
+    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
 ) -> None:
+    appends, appended = faults.calls("append"), asyncio.Event()
     recorder.record(run_started())
     await recorder.commit()
     begun = LoopStarted(execution_id="r", step_id="l", iterations=2, step_ids=["a"])
     recorder.record_with_next(begun, checkpoint=Checkpoint("l?", "", b"[1,2]"))
     for _ in range(10):
         await asyncio.sleep(0)
-    assert len(store.batches) == 1
+    assert len(appends) == 1
     recorder.record(started())
-    store.appended.clear()
-    await store.appended.wait()
-    assert [len(batch.events) for batch in store.batches] == [1, 2]
+    faults.after("append", lambda _: appended.set())
+    await appended.wait()
+    assert [len(call.args[0].events) for call in appends] == [1, 2]
     assert await store.checkpoints(run.no) == [Checkpoint("l?", "", b"[1,2]")]
     recorder.record_with_next(msgspec.structs.replace(begun, seq=0))
     await recorder.close()
@@ -128,16 +119,23 @@ async def test_an_event_can_wait_for_the_append_of_the_one_that_follows(
 
 
 async def test_events_are_stored_without_a_commit(
-    store: CountingStore, run: RunRecord, recorder: Recorder
+    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
 ) -> None:
+    appended = asyncio.Event()
+    faults.after("append", lambda _: appended.set())
     recorder.record(run_started())
-    await store.appended.wait()
+    await appended.wait()
     assert len(await stored(store, run)) == 1
 
 
 async def test_a_large_append_waits_for_its_turn_and_what_follows_on_it_waits_too(
-    store: CountingStore, run: RunRecord, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore,
+    run: RunRecord,
+    recorder: Recorder,
+    faults: FaultyStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    appends = faults.calls("append")
     # The other project is about, however long this takes.
     monkeypatch.setattr(pacing, "clock", VirtualClock())
     monkeypatch.setattr(pacing, "last_seen", [(0, float("-inf"))] * 2)
@@ -153,7 +151,7 @@ async def test_a_large_append_waits_for_its_turn_and_what_follows_on_it_waits_to
         waiting = asyncio.create_task(recorder.commit())
         # Reading takes a thread, and more turns of the loop than an append would take to begin.
         assert len(await stored(store, run)) == 1
-        assert len(store.batches) == 1
+        assert len(appends) == 1
     await waiting
     recorder.record(started("b"))
     await recorder.commit()
@@ -162,7 +160,7 @@ async def test_a_large_append_waits_for_its_turn_and_what_follows_on_it_waits_to
 
 
 async def test_what_is_stored_beside_the_log_is_its_fold(
-    store: CountingStore, run: RunRecord, recorder: Recorder
+    store: SqliteStore, run: RunRecord, recorder: Recorder
 ) -> None:
     for event in (run_started(), started(), completed(), started("b")):
         recorder.record(event)
@@ -173,7 +171,7 @@ async def test_what_is_stored_beside_the_log_is_its_fold(
 
 
 async def test_times_in_a_log_never_run_backwards(
-    store: CountingStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
+    store: SqliteStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
 ) -> None:
     recorder.record(run_started())
     clock.set_back(60)
@@ -183,7 +181,7 @@ async def test_times_in_a_log_never_run_backwards(
     assert first == second == "2026-01-01T00:00:00.000Z"
 
 
-async def test_listeners_hear_of_an_event_after_it_is_stored(store: CountingStore, run: RunRecord) -> None:
+async def test_listeners_hear_of_an_event_after_it_is_stored(store: SqliteStore, run: RunRecord) -> None:
     heard: list[tuple[str, int]] = []
 
     class Listening(MemoryBus):
@@ -205,7 +203,7 @@ async def test_listeners_hear_of_an_event_after_it_is_stored(store: CountingStor
 
 
 async def test_a_waiter_that_is_cut_off_loses_nothing(
-    store: CountingStore, run: RunRecord, recorder: Recorder
+    store: SqliteStore, run: RunRecord, recorder: Recorder
 ) -> None:
     recorder.record(run_started())
     waiter = asyncio.create_task(recorder.commit())
@@ -218,15 +216,14 @@ async def test_a_waiter_that_is_cut_off_loses_nothing(
 
 
 async def test_a_store_that_refuses_once_ends_the_recording(
-    store: CountingStore, run: RunRecord, recorder: Recorder
+    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
 ) -> None:
     recorder.record(run_started())
     await recorder.commit()
-    store.broken = True
+    faults.fail("append", StoreError("the disk is full"), times=1)
     recorder.record(started())
     with pytest.raises(StoreError, match="the disk is full"):
         await recorder.commit()
-    store.broken = False
     recorder.record(completed())
     with pytest.raises(StoreError, match="the disk is full"):
         await recorder.commit()
@@ -234,16 +231,12 @@ async def test_a_store_that_refuses_once_ends_the_recording(
 
 
 async def test_whatever_a_store_raises_ends_the_recording(
-    store: CountingStore, run: RunRecord, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
 ) -> None:
-    async def fail(batch: Append) -> None:
-        raise ZeroDivisionError("a fault of the store")
-
-    monkeypatch.setattr(store, "append", fail)
+    faults.fail("append", ZeroDivisionError("a fault of the store"), times=1)
     recorder.record(run_started())
     with pytest.raises(PermanentStoreError, match="ZeroDivisionError inside the store"):
         await recorder.commit()
-    monkeypatch.undo()
     recorder.record(started())
     with pytest.raises(PermanentStoreError):
         await recorder.commit()
@@ -251,7 +244,7 @@ async def test_whatever_a_store_raises_ends_the_recording(
 
 
 async def test_a_stored_append_is_good_though_the_bus_fails(
-    store: CountingStore, run: RunRecord, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, run: RunRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Mute(MemoryBus):
         async def wake(self, subject: str) -> None:
@@ -268,11 +261,12 @@ async def test_a_stored_append_is_good_though_the_bus_fails(
 
 
 async def test_await_previous_append_lets_the_recorder_be_one_append_ahead(
-    store: CountingStore, run: RunRecord, recorder: Recorder
+    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
 ) -> None:
+    appends = faults.calls("append")
     recorder.record(run_started())
     await recorder.await_previous_append()
-    assert len(store.batches) <= 1, "nothing was on its way, so there was nothing to wait for"
+    assert len(appends) <= 1, "nothing was on its way, so there was nothing to wait for"
     recorder.record(started())
     await recorder.await_previous_append()
     assert len(await stored(store, run)) >= 1
@@ -284,9 +278,9 @@ async def test_await_previous_append_lets_the_recorder_be_one_append_ahead(
 
 
 async def test_await_previous_append_raises_a_failure_one_append_later(
-    store: CountingStore, run: RunRecord, recorder: Recorder
+    recorder: Recorder, faults: FaultyStore
 ) -> None:
-    store.broken = True
+    faults.fail("append", StoreError("the disk is full"))
     recorder.record(run_started())
     await recorder.await_previous_append()
     recorder.record(started())
@@ -295,7 +289,7 @@ async def test_await_previous_append_raises_a_failure_one_append_later(
 
 
 async def test_a_second_writer_of_the_same_run_is_refused(
-    store: CountingStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
+    store: SqliteStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
 ) -> None:
     other = Recorder(
         store,

@@ -20,6 +20,7 @@ from runglass.log.fold import fold
 from runglass.store.records import NO_RETENTION, Append, Retention, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.admin_api import SERVER
+from tests.faulty_store import FaultyStore
 from tests.records import new_run, whole_trace
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, start
 
@@ -217,13 +218,7 @@ async def test_removal_rests_as_long_as_a_batch_has_taken(
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
     took_s = 0.125
-    purge_rows = house.store.purge_rows
-
-    async def slow(run_no: int, **limits: Any) -> bool:
-        house.clock.set_back(-took_s)
-        return await purge_rows(run_no, **limits)
-
-    monkeypatch.setattr(house.store, "purge_rows", slow)
+    FaultyStore(house.store).before("purge_rows", lambda run_no, **limits: house.clock.set_back(-took_s))
     removal = removal_in(house)
     assert await removal.purge(run, by=SERVER)
     house.clock.slept_s.clear()
@@ -275,26 +270,24 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, e
 
 
 async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_removal_of_another(
-    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, execute: Execute
 ) -> None:
     """A reader who follows a run that is purged while it goes on has yet to read its last event."""
     runs = [await record(house, (await execute(STEPS, {"x": "sesame"})).id) for _ in range(2)]
     removal = removal_in(house)
     purged_s: dict[int, float] = {}
     stayed_s: dict[int, float] = {}
-    purge_rows = house.store.purge_rows
 
     async def purge(run: RunRecord) -> None:
         assert await removal.purge(run, by=SERVER)
         purged_s[run.no] = house.clock.monotonic_s()
 
-    async def purging_the_other(run_no: int, **limits: Any) -> bool:
+    async def purge_the_other(run_no: int, **limits: Any) -> None:
         stayed_s.setdefault(run_no, house.clock.monotonic_s() - purged_s[run_no])
         if len(purged_s) == 1:
             await purge(runs[1])
-        return await purge_rows(run_no, **limits)
 
-    monkeypatch.setattr(house.store, "purge_rows", purging_the_other)
+    FaultyStore(house.store).before("purge_rows", purge_the_other)
     await purge(runs[0])
     await removal.tidy(grace_s=GRACE_S)
     assert await house.store.steps(runs[0].no) == []
@@ -305,25 +298,14 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
 
 
 async def test_a_store_that_fails_is_tried_again(
-    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    house: EngineHarness, execute: Execute, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     await days_pass(house, 2)
     removal = removal_in(house, Retention(days=1))
-    retentions, compact = house.store.retentions, house.store.compact
-    failures, done = [StoreError("not now")], asyncio.Event()
-
-    async def failing() -> Any:
-        if failures:
-            raise failures.pop()
-        return await retentions()
-
-    async def last(*, limit_bytes: int) -> bool:
-        done.set()
-        return await compact(limit_bytes=limit_bytes)
-
-    monkeypatch.setattr(house.store, "retentions", failing)
-    monkeypatch.setattr(house.store, "compact", last)
+    faults, done = FaultyStore(house.store), asyncio.Event()
+    faults.fail("retentions", StoreError("not now"), times=1)
+    faults.before("compact", lambda *, limit_bytes: done.set())
     with caplog.at_level(logging.WARNING, logger="runglass"):
         async with kept_on(removal):
             await done.wait()
@@ -351,18 +333,15 @@ async def test_an_import_whose_process_died_is_gone_after_one_turn(tmp_path: Pat
 
 
 async def test_a_run_set_aside_that_cannot_be_ended_keeps_no_other_from_going(
-    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, execute: Execute
 ) -> None:
-    async def failing(run_id: str) -> None:
-        raise StoreError(f"not {run_id}")
-
     ran = await execute(STEPS, {"x": "sesame"})
     await days_pass(house, 2)
     clock = StillClock(house)
     removal = RunRemoval(store=house.store, engine=house.engine, clock=clock, default=Retention(days=1))
     house.engine.active.put_aside("stuck", ValueError("garbage"))
-    with monkeypatch.context() as patch:
-        patch.setattr(house.store, "run", failing)
+    with FaultyStore(house.store) as faults:
+        faults.fail("run", StoreError("not now"))
         async with kept_on(removal):
             await clock.idle.wait()
     assert await house.store.run(ran.id) is None

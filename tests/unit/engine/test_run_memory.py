@@ -24,7 +24,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
 from tests.unit.engine.conftest import follow, open_harness, read, start
-from tests.unit.engine.test_crashes import DyingStore, next_life
+from tests.unit.engine.test_crashes import dying_store, next_life
 from tests.unit.engine.test_segments import take_up
 from tests.unit.store.test_sqlite import files_with
 
@@ -46,7 +46,7 @@ RESULT = {"a": 40_000, "b": [30_000] * 3}
 async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
     tmp_path: Path, lives: int
 ) -> None:
-    store = DyingStore(tmp_path / "db", lives, commits=True)
+    store, _ = dying_store(tmp_path / "db", lives, commits=True)
     async with open_harness(store, memory=MemoryBudget(run_bytes=0)) as house:
         started = await start(house, LARGE)
         with contextlib.suppress(RunglassError):

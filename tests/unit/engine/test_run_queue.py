@@ -13,10 +13,10 @@ from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, StoreError
-from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 
 FLOW = """
@@ -266,27 +266,19 @@ async def test_no_project_has_more_than_its_own_limits() -> None:
     assert queue.take(GUEST)
 
 
-class Refusing(SqliteStore):
-    refuses = False
-
-    async def create_run(self, run: NewRun) -> RunRecord:
-        if self.refuses:
-            raise StoreError("the disk is full")
-        return await super().create_run(run)
-
-
 async def test_a_run_that_cannot_be_stored_holds_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Refusing(tmp_path / "db", synchronous="NORMAL")
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    faults = FaultyStore(store)
     async with open_harness(store, slots=1) as house:
         for waits in (False, True):
             if waits:
                 hold(monkeypatch)
                 await begun(house, await start(house, FLOW))
             before = house.engine.queue.held, house.engine.queue.waiting
-            store.refuses = True
+            faults.fail("create_run", StoreError("the disk is full"))
             with pytest.raises(StoreError):
                 await start(house, FLOW)
-            store.refuses = False
+            faults.mend("create_run")
             assert (house.engine.queue.held, house.engine.queue.waiting) == before

@@ -13,11 +13,8 @@ from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
-from runglass.engine.steps.run_context import LiveOutputs
-from runglass.errors import FlowExecutionError
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCompleted, StepPausedForToolCalls, StepResumed
-from runglass.log.fold import fold
 from runglass.log.trace import RunSummary
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
@@ -77,7 +74,6 @@ async def test_tool_calls_pause_the_run_and_their_results_resume_it(
     ran = await read(house, started.id, outcome)
     assert ran.result == {"said": "hello there", "first": "hello there"}
     assert ran.steps() == [(step_id, None, 1, "completed") for step_id in ("first", "ask", "last")]
-    assert ran.trace == fold(ran.events)
     turns = [event for event in ran.events if isinstance(event, StepPausedForToolCalls)]
     assert [turn.iterations_used for turn in turns] == [1, 2]
     assert [len(turn.tool_calls) for turn in turns] == ([1, 1] if capture == "full" else [0, 0])
@@ -90,17 +86,6 @@ async def test_tool_calls_pause_the_run_and_their_results_resume_it(
     assert completed.tokens is not None
     assert ended.summary is not None
     assert ended.summary["tokens"]["total"] == completed.tokens.total > waiting.tokens.total
-
-
-async def test_a_paused_run_outlives_its_process(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db")) as house:
-        started = await start(
-            house, TALK, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=TOOLS[:1]))
-        )
-        await started.outcome()
-    async with open_harness(SqliteStore(tmp_path / "db")) as later:
-        outcome = await answer(later, started, "result")
-        assert msgspec.json.decode(outcome.result_json) == {"said": "hi", "first": "hi"}
 
 
 async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -> None:
@@ -126,34 +111,7 @@ async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -
         (1, "completed"),
         (2, "skipped"),
     ]
-    assert ran.trace == fold(ran.events)
     assert ran.types().count("step_paused") == 3
-
-
-async def test_a_step_through_gets_outputs_in_every_capture_mode(
-    house: EngineHarness,
-) -> None:
-    flow = parse_flow(f"slug: test\nsteps:\n{WALK}")
-    project = await house.store.ensure_project("acme", "demo")
-    record = await house.store.put_draft(project.id, "test", name=None, capture=None, source=flow.encode())
-    spec = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
-    outputs = LiveOutputs()
-    started = await house.engine.start(
-        record, spec, Segment(last=0), run_id=house.engine.ids.next(), outputs=outputs
-    )
-    await started.outcome()
-    assert outputs.pop(3) == b'{"n":2}'
-    assert outputs.held_bytes == 0
-
-
-async def test_a_run_that_is_not_paused_cannot_be_resumed(house: EngineHarness) -> None:
-    started = await start(house, "- {id: a, type: passthrough}")
-    await started.outcome()
-    run = await house.store.run(started.id)
-    assert run is not None
-    with pytest.raises(FlowExecutionError) as caught:
-        await house.engine.paused(run)
-    assert caught.value.code == "RUN_NOT_PAUSED"
 
 
 async def test_a_paused_run_can_be_cancelled(house: EngineHarness) -> None:
@@ -165,7 +123,6 @@ async def test_a_paused_run_can_be_cancelled(house: EngineHarness) -> None:
     assert not await house.engine.cancel_paused(run, reason="asked for")
     ran = await read(house, started.id, outcome)
     assert ran.trace.flow_run.status == "cancelled"
-    assert ran.trace == fold(ran.events)
     assert ran.step("ask").status == "failed"
     assert ran.step("ask").tokens is not None, "what was paid stays in the trace"
 
@@ -211,7 +168,6 @@ async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(
         "step_completed",
         "flow_completed",
     ]
-    assert begun.trace == fold(begun.events)
     assert set_aside is not None
     assert set_aside.status == "pending", "another version of the server may be able to read it"
 

@@ -17,13 +17,13 @@ from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import LeaseLost, RunOutcome
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
-from runglass.log.events import FlowCancelled, StepCompleted, decode_event
+from runglass.log.events import FlowCancelled, StepCompleted, decode_event, event_type_of
 from runglass.store.base import Store
-from runglass.store.process_records import QueuedRuns
-from runglass.store.records import NewRun, RunRecord
+from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from tests.fakes import LEASE_S, VirtualClock
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 from tests.unit.engine.test_segments import TALK, TOOLS, WALK
 from tests.unit.engine.test_unreadable import UPDATES, spoil
@@ -152,30 +152,15 @@ async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path:
 
 
 async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     async with open_harness(store, line=1, shares_store=True, executes=False) as front:
-        create = store.create_run
-        count, failing, counted = store.queued_runs, asyncio.Event(), asyncio.Event()
-
-        async def fails_once(new: NewRun) -> RunRecord:
-            if failing.is_set():
-                return await create(new)
-            failing.set()
-            await counted.wait()
-            raise StoreError("the disk is full")
-
-        async def counts(project_id: int, *, most: int) -> QueuedRuns:
-            queued = await count(project_id, most=most)
-            if failing.is_set():
-                counted.set()
-            return queued
-
-        monkeypatch.setattr(store, "create_run", fails_once)
-        monkeypatch.setattr(store, "queued_runs", counts)
+        faults = FaultyStore(store)
+        failing = faults.hold("create_run", times=1, error=StoreError("the disk is full"))
         first = asyncio.create_task(start(front, HOLD))
-        await failing.wait()
+        await failing.reached()
+        faults.after("queued_runs", lambda _: failing.let_go(), times=1)
         second = asyncio.create_task(start(front, HOLD))
         with pytest.raises(StoreError):
             await first
@@ -301,51 +286,28 @@ async def test_a_resumed_run_goes_on_elsewhere_if_its_process_dies_at_once(machi
     assert (await until_idle(machines.front, run.id)).status == "completed"
 
 
-async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, store = await paused_run(machines), machines.worker.store
-    resumed, may_go_on, resume_run = asyncio.Event(), asyncio.Event(), store.resume_run
-
-    async def slow(*args: Any, **more: Any) -> Any:
-        # What follows reads the state of the run, and may take as long.
-        found = await resume_run(*args, **more)
-        events = store.events
-
-        async def slow_read(*args: Any, **more: Any) -> Any:
-            patch.setattr(store, "events", events)
-            resumed.set()
-            await may_go_on.wait()
-            return await events(*args, **more)
-
-        patch.setattr(store, "events", slow_read)
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "resume_run", slow)
-        resuming = asyncio.create_task(resume(machines.worker, run.id, Segment(first=1)))
-        await resumed.wait()
-        await machines.worker.engine.keep_lease()
-        may_go_on.set()
-        started = await resuming
+async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed(machines: Machines) -> None:
+    run, faults = await paused_run(machines), FaultyStore(machines.worker.store)
+    stored_segments: list[object] = []
+    faults.after("resume_run", stored_segments.append)
+    # What follows reads the state of the run, and may take as long.
+    reading = faults.hold("events", when=lambda *_, **__: stored_segments, times=1)
+    resuming = asyncio.create_task(resume(machines.worker, run.id, Segment(first=1)))
+    await reading.reached()
+    await machines.worker.engine.keep_lease()
+    reading.let_go()
+    started = await resuming
     assert (await started.outcome()).status == "completed"
     assert (await stored(machines.front, run.id)).claims == 0, "nobody else has claimed it"
 
 
 @pytest.mark.parametrize("place", [0, 1])
 async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if_it_is(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch, place: int
+    machines: Machines, place: int
 ) -> None:
     run = await paused_run(machines)
-    store = machines.front.store
-    resume_run = store.resume_run
-
-    async def lost_answer(*args: Any, **more: Any) -> RunRecord | None:
-        await resume_run(*args, **more)
-        raise CommitUncertain("the answer is lost")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "resume_run", lost_answer)
+    with FaultyStore(machines.front.store) as faults:
+        faults.fail("resume_run", CommitUncertain("the answer is lost"), commits=True)
         with pytest.raises(FlowExecutionError, match="INTERNAL_ERROR"):
             await resume(machines[place], run.id, Segment(first=1))
     await machines.worker.engine.keep_lease()
@@ -430,7 +392,9 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
     watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     assert await machines.front.engine.request_cancel(run_id, reason="why")
     await follow(machines.front, run_id)
-    assert (await types(machines.front, run_id)) == ["run_started", "run_input", "flow_cancelled"]
+    run = await stored(machines.front, run_id)
+    events = await machines.front.store.events(run.no, after=0, limit_bytes=1 << 20)
+    assert [event_type_of(data) for _, data in events] == ["run_started", "run_input", "flow_cancelled"]
     assert len(machines.worker.engine.active.set_aside) == 0
     watch.cancel()
 

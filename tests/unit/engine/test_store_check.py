@@ -15,8 +15,8 @@ from runglass.engine.run.lease import MISSED_S, StoreCheck
 from runglass.errors import StoreError
 from runglass.log.measurements import measured
 from runglass.store.records import Append, RunRecord, Setback, StoredLog
-from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import VirtualClock
+from tests.faulty_store import FaultyStore, ReplacedStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, start
 
 FIRST = "- {id: first, type: wait, ms: 50000}\n"
@@ -36,29 +36,6 @@ class GatedClock(VirtualClock):
         elif seconds == 60:
             await asyncio.Event().wait()
         await super().sleep(seconds)
-
-
-class ReplacedStore(SqliteStore):
-    """Keeps what is noted of losses, as PostgreSQL does; `times_replaced` says that it may have gone back."""
-
-    times_replaced = 0
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, synchronous="NORMAL")
-        self.lost: dict[str, int] = {}
-        self.noted: list[Setback] = []
-
-    @property
-    def generation(self) -> int:
-        return self.times_replaced
-
-    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
-        is_new = run_id not in self.lost
-        self.lost[run_id] = had
-        return is_new
-
-    async def setbacks(self, run_id: str) -> list[Setback]:
-        return self.noted
 
 
 Rows = dict[str, list[tuple[object, ...]]]
@@ -282,18 +259,13 @@ async def test_runs_that_ended_are_compared_some_at_a_time(
     assert machine.store.lost == {}
 
 
-async def test_a_loss_that_could_not_be_noted_is_looked_for_again(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_loss_that_could_not_be_noted_is_looked_for_again(machine: Machine) -> None:
     run_id = await ended_run(machine)
     await machine.go_back()
     machine.store.times_replaced += 1
 
-    async def away(*_: object, **__: object) -> bool:
-        raise StoreError("the store is away")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(machine.store, "note_setback", away)
+    with FaultyStore(machine.store) as faults:
+        faults.fail("note_setback", StoreError("the store is away"))
         with pytest.raises(StoreError, match="is away"):
             await machine.house.engine.keep_lease()
     await machine.house.engine.keep_lease()

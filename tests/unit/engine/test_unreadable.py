@@ -13,8 +13,9 @@ from runglass.engine.run.task import RunOutcome
 from runglass.errors import StoreError
 from runglass.log.events import FlowCancelled, decode_event
 from runglass.log.trace import RunSummary
-from runglass.store.records import Append, RunRecord
+from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 
 FLOW = """
@@ -32,25 +33,11 @@ UPDATES = {
 }
 
 
-class Dying(SqliteStore):
-    """A store whose process dies at an append, so that runs are left off in their midst."""
-
-    lives = 3
-
-    async def append(self, batch: Append) -> None:
-        self.lives -= 1
-        if self.lives < 0:
-            raise StoreError("the process has died")
-        await super().append(batch)
-
-    async def end_lease(self, owner: str | None) -> None:
-        if owner is None:
-            await super().end_lease(owner)
-
-
 async def left_off(path: Path) -> str:
     """A run that was left off while a step of it went on, with a checkpoint of the one before."""
-    async with open_harness(Dying(path, synchronous="NORMAL")) as house:
+    store = SqliteStore(path, synchronous="NORMAL")
+    FaultyStore(store).die(at_append=4)
+    async with open_harness(store) as house:
         started = await start(house, FLOW)
         with pytest.raises(StoreError):
             await started.outcome()

@@ -9,9 +9,8 @@ import pytest
 from runglass.engine.run.task import RunOutcome
 from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.log.events import FlowFailed
-from runglass.log.fold import fold
-from runglass.store.records import Append, NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 
 Execute = Callable[..., Awaitable[Ran]]
@@ -43,7 +42,6 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
     assert isinstance(last, FlowFailed)
     assert (last.error, last.step_id) == (ran.outcome.error, "large")
     assert ran.steps() == [("fine", None, 1, "completed"), ("large", None, 1, "failed")]
-    assert ran.trace == fold(ran.events)
     await house.engine.keep_lease()
     assert not house.engine.active.is_active(ran.id)
     run = await house.store.run(ran.id)
@@ -56,18 +54,10 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
 
 
 async def test_a_fault_inside_of_the_store_ends_the_run_and_stays_inside(
-    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, execute: Execute
 ) -> None:
-    append, calls = house.store.append, 0
-
-    async def fail_once(batch: Append) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise ZeroDivisionError("a secret of the inside")
-        await append(batch)
-
-    monkeypatch.setattr(house.store, "append", fail_once)
+    inside = ZeroDivisionError("a secret of the inside")
+    FaultyStore(house.store).fail("append", inside, nth=2, times=1)
     ran = await execute(GROWING)
     assert ran.outcome.error == {
         "code": "INTERNAL_ERROR",
@@ -77,46 +67,37 @@ async def test_a_fault_inside_of_the_store_ends_the_run_and_stays_inside(
     assert "running" not in [step.status for step in ran.trace.steps]
 
 
-class Ambiguous(SqliteStore):
+def ambiguous(path: Path, *, commits: bool, unreadable: int = 0) -> SqliteStore:
     """A store whose COMMIT of a new run fails, after all or before; `unreadable` for so many reads then."""
-
-    kind: type[StoreError] = CommitUncertain
-
-    def __init__(self, path: Path, *, commits: bool, unreadable: int = 0) -> None:
-        super().__init__(path, synchronous="NORMAL")
-        self.commits = commits
-        self.unreadable = unreadable
-
-    async def create_run(self, run: NewRun) -> RunRecord:
-        if self.commits:
-            await super().create_run(run)
-        raise self.kind("disk I/O error")
-
-    async def run(self, run_id: str) -> RunRecord | None:
-        if self.unreadable:
-            self.unreadable -= 1
-            raise StoreError("disk I/O error")
-        return await super().run(run_id)
+    store = SqliteStore(path, synchronous="NORMAL")
+    faults = FaultyStore(store)
+    faults.fail("create_run", CommitUncertain("disk I/O error"), commits=commits)
+    faults.fail("run", StoreError("disk I/O error"), times=unreadable)
+    return store
 
 
 async def test_a_run_whose_commit_failed_and_was_made_goes_on(tmp_path: Path) -> None:
-    async with open_harness(Ambiguous(tmp_path / "db", commits=True)) as house:
+    async with open_harness(ambiguous(tmp_path / "db", commits=True)) as house:
         started = await start(house, ONE)
         ran = await read(house, started.id, await started.outcome())
     assert ran.types()[-1] == "flow_completed"
 
 
 async def test_a_run_whose_commit_failed_and_was_not_made_was_not_started(tmp_path: Path) -> None:
-    async with open_harness(Ambiguous(tmp_path / "db", commits=False)) as house:
+    async with open_harness(ambiguous(tmp_path / "db", commits=False)) as house:
         with pytest.raises(StoreError, match="disk I/O error"):
             await start(house, ONE)
 
 
-async def test_a_run_refused_before_its_commit_is_not_looked_up(tmp_path: Path) -> None:
-    store = Ambiguous(tmp_path / "db", commits=False, unreadable=1)
-    store.kind = StoreError
+async def test_a_run_refused_before_its_commit_is_refused_though_it_cannot_be_looked_up(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    faults = FaultyStore(store)
+    faults.fail("create_run", StoreError("the disk is full"))
+    faults.fail("run", StoreError("disk I/O error"))
     async with open_harness(store) as house:
-        with pytest.raises(StoreError, match="disk I/O error"):
+        with pytest.raises(StoreError, match="the disk is full"):
             await start(house, ONE)
 
 
@@ -124,7 +105,7 @@ async def test_a_run_refused_before_its_commit_is_not_looked_up(tmp_path: Path) 
 async def test_a_run_of_an_uncertain_commit_is_answered_with_its_id_and_goes_on_if_it_is_stored(
     tmp_path: Path, commits: bool
 ) -> None:
-    async with open_harness(Ambiguous(tmp_path / "db", commits=commits, unreadable=1)) as house:
+    async with open_harness(ambiguous(tmp_path / "db", commits=commits, unreadable=1)) as house:
         with pytest.raises(APIError) as caught:
             await start(house, ONE)
         assert caught.value.code == "INTERNAL_ERROR"

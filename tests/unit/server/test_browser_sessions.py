@@ -22,6 +22,7 @@ from runglass.store.base import Store
 from runglass.store.records import ApiKey
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import VirtualClock
+from tests.faulty_store import FaultyStore
 
 
 class Clock:
@@ -129,21 +130,15 @@ async def test_a_session_whose_key_is_revoked_is_worth_nothing(signing: Signing)
     assert not await is_signed_in(signing.sessions, session)
 
 
-async def test_use_is_written_down_now_and_then_and_not_by_each_request(
-    signing: Signing, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noted: list[str] = []
-
-    async def full(digest: bytes, used_at: str) -> None:
-        noted.append(used_at)
-        raise StoreError("the disk is full")
-
-    monkeypatch.setattr(signing.store, "use_viewer_session", full)
+async def test_use_is_written_down_now_and_then_and_not_by_each_request(signing: Signing) -> None:
+    faults = FaultyStore(signing.store)
+    faults.fail("use_viewer_session", StoreError("the disk is full"))
+    noted = faults.calls("use_viewer_session")
     session = await signing.sessions.begin(signing.key)
     for _ in range(3):
         await signing.clock.sleep(NOTED_EVERY.total_seconds() / 2)
         assert await is_signed_in(signing.sessions, session)
-    assert noted == ["2026-01-01T00:07:30.000Z"], "and runs are read all the same"
+    assert [call.args[1] for call in noted] == ["2026-01-01T00:07:30.000Z"], "and runs are read all the same"
 
 
 def test_a_ticket_is_good_once_and_for_a_minute(clock: Clock) -> None:

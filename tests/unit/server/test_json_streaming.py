@@ -1,15 +1,15 @@
 """Large answers: sent in parts, the same bytes, and never mistaken for whole when they are not."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator
 
 import httpx2
 import pytest
 
 from runglass.errors import StoreError
 from runglass.server.http.response_stream import PART_BYTES
-from runglass.store.records import Append, AttemptKey, OpenedTrace, RunRecord, StepRow
+from runglass.store.records import Append, AttemptKey, RunRecord, StepRow
 from runglass.testing import RunningServer, running_server
+from tests.faulty_store import FaultyStore
 from tests.records import new_run
 
 STEPS = 200
@@ -77,63 +77,33 @@ def test_a_small_answer_says_its_length(server: RunningServer, run: RunRecord) -
     assert answer.headers["content-length"] == str(len(answer.content))
 
 
-def test_no_read_of_an_answer_is_larger_than_a_part(
-    server: RunningServer, run: RunRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = server.runtime.store
+def test_no_read_of_an_answer_is_larger_than_a_part(server: RunningServer, run: RunRecord) -> None:
     sizes: list[int] = []
-    read_first, read_page = store.trace, store.trace_page
-
-    async def first(*place: Any, **bounds: Any) -> OpenedTrace | None:
-        opened = await read_first(*place, **bounds)
-        assert opened is not None
-        sizes.append(sum(len(step) for _, step in opened.steps))
-        return opened
-
-    async def page(*place: Any, **bounds: Any) -> list[tuple[int, bytes]]:
-        steps = await read_page(*place, **bounds)
-        sizes.append(sum(len(step) for _, step in steps))
-        return steps
-
-    monkeypatch.setattr(store, "trace", first)
-    monkeypatch.setattr(store, "trace_page", page)
-    assert get(server, run, "trace").status_code == 200
+    with FaultyStore(server.runtime.store) as reads:
+        reads.after("trace", lambda opened: sizes.append(sum(len(step) for _, step in opened.steps)))
+        reads.after("trace_page", lambda steps: sizes.append(sum(len(step) for _, step in steps)))
+        assert get(server, run, "trace").status_code == 200
     assert len(sizes) > 5
     assert max(sizes) < PART_BYTES + 2 * STEP_BYTES
 
 
-def test_only_the_latest_attempt_is_read_for_latest(
-    server: RunningServer, run: RunRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = server.runtime.store
-    read: list[AttemptKey] = []
-    read_data = store.attempt_data
-
-    async def attempt_data(run_no: int, keys: Sequence[AttemptKey], *, limit_bytes: int) -> list[bytes]:
-        read.extend(keys)
-        return await read_data(run_no, keys, limit_bytes=limit_bytes)
-
-    async def whole(*_: Any) -> NoReturn:
-        raise AssertionError("all attempts were read")
-
-    monkeypatch.setattr(store, "attempt_data", attempt_data)
-    monkeypatch.setattr(store, "attempts", whole)
-    assert get(server, run, "steps/s/trace").content == data(STEPS - 1)
-    assert get(server, run, "steps/s/trace?loop_index=7").content == data(7)
-    assert read == [AttemptKey(STEPS, "199", 1), AttemptKey(8, "7", 1)]
+def test_only_the_latest_attempt_is_read_for_latest(server: RunningServer, run: RunRecord) -> None:
+    with FaultyStore(server.runtime.store) as reads:
+        of_some, of_all = reads.calls("attempt_data"), reads.calls("attempts")
+        assert get(server, run, "steps/s/trace").content == data(STEPS - 1)
+        assert get(server, run, "steps/s/trace?loop_index=7").content == data(7)
+    assert of_all == []
+    assert [key for call in of_some for key in call.args[1]] == [
+        AttemptKey(STEPS, "199", 1),
+        AttemptKey(8, "7", 1),
+    ]
 
 
 def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off(
-    server: RunningServer, run: RunRecord, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, run: RunRecord
 ) -> None:
-    store = server.runtime.store
-    read_page = store.trace_page
-
-    async def page(run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
-        if after > STEPS // 2:
-            raise StoreError("the store cannot be used: disk I/O error")
-        return await read_page(run_no, after=after, limit_bytes=limit_bytes)
-
-    monkeypatch.setattr(store, "trace_page", page)
-    with pytest.raises(httpx2.RemoteProtocolError):
-        get(server, run, "trace")
+    unusable = StoreError("the store cannot be used: disk I/O error")
+    with FaultyStore(server.runtime.store) as faults:
+        faults.fail("trace_page", unusable, when=lambda run_no, *, after, limit_bytes: after > STEPS // 2)
+        with pytest.raises(httpx2.RemoteProtocolError):
+            get(server, run, "trace")

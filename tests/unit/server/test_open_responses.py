@@ -1,11 +1,12 @@
 import asyncio
-from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from runglass.errors import StoreError
 from runglass.server.http.open_responses import OpenResponses
 from runglass.store.sqlite.store import SqliteStore
+from tests.faulty_store import FaultyStore
 
 
 def test_the_end_of_the_server_ends_every_open_response() -> None:
@@ -53,31 +54,22 @@ async def test_only_the_open_responses_to_a_revoked_key_end() -> None:
     assert [open_responses.is_revoked(key_id) for key_id in (1, 2, None)] == [True, False, False]
 
 
-class Keys(SqliteStore):
-    """A store that fails at first, then knows of no key."""
-
-    def __init__(self) -> None:
-        self.asked: list[set[int]] = []
-
-    async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
-        self.asked.append(set(key_ids))
-        if len(self.asked) < 3:
-            raise StoreError("away")
-        return set()
-
-
 async def test_a_store_that_fails_is_asked_again_and_without_open_responses_not_at_all(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("runglass.server.http.open_responses.LOOK_S", 0.0)
     caplog.set_level("WARNING")
-    open_responses, keys, ended = OpenResponses(), Keys(), asyncio.Event()
-    watching = asyncio.create_task(open_responses.watch(keys))
+    store, open_responses, ended = SqliteStore(tmp_path / "db"), OpenResponses(), asyncio.Event()
+    faults = FaultyStore(store)
+    faults.answer("live_keys", set())
+    faults.fail("live_keys", StoreError("away"), times=2)
+    asked = faults.calls("live_keys")
+    watching = asyncio.create_task(open_responses.watch(store))
     for _ in range(10):
         await asyncio.sleep(0)
-    assert keys.asked == []
+    assert asked == []
     with open_responses.ended_by(ended.set, key_id=7):
         await ended.wait()
     watching.cancel()
-    assert keys.asked[:3] == [{7}] * 3
+    assert [set(call.args[0]) for call in asked[:3]] == [{7}] * 3
     assert [record.levelname for record in caplog.records] == ["WARNING"]

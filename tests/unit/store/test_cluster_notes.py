@@ -11,8 +11,7 @@ from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Append, RunRecord
 from tests.postgres_server import postgres_server
 from tests.prove.clustering.database import NOTES, plant_ignored_fence
-from tests.prove.clustering.hands import Hand, zombies
-from tests.prove.clustering.snapshot import ClusterData
+from tests.prove.clustering.hands import Hand, hands_of, zombies
 from tests.records import new_run
 
 pytestmark = pytest.mark.slow
@@ -59,4 +58,4 @@ async def lose_a_run_and_write(address: str) -> RunRecord:
 
 
 async def hands(address: str) -> list[Hand]:
-    return (await ClusterData.read(address + "prove", "demo", after=0)).hands
+    return await hands_of(address + "prove", range(100))

@@ -1,0 +1,104 @@
+"""Whatever a log tells, each store keeps rows and money as it adds up to, append by append."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.log.money import ZERO
+from runglass.log.trace import TERMINAL
+from runglass.store.base import Store
+from runglass.store.records import Append, RunNumbers
+from tests.conformance.test_store import ALL_STORES, store_kinds
+from tests.examples import examples
+from tests.laws.law import require
+from tests.laws.log import Log
+from tests.laws.stored import broken_as_a_whole, broken_by, broken_in_project, read_run, read_whole
+from tests.records import new_run
+from tests.reference_fold import JsonObject
+from tests.run_logs import run_logs
+
+
+def in_batches(events: list[bytes], chance: Random) -> Iterator[list[bytes]]:
+    left = iter(events)
+    while batch := list(itertools.islice(left, chance.randint(1, 4))):
+        yield batch
+
+
+def money(log: Log) -> tuple[Decimal, Decimal]:
+    """What the run has spent, and what its open requests hold."""
+    totals = log.fold.summary.totals
+    spent = Decimal((totals and totals.cost_usd) or 0)
+    steps = () if log.ended else log.fold.trace().steps
+    return spent, sum((Decimal(step.reservation.usd) for step in steps if step.reservation), ZERO)
+
+
+async def write(store: Store, run_id: str, events: list[JsonObject], chance: Random) -> Log:
+    """Writes the log by appends as an engine makes them, and holds the run to the laws after each."""
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "flow", name=None, capture=None, source=b"{}")
+    begun = events[0]
+    run = await store.create_run(
+        new_run(
+            project.id,
+            flow.id,
+            id=run_id,
+            version=begun["version"],
+            trigger_type=begun["triggerType"],
+            session_id=begun.get("sessionId"),
+        )
+    )
+    told = [msgspec.json.encode({**event, "executionId": run_id, "flowId": flow.id}) for event in events]
+    log = Log(run_id)
+    for batch in in_batches(told, chance):
+        head, before, (spent, held) = len(log.events), log.attempt_rows, money(log)
+        for seq, data in enumerate(batch, head + 1):
+            # A generated log may run any step again, at any time.
+            list(log.add(seq, data))
+        summary, (spent_now, held_now) = log.fold.summary, money(log)
+        append = Append(
+            run_no=run.no,
+            head=head,
+            fence=run.fence,
+            events=batch,
+            steps=[row for row in log.attempt_rows if row not in before],
+            status=log.status,
+            summary=msgspec.json.encode(summary),
+            spent_usd=spent_now - spent,
+            reserved_usd=held_now - held,
+            ended_at=summary.completed_at if log.status in TERMINAL else None,
+            numbers=RunNumbers.of(summary),
+            log_bytes=sum(map(len, batch)),
+        )
+        await store.append(append)
+        require(broken_by(log, await read_run(store, run_id)))
+    require(broken_as_a_whole(log, await read_whole(store, run_id)))
+    return log
+
+
+@pytest.mark.parametrize("kind", store_kinds())
+def test_every_log_is_kept_with_all_that_follows_from_it(kind: str, tmp_path: Path) -> None:
+    numbers = itertools.count(1)
+    logs: dict[str, Log] = {}
+
+    @examples(8, of=60)
+    @given(events=run_logs(), seed=st.integers(0, 2**32))
+    def check(events: list[JsonObject], seed: int) -> None:
+        async def written() -> None:
+            async with ALL_STORES[kind](tmp_path) as store:
+                run_id = f"run-{next(numbers):03d}"
+                logs[run_id] = await write(store, run_id, events, Random(seed))
+                project = await store.find_project("acme", "demo")
+                assert project is not None
+                require(await broken_in_project(store, project, logs))
+
+        asyncio.run(written())
+
+    check()
