@@ -67,11 +67,10 @@ class Keys(SqliteStore):
 
 
 async def test_a_store_that_fails_is_asked_again_and_without_open_responses_not_at_all(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("runglass.server.http.open_responses.LOOK_S", 0.0)
     caplog.set_level("WARNING")
-    open_responses, keys, ended = OpenResponses(), Keys(), asyncio.Event()
+    open_responses, keys, ended = OpenResponses(look_s=0.0), Keys(), asyncio.Event()
     watching = asyncio.create_task(open_responses.watch(keys))
     for _ in range(10):
         await asyncio.sleep(0)
