@@ -90,13 +90,12 @@ async def test_the_folder_is_looked_at_even_where_no_notices_of_changes_come(
         yield
 
     monkeypatch.setattr(flow_folder, "awatch", no_notices)
-    monkeypatch.setattr(flow_folder, "LOOK_S", 0.01)
     folder = tmp_path / "flows" / "acme" / "shop"
     folder.mkdir(parents=True)
     reports: asyncio.Queue[str] = asyncio.Queue()
     async with open_store(Settings(data=tmp_path)) as store, asyncio.timeout(60):
         watching = asyncio.create_task(
-            FlowFolder(tmp_path / "flows", store, report=reports.put_nowait).watch()
+            FlowFolder(tmp_path / "flows", store, report=reports.put_nowait, look_s=0.01).watch()
         )
         assert "no watches left" in await reports.get()
         (folder / "greet.yaml").write_text(FLOW)

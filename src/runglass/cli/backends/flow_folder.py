@@ -19,20 +19,24 @@ from runglass.runtime.runtime import push_flow
 from runglass.store.base import Store
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-LOOK_S = 2.0
-"""Seconds between two looks at the folder, where no notice comes."""
 
 FileStamp = tuple[int, int, int]
 """Time, size and inode of a file: it has changed where one of them differs."""
 
 
 class FlowFolder:
-    """Publishes the folder's files into `store`; `report` gets a sentence on the outcome of each."""
+    """Publishes the folder's files into `store`; `report` gets a sentence on the outcome of each.
 
-    def __init__(self, folder: Path, store: Store, *, report: Callable[[str], None]) -> None:
+    Where no notice comes, it looks at the folder each `look_s`.
+    """
+
+    def __init__(
+        self, folder: Path, store: Store, *, report: Callable[[str], None], look_s: float = 2.0
+    ) -> None:
         self._folder = folder
         self._store = store
         self._report = report
+        self._look_s = look_s
         self._stamps: dict[Path, FileStamp] = {}
         self._owners: dict[tuple[ProjectName, str], Path] = {}
 
@@ -40,13 +44,13 @@ class FlowFolder:
         """Publishes files that change, until cancelled."""
         try:
             async for _ in awatch(
-                self._folder, yield_on_timeout=True, rust_timeout=int(LOOK_S * 1000), recursive=True
+                self._folder, yield_on_timeout=True, rust_timeout=int(self._look_s * 1000), recursive=True
             ):
                 await self.scan()
         except OSError as error:
-            self._report(f"flows: no notices of changes ({error}); looking every {LOOK_S:g} s instead")
+            self._report(f"flows: no notices of changes ({error}); looking every {self._look_s:g} s instead")
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._look_s)
             await self.scan()
 
     async def scan(self) -> None:
