@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from runglass.engine.run.lease import Lease
-from runglass.runtime import health
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_disk_faults import until_health
 from tests.contract.wire import ENDLESS, start
@@ -50,29 +49,6 @@ def test_runs_that_are_set_aside_are_counted(tmp_path: Path) -> None:
         found = until_degraded(server)
     assert found["setAside"] == 1
     assert found["reasons"] == ["runs that cannot be read and are set aside: 1; the log names them"]
-
-
-def test_a_disk_that_is_nearly_full_degrades_health(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "LOW_DISK_BYTES", 1 << 62)
-    with running_server() as server:
-        (reason,) = until_degraded(server)["reasons"]
-    assert reason.startswith("the disk has ")
-
-
-def test_a_write_is_tried_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "CHECK_EVERY_S", 1000.0)
-    with running_server() as server:
-        check, tries = server.runtime.store.check_write, 0
-
-        async def counted() -> None:
-            nonlocal tries
-            tries += 1
-            await check()
-
-        monkeypatch.setattr(server.runtime.store, "check_write", counted)
-        for _ in range(5):
-            assert until_health(server.address, 200)["status"] == "ok"
-    assert tries == 1
 
 
 def until_degraded(server: RunningServer) -> dict[str, Any]:

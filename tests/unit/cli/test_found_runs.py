@@ -60,4 +60,5 @@ def test_a_search_that_takes_too_long_shows_what_was_found_and_says_so(
 
 def test_a_part_of_an_id_names_a_run_older_than_those_among_which_it_must_be_unique() -> None:
     client: Any = Listing()
-    assert named_run(client, IDS[-1][-8:]) == IDS[-1]
+    found: Any = named_run(client, IDS[-1][-8:])
+    assert found == IDS[-1]

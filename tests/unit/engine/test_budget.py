@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from runglass.bus.memory import MemoryBus
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.models.budget import Budgets
+from runglass.engine.models.budget import LOOK_S, Budgets
 from runglass.engine.models.gateway import (
     AnswerRejected,
     Bounded,
@@ -38,7 +38,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SystemClock
 from tests.conformance.test_store import make_run
 from tests.examples import examples
-from tests.fakes import send
+from tests.fakes import VirtualClock, send
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
 from tests.unit.engine.test_crashes import DyingStore
@@ -455,7 +455,7 @@ async def test_a_limit_that_is_none_takes_nothing_from_the_budget_and_adds_nothi
 
 
 class Late(Costly):
-    """Models of which the first that is asked sees a budget come about."""
+    """Models of which the first that is asked sees a budget come about, a while after the step has begun."""
 
     def __init__(self) -> None:
         super().__init__(_Always("ok"), 1)
@@ -464,13 +464,11 @@ class Late(Costly):
     async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
         assert self.house is not None
         await budget_of(self.house, Decimal("0.5"))
+        await self.house.clock.sleep(LOOK_S)
         return await super().complete((await self.bounded(request)).request, *args, **more)
 
 
-async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runglass.engine.models.budget.LOOK_S", 0.0)
+async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: Path) -> None:
     models = Late()
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         models.house = house
@@ -543,7 +541,7 @@ async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_beg
             RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending")),
             SystemClock(),
         )
-        budgets, reads = Budgets(store), 0
+        budgets, reads = Budgets(store, VirtualClock()), 0
         is_read, may_answer = asyncio.Event(), asyncio.Event()
         read = store.project
 
@@ -576,9 +574,10 @@ async def test_runs_that_look_at_once_whether_a_budget_has_been_set_share_a_read
         run = await make_run(store)
         fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
         recorder = Recorder(store, MemoryBus(), run, fold, SystemClock())
-        budgets = Budgets(store)
+        clock = VirtualClock()
+        budgets = Budgets(store, clock)
         found = await asyncio.gather(*(budgets.of_run(run.project_id, recorder) for _ in range(20)))
-        monkeypatch.setattr("runglass.engine.models.budget.LOOK_S", 0.0)
+        await clock.sleep(LOOK_S)
         read, reads = store.project, 0
 
         async def count_read(project_id: int) -> Project | None:
@@ -591,4 +590,5 @@ async def test_runs_that_look_at_once_whether_a_budget_has_been_set_share_a_read
         assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [True] * 20
         assert reads <= 2
         await store.set_budget(run.project_id, Decimal(0))
+        await clock.sleep(LOOK_S)
         assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [False] * 20

@@ -24,10 +24,7 @@ from runglass.runtime.runtime import Runtime
 log = logging.getLogger(__name__)
 
 HEAD_BYTES = 8192
-REQUEST_S = 5.0
 CONNECTIONS = 20
-OVERVIEW_S = 10.0
-"""How long what the store said is good for: many may ask."""
 OVERVIEW_WAIT_S = 2.0
 SAMPLE_S = 0.25
 """How often the delay of the event loop is sampled."""
@@ -51,11 +48,23 @@ class Answer(NamedTuple):
 
 
 class MetricsListener:
-    """Answers about one runtime."""
+    """Answers about one runtime. A request is over after `request_s`.
 
-    def __init__(self, runtime: Runtime, health: HealthCheck) -> None:
+    What the store said is good for `overview_s`: many may ask.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        health: HealthCheck,
+        *,
+        request_s: float = 5.0,
+        overview_s: float = 10.0,
+    ) -> None:
         self._runtime = runtime
         self._health = health
+        self._request_s = request_s
+        self._overview_s = overview_s
         self._loop_delay_s = Histogram()
         # Imported here: a process without this listener does not hold the library of Prometheus.
         from runglass.runtime.metrics.collector import RuntimeCollector
@@ -76,7 +85,7 @@ class MetricsListener:
         try:
             # Who is slow, who leaves and who talks too much is not answered.
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                async with asyncio.timeout(REQUEST_S):
+                async with asyncio.timeout(self._request_s):
                     if self._open > CONNECTIONS:
                         return
                     head = await reader.readuntil(b"\r\n\r\n")
@@ -124,7 +133,7 @@ class MetricsListener:
 
     async def _ask_store(self) -> None:
         async with self._asking:
-            if time.monotonic() - self._asked_s < OVERVIEW_S:
+            if time.monotonic() - self._asked_s < self._overview_s:
                 return
             try:
                 async with asyncio.timeout(OVERVIEW_WAIT_S):

@@ -51,10 +51,20 @@ _Lane: TypeAlias = WorkerThreads[Work[Any]]
 
 
 class Connections:
-    """The connections to one database file. Work that may wait never runs on the event loop."""
+    """The connections to one database file. Work that may wait never runs on the event loop.
 
-    def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
+    A file that others have locked is waited for as long as `busy_timeout_s`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: Literal["FULL", "NORMAL"],
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> None:
         self.path = path
+        self._busy_timeout_s = busy_timeout_s
         self.reserve = Reserve(path)
         self._synchronous = synchronous
         self._writer: _Lane | None = None
@@ -171,7 +181,7 @@ class Connections:
 
     def _read_one(self, job: _Job) -> _Outcome:
         try:
-            return WorkResult(job, job.work(self._own_connection(timeout_s=BUSY_TIMEOUT_S)), None)
+            return WorkResult(job, job.work(self._own_connection(timeout_s=self._busy_timeout_s)), None)
         except sqlite3.Error as error:
             return WorkResult(job, None, self._store_error(error))
         # Any error belongs to the work that raised it: the thread serves other work and must live.
@@ -195,7 +205,7 @@ class Connections:
             make_file(self.path)
             warn_of_others(self.path)
             _sync_folders(self.path)
-            connection = self._connect(timeout_s=BUSY_TIMEOUT_S)
+            connection = self._connect(timeout_s=self._busy_timeout_s)
         except (OSError, sqlite3.Error) as error:
             raise self._store_error(error) from error
         try:
@@ -289,13 +299,14 @@ class Connections:
 
 
 def _empty_log(connection: sqlite3.Connection) -> bool:
+    (before_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
     # No writer can write meanwhile, so a reader that takes its time is not waited for.
     connection.execute(f"PRAGMA busy_timeout = {READER_WAIT_MS}")
     try:
         (in_the_way, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not in_the_way
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout = {before_ms}")
 
 
 class _Removal(partial[Any]):
