@@ -8,19 +8,20 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass.runtime.runtime import FixedLimits
 from runglass.server.requests import run_query
+from runglass.server.requests.run_query import NAMED_FLOWS
 from runglass.testing import RunningServer
 from runglass.wire.api_keys import digest_of
+from tests.conformance.test_run_lists import PATIENT
 from tests.contract.stores import server_on
-from tests.contract.wire import ANYTHING, BROKEN, as_listed, detail, execute, refusal
-
-pytestmark = pytest.mark.usefixtures("no_hurry")
+from tests.contract.wire import ANYTHING, BROKEN, as_listed, detail, execute, http_for, refusal
 
 
 @pytest.fixture(scope="module")
 def server(store_kind: str) -> Iterator[RunningServer]:
     """One of its own: the lists are compared as wholes."""
-    with server_on(store_kind, capture="full") as running:
+    with server_on(store_kind, FixedLimits(search=PATIENT), capture="full") as running:
         for flow in (ANYTHING, BROKEN):
             running.push(flow)
         yield running
@@ -70,20 +71,22 @@ def test_a_flow_in_a_query_is_a_slug_or_an_id_of_the_project(
 
 
 def test_which_flow_was_meant_is_looked_for_among_so_many_and_off_the_loop(
-    http: httpx2.Client, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for number in range(NAMED_FLOWS + 1):
+        server.push(ANYTHING.replace("anything", f"flow-{number:03}"), project="many", publish=False)
     looked: list[tuple[str, list[str]]] = []
 
     def suggestion(name: str, known: list[str]) -> str:
         looked.append((threading.current_thread().name, known))
         return ""
 
-    monkeypatch.setattr(run_query, "NAMED_FLOWS", 1)
     monkeypatch.setattr(run_query, "suggestion", suggestion)
-    assert refusal(http.get("/flow-runs?q=flow:borken")) == (422, "INVALID_REQUEST")
+    with http_for(server, server.make_key("acme", "many")) as http:
+        assert refusal(http.get("/flow-runs?q=flow:borken")) == (422, "INVALID_REQUEST")
     [(thread, known)] = looked
     assert thread.startswith("offload")
-    assert known == ["anything"]
+    assert known == [f"flow-{number:03}" for number in range(NAMED_FLOWS)]
 
 
 @pytest.mark.parametrize("path", ["/flow-runs", "/flow-runs/histogram"])

@@ -28,6 +28,7 @@ from runglass.errors import APIError, api_error
 from runglass.flows.flow import Flow, decode_flow, step_count
 from runglass.runtime.policy import RunPolicy
 from runglass.store.base import Store
+from runglass.store.query_search import SearchLimits
 from runglass.store.records import (
     LARGE_RUN_EVENTS,
     FlowRecord,
@@ -58,6 +59,7 @@ class FixedLimits(NamedTuple):
     """Of a run with fewer events the outline is made within some tenths of a second."""
     ends_bytes: int = 128 * 1024
     """About how much is read of the beginning of such a run, and of its end."""
+    search: SearchLimits = SearchLimits()
 
 
 decode_stored_flow = ByteCache(decode_flow, times=10, share=0.5)

@@ -12,6 +12,7 @@ from runglass.store.calls import Calls
 from runglass.store.catalog import Catalog
 from runglass.store.keys import Keys
 from runglass.store.overview import Overview
+from runglass.store.query_search import SearchLimits
 from runglass.store.records import Setback
 from runglass.store.run_lists import RunLists
 from runglass.store.sqlite import query_index
@@ -25,7 +26,10 @@ from runglass.support.clock import SystemClock
 
 
 class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, Audit, Overview):
-    """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
+    """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process.
+
+    `search` says how far one request searches for runs.
+    """
 
     _project = PROJECT
     _large_value = "zeroblob(10000)"
@@ -38,7 +42,14 @@ class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, A
     )
     pool = None
 
-    def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        search: SearchLimits | None = None,
+    ) -> None:
+        self._search = search or SearchLimits()
         self._db = Connections(path, synchronous=synchronous)
         self._statements = Statements(self._db, perform)
         self._importing = set()
