@@ -36,8 +36,6 @@ from runglass.server.services.step_attempts import attempt_pages
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
 
-MOST_ATTEMPTS = 100_000
-"""Attempts of each run that are compared: some 500 bytes of memory each."""
 MOST_READ_BYTES = 256_000_000
 """Stored bytes of each run that are read at first."""
 MOST_VISITS = 3_000_000
@@ -67,12 +65,21 @@ class _Read(NamedTuple):
     is_whole: bool
 
 
-async def diff_runs(store: Store, a: RunRecord, b: RunRecord, *, with_same: bool) -> RunDiff:
+async def diff_runs(
+    store: Store,
+    a: RunRecord,
+    b: RunRecord,
+    *,
+    with_same: bool,
+    most_attempts: int = 100_000,
+    most_visits: int = MOST_VISITS,
+) -> RunDiff:
     """What differs between the runs; `with_same` lists the attempts that do not differ, too.
 
-    Raises StoreError, RunUnreadable.
+    Up to `most_attempts` of each run are compared, of some 500 bytes of memory each, and so many values of
+    their content visited. Raises StoreError, RunUnreadable.
     """
-    read_a, read_b = await _read(store, a), await _read(store, b)
+    read_a, read_b = await _read(store, a, most_attempts), await _read(store, b, most_attempts)
     # The older run stands first whichever is `a`, so that the order is the same both ways.
     older_first = sorted([(a, read_a), (b, read_b)], key=lambda each: each[0].id)
     flows = [await _places(store, run) for run, _ in older_first]
@@ -88,7 +95,8 @@ async def diff_runs(store: Store, a: RunRecord, b: RunRecord, *, with_same: bool
         )
     )
     differing = await offload_in_turn(lambda: [pair for pair in pairs if pair.differs])
-    rows = await _rows(store, a, b, differing[:MOST_ROWS])
+    allowance = DiffAllowance(visits=most_visits, told_bytes=MOST_TOLD_BYTES)
+    rows = await _rows(store, a, b, differing[:MOST_ROWS], allowance)
     return await offload_in_turn(
         partial(
             compose,
@@ -130,7 +138,7 @@ async def _places(store: Store, run: RunRecord) -> list[StepPlace]:
     )
 
 
-async def _read(store: Store, run: RunRecord) -> _Read:
+async def _read(store: Store, run: RunRecord, most: int) -> _Read:
     """All attempts of the run, up to the limits. Of a run that goes on, later pages are of a later moment."""
     digests: list[AttemptDigest] = []
     texts: dict[str, str] = {}
@@ -140,7 +148,7 @@ async def _read(store: Store, run: RunRecord) -> _Read:
         _, page = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
         if not page:
             return _Read(digests, is_whole=True)
-        fitting = page[: MOST_ATTEMPTS - len(digests)]
+        fitting = page[: most - len(digests)]
         page_bytes = sum(len(row[-1]) for row in page)
         work = partial(_digests, run, fitting, texts)
         digests += await offload(work, size_bytes=page_bytes, quick_bytes=INLINE_BYTES)
@@ -156,10 +164,9 @@ def _digests(run: RunRecord, page: Sequence[AttemptRow], texts: dict[str, str]) 
 
 
 async def _rows(
-    store: Store, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
+    store: Store, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair], allowance: DiffAllowance
 ) -> list[RowDiff | None]:
     """The rows of pairs that differ, None for those that do not after all."""
-    allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
     rows: list[RowDiff | None] = []
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         batch = pairs[start : start + PAIRS_AT_ONCE]
