@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer, running_server
 from tests.postgres_server import postgres_database
 
@@ -14,17 +13,15 @@ WORKERS = "postgres and a worker"
 
 
 @contextmanager
-def server_on(
-    store_kind: str, limits: FixedLimits | None = None, /, **settings: Any
-) -> Iterator[RunningServer]:
+def server_on(store_kind: str, **settings: Any) -> Iterator[RunningServer]:
     """A server with these settings on a new store of this kind, until the block ends."""
     if store_kind == "sqlite":
-        with running_server(limits, **settings) as running:
+        with running_server(**settings) as running:
             yield running
         return
     with ExitStack() as opened:
         address = opened.enter_context(postgres_database())
         if store_kind == WORKERS:
-            opened.enter_context(running_server(limits, store=address, **settings))
+            opened.enter_context(running_server(store=address, **settings))
             settings = {**settings, "executes_runs": False}
-        yield opened.enter_context(running_server(limits, store=address, **settings))
+        yield opened.enter_context(running_server(store=address, **settings))

@@ -35,7 +35,6 @@ from runglass.runtime.runtime import FixedLimits, Runtime
 from runglass.store.base import Store
 from runglass.store.data_folder import exclusive
 from runglass.store.process_records import ProcessFacts
-from runglass.store.query_search import SearchLimits
 from runglass.store.records import Retention
 from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
@@ -72,10 +71,10 @@ async def upgrade_store(settings: Settings, *, with_copy: bool = True) -> None:
             await asyncio.to_thread(upgrade, settings.database, with_copy=with_copy)
 
 
-def _store(settings: Settings, *, migrates: bool, search: SearchLimits | None = None) -> Store:
+def _store(settings: Settings, *, migrates: bool) -> Store:
     address = settings.postgres
     if address is None:
-        return SqliteStore(settings.database, synchronous=settings.synchronous, search=search)
+        return SqliteStore(settings.database, synchronous=settings.synchronous)
     try:
         # Imported here, as its driver is installed only where it is needed.
         from runglass.store.postgres.store import PostgresStore
@@ -85,11 +84,7 @@ def _store(settings: Settings, *, migrates: bool, search: SearchLimits | None = 
         ) from error
     # A run that goes on waits as long as nobody else may go on with it.
     return PostgresStore(
-        address,
-        patience_s=PATIENCE_S,
-        append_patience_s=settings.lease_s,
-        migrates=migrates,
-        search=search,
+        address, patience_s=PATIENCE_S, append_patience_s=settings.lease_s, migrates=migrates
     )
 
 
@@ -114,15 +109,15 @@ def _bus(settings: Settings) -> Bus:
 
 
 @asynccontextmanager
-async def _runtime_store(settings: Settings, search: SearchLimits) -> AsyncIterator[Store]:
+async def _runtime_store(settings: Settings) -> AsyncIterator[Store]:
     """The store of a process that runs flows on it; one in a file is for this process alone."""
     if settings.postgres is not None:
-        async with _store(settings, migrates=True, search=search) as store:
+        async with _store(settings, migrates=True) as store:
             yield store
         return
     with exclusive(settings.database):
         await asyncio.to_thread(upgrade, settings.database)
-        async with _store(settings, migrates=True, search=search) as store:
+        async with _store(settings, migrates=True) as store:
             # The data lock shuts out other processes, so all leases in the store belong to dead ones.
             await store.end_lease(None)
             yield store
@@ -155,7 +150,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
     # All tasks inherit it: else each that reads an amount of money makes one, and a run keeps it to its end.
     getcontext()
     async with (
-        _runtime_store(settings, limits.search) as store,
+        _runtime_store(settings) as store,
         Sandbox(
             time_limit_ms=settings.code_time_limit_ms,
             memory_limit_bytes=settings.code_memory_limit_bytes,

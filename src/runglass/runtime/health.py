@@ -20,6 +20,7 @@ from runglass.runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
+LOW_DISK_BYTES = 100_000_000
 NO_WORKER = "no process executes runs, so all that come wait; `runglass worker` is one that does"
 
 
@@ -50,18 +51,10 @@ class HealthCheck:
     store. Between two writes that are tried are `every_s` at least, however many callers ask.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        *,
-        wait_s: float = 0.8,
-        every_s: float = 1.0,
-        low_disk_bytes: int = 100_000_000,
-    ) -> None:
+    def __init__(self, runtime: Runtime, *, wait_s: float = 0.8, every_s: float = 1.0) -> None:
         self._runtime = runtime
         self._wait_s = wait_s
         self._every_s = every_s
-        self._low_disk_bytes = low_disk_bytes
         self._reading: asyncio.Task[str | None] | None = None
         self._checking: asyncio.Task[None] | None = None
         self._checked_at = -math.inf
@@ -75,7 +68,7 @@ class HealthCheck:
         down = list(await self._store_faults())
         down += [f"{work.name} has failed and is begun again" for work in failing if work.vital]
         weak = [f"{work.name} has failed and is begun again" for work in failing if not work.vital]
-        if self._free_bytes is not None and self._free_bytes < self._low_disk_bytes:
+        if self._free_bytes is not None and self._free_bytes < LOW_DISK_BYTES:
             weak.append(f"the disk has {self._free_bytes // 1_000_000} MB left")
         if (fault := self._runtime.bus.fault) is not None:
             weak.append(fault)

@@ -28,16 +28,7 @@ from runglass.errors import APIError, api_error
 from runglass.flows.flow import Flow, decode_flow, step_count
 from runglass.runtime.policy import RunPolicy
 from runglass.store.base import Store
-from runglass.store.query_search import SearchLimits
-from runglass.store.records import (
-    LARGE_RUN_EVENTS,
-    FlowRecord,
-    IdempotencyKey,
-    Project,
-    Retention,
-    Role,
-    RunRecord,
-)
+from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role, RunRecord
 from runglass.support.byte_cache import ByteCache
 from runglass.support.supervision import SupervisedTask
 from runglass.tails.run_log import Read, Tails
@@ -55,11 +46,10 @@ class FixedLimits(NamedTuple):
     """So long a request or a run for another process may wait whose wake-up was lost."""
     noted_s: float = 2.0
     """So long another server may take from noting a call to resuming its run."""
-    long_run_events: int = 5 * LARGE_RUN_EVENTS
+    long_run_events: int = 100_000
     """Of a run with fewer events the outline is made within some tenths of a second."""
     ends_bytes: int = 128 * 1024
     """About how much is read of the beginning of such a run, and of its end."""
-    search: SearchLimits = SearchLimits()
 
 
 decode_stored_flow = ByteCache(decode_flow, times=10, share=0.5)

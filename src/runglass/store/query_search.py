@@ -56,6 +56,9 @@ class SearchLimits(NamedTuple):
     """Looks into the index of groups, some microseconds each; a query that needs more looks at all rows."""
 
 
+USUAL = SearchLimits()
+
+
 class Progress(NamedTuple):
     """How far the log of a run was searched: up to event `seq`, with the texts met as bits of `met`."""
 

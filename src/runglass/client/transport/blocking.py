@@ -33,10 +33,7 @@ T = TypeVar("T")
 
 
 class SyncTransport:
-    """Performs calls on blocking sockets. Threads may share it.
-
-    A stream is lost after `silence_s` of silence.
-    """
+    """Performs calls on blocking sockets. Threads may share it."""
 
     def __init__(self, endpoint: ServerConnection, *, silence_s: float = SILENCE_S) -> None:
         self.endpoint = endpoint

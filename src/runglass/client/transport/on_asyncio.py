@@ -33,10 +33,7 @@ T = TypeVar("T")
 
 
 class AsyncTransport:
-    """Performs calls on asyncio. Belongs to the event loop that it is first used on.
-
-    A stream is lost after `silence_s` of silence.
-    """
+    """Performs calls on asyncio. Belongs to the event loop that it is first used on."""
 
     def __init__(self, endpoint: ServerConnection, *, silence_s: float = SILENCE_S) -> None:
         self.endpoint = endpoint

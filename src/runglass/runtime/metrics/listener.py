@@ -48,18 +48,10 @@ class Answer(NamedTuple):
 
 
 class MetricsListener:
-    """Answers about one runtime. A request is over after `request_s`.
-
-    What the store said is good for `overview_s`: many may ask.
-    """
+    """Answers about one runtime, within `request_s`. For `overview_s` it tells what the store said last."""
 
     def __init__(
-        self,
-        runtime: Runtime,
-        health: HealthCheck,
-        *,
-        request_s: float = 5.0,
-        overview_s: float = 10.0,
+        self, runtime: Runtime, health: HealthCheck, *, request_s: float = 5.0, overview_s: float = 10.0
     ) -> None:
         self._runtime = runtime
         self._health = health

@@ -66,18 +66,11 @@ class _Read(NamedTuple):
 
 
 async def diff_runs(
-    store: Store,
-    a: RunRecord,
-    b: RunRecord,
-    *,
-    with_same: bool,
-    most_attempts: int = 100_000,
-    most_visits: int = MOST_VISITS,
+    store: Store, a: RunRecord, b: RunRecord, *, with_same: bool, most_attempts: int = 100_000
 ) -> RunDiff:
     """What differs between the runs; `with_same` lists the attempts that do not differ, too.
 
-    Up to `most_attempts` of each run are compared, of some 500 bytes of memory each, and so many values of
-    their content visited. Raises StoreError, RunUnreadable.
+    Up to `most_attempts` of each are compared, of some 500 bytes of memory. Raises StoreError, RunUnreadable.
     """
     read_a, read_b = await _read(store, a, most_attempts), await _read(store, b, most_attempts)
     # The older run stands first whichever is `a`, so that the order is the same both ways.
@@ -95,8 +88,7 @@ async def diff_runs(
         )
     )
     differing = await offload_in_turn(lambda: [pair for pair in pairs if pair.differs])
-    allowance = DiffAllowance(visits=most_visits, told_bytes=MOST_TOLD_BYTES)
-    rows = await _rows(store, a, b, differing[:MOST_ROWS], allowance)
+    rows = await _rows(store, a, b, differing[:MOST_ROWS])
     return await offload_in_turn(
         partial(
             compose,
@@ -164,9 +156,10 @@ def _digests(run: RunRecord, page: Sequence[AttemptRow], texts: dict[str, str]) 
 
 
 async def _rows(
-    store: Store, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair], allowance: DiffAllowance
+    store: Store, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
 ) -> list[RowDiff | None]:
     """The rows of pairs that differ, None for those that do not after all."""
+    allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
     rows: list[RowDiff | None] = []
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         batch = pairs[start : start + PAIRS_AT_ONCE]

@@ -100,12 +100,7 @@ class Connections:
     """
 
     def __init__(
-        self,
-        address: str,
-        *,
-        patience_s: float = 10.0,
-        clock: Clock | None = None,
-        statement_s: float = 30.0,
+        self, address: str, *, patience_s: float = 10.0, clock: Clock | None = None, statement_s: float = 30.0
     ) -> None:
         self.name = shown_address(address)
         """The address without user and password, for messages."""

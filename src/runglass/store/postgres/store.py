@@ -25,7 +25,7 @@ from runglass.store.postgres.run_creation import RunCreation, RunRequests
 from runglass.store.postgres.runs import Runs
 from runglass.store.postgres.setbacks import Setbacks
 from runglass.store.postgres.sql_helpers import perform
-from runglass.store.query_search import SearchLimits
+from runglass.store.query_search import USUAL, SearchLimits
 from runglass.store.run_lists import RunLists
 from runglass.store.statements import Statements
 from runglass.support.clock import Clock
@@ -38,7 +38,7 @@ class PostgresStore(
 
     `patience_s`: how long a call waits for a database that is away, and `append_patience_s` an append; by
     default as long. `clock` is that of this machine. Unless it `migrates`, a database of an older version is
-    refused. `search` says how far one request searches for runs.
+    refused.
     """
 
     _project = PROJECT
@@ -60,9 +60,9 @@ class PostgresStore(
         append_patience_s: float | None = None,
         clock: Clock | None = None,
         migrates: bool = True,
-        search: SearchLimits | None = None,
+        search: SearchLimits = USUAL,
     ) -> None:
-        self._search = search or SearchLimits()
+        self._search = search
         self._migrates = migrates
         self._db = Connections(address, patience_s=patience_s, clock=clock)
         self.clock = self._db.clock

@@ -51,20 +51,10 @@ _Lane: TypeAlias = WorkerThreads[Work[Any]]
 
 
 class Connections:
-    """The connections to one database file. Work that may wait never runs on the event loop.
+    """The connections to one database file. Work that may wait never runs on the event loop."""
 
-    A file that others have locked is waited for as long as `busy_timeout_s`.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        synchronous: Literal["FULL", "NORMAL"],
-        busy_timeout_s: float = BUSY_TIMEOUT_S,
-    ) -> None:
+    def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
         self.path = path
-        self._busy_timeout_s = busy_timeout_s
         self.reserve = Reserve(path)
         self._synchronous = synchronous
         self._writer: _Lane | None = None
@@ -181,7 +171,7 @@ class Connections:
 
     def _read_one(self, job: _Job) -> _Outcome:
         try:
-            return WorkResult(job, job.work(self._own_connection(timeout_s=self._busy_timeout_s)), None)
+            return WorkResult(job, job.work(self._own_connection(timeout_s=BUSY_TIMEOUT_S)), None)
         except sqlite3.Error as error:
             return WorkResult(job, None, self._store_error(error))
         # Any error belongs to the work that raised it: the thread serves other work and must live.
@@ -205,7 +195,7 @@ class Connections:
             make_file(self.path)
             warn_of_others(self.path)
             _sync_folders(self.path)
-            connection = self._connect(timeout_s=self._busy_timeout_s)
+            connection = self._connect(timeout_s=BUSY_TIMEOUT_S)
         except (OSError, sqlite3.Error) as error:
             raise self._store_error(error) from error
         try:

@@ -12,7 +12,7 @@ from runglass.store.calls import Calls
 from runglass.store.catalog import Catalog
 from runglass.store.keys import Keys
 from runglass.store.overview import Overview
-from runglass.store.query_search import SearchLimits
+from runglass.store.query_search import USUAL, SearchLimits
 from runglass.store.records import Setback
 from runglass.store.run_lists import RunLists
 from runglass.store.sqlite import query_index
@@ -26,10 +26,7 @@ from runglass.support.clock import SystemClock
 
 
 class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, Audit, Overview):
-    """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process.
-
-    `search` says how far one request searches for runs.
-    """
+    """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     _project = PROJECT
     _large_value = "zeroblob(10000)"
@@ -43,13 +40,9 @@ class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, A
     pool = None
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        synchronous: Literal["FULL", "NORMAL"] = "FULL",
-        search: SearchLimits | None = None,
+        self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL", search: SearchLimits = USUAL
     ) -> None:
-        self._search = search or SearchLimits()
+        self._search = search
         self._db = Connections(path, synchronous=synchronous)
         self._statements = Statements(self._db, perform)
         self._importing = set()
