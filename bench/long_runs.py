@@ -44,17 +44,20 @@ class _Batches(NamedTuple):
     lasted: timedelta
 
 
-def finished_run(folder: Path, steps: int) -> Finished:
-    """A finished run of about so many steps in an empty folder. Raises BenchError if it does not complete."""
-    times, executed = _times(steps)
+def finished_run(folder: Path, steps: int, *, most_executed: int = EXECUTED_STEPS) -> Finished:
+    """A finished run of about so many steps in an empty folder. Raises BenchError if it does not complete.
+
+    Up to `most_executed` of them are executed, and the rest is a repetition of these.
+    """
+    times, executed = _times(steps, most_executed)
     run = finished(folder, "nested", nested.request(executed), nested.NESTED, nested.FOLLOWED)
     repeat(folder, run.run_id, times)
     return run
 
 
-def going_run(folder: Path, steps: int, *, waits: int) -> str:
+def going_run(folder: Path, steps: int, *, waits: int, most_executed: int = EXECUTED_STEPS) -> str:
     """The id of a run that has recorded so many steps, and has as many waits before it when it is resumed."""
-    times, executed = _times(steps)
+    times, executed = _times(steps, most_executed)
     request = RunRequest(parameters=nested.parameters(executed, waits=waits))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         run_id = runner.run(_leave_going(folder, request))
@@ -62,8 +65,8 @@ def going_run(folder: Path, steps: int, *, waits: int) -> str:
     return run_id
 
 
-def _times(steps: int) -> tuple[int, int]:
-    times = max(1, steps // EXECUTED_STEPS)
+def _times(steps: int, most_executed: int) -> tuple[int, int]:
+    times = max(1, steps // most_executed)
     return times, steps // times
 
 

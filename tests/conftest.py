@@ -29,13 +29,6 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     side.close()
 
 
-@pytest.fixture
-def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store may give up what takes it long; here all is wanted, however busy the machine is."""
-    monkeypatch.setattr("runglass.store.query_search.LOOK_S", 60.0)
-    monkeypatch.setattr("runglass.store.run_lists.COUNT_S", 60.0)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _no_server_is_left() -> Iterator[None]:
     """PostgreSQL and the pooler before it, where tests have started them, end with the last test."""

@@ -137,18 +137,19 @@ async def until_one_waits(address: str) -> None:
 class FolderStore:
     """A store in the database of a folder, for tests that open stores by folder.
 
-    `way` makes the address of a way to the same database from its own.
+    `way` makes the address of a way to the same database from its own; `more` is for the store.
     """
 
-    def __init__(self, folder: Path, *, way: Callable[[str], str] = str) -> None:
+    def __init__(self, folder: Path, *, way: Callable[[str], str] = str, **more: Any) -> None:
         self._folder = folder
+        self._more = more
         self._way = way
         self._store: PostgresStore | None = None
 
     async def __aenter__(self) -> PostgresStore:
         server = await asyncio.to_thread(postgres_server)
         address = self._way(await server.database_of(self._folder))
-        self._store = PostgresStore(address, patience_s=60.0)
+        self._store = PostgresStore(address, patience_s=60.0, **self._more)
         return await self._store.__aenter__()
 
     async def __aexit__(self, *exc: Any) -> None:

@@ -8,7 +8,7 @@ import ast
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,9 +162,9 @@ def lines_of(node: ast.stmt, *, apart: Mapping[str, str]) -> list[str]:
     return ast.unparse(ast.fix_missing_locations(Plain().visit(node))).splitlines()
 
 
-def differences() -> Iterator[str]:
+def differences(pairs: Sequence[Twins] = TWINS) -> Iterator[str]:
     """What is not the same, as lines of a diff."""
-    for twins in TWINS:
+    for twins in pairs:
         blocking = lines_of(definition(twins.blocking), apart=twins.apart)
         asyncio = lines_of(Blocking().visit(definition(twins.asyncio)), apart=twins.apart)
         yield from difflib.unified_diff(

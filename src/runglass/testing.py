@@ -14,7 +14,7 @@ from runglass.store.records import FlowRecord, Role
 from runglass.wire.admin_api import make_key
 
 if TYPE_CHECKING:
-    from runglass.runtime.runtime import Runtime
+    from runglass.runtime.runtime import FixedLimits, Runtime
 
 T = TypeVar("T")
 
@@ -78,8 +78,8 @@ class _Started(NamedTuple):
 
 
 @contextmanager
-def running_server(**settings: Any) -> Iterator[RunningServer]:
-    """A server with these settings, until the block ends.
+def running_server(limits: "FixedLimits | None" = None, /, **settings: Any) -> Iterator[RunningServer]:
+    """A server with these settings, until the block ends; `limits` are those that no setting changes.
 
     By default it listens on a free port of 127.0.0.1, keeps its data in a temporary folder, waits for no step
     when it stops, keeps its runs however long it stands still, and logs no stalls. Errors of starting and of
@@ -100,7 +100,7 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
             "stall_log_ms": 600_000,
         }
         started: Future[_Started] = Future()
-        ended = thread.submit(_serve, Settings(**{**defaults, **settings}), started)
+        ended = thread.submit(_serve, Settings(**{**defaults, **settings}), limits, started)
         either: tuple[Future[Any], ...] = (started, ended)
         wait(either, return_when=FIRST_COMPLETED)
         if not started.done():
@@ -115,7 +115,7 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
             ended.result(STOP_S)
 
 
-def _serve(settings: Settings, started: "Future[_Started]") -> None:
+def _serve(settings: Settings, limits: "FixedLimits | None", started: "Future[_Started]") -> None:
     # Imported here, so that a test module that only mentions this one does not wait for the web framework.
     from runglass.runtime.composition import open_runtime
     from runglass.runtime.metrics.listener import listening
@@ -124,7 +124,7 @@ def _serve(settings: Settings, started: "Future[_Started]") -> None:
     async def until_stopped() -> None:
         stop = asyncio.Event()
         async with (
-            open_runtime(settings) as runtime,
+            open_runtime(settings, limits) as runtime,
             listening(runtime),
             serving(runtime, host=settings.host, port=settings.port) as address,
         ):

@@ -1,12 +1,13 @@
 """The page of a run whose rows take long to come: its beginning and its end first."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
 
-from runglass.server.services import outlines
-from runglass.testing import RunningServer
+from runglass.runtime.runtime import FixedLimits
+from runglass.testing import RunningServer, running_server
 from tests.browser.run_page import open_run, panel, selected, toast
 from tests.browser.visitor import Visitor, held
 from tests.contract.wire import execute, http_for
@@ -23,12 +24,16 @@ steps:
 ALL_ROWS = re.compile(r"/trace/outline\?limit=\d+$")
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server(FixedLimits(long_run_events=ITERATIONS, ends_bytes=4096)) as running:
+        running.push(LOOP)
+        yield running
+
+
 @pytest.fixture
-def lengthy(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> str:
+def lengthy(server: RunningServer) -> str:
     """A run that counts as a long one, and has no outline yet."""
-    monkeypatch.setattr(outlines, "LONG_RUN_EVENTS", ITERATIONS)
-    monkeypatch.setattr(outlines, "ENDS_BYTES", 4096)
-    server.push(LOOP)
     with http_for(server, server.key) as http:
         return execute(http, "lengthy")
 

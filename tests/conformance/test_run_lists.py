@@ -17,6 +17,7 @@ from runglass.log.events import FlowFailed, StepCompleted, encode_event
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.list_records import ListPosition
+from runglass.store.query_search import SearchLimits
 from runglass.store.records import Append, RunNumbers, StepRow
 from runglass.support.clock import iso_ms
 from runglass.wire.query import RunQuery, Term, first_id
@@ -24,7 +25,8 @@ from runglass.wire.query_parser import parse_run_query
 from tests.conformance.test_store import STORES, store_kinds
 from tests.records import new_run
 
-pytestmark = pytest.mark.usefixtures("no_hurry")
+PATIENT = SearchLimits(look_s=60.0, count_s=60.0)
+"""A store may give up what takes it long; here all is wanted, however busy the machine is."""
 
 NOW = datetime(2025, 11, 20, 12, tzinfo=UTC)
 FIRST_MS = round((NOW - timedelta(days=2)).timestamp() * 1000)
@@ -71,14 +73,14 @@ def folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def store(kind: str, folder: Path) -> AsyncIterator[Store]:
-    async with STORES[kind](folder) as opened:
+    async with STORES[kind](folder, search=PATIENT) as opened:
         yield opened
 
 
 @pytest.fixture
 async def own_store(kind: str, tmp_path: Path) -> AsyncIterator[Store]:
     """An empty one, to write to."""
-    async with STORES[kind](tmp_path) as opened:
+    async with STORES[kind](tmp_path, search=PATIENT) as opened:
         yield opened
 
 

@@ -34,14 +34,16 @@ from tests.postgres_pooler import pgbouncer_path, pooler
 from tests.postgres_server import FolderStore
 from tests.records import new_run, open_trace
 
-FILE_STORES: dict[str, Callable[[Path], Any]] = {
-    "sqlite-full": lambda folder: SqliteStore(folder / "runglass.db", synchronous="FULL"),
-    "sqlite-normal": lambda folder: SqliteStore(folder / "runglass.db", synchronous="NORMAL"),
+FILE_STORES: dict[str, Callable[..., Any]] = {
+    "sqlite-full": lambda folder, **more: SqliteStore(folder / "runglass.db", synchronous="FULL", **more),
+    "sqlite-normal": lambda folder, **more: SqliteStore(folder / "runglass.db", synchronous="NORMAL", **more),
 }
 """The stores whose files are their own."""
 STORES = {**FILE_STORES, "postgres": FolderStore}
-POOLED: dict[str, Callable[[Path], Any]] = {
-    "pooler": lambda folder: FolderStore(folder, way=lambda address: pooler().address(address))
+POOLED: dict[str, Callable[..., Any]] = {
+    "pooler": lambda folder, **more: FolderStore(
+        folder, way=lambda address: pooler().address(address), **more
+    )
 }
 """PostgreSQL by way of a pooler, where there is one."""
 ALL_STORES = STORES | (POOLED if pgbouncer_path() else {})

@@ -7,7 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.server.services import run_diff
+from runglass.diff.run_diff import RunDiff
+from runglass.server.services.run_diff import diff_runs
 from runglass.store.records import Append, StepRow
 from runglass.testing import RunningServer
 from tests.contract.wire import execute, http_for, refusal
@@ -256,18 +257,28 @@ def stored_run(server: RunningServer, texts: list[str]) -> str:
     return server.call(write())
 
 
+def diff_within(server: RunningServer, *runs: str, **limits: int) -> RunDiff:
+    """What the server would answer if it compared no more than that."""
+    store = server.runtime.store
+
+    async def found() -> RunDiff:
+        a, b = [run for run_id in runs if (run := await store.run(run_id))]
+        return await diff_runs(store, a, b, with_same=False, **limits)
+
+    return server.call(found())
+
+
 def test_beyond_the_limit_of_attempts_the_rest_is_left_out_and_none_is_said_to_be_missing(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer,
 ) -> None:
     texts = ["t"] * 3000
-    long, short = stored_run(server, texts), stored_run(server, texts[:2000])
-    assert diff(http, long, short)["differentRows"] == 1000
-    monkeypatch.setattr(run_diff, "MOST_ATTEMPTS", 2500)
-    found = diff(http, long, short)
-    assert (found["differentRows"], found["cut"], found["same"]) == (500, True, False)
-    monkeypatch.setattr(run_diff, "MOST_ATTEMPTS", 1000)
-    found = diff(http, long, short)
-    assert (found["differentRows"], found["sameRows"], found["cut"], found["same"]) == (0, 1000, True, False)
+    runs = stored_run(server, texts), stored_run(server, texts[:2000])
+    found = diff_within(server, *runs)
+    assert (found.different_rows, found.cut, found.same) == (1000, False, False)
+    found = diff_within(server, *runs, most_attempts=2500)
+    assert (found.different_rows, found.cut, found.same) == (500, True, False)
+    found = diff_within(server, *runs, most_attempts=1000)
+    assert (found.different_rows, found.same_rows, found.cut, found.same) == (0, 1000, True, False)
 
 
 def test_of_many_attempts_that_differ_as_many_are_listed_as_fit_and_all_are_counted(
@@ -279,22 +290,6 @@ def test_of_many_attempts_that_differ_as_many_are_listed_as_fit_and_all_are_coun
     assert found["rows"][9_999]["changes"][0]["paths"] == [
         {"path": "text", "kind": "changed", "a": "gut 9999", "b": "good 9999"}
     ]
-
-
-def test_large_contents_are_compared_up_to_a_bound(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_diff, "MOST_VISITS", 100_000)
-    a, b = (stored_run(server, [text * 30_000] * 50) for text in ("gut", "neu"))
-    found = diff(http, a, b)
-    outputs = [row["changes"][0] for row in found["rows"]]
-    assert [change["field"] for change in outputs] == ["output"] * 50
-    cuts = [change.get("cut", False) for change in outputs]
-    assert cuts == sorted(cuts)
-    assert 10 < cuts.count(False) < 25
-    assert outputs[0]["paths"][0]["cut"]
-    assert len(outputs[0]["paths"][0]["a"]) < 1100
-    assert found["cut"]
 
 
 def test_a_parameter_that_means_nothing_is_refused(http: httpx2.Client) -> None:

@@ -14,8 +14,7 @@ import pytest
 
 from runglass import __version__ as runglass_version
 from runglass.errors import StoreError
-from runglass.runtime import health
-from runglass.store.sqlite import connections
+from runglass.runtime.health import HealthCheck
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
@@ -84,13 +83,13 @@ FAULTS: list[Fault] = [full, locked]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connections, "BUSY_TIMEOUT_S", 0.2)
-        # What could not be recorded is tried again when the lease is renewed.
-        with running_server(lease_s=10.0) as running:
-            for flow in (ANYTHING, LASTING):
-                running.push(flow)
-            yield running
+    # What could not be recorded is tried again when the lease is renewed.
+    with running_server(lease_s=10.0) as running:
+        # So long it waits for a file that is locked.
+        assert pragma(running, "busy_timeout = 200") == 200
+        for flow in (ANYTHING, LASTING):
+            running.push(flow)
+        yield running
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -155,22 +154,15 @@ def until_health(address: str, status: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_health_reports_a_disk_that_takes_no_writes(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch, fault: Fault
-) -> None:
-    monkeypatch.setattr(health, "CHECK_EVERY_S", 0.05)
-    until_health(server.address, 200)
+def test_health_reports_a_disk_that_takes_no_writes(server: RunningServer, fault: Fault) -> None:
+    check = HealthCheck(server.runtime, wait_s=LONGEST_S, every_s=0.0)
     with fault(server):
         if fault is full:
             use_up_free_pages(server)
-        sick = until_health(server.address, 503)
-        assert sick["status"] == "unavailable"
-        (reason,) = sick["reasons"]
-        assert reason in (
-            "the store takes no writes: database or disk is full",
-            "the store takes no writes: database is locked",
-        )
-    assert until_health(server.address, 200)["status"] == "ok"
+        sick = server.call(check.report())
+        said = "database or disk is full" if fault is full else "database is locked"
+        assert (sick.status, sick.reasons) == ("unavailable", [f"the store takes no writes: {said}"])
+    assert server.call(check.report()).status == "ok"
 
 
 def _fill(size: int, db: sqlite3.Connection) -> None:

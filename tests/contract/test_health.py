@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 
 from runglass.engine.run.lease import Lease
-from runglass.runtime import health
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_disk_faults import until_health
 from tests.contract.wire import ENDLESS, start
-from tests.faulty_store import FaultyStore
 from tests.unit.engine.test_unreadable import UPDATES
 from tests.waiting import eventually
 
@@ -51,22 +49,6 @@ def test_runs_that_are_set_aside_are_counted(tmp_path: Path) -> None:
         found = until_degraded(server)
     assert found["setAside"] == 1
     assert found["reasons"] == ["runs that cannot be read and are set aside: 1; the log names them"]
-
-
-def test_a_disk_that_is_nearly_full_degrades_health(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "LOW_DISK_BYTES", 1 << 62)
-    with running_server() as server:
-        (reason,) = until_degraded(server)["reasons"]
-    assert reason.startswith("the disk has ")
-
-
-def test_a_write_is_tried_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "CHECK_EVERY_S", 1000.0)
-    with running_server() as server:
-        tries = FaultyStore(server.runtime.store).calls("check_write")
-        for _ in range(5):
-            assert until_health(server.address, 200)["status"] == "ok"
-    assert len(tries) == 1
 
 
 def until_degraded(server: RunningServer) -> dict[str, Any]:

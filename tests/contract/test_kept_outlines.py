@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from runglass.outlines.outline import PACKED_VERSION, Outline, PackedOutline
-from runglass.server.services import outlines
-from runglass.server.services.outlines import Outlines
+from runglass.runtime.runtime import FixedLimits
+from runglass.server.services.outlines import RECENT_PART, Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
@@ -33,7 +33,8 @@ RENAMED = LOOP.replace("id: work", "id: labour")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    with running_server() as running:
+    # Runs of some size already count as ones whose outline takes long.
+    with running_server(FixedLimits(long_run_events=LARGE_RUN_EVENTS)) as running:
         running.push(LOOP, publish=False)
         yield running
 
@@ -47,12 +48,6 @@ def run(server: RunningServer) -> RunRecord:
     assert found is not None
     eventually(lambda: server.call(server.runtime.store.kept_outline(found.no)))
     return found
-
-
-@pytest.fixture
-def long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of some size already count as ones whose outline takes long."""
-    monkeypatch.setattr(outlines, "LONG_RUN_EVENTS", LARGE_RUN_EVENTS)
 
 
 def partial(server: RunningServer, run: RunRecord, outlines: Outlines) -> Outline | None:
@@ -120,7 +115,6 @@ def test_one_that_an_older_program_has_kept_is_kept_anew_once_it_was_opened(
     assert isinstance(opened(server, run), PackedOutline)
 
 
-@pytest.mark.usefixtures("long_runs")
 def test_of_a_run_that_goes_on_the_ends_are_had_first(server: RunningServer, run: RunRecord) -> None:
     going = msgspec.structs.replace(run, status="running")
     ends = partial(server, going, Outlines(server.runtime))
@@ -135,7 +129,6 @@ def test_of_a_run_that_goes_on_the_ends_are_had_first(server: RunningServer, run
     assert ends.seq == run.head
 
 
-@pytest.mark.usefixtures("long_runs")
 def test_the_ends_alone_are_of_no_use_where_all_is_there(server: RunningServer, run: RunRecord) -> None:
     going, held = msgspec.structs.replace(run, status="running"), Outlines(server.runtime)
     assert partial(server, run, held) is None
@@ -145,14 +138,13 @@ def test_the_ends_alone_are_of_no_use_where_all_is_there(server: RunningServer, 
     assert partial(server, small, Outlines(server.runtime)) is None
 
 
-@pytest.mark.usefixtures("long_runs")
 def test_one_of_a_little_while_ago_is_recent_as_long_as_the_run_goes_on(
     server: RunningServer, run: RunRecord
 ) -> None:
     going, held = msgspec.structs.replace(run, status="running"), Outlines(server.runtime)
     assert held.recent(going) is None
     made = server.call(outline_of(held, going))
-    later, most = run.head + 1, run.head + run.head // outlines.RECENT_PART
+    later, most = run.head + 1, run.head + run.head // RECENT_PART
     assert held.recent(msgspec.structs.replace(going, head=later)) is made
     assert held.recent(msgspec.structs.replace(going, head=most)) is made
     assert held.recent(msgspec.structs.replace(going, head=2 * most)) is None
@@ -163,7 +155,6 @@ async def outline_of(held: Outlines, run: RunRecord) -> Outline:
     return await held.of(run)
 
 
-@pytest.mark.usefixtures("long_runs")
 def test_the_ends_come_to_who_asks_for_them_and_say_so(server: RunningServer, faults: FaultyStore) -> None:
     faults.answer("due_outline", None)
     with http_for(server, server.key) as http:

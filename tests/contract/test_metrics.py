@@ -1,8 +1,10 @@
 """`/metrics`, on a listener of its own, and whether calls should come to a process."""
 
+import asyncio
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from runglass.errors import RunglassError, StoreError
-from runglass.runtime import health
-from runglass.runtime.metrics import listener
+from runglass.runtime.health import HealthCheck
+from runglass.runtime.metrics.listener import CONNECTIONS, MetricsListener
 from runglass.testing import RunningServer, running_server
 from runglass.wire.admin_api import ROLES
 from tests.contract.wire import (
@@ -62,11 +64,23 @@ def watched() -> Iterator[Watched]:
         yield Watched(server, port)
 
 
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the store said is not taken for true a moment later, nor what a write told."""
-    monkeypatch.setattr(listener, "OVERVIEW_S", 0.0)
-    monkeypatch.setattr(health, "CHECK_EVERY_S", 0.0)
+@contextmanager
+def beside(watched: Watched, **limits: float) -> Iterator[Watched]:
+    """Another listener of the same server, that asks the store each time, with these limits."""
+    check = HealthCheck(watched.server.runtime, wait_s=LONGEST_S, every_s=0.0)
+
+    async def opened() -> asyncio.Server:
+        serve = MetricsListener(watched.server.runtime, check, overview_s=0.0, **limits).serve
+        return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+    async def closed() -> None:
+        server.close()
+
+    server = watched.server.call(opened())
+    try:
+        yield Watched(watched.server, server.sockets[0].getsockname()[1])
+    finally:
+        watched.server.call(closed())
 
 
 def ask(port: int, sent: bytes) -> bytes:
@@ -113,30 +127,35 @@ def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
     assert not any(word in text for word in (run, "anything", "fails", key))
 
 
-@pytest.mark.usefixtures("fresh")
 def test_a_store_that_is_away_is_told_and_the_rest_goes_on(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> Any:
         raise StoreError("the store is away")
 
-    assert httpx2.get(f"{watched.server.address}/ready").json() == {"status": "ready"}
-    assert "runglass_queue_runs" in watched.samples()
-    with monkeypatch.context() as patch:
-        for name in ("overview", "project", "check_write"):
-            patch.setattr(watched.server.runtime.store, name, away)
-        samples = watched.samples()
-        assert samples["runglass_store_up"] == samples["runglass_ready"] == 0
-        assert "runglass_queue_runs" not in samples
-        assert samples["runglass_append_seconds_count"] > 0
-        for address in (watched.address, watched.server.address):
-            answer = httpx2.get(f"{address}/ready")
-            assert answer.status_code == 503
-            assert answer.json()["status"] == "unready"
-            assert answer.json()["reasons"] == ["the store cannot be read", "the store takes no writes"]
-    assert watched.samples()["runglass_store_up"] == 1
-    for address in (watched.address, watched.server.address):
-        assert httpx2.get(f"{address}/ready").json() == {"status": "ready"}
+    def ready(address: str) -> tuple[int, Any, Any]:
+        answer = httpx2.get(f"{address}/ready", timeout=LONGEST_S)
+        told = answer.json()
+        return answer.status_code, told["status"], told.get("reasons")
+
+    well = (200, "ready", None)
+    sick = (503, "unready", ["the store cannot be read", "the store takes no writes"])
+    assert ready(watched.server.address) == well
+    with beside(watched) as fresh:
+        assert "runglass_queue_runs" in fresh.samples()
+        with monkeypatch.context() as patch:
+            for name in ("overview", "project", "check_write"):
+                patch.setattr(watched.server.runtime.store, name, away)
+            samples = fresh.samples()
+            assert samples["runglass_store_up"] == samples["runglass_ready"] == 0
+            assert "runglass_queue_runs" not in samples
+            assert samples["runglass_append_seconds_count"] > 0
+            assert ready(fresh.address) == sick
+            # The server tries a write once a second at most.
+            eventually(lambda: ready(watched.server.address) == sick)
+        assert fresh.samples()["runglass_store_up"] == 1
+        assert ready(fresh.address) == well
+    eventually(lambda: ready(watched.server.address) == well)
 
 
 def test_a_process_that_is_being_stopped_is_well_and_not_ready() -> None:
@@ -186,14 +205,11 @@ def test_a_head_has_no_body(watched: Watched) -> None:
     assert body == b""
 
 
-def test_who_talks_too_much_is_slow_or_comes_in_crowds_is_dropped(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_talks_too_much_is_slow_or_comes_in_crowds_is_dropped(watched: Watched) -> None:
     assert ask(watched.port, b"GET / HTTP/1.1\r\nx: " + b"y" * 20_000) == b""
-    monkeypatch.setattr(listener, "REQUEST_S", 0.2)
-    assert ask(watched.port, b"GET /metrics HTTP/1.1\r\n") == b""
-    monkeypatch.undo()
-    crowd = [socket.create_connection(("127.0.0.1", watched.port)) for _ in range(listener.CONNECTIONS)]
+    with beside(watched, request_s=0.2) as hasty:
+        assert ask(hasty.port, b"GET /metrics HTTP/1.1\r\n") == b""
+    crowd = [socket.create_connection(("127.0.0.1", watched.port)) for _ in range(CONNECTIONS)]
     try:
         assert ask(watched.port, b"GET /metrics HTTP/1.1\r\n\r\n") == b""
     finally:

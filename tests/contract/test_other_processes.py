@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from runglass.config.settings import SettingsError
+from runglass.runtime.runtime import FixedLimits
 from runglass.testing import RunningServer, running_server
 from runglass.wire.admin_api import digest_of
 from tests.contract.test_postgres_away import proxy_in_a_thread
@@ -76,14 +77,14 @@ class Machines(NamedTuple):
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Machines]:
     with ExitStack() as opened:
-        patch = opened.enter_context(pytest.MonkeyPatch.context())
-        # A cancel that came by the poll would be told as not recorded.
-        patch.setattr("runglass.engine.run.idle_runs.POLL_S", 60.0)
         address = opened.enter_context(postgres_database())
-        worker = opened.enter_context(running_server(store=address, capture="full"))
-        one, other = (
-            opened.enter_context(running_server(store=address, capture="full", executes_runs=False))
-            for _ in range(2)
+        # A cancel that came by the poll would be told as not recorded.
+        limits = FixedLimits(poll_s=60.0, noted_s=60.0)
+        worker, one, other = (
+            opened.enter_context(
+                running_server(limits, store=address, capture="full", executes_runs=executes)
+            )
+            for executes in (True, False, False)
         )
         for flow in FLOWS:
             one.push(flow)
@@ -269,7 +270,6 @@ def test_a_call_whose_server_is_slow_to_resume_the_run_is_not_made_by_another_on
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
 ) -> None:
-    monkeypatch.setattr("runglass.server.calls.idempotency.NOTED_S", 60.0)
     waiting = paused_for_tools(http)
     body, headers = resumption(waiting, results_of(waiting)), {"Idempotency-Key": str(uuid4())}
     if kind == "step":

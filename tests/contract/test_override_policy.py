@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.config.settings import SettingsError
-from runglass.runtime import policy as run_policy
+from runglass.runtime.policy import PAGE_FLOWS
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     LONGEST_S,
@@ -130,15 +130,28 @@ def test_a_field_that_is_offered_can_be_overridden(run: httpx2.Client, overrides
     assert run.post(path("plain"), json={"blockOverrides": overrides}).status_code == 200
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 200])
-def test_a_model_that_a_published_flow_names_may_be_set(
-    run: httpx2.Client, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    """However many flows are looked at in one go."""
-    monkeypatch.setattr(run_policy, "PAGE_FLOWS", at_once)
-    refused = run.post(path("plain"), json={"blockOverrides": {"ask": {"model": "local:unnamed"}}})
+def test_a_model_that_a_published_flow_names_may_be_set(server: RunningServer) -> None:
+    """Also where more flows stand before it than are looked at in one go."""
+    flow, store = server.push(FLOWS["plain"], project="many"), server.runtime.store
+
+    async def add(slug: str) -> None:
+        await store.put_draft(flow.project_id, slug, name=None, capture=None, source=b"{}")
+
+    for number in range(PAGE_FLOWS):
+        server.call(add(f"plain-{number}"))
+    server.push(FLOWS["other"].replace("slug: other", "slug: z"), project="many")
+    with http_for(server, server.make_key("acme", "many", "run")) as run:
+        assert_named_alone(run, "/seq/acme/many/plain/execute")
+
+
+def test_a_model_that_a_flow_of_the_same_page_names_may_be_set(run: httpx2.Client) -> None:
+    assert_named_alone(run, path("plain"))
+
+
+def assert_named_alone(run: httpx2.Client, path: str) -> None:
+    refused = run.post(path, json={"blockOverrides": {"ask": {"model": "local:unnamed"}}})
     assert refusal(refused) == (403, "FORBIDDEN")
-    answer = run.post(path("plain"), json={"blockOverrides": {"ask": {"model": "local:named"}}})
+    answer = run.post(path, json={"blockOverrides": {"ask": {"model": "local:named"}}})
     assert refusal(answer) == (500, "STEP_FAILED"), "it was asked, and is not there"
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from bench import long_runs, nested
 from bench.__main__ import FIGURES, IN_A_BROWSER
@@ -83,17 +82,15 @@ def _bench(*arguments: str | Path) -> "subprocess.CompletedProcess[bytes]":
     )
 
 
-def test_a_run_that_is_repeated_is_what_its_log_adds_up_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(long_runs, "EXECUTED_STEPS", 2 * nested.BATCH_STEPS)
-    run = long_runs.finished_run(tmp_path, 8 * nested.BATCH_STEPS)
-    going = long_runs.going_run(tmp_path, 8 * nested.BATCH_STEPS, waits=1000)
+def test_a_run_that_is_repeated_is_what_its_log_adds_up_to(tmp_path: Path) -> None:
+    steps, most_executed = 8 * nested.BATCH_STEPS, 2 * nested.BATCH_STEPS
+    run = long_runs.finished_run(tmp_path, steps, most_executed=most_executed)
+    going = long_runs.going_run(tmp_path, steps, waits=1000, most_executed=most_executed)
     database = Settings(data=tmp_path).database
     assert integrity.check(database, every_run=True) == (2, 2, [])
     with closing(sqlite3.connect(database)) as connection:
-        steps = dict(
+        counts = dict(
             connection.execute("SELECT id, count(*) FROM run JOIN step ON run_no = no GROUP BY id").fetchall()
         )
-    assert steps[run.run_id] == 8 * nested.BATCH_STEPS
-    assert steps[going] > steps[run.run_id]
+    assert counts[run.run_id] == steps
+    assert counts[going] > steps

@@ -77,8 +77,7 @@ def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Cli
     assert left(client) == set()
 
 
-def test_age_and_status_narrow_it_down(client: Client, ask: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runglass.cli.commands.delete_runs.MOST_PER_PAGE", 2)
+def test_age_and_status_narrow_it_down(client: Client, ask: Command) -> None:
     runs = [ran(client, "one") for _ in range(5)]
     ends = {run.id: run.completed_at for run in client.runs(limit=100).runs}
     third = ends[runs[2]]

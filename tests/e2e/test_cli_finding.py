@@ -153,19 +153,13 @@ def test_a_time_is_an_age_or_a_date_in_the_local_zone() -> None:
             argument_parsers.since(text, now=now)
 
 
-def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(
-    ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(ids: dict[str, str]) -> None:
     kept = ids["kept"]
     with Client() as client:
         assert server_backend.named_run(client, kept.upper()).execution_id == kept
         assert server_backend.named_run(client, kept[-8:].upper()).execution_id == kept
         assert server_backend.named_run(client, kept[:-4]).execution_id == kept
         assert server_backend.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
-        # Also where it is older than those among which a part must be unique.
-        monkeypatch.setattr(server_backend, "NEWEST", 1)
-        monkeypatch.setattr(server_backend, "MOST_PER_PAGE", 1)
-        assert server_backend.named_run(client, kept[-8:]).execution_id == kept
 
 
 def test_a_name_that_is_no_run_or_several_says_what_to_write(
@@ -325,17 +319,6 @@ def test_a_list_of_nothing_says_so_and_where_texts_are_found(
     )
     assert main(["runs", "list", "status:failed"]) == Exit.OK
     assert "no run" not in capsys.readouterr().err
-
-
-def test_a_list_that_takes_too_long_shows_what_was_found_and_says_so(
-    ids: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runglass.cli.backends.server.PATIENCE_S", 0.0)
-    monkeypatch.setattr("runglass.cli.backends.server.MOST_PER_PAGE", 1)
-    assert main(["runs", "list", "flow:greet"]) == Exit.OK
-    output = capsys.readouterr()
-    assert len(output.out.splitlines()) == 2
-    assert "there may be older ones" in output.err
 
 
 @pytest.mark.parametrize(

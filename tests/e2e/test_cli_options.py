@@ -146,7 +146,10 @@ def test_a_server_that_is_not_named_and_not_there_is_told_how_it_is_named(
     hint = "RUNGLASS_BASE_URL or --base-url says where the server is"
     monkeypatch.setenv("RUNGLASS_API_KEY", "nk_live_x")
     monkeypatch.delenv("RUNGLASS_BASE_URL", raising=False)
-    monkeypatch.setattr("runglass.client.core.connection.DEFAULT_BASE_URL", NOWHERE)
+    # Something may listen on the usual port of this machine: by way of a proxy nobody does.
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", NOWHERE)
     assert main(["runs", "list"]) == Exit.UNREACHABLE
     assert hint in capsys.readouterr().err
     assert main(["runs", "list", "--base-url", NOWHERE]) == Exit.UNREACHABLE

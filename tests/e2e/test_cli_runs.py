@@ -183,12 +183,11 @@ def test_what_the_server_refuses_has_an_exit_code_and_one_message(
     assert "Traceback" not in output.err
 
 
-def test_list_shows_the_newest_runs_first_on_as_many_pages_as_asked_for(
-    run_id: str, failed_id: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_list_shows_as_many_runs_as_asked_for_the_newest_first(
+    run_id: str, failed_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(3):
         assert main(["run", "acme/demo/fail"]) == Exit.FAILED
-    monkeypatch.setattr("runglass.cli.backends.server.MOST_PER_PAGE", 2)
     capsys.readouterr()
     assert main(["runs", "list", "--limit", "5", "--json"]) == Exit.OK
     ids = [run["id"] for run in _json(capsys)["runs"]]

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from runglass.cli import main
-from runglass.cli.backends import flow_backend
 from runglass.cli.backends.flow_backend import FlowFolder
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
@@ -90,13 +89,12 @@ async def test_the_folder_is_looked_at_even_where_no_notices_of_changes_come(
         yield
 
     monkeypatch.setattr("watchfiles.awatch", no_notices)
-    monkeypatch.setattr(flow_backend, "LOOK_S", 0.01)
     folder = tmp_path / "flows" / "acme" / "shop"
     folder.mkdir(parents=True)
     reports: asyncio.Queue[str] = asyncio.Queue()
     async with open_store(Settings(data=tmp_path)) as store, asyncio.timeout(60):
         watching = asyncio.create_task(
-            FlowFolder(tmp_path / "flows", store, report=reports.put_nowait).watch()
+            FlowFolder(tmp_path / "flows", store, report=reports.put_nowait, look_s=0.01).watch()
         )
         assert "no watches left" in await reports.get()
         (folder / "greet.yaml").write_text(FLOW)

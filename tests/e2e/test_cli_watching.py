@@ -11,7 +11,6 @@ import pytest
 
 from runglass import AsyncClient, Client
 from runglass.cli import main
-from runglass.cli.backends import run_watcher
 from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer, running_server
@@ -201,8 +200,7 @@ def sends(body: bytes) -> Scene:
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    monkeypatch.setattr(run_watcher, "LONGEST_WAIT_S", 0.01)
+def scripted() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
         yield server
 
@@ -213,7 +211,7 @@ def watch_run(server: ScriptedServer) -> tuple[object, list[int]]:
 
     async def watching() -> object:
         async with AsyncClient(KEY, base_url=server.url, max_retries=0) as client:
-            run = WatchedRun(client, "a/p/s", message="hi")
+            run = WatchedRun(client, "a/p/s", message="hi", longest_wait_s=0.01)
             return (await run.result(lambda event: seen.append(event.seq))).result
 
     return asyncio.run(watching()), seen

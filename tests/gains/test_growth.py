@@ -24,7 +24,7 @@ from runglass.flows.references import unmet_references
 from runglass.flows.schemas.defaults import fill_defaults
 from runglass.log.events import StepCompleted, StepStarted
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.query_search import Look, Progress
+from runglass.store.query_search import Look, Progress, SearchLimits
 from runglass.store.records import Append, Checkpoint
 from runglass.store.sqlite.query_index import TextSearch
 from runglass.store.sqlite.store import SqliteStore
@@ -194,7 +194,7 @@ def test_a_text_that_almost_stands_everywhere_is_looked_for_about_as_fast_as_ano
         query = RunQuery((Term("text", ("a" * 1900 + "b",)),))
 
         def search(db: sqlite3.Connection) -> float:
-            return seconds(lambda: TextSearch(query).meets(db, 1, Progress(), Look(60.0)))
+            return seconds(lambda: TextSearch(query).meets(db, 1, Progress(), Look(SearchLimits(), 60.0)))
 
         async with SqliteStore(tmp_path / content[:1].decode()) as store:
             project = await store.ensure_project("acme", "demo")

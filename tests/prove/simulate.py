@@ -22,16 +22,19 @@ CONTROL_FROM = 1000
 """With so many seeds, those of a store with a fault must show it; the rarest shows in one of 150."""
 
 
-def simulate(seeds: int = 2000, first: int = 0, engines: int | None = None) -> list[str]:
+def simulate(
+    seeds: int = 2000, first: int = 0, engines: int | None = None, *, fault: Fault | None = None
+) -> list[str]:
     """What was tried with the seeds from `first` on. Raises AssertionError for the first seed with a lie.
 
-    Each seed has its own number of engines, unless `engines` says how many they are.
+    Each seed has its own number of engines, unless `engines` says how many they are. With a `fault` of the
+    store there should be a lie.
     """
     began_s = time.monotonic()
     seen: Counter[str] = Counter()
     digest = hashlib.sha256()
     for seed in range(first, first + seeds):
-        lived = _lived(seed, engines)
+        lived = _lived(seed, engines, fault)
         seen += lived.seen
         digest.update(lived.digest.encode())
     per_s = seeds / (time.monotonic() - began_s)
@@ -51,9 +54,9 @@ def simulate(seeds: int = 2000, first: int = 0, engines: int | None = None) -> l
     return report
 
 
-def _lived(seed: int, engines: int | None) -> Lived:
+def _lived(seed: int, engines: int | None, fault: Fault | None) -> Lived:
     try:
-        return live(seed, engines=engines)
+        return live(seed, engines=engines, fault=fault)
     except AssertionError as lie:
         replay = f"python -m tests.prove simulate --first {seed} --seeds 1"
         replay += "" if engines is None else f" --engines {engines}"

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from runglass.flows.schemas import defaults
 from runglass.flows.schemas.defaults import TooManyDefaults, fill_defaults
 
 PLACE = {"type": "object", "properties": {"city": {"default": "Oslo"}, "zip": {"type": "string"}}}
@@ -72,17 +71,16 @@ def test_a_default_within_itself_is_filled_once() -> None:
     }
 
 
-def test_defaults_that_double_are_refused_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(defaults, "MAX_FILLED_BYTES", 10_000)
+def test_defaults_that_double_are_refused_soon() -> None:
     levels: dict[str, Any] = {
         f"d{level}": {
-            "default": {},
+            "default": {"text": "x" * 10_000},
             "properties": {side: {"$ref": f"#/$defs/d{level + 1}"} for side in ("left", "right")},
         }
         for level in range(60)
     }
     schema = {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {**levels, "d60": {"default": 1}}}
-    with pytest.raises(TooManyDefaults, match="10,000 bytes"):
+    with pytest.raises(TooManyDefaults, match="4,194,304 bytes"):
         fill_defaults({}, schema)
 
 

@@ -15,9 +15,9 @@ from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
 from runglass.flows import models as flow_models
-from runglass.flows import parser as flow_parser
-from runglass.flows.flow import MAX_STEPS, CodeStep, LlmStep, step_count
-from runglass.flows.parser import check_flow, parse_flow
+from runglass.flows.diagnostics import path_text
+from runglass.flows.flow import CodeStep, LlmStep, step_count
+from runglass.flows.parser import SCHEMA_LIMIT_BYTES, check_flow, flow_rules, parse_flow
 from runglass.flows.schemas.schema import compile_schema
 from tests.flows import ANY_KIND, HEAD, LLM, ONE, problems
 
@@ -419,14 +419,12 @@ def test_the_families_of_settings_are_those_of_the_library() -> None:
     assert {name for name in families if is_provider(name)} == set(flow_models.OWN)
 
 
-def test_a_flow_has_limits_of_steps_and_depth(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (MAX_STEPS, flow_parser.MAX_NESTING) == (10_000, 32)
-    monkeypatch.setattr(flow_parser, "MAX_STEPS", 3)
-    steps = [{"id": f"s{i}", "type": "passthrough"} for i in range(5)]
+def test_a_flow_has_10_000_steps_at_most() -> None:
+    steps = [{"id": f"s{i}", "type": "passthrough"} for i in range(10_005)]
     loop = {"id": "l", "type": "loop", "over": "x", "steps": steps}
-    text = json.dumps({"slug": "a", "steps": [loop, *steps]})
-    assert [p.rpartition(": ")[2] for p in problems(text)] == [
-        "the flow has more than 3 steps at steps[0].steps[2]"
+    findings = flow_rules(SCHEMA_LIMIT_BYTES).flow({"slug": "a", "steps": [loop, *steps]}, own_providers=())
+    assert [(each.message, path_text(each.path)) for each in findings] == [
+        ("the flow has more than 10,000 steps", "steps[0].steps[9999]")
     ]
 
 

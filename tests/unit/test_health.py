@@ -1,5 +1,6 @@
-"""Health of a process whose store is silent: told after the time it is given, and good once it answers."""
+"""The health of a process: its store is silent, or its disk nearly full, and how often it looks."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,32 @@ async def test_a_silent_store_is_told_and_kept_one_question_waiting(
         silent.let_go()
         patient = HealthCheck(runtime, wait_s=60.0)
         assert (await patient.report()).status == "ok"
+
+
+async def test_a_disk_that_is_nearly_full_degrades_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=99_000_000))
+    async with open_runtime(Settings(data=tmp_path)) as runtime:
+        health = await HealthCheck(runtime, wait_s=60.0).report()
+    assert (health.status, health.reasons) == ("degraded", ["the disk has 99 MB left"])
+
+
+async def test_a_write_is_tried_now_and_then_however_many_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_runtime(Settings(data=tmp_path)) as runtime:
+        tried: list[str] = []
+
+        async def noted() -> None:
+            tried.append("a write")
+
+        monkeypatch.setattr(runtime.store, "check_write", noted)
+        seldom, often = (HealthCheck(runtime, wait_s=60.0, every_s=every_s) for every_s in (1000.0, 0.0))
+        for check in (seldom, seldom, seldom):
+            assert (await check.report()).status == "ok"
+        assert tried == ["a write"]
+        for check in (often, often):
+            await check.report()
+        assert tried == ["a write"] * 3

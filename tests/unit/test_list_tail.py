@@ -13,7 +13,6 @@ from runglass.bus.base import runs_of
 from runglass.bus.process_bus import MemoryBus
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
-from runglass.tails import run_list as list_tail
 from runglass.tails.run_list import ListPage, follow_runs
 from runglass.wire.query import RunQuery, first_id
 from runglass.wire.query_parser import parse_run_query
@@ -62,12 +61,20 @@ class Project:
         self, query: str = "", *, after: int = 0, idle_s: float = 9_999, poll_s: float = 9_999
     ) -> AsyncGenerator[ListPage, None]:
         terms = parse_run_query(query, now=datetime.now(UTC)) if query else RunQuery()
-        return follow_runs(self.store, self.bus, self.id, terms, after=after, idle_s=idle_s, poll_s=poll_s)
+        return follow_runs(
+            self.store,
+            self.bus,
+            self.id,
+            terms,
+            after=after,
+            idle_s=idle_s,
+            poll_s=poll_s,
+            pause_s=0.0,
+        )
 
 
 @pytest.fixture
-async def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Project]:
-    monkeypatch.setattr(list_tail, "PAUSE_S", 0.0)
+async def project(tmp_path: Path) -> AsyncIterator[Project]:
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         found = await store.ensure_project("acme", "demo")
         flow = await store.put_draft(found.id, "f", name=None, capture=None, source=b"{}")
@@ -125,15 +132,12 @@ async def test_wherever_a_tail_begins_again_it_has_the_newest_change_of_each_run
             assert told(await until(pages, last)) == newest(project, after)
 
 
-async def test_more_changes_than_a_page_has_come_one_page_after_the_other(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(list_tail, "PAGE_RUNS", 4)
-    for _ in range(10):
+async def test_more_changes_than_a_page_has_come_one_page_after_the_other(project: Project) -> None:
+    for _ in range(120):
         await project.create()
     async with aclosing(project.follow()) as pages:
-        found = await until(pages, 10)
-    assert [len(page.changed) for page in found] == [4, 4, 2]
+        found = await until(pages, 120)
+    assert [len(page.changed) for page in found] == [50, 50, 20]
     assert told(found) == newest(project, 0)
 
 

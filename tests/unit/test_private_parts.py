@@ -1,4 +1,4 @@
-"""Tests use Runglass as its callers do: none reaches for a name that begins with an underscore."""
+"""Tests use Runglass as its callers do: none reaches for a private name, and none changes a constant."""
 
 import ast
 import re
@@ -12,6 +12,10 @@ TESTS = Path(__file__).parents[1]
 ALLOWED = {
     "unit/test_others_parts.py": "pins private parts of httpx2, some of which are called like ours",
 }
+DEFINED = re.compile(r"^ *([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*)(?:: [^=\n]+)? = ", re.MULTILINE)
+"""Where a module or a class defines constants."""
+MAY_CHANGE = re.compile(r"setattr|delattr|patch|\.[A-Z][A-Z0-9_]* \W?= |['\"][A-Z0-9_]+['\"]: ")
+PATCHING = {"setattr", "delattr", "object", "patch"}
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 """Names that Python's documentation has for everybody."""
 
@@ -81,3 +85,64 @@ Row()._replace(n=1)
 """
     uses = list(reached_for(ast.parse(code), {"_open", "_transport", "_told", "_wait"}))
     assert sorted(uses) == ["2: _open", "3: _transport", "4: _told", "5: runglass.module._told"]
+
+
+def changed(tree: ast.AST, constants: set[str]) -> Iterator[str]:
+    """`LINE: NAME` for each of these constants that the code gives another value."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=[*args]) if (
+                name in PATCHING
+            ):
+                literals = [each.value for each in args[:2] if isinstance(each, ast.Constant)]
+                # As in `patch("runglass.module.LIMIT", 1)`.
+                found = [str(each).rpartition(".")[2] for each in literals]
+            case ast.Dict(keys=keys):
+                # Names that a loop may go through; words in capitals may be anything.
+                found = [str(each.value) for each in keys if isinstance(each, ast.Constant)]
+                found = [name for name in found if "_" in name]
+            case ast.Attribute(attr=name, ctx=ast.Store() | ast.Del()):
+                found = [name]
+            case _:
+                continue
+        yield from (f"{node.lineno}: {name}" for name in found if name in constants)
+
+
+def test_no_test_changes_a_constant() -> None:
+    root = TESTS.parent
+    texts = {
+        path: path.read_text("utf-8")
+        for folder in (SOURCE, TESTS, root / "bench", root / "tools")
+        for path in folder.rglob("*.py")
+    }
+    names = [line for text in texts.values() for line in DEFINED.findall(text)]
+    constants = {name for line in names for name in line.split(", ")}
+    found = {
+        path.relative_to(root).as_posix(): uses
+        for path, text in texts.items()
+        if SOURCE not in path.parents and MAY_CHANGE.search(text)
+        if (uses := list(changed(ast.parse(text), constants)))
+    }
+    assert len(constants) > 500
+    assert not found, (
+        f"{found}: let what reads the constant take an argument that has it as its default, and give it the"
+        " value of the test; for a limit deep inside of a server there is `runtime.runtime:FixedLimits`"
+    )
+
+
+def test_each_way_to_change_a_constant_is_seen() -> None:
+    code = """
+monkeypatch.setattr(module, "LOOK_S", 0.0)
+monkeypatch.setattr("runglass.module.LOOK_S", 0.0)
+patch.object(module, "MOST", 1)
+patch("runglass.module.MOST", 1)
+module.MOST = 2
+module.Class.MOST += 1
+for name, value in {"LOOK_S": 0.0}.items():
+    setattr(module, name, value)
+monkeypatch.setenv("MOST", "1")
+monkeypatch.setattr(store, "append", fail)
+assert headers == {"MOST": 1}, module.MOST
+"""
+    uses = [each.partition(":")[0] for each in changed(ast.parse(code), {"LOOK_S", "MOST"})]
+    assert sorted(uses) == ["2", "3", "4", "5", "6", "7", "8"]

@@ -46,7 +46,8 @@ class Engine:
     `max_concurrent_runs` go on at once, of one project at most `max_concurrent_runs_per_project`; of the
     others up to `max_queued_runs`, or `max_queued_runs_per_project`, wait for their turn. `weights` are by
     project. With `shares_store` other processes execute runs of the same store, too, and a run that has no
-    slot here at once goes to whichever process claims it; one that does not `executes` has no slots.
+    slot here at once goes to whichever process claims it; one that does not `executes` has no slots. What
+    others ask for is seen after `poll_s` where the bus has lost it.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Engine:
         shares_store: bool = False,
         executes: bool = True,
         process: ProcessFacts = UNTOLD,
+        poll_s: float = 1.0,
     ) -> None:
         self.memory = memory or MemoryBudget()
         self._store = store
@@ -82,7 +84,7 @@ class Engine:
             make_capture=make_capture,
             gate=self.gate,
             crash_retries=crash_retries,
-            budgets=SharedBudgets(store) if shares_store else Budgets(store),
+            budgets=(SharedBudgets if shares_store else Budgets)(store, dependencies.clock),
             memory=self.memory,
             limits=limits or RunLimits(),
             project_turns=ProjectTurns(),
@@ -109,7 +111,7 @@ class Engine:
             free_slot=self._free_slot,
             shares_store=shares_store,
         )
-        self.cancel_requests = CancelRequests(store, bus, self.active, self._idle)
+        self.cancel_requests = CancelRequests(store, bus, self.active, self._idle, poll_s=poll_s)
         self.claims = RunClaims(
             context,
             self.active,
@@ -121,6 +123,7 @@ class Engine:
             most_each=None if most_each == math.inf else int(most_each),
             most_of_flows=most_of_flows,
             process=process,
+            poll_s=poll_s,
         )
 
     async def __aenter__(self) -> Self:

@@ -31,7 +31,7 @@ from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import UpgradeRequired
 from runglass.flows.models import SettingRules
-from runglass.runtime.runtime import Runtime
+from runglass.runtime.runtime import FixedLimits, Runtime
 from runglass.store.base import Store
 from runglass.store.data_folder import exclusive
 from runglass.store.process_records import ProcessFacts
@@ -123,11 +123,12 @@ async def _runtime_store(settings: Settings) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+async def open_runtime(settings: Settings, limits: FixedLimits | None = None) -> AsyncIterator[Runtime]:
     """The runtime, until the block ends; runs that are not finished then go on after the next start.
 
     Raises SettingsError, StoreError, and DataInUse while another process has the same file.
     """
+    limits = limits or FixedLimits()
     bus = _bus(settings)
     if settings.postgres is None and not settings.executes_runs:
         raise SettingsError(
@@ -223,6 +224,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             process=ProcessFacts(
                 socket.gethostname(), os.getpid(), runglass.__version__, settings.executes_runs
             ),
+            poll_s=limits.poll_s,
         ) as engine:
             housekeeping = Maintenance(
                 store=store,
@@ -270,6 +272,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     removal=removal,
                     checks=checks,
                     supervised=supervised,
+                    limits=limits,
                 )
             finally:
                 await engine.stop(grace_s=settings.stop_grace_s)

@@ -20,10 +20,6 @@ from runglass.runtime.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-CHECK_EVERY_S = 1.0
-"""The shortest time between two writes that are tried, however many callers ask."""
-CHECK_WAIT_S = 0.8
-"""So long the store is waited for: a probe has its answer within a second, even of a silent store."""
 LOW_DISK_BYTES = 100_000_000
 NO_WORKER = "no process executes runs, so all that come wait; `runglass worker` is one that does"
 
@@ -49,11 +45,16 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
 
 
 class HealthCheck:
-    """Checks the health of a runtime, whose store it waits for no longer than `wait_s`."""
+    """Checks the health of a runtime.
 
-    def __init__(self, runtime: Runtime, *, wait_s: float = CHECK_WAIT_S) -> None:
+    It waits for the store no longer than `wait_s`: a probe has its answer within a second, even of a silent
+    store. Between two writes that are tried are `every_s` at least, however many callers ask.
+    """
+
+    def __init__(self, runtime: Runtime, *, wait_s: float = 0.8, every_s: float = 1.0) -> None:
         self._runtime = runtime
         self._wait_s = wait_s
+        self._every_s = every_s
         self._reading: asyncio.Task[str | None] | None = None
         self._checking: asyncio.Task[None] | None = None
         self._checked_at = -math.inf
@@ -116,7 +117,7 @@ class HealthCheck:
 
     async def _write_fault(self) -> str | None:
         if self._checking is None:
-            if time.monotonic() - self._checked_at < CHECK_EVERY_S:
+            if time.monotonic() - self._checked_at < self._every_s:
                 return self._fault
             self._checking = asyncio.create_task(self._write())
         # All callers meanwhile share the task, and the cancellation of one does not cancel it.

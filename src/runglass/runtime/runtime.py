@@ -38,6 +38,20 @@ from runglass.wire.run_api import RunRequest, TraceContext
 PROMPT_S = 0.2
 """A request that starts its run within this time needs no second check of its key."""
 
+
+class FixedLimits(NamedTuple):
+    """Limits that every server has and no setting changes; some tests have others."""
+
+    poll_s: float = 1.0
+    """So long a request or a run for another process may wait whose wake-up was lost."""
+    noted_s: float = 2.0
+    """So long another server may take from noting a call to resuming its run."""
+    long_run_events: int = 100_000
+    """Of a run with fewer events the outline is made within some tenths of a second."""
+    ends_bytes: int = 128 * 1024
+    """About how much is read of the beginning of such a run, and of its end."""
+
+
 decode_stored_flow = ByteCache(decode_flow, times=10, share=0.5)
 
 
@@ -62,9 +76,11 @@ class Runtime:
         models: ModelGateway,
         removal: RunRemoval,
         checks: Checks,
-        supervised: Sequence[SupervisedTask] = (),
+        supervised: Sequence[SupervisedTask],
+        limits: FixedLimits,
     ) -> None:
         self.settings = settings
+        self.limits = limits
         self.checks = checks
         self.store = store
         self.bus = bus

@@ -11,8 +11,6 @@ import msgspec
 
 from runglass.wire.query import Field, RunQuery, Term, first_id
 
-LOOK_S = 0.03
-"""So long one request looks at rows that may not be what it wants."""
 ABOVE_ALL = "~"
 """Comes after every id."""
 GROUP: dict[Field, str] = {
@@ -39,6 +37,26 @@ SEARCHED_FIELDS = (
     "inputOverrides",
 )
 """Where events have content. Fields that repeat what another one has are left out."""
+
+
+class SearchLimits(NamedTuple):
+    """How far one request searches for runs."""
+
+    look_s: float = 0.03
+    """So long it looks at rows that may not be what it wants."""
+    count_s: float = 0.1
+    """So long it counts runs."""
+    most_counts: int = 10_000
+    """Searches times buckets, each of which is a statement of some microseconds."""
+    first_rows: int = 100
+    """Rows are looked at in pieces: in the first one so many, and as many as are wanted."""
+    most_hits: int = 200
+    """Rows in one answer of SQLite."""
+    most_groups: int = 4000
+    """Looks into the index of groups, some microseconds each; a query that needs more looks at all rows."""
+
+
+USUAL = SearchLimits()
 
 
 class Progress(NamedTuple):
@@ -74,8 +92,9 @@ class SearchedTexts:
 class Look:
     """The time that one request has for looking at rows. The first piece is always looked at."""
 
-    def __init__(self, seconds: float | None = None) -> None:
-        self._until_s = time.monotonic() + (LOOK_S if seconds is None else seconds)
+    def __init__(self, limits: SearchLimits, seconds: float) -> None:
+        self.limits = limits
+        self._until_s = time.monotonic() + seconds
 
     @property
     def is_over(self) -> bool:

@@ -19,15 +19,11 @@ from runglass.store.list_records import (
     RunCounts,
     RunListing,
 )
-from runglass.store.query_search import Look, Progress, after_itself, bounds_of
+from runglass.store.query_search import Look, Progress, SearchLimits, after_itself, bounds_of
 from runglass.store.statements import Statements, Steps, as_int, numbered, one
 from runglass.wire.query import FIXED, RunQuery, Term, created_ms, first_id
 
-COUNT_S = 0.1
-"""So long one request counts runs."""
 FIRST_COUNTED = 1000
-MOST_COUNTS = 10_000
-"""Searches times buckets, each of which is a statement of some microseconds."""
 
 _FAILED = Term("status", ("failed",))
 
@@ -36,12 +32,13 @@ class RunLists:
     """The part of the store that finds runs.
 
     `_index` is the module `query_index` of the kind of store, `_last_change` selects the number of the newest
-    change of a project.
+    change of a project, and `_search` says how far one request goes.
     """
 
     _statements: Statements
     _index: Any
     _last_change: str
+    _search: SearchLimits
 
     async def runs(
         self, project_id: int, query: RunQuery, *, after: ListPosition | None = None, limit: int
@@ -53,8 +50,9 @@ class RunLists:
                 found.append(run_id)
                 return len(found) <= limit
 
+            look = Look(self._search, self._search.look_s)
             position = yield from self._matches(
-                project_id, query, take, after=after, first=limit + 1, look=Look()
+                project_id, query, take, after=after, first=limit + 1, look=look
             )
             if len(found) > limit:
                 found.pop()
@@ -74,18 +72,18 @@ class RunLists:
         buckets: int,
         lengths_ms: Sequence[int] = (),
     ) -> RunCounts:
-        index = self._index
+        index, limits = self._index, self._search
 
         def counting(source: Any, since: str, before: str, look: Look) -> Callable[[Any], Any]:
             return lambda db: index.count(db, source, since=since, before=before, look=look)
 
         def work() -> Steps[RunCounts]:
-            look = Look(COUNT_S)
+            look = Look(limits, limits.count_s)
             since_ms, bound_ms = query.created_bounds_ms()
             end_ms = until_ms if bound_ms is None else min(until_ms, bound_ms)
             since, _ = bounds_of(query)
-            source = yield lambda db: index.source_of(db, project_id, query)
-            failed = yield lambda db: index.source_of(db, project_id, query.plus(_FAILED))
+            source = yield lambda db: index.source_of(db, project_id, query, limits)
+            failed = yield lambda db: index.source_of(db, project_id, query.plus(_FAILED), limits)
             if not since_ms:
                 first = yield lambda db: index.oldest(db, source, since=since)
                 since_ms = end_ms if first is None else min(created_ms(first), end_ms)
@@ -94,14 +92,15 @@ class RunLists:
             )
             counts = RunCounts(from_ms, bucket_ms, [0] * number_of, [0] * number_of)
             searches = index.searches_in(source) + index.searches_in(failed)
-            if query.of_field("text") or searches * number_of > MOST_COUNTS:
+            if query.of_field("text") or searches * number_of > limits.most_counts:
                 return (yield from self._counts_one_by_one(project_id, query, counts))
             for number in range(number_of - 1, -1, -1):
                 low = first_id(max(from_ms + number * bucket_ms, since_ms))
                 high = first_id(min(from_ms + (number + 1) * bucket_ms, end_ms))
                 met, reached = yield counting(source, low, high, look)
                 # Those that failed are among them: what was not reached there is not to be counted here.
-                failures, _ = yield counting(failed, reached or low, high, Look(COUNT_S))
+                own = Look(limits, limits.count_s)
+                failures, _ = yield counting(failed, reached or low, high, own)
                 counts.runs[number], counts.failed[number] = met, failures
                 if reached is None and number and look.is_over:
                     reached = low
@@ -127,7 +126,7 @@ class RunLists:
             changed = yield sql, project_id, after, limit
             fixed = yield from self._meeting(query.only(FIXED), [run_id for _, _, run_id in changed])
             meeting = yield from self._meeting(query, [run_id for _, _, run_id in changed if run_id in fixed])
-            texts, look = self._index.TextSearch(query), Look()
+            texts, look = self._index.TextSearch(query), Look(self._search, self._search.look_s)
             listed = []
             for _, no, run_id in changed:
                 if run_id in meeting and (
@@ -165,7 +164,7 @@ class RunLists:
             # Inside the log of a run the search goes on with that run, else with the one before it.
             before = min(before, after_itself(after.run_id) if after.seq else after.run_id)
             progress = Progress(after.seq, after.met)
-        source = yield lambda db: index.source_of(db, project_id, query)
+        source = yield lambda db: index.source_of(db, project_id, query, look.limits)
         hits = yield lambda db: index.hits(db, source, since=since, before=before, first=first, look=look)
         most = 1 if texts.is_needed else first
         while found := (yield lambda db: index.next_hits(hits, most)):
@@ -195,7 +194,7 @@ class RunLists:
     def _counts_one_by_one(self, project_id: int, query: RunQuery, counts: RunCounts) -> Steps[RunCounts]:
         """As many as can be gone through in the time, the newest first."""
         for wanted, numbers in ((query, counts.runs), (query.plus(_FAILED), counts.failed)):
-            look = Look(COUNT_S)
+            look = Look(self._search, self._search.count_s)
             take = partial(_count_one, counts=counts, numbers=numbers, look=look)
             reached = yield from self._matches(
                 project_id, wanted, take, after=None, first=FIRST_COUNTED, look=look

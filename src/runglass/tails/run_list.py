@@ -18,9 +18,6 @@ from runglass.wire.query import RunQuery
 
 PAGE_RUNS = 50
 """With summaries of some kilobytes, about what a tail of one run reads at a time."""
-PAUSE_S = 0.1
-"""After each read, so that tails of a project in which many runs go on cost a bounded part of the store."""
-
 
 Read: TypeAlias = Callable[[], Awaitable[list[ChangedRun]]]
 
@@ -41,12 +38,14 @@ async def follow_runs(
     after: int,
     idle_s: float,
     poll_s: float,
+    pause_s: float = 0.1,
     in_turn: Callable[[Read], Awaitable[list[ChangedRun]]] = lambda read: read(),
 ) -> AsyncGenerator[ListPage, None]:
     """Pages of the changes after number `after`, and an empty page for each `idle_s` seconds without one.
 
-    Each read goes through `in_turn`, which may wait. Never ends by itself. A page has only runs that meet
-    the query, or may have met it before. Raises StoreError.
+    Each read goes through `in_turn`, which may wait. After it comes a pause: tails of a project in which many
+    runs go on cost a bounded part of the store. Never ends by itself. A page has only runs that meet the
+    query, or may have met it before. Raises StoreError.
     """
     loop = asyncio.get_running_loop()
     async with bus.listen(runs_of(project_id)) as listener:
@@ -63,5 +62,5 @@ async def follow_runs(
             if len(changed) == PAGE_RUNS:
                 continue
             if changed:
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(pause_s)
             await listener.wait(min(poll_s, max(0.0, yielded_at + idle_s - loop.time())))

@@ -3,14 +3,13 @@
 from typing import Any
 
 import msgspec
-import pytest
 
-from runglass.cli.commands import show_run
 from runglass.cli.commands.show_run import read_outline
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import OutlinePage
 from tests.unit.cli.outlines import Attempt, outline_of, pages_of
 
+PAGE_ROWS = 4
 NODES = [Node("each", "each", "loop", -1), Node("ask", "ask", "step", 0)]
 
 
@@ -19,7 +18,7 @@ class GoingOn:
 
     def __init__(self, *, iterations: int, changes: int) -> None:
         outline = outline_of(NODES, [Attempt("ask", (at,)) for at in range(iterations)])
-        self._pages = {page.first: page for page in pages_of(outline, limit=show_run.PAGE_ROWS)}
+        self._pages = {page.first: page for page in pages_of(outline, limit=PAGE_ROWS)}
         self._changes = changes
         self._seq = 1
         self.asked: list[tuple[int, Any]] = []
@@ -32,29 +31,23 @@ class GoingOn:
         return msgspec.structs.replace(self._pages[after + 1], seq=self._seq)
 
 
-@pytest.fixture(autouse=True)
-def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show_run, "PAGE_ROWS", 4)
-
-
 def test_all_pages_of_one_outline_are_read() -> None:
     run: Any = GoingOn(iterations=5, changes=0)
-    rows = read_outline(run)
+    rows = read_outline(run, page_rows=PAGE_ROWS)
     assert (len(rows), rows.total, rows.size[0]) == (11, 11, 11)
     assert run.asked == [(0, None), (4, 1), (8, 1)]
 
 
 def test_a_run_that_goes_on_is_begun_again_but_not_for_ever() -> None:
     run: Any = GoingOn(iterations=5, changes=1)
-    assert len(read_outline(run)) == 11
+    assert len(read_outline(run, page_rows=PAGE_ROWS)) == 11
     assert run.asked == [(0, None), (4, 1), (0, None), (4, 2), (8, 2)]
     endless: Any = GoingOn(iterations=5, changes=100)
-    rows = read_outline(endless)
+    rows = read_outline(endless, page_rows=PAGE_ROWS)
     assert (len(rows), rows.total, rows.size[0]) == (4, 11, 4)
 
 
-def test_no_more_rows_are_read_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show_run, "MOST_ROWS", 8)
+def test_no_more_rows_are_read_than_fit() -> None:
     run: Any = GoingOn(iterations=5, changes=0)
-    rows = read_outline(run)
+    rows = read_outline(run, page_rows=PAGE_ROWS, most_rows=8)
     assert (len(rows), rows.total) == (8, 11)

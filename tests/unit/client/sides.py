@@ -6,6 +6,7 @@ from typing import Any
 from unittest.mock import patch
 
 from runglass import AsyncClient, Client
+from runglass.client.core.connection import endpoint
 from runglass.client.transport.blocking import SyncTransport
 from runglass.client.transport.on_asyncio import AsyncTransport
 
@@ -22,6 +23,7 @@ class Side:
     """
 
     name = ""
+    _transport: type[SyncTransport | AsyncTransport]
 
     def __init__(self) -> None:
         self.waits: list[float] = []
@@ -34,6 +36,14 @@ class Side:
 
     def _new(self, base_url: str, **options: Any) -> Any:
         raise NotImplementedError
+
+    def transport(self, base_url: str, *, silence_s: float) -> Any:
+        """What the client has below it, with another limit of silence."""
+        made = self._transport(
+            endpoint(api_key=KEY, base_url=base_url, timeout=None, max_retries=2), silence_s=silence_s
+        )
+        self._clients.append(made)
+        return made
 
     def value(self, given: Any) -> Any:
         """The result of a call: on asyncio the awaitable is run to its end."""
@@ -56,6 +66,7 @@ class Side:
 
 class Blocking(Side):
     name = "blocking"
+    _transport = SyncTransport
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,6 +93,7 @@ class Blocking(Side):
 
 class Asyncio(Side):
     name = "asyncio"
+    _transport = AsyncTransport
 
     def __init__(self) -> None:
         super().__init__()

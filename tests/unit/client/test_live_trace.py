@@ -15,7 +15,7 @@ from runglass import (
     FlowNotFoundError,
     UnknownEvent,
 )
-from runglass.client.transport import blocking, on_asyncio
+from runglass.client.core.stream_cursor import SILENCE_S, TailCursor
 from runglass.wire.sse import PING, RETRY
 from tests.examples import all_wanted
 from tests.unit.client.recording import FRAMES, SEQS, seqs, stream
@@ -32,6 +32,7 @@ from tests.unit.client.scripted import (
 )
 from tests.unit.client.sides import KEY, PASSED_S, RUN, Asyncio, Side
 
+PATH = f"/flow-runs/{RUN}/trace/stream"
 CHUNKED = {**EVENT_STREAM, "transfer-encoding": "chunked"}
 
 
@@ -256,29 +257,22 @@ async def drips_a_refusal(exchange: Exchange) -> None:
 @pytest.mark.parametrize(
     "scene", [goes_on, never_answers, drips_headers, drips_a_chunk_header, drips_a_refusal]
 )
-def test_a_silent_stream_is_lost_and_opened_again(
-    server: ScriptedServer, side: Side, scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        for transport in (blocking, on_asyncio):
-            patch.setattr(transport, "SILENCE_S", 0.2)
+def test_a_silent_stream_is_lost_and_opened_again(server: ScriptedServer, side: Side, scene: Scene) -> None:
+    transport = side.transport(server.url, silence_s=0.2)
 
-        class Waits(list[float]):
-            def append(self, seconds: float) -> None:
-                """A good server has as long as ever to answer: the machine may stand still."""
-                patch.undo()
+    class Waits(list[float]):
+        def append(self, seconds: float) -> None:
+            """A good server has as long as ever to answer: the machine may stand still."""
+            transport.silence_s = SILENCE_S
 
-        side.waits = Waits()
-        server.plays(scene, plays_on)
-        assert seqs(side.events(live(side, server))) == SEQS
+    side.waits = Waits()
+    server.plays(scene, plays_on)
+    assert seqs(side.events(transport.follow(TailCursor(PATH)))) == SEQS
     assert len(server.requests) == 2
 
 
-def test_a_stream_that_only_pings_is_not_silent(
-    server: ScriptedServer, side: Side, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for transport in (blocking, on_asyncio):
-        monkeypatch.setattr(transport, "SILENCE_S", 1.0)
+def test_a_stream_that_only_pings_is_not_silent(server: ScriptedServer, side: Side) -> None:
+    transport = side.transport(server.url, silence_s=1.0)
 
     async def pings(exchange: Exchange) -> None:
         """For longer than a stream may be silent, each time: where that ended it, it would be given up."""
@@ -287,7 +281,7 @@ def test_a_stream_that_only_pings_is_not_silent(
         await exchange.send(stream())
 
     server.plays(pings)
-    assert seqs(side.events(live(side, server))) == SEQS
+    assert seqs(side.events(transport.follow(TailCursor(PATH)))) == SEQS
 
 
 def test_the_clients_timeout_does_not_end_a_live_trace(server: ScriptedServer, side: Side) -> None:

@@ -317,6 +317,21 @@ def test_content_beyond_the_allowance_is_not_compared_and_the_row_says_so() -> N
     assert [row.changes[0].cut for row in found.rows] == [False] * 2 + [True] * 7
 
 
+def test_large_contents_take_as_much_of_the_allowance_as_they_have_bytes() -> None:
+    outputs: list[Run] = [
+        {("b", (at,), 1): OK | {"outputContext": {"text": text * 30_000}} for at in range(50)}
+        for text in ("gut", "neu")
+    ]
+    found = diff(*outputs, allowance=DiffAllowance(visits=100_000, told_bytes=10**6))
+    changes = [row.changes[0] for row in found.rows]
+    cuts = [change.cut for change in changes]
+    assert (cuts, found.cut) == (sorted(cuts), True)
+    assert 10 < cuts.count(False) < 25
+    (path,) = changes[0].paths
+    assert path.cut
+    assert len(str(path.a)) < 1100
+
+
 def test_attempts_that_are_not_listed_are_counted() -> None:
     outputs: list[Run] = [
         {("b", (at,), 1): OK | {"outputContext": {"text": text}} for at in range(9)} for text in "xy"

@@ -78,10 +78,11 @@ async def open_harness(
     beside: EngineHarness | None = None,
     shares_store: bool = False,
     executes: bool = True,
+    poll_s: float = 9_999,
 ) -> AsyncIterator[EngineHarness]:
     """An engine on this store, which is opened here; `models` stand in for the real ones.
 
-    With `beside` it has the store, the bus and the clock of another.
+    With `beside` it has the store, the bus and the clock of another. Lost wake-ups are found after `poll_s`.
     """
     clock = beside.clock if beside else clock or VirtualClock()
     async with AsyncExitStack() as opened:
@@ -105,6 +106,7 @@ async def open_harness(
             limits=limits,
             shares_store=shares_store,
             executes=executes,
+            poll_s=poll_s,
         )
         yield EngineHarness(store, bus, await opened.enter_async_context(engine), clock)
 

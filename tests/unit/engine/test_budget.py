@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from runglass.bus.process_bus import MemoryBus
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.models.budget import Budgets
+from runglass.engine.models.budget import LOOK_S, Budgets
 from runglass.engine.models.gateway import (
     AnswerRejected,
     Bounded,
@@ -37,7 +37,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SystemClock
 from tests.conformance.test_store import make_run
 from tests.examples import examples
-from tests.fakes import send
+from tests.fakes import VirtualClock, send
 from tests.faulty_store import FaultyStore
 from tests.laws.law import require
 from tests.laws.stored import broken_in
@@ -434,7 +434,7 @@ async def test_a_limit_that_is_none_takes_nothing_from_the_budget_and_adds_nothi
 
 
 class Late(Costly):
-    """Models of which the first that is asked sees a budget come about."""
+    """Models of which the first that is asked sees a budget come about, a while after the step has begun."""
 
     def __init__(self) -> None:
         super().__init__(_Always("ok"), 1)
@@ -443,13 +443,11 @@ class Late(Costly):
     async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
         assert self.house is not None
         await budget_of(self.house, Decimal("0.5"))
+        await self.house.clock.sleep(LOOK_S)
         return await super().complete((await self.bounded(request)).request, *args, **more)
 
 
-async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runglass.engine.models.budget.LOOK_S", 0.0)
+async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: Path) -> None:
     models = Late()
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         models.house = house
@@ -522,7 +520,7 @@ async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_beg
             RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending")),
             SystemClock(),
         )
-        budgets, faults = Budgets(store), FaultyStore(store)
+        budgets, faults = Budgets(store, VirtualClock()), FaultyStore(store)
         reads, held = faults.calls("project"), faults.hold("project", answered=True)
         early = asyncio.create_task(budgets.of_run(run.project_id, recorder))
         await held.reached()
@@ -544,13 +542,15 @@ async def test_runs_that_look_at_once_whether_a_budget_has_been_set_share_a_read
         run = await make_run(store)
         fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
         recorder = Recorder(store, MemoryBus(), run, fold, SystemClock())
-        budgets = Budgets(store)
+        clock = VirtualClock()
+        budgets = Budgets(store, clock)
         found = await asyncio.gather(*(budgets.of_run(run.project_id, recorder) for _ in range(20)))
-        monkeypatch.setattr("runglass.engine.models.budget.LOOK_S", 0.0)
+        await clock.sleep(LOOK_S)
         faults = FaultyStore(store)
         reads = faults.calls("project")
         faults.before("project", lambda _: asyncio.sleep(0))
         assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [True] * 20
         assert len(reads) <= 2
         await store.set_budget(run.project_id, Decimal(0))
+        await clock.sleep(LOOK_S)
         assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [False] * 20

@@ -5,9 +5,6 @@ import gc
 import threading
 import weakref
 
-import pytest
-
-from runglass.engine.scheduling import offloading as beside
 from runglass.engine.scheduling.offloading import LARGE_BYTES, gc_paused, offload
 from runglass.engine.scheduling.pacing import current_project
 
@@ -80,9 +77,7 @@ def test_a_collector_that_was_off_stays_off() -> None:
         gc.enable()
 
 
-def test_beside_much_large_work_the_garbage_collector_still_runs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_beside_much_large_work_the_garbage_collector_still_runs() -> None:
     class Ring:
         def __init__(self) -> None:
             self.own = self
@@ -93,7 +88,6 @@ def test_beside_much_large_work_the_garbage_collector_still_runs(
         with gc_paused():
             pass
     assert ring() is not None
-    monkeypatch.setattr(beside, "COLLECT_S", 0.0)
-    with gc_paused():
+    with gc_paused(collect_s=0.0):
         pass
     assert ring() is None

@@ -15,6 +15,7 @@ from runglass.engine.scheduling.pacing import (
     AT_ONCE,
     COPY_S,
     LARGE_MOVE_BYTES,
+    LONGEST_REST_S,
     REQUEST_S,
     REST,
     SHORTEST_REST_S,
@@ -113,19 +114,17 @@ async def test_a_project_does_not_rest_for_the_work_of_another(monkeypatch: pyte
     await asyncio.sleep(0)
     async with pace.piece(2):
         pass
-    assert clock.slept_s == [pacing.LONGEST_REST_S]
+    assert clock.slept_s == [LONGEST_REST_S]
     assert not waiting.done()
     waiting.cancel()
     await asyncio.wait({waiting})
 
 
-async def test_a_project_that_asks_for_nothing_is_not_active_any_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_project_that_asks_for_nothing_is_not_active_any_more(clock: PacedClock) -> None:
     set_project(2)
     set_project(1)
     assert pacing.others_are_active(1)
-    monkeypatch.setattr(pacing, "ABOUT_S", 0.0)
+    await clock.sleep(pacing.ABOUT_S)
     assert not pacing.others_are_active(1)
 
 
@@ -207,7 +206,7 @@ async def test_requests_of_the_only_active_project_are_not_spread(clock: PacedCl
 
 
 async def test_threads_switch_often_while_several_projects_are_active_or_beside_large_work(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: PacedClock,
 ) -> None:
     set_project(1)
     assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
@@ -217,15 +216,12 @@ async def test_threads_switch_often_while_several_projects_are_active_or_beside_
     assert sys.getswitchinterval() == pytest.approx(pacing.SWITCH_S)
     await offload(sys.getswitchinterval, size_bytes=LARGE_BYTES + 1)
     assert sys.getswitchinterval() == pytest.approx(pacing.SWITCH_S)
-    monkeypatch.setattr(pacing, "ABOUT_S", 0.0)
+    await clock.sleep(pacing.ABOUT_S)
     set_project(2)
     assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
 
 
-async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(
-    monkeypatch: pytest.MonkeyPatch, clock: PacedClock
-) -> None:
-    monkeypatch.setattr(pacing, "LONGEST_REST_S", 2 * PIECE_S)
+async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(clock: PacedClock) -> None:
     set_project(1)
     pace = Pacer()
     for _ in range(50):
@@ -234,7 +230,8 @@ async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(
     set_project(2)
     async with pace.piece(1):
         pass
-    assert clock.slept_s == pytest.approx([2 * PIECE_S])
+    assert REST * 50 * PIECE_S > LONGEST_REST_S
+    assert clock.slept_s == pytest.approx([LONGEST_REST_S])
 
 
 async def test_what_is_read_on_the_loop_is_spread_if_it_is_not_small(clock: PacedClock) -> None:

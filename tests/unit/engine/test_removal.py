@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.maintenance.removal import INTERVAL_S, RunRemoval
+from runglass.engine.maintenance.removal import AT_ONCE, INTERVAL_S, RunRemoval
 from runglass.errors import StoreError
 from runglass.log.content import strip_event, strip_step, strip_summary
 from runglass.log.events import decode_event
@@ -39,8 +39,8 @@ STEPS = """
 Execute = Callable[..., Awaitable[Ran]]
 
 
-def removal_in(house: EngineHarness, default: Retention = NO_RETENTION) -> RunRemoval:
-    return RunRemoval(store=house.store, engine=house.engine, clock=house.clock, default=default)
+def removal_in(house: EngineHarness, default: Retention = NO_RETENTION, **limits: int) -> RunRemoval:
+    return RunRemoval(store=house.store, engine=house.engine, clock=house.clock, default=default, **limits)
 
 
 async def days_pass(house: EngineHarness, days: float) -> None:
@@ -172,31 +172,17 @@ async def test_content_goes_before_the_run_and_the_trace_is_still_the_fold_of_th
     assert await house.store.run(ran.id) is None
 
 
-async def test_more_than_are_looked_up_at_once_all_go(
-    house: EngineHarness, monkeypatch: pytest.MonkeyPatch
+async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_among_them(
+    house: EngineHarness, execute: Execute
 ) -> None:
-    monkeypatch.setattr("runglass.engine.maintenance.removal.AT_ONCE", 2)
-    started = [await start(house, "  - {id: keep, type: passthrough}", {"x": "sesame"}) for _ in range(5)]
-    for each in started:
-        await each.outcome()
-    await days_pass(house, 8)
-    await removal_in(house, Retention(content_days=7)).tidy()
-    for each in started:
-        assert b"sesame" not in b"".join(await events_of(house, await record(house, each.id)))
-    await removal_in(house, Retention(days=7)).tidy()
-    assert [await house.store.run(each.id) for each in started] == [None] * 5
-
-
-async def test_a_run_that_cannot_be_read_loses_its_content_like_others(
-    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runglass.engine.maintenance.removal.AT_ONCE", 1)
     ran = await execute("  - {id: keep, type: passthrough}", {"x": "sesame"})
     good = await record(house, ran.id)
-    odd = await house.store.create_run(new_run(good.project_id, good.flow_id, id="odd"))
-    await house.store.append(
-        Append(
-            run_no=odd.no,
+
+    async def unreadable(number: int) -> RunRecord:
+        """One that ended before the good one, and so comes first."""
+        run = await house.store.create_run(new_run(good.project_id, good.flow_id, id=f"odd-{number}"))
+        end = Append(
+            run_no=run.no,
             head=0,
             fence=1,
             events=[b'{"sesame"'],
@@ -204,22 +190,24 @@ async def test_a_run_that_cannot_be_read_loses_its_content_like_others(
             summary=b"{}",
             ended_at="2020-01-01T00:00:00.000Z",
         )
-    )
+        await house.store.append(end)
+        return run
+
+    runs = [*await asyncio.gather(*map(unreadable, range(AT_ONCE + 1))), good]
     await days_pass(house, 8)
     await removal_in(house, Retention(content_days=7)).tidy()
-    for run in (good, odd):
+    for run in runs:
         assert b"sesame" not in b"".join(await events_of(house, run))
+    await removal_in(house, Retention(days=7)).tidy()
+    assert [await house.store.run(run.id) for run in runs] == [None] * len(runs)
 
 
-async def test_removal_rests_as_long_as_a_batch_has_taken(
-    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runglass.engine.maintenance.removal.BATCH_ROWS", 3)
+async def test_removal_rests_as_long_as_a_batch_has_taken(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
     took_s = 0.125
     FaultyStore(house.store).before("purge_rows", lambda run_no, **limits: house.clock.set_back(-took_s))
-    removal = removal_in(house)
+    removal = removal_in(house, batch_rows=3)
     assert await removal.purge(run, by=SERVER)
     house.clock.slept_s.clear()
     await removal.tidy()

@@ -314,10 +314,7 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
     assert (await until_idle(machines.front, run.id)).status == "completed"
 
 
-async def test_a_cancel_cuts_off_a_run_of_another_process(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runglass.engine.run.idle_runs.POLL_S", 9_999)
+async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines) -> None:
     watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()
@@ -334,18 +331,17 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(
     watch.cancel()
 
 
-async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(
-    machines: Machines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runglass.engine.run.idle_runs.POLL_S", 0.01)
-    watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
-    run_id = (await start(machines.front, HOLD)).id
-    await machines.worker.engine.keep_lease()
-    await until_going_on(machines.front, run_id)
-    await machines.front.store.request_cancel(run_id, reason="why")
-    await follow(machines.front, run_id)
-    assert (await types(machines.front, run_id))[-1] == "flow_cancelled"
-    watch.cancel()
+async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(machines: Machines) -> None:
+    front = machines.front
+    async with open_harness(front.store, beside=front, shares_store=True, poll_s=0.01) as worker:
+        watch = asyncio.create_task(worker.engine.cancel_requests.watch_forever())
+        run_id = (await start(front, HOLD)).id
+        await worker.engine.keep_lease()
+        await until_going_on(front, run_id)
+        await front.store.request_cancel(run_id, reason="why")
+        await follow(front, run_id)
+        assert (await types(front, run_id))[-1] == "flow_cancelled"
+        watch.cancel()
 
 
 async def test_a_run_whose_process_died_is_cancelled_by_the_one_that_claims_it(machines: Machines) -> None:

@@ -221,11 +221,7 @@ async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed
     assert machine.store.lost == {}
 
 
-@pytest.mark.parametrize(("missed_s", "is_lost"), [(600.0, True), (-1.0, False)])
-async def test_a_run_that_is_gone_is_lost_unless_it_was_left_so_long_ago_that_it_may_have_been_removed(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, missed_s: float, is_lost: bool
-) -> None:
-    monkeypatch.setattr("runglass.engine.run.lease.MISSED_S", missed_s)
+async def test_a_run_that_has_just_ended_and_is_gone_is_lost(machine: Machine) -> None:
     await machine.keep()
     started = await start(machine.house, FIRST)
     machine.gate.set()
@@ -234,10 +230,10 @@ async def test_a_run_that_is_gone_is_lost_unless_it_was_left_so_long_ago_that_it
     await machine.go_back()
     machine.store.times_replaced += 1
     await machine.house.engine.keep_lease()
-    assert machine.store.lost == ({started.id: had} if is_lost else {})
+    assert machine.store.lost == {started.id: had}
 
 
-async def test_runs_that_ended_are_compared_some_at_a_time(
+async def test_runs_that_ended_are_compared_some_at_a_time_and_one_long_gone_may_have_been_removed(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = [0]

@@ -3,19 +3,19 @@
 import asyncio
 import gc
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.sandbox import template_worker_client, templates
+from runglass.engine.sandbox import templates
 from runglass.engine.sandbox.template_worker import Renderer, RenderReply, RenderRequest
 from runglass.engine.sandbox.template_worker_client import Forker, TemplateWorker
 from runglass.engine.sandbox.templates import Templates
@@ -426,14 +426,11 @@ async def started_with(environment: dict[str, str]) -> str:
     return said.decode()
 
 
-def test_a_process_that_does_not_read_is_given_up(
-    process: TemplateWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_does_not_read_is_given_up(process: TemplateWorker) -> None:
     process.ask(RenderRequest("{{ 1 }}", {}, "text"))
     child = child_of(process)
     os.kill(child, signal.SIGSTOP)
-    monkeypatch.setattr(template_worker_client, "ANSWER_LIMIT_S", 0.2)
-    answer = process.ask(RenderRequest("{{ a }}", {"a": "x" * 10_000_000}, "text"))
+    answer = process.ask(RenderRequest("{{ a }}", {"a": "x" * 10_000_000}, "text"), limit_s=0.2)
     assert answer.fault == "the template takes too much memory or time"
     until_gone(child)
 
@@ -483,12 +480,12 @@ def test_a_process_that_was_killed_is_replaced_and_the_template_not_blamed(proce
     assert process.ask(RenderRequest("{{ 2 }}", {}, "text")).value == "2"
 
 
-def test_a_process_that_does_not_start_is_no_fault_of_the_template(
-    process: TemplateWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(template_worker_client, "PYTHON", [shutil.which("false")])
-    with pytest.raises(RuntimeError, match="no process for templates starts"):
-        process.ask(RenderRequest("{{ 1 }}", {}, "text"))
+def test_a_process_that_does_not_start_is_no_fault_of_the_template() -> None:
+    with (
+        closing(Forker([sys.executable, "-c", ""])) as forker,
+        pytest.raises(RuntimeError, match="no process for templates starts"),
+    ):
+        TemplateWorker(forker).ask(RenderRequest("{{ 1 }}", {}, "text"))
 
 
 def test_a_program_that_used_templates_ends_in_silence() -> None:

@@ -55,11 +55,10 @@ async def test_only_the_open_responses_to_a_revoked_key_end() -> None:
 
 
 async def test_a_store_that_fails_is_asked_again_and_without_open_responses_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("runglass.server.http.open_responses.LOOK_S", 0.0)
     caplog.set_level("WARNING")
-    store, open_responses, ended = SqliteStore(tmp_path / "db"), OpenResponses(), asyncio.Event()
+    store, open_responses, ended = SqliteStore(tmp_path / "db"), OpenResponses(look_s=0.0), asyncio.Event()
     faults = FaultyStore(store)
     faults.answer("live_keys", set())
     faults.fail("live_keys", StoreError("away"), times=2)

@@ -15,7 +15,6 @@ import pytest
 import runglass
 from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueTooLarge
 from runglass.store.records import Append, NewRun, RunRecord
-from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
@@ -176,16 +175,13 @@ async def test_a_file_that_gives_no_space_back_keeps_no_reserve(tmp_path: Path) 
         assert not (tmp_path / "db-reserve").exists()
 
 
-async def test_a_store_that_is_locked_while_it_opens_can_be_opened_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "BUSY_TIMEOUT_S", 0.1)
-    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StoreError, match="locked"):
-            await SqliteStore(tmp_path / "db").__aenter__()
-        other.execute("ROLLBACK")
-    async with SqliteStore(tmp_path / "db") as store:
+async def test_a_store_that_could_not_be_opened_can_be_opened_later(tmp_path: Path) -> None:
+    (tmp_path / "db").write_bytes(b"damaged" * 1000)
+    store = SqliteStore(tmp_path / "db")
+    with pytest.raises(StoreError, match="file is not a database"):
+        await store.__aenter__()
+    (tmp_path / "db").unlink()
+    async with store:
         assert await store.projects() == []
 
 

@@ -10,7 +10,6 @@ import asyncpg
 import pytest
 
 from runglass.errors import CommitUncertain, RunPurged, StoreError
-from runglass.store.postgres import connections
 from runglass.store.postgres import migrations as migrating
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import Migration, migrate_postgres, migrations
@@ -169,16 +168,14 @@ def changing_runs() -> list[Migration]:
 
 
 async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
-    server: PostgresServer, empty: Connections, monkeypatch: pytest.MonkeyPatch
+    server: PostgresServer, empty: Connections
 ) -> None:
-    monkeypatch.setattr(migrating, "LOCK_MS", 100)
-    monkeypatch.setattr(migrating, "BUSY_PAUSE_S", 0.01)
     await migrate_postgres(empty, migrations())
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'run'::regclass"
     other = await asyncpg.connect(server.address(EMPTY))
     try:
         async with reading_runs(server):
-            changing = asyncio.create_task(migrate_postgres(empty, changing_runs()))
+            changing = asyncio.create_task(migrate_postgres(empty, changing_runs(), lock_ms=100))
             await until_told(lambda: other.fetchval(waits))
             await other.execute("UPDATE run SET head = 0")
             assert not changing.done()
@@ -196,26 +193,23 @@ async def test_a_migration_waits_for_as_long_as_postgresql_takes_to_stop_an_auto
 
 
 async def test_a_migration_that_never_gets_its_table_says_why(
-    server: PostgresServer, empty: Connections, monkeypatch: pytest.MonkeyPatch
+    server: PostgresServer, empty: Connections
 ) -> None:
-    monkeypatch.setattr(migrating, "LOCK_MS", 10)
-    monkeypatch.setattr(migrating, "BUSY_S", 0)
     known = migrations()
     await migrate_postgres(empty, known)
     async with reading_runs(server):
         with pytest.raises(StoreError, match=r"/runglass_empty' cannot be migrated: .* pg_dump"):
-            await migrate_postgres(empty, changing_runs())
+            await migrate_postgres(empty, changing_runs(), lock_ms=10, busy_s=0.0)
     assert await applied(empty) == [migration.number for migration in known]
 
 
 async def test_a_migration_may_take_longer_than_a_statement_and_who_migrates_too_waits_for_it(
-    server: PostgresServer, empty: Connections, monkeypatch: pytest.MonkeyPatch
+    server: PostgresServer, empty: Connections
 ) -> None:
     known = migrations()
     await migrate_postgres(empty, known)
     slow = [*known, Migration(known[-1].number + 1, "slow.sql", HELD, breaks=0)]
-    monkeypatch.setattr(connections, "STATEMENT_S", 1.0)
-    two = [Connections(server.address(EMPTY), patience_s=60.0) for _ in range(2)]
+    two = [Connections(server.address(EMPTY), patience_s=60.0, statement_s=1.0) for _ in range(2)]
     for each in two:
         await each.open()
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from runglass.store.postgres.query_index import source_of
 from runglass.store.postgres.sql_helpers import in_postgres
-from runglass.store.query_search import ABOVE_ALL
+from runglass.store.query_search import ABOVE_ALL, SearchLimits
 from runglass.store.statements import numbered
 from runglass.wire.query_parser import parse_run_query
 from tests.conformance.test_run_lists import NOW
@@ -44,7 +44,7 @@ async def test_no_query_goes_through_the_runs_of_other_projects(tmp_path: Path) 
             f"session:{SESSION}",
             "error:x",
         ):
-            source = await source_of(connection, 1, parse_run_query(text, now=NOW))
+            source = await source_of(connection, 1, parse_run_query(text, now=NOW), SearchLimits())
             what = "id" if source.condition is None else "id, error"
             for newest in (True, False):
                 sql = in_postgres(numbered(source.select(what, rows=100, newest=newest)))

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from runglass.log.events import StepCompleted, encode_event
-from runglass.store import query_search, run_lists
+from runglass.store.query_search import SearchLimits
 from runglass.store.records import Append
-from runglass.store.sqlite import connections, query_index
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.query import RunQuery, Term, first_id
-from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, expected, known_runs
+from tests.conformance.test_run_lists import CASES, NOW, PATIENT, all_pages, asked, expected, known_runs
 from tests.records import new_run
+from tests.unit.store.test_sqlite import on_each_reader
 
 
 async def plan_of(store: SqliteStore, sql: str) -> list[str]:
@@ -38,18 +38,14 @@ def known_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "limits",
     [
-        pytest.param({"LOOK_S": 0.0}, id="each-page-is-one-piece"),
-        pytest.param({"LOOK_S": 0.0, "FIRST_ROWS": 0, "MOST_HITS": 2}, id="pieces-of-a-row-or-two"),
-        pytest.param({"FIRST_ROWS": 0, "MOST_HITS": 2, "QUICK_S": 0.0}, id="pieces-that-do-not-grow"),
-        pytest.param({"MOST_SEEKS": 0}, id="too-many-groups"),
+        pytest.param(SearchLimits(look_s=0.0), id="each-page-is-one-piece"),
+        pytest.param(SearchLimits(look_s=0.0, first_rows=0, most_hits=2), id="pieces-of-a-row-or-two"),
+        pytest.param(SearchLimits(look_s=60.0, first_rows=0, most_hits=2), id="pages-of-such-pieces"),
+        pytest.param(SearchLimits(most_groups=0), id="too-many-groups"),
     ],
 )
-async def test_the_same_runs_are_found_whatever_the_limits(
-    known_file: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]
-) -> None:
-    for name, value in limits.items():
-        monkeypatch.setattr(query_search if name == "LOOK_S" else query_index, name, value)
-    async with SqliteStore(known_file) as store:
+async def test_the_same_runs_are_found_whatever_the_limits(known_file: Path, limits: SearchLimits) -> None:
+    async with SqliteStore(known_file, search=limits) as store:
         known = await known_runs(store)
         for text, meets in CASES:
             found = await all_pages(store, await asked(store, text), limit=20)
@@ -57,17 +53,14 @@ async def test_the_same_runs_are_found_whatever_the_limits(
 
 
 @pytest.mark.parametrize("text", [text for text, _ in CASES])
-async def test_no_query_scans_a_table_or_sorts(
-    known_file: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
-    monkeypatch.setattr(connections, "READERS", 1)
+async def test_no_query_scans_a_table_or_sorts(known_file: Path, text: str) -> None:
     statements: list[str] = []
     async with SqliteStore(known_file) as store:
         query = await asked(store, text)
-        await store.connections.read(lambda db: db.set_trace_callback(statements.append))
+        await on_each_reader(store, lambda db: db.set_trace_callback(statements.append))
         await store.runs(1, query, limit=20)
         await store.count_runs(1, query, until_ms=round(NOW.timestamp() * 1000), buckets=10)
-        await store.connections.read(lambda db: db.set_trace_callback(None))
+        await on_each_reader(store, lambda db: db.set_trace_callback(None))
         selects = {each for each in statements if each.startswith("SELECT") and " run " in each}
         assert selects
         for select in selects:
@@ -92,16 +85,13 @@ async def test_no_query_scans_a_table_or_sorts(
         ("duration:>1h", "run_by_project (project_id=?"),
     ],
 )
-async def test_each_filter_has_its_index(
-    known_file: Path, monkeypatch: pytest.MonkeyPatch, text: str, index: str
-) -> None:
-    monkeypatch.setattr(connections, "READERS", 1)
+async def test_each_filter_has_its_index(known_file: Path, text: str, index: str) -> None:
     statements: list[str] = []
     async with SqliteStore(known_file) as store:
         query = await asked(store, text)
-        await store.connections.read(lambda db: db.set_trace_callback(statements.append))
+        await on_each_reader(store, lambda db: db.set_trace_callback(statements.append))
         await store.runs(1, query, limit=20)
-        await store.connections.read(lambda db: db.set_trace_callback(None))
+        await on_each_reader(store, lambda db: db.set_trace_callback(None))
         plans = [
             line
             for select in statements
@@ -112,11 +102,9 @@ async def test_each_filter_has_its_index(
     assert all(f"{index} AND id>? AND id<?)" in line for line in plans), plans
 
 
-async def test_what_is_not_counted_in_time_is_said(known_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_lists, "COUNT_S", 0.0)
-    monkeypatch.setattr(query_index, "FIRST_ROWS", 30)
+async def test_what_is_not_counted_in_time_is_said(known_file: Path) -> None:
     until_ms = round(NOW.timestamp() * 1000)
-    async with SqliteStore(known_file) as store:
+    async with SqliteStore(known_file, search=SearchLimits(count_s=0.0, first_rows=30)) as store:
         known = await known_runs(store)
         query = await asked(store, "duration:>=0s")
         counts = await store.count_runs(1, query, until_ms=until_ms, buckets=10)
@@ -132,23 +120,20 @@ async def test_what_is_not_counted_in_time_is_said(known_file: Path, monkeypatch
         assert sum(counts.runs) == 0
 
 
-async def test_one_by_one_the_counts_are_the_same(known_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_by_one_the_counts_are_the_same(known_file: Path) -> None:
     until_ms = round(NOW.timestamp() * 1000)
-    monkeypatch.setattr(run_lists, "COUNT_S", 60.0)
-    async with SqliteStore(known_file) as store:
+    async with (
+        SqliteStore(known_file, search=PATIENT) as store,
+        SqliteStore(known_file, search=PATIENT._replace(most_counts=0)) as slow,
+    ):
         for text, _ in CASES:
             query = await asked(store, text)
-            monkeypatch.setattr(run_lists, "MOST_COUNTS", 1_000_000)
             counts = await store.count_runs(1, query, until_ms=until_ms, buckets=10)
-            monkeypatch.setattr(run_lists, "MOST_COUNTS", 0)
-            assert await store.count_runs(1, query, until_ms=until_ms, buckets=10) == counts, text
+            assert await slow.count_runs(1, query, until_ms=until_ms, buckets=10) == counts, text
 
 
-async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(query_search, "LOOK_S", 0.0)
-    async with SqliteStore(tmp_path / "db") as store:
+async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_ended(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db", search=SearchLimits(look_s=0.0)) as store:
         project = await store.ensure_project("acme", "demo")
         flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
         for number in (1, 2):
@@ -186,14 +171,10 @@ async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_e
         assert (page.position.run_id, page.position.seq) == (first_id(2), 1)
 
 
-async def test_of_another_projects_session_nothing_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(query_search, "LOOK_S", 0.0)
-    monkeypatch.setattr(query_index, "FIRST_ROWS", 0)
+async def test_of_another_projects_session_nothing_is_told(tmp_path: Path) -> None:
     session = "5e551011-0000-4000-8000-000000000000"
     query = RunQuery((Term("session", (session,)), Term("model", ("echo",), negated=True)))
-    async with SqliteStore(tmp_path / "db") as store:
+    async with SqliteStore(tmp_path / "db", search=SearchLimits(look_s=0.0, first_rows=0)) as store:
         own = await store.ensure_project("acme", "own")
         other = await store.ensure_project("acme", "other")
         flow = await store.put_draft(other.id, "one", name=None, capture=None, source=b"{}")

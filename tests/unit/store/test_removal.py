@@ -4,16 +4,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from runglass.store.records import Append, RunRecord, StepRow
 from runglass.store.run_tables import ROWS_OF_RUN
-from runglass.store.sqlite import connections
 from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
 from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
 from tests.unit.store.test_query_index import plan_of
-from tests.unit.store.test_sqlite import files_with
+from tests.unit.store.test_sqlite import files_with, on_each_reader
 
 SECRET = b"sesame-open-up"
 
@@ -68,14 +65,11 @@ def test_every_table_with_rows_of_a_run_is_known() -> None:
         } == set(ROWS_OF_RUN)
 
 
-async def test_due_runs_and_leftover_rows_are_found_by_an_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "READERS", 1)
+async def test_due_runs_and_leftover_rows_are_found_by_an_index(tmp_path: Path) -> None:
     statements: list[str] = []
     async with SqliteStore(tmp_path / "db") as store:
         run = await full_run(store, steps=2, size=50)
-        await store.connections.read(lambda db: db.set_trace_callback(statements.append))
+        await on_each_reader(store, lambda db: db.set_trace_callback(statements.append))
         await store.connections.write(lambda db: db.set_trace_callback(statements.append))
         for with_content in (False, True):
             await store.ended_runs(run.flow_id, before="2027", with_content=with_content, limit=5)
@@ -84,7 +78,7 @@ async def test_due_runs_and_leftover_rows_are_found_by_an_index(
         await store.purge_run(run.no)
         while await store.purge_rows(run.no, limit_rows=1, limit_bytes=1):
             pass
-        await store.connections.read(lambda db: db.set_trace_callback(None))
+        await on_each_reader(store, lambda db: db.set_trace_callback(None))
         await store.connections.write(lambda db: db.set_trace_callback(None))
         asked = [text for text in statements if text.startswith(("SELECT", "DELETE", "UPDATE"))]
         plans = {text: await plan_of(store, text) for text in asked}

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,18 @@ def batch(run: RunRecord, head: int, status: str = "running", **more: Any) -> Ap
     return Append(
         run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=b"{}", **more
     )
+
+
+async def on_each_reader(store: SqliteStore, work: Callable[[sqlite3.Connection], object]) -> None:
+    """Does it on the connection of each thread that reads."""
+    all_at_once = threading.Barrier(connections.READERS)
+
+    def met(db: sqlite3.Connection) -> None:
+        # No thread takes the work of another one.
+        all_at_once.wait()
+        work(db)
+
+    await asyncio.gather(*(store.connections.read(met) for _ in range(connections.READERS)))
 
 
 def files_with(text: bytes, folder: Path) -> list[str]:

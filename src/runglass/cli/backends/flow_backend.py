@@ -137,8 +137,6 @@ def read_flow(file: Path) -> "CheckedFlow":
 
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-LOOK_S = 2.0
-"""Seconds between two looks at the folder, where no notice comes."""
 
 FileStamp = tuple[int, int, int]
 """Time, size and inode of a file: it has changed where one of them differs."""
@@ -149,13 +147,16 @@ class FlowFolder:
 
     The folder is the truth, and a notice from the operating system only a reason to look at it: what a notice
     misses, as on a network drive, the next look finds. A file with mistakes is reported and the version
-    before it stays; a file that goes away changes nothing.
+    before it stays; a file that goes away changes nothing. Where no notice comes, it looks each `look_s`.
     """
 
-    def __init__(self, folder: Path, store: Store, *, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, store: Store, *, report: Callable[[str], None], look_s: float = 2.0
+    ) -> None:
         self._folder = folder
         self._store = store
         self._report = report
+        self._look_s = look_s
         self._stamps: dict[Path, FileStamp] = {}
         self._owners: dict[tuple[ProjectName, str], Path] = {}
 
@@ -166,13 +167,13 @@ class FlowFolder:
 
         try:
             async for _ in awatch(
-                self._folder, yield_on_timeout=True, rust_timeout=int(LOOK_S * 1000), recursive=True
+                self._folder, yield_on_timeout=True, rust_timeout=int(self._look_s * 1000), recursive=True
             ):
                 await self.scan()
         except OSError as error:
-            self._report(f"flows: no notices of changes ({error}); looking every {LOOK_S:g} s instead")
+            self._report(f"flows: no notices of changes ({error}); looking every {self._look_s:g} s instead")
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._look_s)
             await self.scan()
 
     async def scan(self) -> None:

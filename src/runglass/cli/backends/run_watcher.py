@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LONGEST_WAIT_S = 2.0
 GRACE_S = 2.0
 """Seconds in which a second Ctrl-C cancels the run."""
 
 
 class WatchedRun:
-    """A run of `flow` that has not begun yet. `run_id` is None until the server has named it."""
+    """A run of `flow` that has not begun yet. `run_id` is None until the server has named it.
+
+    A server that is lost is asked again after `longest_wait_s` at most.
+    """
 
     def __init__(
         self,
@@ -45,9 +47,11 @@ class WatchedRun:
         block_overrides: Mapping[str, Mapping[str, Any]] | None = None,
         version: Version = "production",
         trace: bool = False,
+        longest_wait_s: float = 2.0,
     ) -> None:
         self.run_id: str | None = None
         self._client = client
+        self._longest_wait_s = longest_wait_s
         # One request for all attempts to queue the run, so that they are one call under one key.
         self._call = run_requests.job(
             client.flow(flow)._address,
@@ -98,7 +102,7 @@ class WatchedRun:
             # Without a connection no run has begun. After one, a repeat under the same key finds the run.
             if isinstance(error, APIConnectionError) and not error.may_have_begun:
                 raise
-        return await _until_answered(queue)
+        return await self._until_answered(queue)
 
     async def _follow(
         self, run_id: str, on_event: Callable[[StreamEvent], None]
@@ -117,27 +121,26 @@ class WatchedRun:
                 failures += 1
                 if failures == 1:
                     note(f"the events cannot be followed at the moment: {error}")
-            state = await _until_answered(
+            state = await self._until_answered(
                 lambda: self._client._transport.call(requests.job(self._call.path, run_id), timeout=None)
             )
             if state.status in ("completed", "failed"):
                 return state, last
-            await asyncio.sleep(backoff_s(failures, most_s=LONGEST_WAIT_S))
+            await asyncio.sleep(backoff_s(failures, most_s=self._longest_wait_s))
 
-
-async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
-    """The answer of the server, which is asked again while it is lost. Raises APIError where it refuses."""
-    failures = 0
-    while True:
-        try:
-            return await ask()
-        except (APIConnectionError, APITimeoutError, APIError) as error:
-            if isinstance(error, APIError) and error.status not in PASSING:
-                raise
-            failures += 1
-            if failures == 1:
-                note(f"the server is lost, and asked again until it answers: {error}")
-        await asyncio.sleep(backoff_s(failures, most_s=LONGEST_WAIT_S))
+    async def _until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer of the server, asked again while it is lost. Raises APIError where it refuses."""
+        failures = 0
+        while True:
+            try:
+                return await ask()
+            except (APIConnectionError, APITimeoutError, APIError) as error:
+                if isinstance(error, APIError) and error.status not in PASSING:
+                    raise
+                failures += 1
+                if failures == 1:
+                    note(f"the server is lost, and asked again until it answers: {error}")
+            await asyncio.sleep(backoff_s(failures, most_s=self._longest_wait_s))
 
 
 def _failure(state: JobState, last: StreamEvent | None) -> APIError:

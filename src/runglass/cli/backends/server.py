@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from runglass.client.api.async_client import AsyncClient
 
 MOST_PER_PAGE = 100
-PATIENCE_S = 20.0
-"""So long runs of a query are searched for, page after page."""
 NEWEST = 200
 """A part of an id must be unique among this many of the newest runs."""
 
@@ -129,13 +127,14 @@ def newest_runs(
     status: RunStatus | None = None,
     since: datetime | None = None,
     limit: int,
+    patience_s: float = 20.0,
 ) -> RunPage:
-    """Up to `limit` runs, newest first, from as many pages as that takes; fewer after `PATIENCE_S`."""
+    """Up to `limit` runs, newest first, from as many pages as that takes; fewer after `patience_s`."""
     of_flow = None if flow is None else flow_id(client, flow)
     runs: list[RunSummary] = []
     cursor: str | None = None
     last_change: int | None = None
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + patience_s
     while True:
         page = client.runs(
             query=query,

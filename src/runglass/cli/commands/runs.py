@@ -18,6 +18,7 @@ from runglass.cli.terminal.output import note, stdout, width_of, write_json, wri
 from runglass.cli.terminal.step_view import attempt_lines
 from runglass.cli.terminal.table import print_runs
 from runglass.log.trace import RunStatus, StepAttempts
+from runglass.wire.run_api import RunPage
 
 
 @click.group("runs", cls=options.CommandGroup)
@@ -77,18 +78,19 @@ def list_runs(
     if as_json:
         write_json(page)
     else:
-        print_runs(page.runs)
-        if page.next_cursor is not None and len(page.runs) < limit:
-            note("there may be older ones: looking through all takes long; name a time or a flow as well")
-        elif page.next_cursor is not None:
-            note(f"there are older ones; --limit shows more than these {len(page.runs)}")
-        elif not page.runs:
-            kept = (
-                "; inputs and outputs are searched only where they were kept, as --trace does"
-                if query
-                else ""
-            )
-            note(f"no run was found{kept}")
+        write_page(page, query=query, limit=limit)
+
+
+def write_page(page: RunPage, *, query: str | None, limit: int) -> None:
+    """Writes the runs that were found, and as a note whether there are others."""
+    print_runs(page.runs)
+    if page.next_cursor is not None and len(page.runs) < limit:
+        note("there may be older ones: looking through all takes long; name a time or a flow as well")
+    elif page.next_cursor is not None:
+        note(f"there are older ones; --limit shows more than these {len(page.runs)}")
+    elif not page.runs:
+        kept = "; inputs and outputs are searched only where they were kept, as --trace does" if query else ""
+        note(f"no run was found{kept}")
 
 
 @group.command()

@@ -24,9 +24,6 @@ from runglass.outlines.outline import NONE
 if TYPE_CHECKING:
     from runglass.client import Run
 
-PAGE_ROWS = 100_000
-MOST_ROWS = 1_000_000
-"""Rows that are read; what a run has beyond them is not looked at."""
 MOST_BEGINNINGS = 3
 """How often an outline is begun again because the run has gone on meanwhile."""
 MOST_RANKED = 1000
@@ -135,18 +132,21 @@ def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
     raise NotFound(f"step {name!r} of the run has no iteration {where}")
 
 
-def read_outline(run: "Run") -> OutlineRows:
-    """The rows of the run, all of one moment where the server still has it. Raises as `Run.outline` does."""
+def read_outline(run: "Run", *, page_rows: int = 100_000, most_rows: int = 1_000_000) -> OutlineRows:
+    """The rows of the run, all of one moment where the server still has it. Raises as `Run.outline` does.
+
+    What a run has beyond `most_rows` is not read.
+    """
     rows, beginnings = OutlineRows(), 1
-    page = run.outline(limit=PAGE_ROWS)
+    page = run.outline(limit=page_rows)
     rows.add(page)
-    while len(rows) < min(rows.total, MOST_ROWS):
-        following = run.outline(after=len(rows) - 1, limit=PAGE_ROWS, seq=page.seq)
+    while len(rows) < min(rows.total, most_rows):
+        following = run.outline(after=len(rows) - 1, limit=page_rows, seq=page.seq)
         if following.seq != page.seq:
             if beginnings == MOST_BEGINNINGS:
                 break
             beginnings += 1
-            rows, following = OutlineRows(), run.outline(limit=PAGE_ROWS)
+            rows, following = OutlineRows(), run.outline(limit=page_rows)
         page = following
         rows.add(page)
     rows.finish()

@@ -16,7 +16,6 @@ import httpx2
 
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, ConnectionLost, Deadline, Outcome
-from runglass.client.core.stream_cursor import SILENCE_S
 from runglass.errors import APITimeoutError
 
 # A stream holds its connection, and any number may be followed at a time. Idle connections go before common
@@ -26,8 +25,6 @@ LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepa
 REFUSAL_BYTES = 64 * 1024
 PIECE_BYTES = 64 * 1024
 """So much of a file is read and sent at a time."""
-SILENT = f"nothing was heard for {SILENCE_S:g} s"
-
 
 News_co = TypeVar("News_co", covariant=True)
 
@@ -79,6 +76,11 @@ def is_event_stream(response: httpx2.Response) -> bool:
     """Whether the response is an event stream; any other is a refusal."""
     kind: str = response.headers.get("content-type", "")
     return response.status_code == 200 and kind.lower().startswith("text/event-stream")
+
+
+def silent(silence_s: float, error: Exception) -> ConnectionLost:
+    """The outcome of a call on which nothing was heard for so long."""
+    return ConnectionLost(f"nothing was heard for {silence_s:g} s", cause=error)
 
 
 def answer(response: httpx2.Response, body: bytearray) -> Answer:

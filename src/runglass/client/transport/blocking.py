@@ -12,7 +12,6 @@ from runglass.client.core.connection import ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import (
     ENDED_EARLY,
-    ConnectionLost,
     Deadline,
     Outcome,
     Retries,
@@ -24,7 +23,6 @@ from runglass.client.transport import (
     LIMITS,
     PIECE_BYTES,
     REFUSAL_BYTES,
-    SILENT,
     Cursor,
     answer,
     checked,
@@ -32,6 +30,7 @@ from runglass.client.transport import (
     is_event_stream,
     lost,
     not_ended,
+    silent,
     verification,
 )
 from runglass.client.transport.deadline_backend import DeadlineBackend
@@ -42,8 +41,9 @@ T = TypeVar("T")
 class SyncTransport:
     """Performs calls on blocking sockets. Threads may share it."""
 
-    def __init__(self, endpoint: ServerConnection) -> None:
+    def __init__(self, endpoint: ServerConnection, *, silence_s: float = SILENCE_S) -> None:
         self.endpoint = endpoint
+        self.silence_s = silence_s
         self._closed = threading.Event()
         self._base = checked(endpoint.base_url)
         self._http = httpx2.Client(headers=endpoint.headers(), limits=LIMITS, verify=verification(self._base))
@@ -122,14 +122,14 @@ class SyncTransport:
         Raises as `responses.finish` does.
         """
         self._require_open(call)
-        silence = Deadline(SILENCE_S)
+        silence = Deadline(self.silence_s)
         request = self._request(call, silence, content=_pieces(file, silence))
         try:
             with closing(self._http.send(request, stream=True)) as response:
                 outcome: Outcome = answer(response, bytearray(response.read()))
         except httpx2.RequestError as error:
             self._require_open(call)
-            outcome = ConnectionLost(SILENT, cause=error) if silence.passed() else lost(error, self._base)
+            outcome = silent(self.silence_s, error) if silence.passed() else lost(error, self._base)
         return finish(call, outcome, attempts=1)
 
     def _require_open(self, what: object) -> None:
@@ -170,7 +170,7 @@ class SyncTransport:
     def _parts(self, cursor: Cursor[object], deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
         """The bytes of one connection, and last its outcome."""
         self._require_open(cursor)
-        silence = Deadline(SILENCE_S, within=deadline)
+        silence = Deadline(self.silence_s, within=deadline)
         request = self._request(cursor.call(), silence)
         try:
             with closing(self._http.send(request, stream=True)) as response:
@@ -189,10 +189,10 @@ class SyncTransport:
                     silence.renew()
         except httpx2.RequestError as error:
             self._require_open(cursor)
-            silent = isinstance(error, httpx2.TimeoutException) and silence.passed()
-            if silent and deadline.passed():
+            is_silent = isinstance(error, httpx2.TimeoutException) and silence.passed()
+            if is_silent and deadline.passed():
                 raise not_ended(cursor, deadline) from error
-            yield ConnectionLost(SILENT, cause=error) if silent else lost(error, self._base)
+            yield silent(self.silence_s, error) if is_silent else lost(error, self._base)
         else:
             self._require_open(cursor)
             yield ENDED_EARLY
@@ -200,7 +200,7 @@ class SyncTransport:
     def _body(self, call: RequestSpec[None]) -> Generator[bytes | Outcome, None, None]:
         """The parts of a good answer, or how the call came to another end, also within its body."""
         self._require_open(call)
-        silence = Deadline(SILENCE_S)
+        silence = Deadline(self.silence_s)
         request = self._request(call, silence)
         try:
             with closing(self._http.send(request, stream=True)) as response:
@@ -212,7 +212,7 @@ class SyncTransport:
                     silence.renew()
         except httpx2.RequestError as error:
             self._require_open(call)
-            yield ConnectionLost(SILENT, cause=error) if silence.passed() else lost(error, self._base)
+            yield silent(self.silence_s, error) if silence.passed() else lost(error, self._base)
             return
         # A body without a length ends well where its connection is shut down.
         self._require_open(call)

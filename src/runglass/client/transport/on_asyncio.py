@@ -13,7 +13,6 @@ from runglass.client.core.connection import ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import (
     ENDED_EARLY,
-    ConnectionLost,
     Deadline,
     Outcome,
     Retries,
@@ -25,7 +24,6 @@ from runglass.client.transport import (
     LIMITS,
     PIECE_BYTES,
     REFUSAL_BYTES,
-    SILENT,
     Cursor,
     answer,
     checked,
@@ -33,6 +31,7 @@ from runglass.client.transport import (
     is_event_stream,
     lost,
     not_ended,
+    silent,
     verification,
 )
 
@@ -42,8 +41,9 @@ T = TypeVar("T")
 class AsyncTransport:
     """Performs calls on asyncio. Belongs to the event loop that it is first used on."""
 
-    def __init__(self, endpoint: ServerConnection) -> None:
+    def __init__(self, endpoint: ServerConnection, *, silence_s: float = SILENCE_S) -> None:
         self.endpoint = endpoint
+        self.silence_s = silence_s
         self._closed = asyncio.Event()
         self._bounds: set[asyncio.Timeout] = set()
         self._base = checked(endpoint.base_url)
@@ -129,7 +129,7 @@ class AsyncTransport:
         """
         self._require_open(call)
         request = self._request(call, content=_pieces(file))
-        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write"), SILENCE_S) | {
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write"), self.silence_s) | {
             "pool": None
         }
         try:
@@ -142,8 +142,8 @@ class AsyncTransport:
             raise closed(call) from error
         except httpx2.RequestError as error:
             self._require_open(call)
-            silent = isinstance(error, httpx2.TimeoutException)
-            outcome = ConnectionLost(SILENT, cause=error) if silent else lost(error, self._base)
+            is_silent = isinstance(error, httpx2.TimeoutException)
+            outcome = silent(self.silence_s, error) if is_silent else lost(error, self._base)
         return finish(call, outcome, attempts=1)
 
     @asynccontextmanager
@@ -157,7 +157,7 @@ class AsyncTransport:
                 self._bounds.discard(bound)
 
     async def _next(self, chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes | None:
-        async with self._bounded(Deadline(SILENCE_S, within=deadline)):
+        async with self._bounded(Deadline(self.silence_s, within=deadline)):
             return await anext(chunks, None)
 
     def _require_open(self, what: object) -> None:
@@ -192,12 +192,12 @@ class AsyncTransport:
         self._require_open(cursor)
         request = self._request(cursor.call())
         try:
-            async with self._bounded(Deadline(SILENCE_S, within=deadline)):
+            async with self._bounded(Deadline(self.silence_s, within=deadline)):
                 opened = await self._http.send(request, stream=True)
             async with aclosing(opened) as response:
                 if not is_event_stream(response):
                     body = bytearray()
-                    async with self._bounded(Deadline(SILENCE_S, within=deadline)):
+                    async with self._bounded(Deadline(self.silence_s, within=deadline)):
                         async for chunk in response.aiter_bytes():
                             body += chunk
                             if len(body) > REFUSAL_BYTES:
@@ -212,7 +212,7 @@ class AsyncTransport:
             self._require_open(cursor)
             if deadline.passed():
                 raise not_ended(cursor, deadline) from error
-            yield ConnectionLost(SILENT, cause=error)
+            yield silent(self.silence_s, error)
         except httpx2.RequestError as error:
             self._require_open(cursor)
             yield lost(error, self._base)
@@ -224,19 +224,19 @@ class AsyncTransport:
         self._require_open(call)
         request = self._request(call)
         try:
-            async with self._bounded(Deadline(SILENCE_S)):
+            async with self._bounded(Deadline(self.silence_s)):
                 opened = await self._http.send(request, stream=True)
             async with aclosing(opened) as response:
                 if response.status_code != 200:
-                    async with self._bounded(Deadline(SILENCE_S)):
+                    async with self._bounded(Deadline(self.silence_s)):
                         yield answer(response, bytearray(await response.aread()))
                     return
                 chunks = response.aiter_bytes()
-                while (part := await self._next(chunks, Deadline(SILENCE_S))) is not None:
+                while (part := await self._next(chunks, Deadline(self.silence_s))) is not None:
                     yield part
         except TimeoutError as error:
             self._require_open(call)
-            yield ConnectionLost(SILENT, cause=error)
+            yield silent(self.silence_s, error)
             return
         except httpx2.RequestError as error:
             self._require_open(call)

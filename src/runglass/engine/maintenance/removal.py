@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 60.0
 CLAIM_S = 3 * INTERVAL_S
 """So long other processes leave the removal to this one, from each time that it says so."""
-BATCH_ROWS = 250
 BATCH_BYTES = 256 * 1024
 AT_ONCE = 100
 """Most runs that are looked up in one go."""
@@ -43,13 +42,21 @@ class RunRemoval:
     """
 
     def __init__(
-        self, *, store: Store, engine: Engine, clock: Clock, default: Retention, grace_s: float = 0.0
+        self,
+        *,
+        store: Store,
+        engine: Engine,
+        clock: Clock,
+        default: Retention,
+        grace_s: float = 0.0,
+        batch_rows: int = 250,
     ) -> None:
         self._store = store
         self._engine = engine
         self._clock = clock
         self._default = default
         self._grace_s = grace_s
+        self._batch_rows = batch_rows
         self._woken = asyncio.Event()
         self._claimed_s = clock.monotonic_s()
 
@@ -120,7 +127,7 @@ class RunRemoval:
             await self._clock.sleep(grace_s)
         for run_no in purged:
             while await self._batch(
-                self._store.purge_rows(run_no, limit_rows=BATCH_ROWS, limit_bytes=BATCH_BYTES)
+                self._store.purge_rows(run_no, limit_rows=self._batch_rows, limit_bytes=BATCH_BYTES)
             ):
                 pass
         for each in retentions:
@@ -165,7 +172,9 @@ class RunRemoval:
         cursor: ContentPlace | None = None
         while True:
             cursor = await self._batch(
-                self._store.strip_content(run_no, cursor, limit_rows=BATCH_ROWS, limit_bytes=BATCH_BYTES)
+                self._store.strip_content(
+                    run_no, cursor, limit_rows=self._batch_rows, limit_bytes=BATCH_BYTES
+                )
             )
             if cursor is None:
                 return

@@ -18,6 +18,7 @@ from runglass.log.money import ZERO, add_usd, format_usd, subtract_usd
 from runglass.store.base import Store
 from runglass.store.process_records import BudgetDecision
 from runglass.store.records import Project, RunRecord
+from runglass.support.clock import Clock
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,9 @@ class _Readings:
 class Budgets:
     """The budgets of all projects, as the runs of this process share them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
+        self.clock = clock
         self._unstored: dict[int, _Unstored] = {}
         self._readings: dict[int, _Readings] = {}
         self._releasing: set[asyncio.Future[None]] = set()
@@ -174,8 +176,7 @@ class RunBudget:
         self._project_id = project.id
         self._recorder = recorder
         self._is_set = project.budget_usd is not None
-        # Asked for at each step; finding the loop takes longer than its clock does.
-        self._now_s = asyncio.get_running_loop().time
+        self._now_s = budgets.clock.monotonic_s
         self._looked_at_s = self._now_s()
 
     async def is_set(self) -> bool:

@@ -32,8 +32,6 @@ from runglass.support.logs import FailureLog
 log = logging.getLogger(__name__)
 
 CLAIMED_AT_ONCE = 100
-POLL_S = 1.0
-"""So long a run may wait whose wake-up was lost."""
 BEGUN_AT_ONCE = 10
 """So many claimed runs are read at the same time, as a store has connections."""
 CLAIM_WAIT_S = 1.0
@@ -44,7 +42,8 @@ class RunClaims:
     """Keeps the lease and fills free slots. The lease lasts `lease_s` seconds from each renewal.
 
     `most_each` and `most_of_flows` are how many runs a project and a flow may have in all processes of a
-    store that they share, and `process` is what its lease says of this one.
+    store that they share, and `process` is what its lease says of this one. A run whose wake-up was lost
+    waits for `poll_s`.
     """
 
     def __init__(
@@ -60,6 +59,7 @@ class RunClaims:
         most_each: int | None = None,
         most_of_flows: Mapping[str, int] = NO_LIMITS,
         process: ProcessFacts = UNTOLD,
+        poll_s: float,
     ) -> None:
         self._engine = engine
         self._store = engine.store
@@ -76,6 +76,7 @@ class RunClaims:
         self._bus = engine.bus
         self._shares_store = shares_store
         self._executes = executes
+        self._poll_s = poll_s
         self._most_each = most_each
         self._most_of_flows = most_of_flows
         self._check = StoreCheck(engine.store, active)
@@ -126,7 +127,7 @@ class RunClaims:
         async with self._bus.listen(WORK) as listener:
             while True:
                 self.look()
-                await listener.wait(POLL_S)
+                await listener.wait(self._poll_s)
 
     def look(self) -> None:
         """Lets runs begin that may have come into a store that others use, too."""

@@ -199,18 +199,18 @@ def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | No
     return checkpoints.segment_spec, checkpoints.pause, checkpoints.outputs()
 
 
-POLL_S = 1.0
-"""So long a request may stand whose wake-up was lost."""
-
-
 class CancelRequests:
-    """Requests to cancel runs, made to other processes and looked for in this one."""
+    """Requests to cancel runs, made to other processes and looked for in this one.
 
-    def __init__(self, store: Store, bus: Bus, active: ActiveRuns, idle: IdleRuns) -> None:
+    One whose wake-up was lost stands for `poll_s`.
+    """
+
+    def __init__(self, store: Store, bus: Bus, active: ActiveRuns, idle: IdleRuns, *, poll_s: float) -> None:
         self._store = store
         self._bus = bus
         self._active = active
         self._idle = idle
+        self._poll_s = poll_s
         self._failures = FailureLog(log, "asking whether runs are to be cancelled failed")
 
     async def make(self, run_id: str, *, reason: str) -> bool:
@@ -233,7 +233,7 @@ class CancelRequests:
                         self._failures.worked()
                     except StoreError as error:
                         self._failures.failed(error)
-                    await listener.wait(POLL_S)
+                    await listener.wait(self._poll_s)
 
     async def look(self) -> None:
         """Cancels the runs of this process that are to be cancelled now. Raises StoreError."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -23,8 +24,7 @@ from runglass.support.json_weight import too_heavy
 
 _START_LIMIT_S = 30.0
 _PART_BYTES = 16 * 1024
-ANSWER_LIMIT_S = 10.0
-"""Of wall-clock time, for a process that is stuck; the work of a template is limited inside."""
+PROGRAM = (sys.executable, "-P", "-m", "runglass.engine.sandbox.template_worker")
 
 
 class Channel:
@@ -74,9 +74,10 @@ class Channel:
 
 
 class Forker:
-    """Opens channels to new processes, from several threads at once; starts when first needed."""
+    """Opens channels to new processes, from several threads at once; starts `program` when first needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Sequence[str] = PROGRAM) -> None:
+        self._program = program
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -128,7 +129,7 @@ class Forker:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [*PYTHON, str(theirs.fileno())],
+                [*self._program, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -163,11 +164,12 @@ class TemplateWorker:
         """The id of the process; None where there is none."""
         return None if self._channel is None else self._channel.pid
 
-    def ask(self, ask: RenderRequest) -> RenderReply:
+    def ask(self, ask: RenderRequest, *, limit_s: float = 10.0) -> RenderReply:
+        """The reply. A template's work is limited inside: a process without one in `limit_s` is stuck."""
         message = msgspec.json.encode(ask)
         channel = self._opened()
         began = time.monotonic()
-        deadline = began + ANSWER_LIMIT_S
+        deadline = began + limit_s
         try:
             channel.write(len(message).to_bytes(4) + message, deadline)
             is_long = not channel.ready(began + LONG_S)
@@ -214,9 +216,6 @@ class TemplateWorker:
         if self._channel is None:
             self._channel = self._forker.open()
         return self._channel
-
-
-PYTHON = [sys.executable, "-P", "-m", "runglass.engine.sandbox.template_worker"]
 
 
 def _is_ready(poll: select.poll, deadline: float) -> bool:

@@ -24,10 +24,7 @@ from runglass.runtime.runtime import Runtime
 log = logging.getLogger(__name__)
 
 HEAD_BYTES = 8192
-REQUEST_S = 5.0
 CONNECTIONS = 20
-OVERVIEW_S = 10.0
-"""How long what the store said is good for: many may ask."""
 OVERVIEW_WAIT_S = 2.0
 SAMPLE_S = 0.25
 """How often the delay of the event loop is sampled."""
@@ -51,11 +48,20 @@ class Answer(NamedTuple):
 
 
 class MetricsListener:
-    """Answers about one runtime."""
+    """Answers about one runtime, within `request_s`. For `overview_s` it tells what the store said last."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        health: HealthCheck | None = None,
+        *,
+        request_s: float = 5.0,
+        overview_s: float = 10.0,
+    ) -> None:
         self._runtime = runtime
-        self._health = HealthCheck(runtime)
+        self._health = health or HealthCheck(runtime)
+        self._request_s = request_s
+        self._overview_s = overview_s
         self._loop_delay_s = Histogram()
         # Imported here: a process without this listener does not hold the library of Prometheus.
         from runglass.runtime.metrics.collector import RuntimeCollector
@@ -76,7 +82,7 @@ class MetricsListener:
         try:
             # Who is slow, who leaves and who talks too much is not answered.
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                async with asyncio.timeout(REQUEST_S):
+                async with asyncio.timeout(self._request_s):
                     if self._open > CONNECTIONS:
                         return
                     head = await reader.readuntil(b"\r\n\r\n")
@@ -118,7 +124,7 @@ class MetricsListener:
 
     async def _metrics(self) -> Answer:
         async with self._asking:
-            if time.monotonic() - self._asked_s >= OVERVIEW_S:
+            if time.monotonic() - self._asked_s >= self._overview_s:
                 try:
                     async with asyncio.timeout(OVERVIEW_WAIT_S):
                         self._collector.overview = await self._runtime.store.overview()

@@ -29,8 +29,8 @@ from runglass.store.records import IdempotencyRecord, RunRecord
 
 log = logging.getLogger(__name__)
 
-NOTED_S, LOOK_S = 2.0, 0.05
-"""So long another server may take from noting a call to resuming its run, and so often that is looked for."""
+LOOK_S = 0.05
+"""So often it is looked whether another server that has noted a call resumes its run."""
 
 NO_REFUSALS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
 """Codes of errors that do not refuse a call: its run waits still, or goes on, and a repeat is told how."""
@@ -238,7 +238,7 @@ async def _earlier(call: Call) -> IdempotencyRecord | None:
 async def _stays_unmade(call: Call, noted: IdempotencyRecord) -> bool:
     """Whether a call that has been noted does not resume its run: its server is gone, and not only slow."""
     now_s = asyncio.get_running_loop().time
-    until_s = now_s() + (NOTED_S if call.runtime.engine.shares_store else 0.0)
+    until_s = now_s() + (call.runtime.limits.noted_s if call.runtime.engine.shares_store else 0.0)
     while await _never_resumed(call, noted):
         if now_s() >= until_s:
             return True

@@ -18,16 +18,18 @@ from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.25
-"""How often the store is asked for revoked keys while responses are open. They must end within a second."""
 ENDED_AT_ONCE = 25
 """The most responses that end in one turn of the event loop, which all other tasks wait for."""
 
 
 class OpenResponses:
-    """The responses that are open."""
+    """The responses that are open.
 
-    def __init__(self) -> None:
+    While there are any, the store is asked for revoked keys each `look_s`: they must end within a second.
+    """
+
+    def __init__(self, *, look_s: float = 0.25) -> None:
+        self._look_s = look_s
         self._ends: dict[Callable[[], object], int | None] = {}
         self._stopping = False
         self._revoked: set[int] = set()
@@ -95,7 +97,7 @@ class OpenResponses:
         failures = FailureLog(log, "asking whether keys are revoked failed")
         while True:
             await self._some_last.wait()
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._look_s)
             keys = {key_id for key_id in self._ends.values() if key_id is not None} - self._revoked
             try:
                 revoked = keys - await store.live_keys(keys)

@@ -37,12 +37,8 @@ MOMENT_BYTES = 32 << 20
 """About how much of a run that goes on is read at one moment; what comes after that is of a later one."""
 PIECE_ROWS = 2000
 """Attempts that are taken in at a time, which takes some milliseconds."""
-LONG_RUN_EVENTS = 5 * LARGE_RUN_EVENTS
-"""Of a run with fewer events the outline is made within some tenths of a second."""
 RECENT_PART = 20
 """An outline that lacks this part of the events is brought up to date by them sooner than it is made anew."""
-ENDS_BYTES = 128 * 1024
-"""About how much is read of the beginning of such a run, and of its end."""
 TOP = -1
 """The parent of the nodes at the top of a flow."""
 LOG_BYTES_PER_BYTE = 16
@@ -82,7 +78,7 @@ class Outlines:
     def recent(self, run: RunRecord) -> Outline | None:
         """One that is held of a long run that goes on, and lacks few events; None if there is none."""
         held = self._held.get(run.no)
-        if held is None or run.ended or run.head < LONG_RUN_EVENTS:
+        if held is None or run.ended or run.head < self._runtime.limits.long_run_events:
             return None
         return held.outline if run.head - held.outline.seq <= run.head // RECENT_PART else None
 
@@ -93,7 +89,8 @@ class Outlines:
         """
         self._drop_outdated()
         held = self._held.get(run.no)
-        if run.head < LONG_RUN_EVENTS or (held and (held.is_final or held.outline.seq == run.head)):
+        limits = self._runtime.limits
+        if run.head < limits.long_run_events or (held and (held.is_final or held.outline.seq == run.head)):
             return None
         nodes = await self._nodes_of(run)
         kept = await self._kept(run, nodes)
@@ -102,12 +99,12 @@ class Outlines:
             return None
         store = self._runtime.store
         last = await store.last_position(run.no)
-        first = partial(store.attempt_page, run.no, after=(0, 0), limit_bytes=ENDS_BYTES)
+        first = partial(store.attempt_page, run.no, after=(0, 0), limit_bytes=limits.ends_bytes)
         _, rows = await paced_read(run.project_id, first)
         # So many that they hardly take more than the first ones, whose data may be smaller.
-        about = max(1, last * ENDS_BYTES // run.log_bytes)
+        about = max(1, last * limits.ends_bytes // run.log_bytes)
         after = max((rows[-1][0], rows[-1][3]), (last - about, 0)) if rows else (0, 0)
-        end = partial(store.attempt_page, run.no, after=after, limit_bytes=2 * ENDS_BYTES)
+        end = partial(store.attempt_page, run.no, after=after, limit_bytes=2 * limits.ends_bytes)
         run, rest = await paced_read(run.project_id, end)
         with decoding(run.id):
             builder = _builder_of(run, nodes)

@@ -35,8 +35,6 @@ from runglass.server.services.step_attempts import attempt_pages
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
 
-MOST_ATTEMPTS = 100_000
-"""Attempts of each run that are compared: some 500 bytes of memory each."""
 MOST_READ_BYTES = 256_000_000
 """Stored bytes of each run that are read at first."""
 MOST_VISITS = 3_000_000
@@ -66,12 +64,14 @@ class _Read(NamedTuple):
     is_whole: bool
 
 
-async def diff_runs(store: Store, a: RunRecord, b: RunRecord, *, with_same: bool) -> RunDiff:
+async def diff_runs(
+    store: Store, a: RunRecord, b: RunRecord, *, with_same: bool, most_attempts: int = 100_000
+) -> RunDiff:
     """What differs between the runs; `with_same` lists the attempts that do not differ, too.
 
-    Raises StoreError, RunUnreadable.
+    Up to `most_attempts` of each are compared, of some 500 bytes of memory. Raises StoreError, RunUnreadable.
     """
-    read_a, read_b = await _read(store, a), await _read(store, b)
+    read_a, read_b = await _read(store, a, most_attempts), await _read(store, b, most_attempts)
     # The older run stands first whichever is `a`, so that the order is the same both ways.
     older_first = sorted([(a, read_a), (b, read_b)], key=lambda each: each[0].id)
     flows = [await _places(store, run) for run, _ in older_first]
@@ -129,7 +129,7 @@ async def _places(store: Store, run: RunRecord) -> list[StepLocation]:
     )
 
 
-async def _read(store: Store, run: RunRecord) -> _Read:
+async def _read(store: Store, run: RunRecord, most: int) -> _Read:
     """All attempts of the run, up to the limits. Of a run that goes on, later pages are of a later moment."""
     digests: list[AttemptDigest] = []
     texts: dict[str, str] = {}
@@ -139,7 +139,7 @@ async def _read(store: Store, run: RunRecord) -> _Read:
         _, page = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
         if not page:
             return _Read(digests, is_whole=True)
-        fitting = page[: MOST_ATTEMPTS - len(digests)]
+        fitting = page[: most - len(digests)]
         page_bytes = sum(len(row[-1]) for row in page)
         work = partial(_digests, run, fitting, texts)
         digests += await offload(work, size_bytes=page_bytes, quick_bytes=INLINE_BYTES)

@@ -27,8 +27,6 @@ Result = TypeVar("Result")
 
 CONNECTIONS = 10
 """Most connections of one process."""
-STATEMENT_S = 30.0
-"""An answer that takes longer is given up: the server may be gone without a word."""
 PAUSE_S = 0.05
 """Before a lost connection's work is tried again; twice as long each time, up to a second."""
 LONGEST_PAUSE_S = 1.0
@@ -37,7 +35,7 @@ ROLLBACK_S = 2.0
 
 
 class Db(Protocol):
-    """What the statements of the store need of a connection. `timeout` is in place of STATEMENT_S."""
+    """What the statements of the store need of a connection. `timeout` is in place of its limit."""
 
     async def execute(self, query: str, *values: Any, timeout: float | None = None) -> str: ...
     async def executemany(self, query: str, values: Sequence[Sequence[Any]]) -> None: ...
@@ -97,10 +95,13 @@ class GaveWay(StoreError):
 class Connections:
     """The connections to one database. `patience_s`: how long a call waits for a database that is away.
 
-    `clock` is that of this machine.
+    `clock` is that of this machine. An answer that takes longer than `statement_s` is given up: the server
+    may be gone without a word.
     """
 
-    def __init__(self, address: str, *, patience_s: float = 10.0, clock: Clock | None = None) -> None:
+    def __init__(
+        self, address: str, *, patience_s: float = 10.0, clock: Clock | None = None, statement_s: float = 30.0
+    ) -> None:
         self.name = shown_address(address)
         """The address without user and password, for messages."""
         self.clock = SharedClock(clock or SystemClock())
@@ -108,6 +109,7 @@ class Connections:
         self.starts = ServerWatch(self.name, self.clock)
         self._address = address
         self._patience_s = patience_s
+        self._statement_s = statement_s
         self._pool: Any = None
         self._is_away = False
 
@@ -121,7 +123,7 @@ class Connections:
                 max_size=CONNECTIONS,
                 connect=PreparingConnect(),
                 init=self.starts.initialize,
-                command_timeout=STATEMENT_S,
+                command_timeout=self._statement_s,
                 reset=_keep_session,
             )
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

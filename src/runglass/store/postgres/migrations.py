@@ -39,8 +39,6 @@ More than `deadlock_timeout`, a second: after that PostgreSQL stops an autovacuu
 """
 BUSY_PAUSE_S = 1.0
 """Before it is tried again, so that the others get on."""
-BUSY_S = 60.0
-"""So long it is tried again."""
 
 ENCODINGS = "UTF8", "SQL_ASCII"
 """Those of databases that take any text."""
@@ -84,14 +82,19 @@ def migrations() -> list[Migration]:
 
 
 async def migrate_postgres(
-    connections: Connections, known: Sequence[Migration], *, migrates: bool = True
+    connections: Connections,
+    known: Sequence[Migration],
+    *,
+    migrates: bool = True,
+    lock_ms: int = LOCK_MS,
+    busy_s: float = 60.0,
 ) -> None:
     """Brings the database to the schema of the `known` migrations, and makes partitions.
 
     Says in the log what it does to a database that is not new; unless it `migrates`, raises UpgradeRequired
     instead. Safe while other processes do the same. Raises StoreError for a database of a version that is too
-    new, where a process lives that a migration would break, where others keep a table for so long that none
-    gets it, and for a database that cannot hold any text.
+    new, where a process lives that a migration would break, where others keep a table for so long that in
+    `busy_s` none gets it, and for a database that cannot hold any text.
     """
     encoding = await connections.read(lambda db: db.fetchval("SELECT current_setting('server_encoding')"))
     if encoding not in ENCODINGS:
@@ -130,7 +133,7 @@ async def migrate_postgres(
         if not is_new and said != missing[0].number:
             said = missing[0].number
             log.info("upgrading the database %r: migration %s", connections.name, missing[0].name)
-        await db.execute(f"SET LOCAL lock_timeout = {LOCK_MS}; {missing[0].sql}", timeout=MIGRATION_S)
+        await db.execute(f"SET LOCAL lock_timeout = {lock_ms}; {missing[0].sql}", timeout=MIGRATION_S)
         if missing[0].number == DERIVED_ANEW:
             await _derive_anew(db)
         await db.execute(
@@ -160,11 +163,11 @@ async def migrate_postgres(
     while (is_one := await connections.repeat(transaction)) is not False:
         if is_one:
             began_s = time.monotonic()
-        elif time.monotonic() - began_s < BUSY_S:
+        elif time.monotonic() - began_s < busy_s:
             await asyncio.sleep(BUSY_PAUSE_S)
         else:
             raise StoreError(
-                f"the database {connections.name!r} cannot be migrated: for {BUSY_S:g} s others have used its"
+                f"the database {connections.name!r} cannot be migrated: for {busy_s:g} s others have used its"
                 " tables without a pause; nothing is half done, so end long transactions, such as that of"
                 " pg_dump, and try it again"
             )

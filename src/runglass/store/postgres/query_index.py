@@ -30,18 +30,16 @@ from runglass.store.query_search import (
     Look,
     Progress,
     SearchedTexts,
+    SearchLimits,
 )
 from runglass.store.statements import numbered
 from runglass.wire.query import Field, RunQuery
 
-FIRST_ROWS = 100
 MOST_ROWS = 20_000
 """Rows are looked at in pieces, larger and larger as long as a piece takes less than a part of the time."""
 QUICK_S = 0.005
 MOST_KEYS = 300
 """A query that needs more searches at once looks at all rows of its project."""
-MOST_GROUPS = 4000
-"""So does one of a project that has more groups: finding each is a look into the index."""
 
 # From one group of a flow to the next, each by a look into the index.
 _GROUPS = (
@@ -54,7 +52,7 @@ _GROUPS = (
     " WHERE project_id = $1 AND flow_id = groups.flow_id AND (status, trigger_type, version)"
     " > (groups.status, groups.trigger_type, groups.version)"
     " ORDER BY status, trigger_type, version LIMIT 1) AS next"
-    f") SELECT * FROM groups LIMIT {MOST_GROUPS + 1}"
+    ") SELECT * FROM groups LIMIT $3"
 )
 _TYPES = {"version": "bigint"}
 _PIECE_ROWS = 200
@@ -134,7 +132,7 @@ class Source(NamedTuple):
         return bool(self.columns) and not self.keys
 
 
-async def source_of(db: Db, project_id: int, query: RunQuery) -> Source:
+async def source_of(db: Db, project_id: int, query: RunQuery, limits: SearchLimits) -> Source:
     """Where the runs of the query are found."""
     if any(term.field == "error" and not term.negated for term in query.terms):
         query = query.plus(FAILED)
@@ -148,7 +146,7 @@ async def source_of(db: Db, project_id: int, query: RunQuery) -> Source:
         found = ["status"], [(each,) for each in get_args(RunStatus) if query.allows("status", each)]
     elif restricted == {"flow"} and flows is not None:
         found = ["flow"], [(each,) for each in flows]
-    elif restricted and (groups := await _groups(db, project_id, query)) is not None:
+    elif restricted and (groups := await _groups(db, project_id, query, limits.most_groups)) is not None:
         found = list(GROUP), groups
     if found is None or len(found[1]) > MOST_KEYS:
         return Source(project_id, (), [], condition_of(rest))
@@ -164,7 +162,7 @@ async def hits(
 
     `first` is about how many will be taken. The last item is no hit where `look` is over before the end.
     """
-    rows = FIRST_ROWS + first
+    rows = look.limits.first_rows + first
     while not source.is_empty:
         began_s = time.monotonic()
         looked, last, found = await _piece(
@@ -190,7 +188,7 @@ async def count(db: Db, source: Source, *, since: str, before: str, look: Look) 
     if source.condition is None:
         sql = in_postgres(numbered(f"SELECT count(*) FROM ({source.select('id', rows=None)}) AS found"))
         return int(await db.fetchval(sql, *source.values(before, since))), None
-    found, rows = 0, FIRST_ROWS
+    found, rows = 0, look.limits.first_rows
     while True:
         began_s = time.monotonic()
         looked, last, met = await _piece(db, source, "count(*) FILTER (WHERE ok)", before, since, rows)
@@ -240,10 +238,10 @@ def _next_rows(rows: int, began_s: float) -> int:
     return min(rows * 4, MOST_ROWS) if quick else rows
 
 
-async def _groups(db: Db, project_id: int, query: RunQuery) -> list[tuple[Any, ...]] | None:
+async def _groups(db: Db, project_id: int, query: RunQuery, most: int) -> list[tuple[Any, ...]] | None:
     """The groups that have runs and are allowed by the query; None where there are too many to be told."""
-    groups = [tuple(row) for row in await db.fetch(_GROUPS, project_id, query.words_of("flow"))]
-    if len(groups) > MOST_GROUPS:
+    groups = [tuple(row) for row in await db.fetch(_GROUPS, project_id, query.words_of("flow"), most + 1)]
+    if len(groups) > most:
         return None
     return [
         group

@@ -25,6 +25,7 @@ from runglass.store.postgres.run_creation import RunCreation, RunRequests
 from runglass.store.postgres.runs import Runs
 from runglass.store.postgres.setbacks import Setbacks
 from runglass.store.postgres.sql_helpers import perform
+from runglass.store.query_search import USUAL, SearchLimits
 from runglass.store.run_lists import RunLists
 from runglass.store.statements import Statements
 from runglass.support.clock import Clock
@@ -59,7 +60,9 @@ class PostgresStore(
         append_patience_s: float | None = None,
         clock: Clock | None = None,
         migrates: bool = True,
+        search: SearchLimits = USUAL,
     ) -> None:
+        self._search = search
         self._migrates = migrates
         self._db = Connections(address, patience_s=patience_s, clock=clock)
         self.clock = self._db.clock

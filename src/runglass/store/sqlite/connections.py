@@ -293,13 +293,14 @@ def _at_one_moment(work: Work[Result], db: sqlite3.Connection) -> Result:
 
 
 def _empty_log(connection: sqlite3.Connection) -> bool:
+    (before_ms,) = connection.execute("PRAGMA busy_timeout").fetchone()
     # No writer can write meanwhile, so a reader that takes its time is not waited for.
     connection.execute(f"PRAGMA busy_timeout = {READER_WAIT_MS}")
     try:
         (in_the_way, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not in_the_way
     finally:
-        connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
+        connection.execute(f"PRAGMA busy_timeout = {before_ms}")
 
 
 class _Removal(partial[Any]):

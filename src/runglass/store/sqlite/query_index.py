@@ -24,18 +24,14 @@ from runglass.store.query_search import (
     Look,
     Progress,
     SearchedTexts,
+    SearchLimits,
 )
 from runglass.store.sqlite.query_condition import condition_of
 from runglass.wire.query import RunQuery
 
-FIRST_ROWS = 100
 MOST_ROWS = 100_000
 """Rows are looked at in pieces, larger and larger as long as a piece takes less than a part of the time."""
 QUICK_S = 0.003
-MOST_HITS = 200
-"""Rows in one answer of SQLite."""
-MOST_SEEKS = 4000
-"""Steps through the index of groups, some microseconds each; a query that needs more is a scan."""
 _FIELDS = " || ' ' || ".join(
     f"ifnull(nullif(json_quote(json_extract(data, '$.{path}')), 'null'), '')" for path in SEARCHED_FIELDS
 )
@@ -59,7 +55,7 @@ class Source(NamedTuple):
     condition: Condition | None
 
 
-def source_of(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list[Source]:
+def source_of(db: sqlite3.Connection, project_id: int, query: RunQuery, limits: SearchLimits) -> list[Source]:
     """The parts of indexes that together have all runs of the query, each run once."""
     if any(term.field == "error" and not term.negated for term in query.terms):
         query = query.plus(FAILED)
@@ -77,7 +73,7 @@ def source_of(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list[
         where = f"{own} AND status = ?"
         return [Source("run_by_status", where, (project_id, each), condition) for each in statuses]
     if restricted - {"flow"} or (restricted and flows is None):
-        groups = _groups(db, project_id, query)
+        groups = _groups(db, project_id, query, limits.most_groups)
         if groups is not None:
             where = " AND ".join([own, *(f"{column} = ?" for column in GROUP.values())])
             condition = condition_of(rest.without(GROUP))
@@ -95,8 +91,8 @@ def hits(
 
     `first` is about how many will be taken. The last item is no hit where `look` is over before the end.
     """
-    rows = 1 + (FIRST_ROWS + first) // max(1, len(sources))
-    streams = [_hits_of(db, source, since, before, rows) for source in sources]
+    rows = 1 + (look.limits.first_rows + first) // max(1, len(sources))
+    streams = [_hits_of(db, source, since, before, rows, look.limits.most_hits) for source in sources]
     for hit in merge(*streams, reverse=True):
         if hit.is_hit:
             yield hit
@@ -136,7 +132,7 @@ def _count(
         f"SELECT count(*), coalesce(sum(ok), 0), min(id) FROM (SELECT id, ({condition.sql}) AS ok FROM run"
         f" INDEXED BY {source.name} WHERE {source.where} AND id < ? AND id >= ? ORDER BY id DESC LIMIT ?)"
     )
-    found, rows = 0, FIRST_ROWS
+    found, rows = 0, look.limits.first_rows
     while True:
         began_s = time.monotonic()
         values = (*condition.values, *source.values, before, since, rows)
@@ -169,7 +165,9 @@ def oldest(db: sqlite3.Connection, sources: Sequence[Source], *, since: str) -> 
     return min(found, default=None)
 
 
-def _hits_of(db: sqlite3.Connection, source: Source, since: str, before: str, rows: int) -> Iterator[Hit]:
+def _hits_of(
+    db: sqlite3.Connection, source: Source, since: str, before: str, rows: int, most: int
+) -> Iterator[Hit]:
     """The hits of one source, and after each piece how far it has come: other sources may be behind."""
     select = f"SELECT id FROM run INDEXED BY {source.name} WHERE {source.where} AND id < ?"
     newest = "ORDER BY id DESC LIMIT ?"
@@ -182,17 +180,17 @@ def _hits_of(db: sqlite3.Connection, source: Source, since: str, before: str, ro
             yield from (Hit(row[0], is_hit=True) for row in page)
             if len(page) < rows:
                 return
-            before, rows = page[-1][0], min(rows * 4, MOST_HITS)
+            before, rows = page[-1][0], min(rows * 4, most)
     piece = f"{select} AND id >= ? {newest} OFFSET ?"
     met = f"{select} AND id >= ? AND {condition.sql} {newest}"
     while True:
         began_s = time.monotonic()
         end = db.execute(piece, (*source.values, before, since, 1, rows - 1)).fetchone()
         last = since if end is None else end[0]
-        values = (*source.values, before, last, *condition.values, MOST_HITS)
+        values = (*source.values, before, last, *condition.values, most)
         page = db.execute(met, values).fetchall()
         yield from (Hit(row[0], is_hit=True) for row in page)
-        if len(page) == MOST_HITS:
+        if len(page) == most:
             before = page[-1][0]
             continue
         if end is None:
@@ -207,7 +205,9 @@ def _next_rows(rows: int, began_s: float) -> int:
     return min(rows * 4, MOST_ROWS) if quick else rows
 
 
-def _groups(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list[tuple[Any, ...]] | None:
+def _groups(
+    db: sqlite3.Connection, project_id: int, query: RunQuery, most_seeks: int
+) -> list[tuple[Any, ...]] | None:
     """The groups that have runs and are allowed by the query; None where finding them takes too long."""
     fields, columns = list(GROUP), list(GROUP.values())
     found: list[tuple[Any, ...]] = []
@@ -231,7 +231,7 @@ def _groups(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list[tu
         value: Any = -1 if column == "version" else ""
         while True:
             seeks += 1
-            if seeks > MOST_SEEKS:
+            if seeks > most_seeks:
                 return None
             row = db.execute(sql, (project_id, *known, value)).fetchone()
             if row is None:

@@ -12,6 +12,7 @@ from runglass.store.calls import Calls
 from runglass.store.catalog import Catalog
 from runglass.store.keys import Keys
 from runglass.store.overview import Overview
+from runglass.store.query_search import USUAL, SearchLimits
 from runglass.store.records import Setback
 from runglass.store.run_lists import RunLists
 from runglass.store.sqlite import query_index
@@ -38,7 +39,10 @@ class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, A
     )
     pool = None
 
-    def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
+    def __init__(
+        self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL", search: SearchLimits = USUAL
+    ) -> None:
+        self._search = search
         self._db = Connections(path, synchronous=synchronous)
         self._statements = Statements(self._db, perform)
         self._importing = set()
