@@ -20,11 +20,10 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of this machine."""
 
+    monotonic_s = staticmethod(time.monotonic)
+
     def now(self) -> datetime:
         return datetime.now(UTC)
-
-    def monotonic_s(self) -> float:
-        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -10,6 +10,7 @@ More than 300 lines: what is recorded of a run, what is on its way and what is s
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from time import perf_counter
 
 from msgspec import json
 from msgspec.structs import force_setattr
@@ -125,10 +126,10 @@ class Recorder:
         self._large: asyncio.Task[None] | None = None
         self._sent_bytes = run.log_bytes
         self._failure: StoreError | None = None
-        self._charged_usd = fold.spent.cost_usd or ZERO
+        self._charged_usd = fold.totals.spent.cost_usd or ZERO
         self._reserved_usd = fold.reserved_usd
         self._summary = fold.summary
-        self._summary_json = json.encode(fold.summary)
+        self._summary_json = json.encode(self._summary)
         self._result: bytes | None = None
         self._error: bytes | None = None
 
@@ -169,9 +170,9 @@ class Recorder:
             data = encode_event(event)
             self.log_bytes += len(data)
             self._events.append(data)
-            measured.note(event)
             for change in self.fold.apply(event):
                 self._changes[change.position, change.step.attempt] = change
+        measured.note(events)
         if checkpoint is not None:
             self._checkpoints.append(checkpoint)
             self._open_bytes += len(checkpoint.data)
@@ -265,12 +266,11 @@ class Recorder:
         if not self._events or self._failure is not None:
             return
         note_activity(self.run.project_id)
-        status = self.fold.status
+        status, summary = self.fold.status, self.fold.summary
         # It travels with each append, and not each append changes it.
-        if self.fold.summary is not self._summary:
-            self._summary = self.fold.summary
-            self._summary_json = json.encode(self._summary)
-        spent_usd, reserved_usd = self.fold.spent.cost_usd or ZERO, self.fold.reserved_usd
+        if summary is not self._summary:
+            self._summary, self._summary_json = summary, json.encode(summary)
+        spent_usd, reserved_usd = self.fold.totals.spent.cost_usd or ZERO, self.fold.reserved_usd
         rows = step_rows(self._changes.values())
         # A row that says `running` is followed by another in its place.
         for row in rows:
@@ -299,7 +299,7 @@ class Recorder:
             if reserved_usd is not self._reserved_usd
             else ZERO,
             ended_at=self._at if status in TERMINAL else None,
-            numbers=RunNumbers.of(self.fold.summary) if status in TERMINAL else NO_NUMBERS,
+            numbers=RunNumbers.of(summary) if status in TERMINAL else NO_NUMBERS,
             log_bytes=log_bytes if counted else 0,
             open_bytes=open_bytes if counted else 0,
         )
@@ -346,13 +346,15 @@ class Recorder:
     async def _write(self, batch: Append, last_at: str, upto_bytes: int) -> None:
         # The store takes appends in the order in which they are made, so they need not wait for each other;
         # one behind another that failed is refused by its head.
+        began_s = perf_counter()
         try:
-            await measured.append(self._store.append(batch))
-        except StoreError as error:
-            self.fail(error)
-            return
+            await self._store.append(batch)
         # No caller awaits this task for its exception: the run has to hear of every error of the store.
         except Exception as error:
+            measured.failed_appends += 1
+            if isinstance(error, StoreError):
+                self.fail(error)
+                return
             log.exception("an append to run %s failed inside the store", self.run.id)
             failure = PermanentStoreError(f"{type(error).__name__} inside the store")
             failure.__cause__ = error
@@ -360,6 +362,7 @@ class Recorder:
             return
         finally:
             self._stored_bytes = upto_bytes
+        measured.append_s.add(perf_counter() - began_s)
         self.stored_head = batch.head + len(batch.events)
         self.stored_last_at = last_at
         is_change, self._stored_status = batch.status != self._stored_status, batch.status
