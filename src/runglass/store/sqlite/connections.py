@@ -98,24 +98,21 @@ class Connections:
         # As a whole, which goes on in its thread if the task is cancelled.
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, finish))
 
-    async def write(self, work: Work[Result]) -> Result:
-        """Runs `work` in a transaction; returns its result after the commit.
+    def write(self, work: Work[Result]) -> Awaitable[Result]:
+        """Runs `work` in a transaction; its result comes after the commit.
 
         `work` must raise before its first write, or not at all for reasons of its own: it shares the
         transaction with others and may be run a second time by itself.
         """
-        result: Result = await self._put(self._writer, work)
-        return result
+        return self._put(self._writer, work)
 
-    async def remove(self, work: Work[Result]) -> Result:
+    def remove(self, work: Work[Result]) -> Awaitable[Result]:
         """`write` for work that leaves room behind: on a full disk the reserve is given up for it."""
-        result: Result = await self.write(_Removal(work))
-        return result
+        return self.write(_Removal(work))
 
-    async def read(self, work: Work[Result]) -> Result:
+    def read(self, work: Work[Result]) -> Awaitable[Result]:
         """Runs `work` on a read-only connection, in a reader thread."""
-        result: Result = await self._put(self._readers, work)
-        return result
+        return self._put(self._readers, work)
 
     def read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
         """`read`, in which all statements see the store as of one moment."""
@@ -128,10 +125,9 @@ class Connections:
 
         return self.read(snapshot)
 
-    async def look_up(self, work: Work[Result]) -> Result:
+    def look_up(self, work: Work[Result]) -> Awaitable[Result]:
         """`read` for a few small rows found by an index: it never waits behind reads that take longer."""
-        result: Result = await self._put(self._look_ups, work)
-        return result
+        return self._put(self._look_ups, work)
 
     async def read_inline(self, work: Work[Result]) -> Result:
         """`look_up` for a row that every request reads, on the event loop itself.
