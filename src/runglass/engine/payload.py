@@ -91,8 +91,22 @@ class Payload:
 
     @property
     def is_slow(self) -> bool:
-        """Whether its JSON is still to be made, and that takes long."""
-        return self._json is None and self.holding is None and _takes_long(self._value)
+        """Whether its JSON is still to be made, and that takes more than a fraction of a millisecond."""
+        if self._json is not None or self.holding is not None:
+            return False
+        pending, room = [self._value], _MANY
+        while pending:
+            inner = pending.pop()
+            kind = type(inner)
+            if kind is str:
+                room -= len(inner) // _TEXT
+            elif kind is dict or kind is list:
+                room -= len(inner)
+                if room >= 0:
+                    pending.extend(inner.values() if kind is dict else inner)
+            if room < 0:
+                return True
+        return False
 
     @property
     def size_bytes(self) -> int:
@@ -100,7 +114,9 @@ class Payload:
         if self.holding is not None:
             return self.holding.size
         # Asked several times for each step.
-        return len(self._json if self._json is not None else self.json)
+        if self._json is None:
+            self._json = msgspec.json.encode(self._value)
+        return len(self._json)
 
     def slim(self) -> Holding:
         """Lets go of everything that can be made again from the JSON."""
@@ -117,23 +133,6 @@ class Payload:
     def bring_back(self, data: bytes) -> None:
         self.slim().away = False
         self._json = data
-
-
-def _takes_long(value: Any) -> bool:
-    """Whether the JSON of a value takes more than a fraction of a millisecond to be made."""
-    pending, room = [value], _MANY
-    while pending:
-        inner = pending.pop()
-        kind = type(inner)
-        if kind is str:
-            room -= len(inner) // _TEXT
-        elif kind is dict or kind is list:
-            room -= len(inner)
-            if room >= 0:
-                pending.extend(inner.values() if kind is dict else inner)
-        if room < 0:
-            return True
-    return False
 
 
 def items_of(outputs: Iterable[Payload | bytes]) -> bytes:

@@ -164,9 +164,6 @@ LeafStep: TypeAlias = LlmStep | PlainStep
 
 Step: TypeAlias = LeafStep | LoopStep | ConditionStep | ParallelStep
 
-LEAVES: frozenset[type[Step]] = frozenset(get_args(LeafStep))
-"""The types of leaf steps: to look one up is faster than `isinstance` of a union."""
-
 OVERRIDABLE = tuple(
     dict.fromkeys(
         name

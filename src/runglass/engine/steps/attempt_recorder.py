@@ -9,12 +9,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from runglass.engine.journal.checkpoints import (
-    FailureCheckpoint,
-    StepPosition,
-    lost_checkpoints,
-    output_checkpoint,
-)
+from runglass.engine.journal.checkpoints import FailureCheckpoint, StepPosition, lost_checkpoints
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.model_types import ModelRequest
@@ -37,6 +32,7 @@ from runglass.log.events import (
     StepStarted,
 )
 from runglass.log.trace import ModelCall, StepTrace, TokenBreakdown
+from runglass.store.records import Checkpoint
 from runglass.support.lazy_json import encoded, json_bytes
 
 RENDERED_PROMPT = "__rendered_prompt__"
@@ -53,7 +49,7 @@ class _StepKey(TypedDict):
     loop_path: tuple[int, ...] | None
 
 
-class _Paid(TypedDict):
+class _Paid(TypedDict, total=False):
     tokens: TokenBreakdown | None
     cost_usd: str | None
     model_used: str | None
@@ -197,7 +193,7 @@ class AttemptRecorder:
         so_far = self._so_far() if isinstance(self.step, LlmStep) else None
         completed = StepCompleted(
             **self._key,
-            **self._paid(),
+            **_paid(so_far),
             name=self.step.name,
             step_index=self.position.step_index,
             output=output,
@@ -207,7 +203,7 @@ class AttemptRecorder:
             finish_reason=None if so_far is None else so_far.finish_reason,
         )
         data = payload.json
-        checkpoint = output_checkpoint(self.step, self.position, data)
+        checkpoint = Checkpoint(self.step.id, self.position.path_text, data)
         if output is None:
             self._context.recorder.record(completed, checkpoint=checkpoint)
         else:
@@ -221,7 +217,7 @@ class AttemptRecorder:
         error = self._error(failure)
         event = StepRetrying(
             **self._key,
-            **self._paid(),
+            **_paid(self._so_far()),
             error=encoded(error.captured),
             next_attempt=self.number + 1,
             delay_ms=delay_ms,
@@ -246,7 +242,7 @@ class AttemptRecorder:
         self.record_failed_input()
         event = StepError(
             **self._key,
-            **self._paid(),
+            **_paid(self._so_far()),
             name=self.step.name,
             step_index=self.position.step_index,
             error=encoded(lost.captured),
@@ -282,13 +278,6 @@ class AttemptRecorder:
         if whole != bytes(lost.captured):
             self._context.keep_replay(whole)
 
-    def _paid(self) -> _Paid:
-        """Tokens, cost and model of all calls of the attempt; None where nothing is known."""
-        so_far = self._so_far() if isinstance(self.step, LlmStep) else None
-        if so_far is None:
-            return {"tokens": None, "cost_usd": None, "model_used": None}
-        return {"tokens": so_far.tokens, "cost_usd": so_far.cost_usd, "model_used": so_far.model_used}
-
     def _has_input(self) -> bool:
         so_far = self._so_far()
         return so_far is not None and json_bytes(so_far, "input_context") is not None
@@ -296,3 +285,10 @@ class AttemptRecorder:
     def _so_far(self) -> StepTrace | None:
         """The attempt so far, as the log has it."""
         return self._context.recorder.fold.open_step(self.step.id, self.position.loop_path)
+
+
+def _paid(attempt: StepTrace | None) -> _Paid:
+    """Tokens, cost and model of all calls of an attempt; nothing where none is known."""
+    if attempt is None:
+        return {}
+    return {"tokens": attempt.tokens, "cost_usd": attempt.cost_usd, "model_used": attempt.model_used}

@@ -66,7 +66,7 @@ class InterruptedAttempts:
                 del self.attempts[address]
                 if interrupted.change.step.status == "running":
                     step = next(step for step in within(container) if step.id == address.step_id)
-                    there = position._replace(loop_path=address.loop_path)
+                    there = position.inside(address.loop_path)
                     attempt = AttemptRecorder(
                         self._context, step, Payload(None), there, interrupted.change.step.attempt
                     )
