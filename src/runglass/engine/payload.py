@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,17 @@ class Holding:
         self.users = 0
 
 
+class Snapshot(NamedTuple):
+    """A payload as a trace keeps it; `size_bytes` is told before redacting and cutting.
+
+    `data` is None where the capture mode keeps none.
+    """
+
+    data: msgspec.Raw | None
+    size_bytes: int | None
+    truncated: bool
+
+
 class Payload:
     """A JSON value that must not be changed any more; None stands for the output of a step that failed.
 
@@ -44,7 +55,7 @@ class Payload:
     def __init__(self, value: dict[str, Any] | None) -> None:
         self._value: Any = value
         self._json: bytes | None = None
-        self.captured: tuple[Hashable, tuple[bytes, bool]] | None = None
+        self.captured: tuple[Hashable, Snapshot] | None = None
         self.holding: Holding | None = None
 
     @classmethod

@@ -272,7 +272,12 @@ def within(step: Step) -> Iterator[Step]:
 
 def leaves(steps: list[Step]) -> Iterator[LeafStep]:
     """The steps that do work, in document order, both branches of a condition included."""
-    return (step for step in every_step(steps) if isinstance(step, LeafStep))
+    for step in steps:
+        if isinstance(step, LeafStep):
+            yield step
+        else:
+            for inner in inside(step):
+                yield from leaves(inner)
 
 
 def step_count(flow: Flow) -> int:

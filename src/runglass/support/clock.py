@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 
@@ -20,10 +21,8 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of this machine."""
 
+    now = staticmethod(partial(datetime.now, UTC))
     monotonic_s = staticmethod(time.monotonic)
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

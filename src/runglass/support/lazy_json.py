@@ -52,10 +52,10 @@ def decode_when_read(cls: type[msgspec.Struct], fields: Iterable[str]) -> None:
 def json_bytes(owner: msgspec.Struct, field: str) -> Json:
     """The field as JSON bytes without decoding it; None where it is null. Encodes it if it was read."""
     value = type(owner).__dict__[field].slot.__get__(owner)
-    if value is not None and type(value) is not msgspec.Raw:
-        return encoded(msgspec.json.encode(value))
-    raw: Json = None if value is None or (len(value) == 4 and bytes(value) == b"null") else value
-    return raw
+    if type(value) is msgspec.Raw:
+        is_null = len(value) == 4 and bytes(value) == b"null"
+        return None if is_null else value  # type: ignore[return-value]  # as in `encoded`
+    return None if value is None else encoded(msgspec.json.encode(value))
 
 
 # No cycle goes through such a struct, which holds JSON, unless a reader puts it into its own snapshot: the

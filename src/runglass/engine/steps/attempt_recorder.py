@@ -89,7 +89,6 @@ class AttemptRecorder:
         self._prompt: str | None = None
         self._shown: Payload | None = None
         self._prepared: tuple[StepFailure, FailureCheckpoint] | None = None
-        self._input_bytes = context.capture.size(data)
         self._earlier_s = tool_loop.duration_ms / 1000 if tool_loop is not None else 0.0
         self._started_s: float | None = context.dependencies.clock.monotonic_s() - self._earlier_s
 
@@ -109,16 +108,19 @@ class AttemptRecorder:
 
     def start(self) -> None:
         """Records that the attempt begins. The input of an llm step follows, with its prompt."""
+        capture = self._context.capture
+        keeps_input = capture.keeps_snapshots and not isinstance(self.step, LlmStep)
+        told = self._input() if keeps_input else None
         started = StepStarted(
             **self._key,
             name=self.step.name,
             step_index=self.position.step_index,
-            input_size_bytes=self._input_bytes,
+            input_size_bytes=capture.size(self.data) if told is None else told.input_size_bytes,
         )
-        if self._context.capture.keeps_snapshots and not isinstance(self.step, LlmStep):
-            self._context.recorder.record(started, self._input())
-        else:
+        if told is None:
             self._context.recorder.record(started)
+        else:
+            self._context.recorder.record(started, told)
 
     async def prompt(self, text: str) -> None:
         """Adds the rendered prompt to the attempt's input, and records that where it is kept."""
@@ -209,7 +211,7 @@ class AttemptRecorder:
         else:
             shown = StepOutput(**self._key, output_data=output, output_context=output)
             self._context.recorder.record(shown, completed, checkpoint=checkpoint)
-        self._context.keep_replay(data)
+        self._keep_replay(data)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""
@@ -256,11 +258,13 @@ class AttemptRecorder:
         if shown is None and self._prompt is not None:
             # Cut off before its failure could be prepared.
             shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: self._prompt})
-        snapshot = self._context.capture.failed_input(shown or self.data)
+        capture = self._context.capture
+        snapshot = capture.failed_input(shown or self.data)
         return StepInput(
             **self._key,
             input_data=encoded(snapshot.data),
-            input_size_bytes=self._input_bytes,
+            # The prompt is no part of what the step was given.
+            input_size_bytes=snapshot.size_bytes if shown is None else capture.size(self.data),
             truncated=snapshot.truncated,
         )
 
@@ -276,7 +280,14 @@ class AttemptRecorder:
         whole = msgspec.json.encode(lost.error)
         # Most errors are kept as they are, and then the log has what the caller is to get.
         if whole != bytes(lost.captured):
-            self._context.keep_replay(whole)
+            self._keep_replay(whole)
+
+    def _keep_replay(self, content: bytes) -> None:
+        """Keeps the content of the last event for the caller of this segment."""
+        recorder, outputs = self._context.recorder, self._context.outputs
+        is_held = outputs is None or outputs.keep(recorder.head, content)
+        if self._context.answers_call or not is_held:
+            recorder.keep_replay(content)
 
     def _has_input(self) -> bool:
         so_far = self._so_far()

@@ -94,8 +94,10 @@ class WorkerThreads(Generic[T]):
 
 
 def _answer(outcomes: Sequence[WorkResult[Any]]) -> None:
-    for loop in {outcome.job.loop for outcome in outcomes}:
-        mine = [outcome for outcome in outcomes if outcome.job.loop is loop]
+    by_loop: dict[asyncio.AbstractEventLoop, list[WorkResult[Any]]] = {}
+    for outcome in outcomes:
+        by_loop.setdefault(outcome.job.loop, []).append(outcome)
+    for loop, mine in by_loop.items():
         # A loop that has been closed has no waiting task left.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(resolve, mine)
