@@ -84,7 +84,7 @@ class RunFold:
         self.reserved_usd = ZERO
         """The most that the present requests to models can cost."""
         self._run = summary
-        self._summary: RunSummary | None = None
+        self._is_counted = False
         self._open: dict[Address, StepChange] = {}
         self._reserved: dict[Address, Decimal] = {}
         for change in open_steps:
@@ -93,9 +93,10 @@ class RunFold:
     @property
     def summary(self) -> RunSummary:
         """The run's present summary with its totals; the same object until it changes."""
-        if self._summary is None:
-            self._summary = replace(self._run, totals=self.totals.frozen())
-        return self._summary
+        if not self._is_counted:
+            self._run = replace(self._run, totals=self.totals.frozen())
+            self._is_counted = True
+        return self._run
 
     def open_step(self, step_id: str, loop_path: tuple[int, ...] | None) -> StepTrace | None:
         """The latest attempt of a step that is open, in one iteration."""
@@ -153,7 +154,7 @@ class RunFold:
                     status="skipped",
                 )
                 self.totals.skipped += 1
-                self._summary = None
+                self._is_counted = False
                 skipped = self._begin(address, step)
                 del self._open[address]
                 return (skipped,)
@@ -239,7 +240,7 @@ class RunFold:
         """The attempt with one more request to its model, which is counted."""
         of_call = Spent.read(call.tokens, call.cost_usd)
         self.totals.add_call(call, of_call)
-        self._summary = None
+        self._is_counted = False
         spent = Spent.read(step.tokens, step.cost_usd).plus(of_call)
         return replace(
             step,
@@ -290,7 +291,7 @@ class RunFold:
             self.totals.cancelled += error is not None and is_cancellation_json(bytes(error))
         if how != "completed":
             self.totals.add_failed(attempt)
-        self._summary = None
+        self._is_counted = False
 
     def _reserve(self, address: Address, reservation: ModelReservation | None) -> None:
         """Notes what a request to a model can cost, or that there is none any more."""
@@ -306,7 +307,7 @@ class RunFold:
     def _set(self, **fields: Any) -> None:
         self._run = replace(self._run, **fields)
         self.status = self._run.status
-        self._summary = None
+        self._is_counted = False
 
     def _apply_to_run(self, event: StreamEvent) -> Sequence[StepChange]:
         match event:

@@ -122,8 +122,8 @@ class Totals:
         self._estimated_usd = Spent.read(None, known.estimated_cost_usd).cost_usd
         self._models = {name: _OfModel(model) for name, model in known.by_model.items()}
         self._finish_reasons = dict(known.finish_reasons)
-        # Most attempts call no model, and what such calls add up to stays as it is.
-        self._of_calls: RunTotals | None = None
+        # Until money is spent only counts change in it.
+        self._frozen: RunTotals | None = known
 
     def add_call(self, call: ModelCall, spent: Spent) -> None:
         """Adds one request to a model, answered or failed, and what it took."""
@@ -147,12 +147,12 @@ class Totals:
     def add_failed(self, attempt: StepTrace) -> None:
         """Counts the spending of an attempt, which is in the sum already, as that of a failed one."""
         self.failed_spent = self.failed_spent.plus(Spent.read(attempt.tokens, attempt.cost_usd))
-        self._of_calls = None
+        self._frozen = None
 
     def frozen(self) -> RunTotals:
         """The present totals."""
-        if self._of_calls is None:
-            self._of_calls = RunTotals(
+        if self._frozen is None:
+            self._frozen = RunTotals(
                 tokens=self.spent.tokens,
                 cost_usd=self.spent.cost_text,
                 failed_tokens=self.failed_spent.tokens,
@@ -163,17 +163,18 @@ class Totals:
                 by_model={name: model.totals() for name, model in self._models.items()},
                 finish_reasons=dict(self._finish_reasons),
             )
-        return replace(
-            self._of_calls,
+        self._frozen = replace(
+            self._frozen,
             completed=self.completed,
             failed=self.failed,
             retried=self.retried,
             skipped=self.skipped,
             cancelled=self.cancelled,
         )
+        return self._frozen
 
     def _add(self, model: str, spent: Spent, *, unmetered: bool, unpriced: bool) -> None:
-        self._of_calls = None
+        self._frozen = None
         self.spent = self.spent.plus(spent)
         self._unmetered += unmetered
         self._unpriced += unpriced

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import getcontext
+from functools import cache
 
 import runglass
 from runglass.bus.base import Bus
@@ -190,6 +191,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             ),
         )
 
+        @cache
         def make_capture(mode: CaptureMode) -> Capture:
             return Capture(
                 mode,

@@ -15,7 +15,7 @@ class Clock(Protocol):
     def monotonic_s(self) -> float:
         """Seconds that never run backwards, for durations."""
 
-    async def sleep(self, seconds: float) -> None: ...
+    async def sleep(self, seconds: float, /) -> None: ...
 
 
 class SystemClock:
@@ -23,9 +23,7 @@ class SystemClock:
 
     now = staticmethod(partial(datetime.now, UTC))
     monotonic_s = staticmethod(time.monotonic)
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    sleep = staticmethod(asyncio.sleep)
 
 
 class SharedClock:

@@ -69,7 +69,7 @@ async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
         project = await store.ensure_project("acme", "demo")
         large = [
-            asyncio.create_task(store.connections.read(lambda _: release.wait(60)))
+            asyncio.ensure_future(store.connections.read(lambda _: release.wait(60)))
             for _ in range(connections.READERS * 3)
         ]
         try:

@@ -72,8 +72,6 @@ class Recorder:
         "_store",
         "_stored_bytes",
         "_stored_status",
-        "_summary",
-        "_summary_json",
         "fold",
         "head",
         "log_bytes",
@@ -118,18 +116,17 @@ class Recorder:
         self._is_send_due = False
         self._changes: dict[tuple[int, int], StepChange] = {}
         self._checkpoints: list[Checkpoint] = []
-        self._dropped: list[str] = []
-        self._owed: list[tuple[int, bytes]] = []
+        # Few runs have any, and those that wait are many.
+        self._dropped: tuple[str, ...] = ()
+        self._owed: tuple[tuple[int, bytes], ...] = ()
         self._owner = owner
         self._append: asyncio.Task[None] | None = None
-        self._appends: set[asyncio.Task[None]] = set()
+        self._appends: list[asyncio.Task[None]] = []
         self._large: asyncio.Task[None] | None = None
         self._sent_bytes = run.log_bytes
         self._failure: StoreError | None = None
         self._charged_usd = fold.totals.spent.cost_usd or ZERO
         self._reserved_usd = fold.reserved_usd
-        self._summary = fold.summary
-        self._summary_json = json.encode(self._summary)
         self._result: bytes | None = None
         self._error: bytes | None = None
 
@@ -190,11 +187,11 @@ class Recorder:
 
     def invalidate_checkpoints(self, step_ids: Sequence[str]) -> None:
         """Makes the checkpoints of these steps void, with the next event."""
-        self._dropped.extend(step_ids)
+        self._dropped += tuple(step_ids)
 
     def keep_replay(self, data: bytes) -> None:
         """Keeps the content that the last event has for a call that is sent again."""
-        self._owed.append((self.head, data))
+        self._owed += ((self.head, data),)
         self._open_bytes += len(data)
 
     def set_outcome(self, *, result: bytes | None = None, error: bytes | None = None) -> None:
@@ -258,7 +255,7 @@ class Recorder:
         """Waits until nothing is on its way to the store any more, whether it arrived or not."""
         self._send()
         if self._appends:
-            await asyncio.wait(set(self._appends))
+            await asyncio.wait(self._appends[:])
 
     def _send(self) -> None:
         self._is_send_due = False
@@ -267,9 +264,6 @@ class Recorder:
             return
         note_activity(self.run.project_id)
         status, summary = self.fold.status, self.fold.summary
-        # It travels with each append, and not each append changes it.
-        if summary is not self._summary:
-            self._summary, self._summary_json = summary, json.encode(summary)
         spent_usd, reserved_usd = self.fold.totals.spent.cost_usd or ZERO, self.fold.reserved_usd
         rows = step_rows(self._changes.values())
         # A row that says `running` is followed by another in its place.
@@ -290,7 +284,7 @@ class Recorder:
             dropped=self._dropped,
             owed=self._owed,
             status=status,
-            summary=self._summary_json,
+            summary=json.encode(summary),
             owner=self._owner if status == "running" else None,
             result=self._result,
             error=self._error,
@@ -308,7 +302,7 @@ class Recorder:
         if counted:
             self._counted_log, self._counted_open = self.log_bytes, self._open_bytes
         self._events, self._changes, self._checkpoints = [], {}, []
-        self._dropped, self._owed = [], []
+        self._dropped, self._owed = (), ()
         upto_bytes = self.log_bytes + self._open_bytes
         size_bytes = upto_bytes - self._sent_bytes + len(self._result or b"")
         self._sent_bytes = upto_bytes
@@ -319,12 +313,12 @@ class Recorder:
             self._append = self._large = asyncio.create_task(write)
         else:
             self._append = asyncio.create_task(self._write(batch, self._at, upto_bytes))
-        self._appends.add(self._append)
+        self._appends.append(self._append)
         self._append.add_done_callback(self._forget)
 
     def _forget(self, append: asyncio.Task[None]) -> None:
         # A run may wait for days, and a task that is done takes as much memory as one that is not.
-        self._appends.discard(append)
+        self._appends.remove(append)
         if append is self._append:
             self._append = None
         if append is self._large:

@@ -69,8 +69,6 @@ class Interpreter:
         self._state = state
         self._checkpoints = state.checkpoints
         self._has_checkpoints = bool(state.checkpoints)
-        self._first_context = LlmContext()
-        self._containers = Containers(context, executor, state.checkpoints)
 
     async def walk(self) -> SegmentResult:
         """Runs the top-level steps of the segment.
@@ -80,7 +78,6 @@ class Interpreter:
         spec, segment = self._state.segment_spec.plan, self._state.segment_spec.segment
         tool_loop, steps = self._state.tool_loop, spec.flow.steps
         scope, data = self._before(spec, segment, self._state.outputs)
-        self._first_context = LlmContext(history=spec.history, attachments=spec.attachments)
         for index in range(segment.first, len(steps)):
             step = steps[index]
             if index == segment.first and segment.input is not None:
@@ -254,8 +251,14 @@ class Interpreter:
         if tool_loop is not None:
             return LlmContext(offer=offer or tool_loop.offer, messages=[*tool_loop.messages, *results])
         if step is self._first_llm:
-            return msgspec.structs.replace(self._first_context, offer=offer)
+            spec = self._state.segment_spec.plan
+            return LlmContext(history=spec.history, attachments=spec.attachments, offer=offer)
         return LlmContext(offer=offer)
+
+    @cached_property
+    def _containers(self) -> Containers:
+        """Made once there is one to run."""
+        return Containers(self._context, self._executor, self._state.checkpoints)
 
     @cached_property
     def _first_llm(self) -> LeafStep | None:
