@@ -282,11 +282,7 @@ def leaves(steps: list[Step]) -> Iterator[LeafStep]:
 
 def step_count(flow: Flow) -> int:
     """How many leaf steps the flow has."""
-    steps = list(flow.steps)
-    for step in steps:
-        if not isinstance(step, LeafStep):
-            steps += [inner for part in inside(step) for inner in part]
-    return len([step for step in steps if isinstance(step, LeafStep)])
+    return len(list(leaves(flow.steps)))
 
 
 def find_step(flow: Flow, step_id: str) -> Step | None:

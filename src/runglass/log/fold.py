@@ -73,6 +73,17 @@ class RunFold:
     Memory is bounded by the steps that run at one time, not by the length of the run.
     """
 
+    __slots__ = (
+        "_is_counted",
+        "_open",
+        "_reserved",
+        "_run",
+        "last_position",
+        "reserved_usd",
+        "status",
+        "totals",
+    )
+
     def __init__(
         self, summary: RunSummary, *, open_steps: Iterable[StepChange] = (), last_position: int = 0
     ) -> None:

@@ -108,6 +108,22 @@ class _OfModel:
 class Totals:
     """Adds up attempts and model calls, on top of the totals `known`."""
 
+    __slots__ = (
+        "_estimated_usd",
+        "_finish_reasons",
+        "_frozen",
+        "_models",
+        "_unmetered",
+        "_unpriced",
+        "cancelled",
+        "completed",
+        "failed",
+        "failed_spent",
+        "retried",
+        "skipped",
+        "spent",
+    )
+
     def __init__(self, known: RunTotals | None = None) -> None:
         known = known or RunTotals()
         self.completed = known.completed

@@ -109,18 +109,14 @@ class AttemptRecorder:
     def start(self) -> None:
         """Records that the attempt begins. The input of an llm step follows, with its prompt."""
         capture = self._context.capture
-        keeps_input = capture.keeps_snapshots and not isinstance(self.step, LlmStep)
-        told = self._input() if keeps_input else None
+        told = [self._input()] if capture.keeps_snapshots and not isinstance(self.step, LlmStep) else []
         started = StepStarted(
             **self._key,
             name=self.step.name,
             step_index=self.position.step_index,
-            input_size_bytes=capture.size(self.data) if told is None else told.input_size_bytes,
+            input_size_bytes=told[0].input_size_bytes if told else capture.size(self.data),
         )
-        if told is None:
-            self._context.recorder.record(started)
-        else:
-            self._context.recorder.record(started, told)
+        self._context.recorder.record(started, *told)
 
     async def prompt(self, text: str) -> None:
         """Adds the rendered prompt to the attempt's input, and records that where it is kept."""
@@ -195,7 +191,7 @@ class AttemptRecorder:
         so_far = self._so_far() if isinstance(self.step, LlmStep) else None
         completed = StepCompleted(
             **self._key,
-            **_paid(so_far),
+            **({} if so_far is None else _paid(so_far)),
             name=self.step.name,
             step_index=self.position.step_index,
             output=output,
@@ -204,14 +200,13 @@ class AttemptRecorder:
             truncated=snapshot.truncated,
             finish_reason=None if so_far is None else so_far.finish_reason,
         )
-        data = payload.json
-        checkpoint = Checkpoint(self.step.id, self.position.path_text, data)
+        checkpoint = Checkpoint(self.step.id, self.position.path_text, payload.json)
         if output is None:
             self._context.recorder.record(completed, checkpoint=checkpoint)
         else:
             shown = StepOutput(**self._key, output_data=output, output_context=output)
             self._context.recorder.record(shown, completed, checkpoint=checkpoint)
-        self._keep_replay(data)
+        self._keep_replay(checkpoint.data)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""

@@ -36,6 +36,8 @@ class StepExecutor:
     process died. `step_inputs` by step id stand over fields of a step's input.
     """
 
+    __slots__ = ("_context", "_earlier", "_step_inputs", "interrupted")
+
     def __init__(
         self,
         context: RunContext,

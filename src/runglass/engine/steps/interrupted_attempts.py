@@ -19,6 +19,8 @@ from runglass.log.trace import ModelCall, StepTrace
 class InterruptedAttempts:
     """The interrupted `attempts` of one run. A step may be interrupted `crash_retries` times."""
 
+    __slots__ = ("_context", "_crash_retries", "attempts")
+
     def __init__(
         self,
         context: RunContext,
