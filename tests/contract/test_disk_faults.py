@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -33,6 +33,8 @@ from tests.contract.wire import (
 from tests.e2e.command import runglass, started
 from tests.waiting import eventually
 
+T = TypeVar("T")
+
 LARGE = {"parameters": {"text": "x" * 1_000_000}}
 """More than the pages that are free in a database of these tests."""
 
@@ -55,10 +57,13 @@ def store_of(server: RunningServer) -> SqliteStore:
     return server.runtime.store
 
 
+async def write(server: RunningServer, work: connections.Work[T]) -> T:
+    return await store_of(server).connections.write(work)
+
+
 def pragma(server: RunningServer, text: str) -> int:
     """Asks or tells the connection that writes; the value of the pragma."""
-    rows = server.call(store_of(server).connections.write(every(lambda row: int(row[0]), f"PRAGMA {text}")))
-    return rows[0]
+    return server.call(write(server, every(lambda row: int(row[0]), f"PRAGMA {text}")))[0]
 
 
 @contextmanager
@@ -188,12 +193,11 @@ def test_health_reports_a_disk_that_takes_no_writes(
 
 def use_up_free_pages(server: RunningServer) -> None:
     """Fills what deleted rows have left free in the file, so that every write needs a new page."""
-    write = store_of(server).connections.write
     sql = "INSERT INTO owed (run_no, seq, data) VALUES (0, (SELECT count(*) FROM owed), zeroblob(?))"
     for size in (1_000_000, 100_000, 10_000, 4_000):
         with contextlib.suppress(StoreError):
             while True:
-                server.call(write(changed(sql, size)))
+                server.call(write(server, changed(sql, size)))
 
 
 @contextmanager
