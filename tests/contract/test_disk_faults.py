@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
@@ -29,6 +29,8 @@ from tests.contract.wire import (
 from tests.e2e.command import runglass, started
 from tests.faulty_store import FaultyStore
 from tests.waiting import eventually
+
+T = TypeVar("T")
 
 LARGE = {"parameters": {"text": "x" * 1_000_000}}
 """More than the pages that are free in a database of these tests."""
@@ -52,9 +54,13 @@ def store_of(server: RunningServer) -> SqliteStore:
     return server.runtime.store
 
 
+async def write(server: RunningServer, work: Callable[[sqlite3.Connection], T]) -> T:
+    return await store_of(server).connections.write(work)
+
+
 def pragma(server: RunningServer, text: str) -> int:
     """Asks or tells the connection that writes; the value of the pragma."""
-    asking = store_of(server).connections.write(lambda db: db.execute(f"PRAGMA {text}").fetchone())
+    asking = write(server, lambda db: db.execute(f"PRAGMA {text}").fetchone())
     return int(server.call(asking)[0])
 
 
@@ -172,11 +178,10 @@ def _fill(size: int, db: sqlite3.Connection) -> None:
 
 def use_up_free_pages(server: RunningServer) -> None:
     """Fills what deleted rows have left free in the file, so that every write needs a new page."""
-    write = store_of(server).connections.write
     for size in (1_000_000, 100_000, 10_000, 4_000):
         with contextlib.suppress(StoreError):
             while True:
-                server.call(write(partial(_fill, size)))
+                server.call(write(server, partial(_fill, size)))
 
 
 @contextmanager

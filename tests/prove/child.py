@@ -190,7 +190,7 @@ def set_clock(file: Path) -> None:
     def now(_: SystemClock) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=AHEAD_S.unpack(ahead)[0])
 
-    SystemClock.now = now  # type: ignore[assignment, method-assign]
+    SystemClock.now = now  # type: ignore[assignment]
 
 
 def _begin_waits_anew() -> None:
@@ -202,7 +202,7 @@ def _end_waits_at_once() -> None:
 
 
 def _ask_own_clock() -> None:
-    SharedClock.now = lambda _: SystemClock().now()  # type: ignore[assignment, method-assign]
+    SharedClock.now = lambda _: SystemClock().now()  # type: ignore[assignment]
 
 
 PLANTS: dict[str, Callable[[], None]] = {

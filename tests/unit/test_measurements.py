@@ -2,7 +2,6 @@
 
 import pytest
 
-from runglass.errors import StoreError
 from runglass.log.events import FlowFailed, StepCompleted, StepModelCall, StepStarted
 from runglass.log.measurements import MOST_NAMES, OTHER, SECONDS, Histogram, Measurements
 from runglass.log.trace import ModelCall, TokenBreakdown
@@ -26,12 +25,12 @@ def test_a_duration_is_counted_up_to_the_bound_that_it_does_not_exceed() -> None
 
 def test_events_are_counted_by_what_they_tell() -> None:
     found = Measurements()
-    found.note(StepStarted(**KEY, name="s", step_index=0))  # type: ignore[arg-type]
-    found.note(StepCompleted(**KEY, name="s", step_index=0, duration_ms=30))  # type: ignore[arg-type]
-    found.note(FlowFailed(execution_id="r", run_id="r", error=None))
+    found.note([StepStarted(**KEY, name="s", step_index=0)])  # type: ignore[arg-type]
+    found.note([StepCompleted(**KEY, name="s", step_index=0, duration_ms=30)])  # type: ignore[arg-type]
+    found.note([FlowFailed(execution_id="r", run_id="r", error=None)])
     tokens = TokenBreakdown(prompt=3, completion=4, total=7)
-    found.note(model_call("openai", tokens=tokens, cost_usd="0.25"))
-    found.note(model_call("openai", error_code="TIMEOUT", cost_unknown="no_usage"))
+    found.note([model_call("openai", tokens=tokens, cost_usd="0.25")])
+    found.note([model_call("openai", error_code="TIMEOUT", cost_unknown="no_usage")])
     assert found.attempt_s["completed"].total_s == pytest.approx(0.03)
     assert found.ended_runs == {"completed": 0, "failed": 1, "cancelled": 0}
     assert found.model_calls == {("openai", "ok"): 1, ("openai", "TIMEOUT"): 1}
@@ -43,9 +42,9 @@ def test_events_are_counted_by_what_they_tell() -> None:
 def test_providers_that_callers_make_up_are_counted_together() -> None:
     found = Measurements()
     for number in range(MOST_NAMES + 100):
-        found.note(model_call(f"made-up-{number}"))
-    found.note(model_call("x" * 1000))
-    found.note(model_call(None))
+        found.note([model_call(f"made-up-{number}")])
+    found.note([model_call("x" * 1000)])
+    found.note([model_call(None)])
     assert len(found.model_calls) == MOST_NAMES + 1
     assert found.model_calls[OTHER, "ok"] == 102
 
@@ -58,17 +57,3 @@ def test_projects_beyond_the_busiest_are_counted_together() -> None:
     assert sum(counted.values()) == sum(runs.values())
     assert counted["acme/p0", "paused"] == 1000
     assert counted[OTHER, "running"] == 2 + 3 + 4 + 5 + 6
-
-
-async def test_an_append_is_timed_and_one_that_fails_is_only_counted() -> None:
-    found = Measurements()
-
-    async def append(error: Exception | None = None) -> None:
-        if error is not None:
-            raise error
-
-    await found.append(append())
-    with pytest.raises(StoreError):
-        await found.append(append(StoreError("away")))
-    assert (sum(found.append_s.counts), found.failed_appends) == (1, 1)
-    assert found.append_s.total_s > 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,17 @@ class Holding:
         self.users = 0
 
 
+class Snapshot(NamedTuple):
+    """A payload as a trace keeps it; `size_bytes` is told before redacting and cutting.
+
+    `data` is None where the capture mode keeps none.
+    """
+
+    data: msgspec.Raw | None
+    size_bytes: int | None
+    truncated: bool
+
+
 class Payload:
     """A JSON value that must not be changed any more; None stands for the output of a step that failed.
 
@@ -44,7 +55,7 @@ class Payload:
     def __init__(self, value: dict[str, Any] | None) -> None:
         self._value: Any = value
         self._json: bytes | None = None
-        self.captured: tuple[Hashable, tuple[bytes, bool]] | None = None
+        self.captured: tuple[Hashable, Snapshot] | None = None
         self.holding: Holding | None = None
 
     @classmethod
@@ -91,8 +102,22 @@ class Payload:
 
     @property
     def is_slow(self) -> bool:
-        """Whether its JSON is still to be made, and that takes long."""
-        return self._json is None and self.holding is None and _takes_long(self._value)
+        """Whether its JSON is still to be made, and that takes more than a fraction of a millisecond."""
+        if self._json is not None or self.holding is not None:
+            return False
+        pending, room = [self._value], _MANY
+        while pending:
+            inner = pending.pop()
+            kind = type(inner)
+            if kind is str:
+                room -= len(inner) // _TEXT
+            elif kind is dict or kind is list:
+                room -= len(inner)
+                if room >= 0:
+                    pending.extend(inner.values() if kind is dict else inner)
+            if room < 0:
+                return True
+        return False
 
     @property
     def size_bytes(self) -> int:
@@ -100,7 +125,9 @@ class Payload:
         if self.holding is not None:
             return self.holding.size
         # Asked several times for each step.
-        return len(self._json if self._json is not None else self.json)
+        if self._json is None:
+            self._json = msgspec.json.encode(self._value)
+        return len(self._json)
 
     def slim(self) -> Holding:
         """Lets go of everything that can be made again from the JSON."""
@@ -117,23 +144,6 @@ class Payload:
     def bring_back(self, data: bytes) -> None:
         self.slim().away = False
         self._json = data
-
-
-def _takes_long(value: Any) -> bool:
-    """Whether the JSON of a value takes more than a fraction of a millisecond to be made."""
-    pending, room = [value], _MANY
-    while pending:
-        inner = pending.pop()
-        kind = type(inner)
-        if kind is str:
-            room -= len(inner) // _TEXT
-        elif kind is dict or kind is list:
-            room -= len(inner)
-            if room >= 0:
-                pending.extend(inner.values() if kind is dict else inner)
-        if room < 0:
-            return True
-    return False
 
 
 def items_of(outputs: Iterable[Payload | bytes]) -> bytes:

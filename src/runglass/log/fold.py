@@ -38,10 +38,9 @@ from runglass.log.events import (
     StepSkipped,
     StepStarted,
     StreamEvent,
-    UnknownEvent,
 )
 from runglass.log.money import ZERO, Spent, Totals, add_usd
-from runglass.log.trace import RunError, RunSummary, StepTrace, Trace
+from runglass.log.trace import ModelCall, ModelReservation, RunError, RunSummary, StepTrace, Trace
 from runglass.support.lazy_json import Json, encoded, json_bytes
 
 ERROR_CHARS = 300
@@ -74,13 +73,29 @@ class RunFold:
     Memory is bounded by the steps that run at one time, not by the length of the run.
     """
 
+    __slots__ = (
+        "_is_counted",
+        "_open",
+        "_reserved",
+        "_run",
+        "last_position",
+        "reserved_usd",
+        "status",
+        "totals",
+    )
+
     def __init__(
         self, summary: RunSummary, *, open_steps: Iterable[StepChange] = (), last_position: int = 0
     ) -> None:
         self.last_position = last_position
+        self.status = summary.status
+        """The run's status."""
+        self.totals = Totals(summary.totals)
+        """What its attempts and model calls add up to so far."""
+        self.reserved_usd = ZERO
+        """The most that the present requests to models can cost."""
         self._run = summary
-        self._totals = Totals(summary.totals)
-        self._summary: RunSummary | None = None
+        self._is_counted = False
         self._open: dict[Address, StepChange] = {}
         self._reserved: dict[Address, Decimal] = {}
         for change in open_steps:
@@ -89,27 +104,10 @@ class RunFold:
     @property
     def summary(self) -> RunSummary:
         """The run's present summary with its totals; the same object until it changes."""
-        if self._summary is None:
-            self._summary = replace(self._run, totals=self._totals.frozen())
-        return self._summary
-
-    @property
-    def status(self) -> str:
-        """The run's status."""
-        return self._run.status
-
-    @property
-    def spent(self) -> Spent:
-        """The cost and tokens of all model calls so far."""
-        return self._totals.spent
-
-    @property
-    def reserved_usd(self) -> Decimal:
-        """The most that the present requests to models can cost."""
-        total = ZERO
-        for usd in self._reserved.values():
-            total = add_usd(total, usd)
-        return total
+        if not self._is_counted:
+            self._run = replace(self._run, totals=self.totals.frozen())
+            self._is_counted = True
+        return self._run
 
     def open_step(self, step_id: str, loop_path: tuple[int, ...] | None) -> StepTrace | None:
         """The latest attempt of a step that is open, in one iteration."""
@@ -131,7 +129,7 @@ class RunFold:
         address = Address(change.step.step_id, change.step.loop_path)
         self._open[address] = change
         if change.step.reservation is not None:
-            self._reserved[address] = Decimal(change.step.reservation.usd)
+            self._reserve(address, change.step.reservation)
 
     def apply(self, event: StreamEvent) -> Sequence[StepChange]:
         """Takes one event in; returns the steps that it changed. `summary` is up to date afterwards.
@@ -139,24 +137,70 @@ class RunFold:
         An event changes one step at most, except the last event, which also ends the attempts that still run,
         and `content_kept`, which changes those of its steps that were reopened.
         """
-        if isinstance(event, StepEvent):
-            change = self._apply_to_step(event)
-            if self._run.status == "paused":
-                self._set(status="running")
-            return () if change is None else (change,)
-        if not isinstance(event, UnknownEvent):
-            self._apply_to_run(event)
+        if not isinstance(event, StepEvent):
+            return self._apply_to_run(event)
+        if self.status == "paused":
+            self._set(status="running")
+        address = Address(event.step_id, event.loop_path)
         match event:
-            case StepPausedForToolCalls() if (change := self._apply_turn(event)) is not None:
-                return (change,)
-            case ContentKept():
-                return self._keep_outputs(event)
-            case FlowCancelled():
-                error = {"code": "CANCELLED", "message": event.reason}
-                return self._cut_off(event.at, encoded(msgspec.json.encode(error)))
-            case FlowFailed():
-                return self._cut_off(event.at, json_bytes(event, "error"))
-        return ()
+            case StepStarted():
+                if self._reserved:
+                    self._reserve(address, None)
+                step = StepTrace(
+                    step_id=event.step_id,
+                    attempt=event.attempt,
+                    loop_index=event.loop_index,
+                    loop_path=event.loop_path,
+                    status="running",
+                    started_at=event.at,
+                    input_size_bytes=event.input_size_bytes,
+                )
+                return (self._begin(address, step),)
+            case StepSkipped():
+                step = StepTrace(
+                    step_id=event.step_id,
+                    attempt=event.attempt,
+                    loop_index=event.loop_index,
+                    loop_path=event.loop_path,
+                    status="skipped",
+                )
+                self.totals.skipped += 1
+                self._is_counted = False
+                skipped = self._begin(address, step)
+                del self._open[address]
+                return (skipped,)
+            case LoopStarted() | LoopCompleted():
+                self._apply_to_loop(event)
+                return ()
+        known = self._open.get(address)
+        if known is None:
+            return ()
+        match event:
+            case StepInput():
+                step = replace(
+                    known.step,
+                    input_context=json_bytes(event, "input_data"),
+                    input_size_bytes=event.input_size_bytes,
+                    truncated=known.step.truncated or event.truncated,
+                )
+            case StepModelReserved():
+                self._reserve(address, event.reservation)
+                step = replace(known.step, reservation=event.reservation)
+            case StepModelCall():
+                step = self._with_call(known.step, event.model_call)
+                if self._reserved:
+                    self._reserve(address, None)
+            case StepCompleted() | StepRetrying() | StepError():
+                step = self._ended(known.step, event)
+                if self._reserved:
+                    self._reserve(address, None)
+                if not isinstance(event, StepRetrying):
+                    del self._open[address]
+                    return (StepChange(known.position, step),)
+            case _:
+                return ()
+        change = self._open[address] = StepChange(known.position, step)
+        return (change,)
 
     def _keep_outputs(self, event: ContentKept) -> list[StepChange]:
         changes = []
@@ -188,24 +232,28 @@ class RunFold:
                 cut_off.append(StepChange(position, step))
         self._open.clear()
         self._reserved.clear()
+        self.reserved_usd = ZERO
         return cut_off
 
-    def _apply_turn(self, event: StepPausedForToolCalls) -> StepChange | None:
+    def _apply_turn(self, event: StepPausedForToolCalls) -> Sequence[StepChange]:
         address = Address(event.step_id, None)
         known = self._open.get(address)
         if known is None or known.step.model_calls:
-            return None
+            return ()
         # A log without `step_model_call` events has its cost in each pause.
         step = replace(known.step, model_used=event.model_used, tokens=event.tokens, cost_usd=event.cost_usd)
-        self._totals.add_growth(known.step, step)
-        return self._keep(address, step)
+        if step.model_used is not None:
+            self.totals.add_growth(step.model_used, known.step, step)
+        change = self._open[address] = StepChange(known.position, step)
+        return (change,)
 
-    def _apply_call(self, known: StepChange, event: StepModelCall) -> StepChange:
-        call, step = event.model_call, known.step
-        self._totals.add_call(call)
-        self._summary = None
-        spent = Spent.read(step.tokens, step.cost_usd).plus(Spent.read(call.tokens, call.cost_usd))
-        step = replace(
+    def _with_call(self, step: StepTrace, call: ModelCall) -> StepTrace:
+        """The attempt with one more request to its model, which is counted."""
+        of_call = Spent.read(call.tokens, call.cost_usd)
+        self.totals.add_call(call, of_call)
+        self._is_counted = False
+        spent = Spent.read(step.tokens, step.cost_usd).plus(of_call)
+        return replace(
             step,
             model_used=call.model_used or step.model_used,
             tokens=spent.tokens,
@@ -214,31 +262,65 @@ class RunFold:
             model_calls=(*step.model_calls, call),
             reservation=None,
         )
-        address = Address(step.step_id, step.loop_path)
-        self._reserved.pop(address, None)
-        return self._keep(address, step)
+
+    def _ended(self, before: StepTrace, event: StepCompleted | StepRetrying | StepError) -> StepTrace:
+        """The attempt as it has ended, which is counted."""
+        ended = {
+            "completed_at": event.at,
+            "duration_ms": event.duration_ms,
+            "model_used": event.model_used,
+            "tokens": event.tokens,
+            "cost_usd": event.cost_usd,
+            "reservation": None,
+        }
+        if isinstance(event, StepCompleted):
+            step = replace(
+                before,
+                **ended,
+                status="completed",
+                output_context=json_bytes(event, "output"),
+                output_size_bytes=event.output_size_bytes,
+                truncated=before.truncated or event.truncated,
+            )
+            self._end_attempt("completed", before, step)
+        else:
+            step = replace(before, **ended, status="failed", error_context=json_bytes(event, "error"))
+            self._end_attempt("failed" if isinstance(event, StepError) else "retried", before, step)
+        return step
 
     def _end_attempt(self, how: str, before: StepTrace, attempt: StepTrace) -> None:
         """Counts an attempt that has ended: `completed`, `failed` or `retried`."""
-        if not attempt.model_calls:
-            self._totals.add_growth(before, attempt)
+        if attempt.model_used is not None and not attempt.model_calls:
+            self.totals.add_growth(attempt.model_used, before, attempt)
         if how == "completed":
-            self._totals.completed += 1
+            self.totals.completed += 1
         elif how == "retried":
-            self._totals.retried += 1
+            self.totals.retried += 1
         else:
-            self._totals.failed += 1
+            self.totals.failed += 1
             error: Any = json_bytes(attempt, "error_context")
-            self._totals.cancelled += error is not None and is_cancellation_json(bytes(error))
+            self.totals.cancelled += error is not None and is_cancellation_json(bytes(error))
         if how != "completed":
-            self._totals.add_failed(attempt)
-        self._summary = None
+            self.totals.add_failed(attempt)
+        self._is_counted = False
+
+    def _reserve(self, address: Address, reservation: ModelReservation | None) -> None:
+        """Notes what a request to a model can cost, or that there is none any more."""
+        if reservation is None:
+            self._reserved.pop(address, None)
+        else:
+            self._reserved[address] = Decimal(reservation.usd)
+        total = ZERO
+        for usd in self._reserved.values():
+            total = add_usd(total, usd)
+        self.reserved_usd = total
 
     def _set(self, **fields: Any) -> None:
         self._run = replace(self._run, **fields)
-        self._summary = None
+        self.status = self._run.status
+        self._is_counted = False
 
-    def _apply_to_run(self, event: StreamEvent) -> None:
+    def _apply_to_run(self, event: StreamEvent) -> Sequence[StepChange]:
         match event:
             case RunStarted():
                 self._set(
@@ -262,16 +344,25 @@ class RunFold:
                 # A call has resumed the run, so it waits no longer.
                 overridden = sorted({*self._run.overridden, *event.overridden})
                 self._set(status="running", overridden=overridden)
-            case StepPaused() | StepPausedForToolCalls():
+            case StepPaused():
                 self._set(status="paused")
+            case StepPausedForToolCalls():
+                self._set(status="paused")
+                return self._apply_turn(event)
+            case ContentKept():
+                return self._keep_outputs(event)
             case FlowCompleted():
                 self._set(result_preview=_preview(event.result_preview))
                 self._end("completed", event.at)
             case FlowFailed():
                 self._end("failed", event.at, error=_run_error(event.error, event.step_id))
+                return self._cut_off(event.at, json_bytes(event, "error"))
             case FlowCancelled():
                 reason = event.reason[:ERROR_CHARS]
                 self._end("cancelled", event.at, error=RunError(code="CANCELLED", message=reason))
+                error = {"code": "CANCELLED", "message": event.reason}
+                return self._cut_off(event.at, encoded(msgspec.json.encode(error)))
+        return ()
 
     def _end(self, status: str, at: str, *, error: RunError | None = None) -> None:
         self._set(
@@ -281,86 +372,14 @@ class RunFold:
             error=error,
         )
 
-    def _apply_to_step(self, event: StepEvent) -> StepChange | None:
-        address = Address(event.step_id, event.loop_path)
-        match event:
-            case StepStarted():
-                step = StepTrace(
-                    step_id=event.step_id,
-                    attempt=event.attempt,
-                    loop_index=event.loop_index,
-                    loop_path=event.loop_path,
-                    status="running",
-                    started_at=event.at,
-                    input_size_bytes=event.input_size_bytes,
-                )
-                if self._reserved:
-                    self._reserved.pop(address, None)
-                return self._keep(address, step)
-            case StepSkipped():
-                step = StepTrace(
-                    step_id=event.step_id,
-                    attempt=event.attempt,
-                    loop_index=event.loop_index,
-                    loop_path=event.loop_path,
-                    status="skipped",
-                )
-                self._totals.skipped += 1
-                self._summary = None
-                change = self._keep(address, step)
-                del self._open[address]
-                return change
-            case LoopStarted() | LoopCompleted():
-                self._apply_to_loop(event)
-                return None
+    def _begin(self, address: Address, attempt: StepTrace) -> StepChange:
+        """Opens the step for an attempt, in the position that it has already or else in the next one."""
         known = self._open.get(address)
         if known is None:
-            return None
-        match event:
-            case StepInput():
-                return self._keep(
-                    address,
-                    replace(
-                        known.step,
-                        input_context=json_bytes(event, "input_data"),
-                        input_size_bytes=event.input_size_bytes,
-                        truncated=known.step.truncated or event.truncated,
-                    ),
-                )
-            case StepModelReserved():
-                self._reserved[address] = Decimal(event.reservation.usd)
-                return self._keep(address, replace(known.step, reservation=event.reservation))
-            case StepModelCall():
-                return self._apply_call(known, event)
-            case StepCompleted() | StepRetrying() | StepError():
-                if isinstance(event, StepCompleted):
-                    how = "completed"
-                    content = {
-                        "output_context": json_bytes(event, "output"),
-                        "output_size_bytes": event.output_size_bytes,
-                        "truncated": known.step.truncated or event.truncated,
-                    }
-                else:
-                    how = "failed" if isinstance(event, StepError) else "retried"
-                    content = {"error_context": json_bytes(event, "error")}
-                step = replace(
-                    known.step,
-                    status="completed" if how == "completed" else "failed",
-                    completed_at=event.at,
-                    duration_ms=event.duration_ms,
-                    model_used=event.model_used,
-                    tokens=event.tokens,
-                    cost_usd=event.cost_usd,
-                    reservation=None,
-                    **content,
-                )
-                self._reserved.pop(address, None)
-                change = self._keep(address, step)
-                if how != "retried":
-                    del self._open[address]
-                self._end_attempt(how, known.step, step)
-                return change
-        return None
+            self.last_position += 1
+        change = StepChange(self.last_position if known is None else known.position, attempt)
+        self._open[address] = change
+        return change
 
     def _apply_to_loop(self, event: LoopStarted | LoopCompleted) -> None:
         if isinstance(event, LoopStarted):
@@ -377,14 +396,6 @@ class RunFold:
                 self._set(loops={step_id: loops[step_id] for step_id in loops if step_id != event.step_id})
         elif event.step_id in loops or len(loops) < MOST_LOOPS:
             self._set(loops=loops | {event.step_id: event.iterations})
-
-    def _keep(self, address: Address, step: StepTrace) -> StepChange:
-        known = self._open.get(address)
-        if known is None:
-            self.last_position += 1
-        change = StepChange(known.position if known else self.last_position, step)
-        self._open[address] = change
-        return change
 
 
 class TraceFold:

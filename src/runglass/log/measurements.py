@@ -7,9 +7,8 @@ event costs a look-up in a dict, and the few that are counted some additions.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable
 from decimal import Decimal
-from time import perf_counter
 from typing import Any
 
 from runglass.log.events import (
@@ -28,6 +27,9 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 MOST_NAMES = 50
 """Providers that are told apart: their names come from flows. Further ones count as `OTHER`."""
 OTHER = "other"
+_ATTEMPTS: dict[type, str] = {StepCompleted: "completed", StepRetrying: "retrying", StepError: "failed"}
+_RUNS: dict[type, str] = {FlowCompleted: "completed", FlowFailed: "failed", FlowCancelled: "cancelled"}
+"""How attempts, and runs, end with events of these types."""
 
 
 class Histogram:
@@ -63,36 +65,19 @@ class Measurements:
         self.cost_usd: dict[str, Decimal] = {}
         self.unknown_costs: Counter[str] = Counter()
         self._providers: set[str] = set()
-        self._count_of: dict[type, Callable[[Any], None]] = {
-            StepCompleted: lambda event: self._attempt("completed", event.duration_ms),
-            StepRetrying: lambda event: self._attempt("retrying", event.duration_ms),
-            StepError: lambda event: self._attempt("failed", event.duration_ms),
-            StepModelCall: lambda event: self._model_call(event.model_call),
-            FlowCompleted: lambda event: self.ended_runs.update(completed=1),
-            FlowFailed: lambda event: self.ended_runs.update(failed=1),
-            FlowCancelled: lambda event: self.ended_runs.update(cancelled=1),
-        }
 
-    def note(self, event: object) -> None:
-        """Counts what an event tells that is about to be stored."""
-        count = self._count_of.get(type(event))
-        if count is not None:
-            count(event)
-
-    async def append(self, appending: Awaitable[None]) -> None:
-        """Awaits an append, and counts its time, or that it failed."""
-        began_s = perf_counter()
-        try:
-            await appending
-        except BaseException:
-            self.failed_appends += 1
-            raise
-        self.append_s.add(perf_counter() - began_s)
-
-    def _attempt(self, outcome: str, duration_ms: int | None) -> None:
-        # Unknown where another process had begun it.
-        if duration_ms is not None:
-            self.attempt_s[outcome].add(duration_ms / 1000)
+    def note(self, events: Iterable[Any]) -> None:
+        """Counts what events tell that are about to be stored."""
+        for event in events:
+            kind = type(event)
+            if kind in _ATTEMPTS:
+                # Unknown where another process had begun it.
+                if event.duration_ms is not None:
+                    self.attempt_s[_ATTEMPTS[kind]].add(event.duration_ms / 1000)
+            elif kind in _RUNS:
+                self.ended_runs[_RUNS[kind]] += 1
+            elif kind is StepModelCall:
+                self._model_call(event.model_call)
 
     def _model_call(self, call: ModelCall) -> None:
         provider = self._told_apart(call.provider or OTHER)

@@ -7,6 +7,8 @@ the stored run, its stream and its budget cannot disagree.
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from runglass.log.trace import ModelCall, ModelTotals, RunTotals, StepTrace, TokenBreakdown
 
 # Sums and differences of decimals are finite, so a context with enough digits gives them exactly. A context
@@ -106,6 +108,22 @@ class _OfModel:
 class Totals:
     """Adds up attempts and model calls, on top of the totals `known`."""
 
+    __slots__ = (
+        "_estimated_usd",
+        "_finish_reasons",
+        "_frozen",
+        "_models",
+        "_unmetered",
+        "_unpriced",
+        "cancelled",
+        "completed",
+        "failed",
+        "failed_spent",
+        "retried",
+        "skipped",
+        "spent",
+    )
+
     def __init__(self, known: RunTotals | None = None) -> None:
         known = known or RunTotals()
         self.completed = known.completed
@@ -120,12 +138,14 @@ class Totals:
         self._estimated_usd = Spent.read(None, known.estimated_cost_usd).cost_usd
         self._models = {name: _OfModel(model) for name, model in known.by_model.items()}
         self._finish_reasons = dict(known.finish_reasons)
+        # Until money is spent only counts change in it.
+        self._frozen: RunTotals | None = known
 
-    def add_call(self, call: ModelCall) -> None:
-        """Adds one request to a model, answered or failed."""
+    def add_call(self, call: ModelCall, spent: Spent) -> None:
+        """Adds one request to a model, answered or failed, and what it took."""
         self._add(
             call.model,
-            Spent.read(call.tokens, call.cost_usd),
+            spent,
             unmetered=call.cost_unknown in ("no_usage", "bad_usage"),
             unpriced=call.cost_unknown == "no_price",
         )
@@ -134,38 +154,43 @@ class Totals:
         if call.finish_reason is not None:
             self._finish_reasons[call.finish_reason] = self._finish_reasons.get(call.finish_reason, 0) + 1
 
-    def add_growth(self, before: StepTrace, after: StepTrace) -> None:
+    def add_growth(self, model: str, before: StepTrace, after: StepTrace) -> None:
         """Adds the spending of an attempt since `before`, for logs without `step_model_call` events."""
-        if after.model_used is None:
-            return
         spent = Spent.read(after.tokens, after.cost_usd).minus(Spent.read(before.tokens, before.cost_usd))
         if spent.tokens is not None or spent.cost_usd is not None or before.model_used is None:
-            self._add(after.model_used, spent, unmetered=False, unpriced=after.cost_usd is None)
+            self._add(model, spent, unmetered=False, unpriced=after.cost_usd is None)
 
     def add_failed(self, attempt: StepTrace) -> None:
         """Counts the spending of an attempt, which is in the sum already, as that of a failed one."""
         self.failed_spent = self.failed_spent.plus(Spent.read(attempt.tokens, attempt.cost_usd))
+        self._frozen = None
 
     def frozen(self) -> RunTotals:
         """The present totals."""
-        return RunTotals(
+        if self._frozen is None:
+            self._frozen = RunTotals(
+                tokens=self.spent.tokens,
+                cost_usd=self.spent.cost_text,
+                failed_tokens=self.failed_spent.tokens,
+                failed_cost_usd=self.failed_spent.cost_text,
+                unmetered_calls=self._unmetered,
+                unpriced_calls=self._unpriced,
+                estimated_cost_usd=None if self._estimated_usd is None else format_usd(self._estimated_usd),
+                by_model={name: model.totals() for name, model in self._models.items()},
+                finish_reasons=dict(self._finish_reasons),
+            )
+        self._frozen = replace(
+            self._frozen,
             completed=self.completed,
             failed=self.failed,
             retried=self.retried,
             skipped=self.skipped,
             cancelled=self.cancelled,
-            tokens=self.spent.tokens,
-            cost_usd=self.spent.cost_text,
-            failed_tokens=self.failed_spent.tokens,
-            failed_cost_usd=self.failed_spent.cost_text,
-            unmetered_calls=self._unmetered,
-            unpriced_calls=self._unpriced,
-            estimated_cost_usd=None if self._estimated_usd is None else format_usd(self._estimated_usd),
-            by_model={name: model.totals() for name, model in self._models.items()},
-            finish_reasons=dict(self._finish_reasons),
         )
+        return self._frozen
 
     def _add(self, model: str, spent: Spent, *, unmetered: bool, unpriced: bool) -> None:
+        self._frozen = None
         self.spent = self.spent.plus(spent)
         self._unmetered += unmetered
         self._unpriced += unpriced

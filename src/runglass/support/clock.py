@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 
@@ -14,20 +15,15 @@ class Clock(Protocol):
     def monotonic_s(self) -> float:
         """Seconds that never run backwards, for durations."""
 
-    async def sleep(self, seconds: float) -> None: ...
+    async def sleep(self, seconds: float, /) -> None: ...
 
 
 class SystemClock:
     """The clock of this machine."""
 
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic_s(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+    now = staticmethod(partial(datetime.now, UTC))
+    monotonic_s = staticmethod(time.monotonic)
+    sleep = staticmethod(asyncio.sleep)
 
 
 class SharedClock:

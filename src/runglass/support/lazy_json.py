@@ -26,24 +26,21 @@ def encoded(data: bytes | msgspec.Raw | None) -> Json:
 
 
 class _DecodedWhenRead:
-    __slots__ = ("_slot",)
+    __slots__ = ("slot",)
 
     def __init__(self, slot: Any) -> None:
-        self._slot = slot
+        self.slot = slot
 
     def __get__(self, owner: Any, cls: type | None = None) -> Any:
         if owner is None:
             return self
-        value = self._slot.__get__(owner, cls)
+        value = self.slot.__get__(owner, cls)
         if type(value) is msgspec.Raw:
             value = msgspec.json.decode(value)
             # The value goes straight into the slot: for callers the struct stays frozen, and a second read is
             # free.
-            self._slot.__set__(owner, value)
+            self.slot.__set__(owner, value)
         return value
-
-    def stored(self, owner: Any) -> Any:
-        return self._slot.__get__(owner, type(owner))
 
 
 def decode_when_read(cls: type[msgspec.Struct], fields: Iterable[str]) -> None:
@@ -54,12 +51,11 @@ def decode_when_read(cls: type[msgspec.Struct], fields: Iterable[str]) -> None:
 
 def json_bytes(owner: msgspec.Struct, field: str) -> Json:
     """The field as JSON bytes without decoding it; None where it is null. Encodes it if it was read."""
-    value = type(owner).__dict__[field].stored(owner)
-    if value is None:
-        return None
+    value = type(owner).__dict__[field].slot.__get__(owner)
     if type(value) is msgspec.Raw:
-        return None if bytes(value) == b"null" else encoded(value)
-    return encoded(msgspec.json.encode(value))
+        is_null = len(value) == 4 and bytes(value) == b"null"
+        return None if is_null else value  # type: ignore[return-value]  # as in `encoded`
+    return None if value is None else encoded(msgspec.json.encode(value))
 
 
 # No cycle goes through such a struct, which holds JSON, unless a reader puts it into its own snapshot: the

@@ -142,7 +142,7 @@ class _Writer:
                 checkpoints=[checkpoint],
                 status=fold.status,
                 summary=msgspec.json.encode(fold.summary),
-                spent_usd=(fold.spent.cost_usd or ZERO) - spent,
+                spent_usd=(fold.totals.spent.cost_usd or ZERO) - spent,
                 reserved_usd=fold.reserved_usd - reserved,
                 ended_at=ended_at,
                 numbers=RunNumbers.of(fold.summary),
@@ -150,7 +150,7 @@ class _Writer:
                 open_bytes=len(checkpoint.data),
             )
             head += len(batch)
-            spent, reserved = fold.spent.cost_usd or ZERO, fold.reserved_usd
+            spent, reserved = fold.totals.spent.cost_usd or ZERO, fold.reserved_usd
             self._left -= 1
             digest = hashlib.sha256(b"\n".join(append.events)).hexdigest()
             await self._told(append_name(run_id, head), self._store.append(append), digest=digest)

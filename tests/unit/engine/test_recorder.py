@@ -23,6 +23,7 @@ from runglass.log.events import (
     decode_event,
 )
 from runglass.log.fold import RunFold, fold
+from runglass.log.measurements import measured
 from runglass.log.trace import RunSummary, Trace
 from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.sqlite.store import SqliteStore
@@ -218,12 +219,15 @@ async def test_a_waiter_that_is_cut_off_loses_nothing(
 async def test_a_store_that_refuses_once_ends_the_recording(
     store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
 ) -> None:
+    stored_before, failed_before = sum(measured.append_s.counts), measured.failed_appends
     recorder.record(run_started())
     await recorder.commit()
     faults.fail("append", StoreError("the disk is full"), times=1)
     recorder.record(started())
     with pytest.raises(StoreError, match="the disk is full"):
         await recorder.commit()
+    counted = sum(measured.append_s.counts) - stored_before, measured.failed_appends - failed_before
+    assert counted == (1, 1), "one append is timed, and one that fails is only counted"
     recorder.record(completed())
     with pytest.raises(StoreError, match="the disk is full"):
         await recorder.commit()

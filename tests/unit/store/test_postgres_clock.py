@@ -170,7 +170,7 @@ async def test_a_wait_that_another_process_takes_over_keeps_its_deadline(
     async def noting(clock: SystemClock, seconds: float) -> None:
         if seconds > LONGEST_PAUSE_S:
             begun_s.put_nowait(seconds)
-        await sleep(clock, seconds)
+        await sleep(seconds)
 
     monkeypatch.setattr(SystemClock, "sleep", noting)
     wrong_by(monkeypatch, timedelta(hours=first))

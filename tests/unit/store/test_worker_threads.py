@@ -70,7 +70,7 @@ async def test_a_close_that_is_cancelled_leaves_no_thread_and_no_connection_behi
     database = Connections(tmp_path / "db", synchronous="NORMAL")
     await database.open()
     release = threading.Event()
-    slow = asyncio.create_task(database.write(lambda _: release.wait(60)))
+    slow = asyncio.ensure_future(database.write(lambda _: release.wait(60)))
     await asyncio.sleep(0)
     closing = asyncio.create_task(database.close())
     await asyncio.sleep(0)

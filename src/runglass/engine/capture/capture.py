@@ -14,7 +14,7 @@ import msgspec
 from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.snapshots import left_out, shortened, shortened_error, without_content
-from runglass.engine.payload import Payload
+from runglass.engine.payload import Payload, Snapshot
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -58,14 +58,6 @@ def capture_of_run(run_id: str, *settings: CaptureSettings, traced: bool = False
     if mode == "metadata_only" and (traced or is_sampled):
         mode = "full"
     return RunCapture(mode, failed)
-
-
-class Snapshot(NamedTuple):
-    """`data` is None where the mode keeps none; `size_bytes` is told before redacting and cutting."""
-
-    data: msgspec.Raw | None
-    size_bytes: int | None
-    truncated: bool
 
 
 class Capture:
@@ -112,6 +104,9 @@ class Capture:
 
         Its snapshots cost next to nothing any more.
         """
+        if payload.captured is not None and payload.captured[0] == self._rules:
+            # As the output of the step before.
+            return
         if payload.is_slow:
             await offload_in_turn(lambda: payload.json)
         if self.keeps_snapshots and payload.size_bytes > self._quick_bytes:
@@ -129,13 +124,13 @@ class Capture:
             return
         encoded = payload.json
         if self.mode == "redacted" and self._redactions is not None:
-            captured = await self._redactions.shortened(
+            data, truncated = await self._redactions.shortened(
                 encoded, limit_bytes=self.limit_bytes, redactor=self._redactor
             )
         else:
             value = payload.reader()
-            captured = await offload_in_turn(lambda: self._shortened(encoded, value()))
-        payload.captured = (self._rules, captured)
+            data, truncated = await offload_in_turn(lambda: self._shortened(encoded, value()))
+        payload.captured = (self._rules, Snapshot(msgspec.Raw(data), len(encoded), truncated))
 
     def snapshot(self, payload: Payload) -> Snapshot:
         """Of an input or output; costs next to nothing where the mode keeps none."""
@@ -147,16 +142,17 @@ class Capture:
         """Of the input of an attempt that failed: in every mode but `off`, so that it can be understood."""
         if not self.keeps_failures:
             return Snapshot(None, None, truncated=False)
+        if payload.captured is not None and payload.captured[0] == self._rules:
+            return payload.captured[1]
         size_bytes = payload.size_bytes
-        if payload.captured is None or payload.captured[0] != self._rules:
-            if self.mode == "redacted" and self._redactions is not None and size_bytes > _QUICK_BYTES:
-                # All that is large is prepared, but where the run is cut off before or meanwhile.
-                kept = left_out("its run was cut off", limit_bytes=self.limit_bytes)
-            else:
-                kept = self._shortened(payload.json, payload.value)
-            payload.captured = (self._rules, kept)
-        data, truncated = payload.captured[1]
-        return Snapshot(msgspec.Raw(data), size_bytes, truncated)
+        if self.mode == "redacted" and self._redactions is not None and size_bytes > _QUICK_BYTES:
+            # All that is large is prepared, but where the run is cut off before or meanwhile.
+            data, truncated = left_out("its run was cut off", limit_bytes=self.limit_bytes)
+        else:
+            data, truncated = self._shortened(payload.json, payload.value)
+        snapshot = Snapshot(msgspec.Raw(data), size_bytes, truncated)
+        payload.captured = (self._rules, snapshot)
+        return snapshot
 
     async def error_of(self, detail: dict[str, Any], given: Sequence[Payload]) -> msgspec.Raw:
         """As `error`, for one that may repeat parts of `given`; off the event loop where that is large."""

@@ -24,17 +24,24 @@ ENDED = b"true"
 
 
 class StepPosition(NamedTuple):
-    """Where in the flow: position of the top-level step, loop iterations around, outermost first."""
+    """Where in the flow: position of the top-level step, loop iterations around, outermost first.
+
+    `path_text` is the loop path as checkpoints have it. The steps of an iteration share their position.
+    """
 
     step_index: int
     loop_path: tuple[int, ...] | None = None
-
-    @property
-    def loop_index(self) -> int | None:
-        return self.loop_path[-1] if self.loop_path else None
+    loop_index: int | None = None
+    path_text: str = ""
 
     def iteration(self, index: int) -> "StepPosition":
-        return StepPosition(self.step_index, (*(self.loop_path or ()), index))
+        return self.inside((*(self.loop_path or ()), index))
+
+    def inside(self, loop_path: tuple[int, ...] | None) -> "StepPosition":
+        """The position of a step at that loop path, below the same top-level step."""
+        return StepPosition(
+            self.step_index, loop_path, loop_path[-1] if loop_path else None, path_text(loop_path)
+        )
 
 
 class FailureCheckpoint(NamedTuple):
@@ -86,11 +93,11 @@ class CheckpointSet:
 
     def take_decision(self, step: Step, position: StepPosition) -> bytes | None:
         """JSON of the decision of the container there; None where it has none. Each can be taken once."""
-        return self._rows.pop((f"{step.id}?", path_text(position.loop_path)), None)
+        return self._rows.pop((f"{step.id}?", position.path_text), None)
 
     def take(self, step: Step, position: StepPosition) -> Payload | FailureCheckpoint | None:
         """How the step has ended there; None where it has not, or follows from what is inside."""
-        data = self._rows.get((step.id, path_text(position.loop_path)))
+        data = self._rows.get((step.id, position.path_text))
         if data is None or data == ENDED:
             return None
         if data.startswith(b"["):
@@ -122,11 +129,7 @@ def segment_checkpoint(segment_spec: SegmentSpec) -> Checkpoint:
 
 
 def decision_checkpoint(step: Step, position: StepPosition, decision: bytes) -> Checkpoint:
-    return Checkpoint(f"{step.id}?", path_text(position.loop_path), decision)
-
-
-def output_checkpoint(step: Step, position: StepPosition, output: bytes) -> Checkpoint:
-    return Checkpoint(step.id, path_text(position.loop_path), output)
+    return Checkpoint(f"{step.id}?", position.path_text, decision)
 
 
 def lost_checkpoints(flow: Flow, failure: FailureCheckpoint, position: StepPosition) -> list[Checkpoint]:

@@ -10,6 +10,7 @@ More than 300 lines: what is recorded of a run, what is on its way and what is s
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from time import perf_counter
 
 from msgspec import json
 from msgspec.structs import force_setattr
@@ -71,8 +72,6 @@ class Recorder:
         "_store",
         "_stored_bytes",
         "_stored_status",
-        "_summary",
-        "_summary_json",
         "fold",
         "head",
         "log_bytes",
@@ -117,18 +116,17 @@ class Recorder:
         self._is_send_due = False
         self._changes: dict[tuple[int, int], StepChange] = {}
         self._checkpoints: list[Checkpoint] = []
-        self._dropped: list[str] = []
-        self._owed: list[tuple[int, bytes]] = []
+        # Few runs have any, and those that wait are many.
+        self._dropped: tuple[str, ...] = ()
+        self._owed: tuple[tuple[int, bytes], ...] = ()
         self._owner = owner
         self._append: asyncio.Task[None] | None = None
-        self._appends: set[asyncio.Task[None]] = set()
+        self._appends: list[asyncio.Task[None]] = []
         self._large: asyncio.Task[None] | None = None
         self._sent_bytes = run.log_bytes
         self._failure: StoreError | None = None
-        self._charged_usd = fold.spent.cost_usd or ZERO
+        self._charged_usd = fold.totals.spent.cost_usd or ZERO
         self._reserved_usd = fold.reserved_usd
-        self._summary = fold.summary
-        self._summary_json = json.encode(fold.summary)
         self._result: bytes | None = None
         self._error: bytes | None = None
 
@@ -169,9 +167,9 @@ class Recorder:
             data = encode_event(event)
             self.log_bytes += len(data)
             self._events.append(data)
-            measured.note(event)
             for change in self.fold.apply(event):
                 self._changes[change.position, change.step.attempt] = change
+        measured.note(events)
         if checkpoint is not None:
             self._checkpoints.append(checkpoint)
             self._open_bytes += len(checkpoint.data)
@@ -189,11 +187,11 @@ class Recorder:
 
     def invalidate_checkpoints(self, step_ids: Sequence[str]) -> None:
         """Makes the checkpoints of these steps void, with the next event."""
-        self._dropped.extend(step_ids)
+        self._dropped += tuple(step_ids)
 
     def keep_replay(self, data: bytes) -> None:
         """Keeps the content that the last event has for a call that is sent again."""
-        self._owed.append((self.head, data))
+        self._owed += ((self.head, data),)
         self._open_bytes += len(data)
 
     def set_outcome(self, *, result: bytes | None = None, error: bytes | None = None) -> None:
@@ -257,7 +255,7 @@ class Recorder:
         """Waits until nothing is on its way to the store any more, whether it arrived or not."""
         self._send()
         if self._appends:
-            await asyncio.wait(set(self._appends))
+            await asyncio.wait(self._appends[:])
 
     def _send(self) -> None:
         self._is_send_due = False
@@ -265,12 +263,8 @@ class Recorder:
         if not self._events or self._failure is not None:
             return
         note_activity(self.run.project_id)
-        status = self.fold.status
-        # It travels with each append, and not each append changes it.
-        if self.fold.summary is not self._summary:
-            self._summary = self.fold.summary
-            self._summary_json = json.encode(self._summary)
-        spent_usd, reserved_usd = self.fold.spent.cost_usd or ZERO, self.fold.reserved_usd
+        status, summary = self.fold.status, self.fold.summary
+        spent_usd, reserved_usd = self.fold.totals.spent.cost_usd or ZERO, self.fold.reserved_usd
         rows = step_rows(self._changes.values())
         # A row that says `running` is followed by another in its place.
         for row in rows:
@@ -290,7 +284,7 @@ class Recorder:
             dropped=self._dropped,
             owed=self._owed,
             status=status,
-            summary=self._summary_json,
+            summary=json.encode(summary),
             owner=self._owner if status == "running" else None,
             result=self._result,
             error=self._error,
@@ -299,7 +293,7 @@ class Recorder:
             if reserved_usd is not self._reserved_usd
             else ZERO,
             ended_at=self._at if status in TERMINAL else None,
-            numbers=RunNumbers.of(self.fold.summary) if status in TERMINAL else NO_NUMBERS,
+            numbers=RunNumbers.of(summary) if status in TERMINAL else NO_NUMBERS,
             log_bytes=log_bytes if counted else 0,
             open_bytes=open_bytes if counted else 0,
         )
@@ -308,7 +302,7 @@ class Recorder:
         if counted:
             self._counted_log, self._counted_open = self.log_bytes, self._open_bytes
         self._events, self._changes, self._checkpoints = [], {}, []
-        self._dropped, self._owed = [], []
+        self._dropped, self._owed = (), ()
         upto_bytes = self.log_bytes + self._open_bytes
         size_bytes = upto_bytes - self._sent_bytes + len(self._result or b"")
         self._sent_bytes = upto_bytes
@@ -319,12 +313,12 @@ class Recorder:
             self._append = self._large = asyncio.create_task(write)
         else:
             self._append = asyncio.create_task(self._write(batch, self._at, upto_bytes))
-        self._appends.add(self._append)
+        self._appends.append(self._append)
         self._append.add_done_callback(self._forget)
 
     def _forget(self, append: asyncio.Task[None]) -> None:
         # A run may wait for days, and a task that is done takes as much memory as one that is not.
-        self._appends.discard(append)
+        self._appends.remove(append)
         if append is self._append:
             self._append = None
         if append is self._large:
@@ -346,13 +340,15 @@ class Recorder:
     async def _write(self, batch: Append, last_at: str, upto_bytes: int) -> None:
         # The store takes appends in the order in which they are made, so they need not wait for each other;
         # one behind another that failed is refused by its head.
+        began_s = perf_counter()
         try:
-            await measured.append(self._store.append(batch))
-        except StoreError as error:
-            self.fail(error)
-            return
+            await self._store.append(batch)
         # No caller awaits this task for its exception: the run has to hear of every error of the store.
         except Exception as error:
+            measured.failed_appends += 1
+            if isinstance(error, StoreError):
+                self.fail(error)
+                return
             log.exception("an append to run %s failed inside the store", self.run.id)
             failure = PermanentStoreError(f"{type(error).__name__} inside the store")
             failure.__cause__ = error
@@ -360,6 +356,7 @@ class Recorder:
             return
         finally:
             self._stored_bytes = upto_bytes
+        measured.append_s.add(perf_counter() - began_s)
         self.stored_head = batch.head + len(batch.events)
         self.stored_last_at = last_at
         is_change, self._stored_status = batch.status != self._stored_status, batch.status

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+import msgspec
 from uuid_utils import uuid7
 
 from runglass.engine.journal.resume import ResumeState
@@ -90,6 +91,8 @@ class ActiveRuns:
             # The lease ran out while the run was created, and the run has been claimed under the next one.
             return self._started(run)
         owner = owner or self.owner
+        # The fold has all that it says, as long as the run goes on.
+        run = msgspec.structs.replace(run, summary=b"")
         queued = self._queue.leave(run.id)
         running = RunTask(
             self._context,

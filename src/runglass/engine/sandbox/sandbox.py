@@ -193,7 +193,6 @@ class Sandbox:
         encoded = result.encode(errors="surrogatepass")
         if heavy := too_heavy(encoded, between=yield_to_others):
             raise _unfit("", heavy)
-        yield_to_others()
         try:
             return msgspec.json.decode(result)
         except (msgspec.MsgspecError, RecursionError) as error:

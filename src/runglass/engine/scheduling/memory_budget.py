@@ -145,6 +145,8 @@ class MemoryBudget:
 class RunMemory:
     """The outputs that one segment of a run holds. `read` gets a checkpoint back from the store."""
 
+    __slots__ = ("_closed", "_held", "_memory", "_project_id", "_read", "_refs")
+
     def __init__(
         self,
         memory: MemoryBudget,

@@ -36,6 +36,8 @@ class StopRequest:
     is left: the store has less of it than it said.
     """
 
+    __slots__ = ("cancelled", "is_behind", "left", "limit", "spent", "spent_at")
+
     def __init__(self) -> None:
         self.cancelled: str | None = None
         self.left = False
@@ -56,6 +58,8 @@ class StopRequest:
 
 class RunUsage:
     """The part of its limits that a run has used."""
+
+    __slots__ = ("_limits", "iterations", "log_bytes", "output_bytes")
 
     def __init__(self, limits: RunLimits, *, iterations: int = 0, output_bytes: int = 0) -> None:
         self.iterations = iterations

@@ -9,12 +9,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from runglass.engine.journal.checkpoints import (
-    FailureCheckpoint,
-    StepPosition,
-    lost_checkpoints,
-    output_checkpoint,
-)
+from runglass.engine.journal.checkpoints import FailureCheckpoint, StepPosition, lost_checkpoints
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.model_types import ModelRequest
@@ -37,6 +32,7 @@ from runglass.log.events import (
     StepStarted,
 )
 from runglass.log.trace import ModelCall, StepTrace, TokenBreakdown
+from runglass.store.records import Checkpoint
 from runglass.support.lazy_json import encoded, json_bytes
 
 RENDERED_PROMPT = "__rendered_prompt__"
@@ -53,7 +49,7 @@ class _StepKey(TypedDict):
     loop_path: tuple[int, ...] | None
 
 
-class _Paid(TypedDict):
+class _Paid(TypedDict, total=False):
     tokens: TokenBreakdown | None
     cost_usd: str | None
     model_used: str | None
@@ -93,7 +89,6 @@ class AttemptRecorder:
         self._prompt: str | None = None
         self._shown: Payload | None = None
         self._prepared: tuple[StepFailure, FailureCheckpoint] | None = None
-        self._input_bytes = context.capture.size(data)
         self._earlier_s = tool_loop.duration_ms / 1000 if tool_loop is not None else 0.0
         self._started_s: float | None = context.dependencies.clock.monotonic_s() - self._earlier_s
 
@@ -113,16 +108,15 @@ class AttemptRecorder:
 
     def start(self) -> None:
         """Records that the attempt begins. The input of an llm step follows, with its prompt."""
+        capture = self._context.capture
+        told = [self._input()] if capture.keeps_snapshots and not isinstance(self.step, LlmStep) else []
         started = StepStarted(
             **self._key,
             name=self.step.name,
             step_index=self.position.step_index,
-            input_size_bytes=self._input_bytes,
+            input_size_bytes=told[0].input_size_bytes if told else capture.size(self.data),
         )
-        if self._context.capture.keeps_snapshots and not isinstance(self.step, LlmStep):
-            self._context.recorder.record(started, self._input())
-        else:
-            self._context.recorder.record(started)
+        self._context.recorder.record(started, *told)
 
     async def prompt(self, text: str) -> None:
         """Adds the rendered prompt to the attempt's input, and records that where it is kept."""
@@ -197,7 +191,7 @@ class AttemptRecorder:
         so_far = self._so_far() if isinstance(self.step, LlmStep) else None
         completed = StepCompleted(
             **self._key,
-            **self._paid(),
+            **({} if so_far is None else _paid(so_far)),
             name=self.step.name,
             step_index=self.position.step_index,
             output=output,
@@ -206,14 +200,13 @@ class AttemptRecorder:
             truncated=snapshot.truncated,
             finish_reason=None if so_far is None else so_far.finish_reason,
         )
-        data = payload.json
-        checkpoint = output_checkpoint(self.step, self.position, data)
+        checkpoint = Checkpoint(self.step.id, self.position.path_text, payload.json)
         if output is None:
             self._context.recorder.record(completed, checkpoint=checkpoint)
         else:
             shown = StepOutput(**self._key, output_data=output, output_context=output)
             self._context.recorder.record(shown, completed, checkpoint=checkpoint)
-        self._context.keep_replay(data)
+        self._keep_replay(checkpoint.data)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""
@@ -221,7 +214,7 @@ class AttemptRecorder:
         error = self._error(failure)
         event = StepRetrying(
             **self._key,
-            **self._paid(),
+            **_paid(self._so_far()),
             error=encoded(error.captured),
             next_attempt=self.number + 1,
             delay_ms=delay_ms,
@@ -246,7 +239,7 @@ class AttemptRecorder:
         self.record_failed_input()
         event = StepError(
             **self._key,
-            **self._paid(),
+            **_paid(self._so_far()),
             name=self.step.name,
             step_index=self.position.step_index,
             error=encoded(lost.captured),
@@ -260,11 +253,13 @@ class AttemptRecorder:
         if shown is None and self._prompt is not None:
             # Cut off before its failure could be prepared.
             shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: self._prompt})
-        snapshot = self._context.capture.failed_input(shown or self.data)
+        capture = self._context.capture
+        snapshot = capture.failed_input(shown or self.data)
         return StepInput(
             **self._key,
             input_data=encoded(snapshot.data),
-            input_size_bytes=self._input_bytes,
+            # The prompt is no part of what the step was given.
+            input_size_bytes=snapshot.size_bytes if shown is None else capture.size(self.data),
             truncated=snapshot.truncated,
         )
 
@@ -280,14 +275,14 @@ class AttemptRecorder:
         whole = msgspec.json.encode(lost.error)
         # Most errors are kept as they are, and then the log has what the caller is to get.
         if whole != bytes(lost.captured):
-            self._context.keep_replay(whole)
+            self._keep_replay(whole)
 
-    def _paid(self) -> _Paid:
-        """Tokens, cost and model of all calls of the attempt; None where nothing is known."""
-        so_far = self._so_far() if isinstance(self.step, LlmStep) else None
-        if so_far is None:
-            return {"tokens": None, "cost_usd": None, "model_used": None}
-        return {"tokens": so_far.tokens, "cost_usd": so_far.cost_usd, "model_used": so_far.model_used}
+    def _keep_replay(self, content: bytes) -> None:
+        """Keeps the content of the last event for the caller of this segment."""
+        recorder, outputs = self._context.recorder, self._context.outputs
+        is_held = outputs is None or outputs.keep(recorder.head, content)
+        if self._context.answers_call or not is_held:
+            recorder.keep_replay(content)
 
     def _has_input(self) -> bool:
         so_far = self._so_far()
@@ -296,3 +291,10 @@ class AttemptRecorder:
     def _so_far(self) -> StepTrace | None:
         """The attempt so far, as the log has it."""
         return self._context.recorder.fold.open_step(self.step.id, self.position.loop_path)
+
+
+def _paid(attempt: StepTrace | None) -> _Paid:
+    """Tokens, cost and model of all calls of an attempt; nothing where none is known."""
+    if attempt is None:
+        return {}
+    return {"tokens": attempt.tokens, "cost_usd": attempt.cost_usd, "model_used": attempt.model_used}

@@ -95,13 +95,24 @@ async def run_attempt(
                     limit = asyncio.timeout(step.timeout_ms / 1000)
                     async with limit:
                         value = await work
-                output = attempt.data if isinstance(step, WaitStep) else _object(step, value)
+                if isinstance(step, WaitStep):
+                    output = attempt.data
+                elif isinstance(value, dict):
+                    output = Payload(value)
+                else:
+                    kind = "nothing" if value is None else f"a {type(value).__name__}"
+                    raise StepFailure(
+                        "INVALID_OUTPUT",
+                        f"the code of step {step.id!r} returned {kind}; it must return an object",
+                    )
         await context.capture.prepare(output)
         size = output.size_bytes
         if size >= LARGE_BYTES:
             context.memory.require_room(size, step_id=step.id)
         context.usage.keep(size, step_id=step.id)
         attempt.complete(output)
+        if size >= LARGE_BYTES:
+            context.memory.keep(output, (step.id, attempt.position.path_text))
     except StepFailure as error:
         return without_traceback(error)
     except asyncio.CancelledError:
@@ -157,14 +168,6 @@ def perform(
         case PassthroughStep():
             return data
     assert_never(step)
-
-
-def _object(step: PlainStep, value: Any) -> Payload:
-    if not isinstance(value, dict):
-        kind = "nothing" if value is None else f"a {type(value).__name__}"
-        message = f"the code of step {step.id!r} returned {kind}; it must return an object"
-        raise StepFailure("INVALID_OUTPUT", message)
-    return Payload(value)
 
 
 async def model_request(

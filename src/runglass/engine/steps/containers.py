@@ -15,7 +15,6 @@ from runglass.engine.journal.checkpoints import (
     CheckpointSet,
     StepPosition,
     decision_checkpoint,
-    output_checkpoint,
 )
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.concurrency import (
@@ -34,6 +33,7 @@ from runglass.engine.steps.scope import Scope, names_for, needed_by
 from runglass.errors import StepFailure
 from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
 from runglass.log.events import LoopCompleted, LoopStarted, StepSkipped
+from runglass.store.records import Checkpoint
 
 WalkSteps = Callable[[Sequence[Step], Payload, Scope, StepPosition], Awaitable[Payload]]
 """Runs steps one after the other; returns the last output."""
@@ -97,7 +97,7 @@ class Containers:
                 loop_path=position.loop_path,
                 iterations=len(items),
             ),
-            checkpoint=output_checkpoint(step, position, ENDED),
+            checkpoint=Checkpoint(step.id, position.path_text, ENDED),
         )
         if position.loop_path is not None:
             await self._executor.pace(step)

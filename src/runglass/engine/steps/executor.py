@@ -1,7 +1,7 @@
 """The attempts of leaf steps: when a step is tried, with what input, and how often."""
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -36,6 +36,8 @@ class StepExecutor:
     process died. `step_inputs` by step id stand over fields of a step's input.
     """
 
+    __slots__ = ("_context", "_earlier", "_step_inputs", "interrupted")
+
     def __init__(
         self,
         context: RunContext,
@@ -63,14 +65,13 @@ class StepExecutor:
         Raises StepFailedPermanently, AwaitingToolResults, CreditsExhausted, LimitReached and StoreError.
         """
         context = self._context
-        memory = context.memory
         if context.recorder.log_bytes > context.usage.log_bytes:
             self._end_at_limit(step)
         if context.budget is not None and not await context.budget.has_credit():
             raise out_of_credit(
                 context.stop, step.id, f"the project's budget is spent; step {step.id!r} was not begun"
             )
-        waited_s, has_names = 0.0, uses_names(step)
+        waited_s = 0.0
         interrupted = self.interrupted.take(step, position) if self.interrupted.attempts else None
         if interrupted is not None:
             await self._go_on_after(interrupted, step, data, scope, position, tool_loop)
@@ -85,23 +86,12 @@ class StepExecutor:
                 await context.gate.opened()
             # A stop does not wait for a wait step: its deadline is kept in the log.
             with NOT_HELD if isinstance(step, WaitStep) else context.gate:
-                is_needed = data.holding is not None or scope.seen.large
-                needed = needed_by(step, data, scope) if is_needed else ()
                 # A wait may take a day: it is not to keep other steps from decoding.
-                async with (
-                    memory.using(needed, decoded=has_names and not isinstance(step, WaitStep))
-                    if needed
-                    else NOT_HELD
-                ) as room:
-                    names = await names_for(step, data, scope, attempt=number) if has_names else {}
-                    given, failure = await self._input_of(step, data, names)
+                async with self._in_memory(step, data, scope, decoded=not isinstance(step, WaitStep)) as room:
+                    given, names, failure = await self._input_of(step, data, scope, number)
                     attempt = AttemptRecorder(
                         context, step, given, position, number, tool_loop=tool_loop, tried=tried
                     )
-                    if has_names and isinstance(step, ForwardingStep):
-                        names = {}
-                    elif given is not data and has_names:
-                        names = await names_for(step, given, scope, attempt=number)
                     outcome = await run_attempt(
                         context, attempt, step, names, llm_context, failure, waited_s, room
                     )
@@ -185,10 +175,8 @@ class StepExecutor:
             passed_s = self._seconds_since(before.completed_at or before.started_at or "")
             await self._context.dependencies.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
-        needed = needed_by(step, data, scope)
-        async with self._context.memory.using(needed, decoded=uses_names(step)) if needed else NOT_HELD:
-            names = await names_for(step, data, scope, attempt=before.attempt) if uses_names(step) else {}
-            given, _ = await self._input_of(step, data, names)
+        async with self._in_memory(step, data, scope):
+            given, _, _ = await self._input_of(step, data, scope, before.attempt)
             attempt = AttemptRecorder(self._context, step, given, position, before.attempt)
             self.interrupted.end(interrupted, attempt, step, tool_loop)
 
@@ -200,19 +188,37 @@ class StepExecutor:
             0.0, (self._context.dependencies.clock.now() - datetime.fromisoformat(moment)).total_seconds()
         )
 
+    def _in_memory(
+        self, step: LeafStep, data: Payload, scope: Scope, *, decoded: bool = True
+    ) -> AbstractAsyncContextManager[ExitStack | None]:
+        """Inside the block the large payloads that the step needs are in memory."""
+        # Most runs have none.
+        if data.holding is None and not scope.seen.large:
+            return NOT_HELD
+        needed = needed_by(step, data, scope)
+        return self._context.memory.using(needed, decoded=decoded and uses_names(step))
+
     async def _input_of(
-        self, step: LeafStep, data: Payload, names: Mapping[str, Any]
-    ) -> tuple[Payload, StepFailure | None]:
-        """The step's input, its own or the output before it; a failure to make it belongs to the attempt."""
-        failure = None
+        self, step: LeafStep, data: Payload, scope: Scope, number: int
+    ) -> tuple[Payload, MutableMapping[str, Any], StepFailure | None]:
+        """The step's input, its own or the output before it, and the names that the step sees.
+
+        A failure to make the input belongs to the attempt.
+        """
+        given, failure = data, None
+        names: MutableMapping[str, Any] = {}
         if step.input is not None:
+            names = await names_for(step, data, scope, attempt=number)
             try:
                 templates, project_id = self._context.dependencies.templates, self._context.project_id
-                given = await templates.render_input(step.input, names, project_id=project_id)
-                data = Payload(given)
+                given = Payload(await templates.render_input(step.input, names, project_id=project_id))
             except StepFailure as error:
                 failure = without_traceback(error)
         if step.id in self._step_inputs:
-            data = self.overridden(step, data)
-        await self._context.capture.prepare(data)
-        return data, failure
+            given = self.overridden(step, given)
+        await self._context.capture.prepare(given)
+        if isinstance(step, ForwardingStep):
+            return given, {}, failure
+        if step.input is None or given is not data:
+            names = await names_for(step, given, scope, attempt=number)
+        return given, names, failure

@@ -14,14 +14,11 @@ import msgspec
 from runglass.engine.journal.checkpoints import (
     FailureCheckpoint,
     StepPosition,
-    output_checkpoint,
-    path_text,
     pause_checkpoint,
 )
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, ToolLoopState, ToolOffer
 from runglass.engine.models.model_types import both_spellings
-from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import value_of
 from runglass.engine.scheduling.offloading import offload
@@ -33,7 +30,6 @@ from runglass.engine.steps.run_context import RunContext
 from runglass.engine.steps.scope import Scope
 from runglass.errors import StepFailure
 from runglass.flows.flow import (
-    LEAVES,
     ConditionStep,
     LeafStep,
     LlmStep,
@@ -44,6 +40,7 @@ from runglass.flows.flow import (
     within,
 )
 from runglass.log.events import StepPaused, StepPausedForToolCalls
+from runglass.store.records import Checkpoint
 
 
 class SegmentResult(NamedTuple):
@@ -72,8 +69,6 @@ class Interpreter:
         self._state = state
         self._checkpoints = state.checkpoints
         self._has_checkpoints = bool(state.checkpoints)
-        self._first_context = LlmContext()
-        self._containers = Containers(context, executor, state.checkpoints)
 
     async def walk(self) -> SegmentResult:
         """Runs the top-level steps of the segment.
@@ -83,7 +78,6 @@ class Interpreter:
         spec, segment = self._state.segment_spec.spec, self._state.segment_spec.segment
         tool_loop, steps = self._state.tool_loop, spec.flow.steps
         scope, data = self._before(spec, segment, self._state.outputs)
-        self._first_context = LlmContext(history=spec.history, attachments=spec.attachments)
         for index in range(segment.first, len(steps)):
             step = steps[index]
             if index == segment.first and segment.input is not None:
@@ -179,26 +173,23 @@ class Interpreter:
         tool_loop: ToolLoopState | None = None,
         results: Sequence[dict[str, Any]] = (),
     ) -> Payload:
-        known = None
         try:
-            known = self._known(step, scope, position) if self._has_checkpoints else None
-            match step:
-                case _ if known is not None:
-                    output = known
-                case LoopStep():
-                    output = await self._containers.loop(step, data, scope, position, self._sequence)
-                case ConditionStep():
-                    output = await self._containers.condition(step, data, scope, position, self._sequence)
-                case ParallelStep():
-                    output = await self._containers.parallel(step, data, scope, position, self._sequence)
-                case _:
-                    llm_context = NO_LLM_CONTEXT
-                    if isinstance(step, LlmStep):
-                        llm_context = self._llm_context(step, offer, tool_loop, results)
-                    output = await self._executor.run(step, data, scope, position, llm_context, tool_loop)
-            if known is None and position.loop_path is None and not isinstance(step, LeafStep):
-                # The output of a container outside of loops is seen to the end of the run, over every pause.
-                await self._keep_container(step, position, data, output)
+            output = self._known(step, scope, position) if self._has_checkpoints else None
+            if output is None:
+                match step:
+                    case LoopStep():
+                        output = await self._containers.loop(step, data, scope, position, self._sequence)
+                    case ConditionStep():
+                        output = await self._containers.condition(step, data, scope, position, self._sequence)
+                    case ParallelStep():
+                        output = await self._containers.parallel(step, data, scope, position, self._sequence)
+                    case _:
+                        llm_context = NO_LLM_CONTEXT
+                        if isinstance(step, LlmStep):
+                            llm_context = self._llm_context(step, offer, tool_loop, results)
+                        output = await self._executor.run(step, data, scope, position, llm_context, tool_loop)
+                if position.loop_path is None and not isinstance(step, LeafStep):
+                    await self._keep_container(step, position, data, output)
         except StepFailedPermanently:
             # A step may fail in the moment in which it is cancelled.
             if self._context.stop.requested:
@@ -211,23 +202,23 @@ class Interpreter:
                 raise
             self._executor.interrupted.abandon_inner(step, position)
             output = Payload(None)
-            if known is None and position.loop_path is None and not isinstance(step, LeafStep):
-                self._context.recorder.add_checkpoint(output_checkpoint(step, position, output.json))
-        if (position.loop_path is None or type(step) in LEAVES) and output.size_bytes >= HELD_AS_JSON:
-            self._context.memory.keep(output, (step.id, path_text(position.loop_path)))
+            if position.loop_path is None and not isinstance(step, LeafStep):
+                self._context.recorder.add_checkpoint(Checkpoint(step.id, position.path_text, output.json))
         scope.keep(step.id, output)
         return output
 
     async def _keep_container(
         self, step: Step, position: StepPosition, data: Payload, output: Payload
     ) -> None:
+        """Keeps the output of a container outside of loops: it is seen to the end, over every pause."""
         async with self._context.memory.using([output], decoded=False):
             try:
                 self._context.usage.keep(output.size_bytes, step_id=step.id)
             except StepFailure as failure:
                 async with self._context.memory.using([data], decoded=False):
                     await self._executor.fail(step, data, failure, position)
-            self._context.recorder.add_checkpoint(output_checkpoint(step, position, output.json))
+            self._context.recorder.add_checkpoint(Checkpoint(step.id, position.path_text, output.json))
+        self._context.memory.keep(output, (step.id, position.path_text))
 
     def _known(self, step: Step, scope: Scope, position: StepPosition) -> Payload | None:
         """The output of a step that a process before this one has ended. Raises StepFailedPermanently."""
@@ -239,6 +230,7 @@ class Interpreter:
             self._see_inside(step, scope, position)
         if isinstance(found, FailureCheckpoint):
             raise StepFailedPermanently(found)
+        self._context.memory.keep(found, (step.id, position.path_text))
         return found
 
     def _see_inside(self, container: Step, scope: Scope, position: StepPosition) -> None:
@@ -246,7 +238,7 @@ class Interpreter:
         for inner in within(container):
             found = self._checkpoints.take(inner, position) if inner is not container else None
             if isinstance(found, Payload):
-                self._context.memory.keep(found, (inner.id, path_text(position.loop_path)))
+                self._context.memory.keep(found, (inner.id, position.path_text))
                 scope.keep(inner.id, found)
 
     def _llm_context(
@@ -259,8 +251,14 @@ class Interpreter:
         if tool_loop is not None:
             return LlmContext(offer=offer or tool_loop.offer, messages=[*tool_loop.messages, *results])
         if step is self._first_llm:
-            return msgspec.structs.replace(self._first_context, offer=offer)
+            spec = self._state.segment_spec.spec
+            return LlmContext(history=spec.history, attachments=spec.attachments, offer=offer)
         return LlmContext(offer=offer)
+
+    @cached_property
+    def _containers(self) -> Containers:
+        """Made once there is one to run."""
+        return Containers(self._context, self._executor, self._state.checkpoints)
 
     @cached_property
     def _first_llm(self) -> LeafStep | None:

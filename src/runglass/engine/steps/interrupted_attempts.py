@@ -19,6 +19,8 @@ from runglass.log.trace import ModelCall, StepTrace
 class InterruptedAttempts:
     """The interrupted `attempts` of one run. A step may be interrupted `crash_retries` times."""
 
+    __slots__ = ("_context", "_crash_retries", "attempts")
+
     def __init__(
         self,
         context: RunContext,
@@ -66,7 +68,7 @@ class InterruptedAttempts:
                 del self.attempts[address]
                 if interrupted.change.step.status == "running":
                     step = next(step for step in within(container) if step.id == address.step_id)
-                    there = position._replace(loop_path=address.loop_path)
+                    there = position.inside(address.loop_path)
                     attempt = AttemptRecorder(
                         self._context, step, Payload(None), there, interrupted.change.step.attempt
                     )

@@ -120,9 +120,3 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     budget: RunBudget | None = None
     outputs: LiveOutputs | None = None
     answers_call: bool = False
-
-    def keep_replay(self, content: bytes) -> None:
-        """Keeps the content of the last event for the caller of this segment."""
-        is_held = self.outputs is None or self.outputs.keep(self.recorder.head, content)
-        if self.answers_call or not is_held:
-            self.recorder.keep_replay(content)

@@ -39,6 +39,8 @@ class _Seen:
 class Scope:
     """The names that steps see: outputs of this iteration and of those around it, loop names, inputs."""
 
+    __slots__ = ("_inputs", "_large", "_loop_names", "_outer", "_outputs", "seen")
+
     def __init__(self, inputs: Mapping[str, Any], outer: "Scope | None" = None) -> None:
         self._inputs = inputs
         self._outer = outer

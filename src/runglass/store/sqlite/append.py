@@ -160,11 +160,12 @@ def _has_much(db: sqlite3.Connection, batch: Append) -> bool:
 
 def write_steps(db: sqlite3.Connection, run_no: int, steps: Sequence[StepRow]) -> None:
     """Writes states of attempts; the latest of each step is apart from those before it."""
-    if all(step.attempt == 1 for step in steps):
-        db.executemany(_STEP, [(run_no, *step) for step in steps])
-        return
+    rows: list[tuple[int | str | bytes, ...]] = []
     for step in steps:
         if step.attempt > 1:
+            # The attempt before may be one of these.
+            db.executemany(_STEP, rows)
+            rows.clear()
             db.execute(
                 "INSERT OR IGNORE INTO step_attempt"
                 " (run_no, position, attempt, step_id, loop_path, status, data)"
@@ -172,4 +173,5 @@ def write_steps(db: sqlite3.Connection, run_no: int, steps: Sequence[StepRow]) -
                 " WHERE run_no = ? AND position = ? AND attempt < ?",
                 (run_no, step.position, step.attempt),
             )
-        db.execute(_STEP, (run_no, *step))
+        rows.append((run_no, *step))
+    db.executemany(_STEP, rows)

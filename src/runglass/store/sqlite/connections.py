@@ -98,19 +98,17 @@ class Connections:
         # As a whole, which goes on in its thread if the task is cancelled.
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, finish))
 
-    async def write(self, work: Work[Result]) -> Result:
-        """Runs `work` in a transaction; returns its result after the commit.
+    def write(self, work: Work[Result]) -> Awaitable[Result]:
+        """Runs `work` in a transaction; its result comes after the commit.
 
         `work` must raise before its first write, or not at all for reasons of its own: it shares the
         transaction with others and may be run a second time by itself.
         """
-        result: Result = await self._put(self._writer, work)
-        return result
+        return self._put(self._writer, work)
 
-    async def remove(self, work: Work[Result]) -> Result:
+    def remove(self, work: Work[Result]) -> Awaitable[Result]:
         """`write` for work that leaves room behind: on a full disk the reserve is given up for it."""
-        result: Result = await self.write(_Removal(work))
-        return result
+        return self.write(_Removal(work))
 
     def read(self, work: Work[Result]) -> Awaitable[Result]:
         """Runs `work` on a read-only connection, in a reader thread."""

@@ -95,7 +95,7 @@ class Runs(RunLogs, Imports):
             batch.check_charge()
         # A run that is cancelled lets its request and its checkpoints go.
         write = self._db.remove if batch.status == "cancelled" else self._db.write
-        await write(lambda db: write_append(db, batch))
+        await write(partial(write_append, batch=batch))
         if batch.dropped or batch.status in TERMINAL:
             self._deleted = True
 
