@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.engine.capture.capture import Capture
 from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.checkpoints import StepPosition, kept_ids, segment_checkpoint
 from runglass.engine.journal.recorder import Recorder
@@ -95,6 +94,8 @@ class RunTask:
         self._engine = engine
         self._state = state
         self._outputs = outputs
+        self._spec = state.segment_spec.spec
+        self._capture = engine.make_capture(self._spec.capture, self._spec.capture_failed)
         self._recorder = Recorder(
             engine.store,
             engine.bus,
@@ -140,38 +141,36 @@ class RunTask:
 
     async def _walked(self) -> RunOutcome:
         """The outcome of a segment that is not cut off."""
-        spec, engine = self._state.segment_spec.spec, self._engine
-        capture = engine.make_capture(spec.capture, spec.capture_failed)
         try:
-            await self._begin(capture)
+            await self._begin()
             if self.run.status == "pending":
-                missing = await missing_key(spec.flow, engine.dependencies.models)
+                missing = await missing_key(self._spec.flow, self._engine.dependencies.models)
                 if missing is not None:
-                    return await self._failed(capture, missing.error, missing.step_id)
-            result = await (await self._interpreter(capture)).walk()
+                    return await self._failed(missing.error, missing.step_id)
+            result = await (await self._interpreter()).walk()
             if result.result is None:
                 return RunOutcome("paused", pause=result.pause, outputs=result.outputs)
             # While the result is redacted, other runs may need memory: a value in use is not put away.
             async with self._memory.using([result.result], decoded=False):
-                await capture.prepare(result.result)
-                return self._completed(result.result, capture)
+                await self._capture.prepare(result.result)
+                return self._completed(result.result)
         except StepFailedPermanently as failed:
             lost = without_traceback(failed).lost
-            return await self._failed(capture, lost.error, lost.step_id, captured=lost.captured)
+            return await self._failed(lost.error, lost.step_id, captured=lost.captured)
         except CreditsExhausted as spent:
             without_traceback(spent)
             error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
-            return await self._failed(capture, error, spent.step_id)
+            return await self._failed(error, spent.step_id)
         except LimitReached as reached:
             without_traceback(reached)
-            return await self._failed(capture, reached.error, reached.step_id)
+            return await self._failed(reached.error, reached.step_id)
         except StoreError:
             raise
         except Exception as fault:
             log.exception("run %s failed inside the engine", self.run.id)
             message = f"{type(fault).__name__} inside the engine; see the server's log"
             error = {"code": "INTERNAL_ERROR", "message": message}
-            return await self._failed(capture, error)
+            return await self._failed(error)
 
     async def _cancelled(self) -> RunOutcome:
         """Records the end of a run whose segment was cut off. Raises RunReleased where the run goes on."""
@@ -182,9 +181,7 @@ class RunTask:
             raise RunReleased(f"run {self.run.id!r} was left by a process that stops") from None
         told = None
         if self.run.status == "pending" and not self._recorder.head:
-            spec = self._state.segment_spec.spec
-            capture = self._engine.make_capture(spec.capture, spec.capture_failed)
-            told = await run_input(self._recorder, spec, capture)
+            told = await run_input(self._recorder, self._spec, self._capture)
             self._recorder.begin()
         last = FlowCancelled(execution_id=self.run.id, run_id=self.run.id, reason=reason)
         record_end(self._recorder, last, owed=b'"cancelled"', told=told)
@@ -210,11 +207,11 @@ class RunTask:
         step_id = await end_run(engine, run, error=error)
         return RunOutcome("failed", error=error, step_id=step_id)
 
-    async def _begin(self, capture: Capture) -> None:
+    async def _begin(self) -> None:
         segment_spec = self._state.segment_spec
         if self.run.status == "pending":
             # Made before the first event: the two are one append, which a process that dies cannot part.
-            told = await run_input(self._recorder, segment_spec.spec, capture)
+            told = await run_input(self._recorder, self._spec, self._capture)
             self._recorder.begin()
             if told is not None:
                 self._recorder.record(told)
@@ -223,17 +220,16 @@ class RunTask:
             if not self.run.is_resuming:
                 self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(segment_spec))
             self._recorder.invalidate_checkpoints(
-                kept_ids(segment_spec.spec.flow.steps[segment_spec.segment.first :])
+                kept_ids(self._spec.flow.steps[segment_spec.segment.first :])
             )
         else:
             return
-        applied = await overrides_applied(self._recorder, segment_spec, capture)
+        applied = await overrides_applied(self._recorder, segment_spec, self._capture)
         if applied is not None:
             self._recorder.record(applied)
 
-    async def _interpreter(self, capture: Capture) -> Interpreter:
-        state, engine, project_id = self._state, self._engine, self.run.project_id
-        spec = state.segment_spec.spec
+    async def _interpreter(self) -> Interpreter:
+        state, engine, spec, project_id = self._state, self._engine, self._spec, self.run.project_id
         context = RunContext(
             run_id=self.run.id,
             project_id=project_id,
@@ -241,7 +237,7 @@ class RunTask:
             inputs=Payload(spec.inputs),
             dependencies=engine.dependencies,
             recorder=self._recorder,
-            capture=capture,
+            capture=self._capture,
             gate=engine.gate,
             stop=self.stop,
             memory=self._memory,
@@ -266,14 +262,14 @@ class RunTask:
         )
         return Interpreter(context, executor, state)
 
-    def _completed(self, result: Payload, capture: Capture) -> RunOutcome:
-        snapshot = capture.snapshot(result)
+    def _completed(self, result: Payload) -> RunOutcome:
+        snapshot = self._capture.snapshot(result)
         self._recorder.set_outcome(result=result.json)
         self._recorder.record(
             FlowCompleted(
                 execution_id=self.run.id,
                 run_id=self.run.id,
-                step_id=self._state.segment_spec.spec.flow.steps[-1].id,
+                step_id=self._spec.flow.steps[-1].id,
                 result=encoded(snapshot.data),
                 truncated=snapshot.truncated,
                 summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
@@ -283,21 +279,16 @@ class RunTask:
         return RunOutcome("completed", result_json=result.json)
 
     async def _failed(
-        self,
-        capture: Capture,
-        error: dict[str, Any],
-        step_id: str | None = None,
-        *,
-        captured: msgspec.Raw | None = None,
+        self, error: dict[str, Any], step_id: str | None = None, *, captured: msgspec.Raw | None = None
     ) -> RunOutcome:
         """The failure with its whole `error` for the caller; the log gets what is `captured` of it."""
         # Meanwhile the run may still be cancelled or left, as in the walk.
-        kept = await read_outputs(self._engine, self._recorder, capture)
-        told = await run_input(self._recorder, self._state.segment_spec.spec, capture, failed=True)
+        kept = await read_outputs(self._engine, self._recorder, self._capture)
+        told = await run_input(self._recorder, self._spec, self._capture, failed=True)
         # The caller of a job is told code and message of its error, and is owed no more.
         is_job = self.run.trigger_type == "job"
         owed = {name: error.get(name) for name in ("code", "message")} if is_job else error
-        shown = encoded(capture.error(error) if captured is None else captured)
+        shown = encoded(self._capture.error(error) if captured is None else captured)
         last = FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=shown, step_id=step_id)
         record_end(self._recorder, last, owed=msgspec.json.encode(owed), kept=kept, told=told)
         return RunOutcome("failed", error=error, step_id=step_id)
