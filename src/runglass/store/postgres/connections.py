@@ -27,9 +27,8 @@ Result = TypeVar("Result")
 
 CONNECTIONS = 10
 """Most connections of one process."""
-PAUSE_S = 0.05
-"""Before a lost connection's work is tried again; twice as long each time, up to a second."""
-LONGEST_PAUSE_S = 1.0
+PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+"""Before a lost connection's work is tried again: the first one, and the longest, as each is twice as long."""
 ROLLBACK_S = 2.0
 """A connection on which a transaction cannot be ended for longer is closed."""
 
