@@ -88,10 +88,15 @@ async def kept_run(store: Store, run_id: str) -> Log:
     return log
 
 
-async def run_ids(store: Store, project: Project) -> list[str]:
-    """The runs of a project, oldest first."""
-    listed = await store.runs(project.id, RunQuery(), limit=MANY)
-    return [run.id for run in reversed(listed.runs)]
+async def listed_runs(store: Store, project: Project) -> dict[str, bytes]:
+    """The summaries of a project's runs by their ids, oldest first, as the list has them."""
+    listed, after = [], None
+    while True:
+        page = await store.runs(project.id, RunQuery(), after=after, limit=MANY)
+        listed += page.runs
+        after = page.position
+        if after is None:
+            return {run.id: run.summary for run in reversed(listed)}
 
 
 # Laws of a run after each append.
@@ -238,7 +243,7 @@ def as_text(value: Any) -> str:
 
 
 class ProjectSums(NamedTuple):
-    """The logs of all runs of a project, in place of one log: `events` are those of all."""
+    """The logs of all runs of a project, in the place of one log; it has no `events` of its own."""
 
     run_id: str
     events: Sequence[bytes]
@@ -295,13 +300,12 @@ def the_changes_have_every_run(
 async def broken_in_project(store: Store, project: Project, logs: Mapping[str, Log]) -> list[Lie]:
     """Each law that a project breaks to which nobody writes; `logs` are those of all its runs."""
     sums = ProjectSums(f"of project {project.name}", (), list(logs.values()))
-    listing = (await store.runs(project.id, RunQuery(), limit=MANY)).runs
     changes = await store.changed_runs(project.id, RunQuery(), after=0, limit=MANY)
     records = [record for run_id in logs if (record := await store.run(run_id)) is not None]
     return [
         *broken_in_sum(project, logs.values()),
         *the_project_takes_the_bytes_of_its_runs(sums, project, records),
-        *the_list_has_every_run(sums, {run.id: run.summary for run in listing}, records),
+        *the_list_has_every_run(sums, await listed_runs(store, project), records),
         *the_changes_have_every_run(sums, [change.run_id for change in changes], records),
     ]
 
@@ -312,7 +316,7 @@ async def broken_in(store: Store, org: str, name: str) -> list[Lie]:
     assert project is not None, f"there is no project {org}/{name}"
     found: list[Lie] = []
     logs: dict[str, Log] = {}
-    for run_id in await run_ids(store, project):
+    for run_id in await listed_runs(store, project):
         log = logs[run_id] = Log(run_id)
         whole = await read_whole(store, run_id)
         found += [lie for seq, data in whole.events for lie in log.add(seq, data)]

@@ -85,7 +85,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
                 say("no more calls; every run has ended")
             async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
                 lies = [*await laws.after_kill(store), *await laws.at_end(store), *book.lies]
-            hands = await hands_of(running.address, [run.no for run in laws.records.values()])
+            hands = await hands_of(running.address)
             judge([*lies, *zombies(hands), *_lost(laws, hands)], "rolling")
             await read_everywhere(running, book, "rolling", of_before=older is not None)
     runs, events = len(laws.logs), sum(len(log.events) for log in laws.logs.values())

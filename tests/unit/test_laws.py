@@ -118,7 +118,7 @@ async def test_a_wrong_row_is_seen_after_each_append(database: Path, name: str, 
     async with SqliteStore(database) as store:
         project = await store.find_project("acme", "demo")
         assert project is not None
-        for run_id in await stored.run_ids(store, project):
+        for run_id in await stored.listed_runs(store, project):
             run, of_run = await stored.read_run(store, run_id), Log(run_id)
             found |= {lie.law for seq, data in run.events for lie in of_run.add(seq, data)}
             found |= {lie.law for lie in stored.broken_by(of_run, run)}
@@ -141,7 +141,7 @@ async def test_an_event_that_changes_once_it_was_read_is_seen(database: Path) ->
     async with SqliteStore(database) as store:
         project = await store.find_project("acme", "demo")
         assert project is not None
-        run_id, _ = await stored.run_ids(store, project)
+        run_id, _ = await stored.listed_runs(store, project)
         before = await stored.kept_run(store, run_id)
     spoil(
         database,
@@ -157,7 +157,8 @@ async def test_a_run_that_is_missing_in_the_list_is_seen(database: Path) -> None
         project = await store.find_project("acme", "demo")
         assert project is not None
         logs = {
-            run_id: await stored.kept_run(store, run_id) for run_id in await stored.run_ids(store, project)
+            run_id: await stored.kept_run(store, run_id)
+            for run_id in await stored.listed_runs(store, project)
         }
         await store.ensure_project("acme", "other")
     spoil(database, f"UPDATE run SET project_id = project_id + 1 {ENDED}")
@@ -179,7 +180,7 @@ async def events(database: Path) -> list[JsonObject]:
     async with SqliteStore(database) as store:
         project = await store.find_project("acme", "demo")
         assert project is not None
-        run_id, _ = await stored.run_ids(store, project)
+        run_id, _ = await stored.listed_runs(store, project)
         return [json.loads(data) for data in (await stored.kept_run(store, run_id)).events]
 
 

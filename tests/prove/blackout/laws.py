@@ -14,7 +14,14 @@ from runglass.store.sqlite.database_file import upgrade
 from runglass.store.sqlite.store import SqliteStore
 from tests.laws.law import require
 from tests.laws.log import Log
-from tests.laws.stored import ALL, broken_as_a_whole, broken_by_itself, broken_in_project, read_whole, run_ids
+from tests.laws.stored import (
+    ALL,
+    broken_as_a_whole,
+    broken_by_itself,
+    broken_in_project,
+    listed_runs,
+    read_whole,
+)
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name, checkpoint_of
 from tests.prove.killing.snapshot import faults
 from tests.records import new_run
@@ -78,7 +85,9 @@ class Laws:
                 logs[run_id] = await self._check_run(store, run)
                 names |= {append_name(run_id, head) for head in range(run.head + 1)} & self._digests.keys()
                 names |= {f"answer {run_id}"} if call.answer is not None else set()
-        assert set(await run_ids(store, project)) == logs.keys(), "runs that nobody has made are in the list"
+        assert set(await listed_runs(store, project)) == logs.keys(), (
+            "runs that nobody has made are in the list"
+        )
         require(await broken_in_project(store, project, logs))
         return names
 

@@ -23,9 +23,9 @@ from tests.laws.stored import (
     broken_by,
     broken_by_itself,
     broken_in_project,
+    listed_runs,
     read_run,
     read_whole,
-    run_ids,
 )
 from tests.prove.killing.book import PLACE, Asked, Book
 from tests.prove.killing.flows import FLOWS, HOLD_MS, NEVER_TIMES
@@ -75,7 +75,7 @@ class Laws:
         assert project is not None
         self._slugs = {flow.id: flow.slug for flow in await store.flows(project.id)}
         found: list[str] = []
-        for run_id in await run_ids(store, project):
+        for run_id in await listed_runs(store, project):
             log = self.logs.setdefault(run_id, Log(run_id))
             before = len(log.events)
             if log.ended and (record := await store.run(run_id)) is not None and record.head == before:

@@ -58,4 +58,4 @@ async def lose_a_run_and_write(address: str) -> RunRecord:
 
 
 async def hands(address: str) -> list[Hand]:
-    return await hands_of(address + "prove", range(100))
+    return await hands_of(address + "prove")
