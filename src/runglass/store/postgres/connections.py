@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 CONNECTIONS = 10
 """Most connections of one process."""
 PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
-"""Before a lost connection's work is tried again: the first one, and the longest, as each is twice as long."""
+"""Before a lost connection's work is tried again: the first, and the longest, as each is twice as long."""
 ROLLBACK_S = 2.0
 """A connection on which a transaction cannot be ended for longer is closed."""
 
