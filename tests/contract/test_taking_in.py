@@ -210,15 +210,15 @@ def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> No
 def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
     server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
-    """The answer of the first one is stored after all have come in; the run has no end by itself."""
+    """The run of the first one is created after all have come in; it has no end by itself."""
     server.push(ENDLESS)
-    storing = faults.hold("answer_call")
+    creating = faults.hold("create_run")
     path, once = "/seq/acme/demo/endless/jobs", {"Idempotency-Key": "once"}
     with ThreadPoolExecutor(6) as calls:
         sent = [calls.submit(http.post, path, json={}, headers=once) for _ in range(6)]
-        storing.until_reached()
+        creating.until_reached()
         eventually(lambda: requests_in(server) + sum(call.done() for call in sent) == 6)
-        storing.let_go()
+        creating.let_go()
         answers = [call.result() for call in sent]
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["executionId"] for answer in answers}) == 1
