@@ -78,6 +78,10 @@ def database(folder: Path) -> Iterator[sqlite3.Connection]:
 
 def test_usage_adds_up_by_project(folder: Path, ask: Ask, database: sqlite3.Connection) -> None:
     database.execute("INSERT INTO project (org, name) VALUES ('acme', 'empty')")
+    database.execute(
+        "INSERT INTO call_answer (project_id, key, run_no, answered_at, answer)"
+        " SELECT project_id, 'key', no, '2026-01-01T00:00:00.000Z', x'6b' FROM run LIMIT 1"
+    )
     code, out, _ = ask("usage", "--data", folder, "--json")
     assert code == Exit.OK
     found = json.loads(out)

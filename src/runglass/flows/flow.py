@@ -74,7 +74,9 @@ class BaseStep(_Strict, frozen=True, kw_only=True, tag_field="type"):
 
 
 class _Leaf(BaseStep, frozen=True, kw_only=True):
-    retry: Annotated[Retry | None, _about("Tries a failed attempt again; by default never.")] = None
+    retry: Annotated[
+        Retry | None, _about("How a failed attempt is tried again; without it, only for busy providers.")
+    ] = None
     timeout_ms: TimeoutMs = None
 
     @property

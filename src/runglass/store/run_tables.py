@@ -30,7 +30,7 @@ ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
     "run_outcome": (),
     "call_answer": ("no",),
 }
-"""The tables with rows of a run, each with the condition for those of one run."""
+"""The tables with rows of a run, each with the columns that tell its rows of one run apart."""
 
 SIZES = {
     "void_checkpoint": "length(step_id)",

@@ -170,8 +170,8 @@ class ModelGateway:
         `observer` hears of each request as it goes out. Some servers decline a request for its form alone,
         and are asked in another one.
 
-        Raises StepFailure where nothing was sent, CallFailed where no whole answer came, and AnswerRejected
-        where an answer came that must be paid for but cannot be used.
+        Raises StepFailure where nothing was sent, ModelCallFailed where no whole answer came, and
+        AnswerRejected where an answer came that must be paid for but cannot be used.
         """
         price = self._prices.get(request.model)
         if request.model == echo.NAME:

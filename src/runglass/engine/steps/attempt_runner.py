@@ -119,7 +119,7 @@ async def run_attempt(
         _abandon(context, attempt)
         raise
     except BudgetExceeded as error:
-        # As above: the attempt ends with the run.
+        # The attempt ends with the run, which fails: its input is told as that of a failed one.
         attempt.record_failed_input()
         raise out_of_credit(context.stop, step.id, f"step {step.id!r}: {error}") from error
     except (StoreError, AwaitingToolResults):
