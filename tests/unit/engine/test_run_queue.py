@@ -184,11 +184,13 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
             await house.engine.resume(paused, paused.spec, Segment(first=1))
         assert await status(house, steps) == "paused"
         monkeypatch.undo()
+        appends = FaultyStore(house.store).hold("append", when=lambda batch: batch.run_no == run.no)
         house.engine.cancel(first.id, reason="enough")
-        resumed = await resuming
+        await appends.reached()
         assert await status(house, second) == "completed"
         assert await status(house, third) == "pending"
-        assert (await resumed.outcome()).status == "completed"
+        appends.let_go()
+        assert (await (await resuming).outcome()).status == "completed"
         assert (await third.outcome()).status == "completed"
 
 
