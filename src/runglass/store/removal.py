@@ -42,7 +42,7 @@ _VOID_OF_STEP = (
     "SELECT loop_path, length(data) FROM checkpoint WHERE run_no = ?1 AND step_id = ?2 AND seq <= ?3"
     " ORDER BY loop_path LIMIT ?4"
 )
-# The answer to a job is given long before its run ends, and goes with the other content that is owed.
+# The answer of a pause is given before its run ends, and goes with the other content that is owed.
 _DUE_ANSWERS = (
     "SELECT no, run_no, length(answer) FROM call_answer WHERE answered_at < ?1"
     " AND NOT EXISTS (SELECT 1 FROM run_outcome WHERE run_no = call_answer.run_no)"

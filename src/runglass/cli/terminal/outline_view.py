@@ -91,7 +91,7 @@ LEAST_LABEL = 20
 MOST_INDENT = 20
 NAME_CHARS = 64
 NARROW = 60
-"""Below so many cells numbers of iterations and attempts are by_status in short."""
+"""Below so many cells numbers of iterations and attempts are told in short."""
 
 
 class Columns(NamedTuple):

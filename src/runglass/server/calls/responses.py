@@ -106,19 +106,24 @@ def _released(call: Call, run_id: str) -> APIError:
 async def _stored_outcome(call: Call, run: RunRecord, *, beyond: int) -> RunOutcome:
     """The outcome of the segment after seq `beyond`, once the store has its end. Raises ANSWER_EXPIRED."""
     runtime = call.runtime
+
+    async def rested(run: RunRecord) -> tuple[RunRecord, int]:
+        run = await idle_run(runtime, run, beyond=beyond)
+        if not (call.may_pause and 0 <= beyond < run.head):
+            return run, run.head
+        async with aclosing(runtime.tails.follow(run, after=beyond, until=REST_EVENTS)) as pages:
+            return run, [page[-1][0] async for page in pages][-1]
+
     try:
-        run = await while_awaited(call.request, run.id, idle_run(runtime, run, beyond=beyond))
+        run, end = await while_awaited(call.request, run.id, rested(run))
     except APIError as error:
         if error.code != "UNAVAILABLE":
             raise
         raise _released(call, run.id) from error
     result, _ = await require_outcome(runtime.store, run)
-    if call.may_pause and 0 <= beyond < run.head:
-        async with aclosing(runtime.tails.follow(run, after=beyond, until=REST_EVENTS)) as pages:
-            ends = [page[-1][0] async for page in pages]
-        if ends[-1] < run.head:
-            # The segment paused and the run has gone on since: what it waited with is not there any more.
-            raise answer_expired(run.id)
+    if end < run.head:
+        # The segment paused and the run has gone on since: what it waited with is not there any more.
+        raise answer_expired(run.id)
     if run.status == "paused":
         paused = await runtime.engine.paused(run)
         return RunOutcome("paused", pause=paused.pause, outputs=paused.outputs)
