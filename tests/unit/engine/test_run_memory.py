@@ -291,6 +291,22 @@ async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
         assert memory.working_bytes == 0
 
 
+async def test_what_a_step_has_used_is_put_away_for_its_output(tmp_path: Path) -> None:
+    models = Asked()
+    flow = """
+- {id: a, type: code, code: 'return {"text": "a" * 40000}'}
+- {id: b, type: code, code: 'return {"text": steps["a"]["text"] + "b"}'}
+- {id: ask, type: llm, model: 'some:model', prompt: Hello}
+"""
+    memory = MemoryBudget(run_bytes=0)
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models, memory=memory) as house:
+        started = await start(house, flow)
+        await models.begun.wait()
+        assert 40_000 < memory.held < 80_000, "the newest output is held, and no other"
+        models.may_end.set()
+        assert (await started.outcome()).status == "completed"
+
+
 def test_a_project_below_its_share_has_room_though_others_hold_all() -> None:
     memory = MemoryBudget(limit_bytes=1000)
     memory.hold(1000, 1)

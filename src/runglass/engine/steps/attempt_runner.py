@@ -111,8 +111,6 @@ async def run_attempt(
             context.memory.require_room(size, step_id=step.id)
         context.usage.keep(size, step_id=step.id)
         attempt.complete(output)
-        if size >= LARGE_BYTES:
-            context.memory.keep(output, (step.id, attempt.position.path_text))
     except StepFailure as error:
         return without_traceback(error)
     except asyncio.CancelledError:

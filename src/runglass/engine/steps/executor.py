@@ -95,11 +95,14 @@ class StepExecutor:
                     outcome = await run_attempt(
                         context, attempt, step, names, llm_context, failure, waited_s, room
                     )
-                    if isinstance(outcome, Payload):
-                        return outcome
-                    server_error = end_if_repeated(outcome, server_error)
-                    await prepare_failure(context, attempt, outcome)
-                    delay_ms = retry_or_fail(attempt, outcome)
+                    if not isinstance(outcome, Payload):
+                        server_error = end_if_repeated(outcome, server_error)
+                        await prepare_failure(context, attempt, outcome)
+                        delay_ms = retry_or_fail(attempt, outcome)
+            if isinstance(outcome, Payload):
+                # Not before: what the step has used may now be put away for its output.
+                context.memory.keep(outcome, (step.id, position.path_text))
+                return outcome
             # Nothing of the attempt is held on to while the next one is waited for.
             del names, given, attempt, outcome
             await context.dependencies.clock.sleep(delay_ms / 1000)
