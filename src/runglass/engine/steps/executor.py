@@ -81,6 +81,7 @@ class StepExecutor:
             number = tool_loop.attempt if tool_loop else self.next_attempt(step.id, position)
             tried = tool_loop.tried if tool_loop else 1
         server_error: int | None = None
+        delay_ms = 0
         while True:
             if context.gate.closed:
                 await context.gate.opened()
