@@ -307,6 +307,21 @@ async def test_what_a_step_has_used_is_put_away_for_its_output(tmp_path: Path) -
         assert (await started.outcome()).status == "completed"
 
 
+async def test_the_output_of_a_container_can_be_put_away_before_the_next_event(tmp_path: Path) -> None:
+    flow = """
+- id: both
+  type: parallel
+  branches:
+    a: [{id: a, type: code, code: 'return {"text": "a" * 40000}'}]
+    b: [{id: b, type: code, code: 'return {"text": "b" * 40000}'}]
+- {id: last, type: code, code: 'return {"n": len(a["text"] + b["text"])}'}
+"""
+    memory = MemoryBudget(run_bytes=0, limit_bytes=60_000)
+    async with open_harness(SqliteStore(tmp_path / "db"), memory=memory) as house:
+        outcome = await (await start(house, flow)).outcome()
+    assert (outcome.status, outcome.result_json) == ("completed", b'{"n":80000}')
+
+
 def test_a_project_below_its_share_has_room_though_others_hold_all() -> None:
     memory = MemoryBudget(limit_bytes=1000)
     memory.hold(1000, 1)

@@ -203,8 +203,11 @@ class Recorder:
         self._failure = self._failure or error
 
     async def checkpoint(self, address: tuple[str, str]) -> bytes:
-        """A checkpoint of the run, once it is stored. Raises as `commit` does."""
+        """A checkpoint of the run, once it is stored, or that waits for its event. Raises as `commit`."""
         await self.commit()
+        for waiting in self._checkpoints:
+            if (waiting.step_id, waiting.loop_path) == address:
+                return waiting.data
         try:
             data = await self._store.checkpoint(self.run.no, *address)
         except StoreError as error:
