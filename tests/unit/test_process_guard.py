@@ -12,7 +12,7 @@ LIMIT_S = 30.0
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is found below a process")
 
 COMMAND = """
-import os, signal, subprocess, sys, time
+import os, signal, subprocess, sys
 from tests import process_guard
 process_guard.GRACE_S = {grace_s}
 # Whoever runs the tests in the background may ignore these.
@@ -20,7 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 process_guard.stand_guard()
 # Independent of everybody, and deaf, as a database server may be that is stopped.
-deaf = "import time, signal as s; s.signal(s.SIGTERM, s.SIG_IGN); print(1, flush=True); time.sleep(600)"
+deaf = "import signal as s; s.signal(s.SIGTERM, s.SIG_IGN); print(1, flush=True); s.sigwait([s.SIGUSR1])"
 if {starts}:
     line = ["sh", "-c", "setsid " + sys.executable + ' -c "$0" &', deaf]
     subprocess.Popen(line, stdout=subprocess.PIPE).stdout.readline()
@@ -43,7 +43,7 @@ class Guarded:
     def __init__(
         self,
         *,
-        then: str = "time.sleep(600)",
+        then: str = "signal.pause()",
         at_end: str = "sys.exit(5)",
         grace_s: float = 20.0,
         starts: bool = True,

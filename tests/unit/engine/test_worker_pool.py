@@ -10,7 +10,7 @@ from tests.waiting import until
 
 MODULE = """
 import sys
-import time
+import threading
 from pathlib import Path
 
 from runglass.engine.workers.limits import serve
@@ -20,8 +20,7 @@ def answer(message):
     if message == b"ping":
         return b"pong"
     Path(message.decode()).touch()
-    while True:
-        time.sleep(60)
+    threading.Event().wait()
 
 
 serve(sys.stdin.buffer, sys.stdout.buffer, answer)
