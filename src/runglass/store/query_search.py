@@ -78,6 +78,11 @@ class SearchedTexts:
         self._wanted = sum(1 << number for number, term in enumerate(terms) if not term.negated)
         self._unwanted = sum(1 << number for number, term in enumerate(terms) if term.negated)
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether there are any."""
+        return bool(self.patterns)
+
     def verdict(self, met: int) -> bool | None:
         """Whether a run with these bits meets the terms; None where the rest of its log decides."""
         if met & self._unwanted:

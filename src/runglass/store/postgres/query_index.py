@@ -250,16 +250,12 @@ async def _groups(db: Db, project_id: int, query: RunQuery, most: int) -> list[t
     ]
 
 
-class TextSearch:
-    """The texts that a query looks for, and those that a run must not have."""
+class TextSearch(SearchedTexts):
+    """Searched in the log of a run."""
 
     def __init__(self, query: RunQuery) -> None:
-        self._texts = SearchedTexts(query)
-        self._escaped = [_escaped(pattern) for pattern in self._texts.patterns]
-
-    @property
-    def is_needed(self) -> bool:
-        return bool(self._escaped)
+        super().__init__(query)
+        self._escaped = [_escaped(pattern) for pattern in self.patterns]
 
     async def meets(self, db: Db, run_no: int, progress: Progress, look: Look) -> bool | Progress:
         """Whether the run meets the terms; or how far it was searched when `look` was over."""
@@ -270,17 +266,17 @@ class TextSearch:
                 seq = number
                 if data is not None:
                     met |= self._met_in(data)
-                verdict = self._texts.verdict(met)
+                verdict = self.verdict(met)
                 if verdict is not None:
                     return verdict
             if not rows:
-                return self._texts.at_the_end(met)
+                return self.at_the_end(met)
             if look.is_over:
                 return Progress(seq, met)
 
     def _met_in(self, data: bytes) -> int:
         content = _content_of(data).lower()
-        return sum(1 << number for number, pattern in enumerate(self._texts.patterns) if pattern in content)
+        return sum(1 << number for number, pattern in enumerate(self.patterns) if pattern in content)
 
 
 def _content_of(data: bytes) -> bytes:

@@ -242,29 +242,25 @@ def _groups(
     return found
 
 
-class TextSearch:
-    """The texts that a query looks for, and those that a run must not have."""
+class TextSearch(SearchedTexts):
+    """Searched in the log of a run."""
 
     def __init__(self, query: RunQuery) -> None:
-        self._texts = SearchedTexts(query)
-        self._patterns = [_parameter(pattern) for pattern in self._texts.patterns]
-
-    @property
-    def is_needed(self) -> bool:
-        return bool(self._patterns)
+        super().__init__(query)
+        self._parameters = [_parameter(pattern) for pattern in self.patterns]
 
     def meets(self, db: sqlite3.Connection, run_no: int, progress: Progress, look: Look) -> bool | Progress:
         """Whether the run meets the terms; or how far it was searched when `look` was over."""
         seq, met = progress
         db.create_function("has_bytes", 2, _has_bytes, deterministic=True)
-        columns = ", ".join(_HAS_LONG if isinstance(each, bytes) else _HAS for each in self._patterns)
+        columns = ", ".join(_HAS_LONG if isinstance(each, bytes) else _HAS for each in self._parameters)
         sql = f"SELECT seq, {columns} FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"
-        patterns = [pattern for pattern in self._patterns for _ in range(2)]
+        patterns = [pattern for pattern in self._parameters for _ in range(2)]
         rows = db.execute(sql, (*patterns, run_no, seq))
         try:
             for seq, *found in rows:
                 met |= sum(1 << number for number, has in enumerate(found) if has)
-                verdict = self._texts.verdict(met)
+                verdict = self.verdict(met)
                 if verdict is not None:
                     return verdict
                 if look.is_over:
@@ -272,7 +268,7 @@ class TextSearch:
         finally:
             # An unfinished SELECT would hold its read transaction open, and with it the log of the file.
             rows.close()
-        return self._texts.at_the_end(met)
+        return self.at_the_end(met)
 
 
 def _parameter(pattern: bytes) -> str | bytes:
