@@ -1,13 +1,13 @@
 """Statements that both kinds of store make alike, as work that does no I/O: a store performs it.
 
-Work is one statement, or a generator that yields each with its values and gets all of its rows. The SQL is
-PostgreSQL's, with `?1`, `?2`, … for the values and `now()` for the time as a text; what SQLite says in
-another way, its `perform` puts in. For what each kind of store does in its own way a generator yields a
-function of a connection, and gets what that returns. Modules with such work have annotations as texts (from
+Work is one statement, or a generator that yields one after the other and gets what it makes of its rows. The
+SQL is PostgreSQL's, with `:name` for the value of that name and `now()` for the time as a text; what SQLite
+says in another way, its `perform` puts in. For what each kind of store does in its own way a generator yields
+a function of a connection, and gets what that returns. Modules with such work have annotations as texts (from
 `__future__`): a nested function would evaluate its own with each call.
 """
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import partial
 from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -29,22 +29,27 @@ class Ask(NamedTuple, Generic[Result]):
     """One statement, and what is made of its rows."""
 
     sql: str
-    values: tuple[Any, ...]
+    values: tuple[Any, ...] | Mapping[str, Any]
     result: Callable[[list[Any]], Result]
 
 
-Steps = Generator[tuple[Any, ...] | Callable[[Any], Any], Any, Result]
+Steps = Generator[Ask[Any] | tuple[Any, ...] | Callable[[Any], Any], Any, Result]
 Work = Ask[Result] | Callable[[], Steps[Result]]
 
 
-def one(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Ask[Shape | None]:
+def fetch(sql: str, /, **named: Any) -> Ask[list[Any]]:
+    """All rows as they are."""
+    return Ask(sql, named, lambda found: found)
+
+
+def one(shape: Callable[[Any], Shape], sql: str, /, *values: Any, **named: Any) -> Ask[Shape | None]:
     """The first row."""
-    return Ask(sql, values, lambda rows: shape(rows[0]) if rows else None)
+    return Ask(sql, values or named, lambda rows: shape(rows[0]) if rows else None)
 
 
-def every(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Ask[list[Shape]]:
+def every(shape: Callable[[Any], Shape], sql: str, /, *values: Any, **named: Any) -> Ask[list[Shape]]:
     """All rows."""
-    return Ask(sql, values, lambda rows: [shape(row) for row in rows])
+    return Ask(sql, values or named, lambda rows: [shape(row) for row in rows])
 
 
 def as_bytes(row: Any) -> bytes:
@@ -65,14 +70,14 @@ def numbered(sql: str, *, first: int = 1) -> str:
     )
 
 
-def changed(sql: str, *values: Any) -> Ask[int]:
+def changed(sql: str, /, *values: Any, **named: Any) -> Ask[int]:
     """How many rows the statement changed."""
-    return Ask(f"{sql} RETURNING 1", values, len)
+    return Ask(f"{sql} RETURNING 1", values or named, len)
 
 
-def done(sql: str, *values: Any) -> Ask[None]:
+def done(sql: str, /, *values: Any, **named: Any) -> Ask[None]:
     """The statement, and nothing of its rows."""
-    return Ask(sql, values, lambda rows: None)
+    return Ask(sql, values or named, lambda rows: None)
 
 
 class Statements:

@@ -1,5 +1,7 @@
 """How the PostgreSQL store performs the work that both kinds of store share, and reads pages."""
 
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, TypeVar
@@ -11,6 +13,8 @@ Shape = TypeVar("Shape")
 
 NOW = """to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 """When the transaction began, by the clock of the database; as all texts of times: ISO, UTC, milliseconds."""
+_NAME = re.compile(r"(?<!:):([a-z]\w*)")
+"""A named value, and no cast."""
 PIECE_ROWS = 500
 """Rows whose sizes are added up at once, to find those that fit into a page."""
 
@@ -19,14 +23,15 @@ async def perform(work: Work[Shape], db: Db) -> Shape:
     """The result of work that both kinds of store share."""
     result: Shape
     if isinstance(work, Ask):
-        result = work.result(await db.fetch(in_postgres(work.sql), *work.values))
-        return result
+        return await _result_of(work, db)
     # A generator is made with each try.
     steps, rows = work(), None
     try:
         while True:
             step: Any = steps.send(rows)
-            if isinstance(step, tuple):
+            if isinstance(step, Ask):
+                rows = await _result_of(step, db)
+            elif isinstance(step, tuple):
                 rows = await db.fetch(in_postgres(step[0]), *step[1:])
             else:
                 rows = step(db)
@@ -34,6 +39,22 @@ async def perform(work: Work[Shape], db: Db) -> Shape:
     except StopIteration as end:
         result = end.value
     return result
+
+
+async def _result_of(ask: Ask[Shape], db: Db) -> Shape:
+    sql, values = ask.sql, ask.values
+    if isinstance(values, Mapping):
+        sql, names = with_numbers(sql)
+        return ask.result(await db.fetch(sql, *[values[name] for name in names]))
+    return ask.result(await db.fetch(in_postgres(sql), *values))
+
+
+@lru_cache(maxsize=512)
+def with_numbers(sql: str) -> tuple[str, list[str]]:
+    """The statement as PostgreSQL has it, with `$1`, `$2`, … for the values of these names."""
+    names = list(dict.fromkeys(_NAME.findall(sql)))
+    numbered = _NAME.sub(lambda found: f"${names.index(found[1]) + 1}", sql)
+    return in_postgres(numbered), names
 
 
 @lru_cache(maxsize=512)

@@ -27,20 +27,30 @@ def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
     try:
         while True:
             step: Any = steps.send(rows)
-            rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
+            if isinstance(step, Ask):
+                rows = step.result(_rows_of(db, step.sql, step.values))
+            else:
+                rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
     except StopIteration as end:
         result = end.value
     return result
 
 
-def _rows_of(db: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[Any]:
+def _rows_of(db: sqlite3.Connection, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
     if (function := _FUNCTIONS.get(sql)) is not None:
-        function(db, *values)
+        function(db, *(values.values() if isinstance(values, Mapping) else values))
         return []
     sql, has_lists = _in_sqlite(sql)
     if has_lists:
-        values = [json.dumps(value) if isinstance(value, list) else value for value in values]
+        if isinstance(values, Mapping):
+            values = {name: _as_json(value) for name, value in values.items()}
+        else:
+            values = list(map(_as_json, values))
     return db.execute(sql, values).fetchall()
+
+
+def _as_json(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=512)
@@ -49,7 +59,7 @@ def _in_sqlite(sql: str) -> tuple[str, bool]:
     # Whoever writes is alone, and locks nothing.
     sql = re.sub(r" FOR (NO KEY UPDATE|UPDATE|SHARE)( SKIP LOCKED)?", "", sql)
     sql = sql.replace("now()", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
-    sql, lists = re.subn(r"= ANY \((\?\d+)\)", r"IN (SELECT value FROM json_each(\1))", sql)
+    sql, lists = re.subn(r"= ANY \((\?\d+|:\w+)\)", r"IN (SELECT value FROM json_each(\1))", sql)
     return sql, lists > 0
 
 
