@@ -14,7 +14,7 @@ from runglass.engine.scheduling.pacing import paced_read
 from runglass.flows.arguments import check_fields, check_flow_models, check_new_models, models_in
 from runglass.flows.flow import Flow, decode_flow
 from runglass.flows.models import SettingRules
-from runglass.store.base import Store
+from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import Project, Role
 
 MOST_VERSIONS = 10_000
@@ -26,7 +26,7 @@ PAGE_FLOWS = 200
 class RunPolicy:
     """The rules of one server. Raises ValueError for `allowed_settings` that cannot be allowed."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Catalog, settings: Settings) -> None:
         self._store = store
         self._allowed_models = settings.allowed_models
         self._rules = SettingRules(settings.allowed_settings)

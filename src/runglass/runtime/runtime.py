@@ -28,6 +28,7 @@ from runglass.errors import APIError, api_error
 from runglass.flows.flow import Flow, decode_flow, step_count
 from runglass.runtime.policy import RunPolicy
 from runglass.store.base import Store
+from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role, RunRecord
 from runglass.support.byte_cache import ByteCache
 from runglass.support.supervision import SupervisedTask
@@ -259,7 +260,7 @@ class Runtime:
             )
 
 
-async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:
+async def push_flow(store: Catalog, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
     # A thread encodes the flow, as a large one would block the event loop.
     source = await offload_in_turn(flow.encode)

@@ -21,7 +21,7 @@ from runglass.server.http.response_stream import cut_off_text
 from runglass.server.security.authentication import authenticate
 from runglass.server.security.browser_sessions import BrowserSessions, header
 from runglass.server.security.rate_limit import Rates
-from runglass.store.base import Store
+from runglass.store.protocols.catalog import Catalog
 from runglass.support import logs
 from runglass.support.safe_text import printable
 
@@ -42,7 +42,7 @@ class ApiMiddleware:
     def __init__(
         self,
         app: ASGIApp,
-        store: Store,
+        store: Catalog,
         *,
         open_responses: OpenResponses,
         sessions: BrowserSessions,

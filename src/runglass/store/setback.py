@@ -6,13 +6,15 @@ How somebody came to know of it is not known here.
 import logging
 
 from runglass.log.measurements import measured
-from runglass.store.base import Store
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RunRecord
 
 log = logging.getLogger(__name__)
 
 
-async def record_loss(store: Store, run_id: str, project_id: int, *, had: int, now: RunRecord | None) -> None:
+async def record_loss(
+    store: RunLog, run_id: str, project_id: int, *, had: int, now: RunRecord | None
+) -> None:
     """Notes that the run had its events up to `had`, and is what it is `now`, None where it is gone.
 
     Says nothing where another process has noted it, or the run was deleted by hand. Raises StoreError.

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from runglass.bus.base import Bus
 from runglass.errors import StoreError, StoreWentBack
 from runglass.log.events import TERMINAL_EVENTS, event_type_of
-from runglass.store.base import Store
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RunRecord
 from runglass.store.setback import record_loss
 from runglass.tails.cursor import Page, TailCursor
@@ -40,7 +40,7 @@ class Tails:
 
     def __init__(
         self,
-        store: Store,
+        store: RunLog,
         bus: Bus,
         *,
         poll_s: float,
@@ -195,7 +195,7 @@ class _SharedRead:
 class _Window:
     """A followed run's latest events after seq `start`, and the task that reads them."""
 
-    def __init__(self, store: Store, bus: Bus, run: RunRecord, *, start: int, poll_s: float) -> None:
+    def __init__(self, store: RunLog, bus: Bus, run: RunRecord, *, start: int, poll_s: float) -> None:
         self.start = start
         self.cursors: set[TailCursor] = set()
         self._rows: list[tuple[int, bytes]] = []
@@ -228,7 +228,7 @@ class _Window:
         await asyncio.wait({self.reading})
         _retrieve_exception(self.reading)
 
-    async def _read_on(self, store: Store, bus: Bus, run: RunRecord, poll_s: float) -> None:
+    async def _read_on(self, store: RunLog, bus: Bus, run: RunRecord, poll_s: float) -> None:
         generation = store.generation
         async with bus.listen(run.id) as listener:
             while True:
@@ -247,7 +247,7 @@ class _Window:
                 if size < PAGE_BYTES:
                     await listener.wait(poll_s)
 
-    async def _require_unchanged(self, store: Store, run: RunRecord) -> None:
+    async def _require_unchanged(self, store: RunLog, run: RunRecord) -> None:
         """Raises StoreWentBack unless the store still has the last event that was read here, as it was."""
         found, last = await store.run(run.id), self._rows[-1:]
         stored = await store.events(run.no, after=self.head - 1, limit_bytes=1)

@@ -14,7 +14,7 @@ from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.config.settings import Settings
 from runglass.errors import FlowFileError, Problem, RunglassError, StoreError
-from runglass.store.base import Store
+from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import FlowRecord, Project
 from runglass.wire.admin_api import FlowHistory, FlowInfo, FlowList, FlowTree, VersionInfo
 
@@ -88,7 +88,7 @@ class LocalFlows:
     def flow(self, org: str, project: str, slug: str) -> FlowHistory:
         """A flow and its versions, the draft, which is version 0, first."""
 
-        async def read(store: Store, flow: FlowRecord) -> FlowHistory:
+        async def read(store: Catalog, flow: FlowRecord) -> FlowHistory:
             about = msgspec.convert(flow, FlowInfo, from_attributes=True)
             versions = msgspec.convert(await store.versions(flow.id), list[VersionInfo], from_attributes=True)
             return FlowHistory(**msgspec.structs.asdict(about), versions=versions)
@@ -103,11 +103,11 @@ class LocalFlows:
         return msgspec.json.decode(source, type=FlowTree)
 
     def _in_flow(
-        self, org: str, project: str, slug: str, work: Callable[[Store, FlowRecord], Awaitable[T]]
+        self, org: str, project: str, slug: str, work: Callable[[Catalog, FlowRecord], Awaitable[T]]
     ) -> T:
         name = ProjectName(org, project)
 
-        async def found(store: Store, owner: Project) -> T:
+        async def found(store: Catalog, owner: Project) -> T:
             flow = await store.find_flow(owner.id, slug)
             if flow is None:
                 raise NotFound(
@@ -151,7 +151,7 @@ class FlowFolder:
     """
 
     def __init__(
-        self, folder: Path, store: Store, *, report: Callable[[str], None], look_s: float = 2.0
+        self, folder: Path, store: Catalog, *, report: Callable[[str], None], look_s: float = 2.0
     ) -> None:
         self._folder = folder
         self._store = store

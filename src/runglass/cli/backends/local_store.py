@@ -13,6 +13,7 @@ from runglass.cli.terminal.output import note, warn
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings
 from runglass.store.base import Store
+from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import Project, Role
 from runglass.wire.admin_api import Actor, make_key
 
@@ -83,7 +84,7 @@ def _existing(database: Path) -> Path:
     return database
 
 
-async def existing_project(store: Store, name: ProjectName) -> Project:
+async def existing_project(store: Catalog, name: ProjectName) -> Project:
     """The project. Raises NotFound."""
     project = await store.find_project(name.org, name.project)
     if project is None:
@@ -91,7 +92,7 @@ async def existing_project(store: Store, name: ProjectName) -> Project:
     return project
 
 
-async def create_key(store: Store, project: Project, role: Role, *, most: int) -> str:
+async def create_key(store: Catalog, project: Project, role: Role, *, most: int) -> str:
     """A new key. The store keeps only a hash, so the key must be shown now.
 
     Raises KeyLimitReached where the project has `most` already.

@@ -20,6 +20,7 @@ from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.base import Store
 from runglass.store.process_records import HeldLease
+from runglass.store.protocols.catalog import Catalog
 from runglass.support.clock import iso
 from runglass.wire.admin_api import AuditEntry
 
@@ -259,7 +260,7 @@ def audit(
     """Changes of keys, flows, runs and settings of projects, with who made them; newest first."""
     after = None if since is None else iso(since.astimezone(UTC))
 
-    async def read(store: Store) -> list[AuditEntry]:
+    async def read(store: Catalog) -> list[AuditEntry]:
         project_id = None if project is None else (await local_store.existing_project(store, project)).id
         return await store.audit(project_id, since=after, action=action, limit=limit + 1)
 

@@ -15,7 +15,7 @@ from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.config.settings import Settings
 from runglass.log.money import format_usd, parse_usd
-from runglass.store.base import Store
+from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import Project, Retention
 from runglass.wire.admin_api import ROLES
 from runglass.wire.run_api import CaptureFailed, CaptureMode
@@ -85,7 +85,7 @@ def create(
         expected = "no share of runs: write a number from 0 to 1, such as 0.05"
         wanted["capture_sample"] = _number(capture_sample, 1, expected)
 
-    async def keep(store: Store, made: Project) -> None:
+    async def keep(store: Catalog, made: Project) -> None:
         if wanted:
             fields = {field: None if value == "default" else value for field, value in wanted.items()}
             changed = msgspec.structs.replace(made, **fields)
@@ -190,7 +190,7 @@ def retention(
         field: _number(text, MOST_DAYS, expected) for field, text in changes.items() if text is not None
     }
 
-    async def keep(store: Store, found: Project) -> None:
+    async def keep(store: Catalog, found: Project) -> None:
         before = Retention(found.retention_days, found.content_retention_days)
         await store.set_retention(found.id, before._replace(**wanted), by=local_store.terminal_user())
 
@@ -287,7 +287,7 @@ def list_keys(project: ProjectName, folder: DataFolder, as_json: bool) -> None:
 def revoke(project: ProjectName, key_id: int, folder: DataFolder) -> None:
     """Make a key useless, at once and for good; a running server breaks off its answers to it."""
 
-    async def revoke_in(store: Store, found: Project) -> str:
+    async def revoke_in(store: Catalog, found: Project) -> str:
         key = next((each for each in await store.keys(found.id) if each.id == key_id), None)
         if key is None:
             raise NotFound(

@@ -21,7 +21,7 @@ from runglass.cli.backends.server import Server, named_run
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
 from runglass.run_files.header import file_name
-from runglass.store.base import Store
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RawRow
 from runglass.wire.run_api import ExportFormat
 
@@ -115,7 +115,7 @@ def export_raw(run_id: str, file: Path, folder: DataFolder) -> None:
     """
     settings, whole_id = folder.settings(), run_id.lower()
 
-    async def export_rows(store: Store) -> int:
+    async def export_rows(store: RunLog) -> int:
         if await store.run(whole_id) is None:
             raise NotFound(f"there is no run {whole_id!r} in {settings.store_name!r}")
         count = 0

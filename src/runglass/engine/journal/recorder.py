@@ -24,7 +24,7 @@ from runglass.log.fold import RunFold, StepChange
 from runglass.log.measurements import measured
 from runglass.log.money import ZERO, subtract_usd
 from runglass.log.trace import TERMINAL
-from runglass.store.base import Store
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import NO_NUMBERS, Append, Checkpoint, RunNumbers, RunRecord, StepRow
 from runglass.support.clock import Clock, iso
 
@@ -82,7 +82,7 @@ class Recorder:
 
     def __init__(
         self,
-        store: Store,
+        store: RunLog,
         bus: Bus,
         run: RunRecord,
         fold: RunFold,

@@ -12,7 +12,8 @@ from runglass.engine.journal.run_spec import Pause, RunSpec, SegmentSpec, ToolLo
 from runglass.engine.scheduling.offloading import offload
 from runglass.log.fold import Address, RunFold, StepChange
 from runglass.log.trace import RunSummary, StepTrace
-from runglass.store.base import Store, decoding
+from runglass.store.base import decoding
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import Checkpoint, RunRecord, Setback, StepRow
 
 WORKER_LOST = "WORKER_LOST"
@@ -81,7 +82,7 @@ def new_state(run: RunRecord, segment_spec: SegmentSpec, *, request_bytes: int =
 
 
 async def paused_state(
-    store: Store, paused: PausedRun, segment_spec: SegmentSpec, checkpoint: Checkpoint | None = None
+    store: RunLog, paused: PausedRun, segment_spec: SegmentSpec, checkpoint: Checkpoint | None = None
 ) -> ResumeState:
     """Of a run that goes on after its pause; `checkpoint` keeps the segment where that is not stored yet.
 
@@ -107,7 +108,7 @@ async def paused_state(
     )
 
 
-async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
+async def left_state(store: RunLog, run: RunRecord) -> ResumeState | None:
     """The state of a run that was begun and left off; None where its request is not known any more.
 
     Raises StoreError, RunUnreadable.
@@ -159,7 +160,7 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
         )
 
 
-async def first_segment(store: Store, run: RunRecord) -> SegmentSpec | None:
+async def first_segment(store: RunLog, run: RunRecord) -> SegmentSpec | None:
     """Specification and first segment of a run that has not ended. Raises StoreError, RunUnreadable."""
     request = await store.request(run.no)
     if request is None:
@@ -176,7 +177,7 @@ def _read_back(
     return checkpoints, checkpoints.segment_spec, checkpoints.pause, checkpoints.outputs()
 
 
-async def stored_fold(store: Store, run: RunRecord) -> RunFold:
+async def stored_fold(store: RunLog, run: RunRecord) -> RunFold:
     """The state of the run after its last event. Raises StoreError, RunUnreadable."""
     rows, last_position = await store.open_steps(run.no)
     with decoding(run.id):
@@ -184,7 +185,7 @@ async def stored_fold(store: Store, run: RunRecord) -> RunFold:
         return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
 
 
-async def last_time(store: Store, run: RunRecord) -> str:
+async def last_time(store: RunLog, run: RunRecord) -> str:
     """When the last event of the log was recorded; no later one may be earlier.
 
     Empty where nothing has been recorded. Raises StoreError, RunUnreadable.
@@ -192,7 +193,7 @@ async def last_time(store: Store, run: RunRecord) -> str:
     return await time_of(store, run, run.head)
 
 
-async def time_of(store: Store, run: RunRecord, seq: int) -> str:
+async def time_of(store: RunLog, run: RunRecord, seq: int) -> str:
     """When the event with this seq was recorded; empty for seq 0. Raises StoreError, RunUnreadable."""
     if not seq:
         return ""

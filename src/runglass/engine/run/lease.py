@@ -17,6 +17,7 @@ from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import Store
 from runglass.store.process_records import ProcessFacts
+from runglass.store.protocols.run_queue import RunQueue
 from runglass.store.records import RunRecord, StoredLog
 from runglass.store.setback import record_loss
 from runglass.support.clock import Clock, iso
@@ -35,7 +36,7 @@ class Lease:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, active: ActiveRuns, *, lease_s: float, process: ProcessFacts
+        self, store: RunQueue, clock: Clock, active: ActiveRuns, *, lease_s: float, process: ProcessFacts
     ) -> None:
         self._store = store
         self._clock = clock

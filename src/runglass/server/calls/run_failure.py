@@ -7,7 +7,8 @@ import msgspec
 from runglass.engine.capture.snapshots import is_whole
 from runglass.errors import PASSED_ON, STEP_CODES, APIError, api_error
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
-from runglass.store.base import Store, decoding
+from runglass.store.base import decoding
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RunRecord
 
 
@@ -70,7 +71,7 @@ def failure_at(end: FlowFailed | FlowCancelled) -> RunFailure:
     return RunFailure(end.error or {}, end.step_id)
 
 
-async def failure_of(store: Store, run: RunRecord, *, whole: bool = True) -> RunFailure:
+async def failure_of(store: RunLog, run: RunRecord, *, whole: bool = True) -> RunFailure:
     """The failure of a run that ended badly: `whole` while that is owed, else as the log has it.
 
     Raises StoreError, RunUnreadable.
@@ -83,7 +84,7 @@ async def failure_of(store: Store, run: RunRecord, *, whole: bool = True) -> Run
         return failure if error is None else RunFailure(msgspec.json.decode(error), failure.step_id)
 
 
-async def result_of(store: Store, run: RunRecord) -> bytes:
+async def result_of(store: RunLog, run: RunRecord) -> bytes:
     """The result of a run whose status is `completed`, as JSON, as long as its caller is owed it.
 
     After that it comes from the log, where that has it whole. Raises ANSWER_EXPIRED.
@@ -100,7 +101,7 @@ async def result_of(store: Store, run: RunRecord) -> bytes:
     raise answer_expired(run.id)
 
 
-async def require_outcome(store: Store, run: RunRecord) -> tuple[bytes | None, bytes | None]:
+async def require_outcome(store: RunLog, run: RunRecord) -> tuple[bytes | None, bytes | None]:
     """The result or the error that is kept for the caller of a run that has ended. Raises ANSWER_EXPIRED."""
     kept = await store.outcome(run.no) if run.ended else (None, None)
     if run.ended and kept == (None, None):
@@ -113,7 +114,7 @@ def answer_expired(run_id: str) -> APIError:
     return api_error("ANSWER_EXPIRED", message, execution_id=run_id)
 
 
-async def end_of(store: Store, run: RunRecord) -> FlowCompleted | FlowFailed | FlowCancelled | None:
+async def end_of(store: RunLog, run: RunRecord) -> FlowCompleted | FlowFailed | FlowCancelled | None:
     """The event that ended the run; None where it has not ended. Raises StoreError, RunUnreadable."""
     if not run.ended:
         return None
@@ -127,7 +128,7 @@ class _Completed(msgspec.Struct, frozen=True):
     result: msgspec.Raw = msgspec.Raw()
 
 
-async def _last_event(store: Store, run: RunRecord) -> bytes:
+async def _last_event(store: RunLog, run: RunRecord) -> bytes:
     events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
     with decoding(run.id):
         return events[0][1]

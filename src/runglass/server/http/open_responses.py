@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from runglass.errors import StoreError
 from runglass.server.http.error_responses import rate_limited
-from runglass.store.base import Store
+from runglass.store.protocols.catalog import Catalog
 from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class OpenResponses:
             if number % ENDED_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    async def watch(self, store: Store) -> None:
+    async def watch(self, store: Catalog) -> None:
         """Ends the open responses to keys that any process has revoked, until cancelled.
 
         Each round asks for the present state and not for changes, so that no revocation is missed between two

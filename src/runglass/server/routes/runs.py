@@ -29,7 +29,8 @@ from runglass.server.http.response_stream import (
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.run_content import checked_objects, whole_summary, with_content
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts, without_large_parts
-from runglass.store.base import Store, decoding
+from runglass.store.base import decoding
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import OpenedTrace, RunRecord
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ async def stream(
     return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)
 
 
-async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
+async def _steps_from(store: RunLog, opened: OpenedTrace) -> Pages:
     """Pages of step data, from the page that has been read already on."""
     run, steps = opened.run, opened.steps
     while steps:

@@ -22,7 +22,7 @@ from runglass.server.requests.pagination import cursor_of, run_before
 from runglass.server.requests.parameters import checked_uuid
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.session_runs import SessionFlows, session_run
-from runglass.store.base import Store
+from runglass.store.protocols.run_index import RunIndex
 from runglass.store.records import RunRecord
 
 PAGE_BYTES = 8_000_000
@@ -86,7 +86,7 @@ def _closing(last: str) -> bytes:
 
 
 async def _runs_of(
-    store: Store, project_id: int, session_id: str, *, after: str
+    store: RunIndex, project_id: int, session_id: str, *, after: str
 ) -> AsyncGenerator[RunRecord, None]:
     while True:
         found = await store.session_runs(project_id, session_id, after=after, limit=RUNS_AT_ONCE)

@@ -16,14 +16,14 @@ from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, paced_read
 from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.response_stream import PART_BYTES
-from runglass.store.base import Store
+from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import ApiKey, FlowRecord, OpenedTrace, Project, RunRecord
 from runglass.wire.admin_api import PREFIX, Actor, digest_of
 
 MAY_EXECUTE = frozenset({"run", "admin"})
 
 
-async def authenticate(store: Store, authorization: str | None) -> ApiKey:
+async def authenticate(store: Catalog, authorization: str | None) -> ApiKey:
     """The key in an `Authorization` header. Raises UNAUTHENTICATED, StoreError."""
     scheme, _, key = (authorization or "").strip().partition(" ")
     key = key.strip()

@@ -9,8 +9,9 @@ from runglass.errors import RunUnreadable
 from runglass.log.events import RunInput, decode_event, event_type_of
 from runglass.log.fold import DAMAGE, content_of_run
 from runglass.log.trace import RunSummary
-from runglass.store.base import Store, decoding
+from runglass.store.base import decoding
 from runglass.store.list_records import RunListing
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import OpenedTrace, RunRecord
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ _any_json = msgspec.json.Decoder(msgspec.Raw)
 _summary = msgspec.json.Decoder(RunSummary)
 
 
-async def with_content(store: Store, run: RunRecord) -> OpenedTrace:
+async def with_content(store: RunLog, run: RunRecord) -> OpenedTrace:
     """The run and those of its events, no step. Raises StoreError, RunPurged."""
     content = []
     for seq in run.content_seqs:

@@ -33,6 +33,8 @@ from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.services.outlines import flow_nodes
 from runglass.server.services.step_attempts import attempt_pages
 from runglass.store.base import Store, decoding
+from runglass.store.protocols.catalog import Catalog
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import AttemptKey, RunRecord
 
 MOST_READ_BYTES = 256_000_000
@@ -101,7 +103,7 @@ async def diff_runs(
     )
 
 
-async def diff_attempts(store: Store, run: RunRecord, a: AttemptKey, b: AttemptKey) -> AttemptsDiff:
+async def diff_attempts(store: RunLog, run: RunRecord, a: AttemptKey, b: AttemptKey) -> AttemptsDiff:
     """In what attempt `b` differs from attempt `a`. Raises StoreError, RunUnreadable."""
     data = await _data(store, run, [a, b])
     return await offload_in_turn(partial(_diff, run, [a.position, b.position], data))
@@ -117,7 +119,7 @@ def _started(read: _Read) -> list[StepLocation]:
     return [StepLocation(step_id) for step_id in dict.fromkeys(each.step_id for each in read.digests)]
 
 
-async def _places(store: Store, run: RunRecord) -> list[StepLocation]:
+async def _places(store: Catalog, run: RunRecord) -> list[StepLocation]:
     """The steps of the flow that the run is of, of a draft as it is now; none where it is gone."""
     source = await store.flow_source(run.flow_id, run.version)
     if source is None:
@@ -129,7 +131,7 @@ async def _places(store: Store, run: RunRecord) -> list[StepLocation]:
     )
 
 
-async def _read(store: Store, run: RunRecord, most: int) -> _Read:
+async def _read(store: RunLog, run: RunRecord, most: int) -> _Read:
     """All attempts of the run, up to the limits. Of a run that goes on, later pages are of a later moment."""
     digests: list[AttemptDigest] = []
     texts: dict[str, str] = {}
@@ -155,7 +157,7 @@ def _digests(run: RunRecord, page: Sequence[AttemptRow], texts: dict[str, str]) 
 
 
 async def _rows(
-    store: Store, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
+    store: RunLog, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
 ) -> list[RowDiff | None]:
     """The rows of pairs that differ, None for those that do not after all."""
     allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
@@ -180,7 +182,7 @@ _Work = tuple[AttemptPair, _StoredPair | None]
 
 
 async def _stored(
-    store: Store, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
+    store: RunLog, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
 ) -> list[_StoredPair]:
     """Of those pairs whose content differs."""
     wanted = [pair for pair in pairs if pair.content_differs]
@@ -189,7 +191,7 @@ async def _stored(
     return list(map(_StoredPair, stored_a, stored_b))
 
 
-async def _data(store: Store, run: RunRecord, attempts: Iterable[AttemptDigest | AttemptKey]) -> list[bytes]:
+async def _data(store: RunLog, run: RunRecord, attempts: Iterable[AttemptDigest | AttemptKey]) -> list[bytes]:
     keys = [AttemptKey(each.position, "", each.attempt) for each in attempts]
     return [data async for page in attempt_pages(store, run, keys) for data in page]
 

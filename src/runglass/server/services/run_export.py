@@ -22,6 +22,7 @@ from runglass.run_files.perfetto import PerfettoWriter
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.run_content import checked_objects, whole_summary, with_content
 from runglass.store.base import Store, decoding
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import AttemptKey, RunRecord
 from runglass.wire.run_api import ExportFormat
 
@@ -60,13 +61,13 @@ async def _header_of(store: Store, run: RunRecord) -> RunHeader:
     )
 
 
-async def _lines(store: Store, run: RunRecord, header: bytes) -> AsyncGenerator[bytes, None]:
+async def _lines(store: RunLog, run: RunRecord, header: bytes) -> AsyncGenerator[bytes, None]:
     yield header + b"\n"
     async for events in _events(store, run):
         yield lines(events)
 
 
-async def _document(store: Store, run: RunRecord, header: bytes) -> AsyncGenerator[bytes, None]:
+async def _document(store: RunLog, run: RunRecord, header: bytes) -> AsyncGenerator[bytes, None]:
     summary = whole_summary(await with_content(store, run))
     yield b'%b,\n"trace":{"flowRun":%b,"steps":[' % (header[:-1], summary)
     is_first = True
@@ -81,7 +82,7 @@ async def _document(store: Store, run: RunRecord, header: bytes) -> AsyncGenerat
     yield b"\n]}\n"
 
 
-async def _events(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], None]:
+async def _events(store: RunLog, run: RunRecord) -> AsyncGenerator[list[bytes], None]:
     """The events of the run up to its head, in pages."""
     after = 0
     while after < run.head:
@@ -94,7 +95,7 @@ async def _events(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], N
         yield checked_objects(run, [data for seq, data in rows if seq <= run.head])
 
 
-async def _steps(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], None]:
+async def _steps(store: RunLog, run: RunRecord) -> AsyncGenerator[list[bytes], None]:
     """The steps of the run's trace, in pages."""
     after = 0
     while True:

@@ -19,7 +19,9 @@ from runglass.log.trace import RunStatus, RunSummary, StepStatus
 from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.calls.run_failure import end_of, failure_at
 from runglass.server.http.response_stream import PART_BYTES
-from runglass.store.base import Store, decoding
+from runglass.store.base import decoding
+from runglass.store.protocols.catalog import Catalog
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RunRecord
 from runglass.support.lazy_json import Json, decode_when_read, encoded, json_bytes
 from runglass.wire.run_api import CaptureMode
@@ -79,7 +81,7 @@ class FlowShape:
 class SessionFlows:
     """The flows of the runs of a session, each looked up and walked once."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Catalog) -> None:
         self._store = store
         self._slugs: dict[str, str] = {}
         self._flows: dict[tuple[str, int], FlowShape | None] = {}
@@ -103,7 +105,7 @@ class SessionFlows:
 
 
 async def session_run(
-    store: Store, run: RunRecord, slug: str, shape: FlowShape | None
+    store: RunLog, run: RunRecord, slug: str, shape: FlowShape | None
 ) -> AsyncGenerator[bytes, None]:
     """A run of a session as JSON, piece by piece; only the fields of its row where the run cannot be read."""
     try:

@@ -12,7 +12,7 @@ from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
 from runglass.server.http.response_stream import PART_BYTES, Pages
 from runglass.server.services.run_content import checked_objects
-from runglass.store.base import Store
+from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import AttemptKey, RunRecord
 
 KEY_BYTES = 256
@@ -31,7 +31,7 @@ SAID = ("request", "response")
 
 
 async def chosen_attempts(
-    store: Store, run: RunRecord, step_id: str, *, attempt: str, loop_index: str | None, position: int | None
+    store: RunLog, run: RunRecord, step_id: str, *, attempt: str, loop_index: str | None, position: int | None
 ) -> list[AttemptKey]:
     """The attempts that are meant, one at least. Raises STEP_NOT_FOUND.
 
@@ -94,7 +94,7 @@ def _key(row: _Attempt) -> tuple[tuple[int, ...], int]:
     return tuple(int(index) for index in row.loop_path.split(",")) if row.loop_path else (), row.attempt
 
 
-async def attempt_pages(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
+async def attempt_pages(store: RunLog, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
     """The StepTraces of these attempts as JSON, in pages. Raises StoreError, RunUnreadable."""
     done = 0
     while done < len(keys):

@@ -1,0 +1,1 @@
+"""What a store does, in five protocols. Knows no SQL and no kind of store."""
