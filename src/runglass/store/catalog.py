@@ -13,6 +13,7 @@ from runglass.errors import StoreError
 from runglass.log.money import format_usd
 from runglass.store.audit import change_project, note_change
 from runglass.store.catalog_records import DRAFT_COLUMNS, describe_draft, flow_of, project_of, version_of
+from runglass.store.dialect import Dialect
 from runglass.store.records import (
     NO_RETENTION,
     FlowRecord,
@@ -21,7 +22,7 @@ from runglass.store.records import (
     Retention,
     RetentionOfFlow,
 )
-from runglass.store.statements import ALL_ROWS, Statements, Steps, as_bytes, every, one
+from runglass.store.statements import ALL_ROWS, Statements, Steps, as_bytes, done, every, one
 from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -36,16 +37,10 @@ _SOURCE = "SELECT source FROM flow_version WHERE flow_id = ?1 AND version = ?2"
 
 
 class Catalog:
-    """The part of the store that runs are started from.
-
-    `_project` selects the columns of a project, `_new_project` inserts what else each one has, by id, and
-    `_large_value` is larger than a page.
-    """
+    """The part of the store that runs are started from."""
 
     _statements: Statements
-    _project: str
-    _new_project: Sequence[str] = ()
-    _large_value: str
+    _sql: Dialect
 
     async def ensure_project(self, org: str, name: str, *, by: Actor = SERVER) -> Project:
         def work() -> Steps[Project]:
@@ -54,10 +49,10 @@ class Catalog:
                 *(org, name),
             )
             for (project_id,) in added:
-                for sql in self._new_project:
-                    yield sql, project_id
+                if self._sql.new_project:
+                    yield done(self._sql.new_project, project_id=project_id)
                 yield from note_change(project_id, by, "project.created")
-            [row] = yield f"{self._project} WHERE org = ?1 AND name = ?2", org, name
+            [row] = yield f"{self._sql.project} WHERE org = ?1 AND name = ?2", org, name
             return project_of(row)
 
         # Nearly always it is there, and nothing is to be written.
@@ -67,13 +62,13 @@ class Catalog:
     async def check_write(self) -> None:
         def work() -> Steps[None]:
             # It needs new pages where the file has none to spare.
-            yield (f"INSERT INTO write_check (data) VALUES ({self._large_value})",)
+            yield (f"INSERT INTO write_check (data) VALUES ({self._sql.large_value})",)
             yield ("DELETE FROM write_check",)
 
         await self._statements.write(work)
 
     async def project(self, project_id: int) -> Project | None:
-        sql = f"{self._project} WHERE id = ?1"
+        sql = f"{self._sql.project} WHERE id = ?1"
         return await self._statements.read_inline(one(project_of, sql, project_id))
 
     async def set_allowed_models(
@@ -83,11 +78,11 @@ class Catalog:
         await self._statements.write(change_project(project_id, by, "project.models", allowed_models=text))
 
     async def find_project(self, org: str, name: str) -> Project | None:
-        sql = f"{self._project} WHERE org = ?1 AND name = ?2"
+        sql = f"{self._sql.project} WHERE org = ?1 AND name = ?2"
         return await self._statements.look_up(one(project_of, sql, org, name))
 
     async def projects(self) -> list[Project]:
-        return await self._statements.look_up(every(project_of, f"{self._project} ORDER BY org, name"))
+        return await self._statements.look_up(every(project_of, f"{self._sql.project} ORDER BY org, name"))
 
     async def set_capture(
         self,

@@ -5,15 +5,26 @@ The mirror of a purge: a run that is being imported has rows under a number of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
 from runglass.errors import ImportConflict, StoreError
 from runglass.store.audit import note_change
+from runglass.store.dialect import Dialect
 from runglass.store.records import LARGE_RUN_EVENTS, NO_RETENTION, Retention, RunNumbers, StepRow
-from runglass.store.statements import Statements, Steps
+from runglass.store.statements import (
+    NEW_RUN_NO,
+    Statements,
+    Steps,
+    changed,
+    count_bytes,
+    done,
+    fetch,
+    next_change,
+)
 from runglass.wire.admin_api import Actor
 from runglass.wire.run_api import CaptureMode
 
@@ -54,23 +65,26 @@ class ImportedRun(msgspec.Struct, frozen=True, kw_only=True):
 class Imports:
     """The part of the store that takes in whole runs of other stores.
 
-    `_begin_import` gives a run a number, `_write_rows` writes events and steps, `_insert_run` the row of a
-    run, and says whether there was none with its id. `_abandoned` is the condition for imports that no living
-    process goes on with, where `?1` are those of this one.
+    `_write_rows` writes events and steps.
     """
 
     _statements: Statements
-    _begin_import: Callable[[], Steps[int]]
+    _sql: Dialect
     _write_rows: Callable[..., Any]
-    _insert_run: Callable[[ImportedRun], Steps[bool]]
-    _abandoned: str
+    _owner: str | None = None
+    """Who holds the newest lease that was taken by way of this store."""
     _importing: set[int]
     """Runs that are imported by way of this store."""
+
+    def _columns_of(self, summary: bytes) -> Mapping[str, Any]:
+        """The columns of a run's row that follow from its summary, and are there for queries alone."""
+        return {}
 
     async def begin_import(self, project_id: int, run_id: str) -> int:
         def work() -> Steps[int]:
             yield from _require_new(run_id)
-            run_no = yield from self._begin_import()
+            run_no: int = yield NEW_RUN_NO
+            yield done(self._sql.new_import, run_no=run_no, owner=self._owner)
             # Here and not after the commit, which another one that gives up imports may follow at once.
             self._importing.add(run_no)
             return run_no
@@ -92,11 +106,35 @@ class Imports:
             yield from _require_new(run.id)
             yield from _require_flow(run)
             made = yield from _make_flow(run)
-            if not (yield from self._insert_run(run)):
+            yield count_bytes(run.project_id, run.log_bytes)
+            duration_ms, cost_usd, tokens = run.numbers
+            columns = {
+                "no": run.no,
+                "id": run.id,
+                "project_id": run.project_id,
+                "flow_id": run.flow.id,
+                "version": run.version,
+                "status": run.status,
+                "trigger_type": run.trigger_type,
+                "capture": run.capture,
+                "session_id": run.session_id,
+                "head": run.head,
+                "summary": run.summary,
+                "ended_at": run.ended_at,
+                "duration_ms": duration_ms,
+                "cost_usd": cost_usd,
+                "tokens": tokens,
+                "log_bytes": run.log_bytes,
+                "change_no": (yield next_change(run.project_id)),
+                **self._columns_of(run.summary),
+            }
+            names, values = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+            sql = f"INSERT INTO run ({names}) VALUES ({values}) ON CONFLICT (id) DO NOTHING"
+            if not (yield changed(sql, **columns)):
                 raise _there_already(run.id)
-            yield "DELETE FROM importing_run WHERE run_no = ?1", run.no
+            yield done("DELETE FROM importing_run WHERE run_no = :run_no", run_no=run.no)
             if run.head >= LARGE_RUN_EVENTS:
-                yield "INSERT INTO due_outline (run_no) VALUES (?1)", run.no
+                yield done("INSERT INTO due_outline (run_no) VALUES (:run_no)", run_no=run.no)
             told = {
                 "flowId": run.flow.id,
                 "version": run.version,
@@ -111,11 +149,10 @@ class Imports:
 
     async def abandon_imports(self, run_no: int | None = None) -> None:
         def work() -> Steps[None]:
-            where, value = (
-                ("run_no = ?1", run_no) if run_no is not None else (self._abandoned, list(self._importing))
-            )
-            for row in (yield f"DELETE FROM importing_run WHERE {where} RETURNING run_no", value):
-                yield "INSERT INTO purged_run (run_no) VALUES (?1)", row[0]
+            where = self._sql.abandoned if run_no is None else "run_no = :run_no"
+            sql = f"DELETE FROM importing_run WHERE {where} RETURNING run_no"
+            for (number,) in (yield fetch(sql, run_no=run_no, own=list(self._importing))):
+                yield done("INSERT INTO purged_run (run_no) VALUES (:run_no)", run_no=number)
 
         await self._statements.remove(work)
         self._importing.discard(run_no or 0)
@@ -123,13 +160,14 @@ class Imports:
 
 def _require_import(run_no: int) -> Steps[None]:
     """Raises StoreError where the import was given up. Nobody gives it up before the transaction ends."""
-    if not (yield "SELECT 1 FROM importing_run WHERE run_no = ?1 FOR SHARE", run_no):
+    sql = "SELECT 1 FROM importing_run WHERE run_no = :run_no FOR SHARE"
+    if not (yield fetch(sql, run_no=run_no)):
         raise StoreError("the import was given up, as its process stood still for too long; begin it again")
 
 
 def _require_new(run_id: str) -> Steps[None]:
     # Of another project's run the same is told: ids are too long to be guessed, and no two runs may have one.
-    if (yield "SELECT 1 FROM run WHERE id = ?1", run_id):
+    if (yield fetch("SELECT 1 FROM run WHERE id = :run_id", run_id=run_id)):
         raise _there_already(run_id)
 
 
@@ -145,10 +183,11 @@ def _require_flow(run: ImportedRun) -> Steps[None]:
     """Raises ImportConflict where the flow of the run cannot be, or is not, the one of the project."""
     flow = run.flow
     # Nobody else gives the flow a version meanwhile.
-    found = yield "SELECT project_id, slug FROM flow WHERE id = ?1 FOR NO KEY UPDATE", flow.id
+    sql = "SELECT project_id, slug FROM flow WHERE id = :flow_id FOR NO KEY UPDATE"
+    found = yield fetch(sql, flow_id=flow.id)
     if not found:
-        sql = "SELECT id FROM flow WHERE project_id = ?1 AND slug = ?2"
-        for (other,) in (yield sql, run.project_id, flow.slug):
+        sql = "SELECT id FROM flow WHERE project_id = :project_id AND slug = :slug"
+        for (other,) in (yield fetch(sql, project_id=run.project_id, slug=flow.slug)):
             raise ImportConflict(
                 "FLOW_CONFLICT",
                 f"the project has a flow {flow.slug!r} of its own ({other}), and the run is of flow"
@@ -161,8 +200,8 @@ def _require_flow(run: ImportedRun) -> Steps[None]:
         )
     elif run.version:
         # A draft changes, and may be another one by now.
-        sql = "SELECT source FROM flow_version WHERE flow_id = ?1 AND version = ?2"
-        for (source,) in (yield sql, flow.id, run.version):
+        sql = "SELECT source FROM flow_version WHERE flow_id = :flow_id AND version = :version"
+        for (source,) in (yield fetch(sql, flow_id=flow.id, version=run.version)):
             if source != flow.source:
                 raise ImportConflict(
                     "FLOW_CONFLICT",
@@ -174,18 +213,25 @@ def _require_flow(run: ImportedRun) -> Steps[None]:
 def _make_flow(run: ImportedRun) -> Steps[list[str]]:
     """Makes the flow, as a draft, where it is new, and the version that ran; what was made with the run."""
     flow, made = run.flow, ["run"]
-    is_new = yield (
+    is_new = yield changed(
         "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
-        " content_retention_days) VALUES (?1, ?2, ?3, ?4, ?5, now(), ?6, ?7) ON CONFLICT DO NOTHING"
-        " RETURNING id",
-        *(flow.id, run.project_id, flow.slug, flow.name, flow.capture, *flow.retention),
+        " content_retention_days) VALUES (:id, :project_id, :slug, :name, :capture, now(), :days,"
+        " :content_days) ON CONFLICT DO NOTHING",
+        id=flow.id,
+        project_id=run.project_id,
+        slug=flow.slug,
+        name=flow.name,
+        capture=flow.capture,
+        days=flow.retention.days,
+        content_days=flow.retention.content_days,
     )
+    add_version = partial(changed, _ADD_VERSION, flow_id=flow.id, source=flow.source)
     if is_new:
         made += ["flow", "draft"]
-        yield _ADD_VERSION, flow.id, 0, flow.source, False
+        yield add_version(version=0, imported=False)
     # Once more, and then again: somebody else may have made the same meanwhile.
     yield from _require_flow(run)
-    if run.version and (yield _ADD_VERSION, flow.id, run.version, flow.source, True):
+    if run.version and (yield add_version(version=run.version, imported=True)):
         made.append("version")
     yield from _require_flow(run)
     return made
@@ -193,5 +239,5 @@ def _make_flow(run: ImportedRun) -> Steps[list[str]]:
 
 _ADD_VERSION = (
     "INSERT INTO flow_version (flow_id, version, source, created_at, imported)"
-    " VALUES (?1, ?2, ?3, now(), ?4) ON CONFLICT (flow_id, version) DO NOTHING RETURNING version"
+    " VALUES (:flow_id, :version, :source, now(), :imported) ON CONFLICT (flow_id, version) DO NOTHING"
 )

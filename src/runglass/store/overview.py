@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from runglass.store.statements import Statements, Steps
+from runglass.store.dialect import Dialect
+from runglass.store.statements import Statements, Steps, fetch
 from runglass.support.clock import Clock
 from runglass.wire.query import created_ms
 
@@ -38,11 +39,11 @@ def _age_s(run_id: str | None, *, now: datetime) -> float:
 
 
 class Overview:
-    """The part of the store that says how much there is to do. `_queue` tells what waits, and the leases."""
+    """The part of the store that says how much there is to do."""
 
     _statements: Statements
     clock: Clock
-    _queue: str
+    _sql: Dialect
 
     async def overview(self) -> StoreOverview:
         sql = (
@@ -53,7 +54,7 @@ class Overview:
 
         def work() -> Steps[StoreOverview]:
             rows = yield (sql,)
-            [(waiting, oldest, leases)] = yield (self._queue,)
+            [(waiting, oldest, leases)] = yield fetch(self._sql.waiting)
             open_runs = {(name, status): count for name, status, count in rows if count}
             return StoreOverview(open_runs, waiting, _age_s(oldest, now=self.clock.now()), leases)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from runglass.store.dialect import Dialect
 from runglass.store.list_records import (
     LISTING,
     ChangedRun,
@@ -20,7 +21,7 @@ from runglass.store.list_records import (
     RunListing,
 )
 from runglass.store.query_search import Look, Progress, SearchLimits, after_itself, bounds_of
-from runglass.store.statements import Statements, Steps, as_int, numbered, one
+from runglass.store.statements import Statements, Steps, as_int, fetch, numbered, one
 from runglass.wire.query import FIXED, RunQuery, Term, created_ms, first_id
 
 FIRST_COUNTED = 1000
@@ -31,13 +32,13 @@ _FAILED = Term("status", ("failed",))
 class RunLists:
     """The part of the store that finds runs.
 
-    `_index` is the module `query_index` of the kind of store, `_last_change` selects the number of the newest
-    change of a project, and `_search` says how far one request goes.
+    `_index` is the module `query_index` of the kind of store, and `_search` says how far one
+    request goes.
     """
 
     _statements: Statements
     _index: Any
-    _last_change: str
+    _sql: Dialect
     _search: SearchLimits
 
     async def runs(
@@ -58,7 +59,7 @@ class RunLists:
                 found.pop()
                 position = ListPosition(found[-1])
             listings = yield from _listings(found)
-            [row] = yield self._last_change, project_id
+            [row] = yield fetch(self._sql.last_change, project_id=project_id)
             return FoundRuns(listings, position, as_int(row))
 
         return await self._statements.read_at_one_moment(work)
@@ -111,7 +112,7 @@ class RunLists:
         return await self._statements.read_at_one_moment(work)
 
     async def last_change(self, project_id: int) -> int:
-        return await self._statements.look_up(one(as_int, self._last_change, project_id)) or 0
+        return await self._statements.look_up(one(as_int, self._sql.last_change, project_id=project_id)) or 0
 
     async def changed_runs(
         self, project_id: int, query: RunQuery, *, after: int, limit: int

@@ -80,6 +80,26 @@ def done(sql: str, /, *values: Any, **named: Any) -> Ask[None]:
     return Ask(sql, values or named, lambda rows: None)
 
 
+NEW_RUN_NO: Ask[int] = Ask("SELECT new_run_no()", {}, lambda rows: int(rows[0][0]))
+"""The number of a run to create, which no other one gets, nor had."""
+
+
+def next_change(project_id: int) -> Ask[int]:
+    """The number of a change of the project's runs, in the order of commits."""
+    sql = "SELECT new_changes(:project_id, 1)"
+    return Ask(sql, {"project_id": project_id}, lambda rows: int(rows[0][0]))
+
+
+def count_bytes(project_id: int, size: int) -> Ask[None]:
+    """Adds to the counted bytes of the runs of a project; less than 0 subtracts."""
+    return done(COUNT_BYTES, project_id, size)
+
+
+def count_open(run_no: int, size: int) -> Ask[None]:
+    """Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
+    return done(COUNT_OPEN, run_no, size)
+
+
 class Statements:
     """Performs shared work on the `connections` of a store, by `perform` of its own."""
 

@@ -46,6 +46,17 @@ class RunFacts(NamedTuple):
     models: str | None = None
     error: str | None = None
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Those of a row of `run`, by their names."""
+        return {
+            "started_ms": self.started_ms,
+            "live_cost_usd": self.cost_usd,
+            "live_tokens": self.tokens,
+            "models": None if self.models is None else self.models.split("\n"),
+            "error": self.error,
+        }
+
     @classmethod
     def of(cls, summary: bytes) -> "RunFacts":
         """The facts that the summary tells; none of one that is not to be read."""

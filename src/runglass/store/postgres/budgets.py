@@ -9,19 +9,13 @@ from decimal import Decimal
 
 from runglass.store.catalog_records import project_of
 from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.process_records import BudgetDecision
 from runglass.store.records import RunRecord
 
 _ENDED_HOLDS = (
     "DELETE FROM budget_hold WHERE project_id = $1 AND NOT EXISTS (SELECT FROM run"
     " WHERE run.no = for_run AND run.fence = budget_hold.fence AND run.owner IS NOT NULL)"
-)
-
-_TOTAL = "coalesce((SELECT sum({0}) FROM project_total WHERE project_id = project.id), 0)"
-PROJECT = (
-    f"SELECT id, org, name, capture, budget_usd, {_TOTAL.format('spent_usd')}, retention_days,"
-    f" content_retention_days, {_TOTAL.format('reserved_usd')}, allowed_models,"
-    f" {_TOTAL.format('data_bytes')}::bigint, capture_failed, capture_sample FROM project"
 )
 
 
@@ -36,7 +30,7 @@ class Budgets:
             await db.execute(_ENDED_HOLDS, run.project_id)
             # Before the totals are: a reservation stored meanwhile counts twice, and never not at all.
             held = await db.fetchval("SELECT sum(usd) FROM budget_hold WHERE project_id = $1", run.project_id)
-            row = await db.fetchrow(f"{PROJECT} WHERE id = $1", run.project_id)
+            row = await db.fetchrow(f"{POSTGRES.project} WHERE id = $1", run.project_id)
             decision = BudgetDecision(None if row is None else project_of(row), held or Decimal(0))
             if decision.has_room_for(usd):
                 await db.execute(

@@ -5,7 +5,7 @@ created, in `run_creation.py` and in `create_runs`; leases and claims are in `le
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from runglass.errors import StoreError
 from runglass.outlines.builder import AttemptRow
 from runglass.store.calls import repeated
-from runglass.store.imports import ImportedRun, Imports
+from runglass.store.imports import Imports
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.append_rows import RunFacts, split_attempts
 from runglass.store.postgres.connections import Connections, Db
@@ -22,7 +22,6 @@ from runglass.store.postgres.run_creation import RunCreation, RunRequests
 from runglass.store.postgres.sql_helpers import PIECE_ROWS, page
 from runglass.store.records import Append, NewRun, RawRow, RunRecord, StepRow
 from runglass.store.run_logs import RunLogs
-from runglass.store.statements import COUNT_BYTES, Steps, as_int
 
 _COLUMNS = "position, step_id, loop_path, attempt, status, data"
 _FIRST = (
@@ -88,13 +87,12 @@ class Runs(RunLogs, Imports):
     _appends: AppendQueue
     _creation: RunCreation
     _requests: RunRequests
-    _owner: str | None
     _write_rows = staticmethod(write_rows)
-    _abandoned = (
-        "NOT run_no = ANY (?1) AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.owner = importing_run.owner)"
-    )
     _page = staticmethod(page)
     _attempts_after = staticmethod(attempts_after)
+
+    def _columns_of(self, summary: bytes) -> Mapping[str, Any]:
+        return RunFacts.of(summary).columns
 
     async def create_run(self, run: NewRun) -> RunRecord:
         created = await self._creation.create(run)
@@ -127,27 +125,6 @@ class Runs(RunLogs, Imports):
             return True
 
         return await self._db.read_at_one_moment(work)
-
-    def _begin_import(self) -> Steps[int]:
-        sql = "INSERT INTO importing_run (run_no, owner) VALUES (new_run_no(), ?1) RETURNING run_no"
-        [row] = yield sql, self._owner
-        return as_int(row)
-
-    @staticmethod
-    def _insert_run(run: ImportedRun) -> Steps[bool]:
-        yield COUNT_BYTES, run.project_id, run.log_bytes
-        added = yield (
-            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
-            " session_id, head, summary, ended_at, duration_ms, cost_usd, tokens, log_bytes, started_ms,"
-            " live_cost_usd, live_tokens, models, error, change_no)"
-            " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,"
-            " ?19, string_to_array(?20, E'\\n'), ?21, new_changes(?3, 1)) ON CONFLICT (id) DO NOTHING"
-            " RETURNING no",
-            *(run.no, run.id, run.project_id, run.flow.id, run.version, run.status),
-            *(run.trigger_type, run.capture, run.session_id, run.head, run.summary),
-            *(run.ended_at, *run.numbers, run.log_bytes, *RunFacts.of(run.summary)),
-        )
-        return bool(added)
 
 
 _TABLES_OF_RUNS = (

@@ -16,8 +16,9 @@ from runglass.store.keys import Keys
 from runglass.store.overview import Overview, PoolUse
 from runglass.store.postgres import query_index
 from runglass.store.postgres.append import AppendQueue
-from runglass.store.postgres.budgets import PROJECT, Budgets
+from runglass.store.postgres.budgets import Budgets
 from runglass.store.postgres.connections import Connections
+from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
 from runglass.store.postgres.removal import PostgresRemoval
@@ -41,16 +42,8 @@ class PostgresStore(
     refused.
     """
 
-    _project = PROJECT
-    _new_project = ("INSERT INTO project_change (project_id, last) VALUES (?1, 0)",)
-    _large_value = "repeat('0', 10000)"
+    _sql = POSTGRES
     _index = query_index
-    _last_change = "SELECT coalesce(max(last), 0) FROM project_change WHERE project_id = ?1"
-    _queue = (
-        "SELECT (SELECT count(*) FROM queue),"
-        " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
-        " (SELECT count(*) FROM lease WHERE expires_at > CURRENT_TIMESTAMP)"
-    )
 
     def __init__(
         self,

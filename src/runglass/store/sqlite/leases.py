@@ -24,13 +24,10 @@ from runglass.store.process_records import (
 from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.dialect import SQLITE
 from runglass.store.sqlite.sql_helpers import count_open, now_text
 from runglass.store.statements import Ask, Statements, changed, done, every, one
 
-PROJECT = (
-    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
-    " reserved_usd, allowed_models, data_bytes, capture_failed, capture_sample FROM project"
-)
 _FREE = (
     "status IN ('pending', 'running') AND (owner IS NULL OR"
     # No process takes over from itself, though its lease may have run out while it waited for the store.
@@ -237,7 +234,7 @@ class Leases:
                     del self._holds[other]
                 elif of_run.project_id == run.project_id:
                     held = add_usd(held, part)
-            row = db.execute(f"{PROJECT} WHERE id = ?", (run.project_id,)).fetchone()
+            row = db.execute(f"{SQLITE.project} WHERE id = ?", (run.project_id,)).fetchone()
             decision = BudgetDecision(None if row is None else project_of(row), held)
             if decision.has_room_for(usd):
                 self._holds[hold] = Hold(run, usd)

@@ -10,17 +10,15 @@ from functools import partial
 from runglass.log.trace import TERMINAL
 from runglass.outlines.builder import AttemptRow
 from runglass.store.calls import begin_call
-from runglass.store.imports import ImportedRun, Imports
+from runglass.store.imports import Imports
 from runglass.store.records import Append, NewRun, RawRow, RunRecord, StepRow
 from runglass.store.run_logs import RunLogs
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.sqlite.append import write_append, write_steps
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import count_new_run, first_rows, perform
-from runglass.store.statements import Steps, as_bytes, one
+from runglass.store.sqlite.sql_helpers import NEXT_NO, count_new_run, first_rows, perform
+from runglass.store.statements import as_bytes, one
 
-# SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.
-NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
 _COLUMNS = "position, step_id, loop_path, attempt, status, data"
 _WHERE = "run_no = ?1 AND position >= ?2 AND (position > ?2 OR attempt > ?3)"
 # Both come in the order of their keys, so SQLite merges them and sorts nothing.
@@ -55,8 +53,6 @@ class Runs(RunLogs, Imports):
     _page = staticmethod(first_rows)
     _attempts_after = staticmethod(attempts_after)
     _write_rows = staticmethod(write_rows)
-    # One process has the file: what it does not import itself, nobody does.
-    _abandoned = "NOT run_no = ANY (?1)"
     _deleted: bool
 
     async def create_run(self, run: NewRun) -> RunRecord:
@@ -119,24 +115,3 @@ class Runs(RunLogs, Imports):
             return True
 
         return await self._db.read_at_one_moment(work)
-
-    @staticmethod
-    def _begin_import() -> Steps[int]:
-        [(number,)] = yield (f"SELECT {NEXT_NO}",)
-        yield "UPDATE run_number SET last = ?1", number
-        yield "INSERT INTO importing_run (run_no) VALUES (?1)", number
-        return int(number)
-
-    @staticmethod
-    def _insert_run(run: ImportedRun) -> Steps[bool]:
-        yield (
-            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
-            " session_id, head, summary, ended_at, duration_ms, cost_usd, tokens, log_bytes, change_no)"
-            " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
-            " coalesce((SELECT run_changes + 1 FROM project WHERE id = ?3), 0))",
-            *(run.no, run.id, run.project_id, run.flow.id, run.version, run.status),
-            *(run.trigger_type, run.capture, run.session_id, run.head, run.summary),
-            *(run.ended_at, *run.numbers, run.log_bytes),
-        )
-        yield lambda db: count_new_run(db, run.project_id, run.log_bytes)
-        return True

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, Ask, Work
+from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, NEW_RUN_NO, Ask, Work, next_change
 
 Shape = TypeVar("Shape")
 
@@ -38,8 +38,7 @@ def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
 
 def _rows_of(db: sqlite3.Connection, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
     if (function := _FUNCTIONS.get(sql)) is not None:
-        function(db, *(values.values() if isinstance(values, Mapping) else values))
-        return []
+        return function(db, *(values.values() if isinstance(values, Mapping) else values)) or []
     sql, has_lists = _in_sqlite(sql)
     if has_lists:
         if isinstance(values, Mapping):
@@ -124,9 +123,26 @@ def count_kept(db: sqlite3.Connection, run_no: int) -> None:
             count_open(db, run_no, size)
 
 
-_FUNCTIONS: Mapping[str, Callable[..., None]] = {
+# SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.
+NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
+
+
+def new_run_no(db: sqlite3.Connection) -> list[tuple[int]]:
+    """A number that no other run gets, nor had."""
+    return db.execute(f"UPDATE run_number SET last = {NEXT_NO} RETURNING last").fetchall()
+
+
+def new_changes(db: sqlite3.Connection, project_id: int) -> list[tuple[int]]:
+    """The number of the next change of the project's runs."""
+    sql = "UPDATE project SET run_changes = run_changes + 1 WHERE id = ? RETURNING run_changes"
+    return db.execute(sql, (project_id,)).fetchall()
+
+
+_FUNCTIONS: Mapping[str, Callable[..., list[tuple[int]] | None]] = {
     COUNT_BYTES: count_bytes,
     COUNT_OPEN: count_open,
     COUNT_KEPT: count_kept,
+    NEW_RUN_NO.sql: new_run_no,
+    next_change(0).sql: new_changes,
 }
 """What PostgreSQL has as functions of the database."""

@@ -17,7 +17,8 @@ from runglass.store.records import Setback
 from runglass.store.run_lists import RunLists
 from runglass.store.sqlite import query_index
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.leases import PROJECT, Leases
+from runglass.store.sqlite.dialect import SQLITE
+from runglass.store.sqlite.leases import Leases
 from runglass.store.sqlite.removal import SqliteRemoval
 from runglass.store.sqlite.runs import Runs
 from runglass.store.sqlite.sql_helpers import perform
@@ -28,15 +29,8 @@ from runglass.support.clock import SystemClock
 class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, Audit, Overview):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
-    _project = PROJECT
-    _large_value = "zeroblob(10000)"
+    _sql = SQLITE
     _index = query_index
-    _last_change = "SELECT coalesce(max(run_changes), 0) FROM project WHERE id = ?1"
-    _queue = (
-        "SELECT count(*), (SELECT id FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
-        " ORDER BY no LIMIT 1), (SELECT count(*) FROM lease WHERE expires_at > now())"
-        " FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
-    )
     pool = None
 
     def __init__(

@@ -1,0 +1,25 @@
+"""What the two databases must say in another way inside of statements that stand once.
+
+Whatever else differs is in `store/sqlite` and `store/postgres`; `docs/stores.md` shows it all.
+"""
+
+from typing import NamedTuple
+
+
+class Dialect(NamedTuple):
+    """Snippets of SQL; each kind of store has its own."""
+
+    project: str
+    """Selects projects: in PostgreSQL the totals of each are kept in parts, which are written at once."""
+    new_project: str
+    """What else there is of each project, by `:project_id`; empty where its row is all."""
+    large_value: str
+    """More than a page of a file has: in PostgreSQL a text, in SQLite bytes."""
+    last_change: str
+    """The number of the newest change of `:project_id`: PostgreSQL has a row of its own for it."""
+    waiting: str
+    """How many runs wait, the id of the oldest, and how many leases last: PostgreSQL keeps a queue."""
+    new_import: str
+    """Notes that run `:run_no` is being imported, in PostgreSQL by whom, as there may be many processes."""
+    abandoned: str
+    """The condition for imports that nobody goes on with: those of this process are `:own`."""

@@ -1,0 +1,25 @@
+"""What PostgreSQL says in its own way inside of statements that both kinds of store share."""
+
+from runglass.store.dialect import Dialect
+
+_TOTAL = "coalesce((SELECT sum({0}) FROM project_total WHERE project_id = project.id), 0)"
+
+POSTGRES = Dialect(
+    project=(
+        f"SELECT id, org, name, capture, budget_usd, {_TOTAL.format('spent_usd')}, retention_days,"
+        f" content_retention_days, {_TOTAL.format('reserved_usd')}, allowed_models,"
+        f" {_TOTAL.format('data_bytes')}::bigint, capture_failed, capture_sample FROM project"
+    ),
+    new_project="INSERT INTO project_change (project_id, last) VALUES (:project_id, 0)",
+    large_value="repeat('0', 10000)",
+    last_change="SELECT coalesce(max(last), 0) FROM project_change WHERE project_id = :project_id",
+    waiting=(
+        "SELECT (SELECT count(*) FROM queue),"
+        " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
+        " (SELECT count(*) FROM lease WHERE expires_at > CURRENT_TIMESTAMP)"
+    ),
+    new_import="INSERT INTO importing_run (run_no, owner) VALUES (:run_no, :owner)",
+    abandoned=(
+        "NOT run_no = ANY (:own) AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.owner = importing_run.owner)"
+    ),
+)

@@ -1,0 +1,21 @@
+"""What SQLite says in its own way inside of statements that both kinds of store share."""
+
+from runglass.store.dialect import Dialect
+
+SQLITE = Dialect(
+    project=(
+        "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
+        " reserved_usd, allowed_models, data_bytes, capture_failed, capture_sample FROM project"
+    ),
+    new_project="",
+    large_value="zeroblob(10000)",
+    last_change="SELECT coalesce(max(run_changes), 0) FROM project WHERE id = :project_id",
+    waiting=(
+        "SELECT count(*), (SELECT id FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
+        " ORDER BY no LIMIT 1), (SELECT count(*) FROM lease WHERE expires_at > now())"
+        " FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
+    ),
+    new_import="INSERT INTO importing_run (run_no) VALUES (:run_no)",
+    # One process has the file: what it does not import itself, nobody does.
+    abandoned="NOT run_no = ANY (:own)",
+)
