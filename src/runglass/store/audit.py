@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from runglass.store.catalog_records import describe, entry_of
-from runglass.store.statements import Statements, Steps, Work, every
+from runglass.store.statements import Statements, Steps, Work, done, every, fetch
 from runglass.wire.admin_api import Actor, AuditEntry
 
 _ENTRY = "SELECT no, at, project, actor, key_id, name, address, action, subject, details FROM audit"
-_LABEL = "(SELECT org || '/' || name FROM project WHERE id = ?1)"
+_LABEL = "(SELECT org || '/' || name FROM project WHERE id = :project_id)"
 
 
 class Audit:
@@ -32,25 +32,30 @@ class Audit:
         action: str | None = None,
         limit: int,
     ) -> list[AuditEntry]:
-        where, values = ["true"], list[int | str]()
-        filters = (("project_id =", project_id), ("no <", before), ("at >=", since), ("action =", action))
-        for condition, value in filters:
-            if value is not None:
-                values.append(value)
-                where.append(f"{condition} ?{len(values)}")
-        sql = f"{_ENTRY} WHERE {' AND '.join(where)} ORDER BY no DESC LIMIT ?{len(values) + 1}"
-        return await self._statements.read(every(entry_of, sql, *values, limit))
+        values = {"project_id": project_id, "no": before, "at": since, "action": action}
+        signs = {"project_id": "=", "no": "<", "at": ">=", "action": "="}
+        asked = [f"{name} {signs[name]} :{name}" for name, value in values.items() if value is not None]
+        where = f" WHERE {' AND '.join(asked)}" if asked else ""
+        sql = f"{_ENTRY}{where} ORDER BY no DESC LIMIT :limit"
+        return await self._statements.read(every(entry_of, sql, **values, limit=limit))
 
 
 def note_change(
     project_id: int, by: Actor, action: str, subject: str | None = None, **details: Any
 ) -> Steps[None]:
     """Writes an entry, as a part of the change that it is about. `subject` None is the project itself."""
-    yield (
+    yield done(
         "INSERT INTO audit (at, project_id, project, actor, key_id, name, address, action, subject, details)"
-        f" VALUES (now(), ?1, coalesce({_LABEL}, ''), ?2, ?3, ?4, ?5, ?6, coalesce(?7, {_LABEL}, ''), ?8)",
-        *(project_id, by.kind, by.key_id, by.name, by.address, action, subject),
-        msgspec.json.encode(details),
+        f" VALUES (now(), :project_id, coalesce({_LABEL}, ''), :kind, :key_id, :name, :address, :action,"
+        f" coalesce(:subject, {_LABEL}, ''), :details)",
+        project_id=project_id,
+        kind=by.kind,
+        key_id=by.key_id,
+        name=by.name,
+        address=by.address,
+        action=action,
+        subject=subject,
+        details=msgspec.json.encode(details),
     )
 
 
@@ -58,12 +63,13 @@ def change_project(project_id: int, by: Actor, action: str, **columns: Any) -> W
     """Sets columns of the project; where one has another value then, an entry tells both."""
 
     def work() -> Steps[None]:
-        sql = f"SELECT {', '.join(columns)} FROM project WHERE id = ?1 FOR NO KEY UPDATE"
-        for row in (yield sql, project_id):
+        sql = f"SELECT {', '.join(columns)} FROM project WHERE id = :project_id FOR NO KEY UPDATE"
+        for row in (yield fetch(sql, project_id=project_id)):
             if tuple(row) == tuple(columns.values()):
                 return
-            settings = ", ".join(f"{name} = ?{number}" for number, name in enumerate(columns, 2))
-            yield (f"UPDATE project SET {settings} WHERE id = ?1", project_id, *columns.values())
+            settings = ", ".join(f"{name} = :{name}" for name in columns)
+            sql = f"UPDATE project SET {settings} WHERE id = :project_id"
+            yield done(sql, project_id=project_id, **columns)
             before, after = (describe(list(columns), values) for values in (row, list(columns.values())))
             yield from note_change(project_id, by, action, before=before, after=after)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from runglass.errors import DuplicateIdempotencyKey
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, RunRecord
-from runglass.store.statements import COUNT_OPEN, Statements, Steps, as_bytes, one
+from runglass.store.statements import Statements, Steps, as_bytes, changed, count_open, done, fetch, one
 
 
 class Calls:
@@ -16,67 +18,79 @@ class Calls:
     async def call(self, project_id: int, key: str) -> IdempotencyRecord | None:
         sql = (
             "SELECT key, digest, run_id, head, status, answer FROM call LEFT JOIN call_answer"
-            " USING (project_id, key) WHERE project_id = ?1 AND key = ?2"
+            " USING (project_id, key) WHERE project_id = :project_id AND key = :key"
         )
-        names = IdempotencyRecord.__struct_fields__
-        found = one(lambda row: IdempotencyRecord(**dict(zip(names, row, strict=True))), sql, project_id, key)
-        return await self._statements.read(found)
+        return await self._statements.read(one(_call_of, sql, project_id=project_id, key=key))
 
     async def begin_call(self, project_id: int, call: IdempotencyKey, run: RunRecord) -> None:
         await self._statements.write(lambda: begin_call(project_id, call, run.id, head=run.head))
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
         def work() -> Steps[None]:
-            runs = yield (
-                "UPDATE call SET status = ?1 WHERE project_id = ?2 AND key = ?3"
+            runs = yield fetch(
+                "UPDATE call SET status = :status WHERE project_id = :project_id AND key = :key"
                 " AND status IS NULL AND EXISTS (SELECT 1 FROM run WHERE id = run_id)"
                 " RETURNING (SELECT no FROM run WHERE id = run_id)",
-                *(status, project_id, key),
+                status=status,
+                project_id=project_id,
+                key=key,
             )
             for (run_no,) in runs:
-                yield (
+                yield done(
                     "INSERT INTO call_answer (project_id, key, run_no, answered_at, answer)"
-                    " VALUES (?1, ?2, ?3, now(), ?4)",
-                    *(project_id, key, run_no, answer),
+                    " VALUES (:project_id, :key, :run_no, now(), :answer)",
+                    project_id=project_id,
+                    key=key,
+                    run_no=run_no,
+                    answer=answer,
                 )
-                yield COUNT_OPEN, run_no, len(answer)
+                yield count_open(run_no, len(answer))
 
         await self._statements.write(work)
 
     async def forget_calls(self, *, before: str) -> int:
         def work() -> Steps[int]:
-            gone = yield (
+            gone = yield fetch(
                 "DELETE FROM owed WHERE run_no IN (SELECT no FROM call JOIN run ON run.id = run_id"
-                " GROUP BY no HAVING max(created_at) < ?1) RETURNING run_no, length(data)",
-                before,
+                " GROUP BY no HAVING max(created_at) < :before) RETURNING run_no, length(data)",
+                before=before,
             )
-            gone += yield (
-                "DELETE FROM call_answer WHERE (project_id, key) IN"
-                " (SELECT project_id, key FROM call WHERE created_at < ?1) RETURNING run_no, length(answer)",
-                before,
+            gone += yield fetch(
+                "DELETE FROM call_answer WHERE (project_id, key) IN (SELECT project_id, key FROM call"
+                " WHERE created_at < :before) RETURNING run_no, length(answer)",
+                before=before,
             )
             freed: dict[int, int] = {}
             for run_no, size in gone:
                 freed[run_no] = freed.get(run_no, 0) + size
             for run_no, size in sorted(freed.items()):
-                yield COUNT_OPEN, run_no, -size
-            return len((yield "DELETE FROM call WHERE created_at < ?1 RETURNING 1", before))
+                yield count_open(run_no, -size)
+            forgotten: int = yield changed("DELETE FROM call WHERE created_at < :before", before=before)
+            return forgotten
 
         forgotten = await self._statements.remove(work)
         self._deleted = self._deleted or forgotten > 0
         return forgotten
 
     async def owed(self, run_no: int, seq: int) -> bytes | None:
-        sql = "SELECT data FROM owed WHERE run_no = ?1 AND seq = ?2"
-        return await self._statements.read(one(as_bytes, sql, run_no, seq))
+        sql = "SELECT data FROM owed WHERE run_no = :run_no AND seq = :seq"
+        return await self._statements.read(one(as_bytes, sql, run_no=run_no, seq=seq))
+
+
+def _call_of(row: Any) -> IdempotencyRecord:
+    return IdempotencyRecord(**dict(zip(IdempotencyRecord.__struct_fields__, row, strict=True)))
 
 
 def begin_call(project_id: int, call: IdempotencyKey, run_id: str, *, head: int) -> Steps[None]:
     """Notes the call. Raises DuplicateIdempotencyKey, also once a transaction with the same key has ended."""
-    added = yield (
+    added = yield changed(
         "INSERT INTO call (project_id, key, digest, run_id, head, created_at)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, now()) ON CONFLICT DO NOTHING RETURNING 1",
-        *(project_id, call.key, call.digest, run_id, head),
+        " VALUES (:project_id, :key, :digest, :run_id, :head, now()) ON CONFLICT DO NOTHING",
+        project_id=project_id,
+        key=call.key,
+        digest=call.digest,
+        run_id=run_id,
+        head=head,
     )
     if not added:
         raise repeated(call.key)

@@ -22,7 +22,7 @@ from runglass.store.records import (
     Retention,
     RetentionOfFlow,
 )
-from runglass.store.statements import ALL_ROWS, Statements, Steps, as_bytes, done, every, one
+from runglass.store.statements import ALL_ROWS, Statements, Steps, as_bytes, done, every, fetch, one
 from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -32,8 +32,9 @@ _FLOW_COLUMNS = (
 )
 _FLOW = f"SELECT {_FLOW_COLUMNS} FROM flow"
 # Keeps others from giving the flow a version meanwhile.
-_LOCK_FLOW = "SELECT id FROM flow WHERE id = ?1 FOR NO KEY UPDATE"
-_SOURCE = "SELECT source FROM flow_version WHERE flow_id = ?1 AND version = ?2"
+_LOCK_FLOW = "SELECT id FROM flow WHERE id = :flow_id FOR NO KEY UPDATE"
+_BY_NAME = "WHERE org = :org AND name = :name"
+_SOURCE = "SELECT source FROM flow_version WHERE flow_id = :flow_id AND version = :version"
 
 
 class Catalog:
@@ -44,16 +45,14 @@ class Catalog:
 
     async def ensure_project(self, org: str, name: str, *, by: Actor = SERVER) -> Project:
         def work() -> Steps[Project]:
-            added = yield (
-                "INSERT INTO project (org, name) VALUES (?1, ?2) ON CONFLICT DO NOTHING RETURNING id",
-                *(org, name),
-            )
-            for (project_id,) in added:
+            sql = "INSERT INTO project (org, name) VALUES (:org, :name) ON CONFLICT DO NOTHING RETURNING id"
+            for (project_id,) in (yield fetch(sql, org=org, name=name)):
                 if self._sql.new_project:
                     yield done(self._sql.new_project, project_id=project_id)
                 yield from note_change(project_id, by, "project.created")
-            [row] = yield f"{self._sql.project} WHERE org = ?1 AND name = ?2", org, name
-            return project_of(row)
+            project: Project
+            [project] = yield every(project_of, f"{self._sql.project} {_BY_NAME}", org=org, name=name)
+            return project
 
         # Nearly always it is there, and nothing is to be written.
         found = await self.find_project(org, name)
@@ -62,14 +61,14 @@ class Catalog:
     async def check_write(self) -> None:
         def work() -> Steps[None]:
             # It needs new pages where the file has none to spare.
-            yield (f"INSERT INTO write_check (data) VALUES ({self._sql.large_value})",)
-            yield ("DELETE FROM write_check",)
+            yield done(f"INSERT INTO write_check (data) VALUES ({self._sql.large_value})")
+            yield done("DELETE FROM write_check")
 
         await self._statements.write(work)
 
     async def project(self, project_id: int) -> Project | None:
-        sql = f"{self._sql.project} WHERE id = ?1"
-        return await self._statements.read_inline(one(project_of, sql, project_id))
+        sql = f"{self._sql.project} WHERE id = :project_id"
+        return await self._statements.read_inline(one(project_of, sql, project_id=project_id))
 
     async def set_allowed_models(
         self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
@@ -78,8 +77,8 @@ class Catalog:
         await self._statements.write(change_project(project_id, by, "project.models", allowed_models=text))
 
     async def find_project(self, org: str, name: str) -> Project | None:
-        sql = f"{self._sql.project} WHERE org = ?1 AND name = ?2"
-        return await self._statements.look_up(one(project_of, sql, org, name))
+        sql = f"{self._sql.project} {_BY_NAME}"
+        return await self._statements.look_up(one(project_of, sql, org=org, name=name))
 
     async def projects(self) -> list[Project]:
         return await self._statements.look_up(every(project_of, f"{self._sql.project} ORDER BY org, name"))
@@ -131,22 +130,31 @@ class Catalog:
 
         def work() -> Steps[FlowRecord]:
             before, old_source = yield from _draft(project_id, slug)
-            [row] = yield (
+            flow: FlowRecord
+            [flow] = yield every(
+                flow_of,
                 "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
-                " content_retention_days) VALUES (?1, ?2, ?3, ?4, ?5, now(), ?6, ?7)"
+                " content_retention_days) VALUES (:flow_id, :project_id, :slug, :name, :capture, now(),"
+                " :days, :content_days)"
                 " ON CONFLICT (project_id, slug) DO UPDATE SET"
                 " name = excluded.name, capture = excluded.capture, updated_at = excluded.updated_at,"
                 " retention_days = excluded.retention_days,"
                 " content_retention_days = excluded.content_retention_days"
                 f" RETURNING {_FLOW_COLUMNS}",
-                *(flow_id, project_id, slug, name, capture, *retention),
+                flow_id=flow_id,
+                project_id=project_id,
+                slug=slug,
+                name=name,
+                capture=capture,
+                days=retention.days,
+                content_days=retention.content_days,
             )
-            flow = flow_of(row)
-            yield (
-                "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES (?1, 0, ?2, now())"
-                " ON CONFLICT (flow_id, version) DO UPDATE SET source = excluded.source,"
-                " created_at = excluded.created_at",
-                *(flow.id, source),
+            yield done(
+                "INSERT INTO flow_version (flow_id, version, source, created_at)"
+                " VALUES (:flow_id, 0, :source, now()) ON CONFLICT (flow_id, version) DO UPDATE SET"
+                " source = excluded.source, created_at = excluded.created_at",
+                flow_id=flow.id,
+                source=source,
             )
             after, _ = yield from _draft(project_id, slug)
             if before != after or old_source != source:
@@ -158,28 +166,30 @@ class Catalog:
 
     async def publish(self, flow_id: str, *, by: Actor = SERVER) -> int:
         def work() -> Steps[int]:
-            yield _LOCK_FLOW, flow_id
-            unchanged = yield (
-                "SELECT version FROM flow_version WHERE flow_id = ?1 AND version ="
-                " (SELECT production_version FROM flow WHERE id = ?1)"
-                " AND source = (SELECT source FROM flow_version WHERE flow_id = ?1 AND version = 0)",
-                flow_id,
+            yield fetch(_LOCK_FLOW, flow_id=flow_id)
+            unchanged = yield fetch(
+                "SELECT version FROM flow_version WHERE flow_id = :flow_id AND version ="
+                " (SELECT production_version FROM flow WHERE id = :flow_id)"
+                " AND source = (SELECT source FROM flow_version WHERE flow_id = :flow_id AND version = 0)",
+                flow_id=flow_id,
             )
             for (version,) in unchanged:
                 return int(version)
-            [(version,)] = yield (
-                "SELECT min(version) + 1 FROM flow_version AS before WHERE flow_id = ?1 AND version >="
-                " (SELECT max(version) FROM flow_version WHERE flow_id = ?1 AND NOT imported) AND NOT EXISTS"
-                " (SELECT 1 FROM flow_version WHERE flow_id = ?1 AND version = before.version + 1)",
-                flow_id,
+            [(version,)] = yield fetch(
+                "SELECT min(version) + 1 FROM flow_version AS before WHERE flow_id = :flow_id AND version >="
+                " (SELECT max(version) FROM flow_version WHERE flow_id = :flow_id AND NOT imported)"
+                " AND NOT EXISTS (SELECT 1 FROM flow_version WHERE flow_id = :flow_id"
+                " AND version = before.version + 1)",
+                flow_id=flow_id,
             )
             if version is None:
                 raise StoreError(f"flow {flow_id!r} has no draft to publish")
-            yield (
+            yield done(
                 "INSERT INTO flow_version (flow_id, version, source, created_at)"
-                " SELECT flow_id, CAST(?2 AS bigint), source, now() FROM flow_version"
-                " WHERE flow_id = ?1 AND version = 0",
-                *(flow_id, version),
+                " SELECT flow_id, CAST(:version AS bigint), source, now() FROM flow_version"
+                " WHERE flow_id = :flow_id AND version = 0",
+                flow_id=flow_id,
+                version=version,
             )
             yield from _put_in_production(flow_id, version, by=by, action="flow.published")
             return int(version)
@@ -188,8 +198,9 @@ class Catalog:
 
     async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
         def work() -> Steps[bool]:
-            yield _LOCK_FLOW, flow_id
-            found = yield f"{_SOURCE} AND version > 0 AND NOT imported", flow_id, version
+            yield fetch(_LOCK_FLOW, flow_id=flow_id)
+            sql = f"{_SOURCE} AND version > 0 AND NOT imported"
+            found = yield fetch(sql, flow_id=flow_id, version=version)
             if found:
                 yield from _put_in_production(flow_id, version, by=by, action="flow.production")
             return bool(found)
@@ -198,51 +209,48 @@ class Catalog:
 
     async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
         sql = (
-            "SELECT version, created_at, imported FROM flow_version WHERE flow_id = ?1 AND version > ?2"
-            " ORDER BY version LIMIT ?3"
+            "SELECT version, created_at, imported FROM flow_version WHERE flow_id = :flow_id"
+            " AND version > :after ORDER BY version LIMIT :most"
         )
         most = ALL_ROWS if limit is None else limit
-        return await self._statements.read(every(version_of, sql, flow_id, after, most))
+        return await self._statements.read(every(version_of, sql, flow_id=flow_id, after=after, most=most))
 
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
-        sql = f"{_FLOW} WHERE project_id = ?1 AND slug = ?2"
-        return await self._statements.look_up(one(flow_of, sql, project_id, slug))
+        sql = f"{_FLOW} WHERE project_id = :project_id AND slug = :slug"
+        return await self._statements.look_up(one(flow_of, sql, project_id=project_id, slug=slug))
 
     async def flow(self, flow_id: str) -> FlowRecord | None:
-        return await self._statements.look_up(one(flow_of, f"{_FLOW} WHERE id = ?1", flow_id))
+        return await self._statements.look_up(one(flow_of, f"{_FLOW} WHERE id = :id", id=flow_id))
 
     async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
-        sql = f"{_FLOW} WHERE project_id = ?1 AND slug > ?2 ORDER BY slug LIMIT ?3"
+        sql = f"{_FLOW} WHERE project_id = :project_id AND slug > :after ORDER BY slug LIMIT :most"
         most = ALL_ROWS if limit is None else limit
-        return await self._statements.read(every(flow_of, sql, project_id, after, most))
+        return await self._statements.read(every(flow_of, sql, project_id=project_id, after=after, most=most))
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
-        return await self._statements.read(one(as_bytes, _SOURCE, flow_id, version))
+        return await self._statements.read(one(as_bytes, _SOURCE, flow_id=flow_id, version=version))
 
     async def runnable_source(self, flow_id: str, version: int) -> bytes | None:
         sql = f"{_SOURCE} AND NOT imported"
-        return await self._statements.read(one(as_bytes, sql, flow_id, version))
+        return await self._statements.read(one(as_bytes, sql, flow_id=flow_id, version=version))
 
 
 def _draft(project_id: int, slug: str) -> Steps[tuple[dict[str, object] | None, bytes | None]]:
     """The fields of a draft for the audit log, and its source, which that leaves out."""
-    rows = yield (
-        f"SELECT source, {DRAFT_COLUMNS} FROM flow"
-        " JOIN flow_version ON flow_id = id AND version = 0 WHERE project_id = ?1 AND slug = ?2"
-        " FOR NO KEY UPDATE",
-        *(project_id, slug),
+    sql = (
+        f"SELECT source, {DRAFT_COLUMNS} FROM flow JOIN flow_version ON flow_id = id AND version = 0"
+        " WHERE project_id = :project_id AND slug = :slug FOR NO KEY UPDATE"
     )
-    for source, *columns in rows:
+    for source, *columns in (yield fetch(sql, project_id=project_id, slug=slug)):
         return describe_draft(columns), source
     return None, None
 
 
 def _put_in_production(flow_id: str, version: int, *, by: Actor, action: str) -> Steps[None]:
-    [(project_id, slug, before)] = yield (
-        "SELECT project_id, slug, production_version FROM flow WHERE id = ?1",
-        flow_id,
-    )
+    sql = "SELECT project_id, slug, production_version FROM flow WHERE id = :flow_id"
+    [(project_id, slug, before)] = yield fetch(sql, flow_id=flow_id)
     if before == version:
         return
-    yield "UPDATE flow SET production_version = ?2 WHERE id = ?1", flow_id, version
+    sql = "UPDATE flow SET production_version = :version WHERE id = :flow_id"
+    yield done(sql, flow_id=flow_id, version=version)
     yield from note_change(project_id, by, action, slug, before=before, after=version)

@@ -8,11 +8,11 @@ from runglass.errors import KeyLimitReached
 from runglass.store.audit import note_change
 from runglass.store.catalog_records import KEY, VIEWER_SESSION, key_name, key_of, viewer_session_of
 from runglass.store.records import ApiKey, Role, ViewerSession
-from runglass.store.statements import ALL_ROWS, Ask, Statements, Steps, done, every, one
+from runglass.store.statements import ALL_ROWS, Statements, Steps, as_int, done, every, fetch, one
 from runglass.wire.admin_api import SERVER, Actor
 
 # Keys and sessions of one project are counted and added by one process at a time.
-_LOCK = "SELECT id FROM project WHERE id = ?1 FOR NO KEY UPDATE"
+_LOCK = "SELECT id FROM project WHERE id = :project_id FOR NO KEY UPDATE"
 
 
 class Keys:
@@ -31,50 +31,53 @@ class Keys:
         by: Actor = SERVER,
     ) -> ApiKey:
         def work() -> Steps[ApiKey]:
-            yield _LOCK, project_id
-            live = "SELECT count(*) FROM api_key WHERE project_id = ?1 AND revoked_at IS NULL"
-            [(count,)] = yield live, project_id
+            yield fetch(_LOCK, project_id=project_id)
+            live = "SELECT count(*) FROM api_key WHERE project_id = :project_id AND revoked_at IS NULL"
+            [(count,)] = yield fetch(live, project_id=project_id)
             if most is not None and count >= most:
                 raise KeyLimitReached(
                     f"the limit of keys of this project, {most:,}, is reached: revoke some, or raise the"
                     " server's setting `max_keys_per_project`"
                 )
-            [row] = yield (
+            key: ApiKey
+            [key] = yield every(
+                key_of,
                 "INSERT INTO api_key (project_id, role, digest, hint, created_at)"
-                " VALUES (?1, ?2, ?3, ?4, now())"
+                " VALUES (:project_id, :role, :digest, :hint, now())"
                 " RETURNING id, project_id, role, hint, created_at, revoked_at",
-                *(project_id, role, digest, hint),
+                project_id=project_id,
+                role=role,
+                digest=digest,
+                hint=hint,
             )
-            key = key_of(row)
             yield from note_change(project_id, by, "key.created", key_name(key.id, hint), role=role)
             return key
 
         return await self._statements.write(work)
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
-        return await self._statements.read_inline(one(key_of, f"{KEY} WHERE digest = ?1", digest))
+        return await self._statements.read_inline(one(key_of, f"{KEY} WHERE digest = :digest", digest=digest))
 
     async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
-        sql = f"{KEY} WHERE project_id = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+        sql = f"{KEY} WHERE project_id = :project_id AND id > :after ORDER BY id LIMIT :most"
         most = ALL_ROWS if limit is None else limit
-        return await self._statements.read(every(key_of, sql, project_id, after, most))
+        return await self._statements.read(every(key_of, sql, project_id=project_id, after=after, most=most))
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None:
-        sql = f"{KEY} WHERE project_id = ?1 AND id = ?2"
-        return await self._statements.look_up(one(key_of, sql, project_id, key_id))
+        sql = f"{KEY} WHERE project_id = :project_id AND id = :key_id"
+        return await self._statements.look_up(one(key_of, sql, project_id=project_id, key_id=key_id))
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
-        sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id = ANY (?1)"
-        live = Ask(sql, (list(key_ids),), lambda rows: {int(row[0]) for row in rows})
-        return await self._statements.look_up(live)
+        sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id = ANY (:key_ids)"
+        return set(await self._statements.look_up(every(as_int, sql, key_ids=list(key_ids))))
 
     async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
         def work() -> Steps[bool]:
-            revoked = yield (
-                "UPDATE api_key SET revoked_at = now()"
-                " WHERE project_id = ?1 AND id = ?2 AND revoked_at IS NULL"
-                " RETURNING hint, role",
-                *(project_id, key_id),
+            revoked = yield fetch(
+                "UPDATE api_key SET revoked_at = now() WHERE project_id = :project_id AND id = :key_id"
+                " AND revoked_at IS NULL RETURNING hint, role",
+                project_id=project_id,
+                key_id=key_id,
             )
             for hint, role in revoked:
                 yield from note_change(project_id, by, "key.revoked", key_name(key_id, hint), role=role)
@@ -87,32 +90,41 @@ class Keys:
     ) -> None:
         key = session.key
         oldest = (
-            "SELECT digest FROM viewer_session WHERE project_id = ?1 AND {0}"
+            "SELECT digest FROM viewer_session WHERE project_id = :project_id AND {0}"
             f" ORDER BY used_at DESC LIMIT {ALL_ROWS} OFFSET {{1}}"
         )
 
         def work() -> Steps[None]:
-            yield _LOCK, key.project_id
-            yield (
-                f"DELETE FROM viewer_session WHERE digest IN ({oldest.format('key_id = ?2', '?3')})"
-                f" OR digest IN ({oldest.format('true', '?4')})",
-                *(key.project_id, key.id, most_of_key - 1, most_of_project - 1),
+            yield fetch(_LOCK, project_id=key.project_id)
+            yield done(
+                "DELETE FROM viewer_session WHERE"
+                f" digest IN ({oldest.format('key_id = :key_id', ':of_key')})"
+                f" OR digest IN ({oldest.format('true', ':of_project')})",
+                project_id=key.project_id,
+                key_id=key.id,
+                of_key=most_of_key - 1,
+                of_project=most_of_project - 1,
             )
-            yield (
+            yield done(
                 "INSERT INTO viewer_session (digest, project_id, key_id, began_at, used_at)"
-                " VALUES (?1, ?2, ?3, ?4, ?5)",
-                *(session.digest, key.project_id, key.id, session.began_at, session.used_at),
+                " VALUES (:digest, :project_id, :key_id, :began_at, :used_at)",
+                digest=session.digest,
+                project_id=key.project_id,
+                key_id=key.id,
+                began_at=session.began_at,
+                used_at=session.used_at,
             )
 
         await self._statements.write(work)
 
     async def viewer_session(self, digest: bytes) -> ViewerSession | None:
-        sql = f"{VIEWER_SESSION} WHERE session.digest = ?1"
-        return await self._statements.read_inline(one(viewer_session_of, sql, digest))
+        sql = f"{VIEWER_SESSION} WHERE session.digest = :digest"
+        return await self._statements.read_inline(one(viewer_session_of, sql, digest=digest))
 
     async def use_viewer_session(self, digest: bytes, used_at: str) -> None:
-        sql = "UPDATE viewer_session SET used_at = ?1 WHERE digest = ?2"
-        await self._statements.write(done(sql, used_at, digest))
+        sql = "UPDATE viewer_session SET used_at = :used_at WHERE digest = :digest"
+        await self._statements.write(done(sql, used_at=used_at, digest=digest))
 
     async def end_viewer_session(self, digest: bytes) -> None:
-        await self._statements.write(done("DELETE FROM viewer_session WHERE digest = ?1", digest))
+        sql = "DELETE FROM viewer_session WHERE digest = :digest"
+        await self._statements.write(done(sql, digest=digest))

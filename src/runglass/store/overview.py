@@ -53,7 +53,7 @@ class Overview:
         )
 
         def work() -> Steps[StoreOverview]:
-            rows = yield (sql,)
+            rows = yield fetch(sql)
             [(waiting, oldest, leases)] = yield fetch(self._sql.waiting)
             open_runs = {(name, status): count for name, status, count in rows if count}
             return StoreOverview(open_runs, waiting, _age_s(oldest, now=self.clock.now()), leases)
