@@ -69,7 +69,8 @@ class Keys:
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
         sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id = ANY (:key_ids)"
-        return set(await self._statements.look_up(every(as_int, sql, key_ids=list(key_ids))))
+        live = await self._statements.look_up(every(as_int, sql, key_ids=list(key_ids)))
+        return set(live)
 
     async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
         def work() -> Steps[bool]:

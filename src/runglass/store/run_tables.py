@@ -32,6 +32,23 @@ ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
 }
 """The tables with rows of a run, each with the columns that tell its rows of one run apart."""
 
+
+class RowsOfRun(NamedTuple):
+    """Rows of one run as pages of them are read: in the order of their `key`, each with its data last."""
+
+    tables: tuple[str, ...]
+    columns: str
+    key: tuple[str, ...]
+
+
+EVENTS = RowsOfRun(("event",), "seq, data", ("seq",))
+STEPS = RowsOfRun(("step",), "position, data", ("position",))
+ATTEMPTS = RowsOfRun(
+    ("step", "step_attempt"),
+    "position, step_id, loop_path, attempt, status, data",
+    ("position", "attempt"),
+)
+
 SIZES = {
     "void_checkpoint": "length(step_id)",
     "run_request": "length(request)",

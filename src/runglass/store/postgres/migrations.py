@@ -20,6 +20,7 @@ from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.log_fold import FoldedSummary
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.sql_helpers import page
+from runglass.store.run_tables import EVENTS
 from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,6 @@ _UNCOUNTED = (
     " AND EXISTS (SELECT FROM step WHERE run_no = no AND status = 'failed'"
     """ AND position('"CANCELLED"' IN data) > 0)"""
 )
-_EVENTS = "SELECT seq, data FROM event WHERE run_no = $1 AND seq > $2 ORDER BY seq"
 _PAGE_BYTES = 1 << 20
 
 _BREAKS = re.compile(r"-- Breaks programs that know no more than migration (\d+)\.")
@@ -179,7 +179,7 @@ async def _derive_anew(db: Db) -> None:
     anew = []
     for run_no, summary in await db.fetch(_UNCOUNTED, timeout=MIGRATION_S):
         folded, seq = FoldedSummary(), 0
-        while events := await page(db, _EVENTS, run_no, seq, limit_bytes=_PAGE_BYTES):
+        while events := await page(db, EVENTS, run_no, (seq,), limit_bytes=_PAGE_BYTES):
             seq = events[-1][0]
             for _, event in events:
                 folded.step(summary, event)

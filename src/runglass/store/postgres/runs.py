@@ -12,44 +12,15 @@ from typing import Any
 import msgspec
 
 from runglass.errors import StoreError
-from runglass.outlines.builder import AttemptRow
 from runglass.store.calls import repeated
 from runglass.store.imports import Imports
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.append_rows import RunFacts, split_attempts
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_creation import RunCreation, RunRequests
-from runglass.store.postgres.sql_helpers import PIECE_ROWS, page
+from runglass.store.postgres.sql_helpers import page
 from runglass.store.records import Append, NewRun, RawRow, RunRecord, StepRow
 from runglass.store.run_logs import RunLogs
-
-_COLUMNS = "position, step_id, loop_path, attempt, status, data"
-_FIRST = (
-    f"(SELECT {_COLUMNS} FROM {{table}} WHERE run_no = $1 AND (position, attempt) > ($2, $3)"
-    f" ORDER BY position, attempt LIMIT {PIECE_ROWS})"
-)
-_ATTEMPTS = (
-    f"SELECT {_COLUMNS} FROM (SELECT *, sum(length(data)) OVER (ORDER BY position, attempt) - length(data)"
-    f" AS before FROM ({_FIRST.format(table='step')} UNION ALL {_FIRST.format(table='step_attempt')}"
-    f" ORDER BY position, attempt LIMIT {PIECE_ROWS}) AS attempts) AS sized"
-    " WHERE before < $4 ORDER BY position, attempt"
-)
-
-
-async def attempts_after(
-    db: Db, run_no: int, after: tuple[int, int], *, limit_bytes: int
-) -> list[AttemptRow]:
-    """The first attempts of the run behind a position and number: one at least, about `limit_bytes`."""
-    found: list[AttemptRow] = []
-    left = limit_bytes
-    while True:
-        rows: list[AttemptRow] = [tuple(row) for row in await db.fetch(_ATTEMPTS, run_no, *after, left)]
-        found += rows
-        left -= sum(len(row[5]) for row in rows)
-        if len(rows) < PIECE_ROWS or left <= 0:
-            return found
-        after = (found[-1][0], found[-1][3])
-
 
 _STEP = "(run_no, position, step_id, loop_path, attempt, status, data) VALUES ($1, $2, $3, $4, $5, $6, $7)"
 
@@ -89,7 +60,6 @@ class Runs(RunLogs, Imports):
     _requests: RunRequests
     _write_rows = staticmethod(write_rows)
     _page = staticmethod(page)
-    _attempts_after = staticmethod(attempts_after)
 
     def _columns_of(self, summary: bytes) -> Mapping[str, Any]:
         return RunFacts.of(summary).columns

@@ -7,6 +7,7 @@ from inspect import isawaitable
 from typing import Any, TypeVar
 
 from runglass.store.postgres.connections import Db
+from runglass.store.run_tables import RowsOfRun
 from runglass.store.statements import Ask, Work
 
 Shape = TypeVar("Shape")
@@ -63,25 +64,38 @@ def in_postgres(sql: str) -> str:
     return sql.replace("?", "$").replace("now()", NOW)
 
 
-async def page(db: Db, sql: str, run_no: int, after: int, *, limit_bytes: int) -> list[tuple[int, bytes]]:
-    """The first rows, each a number and its data: one at least if there is one, about `limit_bytes`.
-
-    `sql` selects number and data of the run `?1` behind number `?2`, in order.
-    """
-    sized = (
-        "SELECT number, data FROM (SELECT number, data, sum(length(data)) OVER (ORDER BY number)"
-        f" - length(data) AS before FROM ({in_postgres(sql)} LIMIT {PIECE_ROWS}) AS rows (number, data))"
-        " AS sized WHERE before < $3 ORDER BY number"
-    )
-    found: list[tuple[int, bytes]] = []
+async def page(
+    db: Db, rows: RowsOfRun, run_no: int, after: tuple[int, ...], *, limit_bytes: int
+) -> list[tuple[Any, ...]]:
+    """Rows of the run behind the key `after`: one at least if there is one, about `limit_bytes`."""
+    sql, key = _page_of(rows)
+    found: list[tuple[Any, ...]] = []
     left = limit_bytes
     while True:
-        rows = await db.fetch(sized, run_no, after, left)
-        found += [(number, data) for number, data in rows]
-        left -= sum(len(data) for _, data in rows)
-        if len(rows) < PIECE_ROWS or left <= 0:
+        some = [tuple(row) for row in await db.fetch(sql, run_no, left, *after)]
+        found += some
+        left -= sum(len(row[-1]) for row in some)
+        if len(some) < PIECE_ROWS or left <= 0:
             return found
-        after = found[-1][0]
+        after = tuple(found[-1][column] for column in key)
+
+
+@lru_cache
+def _page_of(rows: RowsOfRun) -> tuple[str, list[int]]:
+    """The statement for some of the rows, and which of its columns are the key."""
+    key = ", ".join(rows.key)
+    marks = ", ".join(f"${number}" for number, _ in enumerate(rows.key, 3))
+    ordered = f"ORDER BY {key} LIMIT {PIECE_ROWS}"
+    of_tables = [
+        f"(SELECT {rows.columns} FROM {table} WHERE run_no = $1 AND ({key}) > ({marks}) {ordered})"
+        for table in rows.tables
+    ]
+    first = f"{' UNION ALL '.join(of_tables)} {ordered}" if of_tables[1:] else of_tables[0]
+    sql = (
+        f"SELECT {rows.columns} FROM (SELECT *, sum(length(data)) OVER (ORDER BY {key}) - length(data)"
+        f" AS before FROM ({first}) AS first) AS sized WHERE before < $2 ORDER BY {key}"
+    )
+    return sql, [rows.columns.split(", ").index(column) for column in rows.key]
 
 
 async def first_rows(db: Db, sql: str, *values: Any, limit_bytes: int) -> list[Any]:

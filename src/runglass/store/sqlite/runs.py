@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from runglass.log.trace import TERMINAL
-from runglass.outlines.builder import AttemptRow
 from runglass.store.calls import begin_call
 from runglass.store.imports import Imports
 from runglass.store.records import Append, NewRun, RawRow, RunRecord, StepRow
@@ -16,23 +15,8 @@ from runglass.store.run_logs import RunLogs
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.sqlite.append import write_append, write_steps
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import NEXT_NO, count_new_run, first_rows, perform
+from runglass.store.sqlite.sql_helpers import NEXT_NO, count_new_run, page, perform
 from runglass.store.statements import as_bytes, one
-
-_COLUMNS = "position, step_id, loop_path, attempt, status, data"
-_WHERE = "run_no = ?1 AND position >= ?2 AND (position > ?2 OR attempt > ?3)"
-# Both come in the order of their keys, so SQLite merges them and sorts nothing.
-_ATTEMPTS = (
-    f"SELECT {_COLUMNS} FROM step WHERE {_WHERE}"
-    f" UNION ALL SELECT {_COLUMNS} FROM step_attempt WHERE {_WHERE} ORDER BY position, attempt"
-)
-
-
-def attempts_after(
-    db: sqlite3.Connection, run_no: int, after: tuple[int, int], *, limit_bytes: int
-) -> list[AttemptRow]:
-    """The first attempts of the run behind a position and number, as `first_rows` gives them."""
-    return first_rows(db, _ATTEMPTS, run_no, *after, limit_bytes=limit_bytes)
 
 
 def write_rows(
@@ -50,8 +34,7 @@ class Runs(RunLogs, Imports):
     """The part of the store that grows with every run."""
 
     _db: Connections
-    _page = staticmethod(first_rows)
-    _attempts_after = staticmethod(attempts_after)
+    _page = staticmethod(page)
     _write_rows = staticmethod(write_rows)
     _deleted: bool
 
@@ -96,8 +79,8 @@ class Runs(RunLogs, Imports):
             self._deleted = True
 
     async def request(self, run_no: int) -> bytes | None:
-        sql = "SELECT request FROM run_request WHERE run_no = ?1"
-        return await self._statements.read(one(as_bytes, sql, run_no))
+        sql = "SELECT request FROM run_request WHERE run_no = :run_no"
+        return await self._statements.read(one(as_bytes, sql, run_no=run_no))
 
     async def raw_rows(self, run_id: str, take: Callable[[str, RawRow], None]) -> bool:
         def work(db: sqlite3.Connection) -> bool:

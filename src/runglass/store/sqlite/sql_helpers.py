@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from runglass.store.run_tables import RowsOfRun
 from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, NEW_RUN_NO, Ask, Work, next_change
 
 Shape = TypeVar("Shape")
@@ -81,6 +82,22 @@ def first_rows(
     # deleted from that it reads.
     rows.close()
     return found
+
+
+def page(
+    db: sqlite3.Connection, rows: RowsOfRun, run_no: int, after: tuple[int, ...], *, limit_bytes: int
+) -> list[Any]:
+    """Rows of the run behind the key `after`: one at least if there is one, about `limit_bytes`."""
+    return first_rows(db, _page_of(rows), run_no, *after, limit_bytes=limit_bytes)
+
+
+@lru_cache
+def _page_of(rows: RowsOfRun) -> str:
+    key = ", ".join(rows.key)
+    beyond = f"run_no = ?1 AND ({key}) > ({', '.join(f'?{number}' for number, _ in enumerate(rows.key, 2))})"
+    # They come in the order of their keys, so SQLite merges them and sorts nothing.
+    each = [f"SELECT {rows.columns} FROM {table} WHERE {beyond}" for table in rows.tables]
+    return f"{' UNION ALL '.join(each)} ORDER BY {key}"
 
 
 def now_text() -> str:
