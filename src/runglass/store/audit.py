@@ -48,11 +48,8 @@ def note_change(
         "INSERT INTO audit (at, project_id, project, actor, key_id, name, address, action, subject, details)"
         f" VALUES (now(), :project_id, coalesce({_LABEL}, ''), :kind, :key_id, :name, :address, :action,"
         f" coalesce(:subject, {_LABEL}, ''), :details)",
+        **msgspec.structs.asdict(by),
         project_id=project_id,
-        kind=by.kind,
-        key_id=by.key_id,
-        name=by.name,
-        address=by.address,
         action=action,
         subject=subject,
         details=msgspec.json.encode(details),

@@ -26,24 +26,19 @@ class Calls:
         await self._statements.write(lambda: begin_call(project_id, call, run.id, head=run.head))
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
+        open_call = (
+            "UPDATE call SET status = :status WHERE project_id = :project_id AND key = :key"
+            " AND status IS NULL AND EXISTS (SELECT 1 FROM run WHERE id = run_id)"
+            " RETURNING (SELECT no FROM run WHERE id = run_id)"
+        )
+        keep = (
+            "INSERT INTO call_answer (project_id, key, run_no, answered_at, answer)"
+            " VALUES (:project_id, :key, :run_no, now(), :answer)"
+        )
+
         def work() -> Steps[None]:
-            runs = yield fetch(
-                "UPDATE call SET status = :status WHERE project_id = :project_id AND key = :key"
-                " AND status IS NULL AND EXISTS (SELECT 1 FROM run WHERE id = run_id)"
-                " RETURNING (SELECT no FROM run WHERE id = run_id)",
-                status=status,
-                project_id=project_id,
-                key=key,
-            )
-            for (run_no,) in runs:
-                yield done(
-                    "INSERT INTO call_answer (project_id, key, run_no, answered_at, answer)"
-                    " VALUES (:project_id, :key, :run_no, now(), :answer)",
-                    project_id=project_id,
-                    key=key,
-                    run_no=run_no,
-                    answer=answer,
-                )
+            for (run_no,) in (yield fetch(open_call, status=status, project_id=project_id, key=key)):
+                yield done(keep, project_id=project_id, key=key, run_no=run_no, answer=answer)
                 yield count_open(run_no, len(answer))
 
         await self._statements.write(work)
@@ -87,8 +82,7 @@ def begin_call(project_id: int, call: IdempotencyKey, run_id: str, *, head: int)
         "INSERT INTO call (project_id, key, digest, run_id, head, created_at)"
         " VALUES (:project_id, :key, :digest, :run_id, :head, now()) ON CONFLICT DO NOTHING",
         project_id=project_id,
-        key=call.key,
-        digest=call.digest,
+        **call._asdict(),
         run_id=run_id,
         head=head,
     )

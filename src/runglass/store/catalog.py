@@ -33,6 +33,17 @@ _FLOW_COLUMNS = (
 _FLOW = f"SELECT {_FLOW_COLUMNS} FROM flow"
 # Keeps others from giving the flow a version meanwhile.
 _LOCK_FLOW = "SELECT id FROM flow WHERE id = :flow_id FOR NO KEY UPDATE"
+_PUT_FLOW = (
+    "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
+    " content_retention_days) VALUES (:flow_id, :project_id, :slug, :name, :capture, now(), :days,"
+    " :content_days) ON CONFLICT (project_id, slug) DO UPDATE SET name = excluded.name,"
+    " capture = excluded.capture, updated_at = excluded.updated_at, retention_days = excluded.retention_days,"
+    f" content_retention_days = excluded.content_retention_days RETURNING {_FLOW_COLUMNS}"
+)
+_PUT_DRAFT = (
+    "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES (:flow_id, 0, :source, now())"
+    " ON CONFLICT (flow_id, version) DO UPDATE SET source = excluded.source, created_at = excluded.created_at"
+)
 _BY_NAME = "WHERE org = :org AND name = :name"
 _SOURCE = "SELECT source FROM flow_version WHERE flow_id = :flow_id AND version = :version"
 
@@ -126,36 +137,14 @@ class Catalog:
     ) -> FlowRecord:
         # Not in a writer, which all other writes may wait for; the largest flow takes two milliseconds.
         digest = hashlib.sha256(source).hexdigest()
-        flow_id = str(uuid7())
+        fields = {"project_id": project_id, "slug": slug, "name": name, "capture": capture}
+        fields["flow_id"] = str(uuid7())
 
         def work() -> Steps[FlowRecord]:
             before, old_source = yield from _draft(project_id, slug)
             flow: FlowRecord
-            [flow] = yield every(
-                flow_of,
-                "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
-                " content_retention_days) VALUES (:flow_id, :project_id, :slug, :name, :capture, now(),"
-                " :days, :content_days)"
-                " ON CONFLICT (project_id, slug) DO UPDATE SET"
-                " name = excluded.name, capture = excluded.capture, updated_at = excluded.updated_at,"
-                " retention_days = excluded.retention_days,"
-                " content_retention_days = excluded.content_retention_days"
-                f" RETURNING {_FLOW_COLUMNS}",
-                flow_id=flow_id,
-                project_id=project_id,
-                slug=slug,
-                name=name,
-                capture=capture,
-                days=retention.days,
-                content_days=retention.content_days,
-            )
-            yield done(
-                "INSERT INTO flow_version (flow_id, version, source, created_at)"
-                " VALUES (:flow_id, 0, :source, now()) ON CONFLICT (flow_id, version) DO UPDATE SET"
-                " source = excluded.source, created_at = excluded.created_at",
-                flow_id=flow.id,
-                source=source,
-            )
+            [flow] = yield every(flow_of, _PUT_FLOW, **fields, **retention._asdict())
+            yield done(_PUT_DRAFT, flow_id=flow.id, source=source)
             after, _ = yield from _draft(project_id, slug)
             if before != after or old_source != source:
                 details = {"sha256": digest, "before": before, "after": after}

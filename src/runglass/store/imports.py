@@ -107,27 +107,14 @@ class Imports:
             yield from _require_flow(run)
             made = yield from _make_flow(run)
             yield count_bytes(run.project_id, run.log_bytes)
-            duration_ms, cost_usd, tokens = run.numbers
             columns = {
-                "no": run.no,
-                "id": run.id,
-                "project_id": run.project_id,
+                **msgspec.structs.asdict(run),
                 "flow_id": run.flow.id,
-                "version": run.version,
-                "status": run.status,
-                "trigger_type": run.trigger_type,
-                "capture": run.capture,
-                "session_id": run.session_id,
-                "head": run.head,
-                "summary": run.summary,
-                "ended_at": run.ended_at,
-                "duration_ms": duration_ms,
-                "cost_usd": cost_usd,
-                "tokens": tokens,
-                "log_bytes": run.log_bytes,
+                **run.numbers._asdict(),
                 "change_no": (yield next_change(run.project_id)),
                 **self._columns_of(run.summary),
             }
+            del columns["flow"], columns["numbers"]
             names, values = ", ".join(columns), ", ".join(f":{name}" for name in columns)
             sql = f"INSERT INTO run ({names}) VALUES ({values}) ON CONFLICT (id) DO NOTHING"
             if not (yield changed(sql, **columns)):
@@ -217,13 +204,9 @@ def _make_flow(run: ImportedRun) -> Steps[list[str]]:
         "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
         " content_retention_days) VALUES (:id, :project_id, :slug, :name, :capture, now(), :days,"
         " :content_days) ON CONFLICT DO NOTHING",
-        id=flow.id,
         project_id=run.project_id,
-        slug=flow.slug,
-        name=flow.name,
-        capture=flow.capture,
-        days=flow.retention.days,
-        content_days=flow.retention.content_days,
+        **flow._asdict(),
+        **flow.retention._asdict(),
     )
     add_version = partial(changed, _ADD_VERSION, flow_id=flow.id, source=flow.source)
     if is_new:

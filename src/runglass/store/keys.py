@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from runglass.errors import KeyLimitReached
 from runglass.store.audit import note_change
 from runglass.store.catalog_records import KEY, VIEWER_SESSION, key_name, key_of, viewer_session_of
@@ -30,9 +32,15 @@ class Keys:
         most: int | None = None,
         by: Actor = SERVER,
     ) -> ApiKey:
+        live = "SELECT count(*) FROM api_key WHERE project_id = :project_id AND revoked_at IS NULL"
+        add = (
+            "INSERT INTO api_key (project_id, role, digest, hint, created_at)"
+            " VALUES (:project_id, :role, :digest, :hint, now())"
+            " RETURNING id, project_id, role, hint, created_at, revoked_at"
+        )
+
         def work() -> Steps[ApiKey]:
             yield fetch(_LOCK, project_id=project_id)
-            live = "SELECT count(*) FROM api_key WHERE project_id = :project_id AND revoked_at IS NULL"
             [(count,)] = yield fetch(live, project_id=project_id)
             if most is not None and count >= most:
                 raise KeyLimitReached(
@@ -40,16 +48,7 @@ class Keys:
                     " server's setting `max_keys_per_project`"
                 )
             key: ApiKey
-            [key] = yield every(
-                key_of,
-                "INSERT INTO api_key (project_id, role, digest, hint, created_at)"
-                " VALUES (:project_id, :role, :digest, :hint, now())"
-                " RETURNING id, project_id, role, hint, created_at, revoked_at",
-                project_id=project_id,
-                role=role,
-                digest=digest,
-                hint=hint,
-            )
+            [key] = yield every(key_of, add, project_id=project_id, role=role, digest=digest, hint=hint)
             yield from note_change(project_id, by, "key.created", key_name(key.id, hint), role=role)
             return key
 
@@ -73,13 +72,13 @@ class Keys:
         return set(live)
 
     async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
+        sql = (
+            "UPDATE api_key SET revoked_at = now() WHERE project_id = :project_id AND id = :key_id"
+            " AND revoked_at IS NULL RETURNING hint, role"
+        )
+
         def work() -> Steps[bool]:
-            revoked = yield fetch(
-                "UPDATE api_key SET revoked_at = now() WHERE project_id = :project_id AND id = :key_id"
-                " AND revoked_at IS NULL RETURNING hint, role",
-                project_id=project_id,
-                key_id=key_id,
-            )
+            revoked = yield fetch(sql, project_id=project_id, key_id=key_id)
             for hint, role in revoked:
                 yield from note_change(project_id, by, "key.revoked", key_name(key_id, hint), role=role)
             return bool(revoked)
@@ -109,11 +108,9 @@ class Keys:
             yield done(
                 "INSERT INTO viewer_session (digest, project_id, key_id, began_at, used_at)"
                 " VALUES (:digest, :project_id, :key_id, :began_at, :used_at)",
-                digest=session.digest,
+                **msgspec.structs.asdict(session),
                 project_id=key.project_id,
                 key_id=key.id,
-                began_at=session.began_at,
-                used_at=session.used_at,
             )
 
         await self._statements.write(work)
