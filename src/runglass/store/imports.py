@@ -5,7 +5,7 @@ The mirror of a purge: a run that is being imported has rows under a number of i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,8 +15,10 @@ from runglass.errors import ImportConflict, StoreError
 from runglass.store.audit import note_change
 from runglass.store.dialect import Dialect
 from runglass.store.records import LARGE_RUN_EVENTS, NO_RETENTION, Retention, RunNumbers, StepRow
+from runglass.store.run_tables import split_attempts
 from runglass.store.statements import (
     NEW_RUN_NO,
+    Many,
     Statements,
     Steps,
     changed,
@@ -27,6 +29,19 @@ from runglass.store.statements import (
 )
 from runglass.wire.admin_api import Actor
 from runglass.wire.run_api import CaptureMode
+
+_COLUMNS = "(run_no, position, step_id, loop_path, attempt, status, data)"
+_VALUES = "VALUES (:run_no, :position, :step_id, :loop_path, :attempt, :status, :data)"
+_ADD_EVENT = "INSERT INTO event (run_no, seq, data) VALUES (:run_no, :seq, :data)"
+_ADD_ATTEMPT = f"INSERT INTO step_attempt {_COLUMNS} {_VALUES} ON CONFLICT DO NOTHING"
+_MOVE_ATTEMPT = (
+    f"INSERT INTO step_attempt {_COLUMNS} SELECT {_COLUMNS[1:-1]} FROM step"
+    " WHERE run_no = :run_no AND position = :position AND attempt < :attempt ON CONFLICT DO NOTHING"
+)
+_ADD_STEP = (
+    f"INSERT INTO step {_COLUMNS} {_VALUES} ON CONFLICT (run_no, position) DO UPDATE SET"
+    " attempt = excluded.attempt, status = excluded.status, data = excluded.data"
+)
 
 
 class ImportedFlow(NamedTuple):
@@ -63,14 +78,10 @@ class ImportedRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Imports:
-    """The part of the store that takes in whole runs of other stores.
-
-    `_write_rows` writes events and steps.
-    """
+    """The part of the store that takes in whole runs of other stores."""
 
     _statements: Statements
     _sql: Dialect
-    _write_rows: Callable[..., Any]
     _owner: str | None = None
     """Who holds the newest lease that was taken by way of this store."""
     _importing: set[int]
@@ -96,7 +107,13 @@ class Imports:
     ) -> None:
         def work() -> Steps[None]:
             yield from _require_import(run_no)
-            yield lambda db: self._write_rows(db, run_no, events, steps)
+            yield Many(_ADD_EVENT, [{"run_no": run_no, "seq": seq, "data": data} for seq, data in events])
+            latest, earlier = (
+                [{"run_no": run_no, **step._asdict()} for step in each] for each in split_attempts(steps)
+            )
+            yield Many(_ADD_ATTEMPT, earlier)
+            yield Many(_MOVE_ATTEMPT, [step for step in latest if step["attempt"] > 1])
+            yield Many(_ADD_STEP, latest)
 
         await self._statements.write(work)
 

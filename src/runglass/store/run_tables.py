@@ -1,16 +1,17 @@
 """The tables in which a run is kept, the same in each database: its row, and which of them have content."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from runglass.log.content import strip_event, strip_step
 from runglass.log.trace import TERMINAL
-from runglass.store.records import ContentPlace, RunRecord
+from runglass.store.records import ContentPlace, RunRecord, StepRow
 
-RUN = (
-    "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
-    " claims, summary, key_id, log_bytes, open_bytes, resume_head, cancel_reason FROM run"
+RUN_COLUMNS = (
+    "no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
+    " claims, summary, key_id, log_bytes, open_bytes, resume_head, cancel_reason"
 )
+RUN = f"SELECT {RUN_COLUMNS} FROM run"
 
 
 def run_of(row: Any) -> RunRecord:
@@ -65,6 +66,17 @@ CONTENT: dict[str, Callable[[bytes], bytes]] = {
     "step_attempt": strip_step,
 }
 """The tables with content, and the function that takes it out of a row's data."""
+
+
+def split_attempts(steps: Iterable[StepRow]) -> tuple[list[StepRow], list[StepRow]]:
+    """The last state of each step, and the last states of the attempts before it."""
+    states: dict[int, dict[int, StepRow]] = {}
+    newest: dict[int, int] = {}
+    for step in steps:
+        states.setdefault(step.position, {})[step.attempt] = step
+        newest[step.position] = step.attempt
+    latest = [states[position].pop(attempt) for position, attempt in newest.items()]
+    return latest, [step for attempts in states.values() for step in attempts.values()]
 
 
 class Stripped(NamedTuple):

@@ -3,13 +3,14 @@
 With what a query may ask of a run that only its summary says.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.store.records import Append, StepRow
+from runglass.store.records import Append
+from runglass.store.run_tables import split_attempts
 
 
 class _Tokens(msgspec.Struct, frozen=True, gc=False):
@@ -107,17 +108,6 @@ def tables_of(batches: Sequence[tuple[bytes, Append]]) -> list[list[tuple[Any, .
         owed += [(run_no, *each) for each in batch.owed]
         dropped += [(run_no, step_id) for step_id in dict.fromkeys(batch.dropped)]
     return list(tables)
-
-
-def split_attempts(steps: Iterable[StepRow]) -> tuple[list[StepRow], list[StepRow]]:
-    """The last state of each step, and the last states of the attempts before it."""
-    states: dict[int, dict[int, StepRow]] = {}
-    newest: dict[int, int] = {}
-    for step in steps:
-        states.setdefault(step.position, {})[step.attempt] = step
-        newest[step.position] = step.attempt
-    latest = [states[position].pop(attempt) for position, attempt in newest.items()]
-    return latest, [step for attempts in states.values() for step in attempts.values()]
 
 
 def _row(batch_id: bytes, batch: Append) -> tuple[Any, ...]:

@@ -4,17 +4,22 @@ The decision locks the row of the project, for no longer than it takes. A hold i
 the reservation; one whose process is gone ends when its run is taken over.
 """
 
+from __future__ import annotations
+
 import uuid
 from decimal import Decimal
+from functools import partial
 
 from runglass.store.catalog_records import project_of
-from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.dialect import POSTGRES
+from runglass.store.postgres.sql_helpers import perform
 from runglass.store.process_records import BudgetDecision
 from runglass.store.records import RunRecord
+from runglass.store.statements import Statements, Steps, done, fetch, one
 
 _ENDED_HOLDS = (
-    "DELETE FROM budget_hold WHERE project_id = $1 AND NOT EXISTS (SELECT FROM run"
+    "DELETE FROM budget_hold WHERE project_id = :project_id AND NOT EXISTS (SELECT FROM run"
     " WHERE run.no = for_run AND run.fence = budget_hold.fence AND run.owner IS NOT NULL)"
 )
 
@@ -23,24 +28,34 @@ class Budgets:
     """The part of the store that decides who gets a part of a budget."""
 
     _db: Connections
+    _statements: Statements
 
     async def hold_budget(self, hold: uuid.UUID, run: RunRecord, usd: Decimal) -> BudgetDecision:
-        async def work(db: Db) -> BudgetDecision:
-            await db.execute("SELECT FROM project WHERE id = $1 FOR NO KEY UPDATE", run.project_id)
-            await db.execute(_ENDED_HOLDS, run.project_id)
+        project_id = run.project_id
+
+        def work() -> Steps[BudgetDecision]:
+            sql = "SELECT 1 FROM project WHERE id = :project_id FOR NO KEY UPDATE"
+            yield fetch(sql, project_id=project_id)
+            yield done(_ENDED_HOLDS, project_id=project_id)
             # Before the totals are: a reservation stored meanwhile counts twice, and never not at all.
-            held = await db.fetchval("SELECT sum(usd) FROM budget_hold WHERE project_id = $1", run.project_id)
-            row = await db.fetchrow(f"{POSTGRES.project} WHERE id = $1", run.project_id)
-            decision = BudgetDecision(None if row is None else project_of(row), held or Decimal(0))
+            sql = "SELECT coalesce(sum(usd), 0) FROM budget_hold WHERE project_id = :project_id"
+            [(held,)] = yield fetch(sql, project_id=project_id)
+            sql = f"{POSTGRES.project} WHERE id = :project_id"
+            decision = BudgetDecision((yield one(project_of, sql, project_id=project_id)), held)
             if decision.has_room_for(usd):
-                await db.execute(
+                yield done(
                     "INSERT INTO budget_hold (id, project_id, for_run, fence, usd)"
-                    " VALUES ($1, $2, $3, $4, $5)",
-                    *(hold, run.project_id, run.no, run.fence, usd),
+                    " VALUES (:id, :project_id, :no, :fence, :usd)",
+                    id=hold,
+                    project_id=project_id,
+                    no=run.no,
+                    fence=run.fence,
+                    usd=usd,
                 )
             return decision
 
-        return await self._db.write(work)
+        return await self._statements.write(work)
 
     async def release_budget(self, hold: uuid.UUID) -> None:
-        await self._db.repeat(lambda db: db.execute("DELETE FROM budget_hold WHERE id = $1", hold))
+        sql = "DELETE FROM budget_hold WHERE id = :hold"
+        await self._db.repeat(partial(perform, done(sql, hold=hold)))

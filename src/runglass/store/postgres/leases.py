@@ -15,7 +15,7 @@ from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import await_migration, migrations
 from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
 from runglass.store.records import Checkpoint, RunRecord
-from runglass.store.run_tables import RUN, run_of
+from runglass.store.run_tables import RUN, RUN_COLUMNS, run_of
 from runglass.store.statements import Ask, Statements, Steps, changed, done, every, one
 from runglass.support.clock import iso
 
@@ -91,7 +91,7 @@ _RESUME = (
     f"UPDATE run SET fence = {_NEXT_FENCE}, resume_head = head, owner = $4::text, claims = 0,"
     " claimed_head = CASE WHEN $4::text IS NULL THEN -1 ELSE head END"
     " WHERE no = $1 AND status = 'paused' AND resume_head <> head AND head = $2 AND fence = $3"
-    f" RETURNING {RUN.removeprefix('SELECT ').removesuffix(' FROM run')}"
+    f" RETURNING {RUN_COLUMNS}"
 )
 
 
@@ -217,7 +217,7 @@ class Leases:
         sql = (
             f"UPDATE run SET fence = {_NEXT_FENCE}"
             " WHERE no = $1 AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
-            f" AND head = $2 AND fence = $3 RETURNING {RUN.removeprefix('SELECT ').removesuffix(' FROM run')}"
+            f" AND head = $2 AND fence = $3 RETURNING {RUN_COLUMNS}"
         )
         return await self._statements.write(one(run_of, sql, run.no, run.head, run.fence))
 

@@ -5,7 +5,7 @@ created, in `run_creation.py` and in `create_runs`; leases and claims are in `le
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -15,40 +15,12 @@ from runglass.errors import StoreError
 from runglass.store.calls import repeated
 from runglass.store.imports import Imports
 from runglass.store.postgres.append import AppendQueue
-from runglass.store.postgres.append_rows import RunFacts, split_attempts
+from runglass.store.postgres.append_rows import RunFacts
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_creation import RunCreation, RunRequests
 from runglass.store.postgres.sql_helpers import page
-from runglass.store.records import Append, NewRun, RawRow, RunRecord, StepRow
+from runglass.store.records import Append, NewRun, RawRow, RunRecord
 from runglass.store.run_logs import RunLogs
-
-_STEP = "(run_no, position, step_id, loop_path, attempt, status, data) VALUES ($1, $2, $3, $4, $5, $6, $7)"
-
-
-async def write_rows(
-    db: Db, run_no: int, events: Sequence[tuple[int, bytes]], steps: Sequence[StepRow]
-) -> None:
-    """Writes events, each with its seq, and states of attempts."""
-    latest, earlier = split_attempts(steps)
-    await db.executemany(
-        "INSERT INTO event (run_no, seq, data) VALUES ($1, $2, $3)",
-        [(run_no, seq, data) for seq, data in events],
-    )
-    keep = f"INSERT INTO step_attempt {_STEP} ON CONFLICT DO NOTHING"
-    await db.executemany(keep, [(run_no, *step) for step in earlier])
-    await db.execute(
-        "INSERT INTO step_attempt (run_no, position, step_id, loop_path, attempt, status, data)"
-        " SELECT run_no, step.position, step_id, loop_path, step.attempt, status, data"
-        " FROM unnest($2::bigint[], $3::bigint[]) AS new (position, attempt) JOIN step"
-        " ON step.position = new.position AND step.attempt < new.attempt WHERE run_no = $1"
-        " ON CONFLICT DO NOTHING",
-        *(run_no, [step.position for step in latest], [step.attempt for step in latest]),
-    )
-    await db.executemany(
-        f"INSERT INTO step {_STEP} ON CONFLICT (run_no, position) DO UPDATE SET"
-        " attempt = excluded.attempt, status = excluded.status, data = excluded.data",
-        [(run_no, *step) for step in latest],
-    )
 
 
 class Runs(RunLogs, Imports):
@@ -58,7 +30,6 @@ class Runs(RunLogs, Imports):
     _appends: AppendQueue
     _creation: RunCreation
     _requests: RunRequests
-    _write_rows = staticmethod(write_rows)
     _page = staticmethod(page)
 
     def _columns_of(self, summary: bytes) -> Mapping[str, Any]:

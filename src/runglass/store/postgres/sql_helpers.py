@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from runglass.store.postgres.connections import Db
 from runglass.store.run_tables import RowsOfRun
-from runglass.store.statements import Ask, Work
+from runglass.store.statements import Ask, Many, Work
 
 Shape = TypeVar("Shape")
 
@@ -32,6 +32,9 @@ async def perform(work: Work[Shape], db: Db) -> Shape:
             step: Any = steps.send(rows)
             if isinstance(step, Ask):
                 rows = await _result_of(step, db)
+            elif isinstance(step, Many):
+                sql, names = with_numbers(step.sql)
+                await db.executemany(sql, [[row[name] for name in names] for row in step.rows])
             elif isinstance(step, tuple):
                 rows = await db.fetch(in_postgres(step[0]), *step[1:])
             else:

@@ -4,30 +4,29 @@ How an append is written is in `append.py`, leases and claims are in `leases.py`
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+
+from msgspec import structs
 
 from runglass.log.trace import TERMINAL
 from runglass.store.calls import begin_call
 from runglass.store.imports import Imports
-from runglass.store.records import Append, NewRun, RawRow, RunRecord, StepRow
+from runglass.store.records import Append, NewRun, RawRow, RunRecord
 from runglass.store.run_logs import RunLogs
-from runglass.store.run_tables import RUN, run_of
-from runglass.store.sqlite.append import write_append, write_steps
+from runglass.store.run_tables import RUN_COLUMNS, run_of
+from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import NEXT_NO, count_new_run, page, perform
 from runglass.store.statements import as_bytes, one
 
-
-def write_rows(
-    db: sqlite3.Connection, run_no: int, events: Sequence[tuple[int, bytes]], steps: Sequence[StepRow]
-) -> None:
-    """Writes events, each with its seq, and states of attempts."""
-    db.executemany(
-        "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
-        [(run_no, seq, data) for seq, data in events],
-    )
-    write_steps(db, run_no, steps)
+_CREATE = (
+    "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, session_id,"
+    f" summary, owner, key_id, open_bytes, change_no) VALUES ({NEXT_NO}, :id, :project_id, :flow_id,"
+    " :version, 'pending', :trigger_type, :capture, :session_id, :summary, :owner, :key_id, :size,"
+    " coalesce((SELECT run_changes + 1 FROM project WHERE id = :project_id), 0))"
+    f" RETURNING {RUN_COLUMNS}"
+)
 
 
 class Runs(RunLogs, Imports):
@@ -35,35 +34,15 @@ class Runs(RunLogs, Imports):
 
     _db: Connections
     _page = staticmethod(page)
-    _write_rows = staticmethod(write_rows)
     _deleted: bool
 
     async def create_run(self, run: NewRun) -> RunRecord:
         def work(db: sqlite3.Connection) -> RunRecord:
             if run.call is not None:
                 perform(partial(begin_call, run.project_id, run.call, run.id, head=0), db)
-            db.execute(
-                "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
-                " session_id, summary, owner, key_id, open_bytes, change_no)"
-                f" VALUES ({NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?,"
-                " coalesce((SELECT run_changes + 1 FROM project WHERE id = ?), 0))",
-                (
-                    run.id,
-                    run.project_id,
-                    run.flow_id,
-                    run.version,
-                    run.trigger_type,
-                    run.capture,
-                    run.session_id,
-                    run.summary,
-                    run.owner,
-                    run.key_id,
-                    len(run.request),
-                    run.project_id,
-                ),
-            )
-            count_new_run(db, run.project_id, len(run.request))
-            created = run_of(db.execute(f"{RUN} WHERE id = ?", (run.id,)).fetchone())
+            size = len(run.request)
+            [created] = map(run_of, db.execute(_CREATE, {**structs.asdict(run), "size": size}).fetchall())
+            count_new_run(db, run.project_id, size)
             db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
             return created
 

@@ -12,7 +12,16 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from runglass.store.run_tables import RowsOfRun
-from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, NEW_RUN_NO, Ask, Work, next_change
+from runglass.store.statements import (
+    COUNT_BYTES,
+    COUNT_KEPT,
+    COUNT_OPEN,
+    NEW_RUN_NO,
+    Ask,
+    Many,
+    Work,
+    next_change,
+)
 
 Shape = TypeVar("Shape")
 
@@ -30,6 +39,8 @@ def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
             step: Any = steps.send(rows)
             if isinstance(step, Ask):
                 rows = step.result(_rows_of(db, step.sql, step.values))
+            elif isinstance(step, Many):
+                db.executemany(_in_sqlite(step.sql)[0], step.rows)
             else:
                 rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
     except StopIteration as end:
