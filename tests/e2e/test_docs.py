@@ -19,6 +19,7 @@ from runglass.config.reader import read_settings
 from runglass.errors import CODES
 from runglass.flows.flow import Step
 from runglass.log.events import EVENT_TYPES
+from runglass.store.dialect import Dialect
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -105,12 +106,24 @@ def test_a_decision_names_files_that_are_there(page: Path) -> None:
 
 def test_the_diffs_of_the_recipes_are_of_the_code_as_it_is() -> None:
     diffs = re.findall(r"^```diff\n(.*?)^```", (DOCS / "recipes.md").read_text(encoding="utf-8"), re.M | re.S)
-    assert len(diffs) == 6
+    assert len(diffs) == 7
     for name, body in re.findall(r"^# (\S+)\n((?:(?!# ).*\n)*)", "".join(diffs), re.M):
         before = [line[1:] for line in body.splitlines() if line[0] in " -"]
         if before:
             lines = set((ROOT / name).read_text(encoding="utf-8").splitlines())
             assert [line for line in before if line not in lines] == [], name
+
+
+def test_the_page_of_stores_has_every_snippet_of_the_dialect_and_every_function_of_the_database() -> None:
+    page = (DOCS / "stores.md").read_text(encoding="utf-8")
+    schema = (ROOT / "src" / "runglass" / "store" / "postgres" / "sql").glob("*.sql")
+    functions = {
+        name
+        for file in schema
+        for name in re.findall(r"CREATE FUNCTION (\w+)\(", file.read_text(encoding="utf-8"))
+    }
+    assert len(functions) > 10
+    assert {each for each in (*Dialect._fields, *functions) if f"`{each}`" not in page} == set()
 
 
 @pytest.mark.parametrize("kind", get_args(Step), ids=lambda kind: kind.__struct_config__.tag)

@@ -11,9 +11,10 @@ from uuid_utils import uuid7
 
 from runglass.errors import StoreError
 from runglass.log.money import format_usd
-from runglass.store.audit import change_project, note_change
+from runglass.store.audit import Audit, change_project, note_change
 from runglass.store.catalog_records import DRAFT_COLUMNS, describe_draft, flow_of, project_of, version_of
 from runglass.store.dialect import Dialect
+from runglass.store.keys import Keys
 from runglass.store.records import (
     NO_RETENTION,
     FlowRecord,
@@ -22,7 +23,7 @@ from runglass.store.records import (
     Retention,
     RetentionOfFlow,
 )
-from runglass.store.statements import ALL_ROWS, Statements, Steps, as_bytes, done, every, fetch, one
+from runglass.store.statements import ALL_ROWS, Steps, as_bytes, done, every, fetch, one
 from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -48,10 +49,9 @@ _BY_NAME = "WHERE org = :org AND name = :name"
 _SOURCE = "SELECT source FROM flow_version WHERE flow_id = :flow_id AND version = :version"
 
 
-class Catalog:
+class SqlCatalog(Keys, Audit):
     """The part of the store that runs are started from."""
 
-    _statements: Statements
     _sql: Dialect
 
     async def ensure_project(self, org: str, name: str, *, by: Actor = SERVER) -> Project:

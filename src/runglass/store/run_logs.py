@@ -8,10 +8,11 @@ from typing import Any
 
 from runglass.errors import RunPurged
 from runglass.outlines.builder import AttemptRow
+from runglass.store.calls import Calls
+from runglass.store.imports import Imports
 from runglass.store.records import AttemptKey, OpenedTrace, RunRecord, StepRow
 from runglass.store.run_tables import ATTEMPTS, EVENTS, RUN, STEPS, run_of
 from runglass.store.statements import (
-    Statements,
     Steps,
     as_bytes,
     as_int,
@@ -36,13 +37,12 @@ _IN_ITERATION = (
 _NO_MORE_DUE = "DELETE FROM due_outline WHERE run_no = :run_no"
 
 
-class RunLogs:
-    """The part of the store that reads what has become of runs.
+class SqlRunLog(Calls, Imports):
+    """The part of the store that has the runs, and here what has become of them.
 
     `_page` gives rows of a run behind a key: one at least if there is one, about `limit_bytes`.
     """
 
-    _statements: Statements
     _page: Callable[..., Any]
 
     async def run(self, run_id: str) -> RunRecord | None:

@@ -13,17 +13,17 @@ import msgspec
 
 from runglass.errors import StoreError
 from runglass.store.calls import repeated
-from runglass.store.imports import Imports
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.append_rows import RunFacts
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_creation import RunCreation, RunRequests
+from runglass.store.postgres.setbacks import Setbacks
 from runglass.store.postgres.sql_helpers import page
 from runglass.store.records import Append, NewRun, RawRow, RunRecord
-from runglass.store.run_logs import RunLogs
+from runglass.store.run_logs import SqlRunLog
 
 
-class Runs(RunLogs, Imports):
+class PostgresRunLog(SqlRunLog, Setbacks):
     """The part of the store that grows with every run."""
 
     _db: Connections

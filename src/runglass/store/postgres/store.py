@@ -9,10 +9,7 @@ queries that PostgreSQL has for itself are in `runs.py`, `query_index.py`, `leas
 import uuid
 from typing import Self
 
-from runglass.store.audit import Audit
-from runglass.store.calls import Calls
-from runglass.store.catalog import Catalog
-from runglass.store.keys import Keys
+from runglass.store.catalog import SqlCatalog
 from runglass.store.overview import Overview, PoolUse
 from runglass.store.postgres import query_index
 from runglass.store.postgres.append import AppendQueue
@@ -23,8 +20,7 @@ from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
 from runglass.store.postgres.removal import PostgresRemoval
 from runglass.store.postgres.run_creation import RunCreation, RunRequests
-from runglass.store.postgres.runs import Runs
-from runglass.store.postgres.setbacks import Setbacks
+from runglass.store.postgres.runs import PostgresRunLog
 from runglass.store.postgres.sql_helpers import perform
 from runglass.store.query_search import USUAL, SearchLimits
 from runglass.store.run_lists import RunLists
@@ -32,9 +28,7 @@ from runglass.store.statements import Statements
 from runglass.support.clock import Clock
 
 
-class PostgresStore(
-    Catalog, Keys, Runs, RunLists, Calls, Budgets, Leases, PostgresRemoval, Audit, Overview, Setbacks
-):
+class PostgresStore(SqlCatalog, PostgresRunLog, Leases, Budgets, RunLists, Overview, PostgresRemoval):
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 
     `patience_s`: how long a call waits for a database that is away, and `append_patience_s` an append; by

@@ -11,9 +11,8 @@ from msgspec import structs
 
 from runglass.log.trace import TERMINAL
 from runglass.store.calls import begin_call
-from runglass.store.imports import Imports
 from runglass.store.records import Append, NewRun, RawRow, RunRecord
-from runglass.store.run_logs import RunLogs
+from runglass.store.run_logs import SqlRunLog
 from runglass.store.run_tables import RUN_COLUMNS, run_of
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections
@@ -29,7 +28,7 @@ _CREATE = (
 )
 
 
-class Runs(RunLogs, Imports):
+class SqliteRunLog(SqlRunLog):
     """The part of the store that grows with every run."""
 
     _db: Connections

@@ -7,10 +7,7 @@ Threads and transactions are in `connections.py`; the queries that SQLite has fo
 from pathlib import Path
 from typing import Literal, Self
 
-from runglass.store.audit import Audit
-from runglass.store.calls import Calls
-from runglass.store.catalog import Catalog
-from runglass.store.keys import Keys
+from runglass.store.catalog import SqlCatalog
 from runglass.store.overview import Overview
 from runglass.store.query_search import USUAL, SearchLimits
 from runglass.store.records import Setback
@@ -20,13 +17,13 @@ from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.dialect import SQLITE
 from runglass.store.sqlite.leases import Leases
 from runglass.store.sqlite.removal import SqliteRemoval
-from runglass.store.sqlite.runs import Runs
+from runglass.store.sqlite.runs import SqliteRunLog
 from runglass.store.sqlite.sql_helpers import perform
 from runglass.store.statements import Statements
 from runglass.support.clock import SystemClock
 
 
-class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, Audit, Overview):
+class SqliteStore(SqlCatalog, SqliteRunLog, Leases, RunLists, Overview, SqliteRemoval):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     _sql = SQLITE
