@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.errors import PermanentStoreError
+from runglass.errors import PermanentStoreError, WrongExpectedVersion
 from runglass.log.money import ZERO
 from runglass.log.trace import TERMINAL, RunSummary, RunTotals
 from runglass.wire.run_api import CaptureFailed, CaptureMode
@@ -334,3 +334,11 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
         """Raises PermanentStoreError where the project would have spent less afterwards."""
         if not self.spent_usd.is_finite() or self.spent_usd < ZERO:
             raise PermanentStoreError(f"an append to run {self.run_no} would spend ${self.spent_usd}")
+
+    @property
+    def refusal(self) -> WrongExpectedVersion:
+        """The error where head or fence are not the run's any more."""
+        return WrongExpectedVersion(
+            f"run number {self.run_no} is not at seq {self.head} with fence {self.fence} any more: another"
+            " process goes on with it"
+        )

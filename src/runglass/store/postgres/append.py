@@ -9,15 +9,18 @@ already written.
 
 import asyncio
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
-from runglass.errors import CommitUncertain, WrongExpectedVersion
+from runglass.errors import CommitUncertain
 from runglass.store.postgres.append_rows import tables_of
-from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
+from runglass.store.postgres.connections import ConnectionLost, Connections, GaveWay
 from runglass.store.postgres.sql_helpers import NOW
 from runglass.store.records import LARGE_RUN_EVENTS, Append
 from runglass.store.statements import as_int
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 WRITERS = 3
 """Most statements on their way at once."""
@@ -32,12 +35,42 @@ MOST_BYTES = 4 << 20
 _APPEND = f"SELECT append_rows({NOW}, $1, $2, $3, $4, $5, $6, $7, $8)"
 
 
-class _Waiting(NamedTuple):
+class Waiting(NamedTuple, Generic[Item, Answer]):
+    """What is to be written together with others, and where the answer goes."""
+
+    item: Item
+    answer: "asyncio.Future[Answer]"
+
+
+async def write_together(
+    waiting: Sequence[Waiting[Item, Answer]],
+    write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]],
+) -> None:
+    """Answers each with what `write` returns for it: all at once, or alone where one cannot be stored."""
+    answers: Sequence[Answer | Exception]
+    try:
+        answers = await write([each.item for each in waiting])
+    # Any error belongs to those that it is about: others wait for this task, and it must go on.
+    except Exception as error:  # noqa: BLE001
+        if len(waiting) > 1 and not isinstance(error, (CommitUncertain, ConnectionLost, GaveWay)):
+            for each in waiting:
+                await write_together([each], write)
+            return
+        answers = [error] * len(waiting)
+    for each, answer in zip(waiting, answers, strict=True):
+        if each.answer.done():
+            continue
+        if isinstance(answer, Exception):
+            each.answer.set_exception(answer)
+        else:
+            each.answer.set_result(answer)
+
+
+class _Sent(NamedTuple):
     """A batch, with an id of this one append of it."""
 
     id: bytes
     batch: Append
-    written: "asyncio.Future[None]"
 
 
 class AppendQueue:
@@ -50,7 +83,7 @@ class AppendQueue:
     def __init__(self, connections: Connections, *, patience_s: float) -> None:
         self._db = connections
         self._patience_s = patience_s
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Waiting[_Sent, None]] = []
         self._busy_runs: set[int] = set()
         self._ready = 0
         """Those that have come since, and whose run nobody writes to."""
@@ -63,11 +96,11 @@ class AppendQueue:
         """Writes the batch. Raises WrongExpectedVersion, StoreError."""
         if batch.spent_usd:
             batch.check_charge()
-        waiting = _Waiting(os.urandom(16), batch, asyncio.get_running_loop().create_future())
+        waiting = Waiting(_Sent(os.urandom(16), batch), asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if batch.run_no not in self._busy_runs:
             self._see_to(self._ready + 1)
-        await waiting.written
+        await waiting.answer
 
     async def aclose(self) -> None:
         """Returns when everything that waits has been written or refused."""
@@ -111,10 +144,10 @@ class AppendQueue:
         try:
             is_next = True
             while is_next and (together := self._take()):
-                runs = {each.batch.run_no for each in together}
+                runs = {each.item.batch.run_no for each in together}
                 self._busy_runs |= runs
                 try:
-                    await self._write(together)
+                    await write_together(together, self._write)
                 finally:
                     self._busy_runs -= runs
                 is_next = self._at_work == 1 or self._count_ready() >= WORTH_RUNS
@@ -124,60 +157,32 @@ class AppendQueue:
         self._see_to(self._count_ready())
 
     def _count_ready(self) -> int:
-        return sum(each.batch.run_no not in self._busy_runs for each in self._waiting)
+        return sum(each.item.batch.run_no not in self._busy_runs for each in self._waiting)
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[Waiting[_Sent, None]]:
         """The first appends that wait, one for each run that nobody writes to."""
-        taken: list[_Waiting] = []
-        left: list[_Waiting] = []
+        taken: list[Waiting[_Sent, None]] = []
+        left: list[Waiting[_Sent, None]] = []
         runs, size, ready = set(self._busy_runs), 0, 0
         for each in self._waiting:
-            if each.batch.run_no in runs or len(taken) >= MOST_RUNS or size >= MOST_BYTES:
+            batch = each.item.batch
+            if batch.run_no in runs or len(taken) >= MOST_RUNS or size >= MOST_BYTES:
                 left.append(each)
-                ready += each.batch.run_no not in runs
+                ready += batch.run_no not in runs
             else:
                 taken.append(each)
-                size += _size(each.batch)
+                size += _size(batch)
             # Also of one that is left: what came first for a run is written first.
-            runs.add(each.batch.run_no)
+            runs.add(batch.run_no)
         self._waiting, self._ready = left, 0
         self._see_to(ready)
         return taken
 
-    async def _write(self, together: Sequence[_Waiting]) -> None:
-        batches = [(each.id, each.batch) for each in together]
-        try:
-            written = await self._db.repeat(lambda db: _append(db, batches), patience_s=self._patience_s)
-        # Any error belongs to the appends that it is about: others wait for this task, and it must go on.
-        except Exception as error:  # noqa: BLE001
-            if len(together) > 1 and not isinstance(error, (CommitUncertain, ConnectionLost, GaveWay)):
-                # One of them cannot be stored: alone, each gets the answer that is its own.
-                for each in together:
-                    await self._write([each])
-                return
-            for each in together:
-                if not each.written.done():
-                    each.written.set_exception(error)
-            return
-        for each in together:
-            if each.written.done():
-                continue
-            if each.batch.run_no in written:
-                each.written.set_result(None)
-            else:
-                each.written.set_exception(_refusal(each.batch))
-
-
-async def _append(db: Db, batches: Sequence[tuple[bytes, Append]]) -> set[int]:
-    """The numbers of the runs whose batch is written."""
-    return {as_int(row) for row in await db.fetch(_APPEND, LARGE_RUN_EVENTS, *tables_of(batches))}
-
-
-def _refusal(batch: Append) -> WrongExpectedVersion:
-    return WrongExpectedVersion(
-        f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
-        "another process goes on with it"
-    )
+    async def _write(self, sent: Sequence[_Sent]) -> list[Exception | None]:
+        rows = (LARGE_RUN_EVENTS, *tables_of(sent))
+        written = await self._db.repeat(lambda db: db.fetch(_APPEND, *rows), patience_s=self._patience_s)
+        runs = {as_int(row) for row in written}
+        return [None if batch.run_no in runs else batch.refusal for _, batch in sent]
 
 
 def _size(batch: Append) -> int:

@@ -6,10 +6,10 @@ each would wait until the disk has the one before. What runs were asked for is r
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
-from runglass.errors import CommitUncertain
-from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
+from runglass.store.postgres.append import Waiting, write_together
+from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.sql_helpers import NOW
 from runglass.store.records import NewRun, RunRecord
 from runglass.store.run_tables import RUN, run_of
@@ -27,9 +27,7 @@ _REQUESTS = "SELECT run_no, request FROM run_request WHERE run_no = ANY ($1::big
 _CREATE = RUN.replace("FROM run", f"FROM create_runs({NOW}, $1, {_ARRAYS})")
 
 
-class _Waiting(NamedTuple):
-    run: NewRun
-    created: "asyncio.Future[RunRecord | None]"
+_Waiting: TypeAlias = Waiting[NewRun, RunRecord | None]
 
 
 class RunCreation:
@@ -42,11 +40,11 @@ class RunCreation:
 
     async def create(self, run: NewRun) -> RunRecord | None:
         """The run; None where another one was begun under the same call. Raises StoreError."""
-        waiting = _Waiting(run, asyncio.get_running_loop().create_future())
+        waiting: _Waiting = Waiting(run, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(run.project_id, []).append(waiting)
         if run.project_id not in self._at_work:
             self._at_work[run.project_id] = asyncio.create_task(self._create_waiting(run.project_id))
-        return await waiting.created
+        return await waiting.answer
 
     async def aclose(self) -> None:
         """Returns when everything that waits has been created or refused."""
@@ -56,46 +54,27 @@ class RunCreation:
     async def _create_waiting(self, project_id: int) -> None:
         try:
             while together := self._take(project_id):
-                await self._create(together)
+                await write_together(together, self._create)
         finally:
             del self._at_work[project_id]
 
     def _take(self, project_id: int) -> list[_Waiting]:
         """The first that wait, but for those whose callers have left."""
-        waiting = [each for each in self._waiting.pop(project_id, ()) if not each.created.done()]
+        waiting = [each for each in self._waiting.pop(project_id, ()) if not each.answer.done()]
         count = size = 0
         while count < min(len(waiting), MOST_RUNS) and size < MOST_BYTES:
-            size += len(waiting[count].run.request)
+            size += len(waiting[count].item.request)
             count += 1
         if waiting[count:]:
             self._waiting[project_id] = waiting[count:]
         return waiting[:count]
 
-    async def _create(self, together: Sequence[_Waiting]) -> None:
-        runs = [each.run for each in together]
-        try:
-            created = await self._db.repeat(lambda db: _create(db, runs))
-        # Any error belongs to the runs that it is about: others wait for this task, and it must go on.
-        except Exception as error:  # noqa: BLE001
-            if len(together) > 1 and not isinstance(error, (CommitUncertain, ConnectionLost, GaveWay)):
-                # One of them cannot be stored: alone, each gets the answer that is its own.
-                for each in together:
-                    await self._create([each])
-                return
-            for each in together:
-                if not each.created.done():
-                    each.created.set_exception(error)
-            return
-        for each in together:
-            if not each.created.done():
-                each.created.set_result(created.get(each.run.id))
-
-
-async def _create(db: Db, runs: Sequence[NewRun]) -> Mapping[str, RunRecord]:
-    """The runs of one project that are there now, by their ids. Sent again, it finds those it has created."""
-    columns = [list(column) for column in zip(*map(_row, runs), strict=True)]
-    rows = await db.fetch(_CREATE, runs[0].project_id, *columns)
-    return {run.id: run for run in map(run_of, rows)}
+    async def _create(self, runs: Sequence[NewRun]) -> list[RunRecord | None]:
+        """The runs of one project that are there now. Sent again, it finds those it has created."""
+        columns = [list(column) for column in zip(*map(_row, runs), strict=True)]
+        rows = await self._db.repeat(lambda db: db.fetch(_CREATE, runs[0].project_id, *columns))
+        created = {run.id: run for run in map(run_of, rows)}
+        return [created.get(run.id) for run in runs]
 
 
 def _row(run: NewRun) -> tuple[Any, ...]:

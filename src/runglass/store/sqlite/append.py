@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
 
-from runglass.errors import WrongExpectedVersion
 from runglass.log.money import add_usd, format_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
@@ -101,10 +100,7 @@ def _move(db: sqlite3.Connection, batch: Append) -> bool:
         moved = db.execute(_MOVE_ON, (*state, batch.status, *before))
     if moved.rowcount == 1:
         return True
-    raise WrongExpectedVersion(
-        f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
-        "another process goes on with it"
-    )
+    raise batch.refusal
 
 
 def _count(db: sqlite3.Connection, batch: Append, *, changes: int) -> None:
