@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -240,32 +241,26 @@ async def make_months(connections: Connections, ahead: FailureLog) -> None:
     Where the role may make no tables, `ahead` is told of those that are missing. Raises StoreError where this
     month is among them.
     """
-    try:
-        await _make_months(connections, MONTHS_AHEAD)
-        ahead.worked()
-    except _NotAllowed as error:
+    refused: StoreError | None = None
+    for months in (MONTHS_AHEAD, 0):
         try:
-            await _make_months(connections, 0)
-        except _NotAllowed as without:
-            raise StoreError(f"this month has no partitions yet: {without}") from without
-        ahead.failed(error)
+            await connections.write(partial(_make_months, ahead=months))
+        except StoreError as error:
+            if not isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
+                raise
+            refused = StoreError(
+                f"the role may make no tables in {connections.name!r} ({error.__cause__}); let their owner"
+                " run `runglass migrate`"
+            )
+        else:
+            if refused is None:
+                ahead.worked()
+            else:
+                ahead.failed(refused)
+            return
+    raise StoreError(f"this month has no partitions yet: {refused}") from refused
 
 
-class _NotAllowed(StoreError):
-    """The role may not make the tables."""
-
-
-async def _make_months(connections: Connections, ahead: int) -> None:
-    async def work(db: Db) -> None:
-        await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})", timeout=MIGRATION_S)
-        await db.execute(f"SELECT make_months({ahead})")
-
-    try:
-        await connections.write(work)
-    except StoreError as error:
-        if not isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
-            raise
-        raise _NotAllowed(
-            f"the role may make no tables in {connections.name!r} ({error.__cause__}); let their owner run"
-            " `runglass migrate`"
-        ) from error
+async def _make_months(db: Db, *, ahead: int) -> None:
+    await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})", timeout=MIGRATION_S)
+    await db.execute(f"SELECT make_months({ahead})")

@@ -4,6 +4,8 @@ import sqlite3
 from collections.abc import Sequence
 from decimal import Decimal
 
+from msgspec import structs
+
 from runglass.log.money import add_usd, format_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
@@ -22,17 +24,16 @@ _VOID = (
 # A column that is set counts as changed, and SQLite writes each index that has it: those with the status, and
 # with what a run adds up to, are written when the status changes and not with each append.
 _MOVE = (
-    "UPDATE run SET head = ?, summary = ?, owner = ? WHERE no = ? AND head = ? AND fence = ? AND status = ?"
+    "UPDATE run SET head = :last, summary = :summary, owner = :owner, log_bytes = log_bytes + :log_bytes,"
+    " open_bytes = open_bytes + :open_bytes{} WHERE no = :run_no AND head = :head AND fence = :fence"
 )
-_NEXT_CHANGE = "change_no = coalesce((SELECT run_changes + 1 FROM project WHERE id = project_id), 0)"
-_MOVE_ON = (
-    f"UPDATE run SET head = ?, summary = ?, owner = ?, status = ?, {_NEXT_CHANGE}"
-    " WHERE no = ? AND head = ? AND fence = ?"
+_NEXT_STATUS = (
+    ", status = :status, change_no = coalesce((SELECT run_changes + 1 FROM project WHERE id = project_id), 0)"
 )
-_END = (
-    f"UPDATE run SET head = ?, summary = ?, owner = ?, status = ?, {_NEXT_CHANGE}, ended_at = ?,"
-    " duration_ms = ?, cost_usd = ?, tokens = ? WHERE no = ? AND head = ? AND fence = ?"
-)
+_NUMBERS = ", ended_at = :ended_at, duration_ms = :duration_ms, cost_usd = :cost_usd, tokens = :tokens"
+_GO_ON = f"{_MOVE.format('')} AND status = :status"
+_CHANGE_STATUS = _MOVE.format(_NEXT_STATUS)
+_END = _MOVE.format(_NEXT_STATUS + _NUMBERS)
 _STEP = (
     "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_no, position) DO UPDATE SET"
@@ -45,7 +46,11 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
     # First, and alone able to refuse: a WrongExpectedVersion must leave the shared transaction untouched.
     is_change = _move(db, batch)
     if is_change or batch.log_bytes or batch.open_bytes:
-        _count(db, batch, changes=int(is_change))
+        db.execute(
+            "UPDATE project SET data_bytes = data_bytes + ?, run_changes = run_changes + ?"
+            " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
+            (batch.log_bytes + batch.open_bytes, int(is_change), batch.run_no),
+        )
     if batch.spent_usd or batch.reserved_usd:
         _spend(db, batch)
     db.executemany(
@@ -90,31 +95,16 @@ def _move(db: sqlite3.Connection, batch: Append) -> bool:
 
     Raises WrongExpectedVersion, and has done nothing, if head or fence are not the run's.
     """
-    state = (batch.head + len(batch.events), batch.summary, batch.owner)
-    before = (batch.run_no, batch.head, batch.fence)
+    values = {**structs.asdict(batch), "last": batch.head + len(batch.events)}
     if batch.status in TERMINAL:
-        moved = db.execute(_END, (*state, batch.status, batch.ended_at, *batch.numbers, *before))
-    elif db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
+        moved = db.execute(_END, {**values, **batch.numbers._asdict()})
+    elif db.execute(_GO_ON, values).rowcount == 1:
         return False
     else:
-        moved = db.execute(_MOVE_ON, (*state, batch.status, *before))
+        moved = db.execute(_CHANGE_STATUS, values)
     if moved.rowcount == 1:
         return True
     raise batch.refusal
-
-
-def _count(db: sqlite3.Connection, batch: Append, *, changes: int) -> None:
-    """Adds to the counted bytes of run and project, and to the changes that the project's runs have had."""
-    db.execute(
-        "UPDATE project SET data_bytes = data_bytes + ?, run_changes = run_changes + ?"
-        " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
-        (batch.log_bytes + batch.open_bytes, changes, batch.run_no),
-    )
-    if batch.log_bytes or batch.open_bytes:
-        db.execute(
-            "UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + ? WHERE no = ?",
-            (batch.log_bytes, batch.open_bytes, batch.run_no),
-        )
 
 
 def _spend(db: sqlite3.Connection, batch: Append) -> None:
