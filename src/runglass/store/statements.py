@@ -17,12 +17,9 @@ Shape = TypeVar("Shape")
 
 ALL_ROWS = 2**53
 """A LIMIT that is none."""
-COUNT_BYTES = "SELECT count_bytes(?1, ?2)"
-"""Adds to the counted bytes of the runs of a project; less than 0 subtracts."""
-COUNT_OPEN = "SELECT count_open(?1, ?2)"
-"""Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
-COUNT_KEPT = "SELECT count_kept(ARRAY[CAST(?1 AS bigint)])"
-"""Counts anew what is kept of an ended run for its callers, once its checkpoints are gone."""
+COUNT_BYTES = "SELECT count_bytes(:project_id, :size)"
+COUNT_OPEN = "SELECT count_open(:run_no, :size)"
+COUNT_KEPT = "SELECT count_kept(ARRAY[CAST(:run_no AS bigint)])"
 
 
 class Ask(NamedTuple, Generic[Result]):
@@ -99,12 +96,17 @@ def next_change(project_id: int) -> Ask[int]:
 
 def count_bytes(project_id: int, size: int) -> Ask[None]:
     """Adds to the counted bytes of the runs of a project; less than 0 subtracts."""
-    return done(COUNT_BYTES, project_id, size)
+    return done(COUNT_BYTES, project_id=project_id, size=size)
 
 
 def count_open(run_no: int, size: int) -> Ask[None]:
     """Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
-    return done(COUNT_OPEN, run_no, size)
+    return done(COUNT_OPEN, run_no=run_no, size=size)
+
+
+def count_kept(run_no: int) -> Ask[None]:
+    """Counts anew what is kept of an ended run for its callers, once its checkpoints are gone."""
+    return done(COUNT_KEPT, run_no=run_no)
 
 
 class Statements:

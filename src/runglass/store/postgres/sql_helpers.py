@@ -36,7 +36,7 @@ async def perform(work: Work[Shape], db: Db) -> Shape:
                 sql, names = with_numbers(step.sql)
                 await db.executemany(sql, [[row[name] for name in names] for row in step.rows])
             elif isinstance(step, tuple):
-                rows = await db.fetch(in_postgres(step[0]), *step[1:])
+                rows = await db.fetch(with_numbers(step[0])[0], *step[1:])
             else:
                 rows = step(db)
                 rows = await rows if isawaitable(rows) else rows
@@ -46,11 +46,9 @@ async def perform(work: Work[Shape], db: Db) -> Shape:
 
 
 async def _result_of(ask: Ask[Shape], db: Db) -> Shape:
-    sql, values = ask.sql, ask.values
-    if isinstance(values, Mapping):
-        sql, names = with_numbers(sql)
-        return ask.result(await db.fetch(sql, *[values[name] for name in names]))
-    return ask.result(await db.fetch(in_postgres(sql), *values))
+    (sql, names), named = with_numbers(ask.sql), ask.values
+    values = [named[name] for name in names] if isinstance(named, Mapping) else named
+    return ask.result(await db.fetch(sql, *values))
 
 
 @lru_cache(maxsize=512)
