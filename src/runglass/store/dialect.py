@@ -21,5 +21,7 @@ class Dialect(NamedTuple):
     """How many runs wait, the id of the oldest, and how many leases last: PostgreSQL keeps a queue."""
     new_import: str
     """Notes that run `:run_no` is being imported, in PostgreSQL by whom, as there may be many processes."""
+    tables_of_runs: str
+    """Each table with rows of runs, with its column that says of which; each has a catalog of its own."""
     abandoned: str
     """The condition for imports that nobody goes on with: those of this process are `:own`."""

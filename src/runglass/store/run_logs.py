@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from runglass.errors import RunPurged
+from runglass.errors import RunPurged, StoreError
 from runglass.outlines.builder import AttemptRow
 from runglass.store.calls import Calls
 from runglass.store.imports import Imports
-from runglass.store.records import AttemptKey, OpenedTrace, RunRecord, StepRow
+from runglass.store.records import AttemptKey, OpenedTrace, RawRow, RunRecord, StepRow
 from runglass.store.run_tables import ATTEMPTS, EVENTS, RUN, STEPS, run_of
 from runglass.store.statements import (
     Steps,
@@ -40,10 +41,12 @@ _NO_MORE_DUE = "DELETE FROM due_outline WHERE run_no = :run_no"
 class SqlRunLog(Calls, Imports):
     """The part of the store that has the runs, and here what has become of them.
 
-    `_page` gives rows of a run behind a key: one at least if there is one, about `limit_bytes`.
+    `_page` gives rows of a run behind a key: one at least if there is one, about `limit_bytes`. `_each_row`
+    hands the rows of a statement on, one by one.
     """
 
     _page: Callable[..., Any]
+    _each_row: Callable[..., Any]
 
     async def run(self, run_id: str) -> RunRecord | None:
         return await self._statements.look_up(one(run_of, f"{RUN} WHERE id = :id", id=run_id))
@@ -197,6 +200,26 @@ class SqlRunLog(Calls, Imports):
     async def due_outline(self) -> RunRecord | None:
         sql = f"{RUN} WHERE no = (SELECT max(run_no) FROM due_outline)"
         return await self._statements.read(one(run_of, sql))
+
+    async def raw_rows(self, run_id: str, take: Callable[[str, RawRow], None]) -> bool:
+        began = False
+
+        def work() -> Steps[bool]:
+            nonlocal began
+            if began:
+                raise StoreError(f"the connection was lost while the rows of run {run_id!r} were read")
+            run_no = yield one(as_int, "SELECT no FROM run WHERE id = :run_id", run_id=run_id)
+            if run_no is None:
+                return False
+            began = True
+            # Told by their columns, so that a table which a later version adds is not forgotten here.
+            for table, column in (yield fetch(self._sql.tables_of_runs)):
+                sql = f"SELECT * FROM {table} WHERE {column} = :key"
+                key = run_id if column == "run_id" else run_no
+                yield partial(self._each_row, sql=sql, key=key, take=partial(take, table))
+            return True
+
+        return await self._statements.read_at_one_moment(work)
 
     async def keep_outline(self, run_no: int, part: int, data: bytes) -> None:
         def work() -> Steps[None]:

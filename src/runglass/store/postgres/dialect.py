@@ -19,6 +19,14 @@ POSTGRES = Dialect(
         " (SELECT count(*) FROM lease WHERE expires_at > CURRENT_TIMESTAMP)"
     ),
     new_import="INSERT INTO importing_run (run_no, owner) VALUES (:run_no, :owner)",
+    # Found where `run` is: a schema that bears the name of the role comes before it, and may be empty.
+    tables_of_runs=(
+        "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"
+        " WHERE relkind IN ('r', 'p') AND NOT relispartition"
+        " AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('run'))"
+        " AND (attname IN ('run_no', 'run_id') OR relname = 'run' AND attname = 'no')"
+        " ORDER BY relname, attname"
+    ),
     abandoned=(
         "NOT run_no = ANY (:own) AND NOT EXISTS (SELECT 1 FROM lease WHERE lease.owner = importing_run.owner)"
     ),

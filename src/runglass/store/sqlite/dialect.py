@@ -16,6 +16,11 @@ SQLITE = Dialect(
         " FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
     ),
     new_import="INSERT INTO importing_run (run_no) VALUES (:run_no)",
+    tables_of_runs=(
+        "SELECT kept.name, has.name FROM sqlite_schema AS kept JOIN pragma_table_info(kept.name) AS has"
+        " WHERE kept.type = 'table' AND (has.name IN ('run_no', 'run_id')"
+        " OR kept.name = 'run' AND has.name = 'no') ORDER BY kept.name, has.name"
+    ),
     # One process has the file: what it does not import itself, nobody does.
     abandoned="NOT run_no = ANY (:own)",
 )

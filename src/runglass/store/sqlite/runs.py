@@ -28,11 +28,20 @@ _CREATE = (
 )
 
 
+def each_row(db: sqlite3.Connection, sql: str, key: int | str, take: Callable[[RawRow], None]) -> None:
+    """Hands each row to `take`, which may wait."""
+    rows = db.execute(sql, {"key": key})
+    names = [name for name, *_ in rows.description]
+    for row in rows:
+        take(dict(zip(names, row, strict=True)))
+
+
 class SqliteRunLog(SqlRunLog):
     """The part of the store that grows with every run."""
 
     _db: Connections
     _page = staticmethod(page)
+    _each_row = staticmethod(each_row)
     _deleted: bool
 
     async def create_run(self, run: NewRun) -> RunRecord:
@@ -59,20 +68,3 @@ class SqliteRunLog(SqlRunLog):
     async def request(self, run_no: int) -> bytes | None:
         sql = "SELECT request FROM run_request WHERE run_no = :run_no"
         return await self._statements.read(one(as_bytes, sql, run_no=run_no))
-
-    async def raw_rows(self, run_id: str, take: Callable[[str, RawRow], None]) -> bool:
-        def work(db: sqlite3.Connection) -> bool:
-            found = db.execute("SELECT no FROM run WHERE id = ?", (run_id,)).fetchone()
-            if found is None:
-                return False
-            keys = {"no": found[0], "run_no": found[0], "run_id": run_id}
-            # Told by their columns, so that a table which a later version adds is not forgotten here.
-            for (table,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"):
-                columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
-                names = ("no",) if table == "run" else ("run_no", "run_id")
-                for name in set(names).intersection(columns):
-                    for row in db.execute(f"SELECT * FROM {table} WHERE {name} = ?", (keys[name],)):
-                        take(table, dict(zip(columns, row, strict=True)))
-            return True
-
-        return await self._db.read_at_one_moment(work)
