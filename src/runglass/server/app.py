@@ -50,7 +50,7 @@ def create_app(
         health=HealthCheck(runtime),
         outlines=outlines or Outlines(runtime),
         imports=RunImports(runtime),
-        sessions=BrowserSessions(runtime.store),
+        sessions=BrowserSessions(runtime.store, clock=runtime.store.clock),
         tickets=tickets or LoginTickets(),
         diff_turns=DiffTurns(),
     )

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from starlette.types import Scope
 
 from runglass.errors import StoreError, api_error
-from runglass.store.base import Store
+from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import ApiKey, ViewerSession
 from runglass.support.clock import Clock, iso
 from runglass.wire.admin_api import digest_of
@@ -51,11 +51,11 @@ class NewSession(NamedTuple):
 
 
 class BrowserSessions:
-    """The sessions of a store, which all of its servers share. `clock` is the store's where none is given."""
+    """The sessions of a store, which all of its servers share."""
 
-    def __init__(self, store: Store, *, clock: Clock | None = None) -> None:
+    def __init__(self, store: Catalog, *, clock: Clock) -> None:
         self._store = store
-        self._clock = clock or store.clock
+        self._clock = clock
 
     async def begin(self, key: ApiKey, *, began_at: str | None = None) -> NewSession:
         """A new session of the key. Raises StoreError.
