@@ -18,7 +18,7 @@ from runglass.store.records import LARGE_RUN_EVENTS, NO_RETENTION, Retention, Ru
 from runglass.store.run_tables import split_attempts
 from runglass.store.statements import (
     NEW_RUN_NO,
-    Many,
+    ForEach,
     Statements,
     Steps,
     changed,
@@ -107,13 +107,13 @@ class Imports:
     ) -> None:
         def work() -> Steps[None]:
             yield from _require_import(run_no)
-            yield Many(_ADD_EVENT, [{"run_no": run_no, "seq": seq, "data": data} for seq, data in events])
+            yield ForEach(_ADD_EVENT, [{"run_no": run_no, "seq": seq, "data": data} for seq, data in events])
             latest, earlier = (
                 [{"run_no": run_no, **step._asdict()} for step in each] for each in split_attempts(steps)
             )
-            yield Many(_ADD_ATTEMPT, earlier)
-            yield Many(_MOVE_ATTEMPT, [step for step in latest if step["attempt"] > 1])
-            yield Many(_ADD_STEP, latest)
+            yield ForEach(_ADD_ATTEMPT, earlier)
+            yield ForEach(_MOVE_ATTEMPT, [step for step in latest if step["attempt"] > 1])
+            yield ForEach(_ADD_STEP, latest)
 
         await self._statements.write(work)
 

@@ -30,14 +30,14 @@ class Ask(NamedTuple, Generic[Result]):
     result: Callable[[list[Any]], Result]
 
 
-class Many(NamedTuple):
-    """One statement for each of the rows; nothing comes of it."""
+class ForEach(NamedTuple):
+    """One statement, made for each of these with its values by name."""
 
     sql: str
-    rows: Sequence[Mapping[str, Any]]
+    values: Sequence[Mapping[str, Any]]
 
 
-Steps = Generator[Ask[Any] | Many | tuple[Any, ...] | Callable[[Any], Any], Any, Result]
+Steps = Generator[Ask[Any] | ForEach | tuple[Any, ...] | Callable[[Any], Any], Any, Result]
 Work = Ask[Result] | Callable[[], Steps[Result]]
 
 
@@ -102,11 +102,6 @@ def count_bytes(project_id: int, size: int) -> Ask[None]:
 def count_open(run_no: int, size: int) -> Ask[None]:
     """Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
     return done(COUNT_OPEN, run_no=run_no, size=size)
-
-
-def count_kept(run_no: int) -> Ask[None]:
-    """Counts anew what is kept of an ended run for its callers, once its checkpoints are gone."""
-    return done(COUNT_KEPT, run_no=run_no)
 
 
 class Statements:

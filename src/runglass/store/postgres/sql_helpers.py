@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from runglass.store.postgres.connections import Db
 from runglass.store.run_tables import RowsOfRun
-from runglass.store.statements import Ask, Many, Work
+from runglass.store.statements import Ask, ForEach, Work
 
 Shape = TypeVar("Shape")
 
@@ -32,9 +32,9 @@ async def perform(work: Work[Shape], db: Db) -> Shape:
             step: Any = steps.send(rows)
             if isinstance(step, Ask):
                 rows = await _result_of(step, db)
-            elif isinstance(step, Many):
+            elif isinstance(step, ForEach):
                 sql, names = with_numbers(step.sql)
-                await db.executemany(sql, [[row[name] for name in names] for row in step.rows])
+                await db.executemany(sql, [[values[name] for name in names] for values in step.values])
             elif isinstance(step, tuple):
                 rows = await db.fetch(with_numbers(step[0])[0], *step[1:])
             else:

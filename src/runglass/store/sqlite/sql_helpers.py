@@ -18,7 +18,7 @@ from runglass.store.statements import (
     COUNT_OPEN,
     NEW_RUN_NO,
     Ask,
-    Many,
+    ForEach,
     Work,
     next_change,
 )
@@ -39,8 +39,8 @@ def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
             step: Any = steps.send(rows)
             if isinstance(step, Ask):
                 rows = step.result(_rows_of(db, step.sql, step.values))
-            elif isinstance(step, Many):
-                db.executemany(_in_sqlite(step.sql)[0], step.rows)
+            elif isinstance(step, ForEach):
+                db.executemany(_in_sqlite(step.sql)[0], step.values)
             else:
                 rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
     except StopIteration as end:
