@@ -14,7 +14,7 @@ from runglass.store.imports import ImportedFlow, ImportedRun
 from runglass.store.records import Retention, RunNumbers
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery
-from tests.conformance.test_store import ALL_STORES, make_run, row, store_kinds
+from tests.conformance.stores import ALL_STORES, make_run, row, store_kinds
 
 RUN, FLOW = "run-from-afar", "flow-from-afar"
 EVENTS = [(1, b"one"), (2, b"two"), (3, b"three")]

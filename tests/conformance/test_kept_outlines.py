@@ -7,9 +7,9 @@ import pytest
 
 from runglass.store.base import Store
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
+from tests.conformance.stores import ALL_STORES, batch, make_run, store_kinds
 from tests.conformance.test_imports import import_run
 from tests.conformance.test_removal import purge_all
-from tests.conformance.test_store import ALL_STORES, batch, make_run, store_kinds
 
 
 @pytest.fixture(params=store_kinds())

@@ -22,7 +22,7 @@ from runglass.store.records import Append, RunNumbers, StepRow
 from runglass.support.clock import iso_ms
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.query_parser import parse_run_query
-from tests.conformance.test_store import STORES, store_kinds
+from tests.conformance.stores import STORES, store_kinds
 from tests.records import new_run
 
 PATIENT = SearchLimits(look_s=60.0, count_s=60.0)

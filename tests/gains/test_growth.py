@@ -30,7 +30,7 @@ from runglass.store.sqlite.query_index import TextSearch
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.sse import Decoder, frame
-from tests.conformance.test_store import STORES, batch, make_run
+from tests.conformance.stores import STORES, batch, make_run
 from tests.gains.timing import growth, seconds
 from tests.postgres_server import postgres_database
 from tests.records import new_run

@@ -16,8 +16,8 @@ from runglass.store.base import Store
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, IdempotencyKey, Retention, RunRecord
 from runglass.wire.admin_api import SERVER
+from tests.conformance.stores import batch, make_run, row
 from tests.conformance.test_imports import EVENTS, imported
-from tests.conformance.test_store import batch, make_run, row
 from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy
 from tests.postgres_server import postgres_server
 from tests.records import new_run

@@ -12,7 +12,7 @@ import pytest
 from runglass.errors import CommitUncertain, StoreUnreachable
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_server import postgres_server
 from tests.waiting import until_told
 

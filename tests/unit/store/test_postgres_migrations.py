@@ -16,7 +16,7 @@ from runglass.store.postgres.migrations import Migration, migrate_postgres, migr
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.process_records import ProcessFacts
 from runglass.support.clock import iso
-from tests.conformance.test_store import batch, make_run, row
+from tests.conformance.stores import batch, make_run, row
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.waiting import until_told
 

@@ -9,7 +9,7 @@ import pytest
 from runglass.bus.postgres import PostgresCarrier
 from runglass.bus.process_bus import ProcessBus
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
 from tests.postgres_server import postgres_server
 from tests.waiting import until

@@ -9,7 +9,7 @@ import pytest
 
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import postgres_server
 

@@ -9,7 +9,7 @@ import pytest
 from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey, NewRun, RunRecord
-from tests.conformance.test_store import make_run
+from tests.conformance.stores import make_run
 from tests.records import new_run
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from runglass.errors import StoreUnreachable
 from runglass.store.postgres.connections import CONNECTIONS
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import make_run
+from tests.conformance.stores import make_run
 from tests.postgres_proxy import SOCKET
 from tests.postgres_server import postgres_server
 

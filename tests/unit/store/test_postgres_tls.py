@@ -18,7 +18,7 @@ from runglass.cli.exit_codes import Exit, exit_of
 from runglass.errors import StoreError
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import make_run
+from tests.conformance.stores import make_run
 from tests.postgres_proxy import SOCKET
 from tests.postgres_server import postgres_server
 
