@@ -1,6 +1,7 @@
 """The stores that must all do the same, and the runs that tests make in them."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from runglass.store.base import Store
 from runglass.store.records import Append, RunRecord, StepRow
 from runglass.store.sqlite.store import SqliteStore
 from tests.postgres_pooler import pgbouncer_path, pooler
-from tests.postgres_server import FolderStore
+from tests.postgres_server import DEBIAN, FolderStore
 from tests.records import new_run, open_trace
 
 FILE_STORES: dict[str, Callable[..., Any]] = {
@@ -17,7 +18,12 @@ FILE_STORES: dict[str, Callable[..., Any]] = {
     "sqlite-normal": lambda folder, **more: SqliteStore(folder / "runglass.db", synchronous="NORMAL", **more),
 }
 """The stores whose files are their own."""
-STORES = {**FILE_STORES, "postgres": FolderStore}
+STORES: dict[str, Callable[..., Any]] = {
+    **FILE_STORES,
+    "postgres": FolderStore,
+    **{f"postgres-{version}": partial(FolderStore, version=version) for version in sorted(DEBIAN)},
+}
+"""And PostgreSQL: the wheel's, and each version of Debian's that is on this machine."""
 POOLED: dict[str, Callable[..., Any]] = {
     "pooler": lambda folder, **more: FolderStore(
         folder, way=lambda address: pooler().address(address), **more
