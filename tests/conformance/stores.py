@@ -13,17 +13,12 @@ from tests.postgres_pooler import pgbouncer_path, pooler
 from tests.postgres_server import DEBIAN, FolderStore
 from tests.records import new_run, open_trace
 
-FILE_STORES: dict[str, Callable[..., Any]] = {
-    "sqlite-full": lambda folder, **more: SqliteStore(folder / "runglass.db", synchronous="FULL", **more),
-    "sqlite-normal": lambda folder, **more: SqliteStore(folder / "runglass.db", synchronous="NORMAL", **more),
-}
-"""The stores whose files are their own."""
 STORES: dict[str, Callable[..., Any]] = {
-    **FILE_STORES,
+    "sqlite": lambda folder, **more: SqliteStore(folder / "runglass.db", synchronous="NORMAL", **more),
     "postgres": FolderStore,
     **{f"postgres-{version}": partial(FolderStore, version=version) for version in sorted(DEBIAN)},
 }
-"""And PostgreSQL: the wheel's, and each version of Debian's that is on this machine."""
+"""A file, PostgreSQL of the wheel, and each version of Debian's that is on this machine."""
 POOLED: dict[str, Callable[..., Any]] = {
     "pooler": lambda folder, **more: FolderStore(
         folder, way=lambda address: pooler().address(address), **more
@@ -36,7 +31,7 @@ ALL_STORES = STORES | (POOLED if pgbouncer_path() else {})
 def store_kinds(*without: str) -> list[Any]:
     """The names of the stores as parameters of tests; those that need a server are slow."""
     return [
-        kind if kind in FILE_STORES else pytest.param(kind, marks=pytest.mark.slow)
+        kind if kind == "sqlite" else pytest.param(kind, marks=pytest.mark.slow)
         for kind in ALL_STORES
         if kind not in without
     ]

@@ -1,12 +1,17 @@
-"""What every store must do with projects, keys, sessions of browsers, and flows with their versions."""
+"""What every store must do with projects, keys, sessions of browsers and flows, and say of their changes."""
 
 import asyncio
+from decimal import Decimal
 
 import pytest
 
-from runglass.errors import StoreError
+from runglass.errors import KeyLimitReached, StoreError
 from runglass.store.base import Store
-from runglass.store.records import ApiKey, ViewerSession
+from runglass.store.records import ApiKey, Retention, ViewerSession
+from runglass.wire.admin_api import SERVER, Actor
+from tests.conformance.stores import batch, make_run
+
+JANE = Actor(kind="cli", name="jane")
 
 
 async def test_a_project_is_created_once(store: Store) -> None:
@@ -45,6 +50,20 @@ async def test_a_revoked_key_is_still_known_but_marked(store: Store) -> None:
     assert found is not None
     assert found.revoked_at is not None
     assert await store.keys(project.id) == [found]
+
+
+async def test_revoked_keys_make_room_for_others(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    other = await store.ensure_project("acme", "other")
+    first = await store.add_key(project.id, "run", b"1", "nk_live_1", most=2)
+    second = await store.add_key(project.id, "run", b"2", "nk_live_2", most=2)
+    with pytest.raises(KeyLimitReached, match="max_keys_per_project"):
+        await store.add_key(project.id, "run", b"3", "nk_live_3", most=2)
+    await store.add_key(other.id, "run", b"4", "nk_live_4", most=2)
+    assert await store.live_keys([first.id, second.id, 99]) == {first.id, second.id}
+    await store.revoke_key(project.id, first.id)
+    assert await store.live_keys([first.id, second.id]) == {second.id}
+    await store.add_key(project.id, "run", b"3", "nk_live_3", most=2)
 
 
 async def sign_in(store: Store, key: ApiKey, digest: bytes, *, minute: int) -> None:
@@ -165,3 +184,72 @@ async def test_production_moves_to_published_versions_only(store: Store) -> None
     rolled_back = await store.flow(flow.id)
     assert rolled_back is not None
     assert rolled_back.production_version == 1
+
+
+async def test_changes_of_settings_have_before_and_after(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    await store.ensure_project("acme", "demo", by=JANE)
+    for _ in range(2):
+        await store.set_capture(project.id, "metadata_only", "redacted", 0.05, by=JANE)
+        await store.set_budget(project.id, Decimal("5.25"), by=JANE)
+        await store.set_retention(project.id, Retention(30, None), by=JANE)
+    await store.set_budget(project.id, None, by=JANE)
+    told = await store.audit(project.id, limit=10)
+    assert [(entry.action, entry.actor, entry.details) for entry in reversed(told)] == [
+        ("project.created", SERVER, {}),
+        (
+            "project.capture",
+            JANE,
+            {
+                "before": {"capture": None, "captureFailed": None, "captureSample": None},
+                "after": {"capture": "metadata_only", "captureFailed": "redacted", "captureSample": 0.05},
+            },
+        ),
+        ("project.budget", JANE, {"before": {"budgetUsd": None}, "after": {"budgetUsd": "5.25"}}),
+        (
+            "project.retention",
+            JANE,
+            {
+                "before": {"retentionDays": None, "contentRetentionDays": None},
+                "after": {"retentionDays": 30, "contentRetentionDays": None},
+            },
+        ),
+        ("project.budget", JANE, {"before": {"budgetUsd": "5.25"}, "after": {"budgetUsd": None}}),
+    ]
+    assert {entry.subject for entry in told} == {"acme/demo"}
+
+
+async def test_removal_by_retention_is_not_in_the_audit_log(store: Store) -> None:
+    for run_id, by in (("one", None), ("two", JANE)):
+        run = await make_run(store, run_id)
+        await store.append(batch(run, 0, status="failed"))
+        assert await store.purge_run(run.no, by=by)
+    told = await store.audit(None, action="run.purged", limit=10)
+    assert [(entry.subject, entry.actor) for entry in told] == [("two", JANE)]
+
+
+async def test_a_change_and_its_entry_are_one_transaction(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, status="failed"))
+    project, flow = await store.project(run.project_id), await store.flow(run.flow_id)
+    key = await store.add_key(run.project_id, "run", b"digest", "nk_live_1")
+    # An entry with half a character cannot be written.
+    nobody = Actor(kind="cli", name="\ud800")
+    for change in (
+        store.ensure_project("acme", "other", by=nobody),
+        store.set_capture(run.project_id, "full", by=nobody),
+        store.set_budget(run.project_id, Decimal(1), by=nobody),
+        store.set_retention(run.project_id, Retention(1, 1), by=nobody),
+        store.add_key(run.project_id, "run", b"other", "nk_live_2", by=nobody),
+        store.revoke_key(run.project_id, key.id, by=nobody),
+        store.put_draft(run.project_id, "flow", name="other", capture=None, source=b"{}", by=nobody),
+        store.publish(run.flow_id, by=nobody),
+        store.purge_run(run.no, by=nobody),
+    ):
+        with pytest.raises(StoreError):
+            await change
+    assert await store.projects() == [project]
+    assert await store.keys(run.project_id) == [key]
+    assert await store.flow(run.flow_id) == flow
+    assert [version.version for version in await store.versions(run.flow_id)] == [0]
+    assert await store.run(run.id) is not None

@@ -183,6 +183,37 @@ async def test_large_checkpoints_of_steps_that_run_again_go_bit_by_bit(store: St
     assert await store.checkpoints(run.no) == []
 
 
+async def test_many_checkpoints_go_bit_by_bit_after_the_end_of_their_run(store: Store) -> None:
+    run = await make_run(store)
+    kept = [Checkpoint("s", str(number), b"1") for number in range(600)]
+    await store.append(batch(run, 0, *[b"1"] * 1001, checkpoints=kept))
+    await store.append(batch(run, 1001, b"2", status="completed"))
+    assert await store.checkpoints(run.no) == []
+    bites = 0
+    while await store.drop_checkpoints(limit_rows=100, limit_bytes=1 << 20):
+        bites += 1
+    assert bites >= 6
+
+
+async def test_large_checkpoints_are_counted_after_the_end_of_their_run_until_they_are_gone(
+    store: Store,
+) -> None:
+    run = await make_run(store)
+    large = b"0" * 700_000
+    kept = [Checkpoint("s", str(number), large) for number in range(3)]
+    await store.append(batch(run, 0, b"1", checkpoints=kept, open_bytes=3 * len(large)))
+    await store.append(batch(run, 1, b"2", status="completed"))
+    assert await store.checkpoints(run.no) == []
+    before = (await store.ensure_project("acme", "demo")).data_bytes
+    for gone in (1, 2, 3):
+        assert await store.drop_checkpoints(limit_rows=100, limit_bytes=1000)
+        left = (await store.ensure_project("acme", "demo")).data_bytes
+        assert left == before - gone * len(large)
+    while await store.drop_checkpoints(limit_rows=100, limit_bytes=1000):
+        pass
+    assert (await store.ensure_project("acme", "demo")).data_bytes == 0
+
+
 async def open_bytes_of(store: Store, run_id: str) -> int:
     run = await store.run(run_id)
     assert run is not None

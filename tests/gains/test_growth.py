@@ -232,7 +232,7 @@ async def fastest_s(works: Iterable[Callable[[], Any]]) -> float:
     return min(times)
 
 
-@pytest.mark.parametrize("kind", ["sqlite-normal", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 async def test_a_small_row_is_not_found_more_slowly_beside_large_ones(kind: str, tmp_path: Path) -> None:
     """A run may hold megabytes; whoever writes beside it must not read them."""
     async with STORES[kind](tmp_path) as store:

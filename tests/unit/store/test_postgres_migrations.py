@@ -73,14 +73,6 @@ def test_migrations_are_numbered_from_one_without_gaps() -> None:
     assert [migration.number for migration in migrations()] == list(range(1, len(migrations()) + 1))
 
 
-async def test_two_processes_may_migrate_at_once_and_again(empty: Connections) -> None:
-    known = migrations()
-    await asyncio.gather(*(migrate_postgres(empty, known) for _ in range(4)))
-    assert await applied(empty) == [migration.number for migration in known]
-    await migrate_postgres(empty, known)
-    assert await applied(empty) == [migration.number for migration in known]
-
-
 async def test_programs_of_the_version_before_go_on_beside_a_migration_that_does_not_break_them(
     empty: Connections,
 ) -> None:
