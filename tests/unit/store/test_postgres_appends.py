@@ -28,12 +28,6 @@ CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON run FOR EACH STATEMENT EX
 
 
 @pytest.fixture
-async def store(address: str) -> AsyncIterator[PostgresStore]:
-    async with PostgresStore(address) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def db(store: PostgresStore, address: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(address)
     await connection.execute(COUNT)

@@ -152,9 +152,8 @@ undisturbed: dict[str, tuple[Any, dict[str, list[str]]]] = {}
 
 
 @pytest.fixture
-async def proxied(tmp_path: Path) -> AsyncIterator[tuple[CuttingProxy, PostgresStore, str]]:
+async def proxied(address: str) -> AsyncIterator[tuple[CuttingProxy, PostgresStore, str]]:
     """A proxy, a store that is reached by way of it, and the address of its database without."""
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
     # Sockets have short names.
     with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
         async with (
@@ -248,23 +247,20 @@ async def test_a_second_run_under_a_key_is_refused_also_when_the_answer_was_lost
     assert await store.run("two") is None
 
 
-async def test_while_the_database_is_away_calls_wait_and_then_say_so(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
-    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
-        async with (
-            cutting_proxy(address, Path(folder)) as (proxy, by_way_of_it),
-            PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
-        ):
-            run = await make_run(store)
-            proxy.go_away()
-            with pytest.raises(StoreError, match="cannot be used"):
-                await store.run(run.id)
-            with pytest.raises(StoreError) as refused:
-                await store.append(batch(run, 0, b"1"))
-            assert not isinstance(refused.value, CommitUncertain), "it was never sent"
-            proxy.come_back()
-            await store.append(batch(run, 0, b"1"))
-            assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
+async def test_while_the_database_is_away_calls_wait_and_then_say_so(
+    proxied: tuple[CuttingProxy, PostgresStore, str],
+) -> None:
+    proxy, store, _ = proxied
+    run = await make_run(store)
+    proxy.go_away()
+    with pytest.raises(StoreError, match="cannot be used"):
+        await store.run(run.id)
+    with pytest.raises(StoreError) as refused:
+        await store.append(batch(run, 0, b"1"))
+    assert not isinstance(refused.value, CommitUncertain), "it was never sent"
+    proxy.come_back()
+    await store.append(batch(run, 0, b"1"))
+    assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
 
 
 async def test_a_session_that_the_server_has_ended_is_replaced_before_the_network_tells(
@@ -294,20 +290,17 @@ async def ended_by_the_server(address: str) -> None:
         await connection.close()
 
 
-async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
-    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
-        async with (
-            cutting_proxy(address, Path(folder)) as (proxy, by_way_of_it),
-            PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
-        ):
-            run = await make_run(store)
-            proxy.cut(COMMIT, "after", for_good=True)
-            with pytest.raises(CommitUncertain):
-                await store.set_budget(run.project_id, Decimal(1))
-            proxy.come_back()
-            proxy.cut("append_rows(", "after", for_good=True)
-            with pytest.raises(CommitUncertain):
-                await store.append(batch(run, 0, b"1"))
-            proxy.come_back()
-            assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
+async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(
+    proxied: tuple[CuttingProxy, PostgresStore, str],
+) -> None:
+    proxy, store, _ = proxied
+    run = await make_run(store)
+    proxy.cut(COMMIT, "after", for_good=True)
+    with pytest.raises(CommitUncertain):
+        await store.set_budget(run.project_id, Decimal(1))
+    proxy.come_back()
+    proxy.cut("append_rows(", "after", for_good=True)
+    with pytest.raises(CommitUncertain):
+        await store.append(batch(run, 0, b"1"))
+    proxy.come_back()
+    assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]

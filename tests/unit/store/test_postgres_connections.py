@@ -20,8 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def connections(tmp_path: Path) -> AsyncIterator[Connections]:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def connections(address: str) -> AsyncIterator[Connections]:
     opened = Connections(address)
     await opened.open()
     yield opened
@@ -76,8 +75,7 @@ async def test_a_connection_that_the_server_ends_in_a_transaction_is_told_as_the
     assert await connections.read(lambda db: db.fetchval("SELECT 1")) == 1
 
 
-async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(address: str) -> None:
     opened = Connections(f"{address}&default_transaction_isolation=repeatable%20read")
     await opened.open()
     try:
@@ -89,8 +87,7 @@ async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(t
         await opened.close()
 
 
-async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(address: str) -> None:
     async with PostgresStore(f"{address}&lock_timeout=20", patience_s=60.0) as store:
         run = await make_run(store)
         other, watch = await asyncpg.connect(address), await asyncpg.connect(address)
@@ -172,8 +169,7 @@ async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_f
         await server.execute("DROP ROLE few")
 
 
-async def test_a_server_that_takes_no_writes_is_called_so(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def test_a_server_that_takes_no_writes_is_called_so(address: str) -> None:
     opened = Connections(f"{address}&default_transaction_read_only=on", patience_s=3.0)
     await opened.open()
     try:

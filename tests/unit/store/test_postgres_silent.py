@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -20,9 +19,9 @@ PATIENCE_S = 5.0
 
 
 async def test_new_connections_to_a_silent_host_are_given_up_and_none_is_missing_later(
-    tmp_path: Path,
+    address: str,
 ) -> None:
-    plain = urlsplit(await (await asyncio.to_thread(postgres_server)).database_of(tmp_path))
+    plain = urlsplit(address)
     speaks = asyncio.Event()
     speaks.set()
 
