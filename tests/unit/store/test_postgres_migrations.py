@@ -280,13 +280,6 @@ async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
         await store.append(batch(later, 0, b"1"))
 
 
-async def test_an_address_that_nobody_answers_is_told_without_its_password(tmp_path: Path) -> None:
-    store = PostgresStore(f"postgresql://me:secret@/runs?host={tmp_path}", patience_s=0.1)
-    with pytest.raises(StoreError, match="'postgresql:///runs' cannot be used") as refused:
-        await store.__aenter__()
-    assert "secret" not in str(refused.value)
-
-
 async def test_a_database_that_cannot_hold_every_text_is_refused_and_left_as_it_is(
     server: PostgresServer,
 ) -> None:
