@@ -1,4 +1,4 @@
-"""Commits whose answer is lost: none is made again, and none that was not made is taken for one."""
+"""Answers that are lost: no commit is made again, and none that was not made is taken for one."""
 
 import asyncio
 import tempfile
@@ -11,8 +11,15 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from runglass.errors import CommitUncertain, DuplicateIdempotencyKey, StoreError, WrongExpectedVersion
+from runglass.errors import (
+    CommitUncertain,
+    DuplicateIdempotencyKey,
+    StoreError,
+    StoreUnreachable,
+    WrongExpectedVersion,
+)
 from runglass.store.base import Store
+from runglass.store.postgres.connections import CONNECTIONS
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, IdempotencyKey, Retention, RunRecord
 from runglass.wire.admin_api import SERVER
@@ -276,6 +283,23 @@ async def test_a_session_that_the_server_has_ended_is_replaced_before_the_networ
         await asyncio.sleep(0)
     assert await store.projects() == projects
     proxy.go_away()
+
+
+async def test_new_connections_to_a_silent_host_are_given_up_and_none_is_missing_later(
+    proxied: tuple[CuttingProxy, PostgresStore, str],
+) -> None:
+    proxy, store, address = proxied
+    run = await make_run(store)
+    # Those that are open would wait for an answer as long as a statement may take.
+    await ended_by_the_server(address)
+    await proxy.was_ended.wait()
+    proxy.fall_silent()
+    calls = [store.run(run.id) for _ in range(CONNECTIONS)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(each, StoreUnreachable) for each in outcomes), outcomes
+    proxy.speak()
+    again = await asyncio.gather(*(store.run(run.id) for _ in range(2 * CONNECTIONS)))
+    assert all(found is not None for found in again)
 
 
 async def ended_by_the_server(address: str) -> None:
