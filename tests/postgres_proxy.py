@@ -149,36 +149,3 @@ async def cutting_proxy(
         server.close()
         proxy.go_away()
         await server.wait_closed()
-
-
-@asynccontextmanager
-async def deaf_proxy(address: str, folder: Path) -> AsyncIterator[str]:
-    """The address of the same database through something that passes no notification on, as poolers do."""
-    parts = urlsplit(address)
-    above_path = f"{parse_qs(parts.query)['host'][0]}/{SOCKET}"
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        below, above = await asyncio.open_unix_connection(above_path)
-        answers = asyncio.create_task(_without_notifications(below, writer))
-        with suppress(OSError):
-            while data := await reader.read(1 << 20):
-                above.write(data)
-        above.close()
-        await answers
-
-    server = await asyncio.start_unix_server(serve, folder / SOCKET)
-    try:
-        yield parts._replace(query=f"host={folder}").geturl()
-    finally:
-        server.close()
-        await server.wait_closed()
-
-
-async def _without_notifications(below: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError, asyncio.IncompleteReadError):
-        while True:
-            head = await below.readexactly(5)
-            body = await below.readexactly(int.from_bytes(head[1:], "big") - 4)
-            if head[:1] != b"A":
-                writer.write(head + body)
-    writer.close()

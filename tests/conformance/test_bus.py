@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,7 @@ from runglass.bus.postgres import PostgresCarrier
 from runglass.bus.process_bus import MemoryBus, ProcessBus
 from runglass.config.address import parse_nats_address
 from tests.nats_server import nats_server
-from tests.postgres_server import postgres_database
+from tests.postgres_server import DEBIAN, postgres_database
 from tests.unit.bus.fake_carrier import running
 
 Make = Callable[[], ProcessBus]
@@ -21,9 +22,9 @@ ECHO_S = 1000.0
 
 
 @contextmanager
-def on_postgres() -> Iterator[Make]:
+def on_postgres(version: int | None = None) -> Iterator[Make]:
     """Buses on one database."""
-    with postgres_database() as address:
+    with postgres_database(version) as address:
         yield lambda: ProcessBus(PostgresCarrier(address), echo_s=ECHO_S)
 
 
@@ -34,7 +35,11 @@ def on_nats() -> Iterator[Make]:
         yield lambda: ProcessBus(NatsCarrier(parse_nats_address(server.address)), echo_s=ECHO_S)
 
 
-SHARED: dict[str, Callable[[], AbstractContextManager[Make]]] = {"postgres": on_postgres, "nats": on_nats}
+SHARED: dict[str, Callable[[], AbstractContextManager[Make]]] = {
+    "postgres": on_postgres,
+    "nats": on_nats,
+    **{f"postgres-{version}": partial(on_postgres, version) for version in DEBIAN},
+}
 SHARED_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in sorted(SHARED)]
 
 

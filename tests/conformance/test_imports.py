@@ -1,9 +1,7 @@
 """What every store must do with runs that are imported: nobody sees them before they are whole."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +12,11 @@ from runglass.store.imports import ImportedFlow, ImportedRun
 from runglass.store.records import Retention, RunNumbers
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery
-from tests.conformance.test_store import ALL_STORES, make_run, row, store_kinds
+from tests.conformance.stores import make_run, row
 
 RUN, FLOW = "run-from-afar", "flow-from-afar"
 EVENTS = [(1, b"one"), (2, b"two"), (3, b"three")]
 SOURCE = b'{"slug":"far"}'
-
-
-@pytest.fixture(params=store_kinds())
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with ALL_STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 def imported(no: int, project_id: int, **fields: Any) -> ImportedRun:

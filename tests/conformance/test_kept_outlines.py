@@ -1,21 +1,10 @@
 """What every store must do with the outlines of large runs that have ended."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-
 from runglass.store.base import Store
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
+from tests.conformance.stores import batch, make_run
 from tests.conformance.test_imports import import_run
 from tests.conformance.test_removal import purge_all
-from tests.conformance.test_store import ALL_STORES, batch, make_run, store_kinds
-
-
-@pytest.fixture(params=store_kinds())
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with ALL_STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 async def ended_run(store: Store, run_id: str, *, events: int = LARGE_RUN_EVENTS) -> RunRecord:

@@ -16,7 +16,7 @@ from runglass.log.money import ZERO
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
 from runglass.store.records import Append, RunNumbers
-from tests.conformance.test_store import ALL_STORES, store_kinds
+from tests.conformance.stores import ALL_STORES, store_kinds
 from tests.examples import examples
 from tests.laws.law import require
 from tests.laws.log import Log

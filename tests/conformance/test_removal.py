@@ -32,7 +32,7 @@ from runglass.store.records import (
     StepRow,
 )
 from runglass.wire.query import RunQuery
-from tests.conformance.test_store import ALL_STORES, batch, make_run, row, store_kinds
+from tests.conformance.stores import ALL_STORES, batch, make_run, row, store_kinds
 from tests.records import new_run
 
 SECRET = "sesame"

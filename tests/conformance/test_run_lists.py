@@ -22,7 +22,7 @@ from runglass.store.records import Append, RunNumbers, StepRow
 from runglass.support.clock import iso_ms
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.query_parser import parse_run_query
-from tests.conformance.test_store import STORES, store_kinds
+from tests.conformance.stores import STORES, store_kinds
 from tests.records import new_run
 
 PATIENT = SearchLimits(look_s=60.0, count_s=60.0)
@@ -30,8 +30,7 @@ PATIENT = SearchLimits(look_s=60.0, count_s=60.0)
 
 NOW = datetime(2025, 11, 20, 12, tzinfo=UTC)
 FIRST_MS = round((NOW - timedelta(days=2)).timestamp() * 1000)
-KINDS = store_kinds("sqlite-full", "pooler")
-"""Not both of the stores on SQLite: how they sync their file is nothing that a reader of it could see."""
+KINDS = store_kinds("pooler")
 RUNS = 80
 APART_MS = 2_150_000
 SESSIONS = [str(uuid.UUID(int=number, version=4)) for number in range(3)]

@@ -30,7 +30,7 @@ from runglass.store.sqlite.query_index import TextSearch
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.sse import Decoder, frame
-from tests.conformance.test_store import STORES, batch, make_run
+from tests.conformance.stores import STORES, batch, make_run
 from tests.gains.timing import growth, seconds
 from tests.postgres_server import postgres_database
 from tests.records import new_run
@@ -232,7 +232,7 @@ async def fastest_s(works: Iterable[Callable[[], Any]]) -> float:
     return min(times)
 
 
-@pytest.mark.parametrize("kind", ["sqlite-normal", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 async def test_a_small_row_is_not_found_more_slowly_beside_large_ones(kind: str, tmp_path: Path) -> None:
     """A run may hold megabytes; whoever writes beside it must not read them."""
     async with STORES[kind](tmp_path) as store:

@@ -8,7 +8,7 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.store.sqlite.store import SqliteStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.faulty_store import FaultyStore
 
 FULL = StoreError("the disk is full")

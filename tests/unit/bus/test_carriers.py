@@ -16,7 +16,7 @@ from runglass.bus.process_bus import ProcessBus
 from runglass.config.address import parse_nats_address
 from tests.conformance.test_bus import ECHO_S
 from tests.nats_server import NatsServer, nats_server
-from tests.postgres_proxy import cutting_proxy, deaf_proxy
+from tests.postgres_proxy import cutting_proxy
 from tests.postgres_server import postgres_database
 from tests.unit.bus.fake_carrier import connected, running
 from tests.waiting import until
@@ -218,22 +218,6 @@ async def test_a_role_that_ends_silent_sessions_does_not_end_these(
         silent.add_termination_listener(lambda _: ended.set())
         await ended.wait()
     assert "the bus is away" not in caplog.text
-
-
-async def test_behind_a_pooler_the_log_says_what_to_set_and_a_direct_address_works(
-    database: str, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with deaf_proxy(database, folder) as address:
-        pooled = ProcessBus(PostgresCarrier(address), echo_s=0.1)
-        task = asyncio.create_task(pooled.run_forever())
-        await until(lambda: caplog.records)
-        assert "pooler" in caplog.records[0].message
-        assert pooled.fault
-        here, there = on_postgres(database), on_postgres(database)
-        async with running(here, there):
-            await woken(here, there)
-        task.cancel()
-        await asyncio.wait({task})
 
 
 async def test_installations_in_two_schemas_do_not_wake_each_other(database: str) -> None:

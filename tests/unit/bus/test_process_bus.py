@@ -13,7 +13,7 @@ from runglass.bus.process_bus import MemoryListener, ProcessBus
 from runglass.log.events import event_type_of
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.fakes import in_virtual_time, let_time_pass
 from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running
 from tests.waiting import until

@@ -35,7 +35,7 @@ from runglass.log.trace import ModelCall, RunSummary, TokenBreakdown
 from runglass.store.records import Project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SystemClock
-from tests.conformance.test_store import make_run
+from tests.conformance.stores import make_run
 from tests.examples import examples
 from tests.fakes import VirtualClock, send
 from tests.faulty_store import FaultyStore

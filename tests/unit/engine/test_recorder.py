@@ -292,24 +292,6 @@ async def test_await_previous_append_raises_a_failure_one_append_later(
         await recorder.await_previous_append()
 
 
-async def test_a_second_writer_of_the_same_run_is_refused(
-    store: SqliteStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
-) -> None:
-    other = Recorder(
-        store,
-        MemoryBus(),
-        run,
-        RunFold(RunSummary(id="r", flow_id="f", status="pending")),
-        clock,
-    )
-    recorder.record(run_started())
-    await recorder.commit()
-    other.record(run_started())
-    with pytest.raises(StoreError, match="another process"):
-        await other.commit()
-    assert len(await stored(store, run)) == 1
-
-
 async def test_what_was_stored_is_not_held_while_the_run_waits(recorder: Recorder) -> None:
     def ended() -> set[asyncio.Task[object]]:
         gc.collect()

@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -26,7 +24,6 @@ from tests.fakes import send
 from tests.unit.engine.conftest import follow, open_harness, read, start
 from tests.unit.engine.test_crashes import dying_store, next_life
 from tests.unit.engine.test_segments import take_up
-from tests.unit.store.test_sqlite import files_with
 
 LARGE = """
   - {id: a, type: code, code: 'return {"text": "a" * 40000}'}
@@ -98,62 +95,6 @@ async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path:
         emptied = await house.store.project(1)
         assert emptied is not None
         assert emptied.data_bytes == 0
-
-
-async def test_the_checkpoints_of_a_long_run_go_bit_by_bit_after_its_end(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        loop = "- {id: l, type: loop, over: items, steps: [{id: s, type: passthrough}]}"
-        started = await start(house, loop, {"items": list(range(600))}, capture="off")
-        await started.outcome()
-        run = await house.store.run(started.id)
-        assert run is not None
-        assert checkpoints_left(tmp_path / "db", run.no) >= 600
-        bites = 0
-        while await house.store.drop_checkpoints(limit_rows=100, limit_bytes=1 << 20):
-            bites += 1
-        assert bites >= 7
-        assert checkpoints_left(tmp_path / "db", run.no) == 0
-
-
-async def test_large_checkpoints_go_bit_by_bit_after_the_end_of_their_run(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        steps = "\n".join(f"- {{id: {step_id}, type: passthrough}}" for step_id in "abc")
-
-        async def ended(size: int) -> int:
-            started = await start(house, steps, {"text": "sesame" * (size // 6)}, capture="off")
-            await started.outcome()
-            run = await house.store.run(started.id)
-            assert run is not None
-            return run.no
-
-        assert checkpoints_left(tmp_path / "db", await ended(200_000)) == 0
-        run_no = await ended(700_000)
-        assert checkpoints_left(tmp_path / "db", run_no) == 2
-        before = await taken(house.store)
-        assert await house.store.drop_checkpoints(limit_rows=100, limit_bytes=1000)
-        assert checkpoints_left(tmp_path / "db", run_no) == 1
-        assert 699_000 < before - await taken(house.store) < 701_000, "each counts until it is gone"
-        while await house.store.drop_checkpoints(limit_rows=100, limit_bytes=1000):
-            pass
-        assert checkpoints_left(tmp_path / "db", run_no) == 0
-        while await house.store.expire_answers(before="9999", limit=10):
-            pass
-        assert await taken(house.store) < 20_000
-        assert await house.store.scrub()
-        assert files_with(b"sesame", tmp_path) == []
-
-
-def checkpoints_left(file: Path, run_no: int) -> int:
-    """How many rows of the ended run are still in the file; the store finds none of them."""
-    with closing(sqlite3.connect(file)) as db:
-        (count,) = db.execute("SELECT count(*) FROM checkpoint WHERE run_no = ?", (run_no,)).fetchone()
-    return int(count)
-
-
-async def taken(store: SqliteStore) -> int:
-    project = await store.project(1)
-    assert project is not None
-    return project.data_bytes
 
 
 def text_of(size: int) -> Payload:

@@ -12,7 +12,7 @@ import pytest
 from runglass.engine.models.budget import BudgetExceeded, SharedBudgets
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_server import postgres_server, until_one_waits
 
 pytestmark = pytest.mark.slow

@@ -35,14 +35,6 @@ def test_migrations_add_up_to_the_schema() -> None:
         assert len(schema(stepwise)) > 10
 
 
-def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as database:
-        migrate_sqlite(database)
-        database.execute("INSERT INTO project (org, name) VALUES ('a', 'b')")
-        migrate_sqlite(database)
-        assert database.execute("SELECT count(*) FROM project").fetchone() == (1,)
-
-
 def test_a_new_database_whose_creation_is_cut_off_has_nothing_in_it() -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
 

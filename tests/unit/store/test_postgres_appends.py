@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 
 pytestmark = pytest.mark.slow
 
@@ -25,12 +25,6 @@ CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON project_total
 FOR EACH STATEMENT EXECUTE FUNCTION see();
 CREATE TRIGGER see AFTER INSERT OR UPDATE OR DELETE ON run FOR EACH STATEMENT EXECUTE FUNCTION see();
 """
-
-
-@pytest.fixture
-async def store(address: str) -> AsyncIterator[PostgresStore]:
-    async with PostgresStore(address) as opened:
-        yield opened
 
 
 @pytest.fixture

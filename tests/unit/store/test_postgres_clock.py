@@ -23,7 +23,7 @@ from runglass.wire.admin_api import make_key
 from runglass.wire.query import created_ms, first_id
 from runglass.wire.query_parser import parse_run_query
 from runglass.wire.run_api import RunRequest
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Commits whose answer is lost: none is made again, and none that was not made is taken for one."""
+"""Answers that are lost: no commit is made again, and none that was not made is taken for one."""
 
 import asyncio
 import tempfile
@@ -11,13 +11,20 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from runglass.errors import CommitUncertain, DuplicateIdempotencyKey, StoreError, WrongExpectedVersion
+from runglass.errors import (
+    CommitUncertain,
+    DuplicateIdempotencyKey,
+    StoreError,
+    StoreUnreachable,
+    WrongExpectedVersion,
+)
 from runglass.store.base import Store
+from runglass.store.postgres.connections import CONNECTIONS
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, IdempotencyKey, Retention, RunRecord
 from runglass.wire.admin_api import SERVER
+from tests.conformance.stores import batch, make_run, row
 from tests.conformance.test_imports import EVENTS, imported
-from tests.conformance.test_store import batch, make_run, row
 from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy
 from tests.postgres_server import postgres_server
 from tests.records import new_run
@@ -152,9 +159,8 @@ undisturbed: dict[str, tuple[Any, dict[str, list[str]]]] = {}
 
 
 @pytest.fixture
-async def proxied(tmp_path: Path) -> AsyncIterator[tuple[CuttingProxy, PostgresStore, str]]:
+async def proxied(address: str) -> AsyncIterator[tuple[CuttingProxy, PostgresStore, str]]:
     """A proxy, a store that is reached by way of it, and the address of its database without."""
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
     # Sockets have short names.
     with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
         async with (
@@ -248,23 +254,20 @@ async def test_a_second_run_under_a_key_is_refused_also_when_the_answer_was_lost
     assert await store.run("two") is None
 
 
-async def test_while_the_database_is_away_calls_wait_and_then_say_so(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
-    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
-        async with (
-            cutting_proxy(address, Path(folder)) as (proxy, by_way_of_it),
-            PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
-        ):
-            run = await make_run(store)
-            proxy.go_away()
-            with pytest.raises(StoreError, match="cannot be used"):
-                await store.run(run.id)
-            with pytest.raises(StoreError) as refused:
-                await store.append(batch(run, 0, b"1"))
-            assert not isinstance(refused.value, CommitUncertain), "it was never sent"
-            proxy.come_back()
-            await store.append(batch(run, 0, b"1"))
-            assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
+async def test_while_the_database_is_away_calls_wait_and_then_say_so(
+    proxied: tuple[CuttingProxy, PostgresStore, str],
+) -> None:
+    proxy, store, _ = proxied
+    run = await make_run(store)
+    proxy.go_away()
+    with pytest.raises(StoreError, match="cannot be used"):
+        await store.run(run.id)
+    with pytest.raises(StoreError) as refused:
+        await store.append(batch(run, 0, b"1"))
+    assert not isinstance(refused.value, CommitUncertain), "it was never sent"
+    proxy.come_back()
+    await store.append(batch(run, 0, b"1"))
+    assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
 
 
 async def test_a_session_that_the_server_has_ended_is_replaced_before_the_network_tells(
@@ -282,6 +285,23 @@ async def test_a_session_that_the_server_has_ended_is_replaced_before_the_networ
     proxy.go_away()
 
 
+async def test_new_connections_to_a_silent_host_are_given_up_and_none_is_missing_later(
+    proxied: tuple[CuttingProxy, PostgresStore, str],
+) -> None:
+    proxy, store, address = proxied
+    run = await make_run(store)
+    # Those that are open would wait for an answer as long as a statement may take.
+    await ended_by_the_server(address)
+    await proxy.was_ended.wait()
+    proxy.fall_silent()
+    calls = [store.run(run.id) for _ in range(CONNECTIONS)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(each, StoreUnreachable) for each in outcomes), outcomes
+    proxy.speak()
+    again = await asyncio.gather(*(store.run(run.id) for _ in range(2 * CONNECTIONS)))
+    assert all(found is not None for found in again)
+
+
 async def ended_by_the_server(address: str) -> None:
     """Ends all sessions of the database but its own, as a server does that is told to stop."""
     connection = await asyncpg.connect(address)
@@ -294,20 +314,17 @@ async def ended_by_the_server(address: str) -> None:
         await connection.close()
 
 
-async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
-    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
-        async with (
-            cutting_proxy(address, Path(folder)) as (proxy, by_way_of_it),
-            PostgresStore(by_way_of_it, patience_s=PATIENCE_S) as store,
-        ):
-            run = await make_run(store)
-            proxy.cut(COMMIT, "after", for_good=True)
-            with pytest.raises(CommitUncertain):
-                await store.set_budget(run.project_id, Decimal(1))
-            proxy.come_back()
-            proxy.cut("append_rows(", "after", for_good=True)
-            with pytest.raises(CommitUncertain):
-                await store.append(batch(run, 0, b"1"))
-            proxy.come_back()
-            assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
+async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(
+    proxied: tuple[CuttingProxy, PostgresStore, str],
+) -> None:
+    proxy, store, _ = proxied
+    run = await make_run(store)
+    proxy.cut(COMMIT, "after", for_good=True)
+    with pytest.raises(CommitUncertain):
+        await store.set_budget(run.project_id, Decimal(1))
+    proxy.come_back()
+    proxy.cut("append_rows(", "after", for_good=True)
+    with pytest.raises(CommitUncertain):
+        await store.append(batch(run, 0, b"1"))
+    proxy.come_back()
+    assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -12,7 +11,7 @@ import pytest
 from runglass.errors import CommitUncertain, StoreUnreachable
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_server import postgres_server
 from tests.waiting import until_told
 
@@ -20,8 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def connections(tmp_path: Path) -> AsyncIterator[Connections]:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def connections(address: str) -> AsyncIterator[Connections]:
     opened = Connections(address)
     await opened.open()
     yield opened
@@ -76,8 +74,7 @@ async def test_a_connection_that_the_server_ends_in_a_transaction_is_told_as_the
     assert await connections.read(lambda db: db.fetchval("SELECT 1")) == 1
 
 
-async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(address: str) -> None:
     opened = Connections(f"{address}&default_transaction_isolation=repeatable%20read")
     await opened.open()
     try:
@@ -89,8 +86,7 @@ async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(t
         await opened.close()
 
 
-async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(address: str) -> None:
     async with PostgresStore(f"{address}&lock_timeout=20", patience_s=60.0) as store:
         run = await make_run(store)
         other, watch = await asyncpg.connect(address), await asyncpg.connect(address)
@@ -117,15 +113,23 @@ async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(tmp_
         assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
 
 
-async def test_where_a_role_may_have_no_more_connections_those_that_it_has_are_waited_for(
-    tmp_path: Path,
-) -> None:
-    server = await asyncio.to_thread(postgres_server)
-    parts = urlsplit(await server.database_of(tmp_path))
+@pytest.fixture
+async def few(address: str) -> AsyncIterator[tuple[Connections, str]]:
+    """Those of a role that may have one connection, and its address."""
+    server, parts = postgres_server(), urlsplit(address)
     await server.execute("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 1")
     by_few = parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl()
     opened = Connections(by_few, patience_s=60.0)
     await opened.open()
+    yield opened, by_few
+    await opened.close()
+    await server.execute("DROP ROLE few")
+
+
+async def test_where_a_role_may_have_no_more_connections_those_that_it_has_are_waited_for(
+    few: tuple[Connections, str],
+) -> None:
+    opened, by_few = few
     has_one, go_on = asyncio.Event(), asyncio.Event()
 
     async def hold(db: Db) -> int:
@@ -133,28 +137,19 @@ async def test_where_a_role_may_have_no_more_connections_those_that_it_has_are_w
         await go_on.wait()
         return int(await db.fetchval("SELECT pg_backend_pid()"))
 
-    try:
-        reading = [asyncio.create_task(opened.read(hold)) for _ in range(3)]
-        await has_one.wait()
-        # So is whoever asked before.
-        with pytest.raises(asyncpg.TooManyConnectionsError):
-            await asyncpg.connect(by_few)
-        go_on.set()
-        assert len(set(await asyncio.gather(*reading))) == 1, "it is kept"
-    finally:
-        await opened.close()
-        await server.execute("DROP ROLE few")
+    reading = [asyncio.create_task(opened.read(hold)) for _ in range(3)]
+    await has_one.wait()
+    # So is whoever asked before.
+    with pytest.raises(asyncpg.TooManyConnectionsError):
+        await asyncpg.connect(by_few)
+    go_on.set()
+    assert len(set(await asyncio.gather(*reading))) == 1, "it is kept"
 
 
 async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_for_one(
-    tmp_path: Path,
+    few: tuple[Connections, str],
 ) -> None:
-    server = await asyncio.to_thread(postgres_server)
-    parts = urlsplit(await server.database_of(tmp_path))
-    await server.execute("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 1")
-    by_few = parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl()
-    opened = Connections(by_few, patience_s=60.0)
-    await opened.open()
+    opened, by_few = few
     other = await asyncpg.connect(by_few)
     try:
         with pytest.raises(StoreUnreachable, match="too many connections for role"):
@@ -168,12 +163,9 @@ async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_f
         assert await reading == 1
     finally:
         await other.close()
-        await opened.close()
-        await server.execute("DROP ROLE few")
 
 
-async def test_a_server_that_takes_no_writes_is_called_so(tmp_path: Path) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+async def test_a_server_that_takes_no_writes_is_called_so(address: str) -> None:
     opened = Connections(f"{address}&default_transaction_read_only=on", patience_s=3.0)
     await opened.open()
     try:

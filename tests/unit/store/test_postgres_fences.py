@@ -13,7 +13,7 @@ import pytest
 from runglass.errors import WrongExpectedVersion
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Checkpoint, RunRecord
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_server import PostgresServer, postgres_server
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from runglass.store.postgres.migrations import Migration, migrate_postgres, migr
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.process_records import ProcessFacts
 from runglass.support.clock import iso
-from tests.conformance.test_store import batch, make_run, row
+from tests.conformance.stores import batch, make_run, row
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.waiting import until_told
 
@@ -71,14 +71,6 @@ async def applied(connections: Connections) -> list[int]:
 
 def test_migrations_are_numbered_from_one_without_gaps() -> None:
     assert [migration.number for migration in migrations()] == list(range(1, len(migrations()) + 1))
-
-
-async def test_two_processes_may_migrate_at_once_and_again(empty: Connections) -> None:
-    known = migrations()
-    await asyncio.gather(*(migrate_postgres(empty, known) for _ in range(4)))
-    assert await applied(empty) == [migration.number for migration in known]
-    await migrate_postgres(empty, known)
-    assert await applied(empty) == [migration.number for migration in known]
 
 
 async def test_programs_of_the_version_before_go_on_beside_a_migration_that_does_not_break_them(
@@ -286,13 +278,6 @@ async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
         with pytest.raises(RunPurged):
             await store.events(runs[1].no, after=0, limit_bytes=9)
         await store.append(batch(later, 0, b"1"))
-
-
-async def test_an_address_that_nobody_answers_is_told_without_its_password(tmp_path: Path) -> None:
-    store = PostgresStore(f"postgresql://me:secret@/runs?host={tmp_path}", patience_s=0.1)
-    with pytest.raises(StoreError, match="'postgresql:///runs' cannot be used") as refused:
-        await store.__aenter__()
-    assert "secret" not in str(refused.value)
 
 
 async def test_a_database_that_cannot_hold_every_text_is_refused_and_left_as_it_is(

@@ -1,7 +1,6 @@
 """A store behind a pgbouncer that has few connections, and hands them out for one transaction each."""
 
 import asyncio
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -9,9 +8,8 @@ import pytest
 from runglass.bus.postgres import PostgresCarrier
 from runglass.bus.process_bus import ProcessBus
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
-from tests.postgres_server import postgres_server
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(pgbouncer_path() is None, reason=MISSING)]
@@ -19,15 +17,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(pgbouncer_path() is None, rea
 RUNS = 5 * CONNECTIONS
 
 
-@pytest.fixture
-async def direct(tmp_path: Path) -> str:
-    """The address of a new database without the pooler."""
-    return await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
-
-
-async def test_more_calls_than_the_pooler_has_connections_wait_for_each_other(direct: str) -> None:
-    address = (await asyncio.to_thread(pooler)).address(direct)
-    async with PostgresStore(address) as one, PostgresStore(address) as other:
+async def test_more_calls_than_the_pooler_has_connections_wait_for_each_other(address: str) -> None:
+    pooled = (await asyncio.to_thread(pooler)).address(address)
+    async with PostgresStore(pooled) as one, PostgresStore(pooled) as other:
         runs = await asyncio.gather(*(make_run(one, f"run-{number}") for number in range(RUNS)))
 
         async def work(number: int) -> list[tuple[int, bytes]]:
@@ -37,7 +29,7 @@ async def test_more_calls_than_the_pooler_has_connections_wait_for_each_other(di
 
         written = await asyncio.gather(*map(work, range(RUNS)))
         assert written == [[(1, b"0"), (2, b"1"), (3, b"2")]] * RUNS
-        administrator = await asyncpg.connect(direct)
+        administrator = await asyncpg.connect(address)
         sessions = await administrator.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND pid <> pg_backend_pid()"
@@ -46,10 +38,10 @@ async def test_more_calls_than_the_pooler_has_connections_wait_for_each_other(di
     assert 1 <= sessions <= CONNECTIONS, "they went past the pooler"
 
 
-async def test_a_pooler_that_is_started_anew_loses_nothing_and_writes_nothing_twice(direct: str) -> None:
+async def test_a_pooler_that_is_started_anew_loses_nothing_and_writes_nothing_twice(address: str) -> None:
     own = await asyncio.to_thread(Pooler)
     try:
-        async with PostgresStore(own.address(direct), patience_s=60.0) as store:
+        async with PostgresStore(own.address(address), patience_s=60.0) as store:
             run = await make_run(store)
             heads = iter(range(40))
             begun = asyncio.Event()
@@ -72,10 +64,10 @@ async def test_a_pooler_that_is_started_anew_loses_nothing_and_writes_nothing_tw
 
 
 async def test_wake_ups_do_not_come_by_way_of_it_and_the_log_says_what_to_set(
-    direct: str, caplog: pytest.LogCaptureFixture
+    address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    address = (await asyncio.to_thread(pooler)).address(direct)
-    bus = ProcessBus(PostgresCarrier(address), echo_s=0.1)
+    pooled = (await asyncio.to_thread(pooler)).address(address)
+    bus = ProcessBus(PostgresCarrier(pooled), echo_s=0.1)
     task = asyncio.create_task(bus.run_forever())
     await until(lambda: caplog.records)
     task.cancel()

@@ -1,6 +1,5 @@
 """Statements stay prepared on connections of our own, and never where a pooler may stand between."""
 
-import asyncio
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -9,9 +8,8 @@ import pytest
 
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_proxy import cutting_proxy
-from tests.postgres_server import postgres_server
 
 pytestmark = pytest.mark.slow
 
@@ -20,9 +18,8 @@ READ = "FROM run WHERE id = $1"
 
 @pytest.mark.parametrize("is_pooler", [False, True])
 async def test_a_statement_is_prepared_once_for_a_connection_but_never_by_way_of_a_pooler(
-    tmp_path: Path, *, is_pooler: bool
+    address: str, *, is_pooler: bool
 ) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
     # Sockets have short names.
     with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
         async with (
@@ -42,9 +39,8 @@ async def test_a_statement_is_prepared_once_for_a_connection_but_never_by_way_of
 
 @pytest.mark.parametrize("is_pooler", [False, True])
 async def test_no_statement_of_a_transaction_is_compiled_before_it_is_done(
-    tmp_path: Path, *, is_pooler: bool
+    address: str, *, is_pooler: bool
 ) -> None:
-    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
     with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
         async with cutting_proxy(address, Path(folder), names_itself=is_pooler) as (_, by_way_of_it):
             connections = Connections(by_way_of_it, patience_s=5)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 
 pytestmark = pytest.mark.slow
 

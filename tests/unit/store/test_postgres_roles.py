@@ -14,7 +14,7 @@ from runglass.errors import StoreError
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_server import postgres_server
 
 pytestmark = pytest.mark.slow

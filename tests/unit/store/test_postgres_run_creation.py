@@ -1,7 +1,6 @@
 """Runs that are created at the same time: together, and each with an answer of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -9,18 +8,12 @@ import pytest
 from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey, NewRun, RunRecord
-from tests.conformance.test_store import make_run
+from tests.conformance.stores import make_run
 from tests.records import new_run
 
 pytestmark = pytest.mark.slow
 
 RUNS = 30
-
-
-@pytest.fixture
-async def store(address: str) -> AsyncIterator[PostgresStore]:
-    async with PostgresStore(address) as opened:
-        yield opened
 
 
 async def test_those_that_come_during_a_commit_share_the_next_one(store: PostgresStore, address: str) -> None:

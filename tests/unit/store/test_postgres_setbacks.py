@@ -8,7 +8,7 @@ import pytest
 
 from runglass.store.postgres.store import PostgresStore
 from runglass.wire.admin_api import Actor
-from tests.conformance.test_store import batch, make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_replication import own_server
 from tests.postgres_server import PostgresServer, postgres_server
 

@@ -19,8 +19,8 @@ from runglass.store.records import IdempotencyKey
 from runglass.support.clock import SystemClock, iso
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery
+from tests.conformance.stores import batch, make_run
 from tests.conformance.test_imports import EVENTS, FLOW, RUN, import_run, imported, project_id_of
-from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server, until_one_waits
 from tests.records import new_run
 

@@ -18,9 +18,8 @@ from runglass.cli.exit_codes import Exit, exit_of
 from runglass.errors import StoreError
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.store import PostgresStore
-from tests.conformance.test_store import make_run
+from tests.conformance.stores import make_run
 from tests.postgres_proxy import SOCKET
-from tests.postgres_server import postgres_server
 
 pytestmark = pytest.mark.slow
 
@@ -55,12 +54,6 @@ async def make_certificate(folder: Path, name: str, *, host: str = "IP:127.0.0.1
     )
     assert await making.wait() == 0
     return certificate, key
-
-
-@pytest.fixture
-async def plain(tmp_path: Path) -> str:
-    """The address of a new database without TLS."""
-    return await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
 
 
 @asynccontextmanager
@@ -112,20 +105,20 @@ async def refusal(address: str) -> StoreError:
 
 
 async def test_a_store_is_used_over_tls_and_no_other_server_is_taken_for_it(
-    plain: str, tmp_path: Path
+    address: str, tmp_path: Path
 ) -> None:
     certificate, key = await make_certificate(tmp_path, "server")
     other, _ = await make_certificate(tmp_path, "other")
-    async with encrypted(plain, certificate, key) as address:
-        address += "?sslmode=verify-full&sslrootcert="
-        async with PostgresStore(f"{address}{certificate}") as store:
+    async with encrypted(address, certificate, key) as over_tls:
+        over_tls += "?sslmode=verify-full&sslrootcert="
+        async with PostgresStore(f"{over_tls}{certificate}") as store:
             run = await make_run(store)
             found = await store.run(run.id)
             assert found is not None
-        refused = await refusal(f"{address}{other}")
+        refused = await refusal(f"{over_tls}{other}")
         assert "its certificate is signed by none of the CAs that are trusted here" in str(refused)
         assert exit_of(refused) == Exit.UNREACHABLE
-        carrier = PostgresCarrier(f"{address}{other}")
+        carrier = PostgresCarrier(f"{over_tls}{other}")
         with pytest.raises(BusAway, match="signed by none of the CAs that are trusted here"):
             await carrier.connect(hear=print, lost=print).__aenter__()
 
@@ -139,7 +132,7 @@ async def test_a_store_is_used_over_tls_and_no_other_server_is_taken_for_it(
     ],
 )
 async def test_a_server_that_is_not_trusted_is_refused_in_one_sentence(
-    plain: str, tmp_path: Path, kind: str, said: str
+    address: str, tmp_path: Path, kind: str, said: str
 ) -> None:
     certificate = tmp_path / "expired.crt"
     certificate.write_text(EXPIRED)
@@ -148,8 +141,8 @@ async def test_a_server_that_is_not_trusted_is_refused_in_one_sentence(
         certificate, key = await make_certificate(tmp_path, "other", host="DNS:db.example")
     elif kind == "none":
         key = None
-    async with encrypted(plain, certificate, key) as address:
-        refused = await refusal(f"{address}?sslmode=verify-full&sslrootcert={certificate}")
+    async with encrypted(address, certificate, key) as over_tls:
+        refused = await refusal(f"{over_tls}?sslmode=verify-full&sslrootcert={certificate}")
     assert said in str(refused)
     assert "\n" not in str(refused)
     assert "_ssl.c" not in str(refused)

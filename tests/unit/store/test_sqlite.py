@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.records import Append, Checkpoint, RunRecord
+from runglass.store.records import Append, RunRecord
 from runglass.store.run_logs import LOOK_UP_BYTES
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
@@ -61,23 +61,6 @@ async def test_an_append_does_not_write_the_request_again(tmp_path: Path) -> Non
         for head in range(3):
             await store.append(batch(run, head))
         assert log.stat().st_size - before < 200_000
-
-
-@pytest.mark.parametrize("size", [10, 3_000, 300_000])
-async def test_what_a_run_needed_only_while_it_lived_is_not_in_the_file_afterwards(
-    tmp_path: Path, size: int
-) -> None:
-    secret = b"sesame-open-up"
-    text = (secret * (size // len(secret) + 1)) + b"."
-    async with SqliteStore(tmp_path / "db") as store:
-        run = await make_run(store, text)
-        for head in range(40):
-            kept = [Checkpoint("s", str(head % 30), b"%d %b" % (head, text))]
-            await store.append(batch(run, head, checkpoints=kept))
-        assert files_with(secret, tmp_path)
-        await store.append(batch(run, 40, "completed"))
-    assert files_with(secret, tmp_path) == []
-    assert files_with(b"run_request", tmp_path) == ["db"]
 
 
 async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
@@ -178,3 +161,30 @@ async def test_an_opening_that_is_cancelled_leaves_no_connection_open(tmp_path: 
         await asyncio.get_running_loop().shutdown_default_executor()
     # The last connection that is closed takes the log along.
     assert not database.path.with_name("db-wal").exists()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE audit SET name = 'nobody'",
+        "UPDATE OR REPLACE audit SET no = 2 WHERE no = 1",
+        "DELETE FROM audit",
+        "DELETE FROM audit WHERE no = 1",
+        "INSERT OR REPLACE INTO audit SELECT no, '', 9, '', '', 9, '', '', '', '', x'7b7d' FROM audit",
+        "REPLACE INTO audit SELECT * FROM audit",
+    ],
+)
+async def test_the_database_itself_refuses_changes_of_entries_of_the_audit_log(
+    tmp_path: Path, sql: str
+) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        project = await store.ensure_project("acme", "demo")
+        await store.set_capture(project.id, "full")
+        before = await store.audit(None, limit=10)
+        with (
+            closing(sqlite3.connect(store.connections.path, isolation_level=None)) as database,
+            pytest.raises(sqlite3.IntegrityError, match="append-only"),
+        ):
+            database.execute(sql)
+        assert await store.audit(None, limit=10) == before
+        assert len(before) == 2

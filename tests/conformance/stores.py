@@ -1,0 +1,69 @@
+"""The stores that must all do the same, and the runs that tests make in them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from runglass.store.base import Store
+from runglass.store.records import Append, RunRecord, StepRow
+from runglass.store.sqlite.store import SqliteStore
+from tests.postgres_pooler import pgbouncer_path, pooler
+from tests.postgres_server import DEBIAN, FolderStore
+from tests.records import new_run, open_trace
+
+STORES: dict[str, Callable[..., Any]] = {
+    "sqlite": lambda folder, **more: SqliteStore(folder / "runglass.db", synchronous="NORMAL", **more),
+    "postgres": FolderStore,
+    **{f"postgres-{version}": partial(FolderStore, version=version) for version in sorted(DEBIAN)},
+}
+"""A file, PostgreSQL of the wheel, and each version of Debian's that is on this machine."""
+POOLED: dict[str, Callable[..., Any]] = {
+    "pooler": lambda folder, **more: FolderStore(
+        folder, way=lambda address: pooler().address(address), **more
+    )
+}
+"""PostgreSQL by way of a pooler, where there is one."""
+ALL_STORES = STORES | (POOLED if pgbouncer_path() else {})
+
+
+def store_kinds(*without: str) -> list[Any]:
+    """The names of the stores as parameters of tests; those that need a server are slow."""
+    return [
+        kind if kind == "sqlite" else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in ALL_STORES
+        if kind not in without
+    ]
+
+
+async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
+    """The summary and the latest attempt of each step: events of these tests have no content to read."""
+    found = await open_trace(store, run_id)
+    return found.run.summary, [data for _, data in found.steps]
+
+
+async def make_run(
+    store: Store, run_id: str = "run-1", *, project: str = "demo", slug: str = "flow"
+) -> RunRecord:
+    owner = await store.ensure_project("acme", project)
+    flow = await store.put_draft(owner.id, slug, name=None, capture=None, source=b"{}")
+    return await store.create_run(
+        new_run(owner.id, flow.id, id=run_id, request=b'{"inputs":{}}', summary=b'{"status":"pending"}')
+    )
+
+
+def batch(run: RunRecord, head: int, *events: bytes, status: str = "running", **more: Any) -> Append:
+    return Append(
+        run_no=run.no,
+        head=head,
+        fence=run.fence,
+        events=events,
+        status=status,
+        summary=b'{"status":"%s"}' % status.encode(),
+        **more,
+    )
+
+
+def row(position: int, *, attempt: int = 1, status: str = "running", step_id: str = "s") -> StepRow:
+    return StepRow(position, step_id, "", attempt, status, b"%d.%d %s" % (position, attempt, status.encode()))

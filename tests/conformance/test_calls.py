@@ -1,0 +1,100 @@
+"""What every store must keep for callers: the key of a call, its answer, and what the run owes."""
+
+import msgspec
+import pytest
+
+from runglass.errors import DuplicateIdempotencyKey
+from runglass.store.base import Store
+from runglass.store.records import IdempotencyKey, IdempotencyRecord
+from tests.conformance.stores import batch, make_run
+from tests.records import new_run
+
+
+async def test_the_outcome_of_a_run_is_kept_for_its_caller(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1"))
+    assert await store.outcome(run.no) == (None, None)
+    await store.append(batch(run, 1, b"2", status="completed", result=b'{"a":1}'))
+    assert await store.outcome(run.no) == (b'{"a":1}', None)
+    failed = await make_run(store, "run-2")
+    await store.append(batch(failed, 0, b"1", status="failed", error=b'{"code":"X"}'))
+    assert await store.outcome(failed.no) == (None, b'{"code":"X"}')
+
+
+async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:
+    run = await make_run(store)
+    new = new_run(run.project_id, run.flow_id, id="run-2", call=IdempotencyKey("key", b"digest"))
+    await store.create_run(new)
+    with pytest.raises(DuplicateIdempotencyKey):
+        await store.create_run(msgspec.structs.replace(new, id="run-3"))
+    assert await store.run("run-3") is None
+    assert await store.call(run.project_id, "key") == IdempotencyRecord(
+        key="key", digest=b"digest", run_id="run-2"
+    )
+    with pytest.raises(DuplicateIdempotencyKey):
+        await store.begin_call(run.project_id, IdempotencyKey("key", b"other"), run)
+    await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
+    answered = await store.call(run.project_id, "key")
+    assert answered is not None
+    assert (answered.status, answered.answer) == (200, b"{}")
+    assert await store.call(run.project_id + 1, "key") is None, "a key of another project"
+    assert await store.forget_calls(before="2000-01-01") == 0
+    assert await store.forget_calls(before="9999-01-01") == 1
+    assert await store.call(run.project_id, "key") is None
+
+
+async def test_owed_content_is_kept_as_long_as_its_call(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(msgspec.structs.replace(batch(run, 0, b"1", b"2"), owed=[(2, b"{}")]))
+    assert (await store.owed(run.no, 1), await store.owed(run.no, 2)) == (None, b"{}")
+    paused = await store.run(run.id)
+    assert paused is not None
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), paused)
+    begun = await store.call(run.project_id, "key")
+    assert begun is not None
+    assert begun.head == 2
+    await store.forget_calls(before="2000")
+    assert await store.owed(run.no, 2) == b"{}"
+    await store.forget_calls(before="9999")
+    assert await store.owed(run.no, 2) is None
+
+
+async def test_answers_of_calls_count_as_data_of_the_project(store: Store) -> None:
+    async def taken() -> int:
+        project = await store.project(run.project_id)
+        assert project is not None
+        found = await store.run(run.id)
+        assert found is not None
+        assert project.data_bytes - others == found.log_bytes + found.open_bytes
+        return project.data_bytes - others
+
+    others = 0
+    await make_run(store, "run-0")
+    run = await make_run(store)
+    others = len(b'{"inputs":{}}')
+    request = await taken()
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    await store.answer_call(run.project_id, "key", status=202, answer=b"a" * 500)
+    assert await taken() == request + 500
+    content = b"c" * 3000
+    # As the engine counts: what is owed is part of what it says is open.
+    await store.append(batch(run, 0, b"1", owed=[(1, content)], open_bytes=3000))
+    assert await taken() == request + 3500
+    await store.append(batch(run, 1, b"2", status="completed", result=b"r" * 70))
+    assert await taken() == 3570, "the request is gone, the rest is still owed"
+    await store.expire_answers(before="9999", limit=1)
+    assert await taken() == 0
+
+
+async def test_calls_that_are_forgotten_are_not_counted_any_more(store: Store) -> None:
+    run = await make_run(store)
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    await store.append(batch(run, 0, b"1", owed=[(1, b"c" * 3000)], open_bytes=3000))
+    await store.append(batch(run, 1, b"2", status="completed", result=b"r" * 70))
+    await store.answer_call(run.project_id, "key", status=200, answer=b"a" * 500)
+    before = await store.project(run.project_id)
+    await store.forget_calls(before="9999")
+    after = await store.project(run.project_id)
+    assert before is not None
+    assert after is not None
+    assert (before.data_bytes, after.data_bytes) == (3570, 70)

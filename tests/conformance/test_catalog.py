@@ -1,0 +1,255 @@
+"""What every store must do with projects, keys, sessions of browsers and flows, and say of their changes."""
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from runglass.errors import KeyLimitReached, StoreError
+from runglass.store.base import Store
+from runglass.store.records import ApiKey, Retention, ViewerSession
+from runglass.wire.admin_api import SERVER, Actor
+from tests.conformance.stores import batch, make_run
+
+JANE = Actor(kind="cli", name="jane")
+
+
+async def test_a_project_is_created_once(store: Store) -> None:
+    first, second = await asyncio.gather(store.ensure_project("a", "b"), store.ensure_project("a", "b"))
+    assert first == second
+    assert await store.find_project("a", "c") is None
+    await store.set_capture(first.id, "metadata_only", "redacted", 0.05)
+    changed = await store.project(first.id)
+    assert changed is not None
+    assert changed.capture == "metadata_only"
+    assert (changed.capture_failed, changed.capture_sample) == ("redacted", 0.05)
+    assert await store.projects() == [changed]
+
+
+@pytest.mark.parametrize("patterns", [["openai:*", "local:é"], []])
+async def test_a_projects_list_of_models_is_kept_and_lifted(store: Store, patterns: list[str]) -> None:
+    project = await store.ensure_project("acme", "demo")
+    assert project.allowed_models is None
+    await store.set_allowed_models(project.id, patterns)
+    found = await store.project(project.id)
+    assert found is not None
+    assert found.allowed_models == tuple(patterns)
+    await store.set_allowed_models(project.id, None)
+    assert await store.project(project.id) == project
+
+
+async def test_a_revoked_key_is_still_known_but_marked(store: Store) -> None:
+    project = await store.ensure_project("a", "b")
+    key = await store.add_key(project.id, "read", b"digest", "nk_abc")
+    assert await store.find_key(b"digest") == key
+    assert await store.find_key(b"other") is None
+    assert await store.revoke_key(project.id + 1, key.id) is False, "a key of another project"
+    assert await store.revoke_key(project.id, key.id) is True
+    assert await store.revoke_key(project.id, key.id) is False
+    found = await store.find_key(b"digest")
+    assert found is not None
+    assert found.revoked_at is not None
+    assert await store.keys(project.id) == [found]
+
+
+async def test_revoked_keys_make_room_for_others(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    other = await store.ensure_project("acme", "other")
+    first = await store.add_key(project.id, "run", b"1", "nk_live_1", most=2)
+    second = await store.add_key(project.id, "run", b"2", "nk_live_2", most=2)
+    with pytest.raises(KeyLimitReached, match="max_keys_per_project"):
+        await store.add_key(project.id, "run", b"3", "nk_live_3", most=2)
+    await store.add_key(other.id, "run", b"4", "nk_live_4", most=2)
+    assert await store.live_keys([first.id, second.id, 99]) == {first.id, second.id}
+    await store.revoke_key(project.id, first.id)
+    assert await store.live_keys([first.id, second.id]) == {second.id}
+    await store.add_key(project.id, "run", b"3", "nk_live_3", most=2)
+
+
+async def sign_in(store: Store, key: ApiKey, digest: bytes, *, minute: int) -> None:
+    """Adds a session that was used in this minute; a key has three at most, and a project five."""
+    at = f"2026-01-01T00:{minute:02}:00.000Z"
+    session = ViewerSession(digest=digest, key=key, began_at=at, used_at=at)
+    await store.add_viewer_session(session, most_of_key=3, most_of_project=5)
+
+
+async def test_a_session_of_a_browser_is_found_with_its_key_until_it_is_ended(store: Store) -> None:
+    project = await store.ensure_project("a", "b")
+    key = await store.add_key(project.id, "read", b"digest", "nk_abc")
+    await sign_in(store, key, b"one", minute=1)
+    found = await store.viewer_session(b"one")
+    began_at = "2026-01-01T00:01:00.000Z"
+    assert found == ViewerSession(digest=b"one", key=key, began_at=began_at, used_at=began_at)
+    await store.use_viewer_session(b"one", "2026-01-01T00:02:00.000Z")
+    await store.revoke_key(project.id, key.id)
+    found = await store.viewer_session(b"one")
+    assert found is not None
+    assert (found.began_at, found.used_at) == (began_at, "2026-01-01T00:02:00.000Z")
+    assert found.key.revoked_at is not None
+    await store.end_viewer_session(b"one")
+    await store.end_viewer_session(b"one")
+    assert await store.viewer_session(b"one") is None
+
+
+async def test_the_session_that_was_used_longest_ago_makes_room_in_its_key_or_its_project(
+    store: Store,
+) -> None:
+    async def are_left(*digests: bytes) -> list[bool]:
+        return [await store.viewer_session(digest) is not None for digest in digests]
+
+    project, other = [await store.ensure_project("a", name) for name in ("b", "c")]
+    keys = [await store.add_key(project.id, "read", b"key-%d" % number, "nk_") for number in range(4)]
+    stranger = await store.add_key(other.id, "read", b"stranger", "nk_")
+    await sign_in(store, stranger, b"theirs", minute=0)
+    for number in range(3):
+        await sign_in(store, keys[0], b"%d" % number, minute=number)
+    await store.use_viewer_session(b"0", "2026-01-01T00:10:00.000Z")
+    await sign_in(store, keys[0], b"3", minute=3)
+    assert await are_left(b"0", b"1", b"2", b"3") == [True, False, True, True]
+    for number in range(1, 4):
+        await sign_in(store, keys[number], b"of-%d" % number, minute=20 + number)
+    assert await are_left(b"0", b"2", b"3", b"of-1", b"of-2", b"of-3") == [
+        True,
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
+    assert await are_left(b"theirs") == [True]
+
+
+async def test_publishing_freezes_the_draft_as_the_next_version(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "f", name="One", capture=None, source=b"first")
+    assert flow.production_version is None
+    assert await store.publish(flow.id) == 1
+    assert await store.publish(flow.id) == 1, "an unchanged draft makes no new version"
+    changed = await store.put_draft(project.id, "f", name="Two", capture="full", source=b"second")
+    assert (changed.id, changed.name, changed.capture, changed.production_version) == (
+        flow.id,
+        "Two",
+        "full",
+        1,
+    )
+    assert await store.publish(flow.id) == 2
+    assert [await store.flow_source(flow.id, version) for version in (0, 1, 2, 3)] == [
+        b"second",
+        b"first",
+        b"second",
+        None,
+    ]
+
+
+async def test_publishing_a_flow_without_a_draft_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError, match="no draft"):
+        await store.publish("nowhere")
+
+
+async def test_flows_of_one_slug_in_two_projects_are_two_flows(store: Store) -> None:
+    here, there = await store.ensure_project("acme", "here"), await store.ensure_project("acme", "there")
+    mine = await store.put_draft(here.id, "f", name=None, capture=None, source=b"mine")
+    assert await store.find_flow(there.id, "f") is None
+    theirs = await store.put_draft(there.id, "f", name=None, capture=None, source=b"theirs")
+    assert mine.id != theirs.id
+    assert [flow.id for flow in await store.flows(here.id)] == [mine.id]
+    assert await store.flow(mine.id) == mine
+
+
+async def test_keys_flows_and_versions_are_read_in_pieces(store: Store) -> None:
+    here, there = await store.ensure_project("acme", "here"), await store.ensure_project("acme", "there")
+    for project in (here, there):
+        for slug in ("c", "a", "b"):
+            await store.put_draft(project.id, slug, name=None, capture=None, source=b"1")
+            await store.add_key(project.id, "read", f"{project.id}{slug}".encode(), "nk_")
+    assert [flow.slug for flow in await store.flows(here.id, limit=2)] == ["a", "b"]
+    assert [flow.slug for flow in await store.flows(here.id, after="b", limit=2)] == ["c"]
+    first, second, third = await store.keys(here.id)
+    assert await store.keys(here.id, limit=2) == [first, second]
+    assert await store.keys(here.id, after=second.id, limit=2) == [third]
+    flow = (await store.flows(here.id))[0]
+    await store.publish(flow.id)
+    assert [each.version for each in await store.versions(flow.id, limit=1)] == [0]
+    assert [each.version for each in await store.versions(flow.id, after=0, limit=2)] == [1]
+
+
+async def test_production_moves_to_published_versions_only(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"first")
+    await store.publish(flow.id)
+    await store.put_draft(project.id, "f", name=None, capture=None, source=b"second")
+    await store.publish(flow.id)
+    assert [version.version for version in await store.versions(flow.id)] == [0, 1, 2]
+    assert [await store.set_production(flow.id, version) for version in (1, 0, 3)] == [True, False, False]
+    rolled_back = await store.flow(flow.id)
+    assert rolled_back is not None
+    assert rolled_back.production_version == 1
+
+
+async def test_changes_of_settings_have_before_and_after(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    await store.ensure_project("acme", "demo", by=JANE)
+    for _ in range(2):
+        await store.set_capture(project.id, "metadata_only", "redacted", 0.05, by=JANE)
+        await store.set_budget(project.id, Decimal("5.25"), by=JANE)
+        await store.set_retention(project.id, Retention(30, None), by=JANE)
+    await store.set_budget(project.id, None, by=JANE)
+    told = await store.audit(project.id, limit=10)
+    assert [(entry.action, entry.actor, entry.details) for entry in reversed(told)] == [
+        ("project.created", SERVER, {}),
+        (
+            "project.capture",
+            JANE,
+            {
+                "before": {"capture": None, "captureFailed": None, "captureSample": None},
+                "after": {"capture": "metadata_only", "captureFailed": "redacted", "captureSample": 0.05},
+            },
+        ),
+        ("project.budget", JANE, {"before": {"budgetUsd": None}, "after": {"budgetUsd": "5.25"}}),
+        (
+            "project.retention",
+            JANE,
+            {
+                "before": {"retentionDays": None, "contentRetentionDays": None},
+                "after": {"retentionDays": 30, "contentRetentionDays": None},
+            },
+        ),
+        ("project.budget", JANE, {"before": {"budgetUsd": "5.25"}, "after": {"budgetUsd": None}}),
+    ]
+    assert {entry.subject for entry in told} == {"acme/demo"}
+
+
+async def test_removal_by_retention_is_not_in_the_audit_log(store: Store) -> None:
+    for run_id, by in (("one", None), ("two", JANE)):
+        run = await make_run(store, run_id)
+        await store.append(batch(run, 0, status="failed"))
+        assert await store.purge_run(run.no, by=by)
+    told = await store.audit(None, action="run.purged", limit=10)
+    assert [(entry.subject, entry.actor) for entry in told] == [("two", JANE)]
+
+
+async def test_a_change_and_its_entry_are_one_transaction(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, status="failed"))
+    project, flow = await store.project(run.project_id), await store.flow(run.flow_id)
+    key = await store.add_key(run.project_id, "run", b"digest", "nk_live_1")
+    # An entry with half a character cannot be written.
+    nobody = Actor(kind="cli", name="\ud800")
+    for change in (
+        store.ensure_project("acme", "other", by=nobody),
+        store.set_capture(run.project_id, "full", by=nobody),
+        store.set_budget(run.project_id, Decimal(1), by=nobody),
+        store.set_retention(run.project_id, Retention(1, 1), by=nobody),
+        store.add_key(run.project_id, "run", b"other", "nk_live_2", by=nobody),
+        store.revoke_key(run.project_id, key.id, by=nobody),
+        store.put_draft(run.project_id, "flow", name="other", capture=None, source=b"{}", by=nobody),
+        store.publish(run.flow_id, by=nobody),
+        store.purge_run(run.no, by=nobody),
+    ):
+        with pytest.raises(StoreError):
+            await change
+    assert await store.projects() == [project]
+    assert await store.keys(run.project_id) == [key]
+    assert await store.flow(run.flow_id) == flow
+    assert [version.version for version in await store.versions(run.flow_id)] == [0]
+    assert await store.run(run.id) is not None

@@ -1,0 +1,236 @@
+"""What every store must do with appends: all that one changes is changed together or not at all."""
+
+import asyncio
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from runglass.errors import PermanentStoreError, WrongExpectedVersion
+from runglass.store.base import Store
+from runglass.store.records import Append, Checkpoint
+from tests.conformance.stores import batch, make_run, row, whole_trace
+from tests.records import new_run
+
+
+async def test_events_come_back_in_order_and_without_gaps(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"one", b"two"))
+    await store.append(batch(run, 2, b"three"))
+    assert await store.events(run.no, after=0, limit_bytes=1000) == [(1, b"one"), (2, b"two"), (3, b"three")]
+    assert await store.events(run.no, after=2, limit_bytes=1000) == [(3, b"three")]
+    assert await store.events(run.no, after=3, limit_bytes=1000) == []
+
+
+async def test_a_page_of_events_is_bounded_by_bytes_but_never_empty_while_there_are_more(
+    store: Store,
+) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, *[b"x" * 100] * 10))
+    assert len(await store.events(run.no, after=0, limit_bytes=250)) == 3
+    assert len(await store.events(run.no, after=0, limit_bytes=1)) == 1
+
+
+async def test_an_append_moves_head_status_and_summary_together(store: Store) -> None:
+    run = await make_run(store)
+    assert (run.status, run.head) == ("pending", 0)
+    await store.append(batch(run, 0, b"one", b"two"))
+    current = await store.run("run-1")
+    assert current is not None
+    assert (current.status, current.head, current.summary) == ("running", 2, b'{"status":"running"}')
+
+
+@pytest.mark.parametrize("head", [0, 1, 3])
+async def test_an_append_on_another_head_is_refused_and_writes_nothing(store: Store, head: int) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"one", b"two"))
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(
+            batch(
+                run, head, b"other", steps=[row(1)], checkpoints=[Checkpoint("s", "", b"{}")], status="failed"
+            )
+        )
+    assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 2
+    assert await whole_trace(store, run.id) == (b'{"status":"running"}', [])
+    assert await store.checkpoints(run.no) == []
+
+
+async def test_a_writer_with_an_old_fencing_number_is_refused(store: Store) -> None:
+    run = await make_run(store)
+    stale = Append(run_no=run.no, head=0, fence=run.fence - 1, events=[b"x"], status="running", summary=b"{}")
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(stale)
+    assert await store.events(run.no, after=0, limit_bytes=1000) == []
+
+
+async def test_refusing_one_append_does_not_disturb_those_that_share_its_commit(store: Store) -> None:
+    runs = [await make_run(store, f"run-{number}") for number in range(20)]
+    outcomes = await asyncio.gather(
+        *(store.append(batch(run, run.no % 2, b"event", steps=[row(1)])) for run in runs),
+        return_exceptions=True,
+    )
+    for run, outcome in zip(runs, outcomes, strict=True):
+        refused = run.no % 2 == 1
+        assert isinstance(outcome, WrongExpectedVersion) is refused
+        assert len(await store.events(run.no, after=0, limit_bytes=1000)) == (0 if refused else 1)
+
+
+async def test_a_request_is_kept_while_the_run_lives(store: Store) -> None:
+    run = await make_run(store)
+    assert await store.request(run.no) == b'{"inputs":{}}'
+    await store.append(batch(run, 0, b"1"))
+    assert await store.request(run.no) == b'{"inputs":{}}'
+    await store.append(batch(run, 1, b"2", status="failed"))
+    assert await store.request(run.no) is None
+
+
+async def test_reservations_of_a_budget_change_with_appends(store: Store) -> None:
+    run = await make_run(store)
+    tiny = Decimal("0.0000000000000000000000000000000001")
+    await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1) + tiny))
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1)))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1) + tiny)
+    await store.append(batch(run, 1, b"2", spent_usd=tiny, reserved_usd=-(Decimal(1) + tiny)))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert (project.spent_usd, project.reserved_usd) == (tiny, Decimal(0))
+
+
+async def test_what_a_run_spends_is_added_to_its_project_once(store: Store) -> None:
+    run = await make_run(store)
+    tiny = Decimal("0.0000000000000000000000000000000001")
+    budget = Decimal("1.0000000000000000000000000000000001")
+    await store.set_budget(run.project_id, budget)
+    await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert (project.budget_usd, project.spent_usd, project.is_spent) == (budget, Decimal(1), False)
+    await store.append(batch(run, 1, b"2", spent_usd=tiny))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert project.is_spent
+    await store.set_budget(run.project_id, None)
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert not project.is_spent
+
+
+async def test_no_append_gives_back_what_was_spent(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"one", spent_usd=Decimal(2)))
+    for usd in ("-0.01", "NaN"):
+        with pytest.raises(PermanentStoreError):
+            await store.append(batch(run, 1, b"two", spent_usd=Decimal(usd)))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert project.spent_usd == 2
+    # What is held back is given back.
+    await store.append(batch(run, 1, b"two", reserved_usd=Decimal(-1)))
+    assert await store.events(run.no, after=1, limit_bytes=1000) == [(2, b"two")]
+
+
+async def test_checkpoints_live_as_long_as_the_run(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", checkpoints=[Checkpoint("s", "0,3", b'{"a":1}')]))
+    assert await store.checkpoints(run.no) == [Checkpoint("s", "0,3", b'{"a":1}')]
+    await store.append(batch(run, 1, b"2", status="paused"))
+    assert len(await store.checkpoints(run.no)) == 1
+    await store.append(batch(run, 2, b"3", status="completed", checkpoints=[Checkpoint("t", "", b"{}")]))
+    assert await store.checkpoints(run.no) == []
+
+
+async def test_checkpoints_of_steps_that_run_again_are_dropped(store: Store) -> None:
+    run = await make_run(store)
+    kept = [Checkpoint("s", "", b"1"), Checkpoint("s", "0", b"2"), Checkpoint("t", "", b"3")]
+    await store.append(batch(run, 0, b"1", checkpoints=kept))
+    again = batch(run, 1, b"2", checkpoints=[Checkpoint("s", "1", b"4")])
+    await store.append(msgspec.structs.replace(again, dropped=["s"]))
+    assert await store.checkpoints(run.no) == [Checkpoint("s", "1", b"4"), Checkpoint("t", "", b"3")]
+
+
+async def test_large_checkpoints_of_steps_that_run_again_go_bit_by_bit(store: Store) -> None:
+    run = await make_run(store)
+    large = b"0" * 700_000
+    old = [Checkpoint("s", str(number), large) for number in range(3)]
+    size = 3 * len(large)
+    first = batch(run, 0, b"1", checkpoints=[*old, Checkpoint("t", "", b"1")])
+    await store.append(msgspec.structs.replace(first, open_bytes=size))
+    before = await open_bytes_of(store, run.id)
+    again = [Checkpoint("s", "1", b"2"), Checkpoint("s", "3", b"3")]
+    await store.append(msgspec.structs.replace(batch(run, 1, b"2", checkpoints=again), dropped=["s", "u"]))
+    left = [*again, Checkpoint("t", "", b"1")]
+    assert sorted(await store.checkpoints(run.no)) == left
+    assert await store.checkpoint(run.no, "s", "0") is None
+    assert await store.checkpoint(run.no, "s", "1") == b"2"
+    assert await open_bytes_of(store, run.id) == before, "each counts until it is gone"
+    # A checkpoint that took the place of a void one leaves two of them to delete.
+    for rest in (len(large), 0):
+        assert await store.drop_checkpoints(limit_rows=100, limit_bytes=1000)
+        assert await open_bytes_of(store, run.id) == before - 2 * len(large) + rest
+    await store.append(msgspec.structs.replace(batch(run, 2, b"3"), dropped=["s"]))
+    assert await store.checkpoints(run.no) == [Checkpoint("t", "", b"1")]
+    while await store.drop_checkpoints(limit_rows=1, limit_bytes=1):
+        pass
+    assert await store.checkpoints(run.no) == [Checkpoint("t", "", b"1")]
+    await store.append(batch(run, 3, b"4", status="completed"))
+    while await store.drop_checkpoints(limit_rows=1, limit_bytes=1):
+        pass
+    assert await store.checkpoints(run.no) == []
+
+
+async def test_many_checkpoints_go_bit_by_bit_after_the_end_of_their_run(store: Store) -> None:
+    run = await make_run(store)
+    kept = [Checkpoint("s", str(number), b"1") for number in range(600)]
+    await store.append(batch(run, 0, *[b"1"] * 1001, checkpoints=kept))
+    await store.append(batch(run, 1001, b"2", status="completed"))
+    assert await store.checkpoints(run.no) == []
+    bites = 0
+    while await store.drop_checkpoints(limit_rows=100, limit_bytes=1 << 20):
+        bites += 1
+    assert bites >= 6
+
+
+async def test_large_checkpoints_are_counted_after_the_end_of_their_run_until_they_are_gone(
+    store: Store,
+) -> None:
+    run = await make_run(store)
+    large = b"0" * 700_000
+    kept = [Checkpoint("s", str(number), large) for number in range(3)]
+    await store.append(batch(run, 0, b"1", checkpoints=kept, open_bytes=3 * len(large)))
+    await store.append(batch(run, 1, b"2", status="completed"))
+    assert await store.checkpoints(run.no) == []
+    before = (await store.ensure_project("acme", "demo")).data_bytes
+    for gone in (1, 2, 3):
+        assert await store.drop_checkpoints(limit_rows=100, limit_bytes=1000)
+        left = (await store.ensure_project("acme", "demo")).data_bytes
+        assert left == before - gone * len(large)
+    while await store.drop_checkpoints(limit_rows=100, limit_bytes=1000):
+        pass
+    assert (await store.ensure_project("acme", "demo")).data_bytes == 0
+
+
+async def open_bytes_of(store: Store, run_id: str) -> int:
+    run = await store.run(run_id)
+    assert run is not None
+    return run.open_bytes
+
+
+async def test_runs_of_a_session_are_found_oldest_first_in_their_project_only(store: Store) -> None:
+    first = await make_run(store, "run-1")
+    for number in (3, 2):
+        await store.create_run(new_run(first.project_id, first.flow_id, id=f"run-{number}", session_id="s"))
+
+    async def found(after: str = "", limit: int = 10) -> list[str]:
+        runs = await store.session_runs(first.project_id, "s", after=after, limit=limit)
+        return [run.id for run in runs]
+
+    assert await found() == ["run-2", "run-3"]
+    assert await found(limit=1) == ["run-2"]
+    assert await found(after="run-2") == ["run-3"]
+    assert await found(after="run-3") == []
+    assert await store.session_runs(first.project_id + 1, "s", after="", limit=10) == []

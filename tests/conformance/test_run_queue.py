@@ -1,0 +1,315 @@
+"""What every store must do with runs that wait for a process, and with the leases of processes."""
+
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from runglass.errors import WrongExpectedVersion
+from runglass.store.base import Store
+from runglass.store.process_records import ProcessFacts
+from runglass.store.records import Checkpoint, RunRecord
+from tests.conformance.stores import batch, make_run
+
+
+async def test_runs_without_a_lease_are_claimed_oldest_first(store: Store) -> None:
+    statuses = ["pending", "running", "paused", "completed", "failed", "cancelled"]
+    for number, status in enumerate(statuses):
+        run = await make_run(store, f"run-{number}")
+        if status != "pending":
+            await store.append(batch(run, 0, b"1", status=status))
+    claimed = await store.claim_runs("me", now="2026-01-01", limit=10)
+    assert [(run.id, run.claims) for run in claimed] == [("run-0", 0), ("run-1", 1)], (
+        "who waited for its turn has not been lost by anybody"
+    )
+    assert all(run.fence > 1 for run in claimed)
+    assert [run.id for run in await store.paused_runs()] == ["run-2"]
+
+
+async def test_an_owner_is_told_its_runs_with_the_head_of_each(store: Store) -> None:
+    going, ended, _ = [await make_run(store, f"run-{number}") for number in range(3)]
+    await store.hold_lease("me", until="2027-01-01", renew=False)
+    await store.append(msgspec.structs.replace(batch(going, 0, b"1", b"2"), owner="me"))
+    await store.append(msgspec.structs.replace(batch(ended, 0, b"1"), owner="me"))
+    assert await store.owned_runs("me") == {"run-0": 2, "run-1": 1}
+    await store.append(batch(ended, 1, b"2", status="completed"))
+    assert await store.owned_runs("me") == {"run-0": 2}
+    assert await store.owned_runs("you") == {}
+
+
+async def test_a_lease_keeps_runs_from_others_until_it_runs_out(store: Store) -> None:
+    run = await make_run(store)
+    assert await store.hold_lease("one", until="2026-01-01T00:00:10Z", renew=False)
+    (mine,) = await store.claim_runs("one", now="2026-01-01T00:00:00Z", limit=10)
+    await store.append(msgspec.structs.replace(batch(mine, 0, b"1"), owner="one"))
+    assert await store.claim_runs("two", now="2026-01-01T00:00:09Z", limit=10) == []
+    assert await store.hold_lease("one", until="2026-01-01T00:00:20Z", renew=True)
+    assert await store.claim_runs("two", now="2026-01-01T00:00:19Z", limit=10) == []
+    (taken,) = await store.claim_runs("two", now="2026-01-01T00:00:21Z", limit=10)
+    assert (taken.id, taken.head) == (run.id, 1)
+    assert taken.fence > mine.fence > run.fence
+    assert not await store.hold_lease("one", until="2026-01-01T00:00:30Z", renew=True), (
+        "it knows that it lost"
+    )
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(batch(mine, 1, b"2"))
+    await store.append(batch(taken, 1, b"2"))
+
+
+async def test_a_run_is_free_at_once_when_its_lease_ends_or_is_released(store: Store) -> None:
+    await make_run(store, "run-1")
+    await make_run(store, "run-2")
+    for owner in ("one", "two"):
+        assert await store.hold_lease(owner, until="2027-01-01", renew=False)
+    assert len(await store.claim_runs("one", now="2026-01-01", limit=10)) == 2
+    await store.release_run("run-1", "two")
+    assert await store.claim_runs("two", now="2026-01-01", limit=10) == [], "only its owner lets a run go"
+    await store.release_run("run-1", "one")
+    assert [run.id for run in await store.claim_runs("two", now="2026-01-01", limit=10)] == ["run-1"]
+    await store.end_lease("one")
+    assert [run.id for run in await store.claim_runs("two", now="2026-01-01", limit=10)] == ["run-2"]
+    await store.end_lease(None)
+    assert len(await store.claim_runs("three", now="2026-01-01", limit=1)) == 1, "not more than asked for"
+
+
+async def test_a_lease_says_whose_it_is_and_how_many_runs_that_has(store: Store) -> None:
+    await make_run(store, "run-1")
+    worker = ProcessFacts("there", 7, "1.0", executes_runs=True)
+    server = ProcessFacts("here", 8, "1.1", executes_runs=False)
+    assert await store.hold_lease("one", until="2999-01-01T00:00:00Z", renew=False, process=worker)
+    assert await store.hold_lease("two", until="2999-01-01T00:00:00Z", renew=False, process=server)
+    await store.claim_runs("one", now="2026-01-01", limit=9)
+    assert await store.hold_lease("one", until="2999-01-02T00:00:00Z", renew=True)
+    held = {each.owner: each for each in await store.leases()}
+    assert [(each.process, each.runs) for each in held.values()] == [(worker, 1), (server, 0)]
+    assert held["one"].expires_at > held["two"].expires_at > held["two"].since
+    await store.end_lease("one")
+    assert [each.owner for each in await store.leases()] == ["two"]
+
+
+async def test_claims_are_counted_until_the_log_grows(store: Store) -> None:
+    run = claimed = await make_run(store)
+    for count in (0, 1, 2):
+        (claimed,) = await store.claim_runs(f"owner-{count}", now="2026-01-01", limit=1)
+        assert claimed.claims == count
+    await store.append(batch(claimed, 0, b"1"))
+    (claimed,) = await store.claim_runs("owner", now="2026-01-01", limit=1)
+    assert (claimed.id, claimed.claims) == (run.id, 1)
+
+
+async def test_only_one_process_resumes_a_paused_run(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", status="paused"))
+    paused = await store.run(run.id)
+    assert paused is not None
+    taken = await store.claim_waiting(paused)
+    assert taken is not None
+    assert await store.claim_waiting(paused) is None
+    assert await store.claim_waiting(run) is None
+    await store.append(batch(taken, 1, b"2"))
+
+
+async def paused_run(store: Store, run_id: str = "run") -> RunRecord:
+    run = await make_run(store, run_id)
+    await store.append(batch(run, 0, b"1", status="paused"))
+    paused = await store.run(run_id)
+    assert paused is not None
+    return paused
+
+
+NEXT_SEGMENT = Checkpoint("", "stretch", b"next")
+
+
+async def test_a_stored_segment_makes_a_paused_run_one_that_can_be_claimed(store: Store) -> None:
+    assert await store.hold_lease("me", until="2030-01-01", renew=False)
+    paused, other = await paused_run(store), await paused_run(store, "other")
+    resumed = await store.resume_run(paused, NEXT_SEGMENT, owner=None)
+    assert resumed is not None
+    assert (resumed.status, resumed.is_resuming, paused.is_resuming) == ("paused", True, False)
+    assert await store.checkpoints(paused.no) == [NEXT_SEGMENT]
+    assert await store.free_runs("me", now="2026-01-01") == {paused.project_id: 1}
+    (claimed,) = await store.claim_runs("me", now="2026-01-01", limit=10, project_id=paused.project_id)
+    assert (claimed.id, claimed.is_resuming, claimed.claims) == (paused.id, True, 0)
+    assert await store.free_runs("me", now="2026-01-01") == {}
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(batch(resumed, 1, b"2"))
+    await store.append(batch(claimed, 1, b"2", status="paused"))
+    again = await store.run(paused.id)
+    assert again is not None
+    assert not again.is_resuming, "it waits for another call now"
+    assert await store.claim_runs("you", now="2026-01-01", limit=10) == []
+    assert await store.resume_run(again, NEXT_SEGMENT, owner=None) is not None
+    assert [run.id for run in await store.claim_runs("me", now="2026-01-01", limit=10)] == [again.id]
+    assert [run.id for run in await store.paused_runs()] == [paused.id, other.id]
+
+
+async def test_of_two_that_resume_a_paused_run_one_does(store: Store) -> None:
+    paused = await paused_run(store)
+    assert await store.resume_run(paused, NEXT_SEGMENT, owner="one") is not None
+    assert await store.resume_run(paused, NEXT_SEGMENT, owner="two") is None
+    seen_later = await store.run(paused.id)
+    assert seen_later is not None
+    assert await store.resume_run(seen_later, NEXT_SEGMENT, owner="two") is None
+
+
+async def test_a_run_that_is_resumed_by_a_process_that_dies_is_claimed_by_another(store: Store) -> None:
+    assert await store.hold_lease("one", until="2027-01-01", renew=False)
+    assert await store.resume_run(await paused_run(store), NEXT_SEGMENT, owner="one") is not None
+    assert await store.claim_runs("two", now="2026-01-01", limit=10) == []
+    (claimed,) = await store.claim_runs("two", now="2028-01-01", limit=10)
+    assert (claimed.is_resuming, claimed.claims) == (True, 1)
+
+
+async def test_a_run_that_ends_before_its_next_segment_is_not_claimed(store: Store) -> None:
+    resumed = await store.resume_run(await paused_run(store), NEXT_SEGMENT, owner=None)
+    assert resumed is not None
+    taken = await store.claim_waiting(resumed)
+    assert taken is not None
+    await store.append(batch(taken, 1, b"2", status="cancelled"))
+    assert await store.free_runs("me", now="2026-01-01") == {}
+    assert await store.claim_runs("me", now="2026-01-01", limit=10) == []
+
+
+async def test_a_request_to_cancel_is_told_to_who_has_the_run(store: Store) -> None:
+    assert await store.hold_lease("me", until="2030-01-01", renew=False)
+    run, other = await make_run(store, "run-1"), await make_run(store, "run-2")
+    assert await store.request_cancel(other.id, reason="why") == "", "nobody has it"
+    claimed, waited = await store.claim_runs("me", now="2026-01-01", limit=10)
+    assert (claimed.cancel_reason, waited.cancel_reason) == (None, "why"), "whoever claims it is told"
+    assert await store.cancel_requests("me") == {other.id: "why"}
+    assert await store.request_cancel(run.id, reason="because") == "me"
+    assert await store.request_cancel(run.id, reason="again") == "me"
+    assert await store.cancel_requests("me") == {run.id: "because", other.id: "why"}
+    assert await store.cancel_requests("you") == {}
+    await store.append(batch(claimed, 0, b"1", status="cancelled"))
+    assert await store.cancel_requests("me") == {other.id: "why"}
+    assert await store.request_cancel(run.id, reason="too late") is None
+    assert await store.request_cancel("nothing", reason="why") is None
+
+
+async def test_only_one_process_takes_a_waiting_run(store: Store) -> None:
+    run, other = await make_run(store, "run-1"), await make_run(store, "run-2")
+    taken = await store.claim_waiting(run)
+    assert taken is not None
+    assert await store.claim_waiting(run) is None
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(batch(run, 0, b"1"))
+    await store.append(batch(taken, 0, b"1", status="cancelled"))
+    (claimed,) = await store.claim_runs("me", now="2026-01-01", limit=10)
+    assert claimed.id == other.id
+    assert await store.claim_waiting(claimed) is None, "somebody goes on with it"
+
+
+async def test_the_runs_that_can_be_claimed_are_counted(store: Store) -> None:
+    for owner, until in (("me", "2030-01-01"), ("other", "2027-01-01")):
+        assert await store.hold_lease(owner, until=until, renew=False)
+    for number in range(5):
+        await make_run(store, f"run-{number}")
+    assert sum((await store.free_runs("me", now="2026-01-01")).values()) == 5
+    await store.claim_runs("me", now="2026-01-01", limit=1)
+    await store.claim_runs("other", now="2026-01-01", limit=1)
+    assert sum((await store.free_runs("me", now="2026-01-01")).values()) == 3
+    assert sum((await store.free_runs("me", now="2028-01-01")).values()) == 4, (
+        "the lease of the other has run out"
+    )
+
+
+async def test_the_runs_of_one_project_are_claimed_past_those_of_another(store: Store) -> None:
+    assert await store.hold_lease("me", until="2030-01-01", renew=False)
+    runs = [await make_run(store, f"run-{number}") for number in range(3)]
+    other = await make_run(store, "run-other", project="other")
+    assert await store.free_runs("me", now="2026-01-01") == {runs[0].project_id: 3, other.project_id: 1}
+    (claimed,) = await store.claim_runs("me", now="2026-01-01", limit=10, project_id=other.project_id)
+    assert claimed.id == "run-other"
+    await store.append(batch(runs[1], 0, b"1"))
+    two = await store.claim_runs("me", now="2026-01-01", limit=2, project_id=runs[0].project_id)
+    assert [run.id for run in two] == ["run-0", "run-1"], "oldest first, begun or not"
+    assert await store.claim_runs("me", now="2026-01-01", limit=10, project_id=other.project_id) == []
+
+
+async def test_no_project_gets_more_runs_than_it_may_have_in_all_processes(store: Store) -> None:
+    for owner in ("one", "two"):
+        assert await store.hold_lease(owner, until="2030-01-01", renew=False)
+    for number in range(4):
+        await make_run(store, f"many-{number}")
+        await make_run(store, f"few-{number}", project="few")
+
+    async def claim(owner: str, *, limit: int = 10, at: str = "2026-01-01") -> list[str]:
+        return sorted(run.id for run in await store.claim_runs(owner, now=at, limit=limit, most_each=2))
+
+    assert await claim("one", limit=3) in (
+        ["few-0", "many-0", "many-1"],
+        ["few-0", "few-1", "many-0"],
+    )
+    assert len(await claim("two")) == 1
+    assert await claim("one") == await claim("two") == []
+    ended = await store.run("few-0")
+    assert ended is not None
+    await store.append(batch(ended, 0, b"1", status="completed", ended_at="2026"))
+    assert await claim("one") == ["few-2"]
+    assert len(await claim("later", at="2031-01-01")) == 4, "what others have left off has its place already"
+
+
+async def test_no_flow_gets_more_runs_than_it_may_have_in_all_processes(store: Store) -> None:
+    for owner in ("one", "two"):
+        assert await store.hold_lease(owner, until="2030-01-01", renew=False)
+    for number in range(4):
+        await make_run(store, f"slow-{number}", slug="slow")
+        await make_run(store, f"free-{number}", slug="free")
+
+    async def claim(owner: str, *, limit: int, most_each: int | None = None) -> list[str]:
+        limits = {"acme/demo/slow": 2, "acme/demo/none": 1}
+        claimed = await store.claim_runs(
+            owner, now="2026-01-01", limit=limit, most_of_flows=limits, most_each=most_each
+        )
+        return sorted(run.id for run in claimed)
+
+    assert await claim("one", limit=2) == ["free-0", "slow-0"]
+    assert await claim("two", limit=10) == ["free-1", "free-2", "free-3", "slow-1"]
+    assert await claim("one", limit=10) == []
+    ended = await store.run("slow-0")
+    assert ended is not None
+    await store.append(batch(ended, 0, b"1", status="completed", ended_at="2026"))
+    assert await claim("one", limit=10, most_each=5) == []
+    assert await claim("one", limit=10, most_each=6) == ["slow-2"]
+
+
+async def test_the_runs_that_wait_are_counted_up_to_a_number(store: Store) -> None:
+    assert await store.hold_lease("one", until="2030-01-01", renew=False)
+    first = await make_run(store)
+    assert await store.queued_runs(first.project_id, most=10) == (1, 1, 1)
+    [other, *_] = [await make_run(store, f"other-{number}", project="other") for number in range(3)]
+    assert await store.queued_runs(first.project_id, most=10) == (4, 1, 2)
+    assert (await store.queued_runs(other.project_id, most=2)).waiting == 2
+    await store.set_weights({first.project_id: 2.0})
+    await store.claim_runs("one", now="2026-01-01", limit=9)
+    assert await store.queued_runs(first.project_id, most=10) == (0, 0, 0)
+
+
+async def test_a_budget_is_held_once_until_it_is_given_back_or_its_run_is_taken_over(store: Store) -> None:
+    assert await store.hold_lease("one", until="2027-01-01", renew=False)
+    made = await make_run(store)
+    (run,) = await store.claim_runs("one", now="2026-01-01", limit=1)
+    assert (await store.hold_budget(uuid4(), run, Decimal(99))).has_room_for(Decimal(99)), (
+        "there is no budget"
+    )
+    first, second = uuid4(), uuid4()
+    await store.append(batch(run, 0, b"1", owner="one"))
+    (run,) = await store.claim_runs("other", now="2028-01-01", limit=1)
+    await store.set_budget(made.project_id, Decimal(10))
+
+    async def is_held(hold: UUID, usd: int) -> bool:
+        return (await store.hold_budget(hold, run, Decimal(usd))).has_room_for(Decimal(usd))
+
+    assert await is_held(first, 6), "who held something before has lost the run"
+    assert not await is_held(second, 5)
+    assert await is_held(second, 4)
+    await store.release_budget(first)
+    await store.append(batch(run, 1, b"2", owner="other", spent_usd=Decimal(2), reserved_usd=Decimal(3)))
+    assert not await is_held(first, 2)
+    assert await is_held(first, 1)
+    await store.append(batch(run, 2, b"3", status="completed", ended_at="2026", reserved_usd=Decimal(-3)))
+    decision = await store.hold_budget(uuid4(), run, Decimal(8))
+    assert decision.held_usd == 0, "a run that has ended holds nothing"
+    assert decision.has_room_for(Decimal(8))

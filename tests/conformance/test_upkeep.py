@@ -1,0 +1,149 @@
+"""What every store must do in the course of time: what is due expires, and what is deleted is in no file."""
+
+import random
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from runglass.store.base import Store
+from runglass.store.records import Checkpoint, IdempotencyKey, IdempotencyRecord, RunRecord
+from tests.conformance.stores import STORES, batch, make_run
+from tests.records import new_run
+
+
+@pytest.fixture
+async def file_store(tmp_path: Path) -> AsyncIterator[Store]:
+    """A store whose files are its own."""
+    async with STORES["sqlite"](tmp_path) as opened:
+        yield opened
+
+
+async def test_a_task_of_maintenance_is_kept_by_whoever_claims_it_again(store: Store) -> None:
+    for _ in range(2):
+        assert await store.claim_maintenance("removal", for_s=60)
+        assert await store.claim_maintenance("another", for_s=60)
+
+
+async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stays_known(store: Store) -> None:
+    run = await make_run(store)
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    await store.answer_call(run.project_id, "key", status=202, answer=b"{}")
+    await store.append(msgspec.structs.replace(batch(run, 0, b"1"), owed=[(1, b"{}")]))
+    assert await store.expire_answers(before="9999", limit=10) == 0, "the run goes on"
+    await store.append(batch(run, 1, b"2", status="completed", result=b'{"a":1}'))
+    assert await store.expire_answers(before="2000", limit=10) == 0, "nothing is as old as that"
+    assert await store.outcome(run.no) == (b'{"a":1}', None)
+    assert await store.expire_answers(before="9999", limit=10) == 2
+    assert await store.expire_answers(before="9999", limit=10) == 0
+    assert await store.outcome(run.no) == (None, None)
+    assert await store.owed(run.no, 1) is None
+    call = await store.call(run.project_id, "key")
+    assert call == IdempotencyRecord(key="key", digest=b"digest", run_id=run.id, status=202)
+
+
+async def test_the_answer_to_a_call_expires_though_its_run_waits(store: Store) -> None:
+    run = await make_run(store)
+    paused = msgspec.structs.replace(batch(run, 0, b"1", status="paused"), owed=[(1, b"{}")])
+    await store.append(paused)
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
+    assert await store.expire_answers(before="9999", limit=10) == 1
+    call = await store.call(run.project_id, "key")
+    assert call is not None
+    assert (call.status, call.answer) == (200, None)
+    assert await store.owed(run.no, 1) == b"{}", "a run that waits keeps what it needs"
+
+
+async def test_answers_expire_a_few_at_a_time_and_the_oldest_first(store: Store) -> None:
+    runs = [await make_run(store, f"run-{number}") for number in range(3)]
+    for run in runs:
+        await store.append(batch(run, 0, b"1", status="completed", result=b"{}"))
+    assert await store.expire_answers(before="9999", limit=2) == 2
+    assert [await store.outcome(run.no) for run in runs] == [(None, None), (None, None), (b"{}", None)]
+    assert await store.expire_answers(before="9999", limit=2) == 1
+
+
+async def test_large_answers_expire_one_after_the_other(store: Store) -> None:
+    for number in range(3):
+        run = await make_run(store, f"run-{number}")
+        await store.append(batch(run, 0, b"1", status="completed", result=b'"%s"' % (b"x" * 700_000)))
+    assert await store.expire_answers(before="9999", limit=10) == 2
+    assert await store.expire_answers(before="9999", limit=10) == 1
+    assert await store.expire_answers(before="9999", limit=10) == 0
+
+
+async def test_owed_content_of_one_run_expires_bit_by_bit(store: Store) -> None:
+    run = await make_run(store)
+    owed = [(seq, b"x" * 700_000) for seq in range(1, 6)]
+    await store.append(msgspec.structs.replace(batch(run, 0, *[b"1"] * 5), owed=owed))
+    await store.append(batch(run, 5, b"2", status="completed", result=b"{}"))
+    bites = 0
+    while await store.expire_answers(before="9999", limit=10):
+        bites += 1
+        assert [seq for seq in range(1, 6) if await store.owed(run.no, seq)] == list(range(1 + 2 * bites, 6))
+    assert bites == 3
+    assert await store.outcome(run.no) == (None, None)
+
+
+CANARY = b"canary-of-the-store"
+
+
+def files_with(canary: bytes, folder: Path) -> list[str]:
+    return [path.name for path in sorted(folder.iterdir()) if canary in path.read_bytes()]
+
+
+@pytest.mark.parametrize("times", [1, 100, 3_000], ids=["in a page", "half a page", "many pages"])
+async def test_what_was_deleted_is_in_no_file_after_a_scrub(
+    file_store: Store, tmp_path: Path, times: int
+) -> None:
+    text = b'"%s"' % (CANARY * times)
+    first = await make_run(file_store)
+    run = await file_store.create_run(new_run(first.project_id, first.flow_id, id="run-2", request=text))
+    for head in range(3):
+        await file_store.append(batch(run, head, b"1", checkpoints=[Checkpoint("s", "", text)]))
+    await file_store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    await file_store.answer_call(run.project_id, "key", status=200, answer=text)
+    ended = batch(run, 3, b"2", status="completed", result=text, owed=[(4, text)])
+    await file_store.append(ended)
+    await file_store.expire_answers(before="9999", limit=10)
+    assert files_with(CANARY, tmp_path) == ["runglass.db-wal"], "the log has pages as they were"
+    assert await file_store.scrub()
+    assert files_with(CANARY, tmp_path) == []
+    assert await file_store.scrub(), "nothing to do"
+
+
+async def test_a_reader_in_the_way_of_a_scrub_only_puts_it_off(file_store: Store, tmp_path: Path) -> None:
+    run = await make_run(file_store)
+    await file_store.append(batch(run, 0, b"1", status="completed", result=b'"%s"' % CANARY))
+    with closing(sqlite3.connect(tmp_path / "runglass.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM run").fetchone()
+        await file_store.expire_answers(before="9999", limit=10)
+        assert not await file_store.scrub()
+        await file_store.append(batch(await make_run(file_store, "run-2"), 0, b"1"))
+    assert await file_store.scrub()
+    assert files_with(CANARY, tmp_path) == []
+
+
+async def test_copies_that_moving_rows_left_are_scrubbed_too(file_store: Store, tmp_path: Path) -> None:
+    """Many runs at a time, with checkpoints of all sizes; one in ten runs stays, and its pages with it."""
+    chance = random.Random(4)
+    alive: list[RunRecord] = []
+    for number in range(300):
+        run = await make_run(file_store, f"run-{number}")
+        text = b"plain" if number % 10 == 0 else CANARY
+        if number % 10:
+            alive.append(run)
+        kept = [Checkpoint(f"s{s}", "", text * chance.choice([3, 10, 20, 45, 150])) for s in range(4)]
+        await file_store.append(batch(run, 0, b"1", checkpoints=kept))
+        if len(alive) > 30:
+            over = alive.pop(chance.randrange(len(alive)))
+            await file_store.append(batch(over, 1, b"2", status="completed", result=b"{}"))
+    for run in alive:
+        await file_store.append(batch(run, 1, b"2", status="completed", result=b"{}"))
+    assert await file_store.scrub()
+    assert files_with(CANARY, tmp_path) == []
