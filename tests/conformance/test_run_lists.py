@@ -441,3 +441,38 @@ async def test_the_number_of_a_purged_change_is_not_given_again(own_store: Store
     await store.create_run(new_run(project.id, flow.id, id=first_id(2)))
     (change,) = await store.changed_runs(project.id, RunQuery(), after=0, limit=9)
     assert change.number == 3
+
+
+async def test_the_message_of_an_error_is_found_until_it_is_taken_out(own_store: Store) -> None:
+    store = own_store
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+    newest, oldest = first_id(2), first_id(1)
+    numbers = []
+    summary = b'{"error":{"code":"CODE_ERROR","message":"no Sesame"}}'
+    for run_id in (newest, oldest):
+        run = await store.create_run(new_run(project.id, flow.id, id=run_id))
+        await store.append(
+            Append(run_no=run.no, head=0, fence=run.fence, events=[b"{}"], status="failed", summary=summary)
+        )
+        numbers.append(run.no)
+
+    async def found(text: str) -> list[str]:
+        return await all_pages(store, await asked(store, text), limit=1)
+
+    async def told() -> str:
+        rows: list[str] = []
+        await store.raw_rows(newest, lambda table, row: rows.append(f"{table} {row}".lower()))
+        return "".join(rows)
+
+    assert await found("error:sesame") == [newest, oldest]
+    assert "run_error {" in await told()
+    assert await store.strip_content(numbers[0], None, limit_rows=99, limit_bytes=1 << 20) is None
+    assert await found("error:sesame") == await found("-error:nothing error:sesame") == [oldest]
+    assert await found("error:code_error") == [newest, oldest]
+    assert "sesame" not in (rows := await told())
+    assert "run_error {" in rows
+    # A row that was left of it would take the place of the other run in the first page.
+    assert await store.purge_run(numbers[0])
+    page = await store.runs(project.id, await asked(store, "error:code_error"), limit=1)
+    assert ([each.id for each in page.runs], page.position) == ([oldest], None)

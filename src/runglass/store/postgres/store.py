@@ -14,12 +14,12 @@ from runglass.store.calls import Calls
 from runglass.store.catalog import Catalog
 from runglass.store.keys import Keys
 from runglass.store.overview import Overview, PoolUse
-from runglass.store.postgres import query_index
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.budgets import PROJECT, Budgets
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
+from runglass.store.postgres.query_index import SEARCH_SQL
 from runglass.store.postgres.removal import PostgresRemoval
 from runglass.store.postgres.run_creation import RunCreation, RunRequests
 from runglass.store.postgres.runs import Runs
@@ -44,8 +44,8 @@ class PostgresStore(
     _project = PROJECT
     _new_project = ("INSERT INTO project_change (project_id, last) VALUES (?1, 0)",)
     _large_value = "repeat('0', 10000)"
-    _index = query_index
-    _last_change = "SELECT coalesce(max(last), 0) FROM project_change WHERE project_id = ?1"
+    _search_sql = SEARCH_SQL
+    _last_change = "SELECT coalesce(max(last), 0) FROM project_change WHERE project_id = :project_id"
     _queue = (
         "SELECT (SELECT count(*) FROM queue),"
         " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"

@@ -15,9 +15,9 @@ from runglass.store.overview import Overview
 from runglass.store.query_search import USUAL, SearchLimits
 from runglass.store.records import Setback
 from runglass.store.run_lists import RunLists
-from runglass.store.sqlite import query_index
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.leases import PROJECT, Leases
+from runglass.store.sqlite.query_index import SEARCH_SQL
 from runglass.store.sqlite.removal import SqliteRemoval
 from runglass.store.sqlite.runs import Runs
 from runglass.store.sqlite.sql_helpers import perform
@@ -30,8 +30,8 @@ class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, A
 
     _project = PROJECT
     _large_value = "zeroblob(10000)"
-    _index = query_index
-    _last_change = "SELECT coalesce(max(run_changes), 0) FROM project WHERE id = ?1"
+    _search_sql = SEARCH_SQL
+    _last_change = "SELECT coalesce(max(run_changes), 0) FROM project WHERE id = :project_id"
     _queue = (
         "SELECT count(*), (SELECT id FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
         " ORDER BY no LIMIT 1), (SELECT count(*) FROM lease WHERE expires_at > now())"
