@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple, get_args
 
 from runglass.log.trace import RunStatus
@@ -37,8 +38,9 @@ class SearchSql(NamedTuple):
     """What a kind of store says in its own way.
 
     `rows` selects what it is told of the runs of a source from `:since` to below `:before`, the first so many
-    by id or all, and gives the values of the keys. `groups` selects up to `:most` groups of the project's
-    flows, or of `:flows` alone. `texts` are searched in logs. `ids` makes one text of those that are `ok`.
+    by id or all, and gives the values of the keys. `groups` selects up to `:most` groups with one of the
+    `:statuses`, of the project's flows or of `:flows` alone. `texts` are searched in logs. `ids` makes one
+    text of those that are `ok`.
     """
 
     facts: RunFactsSql
@@ -72,6 +74,7 @@ def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLi
     values: dict[str, Any] = {}
     rest = query.without(["created"])
     sessions, flows = query.words_of("session"), query.words_of("flow")
+    statuses = [each for each in get_args(RunStatus) if query.allows("status", each)]
     restricted = {term.field for term in query.terms} & set(GROUP)
     is_one_column = restricted == {"status"} or (restricted == {"flow"} and flows is not None)
     found: tuple[str, list[Field], list[tuple[Any, ...]]] | None = None
@@ -82,21 +85,21 @@ def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLi
         condition = condition_of(rest.only(narrow), own.facts, values, error="error")
         others = condition_of(rest.without(narrow), own.facts, values)
         if others is not None:
-            condition = f"{condition} AND EXISTS (SELECT 1 FROM run WHERE no = run_error.run_no AND {others})"
+            # Behind the error, and no EXISTS, which PostgreSQL may answer by going through all runs once.
+            condition = f"{condition} AND (SELECT {others} FROM run WHERE no = run_error.run_no)"
         return Source(project_id, "run_error", (), [()], condition, values)
     elif restricted and not is_one_column:
-        most = limits.most_groups
-        groups = yield fetch(own.groups, project_id=project_id, flows=flows, most=most + 1)
+        most, allows = limits.most_groups, cache(query.allows)
+        groups = yield fetch(own.groups, project_id=project_id, flows=flows, statuses=statuses, most=most + 1)
         allowed = [
             tuple(group)
             for group in groups
-            if all(query.allows(field, value) for field, value in zip(GROUP, group, strict=True))
+            if all(allows(field, value) for field, value in zip(GROUP, group, strict=True))
         ]
         if len(groups) <= most and len(allowed) <= MOST_KEYS:
             found = "run_by_group", list(GROUP), allowed
     if found is None and "status" in restricted:
-        statuses = [(each,) for each in get_args(RunStatus) if query.allows("status", each)]
-        found = "run_by_status", ["status"], statuses
+        found = "run_by_status", ["status"], [(each,) for each in statuses]
     elif found is None and flows is not None:
         found = "run_by_flow", ["flow"], [(each,) for each in flows]
     if found is None or len(found[2]) > MOST_KEYS:

@@ -10,19 +10,22 @@ from runglass.store.query_search import Look, Progress, SearchedTexts
 from runglass.store.statements import fetch
 from runglass.wire.query import RunQuery
 
-# From one group of a flow to the next, each by a look into the index.
+# From one group of a flow and a status to the next, each by a look into the index.
+_FIRST = (
+    "LATERAL (SELECT flow_id, status, trigger_type, version FROM run WHERE project_id = :project_id"
+    " AND flow_id = {} ORDER BY trigger_type, version LIMIT 1)"
+)
 _GROUPS = (
     "WITH RECURSIVE flows AS (SELECT id FROM flow WHERE project_id = :project_id"
     " AND (:flows::text[] IS NULL OR id = ANY (:flows))), groups AS ("
-    "SELECT first.* FROM flows CROSS JOIN LATERAL (SELECT flow_id, status, trigger_type, version FROM run"
-    " WHERE project_id = :project_id AND flow_id = flows.id ORDER BY status, trigger_type, version LIMIT 1)"
-    " AS first"
-    " UNION ALL"
-    " SELECT next.* FROM groups CROSS JOIN LATERAL (SELECT flow_id, status, trigger_type, version FROM run"
-    " WHERE project_id = :project_id AND flow_id = groups.flow_id AND (status, trigger_type, version)"
-    " > (groups.status, groups.trigger_type, groups.version)"
-    " ORDER BY status, trigger_type, version LIMIT 1) AS next"
-    ") SELECT * FROM groups LIMIT :most"
+    "SELECT first.* FROM flows CROSS JOIN unnest(:statuses::text[]) AS own (status) CROSS JOIN "
+    + _FIRST.format("flows.id AND run.status = own.status")
+    + " AS first UNION ALL SELECT next.* FROM groups CROSS JOIN "
+    + _FIRST.format(
+        "groups.flow_id AND run.status = groups.status"
+        " AND (trigger_type, version) > (groups.trigger_type, groups.version)"
+    )
+    + " AS next) SELECT * FROM groups LIMIT :most"
 )
 _PIECE = {"rows": 200, "bytes": 1 << 20}
 # First the bytes as they are, in the database: few events have the text anywhere, and only those are sent and

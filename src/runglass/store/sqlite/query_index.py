@@ -11,18 +11,23 @@ from runglass.wire.query import RunQuery
 # What a run's own JSON says is read only from rows whose columns do not say it, as of runs that go on.
 _SUMMARY = "CASE WHEN json_valid(CAST(summary AS TEXT)) THEN CAST(summary AS TEXT) END"
 _GROUP = ", ".join(GROUP.values())
-# From one group of a flow to the next, each by a look into the index.
+# From one group of a flow and a status to the next, each by a look into the index. A plus keeps a value from
+# being compared as one of a column, for which SQLite would seek by the first of the two alone.
+_FIRST = (
+    "(SELECT no FROM run INDEXED BY run_by_group WHERE project_id = :project_id AND flow_id = {}"
+    " ORDER BY trigger_type, version LIMIT 1)"
+)
 _GROUPS = (
-    "WITH RECURSIVE found (no) AS ("
-    f"SELECT (SELECT no FROM run INDEXED BY run_by_group WHERE project_id = :project_id AND flow_id = flow.id"
-    f" ORDER BY {_GROUP} LIMIT 1)"
-    " FROM flow WHERE project_id = :project_id AND (:flows IS NULL OR id = ANY (:flows))"
+    f"WITH RECURSIVE found ({_GROUP}) AS (SELECT {_GROUP} FROM flow CROSS JOIN json_each(:statuses) AS own"
+    f" CROSS JOIN run ON no = {_FIRST.format('flow.id AND status = own.value')}"
+    " WHERE flow.project_id = :project_id AND (:flows IS NULL OR flow.id = ANY (:flows))"
     " UNION ALL"
-    " SELECT (SELECT no FROM run INDEXED BY run_by_group WHERE project_id = own.project_id"
-    " AND flow_id = own.flow_id AND (status, trigger_type, version)"
-    f" > (own.status, own.trigger_type, own.version) ORDER BY {_GROUP} LIMIT 1)"
-    " FROM found CROSS JOIN run AS own ON own.no = found.no"
-    f") SELECT {_GROUP} FROM found CROSS JOIN run ON run.no = found.no LIMIT :most"
+    " SELECT run.flow_id, run.status, run.trigger_type, run.version FROM found CROSS JOIN run ON no = "
+    + _FIRST.format(
+        "found.flow_id AND status = found.status"
+        " AND (trigger_type, version) > (+found.trigger_type, +found.version)"
+    )
+    + ") SELECT * FROM found LIMIT :most"
 )
 _LONG = 64
 
