@@ -8,11 +8,6 @@ from typing import Any, NamedTuple
 
 from runglass.wire.query import Range, RunQuery, Term, first_id
 
-ERROR_OF_RUN = (
-    "CASE WHEN status IN ('failed', 'cancelled') THEN (SELECT error FROM run_error"
-    " WHERE run_error.project_id = run.project_id AND run_error.id = run.id) END"
-)
-"""Code and message of the error of a run, in small letters."""
 _DURATION = "coalesce(duration_ms, CASE WHEN ended_at IS NULL THEN {0.now_ms} - {0.started_ms} END)"
 # Those of ended runs are in the index by project and id; `duration_ms` says for all three whether they are
 # set.
@@ -34,7 +29,8 @@ class RunFactsSql(NamedTuple):
     """How a kind of store tells of a run what has no column in both: expressions, and two conditions.
 
     `has_model` is true where one of the models has one of the names in `{}`, in small letters; `position` is
-    the function that says where in its first text the second one begins, 0 for nowhere.
+    the function that says where in its first text the second one begins, 0 for nowhere. `error` has code and
+    message in small letters.
     """
 
     now_ms: str
@@ -42,15 +38,14 @@ class RunFactsSql(NamedTuple):
     live_cost_usd: str
     live_tokens: str
     has_model: str
+    error: str
     position: str
 
 
-def condition_of(
-    query: RunQuery, facts: RunFactsSql, values: dict[str, Any], *, error: str = ERROR_OF_RUN
-) -> str | None:
+def condition_of(query: RunQuery, facts: RunFactsSql, values: dict[str, Any]) -> str | None:
     """What a row must meet; None for nothing. `values` gets the values that it names.
 
-    Terms of `text` are about other rows, and not in it. `error` is the expression for the text of an error.
+    Terms of `text` are about other rows, and not in it.
     """
 
     def named(value: Any) -> str:
@@ -58,7 +53,7 @@ def condition_of(
         values[name] = value
         return f":{name}"
 
-    terms = [_term(term, facts, error, named) for term in query.terms if term.field != "text"]
+    terms = [_term(term, facts, named) for term in query.terms if term.field != "text"]
     return " AND ".join(terms) or None
 
 
@@ -67,7 +62,7 @@ def folded(text: str) -> str:
     return text.replace("\0", "\ufffd").encode(errors="replace").lower().decode()
 
 
-def _term(term: Term, facts: RunFactsSql, error: str, named: Callable[[Any], str]) -> str:
+def _term(term: Term, facts: RunFactsSql, named: Callable[[Any], str]) -> str:
     match term.field:
         case "status" | "flow" | "trigger" | "session":
             parts = [f"{_COLUMNS[term.field]} = ANY ({named(list(term.words))})"]
@@ -82,7 +77,7 @@ def _term(term: Term, facts: RunFactsSql, error: str, named: Callable[[Any], str
         case "model":
             parts = [facts.has_model.format(named([folded(word) for word in term.words]))]
         case "error":
-            parts = [f"{facts.position}({error}, {named(folded(word))}) > 0" for word in term.words]
+            parts = [f"{facts.position}({facts.error}, {named(folded(word))}) > 0" for word in term.words]
         case _:
             number = _NUMBERS[term.field].format(facts)
             parts = [

@@ -82,7 +82,7 @@ def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLi
         found = "run_by_session", ["session"], [(each,) for each in sessions]
     elif any(term.field == "error" and not term.negated for term in query.terms):
         narrow = ["error", *GROUP]
-        condition = condition_of(rest.only(narrow), own.facts, values, error="error")
+        condition = condition_of(rest.only(narrow), own.facts._replace(error="error"), values)
         others = condition_of(rest.without(narrow), own.facts, values)
         if others is not None:
             # Behind the error, and no EXISTS, which PostgreSQL may answer by going through all runs once.

@@ -110,6 +110,7 @@ SEARCH_SQL = SearchSql(
         live_cost_usd="live_cost_usd",
         live_tokens="live_tokens",
         has_model="models && {}::text[]",
+        error="error",
         position="strpos",
     ),
     rows=rows_of,

@@ -108,6 +108,10 @@ SEARCH_SQL = SearchSql(
             f"EXISTS (SELECT 1 FROM json_each({_SUMMARY}, '$.totals.byModel')"
             " WHERE lower(key) = ANY ({0}) OR lower(substr(key, instr(key, ':') + 1)) = ANY ({0}))"
         ),
+        error=(
+            "CASE WHEN status IN ('failed', 'cancelled') THEN (SELECT error FROM run_error"
+            " WHERE run_error.project_id = run.project_id AND run_error.id = run.id) END"
+        ),
         position="instr",
     ),
     rows=rows_of,
