@@ -440,3 +440,157 @@ async def test_the_number_of_a_purged_change_is_not_given_again(own_store: Store
     await store.create_run(new_run(project.id, flow.id, id=first_id(2)))
     (change,) = await store.changed_runs(project.id, RunQuery(), after=0, limit=9)
     assert change.number == 3
+
+
+async def test_the_message_of_an_error_is_found_until_it_is_taken_out(own_store: Store) -> None:
+    store = own_store
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+    newest, oldest = first_id(2), first_id(1)
+    numbers = []
+    summary = b'{"error":{"code":"CODE_ERROR","message":"no Sesame"}}'
+    for run_id in (newest, oldest):
+        run = await store.create_run(new_run(project.id, flow.id, id=run_id))
+        await store.append(
+            Append(run_no=run.no, head=0, fence=run.fence, events=[b"{}"], status="failed", summary=summary)
+        )
+        numbers.append(run.no)
+
+    async def found(text: str) -> list[str]:
+        return await all_pages(store, await asked(store, text), limit=1)
+
+    async def told() -> str:
+        rows: list[str] = []
+        await store.raw_rows(newest, lambda table, row: rows.append(f"{table} {row}".lower()))
+        return "".join(rows)
+
+    assert await found("error:sesame") == [newest, oldest]
+    assert "run_error {" in await told()
+    assert await store.strip_content(numbers[0], None, limit_rows=99, limit_bytes=1 << 20) is None
+    assert await found("error:sesame") == await found("-error:nothing error:sesame") == [oldest]
+    assert await found("error:code_error") == [newest, oldest]
+    assert "sesame" not in (rows := await told())
+    assert "run_error {" in rows
+    # A row that was left of it would take the place of the other run in the first page.
+    assert await store.purge_run(numbers[0])
+    page = await store.runs(project.id, await asked(store, "error:code_error"), limit=1)
+    assert ([each.id for each in page.runs], page.position) == ([oldest], None)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param(SearchLimits(look_s=0.0), id="each-page-is-one-piece"),
+        pytest.param(SearchLimits(look_s=0.0, first_rows=0), id="pieces-of-a-row-or-two"),
+        pytest.param(SearchLimits(look_s=60.0, first_rows=0), id="pages-of-such-pieces"),
+        pytest.param(SearchLimits(most_groups=0), id="too-many-groups"),
+    ],
+)
+async def test_the_same_runs_are_found_whatever_the_limits(
+    kind: str, folder: Path, known: list[Known], limits: SearchLimits
+) -> None:
+    async with STORES[kind](folder, search=limits) as store:
+        for text, meets in CASES:
+            found = await all_pages(store, await asked(store, text), limit=20)
+            assert found == await expected(store, known, meets), text
+
+
+async def test_what_is_not_counted_in_time_is_said(kind: str, folder: Path, known: list[Known]) -> None:
+    until_ms = round(NOW.timestamp() * 1000)
+    async with STORES[kind](folder, search=SearchLimits(count_s=0.0, first_rows=30)) as store:
+        # The other one is of several parts of an index, of which as much is counted as of one.
+        for text, buckets in (("duration:>=0s", 10), ("status:completed,failed duration:>=0s", 1)):
+            query = await asked(store, text)
+            counts = await store.count_runs(1, query, until_ms=until_ms, buckets=buckets)
+            assert counts.counted_from_ms is not None
+            ids = set(await all_pages(store, query, limit=200))
+            counted = [run for run in known if run.id in ids and run.created_ms >= counts.counted_from_ms]
+            assert 0 < sum(counts.runs) == len(counted) < len(ids)
+            assert sum(counts.failed) == len([run for run in counted if run.status == "failed"])
+
+
+async def test_one_by_one_the_counts_are_the_same(
+    kind: str, folder: Path, store: Store, known: list[Known]
+) -> None:
+    until_ms = round(NOW.timestamp() * 1000)
+    async with STORES[kind](folder, search=PATIENT._replace(most_counts=0)) as slow:
+        for text, _ in CASES:
+            query = await asked(store, text)
+            counts = await store.count_runs(1, query, until_ms=until_ms, buckets=10)
+            assert await slow.count_runs(1, query, until_ms=until_ms, buckets=10) == counts, text
+
+
+async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_ended(
+    kind: str, tmp_path: Path
+) -> None:
+    async with STORES[kind](tmp_path, search=SearchLimits(look_s=0.0)) as store:
+        project = await store.ensure_project("acme", "demo")
+        flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+        for number in (1, 2):
+            run = await store.create_run(new_run(project.id, flow.id, id=first_id(number)))
+            words = ["early", *[f"filler {number}"] * 250, "late"]
+            events = [
+                encode_event(
+                    StepCompleted(
+                        execution_id=run.id,
+                        step_id="s",
+                        step_index=0,
+                        attempt=1,
+                        duration_ms=1,
+                        output={"text": word},
+                    )
+                )
+                for word in words
+            ]
+            await store.append(
+                Append(run_no=run.no, head=0, fence=run.fence, events=events, status="running", summary=b"{}")
+            )
+        both = [first_id(2), first_id(1)]
+        for text, wanted in (
+            ("early late", both),
+            ("late early", both),
+            ('"filler 1" late', both[1:]),
+            ('late -"filler 1"', both[:1]),
+            ("late -early", []),
+            ("never", []),
+        ):
+            assert await all_pages(store, await asked(store, text), limit=1) == wanted, text
+        page = await store.runs(project.id, await asked(store, "late"), limit=1)
+        assert page.runs == []
+        assert page.position is not None
+        assert page.position.run_id == first_id(2)
+        assert 0 < page.position.seq < 252
+
+
+async def test_of_another_projects_session_nothing_is_told(kind: str, tmp_path: Path) -> None:
+    session = "5e551011-0000-4000-8000-000000000000"
+    query = RunQuery((Term("session", (session,)), Term("model", ("echo",), negated=True)))
+    async with STORES[kind](tmp_path, search=SearchLimits(look_s=0.0, first_rows=0)) as store:
+        own = await store.ensure_project("acme", "own")
+        other = await store.ensure_project("acme", "other")
+        flow = await store.put_draft(other.id, "one", name=None, capture=None, source=b"{}")
+        for number in range(1, 6):
+            await store.create_run(new_run(other.id, flow.id, id=first_id(number), session_id=session))
+        found = await store.runs(own.id, query, limit=1)
+        assert (found.runs, found.position) == ([], None)
+        counts = await store.count_runs(own.id, query, until_ms=1000, buckets=10)
+        assert counts.from_ms == 1000
+        assert len((await store.runs(other.id, query, limit=9)).runs) == 5
+        assert (await store.count_runs(other.id, query, until_ms=1000, buckets=10)).from_ms == 1
+
+
+@pytest.mark.parametrize("letters", [10, 60, 64, 65, 300])
+async def test_a_text_of_any_length_is_found_where_it_stands_alone(own_store: Store, letters: int) -> None:
+    there, content = 'Ä"' + "aB" * letters, 'Ä"' + "Ab" * letters
+    event = msgspec.json.encode({"stepId": content[:-1] + "c", "output": {"x": [content]}})
+    store = own_store
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+    run = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
+    await store.append(
+        Append(run_no=run.no, head=0, fence=run.fence, events=[event], status="running", summary=b"{}")
+    )
+    for text, is_there in ((there, True), (there + "c", False), (there[:-1] + "c", False)):
+        query = RunQuery((Term("text", (text,)),))
+        found = await store.runs(project.id, query, limit=1)
+        assert bool(found.runs) == is_there, text

@@ -1,88 +1,98 @@
-"""Terms of a query as SQL conditions on a row of `run`, with a question mark for each parameter.
+"""Terms of a query as SQL conditions on a row of `run`, with a name for each value.
 
-Each is an expression that no index can serve: which index is searched is decided in `query_index.py` of each
-kind of store alone.
+Each is an expression that no index can serve: which index is searched is decided in `query_index.py` alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from runglass.wire.query import Range, RunQuery, Term, first_id
 
+_DURATION = "coalesce(duration_ms, CASE WHEN ended_at IS NULL THEN {0.now_ms} - {0.started_ms} END)"
+# Those of ended runs are in the index by project and id; `duration_ms` says for all three whether they are
+# set.
+_NUMBERS = {
+    "version": "version",
+    "duration": _DURATION,
+    "cost": "CASE WHEN duration_ms IS NOT NULL THEN cost_usd ELSE {0.live_cost_usd} END",
+    "tokens": "CASE WHEN duration_ms IS NOT NULL THEN tokens ELSE {0.live_tokens} END",
+}
 # Of a step that was skipped in so many iterations no more are looked at.
 _STEP = (
-    "EXISTS (SELECT 1 FROM (SELECT step.status FROM step WHERE run_no = run.no AND step_id = ? LIMIT 1000)"
+    "EXISTS (SELECT 1 FROM (SELECT step.status FROM step WHERE run_no = run.no AND step_id = {} LIMIT 1000)"
     " AS step WHERE status <> 'skipped')"
 )
 _COLUMNS = {"status": "status", "flow": "flow_id", "trigger": "trigger_type", "session": "session_id"}
 
 
-class Condition(NamedTuple):
-    """An SQL expression that is true for a row that meets it, with its parameters."""
+class RunFactsSql(NamedTuple):
+    """How a kind of store tells of a run what has no column in both: expressions, and two conditions.
 
-    sql: str
-    values: tuple[Any, ...] = ()
+    `has_model` is true where one of the models has one of the names in `{}`, in small letters; `position` is
+    the function that says where in its first text the second one begins, 0 for nowhere. `error` has code and
+    message in small letters.
+    """
 
-
-class OwnTerms(NamedTuple):
-    """What a kind of store asks in its own way: expressions for numbers by field, and two kinds of terms."""
-
-    numbers: Mapping[str, str]
-    model: Callable[[Sequence[str]], Condition]
-    error: Callable[[str], Condition]
-
-
-def condition_of(query: RunQuery, own: OwnTerms) -> Condition | None:
-    """What a row must meet; None for nothing. Terms of `text` are about other rows, and not in it."""
-    parts = [_term(term, own) for term in query.terms if term.field != "text"]
-    return joined(" AND ", parts) if parts else None
+    now_ms: str
+    started_ms: str
+    live_cost_usd: str
+    live_tokens: str
+    has_model: str
+    error: str
+    position: str
 
 
-def joined(operator: str, parts: Sequence[Condition]) -> Condition:
-    """The conditions with that operator between."""
-    return Condition(
-        operator.join(part.sql for part in parts), tuple(value for part in parts for value in part.values)
-    )
+def condition_of(query: RunQuery, facts: RunFactsSql, values: dict[str, Any]) -> str | None:
+    """What a row must meet; None for nothing. `values` gets the values that it names.
+
+    Terms of `text` are about other rows, and not in it.
+    """
+
+    def named(value: Any) -> str:
+        name = f"t{len(values)}"
+        values[name] = value
+        return f":{name}"
+
+    terms = [_term(term, facts, named) for term in query.terms if term.field != "text"]
+    return " AND ".join(terms) or None
 
 
-def _term(term: Term, own: OwnTerms) -> Condition:
-    column = _COLUMNS.get(term.field)
+def folded(text: str) -> str:
+    """The text as it is compared: ASCII in small letters, and a mark for what PostgreSQL cannot hold."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").lower().decode()
+
+
+def _term(term: Term, facts: RunFactsSql, named: Callable[[Any], str]) -> str:
     match term.field:
-        case _ if column is not None:
-            parts = [Condition(f"{column} IN ({', '.join('?' * len(term.words))})", tuple(term.words))]
+        case "status" | "flow" | "trigger" | "session":
+            parts = [f"{_COLUMNS[term.field]} = ANY ({named(list(term.words))})"]
         case "created":
-            parts = [_created(each) for each in term.ranges]
+            # Ids begin with the time, and its end is not in it.
+            parts = [
+                _within("id", each._replace(high_open=True), lambda ms: named(first_id(int(ms))))
+                for each in term.ranges
+            ]
         case "step":
-            parts = [Condition(_STEP, (word,)) for word in term.words]
+            parts = [_STEP.format(named(word)) for word in term.words]
         case "model":
-            parts = [own.model(term.words)]
+            parts = [facts.has_model.format(named([folded(word) for word in term.words]))]
         case "error":
-            parts = [own.error(word) for word in term.words]
+            parts = [f"{facts.position}({facts.error}, {named(folded(word))}) > 0" for word in term.words]
         case _:
-            parts = [_number(own.numbers[term.field], each) for each in term.ranges]
-    sql, values = joined(" OR ", parts)
+            number = _NUMBERS[term.field].format(facts)
+            parts = [
+                _within(number, each, lambda bound: f"CAST({named(float(bound))} AS double precision)")
+                for each in term.ranges
+            ]
     # NULL, as the session of a run without one, is neither true nor false: it meets nothing but a negation.
-    return Condition(f"{'NOT ' if term.negated else ''}coalesce(({sql}), false)", values)
+    return f"{'NOT ' if term.negated else ''}coalesce(({' OR '.join(parts)}), false)"
 
 
-def _number(expression: str, wanted: Range) -> Condition:
+def _within(expression: str, wanted: Range, value_of: Callable[[float], str]) -> str:
     bounds = (
-        (wanted.low, ">" if wanted.low_open else ">="),
-        (wanted.high, "<" if wanted.high_open else "<="),
+        (">" if wanted.low_open else ">=", wanted.low),
+        ("<" if wanted.high_open else "<=", wanted.high),
     )
-    return joined(
-        " AND ",
-        [
-            Condition(f"{expression} {sign} CAST(? AS double precision)", (float(bound),))
-            for bound, sign in bounds
-            if bound is not None
-        ],
-    )
-
-
-def _created(wanted: Range) -> Condition:
-    bounds = ((wanted.low, ">="), (wanted.high, "<"))
-    return joined(
-        " AND ",
-        [Condition(f"id {sign} ?", (first_id(int(ms)),)) for ms, sign in bounds if ms is not None],
+    return " AND ".join(
+        f"{expression} {sign} {value_of(bound)}" for sign, bound in bounds if bound is not None
     )

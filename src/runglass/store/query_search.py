@@ -9,20 +9,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.wire.query import Field, RunQuery, Term, first_id
+from runglass.wire.query import RunQuery, first_id
 
 ABOVE_ALL = "~"
 """Comes after every id."""
-GROUP: dict[Field, str] = {
-    "flow": "flow_id",
-    "status": "status",
-    "trigger": "trigger_type",
-    "version": "version",
-}
-"""The columns of the index `run_by_group` between project and id, in their order."""
-FAILED = Term("status", ("failed", "cancelled"))
-"""What runs with an error are."""
-
 SEARCHED_FIELDS = (
     "inputData",
     "output",
@@ -50,8 +40,6 @@ class SearchLimits(NamedTuple):
     """Searches times buckets, each of which is a statement of some microseconds."""
     first_rows: int = 100
     """Rows are looked at in pieces: in the first one so many, and as many as are wanted."""
-    most_hits: int = 200
-    """Rows in one answer of SQLite."""
     most_groups: int = 4000
     """Looks into the index of groups, some microseconds each; a query that needs more looks at all rows."""
 
@@ -93,6 +81,22 @@ class SearchedTexts:
         """Whether a run meets the terms whose log has nothing further."""
         return met & self._wanted == self._wanted
 
+    def met_in(self, event: bytes) -> int:
+        """The bits of the texts that the content of an event has."""
+        try:
+            fields = _fields(event)
+            call = _fields(fields["modelCall"]) if "modelCall" in fields else {}
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return 0
+        fields |= {f"modelCall.{name}": value for name, value in call.items()}
+        found = [bytes(fields[name]) for name in SEARCHED_FIELDS if name in fields]
+        content = b" ".join(each for each in found if each != b"null").lower()
+        return sum(1 << number for number, pattern in enumerate(self.patterns) if pattern in content)
+
+
+def _fields(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(data, type=dict[str, msgspec.Raw] | None) or {}
+
 
 class Look:
     """The time that one request has for looking at rows. The first piece is always looked at."""
@@ -104,13 +108,6 @@ class Look:
     @property
     def is_over(self) -> bool:
         return time.monotonic() >= self._until_s
-
-
-class Hit(NamedTuple):
-    """A run that meets the query; or where `is_hit` is false, how far the search has come."""
-
-    run_id: str
-    is_hit: bool
 
 
 def after_itself(run_id: str) -> str:

@@ -1,11 +1,11 @@
 """The runs of a project as lists: by query in pages, counted by time, and those that have changed since.
 
-How a query is searched for is in `query_index.py` of each kind of store, what it asks of a row in
-`query_condition.py`.
+How a query is searched for is in `query_index.py`, what it asks of a row in `query_condition.py`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,8 +20,10 @@ from runglass.store.list_records import (
     RunCounts,
     RunListing,
 )
+from runglass.store.query_condition import condition_of
+from runglass.store.query_index import SearchSql, Source, count, next_rows, oldest, piece, source_of
 from runglass.store.query_search import Look, Progress, SearchLimits, after_itself, bounds_of
-from runglass.store.statements import Statements, Steps, as_int, fetch, numbered, one
+from runglass.store.statements import Statements, Steps, as_int, every, fetch, one
 from runglass.wire.query import FIXED, RunQuery, Term, created_ms, first_id
 
 FIRST_COUNTED = 1000
@@ -32,12 +34,11 @@ _FAILED = Term("status", ("failed",))
 class RunLists:
     """The part of the store that finds runs.
 
-    `_index` is the module `query_index` of the kind of store, and `_search` says how far one
-    request goes.
+    `_search_sql` is what the kind of store says in its own way, and `_search` says how far one request goes.
     """
 
     _statements: Statements
-    _index: Any
+    _search_sql: SearchSql
     _sql: Dialect
     _search: SearchLimits
 
@@ -59,8 +60,8 @@ class RunLists:
                 found.pop()
                 position = ListPosition(found[-1])
             listings = yield from _listings(found)
-            [row] = yield fetch(self._sql.last_change, project_id=project_id)
-            return FoundRuns(listings, position, as_int(row))
+            last_change = yield one(as_int, self._sql.last_change, project_id=project_id)
+            return FoundRuns(listings, position, last_change or 0)
 
         return await self._statements.read_at_one_moment(work)
 
@@ -73,35 +74,33 @@ class RunLists:
         buckets: int,
         lengths_ms: Sequence[int] = (),
     ) -> RunCounts:
-        index, limits = self._index, self._search
-
-        def counting(source: Any, since: str, before: str, look: Look) -> Callable[[Any], Any]:
-            return lambda db: index.count(db, source, since=since, before=before, look=look)
+        own, limits = self._search_sql, self._search
 
         def work() -> Steps[RunCounts]:
             look = Look(limits, limits.count_s)
             since_ms, bound_ms = query.created_bounds_ms()
             end_ms = until_ms if bound_ms is None else min(until_ms, bound_ms)
             since, _ = bounds_of(query)
-            source = yield lambda db: index.source_of(db, project_id, query, limits)
-            failed = yield lambda db: index.source_of(db, project_id, query.plus(_FAILED), limits)
+            source: Source = yield from source_of(project_id, query, own, limits)
+            failed: Source = yield from source_of(project_id, query.plus(_FAILED), own, limits)
             if not since_ms:
-                first = yield lambda db: index.oldest(db, source, since=since)
+                first = yield from oldest(own, source, since=since)
                 since_ms = end_ms if first is None else min(created_ms(first), end_ms)
             from_ms, bucket_ms, number_of = Intervals.over(
                 since_ms, end_ms, most=buckets, lengths_ms=lengths_ms
             )
             counts = RunCounts(from_ms, bucket_ms, [0] * number_of, [0] * number_of)
-            searches = index.searches_in(source) + index.searches_in(failed)
+            searches = len(source.keys) + len(failed.keys)
             if query.of_field("text") or searches * number_of > limits.most_counts:
                 return (yield from self._counts_one_by_one(project_id, query, counts))
             for number in range(number_of - 1, -1, -1):
                 low = first_id(max(from_ms + number * bucket_ms, since_ms))
                 high = first_id(min(from_ms + (number + 1) * bucket_ms, end_ms))
-                met, reached = yield counting(source, low, high, look)
+                met, reached = yield from count(own, source, since=low, before=high, look=look)
                 # Those that failed are among them: what was not reached there is not to be counted here.
-                own = Look(limits, limits.count_s)
-                failures, _ = yield counting(failed, reached or low, high, own)
+                since = reached or low
+                patient = Look(limits, limits.count_s)
+                failures, _ = yield from count(own, failed, since=since, before=high, look=patient)
                 counts.runs[number], counts.failed[number] = met, failures
                 if reached is None and number and look.is_over:
                     reached = low
@@ -118,16 +117,19 @@ class RunLists:
         self, project_id: int, query: RunQuery, *, after: int, limit: int
     ) -> list[ChangedRun]:
         # The first condition is that of an index, which runs from before there were changes are not in.
-        sql = (
-            "SELECT change_no, no, id FROM run WHERE project_id = ?1 AND change_no > 0 AND change_no > ?2"
-            " ORDER BY change_no LIMIT ?3"
+        newer = fetch(
+            "SELECT change_no, no, id FROM run WHERE project_id = :project_id AND change_no > 0"
+            " AND change_no > :after ORDER BY change_no LIMIT :limit",
+            project_id=project_id,
+            after=after,
+            limit=limit,
         )
 
         def work() -> Steps[list[ChangedRun]]:
-            changed = yield sql, project_id, after, limit
+            changed = yield newer
             fixed = yield from self._meeting(query.only(FIXED), [run_id for _, _, run_id in changed])
             meeting = yield from self._meeting(query, [run_id for _, _, run_id in changed if run_id in fixed])
-            texts, look = self._index.TextSearch(query), Look(self._search, self._search.look_s)
+            texts, look = self._search_sql.texts(query), Look(self._search, self._search.look_s)
             listed = []
             for _, no, run_id in changed:
                 if run_id in meeting and (
@@ -157,40 +159,43 @@ class RunLists:
 
         Returns how far it has come, that one included, where that or `look` was over before the end.
         """
-        index = self._index
-        texts = index.TextSearch(query)
+        own = self._search_sql
+        texts = own.texts(query)
         since, before = bounds_of(query)
         progress = Progress()
         if after is not None:
             # Inside the log of a run the search goes on with that run, else with the one before it.
             before = min(before, after_itself(after.run_id) if after.seq else after.run_id)
             progress = Progress(after.seq, after.met)
-        source = yield lambda db: index.source_of(db, project_id, query, look.limits)
-        hits = yield lambda db: index.hits(db, source, since=since, before=before, first=first, look=look)
-        most = 1 if texts.is_needed else first
-        while found := (yield lambda db: index.next_hits(hits, most)):
-            for run_id, is_hit in found:
-                if not is_hit:
-                    return ListPosition(run_id)
+        source: Source = yield from source_of(project_id, query, own, look.limits)
+        rows = look.limits.first_rows + first
+        while source.keys:
+            began_s = time.monotonic()
+            looked, last, ids = yield piece(own, source, own.ids, since=since, before=before, rows=rows)
+            for run_id in sorted(ids.split(",") if ids else (), reverse=True):
                 if texts.is_needed:
-                    own = progress if after is not None and run_id == after.run_id else Progress()
-                    [(no,)] = yield "SELECT no FROM run WHERE id = ?1", run_id
-                    meets = yield partial(texts.meets, run_no=no, progress=own, look=look)
+                    begun = progress if after is not None and run_id == after.run_id else Progress()
+                    no = yield one(as_int, "SELECT no FROM run WHERE id = :id", id=run_id)
+                    meets = yield partial(texts.meets, run_no=no, progress=begun, look=look)
                     if isinstance(meets, Progress):
                         return ListPosition(run_id, *meets)
                     if (meets and not take(run_id)) or look.is_over:
                         return ListPosition(run_id)
                 elif not take(run_id):
                     return ListPosition(run_id)
+            if looked < rows:
+                return None
+            if source.condition is not None and look.is_over:
+                return ListPosition(last)
+            before, rows = last, next_rows(rows, began_s)
         return None
 
     def _meeting(self, query: RunQuery, ids: Sequence[str]) -> Steps[set[str]]:
         """Those of the runs that meet the query, but for its texts."""
-        condition = self._index.condition_of(query)
-        if condition is None:
-            return set(ids)
-        sql = f"SELECT id FROM run WHERE id = ANY (?1) AND {numbered(condition.sql, first=2)}"
-        return {row[0] for row in (yield sql, list(ids), *condition.values)}
+        values: dict[str, Any] = {}
+        condition = condition_of(query, self._search_sql.facts, values) or "true"
+        sql = f"SELECT id FROM run WHERE id = ANY (:ids) AND {condition}"
+        return {row[0] for row in (yield fetch(sql, ids=list(ids), **values))}
 
     def _counts_one_by_one(self, project_id: int, query: RunQuery, counts: RunCounts) -> Steps[RunCounts]:
         """As many as can be gone through in the time, the newest first."""
@@ -217,5 +222,7 @@ def _count_one(run_id: str, *, counts: RunCounts, numbers: list[int], look: Look
 
 def _listings(ids: Sequence[str]) -> Steps[list[RunListing]]:
     """The rows of these runs, newest first."""
-    rows = yield f"{LISTING} WHERE id = ANY (?1) ORDER BY id DESC", list(ids)
-    return [RunListing._make(row) for row in rows]
+    found: list[RunListing] = yield every(
+        RunListing._make, f"{LISTING} WHERE id = ANY (:ids) ORDER BY id DESC", ids=list(ids)
+    )
+    return found

@@ -290,3 +290,22 @@ def test_what_cannot_be_read_is_kept_where_runs_are_folded_anew() -> None:
     summary = msgspec.json.decode(folded, type=RunSummary)
     assert (summary.status, summary.step_count, summary.totals) == ("running", 1, RunTotals())
     assert [msgspec.json.format(other, indent=-1) for other in others] == summaries[1:]
+
+
+def test_errors_of_runs_from_before_are_found_and_one_that_is_no_json_keeps_none_from_it() -> None:
+    summaries = {
+        "failed": b'{"error":{"code":"X","message":"No Sesame"}}',
+        "cancelled": b'{"error":{"code":"CANCELLED"}}',
+        "completed": b'{"error":{"code":"X"}}',
+    }
+    runs = [*summaries.items(), ("failed", b"\x00 no JSON"), ("failed", b"{}")]
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 25)
+        database.executemany(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary)"
+            " VALUES (?1, ?1, 1, 'f', 0, ?2, 'api', 'off', ?3)",
+            [(no, *run) for no, run in enumerate(runs, 1)],
+        )
+        migrate_sqlite(database)
+        found = database.execute("SELECT run_no, error FROM run_error ORDER BY run_no").fetchall()
+    assert found == [(1, "x no sesame"), (2, "cancelled ")]

@@ -11,7 +11,7 @@ import pytest
 
 from runglass.errors import CommitUncertain, RunPurged, StoreError
 from runglass.store.postgres import migrations as migrating
-from runglass.store.postgres.connections import Connections
+from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import Migration, migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.process_records import ProcessFacts
@@ -23,6 +23,8 @@ from tests.waiting import until_told
 pytestmark = pytest.mark.slow
 
 EMPTY = "runglass_empty"
+RUN_ERRORS = 22
+"""The migration that makes the table of errors, which the next one fills."""
 HELD = "SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock(7)"
 WAITING = (
     "SELECT array_agg(pid) FROM pg_stat_activity"
@@ -296,3 +298,29 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_and_left_as_it_
             await connection.close()
     finally:
         await server.drop_database(name)
+
+
+async def test_errors_of_runs_from_before_and_from_beside_the_migration_are_found(
+    empty: Connections,
+) -> None:
+    known = {migration.number: migration for migration in migrations()}
+    before = [migration for number, migration in known.items() if number < RUN_ERRORS]
+
+    async def fail(db: Db) -> None:
+        await db.execute(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, change_no,"
+            " summary, error) SELECT n, n::text, 1, 'f', 0, 'failed', 'api', 'full', n, '', 'x no sesame'"
+            " FROM (SELECT coalesce(max(no), 0) + 1 AS n FROM run) AS next"
+        )
+
+    await migrate_postgres(empty, before)
+    await empty.write(fail)
+    await migrate_postgres(empty, [*before, known[RUN_ERRORS]])
+    # What a program of the version before does between the two.
+    await empty.write(fail)
+    await empty.write(lambda db: db.execute("UPDATE run SET error = 'x' WHERE no = 1"))
+    await migrate_postgres(empty, migrations())
+    rows = await empty.read(lambda db: db.fetch("SELECT run_no, error FROM run_error ORDER BY run_no"))
+    assert [tuple(row) for row in rows] == [(1, "x"), (2, "x no sesame")]
+    await empty.write(lambda db: db.execute("DELETE FROM run"))
+    assert await empty.read(lambda db: db.fetch("SELECT * FROM run_error")) == []

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from runglass.store.query_condition import folded
 from runglass.store.records import Append
 from runglass.store.run_tables import split_attempts
 
@@ -76,11 +77,6 @@ class RunFacts(NamedTuple):
             "\n".join(folded(name.replace("\n", " ")) for name in sorted(names)) or None,
             _error_text(told.error),
         )
-
-
-def folded(text: str) -> str:
-    """The text as it is compared: ASCII in small letters, and a mark for what PostgreSQL cannot hold."""
-    return text.replace("\0", "\ufffd").encode(errors="replace").lower().decode()
 
 
 def _error_text(error: _Error | None) -> str | None:

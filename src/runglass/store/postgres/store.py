@@ -11,13 +11,13 @@ from typing import Self
 
 from runglass.store.catalog import SqlCatalog
 from runglass.store.overview import Overview, PoolUse
-from runglass.store.postgres import query_index
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.budgets import Budgets
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
+from runglass.store.postgres.query_index import SEARCH_SQL
 from runglass.store.postgres.removal import PostgresRemoval
 from runglass.store.postgres.run_creation import RunCreation, RunRequests
 from runglass.store.postgres.runs import PostgresRunLog
@@ -37,7 +37,7 @@ class PostgresStore(SqlCatalog, PostgresRunLog, Leases, Budgets, RunLists, Overv
     """
 
     _sql = POSTGRES
-    _index = query_index
+    _search_sql = SEARCH_SQL
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ _KEPT = {
     "run_outcome": "run_no",
     "owed": "run_no, seq",
     "call_answer": "no",
+    "run_error": "project_id, id",
 }
 """The tables whose rows have content and go before their run does, each with its key."""
 _REWRITTEN_ROWS = 2000

@@ -12,10 +12,10 @@ from runglass.store.overview import Overview
 from runglass.store.query_search import USUAL, SearchLimits
 from runglass.store.records import Setback
 from runglass.store.run_lists import RunLists
-from runglass.store.sqlite import query_index
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.dialect import SQLITE
 from runglass.store.sqlite.leases import Leases
+from runglass.store.sqlite.query_index import SEARCH_SQL
 from runglass.store.sqlite.removal import SqliteRemoval
 from runglass.store.sqlite.runs import SqliteRunLog
 from runglass.store.sqlite.sql_helpers import perform
@@ -27,7 +27,7 @@ class SqliteStore(SqlCatalog, SqliteRunLog, Leases, RunLists, Overview, SqliteRe
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     _sql = SQLITE
-    _index = query_index
+    _search_sql = SEARCH_SQL
     pool = None
 
     def __init__(

@@ -1,0 +1,166 @@
+"""Which index finds the runs of a query, newest first, and how far one request may look.
+
+A query that names flow, status, trigger or version together finds its runs in `run_by_group`, in which those
+that have all four in common are a group: one search for each group that the query allows, merged by the
+database. A text of an error is looked for in `run_error`, whose rows are narrow. What no index knows is
+tested on the rows that come, some milliseconds long; then the search says how far it has come, and the next
+request goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple, get_args
+
+from runglass.log.trace import RunStatus
+from runglass.store.query_condition import RunFactsSql, condition_of
+from runglass.store.query_search import ABOVE_ALL, Look, SearchLimits
+from runglass.store.statements import Ask, Steps, as_int, fetch, one
+from runglass.wire.query import Field, RunQuery
+
+MOST_ROWS = 20_000
+"""Rows are looked at in pieces, larger and larger as long as a piece takes less than a part of the time."""
+QUICK_S = 0.005
+MOST_KEYS = 300
+"""A query that needs more searches at once is tested on the rows of a wider one."""
+GROUP: dict[Field, str] = {
+    "flow": "flow_id",
+    "status": "status",
+    "trigger": "trigger_type",
+    "version": "version",
+}
+"""The columns of the index `run_by_group` between project and id, in their order."""
+
+
+class SearchSql(NamedTuple):
+    """What a kind of store says in its own way.
+
+    `rows` selects what it is told of the runs of a source from `:since` to below `:before`, the first so many
+    by id or all, and gives the values of the keys. `groups` selects up to `:most` groups with one of the
+    `:statuses`, of the project's flows or of `:flows` alone. `texts` are searched in logs. `ids` makes one
+    text of those that are `ok`.
+    """
+
+    facts: RunFactsSql
+    rows: Callable[..., tuple[str, dict[str, Any]]]
+    groups: str
+    texts: Callable[[RunQuery], Any]
+    ids: str
+
+
+class Source(NamedTuple):
+    """Parts of an index that together have all runs of a query once, and what these must meet beside that.
+
+    Each key has values of the `columns`, and a run has one of the keys. `values` are those that the condition
+    names.
+    """
+
+    project_id: int
+    name: str
+    columns: tuple[str, ...]
+    keys: list[tuple[Any, ...]]
+    condition: str | None
+    values: dict[str, Any]
+
+    @property
+    def table(self) -> str:
+        return "run_error" if self.name == "run_error" else "run"
+
+
+def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLimits) -> Steps[Source]:
+    """Where the runs of the query are found."""
+    values: dict[str, Any] = {}
+    rest = query.without(["created"])
+    sessions, flows = query.words_of("session"), query.words_of("flow")
+    statuses = [each for each in get_args(RunStatus) if query.allows("status", each)]
+    restricted = {term.field for term in query.terms} & set(GROUP)
+    is_one_column = restricted == {"status"} or (restricted == {"flow"} and flows is not None)
+    found: tuple[str, list[Field], list[tuple[Any, ...]]] | None = None
+    if sessions is not None:
+        found = "run_by_session", ["session"], [(each,) for each in sessions]
+    elif any(term.field == "error" and not term.negated for term in query.terms):
+        narrow = ["error", *GROUP]
+        condition = condition_of(rest.only(narrow), own.facts._replace(error="error"), values)
+        others = condition_of(rest.without(narrow), own.facts, values)
+        if others is not None:
+            # Behind the error, and no EXISTS, which PostgreSQL may answer by going through all runs once.
+            condition = f"{condition} AND (SELECT {others} FROM run WHERE no = run_error.run_no)"
+        return Source(project_id, "run_error", (), [()], condition, values)
+    elif restricted and not is_one_column:
+        most, allows = limits.most_groups, cache(query.allows)
+        groups = yield fetch(own.groups, project_id=project_id, flows=flows, statuses=statuses, most=most + 1)
+        allowed = [
+            tuple(group)
+            for group in groups
+            if all(allows(field, value) for field, value in zip(GROUP, group, strict=True))
+        ]
+        if len(groups) <= most and len(allowed) <= MOST_KEYS:
+            found = "run_by_group", list(GROUP), allowed
+    if found is None and "status" in restricted:
+        found = "run_by_status", ["status"], [(each,) for each in statuses]
+    elif found is None and flows is not None:
+        found = "run_by_flow", ["flow"], [(each,) for each in flows]
+    if found is None or len(found[2]) > MOST_KEYS:
+        found = "run_by_project", [], [()]
+    name, fields, keys = found
+    columns = tuple("session_id" if field == "session" else GROUP[field] for field in fields)
+    return Source(
+        project_id, name, columns, keys, condition_of(rest.without(fields), own.facts, values), values
+    )
+
+
+def piece(
+    own: SearchSql, source: Source, what: str, *, since: str, before: str, rows: int
+) -> Ask[tuple[int, str, Any]]:
+    """How many rows there were to look at, at most so many, the id of the last one, and what came of them."""
+    looked, values = own.rows(source, f"id, ({source.condition or 'true'}) AS ok", rows)
+    return Ask(
+        f"SELECT count(*), min(id), {what} FROM ({looked}) AS looked",
+        {**values, **source.values, "since": since, "before": before},
+        lambda found: tuple(found[0]),
+    )
+
+
+def next_rows(rows: int, began_s: float) -> int:
+    """How many rows to look at after a piece of so many that was begun then."""
+    quick = time.monotonic() - began_s < QUICK_S
+    return min(rows * 4, MOST_ROWS) if quick else rows
+
+
+def count(
+    own: SearchSql, source: Source, *, since: str, before: str, look: Look
+) -> Steps[tuple[int, str | None]]:
+    """How many runs of the source there are from id `since` to below `before`, counted from the newest.
+
+    And the id that it has come to, where `look` was over before the end.
+    """
+    if not source.keys:
+        return 0, None
+    if source.condition is None:
+        # Pieces would take twice as long.
+        every, values = own.rows(source, "id", None)
+        sql = f"SELECT count(*) FROM ({every}) AS found"
+        return (yield one(as_int, sql, **values, since=since, before=before)), None
+    found, rows = 0, look.limits.first_rows
+    while True:
+        began_s = time.monotonic()
+        looked, last, met = yield piece(
+            own, source, "count(*) FILTER (WHERE ok)", since=since, before=before, rows=rows
+        )
+        found += met
+        if looked < rows:
+            return found, None
+        if look.is_over:
+            return found, last
+        before, rows = last, next_rows(rows, began_s)
+
+
+def oldest(own: SearchSql, source: Source, *, since: str) -> Steps[str | None]:
+    """The id of the oldest run in the source, whether or not it meets its condition."""
+    if not source.keys:
+        return None
+    sql, values = own.rows(source, "id", 1, newest=False)
+    found: str | None = yield one(lambda row: row[0], sql, **values, since=since, before=ABOVE_ALL)
+    return found
