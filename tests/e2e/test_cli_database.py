@@ -16,7 +16,7 @@ from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
-from runglass.store.sqlite.integrity import SAMPLE
+from runglass.store.integrity import SAMPLE
 from runglass.testing import running_server
 from tests.records import new_run
 

@@ -4,8 +4,8 @@ import asyncio
 import math
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from decimal import getcontext
 from functools import cache, partial
@@ -34,9 +34,10 @@ from runglass.flows.models import SettingRules
 from runglass.runtime.runtime import FixedLimits, Runtime
 from runglass.store.base import Store
 from runglass.store.data_folder import exclusive
+from runglass.store.integrity import Checked
 from runglass.store.process_records import ProcessFacts
 from runglass.store.records import Retention
-from runglass.store.sqlite.database_file import upgrade
+from runglass.store.sqlite.database_file import check, upgrade
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.byte_cache import limit_caches
 from runglass.support.supervision import SupervisedTask
@@ -70,17 +71,37 @@ async def upgrade_store(settings: Settings, *, with_copy: bool = True) -> None:
             await asyncio.to_thread(upgrade, settings.database, with_copy=with_copy)
 
 
-def _store(settings: Settings, *, migrates: bool) -> Store:
+def check_store(settings: Settings, *, every_run: bool, tell: Callable[[int, int], None]) -> Checked:
+    """What is wrong in the store, as of one moment; others may go on. Folds every run, or a sample.
+
+    Blocking; `tell` hears how many runs of how many are done. Raises SettingsError, and StoreError for a
+    store that cannot be checked.
+    """
     address = settings.postgres
     if address is None:
-        return SqliteStore(settings.database, synchronous=settings.synchronous)
+        return check(settings.database, every_run=every_run, tell=tell)
+    with _postgres_driver():
+        from runglass.store.postgres import integrity
+    return asyncio.run(integrity.check(address, every_run=every_run, tell=tell, patience_s=PATIENCE_S))
+
+
+@contextmanager
+def _postgres_driver() -> Iterator[None]:
+    """For imports of the store on PostgreSQL, whose driver is installed only where it is needed."""
     try:
-        # Imported here, as its driver is installed only where it is needed.
-        from runglass.store.postgres.store import PostgresStore
+        yield
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"a store on PostgreSQL needs {error.name}: pip install 'runglass[server,postgres]'"
         ) from error
+
+
+def _store(settings: Settings, *, migrates: bool) -> Store:
+    address = settings.postgres
+    if address is None:
+        return SqliteStore(settings.database, synchronous=settings.synchronous)
+    with _postgres_driver():
+        from runglass.store.postgres.store import PostgresStore
     # A run that goes on waits as long as nobody else may go on with it.
     return PostgresStore(
         address, patience_s=PATIENCE_S, append_patience_s=settings.lease_s, migrates=migrates

@@ -1,0 +1,524 @@
+"""Whether a store is consistent: logs without gaps, traces that are their fold, rows and sums that agree.
+
+Shared work, to be performed as of one moment while others write. Runs are compared with the sums of their
+rows, some thousand at a time; then the logs of the chosen ones are folded: small ones many at a time, large
+ones page by page. Memory is bounded by the pages, and by the number of steps of one run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from math import isclose
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from runglass.log.events import decode_event
+from runglass.log.fold import DAMAGE, TraceFold
+from runglass.log.money import ZERO, add_usd, format_usd
+from runglass.log.trace import TERMINAL, ModelReservation, RunSummary, StepTrace
+from runglass.store.catalog_records import project_of
+from runglass.store.records import RunNumbers
+from runglass.store.run_tables import ROWS_OF_RUN, SIZES
+from runglass.store.statements import Steps, every, fetch
+
+SAMPLE = 200
+"""How many runs are folded, spread over all, where not every one is."""
+MOST_PROBLEMS = 1000
+"""So many are named; the check ends with them."""
+PAGE_ROWS = 1000
+FIRST, LAST = -(2**63), 2**63 - 1
+
+BELONGS = (
+    ("api_key", "project_id", "project"),
+    ("call", "project_id", "project"),
+    ("flow", "project_id", "project"),
+    ("flow_version", "flow_id", "flow"),
+    ("run", "project_id", "project"),
+    ("run", "flow_id", "flow"),
+    ("viewer_session", "project_id", "project"),
+    ("viewer_session", "key_id", "api_key"),
+)
+"""Tables, each with a column that has the id of a row of another one."""
+
+_RUNS = (
+    "SELECT no, id, project_id, status, head, owner, resume_head, log_bytes, open_bytes, change_no = 0,"
+    " EXISTS (SELECT 1 FROM ended_run WHERE run_no = no), EXISTS (SELECT 1 FROM purged_run WHERE run_no = no)"
+    " OR EXISTS (SELECT 1 FROM importing_run WHERE run_no = no)"
+    " FROM run WHERE no > :after ORDER BY no LIMIT :most"
+)
+# What runs that were imported have cost, nobody has spent here.
+_COSTS = (
+    "SELECT run.project_id, sum(cost_usd) FROM run LEFT JOIN audit ON action = 'run.imported'"
+    " AND subject = run.id WHERE cost_usd IS NOT NULL AND subject IS NULL GROUP BY run.project_id"
+)
+_DETAILS = (
+    "SELECT no, flow_id, version, trigger_type, session_id, ended_at, duration_ms, cost_usd, tokens, summary"
+)
+_EVENTS = "SELECT run_no, seq, data FROM event WHERE {} ORDER BY seq"
+_LATEST = "SELECT run_no, position, attempt, 1 AS latest, step_id, loop_path, status, data FROM step WHERE "
+_EARLIER = (
+    "SELECT run_no, position, attempt, 0 AS latest, step_id, loop_path, status, data FROM step_attempt WHERE "
+)
+_IN_ORDER = " ORDER BY position, attempt"
+_OF_THESE = "run_no = ANY (:runs)"
+_BEHIND = "run_no = :run AND (position, attempt) > (:position, :attempt) AND position <= :last"
+# Each has its limit: to sort, for each page of a large run, all that is left of it would take long.
+_NEXT_LATEST = f"SELECT * FROM ({_LATEST}{_BEHIND}{_IN_ORDER} LIMIT {PAGE_ROWS}) AS latest"
+_NEXT_EARLIER = f"SELECT * FROM ({_EARLIER}{_BEHIND}{_IN_ORDER} LIMIT {PAGE_ROWS}) AS earlier"
+
+
+def _page(rows: str, order: str) -> str:
+    """The first of these rows: one at least if there is one, and about `:bytes`."""
+    return (
+        f"SELECT * FROM (SELECT next.*, sum(length(data)) OVER (ORDER BY {order}) - length(data) AS before_it"
+        f" FROM ({rows} LIMIT {PAGE_ROWS}) AS next) AS sized WHERE before_it < :bytes ORDER BY {order}"
+    )
+
+
+_EVENTS_AFTER = _page(_EVENTS.format("run_no = :run AND seq > :after"), "seq")
+_ATTEMPTS_AFTER = _page(f"{_NEXT_LATEST} UNION ALL {_NEXT_EARLIER}{_IN_ORDER}", "position, attempt")
+
+
+class Checked(NamedTuple):
+    """The checked parts, and their mistakes in one sentence each."""
+
+    runs: int
+    folded: int
+    problems: list[str]
+
+
+class Kind(NamedTuple):
+    """What a kind of store has in a way of its own.
+
+    `projects` selects the fields of all projects. `facts` are expressions for what columns of a run repeat of
+    its summary, by their names, and `facts_of` gives what the summary says of them.
+    """
+
+    projects: str
+    has_queue: bool
+    facts: Mapping[str, str]
+    facts_of: Callable[[bytes], Sequence[Any]]
+
+
+class CheckLimits(NamedTuple):
+    """How much is looked at together.
+
+    The rows of so many `runs`; logs of so many bytes in all, or a page of one; and so many bytes of the steps
+    of one run, whose log is read again for each further part.
+    """
+
+    runs: int = 5000
+    log_bytes: int = 4 << 20
+    step_bytes: int = 64 << 20
+
+
+USUAL = CheckLimits()
+
+
+class _Run(NamedTuple):
+    no: int
+    id: str
+    project_id: int
+    status: str
+    head: int
+    owner: str | None
+    resume_head: int
+    log_bytes: int
+    open_bytes: int
+    is_early: bool
+    """Whether an early version wrote it, which counted less, and kept fewer numbers."""
+    is_cleared: bool
+    """Whether its checkpoints go bit by bit."""
+    is_marked: bool
+    """Whether it is said not to be there."""
+
+    @property
+    def ended(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def waits(self) -> bool:
+        """Whether any process may go on with it."""
+        is_resuming = self.status == "paused" and self.resume_head == self.head
+        return self.owner is None and (self.status in ("pending", "running") or is_resuming)
+
+
+class _Sum(NamedTuple):
+    """The rows that a run has in one table."""
+
+    rows: int = 0
+    low: int = 1
+    high: int = 0
+    size: int = 0
+
+
+_NONE = _Sum()
+_Sums = Mapping[str, Mapping[int, _Sum]]
+
+
+class _Reserved(msgspec.Struct, frozen=True):
+    reservation: ModelReservation | None = None
+
+
+class IntegrityCheck:
+    """One check of a store. Folds every run, or a sample. `tell` hears how many runs of how many are done."""
+
+    def __init__(
+        self, kind: Kind, *, every_run: bool, tell: Callable[[int, int], None], limits: CheckLimits = USUAL
+    ) -> None:
+        self._kind = kind
+        self._limits = limits
+        self._every_run = every_run
+        self._tell = tell
+        self._problems: list[str] = []
+        self._folded = 0
+        self._taken: defaultdict[int, int] = defaultdict(int)
+        """Counted bytes of the runs of each project."""
+        self._reserved: defaultdict[int, Decimal] = defaultdict(lambda: ZERO)
+
+    def work(self) -> Steps[Checked]:
+        yield from self._find_strays()
+        [(total,)] = yield fetch("SELECT count(*) FROM run")
+        distance = 1 if self._every_run else max(1, -(-total // SAMPLE))
+        seen, after = 0, FIRST
+        while after < LAST and len(self._problems) < MOST_PROBLEMS:
+            rows = yield fetch(_RUNS, after=after, most=self._limits.runs)
+            runs = [_Run(*row) for row in rows]
+            upto = runs[-1].no if len(runs) == self._limits.runs else LAST
+            yield from self._check_runs(runs, after, upto, first=-seen % distance, distance=distance)
+            seen, after = seen + len(runs), upto
+            self._tell(seen, total)
+        if after == LAST:
+            yield from self._check_projects()
+        if len(self._problems) >= MOST_PROBLEMS:
+            del self._problems[MOST_PROBLEMS:]
+            self._problems.append(f"there may be more: the check ended with the first {MOST_PROBLEMS:,}")
+        return Checked(total, self._folded, self._problems)
+
+    def _find_strays(self) -> Steps[None]:
+        """Names rows that belong to no row of another table, those of runs apart."""
+        for table, column, parent in BELONGS:
+            found = yield fetch(
+                f"SELECT own.{column}, count(*) FROM {table} AS own LEFT JOIN {parent} AS parent"
+                f" ON parent.id = own.{column} WHERE parent.id IS NULL GROUP BY own.{column} LIMIT :most",
+                most=MOST_PROBLEMS,
+            )
+            for value, count in found:
+                self._problems.append(
+                    f"table {table} has {count} rows of {parent} {value}, which is not there"
+                )
+        for table in ("ended_run", "due_outline"):
+            sql = f"SELECT run_no FROM {table} WHERE NOT EXISTS (SELECT 1 FROM run WHERE no = run_no)"
+            for (run_no,) in (yield fetch(f"{sql} LIMIT :most", most=MOST_PROBLEMS)):
+                self._problems.append(f"table {table} has run number {run_no}, which is not there")
+        sql = "SELECT key, run_id FROM call WHERE NOT EXISTS (SELECT 1 FROM run WHERE id = run_id)"
+        for key, run_id in (yield fetch(f"{sql} LIMIT :most", most=MOST_PROBLEMS)):
+            self._problems.append(f"the call {key!r} is of run {run_id}, which is not there")
+
+    def _check_runs(
+        self, runs: Sequence[_Run], after: int, upto: int, *, first: int, distance: int
+    ) -> Steps[None]:
+        """Checks the runs, which are all between these numbers, and folds those that are chosen."""
+        known = {run.no for run in runs}
+        # Strays beside them are to be named, and those that are too many to be named are not read.
+        between = {"after": after, "upto": upto, "most": len(runs) + MOST_PROBLEMS}
+        sums: dict[str, dict[int, _Sum]] = {}
+        for table, key in ROWS_OF_RUN.items():
+            order = key[0] if key and table in ("event", "step") else "1"
+            size = SIZES.get(table, "length(data)")
+            sql = (
+                f"SELECT run_no, count(*), min({order}), max({order}), sum({size}) FROM {table}"
+                " WHERE run_no > :after AND run_no <= :upto GROUP BY run_no"
+            )
+            rows = yield fetch(
+                f"SELECT * FROM ({sql}) AS sums WHERE NOT EXISTS"
+                " (SELECT 1 FROM purged_run WHERE purged_run.run_no = sums.run_no) AND NOT EXISTS"
+                " (SELECT 1 FROM importing_run WHERE importing_run.run_no = sums.run_no)"
+                " ORDER BY run_no LIMIT :most",
+                **between,
+            )
+            found = sums[table] = {row[0]: _Sum(*map(int, row[1:])) for row in rows}
+            for run_no in found.keys() - known:
+                count = found[run_no].rows
+                self._problems.append(
+                    f"table {table} has {count} rows of run number {run_no}, which is not there"
+                )
+        queue: dict[int, int] = {}
+        if self._kind.has_queue:
+            sql = "SELECT run_no, project_id FROM queue WHERE run_no > :after AND run_no <= :upto"
+            queue = dict((yield fetch(f"{sql} ORDER BY run_no LIMIT :most", **between)))
+            for run_no in queue.keys() - known:
+                self._problems.append(f"the queue has run number {run_no}, which is not there")
+        if len(self._problems) >= MOST_PROBLEMS:
+            return
+        for run in runs:
+            self._taken[run.project_id] += run.log_bytes + run.open_bytes
+            if run.is_marked:
+                self._problems.append(f"run {run.id} is there, and marked as purged or as not imported yet")
+                continue
+            self._problems += _unlike_its_rows(run, sums)
+            if self._kind.has_queue and (run.waits or run.no in queue):
+                self._problems += _unlike_the_queue(run, queue)
+        sizes = {
+            run.no: sum(sums[table].get(run.no, _NONE).size for table in ("event", "step", "step_attempt"))
+            for run in runs
+        }
+        of_steps = {run_no: each.size for run_no, each in sums["step"].items()}
+        for batch in self._batches([run for run in runs if run.head and not run.ended], of_steps):
+            yield from self._add_reserved(batch)
+        for batch in self._batches([run for run in runs[first::distance] if not run.is_marked], sizes):
+            is_large = sizes[batch[0].no] > self._limits.log_bytes
+            yield from self._fold_large(batch[0], sums) if is_large else self._fold_small(batch)
+
+    def _batches(self, runs: Sequence[_Run], sizes: Mapping[int, int]) -> Iterator[list[_Run]]:
+        """The runs in groups of no more than `log_bytes`, or of one run."""
+        batch: list[_Run] = []
+        size = 0
+        for run in runs:
+            if batch and size + sizes.get(run.no, 0) > self._limits.log_bytes:
+                yield batch
+                batch, size = [], 0
+            batch.append(run)
+            size += sizes.get(run.no, 0)
+        if batch:
+            yield batch
+
+    def _add_reserved(self, runs: Sequence[_Run]) -> Steps[None]:
+        """Adds what the requests of these runs to models reserve."""
+        projects = {run.no: run.project_id for run in runs}
+        sql = f"SELECT run_no, data FROM step WHERE {_OF_THESE} AND status = 'running'"
+        for run_no, data in (yield fetch(sql, runs=list(projects))):
+            reserved = self._reserved[projects[run_no]]
+            self._reserved[projects[run_no]] = add_usd(reserved, _reserved_by(data))
+
+    def _fold_small(self, runs: Sequence[_Run]) -> Steps[None]:
+        numbers = [run.no for run in runs]
+        details = yield from self._details(numbers)
+        events = _by_run((yield fetch(_EVENTS.format(_OF_THESE), runs=numbers)))
+        sql = f"{_LATEST}{_OF_THESE} UNION ALL {_EARLIER}{_OF_THESE}{_IN_ORDER}"
+        attempts = _by_run((yield fetch(sql, runs=numbers)))
+        for run in runs:
+            replay = _Replay(run.id)
+            self._problems += replay.take(events.get(run.no, ()))
+            if replay.seq and not replay.is_damaged:
+                self._problems += replay.unlike(attempts.get(run.no, ()))
+                self._problems += replay.missing()
+                self._problems += self._unlike_its_summary(run, replay, details[run.no])
+        self._folded += len(runs)
+
+    def _fold_large(self, run: _Run, sums: _Sums) -> Steps[None]:
+        details = yield from self._details([run.no])
+        size = sum(sums[table].get(run.no, _NONE).size for table in ("step", "step_attempt"))
+        windows = 1 + size // self._limits.step_bytes
+        width = max(1, -(-sums["step"].get(run.no, _NONE).high // windows))
+        page = {"run": run.no, "bytes": self._limits.log_bytes}
+        for window in range(windows):
+            first, last = window * width + 1, LAST if window == windows - 1 else (window + 1) * width
+            replay = _Replay(run.id, first, last)
+            while not replay.is_damaged and (rows := (yield fetch(_EVENTS_AFTER, after=replay.seq, **page))):
+                problems = replay.take((seq, data) for _, seq, data, _ in rows)
+                self._problems += problems if window == 0 else ()
+            if replay.is_damaged or not replay.seq:
+                break
+            place = first - 1, LAST
+            while rows := (
+                yield fetch(_ATTEMPTS_AFTER, position=place[0], attempt=place[1], last=last, **page)
+            ):
+                self._problems += replay.unlike(row[1:-1] for row in rows)
+                place = rows[-1][1:3]
+            self._problems += replay.missing()
+            if window == 0:
+                self._problems += self._unlike_its_summary(run, replay, details[run.no])
+        self._folded += 1
+
+    def _details(self, numbers: Sequence[int]) -> Steps[dict[int, Sequence[Any]]]:
+        columns = ", ".join((_DETAILS, *self._kind.facts.values()))
+        rows = yield fetch(f"{columns} FROM run WHERE no = ANY (:runs)", runs=numbers)
+        return {row[0]: tuple(row) for row in rows}
+
+    def _check_projects(self) -> Steps[None]:
+        """Compares what is counted of projects with what their runs add up to."""
+        projects = yield every(project_of, self._kind.projects)
+        costs = dict((yield fetch(_COSTS)))
+        for project in projects:
+            name = f"project {project.org}/{project.name}"
+            taken, reserved = self._taken[project.id], self._reserved[project.id]
+            if project.data_bytes != taken:
+                self._problems.append(f"{name} counts {project.data_bytes:,} bytes, its runs {taken:,}")
+            if project.reserved_usd != reserved:
+                self._problems.append(
+                    f"{name} holds back ${format_usd(project.reserved_usd)}, the requests of its runs"
+                    f" ${format_usd(reserved)}"
+                )
+            # What deleted runs have cost stays spent.
+            spent, cost = float(project.spent_usd), costs.get(project.id, 0.0)
+            if spent < cost and not isclose(spent, cost):
+                self._problems.append(f"{name} has spent ${spent:g}, and its runs cost ${cost:g}")
+
+    def _unlike_its_summary(self, run: _Run, replay: _Replay, row: Sequence[Any]) -> Iterator[str]:
+        _, flow_id, version, trigger, session, ended_at, *numbers, data = row[:10]
+        told = replay.summary
+        try:
+            summary = msgspec.json.decode(data, type=RunSummary)
+            if told.flow_slug is None:
+                # Logs of early versions tell neither; the upgrade has taken them from the run's row.
+                told = replace(told, flow_slug=summary.flow_slug, session_id=summary.session_id)
+            if summary != told:
+                yield f"the summary of run {run.id} is not what its events add up to"
+        except DAMAGE as error:
+            yield f"the summary of run {run.id} cannot be read: {error}"
+            return
+        expected: dict[str, tuple[Any, Any]] = {
+            "status": (run.status, told.status),
+            "flow_id": (flow_id, told.flow_id),
+            "version": (version, version if told.version is None else told.version),
+            "trigger_type": (trigger, told.trigger_type or trigger),
+            "session_id": (session, told.session_id),
+            "ended_at": (ended_at, told.completed_at),
+        }
+        if not run.is_early:
+            of_run = zip(numbers, RunNumbers.of(told), strict=True)
+            expected |= zip(RunNumbers._fields, of_run, strict=True)
+        of_summary = zip(row[10:], self._kind.facts_of(data), strict=True)
+        expected |= zip(self._kind.facts, of_summary, strict=True)
+        for column, (found, wanted) in expected.items():
+            if found != wanted:
+                yield f"the column {column} of run {run.id} is not what its events add up to"
+
+
+class _Replay:
+    """A run's log, event by event, and what is stored of it, for the steps at some positions."""
+
+    def __init__(self, run_id: str, first: int = 1, last: int = LAST) -> None:
+        self._run_id = run_id
+        self._first, self._last = first, last
+        self._fold = TraceFold(_without_content)
+        self._states: dict[tuple[int, int], StepTrace] = {}
+        self._latest: dict[int, int] = {}
+        self.seq = 0
+        """That of the last event which was taken in."""
+        self.is_damaged = False
+
+    @property
+    def summary(self) -> RunSummary:
+        return self._fold.summary
+
+    def take(self, events: Iterable[tuple[int, bytes]]) -> list[str]:
+        """Takes the next events in; what is wrong with them."""
+        problems = []
+        for self.seq, data in events:
+            try:
+                event = decode_event(data)
+                changes = self._fold.apply(event)
+            except DAMAGE as error:
+                self.is_damaged = True
+                problems.append(f"event {self.seq} of run {self._run_id} cannot be read: {error}")
+                break
+            if (event.seq, event.execution_id) != (self.seq, self._run_id):
+                problems.append(
+                    f"event {self.seq} of run {self._run_id} says that it is event {event.seq} of run"
+                    f" {event.execution_id}"
+                )
+            for position, step in changes:
+                if self._first <= position <= self._last:
+                    self._states[position, step.attempt] = step
+                    self._latest[position] = step.attempt
+        return problems
+
+    def unlike(self, rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+        """Which of these stored attempts are not what the events add up to."""
+        for position, attempt, latest, step_id, loop_path, status, data in rows:
+            step = self._states.pop((position, attempt), None)
+            try:
+                is_same = step is not None and (
+                    (step_id, status, bool(latest))
+                    == (step.step_id, step.status, self._latest[position] == attempt)
+                    and loop_path == ",".join(map(str, step.loop_path or ()))
+                    # By its meaning: an earlier version may have spelled the same step in another way.
+                    and (
+                        data == msgspec.json.encode(step) or msgspec.json.decode(data, type=StepTrace) == step
+                    )
+                )
+            except DAMAGE as error:
+                yield f"{self._name(position, attempt)} cannot be read: {error}"
+                continue
+            if not is_same:
+                yield f"{self._name(position, attempt)} is not what its events add up to"
+
+    def missing(self) -> Iterator[str]:
+        """The attempts that events tell of, and that were not among the stored ones."""
+        for position, attempt in self._states:
+            yield f"{self._name(position, attempt)} is not stored, and its events tell of it"
+
+    def _name(self, position: int, attempt: int) -> str:
+        return f"attempt {attempt} of the step at position {position} of run {self._run_id}"
+
+
+def _unlike_its_rows(run: _Run, sums: _Sums) -> Iterator[str]:
+    """Where the run's row is not what its rows in other tables add up to."""
+    of = {table: found.get(run.no, _NONE) for table, found in sums.items()}
+    events, steps = of["event"], of["step"]
+    if events[:3] != (run.head, 1, run.head):
+        yield (
+            f"run {run.id} should have events 1 to {run.head}, and has {events.rows}, from {events.low} to"
+            f" {events.high}"
+        )
+    if (steps.low, steps.high) != (1, steps.rows):
+        yield f"run {run.id} has {steps.rows} steps, at positions {steps.low} to {steps.high}"
+    log = sum(of[table].size for table in ("event", "step", "step_attempt", "kept_outline"))
+    # Less is counted of a run that was taken over from a process which had died, and more of a step that is
+    # written anew once the run has failed.
+    if run.log_bytes > 2 * log:
+        yield f"run {run.id} counts {run.log_bytes:,} bytes of events and steps, and has {log:,}"
+    if not run.ended:
+        if run.is_cleared:
+            yield f"run {run.id} goes on, and its checkpoints are to go"
+        if not of["run_request"].rows:
+            yield f"run {run.id} goes on, and what was asked of it is gone"
+        return
+    if of["run_request"].rows:
+        yield f"run {run.id} has ended, and what was asked of it is still there"
+    if run.owner is not None:
+        yield f"run {run.id} has ended, and process {run.owner} still has it"
+    if not run.is_cleared:
+        if of["checkpoint"].rows:
+            yield f"run {run.id} has ended, and {of['checkpoint'].rows} of its checkpoints are still there"
+        kept = sum(of[table].size for table in ("owed", "run_outcome", "call_answer"))
+        if run.open_bytes != kept and not run.is_early:
+            yield f"run {run.id} counts {run.open_bytes:,} bytes kept for its callers, and has {kept:,}"
+
+
+def _unlike_the_queue(run: _Run, queue: Mapping[int, int]) -> Iterator[str]:
+    if run.no not in queue:
+        yield f"run {run.id} waits for a process, and is not in the queue"
+    elif not run.waits:
+        yield f"run {run.id} is in the queue, and does not wait for a process"
+    elif queue[run.no] != run.project_id:
+        yield f"run {run.id} is in the queue of another project"
+
+
+def _by_run(rows: Iterable[Sequence[Any]]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for run_no, *row in rows:
+        found.setdefault(run_no, []).append(row)
+    return found
+
+
+def _reserved_by(data: bytes) -> Decimal:
+    try:
+        reservation = msgspec.json.decode(data, type=_Reserved).reservation
+        return ZERO if reservation is None else Decimal(reservation.usd)
+    except DAMAGE:
+        # Named where the run is folded.
+        return ZERO
+
+
+def _without_content(step: StepTrace) -> StepTrace:
+    """What of a step's state a later event may add to: its place, or all where it has no content yet."""
+    if step.status == "completed" and step.input_context is None and step.output_context is None:
+        return step
+    return StepTrace(step_id=step.step_id, attempt=step.attempt, loop_path=step.loop_path, status=step.status)
