@@ -452,9 +452,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             return self.data / "runglass.db"
         scheme, _, path = self.store.partition(":///")
         if scheme != "sqlite" or not path:
+            shown = shown_address(self.store)
             raise SettingsError(
-                f"store {shown_address(self.store)!r} is not supported here; use sqlite:///path or"
-                " postgresql://user@host/database"
+                f"store {shown!r} is not supported here; use sqlite:///path or postgresql://user@host/database"
             )
         return Path(path)
 

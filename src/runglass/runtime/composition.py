@@ -4,8 +4,8 @@ import asyncio
 import math
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import getcontext
 from functools import cache, partial
@@ -72,36 +72,30 @@ async def upgrade_store(settings: Settings, *, with_copy: bool = True) -> None:
 
 
 def check_store(settings: Settings, *, every_run: bool, tell: Callable[[int, int], None]) -> Checked:
-    """What is wrong in the store, as of one moment; others may go on. Folds every run, or a sample.
-
-    Blocking; `tell` hears how many runs of how many are done. Raises SettingsError, and StoreError for a
-    store that cannot be checked.
-    """
+    """Checks the store beside a running server; blocking. Raises SettingsError, StoreError."""
     address = settings.postgres
     if address is None:
         return check(settings.database, every_run=every_run, tell=tell)
-    with _postgres_driver():
+    try:
         from runglass.store.postgres import integrity
+    except ModuleNotFoundError as error:
+        raise _without_driver(error) from error
     return asyncio.run(integrity.check(address, every_run=every_run, tell=tell, patience_s=PATIENCE_S))
 
 
-@contextmanager
-def _postgres_driver() -> Iterator[None]:
-    """For imports of the store on PostgreSQL, whose driver is installed only where it is needed."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"a store on PostgreSQL needs {error.name}: pip install 'runglass[server,postgres]'"
-        ) from error
+def _without_driver(error: ModuleNotFoundError) -> SettingsError:
+    return SettingsError(f"a store on PostgreSQL needs {error.name}: pip install 'runglass[server,postgres]'")
 
 
 def _store(settings: Settings, *, migrates: bool) -> Store:
     address = settings.postgres
     if address is None:
         return SqliteStore(settings.database, synchronous=settings.synchronous)
-    with _postgres_driver():
+    try:
+        # Imported here, as its driver is installed only where it is needed.
         from runglass.store.postgres.store import PostgresStore
+    except ModuleNotFoundError as error:
+        raise _without_driver(error) from error
     # A run that goes on waits as long as nobody else may go on with it.
     return PostgresStore(
         address, patience_s=PATIENCE_S, append_patience_s=settings.lease_s, migrates=migrates

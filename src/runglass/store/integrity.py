@@ -3,6 +3,8 @@
 Shared work, to be performed as of one moment while others write. Runs are compared with the sums of their
 rows, some thousand at a time; then the logs of the chosen ones are folded: small ones many at a time, large
 ones page by page. Memory is bounded by the pages, and by the number of steps of one run.
+
+More than 300 lines: what is compared with what is one list.
 """
 
 from __future__ import annotations
@@ -14,14 +16,12 @@ from math import isclose
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
-from runglass.log.events import decode_event
-from runglass.log.fold import DAMAGE, TraceFold
+from runglass.log.fold import DAMAGE
 from runglass.log.money import ZERO, add_usd, format_usd
-from runglass.log.trace import TERMINAL, ModelReservation, RunSummary, StepTrace
+from runglass.log.trace import TERMINAL, ModelReservation
 from runglass.store.catalog_records import project_of
-from runglass.store.records import RunNumbers
+from runglass.store.log_replay import LogReplay
 from runglass.store.run_tables import ROWS_OF_RUN, SIZES
 from runglass.store.statements import Steps, every, fetch
 
@@ -45,8 +45,9 @@ BELONGS = (
 """Tables, each with a column that has the id of a row of another one."""
 
 _RUNS = (
-    "SELECT no, id, project_id, status, head, owner, resume_head, log_bytes, open_bytes, change_no = 0,"
-    " EXISTS (SELECT 1 FROM ended_run WHERE run_no = no), EXISTS (SELECT 1 FROM purged_run WHERE run_no = no)"
+    "SELECT no, id, project_id, status, head, owner, resume_head, log_bytes, open_bytes, change_no,"
+    " has_content, EXISTS (SELECT 1 FROM ended_run WHERE run_no = no),"
+    " EXISTS (SELECT 1 FROM purged_run WHERE run_no = no)"
     " OR EXISTS (SELECT 1 FROM importing_run WHERE run_no = no)"
     " FROM run WHERE no > :after ORDER BY no LIMIT :most"
 )
@@ -55,9 +56,11 @@ _COSTS = (
     "SELECT run.project_id, sum(cost_usd) FROM run LEFT JOIN audit ON action = 'run.imported'"
     " AND subject = run.id WHERE cost_usd IS NOT NULL AND subject IS NULL GROUP BY run.project_id"
 )
-_DETAILS = (
-    "SELECT no, flow_id, version, trigger_type, session_id, ended_at, duration_ms, cost_usd, tokens, summary"
+_REPEATED = (
+    *("summary", "status", "flow_id", "version", "trigger_type", "session_id", "ended_at", "duration_ms"),
+    *("cost_usd", "tokens"),
 )
+"""The columns of a run that repeat what its log says."""
 _EVENTS = "SELECT run_no, seq, data FROM event WHERE {} ORDER BY seq"
 _LATEST = "SELECT run_no, position, attempt, 1 AS latest, step_id, loop_path, status, data FROM step WHERE "
 _EARLIER = (
@@ -94,11 +97,13 @@ class Checked(NamedTuple):
 class Kind(NamedTuple):
     """What a kind of store has in a way of its own.
 
-    `projects` selects the fields of all projects. `facts` are expressions for what columns of a run repeat of
-    its summary, by their names, and `facts_of` gives what the summary says of them.
+    `projects` selects the fields of all projects, `changes` their ids and the numbers of their runs' newest
+    changes. `facts` are expressions for what columns of a run repeat of its summary, by their names, and
+    `facts_of` gives what the summary says of them.
     """
 
     projects: str
+    changes: str
     has_queue: bool
     facts: Mapping[str, str]
     facts_of: Callable[[bytes], Sequence[Any]]
@@ -129,8 +134,8 @@ class _Run(NamedTuple):
     resume_head: int
     log_bytes: int
     open_bytes: int
-    is_early: bool
-    """Whether an early version wrote it, which counted less, and kept fewer numbers."""
+    change_no: int
+    has_content: bool
     is_cleared: bool
     """Whether its checkpoints go bit by bit."""
     is_marked: bool
@@ -139,6 +144,16 @@ class _Run(NamedTuple):
     @property
     def ended(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def is_early(self) -> bool:
+        """Whether an early version wrote it, which counted less, and kept fewer numbers."""
+        return self.change_no == 0
+
+    @property
+    def may_lose_content(self) -> bool:
+        """Whether its content may be going at this moment, bit by bit."""
+        return self.ended and self.has_content
 
     @property
     def waits(self) -> bool:
@@ -179,6 +194,7 @@ class IntegrityCheck:
         self._taken: defaultdict[int, int] = defaultdict(int)
         """Counted bytes of the runs of each project."""
         self._reserved: defaultdict[int, Decimal] = defaultdict(lambda: ZERO)
+        self._changes: defaultdict[int, int] = defaultdict(int)
 
     def work(self) -> Steps[Checked]:
         yield from self._find_strays()
@@ -257,6 +273,7 @@ class IntegrityCheck:
             return
         for run in runs:
             self._taken[run.project_id] += run.log_bytes + run.open_bytes
+            self._changes[run.project_id] = max(self._changes[run.project_id], run.change_no)
             if run.is_marked:
                 self._problems.append(f"run {run.id} is there, and marked as purged or as not imported yet")
                 continue
@@ -297,28 +314,28 @@ class IntegrityCheck:
 
     def _fold_small(self, runs: Sequence[_Run]) -> Steps[None]:
         numbers = [run.no for run in runs]
-        details = yield from self._details(numbers)
+        rows = yield from self._read_rows(numbers)
         events = _by_run((yield fetch(_EVENTS.format(_OF_THESE), runs=numbers)))
         sql = f"{_LATEST}{_OF_THESE} UNION ALL {_EARLIER}{_OF_THESE}{_IN_ORDER}"
         attempts = _by_run((yield fetch(sql, runs=numbers)))
         for run in runs:
-            replay = _Replay(run.id)
+            replay = LogReplay(run.id, may_lose_content=run.may_lose_content)
             self._problems += replay.take(events.get(run.no, ()))
             if replay.seq and not replay.is_damaged:
                 self._problems += replay.unlike(attempts.get(run.no, ()))
                 self._problems += replay.missing()
-                self._problems += self._unlike_its_summary(run, replay, details[run.no])
+                self._problems += self._unlike_row(run, replay, rows[run.no])
         self._folded += len(runs)
 
     def _fold_large(self, run: _Run, sums: _Sums) -> Steps[None]:
-        details = yield from self._details([run.no])
+        rows_of_run = yield from self._read_rows([run.no])
         size = sum(sums[table].get(run.no, _NONE).size for table in ("step", "step_attempt"))
         windows = 1 + size // self._limits.step_bytes
         width = max(1, -(-sums["step"].get(run.no, _NONE).high // windows))
         page = {"run": run.no, "bytes": self._limits.log_bytes}
         for window in range(windows):
             first, last = window * width + 1, LAST if window == windows - 1 else (window + 1) * width
-            replay = _Replay(run.id, first, last)
+            replay = LogReplay(run.id, may_lose_content=run.may_lose_content, first=first, last=last)
             while not replay.is_damaged and (rows := (yield fetch(_EVENTS_AFTER, after=replay.seq, **page))):
                 problems = replay.take((seq, data) for _, seq, data, _ in rows)
                 self._problems += problems if window == 0 else ()
@@ -332,23 +349,35 @@ class IntegrityCheck:
                 place = rows[-1][1:3]
             self._problems += replay.missing()
             if window == 0:
-                self._problems += self._unlike_its_summary(run, replay, details[run.no])
+                self._problems += self._unlike_row(run, replay, rows_of_run[run.no])
         self._folded += 1
 
-    def _details(self, numbers: Sequence[int]) -> Steps[dict[int, Sequence[Any]]]:
-        columns = ", ".join((_DETAILS, *self._kind.facts.values()))
-        rows = yield fetch(f"{columns} FROM run WHERE no = ANY (:runs)", runs=numbers)
-        return {row[0]: tuple(row) for row in rows}
+    def _read_rows(self, numbers: Sequence[int]) -> Steps[dict[int, Mapping[str, Any]]]:
+        names = ("no", *_REPEATED, *self._kind.facts)
+        columns = ", ".join(("no", *_REPEATED, *self._kind.facts.values()))
+        rows = yield fetch(f"SELECT {columns} FROM run WHERE no = ANY (:runs)", runs=numbers)
+        return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
+
+    def _unlike_row(self, run: _Run, replay: LogReplay, row: Mapping[str, Any]) -> Iterator[str]:
+        yield from replay.unlike_row(row, is_early=run.is_early)
+        for column, value in zip(self._kind.facts, self._kind.facts_of(row["summary"]), strict=True):
+            if row[column] != value:
+                yield f"the column {column} of run {run.id} is not what its summary says"
 
     def _check_projects(self) -> Steps[None]:
         """Compares what is counted of projects with what their runs add up to."""
         projects = yield every(project_of, self._kind.projects)
-        costs = dict((yield fetch(_COSTS)))
+        costs, changes = dict((yield fetch(_COSTS))), dict((yield fetch(self._kind.changes)))
         for project in projects:
             name = f"project {project.org}/{project.name}"
             taken, reserved = self._taken[project.id], self._reserved[project.id]
             if project.data_bytes != taken:
                 self._problems.append(f"{name} counts {project.data_bytes:,} bytes, its runs {taken:,}")
+            if changes.get(project.id, 0) < self._changes[project.id]:
+                self._problems.append(
+                    f"{name} counts {changes.get(project.id, 0)} changes of its runs, and one has number"
+                    f" {self._changes[project.id]}"
+                )
             if project.reserved_usd != reserved:
                 self._problems.append(
                     f"{name} holds back ${format_usd(project.reserved_usd)}, the requests of its runs"
@@ -358,104 +387,6 @@ class IntegrityCheck:
             spent, cost = float(project.spent_usd), costs.get(project.id, 0.0)
             if spent < cost and not isclose(spent, cost):
                 self._problems.append(f"{name} has spent ${spent:g}, and its runs cost ${cost:g}")
-
-    def _unlike_its_summary(self, run: _Run, replay: _Replay, row: Sequence[Any]) -> Iterator[str]:
-        _, flow_id, version, trigger, session, ended_at, *numbers, data = row[:10]
-        told = replay.summary
-        try:
-            summary = msgspec.json.decode(data, type=RunSummary)
-            if told.flow_slug is None:
-                # Logs of early versions tell neither; the upgrade has taken them from the run's row.
-                told = replace(told, flow_slug=summary.flow_slug, session_id=summary.session_id)
-            if summary != told:
-                yield f"the summary of run {run.id} is not what its events add up to"
-        except DAMAGE as error:
-            yield f"the summary of run {run.id} cannot be read: {error}"
-            return
-        expected: dict[str, tuple[Any, Any]] = {
-            "status": (run.status, told.status),
-            "flow_id": (flow_id, told.flow_id),
-            "version": (version, version if told.version is None else told.version),
-            "trigger_type": (trigger, told.trigger_type or trigger),
-            "session_id": (session, told.session_id),
-            "ended_at": (ended_at, told.completed_at),
-        }
-        if not run.is_early:
-            of_run = zip(numbers, RunNumbers.of(told), strict=True)
-            expected |= zip(RunNumbers._fields, of_run, strict=True)
-        of_summary = zip(row[10:], self._kind.facts_of(data), strict=True)
-        expected |= zip(self._kind.facts, of_summary, strict=True)
-        for column, (found, wanted) in expected.items():
-            if found != wanted:
-                yield f"the column {column} of run {run.id} is not what its events add up to"
-
-
-class _Replay:
-    """A run's log, event by event, and what is stored of it, for the steps at some positions."""
-
-    def __init__(self, run_id: str, first: int = 1, last: int = LAST) -> None:
-        self._run_id = run_id
-        self._first, self._last = first, last
-        self._fold = TraceFold(_without_content)
-        self._states: dict[tuple[int, int], StepTrace] = {}
-        self._latest: dict[int, int] = {}
-        self.seq = 0
-        """That of the last event which was taken in."""
-        self.is_damaged = False
-
-    @property
-    def summary(self) -> RunSummary:
-        return self._fold.summary
-
-    def take(self, events: Iterable[tuple[int, bytes]]) -> list[str]:
-        """Takes the next events in; what is wrong with them."""
-        problems = []
-        for self.seq, data in events:
-            try:
-                event = decode_event(data)
-                changes = self._fold.apply(event)
-            except DAMAGE as error:
-                self.is_damaged = True
-                problems.append(f"event {self.seq} of run {self._run_id} cannot be read: {error}")
-                break
-            if (event.seq, event.execution_id) != (self.seq, self._run_id):
-                problems.append(
-                    f"event {self.seq} of run {self._run_id} says that it is event {event.seq} of run"
-                    f" {event.execution_id}"
-                )
-            for position, step in changes:
-                if self._first <= position <= self._last:
-                    self._states[position, step.attempt] = step
-                    self._latest[position] = step.attempt
-        return problems
-
-    def unlike(self, rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-        """Which of these stored attempts are not what the events add up to."""
-        for position, attempt, latest, step_id, loop_path, status, data in rows:
-            step = self._states.pop((position, attempt), None)
-            try:
-                is_same = step is not None and (
-                    (step_id, status, bool(latest))
-                    == (step.step_id, step.status, self._latest[position] == attempt)
-                    and loop_path == ",".join(map(str, step.loop_path or ()))
-                    # By its meaning: an earlier version may have spelled the same step in another way.
-                    and (
-                        data == msgspec.json.encode(step) or msgspec.json.decode(data, type=StepTrace) == step
-                    )
-                )
-            except DAMAGE as error:
-                yield f"{self._name(position, attempt)} cannot be read: {error}"
-                continue
-            if not is_same:
-                yield f"{self._name(position, attempt)} is not what its events add up to"
-
-    def missing(self) -> Iterator[str]:
-        """The attempts that events tell of, and that were not among the stored ones."""
-        for position, attempt in self._states:
-            yield f"{self._name(position, attempt)} is not stored, and its events tell of it"
-
-    def _name(self, position: int, attempt: int) -> str:
-        return f"attempt {attempt} of the step at position {position} of run {self._run_id}"
 
 
 def _unlike_its_rows(run: _Run, sums: _Sums) -> Iterator[str]:
@@ -515,10 +446,3 @@ def _reserved_by(data: bytes) -> Decimal:
     except DAMAGE:
         # Named where the run is folded.
         return ZERO
-
-
-def _without_content(step: StepTrace) -> StepTrace:
-    """What of a step's state a later event may add to: its place, or all where it has no content yet."""
-    if step.status == "completed" and step.input_context is None and step.output_context is None:
-        return step
-    return StepTrace(step_id=step.step_id, attempt=step.attempt, loop_path=step.loop_path, status=step.status)

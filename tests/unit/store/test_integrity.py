@@ -20,7 +20,7 @@ from runglass.config.settings import Price
 from runglass.store.integrity import BELONGS, MOST_PROBLEMS, USUAL, Checked, CheckLimits
 from runglass.store.postgres import integrity
 from runglass.store.postgres import sql_helpers as postgres_sql
-from runglass.store.run_tables import ROWS_OF_RUN
+from runglass.store.run_tables import CONTENT, ROWS_OF_RUN
 from runglass.store.sqlite import database_file
 from runglass.store.sqlite import sql_helpers as sqlite_sql
 from runglass.store.sqlite.migrations import migrate_sqlite
@@ -297,12 +297,38 @@ DAMAGE: list[tuple[Work[Any], str]] = [
     (done(f"UPDATE run_outcome SET result = NULL WHERE {OF_ENDED}"), "bytes kept for its callers"),
     (done(f"UPDATE run SET log_bytes = 1000000 WHERE no = {ENDED}"), "1,000,000 bytes of events and steps"),
     (done(f"UPDATE run SET log_bytes = log_bytes - 1 WHERE no = {LIVE}"), "project acme/demo counts"),
+    (
+        done(f"UPDATE run SET change_no = 1000000 WHERE no = {ENDED}"),
+        "of its runs, and one has number 1000000",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("damage", "said"), DAMAGE, ids=range(len(DAMAGE)))
 def test_each_kind_of_damage_is_found_and_named(store: Opened, damage: Work[Any], said: str) -> None:
     require_said(said, store.checked(damage))
+
+
+def test_content_that_goes_bit_by_bit_is_no_damage(store: Opened) -> None:
+    def strip(table: str, where: str) -> Work[None]:
+        def work() -> Steps[None]:
+            for (data,) in (yield fetch(f"SELECT data FROM {table} WHERE {where}")):
+                sql = f"UPDATE {table} SET data = :stripped WHERE {where} AND data = :data"
+                yield done(sql, stripped=CONTENT[table](data), data=data)
+
+        return work
+
+    bites = [
+        strip("event", f"{OF_ENDED} AND seq < 6"),
+        strip("event", OF_ENDED),
+        strip("step", f"{OF_ENDED} AND position < 3"),
+    ]
+    for count in range(1, len(bites) + 1):
+        problems = store.checked(*bites[:count]).problems
+        # What is counted changes with each bite, and not here.
+        assert [each for each in problems if "bytes of events and steps" not in each] == []
+    other = replaced("step", b"yyyy", b"zzzz", f"{OF_ENDED} AND position = 1")
+    require_said("the step at position 1 of run", store.checked(other))
 
 
 def require_said(said: str, found: Checked) -> None:
@@ -350,6 +376,7 @@ def test_what_is_counted_of_projects_is_compared_with_their_runs(
             "ALTER TABLE run ADD CONSTRAINT named CHECK (no > 0) NOT VALID",
             "the constraint named of table run",
         ),
+        ("ALTER SEQUENCE run_number RESTART WITH 1", "the sequence run_number is behind"),
         ("ALTER TABLE queue DISABLE TRIGGER queue_places", "the trigger queue_places of table queue"),
         (
             "DO $$ BEGIN EXECUTE 'ALTER TABLE step_attempt DETACH PARTITION step_attempt_'"

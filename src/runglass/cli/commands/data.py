@@ -16,17 +16,8 @@ from runglass.cli.backends import local_store
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.commands.run_files import export_raw
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.terminal import formatting
-from runglass.cli.terminal.output import (
-    LiveArea,
-    can_repaint,
-    log_to_stderr,
-    note,
-    stderr,
-    stdout,
-    write_json,
-    write_line,
-)
+from runglass.cli.terminal import formatting, output
+from runglass.cli.terminal.output import log_to_stderr, note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.base import Store
@@ -150,8 +141,8 @@ def check(every_run: bool, folder: DataFolder, as_json: bool) -> None:
 
     settings = folder.settings()
     local_store.require_store(settings)
-    console = stderr()
-    with LiveArea(console) if can_repaint(console) else nullcontext() as area:
+    console = output.stderr()
+    with output.LiveArea(console) if output.can_repaint(console) else nullcontext() as area:
 
         def tell(done: int, total: int) -> None:
             if area is not None and area.is_due:

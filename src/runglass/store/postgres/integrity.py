@@ -27,7 +27,8 @@ DAMAGED = (
 """What the server says where it cannot read its own files."""
 
 KIND = Kind(
-    PROJECT,
+    projects=PROJECT,
+    changes="SELECT project_id, last FROM project_change",
     has_queue=True,
     facts={
         "started_ms": "started_ms",
@@ -54,6 +55,9 @@ _CATALOG = (
     " CROSS JOIN unnest(ARRAY['event', 'step', 'step_attempt']) AS parent) AS parts"
     " WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = to_regclass(parent)"
     " AND inhrelid = to_regclass(part)) ORDER BY 1",
+    # The high bits of a number are its month.
+    "SELECT 'the sequence run_number is behind the numbers of runs, and would give them again'"
+    f" WHERE (SELECT last_value FROM run_number) < (SELECT max(no & {(1 << 40) - 1}) FROM run)",
 )
 """What is wrong by the catalog, in one sentence a row."""
 

@@ -90,6 +90,15 @@ _SUMS = (
 """Which figures of a project a statement adds to. Sizes are in the heads of rows, so no data is read."""
 
 
+_KIND = Kind(
+    projects=PROJECT,
+    changes="SELECT id, run_changes FROM project",
+    has_queue=False,
+    facts={},
+    facts_of=lambda summary: (),
+)
+
+
 def usage(path: Path) -> Usage:
     """The usage of the file, as of one moment. Reads every row's head. Raises StoreError."""
     with opened(path) as db:
@@ -138,8 +147,7 @@ def check_on(
     if damage:
         # Further mistakes in a damaged file say nothing.
         return Checked(0, 0, [f"the file is damaged: {line}" for line in damage])
-    kind = Kind(PROJECT, has_queue=False, facts={}, facts_of=lambda summary: ())
-    return perform(IntegrityCheck(kind, every_run=every_run, tell=tell, limits=limits).work, db)
+    return perform(IntegrityCheck(_KIND, every_run=every_run, tell=tell, limits=limits).work, db)
 
 
 def rebuild(path: Path) -> None:
