@@ -5,9 +5,10 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -323,8 +324,8 @@ def test_content_that_goes_bit_by_bit_is_no_damage(store: Opened) -> None:
         strip("event", OF_ENDED),
         strip("step", f"{OF_ENDED} AND position < 3"),
     ]
-    for count in range(1, len(bites) + 1):
-        problems = store.checked(*bites[:count]).problems
+    for done_so_far in range(1, len(bites) + 1):
+        problems = store.checked(*bites[:done_so_far]).problems
         # What is counted changes with each bite, and not here.
         assert [each for each in problems if "bytes of events and steps" not in each] == []
     other = replaced("step", b"yyyy", b"zzzz", f"{OF_ENDED} AND position = 1")
@@ -448,25 +449,25 @@ def test_a_sound_store_to_which_others_write_has_nothing_wrong(kind: str, tmp_pa
     with new_store(kind, tmp_path) as store, server_with_flows(store) as server, client_of(server) as client:
         is_enough = threading.Event()
 
-        def write(number: int) -> int:
-            """Runs flows, under keys and without, and deletes some; how many were run."""
-            count = 0
-            while not is_enough.is_set():
-                done = client.flow(["greet", "rounds"][count % 2]).execute(parameters={"x": "y" * 500})
+        def write() -> None:
+            """Runs flows, cancels some, and deletes some."""
+            for number in count():
+                if is_enough.is_set():
+                    return
+                result = client.flow(["greet", "rounds"][number % 2]).execute(parameters={"x": "y" * 500})
                 job = client.flow("wait").execute_async()
                 client.run(job.execution_id).cancel()
-                if count % 3 == 0:
-                    client.run(done.execution_id or "").delete()
-                count += 1
-            return count
+                if number % 3 == 0:
+                    client.run(result.execution_id or "").delete()
 
         with ThreadPoolExecutor(2) as writers:
-            counts = [writers.submit(write, number) for number in range(2)]
+            written = [writers.submit(write) for _ in range(2)]
             found = [store.checked()]
             try:
-                while found[-1].runs < 60 and not found[-1].problems:
+                while found[-1].runs < 60 and not found[-1].problems and not any(map(Future.done, written)):
                     found += store.checked(limits=SMALL), store.checked()
             finally:
                 is_enough.set()
         assert [each.problems for each in found if each.problems] == []
-        assert sum(count.result() for count in counts) > 30
+        assert [each.result() for each in written] == [None, None]
+        assert found[-1].runs >= 60
