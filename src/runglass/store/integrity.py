@@ -205,11 +205,14 @@ class IntegrityCheck:
             rows = yield fetch(_RUNS, after=after, most=self._limits.runs)
             runs = [_Run(*row) for row in rows]
             upto = runs[-1].no if len(runs) == self._limits.runs else LAST
-            yield from self._check_runs(runs, after, upto, first=-seen % distance, distance=distance)
+            sums = yield from self._read_sums(runs, after, upto)
+            if len(self._problems) < MOST_PROBLEMS:
+                self._compare(runs, sums)
+                yield from self._add_reserved(runs, sums)
+                yield from self._fold(runs[-seen % distance :: distance], sums)
             seen, after = seen + len(runs), upto
             self._tell(seen, total)
-        if after == LAST:
-            yield from self._check_projects()
+        yield from self._check_projects()
         if len(self._problems) >= MOST_PROBLEMS:
             del self._problems[MOST_PROBLEMS:]
             self._problems.append(f"there may be more: the check ended with the first {MOST_PROBLEMS:,}")
@@ -223,94 +226,91 @@ class IntegrityCheck:
                 f" ON parent.id = own.{column} WHERE parent.id IS NULL GROUP BY own.{column} LIMIT :most",
                 most=MOST_PROBLEMS,
             )
-            for value, count in found:
-                self._problems.append(
-                    f"table {table} has {count} rows of {parent} {value}, which is not there"
-                )
+            for value, rows in found:
+                self._name_stray(f"table {table} has {rows} rows of {parent} {value}")
         for table in ("ended_run", "due_outline"):
             sql = f"SELECT run_no FROM {table} WHERE NOT EXISTS (SELECT 1 FROM run WHERE no = run_no)"
             for (run_no,) in (yield fetch(f"{sql} LIMIT :most", most=MOST_PROBLEMS)):
-                self._problems.append(f"table {table} has run number {run_no}, which is not there")
+                self._name_stray(f"table {table} has run number {run_no}")
         sql = "SELECT key, run_id FROM call WHERE NOT EXISTS (SELECT 1 FROM run WHERE id = run_id)"
         for key, run_id in (yield fetch(f"{sql} LIMIT :most", most=MOST_PROBLEMS)):
-            self._problems.append(f"the call {key!r} is of run {run_id}, which is not there")
+            self._name_stray(f"the call {key!r} is of run {run_id}")
 
-    def _check_runs(
-        self, runs: Sequence[_Run], after: int, upto: int, *, first: int, distance: int
-    ) -> Steps[None]:
-        """Checks the runs, which are all between these numbers, and folds those that are chosen."""
+    def _name_stray(self, row: str) -> None:
+        self._problems.append(f"{row}, which is not there")
+
+    def _read_sums(self, runs: Sequence[_Run], after: int, upto: int) -> Steps[_Sums]:
+        """The sums of the rows of these runs, which are all between the numbers; names rows of other runs."""
         known = {run.no for run in runs}
-        # Strays beside them are to be named, and those that are too many to be named are not read.
+        # Of runs that are not there so many are read as can be named.
         between = {"after": after, "upto": upto, "most": len(runs) + MOST_PROBLEMS}
         sums: dict[str, dict[int, _Sum]] = {}
         for table, key in ROWS_OF_RUN.items():
-            order = key[0] if key and table in ("event", "step") else "1"
+            order = key[0] if table in ("event", "step") else "1"
             size = SIZES.get(table, "length(data)")
-            sql = (
-                f"SELECT run_no, count(*), min({order}), max({order}), sum({size}) FROM {table}"
-                " WHERE run_no > :after AND run_no <= :upto GROUP BY run_no"
-            )
             rows = yield fetch(
-                f"SELECT * FROM ({sql}) AS sums WHERE NOT EXISTS"
-                " (SELECT 1 FROM purged_run WHERE purged_run.run_no = sums.run_no) AND NOT EXISTS"
-                " (SELECT 1 FROM importing_run WHERE importing_run.run_no = sums.run_no)"
+                f"SELECT * FROM (SELECT run_no, count(*), min({order}), max({order}), sum({size})"
+                f" FROM {table} WHERE run_no > :after AND run_no <= :upto GROUP BY run_no) AS sums"
+                " WHERE NOT EXISTS (SELECT 1 FROM purged_run WHERE purged_run.run_no = sums.run_no)"
+                " AND NOT EXISTS (SELECT 1 FROM importing_run WHERE importing_run.run_no = sums.run_no)"
                 " ORDER BY run_no LIMIT :most",
                 **between,
             )
             found = sums[table] = {row[0]: _Sum(*map(int, row[1:])) for row in rows}
             for run_no in found.keys() - known:
-                count = found[run_no].rows
-                self._problems.append(
-                    f"table {table} has {count} rows of run number {run_no}, which is not there"
-                )
-        queue: dict[int, int] = {}
+                self._name_stray(f"table {table} has {found[run_no].rows} rows of run number {run_no}")
+        sums["queue"] = {}
         if self._kind.has_queue:
             sql = "SELECT run_no, project_id FROM queue WHERE run_no > :after AND run_no <= :upto"
-            queue = dict((yield fetch(f"{sql} ORDER BY run_no LIMIT :most", **between)))
-            for run_no in queue.keys() - known:
-                self._problems.append(f"the queue has run number {run_no}, which is not there")
-        if len(self._problems) >= MOST_PROBLEMS:
-            return
+            for run_no, project_id in (yield fetch(f"{sql} ORDER BY run_no LIMIT :most", **between)):
+                sums["queue"][run_no] = _Sum(1, project_id, project_id)
+            for run_no in sums["queue"].keys() - known:
+                self._name_stray(f"the queue has run number {run_no}")
+        return sums
+
+    def _compare(self, runs: Sequence[_Run], sums: _Sums) -> None:
+        """Compares the runs' rows with those sums, and adds them to those of their projects."""
         for run in runs:
             self._taken[run.project_id] += run.log_bytes + run.open_bytes
             self._changes[run.project_id] = max(self._changes[run.project_id], run.change_no)
             if run.is_marked:
                 self._problems.append(f"run {run.id} is there, and marked as purged or as not imported yet")
                 continue
-            self._problems += _unlike_its_rows(run, sums)
-            if self._kind.has_queue and (run.waits or run.no in queue):
-                self._problems += _unlike_the_queue(run, queue)
-        sizes = {
-            run.no: sum(sums[table].get(run.no, _NONE).size for table in ("event", "step", "step_attempt"))
-            for run in runs
-        }
-        of_steps = {run_no: each.size for run_no, each in sums["step"].items()}
-        for batch in self._batches([run for run in runs if run.head and not run.ended], of_steps):
-            yield from self._add_reserved(batch)
-        for batch in self._batches([run for run in runs[first::distance] if not run.is_marked], sizes):
-            is_large = sizes[batch[0].no] > self._limits.log_bytes
-            yield from self._fold_large(batch[0], sums) if is_large else self._fold_small(batch)
+            of_run = {table: found.get(run.no, _NONE) for table, found in sums.items()}
+            self._problems += _unlike_its_rows(run, of_run)
+            if self._kind.has_queue:
+                self._problems += _unlike_the_queue(run, of_run["queue"])
 
-    def _batches(self, runs: Sequence[_Run], sizes: Mapping[int, int]) -> Iterator[list[_Run]]:
-        """The runs in groups of no more than `log_bytes`, or of one run."""
+    def _add_reserved(self, runs: Sequence[_Run], sums: _Sums) -> Steps[None]:
+        """Adds what the requests of these runs to models reserve."""
+        sql = f"SELECT run_no, data FROM step WHERE {_OF_THESE} AND status = 'running'"
+        for batch, _ in self._batches([run for run in runs if run.head and not run.ended], sums):
+            projects = {run.no: run.project_id for run in batch}
+            for run_no, data in (yield fetch(sql, runs=list(projects))):
+                reserved = self._reserved[projects[run_no]]
+                self._reserved[projects[run_no]] = add_usd(reserved, _reserved_by(data))
+
+    def _fold(self, runs: Sequence[_Run], sums: _Sums) -> Steps[None]:
+        """Compares the logs of these runs with what is stored beside them."""
+        for batch, size in self._batches([run for run in runs if not run.is_marked], sums):
+            if size > self._limits.log_bytes:
+                yield from self._fold_large(batch[0], sums)
+            else:
+                yield from self._fold_small(batch)
+
+    def _batches(self, runs: Sequence[_Run], sums: _Sums) -> Iterator[tuple[list[_Run], int]]:
+        """The runs in groups with no more than `log_bytes` of logs and steps, or of one; and their bytes."""
         batch: list[_Run] = []
         size = 0
         for run in runs:
-            if batch and size + sizes.get(run.no, 0) > self._limits.log_bytes:
-                yield batch
+            more = _bytes_of(run, sums, "event", "step", "step_attempt")
+            if batch and size + more > self._limits.log_bytes:
+                yield batch, size
                 batch, size = [], 0
             batch.append(run)
-            size += sizes.get(run.no, 0)
+            size += more
         if batch:
-            yield batch
-
-    def _add_reserved(self, runs: Sequence[_Run]) -> Steps[None]:
-        """Adds what the requests of these runs to models reserve."""
-        projects = {run.no: run.project_id for run in runs}
-        sql = f"SELECT run_no, data FROM step WHERE {_OF_THESE} AND status = 'running'"
-        for run_no, data in (yield fetch(sql, runs=list(projects))):
-            reserved = self._reserved[projects[run_no]]
-            self._reserved[projects[run_no]] = add_usd(reserved, _reserved_by(data))
+            yield batch, size
 
     def _fold_small(self, runs: Sequence[_Run]) -> Steps[None]:
         numbers = [run.no for run in runs]
@@ -329,8 +329,7 @@ class IntegrityCheck:
 
     def _fold_large(self, run: _Run, sums: _Sums) -> Steps[None]:
         rows_of_run = yield from self._read_rows([run.no])
-        size = sum(sums[table].get(run.no, _NONE).size for table in ("step", "step_attempt"))
-        windows = 1 + size // self._limits.step_bytes
+        windows = 1 + _bytes_of(run, sums, "step", "step_attempt") // self._limits.step_bytes
         width = max(1, -(-sums["step"].get(run.no, _NONE).high // windows))
         page = {"run": run.no, "bytes": self._limits.log_bytes}
         for window in range(windows):
@@ -389,9 +388,8 @@ class IntegrityCheck:
                 self._problems.append(f"{name} has spent ${spent:g}, and its runs cost ${cost:g}")
 
 
-def _unlike_its_rows(run: _Run, sums: _Sums) -> Iterator[str]:
+def _unlike_its_rows(run: _Run, of: Mapping[str, _Sum]) -> Iterator[str]:
     """Where the run's row is not what its rows in other tables add up to."""
-    of = {table: found.get(run.no, _NONE) for table, found in sums.items()}
     events, steps = of["event"], of["step"]
     if events[:3] != (run.head, 1, run.head):
         yield (
@@ -423,13 +421,17 @@ def _unlike_its_rows(run: _Run, sums: _Sums) -> Iterator[str]:
             yield f"run {run.id} counts {run.open_bytes:,} bytes kept for its callers, and has {kept:,}"
 
 
-def _unlike_the_queue(run: _Run, queue: Mapping[int, int]) -> Iterator[str]:
-    if run.no not in queue:
+def _unlike_the_queue(run: _Run, queued: _Sum) -> Iterator[str]:
+    if run.waits and not queued.rows:
         yield f"run {run.id} waits for a process, and is not in the queue"
-    elif not run.waits:
+    elif queued.rows and not run.waits:
         yield f"run {run.id} is in the queue, and does not wait for a process"
-    elif queue[run.no] != run.project_id:
+    elif queued.rows and queued.low != run.project_id:
         yield f"run {run.id} is in the queue of another project"
+
+
+def _bytes_of(run: _Run, sums: _Sums, *tables: str) -> int:
+    return sum(sums[table].get(run.no, _NONE).size for table in tables)
 
 
 def _by_run(rows: Iterable[Sequence[Any]]) -> dict[int, list[Any]]:
