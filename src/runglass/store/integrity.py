@@ -51,6 +51,7 @@ _RUNS = (
     " OR EXISTS (SELECT 1 FROM importing_run WHERE run_no = no)"
     " FROM run WHERE no > :after ORDER BY no LIMIT :most"
 )
+_NUMBERS = {"event": "seq", "step": "position", "queue": "project_id"}
 # What runs that were imported have cost, nobody has spent here.
 _COSTS = (
     "SELECT run.project_id, sum(cost_usd) FROM run LEFT JOIN audit ON action = 'run.imported'"
@@ -163,7 +164,7 @@ class _Run(NamedTuple):
 
 
 class _Sum(NamedTuple):
-    """The rows that a run has in one table."""
+    """The rows of a run in one table, the least and the greatest of their `_NUMBERS`, and their bytes."""
 
     rows: int = 0
     low: int = 1
@@ -245,11 +246,11 @@ class IntegrityCheck:
         # Of runs that are not there so many are read as can be named.
         between = {"after": after, "upto": upto, "most": len(runs) + MOST_PROBLEMS}
         sums: dict[str, dict[int, _Sum]] = {}
-        for table, key in ROWS_OF_RUN.items():
-            order = key[0] if table in ("event", "step") else "1"
-            size = SIZES.get(table, "length(data)")
+        for table in (*ROWS_OF_RUN, *(("queue",) if self._kind.has_queue else ())):
+            number = _NUMBERS.get(table, "1")
+            size = "0" if table == "queue" else SIZES.get(table, "length(data)")
             rows = yield fetch(
-                f"SELECT * FROM (SELECT run_no, count(*), min({order}), max({order}), sum({size})"
+                f"SELECT * FROM (SELECT run_no, count(*), min({number}), max({number}), sum({size})"
                 f" FROM {table} WHERE run_no > :after AND run_no <= :upto GROUP BY run_no) AS sums"
                 " WHERE NOT EXISTS (SELECT 1 FROM purged_run WHERE purged_run.run_no = sums.run_no)"
                 " AND NOT EXISTS (SELECT 1 FROM importing_run WHERE importing_run.run_no = sums.run_no)"
@@ -259,13 +260,6 @@ class IntegrityCheck:
             found = sums[table] = {row[0]: _Sum(*map(int, row[1:])) for row in rows}
             for run_no in found.keys() - known:
                 self._name_stray(f"table {table} has {found[run_no].rows} rows of run number {run_no}")
-        sums["queue"] = {}
-        if self._kind.has_queue:
-            sql = "SELECT run_no, project_id FROM queue WHERE run_no > :after AND run_no <= :upto"
-            for run_no, project_id in (yield fetch(f"{sql} ORDER BY run_no LIMIT :most", **between)):
-                sums["queue"][run_no] = _Sum(1, project_id, project_id)
-            for run_no in sums["queue"].keys() - known:
-                self._name_stray(f"the queue has run number {run_no}")
         return sums
 
     def _compare(self, runs: Sequence[_Run], sums: _Sums) -> None:

@@ -356,7 +356,10 @@ def test_what_is_counted_of_projects_is_compared_with_their_runs(
     ("damage", "said"),
     [
         ("DELETE FROM queue", "waits for a process, and is not in the queue"),
-        ("INSERT INTO queue (run_no, project_id, pick) VALUES (7, 1, 1)", "the queue has run number 7"),
+        (
+            "INSERT INTO queue (run_no, project_id, pick) VALUES (7, 1, 1)",
+            "table queue has 1 rows of run number 7",
+        ),
         (
             f"INSERT INTO queue (run_no, project_id, pick) VALUES ({ENDED}, 1, 1)",
             "is in the queue, and does not wait for a process",
