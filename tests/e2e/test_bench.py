@@ -15,7 +15,7 @@ from bench.browsing import obstacle
 from bench.rows import Row
 from bench.table import write_page
 from runglass.config.settings import Settings
-from runglass.store.sqlite import integrity
+from runglass.store.sqlite import database_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,7 +87,7 @@ def test_a_run_that_is_repeated_is_what_its_log_adds_up_to(tmp_path: Path) -> No
     run = long_runs.finished_run(tmp_path, steps, most_executed=most_executed)
     going = long_runs.going_run(tmp_path, steps, waits=1000, most_executed=most_executed)
     database = Settings(data=tmp_path).database
-    assert integrity.check(database, every_run=True) == (2, 2, [])
+    assert database_file.check(database, every_run=True, tell=lambda done, of: None) == (2, 2, [])
     with closing(sqlite3.connect(database)) as connection:
         counts = dict(
             connection.execute("SELECT id, count(*) FROM run JOIN step ON run_no = no GROUP BY id").fetchall()

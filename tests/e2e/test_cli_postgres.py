@@ -65,14 +65,26 @@ def test_projects_keys_and_flows_are_in_the_database_and_a_server_runs_them(
             assert second.terminate() == 0
             told = second.rest_of_stderr()
 
-        raw = runglass("data", "usage", env=store, cwd=tmp_path)
-        assert raw.returncode == 2
-        assert "for SQLite files alone" in raw.stderr
+        checked = runglass("data", "check", "--all", env=store, cwd=tmp_path)
+        assert (checked.returncode, checked.stderr) == (0, "")
+        assert checked.stdout == "all is well: 1 run, 1 of them folded\n"
         assert server.terminate() == 0
-        told += [*server.rest_of_stderr(), raw.stderr, pushed.stderr, published.stderr]
+        told += [*server.rest_of_stderr(), checked.stdout, pushed.stderr, published.stderr]
     assert PASSWORD not in "".join(told)
     # Nothing was kept in a data folder, which is where SQLite's files would be.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["greet.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("command", "instead"), [("usage", "psql"), ("vacuum", "autovacuum"), ("backup copy", "pg_dump")]
+)
+def test_commands_for_sqlite_files_say_what_to_do_instead(tmp_path: Path, command: str, instead: str) -> None:
+    done = runglass("data", *command.split(), env={"RUNGLASS_STORE": NOBODY}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "this is for SQLite files, and the store is 'postgresql://127.0.0.1:1/shop'" in done.stderr
+    assert instead in done.stderr
+    assert PASSWORD not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_after_a_kill_the_next_server_starts_by_itself(store: dict[str, str], tmp_path: Path) -> None:
@@ -84,11 +96,12 @@ def test_after_a_kill_the_next_server_starts_by_itself(store: dict[str, str], tm
 
 
 def test_a_database_that_is_away_is_a_message_and_an_exit_code(tmp_path: Path) -> None:
-    done = runglass("serve", "--port", "0", env={"RUNGLASS_STORE": NOBODY}, cwd=tmp_path)
-    assert done.returncode == 4
-    assert "'postgresql://127.0.0.1:1/shop' cannot be used: nobody listens there" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert PASSWORD not in done.stdout + done.stderr
+    for command in (("serve", "--port", "0"), ("data", "check")):
+        done = runglass(*command, env={"RUNGLASS_STORE": NOBODY}, cwd=tmp_path)
+        assert done.returncode == 4
+        assert "'postgresql://127.0.0.1:1/shop' cannot be used: nobody listens there" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert PASSWORD not in done.stdout + done.stderr
 
 
 def test_a_password_in_an_argument_is_refused(tmp_path: Path) -> None:

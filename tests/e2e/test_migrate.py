@@ -23,13 +23,16 @@ async def test_a_migration_that_is_killed_in_the_middle_leaves_nothing_and_is_do
     server = await asyncio.to_thread(postgres_server)
     await server.execute(f"DROP DATABASE IF EXISTS {DATABASE}", f"CREATE DATABASE {DATABASE}")
     address = server.address(DATABASE)
+    env = {"RUNGLASS_STORE": address}
+    refused = await asyncio.to_thread(runglass, "data", "check", env=env)
+    assert (refused.returncode, refused.stdout) == (Exit.FAILED, "")
+    assert "has no tables of Runglass; `runglass migrate` makes them" in refused.stderr
     connections = Connections(address)
     await connections.open()
     try:
         await migrate_postgres(connections, migrations()[:OLD])
     finally:
         await connections.close()
-    env = {"RUNGLASS_STORE": address}
     user, watcher = await asyncpg.connect(address), await asyncpg.connect(address)
     try:
         # The next migration has changed the table of projects when it comes to that of the queue.
@@ -41,10 +44,11 @@ async def test_a_migration_that_is_killed_in_the_middle_leaves_nothing_and_is_do
         await user.execute("COMMIT")
         assert await watcher.fetchval(APPLIED) == list(range(1, OLD + 1))
         assert await watcher.fetchval(HALF) == 0
-        refused = await asyncio.to_thread(runglass, "projects", "list", env=env)
-        assert (refused.returncode, refused.stdout) == (Exit.FAILED, "")
-        assert f"has schema {OLD} of an older version" in refused.stderr
-        assert "run `runglass migrate`" in refused.stderr
+        for command in (("projects", "list"), ("data", "check")):
+            refused = await asyncio.to_thread(runglass, *command, env=env)
+            assert (refused.returncode, refused.stdout) == (Exit.FAILED, "")
+            assert f"has schema {OLD} of an older version" in refused.stderr
+            assert "run `runglass migrate`" in refused.stderr
         assert await watcher.fetchval(APPLIED) == list(range(1, OLD + 1))
         both = await asyncio.gather(*(asyncio.to_thread(runglass, "migrate", env=env) for _ in range(2)))
         assert [done.returncode for done in both] == [Exit.OK, Exit.OK]

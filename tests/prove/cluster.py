@@ -17,6 +17,7 @@ from datetime import datetime
 from statistics import median
 
 from runglass.log.events import decode_event
+from runglass.store.postgres.integrity import check
 from runglass.store.postgres.store import PostgresStore
 from tests.prove.child import PLANTS
 from tests.prove.clustering.cluster import NAMES, Cluster, services
@@ -121,6 +122,8 @@ async def _broken(
         findings.end_s.append(time.monotonic() - calm_s)
     async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
         lies = [*await laws.after_kill(store), *await laws.at_end(store), *book.lies]
+    checked = await check(running.address, every_run=True, tell=lambda runs, of: None, patience_s=PATIENCE_S)
+    lies += checked.problems
     findings.steps_ms += laws.waits_ms
     new = [run for run in laws.records.values() if run.id not in laws.settled]
     numbers = {run.no for run in new}

@@ -453,11 +453,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         scheme, _, path = self.store.partition(":///")
         if scheme != "sqlite" or not path:
             shown = shown_address(self.store)
-            if self.postgres is not None:
-                raise SettingsError(
-                    f"this is for SQLite files alone, and the store is {shown!r};"
-                    " PostgreSQL has tools of its own, as pg_dump and psql"
-                )
             raise SettingsError(
                 f"store {shown!r} is not supported here; use sqlite:///path or postgresql://user@host/database"
             )

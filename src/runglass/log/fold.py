@@ -7,7 +7,7 @@ Nothing here does I/O, asks the clock or makes up a value.
 More than 300 lines: one state machine, whose transitions are read together.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -399,15 +399,20 @@ class RunFold:
 
 
 class TraceFold:
-    """The whole trace of a run, event by event: `trace()` is right after each of them."""
+    """The whole trace of a run, event by event: `trace()` is right after each of them.
 
-    def __init__(self) -> None:
+    `kept` is what stays of each step's state, for whoever needs no trace and has no room for one.
+    """
+
+    def __init__(self, kept: Callable[[StepTrace], StepTrace] | None = None) -> None:
         self._fold = RunFold(RunSummary(id="", flow_id="", status="pending"))
+        self._kept = kept
         self._steps: dict[int, StepTrace] = {}
         self._positions: dict[Address, int] = {}
         self._content: dict[str, Json] = {}
 
-    def apply(self, event: StreamEvent) -> None:
+    def apply(self, event: StreamEvent) -> Sequence[StepChange]:
+        """Takes one event in; returns the steps that it changed."""
         if isinstance(event, RunInput | FlowCompleted):
             self._content |= content_of_run(event)
         if isinstance(event, StepStarted | StepSkipped | ContentKept):
@@ -415,9 +420,11 @@ class TraceFold:
                 position = self._positions.get(Address(each.step_id, each.loop_path))
                 if position is not None:
                     self._fold.reopen(StepChange(position, self._steps[position]))
-        for change in self._fold.apply(event):
-            self._steps[change.position] = change.step
-            self._positions[Address(change.step.step_id, change.step.loop_path)] = change.position
+        changes = self._fold.apply(event)
+        for position, step in changes:
+            self._steps[position] = step if self._kept is None else self._kept(step)
+            self._positions[Address(step.step_id, step.loop_path)] = position
+        return changes
 
     @property
     def summary(self) -> RunSummary:

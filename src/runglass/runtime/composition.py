@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import getcontext
@@ -34,9 +34,10 @@ from runglass.flows.models import SettingRules
 from runglass.runtime.runtime import FixedLimits, Runtime
 from runglass.store.base import Store
 from runglass.store.data_folder import exclusive
+from runglass.store.integrity import Checked
 from runglass.store.process_records import ProcessFacts
 from runglass.store.records import Retention
-from runglass.store.sqlite.database_file import upgrade
+from runglass.store.sqlite.database_file import check, upgrade
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.byte_cache import limit_caches
 from runglass.support.supervision import SupervisedTask
@@ -70,6 +71,22 @@ async def upgrade_store(settings: Settings, *, with_copy: bool = True) -> None:
             await asyncio.to_thread(upgrade, settings.database, with_copy=with_copy)
 
 
+def check_store(settings: Settings, *, every_run: bool, tell: Callable[[int, int], None]) -> Checked:
+    """Checks the store beside a running server; blocking. Raises SettingsError, StoreError."""
+    address = settings.postgres
+    if address is None:
+        return check(settings.database, every_run=every_run, tell=tell)
+    try:
+        from runglass.store.postgres import integrity
+    except ModuleNotFoundError as error:
+        raise _without_driver(error) from error
+    return asyncio.run(integrity.check(address, every_run=every_run, tell=tell, patience_s=PATIENCE_S))
+
+
+def _without_driver(error: ModuleNotFoundError) -> SettingsError:
+    return SettingsError(f"a store on PostgreSQL needs {error.name}: pip install 'runglass[server,postgres]'")
+
+
 def _store(settings: Settings, *, migrates: bool) -> Store:
     address = settings.postgres
     if address is None:
@@ -78,9 +95,7 @@ def _store(settings: Settings, *, migrates: bool) -> Store:
         # Imported here, as its driver is installed only where it is needed.
         from runglass.store.postgres.store import PostgresStore
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"a store on PostgreSQL needs {error.name}: pip install 'runglass[server,postgres]'"
-        ) from error
+        raise _without_driver(error) from error
     # A run that goes on waits as long as nobody else may go on with it.
     return PostgresStore(
         address, patience_s=PATIENCE_S, append_patience_s=settings.lease_s, migrates=migrates

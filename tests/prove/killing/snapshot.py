@@ -1,10 +1,12 @@
 """The data as the kill left it, read from a copy: to open the files themselves would mend them."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from runglass.store.sqlite.database_file import check
 from runglass.store.sqlite.store import SqliteStore
 
 
@@ -24,6 +26,7 @@ async def as_it_was_left(database: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def faults(store: SqliteStore) -> list[str]:
-    """What the database finds wrong with itself."""
-    found = await store.connections.read(lambda db: db.execute("PRAGMA integrity_check").fetchall())
-    return [f"the database is corrupt: {fault}" for (fault,) in found if fault != "ok"]
+    """What `runglass data check --all` finds wrong."""
+    path = store.connections.path
+    found = await asyncio.to_thread(check, path, every_run=True, tell=lambda runs, of: None)
+    return found.problems

@@ -11,7 +11,7 @@ from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.exit_codes import NotFound
 from runglass.cli.terminal.output import note, warn
 from runglass.config.reader import read_settings
-from runglass.config.settings import Settings
+from runglass.config.settings import Settings, SettingsError
 from runglass.store.base import Store
 from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import Project, Role
@@ -30,17 +30,30 @@ class DataFolder(NamedTuple):
         """The settings in force, with the options over them. Raises SettingsError."""
         return read_settings(self._asdict(), warn=warn)
 
-    def database(self) -> Path:
-        """The database file of these settings. Raises SettingsError, and NotFound where it does not exist."""
-        return _existing(self.settings().database)
+    def database(self, *, on_postgres: str) -> Path:
+        """The database file of these settings. Raises SettingsError, and NotFound where it does not exist.
+
+        `on_postgres` says what to do instead where the store is none.
+        """
+        settings = self.settings()
+        if settings.postgres is not None:
+            raise SettingsError(
+                f"this is for SQLite files, and the store is {settings.store_name!r}: {on_postgres}"
+            )
+        return _existing(settings.database)
 
 
 def in_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
-    """What `work` returns. The store must be there: a mistyped folder is not to become an empty database."""
+    """What `work` returns. Raises NotFound where there is no store."""
+    require_store(settings)
+    return asyncio.run(_opened(settings, work))
+
+
+def require_store(settings: Settings) -> None:
+    """Raises NotFound where there is no store: a mistyped folder is not to become an empty database."""
     # A PostgreSQL makes no database for whoever connects to one.
     if settings.postgres is None:
         _existing(settings.database)
-    return asyncio.run(_opened(settings, work))
 
 
 def in_project(settings: Settings, name: ProjectName, work: Callable[[Store, Project], Awaitable[T]]) -> T:

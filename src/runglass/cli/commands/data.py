@@ -1,11 +1,13 @@
 """`runglass data`, `migrate`, `processes` and `audit`: a database, its users and its changes."""
 
 import asyncio
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import msgspec
+from rich.text import Text
 
 from runglass import __version__
 from runglass.cli import argument_parsers, options
@@ -14,7 +16,7 @@ from runglass.cli.backends import local_store
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.commands.run_files import export_raw
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.terminal import formatting
+from runglass.cli.terminal import formatting, output
 from runglass.cli.terminal.output import log_to_stderr, note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import StoreError, UpgradeRequired
@@ -58,7 +60,7 @@ def usage(folder: DataFolder, as_json: bool) -> None:
     # Imported here, as in the commands below: the module brings SQLite along, for which no other is to wait.
     from runglass.store.sqlite.database_file import usage as usage_of
 
-    found = usage_of(folder.database())
+    found = usage_of(folder.database(on_postgres="ask psql, as with \\l+ and \\d+"))
     if as_json:
         write_json(found)
         return
@@ -95,7 +97,7 @@ def vacuum(folder: DataFolder) -> None:
     from runglass.store.data_folder import exclusive
     from runglass.store.sqlite.database_file import rebuild
 
-    database = folder.database()
+    database = folder.database(on_postgres="its autovacuum does this, and VACUUM FULL in psql")
     with exclusive(database):
         before = database.stat().st_size
         rebuild(database)
@@ -113,7 +115,7 @@ def backup(file: Path, folder: DataFolder) -> None:
     """
     from runglass.store.sqlite.database_file import back_up
 
-    database = folder.database()
+    database = folder.database(on_postgres="copy it with pg_dump, or archive its write-ahead log")
     try:
         back_up(database, file)
     except FileExistsError as error:
@@ -130,20 +132,30 @@ def backup(file: Path, folder: DataFolder) -> None:
 @options.data_folder
 @options.as_json
 def check(every_run: bool, folder: DataFolder, as_json: bool) -> None:
-    """Check that the file is sound, no row strays, no log has gaps, and traces are the sum of their events.
+    """Check that logs have no gaps, traces are the sum of their events, no row strays, and sums are right.
 
-    A server may run. Exit code 1 if anything is wrong.
+    On SQLite, that the file is sound, too. Servers may run: all is read as of one moment, and nothing is
+    changed. Exit code 1 if anything is wrong.
     """
-    from runglass.store.sqlite.integrity import check as check_file
+    # Imported here: the module brings the engine along, and commands without a store do not wait for that.
+    from runglass.runtime.composition import check_store
 
-    database = folder.database()
-    try:
-        runs, folded, problems = check_file(database, every_run=every_run)
-    except UpgradeRequired:
-        raise
-    except StoreError as error:
-        # A file that cannot be opened is a finding of this command, and no error of its own.
-        runs, folded, problems = 0, 0, [str(error)]
+    settings = folder.settings()
+    local_store.require_store(settings)
+    console = output.stderr()
+    with output.LiveArea(console) if output.can_repaint(console) else nullcontext() as area:
+
+        def tell(done: int, total: int) -> None:
+            if area is not None and area.is_due:
+                area.paint([Text(f"{done:,} of {total:,} runs")])
+
+        try:
+            runs, folded, problems = check_store(settings, every_run=every_run, tell=tell)
+        except StoreError as error:
+            if settings.postgres is not None or isinstance(error, UpgradeRequired):
+                raise
+            # A file that cannot be opened is a finding of this command, and no error of its own.
+            runs, folded, problems = 0, 0, [str(error)]
     if as_json:
         write_json({"ok": not problems, "runs": runs, "foldedRuns": folded, "problems": problems})
     else:

@@ -125,10 +125,7 @@ async def migrate_postgres(
             return False
         is_new = is_new or not applied
         if not is_new and not migrates:
-            raise UpgradeRequired(
-                f"the database {connections.name!r} has schema {max(applied)} of an older version, this one"
-                f" needs {known[-1].number}; copy it, then run `runglass migrate`"
-            )
+            raise _upgrade_required(connections.name, max(applied), known[-1].number)
         if missing[0].breaks and LEASES_TELL in applied:
             await _require_none_alive(db, connections.name, missing[0])
         if not is_new and said != missing[0].number:
@@ -173,6 +170,29 @@ async def migrate_postgres(
                 " pg_dump, and try it again"
             )
     await make_months(connections, months_ahead())
+
+
+async def require_upgraded(db: Db, database: str) -> None:
+    """Raises UpgradeRequired for a database of an older version, StoreError for one without the tables.
+
+    Also for one of a version that is too new.
+    """
+    if await db.fetchval("SELECT to_regclass('schema_migration')") is None:
+        raise StoreError(
+            f"the database {database!r} has no tables of Runglass; `runglass migrate` makes them"
+        )
+    applied, known = await db.fetch("SELECT number, breaks FROM schema_migration"), migrations()
+    _require_unbroken(applied, known[-1].number, database)
+    if {each.number for each in known} - {number for number, _ in applied}:
+        newest = max((number for number, _ in applied), default=0)
+        raise _upgrade_required(database, newest, known[-1].number)
+
+
+def _upgrade_required(database: str, schema: int, needed: int) -> UpgradeRequired:
+    return UpgradeRequired(
+        f"the database {database!r} has schema {schema} of an older version, this one needs {needed};"
+        " copy it, then run `runglass migrate`"
+    )
 
 
 async def _derive_anew(db: Db) -> None:

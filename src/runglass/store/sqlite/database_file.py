@@ -1,4 +1,4 @@
-"""An SQLite file as a whole: measured, rebuilt, copied while others write, and upgraded.
+"""An SQLite file as a whole: measured, checked, rebuilt, copied while others write, and upgraded.
 
 For commands that work beside a server, or instead of one. Blocking; each opens the file for itself.
 """
@@ -6,7 +6,7 @@ For commands that work beside a server, or instead of one. Blocking; each opens 
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +14,11 @@ from pathlib import Path
 import msgspec
 
 from runglass.errors import StoreError, UpgradeRequired
+from runglass.store.integrity import USUAL, Checked, CheckLimits, IntegrityCheck, Kind
+from runglass.store.sqlite.leases import PROJECT
 from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded, schema_of
 from runglass.store.sqlite.reserve import Reserve
+from runglass.store.sqlite.sql_helpers import perform
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +90,15 @@ _SUMS = (
 """Which figures of a project a statement adds to. Sizes are in the heads of rows, so no data is read."""
 
 
+_KIND = Kind(
+    projects=PROJECT,
+    changes="SELECT id, run_changes FROM project",
+    has_queue=False,
+    facts={},
+    facts_of=lambda summary: (),
+)
+
+
 def usage(path: Path) -> Usage:
     """The usage of the file, as of one moment. Reads every row's head. Raises StoreError."""
     with opened(path) as db:
@@ -115,6 +127,27 @@ def usage(path: Path) -> Usage:
         purged_runs=purged,
         projects=projects,
     )
+
+
+def check(
+    path: Path, *, every_run: bool, tell: Callable[[int, int], None], limits: CheckLimits = USUAL
+) -> Checked:
+    """Checks the file as of one moment; others may go on. Folds every run, or a sample. Raises StoreError."""
+    with opened(path) as db:
+        require_upgraded(db, path)
+        db.execute("BEGIN")
+        return check_on(db, every_run=every_run, tell=tell, limits=limits)
+
+
+def check_on(
+    db: sqlite3.Connection, *, every_run: bool, tell: Callable[[int, int], None], limits: CheckLimits = USUAL
+) -> Checked:
+    """`check`, on a connection with a transaction."""
+    damage = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+    if damage:
+        # Further mistakes in a damaged file say nothing.
+        return Checked(0, 0, [f"the file is damaged: {line}" for line in damage])
+    return perform(IntegrityCheck(_KIND, every_run=every_run, tell=tell, limits=limits).work, db)
 
 
 def rebuild(path: Path) -> None:
