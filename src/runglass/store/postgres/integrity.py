@@ -11,7 +11,7 @@ import asyncpg
 from runglass.errors import StoreError
 from runglass.store.integrity import USUAL, Checked, CheckLimits, IntegrityCheck, Kind
 from runglass.store.postgres.append_rows import RunFacts
-from runglass.store.postgres.budgets import PROJECT
+from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import require_upgraded
 from runglass.store.postgres.sql_helpers import perform
@@ -27,7 +27,7 @@ DAMAGED = (
 """What the server says where it cannot read its own files."""
 
 KIND = Kind(
-    projects=PROJECT,
+    projects=POSTGRES.project,
     changes="SELECT project_id, last FROM project_change",
     has_queue=True,
     facts={

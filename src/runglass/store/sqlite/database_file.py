@@ -15,7 +15,7 @@ import msgspec
 
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.integrity import USUAL, Checked, CheckLimits, IntegrityCheck, Kind
-from runglass.store.sqlite.leases import PROJECT
+from runglass.store.sqlite.dialect import SQLITE
 from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded, schema_of
 from runglass.store.sqlite.reserve import Reserve
 from runglass.store.sqlite.sql_helpers import perform
@@ -91,7 +91,7 @@ _SUMS = (
 
 
 _KIND = Kind(
-    projects=PROJECT,
+    projects=SQLITE.project,
     changes="SELECT id, run_changes FROM project",
     has_queue=False,
     facts={},
