@@ -437,7 +437,7 @@ async def test_the_number_of_a_purged_change_is_not_given_again(own_store: Store
     await store.append(
         Append(run_no=first.no, head=0, fence=first.fence, events=[b"{}"], status="failed", summary=b"{}")
     )
-    assert await store.purge_run(first.no)
+    assert await store.purge_runs([first.no])
     await store.create_run(new_run(project.id, flow.id, id=first_id(2)))
     (change,) = await store.changed_runs(project.id, RunQuery(), after=0, limit=9)
     assert change.number == 3

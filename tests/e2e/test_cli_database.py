@@ -115,7 +115,7 @@ def test_usage_adds_up_by_project(folder: Path, ask: Ask, database: sqlite3.Conn
 def test_rows_of_deleted_runs_are_told(folder: Path, ask: Ask, database: sqlite3.Connection) -> None:
     no, run_id = database.execute("SELECT no, id FROM run ORDER BY no").fetchone()
     database.execute("DELETE FROM call WHERE run_id = ?", (run_id,))
-    database.execute("INSERT INTO purged_run VALUES (?)", (no,))
+    database.execute("INSERT INTO purged_run (run_no) VALUES (?)", (no,))
     database.execute("DELETE FROM run WHERE no = ?", (no,))
     code, out, _ = ask("usage", "--data", folder)
     assert code == Exit.OK
@@ -243,7 +243,7 @@ def test_without_all_a_sample_is_folded(folder: Path, ask: Ask) -> None:
             "the summary of run",
         ),
         ("INSERT INTO owed VALUES (99, 1, x'78')", "table owed has 1 rows of run number 99"),
-        ("INSERT INTO purged_run VALUES (1)", "marked as purged"),
+        ("INSERT INTO purged_run (run_no) VALUES (1)", "marked as purged"),
         (
             "INSERT INTO call (project_id, key, digest, run_id, created_at)"
             " VALUES (1, 'k', x'78', 'gone', '')",

@@ -7,7 +7,7 @@ a function of a connection, and gets what that returns. Modules with such work h
 `__future__`): a nested function would evaluate its own with each call.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -33,7 +33,14 @@ class Ask(NamedTuple, Generic[Result]):
     result: Callable[[list[Any]], Result]
 
 
-Steps = Generator[Ask[Any] | tuple[Any, ...] | Callable[[Any], Any], Any, Result]
+class ForEach(NamedTuple):
+    """One statement, made for each of these with its values by name."""
+
+    sql: str
+    values: Sequence[Mapping[str, Any]]
+
+
+Steps = Generator[Ask[Any] | ForEach | tuple[Any, ...] | Callable[[Any], Any], Any, Result]
 Work = Ask[Result] | Callable[[], Steps[Result]]
 
 

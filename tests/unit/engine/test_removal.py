@@ -206,7 +206,7 @@ async def test_removal_rests_as_long_as_a_batch_has_taken(house: EngineHarness, 
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
     took_s = 0.125
-    FaultyStore(house.store).before("purge_rows", lambda run_no, **limits: house.clock.set_back(-took_s))
+    FaultyStore(house.store).before("purge_rows", lambda runs, **limits: house.clock.set_back(-took_s))
     removal = removal_in(house, batch_rows=3)
     assert await removal.purge(run, by=SERVER)
     house.clock.slept_s.clear()
@@ -270,8 +270,9 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
         assert await removal.purge(run, by=SERVER)
         purged_s[run.no] = house.clock.monotonic_s()
 
-    async def purge_the_other(run_no: int, **limits: Any) -> None:
-        stayed_s.setdefault(run_no, house.clock.monotonic_s() - purged_s[run_no])
+    async def purge_the_other(numbers: list[int], **limits: Any) -> None:
+        for run_no in numbers:
+            stayed_s.setdefault(run_no, house.clock.monotonic_s() - purged_s[run_no])
         if len(purged_s) == 1:
             await purge(runs[1])
 

@@ -248,7 +248,7 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
 
     assert (await counted())[0] == len(event)
     await asyncio.gather(
-        *(store.strip_content(run.no, None, limit_rows=9, limit_bytes=1 << 20) for store in stores)
+        *(store.strip_content([run.no], None, limit_rows=9, limit_bytes=1 << 20) for store in stores)
     )
     [(_, left)] = await stores[0].events(run.no, after=0, limit_bytes=9)
     log_bytes, open_bytes, data_bytes = await counted()

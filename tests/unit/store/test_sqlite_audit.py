@@ -102,7 +102,7 @@ async def test_a_change_and_its_entry_are_one_transaction(store: SqliteStore) ->
         store.revoke_key(project.id, key.id),
         store.put_draft(project.id, "flow", name="other", capture=None, source=b"{}"),
         store.publish(flow.id),
-        store.purge_run(run.no, by=JANE),
+        store.purge_runs([run.no], by=JANE),
     ):
         with pytest.raises(StoreError):
             await change
@@ -120,8 +120,8 @@ async def test_removal_by_retention_is_not_in_the_audit_log(store: SqliteStore) 
         run = await store.create_run(new_run(project.id, flow.id, id=run_id))
         ended = Append(run_no=run.no, head=0, fence=run.fence, events=[], status="failed", summary=b"{}")
         await store.append(ended)
-        assert await store.purge_run(run.no, by=by)
-        while await store.purge_rows(run.no, limit_rows=10, limit_bytes=1000):
+        assert await store.purge_runs([run.no], by=by)
+        while not await store.purge_rows([run.no], limit_rows=10, limit_bytes=1000):
             pass
     told = await store.audit(project.id, action="run.purged", limit=10)
     assert [(entry.subject, entry.actor) for entry in told] == [("two", JANE)]

@@ -7,7 +7,7 @@ from inspect import isawaitable
 from typing import Any, TypeVar
 
 from runglass.store.postgres.connections import Db
-from runglass.store.statements import Ask, Work
+from runglass.store.statements import Ask, ForEach, Work
 
 Shape = TypeVar("Shape")
 
@@ -31,6 +31,9 @@ async def perform(work: Work[Shape], db: Db) -> Shape:
             step: Any = steps.send(rows)
             if isinstance(step, Ask):
                 rows = await _result_of(step, db)
+            elif isinstance(step, ForEach):
+                sql, names = with_numbers(step.sql)
+                await db.executemany(sql, [[values[name] for name in names] for values in step.values])
             elif isinstance(step, tuple):
                 rows = await db.fetch(in_postgres(step[0]), *step[1:])
             else:

@@ -12,6 +12,7 @@ from typing import Self
 from runglass.store.audit import Audit
 from runglass.store.calls import Calls
 from runglass.store.catalog import Catalog
+from runglass.store.content_removal import ContentRemoval
 from runglass.store.keys import Keys
 from runglass.store.overview import Overview, PoolUse
 from runglass.store.postgres import query_index
@@ -32,7 +33,18 @@ from runglass.support.clock import Clock
 
 
 class PostgresStore(
-    Catalog, Keys, Runs, RunLists, Calls, Budgets, Leases, PostgresRemoval, Audit, Overview, Setbacks
+    Catalog,
+    Keys,
+    Runs,
+    RunLists,
+    Calls,
+    Budgets,
+    Leases,
+    PostgresRemoval,
+    ContentRemoval,
+    Audit,
+    Overview,
+    Setbacks,
 ):
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 
@@ -72,6 +84,7 @@ class PostgresStore(
         self._owner = None
         self._statements = Statements(self._db, perform)
         self._importing = set()
+        self._months_gone = set()
         self._holder = uuid.uuid4()
         self._months_ahead = months_ahead()
 

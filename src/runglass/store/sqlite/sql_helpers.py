@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, Ask, Work
+from runglass.store.statements import COUNT_BYTES, COUNT_KEPT, COUNT_OPEN, Ask, ForEach, Work
 
 Shape = TypeVar("Shape")
 
@@ -29,6 +29,8 @@ def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
             step: Any = steps.send(rows)
             if isinstance(step, Ask):
                 rows = step.result(_rows_of(db, step.sql, step.values))
+            elif isinstance(step, ForEach):
+                db.executemany(_in_sqlite(step.sql)[0], step.values)
             else:
                 rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
     except StopIteration as end:

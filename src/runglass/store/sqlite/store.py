@@ -10,6 +10,7 @@ from typing import Literal, Self
 from runglass.store.audit import Audit
 from runglass.store.calls import Calls
 from runglass.store.catalog import Catalog
+from runglass.store.content_removal import ContentRemoval
 from runglass.store.keys import Keys
 from runglass.store.overview import Overview
 from runglass.store.query_search import USUAL, SearchLimits
@@ -25,7 +26,9 @@ from runglass.store.statements import Statements
 from runglass.support.clock import SystemClock
 
 
-class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, Audit, Overview):
+class SqliteStore(
+    Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, ContentRemoval, Audit, Overview
+):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     _project = PROJECT
