@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runglass.errors import DuplicateIdempotencyKey
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, RunRecord
-from runglass.store.statements import COUNT_OPEN, Statements, Steps, as_bytes, one
+from runglass.store.statements import COUNT_OPEN, Statements, Steps, as_bytes, done, fetch, one
 
 
 class Calls:
@@ -60,7 +60,9 @@ class Calls:
                 freed[run_no] = freed.get(run_no, 0) + size
             for run_no, size in sorted(freed.items()):
                 yield COUNT_OPEN, run_no, -size
-            return len((yield "DELETE FROM call WHERE created_at < ?1 RETURNING 1", before))
+            [(calls,)] = yield fetch("SELECT count(*) FROM call WHERE created_at < :before", before=before)
+            yield done("DELETE FROM call WHERE created_at < :before", before=before)
+            return int(calls)
 
         forgotten = await self._statements.remove(work)
         self._deleted = self._deleted or forgotten > 0

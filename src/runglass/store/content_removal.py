@@ -57,11 +57,11 @@ class ContentRemoval:
             unchanged = [row for row in rows if row["run_no"] in project_of]
             if unchanged:
                 yield ForEach(f"UPDATE {table} SET data = :data WHERE {same_row}", unchanged)
-        for run_no, error in bite.errors.items():
-            if run_no in project_of:
-                sql = "UPDATE run_outcome SET result = NULL, error = :error WHERE run_no = :run_no"
-                yield done(sql, run_no=run_no, error=error)
-                yield done(COUNT_KEPT, run_no)
+        errors = [each for each in bite.errors if each["run_no"] in project_of]
+        if errors:
+            sql = "UPDATE run_outcome SET result = NULL, error = :error WHERE run_no = :run_no"
+            yield ForEach(sql, errors)
+            yield done(COUNT_KEPT, [each["run_no"] for each in errors])
         runs: list[dict[str, Any]] = []
         freed: dict[int, int] = {}
         for run_no, project_id in project_of.items():
@@ -90,7 +90,7 @@ class _Bite:
         self.is_whole = is_whole
         self.freed = dict.fromkeys(log_bytes, 0)
         self.rows: dict[str, list[dict[str, Any]]] = {table: [] for table in CONTENT}
-        self.errors: dict[int, bytes | None] = {}
+        self.errors: list[dict[str, Any]] = []
         self.summaries: dict[int, bytes] = {}
         self.place: ContentPlace | None = None
 
@@ -126,7 +126,7 @@ def _read(
         for run_no, error in (
             yield fetch("SELECT run_no, error FROM run_outcome WHERE run_no = ANY (:runs)", runs=some)
         ):
-            bite.errors[run_no] = strip_error(error)
+            bite.errors.append({"run_no": run_no, "error": strip_error(error)})
         for run_no, summary in (yield fetch("SELECT no, summary FROM run WHERE no = ANY (:runs)", runs=some)):
             bite.summaries[run_no] = strip_summary(summary)
     return bite

@@ -52,6 +52,11 @@ _DUE_OUTCOMES = (
     "SELECT run_no, coalesce(length(result), 0) + coalesce(length(error), 0)"
     " FROM run_outcome WHERE ended_at < :before ORDER BY ended_at, run_no LIMIT :limit"
 )
+# One with checkpoints left is counted with them: it goes by itself.
+_KEPT = (
+    "SELECT no, (SELECT count(*) FROM (SELECT 1 FROM owed WHERE run_no = run.no LIMIT :most) AS few),"
+    " open_bytes FROM run WHERE no = ANY (:runs) AND NOT EXISTS (SELECT 1 FROM ended_run WHERE run_no = run.no)"
+)
 _NOT_TAKEN = "FOR UPDATE SKIP LOCKED"
 """Passes over what another process deletes at this moment: its bytes are to be counted once."""
 _BITE_ROWS, _BITE_BYTES = 250, 1 << 20
@@ -176,7 +181,7 @@ class Removal:
                     if gone < limit_rows and freed < limit_bytes:
                         yield done("DELETE FROM ended_run WHERE run_no = :run_no", run_no=run_no)
                         yield done("DELETE FROM void_checkpoint WHERE run_no = :run_no", run_no=run_no)
-                        yield done(COUNT_KEPT, run_no)
+                        yield done(COUNT_KEPT, [run_no])
                 else:
                     yield from _drop_void(run_no, **limits)
                 self._deleted = True
@@ -187,22 +192,23 @@ class Removal:
 
     async def expire_answers(self, *, before: str, limit: int) -> int:
         def work() -> Steps[int]:
-            gone, room = 0, _BITE_BYTES
-            outcomes = yield fetch(f"{_DUE_OUTCOMES} {_NOT_TAKEN}", before=before, limit=limit)
-            for run_no, size in outcomes:
-                if room <= 0:
-                    break
-                limits = {"limit_rows": _BITE_ROWS, "limit_bytes": room}
-                rows, freed = yield from _delete_some("owed", run_no, **limits)
-                gone, room = gone + 1, room - freed
-                if rows == _BITE_ROWS or room <= 0:
-                    # There may be more of it, which goes with the next bite.
-                    yield done(COUNT_OPEN, run_no, -freed)
-                    break
-                yield done("DELETE FROM run_outcome WHERE run_no = :run_no", run_no=run_no)
-                yield done(COUNT_OPEN, run_no, -freed - size)
-                yield done(COUNT_KEPT, run_no)
-                room -= size
+            outcomes = dict((yield fetch(f"{_DUE_OUTCOMES} {_NOT_TAKEN}", before=before, limit=limit)))
+            runs = list(outcomes)
+            kept = {run_no: size for run_no, *size in (yield fetch(_KEPT, runs=runs, most=_BITE_ROWS))}
+            limits = {"limit_rows": _BITE_ROWS, "limit_bytes": _BITE_BYTES}
+            count = count_that_fit([kept.get(run_no, (None, None)) for run_no in runs], **limits)
+            some = runs[: count or 1]
+            if some and not count:
+                rows, freed = yield from _delete_some("owed", some[0], **limits)
+                # There may be more of it, which goes with the next bite.
+                is_through = rows < _BITE_ROWS and freed < _BITE_BYTES
+                yield done(COUNT_OPEN, some[0], -freed - is_through * outcomes[some[0]])
+                if not is_through:
+                    return 1
+            for table in ("owed", "run_outcome"):
+                yield done(f"DELETE FROM {table} WHERE run_no = ANY (:runs)", runs=some)
+            yield done(COUNT_KEPT, some)
+            gone, room = len(some), _BITE_BYTES
             answers = yield fetch(f"{_DUE_ANSWERS} {_NOT_TAKEN}", before=before, limit=limit)
             for number, run_no, size in answers:
                 if room > 0:

@@ -21,8 +21,8 @@ COUNT_BYTES = "SELECT count_bytes(?1, ?2)"
 """Adds to the counted bytes of the runs of a project; less than 0 subtracts."""
 COUNT_OPEN = "SELECT count_open(?1, ?2)"
 """Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
-COUNT_KEPT = "SELECT count_kept(ARRAY[CAST(?1 AS bigint)])"
-"""Counts anew what is kept of an ended run for its callers, once its checkpoints are gone."""
+COUNT_KEPT = "SELECT count_kept(CAST(?1 AS bigint[]))"
+"""Counts anew what is kept of ended runs for their callers, of each once its checkpoints are gone."""
 
 
 class Ask(NamedTuple, Generic[Result]):
