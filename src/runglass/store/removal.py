@@ -55,7 +55,8 @@ _DUE_OUTCOMES = (
 # One with checkpoints left is counted with them: it goes by itself.
 _KEPT = (
     "SELECT no, (SELECT count(*) FROM (SELECT 1 FROM owed WHERE run_no = run.no LIMIT :most) AS few),"
-    " open_bytes FROM run WHERE no = ANY (:runs) AND NOT EXISTS (SELECT 1 FROM ended_run WHERE run_no = run.no)"
+    " open_bytes FROM run WHERE no = ANY (:runs)"
+    " AND NOT EXISTS (SELECT 1 FROM ended_run WHERE run_no = run.no)"
 )
 _NOT_TAKEN = "FOR UPDATE SKIP LOCKED"
 """Passes over what another process deletes at this moment: its bytes are to be counted once."""
