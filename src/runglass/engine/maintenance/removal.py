@@ -32,9 +32,12 @@ INTERVAL_S = 60.0
 CLAIM_S = 3 * INTERVAL_S
 """So long other processes leave the removal to this one, from each time that it says so."""
 BATCH_BYTES = 256 * 1024
+BATCH_ROWS = 1000
+STRIPPED_ROWS = 250
+"""Each is read and written anew in Python."""
 AT_ONCE = 500
 """Most runs that are looked up in one go."""
-PURGED_AT_ONCE = 100
+PURGED_AT_ONCE = 250
 LISTED_AT_ONCE = 5000
 MOST_CLEARED = 1_000_000
 """Most purged runs whose rows go in one turn: their numbers are held."""
@@ -56,7 +59,7 @@ class RunRemoval:
         clock: Clock,
         default: Retention,
         grace_s: float = 0.0,
-        batch_rows: int = 250,
+        batch_rows: int = BATCH_ROWS,
     ) -> None:
         self._store = store
         self._engine = engine
@@ -188,8 +191,9 @@ class RunRemoval:
         through, place = 0, None
         while through < len(runs):
             some = runs[through : through + AT_ONCE]
+            rows = min(self._batch_rows, STRIPPED_ROWS)
             done, place = await self._batch(
-                self._store.strip_content(some, place, limit_rows=self._batch_rows, limit_bytes=BATCH_BYTES)
+                self._store.strip_content(some, place, limit_rows=rows, limit_bytes=BATCH_BYTES)
             )
             through += done
 
