@@ -223,7 +223,7 @@ async def test_removal_by_retention_is_not_in_the_audit_log(store: Store) -> Non
     for run_id, by in (("one", None), ("two", JANE)):
         run = await make_run(store, run_id)
         await store.append(batch(run, 0, status="failed"))
-        assert await store.purge_run(run.no, by=by)
+        assert await store.purge_runs([run.no], by=by)
     told = await store.audit(None, action="run.purged", limit=10)
     assert [(entry.subject, entry.actor) for entry in told] == [("two", JANE)]
 
@@ -244,7 +244,7 @@ async def test_a_change_and_its_entry_are_one_transaction(store: Store) -> None:
         store.revoke_key(run.project_id, key.id, by=nobody),
         store.put_draft(run.project_id, "flow", name="other", capture=None, source=b"{}", by=nobody),
         store.publish(run.flow_id, by=nobody),
-        store.purge_run(run.no, by=nobody),
+        store.purge_runs([run.no], by=nobody),
     ):
         with pytest.raises(StoreError):
             await change

@@ -84,7 +84,7 @@ async def test_its_bytes_count_and_its_cost_does_not(store: Store) -> None:
     assert (project.data_bytes, project.spent_usd) == (1234, Decimal(0))
     run = await store.run(RUN)
     assert run is not None
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     project = await store.project(project_id)
     assert project is not None
     assert project.data_bytes == 0
@@ -183,7 +183,7 @@ async def test_an_import_that_is_given_up_leaves_nothing(store: Store) -> None:
     no = await store.begin_import(project_id, RUN)
     await store.import_rows(no, EVENTS, [row(1), row(2)])
     await store.abandon_imports(no)
-    while await store.purge_rows(no, limit_rows=2, limit_bytes=1 << 20):
+    while not await store.purge_rows([no], limit_rows=2, limit_bytes=1 << 20):
         pass
     assert await store.steps(no) == []
     await import_run(store, project_id)
@@ -226,7 +226,7 @@ async def test_an_import_that_is_done_cannot_be_given_up(store: Store) -> None:
     assert run is not None
     await store.abandon_imports(run.no)
     await store.abandon_imports()
-    assert await store.purged_runs() == []
+    assert await store.purged_runs(limit=1000) == []
     assert await store.events(run.no, after=0, limit_bytes=1000) == EVENTS
 
 

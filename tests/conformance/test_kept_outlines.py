@@ -80,7 +80,7 @@ async def test_a_kept_outline_counts_as_bytes_of_its_run_once_however_often_it_i
 async def test_a_kept_outline_goes_with_its_run(store: Store) -> None:
     run = await ended_run(store, "large")
     await store.keep_outline(run.no, 1, b"one")
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     assert await due(store) is None
     # Whoever makes it meanwhile writes nothing any more.
     await store.keep_outline(run.no, 0, b"head")

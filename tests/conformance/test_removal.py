@@ -46,14 +46,22 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 async def ended_run(
-    store: Store, run_id: str = "run-1", *, ended_at: str = "2026-01-01T00:00:00.000Z", **more: Any
+    store: Store,
+    run_id: str = "run-1",
+    *,
+    ended_at: str = "2026-01-01T00:00:00.000Z",
+    events: int = 10,
+    size: int = 5,
+    **more: Any,
 ) -> RunRecord:
+    """A run whose log has so many events before the last one, each of so many bytes."""
     run = await make_run(store, run_id, **more)
     steps = [row(position) for position in range(1, 11)]
-    await store.append(batch(run, 0, *[b"event"] * 10, steps=steps, owed=[(1, b"owed")]))
+    told = [b"x" * size] * events
+    await store.append(batch(run, 0, *told, steps=steps, owed=[(1, b"owed")], log_bytes=events * size + 50))
     again = [row(1, attempt=2, status="completed")]
     await store.append(
-        batch(run, 10, b"last", status="completed", steps=again, ended_at=ended_at, result=b"r")
+        batch(run, events, b"last", status="completed", steps=again, ended_at=ended_at, result=b"r")
     )
     found = await store.run(run_id)
     assert found is not None
@@ -71,23 +79,23 @@ async def rows_left(store: Store, run_no: int) -> int:
 async def purge_all(store: Store, **limits: int) -> int:
     """Takes every bite; returns how many there were."""
     bites = 0
-    for run_no in await store.purged_runs():
+    for run_no in await store.purged_runs(limit=1000):
         bites += 1
-        while await store.purge_rows(run_no, **{"limit_rows": 1000, "limit_bytes": 1 << 20, **limits}):
+        while not await store.purge_rows([run_no], **{"limit_rows": 1000, "limit_bytes": 1 << 20, **limits}):
             bites += 1
-    assert await store.purged_runs() == []
+    assert await store.purged_runs(limit=1000) == []
     return bites
 
 
 async def test_a_purged_run_is_gone_at_once_before_its_rows_are(store: Store) -> None:
     run, other = await ended_run(store), await ended_run(store, "run-2")
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     assert await store.run("run-1") is None
     assert await store.trace("run-1", project_id=run.project_id, limit_bytes=1000) is None
     listed = (await store.runs(run.project_id, RunQuery(), limit=10)).runs
     assert [listing.id for listing in listed] == [other.id]
     assert await rows_left(store, run.no) > 0
-    assert not await store.purge_run(run.no), "it is there no more"
+    assert not await store.purge_runs([run.no]), "it is there no more"
 
 
 async def test_a_run_that_has_not_ended_is_not_purged(store: Store) -> None:
@@ -96,11 +104,11 @@ async def test_a_run_that_has_not_ended_is_not_purged(store: Store) -> None:
         if status != "pending":
             head = 0 if status == "running" else 1
             await store.append(batch(run, head, b"event", status=status))
-        assert not await store.purge_run(run.no)
+        assert not await store.purge_runs([run.no])
         found = await store.run("run-1")
         assert found is not None
         assert found.status == status
-    assert not await store.purge_rows(run.no, limit_rows=100, limit_bytes=100)
+    assert await store.purge_rows([run.no], limit_rows=100, limit_bytes=100)
     assert len(await store.events(run.no, after=0, limit_bytes=100)) == 2
 
 
@@ -112,7 +120,7 @@ async def test_the_rows_of_a_purged_run_go_in_bites_and_no_others_go(
 ) -> None:
     run, other = await ended_run(store), await ended_run(store, "run-2")
     before = await rows_left(store, other.no)
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     assert least <= await purge_all(store, **limits) <= 30
     assert await rows_left(store, run.no) == 0
     assert await rows_left(store, other.no) == before
@@ -124,18 +132,63 @@ async def test_a_checkpoint_that_was_left_goes_too(store: Store) -> None:
     kept = [Checkpoint(f"s{n}", str(path), b"x" * 10) for n in range(3) for path in range(3)]
     await store.append(batch(run, 0, b"event", checkpoints=kept))
     await store.append(batch(run, 1, b"last", status="failed", error=b"{}"))
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     await purge_all(store, limit_rows=2)
     assert await store.checkpoints(run.no) == []
     assert await store.request(run.no) is None
+
+
+async def data_bytes(store: Store, run: RunRecord) -> int:
+    project = await store.project(run.project_id)
+    assert project is not None
+    return project.data_bytes
+
+
+async def test_many_runs_are_purged_at_once_and_those_that_go_on_are_not(store: Store) -> None:
+    ended = [await ended_run(store, f"run-{number}") for number in range(3)]
+    going = await make_run(store, "going")
+    await store.append(batch(going, 0, b"event", log_bytes=7))
+    before = await data_bytes(store, going)
+    numbers = [going.no, ended[0].no, ended[1].no, 1 << 60]
+    assert await store.purge_runs(numbers) == 2
+    assert before - await data_bytes(store, going) == sum(run.log_bytes + run.open_bytes for run in ended[:2])
+    assert sorted(await store.purged_runs(limit=9)) == sorted(run.no for run in ended[:2])
+    assert await store.purged_runs(after=ended[0].no, limit=9) == [ended[1].no]
+    assert await store.purged_runs(limit=1) == [ended[0].no]
+    # Also of numbers that it should not have been given.
+    assert await store.purge_rows(numbers, limit_rows=1000, limit_bytes=1 << 20) == len(numbers)
+    assert await store.purged_runs(limit=9) == []
+    assert [await rows_left(store, run.no) for run in ended[:2]] == [0, 0]
+    assert await rows_left(store, ended[2].no) > 0
+    assert len(await store.events(ended[2].no, after=0, limit_bytes=1000)) == 11
+    assert len(await store.events(going.no, after=0, limit_bytes=1000)) == 1
+
+
+@pytest.mark.parametrize("limits", [(33, 1 << 20), (1000, 330)])
+async def test_the_rows_of_as_many_purged_runs_go_together_as_fit(
+    store: Store, limits: tuple[int, int]
+) -> None:
+    large: dict[str, Any] = {"size": 100} if limits[0] == 1000 else {"events": 40}
+    runs = [await ended_run(store, f"run-{number}") for number in range(4)]
+    runs += [await ended_run(store, "large", **large), await ended_run(store, "last")]
+    numbers = [run.no for run in runs]
+    assert await store.purge_runs(numbers) == 6
+    through: list[int] = []
+    while sum(through) < 6:
+        left = numbers[sum(through) :]
+        through.append(await store.purge_rows(left, limit_rows=limits[0], limit_bytes=limits[1]))
+        assert await store.purged_runs(limit=9) == numbers[sum(through) :]
+    assert [count for count in through if count] == [3, 1, 1, 1]
+    assert through.count(0) > 0, "the large one goes bit by bit"
+    assert [await rows_left(store, number) for number in numbers] == [0] * 6
 
 
 @pytest.mark.parametrize("store_kind", store_kinds())
 async def test_purging_goes_on_after_a_crash_between_two_bites(tmp_path: Path, store_kind: str) -> None:
     async with ALL_STORES[store_kind](tmp_path) as store:
         run = await ended_run(store)
-        assert await store.purge_run(run.no)
-        assert await store.purge_rows(run.no, limit_rows=5, limit_bytes=1000)
+        assert await store.purge_runs([run.no])
+        assert not await store.purge_rows([run.no], limit_rows=5, limit_bytes=1000)
         left = await rows_left(store, run.no)
     async with ALL_STORES[store_kind](tmp_path) as store:
         assert await store.run("run-1") is None
@@ -146,9 +199,9 @@ async def test_purging_goes_on_after_a_crash_between_two_bites(tmp_path: Path, s
 
 async def test_a_reader_of_a_purged_run_gets_an_error_and_never_a_part_as_the_whole(store: Store) -> None:
     run = await ended_run(store)
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 11, "what is left can be read on"
-    assert await store.purge_rows(run.no, limit_rows=4, limit_bytes=1000)
+    assert not await store.purge_rows([run.no], limit_rows=4, limit_bytes=1000)
     with pytest.raises(RunPurged):
         await store.events(run.no, after=0, limit_bytes=1000)
     with pytest.raises(RunPurged):
@@ -162,7 +215,7 @@ async def test_a_reader_of_a_purged_run_gets_an_error_and_never_a_part_as_the_wh
 
 async def test_a_purged_run_takes_no_append_and_is_not_claimed(store: Store) -> None:
     run = await ended_run(store)
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 11, b"more"))
     assert await store.claim_runs("me", now="2026-01-01T00:00:00.000Z", limit=9) == []
@@ -172,12 +225,12 @@ async def test_a_purged_run_takes_no_append_and_is_not_claimed(store: Store) -> 
 async def test_the_number_of_a_purged_run_is_never_used_again(store: Store) -> None:
     """A reader that has the number would go on in another run's log."""
     run = await ended_run(store)
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     during = await make_run(store, "run-2")
     assert during.no > run.no
     await purge_all(store)
     await store.append(batch(during, 0, b"only", status="cancelled"))
-    assert await store.purge_run(during.no)
+    assert await store.purge_runs([during.no])
     await purge_all(store)
     after = await make_run(store, "run-3")
     assert after.no > during.no
@@ -196,7 +249,7 @@ async def test_calls_of_a_purged_run_are_forgotten_with_their_answers(store: Sto
     for run in runs:
         await store.append(batch(run, 0, b"last", status="completed"))
         await store.answer_call(owner.id, f"key of {run.id}", status=200, answer=b"answer")
-    assert await store.purge_run(runs[0].no)
+    assert await store.purge_runs([runs[0].no])
     assert await store.call(owner.id, "key of one") is None
     assert await store.call(owner.id, "key of two") is not None
 
@@ -204,7 +257,7 @@ async def test_calls_of_a_purged_run_are_forgotten_with_their_answers(store: Sto
 async def test_what_a_purged_run_spent_stays_spent(store: Store) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"last", status="completed", spent_usd=Decimal(7)))
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     await purge_all(store)
     project = await store.project(run.project_id)
     assert project is not None
@@ -227,7 +280,7 @@ async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -
     assert await found("2026-01-01T00:00:00.000Z") == [early.no]
     assert await found("2025-12-31T23:59:59.999Z") == []
     assert await found("2026-01-09", with_content=True) == [early.no, late.no]
-    assert await store.purge_run(early.no)
+    assert await store.purge_runs([early.no])
     assert await found("2026-01-09") == [late.no]
 
 
@@ -270,11 +323,13 @@ async def run_with_content(store: Store, run_id: str = "run-1") -> RunRecord:
     data = msgspec.json.encode(StepTrace(step_id="s", output_context=output, cost_usd="0.5"))
     steps = [StepRow(position, "s", "", 1, "completed", data) for position in range(1, 11)]
     steps.append(StepRow(1, "s", "", 2, "completed", data))
+    told = [encode_event(event) for event in events]
     await store.append(
         batch(
             run,
             0,
-            *map(encode_event, events),
+            *told,
+            log_bytes=sum(map(len, told)) + sum(len(each.data) for each in steps),
             status="completed",
             steps=steps,
             result=b'{"text":"sesame"}',
@@ -301,9 +356,11 @@ async def test_content_is_taken_out_in_bites_and_all_else_stays(
     place: ContentPlace | None = None
     taken = 0
     while True:
-        place = await store.strip_content(run.no, place, limit_rows=limit_rows, limit_bytes=1 << 20)
+        through, place = await store.strip_content(
+            [run.no], place, limit_rows=limit_rows, limit_bytes=1 << 20
+        )
         taken += 1
-        if place is None:
+        if through:
             break
         due = await store.ended_runs(run.flow_id, before="2027", with_content=True, limit=9)
         assert due == [run.no, other.no], "it is not done, and would be taken up again"
@@ -321,22 +378,44 @@ async def test_content_is_taken_out_in_bites_and_all_else_stays(
     ]
 
 
+async def test_content_is_taken_out_of_many_runs_at_once_as_far_as_they_fit(store: Store) -> None:
+    runs = [await run_with_content(store, f"run-{number}") for number in range(4)]
+    numbers = [run.no for run in runs]
+    before = await all_of(store, numbers[3])
+    counted = await data_bytes(store, runs[0])
+    assert await store.strip_content(numbers, None, limit_rows=66, limit_bytes=1 << 20) == (3, None)
+    due = await store.ended_runs(runs[0].flow_id, before="2027", with_content=True, limit=9)
+    assert due == [numbers[3]]
+    saved = 0
+    for run in runs[:3]:
+        assert SECRET.encode() not in b"".join(await all_of(store, run.no))
+        assert await store.outcome(run.no) == (None, b'{"code":"X"}')
+        found = await store.run(run.id)
+        assert found is not None
+        saved += run.log_bytes + run.open_bytes - found.log_bytes - found.open_bytes
+    assert counted - await data_bytes(store, runs[0]) == saved > 0
+    assert await all_of(store, numbers[3]) == before
+    # One that has been seen to, or is gone, is none that has to be.
+    assert await store.purge_runs([numbers[0]]) == 1
+    assert await store.strip_content(numbers[:2], None, limit_rows=1, limit_bytes=1) == (2, None)
+
+
 async def test_taking_out_content_may_begin_anew(store: Store) -> None:
     run = await run_with_content(store)
-    assert await store.strip_content(run.no, None, limit_rows=9, limit_bytes=1 << 20) is not None
-    assert await store.strip_content(run.no, None, limit_rows=99, limit_bytes=1 << 20) is None
+    assert (await store.strip_content([run.no], None, limit_rows=9, limit_bytes=1 << 20))[0] == 0
+    assert await store.strip_content([run.no], None, limit_rows=99, limit_bytes=1 << 20) == (1, None)
     assert SECRET.encode() not in b"".join(await all_of(store, run.no))
 
 
 async def test_a_bite_of_content_is_bounded_by_bytes(store: Store) -> None:
     run = await run_with_content(store)
-    place = await store.strip_content(run.no, None, limit_rows=99, limit_bytes=1)
-    assert place == ContentPlace("event", (1,))
+    found = await store.strip_content([run.no], None, limit_rows=99, limit_bytes=1)
+    assert found == (0, ContentPlace("event", (1,)))
 
 
 async def test_of_an_unreadable_event_nothing_is_left(store: Store) -> None:
     run = await ended_run(store)
-    assert await store.strip_content(run.no, None, limit_rows=99, limit_bytes=1 << 20) is None
+    assert await store.strip_content([run.no], None, limit_rows=99, limit_bytes=1 << 20) == (1, None)
     left = [data for _, data in await store.events(run.no, after=0, limit_bytes=1 << 20)]
     assert left == [b""] * run.head
     assert await store.ended_runs(run.flow_id, before="2027", with_content=True, limit=9) == []
@@ -344,7 +423,7 @@ async def test_of_an_unreadable_event_nothing_is_left(store: Store) -> None:
 
 async def test_giving_back_space_comes_to_an_end(store: Store) -> None:
     run = await ended_run(store)
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     await purge_all(store)
     for _ in range(100):
         if not await store.compact(limit_bytes=1 << 16):

@@ -436,7 +436,7 @@ async def test_the_number_of_a_purged_change_is_not_given_again(own_store: Store
     await store.append(
         Append(run_no=first.no, head=0, fence=first.fence, events=[b"{}"], status="failed", summary=b"{}")
     )
-    assert await store.purge_run(first.no)
+    assert await store.purge_runs([first.no])
     await store.create_run(new_run(project.id, flow.id, id=first_id(2)))
     (change,) = await store.changed_runs(project.id, RunQuery(), after=0, limit=9)
     assert change.number == 3
@@ -466,13 +466,13 @@ async def test_the_message_of_an_error_is_found_until_it_is_taken_out(own_store:
 
     assert await found("error:sesame") == [newest, oldest]
     assert "run_error {" in await told()
-    assert await store.strip_content(numbers[0], None, limit_rows=99, limit_bytes=1 << 20) is None
+    assert await store.strip_content(numbers[:1], None, limit_rows=99, limit_bytes=1 << 20) == (1, None)
     assert await found("error:sesame") == await found("-error:nothing error:sesame") == [oldest]
     assert await found("error:code_error") == [newest, oldest]
     assert "sesame" not in (rows := await told())
     assert "run_error {" in rows
     # A row that was left of it would take the place of the other run in the first page.
-    assert await store.purge_run(numbers[0])
+    assert await store.purge_runs(numbers[:1])
     page = await store.runs(project.id, await asked(store, "error:code_error"), limit=1)
     assert ([each.id for each in page.runs], page.position) == ([oldest], None)
 

@@ -205,8 +205,8 @@ def test_a_run_that_is_purged_while_it_is_read_is_not_found(
     store = server.runtime.store
 
     async def purge(run_no: int, keys: Any, *, limit_bytes: int) -> None:
-        await store.purge_run(run_no)
-        while await store.purge_rows(run_no, limit_rows=100, limit_bytes=1 << 20):
+        await store.purge_runs([run_no])
+        while not await store.purge_rows([run_no], limit_rows=100, limit_bytes=1 << 20):
             pass
 
     faults.before("attempt_data", purge)

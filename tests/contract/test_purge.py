@@ -123,7 +123,7 @@ def test_a_run_that_another_call_purges_meanwhile_is_not_found(
     server: RunningServer, http: httpx2.Client, faults: FaultyStore
 ) -> None:
     run = execute(http, "anything")
-    faults.after("run", lambda record: server.runtime.store.purge_run(record.no), times=1)
+    faults.after("run", lambda record: server.runtime.store.purge_runs([record.no]), times=1)
     assert refusal(http.delete(FORMS[0].format(run))) == (404, "RUN_NOT_FOUND")
 
 
@@ -136,8 +136,8 @@ def test_a_trace_whose_run_is_purged_while_it_is_read_does_not_pass_for_the_whol
     assert record is not None
 
     async def purge(_: object) -> None:
-        assert await store.purge_run(record.no)
-        while await store.purge_rows(record.no, limit_rows=100, limit_bytes=1 << 20):
+        assert await store.purge_runs([record.no])
+        while not await store.purge_rows([record.no], limit_rows=100, limit_bytes=1 << 20):
             pass
 
     faults.after("attempt_keys", purge)
@@ -178,7 +178,7 @@ def test_a_wait_for_a_paused_run_that_is_purged_ends_as_not_found(
         record = await store.run(run)
         assert record is not None
         await server.runtime.engine.cancel_paused(record, reason="test")
-        assert await store.purge_run(record.no)
+        assert await store.purge_runs([record.no])
         try:
             await idle_run(server.runtime, replace(record, status="running"), beyond=-1)
         except APIError as error:

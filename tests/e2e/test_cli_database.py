@@ -116,7 +116,7 @@ def test_usage_adds_up_by_project(folder: Path, ask: Ask, database: sqlite3.Conn
 def test_rows_of_deleted_runs_are_told(folder: Path, ask: Ask, database: sqlite3.Connection) -> None:
     no, run_id = database.execute("SELECT no, id FROM run ORDER BY no").fetchone()
     database.execute("DELETE FROM call WHERE run_id = ?", (run_id,))
-    database.execute("INSERT INTO purged_run VALUES (?)", (no,))
+    database.execute("INSERT INTO purged_run (run_no) VALUES (?)", (no,))
     taken = "SELECT log_bytes + open_bytes FROM run WHERE no = ?"
     database.execute(f"UPDATE project SET data_bytes = data_bytes - ({taken})", (no,))
     database.execute("DELETE FROM run WHERE no = ?", (no,))

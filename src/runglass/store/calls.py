@@ -60,8 +60,9 @@ class Calls:
                 freed[run_no] = freed.get(run_no, 0) + size
             for run_no, size in sorted(freed.items()):
                 yield count_open(run_no, -size)
-            forgotten: int = yield changed("DELETE FROM call WHERE created_at < :before", before=before)
-            return forgotten
+            [(calls,)] = yield fetch("SELECT count(*) FROM call WHERE created_at < :before", before=before)
+            yield done("DELETE FROM call WHERE created_at < :before", before=before)
+            return int(calls)
 
         forgotten = await self._statements.remove(work)
         self._deleted = self._deleted or forgotten > 0

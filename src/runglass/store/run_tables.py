@@ -1,11 +1,14 @@
-"""The tables in which a run is kept, the same in each database: its row, and which of them have content."""
+"""The tables in which a run is kept, the same in each database: its row, and which of them have content.
 
-from collections.abc import Callable, Iterable
+What of them goes together, where runs or their content are removed in bites, is told here as well.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from runglass.log.content import strip_event, strip_step
 from runglass.log.trace import TERMINAL
-from runglass.store.records import ContentPlace, RunRecord, StepRow
+from runglass.store.records import RunRecord, StepRow
 
 RUN_COLUMNS = (
     "no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
@@ -79,11 +82,26 @@ def split_attempts(steps: Iterable[StepRow]) -> tuple[list[StepRow], list[StepRo
     return latest, [step for attempts in states.values() for step in attempts.values()]
 
 
-class Stripped(NamedTuple):
-    """Rows without their content, where to go on, None at the end, and how many bytes are saved."""
+def count_that_fit(sizes: Sequence[Sequence[int | None]], *, limit_rows: int, limit_bytes: int) -> int:
+    """How many of the first fit into one bite together, each with its rows and bytes; None is not known."""
+    for count, (rows, size) in enumerate(sizes):
+        if rows is None or size is None:
+            return count
+        limit_rows, limit_bytes = limit_rows - rows, limit_bytes - size
+        if limit_rows < 0 or limit_bytes < 0:
+            return count
+    return len(sizes)
 
-    rows: list[tuple[str, tuple[int, ...], bytes]]
-    outcome: bytes | None
-    summary: bytes | None
-    place: ContentPlace | None
-    freed: int
+
+def first_that_fit(rows: Sequence[Any], *, limit_bytes: int) -> Sequence[Any]:
+    """The first rows, each with its bytes at the end: one at least if there is one, about `limit_bytes`."""
+    for count, row in enumerate(rows, 1):
+        limit_bytes -= row[-1]
+        if limit_bytes <= 0:
+            return rows[:count]
+    return rows
+
+
+def placeholders(columns: Iterable[str]) -> str:
+    """A value for each of these columns, by its name."""
+    return ", ".join(f":{column}" for column in columns)

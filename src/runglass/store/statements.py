@@ -19,7 +19,7 @@ ALL_ROWS = 2**53
 """A LIMIT that is none."""
 COUNT_BYTES = "SELECT count_bytes(:project_id, :size)"
 COUNT_OPEN = "SELECT count_open(:run_no, :size)"
-COUNT_KEPT = "SELECT count_kept(ARRAY[CAST(:run_no AS bigint)])"
+COUNT_KEPT = "SELECT count_kept(CAST(:runs AS bigint[]))"
 
 
 class Ask(NamedTuple, Generic[Result]):
@@ -102,6 +102,11 @@ def count_bytes(project_id: int, size: int) -> Ask[None]:
 def count_open(run_no: int, size: int) -> Ask[None]:
     """Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
     return done(COUNT_OPEN, run_no=run_no, size=size)
+
+
+def count_kept(runs: Sequence[int]) -> Ask[None]:
+    """Counts anew what is kept of ended runs for their callers, of each once its checkpoints are gone."""
+    return done(COUNT_KEPT, runs=list(runs))
 
 
 class Statements:

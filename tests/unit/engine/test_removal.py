@@ -19,6 +19,7 @@ from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.store.records import NO_RETENTION, Append, Retention, RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from runglass.support.clock import iso
 from runglass.wire.admin_api import SERVER
 from tests.faulty_store import FaultyStore
 from tests.records import new_run, whole_trace
@@ -198,15 +199,41 @@ async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_
     await removal_in(house, Retention(content_days=7)).tidy()
     for run in runs:
         assert b"sesame" not in b"".join(await events_of(house, run))
+    bites = [FaultyStore(house.store).calls(method) for method in ("purge_runs", "purge_rows")]
     await removal_in(house, Retention(days=7)).tidy()
     assert [await house.store.run(run.id) for run in runs] == [None] * len(runs)
+    assert all(len(each) < len(runs) / 20 for each in bites), "they go many together"
+
+
+async def test_runs_of_several_flows_go_together_each_when_its_days_are_over(
+    house: EngineHarness, execute: Execute
+) -> None:
+    first = await record(house, (await execute(STEPS, {"x": "sesame"})).id)
+    days_of = {"short": 1.0, "none": 0.0, "long": 9.0, "server": None}
+    runs = {}
+    for slug, days in days_of.items():
+        flow = await house.store.put_draft(
+            first.project_id, slug, name=None, capture=None, source=b"{}", retention=Retention(days)
+        )
+        runs[slug] = run = await house.store.create_run(new_run(first.project_id, flow.id, id=slug))
+        ended_at = iso(house.clock.now())
+        end = Append(
+            run_no=run.no, head=0, fence=1, events=[], status="failed", summary=b"{}", ended_at=ended_at
+        )
+        await house.store.append(end)
+    await days_pass(house, 3)
+    calls = FaultyStore(house.store).calls("purge_runs")
+    await removal_in(house, Retention(days=2)).tidy()
+    due = [first, runs["short"], runs["none"], runs["server"]]
+    assert [sorted(call.args[0]) for call in calls] == [[run.no for run in due]]
+    assert await house.store.run("long") is not None
 
 
 async def test_removal_rests_as_long_as_a_batch_has_taken(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
     took_s = 0.125
-    FaultyStore(house.store).before("purge_rows", lambda run_no, **limits: house.clock.set_back(-took_s))
+    FaultyStore(house.store).before("purge_rows", lambda runs, **limits: house.clock.set_back(-took_s))
     removal = removal_in(house, batch_rows=3)
     assert await removal.purge(run, by=SERVER)
     house.clock.slept_s.clear()
@@ -270,8 +297,9 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
         assert await removal.purge(run, by=SERVER)
         purged_s[run.no] = house.clock.monotonic_s()
 
-    async def purge_the_other(run_no: int, **limits: Any) -> None:
-        stayed_s.setdefault(run_no, house.clock.monotonic_s() - purged_s[run_no])
+    async def purge_the_other(numbers: list[int], **limits: Any) -> None:
+        for run_no in numbers:
+            stayed_s.setdefault(run_no, house.clock.monotonic_s() - purged_s[run_no])
         if len(purged_s) == 1:
             await purge(runs[1])
 

@@ -87,11 +87,11 @@ async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path:
         expired = await house.store.project(1)
         assert expired is not None
         assert expired.data_bytes == run.log_bytes
-        await house.store.strip_content(run.no, None, limit_rows=1000, limit_bytes=1 << 20)
+        await house.store.strip_content([run.no], None, limit_rows=1000, limit_bytes=1 << 20)
         stripped = await house.store.project(1)
         assert stripped is not None
         assert 0 < stripped.data_bytes < project.data_bytes
-        await house.store.purge_run(run.no)
+        await house.store.purge_runs([run.no])
         emptied = await house.store.project(1)
         assert emptied is not None
         assert emptied.data_bytes == 0

@@ -112,8 +112,8 @@ async def test_while_the_reserve_is_given_up_only_removals_are_written_and_then_
             )
             assert {type(each) for each in refused} == {StoreFull}
             assert reserve.stat().st_size == 0, "what the disk has left is for removals"
-            assert await store.purge_run(run.no)
-            assert not await store.purge_rows(run.no, limit_rows=100, limit_bytes=1 << 20)
+            assert await store.purge_runs([run.no])
+            assert await store.purge_rows([run.no], limit_rows=100, limit_bytes=1 << 20)
             assert not await store.compact(limit_bytes=1 << 20)
             assert await store.run("run") is None
             with pytest.raises(StoreFull):

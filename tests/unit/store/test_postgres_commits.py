@@ -97,7 +97,7 @@ CALLS: dict[str, Call] = {
     "keep_outline": lambda store, known: store.keep_outline(known.ended.no, 0, b"outline"),
     "pass_over_outline": lambda store, known: store.pass_over_outline(known.ended.no),
     "publish": lambda store, known: store.publish(known.run.flow_id),
-    "purge_run": lambda store, known: store.purge_run(known.ended.no, by=SERVER),
+    "purge_runs": lambda store, known: store.purge_runs([known.ended.no], by=SERVER),
     "put_draft": lambda store, known: store.put_draft(
         known.run.project_id, "flow", name="three", capture=None, source=b"3"
     ),
@@ -114,7 +114,7 @@ CALLS: dict[str, Call] = {
     "set_retention": lambda store, known: store.set_retention(known.run.project_id, Retention(3, None)),
     "set_weights": lambda store, known: store.set_weights({known.run.project_id: 2.0}),
     "strip_content": lambda store, known: store.strip_content(
-        known.ended.no, None, limit_rows=99, limit_bytes=1 << 20
+        [known.ended.no], None, limit_rows=99, limit_bytes=1 << 20
     ),
 }
 STATEMENTS = {

@@ -268,13 +268,13 @@ async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
         later = await make_run(store, "run-later")
         assert later.no >> 40 == (runs[0].no >> 40) + 3
         before = await partitions(address)
-        assert await store.purge_run(runs[0].no)
-        while await store.purge_rows(runs[0].no, limit_rows=9, limit_bytes=1 << 20):
+        assert await store.purge_runs([runs[0].no])
+        while not await store.purge_rows([runs[0].no], limit_rows=9, limit_bytes=1 << 20):
             pass
         assert await partitions(address) == before, "there is a run left"
         assert await store.events(runs[1].no, after=0, limit_bytes=9) == [(1, b"1")]
-        assert await store.purge_run(runs[1].no)
-        while await store.purge_rows(runs[1].no, limit_rows=9, limit_bytes=1 << 20):
+        assert await store.purge_runs([runs[1].no])
+        while not await store.purge_rows([runs[1].no], limit_rows=9, limit_bytes=1 << 20):
             pass
         assert len(await partitions(address)) == len(before) - 3
         with pytest.raises(RunPurged):

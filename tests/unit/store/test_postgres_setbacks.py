@@ -88,7 +88,7 @@ async def test_a_run_that_is_gone_is_lost_and_one_that_was_purged_is_not(replace
     lost, purged = await make_run(store, "lost"), await make_run(store, "purged")
     await store.append(batch(lost, 0, b"1", b"2"))
     await store.append(batch(purged, 0, b"1", status="completed"))
-    assert await store.purge_run(purged.no, by=BY_HAND)
+    assert await store.purge_runs([purged.no], by=BY_HAND)
     await replaced.execute(f"DELETE FROM run WHERE no = {lost.no}")
     await replaced.start_anew()
     assert not await store.note_setback(purged.id, purged.project_id, had=1)
@@ -108,7 +108,7 @@ async def test_nothing_is_said_of_a_run_once_it_is_deleted(replaced: Replaced) -
     await replaced.start_anew()
     await store.note_setback(run.id, run.project_id, had=3)
     await store.append(batch(run, 1, b"2", status="completed"))
-    assert await store.purge_run(run.no)
+    assert await store.purge_runs([run.no])
     assert await store.setbacks(run.id) == []
 
 

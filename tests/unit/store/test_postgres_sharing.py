@@ -248,7 +248,7 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
 
     assert (await counted())[0] == len(event)
     await asyncio.gather(
-        *(store.strip_content(run.no, None, limit_rows=9, limit_bytes=1 << 20) for store in stores)
+        *(store.strip_content([run.no], None, limit_rows=9, limit_bytes=1 << 20) for store in stores)
     )
     [(_, left)] = await stores[0].events(run.no, after=0, limit_bytes=9)
     log_bytes, open_bytes, data_bytes = await counted()
@@ -256,6 +256,15 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
     assert data_bytes == log_bytes + open_bytes
     await asyncio.gather(*(store.expire_answers(before="9999", limit=9) for store in stores))
     assert await counted() == (len(left), 0, len(left))
+    purged = await asyncio.gather(*(store.purge_runs([run.no], by=SERVER) for store in stores))
+    project = await stores[0].project(run.project_id)
+    assert project is not None
+    assert (sum(purged), project.data_bytes) == (1, 0)
+    assert len(await stores[0].audit(run.project_id, action="run.purged", limit=9)) == 1
+    through = await asyncio.gather(
+        *(store.purge_rows([run.no], limit_rows=9, limit_bytes=1 << 20) for store in stores)
+    )
+    assert set(through) == {1}
 
 
 @pytest.mark.parametrize("hours", [-25, 25])

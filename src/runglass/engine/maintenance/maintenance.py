@@ -23,7 +23,7 @@ INTERVAL_S = (1.0, 600.0)
 CALLS_KEPT = timedelta(hours=24)
 EXPIRY_INTERVAL_S = (1.0, 10.0)
 """Answers are looked after a quarter of their time apart, but within these bounds."""
-EXPIRED_AT_ONCE = 50
+EXPIRED_AT_ONCE = 250
 BATCH_ROWS = 250
 BATCH_BYTES = 1 << 20
 BATCH_PAUSE_S = 0.01

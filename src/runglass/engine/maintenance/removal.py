@@ -2,20 +2,23 @@
 
 Imports that nobody goes on with are removed as well.
 
-Rows go in small batches, and other writers have the store for themselves in between. A batch is a
-transaction of its own, so a process that dies leaves nothing half done: the next one goes on.
+Small runs go many together, large ones bit by bit. Each such bite is a transaction of its own, so a process
+that dies leaves nothing half done: the next one goes on. Other writers have the store for themselves in
+between.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
+from operator import attrgetter
 from typing import TypeVar
 
 from runglass.engine.engine import Engine
 from runglass.errors import StoreError
 from runglass.store.base import Store
-from runglass.store.records import ContentPlace, Retention, RunRecord
+from runglass.store.records import Retention, RetentionOfFlow, RunRecord
 from runglass.support.clock import Clock, iso, iso_ms
 from runglass.support.logs import FailureLog
 from runglass.wire.admin_api import Actor
@@ -29,8 +32,15 @@ INTERVAL_S = 60.0
 CLAIM_S = 3 * INTERVAL_S
 """So long other processes leave the removal to this one, from each time that it says so."""
 BATCH_BYTES = 256 * 1024
-AT_ONCE = 100
+BATCH_ROWS = 1000
+STRIPPED_ROWS = 250
+"""Each is read and written anew in Python."""
+AT_ONCE = 500
 """Most runs that are looked up in one go."""
+PURGED_AT_ONCE = 250
+LISTED_AT_ONCE = 5000
+MOST_CLEARED = 1_000_000
+"""Most purged runs whose rows go in one turn: their numbers are held."""
 LEAST_PAUSE_S = 0.001
 
 
@@ -49,7 +59,7 @@ class RunRemoval:
         clock: Clock,
         default: Retention,
         grace_s: float = 0.0,
-        batch_rows: int = 250,
+        batch_rows: int = BATCH_ROWS,
     ) -> None:
         self._store = store
         self._engine = engine
@@ -65,9 +75,9 @@ class RunRemoval:
 
         Its space on disk is given back in the background. Raises StoreError.
         """
-        purged = await self._store.purge_run(run.no, by=by)
+        purged = await self._store.purge_runs([run.no], by=by)
         self.wake()
-        return purged
+        return purged > 0
 
     def wake(self) -> None:
         """Lets what has become due meanwhile be removed within a moment."""
@@ -111,52 +121,81 @@ class RunRemoval:
             if days is not None and iso_ms(created_ms(run_id)) < self._before(days):
                 log.warning("run %s cannot be read, and is deleted as its retention is over", run_id)
                 if await self._engine.cancel_paused(run, reason="its retention is over"):
-                    await self._purge(run.no)
+                    await self._purge([run.no])
 
     async def tidy(self, *, grace_s: float = 0.0) -> None:
         """Removes what is due now, to the end, but no row within `grace_s`. Raises StoreError."""
         retentions = await self._store.retentions()
-        for each in retentions:
-            if (days := each.retention.days) is None:
-                days = self._default.days
-            await self._each_due(each.flow_id, days, self._purge)
+        async for due in self._due(retentions, attrgetter("days")):
+            await self._purge(due)
         # What a process was importing when it died becomes due here, and goes in the same turn.
         await self._store.abandon_imports()
-        if purged := await self._store.purged_runs():
-            # What is purged from here on has its turn after these, and so its own time to be read.
-            await self._clock.sleep(grace_s)
-        for run_no in purged:
-            while await self._batch(
-                self._store.purge_rows(run_no, limit_rows=self._batch_rows, limit_bytes=BATCH_BYTES)
-            ):
-                pass
-        for each in retentions:
-            if (days := each.retention.content_days) is None:
-                days = self._default.content_days
-            await self._each_due(each.flow_id, days, self._strip, with_content=True)
+        await self._clear(grace_s)
+        async for due in self._due(retentions, attrgetter("content_days"), with_content=True):
+            await self._strip(due)
         while await self._batch(self._store.compact(limit_bytes=BATCH_BYTES)):
             pass
 
-    async def _each_due(
+    async def _due(
         self,
-        flow_id: str,
-        days: float | None,
-        remove: Callable[[int], Awaitable[object]],
+        retentions: Sequence[RetentionOfFlow],
+        days_of: Callable[[Retention], float | None],
         *,
         with_content: bool = False,
-    ) -> None:
-        """Does it to each run of the flow that ended longer ago than that, oldest first."""
-        if days is None:
-            return
-        before = self._before(days)
-        while True:
-            due = await self._store.ended_runs(
-                flow_id, before=before, with_content=with_content, limit=AT_ONCE
+    ) -> AsyncIterator[list[int]]:
+        """The numbers of runs that ended longer ago than their flow's days, oldest first, many at once.
+
+        Whoever goes on has seen to them, so that they are due no more.
+        """
+        due: list[int] = []
+        for each in retentions:
+            if (days := days_of(each.retention)) is None and (days := days_of(self._default)) is None:
+                continue
+            is_last = False
+            while not is_last:
+                found = await self._store.ended_runs(
+                    each.flow_id, before=self._before(days), with_content=with_content, limit=AT_ONCE
+                )
+                due += found
+                is_last = len(found) < AT_ONCE
+                if not is_last or len(due) >= AT_ONCE:
+                    yield due
+                    due = []
+        if due:
+            yield due
+
+    async def _purge(self, runs: Sequence[int]) -> None:
+        for first in range(0, len(runs), PURGED_AT_ONCE):
+            await self._batch(self._store.purge_runs(runs[first : first + PURGED_AT_ONCE]))
+
+    async def _clear(self, grace_s: float) -> None:
+        """Deletes what is left of the runs that are purged by now, once `grace_s` is over."""
+        purged = array("q")
+        while found := await self._store.purged_runs(after=purged[-1] if purged else 0, limit=LISTED_AT_ONCE):
+            purged.extend(found)
+            if len(purged) >= MOST_CLEARED:
+                # The others have the next turn, at once.
+                self.wake()
+                break
+        if purged:
+            # What is purged from here on has its turn after these, and so its own time to be read.
+            await self._clock.sleep(grace_s)
+        through = 0
+        while through < len(purged):
+            some = purged[through : through + AT_ONCE].tolist()
+            through += await self._batch(
+                self._store.purge_rows(some, limit_rows=self._batch_rows, limit_bytes=BATCH_BYTES)
             )
-            for run_no in due:
-                await remove(run_no)
-            if len(due) < AT_ONCE:
-                return
+
+    async def _strip(self, runs: Sequence[int]) -> None:
+        through, place = 0, None
+        while through < len(runs):
+            some = runs[through : through + AT_ONCE]
+            rows = min(self._batch_rows, STRIPPED_ROWS)
+            done, place = await self._batch(
+                self._store.strip_content(some, place, limit_rows=rows, limit_bytes=BATCH_BYTES)
+            )
+            through += done
 
     def _before(self, days: float) -> str:
         try:
@@ -164,20 +203,6 @@ class RunRemoval:
         except OverflowError:
             # Longer ago than there are dates: nothing is due.
             return ""
-
-    async def _purge(self, run_no: int) -> None:
-        await self._batch(self._store.purge_run(run_no))
-
-    async def _strip(self, run_no: int) -> None:
-        cursor: ContentPlace | None = None
-        while True:
-            cursor = await self._batch(
-                self._store.strip_content(
-                    run_no, cursor, limit_rows=self._batch_rows, limit_bytes=BATCH_BYTES
-                )
-            )
-            if cursor is None:
-                return
 
     async def _batch(self, work: Awaitable[T]) -> T:
         started_s = self._clock.monotonic_s()

@@ -11,8 +11,8 @@ import asyncpg
 from runglass.errors import StoreError
 from runglass.store.integrity import USUAL, Checked, CheckLimits, IntegrityCheck, Kind
 from runglass.store.postgres.append_rows import RunFacts
-from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.migrations import require_upgraded
 from runglass.store.postgres.sql_helpers import perform
 

@@ -5,31 +5,15 @@ in the files of the database until those are vacuumed and written over, and in i
 backups for as long as these are kept; that is not for a client of the database to change, see decision 0036.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runglass.store.postgres.append_rows import RunFacts
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import make_months
-from runglass.store.postgres.sql_helpers import first_rows, in_postgres
-from runglass.store.records import ContentPlace
-from runglass.store.removal import Removal, marks
-from runglass.store.run_tables import ENDED, ROWS_OF_RUN
-from runglass.store.statements import Steps
+from runglass.store.removal import MONTH_BITS, Removal
+from runglass.store.statements import one
 from runglass.support.logs import FailureLog
-
-
-async def content(
-    db: Db, *, table: str, run_no: int, after: tuple[int, ...], limit_rows: int, limit_bytes: int
-) -> list[Any]:
-    """The first rows of the run with content behind a key, each with its key and its data."""
-    key = ", ".join(ROWS_OF_RUN[table])
-    beyond = f" AND ({key}) > ({marks(4, len(after))})" if after else ""
-    sql = (
-        f"SELECT {key}, data FROM (SELECT *, sum(length(data)) OVER (ORDER BY {key})"
-        f" - length(data) AS before FROM (SELECT * FROM {table} WHERE run_no = ?1{beyond}"
-        f" ORDER BY {key} LIMIT ?2) AS rows) AS sized WHERE before < ?3 ORDER BY {key}"
-    )
-    return await db.fetch(in_postgres(sql), run_no, limit_rows, limit_bytes, *after)
 
 
 class PostgresRemoval(Removal):
@@ -37,30 +21,19 @@ class PostgresRemoval(Removal):
 
     _db: Connections
     _months_ahead: FailureLog
-    _drop_month = ("SELECT drop_month_of(?1)",)
-    _first_rows = staticmethod(first_rows)
-    _content = staticmethod(content)
+    _months_gone: set[int]
+    _forget_runs = "DELETE FROM run_setback WHERE run_id = ANY (:ids)"
 
-    @staticmethod
-    def _forget_run(run_no: int, run_id: str) -> tuple[Any, ...]:
-        return "DELETE FROM run_setback WHERE run_id = ?1", run_id
+    async def purge_rows(self, runs: Sequence[int], *, limit_rows: int, limit_bytes: int) -> int:
+        for month in {run_no >> MONTH_BITS for run_no in runs} - self._months_gone:
+            # By itself: everybody who reads or appends waits until it is committed.
+            sql = "SELECT drop_month_of(:run_no)"
+            if await self._statements.read(one(lambda row: bool(row[0]), sql, run_no=month << MONTH_BITS)):
+                self._months_gone.add(month)
+        return await super().purge_rows(runs, limit_rows=limit_rows, limit_bytes=limit_bytes)
 
-    async def strip_content(
-        self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
-    ) -> ContentPlace | None:
-        def work() -> Steps[ContentPlace | None]:
-            # Locked before it is read: two processes that do the same would count twice what they save.
-            yield "SELECT 1 FROM run WHERE no = ?1 FOR NO KEY UPDATE", run_no
-            stripped = yield from self._strip_some(
-                run_no, place, limit_rows=limit_rows, limit_bytes=limit_bytes
-            )
-            yield from self._put_stripped(run_no, stripped)
-            if stripped.summary is not None:
-                sql = f"UPDATE run SET error = ?1 WHERE no = ?2 AND {ENDED}"
-                yield sql, RunFacts.of(stripped.summary).error, run_no
-            return stripped.place
-
-        return await self._statements.write(work)
+    def _columns_of(self, summary: bytes) -> Mapping[str, Any]:
+        return {"error": RunFacts.of(summary).error}
 
     async def compact(self, *, limit_bytes: int) -> bool:
         # Months that are due are dropped with their last run, and all other space is the database's. Marks

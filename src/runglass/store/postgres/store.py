@@ -10,6 +10,7 @@ import uuid
 from typing import Self
 
 from runglass.store.catalog import SqlCatalog
+from runglass.store.content_removal import ContentRemoval
 from runglass.store.overview import Overview, PoolUse
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.budgets import Budgets
@@ -28,7 +29,9 @@ from runglass.store.statements import Statements
 from runglass.support.clock import Clock
 
 
-class PostgresStore(SqlCatalog, PostgresRunLog, Leases, Budgets, RunLists, Overview, PostgresRemoval):
+class PostgresStore(
+    SqlCatalog, PostgresRunLog, Leases, Budgets, RunLists, Overview, PostgresRemoval, ContentRemoval
+):
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 
     `patience_s`: how long a call waits for a database that is away, and `append_patience_s` an append; by
@@ -59,6 +62,7 @@ class PostgresStore(SqlCatalog, PostgresRunLog, Leases, Budgets, RunLists, Overv
         self._owner = None
         self._statements = Statements(self._db, perform)
         self._importing = set()
+        self._months_gone = set()
         self._holder = uuid.uuid4()
         self._months_ahead = months_ahead()
 

@@ -1,5 +1,6 @@
 """What goes on beside the runs: whatever is due to go, goes, and for good."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from runglass.store.records import ContentPlace, RetentionOfFlow, RunRecord
@@ -28,28 +29,33 @@ class Upkeep(Protocol):
         than what it finds.
         """
 
-    async def purge_run(self, run_no: int, *, by: Actor | None = None) -> bool:
-        """Deletes a run that has ended; False, and nothing done, if there is none.
+    async def purge_runs(self, runs: Sequence[int], *, by: Actor | None = None) -> int:
+        """Deletes those of the runs that have ended, in one transaction; returns how many.
 
-        The audit log has it where an actor asked for it, and not where retention did.
+        The audit log has them where an actor asked for it, and not where retention did.
 
-        From then on no method finds it, and its calls are forgotten. The space that it took is free when
-        `purge_rows` has been called as often as it takes. No other run gets its number.
+        From then on no method finds them, and their calls are forgotten. The space that they took is free
+        when `purge_rows` is through with them. No other run gets their numbers.
         """
 
-    async def purged_runs(self) -> list[int]:
-        """The numbers of runs that are purged and whose rows are still there."""
+    async def purged_runs(self, *, after: int = 0, limit: int) -> list[int]:
+        """The first numbers above that one of runs that are purged and whose rows are still there."""
 
-    async def purge_rows(self, run_no: int, *, limit_rows: int, limit_bytes: int) -> bool:
-        """Deletes some rows that the purged run left behind; whether there may be more."""
+    async def purge_rows(self, runs: Sequence[int], *, limit_rows: int, limit_bytes: int) -> int:
+        """Deletes rows that these purged runs left behind; returns with how many of the first it is through.
+
+        It takes as many of the first as fit into the limits together. Of one that does not fit it deletes
+        some rows, and is not through with it before the last of them: 0.
+        """
 
     async def strip_content(
-        self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
-    ) -> ContentPlace | None:
-        """Takes the content out of some rows of an ended run, the first after `place`; None at the end.
+        self, runs: Sequence[int], place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
+    ) -> tuple[int, ContentPlace | None]:
+        """Takes the content out of the first of these ended runs; returns of how many, and where to go on.
 
-        A run that fits into the limits changes in one transaction. May begin anew at any time. Raises
-        msgspec.DecodeError for a row that is no event or step.
+        It takes as many of the first as fit into the limits together, in one transaction. Of one that does
+        not fit it takes some rows, the first behind `place`: 0, and the place of the last of them. May begin
+        anew at any time.
         """
 
     async def forget_calls(self, *, before: str) -> int:

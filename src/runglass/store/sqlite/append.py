@@ -77,7 +77,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         )
         if batch.head + len(batch.events) >= LARGE_RUN_EVENTS:
             db.execute("INSERT OR IGNORE INTO due_outline (run_no) VALUES (?)", (batch.run_no,))
-        count_kept(db, batch.run_no)
+        count_kept(db, [batch.run_no])
         return
     if batch.dropped:
         _drop_checkpoints(db, batch)

@@ -9,13 +9,9 @@ another one. So the log is emptied, and small tables are written anew.
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from runglass.store.records import ContentPlace
-from runglass.store.removal import Removal, marks
-from runglass.store.run_tables import ROWS_OF_RUN
+from runglass.store.removal import Removal
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import first_rows
 
 SPARE = 20
 """One page in so many may be free: pages given back to the system are soon asked for again."""
@@ -34,44 +30,12 @@ _REWRITTEN_BYTES = 1 << 20
 """As much is written anew in some milliseconds."""
 
 
-def content(
-    db: sqlite3.Connection,
-    *,
-    table: str,
-    run_no: int,
-    after: tuple[int, ...],
-    limit_rows: int,
-    limit_bytes: int,
-) -> list[Any]:
-    """The first rows of the run with content behind a key, each with its key and its data."""
-    key = ", ".join(ROWS_OF_RUN[table])
-    beyond = f" AND ({key}) > ({marks(3, len(after))})" if after else ""
-    sql = f"SELECT {key}, data FROM {table} WHERE run_no = ?1{beyond} ORDER BY {key} LIMIT ?2"
-    return first_rows(db, sql, run_no, limit_rows, *after, limit_bytes=limit_bytes)
-
-
 class SqliteRemoval(Removal):
     """What SQLite does in a way of its own."""
 
     _db: Connections
     _with_content = "has_content = 1"
-    # These end with how many bytes they have.
-    _first_rows = staticmethod(partial(first_rows, size_of=int))
-    _content = staticmethod(content)
-
-    @staticmethod
-    def _forget_run(run_no: int, run_id: str) -> tuple[Any, ...]:
-        return "UPDATE run_number SET last = max(last, ?1)", run_no
-
-    async def strip_content(
-        self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
-    ) -> ContentPlace | None:
-        # What is read here changes no more, as the run has ended; stripped beside the writer, not in its way.
-        stripped = await self._statements.read(
-            lambda: self._strip_some(run_no, place, limit_rows=limit_rows, limit_bytes=limit_bytes)
-        )
-        await self._statements.remove(lambda: self._put_stripped(run_no, stripped))
-        return stripped.place
+    _forget_runs = "UPDATE run_number SET last = max(last, :last)"
 
     async def compact(self, *, limit_bytes: int) -> bool:
         def free_pages(db: sqlite3.Connection) -> int:

@@ -144,11 +144,12 @@ KEPT_BYTES = (
 """By how much what is kept for the callers of an ended run is more than what was counted of it."""
 
 
-def count_kept(db: sqlite3.Connection, run_no: int) -> None:
-    """Counts anew what is kept of an ended run for its callers, once its checkpoints are gone."""
-    for (size,) in db.execute(KEPT_BYTES, (run_no,)).fetchall():
-        if size:
-            count_open(db, run_no, size)
+def count_kept(db: sqlite3.Connection, runs: Sequence[int]) -> None:
+    """Counts anew what is kept of ended runs for their callers, of each once its checkpoints are gone."""
+    for run_no in runs:
+        for (size,) in db.execute(KEPT_BYTES, (run_no,)).fetchall():
+            if size:
+                count_open(db, run_no, size)
 
 
 # SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.

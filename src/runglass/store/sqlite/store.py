@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from runglass.store.catalog import SqlCatalog
+from runglass.store.content_removal import ContentRemoval
 from runglass.store.overview import Overview
 from runglass.store.query_search import USUAL, SearchLimits
 from runglass.store.records import Setback
@@ -23,7 +24,7 @@ from runglass.store.statements import Statements
 from runglass.support.clock import SystemClock
 
 
-class SqliteStore(SqlCatalog, SqliteRunLog, Leases, RunLists, Overview, SqliteRemoval):
+class SqliteStore(SqlCatalog, SqliteRunLog, Leases, RunLists, Overview, SqliteRemoval, ContentRemoval):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     _sql = SQLITE

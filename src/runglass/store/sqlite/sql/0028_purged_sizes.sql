@@ -1,0 +1,3 @@
+-- How much deleting what a purged run has left takes: many small runs go together. NULL where that is not known.
+ALTER TABLE purged_run ADD COLUMN events INTEGER;
+ALTER TABLE purged_run ADD COLUMN bytes INTEGER;
