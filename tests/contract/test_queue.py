@@ -15,6 +15,7 @@ from tests.contract.wire import (
     http_for,
     refusal,
     start,
+    waiting_in,
 )
 from tests.waiting import eventually
 
@@ -36,7 +37,7 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 def until_waiting(server: RunningServer, count: int) -> None:
-    eventually(lambda: server.runtime.engine.queue.waiting == count)
+    eventually(lambda: waiting_in(server) == count)
 
 
 def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http: httpx2.Client) -> None:

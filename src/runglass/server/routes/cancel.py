@@ -77,7 +77,7 @@ async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
     runtime = request.services.runtime
     await runtime.engine.active.join(run.id)
     now = await runtime.store.run(run.id)
-    if now is not None and not now.ended and runtime.engine.shares_store:
+    if now is not None and not now.ended and not runtime.engine.active.knows(run.id):
         now = await while_awaited(request, None, _followed_end(request, now), otherwise=ENDS_SOON)
     if now is None:
         raise no_run(run.id)

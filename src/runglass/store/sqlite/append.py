@@ -21,9 +21,10 @@ _VOID = (
 )
 
 # A column that is set counts as changed, and SQLite writes each index that has it: those with the status, and
-# with what a run adds up to, are written when the status changes and not with each append.
+# with what a run adds up to, or the owner, are written when these change and not with each append.
 _MOVE = (
-    "UPDATE run SET head = ?, summary = ?, owner = ? WHERE no = ? AND head = ? AND fence = ? AND status = ?"
+    "UPDATE run SET head = ?, summary = ?"
+    " WHERE no = ? AND head = ? AND fence = ? AND status = ? AND owner IS ?"
 )
 _NEXT_CHANGE = "change_no = coalesce((SELECT run_changes + 1 FROM project WHERE id = project_id), 0)"
 _MOVE_ON = (
@@ -33,6 +34,10 @@ _MOVE_ON = (
 _END = (
     f"UPDATE run SET head = ?, summary = ?, owner = ?, status = ?, {_NEXT_CHANGE}, ended_at = ?,"
     " duration_ms = ?, cost_usd = ?, tokens = ? WHERE no = ? AND head = ? AND fence = ?"
+)
+_LET_GO = (
+    "INSERT INTO queue (run_no, project_id) SELECT no, project_id FROM run WHERE no = ?"
+    " ON CONFLICT DO NOTHING"
 )
 _STEP = (
     "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
@@ -45,6 +50,10 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
     """Writes the batch. Raises WrongExpectedVersion before the first write, or not at all."""
     # First, and alone able to refuse: a WrongExpectedVersion must leave the shared transaction untouched.
     is_change = _move(db, batch)
+    if is_change and batch.owner is None and batch.status in ("pending", "running"):
+        db.execute(_LET_GO, (batch.run_no,))
+    elif is_change:
+        db.execute("DELETE FROM queue WHERE run_no = ?", (batch.run_no,))
     if is_change or batch.log_bytes or batch.open_bytes:
         _count(db, batch, changes=int(is_change))
     if batch.spent_usd or batch.reserved_usd:
@@ -87,7 +96,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
 
 
 def _move(db: sqlite3.Connection, batch: Append) -> bool:
-    """Brings the run's row up to date; returns whether its status has changed.
+    """Brings the run's row up to date; returns whether its status or its owner has changed.
 
     Raises WrongExpectedVersion, and has done nothing, if head or fence are not the run's.
     """
@@ -95,7 +104,7 @@ def _move(db: sqlite3.Connection, batch: Append) -> bool:
     before = (batch.run_no, batch.head, batch.fence)
     if batch.status in TERMINAL:
         moved = db.execute(_END, (*state, batch.status, batch.ended_at, *batch.numbers, *before))
-    elif db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
+    elif db.execute(_MOVE, (*state[:2], *before, batch.status, batch.owner)).rowcount == 1:
         return False
     else:
         moved = db.execute(_MOVE_ON, (*state, batch.status, *before))

@@ -86,6 +86,9 @@ class Runs(RunLogs, Imports):
             count_new_run(db, run.project_id, len(run.request))
             created = run_of(db.execute(f"{RUN} WHERE id = ?", (run.id,)).fetchone())
             db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
+            if run.owner is None:
+                place = (created.no, run.project_id)
+                db.execute("INSERT INTO queue (run_no, project_id) VALUES (?, ?)", place)
             return created
 
         return await self._db.write(work)

@@ -33,9 +33,9 @@ class SqliteStore(Catalog, Keys, Runs, RunLists, Calls, Leases, SqliteRemoval, A
     _index = query_index
     _last_change = "SELECT coalesce(max(run_changes), 0) FROM project WHERE id = ?1"
     _queue = (
-        "SELECT count(*), (SELECT id FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
-        " ORDER BY no LIMIT 1), (SELECT count(*) FROM lease WHERE expires_at > now())"
-        " FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
+        "SELECT (SELECT count(*) FROM queue),"
+        " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
+        " (SELECT count(*) FROM lease WHERE expires_at > now())"
     )
     pool = None
 
