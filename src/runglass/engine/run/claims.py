@@ -1,8 +1,6 @@
 """The lease that an engine holds on its runs, and the runs of the store that it claims under it.
 
 Which runs are next, of those that wait and of those whose process has no lease any more, is up to the store.
-
-More than 300 lines: the lease is kept between claims, and no claim may begin while it is let go.
 """
 
 import asyncio
