@@ -167,16 +167,12 @@ def _let_go(which: str, **named: Any) -> Steps[None]:
     """Gives runs back, to be claimed before those that have not begun."""
     # A process that lets a run go has survived it: that claim says nothing against the run.
     claims = "CASE WHEN claims > 0 THEN claims - 1 ELSE 0 END"
-    freed = yield fetch(
-        f"UPDATE run SET owner = NULL, claims = {claims} WHERE {which} RETURNING no, project_id", **named
+    freed = yield fetch(f"UPDATE run SET owner = NULL, claims = {claims} WHERE {which} RETURNING no", **named)
+    yield done(
+        "INSERT INTO queue (run_no, project_id, pick) SELECT no, project_id, 0 FROM run"
+        " WHERE no = ANY (:freed) ON CONFLICT DO NOTHING",
+        freed=[no for (no,) in freed],
     )
-    for no, project_id in freed:
-        yield done(
-            "INSERT INTO queue (run_no, project_id, pick) VALUES (:no, :project_id, 0)"
-            " ON CONFLICT DO NOTHING",
-            no=no,
-            project_id=project_id,
-        )
 
 
 def _lease_of(row: Any) -> HeldLease:

@@ -27,8 +27,7 @@ from runglass.store.base import decoding
 from runglass.store.records import IdempotencyRecord, RunRecord
 from runglass.wire.run_api import JobAccepted, ToolCallsRequired
 
-PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
-REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
+REST_EVENTS = TERMINAL_EVENTS | {"step_paused", "step_paused_for_tool_calls"}
 """Events after which a run goes on only if a call resumes it."""
 
 AGAIN_S = 0.5
