@@ -74,15 +74,6 @@ async def test_a_project_with_all_its_runs_going_on_does_not_keep_others_waiting
     assert await claim(store, 3, most_each=2) == ["full-1", "other-1"]
 
 
-async def test_a_weight_that_is_not_told_any_more_is_that_of_all_others(store: Store) -> None:
-    heavy = await enqueue(store, "heavy", 0)
-    await store.set_weights({heavy: 3.0})
-    await store.set_weights({})
-    await enqueue(store, "heavy", *range(1, 5))
-    await enqueue(store, "light", *range(4))
-    assert sum(run_id.startswith("heavy") for run_id in await claim(store, 4)) in (2, 3)
-
-
 async def test_a_run_that_ends_while_it_waits_leaves_its_place(store: Store) -> None:
     await enqueue(store, "a", *range(3))
     waiting = await store.run("a-0")

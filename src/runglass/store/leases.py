@@ -84,13 +84,9 @@ class Leases:
 
     async def set_weights(self, weights: Mapping[int, float]) -> None:
         table, key = self._project_turns
+        sql = f"UPDATE {table} SET weight = :weight WHERE {key} = :project_id AND weight <> :weight"
 
         def work() -> Steps[None]:
-            told = list(weights)
-            yield done(
-                f"UPDATE {table} SET weight = 1 WHERE weight <> 1 AND NOT {key} = ANY (:told)", told=told
-            )
-            sql = f"UPDATE {table} SET weight = :weight WHERE {key} = :project_id AND weight <> :weight"
             for project_id, weight in weights.items():
                 yield done(sql, project_id=project_id, weight=weight)
 
