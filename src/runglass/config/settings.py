@@ -333,7 +333,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         dict[str, Annotated[int, Meta(ge=1)]],
         Meta(
             description="runs of a flow, as in `acme/demo/greet`, that go on at once, in all processes on the"
-            " store together; on PostgreSQL alone"
+            " store together"
         ),
     ] = {}
     max_queued_runs_per_project: Annotated[

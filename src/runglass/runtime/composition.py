@@ -138,8 +138,6 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
             "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"
             " or name a store on PostgreSQL"
         )
-    if settings.postgres is None and settings.max_concurrent_runs_per_flow:
-        raise SettingsError("max_concurrent_runs_per_flow is for a store on PostgreSQL; leave it out")
     try:
         redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
     except ValueError as error:

@@ -19,7 +19,7 @@ from runglass.store.records import RunRecord
 from runglass.store.run_tables import run_of
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import now_text
-from runglass.store.statements import ALL_ROWS, Steps, changed, done, every, fetch
+from runglass.store.statements import Steps, changed, done, every, fetch
 
 PROJECT = (
     "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
@@ -31,12 +31,13 @@ _LOST = (
 )
 _FIRST = "SELECT run_no, pick FROM queue {} ORDER BY pick, run_no LIMIT :limit"
 _CLAIM = f"{CLAIM.format('fence + 1', ':numbers')} {RETURNING_RUN}"
-_PATH = "org || '/' || project.name || '/' || slug"
-_NAMES = "JOIN project ON project.id = run.project_id JOIN flow ON flow.id = flow_id"
-_NAMED = f"run {_NAMES} WHERE owner IS NOT NULL"
-_WAITING = (
-    f"SELECT run_no, pick, {_PATH} FROM queue JOIN run ON run.no = run_no {_NAMES}"
-    " WHERE queue.project_id = :project_id ORDER BY pick, run_no LIMIT :limit"
+_FLOWS = (
+    "SELECT flow.id, org || '/' || project.name || '/' || slug AS path FROM flow"
+    " JOIN project ON project.id = project_id WHERE path = ANY (:paths)"
+)
+_FIRST_OF_FLOWS = (
+    "SELECT run_no, pick, flow_id FROM queue JOIN run ON run.no = run_no WHERE queue.project_id = :project_id"
+    " AND NOT flow_id = ANY (:full) ORDER BY pick, run_no LIMIT :limit"
 )
 
 
@@ -138,21 +139,23 @@ def _first_with_room(
     *, limit: int, project_id: int | None, most_each: int | None, most_of_flows: Mapping[str, int]
 ) -> Steps[list[tuple[int, float]]]:
     """The first that wait and give no project and no flow more runs with an owner than it may have."""
-    begun = yield fetch("SELECT project_id, count(*) FROM run WHERE owner IS NOT NULL GROUP BY project_id")
-    held, room_of_flow = dict(begun), dict(most_of_flows)
+    begun = "SELECT {0}, count(*) FROM run WHERE owner IS NOT NULL GROUP BY {0}"
+    held = dict((yield fetch(begun.format("project_id"))))
+    room_of_flow: dict[str, int] = {}
     if most_of_flows:
-        for path, count in (yield fetch(f"SELECT {_PATH}, count(*) FROM {_NAMED} GROUP BY 1")):
-            room_of_flow[path] = room_of_flow.get(path, ALL_ROWS) - count
+        held_by_flow = dict((yield fetch(begun.format("flow_id"))))
+        for flow_id, path in (yield fetch(_FLOWS, paths=list(most_of_flows))):
+            room_of_flow[flow_id] = most_of_flows[path] - held_by_flow.get(flow_id, 0)
+    # The runs of a flow with no room are passed over, and of one with some as many are taken.
+    full = [flow_id for flow_id, room in room_of_flow.items() if room <= 0]
     found: list[tuple[int, float]] = []
     for (project,) in (yield fetch(f"WITH RECURSIVE {WAITING_PROJECTS} SELECT id FROM projects")):
         room = limit if most_each is None else min(limit, most_each - held.get(project, 0))
         if room <= 0 or project is None or project_id not in (None, project):
             continue
-        # The runs of a flow without room are passed over.
-        most = ALL_ROWS if most_of_flows else room
-        for no, pick, path in (yield fetch(_WAITING, project_id=project, limit=most)):
-            if room and room_of_flow.get(path, ALL_ROWS) > 0:
-                room -= 1
-                room_of_flow[path] = room_of_flow.get(path, ALL_ROWS) - 1
+        for no, pick, flow_id in (yield fetch(_FIRST_OF_FLOWS, project_id=project, full=full, limit=room)):
+            left = room_of_flow.get(flow_id, limit)
+            if left > 0:
+                room_of_flow[flow_id] = left - 1
                 found.append((no, pick))
     return sorted(found, key=lambda row: (row[1], row[0]))[:limit]
