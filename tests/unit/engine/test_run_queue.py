@@ -92,6 +92,18 @@ async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path) -> None:
         assert house.engine.active.is_active((await start(house, FLOW)).id), "nobody waits without need"
 
 
+async def test_a_run_that_begins_at_once_is_neither_queued_nor_claimed(tmp_path: Path) -> None:
+    store = db(tmp_path)
+    async with open_harness(store, slots=1) as house:
+        faults = FaultyStore(store)
+        for method in ("claim_runs", "queued_runs"):
+            faults.fail(method, StoreError("not to be asked"))
+        for _ in range(3):
+            assert (await (await start(house, FLOW)).outcome()).status == "completed"
+        moved = "SELECT last FROM queue_clock"
+        assert await store.connections.read(lambda db: db.execute(moved).fetchone()) == (0.0,)
+
+
 async def test_a_queued_run_is_in_the_store_and_not_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,10 +248,10 @@ async def test_the_queue_of_one_project_does_not_delay_another() -> None:
     while queue.take(FLOOD):
         pass
     for _ in range(10):
-        queue.wait(FLOOD)
+        queue.note_waiting(FLOOD)
     assert queue.claimable(100) is None
     assert queue.take(GUEST), "half of the slots are its own, whoever holds them"
-    queue.wait(GUEST)
+    queue.note_waiting(GUEST)
     assert not queue.take(GUEST), "one of its runs came before"
     assert queue.claimable(100) == (GUEST, 1), "the second of its slots"
     with queue.claiming(GUEST, 1) as claimed:
@@ -247,7 +259,7 @@ async def test_the_queue_of_one_project_does_not_delay_another() -> None:
     assert queue.claimable(100) is None
     queue.give_back(GUEST)
     with queue.claiming(GUEST, 1):
-        queue.wait(FLOOD)
+        queue.note_waiting(FLOOD)
     assert queue.take(GUEST), "none of its runs waits any more"
     for _ in range(4):
         queue.give_back(FLOOD)
@@ -256,11 +268,11 @@ async def test_the_queue_of_one_project_does_not_delay_another() -> None:
 
 async def test_what_comes_during_a_claim_waits_for_the_next_one() -> None:
     queue = emptied(RunQueue(slots=3, most_waiting=10))
-    queue.wait(FLOOD)
+    queue.note_waiting(FLOOD)
     with queue.claiming(None, 2):
         assert queue.take(GUEST), "a slot that the claim does not want"
         assert not queue.take(GUEST)
-        queue.wait(GUEST)
+        queue.note_waiting(GUEST)
     assert queue.claimable(100) == (None, 2)
     assert queue.take(FLOOD)
     assert not queue.take(GUEST)
@@ -268,7 +280,7 @@ async def test_what_comes_during_a_claim_waits_for_the_next_one() -> None:
 
 async def test_a_claim_that_fails_is_made_again() -> None:
     queue = emptied(RunQueue(slots=3, most_waiting=10))
-    queue.wait(FLOOD)
+    queue.note_waiting(FLOOD)
     with pytest.raises(StoreError), queue.claiming(None, 3):
         raise StoreError("away")
     assert queue.claimable(100) == (None, 3)

@@ -95,7 +95,7 @@ class QueueAdmission:
             self._changed.set()
             self._changed = asyncio.Event()
             # Also where storing it has failed: it may be in the store all the same.
-            self._queue.wait(project_id)
+            self._queue.note_waiting(project_id)
 
     async def _enter(self, project_id: int) -> None:
         while True:

@@ -89,7 +89,7 @@ class RunQueue:
         # A limit over all processes has room again.
         self.may_wait |= not self._begins_at_once
 
-    def wait(self, project_id: int) -> None:
+    def note_waiting(self, project_id: int) -> None:
         """Notes that a run of the project waits in the store from now on."""
         self._arrivals += 1
         self._waiting[project_id] = self._arrivals
