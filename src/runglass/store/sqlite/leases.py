@@ -118,10 +118,12 @@ class Leases(leases.Leases):
             # Before the project is read: a reservation stored meanwhile counts twice, and never not at all.
             held = ZERO
             for other, (of_run, part) in list(self._holds.items()):
+                if of_run.project_id != run.project_id:
+                    continue
                 sql = "SELECT 1 FROM run WHERE no = ? AND fence = ? AND owner IS NOT NULL"
                 if db.execute(sql, (of_run.no, of_run.fence)).fetchone() is None:
-                    del self._holds[other]
-                elif of_run.project_id == run.project_id:
+                    self._holds.pop(other, None)
+                else:
                     held = add_usd(held, part)
             row = db.execute(f"{PROJECT} WHERE id = ?", (run.project_id,)).fetchone()
             decision = BudgetDecision(None if row is None else project_of(row), held)
@@ -129,7 +131,7 @@ class Leases(leases.Leases):
                 self._holds[hold] = Hold(run, usd)
             return decision
 
-        return await self._db.read(work)
+        return await self._db.read_inline(work)
 
     async def release_budget(self, hold: UUID) -> None:
         self._holds.pop(hold, None)
