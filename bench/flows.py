@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from runglass.bus.base import rest_of
 from runglass.engine.run.active_runs import StartedRun
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
@@ -104,6 +105,6 @@ async def create_run(
 
 
 async def _until_ended(runtime: Runtime, run_id: str) -> None:
-    async with runtime.bus.listen(run_id) as listener:
+    async with runtime.bus.listen(rest_of(run_id)) as listener:
         while (found := await runtime.store.run(run_id)) is None or found.status not in TERMINAL:
             await listener.wait(runtime.settings.tail_poll_s)

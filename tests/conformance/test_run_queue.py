@@ -128,10 +128,10 @@ async def test_a_stored_segment_makes_a_paused_run_one_that_can_be_claimed(store
     assert resumed is not None
     assert (resumed.status, resumed.is_resuming, paused.is_resuming) == ("paused", True, False)
     assert await store.checkpoints(paused.no) == [NEXT_SEGMENT]
-    assert await store.free_runs("me", now="2026-01-01") == {paused.project_id: 1}
+    assert (await store.queued_runs(paused.project_id, most=9)).waiting == 1
     (claimed,) = await store.claim_runs("me", now="2026-01-01", limit=10, project_id=paused.project_id)
     assert (claimed.id, claimed.is_resuming, claimed.claims) == (paused.id, True, 0)
-    assert await store.free_runs("me", now="2026-01-01") == {}
+    assert (await store.queued_runs(paused.project_id, most=9)).waiting == 0
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(resumed, 1, b"2"))
     await store.append(batch(claimed, 1, b"2", status="paused"))
@@ -167,7 +167,7 @@ async def test_a_run_that_ends_before_its_next_segment_is_not_claimed(store: Sto
     taken = await store.claim_waiting(resumed)
     assert taken is not None
     await store.append(batch(taken, 1, b"2", status="cancelled"))
-    assert await store.free_runs("me", now="2026-01-01") == {}
+    assert (await store.queued_runs(resumed.project_id, most=9)).waiting == 0
     assert await store.claim_runs("me", now="2026-01-01", limit=10) == []
 
 
@@ -201,25 +201,11 @@ async def test_only_one_process_takes_a_waiting_run(store: Store) -> None:
     assert await store.claim_waiting(claimed) is None, "somebody goes on with it"
 
 
-async def test_the_runs_that_can_be_claimed_are_counted(store: Store) -> None:
-    for owner, until in (("me", "2030-01-01"), ("other", "2027-01-01")):
-        assert await store.hold_lease(owner, until=until, renew=False)
-    for number in range(5):
-        await make_run(store, f"run-{number}")
-    assert sum((await store.free_runs("me", now="2026-01-01")).values()) == 5
-    await store.claim_runs("me", now="2026-01-01", limit=1)
-    await store.claim_runs("other", now="2026-01-01", limit=1)
-    assert sum((await store.free_runs("me", now="2026-01-01")).values()) == 3
-    assert sum((await store.free_runs("me", now="2028-01-01")).values()) == 4, (
-        "the lease of the other has run out"
-    )
-
-
 async def test_the_runs_of_one_project_are_claimed_past_those_of_another(store: Store) -> None:
     assert await store.hold_lease("me", until="2030-01-01", renew=False)
     runs = [await make_run(store, f"run-{number}") for number in range(3)]
     other = await make_run(store, "run-other", project="other")
-    assert await store.free_runs("me", now="2026-01-01") == {runs[0].project_id: 3, other.project_id: 1}
+    assert await store.queued_runs(other.project_id, most=9) == (4, 1, 2)
     (claimed,) = await store.claim_runs("me", now="2026-01-01", limit=10, project_id=other.project_id)
     assert claimed.id == "run-other"
     await store.append(batch(runs[1], 0, b"1"))

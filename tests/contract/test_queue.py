@@ -15,16 +15,18 @@ from tests.contract.wire import (
     http_for,
     refusal,
     start,
+    waiting_in,
 )
 from tests.waiting import eventually
 
 BASE = "/seq/acme/demo"
+OFF = "slug: off\ncapture: 'off'\nsteps: [{id: keep, type: passthrough}]\n"
 
 
 @pytest.fixture
 def server() -> Iterator[RunningServer]:
     with running_server(max_concurrent_runs=1, max_queued_runs=3) as running:
-        for flow in (ANYTHING, ENDLESS):
+        for flow in (ANYTHING, ENDLESS, OFF):
             running.push(flow)
         yield running
 
@@ -36,7 +38,7 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 def until_waiting(server: RunningServer, count: int) -> None:
-    eventually(lambda: server.runtime.engine.queue.waiting == count)
+    eventually(lambda: waiting_in(server) == count)
 
 
 def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http: httpx2.Client) -> None:
@@ -68,14 +70,15 @@ def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http:
     assert again.status_code == 202
 
 
+@pytest.mark.parametrize("slug", ["anything", "off"])
 def test_execute_and_step_wait_in_the_queue_and_get_their_answers(
-    server: RunningServer, http: httpx2.Client
+    server: RunningServer, http: httpx2.Client, slug: str
 ) -> None:
     holder = start(server, "endless")
     with ThreadPoolExecutor(2) as threads:
-        executed = threads.submit(http.post, f"{BASE}/anything/execute", json={"parameters": {"n": 1}})
+        executed = threads.submit(http.post, f"{BASE}/{slug}/execute", json={"parameters": {"n": 1}})
         until_waiting(server, 1)
-        stepped = threads.submit(http.post, f"{BASE}/anything/v1/step", json={"parameters": {"n": 2}})
+        stepped = threads.submit(http.post, f"{BASE}/{slug}/v1/step", json={"parameters": {"n": 2}})
         until_waiting(server, 2)
         assert http.delete(f"/flow-runs/{holder}").status_code == 202
         assert executed.result().json()["result"] == {"n": 1}

@@ -21,12 +21,14 @@ from tests.contract.wire import (
     body_is_read,
     cancel,
     detail,
+    frames,
     http_for,
     raw_connection,
     read_answer,
     refusal,
     requests_in,
     start,
+    waiting_in,
 )
 from tests.faulty_store import FaultyStore, Held
 from tests.waiting import eventually
@@ -185,7 +187,7 @@ def test_a_large_answer_breaks_off(server: RunningServer, http: httpx2.Client) -
     assert 0 < len(b"".join(parts)) < whole
 
 
-def test_a_resume_in_the_line_leaves_its_run_paused() -> None:
+def test_a_resume_in_the_line_goes_on_when_its_key_is_revoked() -> None:
     with (
         running_server(capture="full", max_concurrent_runs=1) as server,
         http_for(server, server.key) as http,
@@ -198,13 +200,15 @@ def test_a_resume_in_the_line_leaves_its_run_paused() -> None:
             holds = start(server, "endless")
             resume = resumption(body, results_of(body))
             waits = calls.submit(caller.post, "/seq/acme/demo/talk/execute", json=resume)
-            eventually(lambda: server.runtime.engine.queue.waiting)
+            eventually(lambda: waiting_in(server))
             http.delete(f"/keys/{key_id}")
             answer = waits.result(LONGEST_S)
         assert refusal(answer) == (401, "UNAUTHENTICATED")
-        assert "the run is paused as before" in detail(answer)["message"]
+        assert "the run itself goes on" in detail(answer)["message"]
+        assert refusal(http.post("/seq/acme/demo/talk/execute", json=resume)) == (409, "RUN_NOT_PAUSED")
         cancel(server, holds)
-        assert http.post("/seq/acme/demo/talk/execute", json=resume).json()["status"] == "completed"
+        run = f"/flow-runs/{body['executionId']}/trace"
+        assert frames(http.get(f"{run}/stream").text)[-1].event == "flow_completed"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from tests.contract.wire import (
     http_for,
     refusal,
     requests_in,
+    waiting_in,
 )
 from tests.faulty_store import FaultyStore, Held
 from tests.waiting import eventually
@@ -200,7 +201,7 @@ def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> No
             http.post("/seq/acme/demo/endless/jobs", json={})
             run = only_run(http, "running")
             waiting = calls.submit(http.post, "/seq/acme/demo/asking/execute", json=resume)
-            eventually(lambda: server.runtime.engine.queue.waiting)
+            eventually(lambda: waiting_in(server))
             assert http.post(f"{PATH}/jobs", json=MEDIUM).status_code == 202
             assert not waiting.done()
             cancel(server, run)

@@ -148,6 +148,11 @@ def requests_in(server: RunningServer) -> int:
     return server.call(counted())
 
 
+def waiting_in(server: RunningServer) -> int:
+    """How many runs wait for a slot."""
+    return server.call(server.runtime.store.queued_runs(0, most=99)).waiting
+
+
 def body_is_read(patch: pytest.MonkeyPatch) -> threading.Event:
     """Set when the server begins to read the body of a request."""
     begun, receiving = threading.Event(), HeldBodies.receiving

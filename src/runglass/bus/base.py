@@ -16,6 +16,11 @@ def runs_of(project_id: int) -> str:
     return f"runs of {project_id}"
 
 
+def rest_of(run_id: str) -> str:
+    """What is woken when the run has ended or paused, for who waits for that alone."""
+    return f"rest of {run_id}"
+
+
 def requests_to(name: str) -> str:
     """What is woken when the store holds a request, such as a cancel, to the process or run of that name."""
     return f"requests to {name}"

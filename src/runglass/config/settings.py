@@ -29,6 +29,8 @@ class Price(msgspec.Struct, frozen=True):
     cached_input_per_mtok: Decimal | None = None
 
 
+HEARD_S = 2.0
+"""The least time for which a result waits in the store for a caller whose run has waited for its slot."""
 FOLLOWED_S = 10.0
 """The least time for which content waits in a PostgreSQL for a server whose caller is owed it."""
 
@@ -146,7 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             ge=0,
             description="seconds after a run's end for which its result is kept for its caller, who may ask"
-            " for a job's or repeat a call; on PostgreSQL no less than 10",
+            " for a job's or repeat a call; no less than 2, and on PostgreSQL than 10",
         ),
     ] = 3600.0
     crash_retries: Annotated[
@@ -331,7 +333,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         dict[str, Annotated[int, Meta(ge=1)]],
         Meta(
             description="runs of a flow, as in `acme/demo/greet`, that go on at once, in all processes on the"
-            " store together; on PostgreSQL alone"
+            " store together"
         ),
     ] = {}
     max_queued_runs_per_project: Annotated[
@@ -442,8 +444,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def kept_for_callers_s(self) -> float:
-        """How long after a run's end its result is kept: a server may hear of the end some seconds late."""
-        return self.answer_ttl_s if self.postgres is None else max(self.answer_ttl_s, FOLLOWED_S)
+        """How long after a run's end its result is kept: its caller's server may hear of the end late."""
+        return max(self.answer_ttl_s, HEARD_S if self.postgres is None else FOLLOWED_S)
 
     @property
     def database(self) -> Path:

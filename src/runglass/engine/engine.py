@@ -17,19 +17,18 @@ from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
-from runglass.engine.models.budget import Budgets, SharedBudgets
+from runglass.engine.models.budget import Budgets
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
 from runglass.engine.run.claims import RunClaims
 from runglass.engine.run.idle_runs import CancelRequests, IdleRuns, QueueAdmission, RunIds
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.segments import NextSegments, with_stored_content
-from runglass.engine.run.task import RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.scheduling.turns import DrainGate, ProjectTurns
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs, StepDependencies
-from runglass.errors import APIError, api_error
+from runglass.errors import api_error
 from runglass.store.base import Store
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
 from runglass.store.records import FlowRecord, IdempotencyKey, NewRun, RunRecord
@@ -45,9 +44,8 @@ class Engine:
     `lease_s` seconds at a time: `keep_lease` must be called more often than that. At most
     `max_concurrent_runs` go on at once, of one project at most `max_concurrent_runs_per_project`; of the
     others up to `max_queued_runs`, or `max_queued_runs_per_project`, wait for their turn. `weights` are by
-    project. With `shares_store` other processes execute runs of the same store, too, and a run that has no
-    slot here at once goes to whichever process claims it; one that does not `executes` has no slots. What
-    others ask for is seen after `poll_s` where the bus has lost it.
+    project. A run that has no slot here at once goes to whichever process on the store claims it; one that
+    does not `executes` has no slots. What others ask for is seen after `poll_s` where the bus has lost it.
     """
 
     def __init__(
@@ -67,14 +65,12 @@ class Engine:
         weights: Mapping[int, float] | None = None,
         memory: MemoryBudget | None = None,
         limits: RunLimits | None = None,
-        shares_store: bool = False,
         executes: bool = True,
         process: ProcessFacts = UNTOLD,
         poll_s: float = 1.0,
     ) -> None:
         self.memory = memory or MemoryBudget()
         self._store = store
-        self.shares_store = shares_store
         self.gate = DrainGate()
         self.ids = RunIds(dependencies.clock)
         context = EngineContext(
@@ -84,32 +80,30 @@ class Engine:
             make_capture=make_capture,
             gate=self.gate,
             crash_retries=crash_retries,
-            budgets=(SharedBudgets if shares_store else Budgets)(store, dependencies.clock),
+            budgets=Budgets(store, dependencies.clock),
             memory=self.memory,
             limits=limits or RunLimits(),
             project_turns=ProjectTurns(),
         )
-        # With a limit over all processes the store alone tells whether a project has room.
         most_each, most_of_flows = max_concurrent_runs_per_project, max_concurrent_runs_per_flow
-        begins_at_once = not shares_store or (most_each == math.inf and not most_of_flows)
         self.queue = RunQueue(
-            begins_at_once=begins_at_once and executes,
+            # With a limit over all processes the store alone tells whether a project has room.
+            begins_at_once=executes and most_each == math.inf and not most_of_flows,
             slots=max_concurrent_runs,
             most_waiting=max_queued_runs,
-            most_each=max_concurrent_runs_per_project,
             most_waiting_each=max_queued_runs_per_project,
             weights=weights,
         )
         self._admission = QueueAdmission(store, self.queue)
         self.active = ActiveRuns(context, self.queue, free_slot=self._free_slot)
-        self._idle = IdleRuns(context, self.active, self.queue)
+        self._idle = IdleRuns(context, self.active)
         self._segments = NextSegments(
             context,
             self.active,
             self._idle,
             self.queue,
+            admission=self._admission,
             free_slot=self._free_slot,
-            shares_store=shares_store,
         )
         self.cancel_requests = CancelRequests(store, bus, self.active, self._idle, poll_s=poll_s)
         self.claims = RunClaims(
@@ -118,7 +112,6 @@ class Engine:
             self._idle,
             self.queue,
             lease_s=lease_s,
-            shares_store=shares_store,
             executes=executes,
             most_each=None if most_each == math.inf else int(most_each),
             most_of_flows=most_of_flows,
@@ -144,9 +137,6 @@ class Engine:
             log.info("stopping: %d steps have up to %g s to end", self.gate.inside, grace_s)
         await self.gate.close(grace_s)
         await self.claims.release()
-        self.queue.close(
-            RunReleased("the process was stopped before there was a slot for the run"), _stopping()
-        )
         await self.claims.close()
 
     async def start(
@@ -170,17 +160,10 @@ class Engine:
         UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
-        owner, project_id = self.active.owner, record.project_id
-        has_slot = self.queue.take(project_id)
-        segment = segment or Segment()
-        waits_elsewhere = self.shares_store and not has_slot
-        if waits_elsewhere:
-            segment, outputs = with_stored_content(segment, outputs), None
-            await self._admission.enter(project_id)
-        waits_here = not has_slot and not self.shares_store
-        queued = self.queue.queue(run_id, project_id, outputs) if waits_here else None
-        segment_spec = SegmentSpec(spec=spec, segment=segment)
-        try:
+        project_id, segment = record.project_id, segment or Segment()
+
+        async def create(segment: Segment, *, owner: str | None) -> tuple[RunRecord, SegmentSpec]:
+            segment_spec = SegmentSpec(spec=spec, segment=segment)
             new = NewRun(
                 id=run_id,
                 project_id=project_id,
@@ -192,32 +175,25 @@ class Engine:
                 request=await offload(partial(msgspec.json.encode, segment_spec), size_bytes=size_bytes),
                 summary=msgspec.json.encode(spec.summary(run_id, record.id, session_id, started_by)),
                 # In the queue it has no owner: the first process with a slot for it may claim it.
-                owner=owner if has_slot else None,
+                owner=owner,
                 call=call,
                 key_id=key_id,
             )
-            run = await self._idle.create(new)
-            if has_slot:
+            return await self._idle.create(new), segment_spec
+
+        if self.queue.take(project_id):
+            owner = self.active.owner
+            try:
+                run, segment_spec = await create(segment, owner=owner)
                 state = new_state(run, segment_spec, request_bytes=size_bytes)
                 return self.active.begin(run, state, owner=owner, outputs=outputs)
-        except BaseException:
-            self.queue.leave(run_id)
-            raise
-        finally:
-            if has_slot:
+            finally:
                 self._free_slot(project_id)
-            if waits_elsewhere:
-                self._admission.settle(project_id)
-        if queued is not None:
-            self.queue.stored(queued)
+        async with self._admission.of(project_id):
+            run, _ = await create(with_stored_content(segment, outputs), owner=None)
         await self._idle.tell_queued(run)
-        if self.gate.closed:
-            self.queue.leave(run_id, RunReleased("the process was stopped before there was a slot"))
-        if queued is None:
-            self.claims.look()
-            return shared_run(run)
         self.claims.fill()
-        return StartedRun(run.id, run.head, queued.outcome)
+        return shared_run(run)
 
     async def paused(self, run: RunRecord) -> PausedRun:
         """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""
@@ -237,7 +213,9 @@ class Engine:
         Raises RUN_NOT_PAUSED if another call has taken it up, UNAVAILABLE where too many wait, StoreError.
         """
         self._refuse_when_stopping()
-        return await self._segments.resume(paused, spec, segment, outputs=outputs, size_bytes=size_bytes)
+        started = await self._segments.resume(paused, spec, segment, outputs=outputs, size_bytes=size_bytes)
+        self.claims.fill()
+        return started
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
         """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
@@ -253,9 +231,9 @@ class Engine:
     async def request_cancel(self, run_id: str, *, reason: str) -> bool:
         """Asks the process that has the run, or claims it next, to end it as cancelled; it does so soon.
 
-        False if the run has ended, or where no other process can have it. Raises StoreError.
+        False if the run has ended. Raises StoreError.
         """
-        return self.shares_store and await self.cancel_requests.make(run_id, reason=reason)
+        return await self.cancel_requests.make(run_id, reason=reason)
 
     async def keep_lease(self) -> None:
         """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
@@ -267,8 +245,4 @@ class Engine:
 
     def _refuse_when_stopping(self) -> None:
         if self.gate.closed:
-            raise _stopping()
-
-
-def _stopping() -> APIError:
-    return api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
+            raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")

@@ -145,13 +145,14 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
     """
     limits = limits or FixedLimits()
     bus = _bus(settings)
+    if not isinstance(bus, ProcessBus):
+        # There is no other server that may have noted a call.
+        limits = limits._replace(noted_s=0.0)
     if settings.postgres is None and not settings.executes_runs:
         raise SettingsError(
             "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"
             " or name a store on PostgreSQL"
         )
-    if settings.postgres is None and settings.max_concurrent_runs_per_flow:
-        raise SettingsError("max_concurrent_runs_per_flow is for a store on PostgreSQL; leave it out")
     try:
         redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
     except ValueError as error:
@@ -234,7 +235,6 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                 output_bytes=settings.run_output_bytes,
                 log_bytes=settings.run_log_bytes,
             ),
-            shares_store=settings.postgres is not None,
             executes=settings.executes_runs,
             process=ProcessFacts(
                 socket.gethostname(), os.getpid(), runglass.__version__, settings.executes_runs
@@ -261,11 +261,13 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                 "the expiry of answers": housekeeping.expire_forever,
                 "the removal of runs": removal.run_forever,
             }
-            if engine.shares_store and settings.executes_runs:
+            if settings.executes_runs:
                 works["the watch for requests"] = engine.cancel_requests.watch_forever
-                works["the watch for work"] = engine.claims.watch_work
             if isinstance(bus, ProcessBus):
                 works["the bus"] = bus.run_forever
+                # Who puts work into the store of one process tells its engine.
+                if settings.executes_runs:
+                    works["the watch for work"] = engine.claims.watch_work
             clock, keep_lease = dependencies.clock, engine.claims.run_forever
             supervised = [
                 SupervisedTask(

@@ -105,7 +105,6 @@ class Kind(NamedTuple):
 
     projects: str
     changes: str
-    has_queue: bool
     facts: Mapping[str, str]
     facts_of: Callable[[bytes], Sequence[Any]]
 
@@ -246,7 +245,7 @@ class IntegrityCheck:
         # Of runs that are not there so many are read as can be named.
         between = {"after": after, "upto": upto, "most": len(runs) + MOST_PROBLEMS}
         sums: dict[str, dict[int, _Sum]] = {}
-        for table in (*ROWS_OF_RUN, *(("queue",) if self._kind.has_queue else ())):
+        for table in (*ROWS_OF_RUN, "queue"):
             number = _NUMBERS.get(table, "1")
             size = "0" if table == "queue" else SIZES.get(table, "length(data)")
             rows = yield fetch(
@@ -272,8 +271,7 @@ class IntegrityCheck:
                 continue
             of_run = {table: found.get(run.no, _NONE) for table, found in sums.items()}
             self._problems += _unlike_its_rows(run, of_run)
-            if self._kind.has_queue:
-                self._problems += _unlike_the_queue(run, of_run["queue"])
+            self._problems += _unlike_the_queue(run, of_run["queue"])
 
     def _add_reserved(self, runs: Sequence[_Run], sums: _Sums) -> Steps[None]:
         """Adds what the requests of these runs to models reserve."""

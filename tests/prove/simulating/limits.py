@@ -1,7 +1,6 @@
 """Limits that hold over all processes of a world: what models may cost, and how many runs go on at once.
 
-How many runs is limited for each project and for flows, and in worlds of several processes alone: one by
-itself counts its runs without the store.
+How many runs is limited for each project and for flows.
 """
 
 from collections.abc import Mapping
@@ -37,12 +36,10 @@ class Limits(NamedTuple):
         return 8 if self.are_of_runs else 5
 
 
-def make_limits(seed: int, *, engines: int) -> Limits:
+def make_limits(seed: int) -> Limits:
     """The limits of a world, which may have none."""
     chance = Random(f"limits of {seed}")
     budget_usd = BUDGET_USD if chance.random() < 0.3 else None
-    if engines == 1:
-        return Limits(budget_usd=budget_usd)
     is_crowded = budget_usd is not None and chance.random() < 0.8
     if chance.random() < 0.75:
         return Limits(budget_usd=budget_usd, is_crowded=is_crowded)

@@ -123,7 +123,6 @@ class Life:
                 max_concurrent_runs=chance.choice((1, 2, 1000)),
                 max_concurrent_runs_per_project=world.limits.of_project or math.inf,
                 max_concurrent_runs_per_flow=world.limits.of_flows,
-                shares_store=not world.alone,
                 executes=self._executes,
             ) as engine:
                 keeping = asyncio.create_task(self._keep(engine))
@@ -138,8 +137,7 @@ class Life:
             return
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.claims.run_forever())
-            if engine.shares_store:
-                group.create_task(engine.cancel_requests.watch_forever())
+            group.create_task(engine.cancel_requests.watch_forever())
             if self._world.limits.are_of_runs:
                 # What others have ended makes room, of which no wake-up tells.
                 group.create_task(engine.claims.watch_work())

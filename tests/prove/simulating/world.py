@@ -49,7 +49,7 @@ class World:
         self.loop = loop
         self.seen: Counter[str] = Counter()
         count = engines or self.chance.choice((1, 2, 2, 3))
-        self.limits = limits or make_limits(seed, engines=count)
+        self.limits = limits or make_limits(seed)
         self.laws = Laws(self.limits)
         self.disk = Disk(self.chance, self.laws.watch, fault)
         # Between the decision about a part of a budget and its event others then decide as well.

@@ -76,7 +76,6 @@ async def open_harness(
     memory: MemoryBudget | None = None,
     limits: RunLimits | None = None,
     beside: EngineHarness | None = None,
-    shares_store: bool = False,
     executes: bool = True,
     poll_s: float = 9_999,
 ) -> AsyncIterator[EngineHarness]:
@@ -104,7 +103,6 @@ async def open_harness(
             max_queued_runs=line,
             memory=memory,
             limits=limits,
-            shares_store=shares_store,
             executes=executes,
             poll_s=poll_s,
         )

@@ -40,15 +40,15 @@ def test_no_project_holds_more_than_it_may_though_all_else_is_free() -> None:
 def test_a_project_that_comes_back_has_no_credit_from_before() -> None:
     shares = Shares(1)
     for _ in range(100):
-        shares.take(FLOOD, used=1.0)
-        shares.give_back(FLOOD)
+        shares.take(FLOOD)
+        shares.give_back(FLOOD, used=1.0)
     turns = Counter[int]()
     for _ in range(20):
         project = shares.next([FLOOD, GUEST])
         assert project is not None
         turns[project] += 1
-        shares.take(project, used=1.0)
-        shares.give_back(project)
+        shares.take(project)
+        shares.give_back(project, used=1.0)
     assert turns[FLOOD] >= 9
 
 
@@ -69,7 +69,8 @@ class Work:
                 costs = self._costs[project]
                 cost = costs[self._turn[project] % len(costs)]
                 self._turn[project] += 1
-                self._shares.take(project, used=cost)
+                self._shares.take(project)
+                self._shares.charge(project, cost)
                 self._ends.append((now + cost, project))
                 self._served.append((now, project, cost))
             now, ended = min(self._ends)

@@ -10,9 +10,10 @@ import pytest
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run.task import LeaseLost, RunOutcome
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, StoreError
+from runglass.store.process_records import QueuedRuns
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery
@@ -44,6 +45,11 @@ async def status(house: EngineHarness, started: StartedRun) -> str:
     return run.status
 
 
+async def waiting_runs(house: EngineHarness) -> int:
+    project = await house.store.ensure_project("acme", "demo")
+    return (await house.store.queued_runs(project.id, most=99)).waiting
+
+
 async def begun(house: EngineHarness, started: StartedRun) -> None:
     await follow(house, started.id, until=1)
 
@@ -70,19 +76,32 @@ async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path) -> None:
     async with open_harness(db(tmp_path), slots=2) as house:
         runs = [await start(house, FLOW, {"n": n}) for n in range(7)]
         most = 0
-        waiting = [asyncio.ensure_future(run.outcome()) for run in runs]
-        while not all(outcome.done() for outcome in waiting):
+        waiting = [asyncio.ensure_future(follow(house, run.id)) for run in runs]
+        while not all(ended.done() for ended in waiting):
             most = max(most, sum(house.engine.active.is_active(run.id) for run in runs))
             await asyncio.sleep(0)
         assert most == 2
-        assert [(await outcome).status for outcome in waiting] == ["completed"] * 7
+        assert [await status(house, run) for run in runs] == ["completed"] * 7
         ran = [await read(house, run.id, RunOutcome("completed")) for run in runs]
         assert [each.types()[-1] for each in ran] == ["flow_completed"] * 7
         started_at = [str(each.events[0].at) for each in ran]
         assert started_at == sorted(started_at)
+        await house.engine.active.join(runs[6].id)
         assert house.engine.queue.held == 0
-        assert house.engine.queue.waiting == 0
+        assert await waiting_runs(house) == 0
         assert house.engine.active.is_active((await start(house, FLOW)).id), "nobody waits without need"
+
+
+async def test_a_run_that_begins_at_once_is_neither_queued_nor_claimed(tmp_path: Path) -> None:
+    store = db(tmp_path)
+    async with open_harness(store, slots=1) as house:
+        faults = FaultyStore(store)
+        for method in ("claim_runs", "queued_runs"):
+            faults.fail(method, StoreError("not to be asked"))
+        for _ in range(3):
+            assert (await (await start(house, FLOW)).outcome()).status == "completed"
+        moved = "SELECT last FROM queue_clock"
+        assert await store.connections.read(lambda db: db.execute(moved).fetchone()) == (0.0,)
 
 
 async def test_a_queued_run_is_in_the_store_and_not_in_memory(
@@ -126,12 +145,12 @@ async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(
     async with open_harness(db(tmp_path), slots=1) as house:
         hold(monkeypatch)
         first, second, third = [await start(house, FLOW) for _ in range(3)]
-        waiting = asyncio.ensure_future(second.outcome())
+        with pytest.raises(LeaseLost):
+            await second.outcome()
         run = await house.store.run(second.id)
         assert run is not None
         assert await house.engine.cancel_paused(run, reason="not needed")
-        with pytest.raises(LeaseLost):
-            await waiting
+        await follow(house, second.id)
         assert (await read(house, second.id, RunOutcome("cancelled"))).types() == [
             "run_started",
             "run_input",
@@ -149,16 +168,12 @@ async def test_the_queue_goes_on_after_a_crash_within_the_limit(
         hold(monkeypatch)
         runs = [await start(house, FLOW) for _ in range(6)]
         await begun(house, runs[1])
-        outcome = asyncio.ensure_future(runs[5].outcome())
-    with pytest.raises(RunReleased):
-        await outcome
     monkeypatch.undo()
     async with open_harness(db(tmp_path), slots=2) as house:
         assert sum(house.engine.active.is_active(run.id) for run in runs) <= 2
         late = await start(house, FLOW)
-        for run in runs:
+        for run in [*runs, late]:
             await follow(house, run.id)
-        assert (await late.outcome()).status == "completed"
         ended = [await read(house, run.id, RunOutcome("completed")) for run in [*runs, late]]
         assert {each.types()[-1] for each in ended} == {"flow_completed"}
         finished = [str(each.events[0].at) for each in ended]
@@ -177,8 +192,7 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
         run = await house.store.run(steps.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        resuming = asyncio.ensure_future(house.engine.resume(paused, paused.spec, Segment(first=1)))
-        await asyncio.sleep(0)
+        resumed = await house.engine.resume(paused, paused.spec, Segment(first=1))
         third = await start(house, FLOW)
         with pytest.raises(APIError, match="taken up already"):
             await house.engine.resume(paused, paused.spec, Segment(first=1))
@@ -190,8 +204,9 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
         assert await status(house, second) == "completed"
         assert await status(house, third) == "pending"
         appends.let_go()
-        assert (await (await resuming).outcome()).status == "completed"
-        assert (await third.outcome()).status == "completed"
+        for each in (resumed, third):
+            await follow(house, each.id)
+            assert await status(house, each) == "completed"
 
 
 async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
@@ -215,57 +230,73 @@ async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
 FLOOD, GUEST = 1, 2
 
 
+def emptied(queue: RunQueue) -> RunQueue:
+    """The queue, once a claim has found that nothing waits in the store."""
+    with queue.claiming(None, 1):
+        pass
+    return queue
+
+
+async def test_a_run_is_behind_what_a_process_before_has_left_until_nothing_waits() -> None:
+    queue = RunQueue(slots=2, most_waiting=10)
+    assert not queue.take(FLOOD)
+    assert emptied(queue).take(FLOOD)
+
+
 async def test_the_queue_of_one_project_does_not_delay_another() -> None:
-    queue = RunQueue(slots=4, most_waiting=10_000)
+    queue = emptied(RunQueue(slots=4, most_waiting=10_000))
     while queue.take(FLOOD):
-        queue.hold(FLOOD)
-        queue.give_back(FLOOD)
-    for n in range(10_000):
-        queue.stored(queue.queue(f"flood {n}", FLOOD, None))
-    assert queue.take(GUEST), "half of the slots are its own, whoever holds them"
-    assert queue.take(GUEST)
-    assert not queue.take(GUEST)
-    for n in range(10):
-        queue.stored(queue.queue(f"guest {n}", GUEST, None))
-    with pytest.raises(APIError, match="max_queued_runs"):
-        queue.queue("one more", FLOOD, None)
-    for _ in range(3):
-        queue.give_back(FLOOD)
-    begun: list[int] = []
+        pass
     for _ in range(10):
-        found = queue.claimable(1)
-        assert found is not None
-        begun.append(found[0])
-        queue.reserve(*found)
-        queue.give_back(found[0])
-    assert 4 <= begun.count(GUEST) <= 5, "it has begun two runs already since it came"
+        queue.note_waiting(FLOOD)
+    assert queue.claimable(100) is None
+    assert queue.take(GUEST), "half of the slots are its own, whoever holds them"
+    queue.note_waiting(GUEST)
+    assert not queue.take(GUEST), "one of its runs came before"
+    assert queue.claimable(100) == (GUEST, 1), "the second of its slots"
+    with queue.claiming(GUEST, 1) as claimed:
+        claimed.append(GUEST)
+    assert queue.claimable(100) is None
+    queue.give_back(GUEST)
+    with queue.claiming(GUEST, 1):
+        queue.note_waiting(FLOOD)
+    assert queue.take(GUEST), "none of its runs waits any more"
+    for _ in range(4):
+        queue.give_back(FLOOD)
+    assert queue.claimable(100) == (None, 2), "what is next of all is up to the store"
 
 
-async def test_after_a_crash_the_projects_get_their_turns_too() -> None:
-    queue = RunQueue(slots=2, most_waiting=10_000)
-    queue.found({FLOOD: 10_000, GUEST: 3})
-    begun: list[int] = []
-    while (found := queue.claimable(1)) is not None and len(begun) < 8:
-        project_id, count = found
-        assert count == 1
-        queue.reserve(project_id, 1)
-        queue.claimed(project_id, 1, [f"unknown {len(begun)}"])
-        queue.give_back(project_id)
-        begun.append(project_id)
-    assert begun.count(GUEST) == 3
-    assert sorted(begun[:6]) == [FLOOD] * 3 + [GUEST] * 3
-    assert queue.backlog == 10_000 - 5
+async def test_what_comes_during_a_claim_waits_for_the_next_one() -> None:
+    queue = emptied(RunQueue(slots=3, most_waiting=10))
+    queue.note_waiting(FLOOD)
+    with queue.claiming(None, 2):
+        assert queue.take(GUEST), "a slot that the claim does not want"
+        assert not queue.take(GUEST)
+        queue.note_waiting(GUEST)
+    assert queue.claimable(100) == (None, 2)
+    assert queue.take(FLOOD)
+    assert not queue.take(GUEST)
 
 
-async def test_no_project_has_more_than_its_own_limits() -> None:
-    queue = RunQueue(slots=10, most_waiting=10, most_each=2, most_waiting_each=1)
-    assert [queue.take(FLOOD) for _ in range(3)] == [True, True, False]
-    queue.queue("first", FLOOD, None)
+async def test_a_claim_that_fails_is_made_again() -> None:
+    queue = emptied(RunQueue(slots=3, most_waiting=10))
+    queue.note_waiting(FLOOD)
+    with pytest.raises(StoreError), queue.claiming(None, 3):
+        raise StoreError("away")
+    assert queue.claimable(100) == (None, 3)
+    assert not queue.take(FLOOD)
+
+
+async def test_a_line_is_full_for_its_project_alone_where_that_has_its_share() -> None:
+    queue = RunQueue(slots=10, most_waiting=10, most_waiting_each=4)
+    queue.require_room(FLOOD, QueuedRuns(9, 3, 2))
+    queue.require_room(GUEST, QueuedRuns(10, 3, 2))
     with pytest.raises(APIError) as caught:
-        queue.queue("second", FLOOD, None)
+        queue.require_room(FLOOD, QueuedRuns(4, 4, 1))
     assert (caught.value.code, caught.value.status) == ("UNAVAILABLE", 503)
-    assert caught.value.details == {"limit": "max_queued_runs_per_project", "value": 1}
-    assert queue.take(GUEST)
+    assert caught.value.details == {"limit": "max_queued_runs_per_project", "value": 4}
+    with pytest.raises(APIError, match="max_queued_runs"):
+        RunQueue(slots=10, most_waiting=10).require_room(FLOOD, QueuedRuns(10, 5, 2))
 
 
 async def test_a_run_that_cannot_be_stored_holds_no_place(
@@ -278,9 +309,9 @@ async def test_a_run_that_cannot_be_stored_holds_no_place(
             if waits:
                 hold(monkeypatch)
                 await begun(house, await start(house, FLOW))
-            before = house.engine.queue.held, house.engine.queue.waiting
+            before = house.engine.queue.held, await waiting_runs(house)
             faults.fail("create_run", StoreError("the disk is full"))
             with pytest.raises(StoreError):
                 await start(house, FLOW)
             faults.mend("create_run")
-            assert (house.engine.queue.held, house.engine.queue.waiting) == before
+            assert (house.engine.queue.held, await waiting_runs(house)) == before

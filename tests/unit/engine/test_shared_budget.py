@@ -9,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from runglass.engine.models.budget import BudgetExceeded, SharedBudgets
+from runglass.engine.models.budget import BudgetExceeded, Budgets
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
 from tests.conformance.stores import batch, make_run
@@ -39,7 +39,7 @@ async def test_processes_that_reserve_at_once_are_given_the_budget_and_no_more(
     stores: list[PostgresStore],
 ) -> None:
     runs = await claimed_runs(stores[0])
-    budgets = [SharedBudgets(store, store.clock) for store in stores]
+    budgets = [Budgets(store, store.clock) for store in stores]
     refused: list[str] = []
 
     async def reserve(number: int, run: RunRecord) -> None:
@@ -63,7 +63,7 @@ async def test_calls_that_wait_for_a_budget_leave_connections_to_others(
     stores: list[PostgresStore], tmp_path: Path
 ) -> None:
     runs = await claimed_runs(stores[0])
-    budgets = SharedBudgets(stores[0], stores[0].clock)
+    budgets = Budgets(stores[0], stores[0].clock)
     address = await postgres_server().database_of(tmp_path)
 
     async def reserve(run: RunRecord) -> None:
@@ -88,7 +88,7 @@ async def test_a_step_that_is_cut_off_gives_back_what_it_held(stores: list[Postg
     reached = asyncio.Event()
 
     async def cut_off() -> None:
-        async with SharedBudgets(stores[0], stores[0].clock).reserved(run, Decimal(BUDGET)):
+        async with Budgets(stores[0], stores[0].clock).reserved(run, Decimal(BUDGET)):
             reached.set()
             await asyncio.Event().wait()
 

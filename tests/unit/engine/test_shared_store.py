@@ -54,12 +54,9 @@ class Machines(NamedTuple):
 async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
     async with AsyncExitStack() as opened:
         store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-        front = await opened.enter_async_context(
-            open_harness(store, clock=HeldClock(), shares_store=True, executes=False)
-        )
+        front = await opened.enter_async_context(open_harness(store, clock=HeldClock(), executes=False))
         worker, other = [
-            await opened.enter_async_context(open_harness(store, beside=front, shares_store=True))
-            for _ in range(2)
+            await opened.enter_async_context(open_harness(store, beside=front)) for _ in range(2)
         ]
         yield Machines(front, worker, other)
 
@@ -144,7 +141,7 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(
 
 async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, line=5, shares_store=True, executes=False) as front:
+    async with open_harness(store, line=5, executes=False) as front:
         ends = await asyncio.gather(*(start(front, HOLD) for _ in range(20)), return_exceptions=True)
         assert sum(isinstance(end, StartedRun) for end in ends) == 5
         refused = [end for end in ends if not isinstance(end, StartedRun)]
@@ -155,7 +152,7 @@ async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
     tmp_path: Path,
 ) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, line=1, shares_store=True, executes=False) as front:
+    async with open_harness(store, line=1, executes=False) as front:
         faults = FaultyStore(store)
         failing = faults.hold("create_run", times=1, error=StoreError("the disk is full"))
         first = asyncio.create_task(start(front, HOLD))
@@ -207,7 +204,7 @@ async def test_tool_results_reach_a_run_from_a_process_that_executes_nothing(
             results = [{"role": "tool", "toolCallId": call["id"], "content": "so"}]
             started = await resume(house, run_id, Segment(first=pause.cursor, results=results))
             assert started.head == run.head
-            if house.engine.shares_store:
+            if house is not worker:
                 assert started.is_shared
                 assert (await stored(house, run_id)).is_resuming
                 continue
@@ -333,7 +330,7 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines) ->
 
 async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(machines: Machines) -> None:
     front = machines.front
-    async with open_harness(front.store, beside=front, shares_store=True, poll_s=0.01) as worker:
+    async with open_harness(front.store, beside=front, poll_s=0.01) as worker:
         watch = asyncio.create_task(worker.engine.cancel_requests.watch_forever())
         run_id = (await start(front, HOLD)).id
         await worker.engine.keep_lease()

@@ -72,7 +72,7 @@ class Machine(NamedTuple):
 async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
     clock = GatedClock()
     store = ReplacedStore(tmp_path / "db")
-    async with open_harness(store, clock=clock, shares_store=True) as house:
+    async with open_harness(store, clock=clock) as house:
         yield Machine(house, store, clock.gate, {})
 
 
@@ -203,8 +203,9 @@ async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_howe
 
 
 async def _claimed_by_another(machine: Machine) -> list[RunRecord]:
-    store = machine.house.store
-    await store.connections.write(lambda db: db.execute("UPDATE run SET owner = NULL"))
+    store, owner = machine.house.store, machine.house.engine.active.owner
+    for run_id in await store.owned_runs(owner):
+        await store.release_run(run_id, owner)
     await store.hold_lease("another", until="2999-01-01", renew=False)
     return await store.claim_runs("another", now="2026-01-01", limit=1)
 

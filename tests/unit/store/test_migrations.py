@@ -309,3 +309,29 @@ def test_errors_of_runs_from_before_are_found_and_one_that_is_no_json_keeps_none
         migrate_sqlite(database)
         found = database.execute("SELECT run_no, error FROM run_error ORDER BY run_no").fetchall()
     assert found == [(1, "x no sesame"), (2, "cancelled ")]
+
+
+def test_runs_that_wait_take_turns_between_their_projects_once_they_have_places() -> None:
+    runs = [
+        (1, 1, "pending", None, -1),
+        (2, 1, "running", None, -1),
+        (3, 1, "running", "gone", -1),
+        (4, 1, "completed", None, -1),
+        (5, 2, "paused", None, 7),
+        (6, 2, "paused", None, 3),
+        (7, 2, "pending", None, -1),
+    ]
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 25)
+        database.execute("INSERT INTO project (org, name) VALUES ('a', 'b'), ('a', 'c')")
+        database.executemany(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary,"
+            " head, owner, resume_head) VALUES (?1, ?1, ?2, 'f', 0, ?3, 'api', 'off', x'', 7, ?4, ?5)",
+            runs,
+        )
+        migrate_sqlite(database)
+        sql = "SELECT run_no FROM queue ORDER BY pick, run_no"
+        assert database.execute(sql).fetchall() == [(1,), (5,), (2,), (7,)]
+        for no, project_id in ((8, 1), (9, 2)):
+            database.execute("INSERT INTO queue (run_no, project_id) VALUES (?, ?)", (no, project_id))
+        assert database.execute(sql).fetchall()[4:] == [(8,), (9,)]

@@ -285,3 +285,17 @@ async def test_a_process_with_a_wrong_clock_forgets_no_call_before_its_time(
         )
         await maintenance.tidy()
     assert await stores[0].call(run.project_id, "key") is not None
+
+
+async def test_two_claims_at_once_see_no_room_twice(stores: list[PostgresStore]) -> None:
+    for number in range(20):
+        await make_run(stores[0], f"run-{number}")
+    for owner, store in zip("ab", stores, strict=False):
+        await store.hold_lease(owner, until="2999-01-01", renew=False)
+    claims = await asyncio.gather(
+        *(
+            store.claim_runs(owner, now="2026-01-01", limit=3, most_each=5)
+            for owner, store in [*zip("ab", stores, strict=False)] * 4
+        )
+    )
+    assert sum(map(len, claims)) == 5

@@ -188,3 +188,17 @@ async def test_the_database_itself_refuses_changes_of_entries_of_the_audit_log(
             database.execute(sql)
         assert await store.audit(None, limit=10) == before
         assert len(before) == 2
+
+
+async def test_a_weight_that_is_not_told_any_more_is_that_of_all_others(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        await store.hold_lease("me", until="2999-01-01", renew=False)
+        projects = [await store.ensure_project("acme", name) for name in ("heavy", "light")]
+        await store.set_weights({projects[0].id: 3.0})
+        await store.set_weights({})
+        for project in projects:
+            flow = await store.put_draft(project.id, "flow", name=None, capture=None, source=b"{}")
+            for number in range(4):
+                await store.create_run(new_run(project.id, flow.id, id=f"{project.name}-{number}"))
+        claimed = await store.claim_runs("me", now="2026-01-01", limit=4)
+        assert sum(run.id.startswith("heavy") for run in claimed) == 2

@@ -1,12 +1,12 @@
 """The rest of a project's budget, and how a request to a model takes its part of it before it is made.
 
 A reservation is an event of its run: the store has it before the request goes out, so a process that dies
-loses none. Between the decision and the store's word that it has it, this file remembers it where one process
-runs the flows of a store, and else the store does.
+loses none. Between the decision and the store's word that it has it, the store holds that part.
 """
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -14,9 +14,8 @@ from uuid import UUID, uuid4
 
 from runglass.engine.journal.recorder import Recorder
 from runglass.errors import StoreError
-from runglass.log.money import ZERO, add_usd, format_usd, subtract_usd
+from runglass.log.money import ZERO, format_usd, subtract_usd
 from runglass.store.base import Store
-from runglass.store.process_records import BudgetDecision
 from runglass.store.records import Project, RunRecord
 from runglass.support.clock import Clock
 
@@ -32,32 +31,6 @@ class BudgetExceeded(Exception):
     """A reservation is larger than what is left of the budget; `str` says both."""
 
 
-class _Unstored:
-    """Reservations of one project that the store may not have yet; `lock` lets one be decided at a time."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.usd = ZERO
-        self._count = 0
-        self._none = asyncio.Event()
-        self._none.set()
-
-    def add(self, usd: Decimal) -> None:
-        self.usd = add_usd(self.usd, usd)
-        self._count += 1
-        self._none.clear()
-
-    def remove(self, usd: Decimal) -> None:
-        self.usd = subtract_usd(self.usd, usd)
-        self._count -= 1
-        if not self._count:
-            self._none.set()
-
-    async def stored(self) -> None:
-        """Returns when the store has all of them."""
-        await self._none.wait()
-
-
 class _Readings:
     """Readings of one project, one after the other; `project` is what the latest one has found."""
 
@@ -69,12 +42,12 @@ class _Readings:
 
 
 class Budgets:
-    """The budgets of all projects, as the runs of this process share them."""
+    """The budgets of all projects, as the runs of all processes on the store share them."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self.clock = clock
-        self._unstored: dict[int, _Unstored] = {}
+        self._deciding: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._readings: dict[int, _Readings] = {}
         self._releasing: set[asyncio.Future[None]] = set()
 
@@ -108,42 +81,12 @@ class Budgets:
 
         Raises BudgetExceeded, and StoreError.
         """
-        unstored = self._unstored.setdefault(run.project_id, _Unstored())
-        async with unstored.lock:
-            project = await self._with_room_for(usd, run.project_id, unstored)
-            if project is not None:
-                raise BudgetExceeded(_refusal(project, usd))
-            unstored.add(usd)
-        try:
-            yield
-        finally:
-            unstored.remove(usd)
-
-    async def _with_room_for(self, usd: Decimal, project_id: int, unstored: _Unstored) -> Project | None:
-        """None where there is room, else the project without it."""
-        # Read before the store is: a reservation stored meanwhile counts twice, and never not at all.
-        pending = unstored.usd
-        project = await self.project(project_id)
-        if project is None or _fits(project, usd, pending):
-            return None
-        if not pending:
-            return project
-        await unstored.stored()
-        project = await self.project(project_id)
-        return None if project is None or _fits(project, usd, ZERO) else project
-
-
-class SharedBudgets(Budgets):
-    """The budgets of all projects, as the runs of several processes share them."""
-
-    @asynccontextmanager
-    async def reserved(self, run: RunRecord, usd: Decimal) -> AsyncIterator[None]:
         now_s = asyncio.get_running_loop().time
         hold, until_s = uuid4(), now_s() + HELD_S
         while True:
             # The store decides one after the other as well: each that waited there would take a connection,
             # and a hundred calls of a project all of them.
-            async with self._unstored.setdefault(run.project_id, _Unstored()).lock:
+            async with self._deciding[run.project_id]:
                 decision = await self._store.hold_budget(hold, run, usd)
             if decision.has_room_for(usd):
                 break
@@ -219,10 +162,6 @@ class RunBudget:
         except StoreError as error:
             self._recorder.fail(error)
             raise
-
-
-def _fits(project: Project, usd: Decimal, pending: Decimal) -> bool:
-    return BudgetDecision(project, pending).has_room_for(usd)
 
 
 def _refusal(project: Project, usd: Decimal) -> str:

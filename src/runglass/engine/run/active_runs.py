@@ -30,8 +30,8 @@ class StartedRun(NamedTuple):
     """A run that goes on by itself; `outcome` waits for the end of its segment.
 
     `head` is the seq that the segment began after. `outcome` raises RunReleased if the run goes on without
-    this engine, StoreError if it cannot be recorded. A run that `is_shared` may be executed by any process on
-    the store: then `outcome` raises LeaseLost at once, and the store alone tells the end.
+    this engine, StoreError if it cannot be recorded. A run that `is_shared` waits in the store, and may be
+    executed by any process on it: then `outcome` raises LeaseLost at once, and the store alone tells the end.
     """
 
     id: str
@@ -53,10 +53,10 @@ class ActiveRuns:
     """The tasks of an engine's runs. `free_slot` gives back the slot of a run whose task has ended.
 
     `owner` is the name that the engine has in the store, a new one after each lease that was lost. `resuming`
-    are paused runs that wait for a slot. `orphaned` are runs that the store counts as the owner's though
-    they have no task: just claimed, or left because the store failed. Their stop requests are kept. `latest`
-    are the runs of the segments that ended last, as the store has said to have them; `refused` those that
-    ended as the store refused an append, until somebody has looked why.
+    are paused runs whose next segment is about to begin. `orphaned` are runs that the store counts as the
+    owner's though they have no task: just claimed, or left because the store failed. Their stop requests are
+    kept. `latest` are the runs of the segments that ended last, as the store has said to have them; `refused`
+    those that ended as the store refused an append, until somebody has looked why.
     """
 
     def __init__(self, context: EngineContext, queue: RunQueue, *, free_slot: Callable[[int], None]) -> None:
@@ -93,7 +93,6 @@ class ActiveRuns:
         owner = owner or self.owner
         # The fold has all that it says, as long as the run goes on.
         run = msgspec.structs.replace(run, summary=b"")
-        queued = self._queue.leave(run.id)
         running = RunTask(
             self._context,
             run,
@@ -101,7 +100,7 @@ class ActiveRuns:
             owner=owner,
             stop=StopRequest(),
             not_before=not_before,
-            outputs=outputs if queued is None else queued.outputs,
+            outputs=outputs,
         )
         # A run that was accepted at the very moment of a stop waits for the next start. One that was created
         # under a lease that has run out since waits for the process that claims it.
@@ -111,8 +110,6 @@ class ActiveRuns:
         task = asyncio.create_task(running.walk(), name=f"run {run.id}")
         self._running[run.id], self.tasks[run.id] = running, task
         self._queue.hold(run.project_id)
-        if queued is not None and not queued.task.done():
-            queued.task.set_result(task)
         task.add_done_callback(lambda _: self._forget(run.id))
         return self._started(run)
 
@@ -157,7 +154,6 @@ class ActiveRuns:
                 exc_info=None if isinstance(error, RunUnreadable) else error,
             )
         self.orphaned.pop(run_id, None)
-        self._queue.leave(run_id, error)
 
     async def join(self, run_id: str) -> None:
         """Returns when no segment of the run goes on in this engine."""

@@ -1,9 +1,6 @@
 """The lease that an engine holds on its runs, and the runs of the store that it claims under it.
 
-On a store of its own it claims the runs that it has put in its own queue, and those of a process whose lease
-has ended. On a store that processes share, any that wait: which are next is up to the store.
-
-More than 300 lines: the lease is kept between claims, and no claim may begin while it is let go.
+Which runs are next, of those that wait and of those whose process has no lease any more, is up to the store.
 """
 
 import asyncio
@@ -18,7 +15,6 @@ from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
 from runglass.engine.run.lease import Lease, StoreCheck
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import LeaseLost
 from runglass.engine.run.terminate import end_run
 from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.engine.steps.run_context import EngineContext
@@ -41,9 +37,8 @@ CLAIM_WAIT_S = 1.0
 class RunClaims:
     """Keeps the lease and fills free slots. The lease lasts `lease_s` seconds from each renewal.
 
-    `most_each` and `most_of_flows` are how many runs a project and a flow may have in all processes of a
-    store that they share, and `process` is what its lease says of this one. A run whose wake-up was lost
-    waits for `poll_s`.
+    `most_each` and `most_of_flows` are how many runs a project and a flow may have in all processes on the
+    store, and `process` is what its lease says of this one. A run whose wake-up was lost waits for `poll_s`.
     """
 
     def __init__(
@@ -54,7 +49,6 @@ class RunClaims:
         queue: RunQueue,
         *,
         lease_s: float,
-        shares_store: bool = False,
         executes: bool = True,
         most_each: int | None = None,
         most_of_flows: Mapping[str, int] = NO_LIMITS,
@@ -74,26 +68,22 @@ class RunClaims:
         self._filling: asyncio.Task[None] | None = None
         self._fill_again = False
         self._bus = engine.bus
-        self._shares_store = shares_store
         self._executes = executes
         self._poll_s = poll_s
         self._most_each = most_each
         self._most_of_flows = most_of_flows
         self._check = StoreCheck(engine.store, active)
         self._failures = FailureLog(log, "beginning the runs that wait for a slot failed")
-        self._may_wait = True
-        """Whether runs may wait in a store that others use, too: the last claim did not find too few."""
 
     async def open(self) -> None:
         """Takes the first lease, and begins to claim; waits for that a moment, and not for large runs."""
         await self._lease.hold(renew=False)
         if not self._executes:
             return
-        await self._count_free()
-        self._fill_again = True
-        self._filling = asyncio.create_task(self._fill(), name="the queue of runs")
+        self.fill()
         # A run that was left with much in it takes long to read; the start need not wait for that.
-        await asyncio.wait({self._filling}, timeout=CLAIM_WAIT_S)
+        if self._filling is not None:
+            await asyncio.wait({self._filling}, timeout=CLAIM_WAIT_S)
 
     async def release(self) -> None:
         """Leaves all runs and ends the lease."""
@@ -130,14 +120,13 @@ class RunClaims:
                 await listener.wait(self._poll_s)
 
     def look(self) -> None:
-        """Lets runs begin that may have come into a store that others use, too."""
-        self._may_wait = True
+        """Lets runs begin that may have come into the store."""
+        self._queue.may_wait = True
         self.fill()
 
     def fill(self) -> None:
         """Lets the runs begin that are next in the queue, if there are any."""
-        is_wanted = self._may_wait and self._queue.free > 0 if self._shares_store else self._queue.waiting
-        if not is_wanted or self._gate.closed or not self._executes:
+        if not self._executes or self._gate.closed or self._next() is None:
             return
         self._fill_again = True
         if self._filling is None or self._filling.done():
@@ -150,83 +139,42 @@ class RunClaims:
             await active.release_all()
             active.owner = str(uuid7())
             await self._lease.hold(renew=False)
-        if self._shares_store:
-            await self._check.compare()
+        await self._check.compare()
         orphaned = dict(active.orphaned)
         for run_id in orphaned:
             # A run that has been taken up again meanwhile, or is just now, goes on here and is not let go.
             if run_id in active.orphaned and run_id not in active.resuming:
                 await self._store.release_run(run_id, active.owner)
-        await self._count_free()
+        self._queue.may_wait = True
         claimed = await self._claim()
-        if self._queue.backlog and not self._shares_store:
-            # A run that was let go may still wait for a slot.
-            return
+        self.fill()
         for run_id, stop in orphaned.items():
             if run_id in claimed or run_id in active.resuming:
                 continue
             if active.orphaned.get(run_id) is stop:
                 await self._drop(run_id, stop)
 
-    async def _count_free(self) -> None:
-        """Tells the queue how many runs of the store no process has, where it is what orders them."""
-        if self._shares_store:
-            return
-        free = await self._store.free_runs(self._active.owner, now=iso(self._clock.now()))
-        self._queue.found(free)
+    def _next(self) -> tuple[int | None, int] | None:
+        """Of which project, or of any, how many runs can be claimed now."""
+        # Runs of an owner without a lease are anybody's.
+        return self._queue.claimable(CLAIMED_AT_ONCE) if self._lease.is_held else None
 
     async def _claim(self) -> set[str]:
-        """Goes on with the runs that no process has, as far as there are slots; returns their ids."""
-        if self._shares_store:
-            return await self._claim_shared()
-        ids: set[str] = set()
-        exhausted: set[int] = set()
-        active, queue = self._active, self._queue
-        # A run that is claimed while the engine stops is let go with its lease.
-        while not self._gate.closed and (found := queue.claimable(CLAIMED_AT_ONCE, but=exhausted)):
-            project_id, limit = found
-            now = iso(self._clock.now())
-            queue.takeovers = claim = queue.takeovers + 1
-            queue.reserve(project_id, limit)
-            claimed: list[RunRecord] = []
-            try:
-                claimed = await self._store.claim_runs(
-                    active.owner, now=now, limit=limit, project_id=project_id
-                )
-            finally:
-                if len(claimed) < limit:
-                    queue.give_back(project_id, unused=limit - len(claimed))
-            queue.claimed(project_id, limit, [run.id for run in claimed])
-            ids |= await self._go_on_with(claimed)
-            if len(claimed) < limit:
-                exhausted.add(project_id)
-                for run_id in queue.missing(project_id, claim):
-                    if run_id not in active.orphaned:
-                        queue.leave(run_id, LeaseLost(f"run {run_id!r} was taken by another process"))
-        return ids
-
-    async def _claim_shared(self) -> set[str]:
-        """One claim of as many as there are slots for; there may be more."""
-        limit = min(CLAIMED_AT_ONCE, self._queue.free)
-        if not self._lease.is_held:
-            # Runs of an owner without a lease are anybody's.
-            self._may_wait = False
+        """One claim of as many runs as there are slots for, which then go on; returns their ids."""
+        found = self._next()
+        if found is None or not self._executes:
             return set()
-        if limit <= 0 or not self._executes:
-            return set()
-        # Also where the claim fails: what waits is looked for again.
-        self._may_wait = True
-        with self._queue.claiming(limit):
+        project_id, limit = found
+        with self._queue.claiming(project_id, limit) as projects:
             claimed = await self._store.claim_runs(
                 self._active.owner,
                 now=iso(self._clock.now()),
                 limit=limit,
+                project_id=project_id,
                 most_each=self._most_each,
                 most_of_flows=self._most_of_flows,
             )
-            self._may_wait = len(claimed) == limit
-            for run in claimed:
-                self._queue.reserve(run.project_id, 1)
+            projects += [run.project_id for run in claimed]
         return await self._go_on_with(claimed)
 
     async def _go_on_with(self, claimed: Sequence[RunRecord]) -> set[str]:
@@ -267,7 +215,7 @@ class RunClaims:
                     await self._claim()
                 self._failures.worked()
                 # Between two claims the lease is kept.
-                self._fill_again |= self._shares_store and self._may_wait and self._queue.free > 0
+                self._fill_again |= self._next() is not None
             except StoreError as error:
                 self._failures.failed(error)
             except Exception:
@@ -301,14 +249,13 @@ class RunClaims:
         except StoreError:
             active.orphaned.setdefault(run.id, stop)
             raise
-        self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
 
     async def _drop(self, run_id: str, stop: StopRequest) -> None:
         """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
         run = await self._store.run(run_id)
         if run is not None and stop.cancelled is not None:
             is_ended = await self._idle.cancel(run, reason=stop.cancelled)
-            if not is_ended and self._shares_store:
+            if not is_ended:
                 await self._store.request_cancel(run_id, reason=stop.cancelled)
         if self._active.orphaned.get(run_id) is stop:
             del self._active.orphaned[run_id]

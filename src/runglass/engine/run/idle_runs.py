@@ -11,7 +11,8 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -23,7 +24,6 @@ from runglass.engine.journal.resume import PausedRun, first_segment
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.queue import RunQueue
-from runglass.engine.run.task import LeaseLost
 from runglass.engine.run.terminate import end_run
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_write
@@ -67,7 +67,7 @@ class RunIds:
 
 
 class QueueAdmission:
-    """Lets runs into a queue that lies in the store as far as there is room, in this process one by one.
+    """Lets runs into the queue, which lies in the store, as far as there is room; in this process one by one.
 
     What waits is counted in the store, and a run is created after that: without more, all calls that come at
     once would be let in by one count. So those that this process has let in and not stored yet count, too.
@@ -83,8 +83,21 @@ class QueueAdmission:
         """Those of each project that were, since the beginning."""
         self._changed = asyncio.Event()
 
-    async def enter(self, project_id: int) -> None:
-        """Lets a run in, until `settle`. Raises UNAVAILABLE where too many wait, StoreError."""
+    @asynccontextmanager
+    async def of(self, project_id: int) -> AsyncIterator[None]:
+        """Lets a run in, which the block stores. Raises UNAVAILABLE where too many wait, StoreError."""
+        await self._enter(project_id)
+        try:
+            yield
+        finally:
+            self._coming[project_id] -= 1
+            self._settled[project_id] += 1
+            self._changed.set()
+            self._changed = asyncio.Event()
+            # Also where storing it has failed: it may be in the store all the same.
+            self._queue.note_waiting(project_id)
+
+    async def _enter(self, project_id: int) -> None:
         while True:
             # What is stored from here on is in the count or not: it counts twice at most.
             settled, own_settled = self._settled.total(), self._settled[project_id]
@@ -104,22 +117,14 @@ class QueueAdmission:
                 self._coming[project_id] += 1
                 return
 
-    def settle(self, project_id: int) -> None:
-        """A run that was let in is stored, or will not be."""
-        self._coming[project_id] -= 1
-        self._settled[project_id] += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
-
 
 class IdleRuns:
     """Makes runs, and reads and ends those that are paused, queued or set aside."""
 
-    def __init__(self, engine: EngineContext, active: ActiveRuns, queue: RunQueue) -> None:
+    def __init__(self, engine: EngineContext, active: ActiveRuns) -> None:
         self._engine = engine
         self._store = engine.store
         self._active = active
-        self._queue = queue
 
     async def create(self, new: NewRun) -> RunRecord:
         """The run in the store. Raises StoreError only where it is sure not to be there."""
@@ -190,7 +195,6 @@ class IdleRuns:
         except WrongExpectedVersion:
             return False
         active.set_aside.discard(run.id)
-        self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
         return True
 
 

@@ -1,7 +1,6 @@
 """Paused runs that are resumed: here at once, or by whichever process has a slot for the next segment.
 
-On a store of its own a process keeps in memory that a run is being resumed: nobody else asks. On a store
-that others use, too, the segment is stored first, and so the run goes on whatever becomes of the process.
+The segment is stored first, and so the run goes on whatever becomes of the process.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from runglass.engine.journal.checkpoints import segment_checkpoint
 from runglass.engine.journal.resume import PausedRun, last_time, paused_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
-from runglass.engine.run.idle_runs import IdleRuns
+from runglass.engine.run.idle_runs import IdleRuns, QueueAdmission
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.run_limits import StopRequest
@@ -32,15 +31,15 @@ class NextSegments:
         idle: IdleRuns,
         queue: RunQueue,
         *,
+        admission: QueueAdmission,
         free_slot: Callable[[int], None],
-        shares_store: bool,
     ) -> None:
         self._store = context.store
         self._active = active
         self._idle = idle
         self._queue = queue
+        self._admission = admission
         self._free_slot = free_slot
-        self._shares_store = shares_store
 
     async def resume(
         self,
@@ -57,44 +56,18 @@ class NextSegments:
             segment = msgspec.structs.replace(segment, block_overrides={})
         if self._active.is_active(paused.run.id):
             raise _taken_up(paused.run.id)
-        if not self._shares_store:
-            return await self._resume_alone(
-                paused, SegmentSpec(spec=spec, segment=segment), outputs, size_bytes
-            )
-        has_slot = self._queue.take(paused.run.project_id)
-        if has_slot:
+        project_id = paused.run.project_id
+        if self._queue.take(project_id):
             try:
                 segment_spec = SegmentSpec(spec=spec, segment=segment)
                 return await self._resume_here(paused, segment_spec, outputs, size_bytes)
             finally:
-                self._free_slot(paused.run.project_id)
+                self._free_slot(project_id)
         segment_spec = SegmentSpec(spec=spec, segment=with_stored_content(segment, outputs))
-        run = await self._stored(paused, segment_spec, size_bytes, owner=None)
+        async with self._admission.of(project_id):
+            run = await self._stored(paused, segment_spec, size_bytes, owner=None)
         await self._idle.tell_queued(run)
         return shared_run(run)
-
-    async def _resume_alone(
-        self, paused: PausedRun, segment_spec: SegmentSpec, outputs: LiveOutputs | None, size_bytes: int
-    ) -> StartedRun:
-        run_id, project_id = paused.run.id, paused.run.project_id
-        # The store calls it paused until its first event is in, and would let a second call claim it.
-        self._active.resuming.add(run_id)
-        try:
-            await self._queue.resume(project_id)
-        except BaseException:
-            self._active.resuming.discard(run_id)
-            raise
-        try:
-            run = await self._store.claim_waiting(paused.run)
-            if run is None:
-                raise _taken_up(run_id)
-            checkpoint = await _checkpoint(segment_spec, size_bytes)
-            state = await paused_state(self._store, paused, segment_spec, checkpoint)
-            not_before = await last_time(self._store, run)
-            return self._active.begin(run, state, not_before=not_before, outputs=outputs)
-        finally:
-            self._active.resuming.discard(run_id)
-            self._free_slot(project_id)
 
     async def _resume_here(
         self, paused: PausedRun, segment_spec: SegmentSpec, outputs: LiveOutputs | None, size_bytes: int

@@ -74,10 +74,6 @@ class Shares:
         sharing = self._holding_weight + (0.0 if held else weight)
         return held < self._slots * weight / sharing
 
-    def room(self, project_id: int) -> int:
-        """How many slots below the number of all are there for the project."""
-        return int(min(self._slots - self.held, self._most_each - self.held_by(project_id)))
-
     def next(self, waiting: Iterable[int]) -> int | None:
         """The next of the projects that wait; None if there is a slot for none of them.
 
@@ -86,8 +82,8 @@ class Shares:
         fit = [project_id for project_id in waiting if self.may_take(project_id)]
         return min(fit, key=self._used, default=None)
 
-    def take(self, project_id: int, *, used: float = 0.0) -> None:
-        """Gives a slot to the project, and charges what that uses at once."""
+    def take(self, project_id: int) -> None:
+        """Gives a slot to the project."""
         account = self._accounts.get(project_id)
         if account is None:
             weight = self._weights.get(project_id, 1.0)
@@ -96,7 +92,6 @@ class Shares:
             self._holding_weight += account.weight
         self._floor = account.used = max(account.used, self._floor)
         account.held += 1
-        account.used += used / account.weight
         self.held += 1
 
     def charge(self, project_id: int, used: float) -> None:

@@ -238,7 +238,7 @@ async def _earlier(call: Call) -> IdempotencyRecord | None:
 async def _stays_unmade(call: Call, noted: IdempotencyRecord) -> bool:
     """Whether a call that has been noted does not resume its run: its server is gone, and not only slow."""
     now_s = asyncio.get_running_loop().time
-    until_s = now_s() + (call.runtime.limits.noted_s if call.runtime.engine.shares_store else 0.0)
+    until_s = now_s() + call.runtime.limits.noted_s
     while await _never_resumed(call, noted):
         if now_s() >= until_s:
             return True

@@ -2,17 +2,18 @@
 
 import asyncio
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 
 import msgspec
 from starlette.responses import Response
 
+from runglass.bus.base import rest_of
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.offloading import offload_in_turn
-from runglass.errors import APIError, StoreUnreachable, StoreWentBack, api_error
+from runglass.errors import APIError, StoreUnreachable, api_error
 from runglass.log.events import TERMINAL_EVENTS
 from runglass.log.trace import RunSummary
 from runglass.runtime.runtime import Runtime, Submitted
@@ -26,8 +27,7 @@ from runglass.store.base import decoding
 from runglass.store.records import IdempotencyRecord, RunRecord
 from runglass.wire.run_api import JobAccepted, ToolCallsRequired
 
-PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
-REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
+REST_EVENTS = TERMINAL_EVENTS | {"step_paused", "step_paused_for_tool_calls"}
 """Events after which a run goes on only if a call resumes it."""
 
 AGAIN_S = 0.5
@@ -181,30 +181,29 @@ async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecor
     generation = runtime.store.generation
     away_since_s: float | None = None
     has_begun = False
-    while not run.ended and not (
-        run.status == "paused" and (run.head > beyond or (has_begun and not run.is_resuming))
-    ):
-        has_begun = run.status != "paused" or run.is_resuming
-        ping_s = runtime.settings.ping_s
-        try:
-            pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS, idle_s=ping_s)
-            async with aclosing(pages):
-                with suppress(StoreWentBack):
-                    async for page in pages:
-                        # Once in a while: where the store goes back, no event says that the run waits again.
-                        if not page:
-                            break
-            now = await runtime.store.run(run.id)
-        except StoreUnreachable:
-            now_s = time.monotonic()
-            away_since_s = away_since_s or now_s
-            if now_s - away_since_s > runtime.settings.lease_s:
-                raise
-            await asyncio.sleep(AGAIN_S)
-            continue
-        if now is None:
-            raise no_run(run.id) if runtime.store.generation == generation else lost_run(run.id)
-        run, away_since_s = now, None
+
+    def is_idle(run: RunRecord) -> bool:
+        return run.ended or (
+            run.status == "paused" and (run.head > beyond or (has_begun and not run.is_resuming))
+        )
+
+    async with runtime.bus.listen(rest_of(run.id)) as listener:
+        while not is_idle(run):
+            has_begun = run.status != "paused" or run.is_resuming
+            try:
+                now = await runtime.store.run(run.id)
+            except StoreUnreachable:
+                now_s = time.monotonic()
+                away_since_s = away_since_s or now_s
+                if now_s - away_since_s > runtime.settings.lease_s:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if now is None:
+                raise no_run(run.id) if runtime.store.generation == generation else lost_run(run.id)
+            run, away_since_s = now, None
+            if not is_idle(run):
+                await listener.wait(runtime.settings.tail_poll_s)
     if not run.ended and run.head <= beyond:
         # The segment that the store has no trace of any more is let go with the next renewal of the lease.
         await runtime.engine.active.join(run.id)

@@ -22,7 +22,6 @@ from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.parameters import checked_uuid, trace_context_of
 from runglass.server.requests.tools import check_tools, match_tool_results, whole_choice
 from runglass.server.security.authentication import require_owed, run_of_flow
-from runglass.server.security.revocation import STILL_PAUSED, while_allowed
 from runglass.wire.run_api import ExecuteRequest, RunRequest, StepRequest, ToolRequest
 
 
@@ -133,8 +132,7 @@ async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None =
         # The segment may have to wait for a place.
         await call.turn.aclose()
         plan = msgspec.structs.replace(paused.spec, flow=flow)
-        resuming = runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size_bytes)
-        started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
+        started = await runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size_bytes)
     return Submitted(started, run.flow_id, step_count(flow))
 
 

@@ -1,7 +1,7 @@
 """Cancelling a run, or deleting it for good, in both path forms."""
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from runglass.errors import APIError, StoreError, api_error
 from runglass.server.api_request import ApiRequest
-from runglass.server.calls.responses import PAUSE_EVENTS
+from runglass.server.calls.responses import idle_run
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.security.authentication import actor_of, no_run
@@ -77,7 +77,7 @@ async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
     runtime = request.services.runtime
     await runtime.engine.active.join(run.id)
     now = await runtime.store.run(run.id)
-    if now is not None and not now.ended and runtime.engine.shares_store:
+    if now is not None and not now.ended:
         now = await while_awaited(request, None, _followed_end(request, now), otherwise=ENDS_SOON)
     if now is None:
         raise no_run(run.id)
@@ -87,18 +87,16 @@ async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
 
 
 async def _followed_end(request: ApiRequest, run: RunRecord) -> RunRecord | None:
-    """The run once another process has ended it; as it is where that takes longer than to lose a process."""
+    """The run once whoever has it has ended it; as it is where that takes longer than to lose a process."""
     runtime, now = request.services.runtime, await request.services.runtime.store.run(run.id)
     with suppress(TimeoutError):
         async with asyncio.timeout(runtime.settings.lease_s + CLAIMED_S):
             while now is not None and not now.ended:
                 # The run may have paused before its process read the request.
-                if not await runtime.engine.cancel_paused(now, reason=_reason_of(request)):
-                    pages = runtime.tails.follow(now, after=now.head, until=PAUSE_EVENTS)
-                    async with aclosing(pages):
-                        async for _ in pages:
-                            pass
-                now = await runtime.store.run(run.id)
+                if await runtime.engine.cancel_paused(now, reason=_reason_of(request)):
+                    now = await runtime.store.run(run.id)
+                else:
+                    now = await idle_run(runtime, now, beyond=now.head)
     return now
 
 

@@ -17,7 +17,6 @@ T = TypeVar("T")
 Part = TypeVar("Part")
 
 GOES_ON = "the run itself goes on"
-STILL_PAUSED = "the run is paused as before"
 
 
 async def while_allowed(

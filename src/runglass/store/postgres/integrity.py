@@ -29,7 +29,6 @@ DAMAGED = (
 KIND = Kind(
     projects=POSTGRES.project,
     changes="SELECT project_id, last FROM project_change",
-    has_queue=True,
     facts={
         "started_ms": "started_ms",
         "live_cost_usd": "live_cost_usd",

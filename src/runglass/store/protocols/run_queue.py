@@ -45,19 +45,16 @@ class RunQueue(Protocol):
         most_each: int | None = None,
         most_of_flows: Mapping[str, int] = NO_LIMITS,
     ) -> list[RunRecord]:
-        """Takes over runs that can go on and whose owner has no lease, or that have none, oldest first.
+        """Takes over runs that can go on and whose owner has no lease, or that have none.
 
-        They are pending or running, or paused with a next segment that `resume_run` has stored. Of one
-        project that takes no longer where another has many. Their owners before can append nothing more.
+        They are pending or running, or paused with a next segment that `resume_run` has stored. They come in
+        turns between projects, by `set_weights`, and those first that were begun; with `project_id`, those of
+        one project. Their owners before can append nothing more.
 
-        A store that processes share takes them in turns between projects, by `set_weights`, and those first
-        that were begun. With `most_each` no project then has more runs that have an owner, in all processes
-        together; but runs of an owner without a lease are always taken over. `most_of_flows` does the same
-        for flows, by `org/project/slug`. Both are for claims of no project.
+        With `most_each` no project then has more runs that have an owner, in all processes together; but runs
+        of an owner without a lease are always taken over. `most_of_flows` does the same for flows, by
+        `org/project/slug`.
         """
-
-    async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
-        """How many there are for `claim_runs` to take over, by the project."""
 
     async def queued_runs(self, project_id: int, *, most: int) -> QueuedRuns:
         """How many runs wait for a claim, counted up to `most`."""

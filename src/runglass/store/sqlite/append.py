@@ -22,18 +22,23 @@ _VOID = (
 )
 
 # A column that is set counts as changed, and SQLite writes each index that has it: those with the status, and
-# with what a run adds up to, are written when the status changes and not with each append.
+# with what a run adds up to, or the owner, are written when these change and not with each append.
 _MOVE = (
-    "UPDATE run SET head = :last, summary = :summary, owner = :owner, log_bytes = log_bytes + :log_bytes,"
+    "UPDATE run SET head = :last, summary = :summary, log_bytes = log_bytes + :log_bytes,"
     " open_bytes = open_bytes + :open_bytes{} WHERE no = :run_no AND head = :head AND fence = :fence"
 )
 _NEXT_STATUS = (
-    ", status = :status, change_no = coalesce((SELECT run_changes + 1 FROM project WHERE id = project_id), 0)"
+    ", owner = :owner, status = :status,"
+    " change_no = coalesce((SELECT run_changes + 1 FROM project WHERE id = project_id), 0)"
 )
 _NUMBERS = ", ended_at = :ended_at, duration_ms = :duration_ms, cost_usd = :cost_usd, tokens = :tokens"
-_GO_ON = f"{_MOVE.format('')} AND status = :status"
+_GO_ON = f"{_MOVE.format('')} AND status = :status AND owner IS :owner"
 _CHANGE_STATUS = _MOVE.format(_NEXT_STATUS)
 _END = _MOVE.format(_NEXT_STATUS + _NUMBERS)
+_LET_GO = (
+    "INSERT INTO queue (run_no, project_id) SELECT no, project_id FROM run WHERE no = ?"
+    " ON CONFLICT DO NOTHING"
+)
 _STEP = (
     "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_no, position) DO UPDATE SET"
@@ -45,6 +50,10 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
     """Writes the batch. Raises WrongExpectedVersion before the first write, or not at all."""
     # First, and alone able to refuse: a WrongExpectedVersion must leave the shared transaction untouched.
     is_change = _move(db, batch)
+    if is_change and batch.owner is None and batch.status in ("pending", "running"):
+        db.execute(_LET_GO, (batch.run_no,))
+    elif is_change:
+        db.execute("DELETE FROM queue WHERE run_no = ?", (batch.run_no,))
     if is_change or batch.log_bytes or batch.open_bytes:
         db.execute(
             "UPDATE project SET data_bytes = data_bytes + ?, run_changes = run_changes + ?"
@@ -91,7 +100,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
 
 
 def _move(db: sqlite3.Connection, batch: Append) -> bool:
-    """Brings the run's row up to date; returns whether its status has changed.
+    """Brings the run's row up to date; returns whether its status or its owner has changed.
 
     Raises WrongExpectedVersion, and has done nothing, if head or fence are not the run's.
     """

@@ -93,7 +93,6 @@ _SUMS = (
 _KIND = Kind(
     projects=SQLITE.project,
     changes="SELECT id, run_changes FROM project",
-    has_queue=False,
     facts={},
     facts_of=lambda summary: (),
 )

@@ -11,9 +11,9 @@ SQLITE = Dialect(
     large_value="zeroblob(10000)",
     last_change="SELECT coalesce(max(run_changes), 0) FROM project WHERE id = :project_id",
     waiting=(
-        "SELECT count(*), (SELECT id FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
-        " ORDER BY no LIMIT 1), (SELECT count(*) FROM lease WHERE expires_at > now())"
-        " FROM run WHERE status IN ('pending', 'running') AND owner IS NULL"
+        "SELECT (SELECT count(*) FROM queue),"
+        " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
+        " (SELECT count(*) FROM lease WHERE expires_at > now())"
     ),
     new_import="INSERT INTO importing_run (run_no) VALUES (:run_no)",
     tables_of_runs=(

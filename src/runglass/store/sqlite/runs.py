@@ -52,6 +52,9 @@ class SqliteRunLog(SqlRunLog):
             [created] = map(run_of, db.execute(_CREATE, {**structs.asdict(run), "size": size}).fetchall())
             count_new_run(db, run.project_id, size)
             db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
+            if run.owner is None:
+                place = (created.no, run.project_id)
+                db.execute("INSERT INTO queue (run_no, project_id) VALUES (?, ?)", place)
             return created
 
         return await self._db.write(work)
