@@ -73,14 +73,13 @@ async def upgrade_store(settings: Settings, *, with_copy: bool = True) -> None:
 
 def check_store(settings: Settings, *, every_run: bool, tell: Callable[[int, int], None]) -> Checked:
     """Checks the store beside a running server; blocking. Raises SettingsError, StoreError."""
-    address = settings.postgres
-    if address is None:
+    if settings.postgres is None:
         return check(settings.database, every_run=every_run, tell=tell)
     try:
         from runglass.store.postgres import integrity
     except ModuleNotFoundError as error:
         raise _without_driver(error) from error
-    return asyncio.run(integrity.check(address, every_run=every_run, tell=tell, patience_s=PATIENCE_S))
+    return asyncio.run(integrity.check(settings.postgres, every_run=every_run, tell=tell))
 
 
 def _without_driver(error: ModuleNotFoundError) -> SettingsError:
@@ -88,8 +87,7 @@ def _without_driver(error: ModuleNotFoundError) -> SettingsError:
 
 
 def _store(settings: Settings, *, migrates: bool) -> Store:
-    address = settings.postgres
-    if address is None:
+    if settings.postgres is None:
         return SqliteStore(settings.database, synchronous=settings.synchronous)
     try:
         # Imported here, as its driver is installed only where it is needed.
@@ -98,7 +96,7 @@ def _store(settings: Settings, *, migrates: bool) -> Store:
         raise _without_driver(error) from error
     # A run that goes on waits as long as nobody else may go on with it.
     return PostgresStore(
-        address, patience_s=PATIENCE_S, append_patience_s=settings.lease_s, migrates=migrates
+        settings.postgres, patience_s=PATIENCE_S, append_patience_s=settings.lease_s, migrates=migrates
     )
 
 

@@ -416,7 +416,7 @@ def test_a_page_that_postgresql_cannot_read_is_a_finding(store: Opened) -> None:
             await db.close()
             await asyncio.to_thread(spoil, Path(path))
             address = server.address("damaged")
-            return await integrity.check(address, every_run=False, tell=note_nothing, patience_s=5.0)
+            return await integrity.check(address, every_run=False, tell=note_nothing)
         finally:
             await server.drop_database("damaged")
 

@@ -137,11 +137,10 @@ def check(every_run: bool, folder: DataFolder, as_json: bool) -> None:
     On SQLite, that the file is sound, too. Servers may run: all is read as of one moment, and nothing is
     changed. Exit code 1 if anything is wrong.
     """
-    # Imported here: the module brings the engine along, and commands without a store do not wait for that.
+    # It brings the engine along.
     from runglass.runtime.composition import check_store
 
-    settings = folder.settings()
-    local_store.require_store(settings)
+    local_store.require_store(settings := folder.settings())
     console = output.stderr()
     with output.LiveArea(console) if output.can_repaint(console) else nullcontext() as area:
 
@@ -180,7 +179,7 @@ def migrate(folder: DataFolder, no_backup: bool) -> None:
     An SQLite file, which no server may use meanwhile, is copied before; copy a PostgreSQL yourself. Of
     several at a time one does the work, and the others wait for it.
     """
-    # Imported here: the module brings the engine along, and commands without a store do not wait for that.
+    # It brings the engine along.
     from runglass.runtime.composition import upgrade_store
 
     settings = folder.settings()
@@ -270,11 +269,11 @@ def audit(
     as_json: bool,
 ) -> None:
     """Changes of keys, flows, runs and settings of projects, with who made them; newest first."""
-    after = None if since is None else iso(since.astimezone(UTC))
 
     async def read(store: Catalog) -> list[AuditEntry]:
         project_id = None if project is None else (await local_store.existing_project(store, project)).id
-        return await store.audit(project_id, since=after, action=action, limit=limit + 1)
+        since_at = None if since is None else iso(since.astimezone(UTC))
+        return await store.audit(project_id, since=since_at, action=action, limit=limit + 1)
 
     found = local_store.in_store(folder.settings(), read)
     entries = found[:limit]

@@ -62,7 +62,7 @@ _CATALOG = (
 
 
 async def check(
-    address: str, *, every_run: bool, tell: Callable[[int, int], None], patience_s: float
+    address: str, *, every_run: bool, tell: Callable[[int, int], None], patience_s: float = 5.0
 ) -> Checked:
     """Checks the database as of one moment; others may go on. Folds every run, or a sample.
 
