@@ -57,5 +57,5 @@ def test_a_store_that_ignores_the_fence_is_found_out(engines: int, first: int) -
 
 
 def test_a_lie_names_its_seed() -> None:
-    with pytest.raises(AssertionError, match=r"^seed \d+: .*--first \d+ --seeds 1"):
+    with pytest.raises(AssertionError, match=r"(?s)^seed \d+: .*--first \d+ --seeds 1"):
         simulate(seeds=20, fault="checkpoints that are lost")

@@ -64,6 +64,8 @@ def test_every_table_with_rows_of_a_run_is_known() -> None:
             "due_outline",
             # Its row goes with that in `run`, by a trigger.
             "run_error",
+            # A run that has ended waits no more.
+            "queue",
         } == set(ROWS_OF_RUN)
 
 
