@@ -509,17 +509,6 @@ async def test_what_is_not_counted_in_time_is_said(kind: str, folder: Path, know
             assert sum(counts.failed) == len([run for run in counted if run.status == "failed"])
 
 
-async def test_one_by_one_the_counts_are_the_same(
-    kind: str, folder: Path, store: Store, known: list[Known]
-) -> None:
-    until_ms = round(NOW.timestamp() * 1000)
-    async with STORES[kind](folder, search=PATIENT._replace(most_counts=0)) as slow:
-        for text, _ in CASES:
-            query = await asked(store, text)
-            counts = await store.count_runs(1, query, until_ms=until_ms, buckets=10)
-            assert await slow.count_runs(1, query, until_ms=until_ms, buckets=10) == counts, text
-
-
 async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_ended(
     kind: str, tmp_path: Path
 ) -> None:

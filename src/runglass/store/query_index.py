@@ -38,14 +38,12 @@ class SearchSql(NamedTuple):
     """What a kind of store says in its own way.
 
     `rows` selects what it is told of the runs of a source from `:since` to below `:before`, the first so many
-    by id or all, and gives the values of the keys. `groups` selects up to `:most` groups with one of the
-    `:statuses`, of the project's flows or of `:flows` alone. `texts` are searched in logs. `ids` makes one
-    text of those that are `ok`.
+    by id or all, and gives the values of the keys. `texts` are searched in logs. `ids` makes one text of
+    those that are `ok`.
     """
 
     facts: RunFactsSql
     rows: Callable[..., tuple[str, dict[str, Any]]]
-    groups: str
     texts: Callable[[RunQuery], Any]
     ids: str
 
@@ -90,7 +88,7 @@ def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLi
         return Source(project_id, "run_error", (), [()], condition, values)
     elif restricted and not is_one_column:
         most, allows = limits.most_groups, cache(query.allows)
-        groups = yield fetch(own.groups, project_id=project_id, flows=flows, statuses=statuses, most=most + 1)
+        groups = yield _groups(project_id, query, most + 1)
         allowed = [
             tuple(group)
             for group in groups
@@ -109,6 +107,34 @@ def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLi
     return Source(
         project_id, name, columns, keys, condition_of(rest.without(fields), own.facts, values), values
     )
+
+
+def _groups(project_id: int, query: RunQuery, most: int) -> Ask[list[Any]]:
+    """The groups of the project that have runs, without those that lack a value that the query names.
+
+    From one value of a column to the next, each by a look into the index, and so on with the next column.
+    """
+    values: dict[str, Any] = {"project_id": project_id, "most": most}
+    columns, tables = list(GROUP.values()), list[str]()
+    before, where = "(SELECT id AS flow_id FROM flow WHERE project_id = :project_id)", "true"
+    for number, (field, column) in enumerate(GROUP.items()):
+        if number:
+            known = ", ".join(columns[:number])
+            same = "".join(f" AND {each} = before.{each}" for each in columns[:number])
+            least = f"(SELECT min({column}) FROM run WHERE project_id = :project_id{same}"
+            tables.append(
+                f"of_{column} ({known}, {column}) AS ("
+                f"SELECT {known}, {least}) FROM {before} AS before WHERE {where}"
+                f" UNION ALL SELECT {known}, {least} AND {column} > before.{column})"
+                f" FROM of_{column} AS before WHERE {column} IS NOT NULL)"
+            )
+            before = f"of_{column}"
+        words = query.words_of(field)
+        if words is not None:
+            values[column] = words
+        where = f"{column} IS NOT NULL" if words is None else f"{column} = ANY (:{column})"
+    sql = f"WITH RECURSIVE {', '.join(tables)} SELECT * FROM {before} WHERE {where} LIMIT :most"
+    return fetch(sql, **values)
 
 
 def piece(

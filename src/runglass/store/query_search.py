@@ -36,8 +36,6 @@ class SearchLimits(NamedTuple):
     """So long it looks at rows that may not be what it wants."""
     count_s: float = 0.1
     """So long it counts runs."""
-    most_counts: int = 10_000
-    """Searches times buckets, each of which is a statement of some microseconds."""
     first_rows: int = 100
     """Rows are looked at in pieces: in the first one so many, and as many as are wanted."""
     most_groups: int = 4000

@@ -90,8 +90,7 @@ class RunLists:
                 since_ms, end_ms, most=buckets, lengths_ms=lengths_ms
             )
             counts = RunCounts(from_ms, bucket_ms, [0] * number_of, [0] * number_of)
-            searches = len(source.keys) + len(failed.keys)
-            if query.of_field("text") or searches * number_of > limits.most_counts:
+            if query.of_field("text"):
                 return (yield from self._counts_one_by_one(project_id, query, counts))
             for number in range(number_of - 1, -1, -1):
                 low = first_id(max(from_ms + number * bucket_ms, since_ms))

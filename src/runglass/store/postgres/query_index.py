@@ -10,23 +10,6 @@ from runglass.store.query_search import Look, Progress, SearchedTexts
 from runglass.store.statements import fetch
 from runglass.wire.query import RunQuery
 
-# From one group of a flow and a status to the next, each by a look into the index.
-_FIRST = (
-    "LATERAL (SELECT flow_id, status, trigger_type, version FROM run WHERE project_id = :project_id"
-    " AND flow_id = {} ORDER BY trigger_type, version LIMIT 1)"
-)
-_GROUPS = (
-    "WITH RECURSIVE flows AS (SELECT id FROM flow WHERE project_id = :project_id"
-    " AND (:flows::text[] IS NULL OR id = ANY (:flows))), groups AS ("
-    "SELECT first.* FROM flows CROSS JOIN unnest(:statuses::text[]) AS own (status) CROSS JOIN "
-    + _FIRST.format("flows.id AND run.status = own.status")
-    + " AS first UNION ALL SELECT next.* FROM groups CROSS JOIN "
-    + _FIRST.format(
-        "groups.flow_id AND run.status = groups.status"
-        " AND (trigger_type, version) > (groups.trigger_type, groups.version)"
-    )
-    + " AS next) SELECT * FROM groups LIMIT :most"
-)
 _PIECE = {"rows": 200, "bytes": 1 << 20}
 # First the bytes as they are, in the database: few events have the text anywhere, and only those are sent and
 # read as JSON. Bytes that are not ASCII are compared as escapes, so that any bytes can be looked at.
@@ -114,7 +97,6 @@ SEARCH_SQL = SearchSql(
         position="strpos",
     ),
     rows=rows_of,
-    groups=_GROUPS,
     texts=TextSearch,
     ids="string_agg(id, ',') FILTER (WHERE ok)",
 )

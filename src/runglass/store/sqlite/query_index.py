@@ -4,31 +4,12 @@ import sqlite3
 from typing import Any
 
 from runglass.store.query_condition import RunFactsSql
-from runglass.store.query_index import GROUP, SearchSql, Source
+from runglass.store.query_index import SearchSql, Source
 from runglass.store.query_search import Look, Progress, SearchedTexts
 from runglass.wire.query import RunQuery
 
 # What a run's own JSON says is read only from rows whose columns do not say it, as of runs that go on.
 _SUMMARY = "CASE WHEN json_valid(CAST(summary AS TEXT)) THEN CAST(summary AS TEXT) END"
-_GROUP = ", ".join(GROUP.values())
-# From one group of a flow and a status to the next, each by a look into the index. A plus keeps a value from
-# being compared as one of a column, for which SQLite would seek by the first of the two alone.
-_FIRST = (
-    "(SELECT no FROM run INDEXED BY run_by_group WHERE project_id = :project_id AND flow_id = {}"
-    " ORDER BY trigger_type, version LIMIT 1)"
-)
-_GROUPS = (
-    f"WITH RECURSIVE found ({_GROUP}) AS (SELECT {_GROUP} FROM flow CROSS JOIN json_each(:statuses) AS own"
-    f" CROSS JOIN run ON no = {_FIRST.format('flow.id AND status = own.value')}"
-    " WHERE flow.project_id = :project_id AND (:flows IS NULL OR flow.id = ANY (:flows))"
-    " UNION ALL"
-    " SELECT run.flow_id, run.status, run.trigger_type, run.version FROM found CROSS JOIN run ON no = "
-    + _FIRST.format(
-        "found.flow_id AND status = found.status"
-        " AND (trigger_type, version) > (+found.trigger_type, +found.version)"
-    )
-    + ") SELECT * FROM found LIMIT :most"
-)
 _LONG = 64
 
 
@@ -115,7 +96,6 @@ SEARCH_SQL = SearchSql(
         position="instr",
     ),
     rows=rows_of,
-    groups=_GROUPS,
     texts=TextSearch,
     ids="group_concat(id, ',') FILTER (WHERE ok)",
 )

@@ -4,3 +4,6 @@ INSERT INTO run_error (project_id, id, run_no, flow_id, status, trigger_type, ve
   SELECT project_id, id, no, flow_id, status, trigger_type, version, error FROM run WHERE error IS NOT NULL
   FOR KEY SHARE
 ON CONFLICT DO NOTHING;
+
+-- Until it is analyzed, rows are sorted that are in order.
+ANALYZE run_error;
