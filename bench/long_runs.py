@@ -218,14 +218,13 @@ class _Repetition:
         if "completedAt" in summary:
             lasted = datetime.fromisoformat(summary["completedAt"]) - began
             summary["durationMs"] = lasted // timedelta(milliseconds=1)
+        # Of a run that goes on its summary alone says it.
+        tokens = summary["totals"]["tokens"]["total"] if "completedAt" in summary else None
         head = self._events[-1][0] + (self._times - 1) * self._batches.events
         db.execute(
             "UPDATE run SET summary = ?, head = ?, log_bytes = log_bytes + ?, duration_ms = ?, tokens = ?"
             " WHERE no = ?",
-            (
-                *(msgspec.json.encode(summary), head, added_bytes, summary.get("durationMs")),
-                *(summary["totals"]["tokens"]["total"], no),
-            ),
+            (msgspec.json.encode(summary), head, added_bytes, summary.get("durationMs"), tokens, no),
         )
         db.execute("UPDATE project SET data_bytes = data_bytes + ?", (added_bytes,))
         if status == "completed" and head >= LARGE_RUN_EVENTS:
