@@ -88,7 +88,8 @@ def _escaped(data: bytes) -> str:
 SEARCH_SQL = SearchSql(
     # What a run's own JSON says of it is in columns, set by each append, so that no statement reads JSON.
     facts=RunFactsSql(
-        now_ms="extract(epoch FROM CURRENT_TIMESTAMP)::float8 * 1000",
+        # In capitals: in small letters it is the text of the time.
+        now_ms="extract(epoch FROM NOW())::float8 * 1000",
         started_ms="started_ms",
         live_cost_usd="live_cost_usd",
         live_tokens="live_tokens",
