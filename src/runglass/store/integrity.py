@@ -99,12 +99,14 @@ class Kind(NamedTuple):
     """What a kind of store has in a way of its own.
 
     `projects` selects the fields of all projects, `changes` their ids and the numbers of their runs' newest
-    changes. `facts` are expressions for what columns of a run repeat of its summary, by their names, and
-    `facts_of` gives what the summary says of them.
+    changes, `errors` the ids of runs whose row in `run_error` is not what theirs says. `facts` are
+    expressions for what columns of a run repeat of its summary, by their names, and `facts_of` gives what the
+    summary says of them.
     """
 
     projects: str
     changes: str
+    errors: str
     facts: Mapping[str, str]
     facts_of: Callable[[bytes], Sequence[Any]]
 
@@ -235,6 +237,8 @@ class IntegrityCheck:
         sql = "SELECT key, run_id FROM call WHERE NOT EXISTS (SELECT 1 FROM run WHERE id = run_id)"
         for key, run_id in (yield fetch(f"{sql} LIMIT :most", most=MOST_PROBLEMS)):
             self._name_stray(f"the call {key!r} is of run {run_id}")
+        for (run_id,) in (yield fetch(f"{self._kind.errors} LIMIT :most", most=MOST_PROBLEMS)):
+            self._problems.append(f"the error of run {run_id} is not indexed as its row says it")
 
     def _name_stray(self, row: str) -> None:
         self._problems.append(f"{row}, which is not there")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from runglass import Client
+from runglass import Client, FlowExecutionError
 from runglass.config.settings import Price
 from runglass.store.integrity import BELONGS, MOST_PROBLEMS, USUAL, Checked, CheckLimits
 from runglass.store.postgres import integrity
@@ -40,6 +40,9 @@ steps:
     code: "return {'n': 1 // (attempt - 1)}"
   - {id: say, type: llm, model: echo, prompt: "hello"}
   - {id: last, type: passthrough}
+---
+slug: fails
+steps: [{id: no, type: code, code: "return 1 // 0"}]
 ---
 slug: wait
 steps: [{id: hold, type: wait, ms: 600000}]
@@ -127,11 +130,13 @@ def new_store(kind: str, folder: Path) -> Iterator[Opened]:
 
 @pytest.fixture(scope="module", params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
-    """A store with three runs that have ended, and one that was left off; no process has it."""
+    """A store with four runs that have ended, and one that was left off; no process has it."""
     with new_store(request.param, tmp_path_factory.mktemp("data")) as opened:
         with server_with_flows(opened) as server, client_of(server) as client:
             for slug in ("greet", "greet", "rounds"):
                 client.flow(slug).execute(parameters={"x": "y" * 500})
+            with pytest.raises(FlowExecutionError):
+                client.flow("fails").execute()
             job = client.flow("wait").execute_async()
             events = client.run(job.execution_id).live_trace()
             while next(events).event_type != "step_started":
@@ -160,11 +165,11 @@ def client_of(server: RunningServer) -> Client:
 
 
 def test_nothing_is_wrong_with_a_sound_store(store: Opened) -> None:
-    assert store.checked() == (4, 4, [])
+    assert store.checked() == (5, 5, [])
 
 
 def test_large_runs_are_checked_page_by_page_and_many_in_chunks(store: Opened) -> None:
-    assert store.checked(limits=SMALL) == (4, 4, [])
+    assert store.checked(limits=SMALL) == (5, 5, [])
     changed = done("UPDATE step SET status = 'failed' WHERE position = 20")
     for limits in (USUAL, SMALL):
         (problem,) = store.checked(changed, limits=limits).problems
@@ -293,6 +298,16 @@ DAMAGE: list[tuple[Work[Any], str]] = [
         done(f"UPDATE run SET owner = 'p' WHERE no = {ENDED}"),
         "run {run} has ended, and process p still has it",
     ),
+    # The index of errors.
+    (
+        done(
+            "INSERT INTO run_error (project_id, id, run_no, flow_id, status, trigger_type, version, error)"
+            " SELECT project_id, id, no, flow_id, status, trigger_type, version, 'x' FROM run"
+            f" WHERE no = {ENDED}"
+        ),
+        "the error of run {run} is not indexed",
+    ),
+    (done("DELETE FROM run_error"), "the error of run {run} is not indexed"),
     # Sums.
     (done(f"UPDATE run SET open_bytes = open_bytes + 1 WHERE no = {ENDED}"), "bytes kept for its callers"),
     (done(f"UPDATE run_outcome SET result = NULL WHERE {OF_ENDED}"), "bytes kept for its callers"),

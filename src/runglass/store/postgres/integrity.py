@@ -29,6 +29,8 @@ DAMAGED = (
 KIND = Kind(
     projects=POSTGRES.project,
     changes="SELECT project_id, last FROM project_change",
+    errors="SELECT coalesce(run.id, run_error.id) FROM run FULL JOIN run_error ON run_no = no"
+    " WHERE run.error IS DISTINCT FROM run_error.error",
     facts={
         "started_ms": "started_ms",
         "live_cost_usd": "live_cost_usd",

@@ -93,6 +93,8 @@ _SUMS = (
 _KIND = Kind(
     projects=SQLITE.project,
     changes="SELECT id, run_changes FROM project",
+    errors="SELECT id FROM (SELECT * FROM (SELECT * FROM error_of_run EXCEPT SELECT * FROM run_error)"
+    " UNION SELECT * FROM (SELECT * FROM run_error EXCEPT SELECT * FROM error_of_run)) GROUP BY id",
     facts={},
     facts_of=lambda summary: (),
 )
