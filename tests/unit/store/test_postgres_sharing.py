@@ -267,6 +267,29 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
     assert set(through) == {1}
 
 
+async def test_many_runs_that_two_processes_purge_at_once_go_once(stores: list[PostgresStore]) -> None:
+    runs = [await make_run(stores[0], f"run-{number}") for number in range(40)]
+    for run in runs:
+        await stores[0].append(batch(run, 0, b"1", status="completed", result=b"r", log_bytes=1))
+    numbers = [run.no for run in runs]
+    there = [numbers[:30], numbers[:9:-1]]
+    purged = await asyncio.gather(
+        *(store.purge_runs(some) for store, some in zip(stores[:2], there, strict=True))
+    )
+    project = await stores[0].project(runs[0].project_id)
+    assert project is not None
+    assert (sum(purged), project.data_bytes) == (40, 0)
+    through = await asyncio.gather(
+        *(
+            store.purge_rows(some, limit_rows=99, limit_bytes=1 << 20)
+            for store, some in zip(stores[:2], there, strict=True)
+        )
+    )
+    assert through == [30, 30]
+    assert await stores[0].purged_runs(limit=9) == []
+    assert [await stores[0].outcome(number) for number in numbers] == [(None, None)] * 40
+
+
 @pytest.mark.parametrize("hours", [-25, 25])
 async def test_a_process_with_a_wrong_clock_forgets_no_call_before_its_time(
     stores: list[PostgresStore], tmp_path: Path, hours: int
