@@ -1,6 +1,7 @@
 """The tables in which a run is kept, the same in each database: its row, and which of them have content."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from runglass.log.content import strip_event, strip_step
@@ -34,7 +35,8 @@ ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
 """The tables with rows of a run, each with the columns that tell its rows of one run apart."""
 
 
-class RowsOfRun(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RowsOfRun:
     """Rows of one run as pages of them are read: in the order of their `key`, each with its data last."""
 
     tables: tuple[str, ...]
