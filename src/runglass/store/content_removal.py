@@ -6,7 +6,7 @@ checked to be of a log that nobody else has stripped meanwhile, as another proce
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from runglass.log.content import strip_error, strip_summary
@@ -23,14 +23,14 @@ from runglass.store.statements import ForEach, Statements, Steps, count_bytes, c
 
 
 class ContentRemoval:
-    """The part of the store that takes out content."""
+    """The part of the store that takes out content.
+
+    `_columns_of` are the columns of a run's row that follow from its summary, as imports have them.
+    """
 
     _statements: Statements
+    _columns_of: Callable[[bytes], Mapping[str, Any]]
     _deleted: bool
-
-    def _columns_of(self, summary: bytes) -> Mapping[str, Any]:
-        """The columns of a run's row that follow from its summary, and are there for queries alone."""
-        return {}
 
     async def strip_content(
         self, runs: Sequence[int], place: ContentPlace | None, *, limit_rows: int, limit_bytes: int

@@ -96,9 +96,8 @@ class SqlRunLog(Calls, Imports):
                 return OpenedTrace(run, [])
             steps = yield lambda db: self._page(db, STEPS, run.no, (0,), limit_bytes=limit_bytes)
             content: list[bytes] = []
-            if run.content_seqs:
-                first, last = run.content_seqs
-                content = yield every(as_bytes, _CONTENT, run_no=run.no, first=first, last=last)
+            if seqs := run.content_seqs:
+                content = yield every(as_bytes, _CONTENT, run_no=run.no, first=seqs[0], last=seqs[-1])
             return OpenedTrace(run, steps, content)
 
         if most_log_bytes > LOOK_UP_BYTES:

@@ -4,7 +4,8 @@ What of them goes together, where runs or their content are removed in bites, is
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from runglass.log.content import strip_event, strip_step
 from runglass.log.trace import TERMINAL
@@ -37,7 +38,8 @@ ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
 """The tables with rows of a run, each with the columns that tell its rows of one run apart."""
 
 
-class RowsOfRun(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RowsOfRun:
     """Rows of one run as pages of them are read: in the order of their `key`, each with its data last."""
 
     tables: tuple[str, ...]

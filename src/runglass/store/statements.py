@@ -10,7 +10,10 @@ a function of a connection, and gets what that returns. Modules with such work h
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
 from itertools import count
+from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
+
+from msgspec import Struct
 
 Result = TypeVar("Result")
 Shape = TypeVar("Shape")
@@ -22,7 +25,7 @@ COUNT_OPEN = "SELECT count_open(:run_no, :size)"
 COUNT_KEPT = "SELECT count_kept(CAST(:runs AS bigint[]))"
 
 
-class Ask(NamedTuple, Generic[Result]):
+class Ask(Struct, Generic[Result], frozen=True):
     """One statement, and what is made of its rows."""
 
     sql: str
@@ -56,9 +59,8 @@ def every(shape: Callable[[Any], Shape], sql: str, /, *values: Any, **named: Any
     return Ask(sql, values or named, lambda rows: [shape(row) for row in rows])
 
 
-def as_bytes(row: Any) -> bytes:
-    """The value of a row that has only one."""
-    return bytes(row[0])
+as_bytes: Callable[[Any], bytes] = itemgetter(0)
+"""The value of a row that has only one."""
 
 
 def as_int(row: Any) -> int:

@@ -5,10 +5,8 @@ in the files of the database until those are vacuumed and written over, and in i
 backups for as long as these are kept; that is not for a client of the database to change, see decision 0036.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from runglass.store.postgres.append_rows import RunFacts
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import make_months
 from runglass.store.removal import MONTH_BITS, Removal
@@ -31,9 +29,6 @@ class PostgresRemoval(Removal):
             if await self._statements.read(one(lambda row: bool(row[0]), sql, run_no=month << MONTH_BITS)):
                 self._months_gone.add(month)
         return await super().purge_rows(runs, limit_rows=limit_rows, limit_bytes=limit_bytes)
-
-    def _columns_of(self, summary: bytes) -> Mapping[str, Any]:
-        return {"error": RunFacts.of(summary).error}
 
     async def compact(self, *, limit_bytes: int) -> bool:
         # Months that are due are dropped with their last run, and all other space is the database's. Marks

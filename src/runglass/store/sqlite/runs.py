@@ -7,13 +7,11 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 
-from msgspec import structs
-
 from runglass.log.trace import TERMINAL
 from runglass.store.calls import begin_call
 from runglass.store.records import Append, NewRun, RawRow, RunRecord
 from runglass.store.run_logs import SqlRunLog
-from runglass.store.run_tables import RUN_COLUMNS, run_of
+from runglass.store.run_tables import RUN, run_of
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import NEXT_NO, count_new_run, page, perform
@@ -21,10 +19,8 @@ from runglass.store.statements import as_bytes, one
 
 _CREATE = (
     "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, session_id,"
-    f" summary, owner, key_id, open_bytes, change_no) VALUES ({NEXT_NO}, :id, :project_id, :flow_id,"
-    " :version, 'pending', :trigger_type, :capture, :session_id, :summary, :owner, :key_id, :size,"
-    " coalesce((SELECT run_changes + 1 FROM project WHERE id = :project_id), 0))"
-    f" RETURNING {RUN_COLUMNS}"
+    f" summary, owner, key_id, open_bytes, change_no) VALUES ({NEXT_NO}, ?1, ?2, ?3, ?4, 'pending', ?5, ?6,"
+    " ?7, ?8, ?9, ?10, ?11, coalesce((SELECT run_changes + 1 FROM project WHERE id = ?2), 0))"
 )
 
 
@@ -49,8 +45,13 @@ class SqliteRunLog(SqlRunLog):
             if run.call is not None:
                 perform(partial(begin_call, run.project_id, run.call, run.id, head=0), db)
             size = len(run.request)
-            [created] = map(run_of, db.execute(_CREATE, {**structs.asdict(run), "size": size}).fetchall())
+            values = (
+                *(run.id, run.project_id, run.flow_id, run.version, run.trigger_type, run.capture),
+                *(run.session_id, run.summary, run.owner, run.key_id, size),
+            )
+            no = db.execute(_CREATE, values).lastrowid
             count_new_run(db, run.project_id, size)
+            created = run_of(db.execute(f"{RUN} WHERE no = ?", (no,)).fetchone())
             db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
             if run.owner is None:
                 place = (created.no, run.project_id)

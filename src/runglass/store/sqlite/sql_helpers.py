@@ -24,6 +24,7 @@ from runglass.store.statements import (
 )
 
 Shape = TypeVar("Shape")
+Function = Callable[..., list[tuple[int]] | None]
 
 
 def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
@@ -49,9 +50,9 @@ def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
 
 
 def _rows_of(db: sqlite3.Connection, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
-    if (function := _FUNCTIONS.get(sql)) is not None:
+    sql, has_lists, function = _in_sqlite(sql)
+    if function is not None:
         return function(db, *(values.values() if isinstance(values, Mapping) else values)) or []
-    sql, has_lists = _in_sqlite(sql)
     if has_lists:
         if isinstance(values, Mapping):
             values = {name: _as_json(value) for name, value in values.items()}
@@ -65,13 +66,14 @@ def _as_json(value: Any) -> Any:
 
 
 @lru_cache(maxsize=512)
-def _in_sqlite(sql: str) -> tuple[str, bool]:
-    """The statement as SQLite has it, and whether there are lists among its values."""
+def _in_sqlite(sql: str) -> tuple[str, bool, Function | None]:
+    """The statement as SQLite has it, whether there are lists among its values, and what is called for it."""
+    function = _FUNCTIONS.get(sql)
     # Whoever writes is alone, and locks nothing.
     sql = re.sub(r" FOR (NO KEY UPDATE|UPDATE|SHARE)( SKIP LOCKED)?", "", sql)
     sql = sql.replace("now()", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
     sql, lists = re.subn(r"= ANY \((\?\d+|:\w+)\)", r"IN (SELECT value FROM json_each(\1))", sql)
-    return sql, lists > 0
+    return sql, lists > 0, function
 
 
 def first_rows(
@@ -99,7 +101,16 @@ def page(
     db: sqlite3.Connection, rows: RowsOfRun, run_no: int, after: tuple[int, ...], *, limit_bytes: int
 ) -> list[Any]:
     """Rows of the run behind the key `after`: one at least if there is one, about `limit_bytes`."""
-    return first_rows(db, _page_of(rows), run_no, *after, limit_bytes=limit_bytes)
+    found = db.execute(_page_of(rows), (run_no, *after))
+    taken = []
+    for row in found:
+        taken.append(row)
+        limit_bytes -= len(row[-1])
+        if limit_bytes <= 0:
+            break
+    # An unfinished SELECT would hold its read transaction open, and with it the WAL.
+    found.close()
+    return taken
 
 
 @lru_cache
@@ -167,7 +178,7 @@ def new_changes(db: sqlite3.Connection, project_id: int) -> list[tuple[int]]:
     return db.execute(sql, (project_id,)).fetchall()
 
 
-_FUNCTIONS: Mapping[str, Callable[..., list[tuple[int]] | None]] = {
+_FUNCTIONS: Mapping[str, Function] = {
     COUNT_BYTES: count_bytes,
     COUNT_OPEN: count_open,
     COUNT_KEPT: count_kept,
