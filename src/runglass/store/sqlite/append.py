@@ -8,7 +8,7 @@ from runglass.errors import WrongExpectedVersion
 from runglass.log.money import add_usd, format_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
-from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
+from runglass.store.sqlite.sql_helpers import NOTE_ERROR, count_kept, count_open, now_text
 
 AT_ONCE_EVENTS = 1000
 AT_ONCE_BYTES = 1 << 20
@@ -71,6 +71,8 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             "INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, ?)",
             (batch.run_no, batch.result, batch.error, now_text()),
         )
+        if batch.status != "completed":
+            db.execute(NOTE_ERROR, {"run_no": batch.run_no})
         if batch.head + len(batch.events) >= LARGE_RUN_EVENTS:
             db.execute("INSERT OR IGNORE INTO due_outline (run_no) VALUES (?)", (batch.run_no,))
         count_kept(db, batch.run_no)

@@ -16,8 +16,8 @@ from runglass.store.run_logs import RunLogs
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.sqlite.append import write_append, write_steps
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import count_new_run, first_rows, perform
-from runglass.store.statements import Steps, as_bytes, one
+from runglass.store.sqlite.sql_helpers import NOTE_ERROR, count_new_run, first_rows, perform
+from runglass.store.statements import Steps, as_bytes, done, one
 
 # SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.
 NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
@@ -138,5 +138,6 @@ class Runs(RunLogs, Imports):
             *(run.trigger_type, run.capture, run.session_id, run.head, run.summary),
             *(run.ended_at, *run.numbers, run.log_bytes),
         )
+        yield done(NOTE_ERROR, run_no=run.no)
         yield lambda db: count_new_run(db, run.project_id, run.log_bytes)
         return True

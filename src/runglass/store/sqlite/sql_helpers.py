@@ -117,6 +117,10 @@ KEPT_BYTES = (
 """By how much what is kept for the callers of an ended run is more than what was counted of it."""
 
 
+NOTE_ERROR = "INSERT OR REPLACE INTO run_error SELECT * FROM error_of_run WHERE no = :run_no"
+"""Has the error of a run that failed or was cancelled found by its text."""
+
+
 def count_kept(db: sqlite3.Connection, run_no: int) -> None:
     """Counts anew what is kept of an ended run for its callers, once its checkpoints are gone."""
     for (size,) in db.execute(KEPT_BYTES, (run_no,)).fetchall():
