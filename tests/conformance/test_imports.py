@@ -11,7 +11,7 @@ from runglass.store.base import Store
 from runglass.store.imports import ImportedFlow, ImportedRun
 from runglass.store.records import Retention, RunNumbers
 from runglass.wire.admin_api import SERVER
-from runglass.wire.query import RunQuery
+from runglass.wire.query import RunQuery, Term
 from tests.conformance.stores import make_run, row
 
 RUN, FLOW = "run-from-afar", "flow-from-afar"
@@ -52,7 +52,8 @@ async def test_an_imported_run_is_read_as_any_other(store: Store) -> None:
     no = await store.begin_import(project_id, RUN)
     await store.import_rows(no, EVENTS[:2], [row(1), row(2)])
     await store.import_rows(no, EVENTS[2:], [row(1, attempt=2, status="completed")])
-    await store.finish_import(imported(no, project_id), by=SERVER)
+    summary = b'{"error":{"code":"X","message":"Sesame"}}'
+    await store.finish_import(imported(no, project_id, summary=summary), by=SERVER)
     run = await store.run(RUN)
     assert run is not None
     assert (run.no, run.project_id, run.flow_id, run.version, run.head) == (no, project_id, FLOW, 3, 3)
@@ -60,8 +61,9 @@ async def test_an_imported_run_is_read_as_any_other(store: Store) -> None:
     assert await store.events(no, after=0, limit_bytes=1000) == EVENTS
     assert [(step.position, step.attempt) for step in await store.steps(no)] == [(1, 2), (2, 1)]
     assert [step.attempt for step in await store.attempts_at(no, 1)] == [1, 2]
-    listed = (await store.runs(project_id, RunQuery(), limit=10)).runs
-    assert [listing.id for listing in listed] == [RUN]
+    for query in (RunQuery(), RunQuery((Term("error", ("sesame",)),))):
+        listed = (await store.runs(project_id, query, limit=10)).runs
+        assert [listing.id for listing in listed] == [RUN]
 
 
 async def test_nobody_finds_a_run_before_it_is_whole(store: Store) -> None:

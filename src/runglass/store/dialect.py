@@ -23,5 +23,7 @@ class Dialect(NamedTuple):
     """Notes that run `:run_no` is being imported, in PostgreSQL by whom, as there may be many processes."""
     tables_of_runs: str
     """Each table with rows of runs, with its column that says of which; each has a catalog of its own."""
+    note_error: str
+    """Has the error of run `:run_no` found by its text; empty where a trigger does it."""
     abandoned: str
     """The condition for imports that nobody goes on with: those of this process are `:own`."""

@@ -136,6 +136,8 @@ class Imports:
             sql = f"INSERT INTO run ({names}) VALUES ({values}) ON CONFLICT (id) DO NOTHING"
             if not (yield changed(sql, **columns)):
                 raise _there_already(run.id)
+            if self._sql.note_error:
+                yield done(self._sql.note_error, run_no=run.no)
             yield done("DELETE FROM importing_run WHERE run_no = :run_no", run_no=run.no)
             if run.head >= LARGE_RUN_EVENTS:
                 yield done("INSERT INTO due_outline (run_no) VALUES (:run_no)", run_no=run.no)

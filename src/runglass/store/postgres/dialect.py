@@ -18,6 +18,7 @@ POSTGRES = Dialect(
         " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
         " (SELECT count(*) FROM lease WHERE expires_at > CURRENT_TIMESTAMP)"
     ),
+    note_error="",
     new_import="INSERT INTO importing_run (run_no, owner) VALUES (:run_no, :owner)",
     # Found where `run` is: a schema that bears the name of the role comes before it, and may be empty.
     tables_of_runs=(

@@ -84,6 +84,8 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             "INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, ?)",
             (batch.run_no, batch.result, batch.error, now_text()),
         )
+        if batch.status != "completed":
+            db.execute({"run_no": batch.run_no})
         if batch.head + len(batch.events) >= LARGE_RUN_EVENTS:
             db.execute("INSERT OR IGNORE INTO due_outline (run_no) VALUES (?)", (batch.run_no,))
         count_kept(db, [batch.run_no])

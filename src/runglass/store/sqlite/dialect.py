@@ -15,6 +15,7 @@ SQLITE = Dialect(
         " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
         " (SELECT count(*) FROM lease WHERE expires_at > now())"
     ),
+    note_error="INSERT OR REPLACE INTO run_error SELECT * FROM error_of_run WHERE no = :run_no",
     new_import="INSERT INTO importing_run (run_no) VALUES (:run_no)",
     tables_of_runs=(
         "SELECT kept.name, has.name FROM sqlite_schema AS kept JOIN pragma_table_info(kept.name) AS has"

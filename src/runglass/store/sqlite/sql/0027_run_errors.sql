@@ -1,5 +1,5 @@
 -- The errors of runs that failed or were cancelled, in the order of the list, in rows so narrow that a text is looked for
--- in all of a project's. Triggers keep it as summaries are: what is taken out of these is nowhere here.
+-- in all of a project's. Triggers take out of it what is taken out of summaries and runs.
 CREATE TABLE run_error (
   project_id INTEGER NOT NULL,
   id TEXT NOT NULL,
@@ -20,12 +20,9 @@ CREATE VIEW error_of_run AS
 
 INSERT INTO run_error SELECT * FROM error_of_run;
 
-CREATE TRIGGER run_error_with_run AFTER INSERT ON run WHEN new.status IN ('failed', 'cancelled')
-BEGIN
-  INSERT INTO run_error SELECT * FROM error_of_run WHERE no = new.no;
-END;
-
-CREATE TRIGGER run_error_at_end AFTER UPDATE OF ended_at, has_content ON run WHEN new.status IN ('failed', 'cancelled')
+-- The append that ends a run and the import of one write their row themselves: a trigger of theirs would have SQLite keep
+-- the pages of each such statement for an undo.
+CREATE TRIGGER run_error_without_content AFTER UPDATE OF has_content ON run WHEN new.status IN ('failed', 'cancelled')
 BEGIN
   DELETE FROM run_error WHERE project_id = new.project_id AND id = new.id;
   INSERT INTO run_error SELECT * FROM error_of_run WHERE no = new.no;
