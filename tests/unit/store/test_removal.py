@@ -62,6 +62,8 @@ def test_every_table_with_rows_of_a_run_is_known() -> None:
             "ended_run",
             "importing_run",
             "due_outline",
+            # A run that has ended does not wait.
+            "queue",
         } == set(ROWS_OF_RUN)
 
 
