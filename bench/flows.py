@@ -1,12 +1,12 @@
 """The flows that the bench runs, each of no-op steps: what is measured is Runglass, not the work."""
 
+from contextlib import suppress
 from typing import Any
 
-from runglass.bus.base import rest_of
 from runglass.engine.run.active_runs import StartedRun
+from runglass.engine.run.task import LeaseLost
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
-from runglass.log.trace import TERMINAL
 from runglass.runtime.runtime import Runtime, push_flow
 from runglass.store.base import Store
 from runglass.store.records import NewRun, Project, RunRecord
@@ -64,7 +64,7 @@ async def push(runtime: Runtime, *texts: str) -> Project:
 async def run(runtime: Runtime, project: Project, slug: str, request: RunRequest | None = None) -> str:
     """Runs a flow to its end, here or in a process that shares the store; returns the run's id."""
     submitted = await submit(runtime, project, slug, request)
-    await ended(runtime, submitted)
+    await ended(submitted)
     return submitted.id
 
 
@@ -76,11 +76,10 @@ async def submit(
     return submitted.run
 
 
-async def ended(runtime: Runtime, run: StartedRun) -> None:
+async def ended(run: StartedRun) -> None:
     """Returns when the run has ended."""
-    if run.is_shared:
-        await _until_ended(runtime, run.id)
-    else:
+    # Of a run that another process has executed the store has the outcome.
+    with suppress(LeaseLost):
         await run.outcome()
 
 
@@ -102,9 +101,3 @@ async def create_run(
         owner=owner,
     )
     return await store.create_run(new)
-
-
-async def _until_ended(runtime: Runtime, run_id: str) -> None:
-    async with runtime.bus.listen(rest_of(run_id)) as listener:
-        while (found := await runtime.store.run(run_id)) is None or found.status not in TERMINAL:
-            await listener.wait(runtime.settings.tail_poll_s)

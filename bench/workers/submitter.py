@@ -36,7 +36,7 @@ async def _begin(runtime: Runtime) -> Work:
             submitting = [flows.submit(runtime, project, slug) for _ in range(message["finish"])]
             # One after the other: whoever waits for one run reads it at each of its wake-ups.
             for run in await asyncio.gather(*submitting):
-                await flows.ended(runtime, run)
+                await flows.ended(run)
             return {}
         submitted = [await flows.submit(runtime, project, slug) for _ in range(message["submit"])]
         return {"ids": [each.id for each in submitted]}

@@ -16,9 +16,9 @@ def runs_of(project_id: int) -> str:
     return f"runs of {project_id}"
 
 
-def rest_of(run_id: str) -> str:
-    """What is woken when the run has ended or paused, for who waits for that alone."""
-    return f"rest of {run_id}"
+def progress_of(run_id: str) -> str:
+    """What is woken when a run that waited begins, and when any has ended or paused."""
+    return f"progress of {run_id}"
 
 
 def requests_to(name: str) -> str:

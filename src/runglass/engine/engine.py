@@ -18,7 +18,7 @@ from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets
-from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
+from runglass.engine.run.active_runs import ActiveRuns, StartedRun
 from runglass.engine.run.claims import RunClaims
 from runglass.engine.run.idle_runs import CancelRequests, IdleRuns, QueueAdmission, RunIds
 from runglass.engine.run.queue import RunQueue
@@ -95,7 +95,7 @@ class Engine:
             weights=weights,
         )
         self._admission = QueueAdmission(store, self.queue)
-        self.active = ActiveRuns(context, self.queue, free_slot=self._free_slot)
+        self.active = ActiveRuns(context, self.queue, free_slot=self._free_slot, poll_s=poll_s)
         self._idle = IdleRuns(context, self.active)
         self._segments = NextSegments(
             context,
@@ -193,7 +193,7 @@ class Engine:
             run, _ = await create(with_stored_content(segment, outputs), owner=None)
         await self._idle.tell_queued(run)
         self.claims.fill()
-        return shared_run(run)
+        return self.active.queued(run)
 
     async def paused(self, run: RunRecord) -> PausedRun:
         """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""

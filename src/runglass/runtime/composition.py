@@ -144,8 +144,8 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
     limits = limits or FixedLimits()
     bus = _bus(settings)
     if not isinstance(bus, ProcessBus):
-        # There is no other server that may have noted a call.
-        limits = limits._replace(noted_s=0.0)
+        # In one process no wake-up is lost, and no other server may have noted a call.
+        limits = limits._replace(poll_s=settings.lease_s, noted_s=0.0)
     if settings.postgres is None and not settings.executes_runs:
         raise SettingsError(
             "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"

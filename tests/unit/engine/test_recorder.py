@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runglass.bus.base import rest_of, runs_of
+from runglass.bus.base import progress_of, runs_of
 from runglass.bus.process_bus import MemoryBus
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.scheduling import pacing
@@ -200,7 +200,7 @@ async def test_listeners_hear_of_an_event_after_it_is_stored(store: SqliteStore,
     assert heard[2:] == [(run.id, 2)], "the list hears of changes of the status alone"
     recorder.record(FlowCancelled(execution_id="r", run_id="r", reason="enough"))
     await recorder.commit()
-    assert heard[3:] == [(run.id, 3), (project, 3), (rest_of(run.id), 3)]
+    assert heard[3:] == [(run.id, 3), (project, 3), (progress_of(run.id), 3)]
 
 
 async def test_a_waiter_that_is_cut_off_loses_nothing(

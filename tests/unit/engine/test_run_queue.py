@@ -72,9 +72,17 @@ async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
             assert [each.run_id for each in (await anext(pages)).changed] == [second.id]
 
 
-async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path) -> None:
+async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_harness(db(tmp_path), slots=2) as house:
+        all_are_there, attempt = asyncio.Event(), StepExecutor.run
+
+        async def held(*args: Any) -> Any:
+            await all_are_there.wait()
+            return await attempt(*args)
+
+        monkeypatch.setattr(StepExecutor, "run", held)
         runs = [await start(house, FLOW, {"n": n}) for n in range(7)]
+        all_are_there.set()
         most = 0
         waiting = [asyncio.ensure_future(follow(house, run.id)) for run in runs]
         while not all(ended.done() for ended in waiting):
@@ -145,12 +153,12 @@ async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(
     async with open_harness(db(tmp_path), slots=1) as house:
         hold(monkeypatch)
         first, second, third = [await start(house, FLOW) for _ in range(3)]
-        with pytest.raises(LeaseLost):
-            await second.outcome()
+        outcome = asyncio.ensure_future(second.outcome())
         run = await house.store.run(second.id)
         assert run is not None
         assert await house.engine.cancel_paused(run, reason="not needed")
-        await follow(house, second.id)
+        with pytest.raises(LeaseLost):
+            await outcome
         assert (await read(house, second.id, RunOutcome("cancelled"))).types() == [
             "run_started",
             "run_input",
@@ -205,8 +213,7 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
         assert await status(house, third) == "pending"
         appends.let_go()
         for each in (resumed, third):
-            await follow(house, each.id)
-            assert await status(house, each) == "completed"
+            assert (await each.outcome()).status == "completed"
 
 
 async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(

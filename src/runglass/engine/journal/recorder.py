@@ -15,7 +15,7 @@ from time import perf_counter
 from msgspec import json
 from msgspec.structs import force_setattr
 
-from runglass.bus.base import Bus, rest_of, runs_of
+from runglass.bus.base import Bus, progress_of, runs_of
 from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, note_activity, paced_write
 from runglass.errors import PermanentStoreError, StoreError, WrongExpectedVersion
@@ -368,7 +368,7 @@ class Recorder:
             if is_change:
                 await self._bus.wake(runs_of(self.run.project_id))
             if batch.status != "running":
-                await self._bus.wake(rest_of(self.run.id))
+                await self._bus.wake(progress_of(self.run.id))
         except Exception:
             # The events are stored, and readers look by themselves after a while.
             log.exception("readers of run %s could not be woken", self.run.id)

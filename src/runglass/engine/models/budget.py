@@ -13,6 +13,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 from runglass.engine.journal.recorder import Recorder
+from runglass.engine.scheduling.turns import Readings
 from runglass.errors import StoreError
 from runglass.log.money import ZERO, format_usd, subtract_usd
 from runglass.store.base import Store
@@ -31,16 +32,6 @@ class BudgetExceeded(Exception):
     """A reservation is larger than what is left of the budget; `str` says both."""
 
 
-class _Readings:
-    """Readings of one project, one after the other; `project` is what the latest one has found."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.begun = 0
-        self.latest = 0
-        self.project: Project | None = None
-
-
 class Budgets:
     """The budgets of all projects, as the runs of all processes on the store share them."""
 
@@ -48,7 +39,7 @@ class Budgets:
         self._store = store
         self.clock = clock
         self._deciding: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._readings: dict[int, _Readings] = {}
+        self._readings = Readings(self.project)
         self._releasing: set[asyncio.Future[None]] = set()
 
     async def project(self, project_id: int) -> Project | None:
@@ -65,15 +56,7 @@ class Budgets:
 
         Raises StoreError.
         """
-        readings = self._readings.setdefault(project_id, _Readings())
-        asked_after = readings.begun
-        async with readings.lock:
-            if readings.latest <= asked_after:
-                readings.begun += 1
-                number = readings.begun
-                readings.project = await self.project(project_id)
-                readings.latest = number
-            return readings.project
+        return await self._readings.read(project_id)
 
     @asynccontextmanager
     async def reserved(self, run: RunRecord, usd: Decimal) -> AsyncIterator[None]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 from uuid_utils import uuid7
 
+from runglass.bus.base import progress_of
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.task import AppendRefused, LeaseLost, RunOutcome, RunReleased, RunTask
@@ -30,23 +31,20 @@ class StartedRun(NamedTuple):
     """A run that goes on by itself; `outcome` waits for the end of its segment.
 
     `head` is the seq that the segment began after. `outcome` raises RunReleased if the run goes on without
-    this engine, StoreError if it cannot be recorded. A run that `is_shared` waits in the store, and may be
-    executed by any process on it: then `outcome` raises LeaseLost at once, and the store alone tells the end.
+    this engine, StoreError if it cannot be recorded. A run that was `queued`, as it says, waits in the store,
+    and any process on it may execute it: where another one does, `outcome` raises LeaseLost at the end of the
+    segment or before, and the store tells the end.
     """
 
     id: str
     head: int
     outcome: Callable[[], Awaitable[RunOutcome]]
-    is_shared: bool = False
+    queued: RunRecord | None = None
 
-
-def shared_run(run: RunRecord) -> StartedRun:
-    """A run that waits in the store for whichever process has a slot for it."""
-
-    async def outcome() -> RunOutcome:
-        raise LeaseLost(f"run {run.id!r} is executed by whichever process claims it")
-
-    return StartedRun(run.id, run.head, outcome, is_shared=True)
+    @property
+    def is_shared(self) -> bool:
+        """Whether the run waits in the store."""
+        return self.queued is not None
 
 
 class ActiveRuns:
@@ -59,7 +57,9 @@ class ActiveRuns:
     those that ended as the store refused an append, until somebody has looked why.
     """
 
-    def __init__(self, context: EngineContext, queue: RunQueue, *, free_slot: Callable[[int], None]) -> None:
+    def __init__(
+        self, context: EngineContext, queue: RunQueue, *, free_slot: Callable[[int], None], poll_s: float
+    ) -> None:
         self.owner = str(uuid7())
         self.tasks: dict[str, asyncio.Task[RunOutcome]] = {}
         self.resuming: set[str] = set()
@@ -71,6 +71,7 @@ class ActiveRuns:
         self._gate = context.gate
         self._queue = queue
         self._free_slot = free_slot
+        self._poll_s = poll_s
         self._running: dict[str, RunTask] = {}
 
     def is_active(self, run_id: str) -> bool:
@@ -112,6 +113,27 @@ class ActiveRuns:
         self._queue.hold(run.project_id)
         task.add_done_callback(lambda _: self._forget(run.id))
         return self._started(run)
+
+    def queued(self, run: RunRecord) -> StartedRun:
+        """A run that waits in the store for whichever process has a slot for it."""
+
+        async def outcome() -> RunOutcome:
+            lost = LeaseLost(f"run {run.id!r} is executed by whichever process claims it")
+            async with self._context.bus.listen(progress_of(run.id)) as listener:
+                while True:
+                    running = self._running.get(run.id)
+                    # A later segment is not this one.
+                    if running is not None and running.run.head == run.head:
+                        return await asyncio.shield(self.tasks[run.id])
+                    try:
+                        now = await self._context.store.run(run.id)
+                    except StoreError:
+                        raise lost from None
+                    if now is None or now.ended or (now.status == "paused" and not now.is_resuming):
+                        raise lost
+                    await listener.wait(self._poll_s)
+
+        return StartedRun(run.id, run.head, outcome, queued=run)
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
         """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from uuid_utils import uuid7
 
-from runglass.bus.base import WORK
+from runglass.bus.base import WORK, progress_of
 from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
@@ -231,6 +231,7 @@ class RunClaims:
             if run.claims:
                 log.warning("run %s was left off after event %d and goes on", run.id, run.head)
             active.begin(run, state, not_before=not_before)
+            await self._bus.wake(progress_of(run.id))
             return
         times = f"it was taken over {run.claims - 1} times, which brought it no further"
         why = "nothing says what it was to do" if state is None else times

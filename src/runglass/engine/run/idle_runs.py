@@ -28,6 +28,7 @@ from runglass.engine.run.terminate import end_run
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_write
 from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.scheduling.turns import Readings
 from runglass.engine.steps.run_context import EngineContext
 from runglass.errors import (
     APIError,
@@ -75,8 +76,8 @@ class QueueAdmission:
     """
 
     def __init__(self, store: Store, queue: RunQueue) -> None:
-        self._store = store
         self._queue = queue
+        self._counts = Readings(lambda project_id: store.queued_runs(project_id, most=queue.most_counted))
         self._coming: Counter[int] = Counter()
         """Runs of each project that have been let in and may not be stored yet."""
         self._settled: Counter[int] = Counter()
@@ -101,7 +102,7 @@ class QueueAdmission:
         while True:
             # What is stored from here on is in the count or not: it counts twice at most.
             settled, own_settled = self._settled.total(), self._settled[project_id]
-            queued = await self._store.queued_runs(project_id, most=self._queue.most_counted)
+            queued = await self._counts.read(project_id)
             beside = self._coming.total() + self._settled.total() - settled
             own = self._coming[project_id] + self._settled[project_id] - own_settled
             projects = queued.projects + (own > 0 and not queued.own)

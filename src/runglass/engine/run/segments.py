@@ -11,7 +11,7 @@ import msgspec
 from runglass.engine.journal.checkpoints import segment_checkpoint
 from runglass.engine.journal.resume import PausedRun, last_time, paused_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
-from runglass.engine.run.active_runs import ActiveRuns, StartedRun, shared_run
+from runglass.engine.run.active_runs import ActiveRuns, StartedRun
 from runglass.engine.run.idle_runs import IdleRuns, QueueAdmission
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.scheduling.offloading import offload
@@ -67,7 +67,7 @@ class NextSegments:
         async with self._admission.of(project_id):
             run = await self._stored(paused, segment_spec, size_bytes, owner=None)
         await self._idle.tell_queued(run)
-        return shared_run(run)
+        return self._active.queued(run)
 
     async def _resume_here(
         self, paused: PausedRun, segment_spec: SegmentSpec, outputs: LiveOutputs | None, size_bytes: int

@@ -3,13 +3,18 @@
 A loop of a thousand cheap steps at a time is ready as a whole whenever its appends are stored. Done in one
 turn, they would hold the event loop for a tenth of a second; and as the loop never rests then, the writer's
 thread hardly gets the interpreter, with the appends of all other runs behind its own. So a project has only
-so many steps that wait for the store at a time, and its others wait for these.
+so many steps that wait for the store at a time, and its others wait for these. What many ask the store at a
+time about one project is read once for all.
 """
 
 import asyncio
 import contextlib
 import weakref
 from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar, cast
+
+Found = TypeVar("Found")
 
 STEPS_AT_A_TIME = 32
 """About 4 ms of steps that do nothing."""
@@ -108,3 +113,33 @@ class DrainGate:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
                     await self._empty.wait()
+
+
+class _Reading(Generic[Found]):
+    """The readings for one project, one after the other; `found` is what the latest one has found."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.begun = 0
+        self.latest = 0
+        self.found: Found | None = None
+
+
+class Readings(Generic[Found]):
+    """Readings of what there is of a project. Who asks while it is read shares the next reading."""
+
+    def __init__(self, read: Callable[[int], Awaitable[Found]]) -> None:
+        self._read = read
+        self._readings: dict[int, _Reading[Found]] = {}
+
+    async def read(self, project_id: int) -> Found:
+        """What there is from now on. Raises as the reading does."""
+        reading = self._readings.setdefault(project_id, _Reading())
+        asked_after = reading.begun
+        async with reading.lock:
+            if reading.latest <= asked_after:
+                reading.begun += 1
+                number = reading.begun
+                reading.found = await self._read(project_id)
+                reading.latest = number
+            return cast(Found, reading.found)

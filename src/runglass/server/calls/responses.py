@@ -8,7 +8,7 @@ from functools import partial
 import msgspec
 from starlette.responses import Response
 
-from runglass.bus.base import rest_of
+from runglass.bus.base import progress_of
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
@@ -53,7 +53,7 @@ async def outcome_of(call: Call, submitted: Submitted) -> StoredResponse:
             outcome = await while_allowed(call.request, started.id, _awaited(started))
     except LeaseLost as lost:
         with once_started(started.id):
-            run = await call.runtime.store.run(started.id)
+            run = started.queued or await call.runtime.store.run(started.id)
             if run is None:
                 raise lost_run(started.id) from lost
             # While the segment has not begun, the run is still in the pause before it.
@@ -61,6 +61,10 @@ async def outcome_of(call: Call, submitted: Submitted) -> StoredResponse:
             outcome = await _stored_outcome(call, run, beyond=beyond)
     except RunReleased as left:
         raise _released(call, started.id) from left
+    except APIError as error:
+        if error.code != "UNAVAILABLE":
+            raise
+        raise _released(call, started.id) from error
     return await _response(call, started.id, submitted.flow_id, submitted.block_count, outcome)
 
 
@@ -187,7 +191,7 @@ async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecor
             run.status == "paused" and (run.head > beyond or (has_begun and not run.is_resuming))
         )
 
-    async with runtime.bus.listen(rest_of(run.id)) as listener:
+    async with runtime.bus.listen(progress_of(run.id)) as listener:
         while not is_idle(run):
             has_begun = run.status != "paused" or run.is_resuming
             try:

@@ -85,7 +85,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             (batch.run_no, batch.result, batch.error, now_text()),
         )
         if batch.status != "completed":
-            db.execute({"run_no": batch.run_no})
+            db.execute(SQLITE.note_error, {"run_no": batch.run_no})
         if batch.head + len(batch.events) >= LARGE_RUN_EVENTS:
             db.execute("INSERT OR IGNORE INTO due_outline (run_no) VALUES (?)", (batch.run_no,))
         count_kept(db, [batch.run_no])
