@@ -9,6 +9,7 @@ from msgspec import structs
 from runglass.log.money import add_usd, format_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
+from runglass.store.sqlite.dialect import SQLITE
 from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
 
 AT_ONCE_EVENTS = 1000
