@@ -9,7 +9,6 @@ a function of a connection, and gets what that returns. Modules with such work h
 
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
-from itertools import count
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -29,7 +28,7 @@ class Ask(Struct, Generic[Result], frozen=True):
     """One statement, and what is made of its rows."""
 
     sql: str
-    values: tuple[Any, ...] | Mapping[str, Any]
+    values: Mapping[str, Any]
     result: Callable[[list[Any]], Result]
 
 
@@ -40,7 +39,7 @@ class ForEach(NamedTuple):
     values: Sequence[Mapping[str, Any]]
 
 
-Steps = Generator[Ask[Any] | ForEach | tuple[Any, ...] | Callable[[Any], Any], Any, Result]
+Steps = Generator[Ask[Any] | ForEach | Callable[[Any], Any], Any, Result]
 Work = Ask[Result] | Callable[[], Steps[Result]]
 
 
@@ -49,14 +48,14 @@ def fetch(sql: str, /, **named: Any) -> Ask[list[Any]]:
     return Ask(sql, named, lambda found: found)
 
 
-def one(shape: Callable[[Any], Shape], sql: str, /, *values: Any, **named: Any) -> Ask[Shape | None]:
+def one(shape: Callable[[Any], Shape], sql: str, /, **named: Any) -> Ask[Shape | None]:
     """The first row."""
-    return Ask(sql, values or named, lambda rows: shape(rows[0]) if rows else None)
+    return Ask(sql, named, lambda rows: shape(rows[0]) if rows else None)
 
 
-def every(shape: Callable[[Any], Shape], sql: str, /, *values: Any, **named: Any) -> Ask[list[Shape]]:
+def every(shape: Callable[[Any], Shape], sql: str, /, **named: Any) -> Ask[list[Shape]]:
     """All rows."""
-    return Ask(sql, values or named, lambda rows: [shape(row) for row in rows])
+    return Ask(sql, named, lambda rows: [shape(row) for row in rows])
 
 
 as_bytes: Callable[[Any], bytes] = itemgetter(0)
@@ -68,22 +67,14 @@ def as_int(row: Any) -> int:
     return int(row[0])
 
 
-def numbered(sql: str, *, first: int = 1) -> str:
-    """The statement with `?1`, `?2`, … for the question marks in it, from `first` on."""
-    numbers = count(first)
-    return "".join(
-        f"?{next(numbers)}" if part == "?" else part for part in sql.replace("?", "\0?\0").split("\0")
-    )
-
-
-def changed(sql: str, /, *values: Any, **named: Any) -> Ask[int]:
+def changed(sql: str, /, **named: Any) -> Ask[int]:
     """How many rows the statement changed."""
-    return Ask(f"{sql} RETURNING 1", values or named, len)
+    return Ask(f"{sql} RETURNING 1", named, len)
 
 
-def done(sql: str, /, *values: Any, **named: Any) -> Ask[None]:
+def done(sql: str, /, **named: Any) -> Ask[None]:
     """The statement, and nothing of its rows."""
-    return Ask(sql, values or named, lambda rows: None)
+    return Ask(sql, named, lambda rows: None)
 
 
 NEW_RUN_NO: Ask[int] = Ask("SELECT new_run_no()", {}, lambda rows: int(rows[0][0]))

@@ -82,34 +82,36 @@ class Leases(leases.Leases):
     async def hold_lease(
         self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
     ) -> bool:
-        values: tuple[object, ...] = self._from_now(until), owner
+        values = {"after": self._from_now(until), "owner": owner}
         knows = 0 if renew else migrations()[-1].number
-        sql = "UPDATE lease SET expires_at = CURRENT_TIMESTAMP + $1::interval WHERE owner = $2"
+        sql = "UPDATE lease SET expires_at = CURRENT_TIMESTAMP + :after::interval WHERE owner = :owner"
         if not renew:
             self._owner = owner
             # Not from the beginning of the transaction, which may have waited for a migration.
             sql = (
                 "INSERT INTO lease (expires_at, owner, host, pid, version, executes_runs, knows_migration)"
-                " VALUES (clock_timestamp() + $1::interval, $2, $3, $4, $5, $6, $7)"
+                " VALUES (clock_timestamp() + :after::interval,"
+                " :owner, :host, :pid, :version, :executes_runs, :knows)"
             )
-            values = *values, *process, knows
+            values |= {**process._asdict(), "knows": knows}
 
         def work() -> Steps[bool]:
             if not renew:
                 yield lambda db: await_migration(db, knows, self._db.name)
             yield self._db.starts.look
-            return bool((yield f"{sql} RETURNING 1", *values))
+            return bool((yield changed(sql, **values)))
 
         return await self._statements.write(work)
 
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         sql = (
             "INSERT INTO maintenance (task, holder, held_until)"
-            " VALUES ($1, $2, CURRENT_TIMESTAMP + $3::interval) ON CONFLICT (task)"
+            " VALUES (:task, :holder, CURRENT_TIMESTAMP + :after::interval) ON CONFLICT (task)"
             " DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until"
             " WHERE maintenance.holder = excluded.holder OR maintenance.held_until <= CURRENT_TIMESTAMP"
         )
-        return await self._statements.write(changed(sql, task, self._holder, timedelta(seconds=for_s))) == 1
+        claimed = changed(sql, task=task, holder=self._holder, after=timedelta(seconds=for_s))
+        return await self._statements.write(claimed) == 1
 
     async def claim_runs(
         self,

@@ -1,7 +1,6 @@
 """How the PostgreSQL store performs the work that both kinds of store share, and reads pages."""
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from inspect import isawaitable
 from typing import Any, TypeVar
@@ -35,8 +34,6 @@ async def perform(work: Work[Shape], db: Db) -> Shape:
             elif isinstance(step, ForEach):
                 sql, names = with_numbers(step.sql)
                 await db.executemany(sql, [[values[name] for name in names] for values in step.values])
-            elif isinstance(step, tuple):
-                rows = await db.fetch(with_numbers(step[0])[0], *step[1:])
             else:
                 rows = step(db)
                 rows = await rows if isawaitable(rows) else rows
@@ -46,23 +43,19 @@ async def perform(work: Work[Shape], db: Db) -> Shape:
 
 
 async def _result_of(ask: Ask[Shape], db: Db) -> Shape:
-    (sql, names), named = with_numbers(ask.sql), ask.values
-    values = [named[name] for name in names] if isinstance(named, Mapping) else named
-    return ask.result(await db.fetch(sql, *values))
+    sql, names = with_numbers(ask.sql)
+    return ask.result(await db.fetch(sql, *[ask.values[name] for name in names]))
 
 
 @lru_cache(maxsize=512)
 def with_numbers(sql: str) -> tuple[str, list[str]]:
-    """The statement as PostgreSQL has it, with `$1`, `$2`, … for the values of these names."""
+    """The statement as PostgreSQL has it, with `$1`, `$2`, … for the values of these names.
+
+    `now()` is a text; a time to reckon with is CURRENT_TIMESTAMP.
+    """
     names = list(dict.fromkeys(_NAME.findall(sql)))
     numbered = _NAME.sub(lambda found: f"${names.index(found[1]) + 1}", sql)
-    return in_postgres(numbered), names
-
-
-@lru_cache(maxsize=512)
-def in_postgres(sql: str) -> str:
-    """The statement as PostgreSQL has it. `now()` is a text; a time to reckon with is CURRENT_TIMESTAMP."""
-    return sql.replace("?", "$").replace("now()", NOW)
+    return numbered.replace("now()", NOW), names
 
 
 async def page(
@@ -97,14 +90,3 @@ def _page_of(rows: RowsOfRun) -> tuple[str, list[int]]:
         f" AS before FROM ({first}) AS first) AS sized WHERE before < $2 ORDER BY {key}"
     )
     return sql, [rows.columns.split(", ").index(column) for column in rows.key]
-
-
-async def first_rows(db: Db, sql: str, *values: Any, limit_bytes: int) -> list[Any]:
-    """The first rows, each with its bytes at the end: one at least if there is one, about `limit_bytes`."""
-    found, size = [], 0
-    for row in await db.fetch(in_postgres(sql), *values):
-        found.append(row)
-        size += row[-1]
-        if size >= limit_bytes:
-            break
-    return found

@@ -19,7 +19,6 @@ from runglass.store.records import RunRecord
 from runglass.store.run_tables import RUN_COLUMNS, run_of
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.dialect import SQLITE
-from runglass.store.sqlite.sql_helpers import now_text
 from runglass.store.statements import Steps, changed, done, every, fetch
 
 _LOST = (
@@ -56,15 +55,16 @@ class Leases(leases.Leases):
     async def hold_lease(
         self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
     ) -> bool:
-        sql, values = "UPDATE lease SET expires_at = ? WHERE owner = ?", (until, owner)
-        if not renew:
-            sql = (
-                "INSERT INTO lease (expires_at, owner, since, host, pid, version, executes_runs)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)"
-            )
-            # Also on a full disk: without a process nobody could make room.
-            return await self._statements.remove(changed(sql, *values, now_text(), *process)) == 1
-        return await self._statements.write(changed(sql, *values)) == 1
+        if renew:
+            sql = "UPDATE lease SET expires_at = :until WHERE owner = :owner"
+            return await self._statements.write(changed(sql, until=until, owner=owner)) == 1
+        sql = (
+            "INSERT INTO lease (expires_at, owner, since, host, pid, version, executes_runs)"
+            " VALUES (:until, :owner, now(), :host, :pid, :version, :executes_runs)"
+        )
+        # Also on a full disk: without a process nobody could make room.
+        held = changed(sql, until=until, owner=owner, **process._asdict())
+        return await self._statements.remove(held) == 1
 
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         # One process has the file to itself.

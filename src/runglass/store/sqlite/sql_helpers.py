@@ -43,26 +43,21 @@ def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
             elif isinstance(step, ForEach):
                 db.executemany(_in_sqlite(step.sql)[0], step.values)
             else:
-                rows = _rows_of(db, step[0], step[1:]) if isinstance(step, tuple) else step(db)
+                rows = step(db)
     except StopIteration as end:
         result = end.value
     return result
 
 
-def _rows_of(db: sqlite3.Connection, sql: str, values: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
+def _rows_of(db: sqlite3.Connection, sql: str, values: Mapping[str, Any]) -> list[Any]:
     sql, has_lists, function = _in_sqlite(sql)
     if function is not None:
-        return function(db, *(values.values() if isinstance(values, Mapping) else values)) or []
+        return function(db, **values) or []
     if has_lists:
-        if isinstance(values, Mapping):
-            values = {name: _as_json(value) for name, value in values.items()}
-        else:
-            values = list(map(_as_json, values))
+        values = {
+            name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()
+        }
     return db.execute(sql, values).fetchall()
-
-
-def _as_json(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=512)
@@ -72,29 +67,8 @@ def _in_sqlite(sql: str) -> tuple[str, bool, Function | None]:
     # Whoever writes is alone, and locks nothing.
     sql = re.sub(r" FOR (NO KEY UPDATE|UPDATE|SHARE)( SKIP LOCKED)?", "", sql)
     sql = sql.replace("now()", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
-    sql, lists = re.subn(r"= ANY \((\?\d+|:\w+)\)", r"IN (SELECT value FROM json_each(\1))", sql)
+    sql, lists = re.subn(r"= ANY \((:\w+)\)", r"IN (SELECT value FROM json_each(\1))", sql)
     return sql, lists > 0, function
-
-
-def first_rows(
-    db: sqlite3.Connection,
-    sql: str,
-    *values: Any,
-    limit_bytes: int,
-    size_of: Callable[[Any], int] = len,
-) -> list[Any]:
-    """The first rows, each with its data at the end: one at least if there is one, about `limit_bytes`."""
-    rows = db.execute(sql, values)
-    found, size = [], 0
-    for row in rows:
-        found.append(row)
-        size += size_of(row[-1])
-        if size >= limit_bytes:
-            break
-    # An unfinished SELECT would hold its read transaction open, and with it the WAL; nor could a table be
-    # deleted from that it reads.
-    rows.close()
-    return found
 
 
 def page(
