@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 EMPTY = "runglass_empty"
 RUN_ERRORS = 22
-"""The migration that makes the table of errors, which the next one fills."""
+"""The migration that makes the table of errors, which a later one fills."""
 HELD = "SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock(7)"
 WAITING = (
     "SELECT array_agg(pid) FROM pg_stat_activity"

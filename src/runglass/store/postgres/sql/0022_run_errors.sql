@@ -1,6 +1,6 @@
 -- The errors of runs that failed or were cancelled, in the order of the list, in rows so narrow that a text is looked for
 -- in all of a project's. A trigger keeps it as the runs are: what is taken out of these is nowhere here, whichever
--- program did it. Of runs from before it has those with the next migration.
+-- program did it. A later migration fills it with those of runs from before.
 CREATE TABLE run_error (
   project_id bigint NOT NULL,
   id text COLLATE "C" NOT NULL,
