@@ -21,6 +21,7 @@ from runglass.wire.admin_api import FlowHistory, FlowInfo, FlowList, FlowTree, V
 if TYPE_CHECKING:
     from runglass.client.api.admin import Management
     from runglass.flows.parser import CheckedFlow
+    from runglass.runtime.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -128,12 +129,15 @@ def read_flow(file: Path) -> "CheckedFlow":
     # Imported here: reading YAML takes a library that most commands can do without.
     from runglass.flows.parser import check_flow
 
+    return check_flow(_text_of(file), file=str(file))
+
+
+def _text_of(file: Path) -> bytes:
     try:
-        text = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FlowFileError([Problem(f"the file cannot be read: {reason}")], file=str(file)) from error
-    return check_flow(text, file=str(file))
 
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
@@ -143,7 +147,7 @@ FileStamp = tuple[int, int, int]
 
 
 class FlowFolder:
-    """A folder of flow files, ORG/PROJECT/*.yaml, published into `store`; `report` hears the outcome of each.
+    """A folder of flow files, ORG/PROJECT/*.yaml, published by a server; `report` hears the outcome of each.
 
     The folder is the truth, and a notice from the operating system only a reason to look at it: what a notice
     misses, as on a network drive, the next look finds. A file with mistakes is reported and the version
@@ -151,10 +155,10 @@ class FlowFolder:
     """
 
     def __init__(
-        self, folder: Path, store: Catalog, *, report: Callable[[str], None], look_s: float = 2.0
+        self, folder: Path, runtime: "Runtime", *, report: Callable[[str], None], look_s: float = 2.0
     ) -> None:
         self._folder = folder
-        self._store = store
+        self._runtime = runtime
         self._report = report
         self._look_s = look_s
         self._stamps: dict[Path, FileStamp] = {}
@@ -197,15 +201,22 @@ class FlowFolder:
         if len(parts) != 3:
             raise UsageError(f"it does not lie in a folder ORG/PROJECT of {self._folder}")
         name = project_name(f"{parts[0]}/{parts[1]}")
-        flow, warnings = read_flow(path)
+        runtime, text = self._runtime, await asyncio.to_thread(_text_of, path)
+        try:
+            # In a process, as a push: the event loop would stand still for seconds. No project has the id 0.
+            flow, warnings = await runtime.checks.flow_file(
+                text, own_providers=runtime.settings.providers, project_id=0
+            )
+        except FlowFileError as error:
+            raise FlowFileError(error.problems, file=str(path), warnings=error.warnings) from error
         owner = self._owners.get((name, flow.slug))
         if owner not in (None, path) and owner.exists():
             raise UsageError(
                 f"the flow {flow.slug!r} of {name} comes from {owner} already; give one another slug"
             )
-        project = await self._store.ensure_project(name.org, name.project)
-        record = await push_flow(self._store, project, flow)
-        version = await self._store.publish(record.id)
+        project = await runtime.store.ensure_project(name.org, name.project)
+        record = await push_flow(runtime.store, project, flow)
+        version = await runtime.store.publish(record.id)
         self._owners[name, flow.slug] = path
         self._report(f"flows: {name}/{flow.slug} is published as version {version}")
         for warning in warnings:
