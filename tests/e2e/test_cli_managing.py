@@ -219,6 +219,24 @@ def test_a_list_of_models_is_set_shown_and_lifted(shop: Settings, capsys: pytest
     assert capsys.readouterr().out == "acme/shop  no list of models\n"
 
 
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ("model: 'local:big'", "not among the models of the project"),
+        ("model: 'openai:gpt', settings: {openai_store: true}", "setting `allowed_settings` can add it"),
+    ],
+)
+def test_a_push_to_a_folder_holds_to_the_lists_of_models_and_settings(
+    shop: Settings, step: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["projects", "models", "acme/shop", "openai:*", "--data", "here"]) == Exit.OK
+    Path("greet.yaml").write_text(f"slug: greet\nsteps: [{{id: say, type: llm, prompt: hi, {step}}}]\n")
+    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--data", "here"]) == Exit.DENIED
+    assert why in capsys.readouterr().err
+    assert main(["flow", "list", "acme/shop", "--data", "here", "--json"]) == Exit.OK
+    assert json.loads(capsys.readouterr().out) == []
+
+
 def test_a_large_budget_is_kept_to_the_last_digit(shop: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*BUDGET, "8999999.999999999999", "--data", "here"]) == Exit.OK
     assert "budget $8999999.999999999999," in capsys.readouterr().out

@@ -138,6 +138,22 @@ async def test_a_file_of_the_folder_is_checked_in_a_process_with_a_limit_of_time
     assert "setting flow_check_time_limit_ms" in refused
 
 
+async def test_a_folder_publishes_no_flow_with_a_model_that_is_not_among_the_project_s(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "flows" / "acme" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "greet.yaml").write_text(FLOW.replace("echo", "'local:big'"))
+    reports: list[str] = []
+    async with open_runtime(Settings(data=tmp_path)) as runtime:
+        project = await runtime.store.ensure_project("acme", "shop")
+        await runtime.store.set_allowed_models(project.id, ["openai:*"])
+        await FlowFolder(tmp_path / "flows", runtime, report=reports.append).scan()
+        assert await runtime.store.flows(project.id) == []
+    (refused,) = reports
+    assert "not among the models of the project" in refused
+
+
 def test_serve_starts_where_kubernetes_has_a_service_of_its_name(tmp_path: Path) -> None:
     link = "tcp://10.96.0.17:8080"
     env = {"RUNGLASS_SERVICE_HOST": "10.96.0.17", "RUNGLASS_PORT": link, "RUNGLASS_PORT_8080_TCP": link}

@@ -59,11 +59,16 @@ class LocalFlows:
     def push(self, org: str, project: str, slug: str, text: bytes) -> None:
         """Stores the flow, as JSON, as the draft of its slug."""
         from runglass.flows.flow import decode_flow
+        from runglass.runtime.policy import RunPolicy
         from runglass.runtime.runtime import push_flow
 
         flow, by = decode_flow(text), terminal_user()
-        name = ProjectName(org, project)
-        in_new_project(self._settings, name, lambda store, found: push_flow(store, found, flow, by=by))
+
+        async def store_draft(store: Catalog, found: Project) -> None:
+            RunPolicy(store, self._settings).check_flow(found, flow)
+            await push_flow(store, found, flow, by=by)
+
+        in_new_project(self._settings, ProjectName(org, project), store_draft)
 
     def publish(self, org: str, project: str, slug: str) -> int:
         """Makes the draft the production version; returns its number."""
@@ -215,6 +220,7 @@ class FlowFolder:
                 f"the flow {flow.slug!r} of {name} comes from {owner} already; give one another slug"
             )
         project = await runtime.store.ensure_project(name.org, name.project)
+        runtime.policy.check_flow(project, flow)
         record = await push_flow(runtime.store, project, flow)
         version = await runtime.store.publish(record.id)
         self._owners[name, flow.slug] = path
