@@ -119,9 +119,18 @@ async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_n
         assert published == "flows: acme/shop/greet is published as version 1"
         assert "first.yaml already" in refused
 
-        (folder / "first.yaml").unlink()
-        await FlowFolder(tmp_path / "flows", runtime, report=reports.append).scan()
-        assert reports[2:] == ["flows: acme/shop/greet is published as version 1"]
+        (folder / "first.yaml").write_text(FLOW.replace("greet", "hello"))
+        await flows.scan()
+        assert reports[2:] == [
+            f"flows: acme/shop/{slug} is published as version 1" for slug in ("hello", "greet")
+        ]
+        (folder / "third.yaml").write_text(FLOW)
+        await flows.scan()
+        assert "second.yml already" in reports[4]
+
+        (folder / "second.yml").unlink()
+        await flows.scan()
+        assert reports[5:] == ["flows: acme/shop/greet is published as version 1"]
 
 
 async def test_a_file_of_the_folder_is_checked_in_a_process_with_a_limit_of_time(tmp_path: Path) -> None:

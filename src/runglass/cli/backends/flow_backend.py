@@ -147,6 +147,7 @@ def _text_of(file: Path) -> bytes:
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
+FlowName = tuple[ProjectName, str]
 FileStamp = tuple[int, int, int]
 """Time, size and inode of a file: it has changed where one of them differs."""
 
@@ -167,7 +168,8 @@ class FlowFolder:
         self._report = report
         self._look_s = look_s
         self._stamps: dict[Path, FileStamp] = {}
-        self._owners: dict[tuple[ProjectName, str], Path] = {}
+        self._owners: dict[FlowName, Path] = {}
+        self._waiting: dict[Path, FlowName] = {}
 
     async def watch(self) -> None:
         """Publishes files that change, until cancelled."""
@@ -188,7 +190,8 @@ class FlowFolder:
     async def scan(self) -> None:
         """Publishes every file that is new or has changed since the last look."""
         for path, stamp in _files(self._folder):
-            if self._stamps.get(path) == stamp:
+            taken = self._waiting.get(path)
+            if self._stamps.get(path) == stamp and (taken is None or self._owner(taken)):
                 continue
             try:
                 await self._publish(path)
@@ -202,6 +205,7 @@ class FlowFolder:
     async def _publish(self, path: Path) -> None:
         from runglass.runtime.runtime import push_flow
 
+        self._waiting.pop(path, None)
         parts = path.relative_to(self._folder).parts
         if len(parts) != 3:
             raise UsageError(f"it does not lie in a folder ORG/PROJECT of {self._folder}")
@@ -214,19 +218,27 @@ class FlowFolder:
             )
         except FlowFileError as error:
             raise FlowFileError(error.problems, file=str(path), warnings=error.warnings) from error
-        owner = self._owners.get((name, flow.slug))
-        if owner not in (None, path) and owner.exists():
+        wanted = (name, flow.slug)
+        # A file has one flow, and what it held before is for others to take.
+        self._owners = {each: file for each, file in self._owners.items() if file != path}
+        if owner := self._owner(wanted):
+            self._waiting[path] = wanted
             raise UsageError(
                 f"the flow {flow.slug!r} of {name} comes from {owner} already; give one another slug"
             )
+        self._owners[wanted] = path
         project = await runtime.store.ensure_project(name.org, name.project)
         runtime.policy.check_flow(project, flow)
         record = await push_flow(runtime.store, project, flow)
         version = await runtime.store.publish(record.id)
-        self._owners[name, flow.slug] = path
         self._report(f"flows: {name}/{flow.slug} is published as version {version}")
         for warning in warnings:
             self._report(f"flows: warning: {warning.located(str(path))}")
+
+    def _owner(self, flow: FlowName) -> Path | None:
+        """The file that the flow comes from, while it is there."""
+        owner = self._owners.get(flow)
+        return owner if owner is not None and owner.exists() else None
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
