@@ -81,6 +81,20 @@ def test_push_publish_show_and_rollback(
     assert capsys.readouterr().out == f"{NAME}  version 3\n"
 
 
+def test_a_flow_is_stored_as_its_file_was_read(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt, key = "a \u2028 b\x85  c\x7f \U0001f600", "k" * 1_100
+    file = f"slug: greet\nsteps:\n- id: say\n  type: llm\n  model: echo\n  prompt: {json.dumps(prompt)}\n"
+    file += f"  output_schema:\n    type: object\n    properties:\n      ? {key}\n      : {{}}\n"
+    (tmp_path / "greet.yaml").write_text(file.replace("\x7f", "\\x7f"))
+    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", *place]) == Exit.OK
+    capsys.readouterr()
+    assert main(["flow", "show", NAME, "--version", "draft", *place]) == Exit.OK
+    (step,) = json.loads(capsys.readouterr().out)["steps"]
+    assert (step["prompt"], list(step["output_schema"]["properties"])) == (prompt, [key])
+
+
 def test_a_name_takes_over_no_terminal_and_forges_no_line(
     place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

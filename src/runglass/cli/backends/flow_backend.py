@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,7 +20,7 @@ from runglass.wire.admin_api import FlowHistory, FlowInfo, FlowList, FlowTree, V
 
 if TYPE_CHECKING:
     from runglass.client.api.admin import Management
-    from runglass.flows.parser import CheckedFlow
+    from runglass.flows.flow import Flow
     from runglass.runtime.runtime import Runtime
 
 T = TypeVar("T")
@@ -56,17 +56,14 @@ class LocalFlows:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def push(self, org: str, project: str, slug: str, text: bytes) -> None:
-        """Stores the flow, as JSON, as the draft of its slug."""
-        from runglass.flows.flow import decode_flow
+    def push(self, org: str, project: str, slug: str, flow: "Flow") -> None:
+        """Stores the flow as the draft of its slug."""
         from runglass.runtime.policy import RunPolicy
         from runglass.runtime.runtime import push_flow
 
-        flow, by = decode_flow(text), terminal_user()
-
         async def store_draft(store: Catalog, found: Project) -> None:
             RunPolicy(store, self._settings).check_flow(found, flow)
-            await push_flow(store, found, flow, by=by)
+            await push_flow(store, found, flow, by=terminal_user())
 
         in_new_project(self._settings, ProjectName(org, project), store_draft)
 
@@ -129,12 +126,21 @@ def _no_version(org: str, project: str, slug: str, what: str) -> NotFound:
     return NotFound(f"{flow} has no {what}; `runglass flow show {flow}` shows which there are")
 
 
-def read_flow(file: Path) -> "CheckedFlow":
-    """The flow in a file, and warnings. Raises FlowFileError, also for a file that cannot be read."""
+class ReadFlow(NamedTuple):
+    """A flow, warnings for its author, and the text of its file."""
+
+    flow: "Flow"
+    warnings: list[Problem]
+    text: bytes
+
+
+def read_flow(file: Path) -> ReadFlow:
+    """The flow in a file. Raises FlowFileError, also for a file that cannot be read."""
     # Imported here: reading YAML takes a library that most commands can do without.
     from runglass.flows.parser import check_flow
 
-    return check_flow(_text_of(file), file=str(file))
+    text = _text_of(file)
+    return ReadFlow(*check_flow(text, file=str(file)), text)
 
 
 def _text_of(file: Path) -> bytes:

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.flow_backend import open_backend, read_flow
+from runglass.cli.backends.flow_backend import LocalFlows, ReadFlow, open_backend, read_flow
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import Exit, UsageError
@@ -19,9 +18,6 @@ from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import FlowFileError, Problem
 from runglass.wire.admin_api import FlowInfo
 from runglass.wire.run_api import Version
-
-if TYPE_CHECKING:
-    from runglass.flows.flow import Flow
 
 COLUMNS = (
     Column("flow"),
@@ -77,8 +73,12 @@ def push(files: tuple[Path, ...], to: ProjectName, publish: bool, folder: DataFo
     """Store flow files as drafts. If one has a mistake, none is stored."""
     flows = _read_all(files)
     with open_backend(folder, server) as backend:
-        for slug, flow in flows.items():
-            backend.push(*to, slug, flow.encode())
+        for slug, (flow, _, text) in flows.items():
+            if isinstance(backend, LocalFlows):
+                backend.push(*to, slug, flow)
+            else:
+                # The text that was checked: YAML would read the flow's JSON with other characters.
+                backend.push(*to, slug, text)
             version = f"version {backend.publish(*to, slug)}" if publish else "draft"
             write_line(stdout(), f"{to}/{slug}  {version}")
 
@@ -178,22 +178,21 @@ def _warn(file: Path, warnings: list[Problem]) -> None:
         warn(warning.located(str(file)))
 
 
-def _read_all(files: Sequence[Path]) -> "dict[str, Flow]":
-    flows: dict[str, Flow] = {}
+def _read_all(files: Sequence[Path]) -> dict[str, ReadFlow]:
+    flows: dict[str, ReadFlow] = {}
     came_from: dict[str, Path] = {}
     errors = []
     for file in files:
         try:
-            flow, warnings = read_flow(file)
+            read = read_flow(file)
         except FlowFileError as error:
             errors.append(str(error))
             continue
-        _warn(file, warnings)
-        if flow.slug in flows:
-            raise UsageError(
-                f"{came_from[flow.slug]} and {file} both hold the flow {flow.slug!r}; push one of them"
-            )
-        flows[flow.slug], came_from[flow.slug] = flow, file
+        _warn(file, read.warnings)
+        slug = read.flow.slug
+        if slug in flows:
+            raise UsageError(f"{came_from[slug]} and {file} both hold the flow {slug!r}; push one of them")
+        flows[slug], came_from[slug] = read, file
     if errors:
         for text in errors:
             note(text)
