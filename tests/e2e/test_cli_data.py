@@ -133,6 +133,30 @@ def test_check_says_ok_or_where_each_mistake_is(tmp_path: Path, capsys: pytest.C
     assert bad.endswith("at steps[0].type")
 
 
+def test_a_file_is_checked_by_the_settings_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = {"type": "object", "description": "d" * 1_024}
+    step = {"id": "say", "type": "llm", "model": "cohere:tiny", "prompt": "p", "output_schema": schema}
+    (tmp_path / "greet.json").write_text(json.dumps({"slug": "greet", "steps": [step]}))
+    commands = (
+        ["flow", "check", "greet.json"],
+        ["flow", "push", "greet.json", "--to", "acme/shop", "--data", "here"],
+    )
+    for command in commands:
+        assert main(command) == Exit.OK
+        assert "'cohere' is not installed" in capsys.readouterr().err
+    monkeypatch.setenv("RUNGLASS_PROVIDERS", '{"cohere": "http://127.0.0.1:9/v1"}')
+    for command in commands:
+        assert main(command) == Exit.OK
+        assert capsys.readouterr().err == ""
+    for limit in ("schema_limit_bytes", "flow_limit_bytes"):
+        monkeypatch.setenv(f"RUNGLASS_{limit.upper()}", "1024")
+        for command in commands:
+            assert main(command) == Exit.FAILED
+            assert f"(setting {limit})" in "".join(capsys.readouterr())
+
+
 def test_what_is_worth_a_warning_does_not_keep_a_flow_from_being_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,13 +134,20 @@ class ReadFlow(NamedTuple):
     text: bytes
 
 
-def read_flow(file: Path) -> ReadFlow:
+def read_flow(file: Path, settings: Settings) -> ReadFlow:
     """The flow in a file. Raises FlowFileError, also for a file that cannot be read."""
     # Imported here: reading YAML takes a library that most commands can do without.
     from runglass.flows.parser import check_flow
 
     text = _text_of(file)
-    return ReadFlow(*check_flow(text, file=str(file)), text)
+    checked = check_flow(
+        text,
+        file=str(file),
+        own_providers=settings.providers,
+        limit_characters=settings.flow_limit_bytes,
+        schema_limit_bytes=settings.schema_limit_bytes,
+    )
+    return ReadFlow(*checked, text)
 
 
 def _text_of(file: Path) -> bytes:

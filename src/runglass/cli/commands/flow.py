@@ -15,6 +15,7 @@ from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line, write_lines
 from runglass.cli.terminal.table import Column, Row, print_table
+from runglass.config.settings import Settings
 from runglass.errors import FlowFileError, Problem
 from runglass.wire.admin_api import FlowInfo
 from runglass.wire.run_api import Version
@@ -40,11 +41,11 @@ def check(files: tuple[Path, ...]) -> None:
 
     A mistake that leaves the flow usable is a warning, on stderr.
     """
-    console = stdout()
+    console, settings = stdout(), DataFolder(None, None).settings()
     bad = 0
     for file in files:
         try:
-            checked = read_flow(file)
+            checked = read_flow(file, settings)
         except FlowFileError as error:
             bad += 1
             write_line(console, str(error))
@@ -71,7 +72,7 @@ def check(files: tuple[Path, ...]) -> None:
 @options.server
 def push(files: tuple[Path, ...], to: ProjectName, publish: bool, folder: DataFolder, server: Server) -> None:
     """Store flow files as drafts. If one has a mistake, none is stored."""
-    flows = _read_all(files)
+    flows = _read_all(files, folder.settings())
     with open_backend(folder, server) as backend:
         for slug, (flow, _, text) in flows.items():
             if isinstance(backend, LocalFlows):
@@ -178,13 +179,13 @@ def _warn(file: Path, warnings: list[Problem]) -> None:
         warn(warning.located(str(file)))
 
 
-def _read_all(files: Sequence[Path]) -> dict[str, ReadFlow]:
+def _read_all(files: Sequence[Path], settings: Settings) -> dict[str, ReadFlow]:
     flows: dict[str, ReadFlow] = {}
     came_from: dict[str, Path] = {}
     errors = []
     for file in files:
         try:
-            read = read_flow(file)
+            read = read_flow(file, settings)
         except FlowFileError as error:
             errors.append(str(error))
             continue
