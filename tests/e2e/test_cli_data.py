@@ -70,6 +70,8 @@ def test_keys_are_listed_without_the_key_and_can_be_revoked(capsys: pytest.Captu
         (["flow", "push", "missing.yaml", "--to", "acme/shop"], Exit.FAILED, "No such file"),
         (["flow", "check", "missing.yaml"], Exit.FAILED, "No such file"),
         (["flow", "publish", "acme/greet"], Exit.USAGE, "write ORG/PROJECT/SLUG"),
+        (["run", "acme/shop/..", "--api-key", "nk_x"], Exit.USAGE, "write ORG/PROJECT/SLUG"),
+        (["flow", "show", "acme/shop/.", "--api-key", "nk_x"], Exit.USAGE, "write ORG/PROJECT/SLUG"),
         (["runs", "show", "some-id"], Exit.DENIED, "RUNGLASS_API_KEY"),
         (["runs", "list", "--api-key", "sk-other"], Exit.DENIED, "nk_"),
         (["runs", "list", "--api-key", "nk_x", "--base-url", "ftp://x"], Exit.USAGE, "ftp://x"),

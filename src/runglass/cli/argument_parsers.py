@@ -39,7 +39,8 @@ def project_name(text: str) -> ProjectName:
 def flow_name(text: str) -> tuple[ProjectName, str]:
     """`ORG/PROJECT/SLUG`. Raises UsageError."""
     parts = text.split("/")
-    if len(parts) != 3 or not parts[2]:
+    # In the path of an address these two have a meaning of their own.
+    if len(parts) != 3 or parts[2] in ("", ".", ".."):
         raise UsageError(f"{text!r} does not name a flow: write ORG/PROJECT/SLUG")
     return project_name(f"{parts[0]}/{parts[1]}"), parts[2]
 
