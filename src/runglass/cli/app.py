@@ -94,6 +94,7 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 def _call(arguments: Sequence[str]) -> int:
+    output = sys.stdout
     try:
         for argument in arguments:
             try:
@@ -103,6 +104,9 @@ def _call(arguments: Sequence[str]) -> int:
         # `main` returns the code of the Exit that a command raises, and else what the command returns: None.
         code: int | None = app.main(arguments, prog_name="runglass", standalone_mode=False)
     except SystemExit as ended:
+        if sys.stdout is not output:
+            # Where the reader of a help text has gone, click ends with 1, and has wrapped the stream.
+            raise PipeClosed from ended
         return ended.code if isinstance(ended.code, int) else Exit.OK
     except click.ClickException as error:
         error.show()
