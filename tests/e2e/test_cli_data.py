@@ -12,7 +12,7 @@ from runglass.cli.exit_codes import MEANINGS, Exit, exit_of
 from runglass.config.settings import SettingsError
 from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
 from runglass.wire.admin_api import ROLES
-from tests.e2e.command import environment
+from tests.e2e.command import START, environment
 
 FLOW = """\
 slug: greet
@@ -267,6 +267,17 @@ def test_without_the_servers_libraries_one_sentence_says_what_to_install() -> No
     assert done.returncode == 1
     assert 'pip install "runglass[server]"' in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_command_does_its_work_without_its_streams(closed: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *START, "keys", "create", "acme/shop"],
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (Exit.OK, False)
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,6 +71,10 @@ for command in (
 
 def run(arguments: Sequence[str] | None) -> int:
     """Runs one command and returns its exit code; an expected error is one message, never a traceback."""
+    # Python has None for a stream that the caller closed, and the next file would get its descriptor.
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that lacks a character is to show the others.
