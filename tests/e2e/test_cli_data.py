@@ -165,6 +165,20 @@ def test_a_file_is_checked_by_the_settings_in_force(
             assert f"(setting {limit})" in "".join(capsys.readouterr())
 
 
+def test_of_a_huge_flow_file_only_the_first_bytes_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.truncate(100_000_000_000)
+    assert main(["flow", "check", "huge.yaml"]) == Exit.FAILED
+    assert "the file is larger than 1,048,576 characters" in capsys.readouterr().out
+    # The limit is in the middle of a character.
+    (tmp_path / "large.yaml").write_text("é" * 4_096)
+    monkeypatch.setenv("RUNGLASS_FLOW_LIMIT_BYTES", "1024")
+    assert main(["flow", "check", "large.yaml"]) == Exit.FAILED
+    assert "the file is larger than 1,024 characters" in capsys.readouterr().out
+
+
 def test_what_is_worth_a_warning_does_not_keep_a_flow_from_being_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,7 +139,7 @@ def read_flow(file: Path, settings: Settings) -> ReadFlow:
     # Imported here: reading YAML takes a library that most commands can do without.
     from runglass.flows.parser import check_flow
 
-    text = _text_of(file)
+    text = _text_of(file, settings.flow_limit_bytes)
     checked = check_flow(
         text,
         file=str(file),
@@ -150,9 +150,11 @@ def read_flow(file: Path, settings: Settings) -> ReadFlow:
     return ReadFlow(*checked, text)
 
 
-def _text_of(file: Path) -> bytes:
+def _text_of(file: Path, limit_characters: int) -> bytes:
+    """The text, or as much of it as shows that it is too large. Raises FlowFileError."""
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            return opened.read(4 * limit_characters + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FlowFileError([Problem(f"the file cannot be read: {reason}")], file=str(file)) from error
@@ -223,7 +225,8 @@ class FlowFolder:
         if len(parts) != 3:
             raise UsageError(f"it does not lie in a folder ORG/PROJECT of {self._folder}")
         name = project_name(f"{parts[0]}/{parts[1]}")
-        runtime, text = self._runtime, await asyncio.to_thread(_text_of, path)
+        runtime = self._runtime
+        text = await asyncio.to_thread(_text_of, path, runtime.settings.flow_limit_bytes)
         try:
             # In a process, as a push: the event loop would stand still for seconds. No project has the id 0.
             flow, warnings = await runtime.checks.flow_file(
