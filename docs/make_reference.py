@@ -39,8 +39,9 @@ def page() -> str:
     parts = [
         "# Reference\n\nThis page is written by `make reference` from the code; a test holds it to it.",
         "## Settings\n\nA setting is a flag of `runglass serve` (where the list of commands shows one), an"
-        " environment variable, or a key in `runglass.toml` in the current folder; the first of these wins."
-        " Lists and tables are given as JSON in a variable.",
+        " environment variable, or a key in `runglass.toml` in the current folder; the first of these wins,"
+        " and a flag `--data` also over a `store` of the variable or the file. Lists and tables"
+        " are given as JSON in a variable.",
         table(["setting", "variable", "default", "meaning"], settings()),
         "Beside these, clients and terminal commands read:",
         table(["variable", "meaning"], [(f"`{name}`", text) for name, text in CLIENT_VARIABLES.items()]),

@@ -12,7 +12,7 @@ from runglass.cli.exit_codes import MEANINGS, Exit, exit_of
 from runglass.config.settings import SettingsError
 from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
 from runglass.wire.admin_api import ROLES
-from tests.e2e.command import environment
+from tests.e2e.command import START, environment
 
 FLOW = """\
 slug: greet
@@ -70,6 +70,8 @@ def test_keys_are_listed_without_the_key_and_can_be_revoked(capsys: pytest.Captu
         (["flow", "push", "missing.yaml", "--to", "acme/shop"], Exit.FAILED, "No such file"),
         (["flow", "check", "missing.yaml"], Exit.FAILED, "No such file"),
         (["flow", "publish", "acme/greet"], Exit.USAGE, "write ORG/PROJECT/SLUG"),
+        (["run", "acme/shop/..", "--api-key", "nk_x"], Exit.USAGE, "write ORG/PROJECT/SLUG"),
+        (["flow", "show", "acme/shop/.", "--api-key", "nk_x"], Exit.USAGE, "write ORG/PROJECT/SLUG"),
         (["runs", "show", "some-id"], Exit.DENIED, "RUNGLASS_API_KEY"),
         (["runs", "list", "--api-key", "sk-other"], Exit.DENIED, "nk_"),
         (["runs", "list", "--api-key", "nk_x", "--base-url", "ftp://x"], Exit.USAGE, "ftp://x"),
@@ -78,6 +80,12 @@ def test_keys_are_listed_without_the_key_and_can_be_revoked(capsys: pytest.Captu
         (["runs", "step", "id", "s", "--loop", "a", "--api-key", "nk_x"], Exit.USAGE, "iteration 'a'"),
         (["run", "acme/shop/x", "--param", "topic"], Exit.USAGE, "NAME=VALUE"),
         (["run", "acme/shop/x", "--version", "old"], Exit.USAGE, "version 'old'"),
+        (["flow", "show", "acme/shop/x", "--version", str(2**31), "--data", "d"], Exit.USAGE, "not exist"),
+        (["flow", "show", "acme/shop/x", "--version", "9" * 5_000, "--data", "d"], Exit.USAGE, "not exist"),
+        (["runs", "step", "id", "s", "--loop", f"0.{2**31}", "--api-key", "nk_x"], Exit.USAGE, "iteration"),
+        (["flow", "rollback", "acme/shop/x", str(2**31)], Exit.USAGE, "largest number is 2147483647"),
+        (["keys", "revoke", "acme/shop", "--", str(-(2**31))], Exit.USAGE, "largest number is 2147483647"),
+        (["audit", "--limit", "9" * 5_000], Exit.USAGE, "is not a valid"),
         (["run", "acme/shop/x", "--message-file", "gone.txt"], Exit.USAGE, "gone.txt"),
         (["run", "acme/shop/x", "-m", "a", "--message-file", "b"], Exit.USAGE, "not both"),
         (["run", "acme/shop/x", "--params-file", "gone.json"], Exit.USAGE, "gone.json"),
@@ -131,6 +139,44 @@ def test_check_says_ok_or_where_each_mistake_is(tmp_path: Path, capsys: pytest.C
     assert good == "good.yaml: ok"
     assert bad.startswith("bad.yaml:5:")
     assert bad.endswith("at steps[0].type")
+
+
+def test_a_file_is_checked_by_the_settings_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = {"type": "object", "description": "d" * 1_024}
+    step = {"id": "say", "type": "llm", "model": "cohere:tiny", "prompt": "p", "output_schema": schema}
+    (tmp_path / "greet.json").write_text(json.dumps({"slug": "greet", "steps": [step]}))
+    commands = (
+        ["flow", "check", "greet.json"],
+        ["flow", "push", "greet.json", "--to", "acme/shop", "--data", "here"],
+    )
+    for command in commands:
+        assert main(command) == Exit.OK
+        assert "'cohere' is not installed" in capsys.readouterr().err
+    monkeypatch.setenv("RUNGLASS_PROVIDERS", '{"cohere": "http://127.0.0.1:9/v1"}')
+    for command in commands:
+        assert main(command) == Exit.OK
+        assert capsys.readouterr().err == ""
+    for limit in ("schema_limit_bytes", "flow_limit_bytes"):
+        monkeypatch.setenv(f"RUNGLASS_{limit.upper()}", "1024")
+        for command in commands:
+            assert main(command) == Exit.FAILED
+            assert f"(setting {limit})" in "".join(capsys.readouterr())
+
+
+def test_of_a_huge_flow_file_only_the_first_bytes_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.truncate(100_000_000_000)
+    assert main(["flow", "check", "huge.yaml"]) == Exit.FAILED
+    assert "the file is larger than 1,048,576 characters" in capsys.readouterr().out
+    # The limit is in the middle of a character.
+    (tmp_path / "large.yaml").write_text("é" * 4_096)
+    monkeypatch.setenv("RUNGLASS_FLOW_LIMIT_BYTES", "1024")
+    assert main(["flow", "check", "large.yaml"]) == Exit.FAILED
+    assert "the file is larger than 1,024 characters" in capsys.readouterr().out
 
 
 def test_what_is_worth_a_warning_does_not_keep_a_flow_from_being_used(
@@ -235,6 +281,17 @@ def test_without_the_servers_libraries_one_sentence_says_what_to_install() -> No
     assert done.returncode == 1
     assert 'pip install "runglass[server]"' in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_command_does_its_work_without_its_streams(closed: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *START, "keys", "create", "acme/shop"],
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (Exit.OK, False)
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

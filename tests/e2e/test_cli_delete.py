@@ -1,7 +1,9 @@
 """`runs delete`: tells first, deletes what was named and nothing else, and says what it did."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -60,6 +62,25 @@ def test_named_runs_are_told_first_and_then_deleted(client: Client, ask: Command
 
     assert ask(new, old, new, "--yes") == (Exit.OK, "deleted 2 runs\n", "")
     assert left(client) == {other}
+
+
+def test_a_named_run_that_waits_for_its_slot_is_told(ask: Command) -> None:
+    with running_server(max_concurrent_runs=1) as busy, Client(busy.key, base_url=busy.base_url) as client:
+        busy.push(FLOWS[-1])
+        slow = client.flow("acme/demo/slow")
+        slow.execute_async()
+        queued = slow.execute_async().execution_id
+        at = ("--base-url", busy.base_url, "--api-key", busy.key)
+        assert json.loads(ask(queued, "--json", *at)[1]) == {"count": 1, "oldest": None, "newest": None}
+        assert ask(queued, "--yes", *at)[:2] == (Exit.OK, "deleted 1 run\n")
+
+
+def test_a_named_run_that_cannot_be_read_is_told(server: RunningServer, client: Client, ask: Command) -> None:
+    run = ran(client, "one")
+    with closing(sqlite3.connect(server.runtime.settings.database)) as database, database:
+        database.execute("UPDATE run SET summary = ? WHERE id = ?", (b"\xff{garbage", run))
+    assert ask(run)[:2] == (Exit.OK, "1 run would be deleted\n")
+    assert ask(run, "--yes")[:2] == (Exit.OK, "deleted 1 run\n")
 
 
 def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Client, ask: Command) -> None:

@@ -121,6 +121,10 @@ def test_a_short_text_of_ones_own_takes_the_other_branch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # Settings of another server in the environment keep it from nothing.
+    monkeypatch.setenv("RUNGLASS_STORE", "postgresql://nobody@127.0.0.1:9/none")
+    monkeypatch.setenv("RUNGLASS_BUS", "postgresql://nobody@127.0.0.1:9/none")
+    monkeypatch.setenv("RUNGLASS_EXECUTES_RUNS", "false")
     (tmp_path / "short.txt").write_bytes("\ufeffEin Satz.\r\n\r\nNoch einer.\r\n".encode())
     assert main(["demo", "--file", "short.txt", "--data", "kept"]) == Exit.OK
     output = capsys.readouterr().out

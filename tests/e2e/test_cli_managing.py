@@ -81,6 +81,20 @@ def test_push_publish_show_and_rollback(
     assert capsys.readouterr().out == f"{NAME}  version 3\n"
 
 
+def test_a_flow_is_stored_as_its_file_was_read(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt, key = "a \u2028 b\x85  c\x7f \U0001f600", "k" * 1_100
+    file = f"slug: greet\nsteps:\n- id: say\n  type: llm\n  model: echo\n  prompt: {json.dumps(prompt)}\n"
+    file += f"  output_schema:\n    type: object\n    properties:\n      ? {key}\n      : {{}}\n"
+    (tmp_path / "greet.yaml").write_text(file.replace("\x7f", "\\x7f"))
+    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", *place]) == Exit.OK
+    capsys.readouterr()
+    assert main(["flow", "show", NAME, "--version", "draft", *place]) == Exit.OK
+    (step,) = json.loads(capsys.readouterr().out)["steps"]
+    assert (step["prompt"], list(step["output_schema"]["properties"])) == (prompt, [key])
+
+
 def test_a_name_takes_over_no_terminal_and_forges_no_line(
     place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,6 +231,24 @@ def test_a_list_of_models_is_set_shown_and_lifted(shop: Settings, capsys: pytest
     assert json.loads(capsys.readouterr().out)["allowedModels"] == ["openai:*", "local:tiny"]
     assert main([*models, "default", "--data", "here"]) == Exit.OK
     assert capsys.readouterr().out == "acme/shop  no list of models\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ("model: 'local:big'", "not among the models of the project"),
+        ("model: 'openai:gpt', settings: {openai_store: true}", "setting `allowed_settings` can add it"),
+    ],
+)
+def test_a_push_to_a_folder_holds_to_the_lists_of_models_and_settings(
+    shop: Settings, step: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["projects", "models", "acme/shop", "openai:*", "--data", "here"]) == Exit.OK
+    Path("greet.yaml").write_text(f"slug: greet\nsteps: [{{id: say, type: llm, prompt: hi, {step}}}]\n")
+    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--data", "here"]) == Exit.DENIED
+    assert why in capsys.readouterr().err
+    assert main(["flow", "list", "acme/shop", "--data", "here", "--json"]) == Exit.OK
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_a_large_budget_is_kept_to_the_last_digit(shop: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,18 @@ def test_a_run_that_is_named_is_started_each_time(client: Client, ask: Command) 
     assert [each.rerun_of for each in found] == [run, found[0].id], "the last run was a rerun itself"
 
 
+def test_an_empty_query_starts_nothing(client: Client, ask: Command) -> None:
+    run = ran(client, "ask")
+    for query in ("", "  "):
+        code, out, err = ask(query, "--yes")
+        assert (code, out) == (Exit.USAGE, "")
+        assert "status:completed,failed,cancelled" in err
+    assert reruns(client) == []
+    assert json.loads(ask("status:completed,failed,cancelled", "--yes", "--json")[1])["started"].keys() == {
+        run
+    }
+
+
 def test_overrides_are_said_not_to_be_repeated(client: Client, ask: Command) -> None:
     first = client.run(ran(client, "ask"))
     again = first.rerun(block_overrides={"ask": {"prompt": "bye"}})

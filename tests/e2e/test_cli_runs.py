@@ -363,9 +363,12 @@ def test_an_output_that_is_full_is_told_in_a_sentence(server: RunningServer, run
     assert done.stderr.count(b"\n") == 1
 
 
-def test_a_reader_that_goes_away_is_no_error_of_ours(server: RunningServer, run_id: str) -> None:
+@pytest.mark.parametrize("arguments", [("runs", "tail", "last", "--json"), ("--help",), ("--version",)])
+def test_a_reader_that_goes_away_is_no_error_of_ours(
+    server: RunningServer, run_id: str, arguments: tuple[str, ...]
+) -> None:
     command = subprocess.Popen(
-        [*START, "runs", "tail", run_id, "--json"],
+        [*START, *arguments],
         env=environment(**_variables(server)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -13,7 +13,7 @@ from runglass.cli import main
 from runglass.cli.backends.flow_backend import FlowFolder
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
-from runglass.runtime.composition import open_store
+from runglass.runtime.composition import open_runtime
 from tests.e2e.command import runglass, started
 
 FLOW = """\
@@ -92,9 +92,9 @@ async def test_the_folder_is_looked_at_even_where_no_notices_of_changes_come(
     folder = tmp_path / "flows" / "acme" / "shop"
     folder.mkdir(parents=True)
     reports: asyncio.Queue[str] = asyncio.Queue()
-    async with open_store(Settings(data=tmp_path)) as store, asyncio.timeout(60):
+    async with open_runtime(Settings(data=tmp_path)) as runtime, asyncio.timeout(60):
         watching = asyncio.create_task(
-            FlowFolder(tmp_path / "flows", store, report=reports.put_nowait, look_s=0.01).watch()
+            FlowFolder(tmp_path / "flows", runtime, report=reports.put_nowait, look_s=0.01).watch()
         )
         assert "no watches left" in await reports.get()
         (folder / "greet.yaml").write_text(FLOW)
@@ -111,17 +111,56 @@ async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_n
     (folder / "first.yaml").write_text(FLOW)
     (folder / "second.yml").write_text(FLOW)
     reports: list[str] = []
-    async with open_store(Settings(data=tmp_path)) as store:
-        flows = FlowFolder(tmp_path / "flows", store, report=reports.append)
+    async with open_runtime(Settings(data=tmp_path)) as runtime:
+        flows = FlowFolder(tmp_path / "flows", runtime, report=reports.append)
         await flows.scan()
         await flows.scan()
         published, refused = reports
         assert published == "flows: acme/shop/greet is published as version 1"
         assert "first.yaml already" in refused
 
-        (folder / "first.yaml").unlink()
-        await FlowFolder(tmp_path / "flows", store, report=reports.append).scan()
-        assert reports[2:] == ["flows: acme/shop/greet is published as version 1"]
+        (folder / "first.yaml").write_text(FLOW.replace("greet", "hello"))
+        await flows.scan()
+        assert reports[2:] == [
+            f"flows: acme/shop/{slug} is published as version 1" for slug in ("hello", "greet")
+        ]
+        (folder / "third.yaml").write_text(FLOW)
+        await flows.scan()
+        assert "second.yml already" in reports[4]
+
+        (folder / "second.yml").unlink()
+        await flows.scan()
+        assert reports[5:] == ["flows: acme/shop/greet is published as version 1"]
+
+
+async def test_a_file_of_the_folder_is_checked_in_a_process_with_a_limit_of_time(tmp_path: Path) -> None:
+    folder = tmp_path / "flows" / "acme" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "greet.yaml").write_text(
+        "slug: greet\nsteps:\n" + "".join(f"  - {{id: s{n}, type: passthrough}}\n" for n in range(1_000))
+    )
+    reports: list[str] = []
+    async with open_runtime(Settings(data=tmp_path, flow_check_time_limit_ms=1)) as runtime:
+        await FlowFolder(tmp_path / "flows", runtime, report=reports.append).scan()
+    (refused,) = reports
+    assert "greet.yaml is not published" in refused
+    assert "setting flow_check_time_limit_ms" in refused
+
+
+async def test_a_folder_publishes_no_flow_with_a_model_that_is_not_among_the_project_s(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "flows" / "acme" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "greet.yaml").write_text(FLOW.replace("echo", "'local:big'"))
+    reports: list[str] = []
+    async with open_runtime(Settings(data=tmp_path)) as runtime:
+        project = await runtime.store.ensure_project("acme", "shop")
+        await runtime.store.set_allowed_models(project.id, ["openai:*"])
+        await FlowFolder(tmp_path / "flows", runtime, report=reports.append).scan()
+        assert await runtime.store.flows(project.id) == []
+    (refused,) = reports
+    assert "not among the models of the project" in refused
 
 
 def test_serve_starts_where_kubernetes_has_a_service_of_its_name(tmp_path: Path) -> None:

@@ -26,6 +26,18 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -
     )
 
 
+def test_a_folder_given_as_a_flag_wins_over_a_store_from_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "runglass.toml"
+    file.write_text('store = "sqlite:///file.db"\n')
+    environment = {"RUNGLASS_STORE": "sqlite:///environment.db"}
+    for known in ({}, environment):
+        assert read_settings({"data": "d"}, environment=known, file=file).database == Path("d/runglass.db")
+    both = {"data": "d", "store": "sqlite:///flag.db"}
+    assert read_settings(both, environment=environment, file=file).database == Path("flag.db")
+    of_the_environment = read_settings({"data": None}, environment=environment, file=file)
+    assert of_the_environment.database == Path("environment.db")
+
+
 def test_lists_and_tables_are_json_in_the_environment() -> None:
     settings = read_settings(
         environment={

@@ -71,6 +71,10 @@ for command in (
 
 def run(arguments: Sequence[str] | None) -> int:
     """Runs one command and returns its exit code; an expected error is one message, never a traceback."""
+    # Python has None for a stream that the caller closed, and the next file would get its descriptor.
+    sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that lacks a character is to show the others.
@@ -94,6 +98,7 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 def _call(arguments: Sequence[str]) -> int:
+    output = sys.stdout
     try:
         for argument in arguments:
             try:
@@ -103,6 +108,9 @@ def _call(arguments: Sequence[str]) -> int:
         # `main` returns the code of the Exit that a command raises, and else what the command returns: None.
         code: int | None = app.main(arguments, prog_name="runglass", standalone_mode=False)
     except SystemExit as ended:
+        if sys.stdout is not output:
+            # Where the reader of a help text has gone, click ends with 1, and has wrapped the stream.
+            raise PipeClosed from ended
         return ended.code if isinstance(ended.code, int) else Exit.OK
     except click.ClickException as error:
         error.show()

@@ -11,6 +11,8 @@ from runglass.cli.exit_codes import UsageError
 from runglass.wire.run_api import Version
 
 LEAST_S = 0.001
+MOST = 2**31 - 1
+"""The largest number that there may be of anything: stores and servers take none beyond."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -39,7 +41,8 @@ def project_name(text: str) -> ProjectName:
 def flow_name(text: str) -> tuple[ProjectName, str]:
     """`ORG/PROJECT/SLUG`. Raises UsageError."""
     parts = text.split("/")
-    if len(parts) != 3 or not parts[2]:
+    # In the path of an address these two have a meaning of their own.
+    if len(parts) != 3 or parts[2] in ("", ".", ".."):
         raise UsageError(f"{text!r} does not name a flow: write ORG/PROJECT/SLUG")
     return project_name(f"{parts[0]}/{parts[1]}"), parts[2]
 
@@ -50,8 +53,8 @@ def version(text: str) -> Version:
         return "production"
     if text == "draft":
         return "draft"
-    if text.isdecimal():
-        return int(text)
+    if (number := _number(text)) is not None:
+        return number
     raise UsageError(f"version {text!r} does not exist: write production, draft or a number")
 
 
@@ -61,19 +64,25 @@ def attempt(text: str) -> Literal["latest", "all"] | int:
         return "latest"
     if text == "all":
         return "all"
-    if text.isdecimal() and int(text) >= 1:
-        return int(text)
+    if number := _number(text):
+        return number
     raise UsageError(f"attempt {text!r} does not exist: write latest, all or a number from 1 on")
 
 
 def loop_path(text: str) -> tuple[int, ...]:
     """`3`, or for nested loops `0.3` or `0,3`, outer to inner. Raises UsageError."""
     parts = re.split(r"[.,]", text)
-    if not all(part.isdecimal() for part in parts):
+    path = tuple(number for part in parts if (number := _number(part)) is not None)
+    if len(path) < len(parts):
         raise UsageError(
             f"iteration {text!r} does not exist: write 3, or 0.3 in nested loops (outer to inner)"
         )
-    return tuple(int(part) for part in parts)
+    return path
+
+
+def _number(text: str) -> int | None:
+    # Python refuses to read a number of thousands of digits.
+    return int(text) if text.isdecimal() and len(text) <= 10 and int(text) <= MOST else None
 
 
 _AGE = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)

@@ -25,6 +25,13 @@ class WholeNumber(click.IntRange):
 
     name = "whole number"
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number. Raises BadParameter for one that is out of bounds, or larger than any there may be."""
+        number: int = super().convert(value, param, ctx)
+        if abs(number) > argument_parsers.MOST:
+            self.fail(f"{value} is out of bounds: the largest number is {argument_parsers.MOST}.", param, ctx)
+        return number
+
 
 class StoreAddress(click.ParamType[str]):
     """The address of a store, without a password: other users can see the arguments of a process."""

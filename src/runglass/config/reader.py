@@ -77,8 +77,11 @@ def read_settings(
         else:
             values[name] = text
         _convert({name: values[name]}, f"environment variable {variable}")
-    values |= {name: value for name, value in (flags or {}).items() if value is not None}
-    return _convert(values, "settings")
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    if "data" in given:
+        # A flag wins, and a store from elsewhere would have the database in another place.
+        values.pop("store", None)
+    return _convert(values | given, "settings")
 
 
 def _why_ignored(variable: str, text: str) -> str | None:

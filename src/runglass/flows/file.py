@@ -164,6 +164,10 @@ def read_document(
     text: str | bytes, *, file: str = "<flow>", limit_characters: int = MAX_CHARACTERS
 ) -> Document:
     """The text as data. Raises FlowFileError for one that is not UTF-8, not YAML, too large or too deep."""
+    too_large = f"the file is larger than {limit_characters:,} characters (setting flow_limit_bytes)"
+    # No character takes more bytes. Whoever read no further may have cut one in two.
+    if len(text) > 4 * limit_characters:
+        raise FlowFileError([Problem(too_large)], file=file)
     if isinstance(text, str):
         source = text.removeprefix("\ufeff")
     elif text.startswith(_WIDE_BOMS):
@@ -177,8 +181,7 @@ def read_document(
             message = f"the file is not UTF-8 text: byte 0x{error.object[error.start]:02X}"
             raise FlowFileError([_at_offset(message, before, len(before))], file=file) from error
     if len(source) > limit_characters:
-        message = f"the file is larger than {limit_characters:,} characters (setting flow_limit_bytes)"
-        raise FlowFileError([Problem(message)], file=file)
+        raise FlowFileError([Problem(too_large)], file=file)
     if found := _NOT_TEXT.search(source):
         message = f"the character U+{ord(found[0]):04X} may not stand in a text file"
         raise FlowFileError([_at_offset(message, source, found.start())], file=file)

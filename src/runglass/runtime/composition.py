@@ -30,7 +30,7 @@ from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import UpgradeRequired
-from runglass.flows.models import SettingRules
+from runglass.runtime.policy import setting_rules
 from runglass.runtime.runtime import FixedLimits, Runtime
 from runglass.store.base import Store
 from runglass.store.data_folder import exclusive
@@ -155,10 +155,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
         redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
     except ValueError as error:
         raise SettingsError(f"redact_patterns: {error}") from error
-    try:
-        rules = SettingRules(settings.allowed_settings)
-    except ValueError as error:
-        raise SettingsError(f"allowed_settings: {error}") from error
+    rules = setting_rules(settings)
     limit_caches(settings.cache_limit_bytes)
     # All tasks inherit it: else each that reads an amount of money makes one, and a run keeps it to its end.
     getcontext()

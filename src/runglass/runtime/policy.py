@@ -8,7 +8,7 @@ from functools import partial
 from glob import escape
 from typing import Any
 
-from runglass.config.settings import Settings
+from runglass.config.settings import Settings, SettingsError
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.flows.arguments import check_fields, check_flow_models, check_new_models, models_in
@@ -23,13 +23,21 @@ PAGE_FLOWS = 200
 """Flows that are looked at in one go, which takes some tenths of a millisecond."""
 
 
+def setting_rules(settings: Settings) -> SettingRules:
+    """The rules for settings of llm steps. Raises SettingsError for what cannot be allowed."""
+    try:
+        return SettingRules(settings.allowed_settings)
+    except ValueError as error:
+        raise SettingsError(f"allowed_settings: {error}") from error
+
+
 class RunPolicy:
-    """The rules of one server. Raises ValueError for `allowed_settings` that cannot be allowed."""
+    """The rules of one server. Raises SettingsError for `allowed_settings` that cannot be allowed."""
 
     def __init__(self, store: Catalog, settings: Settings) -> None:
         self._store = store
         self._allowed_models = settings.allowed_models
-        self._rules = SettingRules(settings.allowed_settings)
+        self._rules = setting_rules(settings)
         self._models_of_version: dict[tuple[str, int], frozenset[str]] = {}
 
     def check_flow(self, project: Project, flow: Flow) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,7 +20,8 @@ from runglass.wire.admin_api import FlowHistory, FlowInfo, FlowList, FlowTree, V
 
 if TYPE_CHECKING:
     from runglass.client.api.admin import Management
-    from runglass.flows.parser import CheckedFlow
+    from runglass.flows.flow import Flow
+    from runglass.runtime.runtime import Runtime
 
 T = TypeVar("T")
 
@@ -55,14 +56,16 @@ class LocalFlows:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def push(self, org: str, project: str, slug: str, text: bytes) -> None:
-        """Stores the flow, as JSON, as the draft of its slug."""
-        from runglass.flows.flow import decode_flow
+    def push(self, org: str, project: str, slug: str, flow: "Flow") -> None:
+        """Stores the flow as the draft of its slug."""
+        from runglass.runtime.policy import RunPolicy
         from runglass.runtime.runtime import push_flow
 
-        flow, by = decode_flow(text), terminal_user()
-        name = ProjectName(org, project)
-        in_new_project(self._settings, name, lambda store, found: push_flow(store, found, flow, by=by))
+        async def store_draft(store: Catalog, found: Project) -> None:
+            RunPolicy(store, self._settings).check_flow(found, flow)
+            await push_flow(store, found, flow, by=terminal_user())
+
+        in_new_project(self._settings, ProjectName(org, project), store_draft)
 
     def publish(self, org: str, project: str, slug: str) -> int:
         """Makes the draft the production version; returns its number."""
@@ -123,27 +126,49 @@ def _no_version(org: str, project: str, slug: str, what: str) -> NotFound:
     return NotFound(f"{flow} has no {what}; `runglass flow show {flow}` shows which there are")
 
 
-def read_flow(file: Path) -> "CheckedFlow":
-    """The flow in a file, and warnings. Raises FlowFileError, also for a file that cannot be read."""
+class ReadFlow(NamedTuple):
+    """A flow, warnings for its author, and the text of its file."""
+
+    flow: "Flow"
+    warnings: list[Problem]
+    text: bytes
+
+
+def read_flow(file: Path, settings: Settings) -> ReadFlow:
+    """The flow in a file. Raises FlowFileError, also for a file that cannot be read."""
     # Imported here: reading YAML takes a library that most commands can do without.
     from runglass.flows.parser import check_flow
 
+    text = _text_of(file, settings.flow_limit_bytes)
+    checked = check_flow(
+        text,
+        file=str(file),
+        own_providers=settings.providers,
+        limit_characters=settings.flow_limit_bytes,
+        schema_limit_bytes=settings.schema_limit_bytes,
+    )
+    return ReadFlow(*checked, text)
+
+
+def _text_of(file: Path, limit_characters: int) -> bytes:
+    """The text, or as much of it as shows that it is too large. Raises FlowFileError."""
     try:
-        text = file.read_bytes()
+        with file.open("rb") as opened:
+            return opened.read(4 * limit_characters + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FlowFileError([Problem(f"the file cannot be read: {reason}")], file=str(file)) from error
-    return check_flow(text, file=str(file))
 
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
+FlowName = tuple[ProjectName, str]
 FileStamp = tuple[int, int, int]
 """Time, size and inode of a file: it has changed where one of them differs."""
 
 
 class FlowFolder:
-    """A folder of flow files, ORG/PROJECT/*.yaml, published into `store`; `report` hears the outcome of each.
+    """A folder of flow files, ORG/PROJECT/*.yaml, published by a server; `report` hears the outcome of each.
 
     The folder is the truth, and a notice from the operating system only a reason to look at it: what a notice
     misses, as on a network drive, the next look finds. A file with mistakes is reported and the version
@@ -151,14 +176,15 @@ class FlowFolder:
     """
 
     def __init__(
-        self, folder: Path, store: Catalog, *, report: Callable[[str], None], look_s: float = 2.0
+        self, folder: Path, runtime: "Runtime", *, report: Callable[[str], None], look_s: float = 2.0
     ) -> None:
         self._folder = folder
-        self._store = store
+        self._runtime = runtime
         self._report = report
         self._look_s = look_s
         self._stamps: dict[Path, FileStamp] = {}
-        self._owners: dict[tuple[ProjectName, str], Path] = {}
+        self._owners: dict[FlowName, Path] = {}
+        self._waiting: dict[Path, FlowName] = {}
 
     async def watch(self) -> None:
         """Publishes files that change, until cancelled."""
@@ -179,7 +205,8 @@ class FlowFolder:
     async def scan(self) -> None:
         """Publishes every file that is new or has changed since the last look."""
         for path, stamp in _files(self._folder):
-            if self._stamps.get(path) == stamp:
+            taken = self._waiting.get(path)
+            if self._stamps.get(path) == stamp and (taken is None or self._owner(taken)):
                 continue
             try:
                 await self._publish(path)
@@ -193,23 +220,41 @@ class FlowFolder:
     async def _publish(self, path: Path) -> None:
         from runglass.runtime.runtime import push_flow
 
+        self._waiting.pop(path, None)
         parts = path.relative_to(self._folder).parts
         if len(parts) != 3:
             raise UsageError(f"it does not lie in a folder ORG/PROJECT of {self._folder}")
         name = project_name(f"{parts[0]}/{parts[1]}")
-        flow, warnings = read_flow(path)
-        owner = self._owners.get((name, flow.slug))
-        if owner not in (None, path) and owner.exists():
+        runtime = self._runtime
+        text = await asyncio.to_thread(_text_of, path, runtime.settings.flow_limit_bytes)
+        try:
+            # In a process, as a push: the event loop would stand still for seconds. No project has the id 0.
+            flow, warnings = await runtime.checks.flow_file(
+                text, own_providers=runtime.settings.providers, project_id=0
+            )
+        except FlowFileError as error:
+            raise FlowFileError(error.problems, file=str(path), warnings=error.warnings) from error
+        wanted = (name, flow.slug)
+        # A file has one flow, and what it held before is for others to take.
+        self._owners = {each: file for each, file in self._owners.items() if file != path}
+        if owner := self._owner(wanted):
+            self._waiting[path] = wanted
             raise UsageError(
                 f"the flow {flow.slug!r} of {name} comes from {owner} already; give one another slug"
             )
-        project = await self._store.ensure_project(name.org, name.project)
-        record = await push_flow(self._store, project, flow)
-        version = await self._store.publish(record.id)
-        self._owners[name, flow.slug] = path
+        self._owners[wanted] = path
+        project = await runtime.store.ensure_project(name.org, name.project)
+        runtime.policy.check_flow(project, flow)
+        record = await push_flow(runtime.store, project, flow)
+        version = await runtime.store.publish(record.id)
         self._report(f"flows: {name}/{flow.slug} is published as version {version}")
         for warning in warnings:
             self._report(f"flows: warning: {warning.located(str(path))}")
+
+    def _owner(self, flow: FlowName) -> Path | None:
+        """The file that the flow comes from, while it is there."""
+        owner = self._owners.get(flow)
+        return owner if owner is not None and owner.exists() else None
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, FileStamp]]:

@@ -1,7 +1,6 @@
 """`runglass runs delete`: tells which runs would go, and with `--yes` deletes them for good."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
@@ -13,7 +12,7 @@ from runglass.cli.backends.server import flow_id as named_flow_id
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
-from runglass.errors import FlowNotFoundError, RunglassError
+from runglass.errors import APIError, FlowNotFoundError, RunglassError
 from runglass.log.trace import TERMINAL, RunStatus
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ def delete(
     with server.connect() as client:
         if run_ids:
             runs = [named_run(client, run_id) for run_id in dict.fromkeys(run_ids)]
-            # A run is deleted unread: reading one that has not begun would wait for its first event.
-            found = [DatedRun(run.execution_id, None if yes else _first_event_at(run)) for run in runs]
+            found = [DatedRun(run.execution_id, None) if yes else _dated(run) for run in runs]
         else:
             found = []
             flow_id = None if flow is None else named_flow_id(client, flow)
@@ -105,10 +103,16 @@ def delete(
         raise NotFound(f"there is no run {', '.join(map(repr, missing))}")
 
 
-def _first_event_at(run: "Run") -> str:
-    """The time of the run's first event. Raises FlowNotFoundError."""
-    with closing(run.live_trace()) as events:
-        return next(events).at
+def _dated(run: "Run") -> DatedRun:
+    """The run, with its time if it has begun and its rows can be read. Raises FlowNotFoundError."""
+    try:
+        summary = run.summary()
+    except APIError as error:
+        # A run that cannot be read is there to be deleted all the same.
+        if error.code != "INTERNAL_ERROR":
+            raise
+        return DatedRun(run.execution_id, None)
+    return DatedRun(run.execution_id, summary.completed_at or summary.started_at)
 
 
 def _print_preview(found: Sequence[DatedRun], *, as_json: bool) -> None:

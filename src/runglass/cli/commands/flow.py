@@ -2,26 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.flow_backend import open_backend, read_flow
+from runglass.cli.backends.flow_backend import LocalFlows, ReadFlow, open_backend, read_flow
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line, write_lines
 from runglass.cli.terminal.table import Column, Row, print_table
+from runglass.config.settings import Settings
 from runglass.errors import FlowFileError, Problem
 from runglass.wire.admin_api import FlowInfo
 from runglass.wire.run_api import Version
-
-if TYPE_CHECKING:
-    from runglass.flows.flow import Flow
 
 COLUMNS = (
     Column("flow"),
@@ -44,11 +41,11 @@ def check(files: tuple[Path, ...]) -> None:
 
     A mistake that leaves the flow usable is a warning, on stderr.
     """
-    console = stdout()
+    console, settings = stdout(), DataFolder(None, None).settings()
     bad = 0
     for file in files:
         try:
-            checked = read_flow(file)
+            checked = read_flow(file, settings)
         except FlowFileError as error:
             bad += 1
             write_line(console, str(error))
@@ -75,10 +72,14 @@ def check(files: tuple[Path, ...]) -> None:
 @options.server
 def push(files: tuple[Path, ...], to: ProjectName, publish: bool, folder: DataFolder, server: Server) -> None:
     """Store flow files as drafts. If one has a mistake, none is stored."""
-    flows = _read_all(files)
+    flows = _read_all(files, folder.settings())
     with open_backend(folder, server) as backend:
-        for slug, flow in flows.items():
-            backend.push(*to, slug, flow.encode())
+        for slug, (flow, _, text) in flows.items():
+            if isinstance(backend, LocalFlows):
+                backend.push(*to, slug, flow)
+            else:
+                # The text that was checked: YAML would read the flow's JSON with other characters.
+                backend.push(*to, slug, text)
             version = f"version {backend.publish(*to, slug)}" if publish else "draft"
             write_line(stdout(), f"{to}/{slug}  {version}")
 
@@ -178,22 +179,21 @@ def _warn(file: Path, warnings: list[Problem]) -> None:
         warn(warning.located(str(file)))
 
 
-def _read_all(files: Sequence[Path]) -> "dict[str, Flow]":
-    flows: dict[str, Flow] = {}
+def _read_all(files: Sequence[Path], settings: Settings) -> dict[str, ReadFlow]:
+    flows: dict[str, ReadFlow] = {}
     came_from: dict[str, Path] = {}
     errors = []
     for file in files:
         try:
-            flow, warnings = read_flow(file)
+            read = read_flow(file, settings)
         except FlowFileError as error:
             errors.append(str(error))
             continue
-        _warn(file, warnings)
-        if flow.slug in flows:
-            raise UsageError(
-                f"{came_from[flow.slug]} and {file} both hold the flow {flow.slug!r}; push one of them"
-            )
-        flows[flow.slug], came_from[flow.slug] = flow, file
+        _warn(file, read.warnings)
+        slug = read.flow.slug
+        if slug in flows:
+            raise UsageError(f"{came_from[slug]} and {file} both hold the flow {slug!r}; push one of them")
+        flows[slug], came_from[slug] = read, file
     if errors:
         for text in errors:
             note(text)

@@ -73,6 +73,11 @@ def rerun(
     as long as the runs that it started are there, and runs that are reruns themselves are not found. The runs
     of a query have a session of their own. A run that is named by its id is started each time.
     """
+    if not runs.strip():
+        # The usual reason is a variable of the shell that has no value.
+        raise UsageError(
+            "the query is empty: say which runs; `status:completed,failed,cancelled` are all that have ended"
+        )
     with server.connect() as client:
         if names_run(runs):
             if budget is not None:

@@ -115,7 +115,7 @@ async def _serve(settings: Settings, *, opens: bool) -> None:
     async def announce_and_watch(runtime: "Runtime") -> None:
         flow_folder = None
         if folder is not None:
-            flow_folder = FlowFolder(folder, runtime.store, report=tell)
+            flow_folder = FlowFolder(folder, runtime, report=tell)
             await flow_folder.scan()
         # `ready` comes after the scan: a caller that waits for it may run the folder's flows.
         url, console = address[0], stdout()

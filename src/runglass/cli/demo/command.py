@@ -71,6 +71,8 @@ def demo(file: Path | None, model: str, data: Path) -> None:
             "data": data,
             # The environment may name a store that is in use, and the demo is not to write to it.
             "store": f"sqlite:///{data / 'runglass.db'}",
+            "bus": "memory://",
+            "executes_runs": True,
             "synchronous": "NORMAL",
             "capture": "metadata_only",
             "log_level": "error",
