@@ -48,9 +48,11 @@ def accepted(run_id: str, flow_id: str, block_count: int, rerun_of: str | None =
 async def outcome_of(call: Call, submitted: Submitted) -> StoredResponse:
     """The response, once the segment has ended in this process or another. Raises APIError."""
     started = submitted.run
+    # To wait for a run that may be executed elsewhere is of use to the caller alone.
+    waiting = while_allowed if started.queued is None else while_awaited
     try:
         with once_started(started.id):
-            outcome = await while_allowed(call.request, started.id, _awaited(started))
+            outcome = await waiting(call.request, started.id, _awaited(started))
     except LeaseLost as lost:
         with once_started(started.id):
             run = started.queued or await call.runtime.store.run(started.id)
