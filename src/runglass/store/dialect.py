@@ -19,8 +19,16 @@ class Dialect(NamedTuple):
     """The number of the newest change of `:project_id`: PostgreSQL has a row of its own for it."""
     waiting: str
     """How many runs wait, the id of the oldest, and how many leases last: PostgreSQL keeps a queue."""
+    next_fence: str
+    """The fence of a run that somebody else takes up: in PostgreSQL a random one above it."""
+    set_weight: str
+    """Gives `:project_id` its `:weight`, if it has another one: where its changes are numbered."""
     new_import: str
     """Notes that run `:run_no` is being imported, in PostgreSQL by whom, as there may be many processes."""
+    has_content: str
+    """The condition for runs whose content is there, as their index has it."""
+    forget_runs: str
+    """What else there is of purged runs, by their `:ids` or the `:last` of their numbers."""
     tables_of_runs: str
     """Each table with rows of runs, with its column that says of which; each has a catalog of its own."""
     note_error: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runglass.store.dialect import Dialect
 from runglass.store.process_records import HeldLease, ProcessFacts, QueuedRuns
 from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.run_tables import RUN_COLUMNS, run_of
@@ -44,15 +45,10 @@ CLAIM = (
 
 
 class Leases:
-    """The part of the store that ties runs to processes.
-
-    `_next_fence` is the fence of a run that somebody else takes up, `_project_turns` the table with the
-    weights and turns of projects and its column with their ids.
-    """
+    """The part of the store that ties runs to processes."""
 
     _statements: Statements
-    _next_fence: str
-    _project_turns: tuple[str, str]
+    _sql: Dialect
 
     async def leases(self) -> list[HeldLease]:
         sql = (
@@ -82,18 +78,15 @@ class Leases:
         return await self._statements.read(Ask(sql, values, lambda rows: QueuedRuns(*map(int, rows[0]))))
 
     async def set_weights(self, weights: Mapping[int, float]) -> None:
-        table, key = self._project_turns
-        sql = f"UPDATE {table} SET weight = :weight WHERE {key} = :project_id AND weight <> :weight"
-
         def work() -> Steps[None]:
             for project_id, weight in weights.items():
-                yield done(sql, project_id=project_id, weight=weight)
+                yield done(self._sql.set_weight, project_id=project_id, weight=weight)
 
         await self._statements.write(work)
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         sql = (
-            f"UPDATE run SET fence = {self._next_fence}"
+            f"UPDATE run SET fence = {self._sql.next_fence}"
             " WHERE no = :no AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
             f" AND head = :head AND fence = :fence RETURNING {RUN_COLUMNS}"
         )
@@ -103,8 +96,9 @@ class Leases:
     async def resume_run(self, run: RunRecord, segment: Checkpoint, *, owner: str | None) -> RunRecord | None:
         resumed = one(
             run_of,
-            f"UPDATE run SET fence = {self._next_fence}, resume_head = head, owner = CAST(:owner AS text),"
-            " claims = 0, claimed_head = CASE WHEN CAST(:owner AS text) IS NULL THEN -1 ELSE head END"
+            f"UPDATE run SET fence = {self._sql.next_fence}, resume_head = head,"
+            " owner = CAST(:owner AS text), claims = 0,"
+            " claimed_head = CASE WHEN CAST(:owner AS text) IS NULL THEN -1 ELSE head END"
             " WHERE no = :no AND status = 'paused' AND resume_head <> head AND head = :head"
             f" AND fence = :fence RETURNING {RUN_COLUMNS}",
             no=run.no,

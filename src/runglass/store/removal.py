@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 
 from runglass.store.audit import note_change
+from runglass.store.dialect import Dialect
 from runglass.store.records import Checkpoint
 from runglass.store.run_tables import ENDED, ROWS_OF_RUN, SIZES, count_that_fit, first_that_fit, placeholders
 from runglass.store.statements import (
@@ -67,15 +68,10 @@ MONTH_BITS = 40
 
 
 class Removal:
-    """The part of the store that removes what is no longer to be there.
-
-    `_with_content` is the condition for runs whose content is there, as their index has it. `_forget_runs`
-    is the statement for what else there is of purged runs, by their ids or the last of their numbers.
-    """
+    """The part of the store that removes what is no longer to be there."""
 
     _statements: Statements
-    _with_content = "has_content"
-    _forget_runs: str
+    _sql: Dialect
     _months_gone: Set[int] = frozenset()
     """Months whose events and steps went as a whole, as the numbers of runs have them."""
     _deleted = True
@@ -84,7 +80,7 @@ class Removal:
     """Whose checkpoints went last."""
 
     async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
-        content = f" AND {self._with_content}" if with_content else ""
+        content = f" AND {self._sql.has_content}" if with_content else ""
         sql = (
             f"SELECT no FROM run WHERE flow_id = :flow_id AND ended_at <= :before{content}"
             " ORDER BY ended_at, no LIMIT :limit"
@@ -109,7 +105,7 @@ class Removal:
             ids = [row[0] for row in gone]
             yield done("DELETE FROM ended_run WHERE run_no = ANY (:runs)", runs=noted)
             yield done("DELETE FROM due_outline WHERE run_no = ANY (:runs)", runs=noted)
-            yield done(self._forget_runs, ids=ids, last=max(noted))
+            yield done(self._sql.forget_runs, ids=ids, last=max(noted))
             # With the runs and not later: a call that is sent again is not to get an answer out of one.
             yield done("DELETE FROM call WHERE run_id = ANY (:ids)", ids=ids)
             freed: dict[int, int] = {}

@@ -19,7 +19,15 @@ POSTGRES = Dialect(
         " (SELECT count(*) FROM lease WHERE expires_at > CURRENT_TIMESTAMP)"
     ),
     note_error="",
+    # After a standby has taken over without the newest commits a claim may be made anew, and no fence of a
+    # claim that was lost may come again: its process lives, and would write into the log of the next one.
+    next_fence="fence + 1 + floor(random() * 1000000000)::bigint",
+    set_weight=(
+        "UPDATE project_change SET weight = :weight WHERE project_id = :project_id AND weight <> :weight"
+    ),
     new_import="INSERT INTO importing_run (run_no, owner) VALUES (:run_no, :owner)",
+    has_content="has_content",
+    forget_runs="DELETE FROM run_setback WHERE run_id = ANY (:ids)",
     # Found where `run` is: a schema that bears the name of the role comes before it, and may be empty.
     tables_of_runs=(
         "SELECT relname, attname FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid"

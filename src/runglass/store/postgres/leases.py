@@ -12,15 +12,13 @@ from datetime import UTC, datetime, timedelta
 from runglass.store import leases
 from runglass.store.leases import CLAIM, DEAD, WAITING_PROJECTS
 from runglass.store.postgres.connections import Connections
+from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.migrations import await_migration, migrations
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
 from runglass.store.records import RunRecord
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.statements import Steps, changed, done, every
 
-# After a standby has taken over without the newest commits a claim may be made anew, and no fence of a claim
-# that was lost may come again: its process lives, and would write into the log of the next one.
-_NEXT_FENCE = "fence + 1 + floor(random() * 1000000000)::bigint"
 _FIRST = "SELECT run_no, pick FROM queue {} ORDER BY pick, run_no LIMIT :limit FOR UPDATE SKIP LOCKED"
 # Goes through the projects that wait, and not through all that waits. The runs of a flow with no room are
 # passed over, and of one with some as many are taken.
@@ -56,7 +54,7 @@ _CLAIM = (
     " chosen AS MATERIALIZED (SELECT no, pick FROM (SELECT no, pick FROM waiting UNION ALL"
     " SELECT no, pick FROM lost) AS free ORDER BY pick, no LIMIT :limit),"
     " gone AS (DELETE FROM queue WHERE run_no = ANY (ARRAY(SELECT no FROM chosen))),"
-    f" claimed AS ({CLAIM.format(_NEXT_FENCE, 'ARRAY(SELECT no FROM chosen)')} RETURNING run.*)"
+    f" claimed AS ({CLAIM.format(POSTGRES.next_fence, 'ARRAY(SELECT no FROM chosen)')} RETURNING run.*)"
     f" {RUN.replace('FROM run', 'FROM claimed')} JOIN chosen USING (no) ORDER BY pick, no"
 )
 _CLAIM_ANY = _CLAIM.format(first=_FIRST.format(""), of_run="")
@@ -72,8 +70,6 @@ class Leases(leases.Leases):
     """The part of the store that ties runs to processes."""
 
     _db: Connections
-    _next_fence = _NEXT_FENCE
-    _project_turns = "project_change", "project_id"
     _owner: str | None
     """Who holds the newest lease that was taken by way of this store."""
     _holder: uuid.UUID

@@ -20,7 +20,6 @@ class PostgresRemoval(Removal):
     _db: Connections
     _months_ahead: FailureLog
     _months_gone: set[int]
-    _forget_runs = "DELETE FROM run_setback WHERE run_id = ANY (:ids)"
 
     async def purge_rows(self, runs: Sequence[int], *, limit_rows: int, limit_bytes: int) -> int:
         for month in {run_no >> MONTH_BITS for run_no in runs} - self._months_gone:

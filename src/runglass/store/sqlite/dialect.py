@@ -16,7 +16,11 @@ SQLITE = Dialect(
         " (SELECT count(*) FROM lease WHERE expires_at > now())"
     ),
     note_error="INSERT OR REPLACE INTO run_error SELECT * FROM error_of_run WHERE no = :run_no",
+    next_fence="fence + 1",
+    set_weight="UPDATE project SET weight = :weight WHERE id = :project_id AND weight <> :weight",
     new_import="INSERT INTO importing_run (run_no) VALUES (:run_no)",
+    has_content="has_content = 1",
+    forget_runs="UPDATE run_number SET last = max(last, :last)",
     tables_of_runs=(
         "SELECT kept.name, has.name FROM sqlite_schema AS kept JOIN pragma_table_info(kept.name) AS has"
         " WHERE kept.type = 'table' AND (has.name IN ('run_no', 'run_id')"

@@ -26,7 +26,7 @@ _LOST = (
     " ORDER BY no LIMIT :limit"
 )
 _FIRST = "SELECT run_no, pick FROM queue {} ORDER BY pick, run_no LIMIT :limit"
-_CLAIM = f"{CLAIM.format('fence + 1', ':numbers')} RETURNING {RUN_COLUMNS}"
+_CLAIM = f"{CLAIM.format(SQLITE.next_fence, ':numbers')} RETURNING {RUN_COLUMNS}"
 _FLOWS = (
     "SELECT flow.id, org || '/' || project.name || '/' || slug AS path FROM flow"
     " JOIN project ON project.id = project_id WHERE path = ANY (:paths)"
@@ -48,8 +48,6 @@ class Leases(leases.Leases):
     """The part of the store that ties runs to processes."""
 
     _db: Connections
-    _next_fence = "fence + 1"
-    _project_turns = "project", "id"
     _holds: dict[UUID, Hold]
 
     async def hold_lease(

@@ -34,8 +34,6 @@ class SqliteRemoval(Removal):
     """What SQLite does in a way of its own."""
 
     _db: Connections
-    _with_content = "has_content = 1"
-    _forget_runs = "UPDATE run_number SET last = max(last, :last)"
 
     async def compact(self, *, limit_bytes: int) -> bool:
         def free_pages(db: sqlite3.Connection) -> int:
