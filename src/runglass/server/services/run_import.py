@@ -120,7 +120,7 @@ class RunImports:
             return ImportedFlow(flow_header.id, flow_header.slug, stored)
         flow = await offload(partial(_read_flow, source), size_bytes=len(source))
         if stored is None:
-            flow = await self._checked(project, source)
+            await self._check(project, source)
         if flow.slug != flow_header.slug:
             raise RunFileError(f"`flow.source` has the slug {flow.slug!r}, the header {flow_header.slug!r}")
         return ImportedFlow(
@@ -133,15 +133,15 @@ class RunImports:
             retention=Retention(flow.retention_days, flow.content_retention_days),
         )
 
-    async def _checked(self, project: Project, source: bytes) -> Flow:
+    async def _check(self, project: Project, source: bytes) -> None:
         runtime = self._runtime
         try:
-            checked = await runtime.checks.flow_file(
+            # As the file that it was; what is kept is what was read from JSON, in which U+2028 is a character.
+            await runtime.checks.flow_file(
                 source, own_providers=runtime.settings.providers, project_id=project.id
             )
         except FlowFileError as error:
             raise RunFileError(f"`flow.source` cannot be used: {error.problems[0].message}") from error
-        return checked.flow
 
 
 def _read_flow(source: bytes) -> Flow:
