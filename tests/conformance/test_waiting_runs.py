@@ -53,6 +53,21 @@ async def test_who_was_alone_has_no_debt_and_who_was_away_no_credit(store: Store
     assert 1 <= sum(run_id.startswith("busy") for run_id in first) <= 3
 
 
+@pytest.mark.parametrize("most_each", [None, 9])
+async def test_a_claim_for_one_project_takes_no_run_that_another_one_has_lost(
+    store: Store, most_each: int | None
+) -> None:
+    lost = await enqueue(store, "lost", *range(2))
+    assert await store.hold_lease("gone", until="2027-01-01", renew=False)
+    assert len(await store.claim_runs("gone", now="2026-01-01", limit=2, project_id=lost)) == 2
+    own = await enqueue(store, "own", *range(2))
+    for project_id, expected in ((own, ["own-0"]), (own, ["own-1"]), (own, []), (lost, ["lost-0"])):
+        claimed = await store.claim_runs(
+            "me", now="2028-01-01", limit=1, project_id=project_id, most_each=most_each
+        )
+        assert [run.id for run in claimed] == expected
+
+
 async def test_runs_that_were_begun_come_before_those_that_were_not(store: Store) -> None:
     await enqueue(store, "a", *range(3))
     assert await claim(store, 1) == ["a-0"]

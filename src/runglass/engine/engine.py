@@ -89,6 +89,7 @@ class Engine:
         self.queue = RunQueue(
             # With a limit over all processes the store alone tells whether a project has room.
             begins_at_once=executes and most_each == math.inf and not most_of_flows,
+            claimed_each=int(most_each) if executes and most_each < math.inf and not most_of_flows else 0,
             slots=max_concurrent_runs,
             most_waiting=max_queued_runs,
             most_waiting_each=max_queued_runs_per_project,

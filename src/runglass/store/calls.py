@@ -47,7 +47,9 @@ class Calls:
         def work() -> Steps[int]:
             gone = yield fetch(
                 "DELETE FROM owed WHERE run_no IN (SELECT no FROM call JOIN run ON run.id = run_id"
-                " GROUP BY no HAVING max(created_at) < :before) RETURNING run_no, length(data)",
+                " WHERE created_at < :before AND NOT EXISTS (SELECT 1 FROM call AS newer"
+                " WHERE newer.run_id = call.run_id AND newer.created_at >= :before))"
+                " RETURNING run_no, length(data)",
                 before=before,
             )
             gone += yield fetch(
@@ -64,6 +66,9 @@ class Calls:
             yield done("DELETE FROM call WHERE created_at < :before", before=before)
             return int(calls)
 
+        due = "SELECT EXISTS (SELECT 1 FROM call WHERE created_at < :before)"
+        if not await self._statements.read(one(lambda row: bool(row[0]), due, before=before)):
+            return 0
         forgotten = await self._statements.remove(work)
         self._deleted = self._deleted or forgotten > 0
         return forgotten

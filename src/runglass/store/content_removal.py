@@ -31,6 +31,7 @@ class ContentRemoval:
     _statements: Statements
     _columns_of: Callable[[bytes], Mapping[str, Any]]
     _deleted: bool
+    _errors_deleted: bool
 
     async def strip_content(
         self, runs: Sequence[int], place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
@@ -40,7 +41,7 @@ class ContentRemoval:
         )
         if bite.log_bytes:
             written = await self._statements.remove(lambda: self._write(bite))
-            self._deleted = True
+            self._deleted = self._errors_deleted = True
             if not bite.is_whole and not written:
                 return 0, place
         return (0, bite.place) if bite.place else (bite.runs, None)

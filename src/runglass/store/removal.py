@@ -76,6 +76,8 @@ class Removal:
     """Months whose events and steps went as a whole, as the numbers of runs have them."""
     _deleted = True
     """Whether content was deleted since the last `scrub`, maybe by the process before this one."""
+    _errors_deleted = True
+    """The same of runs and of their errors, whose table is never empty."""
     _project_before = 0
     """Whose checkpoints went last."""
 
@@ -114,6 +116,7 @@ class Removal:
                 if by is not None:
                     told = {"flowId": flow_id, "status": status}
                     yield from note_change(project_id, by, "run.purged", run_id, **told)
+            self._errors_deleted = True
             # Last, as appends wait for these rows.
             for project_id, size in sorted(freed.items()):
                 yield count_bytes(project_id, -size)

@@ -306,6 +306,20 @@ async def test_a_line_is_full_for_its_project_alone_where_that_has_its_share() -
         RunQueue(slots=10, most_waiting=10).require_room(FLOOD, QueuedRuns(10, 5, 2))
 
 
+async def test_runs_that_a_claim_will_take_at_once_do_not_fill_the_line() -> None:
+    queue = RunQueue(slots=3, begins_at_once=False, claimed_each=2, most_waiting=9, most_waiting_each=0)
+    for coming in range(2):
+        queue.require_room(FLOOD, QueuedRuns(coming, coming, 1))
+    with pytest.raises(APIError, match="max_queued_runs_per_project"):
+        queue.require_room(FLOOD, QueuedRuns(2, 2, 1))
+    queue.hold(FLOOD)
+    queue.hold(GUEST)
+    queue.require_room(FLOOD, QueuedRuns(0, 0, 0))
+    queue.hold(FLOOD)
+    with pytest.raises(APIError, match="max_queued_runs_per_project"):
+        queue.require_room(FLOOD, QueuedRuns(0, 0, 0))
+
+
 async def test_a_run_that_cannot_be_stored_holds_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

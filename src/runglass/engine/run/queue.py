@@ -18,7 +18,8 @@ class RunQueue:
     """So many `slots`; at most `most_waiting` runs wait, and `most_waiting_each` of one project.
 
     Where others hold all slots, or fill the line, a project that has less than its equal share gets in all
-    the same. Without `begins_at_once` each run waits for a claim. `may_wait`: whether a claim may find runs.
+    the same. Without `begins_at_once` each run waits for a claim; those that will have slots, `claimed_each` of
+    a project, count as none that wait. `may_wait`: whether a claim may find runs.
     """
 
     def __init__(
@@ -26,12 +27,14 @@ class RunQueue:
         *,
         slots: int,
         begins_at_once: bool = True,
+        claimed_each: int = 0,
         most_waiting: int,
         most_waiting_each: float = math.inf,
         weights: Mapping[int, float] | None = None,
     ) -> None:
         self.may_wait = True
         self._begins_at_once = begins_at_once
+        self._claimed_each = claimed_each
         self._most_waiting = most_waiting
         self._most_waiting_each = most_waiting_each
         self._shares = Shares(slots, weights=weights)
@@ -59,12 +62,13 @@ class RunQueue:
 
     def require_room(self, project_id: int, queued: QueuedRuns) -> None:
         """Raises UNAVAILABLE where so many wait, in all processes, that no further run of the project may."""
-        if queued.own >= self._most_waiting_each:
+        begin = max(0, min(self.free, self._claimed_each - self._shares.held_by(project_id)))
+        if queued.own - begin >= self._most_waiting_each:
             raise self._full(
                 project_id, queued.own, "max_queued_runs_per_project", int(self._most_waiting_each)
             )
         projects = queued.projects + (not queued.own)
-        if queued.waiting >= self._most_waiting and queued.own >= self._most_waiting / projects:
+        if queued.waiting - begin >= self._most_waiting and queued.own >= self._most_waiting / projects:
             raise self._full(project_id, queued.own, "max_queued_runs", self._most_waiting)
 
     def take(self, project_id: int) -> bool:

@@ -136,7 +136,7 @@ class RunImports:
     async def _check(self, project: Project, source: bytes) -> None:
         runtime = self._runtime
         try:
-            # As the file that it was; what is kept is what was read from JSON, in which U+2028 is a character.
+            # As a file; what is kept is what was read from JSON, in which U+2028 is a character.
             await runtime.checks.flow_file(
                 source, own_providers=runtime.settings.providers, project_id=project.id
             )

@@ -61,7 +61,9 @@ _CLAIM_ANY = _CLAIM.format(first=_FIRST.format(""), of_run="")
 _CLAIM_OF_PROJECT = _CLAIM.format(
     first=_FIRST.format("WHERE project_id = :project_id"), of_run="project_id = :project_id AND"
 )
-_CLAIM_WITH_ROOM = _CLAIM.format(first=_FIRST_WITH_ROOM, of_run="")
+_CLAIM_WITH_ROOM = _CLAIM.format(
+    first=_FIRST_WITH_ROOM, of_run="(:project_id::bigint IS NULL OR project_id = :project_id) AND"
+)
 CLAIMS_LOCK = 5_242_880_718
 """The advisory lock of claims with a limit for each project: two at once would each see the same room."""
 

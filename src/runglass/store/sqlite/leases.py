@@ -23,7 +23,7 @@ from runglass.store.statements import Steps, changed, done, every, fetch
 
 _LOST = (
     f"WITH {DEAD.format(':now')} SELECT no FROM run WHERE owner IN (SELECT owner FROM dead)"
-    " ORDER BY no LIMIT :limit"
+    " AND (:project_id IS NULL OR project_id = :project_id) ORDER BY no LIMIT :limit"
 )
 _FIRST = "SELECT run_no, pick FROM queue {} ORDER BY pick, run_no LIMIT :limit"
 _CLAIM = f"{CLAIM.format(SQLITE.next_fence, ':numbers')} RETURNING {RUN_COLUMNS}"
@@ -86,7 +86,7 @@ class Leases(leases.Leases):
         def work() -> Steps[list[RunRecord]]:
             # A process whose lease has run out finds that, and stops, before it has a run to append to.
             yield done("DELETE FROM lease WHERE expires_at <= :now AND owner <> :owner", now=now, owner=owner)
-            lost = yield fetch(_LOST, owner=owner, now=now, limit=limit)
+            lost = yield fetch(_LOST, owner=owner, now=now, project_id=project_id, limit=limit)
             places = {no: place for place, (no,) in enumerate(lost, -limit)}
             if most_each is not None or most_of_flows:
                 waiting = yield from _first_with_room(

@@ -64,14 +64,18 @@ class SqliteRemoval(Removal):
             return True
         emptied = False
         # Now: rows deleted from here on may come too late for this.
-        self._deleted = False
+        self._deleted, with_errors = False, self._errors_deleted
+        self._errors_deleted = False
         try:
             # One after the other: other writers have a turn in between.
             for table, key in _KEPT.items():
+                if table == "run_error" and not with_errors:
+                    continue
                 await self._db.remove(partial(_rewrite_if_small, table=table, key=key))
             emptied = await self._db.empty_log()
         finally:
             self._deleted = self._deleted or not emptied
+            self._errors_deleted |= with_errors and not emptied
         return emptied
 
 
@@ -81,7 +85,7 @@ def _rewrite_if_small(db: sqlite3.Connection, *, table: str, key: str) -> None:
     found = db.execute(f"SELECT * FROM {table} ORDER BY {key}")
     for row in found:
         rows.append(row)
-        size += sum(len(value) for value in row if isinstance(value, bytes))
+        size += sum(len(value) for value in row if isinstance(value, (bytes, str)))
         if len(rows) > _REWRITTEN_ROWS or size > _REWRITTEN_BYTES:
             found.close()
             return
