@@ -18,8 +18,8 @@ class RunQueue:
     """So many `slots`; at most `most_waiting` runs wait, and `most_waiting_each` of one project.
 
     Where others hold all slots, or fill the line, a project that has less than its equal share gets in all
-    the same. Without `begins_at_once` each run waits for a claim; those that will have slots, `claimed_each` of
-    a project, count as none that wait. `may_wait`: whether a claim may find runs.
+    the same. Without `begins_at_once` each run waits for a claim; those that will have slots, `claimed_each`
+    of a project, count as none that wait. `may_wait`: whether a claim may find runs.
     """
 
     def __init__(
