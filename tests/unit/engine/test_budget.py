@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import example, given
@@ -554,3 +555,24 @@ async def test_runs_that_look_at_once_whether_a_budget_has_been_set_share_a_read
         await store.set_budget(run.project_id, Decimal(0))
         await clock.sleep(LOOK_S)
         assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [False] * 20
+
+
+async def test_a_step_that_is_cut_off_while_the_store_decides_holds_nothing(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        await make_run(store)
+        await store.hold_lease("me", until="2999-01-01", renew=False)
+        [run] = await store.claim_runs("me", now="2026-01-01", limit=1)
+        await store.set_budget(run.project_id, Decimal(1))
+
+        async def reserve() -> None:
+            async with Budgets(store, VirtualClock()).reserved(run, Decimal(1)):
+                raise AssertionError("the store has not answered")
+
+        with FaultyStore(store) as faults:
+            held = faults.hold("hold_budget", answered=True)
+            reserving = asyncio.create_task(reserve())
+            await held.reached()
+            reserving.cancel()
+            await asyncio.wait({reserving})
+            assert reserving.cancelled()
+        assert (await store.hold_budget(uuid4(), run, Decimal(1))).held_usd == 0

@@ -66,22 +66,23 @@ class Budgets:
         """
         now_s = asyncio.get_running_loop().time
         hold, until_s = uuid4(), now_s() + HELD_S
-        while True:
-            # The store decides one after the other as well: each that waited there would take a connection,
-            # and a hundred calls of a project all of them.
-            async with self._deciding[run.project_id]:
-                decision = await self._store.hold_budget(hold, run, usd)
-            if decision.has_room_for(usd):
-                break
-            if not decision.held_usd or now_s() > until_s:
-                assert decision.project is not None
-                raise BudgetExceeded(_refusal(decision.project, usd))
-            # What others hold is stored in a moment, or given back; until then some of it counts twice.
-            await asyncio.sleep(HOLD_POLL_S)
         try:
+            while True:
+                # The store decides one after the other as well: each that waited there would take a
+                # connection, and a hundred calls of a project all of them.
+                async with self._deciding[run.project_id]:
+                    decision = await self._store.hold_budget(hold, run, usd)
+                if decision.has_room_for(usd):
+                    break
+                if not decision.held_usd or now_s() > until_s:
+                    assert decision.project is not None
+                    raise BudgetExceeded(_refusal(decision.project, usd))
+                # What others hold is stored in a moment, or given back; until then some of it counts twice.
+                await asyncio.sleep(HOLD_POLL_S)
             yield
         finally:
-            # Also where the step is cut off: the run may go on for long, and with it the hold.
+            # Also where the step is cut off, be it while the store decides: the run may go on for long, and
+            # with it the hold.
             releasing = asyncio.ensure_future(self._release(hold))
             self._releasing.add(releasing)
             releasing.add_done_callback(self._releasing.discard)
