@@ -442,6 +442,19 @@ async def test_the_number_of_a_purged_change_is_not_given_again(own_store: Store
     assert change.number == 3
 
 
+async def test_a_run_whose_error_stood_before_its_end_is_found_by_error_and_status(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+    run = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
+    summary = b'{"error":{"code":"CODE_ERROR","message":"no Sesame"}}'
+    for head, status in enumerate(("running", "failed")):
+        await store.append(
+            Append(run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=summary)
+        )
+    page = await store.runs(project.id, await asked(store, "error:sesame status:failed"), limit=9)
+    assert [each.id for each in page.runs] == [run.id]
+
+
 async def test_the_message_of_an_error_is_found_until_it_is_taken_out(own_store: Store) -> None:
     store = own_store
     project = await store.ensure_project("acme", "demo")

@@ -44,14 +44,13 @@ _VOID_OF_STEP = (
 )
 # The answer of a pause is given before its run ends, and goes with the other content that is owed.
 _DUE_ANSWERS = (
-    "SELECT no, run_no, length(answer) FROM call_answer WHERE answered_at < :before"
-    " AND NOT EXISTS (SELECT 1 FROM run_outcome WHERE run_no = call_answer.run_no)"
-    " AND NOT EXISTS (SELECT 1 FROM run WHERE run.no = call_answer.run_no"
-    " AND status IN ('pending', 'running')) ORDER BY answered_at LIMIT :limit"
+    "SELECT call_answer.no, run_no, length(answer) FROM call_answer JOIN run ON run.no = run_no"
+    " WHERE answered_at < :before AND NOT EXISTS (SELECT 1 FROM run_outcome WHERE run_no = run.no)"
+    " AND status NOT IN ('pending', 'running') ORDER BY answered_at LIMIT :limit"
 )
 _DUE_OUTCOMES = (
-    "SELECT run_no, coalesce(length(result), 0) + coalesce(length(error), 0)"
-    " FROM run_outcome WHERE ended_at < :before ORDER BY ended_at, run_no LIMIT :limit"
+    "SELECT run_no, coalesce(length(result), 0) + coalesce(length(due.error), 0) FROM run_outcome AS due"
+    " JOIN run ON run.no = run_no WHERE due.ended_at < :before ORDER BY due.ended_at, run_no LIMIT :limit"
 )
 # One with checkpoints left is counted with them: it goes by itself.
 _KEPT = (
@@ -60,7 +59,9 @@ _KEPT = (
     " AND NOT EXISTS (SELECT 1 FROM ended_run WHERE run_no = run.no)"
 )
 _NOT_TAKEN = "FOR UPDATE SKIP LOCKED"
-"""Passes over what another process deletes at this moment: its bytes are to be counted once."""
+"""Passes over what another process has locked, or whose run: its bytes are to be counted once.
+
+Others lock a run before its rows, and nobody waits here while he has one of these."""
 _BITE_ROWS, _BITE_BYTES = 250, 1 << 20
 """Others may wait while so much is deleted, and overwritten: some milliseconds."""
 MONTH_BITS = 40
@@ -95,7 +96,7 @@ class Removal:
             sql = (
                 "INSERT INTO purged_run (run_no, events, bytes)"
                 f" SELECT no, head, log_bytes + open_bytes FROM run WHERE no = ANY (:runs) AND {ENDED}"
-                " ORDER BY no ON CONFLICT DO NOTHING RETURNING run_no"
+                " ORDER BY no FOR UPDATE ON CONFLICT DO NOTHING RETURNING run_no"
             )
             if not (noted := (yield every(as_int, sql, runs=list(runs)))):
                 return 0

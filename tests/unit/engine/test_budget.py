@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import example, given
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from runglass.bus.process_bus import MemoryBus
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.models.budget import LOOK_S, Budgets
+from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
 from runglass.engine.models.gateway import (
     AnswerRejected,
     Bounded,
@@ -32,12 +33,13 @@ from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
 from runglass.log.fold import RunFold
 from runglass.log.trace import ModelCall, RunSummary, TokenBreakdown
-from runglass.store.records import Project
+from runglass.store.process_records import BudgetDecision
+from runglass.store.records import Project, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SystemClock
 from tests.conformance.stores import make_run
 from tests.examples import examples
-from tests.fakes import VirtualClock, send
+from tests.fakes import VirtualClock, in_virtual_time, let_time_pass, send
 from tests.faulty_store import FaultyStore
 from tests.laws.law import require
 from tests.laws.stored import broken_in
@@ -554,3 +556,66 @@ async def test_runs_that_look_at_once_whether_a_budget_has_been_set_share_a_read
         await store.set_budget(run.project_id, Decimal(0))
         await clock.sleep(LOOK_S)
         assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [False] * 20
+
+
+async def test_a_step_that_is_cut_off_while_the_store_decides_holds_nothing(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        await make_run(store)
+        await store.hold_lease("me", until="2999-01-01", renew=False)
+        [run] = await store.claim_runs("me", now="2026-01-01", limit=1)
+        await store.set_budget(run.project_id, Decimal(1))
+
+        async def reserve() -> None:
+            async with Budgets(store, VirtualClock()).reserved(run, Decimal(1)):
+                raise AssertionError("the store has not answered")
+
+        with FaultyStore(store) as faults:
+            held = faults.hold("hold_budget", answered=True)
+            reserving = asyncio.create_task(reserve())
+            await held.reached()
+            reserving.cancel()
+            await asyncio.wait({reserving})
+            assert reserving.cancelled()
+        assert (await store.hold_budget(uuid4(), run, Decimal(1))).held_usd == 0
+
+
+@in_virtual_time
+async def test_what_this_process_is_storing_is_waited_for_and_what_another_one_holds_for_a_moment() -> None:
+    run = RunRecord(
+        no=1,
+        id="run",
+        project_id=1,
+        flow_id="flow",
+        version=0,
+        status="running",
+        trigger_type="api",
+        capture="full",
+        session_id=None,
+        head=1,
+        fence=1,
+        claims=0,
+        summary=b"{}",
+    )
+    project = Project(id=1, org="acme", name="demo", budget_usd=Decimal(2))
+    with_room, without = (BudgetDecision(project, Decimal(held)) for held in (0, 2))
+    store = SqliteStore(Path("never-opened"), synchronous="NORMAL")
+    budgets, faults, stored = Budgets(store, VirtualClock()), FaultyStore(store), asyncio.Event()
+    faults.answer("release_budget", None)
+
+    async def reserve() -> None:
+        async with budgets.reserved(run, Decimal(1)):
+            await stored.wait()
+
+    faults.answer("hold_budget", with_room)
+    storing = asyncio.create_task(reserve())
+    await let_time_pass()
+    faults.answer("hold_budget", without)
+    waiting = asyncio.create_task(reserve())
+    await let_time_pass(3600)
+    assert not waiting.done()
+    faults.answer("hold_budget", with_room)
+    stored.set()
+    await asyncio.gather(storing, waiting)
+    faults.answer("hold_budget", without)
+    with pytest.raises(BudgetExceeded):
+        await reserve()

@@ -12,13 +12,14 @@ from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.task import LeaseLost, RunOutcome
 from runglass.engine.steps.executor import StepExecutor
-from runglass.errors import APIError, StoreError
+from runglass.errors import APIError, RunUnreadable, StoreError
 from runglass.store.process_records import QueuedRuns
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
+from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 FLOW = """
   - {id: a, type: code, code: 'return {}'}
@@ -128,6 +129,26 @@ async def test_a_queued_run_is_in_the_store_and_not_in_memory(
         assert request is not None
         assert b"x" * 1000 in request
         assert house.engine.cancel(first.id, reason="enough")
+
+
+async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = db(tmp_path)
+    async with open_harness(store, slots=1) as house:
+        hold(monkeypatch)
+        first = await start(house, FLOW)
+        second = await start(house, FLOW)
+        await begun(house, first)
+        looked = FaultyStore(store).hold("run", when=lambda run_id: run_id == second.id, answered=True)
+        outcome = asyncio.ensure_future(second.outcome())
+        await looked.reached()
+        spoil(store.connections.path, UPDATES["request"], b"garbage", second.id)
+        assert house.engine.cancel(first.id, reason="enough")
+        looked.let_go()
+        async with asyncio.timeout(30):
+            with pytest.raises(RunUnreadable, match=second.id):
+                await outcome
 
 
 async def test_a_run_beyond_a_full_queue_is_unavailable_and_not_stored(

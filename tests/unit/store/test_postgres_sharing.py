@@ -267,6 +267,29 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
     assert set(through) == {1}
 
 
+async def test_what_is_kept_for_callers_expires_past_a_run_that_another_has_locked(
+    stores: list[PostgresStore], tmp_path: Path
+) -> None:
+    store = stores[0]
+    ended, paused, free = [await make_run(store, run_id) for run_id in ("ended", "paused", "free")]
+    await store.append(batch(paused, 0, b"1", status="paused"))
+    await store.begin_call(paused.project_id, IdempotencyKey("key", b"digest"), paused)
+    await store.answer_call(paused.project_id, "key", status=200, answer=b"{}")
+    for run in (ended, free):
+        await store.append(batch(run, 0, b"1", status="completed", result=b"r", ended_at="2026"))
+    other = await asyncpg.connect(await postgres_server().database_of(tmp_path))
+    try:
+        async with other.transaction(), asyncio.timeout(30):
+            # As who strips content: the runs first, then what belongs to them.
+            await other.execute("SELECT FROM run WHERE no IN ($1, $2) FOR NO KEY UPDATE", ended.no, paused.no)
+            assert await store.expire_answers(before="9999", limit=9) == 1
+            assert await store.outcome(free.no) == (None, None)
+            await other.execute("UPDATE run_outcome SET result = NULL WHERE run_no = $1", ended.no)
+    finally:
+        await other.close()
+    assert await store.expire_answers(before="9999", limit=9) == 2
+
+
 async def test_many_runs_that_two_processes_purge_at_once_go_once(stores: list[PostgresStore]) -> None:
     runs = [await make_run(stores[0], f"run-{number}") for number in range(40)]
     for run in runs:

@@ -202,3 +202,24 @@ async def test_a_weight_that_is_not_told_any_more_is_that_of_all_others(tmp_path
                 await store.create_run(new_run(project.id, flow.id, id=f"{project.name}-{number}"))
         claimed = await store.claim_runs("me", now="2026-01-01", limit=4)
         assert sum(run.id.startswith("heavy") for run in claimed) == 2
+
+
+async def test_a_run_that_only_the_queue_says_to_wait_is_not_claimed(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        for owner in ("me", "you"):
+            await store.hold_lease(owner, until="2999-01-01", renew=False)
+        project = await store.ensure_project("acme", "demo")
+        flow = await store.put_draft(project.id, "flow", name=None, capture=None, source=b"{}")
+        ended, owned, waiting = [
+            await store.create_run(new_run(project.id, flow.id, id=run_id))
+            for run_id in ("ended", "owned", "waiting")
+        ]
+        await store.append(batch(ended, 0, "completed"))
+        assert [run.id for run in await store.claim_runs("you", now="2026-01-01", limit=1)] == [owned.id]
+        stale = [(run.no, run.project_id) for run in (ended, owned)]
+        sql = "INSERT INTO queue (run_no, project_id) VALUES (?, ?)"
+        await store.connections.write(lambda db: db.executemany(sql, stale))
+        claimed = await store.claim_runs("me", now="2026-01-01", limit=9)
+        assert [run.id for run in claimed] == [waiting.id]
+        assert (await store.queued_runs(waiting.project_id, most=9)).waiting == 0
+        assert await store.owned_runs("you") == {owned.id: 0}

@@ -23,7 +23,7 @@ from runglass.support.clock import Clock
 log = logging.getLogger(__name__)
 
 HELD_S, HOLD_POLL_S = 2.0, 0.02
-"""So long a request waits for parts of the budget that others hold for a moment, and so often it asks."""
+"""So long a request waits for parts of the budget that other processes hold, and so often it asks."""
 LOOK_S = 1.0
 """How often a run looks whether a budget has been set since. One that is set is asked before each step."""
 
@@ -40,6 +40,7 @@ class Budgets:
         self.clock = clock
         self._deciding: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._readings = Readings(self.project)
+        self._holds: set[UUID] = set()
         self._releasing: set[asyncio.Future[None]] = set()
 
     async def project(self, project_id: int) -> Project | None:
@@ -66,22 +67,27 @@ class Budgets:
         """
         now_s = asyncio.get_running_loop().time
         hold, until_s = uuid4(), now_s() + HELD_S
-        while True:
-            # The store decides one after the other as well: each that waited there would take a connection,
-            # and a hundred calls of a project all of them.
-            async with self._deciding[run.project_id]:
-                decision = await self._store.hold_budget(hold, run, usd)
-            if decision.has_room_for(usd):
-                break
-            if not decision.held_usd or now_s() > until_s:
-                assert decision.project is not None
-                raise BudgetExceeded(_refusal(decision.project, usd))
-            # What others hold is stored in a moment, or given back; until then some of it counts twice.
-            await asyncio.sleep(HOLD_POLL_S)
+        earlier: set[UUID] = set()
         try:
+            while True:
+                # The store decides one after the other as well: each that waited there would take a
+                # connection, and a hundred calls of a project all of them.
+                async with self._deciding[run.project_id]:
+                    decision = await self._store.hold_budget(hold, run, usd)
+                if decision.has_room_for(usd):
+                    break
+                # Of this process each is known to be still on its way, however long the store takes.
+                earlier = earlier or self._holds.copy()
+                if not decision.held_usd or (now_s() > until_s and self._holds.isdisjoint(earlier)):
+                    assert decision.project is not None
+                    raise BudgetExceeded(_refusal(decision.project, usd))
+                # What others hold is stored in a moment, or given back; until then some of it counts twice.
+                await asyncio.sleep(HOLD_POLL_S)
+            self._holds.add(hold)
             yield
         finally:
-            # Also where the step is cut off: the run may go on for long, and with it the hold.
+            # Also where the step is cut off, be it while the store decides: the run may go on for long, and
+            # with it the hold.
             releasing = asyncio.ensure_future(self._release(hold))
             self._releasing.add(releasing)
             releasing.add_done_callback(self._releasing.discard)
@@ -92,6 +98,8 @@ class Budgets:
             await self._store.release_budget(hold)
         except StoreError as error:
             log.warning("a part of a budget is held until its run ends or is taken over: %s", error)
+        finally:
+            self._holds.discard(hold)
 
 
 class RunBudget:

@@ -33,7 +33,7 @@ class StartedRun(NamedTuple):
     `head` is the seq that the segment began after. `outcome` raises RunReleased if the run goes on without
     this engine, StoreError if it cannot be recorded. A run that was `queued`, as it says, waits in the store,
     and any process on it may execute it: where another one does, `outcome` raises LeaseLost at the end of the
-    segment or before, and the store tells the end.
+    segment or before, and the store tells the end. Where this one cannot read it, RunUnreadable is raised.
     """
 
     id: str
@@ -125,6 +125,8 @@ class ActiveRuns:
                     # A later segment is not this one.
                     if running is not None and running.run.head == run.head:
                         return await asyncio.shield(self.tasks[run.id])
+                    if run.id in self.set_aside:
+                        raise RunUnreadable(run.id, "it is set aside, and the log of the server says why")
                     try:
                         now = await self._context.store.run(run.id)
                     except StoreError:

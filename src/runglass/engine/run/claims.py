@@ -201,6 +201,7 @@ class RunClaims:
         except Exception as error:
             # The run is still this engine's, so it is not claimed again before the next start.
             self._active.put_aside(run.id, error)
+            await self._bus.wake(progress_of(run.id))
         finally:
             self._queue.give_back(run.project_id)
         return True

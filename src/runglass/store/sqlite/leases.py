@@ -26,7 +26,11 @@ _LOST = (
     " AND (:project_id IS NULL OR project_id = :project_id) ORDER BY no LIMIT :limit"
 )
 _FIRST = "SELECT run_no, pick FROM queue {} ORDER BY pick, run_no LIMIT :limit"
-_CLAIM = f"{CLAIM.format(SQLITE.next_fence, ':numbers')} RETURNING {RUN_COLUMNS}"
+_CLAIM = (
+    f"{CLAIM.format(SQLITE.next_fence, ':numbers')} AND (no = ANY (:lost) OR owner IS NULL"
+    " AND (status IN ('pending', 'running') OR status = 'paused' AND resume_head = head))"
+    f" RETURNING {RUN_COLUMNS}"
+)
 _FLOWS = (
     "SELECT flow.id, org || '/' || project.name || '/' || slug AS path FROM flow"
     " JOIN project ON project.id = project_id WHERE path = ANY (:paths)"
@@ -103,7 +107,8 @@ class Leases(leases.Leases):
                 return []
             numbers = list(places)
             yield done("DELETE FROM queue WHERE run_no = ANY (:numbers)", numbers=numbers)
-            claimed: list[RunRecord] = yield every(run_of, _CLAIM, owner=owner, numbers=numbers)
+            values = {"owner": owner, "numbers": numbers, "lost": [no for (no,) in lost]}
+            claimed: list[RunRecord] = yield every(run_of, _CLAIM, **values)
             return sorted(claimed, key=lambda run: places[run.no])
 
         return await self._statements.write(work)

@@ -28,7 +28,8 @@ $$;
 
 CREATE TRIGGER run_error_with_run AFTER INSERT ON run FOR EACH ROW
   WHEN (NEW.error IS NOT NULL) EXECUTE FUNCTION keep_run_error();
-CREATE TRIGGER run_error_changed AFTER UPDATE OF error ON run FOR EACH ROW
-  WHEN (OLD.error IS DISTINCT FROM NEW.error) EXECUTE FUNCTION keep_run_error();
+CREATE TRIGGER run_error_changed AFTER UPDATE OF error, status ON run FOR EACH ROW
+  WHEN (OLD.error IS DISTINCT FROM NEW.error OR NEW.error IS NOT NULL AND OLD.status <> NEW.status)
+  EXECUTE FUNCTION keep_run_error();
 CREATE TRIGGER run_error_gone AFTER DELETE ON run FOR EACH ROW
   WHEN (OLD.error IS NOT NULL) EXECUTE FUNCTION keep_run_error();
