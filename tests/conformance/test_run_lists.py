@@ -442,7 +442,8 @@ async def test_the_number_of_a_purged_change_is_not_given_again(own_store: Store
     assert change.number == 3
 
 
-async def test_a_run_whose_error_stood_before_its_end_is_found_by_error_and_status(store: Store) -> None:
+async def test_a_run_whose_error_stood_before_its_end_is_found_by_error_and_status(own_store: Store) -> None:
+    store = own_store
     project = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
     run = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
