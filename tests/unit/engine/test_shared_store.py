@@ -94,7 +94,7 @@ async def types(house: EngineHarness, run_id: str) -> list[str]:
 
 async def test_a_run_is_executed_by_the_process_that_claims_it(machines: Machines, tmp_path: Path) -> None:
     started = await start(machines.front, WALK, {"n": 3})
-    assert started.is_shared
+    assert started.queued is not None
     outcome = asyncio.ensure_future(started.outcome())
     assert (await stored(machines.front, started.id)).status == "pending"
     await machines.worker.engine.keep_lease()
@@ -161,7 +161,7 @@ async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
         second = asyncio.create_task(start(front, HOLD))
         with pytest.raises(StoreError):
             await first
-        assert (await second).is_shared
+        assert (await second).queued is not None
 
 
 async def test_what_the_log_may_not_keep_goes_to_the_caller_through_the_store(machines: Machines) -> None:
@@ -205,7 +205,7 @@ async def test_tool_results_reach_a_run_from_a_process_that_executes_nothing(
             started = await resume(house, run_id, Segment(first=pause.cursor, results=results))
             assert started.head == run.head
             if house is not worker:
-                assert started.is_shared
+                assert started.queued is not None
                 assert (await stored(house, run_id)).is_resuming
                 continue
             await started.outcome()
@@ -227,7 +227,7 @@ async def test_going_back_to_an_earlier_step_is_the_same_on_another_process(
             await worker.engine.keep_lease()
             assert (await until_idle(house, run_id)).status == "paused"
             started = await resume(house, run_id, segment)
-            if not started.is_shared:
+            if started.queued is None:
                 await started.outcome()
         await worker.engine.keep_lease()
         assert (await until_idle(house, run_id)).status == "completed"

@@ -41,11 +41,6 @@ class StartedRun(NamedTuple):
     outcome: Callable[[], Awaitable[RunOutcome]]
     queued: RunRecord | None = None
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether the run waits in the store."""
-        return self.queued is not None
-
 
 class ActiveRuns:
     """The tasks of an engine's runs. `free_slot` gives back the slot of a run whose task has ended.

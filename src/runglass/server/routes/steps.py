@@ -89,7 +89,7 @@ async def _stream(
         run = await runtime.store.run(run_id)
     if run is None:
         raise no_run(run_id)
-    if outputs is None or started is None or started.is_shared:
+    if outputs is None or started is None or started.queued is not None:
         # The store has the content.
         started = outputs = None
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)

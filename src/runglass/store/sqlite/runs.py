@@ -14,7 +14,7 @@ from runglass.store.run_logs import SqlRunLog
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import NEXT_NO, count_new_run, page, perform
+from runglass.store.sqlite.sql_helpers import NEXT_NO, page, perform
 from runglass.store.statements import as_bytes, one
 
 _CREATE = (
@@ -50,7 +50,8 @@ class SqliteRunLog(SqlRunLog):
                 *(run.session_id, run.summary, run.owner, run.key_id, size),
             )
             no = db.execute(_CREATE, values).lastrowid
-            count_new_run(db, run.project_id, size)
+            counted = "data_bytes = data_bytes + ?, run_changes = run_changes + 1"
+            db.execute(f"UPDATE project SET {counted} WHERE id = ?", (size, run.project_id))
             created = run_of(db.execute(f"{RUN} WHERE no = ?", (no,)).fetchone())
             db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
             if run.owner is None:

@@ -106,12 +106,6 @@ def count_bytes(db: sqlite3.Connection, project_id: int, size: int) -> None:
     db.execute("UPDATE project SET data_bytes = data_bytes + ? WHERE id = ?", (size, project_id))
 
 
-def count_new_run(db: sqlite3.Connection, project_id: int, size: int) -> None:
-    """Adds a run to what is counted of a project: its bytes, and that it was created."""
-    sql = "UPDATE project SET data_bytes = data_bytes + ?, run_changes = run_changes + 1 WHERE id = ?"
-    db.execute(sql, (size, project_id))
-
-
 def count_open(db: sqlite3.Connection, run_no: int, size: int) -> None:
     """Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
     sql = "UPDATE run SET open_bytes = open_bytes + ? WHERE no = ? RETURNING project_id"
