@@ -32,7 +32,7 @@ async def transactions(connections: Connections) -> tuple[int, int]:
         "SELECT count(*), count(xact_start) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
-    row = await connections.read(lambda db: db.fetchrow(sql))
+    [row] = await connections.read(lambda db: db.fetch(sql))
     return row[0], row[1]
 
 

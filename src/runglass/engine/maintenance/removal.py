@@ -32,8 +32,8 @@ INTERVAL_S = 60.0
 CLAIM_S = 3 * INTERVAL_S
 """So long other processes leave the removal to this one, from each time that it says so."""
 BATCH_BYTES = 256 * 1024
-COMPACTED_BYTES = 2 * BATCH_BYTES
-"""Pages that are given back take less time than rows that are deleted."""
+COMPACTED_BYTES = BATCH_BYTES // 2
+"""To give a page back takes longer than to delete its rows: many free ones are gone through to find it."""
 BATCH_ROWS = 1000
 STRIPPED_ROWS = 250
 """Each is read and written anew in Python."""

@@ -39,7 +39,6 @@ class Db(Protocol):
     async def execute(self, query: str, *values: Any, timeout: float | None = None) -> str: ...
     async def executemany(self, query: str, values: Sequence[Sequence[Any]]) -> None: ...
     async def fetch(self, query: str, *values: Any, timeout: float | None = None) -> list[Any]: ...
-    async def fetchrow(self, query: str, *values: Any) -> Any: ...
     async def fetchval(self, query: str, *values: Any) -> Any: ...
     def cursor(self, query: str, *values: Any, prefetch: int) -> AsyncIterable[Any]: ...
 
@@ -49,21 +48,10 @@ class Reader:
 
     def __init__(self, db: Db) -> None:
         self._db = db
-
-    async def execute(self, query: str, *values: Any, timeout: float | None = None) -> str:
-        return await self._db.execute(query, *map(_stored, values), timeout=timeout)
-
-    async def executemany(self, query: str, values: Sequence[Sequence[Any]]) -> None:
-        await self._db.executemany(query, [[*map(_stored, row)] for row in values])
+        self.execute, self.executemany, self.fetchval = db.execute, db.executemany, db.fetchval
 
     async def fetch(self, query: str, *values: Any, timeout: float | None = None) -> list[Any]:
         return await self._db.fetch(query, *map(_stored, values), timeout=timeout)
-
-    async def fetchrow(self, query: str, *values: Any) -> Any:
-        return await self._db.fetchrow(query, *map(_stored, values))
-
-    async def fetchval(self, query: str, *values: Any) -> Any:
-        return await self._db.fetchval(query, *map(_stored, values))
 
     def cursor(self, query: str, *values: Any, prefetch: int) -> AsyncIterable[Any]:
         return self._db.cursor(query, *map(_stored, values), prefetch=prefetch)

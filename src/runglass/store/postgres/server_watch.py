@@ -41,7 +41,7 @@ class ServerWatch:
     async def look(self, db: Any) -> None:
         """Compares the start of the server with the one that is known, and tells the clock its time."""
         asked_s = self._clock.monotonic_s()
-        started_at, moment = await db.fetchrow(_NOTE)
+        [(started_at, moment)] = await db.fetch(_NOTE)
         self._clock.tell(moment, asked_s=asked_s)
         before, self._started_at = self._started_at, started_at
         if before is not None and started_at != before:

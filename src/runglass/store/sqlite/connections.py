@@ -162,11 +162,12 @@ class Connections:
 
     def _read(self, jobs: list[_Job]) -> list[_Outcome]:
         # A cancelled task waits no longer; the loop alone changes that, and a change unseen costs one read.
-        return [self._read_one(job) for job in jobs if not job.future.done()]
+        connection = partial(self._own_connection, timeout_s=BUSY_TIMEOUT_S)
+        return [self._do(job, connection) for job in jobs if not job.future.done()]
 
-    def _read_one(self, job: _Job) -> _Outcome:
+    def _do(self, job: _Job, connection: Callable[[], sqlite3.Connection]) -> _Outcome:
         try:
-            return WorkResult(job, job.work(self._own_connection(timeout_s=BUSY_TIMEOUT_S)), None)
+            return WorkResult(job, job.work(connection()), None)
         except sqlite3.Error as error:
             return WorkResult(job, None, self._store_error(error))
         # Any error belongs to the work that raised it: the thread serves other work and must live.
@@ -229,7 +230,7 @@ class Connections:
         if apart := [job for job in batch if job.work is _empty_log]:
             together = [job for job in batch if job.work is not _empty_log]
             before = self.commit(connection, together) if together else []
-            return before + [self._do_apart(connection, job) for job in apart]
+            return before + [self._do(job, lambda: connection) for job in apart]
         if self.reserve.is_given_up:
             others = [job for job in batch if not isinstance(job.work, _Removal)]
             if others and not self.reserve.take():
@@ -270,12 +271,6 @@ class Connections:
             refused = isinstance(error, (sqlite3.Error, OverflowError, UnicodeError))
             return [WorkResult(batch[0], None, self._store_error(error) if refused else error)]
         return outcomes
-
-    def _do_apart(self, connection: sqlite3.Connection, job: _Job) -> _Outcome:
-        try:
-            return WorkResult(job, job.work(connection), None)
-        except sqlite3.Error as error:
-            return WorkResult(job, None, self._store_error(error))
 
     def _store_error(self, error: Exception, kind: type[StoreError] | None = None) -> StoreError:
         fault = (kind or _kind_of(error))(f"the store {str(self.path)!r} cannot be used: {error}")
