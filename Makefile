@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 GENERATOR := .venv-contract
 PEERS := .bench
+EMITTERS := .emitters
 TYPES := tools/viewer_types
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
@@ -58,7 +59,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-browser flaky check gains contract prove bench reference lock clean
+.PHONY: help demo test test-slow test-browser flaky check gains contract prove emitters bench reference lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +103,9 @@ contract: $(VENV)/dev.stamp $(GENERATOR)/contract.stamp ## two minutes of made-u
 prove: $(VENV)/dev.stamp ## the long tests of what breaks: kills, cuts, power, attacks; ARGS="hostile --family money"
 	$(PY) -m tests.prove $(ARGS)
 
+emitters: $(VENV)/dev.stamp ## libraries that send traces, each in its environment, against a ledger; ARGS="strands --record"
+	$(PY) -m tests.emitters $(ARGS)
+
 bench: $(VENV)/dev.stamp $(if $(findstring --no-peers,$(ARGS)),,peers) ## every figure beside peers and limit; ARGS="replay latency --json FILE"
 	$(PY) -m bench $(ARGS)
 
@@ -115,14 +119,14 @@ lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes new
 	$(LOCK) --group contract --output-file requirements/contract.txt
 	$(LOCK) --group fuzz --output-file requirements/fuzz.txt
 	$(LOCK) --group bench --output-file requirements/bench.txt
-	$(LOCK) pyproject.toml --extra server --extra postgres --extra nats --group dev --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra postgres --extra nats --extra grpc --group dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server --group build --constraint requirements/dev.txt \
 		--output-file requirements/server.txt
-	$(LOCK) pyproject.toml --extra server --extra postgres --extra nats --group build --constraint requirements/dev.txt \
+	$(LOCK) pyproject.toml --extra server --extra postgres --extra nats --extra grpc --group build --constraint requirements/dev.txt \
 		--output-file requirements/image.txt
 
 clean: ## remove .venv, caches and build results
-	rm -rf $(VENV) .venv-3.13 $(GENERATOR) $(PEERS) $(TYPES)/node_modules .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-3.13 $(GENERATOR) $(PEERS) $(EMITTERS) $(TYPES)/node_modules .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/pip:

@@ -146,6 +146,11 @@ def limits() -> list[tuple[str, str, str]]:
             "`REQUEST_TOO_LARGE`",
         ),
         (
+            "request with traces or logs, decompressed",
+            f"`otlp_limit_bytes`: {bytes_of(shown.otlp_limit_bytes)}",
+            "`REQUEST_TOO_LARGE`",
+        ),
+        (
             "event of a run to import",
             bytes_of(file_reader.LARGEST_EVENT_BYTES),
             "`INVALID_REQUEST`",

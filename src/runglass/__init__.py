@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from runglass.log.events import StepPaused as StepPaused
     from runglass.log.events import StepPausedForToolCalls as StepPausedForToolCalls
     from runglass.log.events import StepProgress as StepProgress
+    from runglass.log.events import StepRecorded as StepRecorded
     from runglass.log.events import StepResumed as StepResumed
     from runglass.log.events import StepRetrying as StepRetrying
     from runglass.log.events import StepSkipped as StepSkipped
@@ -98,7 +99,7 @@ _HOMES = {
         "ContentKept KeptOutput "
         "FlowCancelled FlowCompleted FlowFailed LoopCompleted LoopStarted OverridesApplied RunInput "
         "RunStarted StepCompleted StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused "
-        "StepPausedForToolCalls StepProgress StepResumed StepRetrying StepSkipped StepStarted "
+        "StepPausedForToolCalls StepProgress StepRecorded StepResumed StepRetrying StepSkipped StepStarted "
         "StreamEvent UnknownEvent"
     ),
     "wire.run_api": "Attachment CompletedResult JobState RunChange RunPage",

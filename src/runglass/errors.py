@@ -213,6 +213,18 @@ class KeyLimitReached(RunglassError):
     """The project has as many keys as it may have; the message says how to have more."""
 
 
+class FlowRecorded(RunglassError):
+    """The flow has runs of other programs: it can be neither pushed nor published."""
+
+    code = "FLOW_RECORDED"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(
+            f"flow {slug!r} has the recorded runs of another program, and so no versions that run; give the"
+            " flow file another slug"
+        )
+
+
 class StoreError(RunglassError):
     """The store cannot be reached, is full, or refused to write."""
 
@@ -342,7 +354,9 @@ CODES: dict[str, Code] = {
     "RUN_NOT_PAUSED": Code(409, "the run does not wait for this call"),
     "INPUT_NOT_KEPT": Code(409, "the run cannot be run again, as its input is not kept, or not whole"),
     "RUN_ENDED": Code(409, "the run has ended and can no longer be cancelled"),
+    "RUN_RECORDED": Code(409, "another program executes the run, or all runs of the flow"),
     "RUN_EXISTS": Code(409, "the run to import is there already"),
+    "FLOW_RECORDED": Code(409, "the flow has recorded runs, and cannot be pushed or published"),
     "FLOW_CONFLICT": Code(409, "the flow of the run to import is another one here"),
     "IDEMPOTENCY_MISMATCH": Code(409, "the same Idempotency-Key came with another request"),
     "TOOL_ITERATION_LIMIT": Code(409, "the model asked for tools more often than allowed"),
@@ -357,7 +371,7 @@ CODES: dict[str, Code] = {
     "INTERNAL_ERROR": Code(500, "a fault of the server; the request id finds it in its log"),
     "UNAVAILABLE": Code(503, "the store cannot be reached, or too many runs wait; nothing was started"),
 }
-"""The errors of the HTTP server. The rows of the wire contract, and four more (decision 0002)."""
+"""The errors of the HTTP server. The rows of the wire contract, and more (decision 0002)."""
 
 STEP_CODES: dict[str, str] = {
     "TEMPLATE_ERROR": "a template or `input` names something that does not exist, or is malformed",

@@ -10,9 +10,12 @@ import msgspec
 
 from runglass.cli.demo.run import BAD_ORDERS, GOOD_ORDERS, WEATHER, example_flows
 from runglass.flows.flow import leaves
-from runglass.testing import RunningServer, running_server
+from runglass.testing import ORG, RunningServer, running_server
+from tests.browser.sent_traces import TICKET, run_of, send
 from tests.browser.stored_runs import Log, append_events, store_runs
 
+SENT = "sent"
+"""The project with the run that another program has sent."""
 NOW = datetime(2026, 11, 20, 14, 10, tzinfo=UTC)
 """When somebody looks at them."""
 
@@ -59,14 +62,18 @@ def _id(kind: str) -> str:
 
 
 class FixedRuns:
-    """The ids of the runs, by what came of them; `going` goes on, and in it a model says something."""
+    """The ids of the runs, by what came of them; `going` goes on, and in it a model says something.
 
-    def __init__(self, server: RunningServer, going: "_Story") -> None:
+    `recorded` is in the project `SENT`.
+    """
+
+    def __init__(self, server: RunningServer, going: "_Story", recorded: str) -> None:
         self.good, self.failed = _id("good"), _id("failed")
         self.retried, self.nested = _id("retried"), _id("nested")
         self.cancelled, self.waiting = _id("cancelled"), _id("waiting")
         self.going, self.recovered = _id("going"), _id("recovered")
         self.uncaptured, self.expired, self.cut = _id("uncaptured"), _id("expired"), _id("cut")
+        self.recorded = recorded
         self._server = server
         self._story = going
 
@@ -395,7 +402,9 @@ def fixed_server() -> Iterator[tuple[RunningServer, FixedRuns]]:
         _orders("cut", GOOD_ORDERS, cut=(0, 2)),
         _orders("expired", BAD_ORDERS).without_content(),
     ]
-    with running_server(log_level="error") as server:
+    with running_server(log_level="error", recording_settle_s=0) as server:
         for story in sorted(stories, key=lambda each: each.events[0]["at"]):
             store_runs(server, [story], flow=_FLOWS[story.slug])
-        yield server, FixedRuns(server, going)
+        key = server.make_key(ORG, SENT, "admin")
+        send(server, *TICKET, key=key, service__version="1.4.2", deployment__environment__name="staging")
+        yield server, FixedRuns(server, going, run_of(server, key=key, ended=True))

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from playwright.sync_api import Page, expect
 
 from runglass.testing import PROJECT
-from tests.browser.fixed_runs import FixedRuns
+from tests.browser.fixed_runs import SENT, FixedRuns
 from tests.browser.run_page import open_run, panel
 from tests.browser.visitor import Visitor, unanswered
 
@@ -168,6 +168,13 @@ def _compare(visitor: Visitor, runs: FixedRuns) -> Page:
     return page
 
 
+def _recorded_runs(visitor: Visitor, _: FixedRuns) -> Page:
+    page = visitor.open("/")
+    page.get_by_role("button", name="recorded").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    return page
+
+
 def _dialog(key: str) -> Callable[[Visitor, FixedRuns], Page]:
     def show(visitor: Visitor, runs: FixedRuns) -> Page:
         page = open_run(visitor, runs.failed)
@@ -236,6 +243,13 @@ SCREENS: dict[str, Screen] = {
     ),
     "run-expired": Screen("A run whose content has expired", _attempt("expired", "input", **_FAILED)),
     "run-cut": Screen("A run in which texts were cut, and only these of its steps", _cut_run),
+    "runs-recorded": Screen("Runs of other programs", _recorded_runs, project=SENT),
+    "run-recorded": Screen(
+        "A run that another program has sent",
+        _attempt("recorded", "overview", step="chat_gpt-4o", iteration=1),
+        project=SENT,
+        is_important=True,
+    ),
     "run-missing": Screen("A run that is not there", _no_run),
     "keys": Screen("All keys of a page", _dialog("?")),
     "palette": Screen("Everything, found by typing", _dialog("Control+k")),

@@ -24,6 +24,7 @@ ON_EVERY_STORE = frozenset(
         "test_run_input",
         "test_run_queries",
         "test_sessions",
+        "test_span_export",
         "test_stepping",
         "test_stream",
         "test_tool_calls",

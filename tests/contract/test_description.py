@@ -56,6 +56,15 @@ PATHS = {
     *(base + path for base in BASES for path in OF_A_RUN),
 }
 
+OTLP = {
+    *(
+        f"{prefix}/v1/{signal}"
+        for prefix in ("", "/otel", "/api/public/otel", "/v1/private/otel")
+        for signal in ("traces", "logs", "metrics")
+    ),
+    *("/", "/otel"),
+}
+
 
 @pytest.fixture(scope="module")
 def document(server: RunningServer, nobody: httpx2.Client) -> dict[str, Any]:
@@ -65,7 +74,7 @@ def document(server: RunningServer, nobody: httpx2.Client) -> dict[str, Any]:
 
 def test_the_document_has_every_path_and_its_references_lead_somewhere(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == PATHS
+    assert set(document["paths"]) == PATHS | OTLP
     for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)):
         at: Any = document
         for part in reference.split("/"):
@@ -122,6 +131,8 @@ def test_the_headers_that_are_read_are_documented(document: dict[str, Any]) -> N
                 assert headers == ["Accept-Encoding"]
             elif path.endswith("/payload"):
                 assert headers == ["Range", "If-Range", "If-None-Match"]
+            elif path in OTLP:
+                assert headers == ["x-runglass-flow", "Content-Encoding"]
             else:
                 assert not headers, path
     assert starts == [["X-Session-Id", "Idempotency-Key", "traceparent", "tracestate"]] * 8

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.outlines.outline import PACKED_VERSION, Outline, PackedOutline
+from runglass.outlines.kept_outline import PACKED_VERSION, PackedOutline
+from runglass.outlines.outline import Outline
 from runglass.runtime.runtime import FixedLimits
 from runglass.server.services.outlines import RECENT_PART, Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord

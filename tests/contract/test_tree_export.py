@@ -170,7 +170,7 @@ def test_a_model_call_follows_the_conventions_for_generative_ai(http: httpx2.Cli
     (call,) = [span for span in spans_of(http, failed) if span["kind"] == KIND_OF_CLIENT]
     told = attributes(call)
     assert call["name"] == "chat echo"
-    assert (told["gen_ai.operation.name"], told["gen_ai.provider.name"]) == ("chat", "echo")
+    assert (told["gen_ai.operation.name"], told["gen_ai.provider.name"]) == ("chat", "runglass")
     assert told["gen_ai.request.model"] == told["gen_ai.response.model"] == "echo"
     assert told["gen_ai.response.finish_reasons"] == {"values": [{"stringValue": "stop"}]}
     assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.output_tokens"]) == ("4", "2")
@@ -185,7 +185,12 @@ def test_a_model_call_follows_the_conventions_for_generative_ai(http: httpx2.Cli
 def test_what_failed_says_so_with_its_error(http: httpx2.Client, failed: str) -> None:
     spans = spans_of(http, failed)
     bad = [span for span in spans if "status" in span]
-    assert [span["name"] for span in bad] == ["failing", "bad", "bad attempt 1", "bad attempt 2"]
+    assert [span["name"] for span in bad] == [
+        "invoke_workflow failing",
+        "bad",
+        "bad attempt 1",
+        "bad attempt 2",
+    ]
     assert {span["status"]["code"] for span in bad} == {2}
     assert all("it broke" in span["status"]["message"] for span in bad if span["name"] != "bad")
     assert attributes(bad[-1])["error.type"] == "CODE_ERROR"

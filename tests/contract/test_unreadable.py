@@ -9,6 +9,8 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
+from tests.collector import collecting
+from tests.contract.test_span_export import send_all
 from tests.contract.wire import detail, execute, refusal
 from tests.unit.engine.test_unreadable import UPDATES
 
@@ -105,3 +107,18 @@ def test_a_run_with_fractions_of_tokens_is_read_cancelled_and_deleted(
         assert answer.status_code == 200, (read, answer.text)
     assert http.delete(f"/seq/acme/demo/fractions/runs/{run}?purge=true").status_code == 202
     assert http.get(f"/flow-runs/{run}").status_code == 404
+
+
+@pytest.mark.parametrize("what", ["summary", "step"])
+def test_a_run_that_cannot_be_read_keeps_no_other_from_being_sent_as_spans(
+    server: RunningServer, http: httpx2.Client, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.call(server.runtime.store.span_cursors())
+    with collecting() as collector:
+        # What other tests have left behind goes first.
+        send_all(server, collector)
+        runs = [execute(http, "anything") for _ in range(3)]
+        spoil(server, what, runs[1])
+        send_all(server, collector)
+        assert [bool(collector.spans(run)) for run in runs] == [True, False, True]
+    assert any("not sent on" in line.message and runs[1] in line.message for line in caplog.records)

@@ -27,6 +27,7 @@ from runglass.cli.terminal.output import (
 )
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
 from runglass.log.events import KnownEvent, UnknownEvent, decode_event
+from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, ModelReservation
 
 HOSTILE = (
@@ -49,6 +50,9 @@ def _event(kind: type[msgspec.Struct]) -> bytes:
         if field.type is ModelCall:
             about = ("model", "modelUsed", "finishReason", "requestId")
             values[field.encode_name] = {"number": 1, **dict.fromkeys(about, HOSTILE)}
+        elif field.type is SpanState:
+            failed = {"error": {"code": HOSTILE}, "status": "error", "endTimeUnixNano": "1"}
+            values[field.encode_name] = {"spanId": "aa", "name": HOSTILE, **failed}
         elif field.type is ModelReservation:
             values[field.encode_name] = {"number": 1, "model": HOSTILE, "usd": HOSTILE}
         elif field.type == list[str]:

@@ -33,7 +33,10 @@ def paths(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
         (["runs", "show"], "Missing argument 'RUN_ID'"),
         (["flow", "push", "a.yaml"], "Missing option '--to'"),
         (["flow", "rollback", "a/b/c", "0"], "'VERSION': 0 is not in the range x>=1"),
-        (["keys", "create", "a/b", "--role", "king"], "'king' is not one of 'admin', 'run', 'read'"),
+        (
+            ["keys", "create", "a/b", "--role", "king"],
+            "'king' is not one of 'admin', 'run', 'read', 'record'",
+        ),
         (["keys", "revoke", "a/b", "x"], "'ID': 'x' is not a valid whole number"),
         (["run", "a/b/c", "-m"], "Option '-m' requires an argument"),
         (["run", "a/b/c", "--timeout", "nan"], "'nan' is no time to wait: write seconds, 0.001 or more"),

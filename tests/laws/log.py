@@ -21,6 +21,7 @@ from runglass.log.events import (
     StepPaused,
     StepPausedForToolCalls,
     StepProgress,
+    StepRecorded,
     StepResumed,
     StepRetrying,
     StepSkipped,
@@ -50,11 +51,12 @@ NUMBERS = law("events count from 1 on, and are of their run")
 FIRST = law("run_started is the first event, and no other one")
 LAST = law("nothing follows the event that ends a run")
 DATES = law("no event is older than the one before it")
-LATE_INPUT = law("a run's input comes at its start, or right before its failure")
+LATE_INPUT = law("the input of a run that we execute comes at its start, or right before its failure")
 ONCE = law("a step ends once, and so does a loop")
 ATTEMPTS = law("attempts of a step follow each other, one at a time")
 WITHIN = law("what an attempt does is between its start and its end")
 RUNNING = law("no attempt goes on when its run has ended")
+SPANS = law("a span has one address from its name on, which no other span has")
 TOLD_LOST = law("an attempt that is cut off is told to be lost, first of all")
 
 
@@ -84,6 +86,8 @@ class Log:
         self._cut: set[Address] = set()
         self._at = ""
         self._positions: dict[Address, int] = {}
+        self._spans: dict[Address, str] = {}
+        self._named: dict[str, Address] = {}
         self._earlier: list[StepRow] = []
         self._rows: dict[int, tuple[StepTrace, StepRow]] = {}
 
@@ -127,7 +131,8 @@ class Log:
             yield Lie(FIRST, self.run_id, seq, event.event_type, "run_started as event 1")
         if event.at < self._at:
             yield Lie(DATES, self.run_id, seq, event.at, f"at least {self._at}")
-        if self.last == "run_input" and seq > 3 and not isinstance(event, FlowFailed):
+        is_early = seq <= 3 or self.fold.summary.recording is not None
+        if self.last == "run_input" and not is_early and not isinstance(event, FlowFailed):
             yield Lie(LATE_INPUT, self.run_id, seq, event.event_type, "flow_failed after a late run_input")
         self._at, self.last = event.at, event.event_type
         if isinstance(event, LoopStarted | LoopCompleted):
@@ -143,6 +148,12 @@ class Log:
             yield from self._begin(event)
         elif isinstance(event, OfAttempt):
             yield from self._go_on(event)
+        elif isinstance(event, StepRecorded):
+            address, span = Address(event.step_id, event.loop_path), event.span
+            if self._spans.setdefault(address, span.span_id) != span.span_id:
+                yield Lie(SPANS, self.run_id, seq, _name(address), f"that of span {self._spans[address]}")
+            if span.name is not None and self._named.setdefault(span.span_id, address) != address:
+                yield Lie(SPANS, self.run_id, seq, _name(address), _name(self._named[span.span_id]))
         elif self._may_go_back and isinstance(event, StepPaused | StepPausedForToolCalls):
             for known in (self._over, *self._loops.values()):
                 known.clear()

@@ -18,7 +18,7 @@ from runglass.log.money import ZERO, add_usd
 from runglass.log.trace import RunTotals, Trace
 from runglass.server.services.run_content import whole_summary
 from runglass.store.base import Store
-from runglass.store.records import Project, RawRow, RunNumbers, RunRecord, StepRow
+from runglass.store.records import RECORDED, Project, RawRow, RunNumbers, RunRecord, StepRow
 from runglass.wire.query import RunQuery
 from tests.laws.law import Differences, Lie, Lies, named, require
 from tests.laws.log import Log
@@ -140,8 +140,10 @@ def the_row_has_the_summary(log: Log, record: RunRecord, of_before: bool) -> Dif
 @named("the row of a run says of it what its first event says")
 def the_row_says_what_the_first_event_says(log: Log, record: RunRecord) -> Differences:
     if log.events and isinstance(begun := decode_event(log.events[0]), RunStarted):
+        # Of a recorded run these two follow from all of its log.
+        told = log.fold.summary if record.is_recorded else begun
         found = (record.id, record.flow_id, record.version, record.trigger_type, record.session_id)
-        yield found, (log.run_id, begun.flow_id, begun.version, begun.trigger_type, begun.session_id)
+        yield found, (log.run_id, begun.flow_id, begun.version, told.trigger_type, told.session_id)
 
 
 @named("the stored steps are the fold of the log, byte for byte")
@@ -189,6 +191,9 @@ def an_ended_run_leaves_nothing_to_go_on_with(log: Log, whole: WholeRun) -> Diff
     if whole.record.ended:
         tables = TO_GO_ON[:1] if "ended_run" in whole.rows else TO_GO_ON
         yield {table: len(whole.rows[table]) for table in tables if table in whole.rows}, {}
+    elif whole.record.is_recorded:
+        yield {table: len(whole.rows[table]) for table in TO_GO_ON if table in whole.rows}, {}
+        yield whole.rows["run"][0]["owner"], None
     else:
         yield len(whole.rows.get("run_request", [])), 1
 
@@ -262,6 +267,9 @@ def the_project_has_spent_what_its_runs_cost(sums: ProjectSums, project: Project
     spent = ZERO
     for log in sums.logs:
         of_run = log.fold.summary.totals
+        if log.fold.summary.trigger_type in RECORDED:
+            # Another program has paid for it.
+            continue
         spent = add_usd(spent, Decimal((of_run and of_run.cost_usd) or 0))
     yield project.spent_usd, spent
 

@@ -173,7 +173,7 @@ def reading(trace: Trace, event: StreamEvent) -> None:
     assert_type(step.tokens, TokenBreakdown | None)
     assert_type(step.input_context, dict[str, Any] | None)
     assert_type(step.truncated, bool)
-    step.name  # type: ignore[attr-defined]
+    step.title  # type: ignore[attr-defined]
     step.attempt = 2  # type: ignore[misc]
     trace.total_cost_usd  # type: ignore[attr-defined]
     match event:

@@ -35,10 +35,12 @@ from runglass.log.events import (
     encode_event,
 )
 from runglass.log.fold import TraceFold, fold
+from runglass.log.span_state import SpanState
 from runglass.log.trace import TERMINAL, ModelCall, StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
 from tests.examples import examples
 from tests.flows import flow_trees
+from tests.recorded_spans import Recording, asked, id_of, span
 from tests.unit.engine.conftest import Ran, open_harness, read, start
 
 SECRET = "sesame"
@@ -255,6 +257,31 @@ async def ran(flow: Flow) -> Ran:
             started = await start(house, flow, {"n": 1}, capture="full")
             outcome = await started.outcome()
             return await read(house, started.id, outcome)
+
+
+def test_stripped_spans_fold_to_stripped_steps_and_their_sums_stay() -> None:
+    content: dict[str, Any] = {
+        **dict.fromkeys(("input", "output", "attributes", "resource"), CONTENT),
+        **dict.fromkeys(("events", "links"), raw([{"name": SECRET}])),
+        "truncated": True,
+    }
+    recording = Recording(
+        [
+            span(1, session="one", user="ann", tags=("a",), **content, entry_name="helper"),
+            SpanState(span_id=id_of(2), **content),
+            span(2, 1, status="error", error=ERROR, **asked(3, 4, "0.5", request=CONTENT, response=CONTENT)),
+            span(3, 3, notes=("odd",), end=None, **content),
+        ]
+    )
+    recording.add(RunInput(**RUN, inputs=CONTENT, input_preview=SECRET))
+    recording.add(FlowFailed(**RUN, run_id="r", error=ERROR))
+    events = [encode_event(event) for event in recording.events]
+    check(events)
+    stripped = [strip_event(event) for event in events]
+    assert SECRET.encode() not in b"".join(stripped)
+    after = fold(map(decode_event, stripped)).flow_run
+    assert after.totals == recording.summary.totals
+    assert after.recording == recording.summary.recording
 
 
 @examples(10, of=25)

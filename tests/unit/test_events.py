@@ -62,7 +62,7 @@ KINDS: dict[str, type[msgspec.Struct]] = {
 
 def test_there_is_a_type_for_each_event_of_the_contract() -> None:
     assert set(KINDS) == EVENT_TYPES
-    of_steps = {"step_resumed", "step_model_reserved", "step_model_call"}
+    of_steps = {"step_resumed", "step_model_reserved", "step_model_call", "step_recorded"}
     added = of_steps | {"run_input", "overrides_applied", "loop_started", "content_kept"}
     assert set(KINDS) - set(CONTRACT) == added, "the contract lets us add types"
     assert set(KINDS) >= set(CONTRACT)

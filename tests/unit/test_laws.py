@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from runglass.log.events import FlowCompleted, RunInput, encode_event
 from runglass.store.sqlite.store import SqliteStore
 from tests.laws import law, log, stored, told
 from tests.laws.log import Log
+from tests.recorded_spans import AT, Recording, span
 from tests.reference_fold import JsonObject, reference_attempts, reference_trace
 from tests.unit.engine.conftest import open_harness, start
 from tests.unit.engine.test_budget import Silent, budget_of
@@ -235,6 +237,17 @@ def test_an_attempt_that_ends_well_after_it_was_cut_off_is_seen(events: list[Jso
     assert laws_of(events, cut_off_before=at(events, "step_completed")) == {log.TOLD_LOST}
 
 
+def test_a_span_with_another_address_is_seen() -> None:
+    recording = Recording([span(1), span(2), span(1, user="ann")])
+    recording.add(RunInput(execution_id="r", at=AT, inputs={"text": "hi"}))
+    recording.add(FlowCompleted(execution_id="r", at=AT, run_id="r"))
+    events: list[JsonObject] = [json.loads(encode_event(event)) for event in recording.events]
+    assert laws_of(events) == set()
+    of_another = [*events[:2], events[2] | {"stepId": events[1]["stepId"]}, *events[3:]]
+    moved = [*events[:3], events[3] | {"stepId": "other"}, *events[4:]]
+    assert laws_of(of_another) == laws_of(moved) == {log.SPANS}
+
+
 def laws_of(events: list[JsonObject], *, cut_off_before: int = -1) -> set[str]:
     of_run, found = Log(events[0]["executionId"]), set()
     for index, event in enumerate(events):
@@ -269,7 +282,7 @@ def test_a_reader_who_is_told_something_else_breaks_one_law(
 
 
 def test_every_law_is_broken_here_once() -> None:
-    names = {*AFTER_EACH_APPEND, *OF_ALL, CHANGED, LISTED, SPECIFIED, *LOGS, log.TOLD_LOST, *TOLD}
+    names = {*AFTER_EACH_APPEND, *OF_ALL, CHANGED, LISTED, SPECIFIED, *LOGS, log.SPANS, log.TOLD_LOST, *TOLD}
     assert names == set(law.LAWS)
 
 

@@ -25,7 +25,8 @@ stream streaming syntax table task template terminal terminate testing text thre
 transform transport types uvicorn validation value view views watch watcher without writer
 condition creation credentials held index prepared search signals statements
 ai area bundle columns compare config cookie document gen header imported link login metrics nats new origin
-otlp overview parts perfetto progress ranking same show splitter styles support tree vendor wire
+attributes grpc otlp overview parts perfetto progress ranking same show splitter styles support tree vendor
+forest sums synonyms wire
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

@@ -25,8 +25,12 @@ def test_an_extra_has_code_that_needs_it() -> None:
         for name in re.findall(r"^\s*(?:import|from) ([\w.]+)", file.read_text("utf-8"), re.M)
     }
     modules = {
+        "backports.zstd": "backports",
         "genai-prices": "genai_prices",
+        "googleapis-common-protos": "google",
+        "grpcio": "grpc",
         "nats-py": "nats",
+        "opentelemetry-proto": "opentelemetry",
         "pydantic-ai-slim": "pydantic_ai",
         "ruamel.yaml": "ruamel",
     }

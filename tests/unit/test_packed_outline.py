@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.outlines.builder import Node
-from runglass.outlines.outline import SLICE_ROWS, Outline, pack, unpack
+from runglass.outlines.kept_outline import pack, unpack
+from runglass.outlines.outline import SLICE_ROWS, Outline
 from tests.run_logs import JsonObject, run_logs
 from tests.unit.test_outline import attempt, attempts_of, outline_of
 

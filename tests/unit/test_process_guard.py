@@ -19,6 +19,10 @@ process_guard.GRACE_S = {grace_s}
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 process_guard.stand_guard()
+# A signal that comes just before somebody waits ends the wait, too, which it does not with `signal.pause`.
+waiting, waking = os.pipe()
+os.set_blocking(waking, False)
+signal.set_wakeup_fd(waking)
 # Independent of everybody, and deaf, as a database server may be that is stopped.
 deaf = "import signal as s; s.signal(s.SIGTERM, s.SIG_IGN); print(1, flush=True); s.sigwait([s.SIGUSR1])"
 if {starts}:
@@ -43,7 +47,7 @@ class Guarded:
     def __init__(
         self,
         *,
-        then: str = "signal.pause()",
+        then: str = "os.read(waiting, 1)",
         at_end: str = "sys.exit(5)",
         grace_s: float = 20.0,
         starts: bool = True,

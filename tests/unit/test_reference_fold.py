@@ -65,7 +65,8 @@ def test_both_folds_agree_on_every_log() -> None:
         check_agreement(events)
 
     check()
-    assert met == {*EVENT_TYPES, UNKNOWN}
+    # Recorded runs have no other event of a step: their sums have a reference in `test_span_tree.py`.
+    assert met == {*EVENT_TYPES, UNKNOWN} - {"step_recorded"}
 
 
 @examples(25, of=100)

@@ -1,13 +1,14 @@
 """The query language: what is read, and what is said of what cannot be."""
 
 from datetime import UTC, datetime
+from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.errors import APIError
-from runglass.wire.query import Range, RunQuery, Term
+from runglass.wire.query import HIDES_PLAIN, Range, RunQuery, Term
 from runglass.wire.query_parser import MOST_CHARS, MOST_TERMS, MOST_VALUES, parse_run_query
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -81,7 +82,7 @@ def test_a_query_is_read(text: str, terms: list[tuple[object, ...]]) -> None:
         ("x -status:done", 2, "-status:done", "'done' is no status; there are pending, running"),
         ("status:faild", 0, "status:faild", "did you mean 'failed'?"),
         ("trigger:jbo", 0, "trigger:jbo", "did you mean 'job'?"),
-        ("session:abc", 0, "session:abc", "'abc' is no session, which is a UUID"),
+        ("kind:shown", 0, "kind:shown", "'shown' is no kind; there are executed, recorded, plain"),
         ("version:new", 0, "version:new", "'new' is no number: write 3, >3"),
         ("duration:3", 0, "duration:3", "'3' needs a unit: write >3s"),
         ("duration:3y", 0, "duration:3y", "'3y' has no unit 'y'"),
@@ -110,9 +111,30 @@ def test_what_cannot_be_read_is_said_with_its_place(text: str, position: int, te
 
 def test_an_unknown_field_is_told_all_that_there_are() -> None:
     message, _, _ = refusal("colour:red")
-    assert "; fields are status, flow, version, trigger, session, since, until, duration, cost" in message
+    assert (
+        "; fields are status, flow, version, trigger, kind, session, service, release, environment, since"
+        in message
+    )
     message, _, _ = refusal("statsu:failed")
     assert "did you mean 'status'? Fields are status, flow, version, trigger" in message
+
+
+def test_a_session_is_found_by_its_id_and_by_the_text_of_another_program() -> None:
+    session = "9f1c0000-0000-4000-8000-00000000000a"
+    assert parsed(f'session:{session},"chat 7"') == [
+        ("session", (session, str(uuid5(NAMESPACE_URL, "chat 7"))), False)
+    ]
+    ((_, words, _),) = parsed(f"session:{session.upper()}")
+    assert words == (str(uuid5(NAMESPACE_URL, session.upper())), session)
+
+
+def test_a_list_shows_plain_runs_where_it_is_asked_for_them() -> None:
+    for text in ("", "kind:executed,recorded", "-kind:plain", "-trigger:plain status:failed"):
+        query = parse_run_query(text, now=NOW)
+        assert query.listed() == query.plus(HIDES_PLAIN)
+    for text in ("kind:plain", "trigger:api,plain", "kind:recorded,plain status:failed"):
+        query = parse_run_query(text, now=NOW)
+        assert query.listed() == query
 
 
 def test_a_query_is_bounded() -> None:

@@ -44,7 +44,11 @@ REFERENCE: dict[type[msgspec.Struct], list[str]] = {
 
 
 BEYOND: dict[type[msgspec.Struct], set[str]] = {
-    StepTrace: {"loop_path", "finish_reason", "model_calls", "reservation"},
+    StepTrace: {
+        *("loop_path", "finish_reason", "model_calls", "reservation"),
+        *("name", "kind", "span_id", "parent_span_id", "start_time_unix_nano"),
+        *("scope", "attributes", "events", "links", "notes"),
+    },
     RunSummary: {
         "flow_slug",
         "version",
@@ -58,6 +62,8 @@ BEYOND: dict[type[msgspec.Struct], set[str]] = {
         "expected_steps",
         "loops",
         "rerun_of",
+        "recording",
+        "continued_by",
         "unreadable",
         "input_preview",
         "result_preview",

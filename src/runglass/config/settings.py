@@ -9,6 +9,7 @@ More than 300 lines: one table.
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -77,6 +78,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     import_limit_bytes: Annotated[
         int, Meta(ge=1024, description="largest file with a run that can be imported")
     ] = 256 << 20
+    otlp_limit_bytes: Annotated[
+        int, Meta(ge=1024, description="largest request with traces or logs, once it is decompressed")
+    ] = 16 << 20
+    otlp_grpc: Annotated[
+        Annotated[str, Meta(pattern=r"^.+:\d{1,5}$")] | None,
+        Meta(
+            description="`HOST:PORT` on which traces are taken over gRPC, as in `127.0.0.1:4317`. By default"
+            " none; needs the extra `grpc`"
+        ),
+    ] = None
     rate_limit_per_minute: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="requests that one key may make in a minute, counted per server; by default any"),
@@ -395,6 +406,42 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             " fails. Steps that decode more than that at once wait for each other",
         ),
     ] = 1 << 30
+    recording_settle_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="seconds without a further span after which a recorded run has ended whose spans have"
+            " all ended",
+        ),
+    ] = 60.0
+    recording_idle_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="seconds without a further span after which a recorded run has ended in any case; a"
+            " span that is open then has failed with WRITER_LOST",
+        ),
+    ] = 900.0
+    max_recorded_flows_per_project: Annotated[
+        int,
+        Meta(ge=1, description="flows for recorded runs of one project; runs of further ones go to `otel`"),
+    ] = 1000
+    plain_retention_days: Annotated[
+        float,
+        Meta(
+            ge=0, description="days after their end for which recorded runs are kept without any span of AI"
+        ),
+    ] = 1.0
+    otlp_endpoint: Annotated[
+        str | None,
+        Meta(
+            description="where runs that have ended are sent on as OpenTelemetry spans: the URL before"
+            " `/v1/traces`, as in `http://localhost:4318`. By default nowhere"
+        ),
+    ] = None
+    otlp_headers: Annotated[
+        dict[str, str], Meta(description="headers of the requests to `otlp_endpoint`, as for its key")
+    ] = {}
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"
@@ -406,6 +453,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
         shown["provider_keys"] = dict.fromkeys(self.provider_keys, "…")
+        shown["otlp_headers"] = dict.fromkeys(self.otlp_headers, "…")
         shown["store"] = None if self.store is None else shown_address(self.store)
         shown["bus"] = None if self.bus is None else shown_address(self.bus)
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
@@ -441,6 +489,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if not is_well_formed(self.bus):
             raise SettingsError("bus is no address as postgresql://user:password@host:5432/database")
         return self.bus
+
+    @property
+    def spans_url(self) -> str | None:
+        """The URL that takes spans, None where none are sent. Raises SettingsError."""
+        if self.otlp_endpoint is None:
+            return None
+        try:
+            parts = urlsplit(self.otlp_endpoint)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            is_url = is_url and parts.username is None and not parts.query and not parts.fragment
+        except ValueError:
+            is_url = False
+        if not is_url:
+            raise SettingsError(
+                "otlp_endpoint is no URL as http://localhost:4318, without user, query and fragment; a key"
+                " goes into otlp_headers"
+            )
+        return f"{self.otlp_endpoint.rstrip('/').removesuffix('/v1/traces')}/v1/traces"
 
     @property
     def kept_for_callers_s(self) -> float:

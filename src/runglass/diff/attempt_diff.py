@@ -113,10 +113,13 @@ def changes_between(
 
 def row_with(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
     """The row of a pair; without changes that of one that does not differ."""
-    one = pair.one
+    one, b = pair.one, pair.b
+    is_renamed = b is not None and (b.step_id, b.loop_path) != (one.step_id, one.loop_path)
     return RowDiff(
         step_id=one.step_id,
         loop_path=one.loop_path or None,
+        step_id_b=b.step_id if b is not None and is_renamed else None,
+        loop_path_b=b.loop_path or None if b is not None and is_renamed else None,
         attempt=one.attempt,
         in_a=pair.a is not None,
         in_b=pair.b is not None,
@@ -224,7 +227,7 @@ def compose(
         flows = "different"
     elif a.version != b.version:
         flows = "versions"
-    elif not a.version and a.id != b.id:
+    elif not a.version and a.id != b.id and a.recording is None:
         flows = "drafts"
     return RunDiff(
         a=a,

@@ -68,11 +68,14 @@ class FieldChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
 class RowDiff(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """An attempt of a step, named by its address, in the first run, in the second or in both.
 
-    `changes` are empty for one that is the same in both.
+    `changes` are empty for one that is the same in both. Of recorded runs the second may call it by another
+    `step_id_b` and `loop_path_b`.
     """
 
     step_id: str
     loop_path: tuple[int, ...] | None = None
+    step_id_b: str | None = None
+    loop_path_b: tuple[int, ...] | None = None
     attempt: int = written(1)
     in_a: bool = written(True)
     in_b: bool = written(True)

@@ -32,15 +32,30 @@ class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename
     output_context: msgspec.Raw = msgspec.Raw()
     error_context: msgspec.Raw = msgspec.Raw()
     model_calls: tuple[StoredCall, ...] = ()
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    name: str | None = None
+    kind: str | None = None
+    start_time_unix_nano: str | None = None
 
 
 _stored = msgspec.json.Decoder(_StoredAttempt)
 
 
+class SpanPlace(NamedTuple):
+    """What places a span in its tree."""
+
+    id: str
+    parent_id: str | None
+    name: str | None
+    kind: str | None
+    start_time_unix_nano: str | None
+
+
 class AttemptDigest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An attempt as it is compared: its content as hashes, None where none was kept.
 
-    `position` is that of its step in the store.
+    `position` is that of its step in the store. `span` is there for one of a recorded run.
     """
 
     position: int
@@ -59,6 +74,7 @@ class AttemptDigest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output: int | None
     error: int | None
     calls: CallsDigest | None
+    span: SpanPlace | None = None
 
 
 class AttemptContent(NamedTuple):
@@ -94,6 +110,9 @@ def read_digest(position: int, data: bytes, texts: dict[str, str]) -> AttemptDig
         output=None if content.output is None else hash(content.output),
         error=None if content.error is None else hash(content.error),
         calls=CallsDigest.of(content.calls),
+        span=None
+        if step.span_id is None
+        else SpanPlace(step.span_id, step.parent_span_id, step.name, step.kind, step.start_time_unix_nano),
     )
 
 

@@ -62,9 +62,23 @@ KEPT_FIELDS: dict[str, Callable[[Any], Any]] = {
             # how much it was, and what it cost
             *("input_size_bytes", "output_size_bytes", "tokens", "cost_usd", "model_used", "reservation"),
             "left_out",
+            # of recorded runs, of which the sender's words for a session, a user and tags are names, too
+            *(
+                "trace_id",
+                "continues",
+                "span_id",
+                "parent_span_id",
+                "kind",
+                "is_gen_ai",
+                "entry_name",
+                "scope",
+            ),
+            *("start_time_unix_nano", "end_time_unix_nano", "session", "user", "tags", "service", "release"),
+            *("environment", "notes"),
         ),
         _whole,
     ),
+    "span": lambda span: _stripped(span),
     "error": _error,
     "error_context": _error,
     "model_call": _model_call,
@@ -172,5 +186,7 @@ def _camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-_WIRE_NAMES = {_camel(name) for name, left in KEPT_FIELDS.items() if left is _whole} - {"reason", "summary"}
+_WIRE_NAMES = {_camel(name) for name, left in KEPT_FIELDS.items() if left is _whole} - {
+    *("reason", "summary", "user", "tags", "notes")
+}
 """The fields that stay of events that this version does not know, as any other may be content."""

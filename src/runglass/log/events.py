@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, ModelReservation, TokenBreakdown, written
 from runglass.support.lazy_json import Json, JsonList, LazyStruct, decode_when_read
 
@@ -36,7 +37,8 @@ class Event(LazyStruct, frozen=True, kw_only=True, tag_field="eventType", eq=Fal
 class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
     """First event of a run. `version` 0 is the draft; `trace_parent` and `trace_state` are W3C headers.
 
-    `started_by` is the name of the API key that started the run, `rerun_of` the run that it runs again.
+    `started_by` is the name of the API key that started the run, `rerun_of` the run that it runs again. A run
+    of another program has the `trace_id` of that, and in `continues` the run with what came of it before.
     """
 
     run_id: str
@@ -50,6 +52,8 @@ class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
     trace_parent: str | None = None
     trace_state: str | None = None
     rerun_of: str | None = None
+    trace_id: str | None = None
+    continues: str | None = None
 
 
 class RunInput(Event, frozen=True, kw_only=True, eq=False, tag="run_input"):
@@ -210,6 +214,15 @@ class LoopCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="loop_co
     iterations: int
 
 
+class StepRecorded(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_recorded"):
+    """What is known by now of a span that another program sent; it takes the place of what was known before.
+
+    `loop_path` has one number: the step is the n-th of its `step_id`, from 0 on, in order of arrival.
+    """
+
+    span: SpanState
+
+
 class StepPaused(Event, frozen=True, kw_only=True, eq=False, tag="step_paused"):
     """A step-through waits for its next call; `step_id` and `step_index` are of the step just completed."""
 
@@ -331,6 +344,7 @@ KnownEvent = (
     | StepSkipped
     | LoopStarted
     | LoopCompleted
+    | StepRecorded
     | StepPaused
     | StepPausedForToolCalls
     | ContentKept

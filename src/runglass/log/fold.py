@@ -10,7 +10,9 @@ More than 300 lines: one state machine, whose transitions are read together.
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from re import compile as pattern
 from typing import Any, NamedTuple
+from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
 from msgspec.structs import replace
@@ -34,13 +36,25 @@ from runglass.log.events import (
     StepModelReserved,
     StepPaused,
     StepPausedForToolCalls,
+    StepRecorded,
     StepRetrying,
     StepSkipped,
     StepStarted,
     StreamEvent,
 )
 from runglass.log.money import ZERO, Spent, Totals, add_usd
-from runglass.log.trace import ModelCall, ModelReservation, RunError, RunSummary, StepTrace, Trace
+from runglass.log.span_tree import Address as Address
+from runglass.log.span_tree import SpanTree
+from runglass.log.trace import (
+    ModelCall,
+    ModelReservation,
+    Recording,
+    RunError,
+    RunSummary,
+    StepTrace,
+    Trace,
+)
+from runglass.support.clock import iso_ms
 from runglass.support.lazy_json import Json, encoded, json_bytes
 
 ERROR_CHARS = 300
@@ -51,13 +65,7 @@ DAMAGE = (msgspec.MsgspecError, ValueError, LookupError, TypeError, ArithmeticEr
 """What reading and folding a log raises that is damaged, or was made to do harm."""
 MOST_LOOPS = 100
 """Loops that go on of which a run's summary tells; it is written with each append."""
-
-
-class Address(NamedTuple):
-    """A step in one iteration."""
-
-    step_id: str
-    loop_path: tuple[int, ...] | None
+_UUID = pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class StepChange(NamedTuple):
@@ -70,7 +78,8 @@ class StepChange(NamedTuple):
 class RunFold:
     """The state of a run that is needed to fold its next event: its summary and the steps that are open.
 
-    Memory is bounded by the steps that run at one time, not by the length of the run.
+    Memory is bounded by the steps that run at one time, not by the length of the run. Of a recorded run
+    `tree` has a few numbers for each span; its fold is made anew by folding its events.
     """
 
     __slots__ = (
@@ -82,6 +91,7 @@ class RunFold:
         "reserved_usd",
         "status",
         "totals",
+        "tree",
     )
 
     def __init__(
@@ -94,6 +104,8 @@ class RunFold:
         """What its attempts and model calls add up to so far."""
         self.reserved_usd = ZERO
         """The most that the present requests to models can cost."""
+        self.tree: SpanTree | None = None
+        """The spans of a recorded run, from its first event on."""
         self._run = summary
         self._is_counted = False
         self._open: dict[Address, StepChange] = {}
@@ -105,7 +117,10 @@ class RunFold:
     def summary(self) -> RunSummary:
         """The run's present summary with its totals; the same object until it changes."""
         if not self._is_counted:
-            self._run = replace(self._run, totals=self.totals.frozen())
+            if self.tree is None:
+                self._run = replace(self._run, totals=self.totals.frozen())
+            else:
+                self._run = _with_spans(self._run, self.tree)
             self._is_counted = True
         return self._run
 
@@ -139,6 +154,8 @@ class RunFold:
         """
         if not isinstance(event, StepEvent):
             return self._apply_to_run(event)
+        if self.tree is not None and isinstance(event, StepRecorded):
+            return (self._record(event, self.tree),)
         if self.status == "paused":
             self._set(status="running")
         address = Address(event.step_id, event.loop_path)
@@ -202,6 +219,22 @@ class RunFold:
         change = self._open[address] = StepChange(known.position, step)
         return (change,)
 
+    def _record(self, event: StepRecorded, tree: SpanTree) -> StepChange:
+        """Takes in the state of a span."""
+        [number] = event.loop_path or (0,)
+        known = self.last_position
+        position = tree.add(event.span, event.step_id, number, position=known + 1)
+        self.last_position = max(known, position)
+        self._is_counted = False
+        change = StepChange(position, recorded_step(event))
+        # By the id of the span: its address can change, as long as only its logs have come.
+        key = Address(event.span.span_id, None)
+        if change.step.status == "running":
+            self._open[key] = change
+        else:
+            self._open.pop(key, None)
+        return change
+
     def _keep_outputs(self, event: ContentKept) -> list[StepChange]:
         changes = []
         for kept in event.outputs:
@@ -228,7 +261,10 @@ class RunFold:
                     error_context=error,
                     reservation=None,
                 )
-                self._end_attempt("failed", step, step)
+                if self.tree is not None and step.span_id is not None:
+                    self.tree.fail(step.span_id)
+                else:
+                    self._end_attempt("failed", step, step)
                 cut_off.append(StepChange(position, step))
         self._open.clear()
         self._reserved.clear()
@@ -338,6 +374,9 @@ class RunFold:
                     trace_state=event.trace_state,
                     rerun_of=event.rerun_of,
                 )
+                if event.trace_id is not None:
+                    self.tree = SpanTree()
+                    self._set(recording=Recording(trace_id=event.trace_id, continues=event.continues))
             case RunInput():
                 self._set(input_preview=_preview(event.input_preview))
             case OverridesApplied():
@@ -454,6 +493,74 @@ def content_of_run(event: StreamEvent) -> dict[str, Json]:
         case FlowCompleted() if (result := json_bytes(event, "result")) is not None:
             return {"result": result}
     return {}
+
+
+def _with_spans(run: RunSummary, tree: SpanTree) -> RunSummary:
+    """The summary of a recorded run with what its spans tell."""
+    told: dict[str, Any] = {"totals": tree.totals(), "step_count": tree.received}
+    if run.recording is not None:
+        told["recording"] = recording = tree.recording(run.recording)
+        if (session := recording.session) is not None:
+            told["session_id"] = session_id_of(session)
+    if tree.is_gen_ai:
+        told["trigger_type"] = "recorded"
+    if (start := tree.first_start_us) is not None:
+        told["started_at"] = iso_ms(start // 1000)
+        if run.completed_at is not None and (end := tree.last_end_us) is not None:
+            told["completed_at"] = iso_ms(max(start, end) // 1000)
+            told["duration_ms"] = max(0, round((end - start) / 1000))
+    return replace(run, **told)
+
+
+def session_id_of(session: str) -> str:
+    """The id of a session of another program, in our form."""
+    return session if _UUID.fullmatch(session) else str(uuid5(NAMESPACE_URL, session))
+
+
+def recorded_step(event: StepRecorded) -> StepTrace:
+    """The step of a span, as this event tells it."""
+    span = event.span
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    status, duration_ms = "running", None
+    if span.name is None:
+        # What is known of it has come; nothing says that it goes on.
+        status = "completed"
+    elif end is not None:
+        status = "failed" if span.status == "error" else "completed"
+        if start is not None:
+            duration_ms = max(0, round((int(end) - int(start)) / 1_000_000))
+    calls = span.model_calls
+    events: Any = json_bytes(span, "events")
+    links: Any = json_bytes(span, "links")
+    return StepTrace(
+        step_id=event.step_id,
+        loop_path=event.loop_path,
+        status=status,
+        started_at=None if start is None else iso_ms(int(start) // 1_000_000),
+        completed_at=None if end is None else iso_ms(int(end) // 1_000_000),
+        duration_ms=duration_ms,
+        model_used=span.model_used,
+        tokens=span.tokens,
+        cost_usd=span.cost_usd,
+        input_context=json_bytes(span, "input"),
+        output_context=json_bytes(span, "output"),
+        error_context=json_bytes(span, "error"),
+        input_size_bytes=span.input_size_bytes,
+        output_size_bytes=span.output_size_bytes,
+        truncated=span.truncated,
+        finish_reason=calls[-1].finish_reason if calls else None,
+        name=span.name,
+        kind=span.kind,
+        span_id=span.span_id,
+        parent_span_id=span.parent_span_id,
+        start_time_unix_nano=start,
+        scope=span.scope,
+        attributes=json_bytes(span, "attributes"),
+        events=events,
+        links=links,
+        notes=span.notes,
+        model_calls=calls,
+    )
 
 
 def _preview(told: str | None) -> str | None:

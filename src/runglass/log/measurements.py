@@ -64,6 +64,17 @@ class Measurements:
         """By provider, and by `prompt` or `completion`."""
         self.cost_usd: dict[str, Decimal] = {}
         self.unknown_costs: Counter[str] = Counter()
+        self.spans = Counter(dict.fromkeys(("received", "recorded", "repeated"), 0))
+        """Spans and log records of other programs that came, and spans of which something new was stored."""
+        self.refused_spans: Counter[str] = Counter()
+        """By reason; the reasons are ours."""
+        self.readable_s = Histogram()
+        """From the arrival of what other programs send until it can be read."""
+        self.otlp_requests = Counter(dict.fromkeys(("traces", "logs", "metrics"), 0))
+        self.sent_runs = 0
+        self.sent_spans = {"accepted": 0, "refused": 0}
+        """What was sent on as spans, by what the receiver said."""
+        self.failed_sends = 0
         self._providers: set[str] = set()
 
     def note(self, events: Iterable[Any]) -> None:

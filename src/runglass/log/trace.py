@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from runglass.support.lazy_json import Json, LazyStruct, decode_when_read
+from runglass.support.lazy_json import Json, JsonList, LazyStruct, decode_when_read
 
 RunStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 StepStatus = Literal["running", "completed", "failed", "skipped"]
@@ -88,6 +88,29 @@ class RunError(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="came
     step_id: str | None = None
 
 
+class Recording(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
+    """What is told of a run that another program executed (`docs/spec/recording.md`).
+
+    `name` is its entry's: the agent or workflow that began first, else the first span without a parent;
+    `entry_span_id` is that span and `entry_ended` says that its end is known, though the run may still be
+    `running`. `session` is the sender's own id; `user`, `service`, `release` and `environment` are its words.
+    `continues` is the id of the run that has what came of the trace before this one. `notes` say what is odd.
+    """
+
+    trace_id: str
+    name: str | None = None
+    entry_span_id: str | None = None
+    entry_ended: bool = False
+    session: str | None = None
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+    service: str | None = None
+    release: str | None = None
+    environment: str | None = None
+    continues: str | None = None
+    notes: tuple[str, ...] = ()
+
+
 class RunSummary(LazyStruct, frozen=True, kw_only=True, eq=False):
     """High-level metadata about one execution. Times are ISO 8601 in UTC, `duration_ms` is milliseconds.
 
@@ -98,8 +121,10 @@ class RunSummary(LazyStruct, frozen=True, kw_only=True, eq=False):
     have begun. `loops` has the iterations of each loop that is in no other and has begun, but not completed,
     of at most 100.
     `trace_parent` and `trace_state` are the W3C headers that the run was started with. `rerun_of` is the id
-    of the run that it runs again. `unreadable` says that its summary cannot be read, or that it was ended
-    without it: only the columns of its row are told.
+    of the run that it runs again. `recording` is there where another program executed the run, and where
+    another run is the newest of its trace, `continued_by` is the id of that, which lists do not have.
+    `unreadable` says that its summary cannot be read, or that it was ended without it: only the columns of
+    its row are told.
     `input` has the run's `inputs` as they were given, and the `messages` before and `attachments` where there
     are any; it and `result` are in a trace, and there alone. Their previews are texts of at most 200
     characters. All four are None where the capture mode keeps nothing.
@@ -125,6 +150,8 @@ class RunSummary(LazyStruct, frozen=True, kw_only=True, eq=False):
     trace_parent: str | None = None
     trace_state: str | None = None
     rerun_of: str | None = None
+    recording: Recording | None = None
+    continued_by: str | None = None
     unreadable: bool = False
     input_preview: str | None = None
     result_preview: str | None = None
@@ -150,10 +177,11 @@ class ModelCall(LazyStruct, frozen=True, kw_only=True, eq=False):
     none, `bad_usage`, it told some that cannot be right, or `no_price`, no price is known. There is no
     `cost_usd` then, or, where the project has a budget, the amount that was reserved, the most that the call
     can have cost; `cost_estimated` is true then.
-    `cached_tokens` and `reasoning_tokens` are parts of `tokens`, where told. `error_code` is set where the
-    call failed or its answer could not be used. `streamed` is false where the answer came in one piece;
-    `note` says why, unless a setting asked for it, of a call that failed that another one took its place, and
-    of `bad_usage` what cannot be right.
+    `cached_tokens` and `cache_write_tokens` are parts of the prompt, `reasoning_tokens` of the completion,
+    where told. Where the sender of a recorded run told the cost, that is `cost_usd`, and `list_cost_usd` is
+    ours. `error_code` is set where the call failed or its answer could not be used. `streamed` is false where
+    the answer came in one piece; `note` says why, unless a setting asked for it, of a call that failed that
+    another one took its place, and of `bad_usage` what cannot be right.
     """
 
     number: int
@@ -169,8 +197,10 @@ class ModelCall(LazyStruct, frozen=True, kw_only=True, eq=False):
     request_id: str | None = None
     tokens: TokenBreakdown | None = None
     cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
     reasoning_tokens: Count | None = None
     cost_usd: str | None = None
+    list_cost_usd: str | None = None
     cost_unknown: str | None = None
     cost_estimated: bool = False
     error_code: str | None = None
@@ -204,6 +234,9 @@ class StepTrace(LazyStruct, frozen=True, kw_only=True, eq=False):
     truncation. `model_calls` are those of an llm step, `finish_reason` is how the last of them ended:
     `length` means that its text was cut by a limit of tokens. `reservation` is there while a model is being
     asked on a budget.
+
+    The fields from `name` to `notes` are those of a recorded step (`docs/spec/recording.md`): the whole name
+    of its span, its kind, what of its attributes, events and links has no other place, and what is odd.
     """
 
     step_id: str
@@ -224,6 +257,16 @@ class StepTrace(LazyStruct, frozen=True, kw_only=True, eq=False):
     output_size_bytes: int | None = None
     truncated: bool = written(False)
     finish_reason: str | None = None
+    name: str | None = None
+    kind: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    start_time_unix_nano: str | None = None
+    scope: str | None = None
+    attributes: Json = None
+    events: JsonList = None
+    links: JsonList = None
+    notes: tuple[str, ...] = ()
     # A tuple, of which there is one empty one: a list for each step makes long traces a quarter slower.
     model_calls: tuple[ModelCall, ...] = ()
     reservation: ModelReservation | None = None
@@ -232,7 +275,9 @@ class StepTrace(LazyStruct, frozen=True, kw_only=True, eq=False):
         return hash((self.step_id, self.attempt, self.loop_path, self.status, self.started_at))
 
 
-decode_when_read(StepTrace, ("input_context", "output_context", "error_context"))
+decode_when_read(
+    StepTrace, ("input_context", "output_context", "error_context", "attributes", "events", "links")
+)
 
 
 class StepAttempts(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
 from runglass.log.money import add_usd, format_usd
-from runglass.outlines.outline import ITERATION, NONE, ROW_BYTES, SLICE_ROWS, Outline
+from runglass.outlines.outline import ITERATION, NONE, ROW_BYTES, SLICE_ROWS, Outline, SpanMarks
 
 MAX_ROWS = 1 << 31
 """More than there can be of nodes, iterations and attempts."""
@@ -215,9 +215,11 @@ class BuiltOutline(Outline):
         latest_ms: int = 0,
         numbers: Numbers | None = None,
         cut: Sequence[int] = (),
+        recorded: SpanMarks | None = None,
     ) -> None:
         rows = cut if numbers is None else sorted(map(numbers.row_of.__getitem__, cut))
-        super().__init__(names, seq=seq, latest_ms=latest_ms, row_count=len(columns), cut=rows)
+        count = len(columns)
+        super().__init__(names, seq=seq, latest_ms=latest_ms, row_count=count, cut=rows, recorded=recorded)
         self._columns = columns
         self._kinds = [sort.kind for sort in sorts]
         self._name_numbers = [sort.name for sort in sorts]
@@ -234,6 +236,10 @@ class BuiltOutline(Outline):
                 return [self._kinds[sort] for sort in self._made("sort", first, count)]
             case "name":
                 return [self._name_numbers[sort] for sort in self._made("sort", first, count)]
+            case "index" if self.recorded is not None:
+                return list(self._made("number", first, count))
+            case "attempt" if self.recorded is not None:
+                return list(self._made("attempts", first, count))
             case "index" | "attempt":
                 numbers = zip(
                     self.values("kind", first, count), self._made("number", first, count), strict=True

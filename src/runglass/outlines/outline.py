@@ -2,21 +2,22 @@
 
 Rows are kept as columns, since objects would take ten times the memory. Nothing here knows flows, stores and
 HTTP: `builder.py` makes outlines of attempts, whatever program these are of.
-
-An outline is stored in parts, of which each has some thousands of rows: the text of each column by itself,
-compressed, a tenth of what the columns take in memory. What is asked for is unpacked each time, in some
-milliseconds for a part.
 """
 
-import zlib
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-Kind: TypeAlias = Literal["step", "loop", "parallel", "condition", "iteration", "branch", "attempt"]
+from runglass.log.span_state import SpanKind
+
+Kind: TypeAlias = Literal[
+    "step", "loop", "parallel", "condition", "iteration", "branch", "attempt", SpanKind, "placeholder"
+]
+"""A placeholder is a span of which it is known by others that there is one."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STATUSES = ("skipped", "completed", "retried", "cancelled", "waiting", "running", "failed")
@@ -59,12 +60,49 @@ class OutlineColumns(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     cost: list[str | None]
 
 
+class SpanMarks(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What the outline of a recorded run tells beside its columns.
+
+    `step_ids` and `models` have the step id, and the model where there is one, for each of the outline's
+    names. `context` are rows above the run's entry that are of no generative AI, `cycles` those above which
+    a cycle was cut, `noted` those whose steps have notes. `retry_of` has rows that probably repeat another,
+    each with that one: it failed before they began, and has the same parent, name and kind. `unattributed`
+    has row, tokens and cost of what rows tell beyond the rows inside of them, which no sum has.
+    """
+
+    step_ids: Sequence[str] = ()
+    models: Sequence[str | None] = ()
+    context: Sequence[int] = ()
+    cycles: Sequence[int] = ()
+    noted: Sequence[int] = ()
+    retry_of: Sequence[tuple[int, int]] = ()
+    unattributed: Sequence[tuple[int, int, str | None]] = ()
+
+    def within(self, first: int, stop: int, names: Iterable[int]) -> "SpanMarks":
+        """Those of these rows and names alone."""
+
+        def part(marks: Sequence[Any], key: Any = None) -> Sequence[Any]:
+            return marks[bisect_left(marks, first, key=key) : bisect_left(marks, stop, key=key)]
+
+        row = itemgetter(0)
+        return SpanMarks(
+            step_ids=[self.step_ids[name] for name in names],
+            models=[self.models[name] for name in names],
+            context=part(self.context),
+            cycles=part(self.cycles),
+            noted=part(self.noted),
+            retry_of=part(self.retry_of, row),
+            unattributed=part(self.unattributed, row),
+        )
+
+
 class OutlinePage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Rows of the outline of a run, as of event `seq`, from row `first` on. `row_count` is that of all.
 
     A `partial` outline has the beginning and the end of the run, and was asked for as such. Of `statuses`
     each is worse than the ones before it; a row that holds others has the worst of theirs.
-    `cut` are the rows whose model was stopped at its limit of tokens.
+    `cut` are the rows whose model was stopped at its limit of tokens. That of a recorded run has `recorded`:
+    each of its rows is a span, its `index` the one of `loop_path`, and its status, start and end are its own.
     """
 
     seq: int
@@ -76,6 +114,7 @@ class OutlinePage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     columns: OutlineColumns
     partial: bool = False
     cut: list[int] = []
+    recorded: SpanMarks | None = None
 
     def __str__(self) -> str:
         """The rows as an indented tree: `correct  failed, attempt 2, 842 ms, 120 tokens, $0.00003`."""
@@ -107,10 +146,18 @@ class Outline(ABC):
     """
 
     def __init__(
-        self, names: Sequence[str], *, seq: int, latest_ms: int, row_count: int, cut: Sequence[int] = ()
+        self,
+        names: Sequence[str],
+        *,
+        seq: int,
+        latest_ms: int,
+        row_count: int,
+        cut: Sequence[int] = (),
+        recorded: SpanMarks | None = None,
     ) -> None:
         self.names = names
         self.cut = cut
+        self.recorded = recorded
         self.seq = seq
         self.latest_ms = latest_ms
         self.row_count = row_count
@@ -137,103 +184,26 @@ class Outline(ABC):
         }
         stop = max(first, min(first + count, self.row_count))
         about["cut"] = self.cut[bisect_left(self.cut, first) : bisect_left(self.cut, stop)]
+        # Spans may have as many names as there are rows: a page has those of its own.
+        names: dict[int, int] = {}
+        if self.recorded is not None:
+            for start in range(first, stop, SLICE_ROWS):
+                for name in self.values("name", start, min(SLICE_ROWS, stop - start)):
+                    names.setdefault(name, len(names))
+                yield b""
+            about["names"] = [self.names[name] for name in names]
+            about["recorded"] = self.recorded.within(first, stop, names)
         before = msgspec.json.encode(about)[:-1] + b',"columns":{'
         for column in OutlineColumns.__struct_fields__:
             before += b'"%b":[' % column.encode()
             for start in range(first, stop, SLICE_ROWS):
                 values = self.values(column, start, min(SLICE_ROWS, stop - start))
+                if column == "name" and self.recorded is not None:
+                    values = [names[name] for name in values]
                 yield before + msgspec.json.encode(values)[1:-1]
                 before = b","
             before = (before if first == stop else b"") + b"],"
         yield before[:-1] + b"}}"
-
-
-PACKED_VERSION = 3
-"""Goes up where the same run would have another outline than before, or its parts another form.
-
-A migration then makes the outlines due again that are kept: else each is made anew when it is opened first.
-"""
-COLUMNS = {name: number for number, name in enumerate(OutlineColumns.__struct_fields__)}
-
-_int_list = msgspec.json.Decoder(list[int]).decode
-_cost_list = msgspec.json.Decoder(list[str | None]).decode
-_columns_of = msgspec.msgpack.Decoder(list[bytes]).decode
-
-
-class PackedHead(msgspec.Struct, frozen=True, kw_only=True):
-    """The head of a packed outline, without rows. `nodes` is a digest of the nodes that it was made with."""
-
-    version: int
-    nodes: str
-    seq: int
-    latest_ms: int
-    row_count: int
-    names: list[str]
-    cut: list[int]
-
-
-def pack(outline: Outline, *, nodes: str) -> Iterator[bytes]:
-    """The parts with the rows, in their order, and then the head; each takes some tens of milliseconds."""
-    for first in range(0, outline.row_count, SLICE_ROWS):
-        texts = (msgspec.json.encode(outline.values(name, first, SLICE_ROWS)) for name in COLUMNS)
-        yield msgspec.msgpack.encode([zlib.compress(text) for text in texts])
-    yield msgspec.json.encode(
-        PackedHead(
-            version=PACKED_VERSION,
-            nodes=nodes,
-            seq=outline.seq,
-            latest_ms=outline.latest_ms,
-            row_count=outline.row_count,
-            names=list(outline.names),
-            cut=list(outline.cut),
-        )
-    )
-
-
-def unpack(head: bytes, parts: Sequence[bytes], *, nodes: str) -> Outline | None:
-    """The outline that was packed; None where it was of another version, or with other nodes.
-
-    Raises msgspec.MsgspecError, ValueError for parts that are none.
-    """
-    about = msgspec.json.decode(head)
-    if about["version"] != PACKED_VERSION or about["nodes"] != nodes:
-        return None
-    return PackedOutline(msgspec.convert(about, PackedHead), parts)
-
-
-def is_of_version_before(head: bytes) -> bool:
-    """Whether an older program packed this one, as it may beside this program. Raises as `unpack` does."""
-    version: int = msgspec.json.decode(head)["version"]
-    return version < PACKED_VERSION
-
-
-class PackedOutline(Outline):
-    """An outline that stays packed."""
-
-    def __init__(self, head: PackedHead, parts: Sequence[bytes]) -> None:
-        super().__init__(
-            head.names, seq=head.seq, latest_ms=head.latest_ms, row_count=head.row_count, cut=head.cut
-        )
-        self._parts = [_columns_of(part) for part in parts]
-        self._size_bytes = sum(map(len, parts))
-        wanted = -(-head.row_count // SLICE_ROWS)
-        if len(self._parts) != wanted or any(len(part) != len(COLUMNS) for part in self._parts):
-            raise ValueError(f"a packed outline of {head.row_count} rows has {len(self._parts)} parts")
-
-    @property
-    def size_bytes(self) -> int:
-        return 1000 + self._size_bytes + 200 * len(self.names) + 8 * len(self.cut)
-
-    def values(self, column: str, first: int, count: int) -> list[Any]:
-        stop = min(first + count, self.row_count)
-        decode: Any = _cost_list if column == "cost" else _int_list
-        found: list[Any] = []
-        while first < stop:
-            number, skipped = divmod(first, SLICE_ROWS)
-            until = min(stop - number * SLICE_ROWS, SLICE_ROWS)
-            found += decode(zlib.decompress(self._parts[number][COLUMNS[column]]))[skipped:until]
-            first = (number + 1) * SLICE_ROWS
-        return found
 
 
 STEP = KINDS.index("step")

@@ -43,32 +43,58 @@ def model_name(call: ModelCall) -> str:
 
 
 def call_attributes(call: ModelCall) -> Iterator[Attribute]:
-    """The attributes of a span; content only where it is kept."""
-    provider = call.provider or model_name(call)
+    """The attributes of a span, None where there is none; content only where it is kept."""
+    # The models without one are ours.
+    provider = call.provider or "runglass"
     yield "gen_ai.operation.name", "chat"
     yield "gen_ai.provider.name", _PROVIDERS.get(provider, provider)
     yield "gen_ai.request.model", model_name(call)
-    if call.model_used is not None:
-        yield "gen_ai.response.model", call.model_used
+    yield "gen_ai.response.model", call.model_used
     if call.finish_reason is not None:
         yield "gen_ai.response.finish_reasons", [call.finish_reason]
     if call.tokens is not None:
         yield "gen_ai.usage.input_tokens", call.tokens.prompt
         yield "gen_ai.usage.output_tokens", call.tokens.completion
-    if call.cached_tokens is not None:
-        yield "gen_ai.usage.cache_read.input_tokens", call.cached_tokens
-    if call.error_code is not None:
-        yield "error.type", call.error_code
-    if call.cost_usd is not None:
-        yield "runglass.cost_usd", call.cost_usd
-    if call.request_id is not None:
-        yield "runglass.provider_request_id", call.request_id
+    yield "gen_ai.usage.cache_read.input_tokens", call.cached_tokens
+    yield "gen_ai.usage.cache_write.input_tokens", call.cache_write_tokens
+    yield "gen_ai.usage.reasoning.output_tokens", call.reasoning_tokens
+    yield "gen_ai.request.stream", call.streamed
+    if call.time_to_first_token_ms is not None:
+        yield "gen_ai.response.time_to_first_chunk", call.time_to_first_token_ms / 1000
+    yield "error.type", call.error_code
+    yield "runglass.cost_usd", call.cost_usd
+    yield "runglass.cost_unknown", call.cost_unknown
+    yield "runglass.cost_estimated", call.cost_estimated or None
+    yield "runglass.provider_request_id", call.request_id
     if isinstance(call.request, dict):
         yield from _request_attributes(call.request)
     if isinstance(call.response, dict):
         reason = _REASONS.get(call.finish_reason or "", call.finish_reason or "stop")
         message = {**_message(call.response), "finish_reason": reason}
         yield "gen_ai.output.messages", _json([message])
+
+
+def tool_attributes(call: ModelCall, following: ModelCall) -> Iterator[list[Attribute]]:
+    """Of each tool that a call asked for and whose result the following one has; none without content."""
+    response, request = call.response, following.request
+    asked = response.get("toolCalls") if isinstance(response, dict) else None
+    told = request.get("messages") if isinstance(request, dict) else None
+    results = {
+        message.get("toolCallId"): message.get("content")
+        for message in (told if isinstance(told, list) else ())
+        if isinstance(message, dict) and message.get("role") == "tool"
+    }
+    for each in asked if isinstance(asked, list) else ():
+        if isinstance(each, dict) and each.get("id") in results:
+            part = _tool_call(each)
+            yield [
+                ("gen_ai.operation.name", "execute_tool"),
+                ("gen_ai.tool.name", part["name"]),
+                ("gen_ai.tool.call.id", part["id"]),
+                ("gen_ai.tool.type", "function"),
+                ("gen_ai.tool.call.arguments", _json(part["arguments"])),
+                ("gen_ai.tool.call.result", _json(results[part["id"]])),
+            ]
 
 
 def _request_attributes(request: dict[str, Any]) -> Iterator[Attribute]:

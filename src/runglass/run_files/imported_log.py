@@ -23,6 +23,7 @@ from runglass.log.events import (
     RunInput,
     RunStarted,
     StepEvent,
+    StepRecorded,
     StepSkipped,
     StepStarted,
     StreamEvent,
@@ -32,10 +33,12 @@ from runglass.log.events import (
     is_terminal,
 )
 from runglass.log.fold import DAMAGE, Address, RunFold, StepChange
+from runglass.log.span_tree import SpanTree
 from runglass.log.trace import RunSummary, StepTrace
 from runglass.run_files.header import RunHeader
 from runglass.support.json_weight import too_heavy
 from runglass.support.lazy_json import json_bytes
+from runglass.wire.query import kind_of
 
 LARGE_EVENT_BYTES = 256 * 1024
 """A larger event is weighed before it is decoded."""
@@ -50,12 +53,16 @@ _ATTEMPTS = 1 << 31
 _BEGINNING = b'{"eventType":"'
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 _STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _USD = re.compile(r"[0-9]{1,40}(\.[0-9]{1,80})?", re.ASCII)
 _TIMES = frozenset({"at", "startedAt"})
-_AMOUNTS = frozenset({"costUsd", "usd"})
-_COUNTS = frozenset({"prompt", "completion", "total", "cachedTokens", "reasoningTokens"})
+_AMOUNTS = frozenset({"costUsd", "listCostUsd", "usd"})
+_COUNTS = frozenset({"prompt", "completion", "total", "cachedTokens", "cacheWriteTokens", "reasoningTokens"})
 _WITH_NUMBERS = frozenset({"tokens", "modelCall", "reservation"})
 """The members of an event that are objects of ours, and not content."""
+_SPAN_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_NANOSECONDS = re.compile(r"[0-9]{1,20}", re.ASCII)
+_OF_SPAN = frozenset({"tokens", "costUsd", "inputSizeBytes", "outputSizeBytes"})
 
 
 class LogPart(NamedTuple):
@@ -81,6 +88,7 @@ class ImportedLog:
         self._completed: dict[int, StepChange] = {}
         self._has_late_input = False
         self._has_ended = False
+        self.trace_id: str | None = None
         self.head = 0
         self.ended_at = ""
 
@@ -126,7 +134,11 @@ class ImportedLog:
             raise ValueError("the run has ended with the event before it")
         event = self._read(data)
         self._check_content(event)
-        if isinstance(event, StepStarted | StepSkipped):
+        if self._fold.tree is not None:
+            _check_recorded(event, self._fold.tree)
+        elif isinstance(event, StepRecorded):
+            raise ValueError("a recorded run alone has spans, and begins with its `traceId`")
+        elif isinstance(event, StepStarted | StepSkipped):
             self._reopen(event)
         elif isinstance(event, ContentKept):
             for kept in event.outputs:
@@ -141,7 +153,7 @@ class ImportedLog:
         self.head += 1
         if is_terminal(event):
             self._has_ended, self.ended_at = True, event.at
-        for change in changes:
+        for change in changes if self._fold.tree is None else ():
             step = change.step
             address = hash(Address(step.step_id, step.loop_path))
             self._attempts[address] = change.position * _ATTEMPTS + step.attempt
@@ -190,10 +202,16 @@ class ImportedLog:
         header = self._header
         if not isinstance(event, RunStarted) or self.head:
             raise ValueError("a log begins with `run_started`, and has no other")
+        is_recorded = kind_of(event.trigger_type) != "executed" != kind_of(header.trigger_type)
         of_event = (event.run_id, event.flow_id, event.version, event.trigger_type, event.session_id)
         of_header = (header.run_id, header.flow.id, header.version, header.trigger_type, header.session_id)
-        if of_event != of_header or event.flow_slug not in (None, header.flow.slug):
+        # Trigger and session of a recorded run follow from what comes later.
+        compared = 3 if is_recorded else 5
+        if of_event[:compared] != of_header[:compared] or event.flow_slug not in (None, header.flow.slug):
             raise ValueError("run, flow, version, trigger or session are not those of the header")
+        if is_recorded != (_TRACE_ID.fullmatch(event.trace_id or "") is not None):
+            raise ValueError("a recorded run, and no other, has a `traceId` of 32 hexadecimal digits")
+        self.trace_id = event.trace_id
 
     def _check_content(self, event: StreamEvent) -> None:
         """Raises ValueError for content of the run where its capture mode keeps none, and no reader looks."""
@@ -202,7 +220,8 @@ class ImportedLog:
         if self._has_late_input and not isinstance(event, FlowFailed):
             raise ValueError("`run_input` is the second event of a run, or comes right before `flow_failed`")
         if isinstance(event, RunInput):
-            self._has_late_input = not (keeps and self.head == 1)
+            # That of a recorded run is known when its entry is.
+            self._has_late_input = self.trace_id is None and not (keeps and self.head == 1)
             if capture == "off":
                 raise ValueError("capture mode `off` keeps no input of a run")
         elif isinstance(event, FlowCompleted):
@@ -225,6 +244,22 @@ class ImportedLog:
             self._fold.reopen(StepChange(position, before))
 
 
+def _check_recorded(event: StreamEvent, tree: SpanTree) -> None:
+    """Raises ValueError for what no recorded run has."""
+    if isinstance(event, (RunStarted, RunInput, FlowCompleted, FlowFailed, UnknownEvent)):
+        return
+    if not isinstance(event, StepRecorded):
+        raise ValueError("it is of no kind that a recorded run has")
+    span = event.span
+    ids, times = (span.span_id, span.parent_span_id), (span.start_time_unix_nano, span.end_time_unix_nano)
+    if not all(map(_SPAN_ID.fullmatch, filter(None, ids))):
+        raise ValueError("`spanId` or `parentSpanId` is not 16 hexadecimal digits in lower case")
+    if not all(map(_NANOSECONDS.fullmatch, filter(None, times))):
+        raise ValueError("a time of the span is no number of nanoseconds")
+    if (event.step_id, event.loop_path) != tree.address_of(span.span_id, span.name):
+        raise ValueError("`stepId` and `loopPath` are not those that its span has")
+
+
 def _check(members: Mapping[str, Any]) -> None:
     """Raises ValueError for a number, an amount or a time that others could not work with."""
     for name, value in members.items():
@@ -243,6 +278,10 @@ def _check(members: Mapping[str, Any]) -> None:
                 datetime.fromisoformat(value)
         elif name in _WITH_NUMBERS and isinstance(value, dict):
             _check(value)
+        elif name == "span" and isinstance(value, dict):
+            _check({each: value[each] for each in value.keys() & _OF_SPAN})
+            for call in value.get("modelCalls") or ():
+                _check(call)
 
 
 def _check_address(event: StepEvent) -> None:

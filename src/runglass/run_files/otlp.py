@@ -1,75 +1,69 @@
-"""A run as OTLP/JSON: a span for the run, for each container, iteration, step, attempt and model call.
+"""A run as spans of OpenTelemetry: for each container, iteration, step, attempt, model call and tool.
 
-Ids are hexadecimal and times are texts of nanoseconds, as OTLP has them in JSON. What has not ended is no
-span yet.
+What has not ended is no span yet. `OtlpWriter` writes them as OTLP/JSON, `otlp_request.py` as protobuf.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from runglass.log.trace import ModelCall, RunSummary, StepTrace
 from runglass.outlines.outline import TreeRow
-from runglass.run_files.gen_ai import Attribute, call_attributes, model_name
+from runglass.run_files.gen_ai import Attribute, call_attributes, model_name, tool_attributes
 from runglass.wire.run_api import read_trace_context
 
 _INTERNAL, _CLIENT = 1, 3
 _ERROR = 2
+_LAST_NS = (1 << 64) - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ROOT = -1
+_OPENINFERENCE_KINDS = {
+    "retrieval": "RETRIEVER",
+    **{kind: kind.upper() for kind in ("llm", "tool", "embedding", "agent", "chain", "guardrail")},
+}
+SERVICE = "runglass"
+"""The name of the service, and of the scope, of our spans."""
 
 
-class OtlpWriter:
-    """Writes one run. `rows` come in pre-order, each with the data of its attempt where it has one.
+class RunSpan(NamedTuple):
+    """A span. Ids are hexadecimal, times nanoseconds since 1970, and `error` says what went wrong."""
 
-    `version` is that of the program which writes.
-    """
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    kind: int
+    start_ns: int
+    end_ns: int
+    attributes: list[Attribute]
+    error: str | None
 
-    def __init__(self, run: RunSummary, *, version: str) -> None:
+
+class RunSpans:
+    """The spans of one run. `rows` come in pre-order, each with the data of its attempt where it has one."""
+
+    def __init__(self, run: RunSummary) -> None:
         self._run = run
-        self._version = version
         self._started_ns = 0 if run.started_at is None else _ns(run.started_at)
         # Those of the call that started the run, where it had any.
         context = None if run.trace_parent is None else read_trace_context([run.trace_parent], [])
         self._trace_id, self._parent_id = run.id.replace("-", ""), None
         if context is not None:
             _, self._trace_id, self._parent_id, _ = context.parent.split("-")
-        self._is_first = True
 
-    def opening(self) -> bytes:
-        """All that comes before the spans of rows."""
-        resource = {"attributes": _attributes([("service.name", "runglass")])}
-        scope = {"name": "runglass", "version": self._version}
-        before = b'{"resourceSpans":[{"resource":%b,"scopeSpans":[{"scope":%b,"spans":[' % (
-            msgspec.json.encode(resource),
-            msgspec.json.encode(scope),
-        )
-        return before + self._joined(self._root())
-
-    def rows(self, rows: Iterable[tuple[TreeRow, StepTrace | None]]) -> bytes:
-        """The spans of rows."""
-        return self._joined(span for row, step in rows for span in self._of_row(row, step))
-
-    def closing(self) -> bytes:
-        """All that comes behind the spans."""
-        return b"\n]}]}]}\n"
-
-    def _joined(self, spans: Iterable[dict[str, Any]]) -> bytes:
-        parts = []
-        for span in spans:
-            parts.append((b"\n" if self._is_first else b",\n") + msgspec.json.encode(span))
-            self._is_first = False
-        return b"".join(parts)
-
-    def _root(self) -> Iterator[dict[str, Any]]:
+    def root(self) -> Iterator[RunSpan]:
+        """That of the run as a whole, if it has ended. A recorded run has the spans of its sender alone."""
         run = self._run
-        if run.started_at is None or run.completed_at is None:
+        if run.recording is not None or run.started_at is None or run.completed_at is None:
             return
         attributes: Sequence[Attribute] = (
-            ("runglass.run.id", run.id),
+            ("gen_ai.operation.name", "invoke_workflow"),
+            ("gen_ai.workflow.name", run.flow_slug),
+            ("gen_ai.conversation.id", run.session_id),
+            ("runglass.kind", "run"),
             ("runglass.flow.id", run.flow_id),
             ("runglass.flow.slug", run.flow_slug),
             ("runglass.flow.version", run.version),
@@ -85,14 +79,24 @@ class OtlpWriter:
         yield self._span(
             self._span_id(_ROOT),
             self._parent_id,
-            run.flow_slug or "run",
+            f"invoke_workflow {run.flow_slug}" if run.flow_slug else "invoke_workflow",
             self._started_ns,
             _ns(run.completed_at),
             attributes,
             error=run.error.message or run.error.code if is_bad and run.error is not None else None,
         )
 
-    def _of_row(self, row: TreeRow, step: StepTrace | None) -> Iterator[dict[str, Any]]:
+    def of_rows(self, rows: Iterable[tuple[TreeRow, StepTrace | None]]) -> Iterator[RunSpan]:
+        """Those of rows, each with those of its model calls behind it."""
+        for row, step in rows:
+            if self._run.recording is None:
+                yield from self._of_row(row, step)
+            elif step is not None and step.started_at is not None and step.completed_at is not None:
+                yield _recorded(
+                    self._run.recording.trace_id, step, _ns(step.started_at), _ns(step.completed_at)
+                )
+
+    def _of_row(self, row: TreeRow, step: StepTrace | None) -> Iterator[RunSpan]:
         if row.start is None or row.end is None:
             return
         parent = _ROOT if row.parent < 0 else row.parent
@@ -123,23 +127,39 @@ class OtlpWriter:
             attributes,
             error=None if not failed else (error[1] if error else "a step inside failed"),
         )
+        before: ModelCall | None = None
         for call in () if step is None else step.model_calls:
-            yield self._of_call(row, call)
+            start_ns, end_ns = self._times_of(row, call)
+            if before is not None:
+                # The caller's tools: they began when the model had asked for them, and have ended by now.
+                asked_ns = self._times_of(row, before)[1]
+                for place, told in enumerate(tool_attributes(before, call)):
+                    yield self._span(
+                        self._span_id(row.number, before.number, place),
+                        self._span_id(row.number),
+                        f"execute_tool {dict(told)['gen_ai.tool.name']}",
+                        asked_ns,
+                        max(asked_ns, start_ns),
+                        told,
+                        error=None,
+                    )
+            yield self._span(
+                self._span_id(row.number, call.number),
+                self._span_id(row.number),
+                f"chat {model_name(call)}",
+                start_ns,
+                end_ns,
+                call_attributes(call),
+                kind=_CLIENT,
+                error=call.error_code,
+            )
+            before = call
 
-    def _of_call(self, row: TreeRow, call: ModelCall) -> dict[str, Any]:
+    def _times_of(self, row: TreeRow, call: ModelCall) -> tuple[int, int]:
         start_ns = self._started_ns + (row.start or 0) * 1_000_000
         if call.started_at is not None:
             start_ns = _ns(call.started_at)
-        return self._span(
-            self._span_id(row.number, call.number),
-            self._span_id(row.number),
-            f"chat {model_name(call)}",
-            start_ns,
-            start_ns + (call.duration_ms or 0) * 1_000_000,
-            call_attributes(call),
-            kind=_CLIENT,
-            error=call.error_code,
-        )
+        return start_ns, start_ns + (call.duration_ms or 0) * 1_000_000
 
     def _span(
         self,
@@ -152,23 +172,72 @@ class OtlpWriter:
         *,
         kind: int = _INTERNAL,
         error: str | None,
-    ) -> dict[str, Any]:
-        span: dict[str, Any] = {"traceId": self._trace_id, "spanId": span_id}
-        if parent_id is not None:
-            span["parentSpanId"] = parent_id
-        span |= {
-            "name": name,
-            "kind": kind,
-            "startTimeUnixNano": str(start_ns),
-            "endTimeUnixNano": str(end_ns),
-            "attributes": _attributes(attributes),
-        }
-        return span if error is None else span | {"status": {"code": _ERROR, "message": error}}
+    ) -> RunSpan:
+        # Whoever receives a span knows by this whose it is, also where it comes back to where the run is.
+        told = [("runglass.run.id", self._run.id), *attributes]
+        kept = [(name, value) for name, value in told if value is not None]
+        # An imported run may tell of times that OTLP has no number for.
+        start_ns, end_ns = (min(max(0, each), _LAST_NS) for each in (start_ns, end_ns))
+        return RunSpan(self._trace_id, span_id, parent_id, name, kind, start_ns, end_ns, kept, error)
 
     def _span_id(self, *numbers: int) -> str:
         """The id of a row, or of a call of its attempt: the same in each export of a run that has ended."""
         text = f"{self._run.id}/{'.'.join(map(str, numbers))}"
         return blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class OtlpWriter:
+    """Writes one run as OTLP/JSON: ids are hexadecimal and times are texts. Rows come as to `RunSpans`."""
+
+    def __init__(self, run: RunSummary, *, version: str) -> None:
+        self._spans = RunSpans(run)
+        self._version = version
+        self._is_first = True
+
+    def opening(self) -> bytes:
+        """All that comes before the spans of rows."""
+        resource = {"attributes": _json_attributes([("service.name", SERVICE)])}
+        scope = {"name": SERVICE, "version": self._version}
+        before = b'{"resourceSpans":[{"resource":%b,"scopeSpans":[{"scope":%b,"spans":[' % (
+            msgspec.json.encode(resource),
+            msgspec.json.encode(scope),
+        )
+        return before + self._joined(self._spans.root())
+
+    def rows(self, rows: Iterable[tuple[TreeRow, StepTrace | None]]) -> bytes:
+        """The spans of rows."""
+        return self._joined(self._spans.of_rows(rows))
+
+    def closing(self) -> bytes:
+        """All that comes behind the spans."""
+        return b"\n]}]}]}\n"
+
+    def _joined(self, spans: Iterable[RunSpan]) -> bytes:
+        parts = []
+        for span in spans:
+            parts.append((b"\n" if self._is_first else b",\n") + msgspec.json.encode(_json_span(span)))
+            self._is_first = False
+        return b"".join(parts)
+
+
+def _recorded(trace_id: str, step: StepTrace, start_ns: int, end_ns: int) -> RunSpan:
+    """A span as it was received, but for what the attributes are called that Runglass has read."""
+    attributes: list[Attribute] = [
+        *(step.attributes or {}).items(),
+        *(each for call in step.model_calls for each in call_attributes(call)),
+        ("openinference.span.kind", _OPENINFERENCE_KINDS.get(step.kind or "")),
+        ("input.value", _kept(step.input_context)),
+        ("output.value", _kept(step.output_context)),
+    ]
+    kept = {
+        name: _kept(value) if isinstance(value, dict) else value
+        for name, value in attributes
+        if value is not None
+    }
+    error = (_error_of(step) or ("", "it failed"))[1] if step.status == "failed" else None
+    kind = _CLIENT if step.model_calls else _INTERNAL
+    about = step.span_id or "", step.parent_span_id, step.name or step.step_id
+    return RunSpan(trace_id, *about, kind, start_ns, end_ns, list(kept.items()), error)
 
 
 def _error_of(step: StepTrace | None) -> tuple[str, str] | None:
@@ -188,9 +257,22 @@ def _ns(time: str) -> int:
     return (datetime.fromisoformat(time) - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
-def _attributes(attributes: Iterable[Attribute]) -> list[dict[str, Any]]:
-    """Attributes as OTLP has them; what there is none of is left out."""
-    return [{"key": name, "value": _any_value(value)} for name, value in attributes if value is not None]
+def _json_span(span: RunSpan) -> dict[str, Any]:
+    told: dict[str, Any] = {"traceId": span.trace_id, "spanId": span.span_id}
+    if span.parent_id is not None:
+        told["parentSpanId"] = span.parent_id
+    told |= {
+        "name": span.name,
+        "kind": span.kind,
+        "startTimeUnixNano": str(span.start_ns),
+        "endTimeUnixNano": str(span.end_ns),
+        "attributes": _json_attributes(span.attributes),
+    }
+    return told if span.error is None else told | {"status": {"code": _ERROR, "message": span.error}}
+
+
+def _json_attributes(attributes: Iterable[Attribute]) -> list[dict[str, Any]]:
+    return [{"key": name, "value": _any_value(value)} for name, value in attributes]
 
 
 def _any_value(value: Any) -> dict[str, Any]:

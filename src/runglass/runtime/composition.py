@@ -1,4 +1,7 @@
-"""Composition root: settings in, a runtime out whose parts belong together."""
+"""Composition root: settings in, a runtime out whose parts belong together.
+
+More than 300 lines: one list of parts, in the order in which they need each other.
+"""
 
 import asyncio
 import math
@@ -30,6 +33,8 @@ from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import UpgradeRequired
+from runglass.recording.recordings import Recordings
+from runglass.recording.settling import Settling
 from runglass.runtime.policy import setting_rules
 from runglass.runtime.runtime import FixedLimits, Runtime
 from runglass.store.base import Store
@@ -204,18 +209,19 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
         ids = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
         weights = {ids[name]: weight for name, weight in settings.project_weights.items() if name in ids}
         await store.set_weights(weights)
+        make_capture = cache(
+            partial(
+                Capture,
+                limit_bytes=settings.snapshot_limit_bytes,
+                redactor=redactor,
+                redactions=redactions,
+            )
+        )
         async with Engine(
             store=store,
             bus=bus,
             dependencies=dependencies,
-            make_capture=cache(
-                partial(
-                    Capture,
-                    limit_bytes=settings.snapshot_limit_bytes,
-                    redactor=redactor,
-                    redactions=redactions,
-                )
-            ),
+            make_capture=make_capture,
             crash_retries=settings.crash_retries,
             lease_s=settings.lease_s,
             max_concurrent_runs=settings.max_concurrent_runs,
@@ -248,13 +254,32 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                 engine=engine,
                 clock=dependencies.clock,
                 default=Retention(settings.retention_days, settings.content_retention_days),
+                plain_days=settings.plain_retention_days,
                 # A reader whose wake-up is lost looks once in `tail_poll_s`.
                 grace_s=2 * settings.tail_poll_s + 1,
+            )
+            recordings = Recordings(
+                store=store,
+                bus=bus,
+                clock=dependencies.clock,
+                new_id=engine.ids.next,
+                make_capture=make_capture,
+                settle=timedelta(seconds=settings.recording_settle_s),
+                most_flows=settings.max_recorded_flows_per_project,
+                is_alone=settings.postgres is None,
+            )
+            settling = Settling(
+                store=store,
+                recordings=recordings,
+                clock=dependencies.clock,
+                settle=timedelta(seconds=settings.recording_settle_s),
+                idle=timedelta(seconds=settings.recording_idle_s),
             )
             works = {
                 "housekeeping": housekeeping.run_forever,
                 "the expiry of answers": housekeeping.expire_forever,
                 "the removal of runs": removal.run_forever,
+                "the end of recorded runs": settling.run_forever,
             }
             if settings.executes_runs:
                 works["the watch for requests"] = engine.cancel_requests.watch_forever
@@ -282,6 +307,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                     engine=engine,
                     models=models,
                     removal=removal,
+                    recordings=recordings,
                     checks=checks,
                     supervised=supervised,
                     limits=limits,

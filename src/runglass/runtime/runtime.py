@@ -26,6 +26,7 @@ from runglass.engine.scheduling.pacing import paced_read
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, api_error
 from runglass.flows.flow import Flow, decode_flow, step_count
+from runglass.recording.recordings import Recordings
 from runglass.runtime.policy import RunPolicy
 from runglass.store.base import Store
 from runglass.store.protocols.catalog import Catalog
@@ -76,6 +77,7 @@ class Runtime:
         engine: Engine,
         models: ModelGateway,
         removal: RunRemoval,
+        recordings: Recordings,
         checks: Checks,
         supervised: Sequence[SupervisedTask],
         limits: FixedLimits,
@@ -88,6 +90,7 @@ class Runtime:
         self.tails = Tails(store, bus, poll_s=settings.tail_poll_s, in_turn=_read_in_turn)
         self.engine = engine
         self.removal = removal
+        self.recordings = recordings
         self.supervised = supervised
         self.policy = RunPolicy(store, settings)
         self._models = models
@@ -199,6 +202,9 @@ class Runtime:
         record = await self.store.find_flow(project.id, slug)
         if record is None:
             raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {project.org}/{project.name}")
+        if record.recorded:
+            message = f"flow {slug!r} has the recorded runs of another program: only that executes it"
+            raise api_error("RUN_RECORDED", message)
         number = version if version is not None else record.production_version or 0
         source = await self.store.runnable_source(record.id, number)
         if source is None:
@@ -261,7 +267,7 @@ class Runtime:
 
 
 async def push_flow(store: Catalog, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:
-    """Stores the flow as the draft of its slug."""
+    """Stores the flow as the draft of its slug. Raises FlowRecorded."""
     # A thread encodes the flow, as a large one would block the event loop.
     source = await offload_in_turn(flow.encode)
     return await store.put_draft(

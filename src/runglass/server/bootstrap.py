@@ -5,15 +5,17 @@ ends runs and streams in order before it ends the process.
 """
 
 import asyncio
+import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import cast
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from runglass.config.settings import Settings
+from runglass.config.settings import Settings, SettingsError
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import RunglassError
 from runglass.runtime.composition import SETTLED_S, open_runtime
@@ -31,6 +33,8 @@ from runglass.server.services.outlines import Outlines
 from runglass.server.viewer.assets import assets
 from runglass.support.clock import SystemClock
 from runglass.support.supervision import SupervisedTask, stop_signal
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 PAGES_AFTER_S = 0.5
@@ -83,18 +87,25 @@ async def serving(
     """
     open_responses, outlines, clock = OpenResponses(), Outlines(runtime), SystemClock()
     keeper = OutlineKeeper(runtime.store, outlines, clock)
+    works: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+        ("the watch for revoked keys", partial(open_responses.watch, runtime.store)),
+        ("the keeper of outlines", keeper.run_forever),
+    ]
+    if (url := runtime.settings.spans_url) is not None:
+        # Imported here: a server that sends nothing does not hold the libraries for it.
+        from runglass.server.services.span_export import SpanExporter
+
+        exporter = SpanExporter(runtime, url, headers=runtime.settings.otlp_headers, clock=clock)
+        works.append(("the sender of spans", exporter.run_forever))
     supervised = [
-        SupervisedTask(name, work, clock=clock, vital=False, settled_s=SETTLED_S)
-        for name, work in (
-            ("the watch for revoked keys", partial(open_responses.watch, runtime.store)),
-            ("the keeper of outlines", keeper.run_forever),
-        )
+        SupervisedTask(name, work, clock=clock, vital=False, settled_s=SETTLED_S) for name, work in works
     ]
     limiter = ConnectionLimiter(runtime.settings, connection_limits(runtime.settings))
+    app = create_app(runtime, open_responses=open_responses, outlines=outlines, tickets=tickets)
     listener = await _bind(host, port)
     server = _Server(
         uvicorn.Config(
-            create_app(runtime, open_responses=open_responses, outlines=outlines, tickets=tickets),
+            app,
             interface="asgi3",
             # uvicorn only calls it, as it would call the class.
             http=cast(type[asyncio.Protocol], partial(HttpProtocol, limiter=limiter)),
@@ -121,7 +132,8 @@ async def serving(
         await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
             with watched(limit_ms=runtime.settings.stall_log_ms):
-                yield address
+                async with _taking_grpc(app, runtime.settings):
+                    yield address
     finally:
         started.cancel()
         # Runs first: their last events are then on their way to the streams, which end with them.
@@ -132,6 +144,28 @@ async def serving(
         for task in watching:
             task.cancel()
         await asyncio.wait(watching)
+
+
+@asynccontextmanager
+async def _taking_grpc(app: ASGIApp, settings: Settings) -> AsyncIterator[None]:
+    """Takes in OTLP over gRPC until the block ends, where the settings say so. Raises RunglassError."""
+    if settings.otlp_grpc is None:
+        yield
+        return
+    try:
+        from runglass.server.otlp_grpc import taking_grpc
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"otlp_grpc needs {error.name}: pip install 'runglass[server,grpc]'") from error
+    async with taking_grpc(
+        app,
+        settings.otlp_grpc,
+        limit_bytes=settings.otlp_limit_bytes,
+        read_s=settings.body_time_limit_s,
+        idle_s=settings.keep_alive_s,
+        grace_s=GRACE_S,
+    ) as address:
+        log.info("traces are taken over gRPC at %s", address)
+        yield
 
 
 async def _make_pages() -> None:

@@ -13,10 +13,11 @@ from runglass.errors import api_error
 
 JSON = "application/json"
 
-Access: TypeAlias = Literal["open", "read", "run", "admin"]
+Access: TypeAlias = Literal["open", "record", "read", "run", "admin"]
 """The lowest role that may call an endpoint; an open endpoint needs no key."""
 
 ROLES: Mapping[Access, tuple[str, ...]] = {
+    "record": ("record", "run", "admin"),
     "read": ("read", "run", "admin"),
     "run": ("run", "admin"),
     "admin": ("admin",),

@@ -25,6 +25,7 @@ from runglass.server.routes import (
     flows,
     jobs,
     keys,
+    otlp,
     outline,
     payload,
     rerun,
@@ -85,8 +86,11 @@ CALL_HEADERS = (parameters.IDEMPOTENCY_KEY, parameters.TRACEPARENT, parameters.T
 
 RUNNING, READING = "Running a flow", "Reading a run"
 FLOWS, KEYS, VIEWER, SERVER = "Managing flows", "Managing keys", "Signing in a browser", "The server"
+SENDING = "Sending traces"
+OTLP = ("", "/otel", "/api/public/otel", "/v1/private/otel")
+"""Before the paths of OTLP: none, and what exporters of other products have there."""
 
-_reading = partial(Endpoint, "GET", access="read", tag=READING)
+_reading = partial(Endpoint, "GET", access="read", tag=READING, doing="read runs")
 _starting = partial(
     Endpoint,
     "POST",
@@ -100,7 +104,20 @@ _starting = partial(
 )
 _managing_flows = partial(Endpoint, access="admin", tag=FLOWS, hides=FLOW_HIDDEN, doing="manage flows")
 _managing_keys = partial(Endpoint, access="admin", tag=KEYS, doing="manage keys")
-_signing_in = partial(Endpoint, access="read", tag=VIEWER)
+_signing_in = partial(Endpoint, access="read", tag=VIEWER, doing="sign in a browser")
+_sending = partial(
+    Endpoint,
+    "POST",
+    answer=Answer(
+        (dict[str, Any],), "All is stored but what `partialSuccess` counts.", also=("application/x-protobuf",)
+    ),
+    access="record",
+    tag=SENDING,
+    body=bodies.OTLP_BODY,
+    headers=(otlp.FLOW,),
+    raw_headers=(otlp.CONTENT_ENCODING,),
+    doing="send traces",
+)
 _open = partial(Endpoint, "GET", access="open", tag=SERVER)
 
 RANGES = {206: "The bytes that `Range` asks for.", 304: "The caller has it already."}
@@ -449,6 +466,12 @@ ENDPOINTS: list[Endpoint] = [
         Answer((ViewerTicket,), "The link, shown this once.", status=201),
         body=bodies.TICKET_BODY,
     ),
+    *(
+        _sending(path, otlp.traces, "Send traces")
+        for path in (*(f"{prefix}/v1/traces" for prefix in OTLP), "/", "/otel")
+    ),
+    *(_sending(f"{prefix}/v1/logs", otlp.logs, "Send logs") for prefix in OTLP),
+    *(_sending(f"{prefix}/v1/metrics", otlp.metrics, "Send metrics") for prefix in OTLP),
     _open(
         f"{API}/schemas/flow.json",
         execute.flow_file_schema,

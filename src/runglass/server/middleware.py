@@ -18,7 +18,7 @@ from runglass.server.http.error_responses import error_response, unavailable
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import cut_off_text
-from runglass.server.security.authentication import authenticate
+from runglass.server.security.authentication import authenticate, authorization_of_sender
 from runglass.server.security.browser_sessions import BrowserSessions, header
 from runglass.server.security.rate_limit import Rates
 from runglass.store.protocols.catalog import Catalog
@@ -28,6 +28,8 @@ from runglass.support.safe_text import printable
 log = logging.getLogger(__name__)
 
 OPEN = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.access == "open")
+SENDING = frozenset((endpoint.method, endpoint.path) for endpoint in ENDPOINTS if endpoint.access == "record")
+"""Where programs send traces: beside the API, as their exporters choose the paths."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -82,8 +84,9 @@ class ApiMiddleware:
             if path.endswith("\n"):
                 # To the router's patterns it would be the path without its last character.
                 raise api_error("NOT_FOUND", f"there is no path {path!r}")
-            if path not in OPEN and f"{path}/".startswith(f"{API}/"):
-                authorization = header(scope, "authorization")
+            is_sent = (scope["method"], path) in SENDING
+            if is_sent or (path not in OPEN and f"{path}/".startswith(f"{API}/")):
+                authorization = authorization_of_sender(scope) if is_sent else header(scope, "authorization")
                 # A program says who asks, and a browser's cookie only where nothing is said.
                 session = await self._sessions.find(scope) if authorization is None else None
                 key = await authenticate(self._store, authorization) if session is None else session.key

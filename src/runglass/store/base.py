@@ -1,4 +1,4 @@
-"""The protocol of every store, put together of five; whoever uses only one of them asks for that one."""
+"""The protocol of every store, put together of six; whoever uses only one of them asks for that one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ import msgspec
 from runglass.errors import RunUnreadable
 from runglass.store.overview import PoolUse
 from runglass.store.protocols.catalog import Catalog
+from runglass.store.protocols.recordings import Recordings
 from runglass.store.protocols.run_index import RunIndex
 from runglass.store.protocols.run_log import RunLog
 from runglass.store.protocols.run_queue import RunQueue
@@ -32,7 +33,7 @@ def decoding(run_id: str) -> Iterator[None]:
         raise RunUnreadable(run_id, str(error) or type(error).__name__) from error
 
 
-class Store(Catalog, RunLog, RunQueue, RunIndex, Upkeep, Protocol):
+class Store(Catalog, RunLog, RunQueue, RunIndex, Recordings, Upkeep, Protocol):
     """Runs, flows, keys and projects. Every method raises StoreError if the store cannot be reached."""
 
     async def __aenter__(self) -> Self: ...

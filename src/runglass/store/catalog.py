@@ -9,10 +9,18 @@ from decimal import Decimal
 import msgspec
 from uuid_utils import uuid7
 
-from runglass.errors import StoreError
+from runglass.errors import FlowRecorded, StoreError
 from runglass.log.money import format_usd
 from runglass.store.audit import Audit, change_project, note_change
-from runglass.store.catalog_records import DRAFT_COLUMNS, describe_draft, flow_of, project_of, version_of
+from runglass.store.catalog_records import (
+    DRAFT_COLUMNS,
+    FLOW,
+    FLOW_COLUMNS,
+    describe_draft,
+    flow_of,
+    project_of,
+    version_of,
+)
 from runglass.store.dialect import Dialect
 from runglass.store.keys import Keys
 from runglass.store.records import (
@@ -27,11 +35,6 @@ from runglass.store.statements import ALL_ROWS, Steps, as_bytes, done, every, fe
 from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
-_FLOW_COLUMNS = (
-    "id, project_id, slug, name, capture, production_version, updated_at, retention_days,"
-    " content_retention_days"
-)
-_FLOW = f"SELECT {_FLOW_COLUMNS} FROM flow"
 # Keeps others from giving the flow a version meanwhile.
 _LOCK_FLOW = "SELECT id FROM flow WHERE id = :flow_id FOR NO KEY UPDATE"
 _PUT_FLOW = (
@@ -39,7 +42,8 @@ _PUT_FLOW = (
     " content_retention_days) VALUES (:flow_id, :project_id, :slug, :name, :capture, now(), :days,"
     " :content_days) ON CONFLICT (project_id, slug) DO UPDATE SET name = excluded.name,"
     " capture = excluded.capture, updated_at = excluded.updated_at, retention_days = excluded.retention_days,"
-    f" content_retention_days = excluded.content_retention_days RETURNING {_FLOW_COLUMNS}"
+    " content_retention_days = excluded.content_retention_days WHERE NOT flow.recorded"
+    f" RETURNING {FLOW_COLUMNS}"
 )
 _PUT_DRAFT = (
     "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES (:flow_id, 0, :source, now())"
@@ -142,8 +146,9 @@ class SqlCatalog(Keys, Audit):
 
         def work() -> Steps[FlowRecord]:
             before, old_source = yield from _draft(project_id, slug)
-            flow: FlowRecord
-            [flow] = yield every(flow_of, _PUT_FLOW, **fields, **retention._asdict())
+            flow: FlowRecord | None = yield one(flow_of, _PUT_FLOW, **fields, **retention._asdict())
+            if flow is None:
+                raise FlowRecorded(slug)
             yield done(_PUT_DRAFT, flow_id=flow.id, source=source)
             after, _ = yield from _draft(project_id, slug)
             if before != after or old_source != source:
@@ -205,14 +210,14 @@ class SqlCatalog(Keys, Audit):
         return await self._statements.read(every(version_of, sql, flow_id=flow_id, after=after, most=most))
 
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
-        sql = f"{_FLOW} WHERE project_id = :project_id AND slug = :slug"
+        sql = f"{FLOW} WHERE project_id = :project_id AND slug = :slug"
         return await self._statements.look_up(one(flow_of, sql, project_id=project_id, slug=slug))
 
     async def flow(self, flow_id: str) -> FlowRecord | None:
-        return await self._statements.look_up(one(flow_of, f"{_FLOW} WHERE id = :id", id=flow_id))
+        return await self._statements.look_up(one(flow_of, f"{FLOW} WHERE id = :id", id=flow_id))
 
     async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
-        sql = f"{_FLOW} WHERE project_id = :project_id AND slug > :after ORDER BY slug LIMIT :most"
+        sql = f"{FLOW} WHERE project_id = :project_id AND slug > :after ORDER BY slug LIMIT :most"
         most = ALL_ROWS if limit is None else limit
         return await self._statements.read(every(flow_of, sql, project_id=project_id, after=after, most=most))
 

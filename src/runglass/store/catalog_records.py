@@ -9,6 +9,11 @@ import msgspec
 from runglass.store.records import ApiKey, FlowRecord, FlowVersion, Project, ViewerSession
 from runglass.wire.admin_api import Actor, ActorKind, AuditEntry
 
+FLOW_COLUMNS = (
+    "id, project_id, slug, name, capture, production_version, updated_at, retention_days,"
+    " content_retention_days, recorded"
+)
+FLOW = f"SELECT {FLOW_COLUMNS} FROM flow"
 DRAFT_COLUMNS = "name, capture, retention_days, content_retention_days"
 KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 VIEWER_SESSION = (
@@ -44,7 +49,9 @@ def viewer_session_of(row: Any) -> ViewerSession:
 
 def flow_of(row: Any) -> FlowRecord:
     """A flow from a row with its fields in their order."""
-    return FlowRecord(**dict(zip(FlowRecord.__struct_fields__, row, strict=True)))
+    *columns, recorded = row
+    known = dict(zip(FlowRecord.__struct_fields__, columns, strict=False))
+    return FlowRecord(**known, recorded=bool(recorded))
 
 
 def version_of(row: Any) -> FlowVersion:

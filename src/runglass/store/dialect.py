@@ -17,6 +17,8 @@ class Dialect(NamedTuple):
     """More than a page of a file has: in PostgreSQL a text, in SQLite bytes."""
     last_change: str
     """The number of the newest change of `:project_id`: PostgreSQL has a row of its own for it."""
+    changes: str
+    """The number of the newest change, as `last`, by `project_id`."""
     waiting: str
     """How many runs wait, the id of the oldest, and how many leases last: PostgreSQL keeps a queue."""
     next_fence: str

@@ -15,7 +15,7 @@ from runglass.errors import ImportConflict, StoreError
 from runglass.store.audit import note_change
 from runglass.store.dialect import Dialect
 from runglass.store.records import LARGE_RUN_EVENTS, NO_RETENTION, Retention, RunNumbers, StepRow
-from runglass.store.run_tables import split_attempts
+from runglass.store.run_tables import ADD_PART, split_attempts
 from runglass.store.statements import (
     NEW_RUN_NO,
     ForEach,
@@ -40,12 +40,16 @@ _MOVE_ATTEMPT = (
 )
 _ADD_STEP = (
     f"INSERT INTO step {_COLUMNS} {_VALUES} ON CONFLICT (run_no, position) DO UPDATE SET"
-    " attempt = excluded.attempt, status = excluded.status, data = excluded.data"
+    " step_id = excluded.step_id, loop_path = excluded.loop_path, attempt = excluded.attempt,"
+    " status = excluded.status, data = excluded.data"
 )
 
 
 class ImportedFlow(NamedTuple):
-    """The flow of a run that is imported; `source` is the version that ran, as JSON."""
+    """The flow of a run that is imported; `source` is the version that ran, as JSON.
+
+    Of a `recorded` one there is none.
+    """
 
     id: str
     slug: str
@@ -53,12 +57,14 @@ class ImportedFlow(NamedTuple):
     name: str | None = None
     capture: CaptureMode | None = None
     retention: Retention = NO_RETENTION
+    recorded: bool = False
 
 
 class ImportedRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run whose events and steps have been imported as number `no`, and what its row has beside them.
 
-    `flow` is made where there is none with this id, and so is its version.
+    `flow` is made where there is none with this id, and so is its version. `trace_id` is that of a recorded
+    run.
     """
 
     no: int
@@ -75,6 +81,7 @@ class ImportedRun(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str
     numbers: RunNumbers
     log_bytes: int
+    trace_id: str | None = None
 
 
 class Imports:
@@ -131,7 +138,7 @@ class Imports:
                 "change_no": (yield next_change(run.project_id)),
                 **self._columns_of(run.summary),
             }
-            del columns["flow"], columns["numbers"]
+            del columns["flow"], columns["numbers"], columns["trace_id"]
             names, values = ", ".join(columns), ", ".join(f":{name}" for name in columns)
             sql = f"INSERT INTO run ({names}) VALUES ({values}) ON CONFLICT (id) DO NOTHING"
             if not (yield changed(sql, **columns)):
@@ -139,6 +146,8 @@ class Imports:
             if self._sql.note_error:
                 yield done(self._sql.note_error, run_no=run.no)
             yield done("DELETE FROM importing_run WHERE run_no = :run_no", run_no=run.no)
+            if run.trace_id is not None:
+                yield from _restore_trace(run)
             if run.head >= LARGE_RUN_EVENTS:
                 yield done("INSERT INTO due_outline (run_no) VALUES (:run_no)", run_no=run.no)
             told = {
@@ -189,7 +198,7 @@ def _require_flow(run: ImportedRun) -> Steps[None]:
     """Raises ImportConflict where the flow of the run cannot be, or is not, the one of the project."""
     flow = run.flow
     # Nobody else gives the flow a version meanwhile.
-    sql = "SELECT project_id, slug FROM flow WHERE id = :flow_id FOR NO KEY UPDATE"
+    sql = "SELECT project_id, slug, recorded FROM flow WHERE id = :flow_id FOR NO KEY UPDATE"
     found = yield fetch(sql, flow_id=flow.id)
     if not found:
         sql = "SELECT id FROM flow WHERE project_id = :project_id AND slug = :slug"
@@ -199,7 +208,7 @@ def _require_flow(run: ImportedRun) -> Steps[None]:
                 f"the project has a flow {flow.slug!r} of its own ({other}), and the run is of flow"
                 f" {flow.id}; import the file into another project",
             )
-    elif tuple(found[0]) != (run.project_id, flow.slug):
+    elif tuple(found[0]) != (run.project_id, flow.slug, flow.recorded):
         raise ImportConflict(
             "FLOW_CONFLICT",
             f"flow {flow.id} cannot be made in this project; import the file on another server",
@@ -221,22 +230,39 @@ def _make_flow(run: ImportedRun) -> Steps[list[str]]:
     flow, made = run.flow, ["run"]
     is_new = yield changed(
         "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
-        " content_retention_days) VALUES (:id, :project_id, :slug, :name, :capture, now(), :days,"
-        " :content_days) ON CONFLICT DO NOTHING",
+        " content_retention_days, recorded) VALUES (:id, :project_id, :slug, :name, :capture, now(), :days,"
+        " :content_days, :recorded) ON CONFLICT DO NOTHING",
         project_id=run.project_id,
         **flow._asdict(),
         **flow.retention._asdict(),
     )
     add_version = partial(changed, _ADD_VERSION, flow_id=flow.id, source=flow.source)
     if is_new:
-        made += ["flow", "draft"]
-        yield add_version(version=0, imported=False)
+        made += ["flow"] if flow.recorded else ["flow", "draft"]
+        if not flow.recorded:
+            yield add_version(version=0, imported=False)
     # Once more, and then again: somebody else may have made the same meanwhile.
     yield from _require_flow(run)
     if run.version and (yield add_version(version=run.version, imported=True)):
         made.append("version")
     yield from _require_flow(run)
     return made
+
+
+def _restore_trace(run: ImportedRun) -> Steps[None]:
+    """Makes the run a part of its trace: the newest, unless another one goes on or has begun later."""
+    trace = {"project_id": run.project_id, "trace_id": run.trace_id}
+    parts = yield fetch(
+        "SELECT part, id, ended_at FROM recorded_trace LEFT JOIN run ON no = run_no"
+        " WHERE recorded_trace.project_id = :project_id AND trace_id = :trace_id ORDER BY part",
+        **trace,
+    )
+    first, (last, newest, ended_at) = (parts[0][0], parts[-1]) if parts else (0, (-1, None, None))
+    # Ids are in the order of time.
+    is_newest = newest is None or (ended_at is not None and newest < run.id)
+    part = last + 1 if is_newest else first - 1
+    plain_at = run.ended_at if run.trigger_type == "plain" else None
+    yield done(ADD_PART, **trace, part=part, run_no=run.no, due_at=None, plain_at=plain_at)
 
 
 _ADD_VERSION = (

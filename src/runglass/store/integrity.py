@@ -22,7 +22,8 @@ from runglass.log.money import ZERO, add_usd, format_usd
 from runglass.log.trace import TERMINAL, ModelReservation
 from runglass.store.catalog_records import project_of
 from runglass.store.log_replay import LogReplay
-from runglass.store.run_tables import ROWS_OF_RUN, SIZES
+from runglass.store.records import RECORDED
+from runglass.store.run_tables import IS_RECORDED, ROWS_OF_RUN, SIZES
 from runglass.store.statements import Steps, every, fetch
 
 SAMPLE = 200
@@ -45,17 +46,18 @@ BELONGS = (
 """Tables, each with a column that has the id of a row of another one."""
 
 _RUNS = (
-    "SELECT no, id, project_id, status, head, owner, resume_head, log_bytes, open_bytes, change_no,"
-    " has_content, EXISTS (SELECT 1 FROM ended_run WHERE run_no = no),"
+    "SELECT no, id, project_id, status, trigger_type, head, owner, resume_head, log_bytes, open_bytes,"
+    " change_no, has_content, EXISTS (SELECT 1 FROM ended_run WHERE run_no = no),"
     " EXISTS (SELECT 1 FROM purged_run WHERE run_no = no)"
     " OR EXISTS (SELECT 1 FROM importing_run WHERE run_no = no)"
     " FROM run WHERE no > :after ORDER BY no LIMIT :most"
 )
 _NUMBERS = {"event": "seq", "step": "position", "queue": "project_id"}
-# What runs that were imported have cost, nobody has spent here.
+# What runs that were imported or recorded have cost, nobody has spent here.
 _COSTS = (
     "SELECT run.project_id, sum(cost_usd) FROM run LEFT JOIN audit ON action = 'run.imported'"
-    " AND subject = run.id WHERE cost_usd IS NOT NULL AND subject IS NULL GROUP BY run.project_id"
+    f" AND subject = run.id WHERE cost_usd IS NOT NULL AND subject IS NULL AND NOT {IS_RECORDED}"
+    " GROUP BY run.project_id"
 )
 _REPEATED = (
     *("summary", "status", "flow_id", "version", "trigger_type", "session_id", "ended_at", "duration_ms"),
@@ -131,6 +133,7 @@ class _Run(NamedTuple):
     id: str
     project_id: int
     status: str
+    trigger_type: str
     head: int
     owner: str | None
     resume_head: int
@@ -160,6 +163,8 @@ class _Run(NamedTuple):
     @property
     def waits(self) -> bool:
         """Whether any process may go on with it."""
+        if self.trigger_type in RECORDED:
+            return False
         is_resuming = self.status == "paused" and self.resume_head == self.head
         return self.owner is None and (self.status in ("pending", "running") or is_resuming)
 
@@ -402,7 +407,7 @@ def _unlike_its_rows(run: _Run, of: Mapping[str, _Sum]) -> Iterator[str]:
     if not run.ended:
         if run.is_cleared:
             yield f"run {run.id} goes on, and its checkpoints are to go"
-        if not of["run_request"].rows:
+        if not of["run_request"].rows and run.trigger_type not in RECORDED:
             yield f"run {run.id} goes on, and what was asked of it is gone"
         return
     if of["run_request"].rows:

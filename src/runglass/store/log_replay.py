@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from runglass.log.content import strip_step, strip_summary
 from runglass.log.events import decode_event
 from runglass.log.fold import DAMAGE, TraceFold
-from runglass.log.trace import RunSummary, StepTrace
-from runglass.store.records import RunNumbers
+from runglass.log.trace import TERMINAL, RunSummary, StepTrace
+from runglass.store.records import RECORDED, RunNumbers
 
 LAST_POSITION = 2**63 - 1
 
@@ -36,7 +36,8 @@ class LogReplay:
         self._states: dict[tuple[int, int], StepTrace] = {}
         self._latest: dict[int, int] = {}
         self.seq = 0
-        """That of the last event which was taken in."""
+        """That of the last event which was taken in, at `_at`."""
+        self._at = ""
         self.is_damaged = False
 
     def take(self, events: Iterable[tuple[int, bytes]]) -> list[str]:
@@ -55,6 +56,7 @@ class LogReplay:
                     f"event {self.seq} of run {self._run_id} says that it is event {event.seq} of run"
                     f" {event.execution_id}"
                 )
+            self._at = event.at
             for position, step in changes:
                 if self._first <= position <= self._last:
                     self._states[position, step.attempt] = step
@@ -104,13 +106,15 @@ class LogReplay:
         except DAMAGE as error:
             yield f"the summary of run {self._run_id} cannot be read: {error}"
             return
+        # The row of a recorded run is brought up to date just before its log.
+        is_ahead = row["trigger_type"] in RECORDED and told.status not in TERMINAL
         expected: dict[str, Any] = {
             "status": told.status,
             "flow_id": told.flow_id,
             "version": row["version"] if told.version is None else told.version,
-            "trigger_type": told.trigger_type or row["trigger_type"],
-            "session_id": told.session_id,
-            "ended_at": told.completed_at,
+            "trigger_type": (not is_ahead and told.trigger_type) or row["trigger_type"],
+            "session_id": row["session_id"] if is_ahead else told.session_id,
+            "ended_at": self._at if told.status in TERMINAL else None,
             **({} if is_early else RunNumbers.of(told)._asdict()),
         }
         for column, value in expected.items():

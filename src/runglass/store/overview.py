@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 from runglass.store.dialect import Dialect
+from runglass.store.run_tables import IS_RECORDED
 from runglass.store.statements import Statements, Steps, fetch
 from runglass.support.clock import Clock
 from runglass.wire.query import created_ms
 
 
 class StoreOverview(NamedTuple):
-    """What has not ended; `open_runs` by the names of projects and by status."""
+    """What has not ended; `open_runs` by the names of projects and by status, without recorded ones."""
 
     open_runs: dict[tuple[str, str], int]
     waiting: int
@@ -20,6 +21,23 @@ class StoreOverview(NamedTuple):
     oldest_waiting_s: float
     """Age of the oldest of them, 0 where none waits."""
     leases: int
+    unsent: int
+    """Runs that have ended and wait to be sent on as spans, at most `MOST_UNSENT`."""
+    oldest_unsent_s: float
+    """How long ago the one of them that is next ended, 0 where none waits."""
+    unsent_deleted: int
+    """Runs that were deleted before they were sent."""
+
+
+MOST_UNSENT = 10_000
+"""More are not counted: each costs a look at its row."""
+_UNSENT = (
+    "WITH waits AS (SELECT ended_at FROM sent_run JOIN run ON run.project_id = sent_run.project_id"
+    " AND run.change_no > sent_run.change_no AND run.change_no > 0 WHERE ended_at IS NOT NULL"
+    f" AND NOT {IS_RECORDED} ORDER BY run.project_id, run.change_no LIMIT :most)"
+    " SELECT (SELECT count(*) FROM waits), (SELECT min(ended_at) FROM waits),"
+    " (SELECT coalesce(sum(deleted), 0) FROM sent_run)"
+)
 
 
 class PoolUse(NamedTuple):
@@ -47,15 +65,29 @@ class Overview:
 
     async def overview(self) -> StoreOverview:
         sql = (
-            "SELECT org || '/' || name, status, (SELECT count(*) FROM run WHERE project_id = project.id"
+            "SELECT id, org || '/' || name, status, (SELECT count(*) FROM run WHERE project_id = project.id"
             " AND run.status = one.status) FROM project CROSS JOIN"
             " (SELECT 'pending' AS status UNION ALL SELECT 'running' UNION ALL SELECT 'paused') AS one"
+        )
+        # By themselves: an executed run is counted by an index alone, which does not have the trigger.
+        recorded = (
+            "SELECT run.project_id, status, count(*) FROM recorded_trace JOIN run ON no = run_no"
+            " WHERE due_at IS NOT NULL GROUP BY run.project_id, status"
         )
 
         def work() -> Steps[StoreOverview]:
             rows = yield fetch(sql)
+            others = {(project_id, status): count for project_id, status, count in (yield fetch(recorded))}
             [(waiting, oldest, leases)] = yield fetch(self._sql.waiting)
-            open_runs = {(name, status): count for name, status, count in rows if count}
-            return StoreOverview(open_runs, waiting, _age_s(oldest, now=self.clock.now()), leases)
+            [(unsent, ended_at, deleted)] = yield fetch(_UNSENT, most=MOST_UNSENT)
+            now = self.clock.now()
+            unsent_s = 0.0 if ended_at is None else (now - datetime.fromisoformat(ended_at)).total_seconds()
+            counts = {
+                (name, status): count - others.get((project_id, status), 0)
+                for project_id, name, status, count in rows
+            }
+            open_runs = {key: count for key, count in counts.items() if count > 0}
+            age_s = _age_s(oldest, now=now)
+            return StoreOverview(open_runs, waiting, age_s, leases, unsent, max(0.0, unsent_s), int(deleted))
 
-        return await self._statements.read(work)
+        return await self._statements.read_at_one_moment(work)

@@ -22,13 +22,20 @@ _STEP = (
     "EXISTS (SELECT 1 FROM (SELECT step.status FROM step WHERE run_no = run.no AND step_id = {} LIMIT 1000)"
     " AS step WHERE status <> 'skipped')"
 )
-_COLUMNS = {"status": "status", "flow": "flow_id", "trigger": "trigger_type", "session": "session_id"}
+_COLUMNS = {
+    "status": "status",
+    "flow": "flow_id",
+    "trigger": "trigger_type",
+    "kind": "CASE WHEN trigger_type IN ('plain', 'recorded') THEN trigger_type ELSE 'executed' END",
+    "session": "session_id",
+}
 
 
 class RunFactsSql(NamedTuple):
     """How a kind of store tells of a run what has no column in both: expressions, and two conditions.
 
-    `has_model` is true where one of the models has one of the names in `{}`, in small letters; `position` is
+    `has_model` is true where one of the models has one of the names in `{}`, in small letters; `is_recorded`
+    where the field `{0}` of its recording is one of `{1}`, as `FIELD=VALUE` in small letters. `position` is
     the function that says where in its first text the second one begins, 0 for nowhere. `error` has code and
     message in small letters.
     """
@@ -38,6 +45,7 @@ class RunFactsSql(NamedTuple):
     live_cost_usd: str
     live_tokens: str
     has_model: str
+    is_recorded: str
     error: str
     position: str
 
@@ -64,7 +72,7 @@ def folded(text: str) -> str:
 
 def _term(term: Term, facts: RunFactsSql, named: Callable[[Any], str]) -> str:
     match term.field:
-        case "status" | "flow" | "trigger" | "session":
+        case "status" | "flow" | "trigger" | "kind" | "session":
             parts = [f"{_COLUMNS[term.field]} = ANY ({named(list(term.words))})"]
         case "created":
             # Ids begin with the time, and its end is not in it.
@@ -76,6 +84,9 @@ def _term(term: Term, facts: RunFactsSql, named: Callable[[Any], str]) -> str:
             parts = [_STEP.format(named(word)) for word in term.words]
         case "model":
             parts = [facts.has_model.format(named([folded(word) for word in term.words]))]
+        case "service" | "release" | "environment":
+            told = [f"{term.field}={folded(word)}" for word in term.words]
+            parts = [facts.is_recorded.format(term.field, named(told))]
         case "error":
             parts = [f"{facts.position}({facts.error}, {named(folded(word))}) > 0" for word in term.words]
         case _:

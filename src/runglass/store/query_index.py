@@ -18,7 +18,7 @@ from runglass.log.trace import RunStatus
 from runglass.store.query_condition import RunFactsSql, condition_of
 from runglass.store.query_search import ABOVE_ALL, Look, SearchLimits
 from runglass.store.statements import Ask, Steps, as_int, fetch, one
-from runglass.wire.query import Field, RunQuery
+from runglass.wire.query import HIDES_PLAIN, Field, RunQuery, kind_of
 
 MOST_ROWS = 20_000
 """Rows are looked at in pieces, larger and larger as long as a piece takes less than a part of the time."""
@@ -70,16 +70,20 @@ class Source(NamedTuple):
 def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLimits) -> Steps[Source]:
     """Where the runs of the query are found."""
     values: dict[str, Any] = {}
+    if HIDES_PLAIN in query.terms:
+        sql = "SELECT 1 FROM recorded_trace WHERE project_id = :project_id AND plain_at IS NOT NULL LIMIT 1"
+        if not (yield fetch(sql, project_id=project_id)):
+            query = RunQuery(tuple(term for term in query.terms if term != HIDES_PLAIN))
     rest = query.without(["created"])
     sessions, flows = query.words_of("session"), query.words_of("flow")
     statuses = [each for each in get_args(RunStatus) if query.allows("status", each)]
-    restricted = {term.field for term in query.terms} & set(GROUP)
+    restricted = {"trigger" if term.field == "kind" else term.field for term in query.terms} & set(GROUP)
     is_one_column = restricted == {"status"} or (restricted == {"flow"} and flows is not None)
     found: tuple[str, list[Field], list[tuple[Any, ...]]] | None = None
     if sessions is not None:
         found = "run_by_session", ["session"], [(each,) for each in sessions]
     elif any(term.field == "error" and not term.negated for term in query.terms):
-        narrow = ["error", *GROUP]
+        narrow = ["error", "kind", *GROUP]
         condition = condition_of(rest.only(narrow), own.facts._replace(error="error"), values)
         others = condition_of(rest.without(narrow), own.facts, values)
         if others is not None:
@@ -93,9 +97,10 @@ def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLi
             tuple(group)
             for group in groups
             if all(allows(field, value) for field, value in zip(GROUP, group, strict=True))
+            and allows("kind", kind_of(group[2]))
         ]
         if len(groups) <= most and len(allowed) <= MOST_KEYS:
-            found = "run_by_group", list(GROUP), allowed
+            found, rest = ("run_by_group", list(GROUP), allowed), rest.without(["kind"])
     if found is None and "status" in restricted:
         found = "run_by_status", ["status"], [(each,) for each in statuses]
     elif found is None and flows is not None:

@@ -66,7 +66,10 @@ class ViewerSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow of a project. `production_version` is None until a version is published."""
+    """A flow of a project. `production_version` is None until a version is published.
+
+    A `recorded` one has runs of other programs, no version, and is not executed.
+    """
 
     id: str
     project_id: int
@@ -77,6 +80,7 @@ class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: str
     retention_days: float | None = None
     content_retention_days: float | None = None
+    recorded: bool = False
 
 
 class Retention(NamedTuple):
@@ -153,6 +157,18 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     key_id: int | None = None
 
 
+RECORDED: frozenset[str] = frozenset({"recorded", "plain"})
+"""The triggers of runs of other programs; `plain` are those that have nothing of generative AI."""
+
+
+class NewRecording(NewRun, frozen=True, kw_only=True):
+    """A recorded run to create, of a new trace or behind the run with the id `continues`."""
+
+    trace_id: str
+    due_at: str
+    continues: str | None
+
+
 LARGE_RUN_EVENTS = 20_000
 """Of a run with so many events the outline is kept once it has ended: to make it takes some 50 ms."""
 
@@ -193,10 +209,18 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in TERMINAL
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether another program executes it: no process has it, none can go on with it or cancel it."""
+        return self.trigger_type in RECORDED
+
+    @property
     def content_seqs(self) -> tuple[int, ...]:
         """Seqs of the events that may have its input and its result; none where neither can be kept."""
         if self.capture == "off" or not self.head:
             return ()
+        if self.is_recorded:
+            # What its input is is not known before its end.
+            return (self.head - 1, self.head) if self.ended else ()
         keeps = self.capture != "metadata_only"
         last = {"failed": self.head - 1, "completed": self.head if keeps else 0}.get(self.status, 0)
         return (2 if keeps else 0, last) if keeps or last else ()
@@ -205,6 +229,13 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     def is_resuming(self) -> bool:
         """Whether its next segment is stored: it is paused until the first event of that, and goes on."""
         return self.status == "paused" and self.resume_head == self.head
+
+
+class RecordedTrace(NamedTuple):
+    """The newest run of a trace of another program; None where that was `deleted`."""
+
+    run: RunRecord | None
+    deleted: bool = False
 
 
 class OpenedTrace(NamedTuple):
@@ -227,6 +258,13 @@ class StoredLog(NamedTuple):
     head: int
     last_at: str = ""
     left_at_s: float | None = None
+
+
+class SpanCursor(NamedTuple):
+    """Up to which change of a project's runs these have been sent on as spans."""
+
+    project_id: int
+    change_no: int
 
 
 class Setback(NamedTuple):
@@ -308,6 +346,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints are void. `owed`, by seq, is content of events that a repeated call gets beside the log.
     `spent_usd` joins the project's spending, `reserved_usd` what is held back of its budget: less than 0 if
     more was given back than taken. `log_bytes` and `open_bytes` join those of the run and of its project.
+    `renamed` are positions of steps that have another id than in the append before.
     """
 
     run_no: int
@@ -329,6 +368,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     log_bytes: int = 0
     open_bytes: int = 0
     numbers: RunNumbers = NO_NUMBERS
+    renamed: Sequence[int] = ()
 
     def check_charge(self) -> None:
         """Raises PermanentStoreError where the project would have spent less afterwards."""

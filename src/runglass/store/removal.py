@@ -7,11 +7,21 @@ in bytes, which some databases overwrite, too. What goes bit by bit counts as by
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from datetime import timedelta
 
 from runglass.store.audit import note_change
 from runglass.store.dialect import Dialect
-from runglass.store.records import Checkpoint
-from runglass.store.run_tables import ENDED, ROWS_OF_RUN, SIZES, count_that_fit, first_that_fit, placeholders
+from runglass.store.records import RECORDED, Checkpoint
+from runglass.store.run_tables import (
+    ENDED,
+    IS_RECORDED,
+    ROWS_OF_RUN,
+    SIZES,
+    count_that_fit,
+    first_that_fit,
+    placeholders,
+)
+from runglass.store.span_cursors import count_unsent
 from runglass.store.statements import (
     Statements,
     Steps,
@@ -25,6 +35,7 @@ from runglass.store.statements import (
     fetch,
     one,
 )
+from runglass.support.clock import Clock, iso
 from runglass.wire.admin_api import Actor
 
 _HOLDS = (
@@ -58,12 +69,19 @@ _KEPT = (
     " open_bytes FROM run WHERE no = ANY (:runs)"
     " AND NOT EXISTS (SELECT 1 FROM ended_run WHERE run_no = run.no)"
 )
+_TRACES = "FROM recorded_trace WHERE run_no = ANY (:runs)"
+_BURY = (
+    "UPDATE recorded_trace SET run_no = NULL, plain_at = NULL, due_at = :forgotten_at"
+    " WHERE run_no = ANY (:runs)"
+)
 _NOT_TAKEN = "FOR UPDATE SKIP LOCKED"
 """Passes over what another process has locked, or whose run: its bytes are to be counted once.
 
 Others lock a run before its rows, and nobody waits here while he has one of these."""
 _BITE_ROWS, _BITE_BYTES = 250, 1 << 20
 """Others may wait while so much is deleted, and overwritten: some milliseconds."""
+TOMBSTONE_DAYS = 30
+"""So long spans of a deleted trace are refused: longer than a sender keeps what it could not send."""
 MONTH_BITS = 40
 """The bits of a run's number behind those of its month, where numbers have one."""
 
@@ -72,6 +90,7 @@ class Removal:
     """The part of the store that removes what is no longer to be there."""
 
     _statements: Statements
+    clock: Clock
     _sql: Dialect
     _months_gone: Set[int] = frozenset()
     """Months whose events and steps went as a whole, as the numbers of runs have them."""
@@ -95,24 +114,32 @@ class Removal:
             # Whoever else purges some of them waits here, and finds them noted.
             sql = (
                 "INSERT INTO purged_run (run_no, events, bytes)"
-                f" SELECT no, head, log_bytes + open_bytes FROM run WHERE no = ANY (:runs) AND {ENDED}"
-                " ORDER BY no FOR UPDATE ON CONFLICT DO NOTHING RETURNING run_no"
+                " SELECT no, head, log_bytes + open_bytes FROM run WHERE no = ANY (:runs)"
+                f" AND ({ENDED} OR {IS_RECORDED}) ORDER BY no FOR UPDATE"
+                " ON CONFLICT DO NOTHING RETURNING run_no"
             )
             if not (noted := (yield every(as_int, sql, runs=list(runs)))):
                 return 0
             gone = yield fetch(
                 "DELETE FROM run WHERE no = ANY (:runs)"
-                " RETURNING id, project_id, flow_id, status, log_bytes + open_bytes",
+                " RETURNING id, project_id, flow_id, status, log_bytes + open_bytes, change_no, trigger_type",
                 runs=noted,
             )
             ids = [row[0] for row in gone]
+            if not RECORDED.isdisjoint(row[-1] for row in gone):
+                if by is None:
+                    # There are many, and one that comes anew is gone again within a day.
+                    yield done(f"DELETE {_TRACES} AND plain_at IS NOT NULL", runs=noted)
+                forgotten_at = iso(self.clock.now() + timedelta(days=TOMBSTONE_DAYS))
+                yield done(_BURY, runs=noted, forgotten_at=forgotten_at)
             yield done("DELETE FROM ended_run WHERE run_no = ANY (:runs)", runs=noted)
             yield done("DELETE FROM due_outline WHERE run_no = ANY (:runs)", runs=noted)
             yield done(self._sql.forget_runs, ids=ids, last=max(noted))
             # With the runs and not later: a call that is sent again is not to get an answer out of one.
             yield done("DELETE FROM call WHERE run_id = ANY (:ids)", ids=ids)
             freed: dict[int, int] = {}
-            for run_id, project_id, flow_id, status, size in gone:
+            yield from count_unsent([(row[1], row[5]) for row in gone if row[6] not in RECORDED])
+            for run_id, project_id, flow_id, status, size, *_ in gone:
                 freed[project_id] = freed.get(project_id, 0) + size
                 if by is not None:
                     told = {"flowId": flow_id, "status": status}

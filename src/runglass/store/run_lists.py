@@ -24,7 +24,7 @@ from runglass.store.query_condition import condition_of
 from runglass.store.query_index import SearchSql, Source, count, next_rows, oldest, piece, source_of
 from runglass.store.query_search import Look, Progress, SearchLimits, after_itself, bounds_of
 from runglass.store.statements import Statements, Steps, as_int, every, fetch, one
-from runglass.wire.query import FIXED, RunQuery, Term, created_ms, first_id
+from runglass.wire.query import FIXED, TOLD_LATER, RunQuery, Term, created_ms, first_id
 
 FIRST_COUNTED = 1000
 
@@ -117,7 +117,7 @@ class RunLists:
     ) -> list[ChangedRun]:
         # The first condition is that of an index, which runs from before there were changes are not in.
         newer = fetch(
-            "SELECT change_no, no, id FROM run WHERE project_id = :project_id AND change_no > 0"
+            "SELECT change_no, no, id, trigger_type FROM run WHERE project_id = :project_id AND change_no > 0"
             " AND change_no > :after ORDER BY change_no LIMIT :limit",
             project_id=project_id,
             after=after,
@@ -126,11 +126,15 @@ class RunLists:
 
         def work() -> Steps[list[ChangedRun]]:
             changed = yield newer
-            fixed = yield from self._meeting(query.only(FIXED), [run_id for _, _, run_id in changed])
-            meeting = yield from self._meeting(query, [run_id for _, _, run_id in changed if run_id in fixed])
+            could_meet = yield from self._meeting(query.only(FIXED), [row[2] for row in changed])
+            meeting = yield from self._meeting(query, [row[2] for row in changed if row[2] in could_meet])
+            # These may have met it before their spans told more.
+            recorded = [row[2] for row in changed if row[3] == "recorded" and row[2] not in could_meet]
+            if recorded:
+                could_meet |= yield from self._meeting(query.only(FIXED - TOLD_LATER), recorded)
             texts, look = self._search_sql.texts(query), Look(self._search, self._search.look_s)
             listed = []
-            for _, no, run_id in changed:
+            for _, no, run_id, _ in changed:
                 if run_id in meeting and (
                     not texts.is_needed
                     or (yield partial(texts.meets, run_no=no, progress=Progress(), look=look)) is True
@@ -138,8 +142,8 @@ class RunLists:
                     listed.append(run_id)
             listings = {each.id: each for each in (yield from _listings(listed))}
             return [
-                ChangedRun(number, run_id, listings.get(run_id), could_meet=run_id in fixed)
-                for number, _, run_id in changed
+                ChangedRun(number, run_id, listings.get(run_id), could_meet=run_id in could_meet)
+                for number, _, run_id, _ in changed
             ]
 
         return await self._statements.read_at_one_moment(work)

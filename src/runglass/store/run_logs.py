@@ -61,7 +61,7 @@ class SqlRunLog(Calls, Imports):
     ) -> list[RunRecord]:
         sql = (
             f"{RUN} WHERE session_id = :session_id AND id > :after AND project_id = :project_id"
-            " ORDER BY id LIMIT :limit"
+            " AND trigger_type <> 'plain' ORDER BY id LIMIT :limit"
         )
         values = {"session_id": session_id, "after": after, "project_id": project_id, "limit": limit}
         return await self._statements.read(every(run_of, sql, **values))

@@ -9,7 +9,7 @@ from typing import Any
 
 from runglass.log.content import strip_event, strip_step
 from runglass.log.trace import TERMINAL
-from runglass.store.records import RunRecord, StepRow
+from runglass.store.records import RECORDED, RunRecord, StepRow
 
 RUN_COLUMNS = (
     "no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
@@ -63,7 +63,15 @@ SIZES = {
 }
 """What a row takes, as SQL, in the tables that do not keep it in `data`."""
 
+OF_TRACE = "project_id = :project_id AND trace_id = :trace_id"
+ADD_PART = (
+    "INSERT INTO recorded_trace (project_id, trace_id, part, run_no, due_at, plain_at)"
+    " VALUES (:project_id, :trace_id, :part, :run_no, :due_at, :plain_at) ON CONFLICT DO NOTHING"
+)
+"""Makes a run a part of a trace."""
+
 ENDED = f"status IN ({', '.join(repr(status) for status in sorted(TERMINAL))})"
+IS_RECORDED = f"trigger_type IN ({', '.join(repr(trigger) for trigger in sorted(RECORDED))})"
 
 CONTENT: dict[str, Callable[[bytes], bytes]] = {
     "event": strip_event,

@@ -1,10 +1,9 @@
 """The clocks that an engine may be given: that of its machine, one that processes share, or one of a test."""
 
-import asyncio
 import math
 import time
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Protocol
 
 
@@ -23,7 +22,12 @@ class SystemClock:
 
     now = staticmethod(partial(datetime.now, UTC))
     monotonic_s = staticmethod(time.monotonic)
-    sleep = staticmethod(asyncio.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        # A blocking client tells times, and never loads it.
+        import asyncio
+
+        await asyncio.sleep(seconds)
 
 
 class SharedClock:
@@ -66,13 +70,21 @@ class SharedClock:
             self._ahead_s, self._error_s, self._told_s = ahead_s, error_s, now_s
 
 
+_FRACTIONS = tuple(f".{rest_ms:03d}Z" for rest_ms in range(1000))
 LAST_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, since 1970."""
 
 
 def iso_ms(since_epoch_ms: int) -> str:
     """The milliseconds since 1970 as `iso` has them, which has no time after `LAST_MS`."""
-    return iso(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=min(since_epoch_ms, LAST_MS)))
+    second, rest_ms = divmod(since_epoch_ms if since_epoch_ms < LAST_MS else LAST_MS, 1000)
+    return _iso_second(second) + _FRACTIONS[rest_ms]
+
+
+@lru_cache(1024)
+def _iso_second(since_epoch_s: int) -> str:
+    # Each span has some times, and there are many in one second.
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=since_epoch_s)).isoformat()[:19]
 
 
 def iso(moment: datetime) -> str:

@@ -6,7 +6,7 @@ that decodes on first access and keeps the result. Encoding takes whichever of t
 were never read travel unchanged.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,6 +23,10 @@ def encoded(data: bytes | msgspec.Raw | None) -> Json:
     """JSON bytes, or None, as the value of a `Json` field of a new struct."""
     value: Any = msgspec.Raw(data) if isinstance(data, bytes) else data
     return value  # type: ignore[no-any-return]  # bytes now, a dict for readers of the field
+
+
+_SLOTS: dict[type, dict[str, Callable[[Any], Any]]] = {}
+"""Of each class the lazy fields, with what reads them undecoded."""
 
 
 class _DecodedWhenRead:
@@ -45,13 +49,15 @@ class _DecodedWhenRead:
 
 def decode_when_read(cls: type[msgspec.Struct], fields: Iterable[str]) -> None:
     """Makes the named `Json` fields of a struct class lazy. Call once, right after the class statement."""
-    for name in fields:
-        setattr(cls, name, _DecodedWhenRead(cls.__dict__[name]))
+    slots = {name: cls.__dict__[name] for name in fields}
+    _SLOTS[cls] = {name: slot.__get__ for name, slot in slots.items()}
+    for name, slot in slots.items():
+        setattr(cls, name, _DecodedWhenRead(slot))
 
 
 def json_bytes(owner: msgspec.Struct, field: str) -> Json:
     """The field as JSON bytes without decoding it; None where it is null. Encodes it if it was read."""
-    value = type(owner).__dict__[field].slot.__get__(owner)
+    value = _SLOTS[type(owner)][field](owner)
     if type(value) is msgspec.Raw:
         is_null = len(value) == 4 and bytes(value) == b"null"
         return None if is_null else value  # type: ignore[return-value]  # as in `encoded`

@@ -5,8 +5,6 @@ import socket
 import ssl
 from contextvars import ContextVar
 
-from runglass.errors import StoreError
-
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id that the request's answer has as X-Request-Id, where the code that writes a line need not know."""
 run_id: ContextVar[str] = ContextVar("run_id", default="")
@@ -21,7 +19,7 @@ class FailureLog:
         self._what = what
         self._failures = 0
 
-    def failed(self, error: StoreError) -> None:
+    def failed(self, error: object) -> None:
         """Tells of the failure, if the time before was none."""
         if not self._failures:
             self._log.warning("%s, and is tried again and again: %s", self._what, error)

@@ -12,14 +12,17 @@ import msgspec
 from runglass.wire.run_api import CaptureMode
 
 ActorKind = Literal["key", "cli", "server"]
-Role = Literal["admin", "run", "read"]
-"""The roles of a key: manage flows and keys, execute and read, or only read."""
+Role = Literal["admin", "run", "read", "record"]
+"""The roles of a key: manage flows and keys, execute and read, only read, or only send traces."""
 ROLES: tuple[str, ...] = get_args(Role)
-"""Each may do what the ones behind it may."""
+"""Each may do what the ones behind it may, but `read` may not send."""
 
 
-class FlowInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A flow. `production_version` is None until a version has been published."""
+class FlowInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A flow. `production_version` is None until a version has been published.
+
+    A `recorded` one has the runs of another program; it has no version and is not executed.
+    """
 
     id: str
     slug: str
@@ -27,6 +30,7 @@ class FlowInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     capture: CaptureMode | None
     production_version: int | None
     updated_at: str
+    recorded: bool = False
 
 
 class FlowWarning(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,11 @@ Field = Literal[
     "flow",
     "version",
     "trigger",
+    "kind",
     "session",
+    "service",
+    "release",
+    "environment",
     "created",
     "duration",
     "cost",
@@ -24,8 +28,15 @@ Field = Literal[
     "text",
 ]
 
-FIXED: frozenset[Field] = frozenset({"flow", "version", "trigger", "session", "created"})
-"""The fields that a run has from its creation on, and that never change."""
+FIXED: frozenset[Field] = frozenset({"flow", "version", "trigger", "kind", "session", "created"})
+"""The fields that a run has from its creation on, and that never change, but for `TOLD_LATER`."""
+TOLD_LATER: frozenset[Field] = frozenset({"trigger", "kind", "session"})
+"""Those that later spans of a recorded run may change: `plain` becomes `recorded`, never the other way."""
+
+
+def kind_of(trigger: str) -> str:
+    """Who has executed the run: `executed` is by Runglass, the others are of other programs."""
+    return trigger if trigger in ("recorded", "plain") else "executed"
 
 
 def first_id(created_ms: int) -> str:
@@ -74,6 +85,10 @@ class Term(NamedTuple):
         return any(each.holds(value) for each in self.ranges) is not self.negated
 
 
+HIDES_PLAIN = Term("kind", ("plain",), negated=True)
+"""What a list asks for by itself, unless it is asked for plain runs."""
+
+
 class RunQuery(NamedTuple):
     """The terms that a run must meet; without terms every run does."""
 
@@ -101,6 +116,11 @@ class RunQuery(NamedTuple):
     def plus(self, *terms: Term) -> "RunQuery":
         """The query with further terms."""
         return RunQuery((*self.terms, *terms))
+
+    def listed(self) -> "RunQuery":
+        """The query of a list: without plain runs, unless it names them."""
+        named = [each for each in self.terms if each.field in ("kind", "trigger") and not each.negated]
+        return self if any("plain" in each.words for each in named) else self.plus(HIDES_PLAIN)
 
     def only(self, fields: Iterable[Field]) -> "RunQuery":
         """The terms of these fields alone."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, NoReturn, get_args
 
 from runglass.errors import APIError, api_error
+from runglass.log.fold import session_id_of
 from runglass.log.trace import RunStatus
 from runglass.support.clock import LAST_MS
 from runglass.support.safe_text import is_whole, suggestion
@@ -20,14 +21,14 @@ MOST_TERMS = 30
 MOST_VALUES = 50
 """The most values of one term."""
 
-TRIGGERS = ("api", "job", "step", "schedule", "replay")
+TRIGGERS = ("api", "job", "step", "schedule", "replay", "recorded", "plain")
+KINDS = ("executed", "recorded", "plain")
 
 _FIELD = re.compile(r"([A-Za-z_][A-Za-z_0-9-]*):")
 _NUMBER = r"(\d{1,15}(?:\.\d{1,15})?)([a-z]*)"
 _COMPARED = re.compile(rf"(>=|<=|>|<|)\s*{_NUMBER}")
 _BETWEEN = re.compile(rf"{_NUMBER}\.\.{_NUMBER}")
 _AGE = re.compile(r"(\d{1,9})([a-z])")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 _DURATIONS = {"ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0, "d": 86_400_000.0}
 _AGES_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -167,10 +168,9 @@ def _any_word(field: Field) -> Callable[[_Token, datetime], Term]:
 
 
 def _session(token: _Token, now: datetime) -> Term:
-    for value in token.values:
-        if not _UUID.fullmatch(value.text):
-            _refuse(token, f"{value.text!r:.100} is no session, which is a UUID")
-    return _with(token, "session", words=tuple(value.text.lower() for value in token.values))
+    # A UUID may be typed in capitals.
+    texts = [text for value in token.values for text in (value.text, value.text.lower())]
+    return _with(token, "session", words=tuple(dict.fromkeys(map(session_id_of, texts))))
 
 
 def _numbers(
@@ -247,7 +247,11 @@ _FIELDS: dict[str, Callable[[_Token, datetime], Term]] = {
         plain=lambda text: "0" if text == "draft" else re.sub(r"^v(?=\d)", "", text).lower(),
     ),
     "trigger": _one_of("trigger", TRIGGERS),
+    "kind": _one_of("kind", KINDS),
     "session": _session,
+    "service": _any_word("service"),
+    "release": _any_word("release"),
+    "environment": _any_word("environment"),
     "since": lambda token, now: _time(token, now, since=True),
     "until": lambda token, now: _time(token, now, since=False),
     "duration": _numbers("duration", _DURATIONS, ">3s, 842ms, <=2m or 1s..5s"),

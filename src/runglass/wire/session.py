@@ -38,8 +38,8 @@ decode_when_read(SessionStep, ("input_snapshot", "output_snapshot", "error_snaps
 class SessionExecution(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A run of the session. `error_at_step` is the step with which the run failed, if one did.
 
-    `trigger_type` is `execute`, `step` or `job`; `trace_capture_mode` is the run's capture mode, and
-    `snapshots_available` says whether any step has a snapshot.
+    `trigger_type` is `execute`, `step`, `job` or `recorded`; `trace_capture_mode` is the run's capture mode,
+    and `snapshots_available` says whether any step has a snapshot.
     """
 
     execution_id: str

@@ -9,6 +9,8 @@ import msgspec
 from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.outline import Outline, OutlinePage
+from tests.unit.test_span_outline import Span
+from tests.unit.test_span_outline import outline_of as span_outline_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -34,6 +36,15 @@ def outline_of(nodes: Iterable[Node], attempts: Iterable[Attempt], *, is_paused:
     positions: dict[tuple[str, tuple[int, ...]], int] = {}
     builder.add([_row(each, positions) for each in attempts])
     return next(made for made in builder.finish() if made is not None)
+
+
+def span_rows(spans: Iterable[Span], *, entry: int | None = None) -> OutlineRows:
+    """The rows of a recorded run as the command has them."""
+    rows = OutlineRows()
+    for page in pages_of(span_outline_of(list(spans), entry=entry), limit=2):
+        rows.add(page)
+    rows.finish()
+    return rows
 
 
 def pages_of(outline: Outline, *, limit: int) -> Iterable[OutlinePage]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from runglass.engine.maintenance.removal import AT_ONCE, INTERVAL_S, RunRemoval
 from runglass.errors import StoreError
@@ -99,6 +100,27 @@ async def test_a_run_that_goes_on_is_never_due(house: EngineHarness) -> None:
     await days_pass(house, 10_000)
     await removal_in(house, Retention(days=0, content_days=0)).tidy()
     assert await house.store.run(run.id) == run
+
+
+async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineHarness) -> None:
+    now = iso(house.clock.now())
+    project = await house.store.ensure_project("acme", "demo")
+    flow = await house.store.recorded_flow(project.id, "otel", most=1)
+    await house.store.set_retention(project.id, Retention(days=30))
+    for trigger in ("plain", "recorded"):
+        run = new_run(project.id, flow.id, id=trigger, trigger_type=trigger, request=b"")
+        made = await house.store.create_recording(run, trace_id=trigger, due_at=now, continues=None)
+        assert made is not None
+        end = Append(run_no=made.no, head=0, fence=1, events=[b"{}"], status="completed", summary=b"{}")
+        await house.store.append(replace(end, ended_at=now))
+    removal = removal_in(house)
+    await days_pass(house, 0.9)
+    await removal.tidy()
+    assert await house.store.run("plain") is not None
+    await days_pass(house, 0.2)
+    await removal.tidy()
+    assert await house.store.run("plain") is None
+    assert await house.store.run("recorded") is not None
 
 
 @pytest.mark.parametrize(

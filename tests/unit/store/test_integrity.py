@@ -27,6 +27,7 @@ from runglass.store.sqlite import sql_helpers as sqlite_sql
 from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.statements import Steps, Work, done, fetch
 from runglass.testing import RunningServer, running_server
+from tests.contract.test_recorded import recorded
 from tests.postgres_server import postgres_database, postgres_server
 
 KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
@@ -166,6 +167,19 @@ def client_of(server: RunningServer) -> Client:
 
 def test_nothing_is_wrong_with_a_sound_store(store: Opened) -> None:
     assert store.checked() == (5, 5, [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_runs_wait_for_nobody_and_cost_nothing(kind: str, tmp_path: Path) -> None:
+    with new_store(kind, tmp_path) as opened:
+        with server_with_flows(opened) as server:
+            recorded(server)
+            recorded(server, ended=True, trigger="plain")
+        assert opened.checked() == (2, 2, [])
+        costs = done("UPDATE run SET cost_usd = 5 WHERE status = 'completed'")
+        assert not [each for each in opened.checked(costs).problems if "has spent" in each]
+        queued = done("INSERT INTO queue (run_no, project_id, pick) SELECT no, project_id, 1 FROM run")
+        assert len([each for each in opened.checked(queued).problems if "does not wait" in each]) == 2
 
 
 def test_large_runs_are_checked_page_by_page_and_many_in_chunks(store: Opened) -> None:

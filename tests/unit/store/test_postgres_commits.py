@@ -25,6 +25,7 @@ from runglass.store.records import Checkpoint, IdempotencyKey, Retention, RunRec
 from runglass.wire.admin_api import SERVER
 from tests.conformance.stores import batch, make_run, row
 from tests.conformance.test_imports import EVENTS, imported
+from tests.conformance.test_recordings import record
 from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy
 from tests.postgres_server import postgres_server
 from tests.records import new_run
@@ -42,6 +43,7 @@ class Known(NamedTuple):
     paused: RunRecord
     key: int
     importing: int
+    recorded: RunRecord
 
 
 async def prepared(store: Store) -> Known:
@@ -58,7 +60,8 @@ async def prepared(store: Store) -> Known:
     found = await store.run(paused.id)
     assert found is not None
     importing = await store.begin_import(run.project_id, "from-afar")
-    return Known(run, ended, found, key.id, importing)
+    recorded = await record(store, "recorded", trigger="plain")
+    return Known(run, ended, found, key.id, importing, recorded)
 
 
 Call = Callable[[Store, Known], Awaitable[Any]]
@@ -80,10 +83,13 @@ CALLS: dict[str, Call] = {
     "claim_maintenance": lambda store, known: store.claim_maintenance("removal", for_s=60),
     "claim_runs": lambda store, known: store.claim_runs("me", now="2026-01-01", limit=5),
     "claim_waiting": lambda store, known: store.claim_waiting(known.paused),
+    "create_recording": lambda store, known: record(store, "new", trace_id="1" * 32),
     "create_run": lambda store, known: store.create_run(
         new_run(known.run.project_id, known.run.flow_id, id="new", call=IdempotencyKey("new", b"d"))
     ),
+    "defer_recording": lambda store, known: store.defer_recording(known.recorded.no, due_at="2027"),
     "drop_checkpoints": lambda store, known: store.drop_checkpoints(limit_rows=9, limit_bytes=1),
+    "due_recordings": lambda store, known: store.due_recordings(now="2027", limit=9),
     "end_lease": lambda store, known: store.end_lease("me"),
     "ensure_project": lambda store, known: store.ensure_project("acme", "new"),
     "expire_answers": lambda store, known: store.expire_answers(before="9999", limit=9),
@@ -101,6 +107,7 @@ CALLS: dict[str, Call] = {
     "put_draft": lambda store, known: store.put_draft(
         known.run.project_id, "flow", name="three", capture=None, source=b"3"
     ),
+    "recorded_flow": lambda store, known: store.recorded_flow(known.run.project_id, "new", most=9),
     "release_budget": lambda store, known: store.release_budget(UUID(int=1)),
     "release_run": lambda store, known: store.release_run(known.run.id, "me"),
     "renew_lease": lambda store, known: store.hold_lease("me", until="2029-01-01", renew=True),
@@ -113,12 +120,14 @@ CALLS: dict[str, Call] = {
     "set_production": lambda store, known: store.set_production(known.run.flow_id, 1),
     "set_retention": lambda store, known: store.set_retention(known.run.project_id, Retention(3, None)),
     "set_weights": lambda store, known: store.set_weights({known.run.project_id: 2.0}),
+    "show_recording": lambda store, known: store.show_recording(known.recorded.no),
     "strip_content": lambda store, known: store.strip_content(
         [known.ended.no], None, limit_rows=99, limit_bytes=1 << 20
     ),
 }
 STATEMENTS = {
     "append": "append_rows(",
+    "create_recording": "create_recordings(",
     "create_run": "create_runs(",
     "release_budget": "DELETE FROM budget_hold",
 }
@@ -150,6 +159,7 @@ UNLIKE = {
         "answered_at",
         "ended_at",
         "noticed_at",
+        "plain_at",
     ),
 }
 """What differs each time: ids that are made up, numbers that are counted on, times and connections."""

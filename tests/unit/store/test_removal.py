@@ -66,6 +66,8 @@ def test_every_table_with_rows_of_a_run_is_known() -> None:
             "run_error",
             # A run that has ended waits no more.
             "queue",
+            # It says for a while that the run was deleted.
+            "recorded_trace",
         } == set(ROWS_OF_RUN)
 
 

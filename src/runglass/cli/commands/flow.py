@@ -203,6 +203,8 @@ def _read_all(files: Sequence[Path], settings: Settings) -> dict[str, ReadFlow]:
 
 
 def _production(flow: FlowInfo) -> str:
+    if flow.recorded:
+        return "recorded"
     return "draft only" if flow.production_version is None else f"version {flow.production_version}"
 
 

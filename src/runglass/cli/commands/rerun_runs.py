@@ -70,8 +70,9 @@ def rerun(
     Overrides of the first run are not repeated.
 
     The same query with the same version starts nothing twice: runs that it has been through are passed over,
-    as long as the runs that it started are there, and runs that are reruns themselves are not found. The runs
-    of a query have a session of their own. A run that is named by its id is started each time.
+    as long as the runs that it started are there. Runs that are reruns themselves, or of other programs, are
+    not found. The runs of a query have a session of their own. A run that is named by its id is started each
+    time.
     """
     if not runs.strip():
         # The usual reason is a variable of the shell that has no value.
@@ -92,7 +93,7 @@ def rerun(
             return
         session = uuid.uuid5(_SPACE, f"{version}\n{' '.join(runs.split())}")
         started = {run.rerun_of for run in client.runs(query=f"session:{session}", limit=MOST_PER_PAGE)}
-        pages = client.runs(query=f"{runs} -trigger:replay", limit=MOST_PER_PAGE)
+        pages = client.runs(query=f"{runs} -trigger:replay kind:executed", limit=MOST_PER_PAGE)
         ended = [run for run in reversed(list(pages)) if run.status in TERMINAL]
         due = [run for run in ended if run.id not in started]
         done = len(ended) - len(due)

@@ -77,6 +77,11 @@ GC_OBJECTS = 20_000
 )
 @options.recording_and_log
 @click.option(
+    "--otlp-grpc",
+    metavar="HOST:PORT",
+    help="Address on which traces are taken over gRPC, such as 127.0.0.1:4317. By default none.",
+)
+@click.option(
     "--metrics-port",
     type=options.WholeNumber(min=0, max=65535),
     metavar="PORT",
@@ -137,7 +142,11 @@ async def _print_links(runtime: "Runtime", tickets: "LoginTickets", url: str) ->
     """Prints a link that signs a browser in, for each project that has a key: that with the highest role."""
     links = []
     for project in (await runtime.store.projects())[:MOST_PROJECTS]:
-        keys = [key for key in await runtime.store.keys(project.id) if key.revoked_at is None]
+        keys = [
+            key
+            for key in await runtime.store.keys(project.id)
+            if key.revoked_at is None and key.role != "record"
+        ]
         if keys:
             best = min(keys, key=lambda key: (ROLES.index(key.role), -key.id))
             links.append(f"{url}{tickets.issue(best)}")

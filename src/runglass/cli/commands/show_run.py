@@ -122,7 +122,7 @@ def _write_part(console: Console, title: str, lines: Iterable[Text]) -> None:
 
 def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
     """The row of a step, or of an iteration of it. Raises NotFound."""
-    found = [row for row in range(len(rows)) if rows.name(row) == name and rows.kind(row) != "attempt"]
+    found = [row for row in range(len(rows)) if rows.step_id(row) == name and rows.kind(row) != "attempt"]
     if not found:
         raise NotFound(f"the run has no step {name!r}; `runglass runs show` has its steps")
     for row in found:
@@ -228,4 +228,6 @@ def failed_lines(
 
 
 def _attempts(rows: OutlineRows) -> Iterator[int]:
-    return rows.rows_with("completed", "retried", "cancelled", "failed", "running", "waiting")
+    found = rows.rows_with("completed", "retried", "cancelled", "failed", "running", "waiting")
+    # A span that has others inside takes longer than they do, and costs as much.
+    return (row for row in found if rows.size[row] == 1)

@@ -30,6 +30,7 @@ from runglass.log.events import (
     StepPaused,
     StepPausedForToolCalls,
     StepProgress,
+    StepRecorded,
     StepResumed,
     StepRetrying,
     StepSkipped,
@@ -81,6 +82,8 @@ def step_label(event: StepEvent) -> str:
 
 def _line_parts(event: StreamEvent) -> LineParts:
     match event:
+        case RunStarted() if event.trace_id is not None:
+            return "▶", "bold", f"recorded of trace {event.trace_id}"
         case RunStarted():
             version = f"version {event.version}" if event.version else "the draft"
             return "▶", "bold", f"run started: {formatting.counted(event.step_count, 'step')}, {version}"
@@ -104,6 +107,8 @@ def _line_parts(event: StreamEvent) -> LineParts:
             return "·", "dim", f"asks {one_line(event.reservation.model)} for at most {most}"
         case StepModelCall():
             return "·", "dim", _model_call(event.model_call)
+        case StepRecorded():
+            return _recorded(event)
         case StepCompleted():
             return "✓", "green", _completed(event)
         case StepRetrying():
@@ -121,6 +126,14 @@ def _line_parts(event: StreamEvent) -> LineParts:
             return "▷", "cyan", f"loop started, {formatting.counted(event.iterations, 'iteration')}"
         case LoopCompleted():
             return "✓", "green", f"loop completed, {formatting.counted(event.iterations, 'iteration')}"
+        case StepRecorded():
+            span = event.span
+            what = one_line(f"{span.kind}: {span.name or 'not received yet'}")
+            if span.end_time_unix_nano is None:
+                return "▷", "cyan", what
+            if span.status == "error":
+                return "✗", "bold red", f"{what}, failed: {one_line(formatting.error_text(span.error))}"
+            return "✓", "green", what
         case StepPaused():
             # Events of older logs have no step id, and their index is that of the next step.
             where = (
@@ -163,6 +176,24 @@ def _completed(event: StepCompleted) -> str:
     if event.finish_reason == "length":
         parts.append(formatting.CUT)
     return ", ".join(parts)
+
+
+def _recorded(event: StepRecorded) -> LineParts:
+    span = event.span
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    parts = [span.kind if span.name is None else f"{one_line(span.name, limit=80)} ({span.kind})"]
+    if span.model_used is not None and span.model_used not in (span.name or ""):
+        parts.append(one_line(span.model_used, limit=60))
+    if start is not None and end is not None:
+        parts.append(formatting.duration((int(end) - int(start)) // 1_000_000))
+    if span.tokens is not None:
+        parts.append(formatting.counted(span.tokens.total, "token"))
+    if span.cost_usd is not None:
+        parts.append(formatting.money(span.cost_usd))
+    if span.status == "error":
+        error = one_line(formatting.error_text(span.error), limit=160)
+        return "✗", "bold red", f"failed: {', '.join(parts)}: {error}"
+    return ("▷", "cyan", f"goes on: {', '.join(parts)}") if end is None else ("✓", "green", ", ".join(parts))
 
 
 def _model_call(call: ModelCall) -> str:

@@ -148,8 +148,13 @@ def tokens(used: TokenBreakdown | None) -> str:
 
 
 def flow(run: RunSummary) -> str:
-    """The flow and version of a run: `greet v3`, `greet draft`; its id where no slug was recorded."""
-    if run.flow_slug is None or run.version is None:
+    """The flow and version of a run: `greet v3`, `greet draft`; its id where no slug was recorded.
+
+    A recorded run has no version, but a name of its own: `shop: answer ticket`.
+    """
+    if run.recording is not None and run.recording.name not in (None, run.flow_slug):
+        return f"{run.flow_slug or run.flow_id}: {run.recording.name}"
+    if run.flow_slug is None or run.version is None or run.recording is not None:
         return run.flow_slug or run.flow_id
     return f"{run.flow_slug} v{run.version}" if run.version else f"{run.flow_slug} draft"
 

@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
-from itertools import islice
+from itertools import islice, repeat
 from typing import NamedTuple
 
 from runglass.log.money import add_usd
@@ -33,7 +33,15 @@ class OutlineRows:
 
     def __init__(self) -> None:
         self.total = 0
-        self.names: list[str] = []
+        self.is_recorded = False
+        self.context: set[int] = set()
+        self.cycles: set[int] = set()
+        self.noted: set[int] = set()
+        self.retry_of: dict[int, int] = {}
+        self.unattributed: dict[int, tuple[int, str | None]] = {}
+        # Name, step id and model.
+        self._names: dict[tuple[str, str, str | None], int] = {}
+        self._told: list[tuple[str, str, str | None]] = []
         self.parent = array("i")
         self.depth = array("i")
         self.index = array("i")
@@ -56,7 +64,21 @@ class OutlineRows:
 
     def add(self, page: OutlinePage) -> None:
         """Takes in the rows that follow."""
-        self.total, self.names = page.row_count, page.names
+        self.total = page.row_count
+        spans = page.recorded
+        step_ids, models = (page.names, repeat(None)) if spans is None else (spans.step_ids, spans.models)
+        names = []
+        for about in zip(page.names, step_ids, models, strict=False):
+            names.append(self._names.setdefault(about, len(self._told)))
+            if names[-1] == len(self._told):
+                self._told.append(about)
+        if spans is not None:
+            self.is_recorded = True
+            self.context.update(spans.context)
+            self.cycles.update(spans.cycles)
+            self.noted.update(spans.noted)
+            self.retry_of.update(spans.retry_of)
+            self.unattributed.update((row, (tokens, cost)) for row, tokens, cost in spans.unattributed)
         self._kinds, self._statuses = page.kinds, page.statuses
         columns = page.columns
         for mine, others in (
@@ -69,7 +91,7 @@ class OutlineRows:
             (self.end, columns.end),
             (self.tokens, columns.tokens),
             (self._kind, columns.kind),
-            (self._name, columns.name),
+            (self._name, map(names.__getitem__, columns.name)),
             (self._status, columns.status),
         ):
             mine.extend(others)
@@ -84,15 +106,23 @@ class OutlineRows:
                 self.size[self.parent[row]] += self.size[row]
 
     def kind(self, row: int) -> str:
-        """What a row is of: step, loop, parallel, condition, iteration, branch or attempt."""
+        """What a row is of: step, loop, parallel, condition, iteration, branch, attempt, or a span's kind."""
         return self._kinds[self._kind[row]]
 
     def name(self, row: int) -> str:
-        """The step's id; of an iteration that of its loop, of a branch its name."""
-        return self.names[self._name[row]]
+        """The step's id; of an iteration that of its loop, of a branch and a span its name."""
+        return self._told[self._name[row]][0]
+
+    def step_id(self, row: int) -> str:
+        """The id of the step that a row is of; that of a span differs from its name."""
+        return self._told[self._name[row]][1]
+
+    def model(self, row: int) -> str | None:
+        """The model that a span names."""
+        return self._told[self._name[row]][2]
 
     def status(self, row: int) -> str:
-        """The status of a row, which is the worst of what is inside of it."""
+        """The status of a row, which is the worst of what is inside of it; that of a span is its own."""
         return self._statuses[self._status[row]]
 
     def children(self, parent: int) -> Iterator[int]:
@@ -103,11 +133,17 @@ class OutlineRows:
             row += self.size[row]
 
     def rows_with(self, *statuses: str) -> Iterator[int]:
-        """The leaf rows, each an attempt that was made or a step that had one, with one of the statuses."""
+        """The rows of attempts, of steps that had one, and of spans, with one of the statuses."""
         numbers = {at for at, status in enumerate(self._statuses) if status in statuses}
         for row, status in enumerate(self._status):
-            if status in numbers and self.size[row] == 1 and self.kind(row) in ("step", "attempt"):
+            if status in numbers and self.has_attempt(row):
                 yield row
+
+    def has_attempt(self, row: int) -> bool:
+        """Whether the row is that of one attempt, or of a span that was received."""
+        if self.is_recorded:
+            return self.attempts[row] > 0
+        return self.size[row] == 1 and self.kind(row) in ("step", "attempt")
 
     def took_ms(self, row: int) -> int | None:
         """From the first start to the last end in a row; None where there is none, or none yet."""
@@ -116,7 +152,9 @@ class OutlineRows:
         return self.end[row] - self.start[row]
 
     def loop_path(self, row: int) -> tuple[int, ...]:
-        """The iterations around a row, or that it is, outermost first."""
+        """The iterations around a row, or that it is, outermost first; of a span its number."""
+        if self.is_recorded:
+            return (self.index[row],) if self.index[row] != NONE else ()
         path = []
         while row != NONE:
             if self.index[row] != NONE:
@@ -126,7 +164,7 @@ class OutlineRows:
 
     def address(self, row: int) -> StepAddress:
         """What names the attempt in a row, or the latest of a step."""
-        return StepAddress(self.name(row), self.loop_path(row), self.attempt[row])
+        return StepAddress(self.step_id(row), self.loop_path(row), self.attempt[row])
 
     def attempts_of(self, row: int) -> int:
         """How many attempts the step has that a row is an attempt of, or is."""

@@ -189,8 +189,9 @@ def _label(
         label.append(f"attempt {rows.attempt[row]}", "dim")
     else:
         name = one_line(rows.name(row), limit=NAME_CHARS)
-        is_worst = rows.status(row) == "failed" and rows.size[row] == 1
-        label.append(name, "bold red" if is_worst else "dim" if rows.status(row) == "skipped" else "")
+        is_worst = rows.status(row) == "failed" and (rows.is_recorded or rows.size[row] == 1)
+        is_dim = rows.status(row) == "skipped" or row in rows.context or kind == "placeholder"
+        label.append(name, "bold red" if is_worst else "dim" if is_dim else "")
     if note := _note(rows, line, loops, is_narrow=is_narrow):
         label.append(f"{' ' if is_narrow else '  '}{note}", "dim")
     return label
@@ -198,6 +199,9 @@ def _label(
 
 def _note(rows: OutlineRows, line: TreeLine, loops: Mapping[str, int], *, is_narrow: bool) -> str:
     row, kind = line.row, rows.kind(line.row)
+    inside = f"{rows.size[row] - 1:,} inside …" if line.is_closed else ""
+    if rows.is_recorded:
+        return ", ".join(filter(None, (*_span_notes(rows, row), inside)))
     if kind == "loop":
         number = sum(1 for _ in rows.children(row))
         total = number if rows.loop_path(row) else loops.get(rows.name(row), number)
@@ -208,7 +212,21 @@ def _note(rows: OutlineRows, line: TreeLine, loops: Mapping[str, int], *, is_nar
         return f"{rows.attempts[row]}x" if is_narrow else f"{rows.attempts[row]} attempts"
     if rows.status(row) == "skipped" and rows.size[row] == 1:
         return "skipped"
-    return f"{rows.size[row] - 1:,} inside …" if line.is_closed else ""
+    return inside
+
+
+def _span_notes(rows: OutlineRows, row: int) -> Iterator[str]:
+    name, kind, model = rows.name(row), rows.kind(row), rows.model(row)
+    yield "context" if row in rows.context else "" if kind in ("placeholder", "other") else kind
+    yield one_line(model, limit=40) if model is not None and model not in name else ""
+    if row in rows.retry_of:
+        yield f"retry of {one_line(str(rows.address(rows.retry_of[row])), limit=40)}"
+    if row in rows.unattributed:
+        tokens, cost = rows.unattributed[row]
+        told = (formatting.counted(tokens, "token") if tokens else "", formatting.money(cost) if cost else "")
+        yield f"unattributed: {', '.join(filter(None, told))}"
+    yield "a cycle is cut above" if row in rows.cycles else ""
+    yield "see its notes" if row in rows.noted else ""
 
 
 def _folded(folded: Folded, *, is_narrow: bool) -> str:
@@ -247,7 +265,7 @@ def _bar(rows: OutlineRows, line: TreeLine, axis: TimeAxis) -> Text:
         waits = Bar(start, end, "retried", DOTTED)
         attempts = (Bar(rows.start[each], rows.end[each], rows.status(each)) for each in rows.children(row))
         return axis.drawn(waits, *attempts)
-    if kind in ("step", "attempt"):
+    if kind in ("step", "attempt") or (rows.is_recorded and rows.size[row] == 1):
         return axis.drawn(Bar(start, end, status, DASHED if status == "waiting" else THICK))
     return axis.drawn(Bar(start, end, "", THIN))
 

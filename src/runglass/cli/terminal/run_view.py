@@ -13,7 +13,7 @@ from runglass.cli.terminal.formatting import fact
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress, choose_rows, tree_lines
 from runglass.cli.terminal.outline_view import outline_lines
 from runglass.cli.terminal.output import one_line
-from runglass.log.trace import ModelTotals, RunSummary, StepTrace
+from runglass.log.trace import TERMINAL, ModelTotals, Recording, RunSummary, StepTrace
 from runglass.outlines.outline import NONE
 
 MOST_RUNNING = 3
@@ -30,7 +30,7 @@ def reason_row(run: RunSummary, rows: OutlineRows) -> int:
     """The row that tells why the run is as it is: what failed or was cut off last, or what waits; else -1."""
     if run.status in ("failed", "cancelled"):
         step_id = None if run.error is None else run.error.step_id
-        found = [row for row in rows.rows_with(run.status) if step_id in (None, rows.name(row))]
+        found = [row for row in rows.rows_with(run.status) if step_id in (None, rows.step_id(row))]
         return max(found, key=lambda row: rows.end[row], default=NONE)
     if run.status == "paused":
         return next(rows.rows_with("waiting"), NONE)
@@ -103,12 +103,14 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
     yield fact("status", f"{mark} {run.status}{took}", style)
     yield from why
     yield fact("run", run.id)
+    if run.recording is not None:
+        yield from _recording_lines(run, run.recording)
     yield fact("flow", one_line(formatting.flow(run)))
     by = "" if run.started_by is None else f", by the key {run.started_by}"
     yield fact("trigger", one_line(f"{run.trigger_type or formatting.UNKNOWN}{by}"))
     if run.rerun_of is not None:
         yield fact("rerun of", one_line(run.rerun_of))
-    if run.session_id is not None:
+    if run.session_id is not None and (run.recording is None or run.recording.session is None):
         yield fact("session", one_line(run.session_id))
     yield fact("started", formatting.local_time(run.started_at))
     if run.overridden:
@@ -149,6 +151,28 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
         yield fact("beware", f"{cut}: {which}{more}" if which else cut, "yellow")
     if run.status == "completed" and totals.failed:
         yield fact("beware", f"{formatting.counted(totals.failed, 'step')} failed all the same", "yellow")
+
+
+def _recording_lines(run: RunSummary, told: Recording) -> Iterator[Text]:
+    if run.status not in TERMINAL:
+        # Its entry may be over, though the run is told to be running.
+        yield fact(
+            "end", "the entry has ended, the run waits for its end" if told.entry_ended else "not known yet"
+        )
+    yield fact("trace", told.trace_id)
+    if told.service is not None:
+        more = ((name, getattr(told, name)) for name in ("release", "environment"))
+        service = [told.service, *(f"{name} {value}" for name, value in more if value is not None)]
+        yield fact("service", one_line(", ".join(service), limit=400))
+    for name, value in (("session", told.session), ("user", told.user), ("tags", ", ".join(told.tags))):
+        if value:
+            yield fact(name, one_line(value, limit=200))
+    if told.continues is not None:
+        yield fact("continues", told.continues)
+    if run.continued_by is not None:
+        yield fact("goes on in", run.continued_by)
+    for note in told.notes:
+        yield fact("note", one_line(note, limit=400), "yellow")
 
 
 def _kept(value: Any) -> str:
@@ -242,4 +266,4 @@ class RunOverview:
 
 
 def _has_error(rows: OutlineRows, row: int) -> bool:
-    return rows.status(row) in ("failed", "retried") and rows.size[row] == 1
+    return rows.status(row) in ("failed", "retried") and rows.has_attempt(row)

@@ -13,6 +13,7 @@ from runglass.errors import is_cancellation
 from runglass.log.trace import ModelCall, StepTrace
 
 NOT_KEPT = "not kept, or removed since; capture mode full keeps it, for one run: runglass run … --trace"
+NOT_SENT = "not kept, or its sender did not send it"
 NOTHING_KEPT = "not kept: under capture mode off nothing is, and --trace does not change that"
 
 
@@ -20,8 +21,10 @@ def attempt_lines(step: StepTrace) -> Iterator[Text]:
     """The attempt, one fact on a line; snapshots are indented JSON, model calls their messages."""
     cut = ", cut to fit" if step.truncated else ""
     yield fact("step", step.step_id)
+    if step.span_id is not None:
+        yield from _span_facts(step)
     if where := formatting.iteration(step):
-        yield fact("iteration", where)
+        yield fact("iteration" if step.span_id is None else "number", where)
     yield fact("attempt", str(step.attempt))
     is_cut_off = is_cancellation(step.error_context)
     status = "cancelled" if is_cut_off else step.status
@@ -36,26 +39,45 @@ def attempt_lines(step: StepTrace) -> Iterator[Text]:
         is_cut = step.finish_reason == "length"
         yield fact("finish", formatting.finish(step.finish_reason), "yellow" if is_cut else "")
     has_ended = step.status in ("completed", "failed")
+    # Of what was executed here, capture mode off alone records no size.
+    no_size = NOTHING_KEPT if step.span_id is None else NOT_SENT
     if step.input_context is not None or has_ended:
-        yield from _snapshot("input", step.input_context, step.input_size_bytes, cut)
+        yield from _snapshot("input", step.input_context, step.input_size_bytes, cut, no_size)
     if step.output_context is not None or step.status == "completed":
-        yield from _snapshot("output", step.output_context, step.output_size_bytes, cut)
+        yield from _snapshot("output", step.output_context, step.output_size_bytes, cut, no_size)
     if step.error_context is not None:
         style = "" if is_cut_off else "red"
         yield fact("error", one_line(formatting.error_text(step.error_context)), style)
         yield from _json_lines(step.error_context)
+    for name, value in (("attributes", step.attributes), ("events", step.events), ("links", step.links)):
+        if value:
+            yield fact(name, formatting.counted(len(value), name[:-1]))
+            yield from _json_lines(value)
     for call in step.model_calls:
         yield Text()
-        yield from _call_lines(call, is_off=step.input_size_bytes is None)
+        yield from _call_lines(call, missing=no_size if step.input_size_bytes is None else NOT_KEPT)
 
 
-def _snapshot(name: str, value: object, size: int | None, cut: str) -> Iterator[Text]:
+def _span_facts(step: StepTrace) -> Iterator[Text]:
+    for name, value in (
+        ("name", step.name),
+        ("kind", step.kind),
+        ("span", step.span_id),
+        ("parent", step.parent_span_id),
+        ("scope", step.scope),
+    ):
+        if value is not None:
+            yield fact(name, one_line(value, limit=400))
+    for note in step.notes:
+        yield fact("note", one_line(note, limit=400), "yellow")
+
+
+def _snapshot(name: str, value: object, size: int | None, cut: str, no_size: str) -> Iterator[Text]:
     if value is not None:
         yield fact(name, formatting.size(size) + cut)
         yield from _json_lines(value)
     elif size is None:
-        # Capture mode off alone records no size.
-        yield fact(name, NOTHING_KEPT)
+        yield fact(name, no_size)
     else:
         yield fact(name, f"{formatting.size(size)}, {NOT_KEPT}")
 
@@ -66,7 +88,7 @@ def _json_lines(value: object) -> Iterator[Text]:
         yield Text(f"  {line}")
 
 
-def _call_lines(call: ModelCall, *, is_off: bool) -> Iterator[Text]:
+def _call_lines(call: ModelCall, *, missing: str) -> Iterator[Text]:
     """The facts, the request and the answer of a model call, the two as far as they were kept."""
     title = f"model call {call.number}"
     yield Text.assemble((f"{title}  ", "bold"), one_line(call.model_used or call.model, limit=80))
@@ -78,7 +100,7 @@ def _call_lines(call: ModelCall, *, is_off: bool) -> Iterator[Text]:
         yield Text("  cut to fit: what follows is not all", "yellow")
     request = call.request
     if request is None:
-        yield Text(f"  request    {NOTHING_KEPT if is_off else NOT_KEPT}")
+        yield Text(f"  request    {missing}")
     else:
         yield from _request_lines(request)
     response = call.response
@@ -101,7 +123,11 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
         yield f"{'':<11}{': '.join(remarks)}"
     parts = [
         f"{number:,} {name}"
-        for number, name in ((call.cached_tokens, "cached"), (call.reasoning_tokens, "reasoning"))
+        for number, name in (
+            (call.cached_tokens, "cached"),
+            (call.cache_write_tokens, "written to the cache"),
+            (call.reasoning_tokens, "reasoning"),
+        )
         if number is not None
     ]
     yield f"tokens     {formatting.tokens(call.tokens)}" + (f" ({', '.join(parts)})" if parts else "")
@@ -111,7 +137,9 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
         "no_price": " (no price is known)",
     }
     bound = "at most " if call.cost_estimated else ""
-    yield f"cost       {bound}{formatting.money(call.cost_usd)}{reasons.get(call.cost_unknown or '', '')}"
+    ours = "" if call.list_cost_usd is None else f" ({formatting.money(call.list_cost_usd)} by our prices)"
+    cost = f"{bound}{formatting.money(call.cost_usd)}{ours}"
+    yield f"cost       {cost}{reasons.get(call.cost_unknown or '', '')}"
     if call.finish_reason is not None:
         yield f"finish     {formatting.finish(call.finish_reason)}"
     if call.request_id is not None:

@@ -82,6 +82,15 @@ class AsyncTransport:
             self._require_open(call)
             raise timed_out(call, deadline.seconds) from error
 
+    async def outcome(self, call: RequestSpec[Any], *, timeout: float) -> Outcome:
+        """What came of one request, whatever the status of its answer. Nothing is tried again."""
+        try:
+            async with self._bounded(Deadline(timeout)):
+                return await self._attempt(call)
+        except TimeoutError as error:
+            self._require_open(call)
+            return silent(timeout, error)
+
     async def follow(self, cursor: Cursor[T], *, timeout: float = math.inf) -> AsyncGenerator[T, None]:
         """What `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
         deadline = Deadline(timeout)

@@ -99,6 +99,22 @@ class Capture:
         """The size to record; None where the mode is `off`."""
         return None if self.mode == "off" else payload.size_bytes
 
+    def keeps_whole(self, encoded: bytes) -> bool:
+        """Whether JSON is kept as it is, and that is quickly told: it is not large, and has no secrets."""
+        return (
+            self.keeps_snapshots
+            and len(encoded) <= min(self._quick_bytes, self.limit_bytes)
+            and (self._redactor_of_mode is None or not self._redactor_of_mode.may_hold_secrets(encoded))
+        )
+
+    async def text(self, text: str) -> str:
+        """A name that comes from outside: every mode but `full` keeps it without its secrets."""
+        if self.mode == "full":
+            return text
+        if len(text) > _QUICK_BYTES:
+            return await offload_in_turn(partial(self._redactor.text, text))
+        return self._redactor.text(text)
+
     async def prepare(self, payload: Payload) -> None:
         """Makes the payload's JSON, and looks through a large one, off the event loop where that takes long.
 

@@ -49,6 +49,8 @@ LEAST_PAUSE_S = 0.001
 class RunRemoval:
     """Purges runs and takes out content. `default` holds where neither flow nor project says anything.
 
+    Plain runs are kept for `plain_days` after their end at most.
+
     `run_forever` leaves the rows of a purged run there for `grace_s` seconds: who follows it, in any process,
     hears of its end.
     """
@@ -60,6 +62,7 @@ class RunRemoval:
         engine: Engine,
         clock: Clock,
         default: Retention,
+        plain_days: float = 1.0,
         grace_s: float = 0.0,
         batch_rows: int = BATCH_ROWS,
     ) -> None:
@@ -67,6 +70,7 @@ class RunRemoval:
         self._engine = engine
         self._clock = clock
         self._default = default
+        self._plain_days = plain_days
         self._grace_s = grace_s
         self._batch_rows = batch_rows
         self._woken = asyncio.Event()
@@ -130,6 +134,10 @@ class RunRemoval:
         retentions = await self._store.retentions()
         async for due in self._due(retentions, attrgetter("days")):
             await self._purge(due)
+        before = self._before(self._plain_days)
+        for project in await self._store.projects():
+            while due := await self._store.ended_plain_runs(project.id, before=before, limit=AT_ONCE):
+                await self._purge(due)
         # What a process was importing when it died becomes due here, and goes in the same turn.
         await self._store.abandon_imports()
         await self._clear(grace_s)

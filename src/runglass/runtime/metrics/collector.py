@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 import runglass
 from runglass.log.measurements import OTHER, SECONDS, Histogram, measured
 from runglass.runtime.runtime import Runtime
-from runglass.store.overview import StoreOverview
+from runglass.store.overview import MOST_UNSENT, StoreOverview
 
 MOST_PROJECTS = 20
 
@@ -67,6 +67,19 @@ class RuntimeCollector(Collector):
         yield _gauge(
             "leases", "Processes, by their leases: those that only take calls have one, too.", overview.leases
         )
+        if self._runtime.settings.otlp_endpoint is not None:
+            yield _gauge(
+                "unsent_runs",
+                f"Runs that wait to be sent on as spans, up to {MOST_UNSENT:,}.",
+                overview.unsent,
+            )
+            yield _gauge(
+                "unsent_oldest_seconds", "How long ago the next one ended.", overview.oldest_unsent_s
+            )
+            deleted = [((), overview.unsent_deleted)]
+            yield _counter(
+                "unsent_deleted_runs", "Runs that were deleted before they were sent.", (), deleted
+            )
         runs = GaugeMetricFamily(
             "runglass_runs", "Runs that have not ended, over all processes.", labels=("project", "status")
         )
@@ -84,6 +97,11 @@ class RuntimeCollector(Collector):
         yield _gauge("tail_held_bytes", "Events kept for slow followers.", tails.held_bytes)
         yield _gauge("tail_lag_events", "Events that the slowest follower has yet to take.", tails.lag)
         yield _gauge("bus_connected", "1 where wake-ups of other processes come.", runtime.bus.fault is None)
+        yield _gauge(
+            "open_recorded_runs",
+            "Recorded runs that go on, as this process knows.",
+            runtime.recordings.open_runs,
+        )
         if pool is not None:
             yield _gauge("store_pool_most", "Connections to the store that there may be.", pool.most)
             yield _gauge("store_pool_open", "Connections to the store.", pool.open)
@@ -113,6 +131,11 @@ def _counted() -> Iterator[Metric]:
         "append_seconds", "Time of an append of events, to its commit.", (), [((), measured.append_s)]
     )
     yield _counter("failed_appends", "Appends that the store refused.", (), [((), measured.failed_appends)])
+    yield _counter("sent_runs", "Runs that were sent on as spans.", (), [((), measured.sent_runs)])
+    sent = [((outcome,), count) for outcome, count in measured.sent_spans.items()]
+    yield _counter("sent_spans", "Spans by what their receiver said.", ("outcome",), sent)
+    failed = [((), measured.failed_sends)]
+    yield _counter("failed_sends", "Requests with spans that are sent again.", (), failed)
     attempts = [((outcome,), histogram) for outcome, histogram in measured.attempt_s.items()]
     yield _histogram("attempt_seconds", "Time of attempts of steps.", ("outcome",), attempts)
     ended = [((status,), count) for status, count in measured.ended_runs.items()]
@@ -130,6 +153,14 @@ def _counted() -> Iterator[Metric]:
     yield _counter("cost_usd", "Cost of models, as far as it is known.", ("provider",), cost)
     unknown = [((provider,), count) for provider, count in measured.unknown_costs.items()]
     yield _counter("unknown_costs", "Requests whose cost is not known.", ("provider",), unknown)
+    spans = [((outcome,), count) for outcome, count in measured.spans.items()]
+    yield _counter("spans", "Spans of other programs, by what came of them.", ("outcome",), spans)
+    refused = [((reason,), count) for reason, count in measured.refused_spans.items()]
+    yield _counter("refused_spans", "Spans of other programs that were refused.", ("reason",), refused)
+    readable = [((), measured.readable_s)]
+    yield _histogram("spans_readable_seconds", "Time until spans can be read.", (), readable)
+    requests = [((signal,), count) for signal, count in measured.otlp_requests.items()]
+    yield _counter("otlp_requests", "Requests with traces, logs or metrics.", ("signal",), requests)
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from runglass.errors import (
     APIError,
+    FlowRecorded,
     ImportConflict,
     PermanentStoreError,
     RateLimitError,
@@ -76,7 +77,7 @@ def as_api_error(request: ApiRequest, fault: Exception) -> APIError:
     match fault:
         case APIError():
             return fault
-        case ImportConflict():
+        case ImportConflict() | FlowRecorded():
             return api_error(fault.code, str(fault))
         case RunFileError():
             return api_error("INVALID_REQUEST", f"the run was not imported: {fault}")

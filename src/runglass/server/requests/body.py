@@ -1,20 +1,22 @@
 """The body of a request, as a whole or piece by piece, and a value as a JSON response."""
 
 import asyncio
+import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
 import msgspec
+from backports import zstd
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload_in_turn
-from runglass.errors import APIError, api_error
+from runglass.errors import APIError, RequestError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
-from runglass.server.http.error_responses import late
+from runglass.server.http.error_responses import invalid, late
 
 BODY = "body"
 """The name of the body in the state of a request."""
@@ -24,6 +26,10 @@ PROMPT_S = 0.2
 """A body that comes within this time needs no second check of its key."""
 PIECE_BYTES = 256 * 1024
 """About how much is handed on at a time."""
+MOST_PARTS = 10
+"""The most streams of a coding in one body, one behind the other."""
+WINDOW_LOG = 23
+"""The logarithm of what zstd may look back, 8 MiB: all that an HTTP body may ask for (RFC 9659)."""
 SHARE = 4
 """All bodies together may fill a quarter of `memory_limit_bytes`, those of one project half of that.
 
@@ -79,8 +85,10 @@ class HeldBodies:
             )
 
 
-async def body_of(request: ApiRequest) -> bytes:
+async def body_of(request: ApiRequest, *, limit_bytes: int | None = None) -> bytes:
     """The whole body. Raises INVALID_REQUEST where the client left before its end.
+
+    It may have `limit_bytes`, by default `body_limit_bytes`; a larger one raises REQUEST_TOO_LARGE.
 
     Raises UNAUTHENTICATED where the key was revoked meanwhile: without this check a slow body would keep a
     revoked key in use.
@@ -90,7 +98,7 @@ async def body_of(request: ApiRequest) -> bytes:
         return bytes(held[BODY])
     store = request.services.runtime.store
     began_s = store.clock.monotonic_s()
-    limit = request.services.runtime.settings.body_limit_bytes
+    limit = limit_bytes or request.services.runtime.settings.body_limit_bytes
     length = request.headers.get("content-length", "0")
     # More digits than any body has bytes: the number itself could not be read.
     size = int(length) if length.isdecimal() and len(length) <= LENGTH_DIGITS else limit + 1
@@ -150,6 +158,56 @@ async def body_parts(
                 yield b"".join(held)
                 held, pending = [], 0
     yield b"".join(held)
+
+
+CODINGS: dict[str, Callable[[bytes], Any]] = {
+    "gzip": lambda body: zlib.decompressobj(zlib.MAX_WBITS | 16),
+    # Some senders leave out the frame, whose first two bytes are a multiple of 31.
+    "deflate": lambda body: zlib.decompressobj(
+        -zlib.MAX_WBITS if int.from_bytes(body[:2]) % 31 else zlib.MAX_WBITS
+    ),
+    "zstd": lambda body: zstd.ZstdDecompressor(
+        options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG}
+    ),
+}
+"""By `Content-Encoding`, what decodes a body; `x-gzip` is another name for gzip."""
+
+
+def coding_of(request: ApiRequest) -> str | None:
+    """How the body is encoded, None for not at all. Raises INVALID_REQUEST for codings that are not known."""
+    coding = request.headers.get("content-encoding", "").strip().lower().removeprefix("x-")
+    if coding in ("", "identity"):
+        return None
+    if coding not in CODINGS:
+        message = (
+            f"the body is encoded as {coding!r:.80}; send it with one of {', '.join(CODINGS)}, or as it is"
+        )
+        raise RequestError(message, code="INVALID_REQUEST", status=415)
+    return coding
+
+
+def decompressed(body: bytes, coding: str, *, limit_bytes: int) -> bytes:
+    """The body as it was. No more than `limit_bytes` are ever made of it.
+
+    Raises REQUEST_TOO_LARGE, and INVALID_REQUEST for a body that is damaged or cut off.
+    """
+    parts, size = list[bytes](), 0
+    try:
+        while body and len(parts) < MOST_PARTS:
+            decoder = CODINGS[coding](body)
+            parts.append(decoder.decompress(body, limit_bytes - size + 1))
+            size += len(parts[-1])
+            if size > limit_bytes:
+                message = f"the request body is larger than {limit_bytes:,} bytes once it is decoded"
+                raise api_error("REQUEST_TOO_LARGE", message)
+            if not decoder.eof:
+                raise invalid(f"the body is cut off: its {coding} does not end")
+            body = decoder.unused_data
+    except (zlib.error, zstd.ZstdError) as error:
+        raise invalid(f"the body is no {coding}, or damaged: {error}") from error
+    if body:
+        raise invalid(f"the body has more than {MOST_PARTS} parts of {coding}")
+    return b"".join(parts)
 
 
 async def _next(stream: AsyncGenerator[bytes, None], silence_s: float) -> bytes | None:

@@ -184,6 +184,14 @@ RUN_FILE_BODY: dict[str, Schema] = {
         "description": "The same as `jsonl`; what it is shows by itself.",
     },
 }
+OTLP_BODY: dict[str, Schema] = {
+    "application/x-protobuf": {
+        "type": "string",
+        "format": "binary",
+        "description": "The export request of OTLP; so is a body without a Content-Type.",
+    },
+    JSON: {"type": "object", "description": "The same as OTLP/JSON."},
+}
 PRODUCTION_BODY = _managing_body(
     {"version": {"type": "integer", "minimum": 1, "description": "A published version."}},
     required=["version"],

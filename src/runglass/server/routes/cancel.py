@@ -12,7 +12,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.calls.responses import idle_run
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
-from runglass.server.security.authentication import actor_of, no_run
+from runglass.server.security.authentication import actor_of, no_run, require_executed
 from runglass.server.security.revocation import while_awaited
 from runglass.store.records import RunRecord
 
@@ -44,6 +44,7 @@ async def cancel(request: ApiRequest, run: RunRecord, purge: bool) -> Response:
     """
     if purge:
         return await _purge(request, run)
+    require_executed(run, what="cancelled")
     if run.ended:
         raise _has_ended(run)
     try:
@@ -64,9 +65,11 @@ async def _purge(request: ApiRequest, run: RunRecord) -> Response:
         )
         raise api_error("FORBIDDEN", message, execution_id=run.id)
     runtime = request.services.runtime
-    if not run.ended:
-        await _request_end(request, run)
-    run = await _ended_run(request, run)
+    # No process has a recorded run that could end it.
+    if not run.is_recorded:
+        if not run.ended:
+            await _request_end(request, run)
+        run = await _ended_run(request, run)
     if not await runtime.removal.purge(run, by=actor_of(request)):
         raise no_run(run.id)
     return answer(CancelResult(execution_id=run.id, status="purged"), status=202)

@@ -7,7 +7,7 @@ look; changing takes the role `admin`.
 import msgspec
 from starlette.responses import Response
 
-from runglass.errors import APIError, FlowFileError, Problem, api_error
+from runglass.errors import APIError, FlowFileError, FlowRecorded, Problem, api_error
 from runglass.flows.parser import CheckedFlow
 from runglass.runtime.runtime import Runtime, push_flow
 from runglass.server.api_request import ApiRequest
@@ -115,6 +115,8 @@ async def publish(request: ApiRequest, org: str, project: str, slug: str) -> Res
     A draft equal to the production version is not published again.
     """
     record = await require_flow(request, org, project, slug)
+    if record.recorded:
+        raise FlowRecorded(slug)
     version = await request.services.runtime.store.publish(record.id, by=actor_of(request))
     return answer(FlowVersionNumber(version=version))
 

@@ -16,6 +16,7 @@ from runglass.server.calls.segments import submit
 from runglass.server.requests.attachments import check_attachments
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.messages import kept_history
+from runglass.server.security.authentication import require_executed
 from runglass.server.services.run_content import input_of, with_content
 from runglass.store.records import RunRecord
 from runglass.wire.run_api import RerunRequest, RunRequest
@@ -28,6 +29,7 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
     as it is now. Overrides and tools of the first run are not taken over: `blockOverrides` are those of this
     call. Where the input was not kept, or not whole, the answer is INPUT_NOT_KEPT.
     """
+    require_executed(run, what="run again")
     runtime = request.services.runtime
     own, flow = await runtime.store.project(run.project_id), await runtime.store.flow(run.flow_id)
     if own is None or flow is None:

@@ -189,7 +189,7 @@ async def _run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
         statuses=() if filters["status"] is None else (filters["status"],),
         created=[*_bound(filters["since"], "since"), *_bound(filters["until"], "until")],
     )
-    return filtered.plus(*[await _with_flow_ids(request, term) for term in typed.terms])
+    return filtered.plus(*[await _with_flow_ids(request, term) for term in typed.terms]).listed()
 
 
 def _bound(time: str | None, name: Literal["since", "until"]) -> Sequence[Range]:

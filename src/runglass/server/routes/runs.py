@@ -70,10 +70,25 @@ LAST_EVENT_ID = Parameter(
 )
 
 
+class _Traced(msgspec.Struct, rename="camel"):
+    trace_id: str
+
+
+class _Summary(msgspec.Struct):
+    recording: _Traced
+
+
 async def summary(request: ApiRequest, run: RunRecord) -> Response:
     """The `flowRun` of the run's trace by itself: status, times, totals and error, however long it is."""
-    opened = await with_content(request.services.runtime.store, run)
-    return Response(whole_summary(opened), media_type=JSON)
+    store = request.services.runtime.store
+    body = whole_summary(await with_content(store, run))
+    if run.is_recorded and run.ended:
+        with decoding(run.id):
+            trace_id = msgspec.json.decode(run.summary, type=_Summary).recording.trace_id
+        found = (await store.recorded_traces(run.project_id, [trace_id])).get(trace_id)
+        if found is not None and found.run is not None and found.run.id != run.id:
+            body = body[:-1] + b',"continuedBy":%b}' % msgspec.json.encode(found.run.id)
+    return Response(body, media_type=JSON)
 
 
 async def trace(request: ApiRequest, opened: OpenedTrace) -> ASGIApp:

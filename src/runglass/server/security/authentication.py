@@ -9,18 +9,39 @@ that started the run gets what its caller is owed and the log does not keep; the
 matter.
 """
 
+import base64
 from functools import partial
 from typing import NamedTuple
+
+from starlette.types import Scope
 
 from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, paced_read
 from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.response_stream import PART_BYTES
+from runglass.server.security.browser_sessions import header
 from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import ApiKey, FlowRecord, OpenedTrace, Project, RunRecord
 from runglass.wire.admin_api import PREFIX, Actor, digest_of
 
 MAY_EXECUTE = frozenset({"run", "admin"})
+
+
+def authorization_of_sender(scope: Scope) -> str | None:
+    """The `Authorization` of a request that sends traces, whichever way it shows its key; None without one.
+
+    Programs that send have an exporter, whose headers may be set by a product of its own: the key is the
+    password of `Basic`, stands alone in `Authorization`, or comes in `x-api-key`.
+    """
+    shown = (header(scope, "authorization") or header(scope, "x-api-key") or "").strip()
+    scheme, _, rest = shown.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            rest = base64.b64decode(rest).decode().partition(":")[2]
+        except ValueError:
+            return shown
+        return f"Bearer {rest}"
+    return f"Bearer {shown}" if shown.startswith(PREFIX) else shown or None
 
 
 async def authenticate(store: Catalog, authorization: str | None) -> ApiKey:
@@ -159,6 +180,13 @@ def lost_run(execution_id: str) -> APIError:
 def no_run(execution_id: str) -> APIError:
     """The error for a run that does not exist or belongs to another project."""
     return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
+
+
+def require_executed(run: RunRecord, *, what: str) -> None:
+    """Raises RUN_RECORDED for a run of another program, which cannot be `what`."""
+    if run.is_recorded:
+        message = f"run {run.id!r} is of another program, and cannot be {what} here"
+        raise api_error("RUN_RECORDED", message, execution_id=run.id)
 
 
 def is_owed(key: ApiKey, run: RunRecord) -> bool:

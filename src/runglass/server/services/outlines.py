@@ -12,7 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -22,7 +22,9 @@ from runglass.engine.scheduling.pacing import paced_read, paced_write
 from runglass.errors import StoreError
 from runglass.flows.flow import ConditionStep, Flow, LoopStep, ParallelStep, Step
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
-from runglass.outlines.outline import SLICE_ROWS, Outline, is_of_version_before, pack, unpack
+from runglass.outlines.kept_outline import is_of_version_before, pack, unpack
+from runglass.outlines.outline import SLICE_ROWS, Outline
+from runglass.outlines.span_builder import SpanOutlineBuilder
 from runglass.runtime.runtime import Runtime, decode_stored_flow
 from runglass.store.base import decoding
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
@@ -44,6 +46,8 @@ TOP = -1
 LOG_BYTES_PER_BYTE = 16
 """So many bytes of a log count as one that is decoded: its rows take less than half of them."""
 
+Builder: TypeAlias = OutlineBuilder | SpanOutlineBuilder
+
 
 class _Held(NamedTuple):
     """An outline, and the digest of the nodes that it was made with."""
@@ -53,16 +57,23 @@ class _Held(NamedTuple):
     nodes: str
 
 
+class _Recording(msgspec.Struct, rename="camel"):
+    entry_span_id: str | None = None
+
+
 class _Start(msgspec.Struct, rename="camel"):
     started_at: str | None = None
+    recording: _Recording | None = None
 
 
 class Outlines:
-    """Of one server: makes outlines and holds those that were asked for last."""
+    """Of one server: makes outlines and holds those that were asked for last, up to `limit_bytes`."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *, limit_bytes: int | None = None) -> None:
         self._runtime = runtime
-        self._limit_bytes = runtime.settings.memory_limit_bytes // SHARE
+        if limit_bytes is None:
+            limit_bytes = runtime.settings.memory_limit_bytes // SHARE
+        self._limit_bytes = limit_bytes
         self._held: OrderedDict[int, _Held] = OrderedDict()
         self._held_bytes = 0
         self._generation = runtime.store.generation
@@ -107,7 +118,7 @@ class Outlines:
         end = partial(store.attempt_page, run.no, after=after, limit_bytes=2 * limits.ends_bytes)
         run, rest = await paced_read(run.project_id, end)
         with decoding(run.id):
-            builder = _builder_of(run, nodes)
+            builder = _builder_of(run, nodes, is_partial=True)
             for attempts in (rows, rest):
                 await _take_in(builder, attempts)
             *_, outline = builder.finish()
@@ -191,7 +202,7 @@ class Outlines:
                 outline = await offload(partial(next, slices), size_bytes=builder.size_bytes)
         return _Held(outline, run.ended, _digest(nodes))
 
-    async def _take_in_all(self, builder: OutlineBuilder, run: RunRecord, rows: list[AttemptRow]) -> None:
+    async def _take_in_all(self, builder: Builder, run: RunRecord, rows: list[AttemptRow]) -> None:
         """Takes in pages from the one that has been read on; the next one is read meanwhile."""
         while rows:
             after = (rows[-1][0], rows[-1][3])
@@ -202,7 +213,9 @@ class Outlines:
             _, rows = following.result()
 
     async def _nodes_of(self, run: RunRecord) -> Sequence[Node]:
-        """The nodes of the flow that the run is of: of a draft as it is now."""
+        """The nodes of the flow that the run is of: of a draft as it is now. A recorded run has none."""
+        if run.is_recorded:
+            return ()
         source = await self._runtime.store.flow_source(run.flow_id, run.version)
         if source is None:
             return ()
@@ -223,12 +236,17 @@ def _digest(nodes: Sequence[Node]) -> str:
     return hashlib.blake2b(msgspec.json.encode(nodes), digest_size=16).hexdigest()
 
 
-def _builder_of(run: RunRecord, nodes: Sequence[Node]) -> OutlineBuilder:
+def _builder_of(run: RunRecord, nodes: Sequence[Node], *, is_partial: bool = False) -> Builder:
     start = msgspec.json.decode(run.summary, type=_Start)
+    if run.is_recorded:
+        entry = start.recording.entry_span_id if start.recording else None
+        return SpanOutlineBuilder(
+            started_at=start.started_at, seq=run.head, entry=entry, is_partial=is_partial
+        )
     return OutlineBuilder(nodes, started_at=start.started_at, seq=run.head, is_paused=run.status == "paused")
 
 
-async def _take_in(builder: OutlineBuilder, rows: Sequence[AttemptRow]) -> None:
+async def _take_in(builder: Builder, rows: Sequence[AttemptRow]) -> None:
     for first in range(0, len(rows), PIECE_ROWS):
         piece = rows[first : first + PIECE_ROWS]
         size = sum(len(row[-1]) for row in piece)

@@ -12,6 +12,7 @@ import msgspec
 
 from runglass.diff.attempt_diff import MOST_ROWS, ContentPair, DiffAllowance, changes_between, compose, row_of
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide, RowDiff, RunDiff
+from runglass.diff.span_diff import align_spans
 from runglass.diff.trace_diff import (
     AttemptContent,
     AttemptDigest,
@@ -65,6 +66,10 @@ class _Read(NamedTuple):
     digests: list[AttemptDigest]
     is_whole: bool
 
+    @property
+    def is_recorded(self) -> bool:
+        return all(digest.span is not None for digest in self.digests)
+
 
 async def diff_runs(
     store: Store, a: RunRecord, b: RunRecord, *, with_same: bool, most_attempts: int = 100_000
@@ -76,18 +81,21 @@ async def diff_runs(
     read_a, read_b = await _read(store, a, most_attempts), await _read(store, b, most_attempts)
     # The older run stands first whichever is `a`, so that the order is the same both ways.
     older_first = sorted([(a, read_a), (b, read_b)], key=lambda each: each[0].id)
-    flows = [await _places(store, run) for run, _ in older_first]
-    order = FlowOrder(*flows, *(_started(read) for _, read in older_first))
-    pairs = await offload_in_turn(
-        partial(
-            align,
-            read_a.digests,
-            read_b.digests,
-            order=order,
-            a_is_whole=read_a.is_whole,
-            b_is_whole=read_b.is_whole,
+    if all(read.is_recorded for _, read in older_first):
+        pairs = await offload_in_turn(partial(_span_pairs, read_a, read_b, is_a_first=older_first[0][0] is a))
+    else:
+        flows = [await _places(store, run) for run, _ in older_first]
+        order = FlowOrder(*flows, *(_started(read) for _, read in older_first))
+        pairs = await offload_in_turn(
+            partial(
+                align,
+                read_a.digests,
+                read_b.digests,
+                order=order,
+                a_is_whole=read_a.is_whole,
+                b_is_whole=read_b.is_whole,
+            )
         )
-    )
     differing = await offload_in_turn(lambda: [pair for pair in pairs if pair.differs])
     rows = await _rows(store, a, b, differing[:MOST_ROWS])
     return await offload_in_turn(
@@ -101,6 +109,12 @@ async def diff_runs(
             is_whole=read_a.is_whole and read_b.is_whole,
         )
     )
+
+
+def _span_pairs(a: _Read, b: _Read, *, is_a_first: bool) -> list[AttemptPair]:
+    first, second = (a, b) if is_a_first else (b, a)
+    pairs = align_spans(first.digests, second.digests, a_is_whole=first.is_whole, b_is_whole=second.is_whole)
+    return pairs if is_a_first else [AttemptPair(pair.b, pair.a) for pair in pairs]
 
 
 async def diff_attempts(store: RunLog, run: RunRecord, a: AttemptKey, b: AttemptKey) -> AttemptsDiff:

@@ -4,9 +4,9 @@ It has the run's events, or for other programs its tree: the rows of its outline
 attempt.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Protocol
 
 import msgspec
 
@@ -34,12 +34,22 @@ PAGE_ROWS = 1000
 _attempts = msgspec.json.Decoder(StepTrace)
 
 
+class TreeWriter(Protocol):
+    """Writes the rows of one outline, each with the data of its attempt where it has one."""
+
+    def opening(self) -> bytes: ...
+    def rows(self, rows: Iterable[tuple[TreeRow, StepTrace | None]], /) -> bytes: ...
+    def closing(self) -> bytes: ...
+
+
 async def parts(
     store: Store, outlines: Outlines, run: RunRecord, format: ExportFormat
 ) -> AsyncGenerator[bytes, None]:
     """The parts of the file, which are made as they are read. Raises StoreError, RunPurged."""
-    if format == "otlp" or format == "perfetto":
-        return _tree(store, outlines, run, format)
+    if format == "otlp":
+        return tree_parts(store, outlines, run, partial(OtlpWriter, version=__version__))
+    if format == "perfetto":
+        return tree_parts(store, outlines, run, PerfettoWriter)
     header = msgspec.json.encode(await _header_of(store, run))
     if format == "jsonl":
         return _lines(store, run, header)
@@ -107,15 +117,16 @@ async def _steps(store: RunLog, run: RunRecord) -> AsyncGenerator[list[bytes], N
         after = rows[-1][0]
 
 
-async def _tree(
-    store: Store, outlines: Outlines, run: RunRecord, format: Literal["otlp", "perfetto"]
+async def tree_parts(
+    store: Store, outlines: Outlines, run: RunRecord, writer_of: Callable[[RunSummary], TreeWriter]
 ) -> AsyncGenerator[bytes, None]:
+    """What a writer makes of the rows of the run's outline. Raises StoreError, RunPurged, RunUnreadable."""
     with decoding(run.id):
         whole = whole_summary(await with_content(store, run))
-        summary = msgspec.json.decode(whole, type=RunSummary)
-        writer = OtlpWriter(summary, version=__version__) if format == "otlp" else PerfettoWriter(summary)
+        writer = writer_of(msgspec.json.decode(whole, type=RunSummary))
+        opening = writer.opening()
     outline = await outlines.of(run)
-    yield writer.opening()
+    yield opening
     for first in range(0, outline.row_count, PAGE_ROWS):
         rows = list(tree_rows(outline, first, PAGE_ROWS))
         while rows:
@@ -129,7 +140,9 @@ async def _tree(
             if part := await offload(written, size_bytes=sum(map(len, data)) + 200 * len(page)):
                 yield part
             rows = rows[len(page) :]
-    yield writer.closing()
+    with decoding(run.id):
+        closing = writer.closing()
+    yield closing
 
 
 def _with_data(rows: Sequence[TreeRow], count: int) -> Sequence[TreeRow]:
@@ -142,9 +155,7 @@ def _with_data(rows: Sequence[TreeRow], count: int) -> Sequence[TreeRow]:
     return rows
 
 
-def _written(
-    run: RunRecord, writer: OtlpWriter | PerfettoWriter, rows: Sequence[TreeRow], data: Sequence[bytes]
-) -> bytes:
+def _written(run: RunRecord, writer: TreeWriter, rows: Sequence[TreeRow], data: Sequence[bytes]) -> bytes:
     steps = iter(data)
     with decoding(run.id):
         return writer.rows([(row, _attempts.decode(next(steps)) if row.position else None) for row in rows])

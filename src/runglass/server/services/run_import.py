@@ -23,7 +23,7 @@ from runglass.run_files.imported_log import ImportedLog
 from runglass.runtime.runtime import Runtime
 from runglass.server.http.error_responses import rate_limited
 from runglass.store.imports import ImportedFlow, ImportedRun
-from runglass.store.records import Project, Retention, RunNumbers, StepRow
+from runglass.store.records import RECORDED, Project, Retention, RunNumbers, StepRow
 from runglass.support.json_weight import too_heavy
 from runglass.wire.admin_api import Actor
 
@@ -111,6 +111,8 @@ class RunImports:
     async def _flow_of(self, project: Project, header: RunHeader) -> ImportedFlow:
         """The flow of the run, checked where it will be made. Raises RunFileError."""
         flow_header = header.flow
+        if header.trigger_type in RECORDED:
+            return ImportedFlow(flow_header.id, flow_header.slug, b"", recorded=True)
         source = bytes(flow_header.source)
         known = await self._store.flow(flow_header.id)
         stored = None if known is None else await self._store.flow_source(flow_header.id, header.version)
@@ -183,6 +185,9 @@ class _ImportWriter:
     def finished(self, flow: ImportedFlow) -> ImportedRun:
         """The run, once all of it is written. Raises RunFileError where it has not ended."""
         header, summary = self._header, self._log.summary
+        trigger_type, session_id = header.trigger_type, header.session_id
+        if header.trigger_type in RECORDED:
+            trigger_type, session_id = summary.trigger_type or trigger_type, summary.session_id
         return ImportedRun(
             no=self._run_no,
             id=header.run_id,
@@ -190,14 +195,15 @@ class _ImportWriter:
             flow=flow,
             version=header.version,
             status=summary.status,
-            trigger_type=header.trigger_type,
+            trigger_type=trigger_type,
             capture=header.capture,
-            session_id=header.session_id,
+            session_id=session_id,
             head=self._log.head,
             summary=msgspec.json.encode(summary),
             ended_at=self._log.ended_at,
             numbers=RunNumbers.of(summary),
             log_bytes=self._log_bytes,
+            trace_id=self._log.trace_id,
         )
 
     def _checked(self, events: Sequence[bytes]) -> tuple[list[tuple[int, bytes]], list[StepRow]]:

@@ -33,13 +33,16 @@ INLINE_BYTES = 64 * 1024
 """Rows up to this size are decoded on the event loop, in less than a millisecond."""
 
 
+SessionTrigger = Literal["execute", "step", "job", "recorded"]
+
+
 class _Head(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The fields of a run of a session that stand before its steps."""
 
     execution_id: str
     flow_id: str
     slug: str
-    trigger_type: Literal["execute", "step", "job"]
+    trigger_type: SessionTrigger
     status: RunStatus
     started_at: str | None = None
     completed_at: str | None = None
@@ -159,7 +162,7 @@ async def session_run(
     yield b'],"snapshotsAvailable":%b}' % (b"true" if steps.has_snapshots else b"false")
 
 
-_TRIGGERS: dict[str, Literal["execute", "step", "job"]] = {"api": "execute", "step": "step", "job": "job"}
+_TRIGGERS: dict[str, SessionTrigger] = {"step": "step", "job": "job", "recorded": "recorded"}
 
 
 class SessionSteps:

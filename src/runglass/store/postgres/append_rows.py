@@ -24,6 +24,12 @@ class _Totals(msgspec.Struct, frozen=True, rename="camel"):
     by_model: dict[str, msgspec.Raw] = {}
 
 
+class _Recording(msgspec.Struct, frozen=True, gc=False):
+    service: str | None = None
+    release: str | None = None
+    environment: str | None = None
+
+
 class _Error(msgspec.Struct, frozen=True):
     code: str | None = None
     message: str | None = None
@@ -33,13 +39,15 @@ class _Summary(msgspec.Struct, frozen=True, rename="camel"):
     started_at: str | None = None
     totals: _Totals | None = None
     error: _Error | None = None
+    recording: _Recording | None = None
 
 
 class RunFacts(NamedTuple):
     """What a query may ask of a run and only its summary says, as columns; None for what it does not say.
 
     `models` are the names of its models, with and without their provider, a line each; these and `error` are
-    in small letters.
+    in small letters. Behind them is what a recording tells, as `service=NAME`: programs of the version before
+    call `append_rows` with rows that have no place of its own for that.
     """
 
     started_ms: float | None = None
@@ -70,6 +78,9 @@ class RunFacts(NamedTuple):
         except (msgspec.MsgspecError, ValueError):
             return cls()
         names = {name for model in totals.by_model for name in (model, model.partition(":")[2] or model)}
+        if told.recording is not None:
+            facts = msgspec.structs.asdict(told.recording).items()
+            names |= {f"{field}={value}" for field, value in facts if value is not None}
         return cls(
             None if began is None else began.timestamp() * 1000,
             cost,

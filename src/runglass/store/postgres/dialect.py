@@ -13,6 +13,7 @@ POSTGRES = Dialect(
     new_project="INSERT INTO project_change (project_id, last) VALUES (:project_id, 0)",
     large_value="repeat('0', 10000)",
     last_change="SELECT coalesce(max(last), 0) FROM project_change WHERE project_id = :project_id",
+    changes="SELECT project_id, last FROM project_change",
     waiting=(
         "SELECT (SELECT count(*) FROM queue),"
         " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"

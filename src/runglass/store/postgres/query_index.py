@@ -94,6 +94,7 @@ SEARCH_SQL = SearchSql(
         live_cost_usd="live_cost_usd",
         live_tokens="live_tokens",
         has_model="models && {}::text[]",
+        is_recorded="models && {1}::text[]",
         error="error",
         position="strpos",
     ),

@@ -5,42 +5,74 @@ each would wait until the disk has the one before. What runs were asked for is r
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from runglass.store.postgres.append import Waiting, write_together
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.sql_helpers import NOW
-from runglass.store.records import NewRun, RunRecord
+from runglass.store.records import NewRecording, NewRun, RunRecord
 from runglass.store.run_tables import RUN, run_of
+
+New = TypeVar("New", bound=NewRun)
 
 MOST_RUNS = 100
 MOST_BYTES = 4 << 20
 """One statement has no more: it bounds how long the first run in it waits."""
 
-_TYPES = (
-    *("text", "text", "bigint", "text", "text", "text"),
-    *("bytea", "bytea", "text", "bigint", "text", "bytea"),
-)
-_ARRAYS = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, 2))
 _REQUESTS = "SELECT run_no, request FROM run_request WHERE run_no = ANY ($1::bigint[])"
-_CREATE = RUN.replace("FROM run", f"FROM create_runs({NOW}, $1, {_ARRAYS})")
 
 
-_Waiting: TypeAlias = Waiting[NewRun, RunRecord | None]
+class Creation(NamedTuple, Generic[New]):
+    """The statement that creates runs of project `$1`, with arrays behind it, and the values of one run."""
+
+    sql: str
+    row: Callable[[New], tuple[Any, ...]]
+
+    @classmethod
+    def by(cls, call: str, types: Sequence[str], row: Callable[[New], tuple[Any, ...]]) -> "Creation[New]":
+        """By a function of the database, which is called with arrays of these types."""
+        arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, 2))
+        return cls(RUN.replace("FROM run", f"FROM {call} $1, {arrays})"), row)
 
 
-class RunCreation:
+EXECUTED: Creation[NewRun] = Creation.by(
+    f"create_runs({NOW},",
+    [
+        *("text", "text", "bigint", "text", "text", "text"),
+        *("bytea", "bytea", "text", "bigint", "text", "bytea"),
+    ],
+    lambda run: (
+        *(run.id, run.flow_id, run.version, run.trigger_type, run.capture, run.session_id),
+        *(run.request, run.summary, run.owner, run.key_id),
+        *(run.call or (None, None)),
+    ),
+)
+RECORDED: Creation[NewRecording] = Creation.by(
+    "create_recordings(",
+    [
+        *("text", "text", "bigint", "text", "text", "text", "bytea", "bigint"),
+        *("text", "text", "text"),
+    ],
+    lambda run: (
+        *(run.id, run.flow_id, run.version, run.trigger_type, run.capture, run.session_id),
+        *(run.summary, run.key_id, run.trace_id, run.continues, run.due_at),
+    ),
+)
+
+
+class RunCreation(Generic[New]):
     """The new runs of this process. Those of one project are created by one statement at a time."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, creation: Creation[New]) -> None:
         self._db = connections
-        self._waiting: dict[int, list[_Waiting]] = {}
+        self._creation = creation
+        self._waiting: dict[int, list[Waiting[New, RunRecord | None]]] = {}
         self._at_work: dict[int, asyncio.Task[None]] = {}
 
-    async def create(self, run: NewRun) -> RunRecord | None:
-        """The run; None where another one was begun under the same call. Raises StoreError."""
-        waiting: _Waiting = Waiting(run, asyncio.get_running_loop().create_future())
+    async def create(self, run: New) -> RunRecord | None:
+        """The run; None where another one has its call, or its place in the trace. Raises StoreError."""
+        waiting: Waiting[New, RunRecord | None] = Waiting(run, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(run.project_id, []).append(waiting)
         if run.project_id not in self._at_work:
             self._at_work[run.project_id] = asyncio.create_task(self._create_waiting(run.project_id))
@@ -58,7 +90,7 @@ class RunCreation:
         finally:
             del self._at_work[project_id]
 
-    def _take(self, project_id: int) -> list[_Waiting]:
+    def _take(self, project_id: int) -> list[Waiting[New, RunRecord | None]]:
         """The first that wait, but for those whose callers have left."""
         waiting = [each for each in self._waiting.pop(project_id, ()) if not each.answer.done()]
         count = size = 0
@@ -69,20 +101,13 @@ class RunCreation:
             self._waiting[project_id] = waiting[count:]
         return waiting[:count]
 
-    async def _create(self, runs: Sequence[NewRun]) -> list[RunRecord | None]:
+    async def _create(self, runs: Sequence[New]) -> list[RunRecord | None]:
         """The runs of one project that are there now. Sent again, it finds those it has created."""
-        columns = [list(column) for column in zip(*map(_row, runs), strict=True)]
-        rows = await self._db.repeat(lambda db: db.fetch(_CREATE, runs[0].project_id, *columns))
+        columns = [list(column) for column in zip(*map(self._creation.row, runs), strict=True)]
+        sql = self._creation.sql
+        rows = await self._db.repeat(lambda db: db.fetch(sql, runs[0].project_id, *columns))
         created = {run.id: run for run in map(run_of, rows)}
         return [created.get(run.id) for run in runs]
-
-
-def _row(run: NewRun) -> tuple[Any, ...]:
-    return (
-        *(run.id, run.flow_id, run.version, run.trigger_type, run.capture, run.session_id),
-        *(run.request, run.summary, run.owner, run.key_id),
-        *(run.call or (None, None)),
-    )
 
 
 class RunRequests:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from runglass.store.calls import repeated
 from runglass.store.postgres.append import AppendQueue
@@ -18,7 +19,7 @@ from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_creation import RunCreation, RunRequests
 from runglass.store.postgres.setbacks import Setbacks
 from runglass.store.postgres.sql_helpers import page
-from runglass.store.records import Append, NewRun, RawRow, RunRecord
+from runglass.store.records import Append, NewRecording, NewRun, RawRow, RunRecord
 from runglass.store.run_logs import SqlRunLog
 
 
@@ -39,7 +40,8 @@ class PostgresRunLog(SqlRunLog, Setbacks):
 
     _db: Connections
     _appends: AppendQueue
-    _creation: RunCreation
+    _creation: RunCreation[NewRun]
+    _recordings: RunCreation[NewRecording]
     _requests: RunRequests
     _page = staticmethod(page)
     _each_row = staticmethod(each_row)
@@ -52,6 +54,14 @@ class PostgresRunLog(SqlRunLog, Setbacks):
         if created is None:
             raise repeated(None if run.call is None else run.call.key)
         return created
+
+    async def create_recording(
+        self, run: NewRun, *, trace_id: str, due_at: str, continues: str | None
+    ) -> RunRecord | None:
+        new = {**asdict(run), "call": None}
+        return await self._recordings.create(
+            NewRecording(**new, trace_id=trace_id, due_at=due_at, continues=continues)
+        )
 
     async def append(self, batch: Append) -> None:
         await self._appends.append(batch)

@@ -20,17 +20,28 @@ from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
 from runglass.store.postgres.query_index import SEARCH_SQL
 from runglass.store.postgres.removal import PostgresRemoval
-from runglass.store.postgres.run_creation import RunCreation, RunRequests
+from runglass.store.postgres.run_creation import EXECUTED, RECORDED, RunCreation, RunRequests
 from runglass.store.postgres.runs import PostgresRunLog
 from runglass.store.postgres.sql_helpers import perform
 from runglass.store.query_search import USUAL, SearchLimits
+from runglass.store.recordings import RecordedTraces
 from runglass.store.run_lists import RunLists
+from runglass.store.span_cursors import SpanCursors
 from runglass.store.statements import Statements
 from runglass.support.clock import Clock
 
 
 class PostgresStore(
-    SqlCatalog, PostgresRunLog, Leases, Budgets, RunLists, Overview, PostgresRemoval, ContentRemoval
+    SqlCatalog,
+    PostgresRunLog,
+    Leases,
+    Budgets,
+    RunLists,
+    RecordedTraces,
+    Overview,
+    PostgresRemoval,
+    ContentRemoval,
+    SpanCursors,
 ):
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 
@@ -57,7 +68,8 @@ class PostgresStore(
         self._db = Connections(address, patience_s=patience_s, clock=clock)
         self.clock = self._db.clock
         self._appends = AppendQueue(self._db, patience_s=append_patience_s or patience_s)
-        self._creation = RunCreation(self._db)
+        self._creation = RunCreation(self._db, EXECUTED)
+        self._recordings = RunCreation(self._db, RECORDED)
         self._requests = RunRequests(self._db)
         self._owner = None
         self._statements = Statements(self._db, perform)
@@ -86,5 +98,6 @@ class PostgresStore(
 
     async def __aexit__(self, *exc: object) -> None:
         await self._creation.aclose()
+        await self._recordings.aclose()
         await self._appends.aclose()
         await self._db.close()

@@ -1,1 +1,1 @@
-"""What a store does, in five protocols. Knows no SQL and no kind of store."""
+"""What a store does, in six protocols. Knows no SQL and no kind of store."""

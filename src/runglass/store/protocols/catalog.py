@@ -105,7 +105,10 @@ class Catalog(Protocol):
         retention: Retention = NO_RETENTION,
         by: Actor = SERVER,
     ) -> FlowRecord:
-        """Stores `source` as version 0 of the flow, which is created if it is new."""
+        """Stores `source` as version 0 of the flow, which is created if it is new.
+
+        Raises FlowRecorded for a flow that has recorded runs.
+        """
 
     async def publish(self, flow_id: str, *, by: Actor = SERVER) -> int:
         """Copies the draft to the next version, makes that the production version and returns its number.

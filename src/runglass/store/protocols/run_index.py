@@ -51,7 +51,10 @@ class RunIndex(Protocol):
     async def session_runs(
         self, project_id: int, session_id: str, *, after: str, limit: int
     ) -> list[RunRecord]:
-        """The first runs tagged with this session that come after run id `after`, oldest first."""
+        """The first runs tagged with this session that come after run id `after`, oldest first.
+
+        Plain ones are left out.
+        """
 
     async def overview(self) -> StoreOverview:
         """How much has not ended, over all processes; costs a look-up for each project and status."""

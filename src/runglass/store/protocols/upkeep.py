@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from runglass.store.records import ContentPlace, RetentionOfFlow, RunRecord
+from runglass.store.records import ContentPlace, RetentionOfFlow, RunRecord, SpanCursor
 from runglass.wire.admin_api import Actor
 
 
@@ -82,6 +82,15 @@ class Upkeep(Protocol):
 
     async def pass_over_outline(self, run_no: int) -> None:
         """The outline of this run is due no more."""
+
+    async def span_cursors(self) -> list[SpanCursor]:
+        """How far each project's runs have been sent on as spans, where there are changes after that.
+
+        From the first call on: runs that have ended before it are taken for sent.
+        """
+
+    async def move_span_cursor(self, cursor: SpanCursor, change_no: int) -> bool:
+        """All up to this change has been sent. False where the cursor is another one by now."""
 
     async def scrub(self) -> bool:
         """Takes deleted content out of every file of the store; False where it cannot yet: call it again.

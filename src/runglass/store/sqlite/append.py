@@ -9,6 +9,7 @@ from msgspec import structs
 from runglass.log.money import add_usd, format_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
+from runglass.store.run_tables import IS_RECORDED
 from runglass.store.sqlite.dialect import SQLITE
 from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
 
@@ -38,7 +39,7 @@ _CHANGE_STATUS = _MOVE.format(_NEXT_STATUS)
 _END = _MOVE.format(_NEXT_STATUS + _NUMBERS)
 _LET_GO = (
     "INSERT INTO queue (run_no, project_id) SELECT no, project_id FROM run WHERE no = ?"
-    " ON CONFLICT DO NOTHING"
+    f" AND NOT {IS_RECORDED} ON CONFLICT DO NOTHING"
 )
 _STEP = (
     "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
@@ -67,6 +68,12 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
         [(batch.run_no, seq, data) for seq, data in enumerate(batch.events, batch.head + 1)],
     )
+    if batch.renamed:
+        # Not with each row: SQLite would write the index by id, too, wherever an id is set.
+        db.executemany(
+            "DELETE FROM step WHERE run_no = ? AND position = ?",
+            [(batch.run_no, position) for position in batch.renamed],
+        )
     write_steps(db, batch.run_no, batch.steps)
     if batch.owed:
         db.executemany(

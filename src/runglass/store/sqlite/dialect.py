@@ -10,6 +10,7 @@ SQLITE = Dialect(
     new_project="",
     large_value="zeroblob(10000)",
     last_change="SELECT coalesce(max(run_changes), 0) FROM project WHERE id = :project_id",
+    changes="SELECT id AS project_id, run_changes AS last FROM project",
     waiting=(
         "SELECT (SELECT count(*) FROM queue),"
         " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"

@@ -89,6 +89,7 @@ SEARCH_SQL = SearchSql(
             f"EXISTS (SELECT 1 FROM json_each({_SUMMARY}, '$.totals.byModel')"
             " WHERE lower(key) = ANY ({0}) OR lower(substr(key, instr(key, ':') + 1)) = ANY ({0}))"
         ),
+        is_recorded=f"'{{0}}=' || lower(json_extract({_SUMMARY}, '$.recording.{{0}}')) = ANY ({{1}})",
         error=(
             "CASE WHEN status IN ('failed', 'cancelled') THEN (SELECT error FROM run_error"
             " WHERE run_error.project_id = run.project_id AND run_error.id = run.id) END"

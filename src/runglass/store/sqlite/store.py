@@ -11,8 +11,10 @@ from runglass.store.catalog import SqlCatalog
 from runglass.store.content_removal import ContentRemoval
 from runglass.store.overview import Overview
 from runglass.store.query_search import USUAL, SearchLimits
+from runglass.store.recordings import RecordedTraces
 from runglass.store.records import Setback
 from runglass.store.run_lists import RunLists
+from runglass.store.span_cursors import SpanCursors
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.dialect import SQLITE
 from runglass.store.sqlite.leases import Leases
@@ -24,7 +26,17 @@ from runglass.store.statements import Statements
 from runglass.support.clock import SystemClock
 
 
-class SqliteStore(SqlCatalog, SqliteRunLog, Leases, RunLists, Overview, SqliteRemoval, ContentRemoval):
+class SqliteStore(
+    SqlCatalog,
+    SqliteRunLog,
+    Leases,
+    RunLists,
+    RecordedTraces,
+    Overview,
+    SqliteRemoval,
+    ContentRemoval,
+    SpanCursors,
+):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     _sql = SQLITE

@@ -14,7 +14,7 @@ const CONTENT = new Set(["input", "modelRequests", "error", "output", "modelResp
 
 /** @typedef {{path: string, kind: "added"|"removed"|"changed", a?: Json, b?: Json, cut?: boolean}} Place */
 /** @typedef {{field: string, a?: Json, b?: Json, paths?: Place[], cut?: boolean}} Change */
-/** @typedef {{stepId: string, loopPath?: number[], attempt: number, inA: boolean, inB: boolean, changes: Change[]}} DiffRowData */
+/** @typedef {{stepId: string, loopPath?: number[], stepIdB?: string, loopPathB?: number[], attempt: number, inA: boolean, inB: boolean, changes: Change[]}} DiffRowData */
 
 /** @param {{row: DiffRowData, a: string, b: string, isOpenAtFirst: boolean}} props */
 export function DiffRow({ row, a, b, isOpenAtFirst }) {
@@ -48,15 +48,21 @@ function briefly(row) {
 
 /** @param {{row: DiffRowData, a: string, b: string}} props */
 function Details({ row, a, b }) {
-  const query = new URLSearchParams();
-  const address = { step: row.stepId, iteration: row.loopPath ?? [], attempt: row.attempt > 1 ? row.attempt : 0 };
-  for (const [name, value] of Object.entries(queryOf(address))) if (value !== null) query.set(name, String(value));
+  const inB = row.stepIdB ? { stepId: row.stepIdB, loopPath: row.loopPathB } : row;
   return html`
     <div class="diff-details">
-      <p class="diff-links">${row.inA && html`<a href=${`/runs/${a}?${query}`}>Look at it in A</a>`}
-        ${row.inB && html`<a href=${`/runs/${b}?${query}`}>Look at it in B</a>`}</p>
+      <p class="diff-links">${row.inA && html`<a href=${`/runs/${a}?${linkOf(row, row.attempt)}`}>Look at it in A</a>`}
+        ${row.inB && html`<a href=${`/runs/${b}?${linkOf(inB, row.attempt)}`}>Look at it in B</a>`}</p>
       <${ChangeTable} changes=${row.changes} a="A" b="B" />
     </div>`;
+}
+
+/** @param {{stepId: string, loopPath?: number[]}} at @param {number} attempt */
+function linkOf({ stepId, loopPath = [] }, attempt) {
+  const query = new URLSearchParams();
+  const address = { step: stepId, iteration: loopPath, attempt: attempt > 1 ? attempt : 0 };
+  for (const [name, value] of Object.entries(queryOf(address))) if (value !== null) query.set(name, String(value));
+  return query;
 }
 
 /** From what to what each field has changed. @param {{changes: Change[], a: string, b: string}} props what the sides are called */

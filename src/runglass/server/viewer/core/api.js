@@ -7,7 +7,7 @@ const PROOF_HEADER = "X-Viewer-Proof";
 const SAVED_MS = 60_000;
 /** By then the browser reads a file that it saves, which it asks its user about first. */
 
-/** @typedef {{role: "admin"|"run"|"read", org: string, project: string, keyName: string, version: string}} Identity */
+/** @typedef {{role: "admin"|"run"|"read"|"record", org: string, project: string, keyName: string, version: string}} Identity */
 
 /** Who is signed in: undefined until it is known, null where nobody is.
  * @type {import("../vendor/signals.js").Signal<Identity|null|undefined>} */

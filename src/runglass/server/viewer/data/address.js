@@ -9,6 +9,8 @@ export const TABS = ["overview", "input", "output", "error", "chat", "raw", "com
 
 /** The address of a row. @param {Rows} rows @param {number} row @returns {Address} */
 export function addressOf(rows, row) {
+  // A span stays what it is called wherever its tree puts it; one that was not received is called nothing.
+  if (rows.isRecorded) return { step: rows.stepIdOf(row), iteration: rows.index[row] < 0 ? [] : [rows.index[row]], attempt: 0 };
   const step = [];
   const iteration = [];
   let attempt = 0;
@@ -23,6 +25,7 @@ export function addressOf(rows, row) {
 /** The row at an address, or the innermost one around it that there is; -1 where there is not even that.
  * A step may be named by its id alone. @param {Rows} rows @param {Address} address */
 export function rowAt(rows, { step, iteration, attempt }) {
+  if (rows.isRecorded) return spanAt(rows, step, iteration[0] ?? 0);
   const names = pathOf(rows, step);
   const indices = [...iteration];
   let row = NONE;
@@ -43,6 +46,13 @@ export function rowAt(rows, { step, iteration, attempt }) {
   return tried === NONE ? row : tried;
 }
 
+/** @param {Rows} rows @param {string} step @param {number} number */
+function spanAt(rows, step, number) {
+  const isIt = rows.stepIds.map((each) => each === step);
+  for (let row = 0; row < rows.count; row += 1) if (rows.index[row] === number && isIt[rows.name[row]]) return row;
+  return NONE;
+}
+
 /** The names from the top to a step. @param {Rows} rows @param {string} step */
 function pathOf(rows, step) {
   if (step.includes("/") || rows.find(NONE, (row) => rows.nameOf(row) === step) !== NONE) return step.split("/");
@@ -53,10 +63,10 @@ function pathOf(rows, step) {
   return [step];
 }
 
-/** Whether the row is an attempt of a step, or a step, and so has an input and an output.
+/** Whether the row is an attempt of a step, a step or a span that was received, and so has an input and an output.
  * @param {Rows} rows @param {number} row */
 export function isLeaf(rows, row) {
-  return rows.kind[row] === STEP || rows.kind[row] === ATTEMPT;
+  return rows.kind[row] === STEP || rows.kind[row] === ATTEMPT || (rows.isSpan(row) && rows.position[row] > 0);
 }
 
 /** Where the API has the attempt of a leaf. @param {Rows} rows @param {number} row */
@@ -76,7 +86,7 @@ export function labelOf(rows, row) {
 /** What a leaf is called where it stands alone: `correct [3] attempt 2 of 2`. @param {Rows} rows @param {number} row */
 export function titleOf(rows, row) {
   const { step, iteration } = addressOf(rows, row);
-  const parts = [step.split("/").at(-1)];
+  const parts = [rows.isRecorded ? rows.nameOf(row) : step.split("/").at(-1)];
   if (iteration.length) parts.push(`[${iteration.join(", ")}]`);
   const whole = rows.kind[row] === ATTEMPT ? rows.parent[row] : row;
   if (rows.attempts[whole] > 1 || rows.attempt[row] > 1) {
@@ -95,7 +105,7 @@ export function pythonOf(rows, row) {
 /** An address as parameters of a query. @param {Address|null} address */
 export function queryOf(address) {
   return {
-    step: address?.step ?? null,
+    step: address?.step || null,
     iteration: address?.iteration.length ? address.iteration.join(",") : null,
     attempt: address?.attempt || null,
   };

@@ -1,16 +1,20 @@
 // The rows of a run's tree as columns of typed arrays, which take a tenth of what objects would, with links.
 // Rows come in pages of an outline, in pre-order, and later one by one as events tell of them. Pure.
 
-export const KINDS = ["step", "loop", "parallel", "condition", "iteration", "branch", "attempt"];
+export const KINDS = ["step", "loop", "parallel", "condition", "iteration", "branch", "attempt",
+  "llm", "tool", "retrieval", "embedding", "agent", "chain", "code", "guardrail", "other", "placeholder"];
 export const STATUSES = ["skipped", "completed", "retried", "cancelled", "waiting", "running", "failed"];
 /** Each status is worse than the ones before it. */
-export const [STEP, LOOP, PARALLEL, CONDITION, ITERATION, BRANCH, ATTEMPT] = [...KINDS.keys()];
+export const [STEP, LOOP, PARALLEL, CONDITION, ITERATION, BRANCH, ATTEMPT, LLM] = [...KINDS.keys()];
+/** Those from `LLM` on are kinds of spans, of which recorded runs are made. */
 export const [SKIPPED, COMPLETED, RETRIED, CANCELLED, WAITING, RUNNING, FAILED] = [...STATUSES.keys()];
 
 export const NONE = -1;
 const FIRST_CAPACITY = 1024;
 
-/** @typedef {{seq: number, rowCount: number, first: number, names: string[], kinds: string[], statuses: string[], cut: number[],
+/** What the outline of a recorded run has beside its columns. @typedef {{stepIds: string[], models: (string|null)[], context?: number[],
+ *   cycles?: number[], noted?: number[], retryOf?: [number, number][], unattributed?: [number, number, string|null][]}} SpanMarks */
+/** @typedef {{seq: number, rowCount: number, first: number, names: string[], kinds: string[], statuses: string[], cut: number[], recorded?: SpanMarks,
  *   columns: Record<"parent"|"kind"|"name"|"index"|"attempt"|"attempts"|"position"|"status"|"start"|"end"|"tokens", number[]>
  *     & {cost: (string|null)[]}}} OutlinePage */
 /** @typedef {Int32Array|Uint8Array|Uint16Array|Float64Array} Column */
@@ -43,10 +47,29 @@ export class Rows {
   /** Rows of attempts whose model was stopped at its limit of tokens. @type {Set<number>} */
   cut = new Set();
 
+  /** Whether the rows are spans of another program; the marks below are of such alone. */
+  isRecorded = false;
+  /** Above the entry, and of no generative AI. @type {Set<number>} */
+  context = new Set();
+  /** A cycle was cut above. @type {Set<number>} */
+  cycles = new Set();
+  /** Their steps have notes. @type {Set<number>} */
+  noted = new Set();
+  /** Of rows that probably repeat another that one. @type {Map<number, number>} */
+  retryOf = new Map();
+  /** Tokens and cost that a row tells beyond those inside of it, and that no sum has. @type {Map<number, [number, string|null]>} */
+  unattributed = new Map();
+
   count = 0;
   capacity = FIRST_CAPACITY;
+  /** The last end of all rows. */
+  lastEnd = 0;
   /** @type {string[]} */
   names = [];
+  /** For each name the id of its step, which differs for spans, and the model. @type {string[]} */
+  stepIds = [];
+  /** @type {(string|null)[]} */
+  models = [];
   /** @type {Map<string, number>} */
   nameIds = new Map();
   rootFirst = NONE;
@@ -59,7 +82,9 @@ export class Rows {
     const { parent, kind, name, index, attempt, attempts, position, status, start, end, tokens, cost } = page.columns;
     const kinds = page.kinds.map((each) => KINDS.indexOf(each));
     const statuses = page.statuses.map((each) => STATUSES.indexOf(each));
-    const names = page.names.map((each) => this.nameId(each));
+    const { recorded } = page;
+    this.isRecorded ||= recorded !== undefined;
+    const names = page.names.map((each, at) => this.nameId(each, recorded?.stepIds[at], recorded?.models[at]));
     this.reserve(this.count + parent.length);
     for (let at = 0; at < parent.length; at += 1) {
       const row = this.link(parent[at], kinds[kind[at]], names[name[at]], this.lastOf(parent[at]));
@@ -70,10 +95,14 @@ export class Rows {
       this.status[row] = statuses[status[at]];
       this.start[row] = start[at];
       this.end[row] = end[at];
+      if (end[at] > this.lastEnd) this.lastEnd = end[at];
       this.tokens[row] = tokens[at];
       this.cost[row] = cost[at] === null ? NaN : Number(cost[at]);
     }
     for (const row of page.cut) this.cut.add(row);
+    for (const name of /** @type {const} */ (["context", "cycles", "noted"])) for (const row of recorded?.[name] ?? []) this[name].add(row);
+    for (const [row, earlier] of recorded?.retryOf ?? []) this.retryOf.set(row, earlier);
+    for (const [row, ...told] of recorded?.unattributed ?? []) this.unattributed.set(row, told);
     for (let row = page.first; row < this.count; row += 1) {
       if (this.children[row] === 0 && this.isGoing(row)) this.addOpen(row, 1);
     }
@@ -111,12 +140,15 @@ export class Rows {
 
   /** Whether something has not ended. */
   goesOn() {
+    // The state of a span is its own.
+    if (this.isRecorded) return this.status.subarray(0, this.count).includes(RUNNING);
     return this.find(NONE, (row) => this.isGoing(row)) !== NONE;
   }
 
   /** The last end, 0 where nothing has ended. */
   latest() {
-    let latest = 0;
+    // A span may end later than the one that it is in.
+    let latest = this.isRecorded ? this.lastEnd : 0;
     for (let row = this.rootFirst; row !== NONE; row = this.next[row]) latest = Math.max(latest, this.end[row]);
     return latest;
   }
@@ -149,12 +181,30 @@ export class Rows {
     for (let at = row; at !== NONE; at = this.parent[at]) this.open[at] += by;
   }
 
-  /** @param {string} name */
-  nameId(name) {
-    let id = this.nameIds.get(name);
+  /** @param {number} row */
+  stepIdOf(row) {
+    return this.stepIds[this.name[row]];
+  }
+
+  /** Whether the row is that of a span, or of one that was not received. @param {number} row */
+  isSpan(row) {
+    return this.kind[row] >= LLM;
+  }
+
+  /** Whether the time of a row is that of one attempt, or of a span with none inside. @param {number} row */
+  isAttempt(row) {
+    return this.kind[row] === ATTEMPT || (this.first[row] === NONE && (this.kind[row] === STEP || this.isSpan(row)));
+  }
+
+  /** @param {string} name @param {string} [stepId] @param {string|null} [model] */
+  nameId(name, stepId = name, model = null) {
+    const key = stepId === name && model === null ? name : `${name}\n${stepId}\n${model}`;
+    let id = this.nameIds.get(key);
     if (id === undefined) {
       id = this.names.push(name) - 1;
-      this.nameIds.set(name, id);
+      this.stepIds.push(stepId);
+      this.models.push(model);
+      this.nameIds.set(key, id);
     }
     return id;
   }

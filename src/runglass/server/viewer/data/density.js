@@ -1,5 +1,5 @@
 // A whole run in a strip: how many leaves go on at each time, and the worst that happened then. Pure.
-import { ATTEMPT, COMPLETED, FAILED, NONE, SKIPPED, STEP } from "./columns.js";
+import { COMPLETED, FAILED, SKIPPED } from "./columns.js";
 
 /** @typedef {{busy: Uint32Array, worst: Uint8Array, most: number}} Density */
 
@@ -9,10 +9,9 @@ export function densityOf(rows, endMs, buckets) {
   const change = new Int32Array(buckets + 1);
   const worst = new Uint8Array(buckets);
   const per = buckets / Math.max(1, endMs);
-  const { kind, first, start, end, status, count } = rows;
+  const { start, end, status, count } = rows;
   for (let row = 0; row < count; row += 1) {
-    const isLeaf = kind[row] === ATTEMPT || (kind[row] === STEP && first[row] === NONE);
-    if (!isLeaf || start[row] < 0 || status[row] === SKIPPED) continue;
+    if (!rows.isAttempt(row) || start[row] < 0 || status[row] === SKIPPED) continue;
     const from = Math.min(buckets - 1, Math.floor(start[row] * per));
     const until = end[row] < 0 ? endMs : end[row];
     const to = Math.min(buckets - 1, Math.max(from, Math.ceil(until * per) - 1));

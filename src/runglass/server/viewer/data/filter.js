@@ -1,5 +1,5 @@
 // What a filter inside a run keeps: rows that match, what is inside of them, and what they are inside of. Pure.
-import { ATTEMPT, CANCELLED, FAILED, ITERATION, NONE, RETRIED, RUNNING, SKIPPED, STEP, WAITING } from "./columns.js";
+import { ATTEMPT, CANCELLED, FAILED, ITERATION, KINDS, NONE, RETRIED, RUNNING, SKIPPED, STEP, WAITING } from "./columns.js";
 
 /** @typedef {{text: string, onlyFailed: boolean, leastMs: number}} Filter */
 
@@ -16,7 +16,7 @@ export function isEmpty(filter) {
 
 /** Of each row 0 where it goes, 1 where it stays, 2 where something inside of it matches by itself; and how many
  * match. Words must all be in the name of the row or of what it is inside of; `[3]` is an iteration; a status
- * is one too, such as `failed`, and `cut` is what a model did not say to its end.
+ * is one too, such as `failed`, and `cut` is what a model did not say to its end. The kind of a span is a word as well.
  * @param {import("./columns.js").Rows} rows @param {Filter} filter @param {number} nowMs since the start */
 export function keep(rows, filter, nowMs) {
   const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -28,7 +28,7 @@ export function keep(rows, filter, nowMs) {
   const kept = new Uint8Array(rows.count);
   let matches = 0;
   for (let row = 0; row < rows.count; row += 1) {
-    const isLeaf = rows.kind[row] === STEP || rows.kind[row] === ATTEMPT;
+    const isLeaf = rows.kind[row] === STEP || rows.kind[row] === ATTEMPT || rows.isRecorded;
     if (!isLeaf && (statuses.length || filter.leastMs || isOnlyCut)) continue;
     if (!statuses.every((status) => rows.status[row] === status)) continue;
     if (isOnlyCut && !rows.cut.has(row)) continue;
@@ -51,6 +51,7 @@ export function lengthOf(rows, row, nowMs) {
 function hasWord(rows, row, word, named) {
   const index = /^\[(\d+)\]?$/.exec(word)?.[1];
   for (let at = row; at !== NONE; at = rows.parent[at]) {
+    if (rows.isRecorded && KINDS[rows.kind[at]] === word) return true;
     if (index === undefined ? named[rows.name[at]] : rows.kind[at] === ITERATION && rows.index[at] === Number(index)) return true;
   }
   return false;

@@ -33,6 +33,8 @@ export class LiveRows {
     const type = event.eventType;
     if (type === "flow_cancelled" || type === "flow_failed") this.cutOff(event);
     if (type === "step_model_call") this.noteEnd(event);
+    // What a span adds to the sums around it depends on all others: the server knows.
+    if (type === "step_recorded") return false;
     if (type !== "step_started" && type !== "step_resumed" && !(type in ENDS)) return true;
     const stepId = event.stepId ?? "";
     const path = pathOf(event);

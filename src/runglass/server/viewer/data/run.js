@@ -7,11 +7,13 @@ import { count, exact, money, oneLine } from "./format.js";
 /** @typedef {Spent & {calls: number}} ModelTotals */
 /** @typedef {Spent & {completed: number, failed: number, retried: number, skipped: number, cancelled?: number,
  *   failedCostUsd?: string, byModel?: Record<string, ModelTotals>, finishReasons?: Record<string, number>}} Totals */
+/** What another program told of a run. @typedef {{traceId: string, name?: string, entrySpanId?: string, entryEnded?: boolean, session?: string,
+ *   user?: string, tags?: string[], service?: string, release?: string, environment?: string, continues?: string, notes?: string[]}} Recording */
 /** @typedef {{id: string, flowId: string, status: string, triggerType?: string, startedAt?: string,
  *   completedAt?: string, durationMs?: number, stepCount?: number, flowSlug?: string, version?: number,
  *   sessionId?: string, startedBy?: string, error?: {code: string, message?: string, stepId?: string},
  *   totals?: Totals, expectedSteps?: number, loops?: Record<string, number>, overridden?: string[],
- *   inputPreview?: string, resultPreview?: string, rerunOf?: string,
+ *   inputPreview?: string, resultPreview?: string, rerunOf?: string, recording?: Recording, continuedBy?: string,
  *   unreadable?: boolean}} Run */
 
 const ENDED = new Set(["completed", "failed", "cancelled"]);
@@ -23,6 +25,8 @@ export function hasEnded(run) {
 
 /** How many milliseconds it has taken so far. @param {Run} run @param {number} nowMs */
 export function soFarOf(run, nowMs) {
+  // How long ago the spans of a program were is not how long it takes.
+  if (run.recording?.entryEnded) return undefined;
   return run.startedAt ? Math.max(0, nowMs - Date.parse(run.startedAt)) : undefined;
 }
 
@@ -35,6 +39,7 @@ export function stepsDone(run) {
 /** How many steps it will have ended, as far as loops have begun; undefined where nobody can tell, or it has ended.
  * @param {Run} run */
 export function stepsExpected(run) {
+  if (run.recording) return undefined;
   const expected = (run.expectedSteps ?? run.stepCount ?? 0) - (run.totals?.skipped ?? 0);
   // Steps that are run anew, in a step-through, are more than were expected.
   return hasEnded(run) || stepsDone(run) > expected ? undefined : expected;
@@ -52,8 +57,9 @@ export function attemptsOf({ totals }) {
   return parts.join(", ");
 }
 
-/** The name of its flow with the version: `grade-3 v4`. @param {Run} run */
+/** The name of its flow with the version: `grade-3 v4`; of a recorded run its own name. @param {Run} run */
 export function flowOf(run) {
+  if (run.recording) return run.recording.name ?? run.flowSlug ?? run.flowId;
   return `${run.flowSlug ?? run.flowId}${run.version === 0 ? " draft" : run.version ? ` v${run.version}` : ""}`;
 }
 
@@ -72,6 +78,7 @@ function endOf(run) {
     return oneLine(`${where}${run.error.code}${message}`);
   }
   if (run.status === "paused") return "waits for its caller";
+  if (run.recording && !hasEnded(run)) return run.recording.entryEnded ? "its entry has ended, it waits for its end" : "";
   return run.status === "pending" ? "waits for a place" : "";
 }
 

@@ -11,7 +11,11 @@ export const FIELDS = {
   flow: "slug or id of a flow",
   version: "number of a version, 0 is the draft",
   trigger: "how it was started: api, job, step",
+  kind: "executed, recorded or plain",
   session: "session id",
+  service: "service that sent it",
+  release: "release of that service",
+  environment: "environment of that service",
   since: "24h, 7d, or a date",
   until: "1h, or a date",
   duration: ">3s, 842ms..2m",
@@ -26,6 +30,7 @@ export const FIELDS = {
 const VALUES = new Map(Object.entries({
   status: ["failed", "running", "completed", "paused", "cancelled", "pending"],
   trigger: ["api", "job", "step"],
+  kind: ["recorded", "executed", "plain"],
   since: ["1h", "24h", "7d", "30d"],
   until: ["1h", "24h", "7d"],
   duration: [">1s", ">10s", ">1m"],
@@ -105,7 +110,8 @@ const DATE = /^\d{4}-\d\d-\d\d($|T\d\d:\d\d)/;
 /** What a value looks like once it is whole. @type {Map<string, RegExp>} */
 const WHOLE = new Map(Object.entries({
   duration: UNIT, since: new RegExp(`${UNIT.source}|${DATE.source}`, "i"), until: new RegExp(`${UNIT.source}|${DATE.source}`, "i"),
-  session: /^.{36}$/,
+  // Another program may name a session by any text.
+  session: /^.{36}$|^(?![0-9a-f]{8}(-|$))/,
 }));
 
 /** Whether the query ends in a term that is certainly not typed to its end yet.
@@ -156,7 +162,7 @@ export function has(text, wanted) {
   return terms(text).some((each) => each.text === wanted);
 }
 
-/** @param {string} value */
-function quote(value) {
+/** A value as a query has it. @param {string} value */
+export function quote(value) {
   return /[\s"]/.test(value) ? `"${value.replace(/(["\\])/g, "\\$1")}"` : value;
 }

@@ -10,6 +10,7 @@ const MOST_EACH_WAY = 20;
 /** The row that ‹ or › leads to, -1 where there is none: of an attempt the one before or after, of what is in a loop
  * the same in the next iteration that has it. @param {Rows} rows @param {number} row @param {"prev"|"next"} way */
 export function beside(rows, row, way) {
+  if (rows.isRecorded) return NONE;
   if (rows.kind[row] === ATTEMPT || rows.kind[row] === ITERATION) return rows[way][row];
   const inner = [];
   let at = row;
@@ -29,6 +30,7 @@ export function beside(rows, row, way) {
  * @param {Rows} rows @param {number} row @returns {Sibling[]} */
 export function siblingsOf(rows, row) {
   const step = rows.kind[row] === ATTEMPT ? rows.parent[row] : row;
+  if (rows.isRecorded) return [];
   const found = [];
   for (let at = rows.last[step]; at !== NONE; at = rows.prev[at]) {
     // A step shows the last of its attempts.

@@ -1,6 +1,6 @@
 // Which rows are on the screen, in order: what is folded is one line, and so are iterations that say nothing.
 // An entry is a row, or below -1 a group of iterations. Pure.
-import { COMPLETED, FAILED, ITERATION, NONE, SKIPPED, STEP } from "./columns.js";
+import { COMPLETED, FAILED, ITERATION, NONE, RUNNING, SKIPPED, STEP } from "./columns.js";
 
 /** @typedef {import("./columns.js").Rows} Rows */
 /** @typedef {{first: number, last: number, count: number}} Group iterations that follow each other */
@@ -8,6 +8,9 @@ import { COMPLETED, FAILED, ITERATION, NONE, SKIPPED, STEP } from "./columns.js"
 const MANY_ITERATIONS = 12;
 const LEAST_OF_GROUP = 3;
 /** Fewer are shown one by one. */
+const MANY_SPANS = 2000;
+/** Of more, those below this level are folded at first. */
+const FEW_LEVELS = 3;
 const OPENED = 1;
 const CLOSED = 2;
 
@@ -78,6 +81,7 @@ export class View {
     if (this.level !== null) return rows.depth[row] < this.level;
     if (rows.kind[row] === STEP) return false;
     if (rows.kind[row] === ITERATION) return this.isSmall || rows.status[row] === FAILED;
+    if (rows.isRecorded) return rows.count <= MANY_SPANS || rows.depth[row] < FEW_LEVELS || rows.status[row] === RUNNING;
     return true;
   }
 

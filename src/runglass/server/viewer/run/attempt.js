@@ -57,7 +57,8 @@ export class AttemptReader {
       const path = pathOf(this.model, row, "trace", whole ? {} : { part_bytes: String(FIRST_BYTES) });
       try {
         const value = await get(path, abort);
-        if (value.status !== "running") this.keep(key, value);
+        // Of a span something may be told until its run ends.
+        if (value.status !== "running" && (!value.spanId || this.model.hasEnded())) this.keep(key, value);
         this.now.value = { key, value, problem: null, loading: false };
       } catch (error) {
         if (!abort.aborted) this.now.value = { key, value: null, problem: errorOf(error), loading: false };

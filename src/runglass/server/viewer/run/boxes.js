@@ -20,12 +20,13 @@ export function Boxes({ model, controls, onGo }) {
   const input = content.input && given(content.input.value);
   const isTall = wasGoing || (input ? !isNone(input) : run.inputPreview) || content.result || run.resultPreview;
   const isGood = run.status === "completed";
+  const missing = !run.recording ? "" : hasEnded(run) ? "It was not sent, or not kept." : "It is told with the end of the run.";
   return html`
     <section class=${`boxes${isTall ? " tall" : ""}`} aria-label="Input and result">
       <${Box} name="Input" content=${content} value=${input} isCut=${content.input?.isCut}
-        preview=${run.inputPreview} controls=${controls} />
+        preview=${run.inputPreview} controls=${controls} missing=${missing} />
       ${isGood ? html`<${Box} name="Result" content=${content} value=${content.result?.value} isCut=${content.result?.isCut}
-        preview=${run.resultPreview} controls=${controls} />` : html`<${Why} model=${model} onGo=${onGo} />`}
+        preview=${run.resultPreview} controls=${controls} missing=${missing} />` : html`<${Why} model=${model} onGo=${onGo} />`}
     </section>
     <${Notes} model=${model} />`;
 }
@@ -41,8 +42,8 @@ function isNone(value) {
   return typeof value === "object" && value !== null && !Object.keys(value).length;
 }
 
-/** @param {{name: string, content: Content, value: Json, isCut?: boolean, preview?: string, controls: Controls}} props */
-function Box({ name, content, value, isCut, preview, controls }) {
+/** @param {{name: string, content: Content, value: Json, isCut?: boolean, preview?: string, controls: Controls, missing: string}} props */
+function Box({ name, content, value, isCut, preview, controls, missing }) {
   /** @type {import("../core/html.js").Ref<HTMLElement>} */
   const inside = useRef(null);
   const [isOpen, setOpen] = useState(false);
@@ -64,17 +65,18 @@ function Box({ name, content, value, isCut, preview, controls }) {
       <div class="box-inside" ref=${inside} tabindex="0" role="group" aria-label=${name}>
         ${isNone(value) ? html`<p class="muted">None.</p>` : isKept ? html`<div class="json mono"><${JsonTree} value=${value} open=${true} /></div>`
           : preview ? html`<p class="mono"><bdi>${oneLine(preview)}</bdi></p>` : null}
-        ${!isKept && html`<${NotThere} name=${name} content=${content} isPart=${Boolean(preview)} />`}
+        ${!isKept && html`<${NotThere} name=${name} content=${content} isPart=${Boolean(preview)} missing=${missing} />`}
       </div>
     </div>`;
 }
 
-/** Why a value is not there as a whole. @param {{name: string, content: Content, isPart: boolean}} props */
-function NotThere({ name, content, isPart }) {
+/** Why a value is not there as a whole. @param {{name: string, content: Content, isPart: boolean, missing: string}} props */
+function NotThere({ name, content, isPart, missing }) {
   if (content.problem) return html`<p class="problem" role="alert">${content.problem}</p>`;
   if (!content.isRead) return isPart ? null : html`<p class="late muted">Loading …</p>`;
   if (content.tooLarge.includes(name)) return html`<p class="muted">It is too large to be shown here: the steps have it in parts.</p>`;
   if (isPart) return null;
+  if (missing) return html`<p class="muted">${missing}</p>`;
   return html`<p class="muted">It was not kept. Flows and projects keep it with <code>capture: full</code>, a single run
     with${" "}<code class="option">--trace</code> unless their mode is <code>off</code>.</p>`;
 }

@@ -13,7 +13,7 @@ export function Chat({ model, row, value }) {
   const turns = turnsOf(calls, value.status === "running" ? streamed : "", value.inputContext?.__rendered_prompt__);
   if (!turns.length) {
     return html`<div class="empty"><h2>What was said is not kept</h2>
-      <p>The capture mode of the run keeps no content of model calls.</p></div>`;
+      <p>${value.spanId ? "Its sender sent none, or it was not kept." : "The capture mode of the run keeps no content of model calls."}</p></div>`;
   }
   const names = new Map(turns.flatMap((turn) => turn.calls.map((call) => [call.id, call.name])));
   return html`

@@ -5,6 +5,7 @@ import { now } from "../core/clock.js";
 import { go } from "../core/router.js";
 import { count, dayTime, duration, exact, exactTime, oneLine, shortModel, soFar } from "../data/format.js";
 import { attemptsOf, costOf, flowOf, hasEnded, soFarOf, stepsDone, stepsExpected } from "../data/run.js";
+import { quote } from "../data/search.js";
 import { Mark, SAID } from "../parts/status.js";
 import { Download } from "../parts/download.js";
 import { say } from "../parts/toast.js";
@@ -22,7 +23,8 @@ export function Header({ model, controls }) {
     <${Top} back>
       <h1 class="run-title">
         <${Mark} status=${status} label=${false} />
-        <span class="cut"><bdi>${flowOf(run)}</bdi></span>
+        <span class="cut"><bdi>${oneLine(flowOf(run), 200)}</bdi></span>
+        ${run.recording && html`<span class="badge" title="Another program executed it, and sent what is known of it">${run.triggerType}</span>`}
         ${model.told.content.value.isImported && html`<span class="muted" title="The version came with an imported run; it is there to be read">imported</span>`}
       </h1>
       <span class="grow"></span>
@@ -39,17 +41,46 @@ export function Facts({ run }) {
   const models = Object.keys(run.totals?.byModel ?? {});
   return html`
     <p class="run-facts">
-      <span class=${run.status === "failed" ? "problem" : ""}>${SAID[run.status]} ${run.startedAt && html`${going ? "for" : "in"} ${going ? soFar(soFarOf(run, now.value)) : duration(run.durationMs)}`}</span>
+      <span class=${run.status === "failed" ? "problem" : ""}>${toldOf(run)}</span>
       ${run.startedAt && html`<span title=${`started ${exactTime(run.startedAt)}`}>${dayTime(run.startedAt, now.value)}</span>`}
       ${cost && html`<span title="of all model calls, failed attempts too">${cost}</span>`}
       ${tokens && html`<span title=${`${exact(tokens.prompt)} in + ${exact(tokens.completion)} out, all attempts`}>${count(tokens.total, "token")}</span>`}
       ${run.totals && html`<span title=${attemptsOf(run)}>${stepsSaid(run)}</span>`}
       ${models.length > 0 && html`<span class="cut" title=${models.join(", ")}><bdi>${oneLine(models.map(shortModel).join(", "), 100)}</bdi></span>`}
-      <span class="muted">${run.triggerType}${run.startedBy && html` by <bdi>${oneLine(run.startedBy, 40)}</bdi>`}</span>
-      ${run.sessionId && html`<a href=${`/?q=session:${run.sessionId}`} title=${run.sessionId}>session ${run.sessionId.slice(0, 4)}…</a>`}
+      ${run.recording && html`<${Sender} run=${run} told=${run.recording} />`}
+      <span class="muted">${!run.recording && run.triggerType}${run.startedBy && html` by <bdi>${oneLine(run.startedBy, 40)}</bdi>`}</span>
+      ${run.sessionId && !run.recording?.session && html`<a href=${`/?q=session:${run.sessionId}`} title=${run.sessionId}>session ${run.sessionId.slice(0, 4)}…</a>`}
       ${run.rerunOf && html`<span>again of <a href=${`/runs/${encodeURIComponent(run.rerunOf)}`} title=${run.rerunOf}>…${run.rerunOf.slice(-8)}</a>
         ${" "}(<a href=${`/compare/${encodeURIComponent(run.rerunOf)}/${run.id}`}>compare</a>)</span>`}
     </p>`;
+}
+
+/** What the sender of a recorded run told of it. @param {{run: import("../data/run.js").Run, told: import("../data/run.js").Recording}} props */
+function Sender({ run, told }) {
+  const { service, release, environment, session, user, tags = [], continues, notes = [] } = told;
+  const link = (/** @type {string} */ id) => html`<a href=${`/runs/${encodeURIComponent(id)}`} title=${id}>…${id.slice(-8)}</a>`;
+  return html`
+    ${service && html`<span class="cut" title=${service}><a href=${found("service", service)}><bdi>${oneLine(service, 60)}</bdi></a>
+      ${release && html` <bdi>${oneLine(release, 40)}</bdi>`}${environment && html` in <bdi>${oneLine(environment, 40)}</bdi>`}</span>`}
+    ${session && html`<span class="cut" title=${session}>session <a href=${found("session", session)}><bdi>${oneLine(session, 40)}</bdi></a></span>`}
+    ${user && html`<span class="cut" title=${user}>user <bdi>${oneLine(user, 40)}</bdi></span>`}
+    ${tags.length > 0 && html`<span class="cut" title=${tags.join(", ")}>${tags.map((tag) => html`<bdi key=${tag}>#${oneLine(tag, 40)}</bdi> `)}</span>`}
+    ${continues && html`<span>continues ${link(continues)}</span>`}
+    ${run.continuedBy && html`<span>goes on in ${link(run.continuedBy)}</span>`}
+    ${notes.map((note) => html`<span key=${note} class="cut noted" title=${note}><bdi>${oneLine(note, 200)}</bdi></span>`)}`;
+}
+
+/** The list of runs with a value. @param {string} field @param {string} value */
+function found(field, value) {
+  return `/?${new URLSearchParams({ q: `${field}:${quote(value)}` })}`;
+}
+
+/** How it went and how long that took. @param {import("../data/run.js").Run} run */
+function toldOf(run) {
+  if (!run.startedAt) return SAID[run.status];
+  if (hasEnded(run)) return `${SAID[run.status]} in ${duration(run.durationMs)}`;
+  const ms = soFarOf(run, now.value);
+  return ms === undefined ? "waits for its end" : `${SAID[run.status]} for ${soFar(ms)}`;
 }
 
 /** @param {import("../data/run.js").Run} run */
@@ -67,7 +98,8 @@ function StreamState({ model }) {
 /** @param {{model: import("./model.js").RunModel, run: import("../data/run.js").Run, controls: import("./page.js").Controls}} props */
 function Actions({ model, run, controls }) {
   const [said, setSaid] = useState("");
-  const mayCancel = !hasEnded(run) && me.value?.role !== "read";
+  const mayAct = me.value?.role !== "read" && !run.recording;
+  const mayCancel = mayAct && !hasEnded(run);
   async function cancel() {
     if (!confirm(`Cancel this run of ${flowOf(run)}? What it has done stays in the trace.`)) return;
     try {
@@ -80,7 +112,7 @@ function Actions({ model, run, controls }) {
   return html`
     ${said && html`<span key="said" class="problem cut" role="alert" title=${said}>${said}</span>`}
     <span key="actions" class="actions">
-      ${me.value?.role !== "read" && html`<${RunAgain} key=${run.id} run=${run} isImported=${model.told.content.value.isImported} isOpen=${controls.again} onRefusal=${setSaid} />`}
+      ${mayAct && html`<${RunAgain} key=${run.id} run=${run} isImported=${model.told.content.value.isImported} isOpen=${controls.again} onRefusal=${setSaid} />`}
       ${mayCancel && html`<button onClick=${cancel}>Cancel</button>`}
       <button class=${mayCancel ? "wide" : ""} title="Compare with the last run of this flow that went well" onClick=${compare}>Compare</button>
       <a class="button wide" href=${`/?q=flow:${encodeURIComponent(run.flowSlug ?? run.flowId)}`}>Runs of this flow</a>

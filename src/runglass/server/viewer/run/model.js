@@ -18,6 +18,7 @@ export const MOST_ROWS = 2_000_000;
 const FEW_ROWS = 150;
 const STRIP = 1200;
 /** Buckets of the strip of the whole run. */
+const ROWS_PER_MS = 20;
 const AGAIN_MS = 1000;
 /** How often the outline is read anew at most, where events tell of what is not in it. */
 const TOTALS_MS = 1000;
@@ -93,6 +94,8 @@ export class RunModel {
   endMs() {
     const run = this.run.peek();
     if (!run?.startedAt) return 1;
+    // The sender's clock tells when: now is as long after that as it is told late.
+    if (run.recording && !this.rows.goesOn()) return Math.max(1, this.rows.latest());
     if (hasEnded(run)) return Math.max(1, run.durationMs ?? 0, this.rows.latest());
     return Math.max(1, Date.now() - Date.parse(run.startedAt), this.rows.latest());
   }
@@ -202,7 +205,8 @@ export class RunModel {
       if (since) since.push(event);
       else if (!isKnown) {
         since = [event];
-        setTimeout(takeAgain, AGAIN_MS);
+        // A long one takes its time, as long as that has to be the whole.
+        setTimeout(takeAgain, Math.max(AGAIN_MS, this.rows.count / ROWS_PER_MS));
       }
     };
     const takeAgain = async () => {
@@ -235,7 +239,7 @@ export class RunModel {
           ended ||= /^flow_(completed|failed|cancelled)$/.test(event.eventType);
         }
         if (ended || frames.some((frame) => /run_started|step_paused|step_resumed/.test(frame.event))) this.readSummary(ended);
-        else if (frames.some((frame) => frame.event === "step_model_call")) this.readTotalsSoon();
+        else if (frames.some((frame) => /step_model_call|step_recorded/.test(frame.event))) this.readTotalsSoon();
         this.refreshSoon();
         return ended;
       },

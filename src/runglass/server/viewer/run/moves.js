@@ -1,5 +1,5 @@
 // How the selection goes from row to row: up and down what is shown, and to what is worth a look.
-import { ATTEMPT, FAILED, NONE, STEP } from "../data/columns.js";
+import { FAILED, NONE } from "../data/columns.js";
 import { isLeaf } from "../data/address.js";
 import { lengthOf } from "../data/filter.js";
 
@@ -65,12 +65,14 @@ export function reveal(model, row) {
 export function nextError(model) {
   const { rows } = model;
   const from = model.selected.peek();
-  const isError = (/** @type {number} */ row) => rows.status[row] === FAILED && isLeaf(rows, row) && rows.children[row] === 0;
+  const hasFailed = (/** @type {number} */ row) => rows.status[row] === FAILED;
+  // A span may fail though none inside of it does.
+  const isError = (/** @type {number} */ row) => hasFailed(row) && isLeaf(rows, row) && rows.find(row, hasFailed) === NONE;
   // Containers in which nothing failed are passed over whole.
   const search = (/** @type {number} */ row, /** @type {number} */ until) => {
     while (row !== NONE && row !== until) {
       if (isError(row)) return row;
-      row = rows.status[row] === FAILED ? rows.following(row) : rows.after(row);
+      row = hasFailed(row) || rows.isRecorded ? rows.following(row) : rows.after(row);
     }
     return row === until && row !== NONE && isError(row) ? row : NONE;
   };
@@ -88,12 +90,11 @@ export function most(model, measure) {
   const now = model.endMs();
   const value = (/** @type {number} */ row) => measure === "time" ? lengthOf(rows, row, now)
     : measure === "cost" ? rows.cost[row] || 0 : rows.tokens[row];
-  const isCounted = (/** @type {number} */ row) => rows.kind[row] === ATTEMPT || (rows.kind[row] === STEP && !rows.children[row]);
   const selected = model.selected.peek();
   const bound = model.lastMost?.row === selected && model.lastMost.measure === measure ? value(selected) : Infinity;
   let best = NONE;
   for (let row = 0; row < rows.count; row += 1) {
-    if (!isCounted(row) || row === selected) continue;
+    if (!rows.isAttempt(row) || row === selected) continue;
     const here = value(row);
     const isBelow = here < bound || (here === bound && row > selected);
     if (here > 0 && isBelow && (best === NONE || here > value(best))) best = row;

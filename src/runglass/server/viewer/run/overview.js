@@ -1,11 +1,14 @@
 // The facts of an attempt, or of what has steps inside.
 import { html } from "../core/html.js";
 import { ATTEMPT, ITERATION, KINDS, NONE, STATUSES } from "../data/columns.js";
-import { addressOf, pythonOf } from "../data/address.js";
+import { addressOf, pythonOf, titleOf } from "../data/address.js";
 import { lengthOf } from "../data/filter.js";
-import { duration, exact, exactTime, money, oneLine, size } from "../data/format.js";
+import { count, duration, exact, exactTime, money, oneLine, size } from "../data/format.js";
 import { costOf } from "../data/run.js";
+import { JsonTree } from "../parts/json_tree.js";
 import { SAID, saidOf } from "../parts/status.js";
+import { reveal } from "./moves.js";
+import { unattributed } from "./tree_rows.js";
 
 /** @param {{model: import("./model.js").RunModel, row: number, value: Json, controls: import("./page.js").Controls}} props */
 export function Overview({ model, row, value, controls }) {
@@ -19,20 +22,24 @@ export function Overview({ model, row, value, controls }) {
   const python = pythonOf(rows, row);
   return html`
     ${error && html`<p class=${`error-message ${status === "cancelled" ? "muted" : "problem"}`}><span class="mono">${String(error.code ?? "")}</span> <bdi>${oneLine(String(error.message ?? ""))}</bdi></p>`}
+    ${value?.notes?.map((/** @type {string} */ note) => html`<p key=${note} class="notice noted"><bdi>${oneLine(note)}</bdi></p>`)}
     <dl class="facts">
-      <${Fact} name="status">${saidOf(status, rows.kind[row] === ATTEMPT)}${value?.finishReason ? ` · finish reason ${oneLine(value.finishReason, 60)}` : ""}<//>
+      ${rows.isSpan(row) && html`<${SpanFacts} model=${model} row=${row} value=${value} />`}
+      <${Fact} name="status">${saidOf(status, rows.kind[row] === ATTEMPT || rows.isRecorded)}${value?.finishReason ? ` · finish reason ${oneLine(value.finishReason, 60)}` : ""}<//>
       ${status !== "skipped" && html`
         <${Fact} name="took">${duration(lengthOf(rows, row, model.endMs()))}${going ? " so far" : ""}<//>
-        <${Fact} name="started" title=${exactTime(started)}>${duration(rows.start[row])} into the run · ${exactTime(started)}<//>`}
+        ${rows.start[row] >= 0 && html`<${Fact} name="started" title=${exactTime(started)}>${duration(rows.start[row])} into the run · ${exactTime(started)}<//>`}`}
       ${waited > 0 && html`<${Fact} name="waited">${duration(waited)} before this attempt<//>`}
       ${value?.modelUsed && html`<${Fact} name="model">${oneLine(value.modelUsed, 200)}<//>`}
       ${value?.tokens && html`<${Fact} name="tokens">${exact(value.tokens.prompt)} in + ${exact(value.tokens.completion)} out = ${exact(value.tokens.total)}<//>`}
       ${cost && html`<${Fact} name="cost">${cost}<//>`}
+      ${rows.isSpan(row) && rows.children[row] > 0 && html`<${Fact} name="in all" title="what counts in and below it">${sumOf(rows, row)}<//>`}
       ${value?.inputSizeBytes !== undefined && html`<${Fact} name="input">${size(value.inputSizeBytes)}<//>`}
       ${value?.outputSizeBytes !== undefined && html`<${Fact} name="output">${size(value.outputSizeBytes)}${value.truncated ? ", cut" : ""}<//>`}
       ${value?.reservation && html`<${Fact} name="reserved">${money(value.reservation.usd)}<//>`}
     </dl>
     ${value?.modelCalls?.length > 0 && html`<${Calls} calls=${value.modelCalls} />`}
+    ${value?.spanId && html`<${SpanParts} value=${value} />`}
     <h3>In Python</h3>
     <p class="python"><code class="cut" title=${python}>${python}</code>
       <button class="plain" onClick=${() => controls.copy(python, "The line is copied")}>Copy</button></p>
@@ -44,6 +51,10 @@ export function Overview({ model, row, value, controls }) {
 /** @param {{model: import("./model.js").RunModel, row: number}} props */
 export function ContainerFacts({ model, row }) {
   const { rows } = model;
+  if (rows.isRecorded) {
+    return html`<p>It was not received: other spans name it as their parent.</p>
+      <dl class="facts"><${Fact} name="inside">${exact(rows.children[row])}<//><${Fact} name="in all">${sumOf(rows, row)}<//></dl>`;
+  }
   const going = rows.end[row] < 0 && rows.start[row] >= 0;
   const far = model.loops.of(rows, row);
   const inner = rows.children[row] > 0 && rows.kind[rows.first[row]] === ITERATION ? "iterations" : "inside";
@@ -78,11 +89,50 @@ function Calls({ calls }) {
           <td>${call.number}</td>
           <td class="cut" title=${oneLine(call.model)}><bdi>${oneLine(call.modelUsed ?? call.model, 80)}</bdi></td>
           <td class="num" title=${call.timeToFirstTokenMs === undefined ? null : `first token after ${duration(call.timeToFirstTokenMs)}`}>${duration(call.durationMs)}</td>
-          <td class="num">${call.tokens ? `${exact(call.tokens.prompt)} + ${exact(call.tokens.completion)}` : ""}</td>
-          <td class="num">${call.costUsd ? `${money(call.costUsd)}${call.costEstimated ? " (reserved)" : ""}` : call.costUnknown ? "unknown" : ""}</td>
+          <td class="num">${call.tokens ? html`<span title=${partsOf(call)}>${exact(call.tokens.prompt)} + ${exact(call.tokens.completion)}</span>` : ""}</td>
+          <td class="num">${call.costUsd ? `${money(call.costUsd)}${call.listCostUsd ? ` (ours: ${money(call.listCostUsd)})` : ""}${call.costEstimated ? " (reserved)" : ""}` : call.costUnknown ? "unknown" : ""}</td>
           <td class=${`cut ${call.errorCode ? "problem" : ""}`} title=${oneLine([call.errorCode, call.note].filter(Boolean).join(": "))}>${oneLine(call.errorCode ?? call.finishReason ?? "", 60)}</td>
         </tr>`)}</tbody>
     </table>`;
+}
+
+/** What of the tokens of a call is told apart. @param {Json} call */
+function partsOf({ cachedTokens, cacheWriteTokens, reasoningTokens }) {
+  const parts = { cached: cachedTokens, "written to the cache": cacheWriteTokens, reasoning: reasoningTokens };
+  return Object.entries(parts).filter(([, tokens]) => tokens !== undefined).map(([name, tokens]) => `${exact(tokens)} ${name}`).join(", ");
+}
+
+/** What a span is, and where it stands. @param {{model: import("./model.js").RunModel, row: number, value: Json}} props */
+function SpanFacts({ model, row, value }) {
+  const { rows } = model;
+  const earlier = rows.retryOf.get(row);
+  const more = rows.unattributed.get(row);
+  const parent = rows.parent[row];
+  const goTo = (/** @type {number} */ to) => html`<button class="plain" onClick=${() => reveal(model, to)}><bdi>${oneLine(titleOf(rows, to), 80)}</bdi></button>`;
+  return html`
+    <${Fact} name="kind">${KINDS[rows.kind[row]]}${rows.context.has(row) ? ", above the entry of the run" : ""}<//>
+    ${value && html`<${Fact} name="span"><code>${value.spanId}</code><//>`}
+    ${value?.parentSpanId && html`<${Fact} name="parent"><code>${value.parentSpanId}</code> ${parent !== NONE && goTo(parent)}<//>`}
+    ${value?.scope && html`<${Fact} name="scope">${oneLine(value.scope, 200)}<//>`}
+    ${earlier !== undefined && html`<${Fact} name="retry of" title="inferred: it has the same parent, name and kind, and had failed before">${goTo(earlier)}<//>`}
+    ${more && html`<${Fact} name="unattributed" title="told beyond what counts inside of it; no sum has it">${unattributed(more)}<//>`}`;
+}
+
+/** What of a span has no other place. @param {{value: Json}} props */
+function SpanParts({ value }) {
+  const attributes = Object.entries(value.attributes ?? {});
+  return html`
+    ${attributes.length > 0 && html`<details class="span-part"><summary>${count(attributes.length, "attribute")}</summary>
+      <table class="attributes"><tbody>${attributes.map(([name, each]) => html`<tr key=${name}><th scope="row"><bdi>${oneLine(name, 200)}</bdi></th>
+        <td class="json mono"><${JsonTree} value=${each} /></td></tr>`)}</tbody></table></details>`}
+    ${["events", "links"].map((part) => value[part]?.length > 0 && html`<details key=${part} class="span-part">
+      <summary>${count(value[part].length, part.slice(0, -1))}</summary><div class="json mono"><${JsonTree} value=${value[part]} open=${true} /></div></details>`)}`;
+}
+
+/** @param {import("../data/columns.js").Rows} rows @param {number} row */
+function sumOf(rows, row) {
+  const cost = rows.cost[row];
+  return [rows.tokens[row] > 0 && count(rows.tokens[row], "token"), !Number.isNaN(cost) && money(cost)].filter(Boolean).join(", ") || "no usage is known";
 }
 
 /** Of the calls of an attempt those without a known cost. @param {Json[]} calls */

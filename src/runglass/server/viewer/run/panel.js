@@ -104,6 +104,7 @@ function NotKept({ value, part }) {
   // Capture mode off alone records no size.
   const why = value.status === "running" ? "The step still runs."
     : isLost ? "The attempt came to none."
+      : value.spanId ? "It was not sent, or not kept."
       : value.inputSizeBytes === undefined ? html`The run was made under <code>capture: off</code>, which keeps no content and no sizes.`
         : html`It had ${size(bytes)}. The capture mode of the run keeps no content, or what was kept has expired. Flows and
           projects keep it with <code>capture: full</code>, a single run with <code class="option">--trace</code>.`;

@@ -107,7 +107,7 @@ function paintRow(pen, scene, row, y, nowMs) {
       bar(pen, scene, rows.start[each], rows.end[each] < 0 ? nowMs : rows.end[each], rows.status[each], y);
     }
     label(pen, scene, rows.start[row], end, y, going);
-  } else if (isStep && !rows.children[row] || rows.kind[row] === ATTEMPT) {
+  } else if (rows.isAttempt(row)) {
     bar(pen, scene, rows.start[row], end, rows.status[row], y);
     label(pen, scene, rows.start[row], end, y, going);
   } else {
@@ -278,7 +278,7 @@ function paintAmount(pen, scene, entry, y, largest) {
   // Beside the longest bar there is its amount, and its share.
   const room = Math.max(40, scene.width - 152);
   const length = Math.max(LEAST_PX, (amount / largest) * room);
-  const isLeaf = entry >= 0 && (rows.kind[entry] === STEP || rows.kind[entry] === ATTEMPT);
+  const isLeaf = entry >= 0 && (rows.kind[entry] === STEP || rows.isAttempt(entry));
   pen.fillStyle = scene.colours["completed-bar"];
   pen.globalAlpha = isLeaf ? 1 : 0.5;
   pen.fillRect(8, y + (ROW_PX - BAR_PX) / 2, length, BAR_PX);

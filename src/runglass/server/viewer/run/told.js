@@ -69,9 +69,9 @@ export class Told {
   }
 
   /** Reads the flow as it was in the version of the run, where it is there still. @param {import("../data/run.js").Run} run */
-  async readFlow({ flowSlug, version }) {
+  async readFlow({ flowSlug, version, recording }) {
     const who = me.peek();
-    if (!flowSlug || !who) return;
+    if (!flowSlug || !who || recording) return;
     const path = `/flows/${[who.org, who.project, flowSlug].map(encodeURIComponent).join("/")}/versions/${version ?? 0}`;
     const answer = await request(path, { signal: this.abort }).catch(() => null);
     const flow = await answer?.json().catch(() => null);

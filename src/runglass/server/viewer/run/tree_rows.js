@@ -79,8 +79,8 @@ export class TreeRows {
     const text = group ? `[${rows.index[group.first]}] … [${rows.index[group.last]}]` : labelOf(rows, row);
     const far = group ? undefined : model.loops.of(rows, row);
     const kind = group ? "" : kindOf(model, row);
-    const asked = kind === "llm" ? modelIn(model, row) : "";
-    const note = group ? count(group.count, "iteration") : [noteOf(rows, row, far), asked && shortModel(asked)].filter(Boolean).join(" · ");
+    const asked = kind === "llm" || rows.isRecorded ? modelIn(model, row) : "";
+    const note = group ? count(group.count, "iteration") : [noteOf(rows, row, far), asked && shortModel(asked), ...spanNotes(rows, row)].filter(Boolean).join(" · ");
     const value = group ? "" : valueOf(model, row, by);
     // Most lines are the same as in the frame before.
     const shown = `${entry} ${at} ${isOpen} ${status} ${isSelected} ${text} ${kind} ${note} ${value}`;
@@ -89,7 +89,7 @@ export class TreeRows {
     const { element } = line;
     element.id = `line-${at}`;
     element.dataset.at = String(at);
-    element.className = `line ${status}${isSelected ? " selected" : ""}${group ? " group" : ""}`;
+    element.className = `line ${status}${isSelected ? " selected" : ""}${group ? " group" : ""}${isAside(rows, row) ? " aside" : ""}`;
     element.style.paddingLeft = `${8 + Math.min(rows.depth[row], MOST_INDENT) * INDENT_PX}px`;
     element.setAttribute("aria-level", String(rows.depth[row] + 1));
     element.setAttribute("aria-selected", String(isSelected));
@@ -100,7 +100,7 @@ export class TreeRows {
     else element.removeAttribute("aria-expanded");
     // What is seen comes first, word by word, so that the line can be called by it.
     const seen = [oneLine(text, 200), note, value].filter(Boolean).join(" ");
-    element.setAttribute("aria-label", `${seen}, ${kind && rows.kind[row] === STEP ? `${kind} step` : KINDS[rows.kind[row]]}, ${saidOf(status, rows.kind[row] === ATTEMPT)}`);
+    element.setAttribute("aria-label", `${seen}, ${kind && rows.kind[row] === STEP ? `${kind} step` : KINDS[rows.kind[row]]}, ${saidOf(status, rows.kind[row] === ATTEMPT || rows.isRecorded)}`);
     line.twisty.textContent = hasInner ? (isOpen ? "▾" : "▸") : "";
     line.mark.setAttribute("class", `mark ${status}`);
     line.use.setAttribute("href", `#mark-${status}`);
@@ -128,8 +128,31 @@ function kindOf({ rows, told }, row) {
 
 /** @param {import("./model.js").RunModel} model @param {number} row */
 function modelIn({ rows, told, run }, row) {
+  if (rows.isRecorded) return rows.models[rows.name[row]] ?? "";
   const summary = run.peek();
   return summary ? modelOf(rows.nameOf(row), rows.tokens[row], summary, told.content.peek().overrides, told.steps) : "";
+}
+
+/** What a span tells, or does not, of which no column has room. @param {import("../data/columns.js").Rows} rows @param {number} row */
+function spanNotes(rows, row) {
+  const earlier = rows.retryOf.get(row);
+  const more = rows.unattributed.get(row);
+  return [
+    earlier !== undefined && `retry of [${rows.index[earlier]}]`,
+    more && `${unattributed(more)} unattributed`,
+    rows.cycles.has(row) && "a cycle is cut above",
+    rows.noted.has(row) && "noted",
+  ];
+}
+
+/** Tokens and cost that are in no sum. @param {[number, string|null]} told */
+export function unattributed([tokens, cost]) {
+  return [tokens > 0 && count(tokens, "token"), cost !== null && shortMoney(Number(cost))].filter(Boolean).join(", ");
+}
+
+/** Whether a row is not what the run is about. @param {import("../data/columns.js").Rows} rows @param {number} row */
+function isAside(rows, row) {
+  return rows.context.has(row) || KINDS[rows.kind[row]] === "placeholder";
 }
 
 /** @param {import("../data/columns.js").Rows} rows @param {number} row @param {{begun: number, total: number}|undefined} far */

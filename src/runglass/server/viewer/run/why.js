@@ -33,6 +33,8 @@ function said(run, where) {
     return where ? html`<p><bdi>${where}</bdi> has asked for tools; the run goes on once its caller sends their results</p>`
       : html`<p>for its caller, who goes through it step by step</p>`;
   }
+  if (status === "running" && run.recording?.entryEnded) return html`<p>Its entry has ended. The run waits for its end, as more of it may come.</p>`;
+  if (status === "running" && run.recording && !where) return html`<p>It waits for what its sender tells next.</p>`;
   if (status === "running") return html`<p>${where ? html`<bdi>${where}</bdi>` : "between two steps"}</p>`;
   if (!error) return html`<p class="muted">There is none yet.</p>`;
   const place = where || error.stepId;
@@ -50,6 +52,10 @@ function rowOf(rows, { status, error }) {
 /** The first leaf with a status. @param {import("../data/columns.js").Rows} rows @param {number} status
  * @param {string} [stepId] */
 function firstWith(rows, status, stepId) {
+  if (rows.isRecorded) {
+    for (let row = 0; row < rows.count; row += 1) if (rows.status[row] === status && (!stepId || rows.stepIdOf(row) === stepId)) return row;
+    return NONE;
+  }
   for (let row = rows.rootFirst; row !== -1;) {
     // What is inside of a row is no worse than the row.
     if (rows.status[row] < status) row = rows.after(row);
@@ -61,6 +67,11 @@ function firstWith(rows, status, stepId) {
 
 /** The last leaf that runs: long loops go on at their end. @param {import("../data/columns.js").Rows} rows */
 function lastRunning(rows) {
+  if (rows.isRecorded) {
+    let row = rows.count - 1;
+    while (row >= 0 && (rows.status[row] !== RUNNING || rows.position[row] === 0)) row -= 1;
+    return row;
+  }
   let row = rows.rootLast;
   while (row !== NONE) {
     if (rows.open[row] > 0 && rows.children[row] === 0 && rows.status[row] === RUNNING) return row;

@@ -4,7 +4,7 @@ import { ApiError, get } from "../core/api.js";
 import { completion, has, isUnfinished, toggled, wrongTerm } from "../data/search.js";
 
 const SWITCHES = [["failed", "status:failed"], ["running", "status:running"], ["waiting", "status:paused"],
-  ["last 24 h", "since:24h"]];
+  ["last 24 h", "since:24h"], ["recorded", "kind:recorded"]];
 
 const EXAMPLE = 'status:failed  flow:SLUG  since:24h  duration:>3s  text:"refund"';
 

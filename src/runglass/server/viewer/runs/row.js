@@ -30,18 +30,19 @@ export function Row({ run, chosen, onChoose }) {
         aria-label=${`Choose the run of ${flowOf(run)} to compare`} /></label></td>
       <td class="c-status"><${Mark} status=${run.status === "completed" && retried ? "retried" : run.status} /></td>
       <td class="c-flow cut"><a href=${href} data-run=${run.id}><bdi>${run.flowSlug ?? run.flowId}</bdi>
-        ${" "}<span class="muted">${run.version === 0 ? "draft" : run.version ? `v${run.version}` : ""}</span></a></td>
+        ${" "}<span class="muted">${run.recording ? html`<bdi>${oneLine(run.recording.name ?? "", 80)}</bdi>`
+          : run.version === 0 ? "draft" : run.version ? `v${run.version}` : ""}</span></a></td>
       <td class="c-input cut mono muted" title=${input}><bdi>${input}</bdi></td>
       <td class="c-outcome cut" title=${[outcome, result].filter(Boolean).join("\n")}>
         ${outcome && html`<bdi class=${run.status === "failed" ? "problem" : "muted"}>${outcome}</bdi>${" "}`}
         ${result && html`<bdi class="mono">${result}</bdi>`}</td>
       <td class="c-started" title=${exactTime(run.startedAt)}>${ago(run.startedAt, now.value)}</td>
-      <td class="c-duration num">${going && run.startedAt
+      <td class="c-duration num">${going && run.startedAt && !run.recording?.entryEnded
         ? html`<span class=${run.status === "running" ? "going" : "muted"}>${soFar(soFarOf(run, now.value))} …</span>` : duration(run.durationMs)}</td>
       <td class="c-steps num" title=${`${exact(stepsDone(run))} attempts ended, ${retried} of them to be tried again${expected === undefined ? "" : `; ${exact(expected)} steps are expected`}`}>
         ${short(stepsDone(run))}${expected !== undefined && `/${short(expected)}`}${retried > 0 && html`<span class="retries"> ↻${short(retried)}</span>`}</td>
       <td class="c-tokens num" title=${tokens ? exact(tokens) : null}>${short(tokens)}</td>
       <td class="c-cost num" title=${costOf(run.totals)}>${cost}</td>
-      <td class="c-trigger muted cut" title=${run.startedBy ? `started by ${run.startedBy}` : null}>${run.triggerType ?? ""}</td>
+      <td class="c-trigger muted cut" title=${run.startedBy ? `started by ${run.startedBy}` : null}>${run.recording ? html`<span class="badge" title="Another program executed it">${run.triggerType}</span>` : run.triggerType ?? ""}</td>
     </tr>`;
 }

@@ -1,0 +1,288 @@
+"""How the outline of a recorded run comes about: of spans, in any order, by what each says is above it.
+
+Spans come as they were received, so what is inside comes before or after what it is inside of, or what that
+is never comes. All is worked out once all of them are there, over arrays, without recursion, and in slices
+between which the caller can let others have their turn.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import chain
+
+import msgspec
+
+from runglass.log.money import add_usd, format_usd
+from runglass.outlines.builder import AttemptRow
+from runglass.outlines.columns import BuiltOutline, Columns, Numbers, RowKind
+from runglass.outlines.outline import (
+    CUT,
+    KINDS,
+    NONE,
+    ROW_BYTES,
+    SLICE_ROWS,
+    STATUSES,
+    Outline,
+    SpanMarks,
+)
+from runglass.outlines.span_order import NEVER, arrange, number_spans
+
+NOT_RECEIVED = "not received"
+"""The name of what is known by its id alone."""
+NAME_CHARS = 200
+
+_PLACEHOLDER, _OTHER = KINDS.index("placeholder"), KINDS.index("other")
+_KIND_OF: dict[str, int] = {name: number for number, name in enumerate(KINDS)}
+_STATUS_OF = {name: number for number, name in enumerate(STATUSES)}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_US = timedelta(microseconds=1)
+_US_PER_MS = 1000
+_MOST_TOKENS = 2**53
+
+
+class _Tokens(msgspec.Struct, frozen=True, gc=False):
+    total: float = 0
+
+
+class _Span(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """The part of a step's data that an outline needs."""
+
+    span_id: str
+    parent_span_id: str | None = None
+    name: str | None = None
+    kind: str = "other"
+    start_time_unix_nano: str | None = None
+    completed_at: datetime | None = None
+    tokens: _Tokens | None = None
+    cost_usd: str | None = None
+    finish_reason: str | None = None
+    model_used: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+_span_of = msgspec.json.Decoder(_Span).decode
+
+
+class SpanOutlineBuilder:
+    """Makes the outline of a recorded run: `add` its spans in any order, then `finish`.
+
+    `started_at` is the ISO time from which all others are counted, that of the first span where it is None,
+    `seq` the event after which all this is so, and `entry` the id of the run's entry. Of a part of a run no
+    span is told to be missing (`is_partial`).
+    """
+
+    def __init__(
+        self, *, started_at: str | None, seq: int, entry: str | None = None, is_partial: bool = False
+    ) -> None:
+        self._seq = seq
+        self._entry = entry
+        self._is_partial = is_partial
+        self._origin_us: int | None = None
+        if started_at is not None:
+            self._origin_us = (datetime.fromisoformat(started_at) - _EPOCH) // _US
+        # Times are microseconds since 1970 until all is there. Tokens are -1 where none are told.
+        self._columns = Columns()
+        self._ids = array("Q")
+        self._parent_ids = array("Q")
+        self._sorts: list[RowKind] = []
+        self._sort_of: dict[tuple[str, str | None, str, str | None], int] = {}
+        self._name_of: dict[tuple[str, str, str | None], int] = {}
+        self._noted: list[int] = []
+        self._received = 0
+        self._cut: list[int] = []
+        self._unattributed: dict[int, tuple[int, str | None]] = {}
+
+    def add(self, attempts: Iterable[AttemptRow]) -> None:
+        """Takes spans in.
+
+        Raises ValueError, LookupError, TypeError, ArithmeticError, msgspec.MsgspecError for what is none.
+        """
+        columns, ids, parent_ids, sort_of = self._columns, self._ids, self._parent_ids, self._sort_of
+        cost = columns.cost
+        parents, sorts, numbers, tried, positions, statuses, starts, ends, used = columns.new
+        for position, step_id, loop_path, _, status, data in attempts:
+            span = _span_of(data)
+            ids.append(int(span.span_id, 16))
+            parent_ids.append(int(span.parent_span_id, 16) if span.parent_span_id else 0)
+            name, model = span.name, span.model_used
+            # Cut before they are kept: senders may use any length.
+            key = span.kind, name and name[:NAME_CHARS], step_id, model and model[:NAME_CHARS]
+            sort = sort_of.get(key)
+            sorts.append(self._add_sort(*key) if sort is None else sort)
+            start = end = NONE
+            if span.completed_at is not None:
+                start = end = (span.completed_at - _EPOCH) // _US
+            if span.start_time_unix_nano is not None:
+                start = int(span.start_time_unix_nano) // 1000
+                end = max(start, end) if end != NONE else NONE
+            if span.finish_reason == CUT:
+                self._cut.append(len(cost))
+            if span.notes:
+                self._noted.append(len(cost))
+            parents.append(NONE)
+            numbers.append(int(loop_path))
+            tried.append(1)
+            positions.append(position)
+            statuses.append(_STATUS_OF[status])
+            starts.append(start)
+            ends.append(end)
+            used.append(NONE if span.tokens is None else int(min(span.tokens.total, _MOST_TOKENS)))
+            cost.append(span.cost_usd)
+        columns.settle()
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes."""
+        return len(self._columns) * ROW_BYTES
+
+    def finish(self) -> Iterator[Outline | None]:
+        """Yields None between two slices of the work, and the outline at the end."""
+        columns = self._columns
+        self._received = len(columns)
+        yield from self._find_parents()
+        # Of each row what it is inside of, and below that inside of what it is shown.
+        shown = array("i", [NONE]) * len(columns)
+        order = array("i")
+        cycles = yield from arrange(columns.parent, self._ids, order=order, shown=shown)
+        sizes = array("i", [1]) * len(columns)
+        yield from self._add_up(order, shown, sizes)
+        columns.parent = shown
+        row_of, made_of = array("i", bytes(4 * len(columns))), array("i", bytes(4 * len(columns)))
+        # The last entry is for the parent of the rows at the top.
+        row_of.append(NONE)
+        numbers = Numbers(row_of, made_of)
+        names = [name for name, _, _ in self._name_of]
+        first: dict[tuple[int, str], int] = {}
+        alike = [first.setdefault((kind, names[name]), sort) for sort, (kind, name) in enumerate(self._sorts)]
+        retry_of = yield from number_spans(
+            columns, self._ids, order=order, sizes=sizes, alike=alike, numbers=numbers
+        )
+        yield from self._finish_values()
+        yield BuiltOutline(
+            columns,
+            self._sorts,
+            names,
+            seq=self._seq,
+            latest_ms=max(chain((0,), columns.start, columns.end)),
+            numbers=numbers,
+            cut=self._cut,
+            recorded=self._marks(row_of, cycles, retry_of),
+        )
+
+    def _add_sort(self, kind: str, name: str | None, step_id: str, model: str | None) -> int:
+        about = (NOT_RECEIVED if name is None else name), step_id, model
+        kind_number = _PLACEHOLDER if name is None else _KIND_OF[kind]
+        self._sorts.append(RowKind(kind_number, self._name_of.setdefault(about, len(self._name_of))))
+        return self._sort_of.setdefault((kind, name, step_id, model), len(self._sort_of))
+
+    def _find_parents(self) -> Iterator[None]:
+        """Finds the row of each parent; one that was not received gets a row.
+
+        Ids are shared out, so that there are a few thousand in memory as objects at a time, and not all.
+        """
+        ids, parent_ids, columns = self._ids, self._parent_ids, self._columns
+        parents, count = columns.parent, self._received // SLICE_ROWS + 1
+        placeholder = NONE
+        present, wanted = ([array("i") for _ in range(count)] for _ in range(2))
+        for first in range(0, self._received, SLICE_ROWS):
+            for row in range(first, min(first + SLICE_ROWS, self._received)):
+                present[ids[row] % count].append(row)
+                if parent_ids[row]:
+                    wanted[parent_ids[row] % count].append(row)
+            yield
+        for rows, children in zip(present, wanted, strict=True):
+            found = {ids[row]: row for row in rows}
+            for at, row in enumerate(children, 1):
+                if not at % SLICE_ROWS:
+                    yield
+                parent = found.get(parent_ids[row])
+                if parent is None and not self._is_partial:
+                    if placeholder == NONE:
+                        placeholder = self._add_sort("placeholder", None, "", None)
+                    parent = found[parent_ids[row]] = columns.add(NONE, 0, placeholder, NONE)
+                    ids.append(parent_ids[row])
+                    columns.settle()
+                    columns.tokens[parent] = NONE
+                parents[row] = NONE if parent is None else parent
+            yield
+
+    def _add_up(self, order: "array[int]", shown: "array[int]", sizes: "array[int]") -> Iterator[None]:
+        """Sums by the leaf rule, what parents tell beyond them, and the sizes of what is shown."""
+        columns, received = self._columns, self._received
+        parents, start, end = columns.parent, columns.start, columns.end
+        tokens, cost = columns.tokens, columns.cost
+        is_told_below = bytearray(len(order))
+        tokens_below = array("q", bytes(8 * len(order)))
+        cost_below: dict[int, Decimal] = {}
+        for at in range(len(order) - 1, -1, -1):
+            row = order[at]
+            parent, used, spent = parents[row], tokens[row], cost[row]
+            if is_told_below[row]:
+                self._note_unattributed(row, tokens_below[row], cost_below.get(row, Decimal()))
+                used, spent = tokens_below[row], cost_below.pop(row, None)
+                cost[row] = None if spent is None else format_usd(spent)
+            is_told = used != NONE or spent is not None
+            tokens[row] = used = max(used, 0)
+            if shown[row] != NONE:
+                sizes[shown[row]] += sizes[row]
+            if parent != NONE:
+                if is_told:
+                    is_told_below[parent] = True
+                    tokens_below[parent] = min(tokens_below[parent] + used, _MOST_TOKENS)
+                    if spent is not None:
+                        cost_below[parent] = add_usd(cost_below.get(parent, Decimal()), Decimal(spent))
+                if parent >= received and start[row] != NONE:
+                    start[parent] = min(start[row], start[parent]) if start[parent] != NONE else start[row]
+                    end[parent] = max(end[parent], end[row] if end[row] != NONE else NEVER)
+            if end[row] == NEVER:
+                end[row] = NONE
+            if not at % SLICE_ROWS:
+                yield
+
+    def _note_unattributed(self, row: int, tokens_below: int, cost_below: Decimal) -> None:
+        more, spent = self._columns.tokens[row] - tokens_below, self._columns.cost[row]
+        more_spent = Decimal(0 if spent is None else spent) - cost_below
+        if more > 0 or more_spent > 0:
+            usd = format_usd(more_spent) if more_spent > 0 else None
+            self._unattributed[row] = max(more, 0), usd
+
+    def _finish_values(self) -> Iterator[None]:
+        """Makes milliseconds since the start of the run of all times, and gives placeholders their status."""
+        columns = self._columns
+        shown, status = columns.parent, columns.status
+        origin_us = self._origin_us
+        if origin_us is None:
+            origin_us = min((start for start in columns.start if start != NONE), default=0)
+            yield
+        origin_us -= origin_us % _US_PER_MS
+
+        def counted(at_us: int) -> int:
+            return NONE if at_us == NONE else max(0, (at_us - origin_us) // _US_PER_MS)
+
+        for first in range(0, len(columns), SLICE_ROWS):
+            for column in (columns.start, columns.end):
+                times = column[first : first + SLICE_ROWS]
+                column[first : first + SLICE_ROWS] = array("q", map(counted, times))
+            for row in range(first, min(first + SLICE_ROWS, self._received)):
+                if shown[row] >= self._received:
+                    status[shown[row]] = max(status[shown[row]], status[row])
+            yield
+
+    def _marks(self, row_of: "array[int]", cycles: list[int], retry_of: list[tuple[int, int]]) -> SpanMarks:
+        context, row = [], NONE
+        if self._entry is not None and int(self._entry, 16) in self._ids:
+            row = self._columns.parent[self._ids.index(int(self._entry, 16))]
+        while row != NONE:
+            if self._sorts[self._columns.sort[row]].kind == _OTHER:
+                context.append(row_of[row])
+            row = self._columns.parent[row]
+        return SpanMarks(
+            step_ids=[step_id for _, step_id, _ in self._name_of],
+            models=[model for _, _, model in self._name_of],
+            noted=sorted(row_of[row] for row in self._noted),
+            cycles=sorted(row_of[row] for row in cycles),
+            context=sorted(context),
+            retry_of=sorted((row_of[row], row_of[earlier]) for row, earlier in retry_of),
+            unattributed=sorted((row_of[row], *told) for row, told in self._unattributed.items()),
+        )

@@ -1,0 +1,142 @@
+"""What a recorded run keeps of the content of its spans, by the capture mode of the run.
+
+Done before two states of a span become one: of the same content always the same is kept, so what comes twice
+adds nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from runglass.engine.capture.capture import Capture
+from runglass.engine.payload import Payload
+from runglass.log.span_state import SpanState
+from runglass.log.trace import ModelCall
+from runglass.support.lazy_json import json_bytes
+
+_VALUES = ("input", "output", "attributes", "events", "links")
+_CONTENT = (*_VALUES, "error")
+_NAMES, _NAMES_OF_CALL = ("name", "entry_name"), ("finish_reason", "request_id", "error_code")
+
+
+class EncodedState(NamedTuple):
+    """A state of a span whose content is JSON, and all of that as one piece."""
+
+    state: SpanState
+    content: bytes
+
+
+class Resources:
+    """The resources of a request, each of many spans, as they are kept."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        # With what has it, or another one could have the same id.
+        self._kept: dict[int, tuple[Any, Any]] = {}
+
+    async def of(self, state: SpanState) -> Any:
+        """That of a state, as JSON."""
+        resource = state.resource
+        if resource is None:
+            return None
+        if (known := self._kept.get(id(resource))) is None:
+            kept, _ = await _kept(json_bytes(state, "resource"), self._capture)
+            known = self._kept[id(resource)] = resource, kept
+        return known[1]
+
+
+def encoded_state(state: SpanState, resource: Any) -> EncodedState:
+    """The state with its content as JSON, and with its resource as that is kept.
+
+    Raises what encoding raises for values that JSON has not.
+    """
+    raw: dict[str, Any] = {}
+    for name in _CONTENT:
+        if (value := json_bytes(state, name)) is not None:
+            raw[name] = value
+    calls, values = state.model_calls, list(raw.values())
+    if calls:
+        asked: Any = json_bytes(calls[0], "request")
+        answered: Any = json_bytes(calls[0], "response")
+        calls = (replace(calls[0], request=asked, response=answered),)
+        values += [value for value in (asked, answered) if value is not None]
+    names = [getattr(state, name) for name in _NAMES]
+    names += [getattr(call, name) for call in calls for name in _NAMES_OF_CALL]
+    values.append(msgspec.json.encode([*names, *state.tags]))
+    if "input" in raw and state.input_size_bytes is None:
+        raw["input_size_bytes"] = len(raw["input"])
+    if "output" in raw and state.output_size_bytes is None:
+        raw["output_size_bytes"] = len(raw["output"])
+    state = replace(state, **raw, resource=resource, model_calls=calls)
+    return EncodedState(state, b"[%b]" % b",".join(values))
+
+
+def keeps_all(capture: Capture, states: Sequence[EncodedState]) -> bool:
+    """Whether the content of all of them is kept as it is: to look once through many small ones is quick."""
+    return capture.keeps_whole(b"".join([each.content for each in states]))
+
+
+async def captured(encoded: EncodedState, capture: Capture) -> SpanState:
+    """The state with that of its content which the mode keeps: without secrets, and cut where it is large.
+
+    Names lose their secrets; ids, times and numbers stay. The sizes of input and output are those before.
+    """
+    state = encoded.state
+    if capture.keeps_whole(encoded.content):
+        return state
+    kept: dict[str, Any] = {}
+    truncated = state.truncated
+    for name in _VALUES:
+        kept[name], is_cut = await _kept(json_bytes(state, name), capture)
+        truncated = truncated or is_cut
+    if state.error is not None:
+        error = dict(state.error)
+        if isinstance(code := error.get("code"), str):
+            error["code"] = await capture.text(code)
+        kept["error"] = capture.error(error)
+    if state.model_calls:
+        call, is_cut = await _call(state.model_calls[0], capture)
+        kept["model_calls"] = (call,)
+        truncated = truncated or is_cut
+    kept |= await _names(state, _NAMES, capture)
+    if state.tags:
+        kept["tags"] = tuple(sorted({await capture.text(tag) for tag in state.tags}))
+    if capture.mode == "off":
+        kept |= {"input_size_bytes": None, "output_size_bytes": None}
+    return replace(state, **kept, truncated=truncated)
+
+
+async def _call(call: ModelCall, capture: Capture) -> tuple[ModelCall, bool]:
+    request, is_cut = await _kept(json_bytes(call, "request"), capture)
+    response, is_also_cut = await _kept(json_bytes(call, "response"), capture)
+    is_cut = is_cut or is_also_cut
+    names = await _names(call, _NAMES_OF_CALL, capture)
+    truncated = call.truncated or is_cut
+    return replace(call, request=request, response=response, truncated=truncated, **names), is_cut
+
+
+async def _names(
+    owner: SpanState | ModelCall, fields: Sequence[str], capture: Capture
+) -> dict[str, str | None]:
+    names = {field: getattr(owner, field) for field in fields}
+    return {field: name and await capture.text(name) for field, name in names.items()}
+
+
+async def _kept(value: Any, capture: Capture) -> tuple[Any, bool]:
+    """What is kept of one JSON value, an object or a list, and whether it was cut."""
+    if value is None or not capture.keeps_snapshots:
+        return None, False
+    data = bytes(value)
+    is_list = data.startswith(b"[")
+    payload = Payload.encoded(b'{"items":%b}' % data if is_list else data)
+    await capture.prepare(payload)
+    snapshot = capture.snapshot(payload)
+    kept = snapshot.data
+    if is_list and kept is not None:
+        kept = msgspec.json.decode(kept, type=dict[str, msgspec.Raw]).get("items")
+        if kept is not None and not bytes(kept).startswith(b"["):
+            # Cut to a text that says how many there were.
+            kept = msgspec.Raw(b"[%b]" % kept)
+    return kept, snapshot.truncated

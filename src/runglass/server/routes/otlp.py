@@ -1,0 +1,134 @@
+"""What programs send over OTLP: traces and logs are recorded, metrics are answered and counted."""
+
+from collections import Counter
+from functools import partial
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from starlette.responses import Response
+
+from runglass.engine.scheduling.offloading import offload, offload_in_turn
+from runglass.errors import RequestError, api_error
+from runglass.log.measurements import measured
+from runglass.recording.otlp import NotOtlp, Signal, decode
+from runglass.recording.received import Refused
+from runglass.runtime.runtime import Runtime
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.error_responses import invalid
+from runglass.server.requests.body import (
+    CODINGS,
+    answer,
+    body_of,
+    coding_of,
+    decompressed,
+    forget_body,
+)
+
+FLOW = Parameter("x-runglass-flow", str, "the flow of which the runs are", argument="flow")
+CONTENT_ENCODING = Parameter("Content-Encoding", str, f"{', '.join(CODINGS)} or identity")
+
+PROTOBUF = "application/x-protobuf"
+PROTOBUF_TYPES = frozenset({"", PROTOBUF, "application/protobuf"})
+MOST_REASONS = 10
+"""The most reasons that an answer has, those of the most spans first."""
+
+
+async def traces(request: ApiRequest, flow: str | None) -> Response:
+    """Records spans; those of one trace are a run. All that is not rejected can be read from then on.
+
+    `partialSuccess` has the number of rejected spans, and the reasons. After a 503, send the request again:
+    what is stored already is not stored twice. Paths with another beginning are the same.
+    """
+    is_json = _is_json(request)
+    return _answer(await _record(request, "traces", flow, is_json=is_json), "rejectedSpans", is_json=is_json)
+
+
+async def logs(request: ApiRequest, flow: str | None) -> Response:
+    """Records log records, each as a part of the span whose trace and span id it has, before it or after it.
+
+    One without ids is rejected, as it belongs to no span.
+    """
+    is_json = _is_json(request)
+    rejected = await _record(request, "logs", flow, is_json=is_json)
+    return _answer(rejected, "rejectedLogRecords", is_json=is_json)
+
+
+async def metrics(request: ApiRequest, flow: str | None) -> Response:
+    """Answers and counts the request. Nothing of it is kept, and it is not looked at."""
+    is_json = _is_json(request)
+    await body_of(request, limit_bytes=request.services.runtime.settings.otlp_limit_bytes)
+    measured.otlp_requests["metrics"] += 1
+    return _answer(Counter(), "", is_json=is_json)
+
+
+async def take_in(
+    runtime: Runtime, project_id: int, signal: Signal, body: bytes, *, flow: str | None, is_json: bool
+) -> Counter[str]:
+    """Records what is in the body; how many spans or records were rejected, by the reason.
+
+    Raises NotOtlp, UNAVAILABLE where the project is full, and StoreError.
+    """
+    project = await runtime.store.project(project_id)
+    if project is None:
+        raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
+    runtime.require_room(project)
+    measured.otlp_requests[signal] += 1
+    rejected: Counter[str] = Counter()
+    found = await offload(partial(decode, body, signal, is_json=is_json), size_bytes=len(body))
+    while items := await offload(partial(next, found, None), size_bytes=len(body)):
+        refused = [item for item in items if isinstance(item, Refused)]
+        refused += await runtime.recordings.record(
+            project, flow, [item for item in items if not isinstance(item, Refused)]
+        )
+        for each in refused:
+            rejected[each.reason] += each.times
+            measured.refused_spans[each.reason] += each.times
+    return rejected
+
+
+def rejection(rejected: Counter[str]) -> str:
+    """The reasons, each with its count."""
+    told = [f"{count:,} × {reason}" for reason, count in rejected.most_common(MOST_REASONS)]
+    if rest := rejected.total() - sum(count for _, count in rejected.most_common(MOST_REASONS)):
+        told.append(f"{rest:,} × other reasons")
+    return "; ".join(told)
+
+
+async def _record(request: ApiRequest, signal: Signal, flow: str | None, *, is_json: bool) -> Counter[str]:
+    runtime, project_id = request.services.runtime, request.auth.project_id
+    coding, limit = coding_of(request), runtime.settings.otlp_limit_bytes
+    body = await body_of(request, limit_bytes=limit)
+    forget_body(request)
+    with request.services.bodies.receiving(project_id) as held:
+        held(len(body))
+        if coding is not None:
+            body = await offload_in_turn(partial(decompressed, body, coding, limit_bytes=limit))
+            held(len(body))
+        try:
+            return await take_in(runtime, project_id, signal, body, flow=flow, is_json=is_json)
+        except NotOtlp as error:
+            raise invalid(f"{error}; nothing of it was stored") from error
+
+
+def _is_json(request: ApiRequest) -> bool:
+    """Whether the body is JSON and not protobuf. Raises INVALID_REQUEST where it is neither."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != JSON and media_type not in PROTOBUF_TYPES:
+        message = f"the body is {media_type!r:.80}; send {PROTOBUF} or {JSON}"
+        raise RequestError(message, code="INVALID_REQUEST", status=415)
+    return media_type == JSON
+
+
+def _answer(rejected: Counter[str], counted: str, *, is_json: bool) -> Response:
+    """The response in the encoding of the request; `counted` is the name of the count in JSON."""
+    count, message = rejected.total(), rejection(rejected)
+    if is_json:
+        # A number of 64 bits is a text in the JSON of protobuf.
+        partial_success = {counted: str(count), "errorMessage": message}
+        return answer({"partialSuccess": partial_success} if count else {})
+    # Those of logs and metrics have the same fields.
+    response = ExportTraceServiceResponse()
+    if count:
+        response.partial_success.rejected_spans = count
+        response.partial_success.error_message = message
+    return Response(response.SerializeToString(), media_type=PROTOBUF)

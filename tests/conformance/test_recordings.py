@@ -1,0 +1,390 @@
+"""What every store promises of recorded runs: found by their traces, queued nowhere, refused once deleted."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import msgspec
+import pytest
+
+from runglass.errors import FlowRecorded, ImportConflict
+from runglass.store.base import Store
+from runglass.store.imports import ImportedFlow
+from runglass.store.query_search import SearchLimits
+from runglass.store.records import Append, FlowRecord, NewRun, RecordedTrace, RunRecord
+from runglass.support.clock import iso
+from runglass.wire.admin_api import SERVER
+from runglass.wire.query import RunQuery, first_id
+from runglass.wire.query_parser import parse_run_query
+from tests.conformance.stores import ALL_STORES, make_run, store_kinds
+from tests.conformance.test_imports import FLOW, RUN, import_run
+from tests.records import new_run
+
+NOON, LATER = "2026-11-29T12:00:00.000Z", "2026-11-29T13:00:00.000Z"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+async def otel(store: Store) -> FlowRecord:
+    project = await store.ensure_project("acme", "demo")
+    return await store.recorded_flow(project.id, "otel", most=10)
+
+
+def recording(flow: FlowRecord, run_id: str, *, trigger: str = "recorded") -> NewRun:
+    return new_run(flow.project_id, flow.id, id=run_id, trigger_type=trigger, request=b"")
+
+
+async def record(
+    store: Store,
+    run_id: str = "run-1",
+    *,
+    trace_id: str = TRACE,
+    trigger: str = "recorded",
+    continues: str | None = None,
+    due_at: str = NOON,
+) -> RunRecord:
+    run = recording(await otel(store), run_id, trigger=trigger)
+    created = await store.create_recording(run, trace_id=trace_id, due_at=due_at, continues=continues)
+    assert created is not None
+    return created
+
+
+def events(run: RunRecord, *, head: int = 0, status: str = "running", **more: Any) -> Append:
+    return Append(
+        run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=b"{}", **more
+    )
+
+
+async def end(store: Store, run: RunRecord, *, at: str = NOON) -> None:
+    await store.append(events(run))
+    await store.append(events(run, head=1, status="completed", ended_at=at))
+
+
+async def newest(store: Store, trace_id: str = TRACE) -> RecordedTrace | None:
+    flow = await otel(store)
+    return (await store.recorded_traces(flow.project_id, [trace_id, "f" * 32])).get(trace_id)
+
+
+async def test_a_flow_is_made_for_recorded_runs(store: Store) -> None:
+    made = await otel(store)
+    assert made.recorded
+    assert made.slug == "otel"
+    assert made.production_version is None
+    assert await otel(store) == made == await store.find_flow(made.project_id, "otel")
+    assert await store.flow(made.id) in await store.flows(made.project_id)
+
+
+async def test_a_slug_is_executable_or_recorded(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    await store.put_draft(project.id, "bot", name=None, capture=None, source=b"{}")
+    assert (await store.recorded_flow(project.id, "bot", most=10)).slug == "otel-bot"
+    found = await store.find_flow(project.id, "bot")
+    assert found is not None
+    assert not found.recorded
+
+
+async def test_the_recorded_flows_of_a_project_are_bounded(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    slugs = [(await store.recorded_flow(project.id, slug, most=2)).slug for slug in ("a", "b", "c", "a", "d")]
+    assert slugs == ["a", "b", "otel", "a", "otel"]
+
+
+async def test_a_trace_has_one_newest_run(store: Store) -> None:
+    assert await newest(store) is None
+    first = await record(store)
+    assert (first.status, first.head, first.is_recorded) == ("pending", 0, True)
+    assert await newest(store) == RecordedTrace(first)
+    other = recording(await otel(store), "run-2")
+    assert await store.create_recording(other, trace_id=TRACE, due_at=NOON, continues=None) is None
+    assert await store.run("run-2") is None
+
+    await end(store, first)
+    second = await record(store, "run-2", continues="run-1")
+    assert await newest(store) == RecordedTrace(second)
+    third = recording(await otel(store), "run-3")
+    assert await store.create_recording(third, trace_id=TRACE, due_at=NOON, continues="run-1") is None
+
+
+async def test_a_trace_of_another_project_is_another_one(store: Store) -> None:
+    await record(store)
+    other = await store.ensure_project("acme", "other")
+    assert await store.recorded_traces(other.id, [TRACE]) == {}
+
+
+async def test_a_recorded_run_waits_for_no_process(store: Store) -> None:
+    run = await record(store)
+
+    async def assert_nobody_has_it() -> None:
+        assert await store.claim_runs("me", now=iso(store.clock.now()), limit=10) == []
+        assert (await store.queued_runs(run.project_id, most=10)).waiting == 0
+        overview = await store.overview()
+        assert (overview.open_runs, overview.waiting) == ({}, 0)
+
+    await assert_nobody_has_it()
+    await store.append(events(run))
+    await assert_nobody_has_it()
+    # As at the start of a process that has the store to itself.
+    await store.end_lease(None)
+    await assert_nobody_has_it()
+    await store.append(events(run, head=1))
+    now = await store.run(run.id)
+    assert now is not None
+    assert (now.status, now.head, now.claims) == ("running", 2, 0)
+
+
+async def test_a_run_is_due_until_it_has_ended(store: Store) -> None:
+    first = await record(store)
+    second = await record(store, "run-2", trace_id="1" * 32, due_at=LATER)
+    assert await store.due_recordings(now="2026-11-29T11:59:59.999Z", limit=9) == []
+    assert [run.id for run in await store.due_recordings(now=NOON, limit=9)] == ["run-1"]
+    assert [run.id for run in await store.due_recordings(now=LATER, limit=9)] == ["run-1", "run-2"]
+    assert [run.id for run in await store.due_recordings(now=LATER, limit=1)] == ["run-1"]
+
+    await store.defer_recording(first.no, due_at="2026-11-29T14:00:00.000Z")
+    assert [run.id for run in await store.due_recordings(now=LATER, limit=9)] == ["run-2"]
+    await end(store, second)
+    assert await store.due_recordings(now=LATER, limit=1) == []
+    await store.defer_recording(second.no, due_at=NOON)
+    assert await store.due_recordings(now=LATER, limit=9) == []
+
+
+async def test_runs_that_have_ended_take_no_place_of_those_that_are_due(store: Store) -> None:
+    runs = [await record(store, f"run-{n}", trace_id=f"{n}" * 32) for n in range(4)]
+    for run in (runs[0], runs[2]):
+        await end(store, run)
+    assert [run.id for run in await store.due_recordings(now=NOON, limit=2)] == ["run-1", "run-3"]
+
+
+async def test_a_deleted_run_leaves_a_tombstone_for_a_month(store: Store) -> None:
+    run = await record(store)
+    await store.append(events(run))
+    # One that goes on is deleted as it is: no process has it that could end it.
+    assert await store.purge_runs([run.no], by=SERVER) == 1
+    assert await newest(store) == RecordedTrace(None, deleted=True)
+    new = recording(await otel(store), "run-2")
+    assert await store.create_recording(new, trace_id=TRACE, due_at=NOON, continues=None) is None
+    assert await store.create_recording(new, trace_id=TRACE, due_at=NOON, continues=run.id) is None
+
+    soon, month = (iso(store.clock.now() + timedelta(days=days)) for days in (29, 31))
+    assert await store.due_recordings(now=soon, limit=9) == []
+    assert await newest(store) is not None
+    assert await store.due_recordings(now=month, limit=9) == []
+    assert await newest(store) is None
+    await record(store, "run-2")
+
+
+async def test_the_newest_part_says_whether_a_trace_is_deleted(store: Store) -> None:
+    first = await record(store)
+    await end(store, first)
+    second = await record(store, "run-2", continues="run-1")
+    await store.purge_runs([first.no])
+    assert await newest(store) == RecordedTrace(second)
+    await store.purge_runs([second.no])
+    assert await newest(store) == RecordedTrace(None, deleted=True)
+
+
+async def test_plain_runs_are_found_by_their_end(store: Store) -> None:
+    now = store.clock.now()
+    hour, day = (iso(now + timedelta(hours=hours)) for hours in (1, 24))
+    runs = [await record(store, f"run-{n}", trace_id=f"{n}" * 32, trigger="plain") for n in range(4)]
+    other = await record(store, "other", trace_id="e" * 32)
+    for run, at in ((runs[1], hour), (runs[0], hour), (runs[2], day), (other, hour)):
+        await end(store, run, at=at)
+    project_id = other.project_id
+    found = await store.ended_plain_runs(project_id, before=hour, limit=9)
+    assert found == [runs[0].no, runs[1].no]
+    assert await store.ended_plain_runs(project_id, before=hour, limit=1) == found[:1]
+
+    # Nobody asked for it: of so many no tombstone stays.
+    await store.purge_runs(found)
+    assert await newest(store, "0" * 32) is None
+    assert await store.ended_plain_runs(project_id, before=hour, limit=9) == []
+    await store.purge_runs([runs[2].no], by=SERVER)
+    assert await newest(store, "2" * 32) == RecordedTrace(None, deleted=True)
+
+
+async def test_a_plain_run_is_shown_once_it_has_a_model_call(store: Store) -> None:
+    run = await record(store, trigger="plain")
+    before = await store.last_change(run.project_id)
+    await store.show_recording(run.no)
+    await store.show_recording(run.no)
+    now = await store.run(run.id)
+    assert now is not None
+    assert now.trigger_type == "recorded"
+    assert await store.last_change(run.project_id) == before + 1
+    await end(store, run)
+    assert await store.ended_plain_runs(run.project_id, before=LATER, limit=9) == []
+
+
+def told(**recording: str) -> bytes:
+    """A summary with these words of the sender."""
+    return msgspec.json.encode({"status": "running", "recording": {"traceId": TRACE, **recording}})
+
+
+async def listed(store: Store, query: str) -> str:
+    """The runs of the list, newest first, each by the last letter of its id."""
+    project = await store.ensure_project("acme", "demo")
+    wanted = parse_run_query(query, now=store.clock.now()).listed()
+    page = await store.runs(project.id, wanted, limit=50)
+    counts = await store.count_runs(project.id, wanted, until_ms=1000, buckets=1)
+    assert page.position is None
+    assert sum(counts.runs) == len(page.runs)
+    return "".join(run.id[-1] for run in page.runs)
+
+
+async def three_kinds(store: Store) -> None:
+    """An executed run `a`, a recorded one `b` and a plain one `c`."""
+    id_of = {name: first_id(number)[:-1] + name for number, name in enumerate("abc", 1)}
+    await make_run(store, id_of["a"])
+    session = str(uuid5(NAMESPACE_URL, "chat 7"))
+    for name, trigger, words in (
+        ("b", "recorded", {"service": "Shop", "release": "1.2"}),
+        ("c", "plain", {"service": "shop-db", "environment": "prod"}),
+    ):
+        flow = await otel(store)
+        new = new_run(
+            flow.project_id, flow.id, id=id_of[name], trigger_type=trigger, request=b"", session_id=session
+        )
+        run = await store.create_recording(new, trace_id=name * 32, due_at=NOON, continues=None)
+        assert run is not None
+        await store.append(
+            Append(
+                run_no=run.no,
+                head=0,
+                fence=run.fence,
+                events=[b"{}"],
+                status="running",
+                summary=told(**words),
+            )
+        )
+
+
+async def test_a_list_has_plain_runs_where_it_is_asked_for_them(store: Store) -> None:
+    await three_kinds(store)
+    for query, expected in {
+        "": "ba",
+        "flow:otel": "b",
+        "status:running": "b",
+        "-status:running": "a",
+        "kind:plain": "c",
+        "trigger:plain": "c",
+        "kind:recorded": "b",
+        "kind:executed": "a",
+        "-kind:executed": "b",
+        "kind:executed,plain": "ca",
+        "kind:plain,recorded,executed": "cba",
+        "trigger:recorded -kind:plain": "b",
+        'session:"chat 7"': "b",
+        'session:"chat 7" kind:plain': "c",
+        "service:shop": "b",
+        "service:SHOP,shop-db kind:recorded,plain": "cb",
+        "-service:shop": "a",
+        "release:1.2": "b",
+        "environment:prod": "",
+        "environment:PROD kind:plain": "c",
+    }.items():
+        asked = query.replace("flow:otel", f"flow:{(await otel(store)).id}")
+        assert await listed(store, asked) == expected, query
+    session = str(uuid5(NAMESPACE_URL, "chat 7"))
+    project_id = (await otel(store)).project_id
+    assert len(await store.session_runs(project_id, session, after="", limit=9)) == 1
+
+
+async def test_a_list_is_told_of_a_plain_run_once_it_is_none(store: Store) -> None:
+    run = await record(store, trigger="plain")
+    query = RunQuery().listed()
+    (change,) = await store.changed_runs(run.project_id, query, after=0, limit=9)
+    assert (change.listing, change.could_meet) == (None, False)
+    await store.show_recording(run.no)
+    (change,) = await store.changed_runs(run.project_id, query, after=change.number, limit=9)
+    assert change.listing is not None
+    assert change.listing.trigger_type == "recorded"
+    plain = parse_run_query("kind:plain", now=store.clock.now())
+    (gone,) = await store.changed_runs(run.project_id, plain, after=0, limit=9)
+    assert (gone.listing, gone.could_meet) == (None, True)
+
+
+@pytest.mark.parametrize("kind", store_kinds())
+async def test_a_list_looks_at_no_plain_run(kind: str, tmp_path: Path) -> None:
+    # It may look at some rows, and then has no time left.
+    async with ALL_STORES[kind](
+        tmp_path, search=SearchLimits(look_s=0.0, count_s=0.0, first_rows=1)
+    ) as store:
+        flow = await otel(store)
+        await make_run(store, first_id(1))
+        for number in range(2, 200):
+            trigger = "recorded" if number == 2 else "plain"
+            run = new_run(flow.project_id, flow.id, id=first_id(number), trigger_type=trigger, request=b"")
+            await store.create_recording(run, trace_id=f"{number}", due_at=NOON, continues=None)
+        page = await store.runs(flow.project_id, RunQuery().listed(), limit=2)
+        assert ([run.id for run in page.runs], page.position) == ([first_id(2), first_id(1)], None)
+        counts = await store.count_runs(flow.project_id, RunQuery().listed(), until_ms=1000, buckets=1)
+        assert (counts.runs, counts.counted_from_ms) == ([2], None)
+
+
+async def test_a_recorded_flow_cannot_be_pushed(store: Store) -> None:
+    made = await otel(store)
+    with pytest.raises(FlowRecorded, match="'otel' has the recorded runs"):
+        await store.put_draft(made.project_id, "otel", name=None, capture="off", source=b"{}")
+    assert await store.find_flow(made.project_id, "otel") == made
+    assert await store.versions(made.id) == []
+
+
+FAR = ImportedFlow(FLOW, "far", b"", recorded=True)
+
+
+async def test_an_imported_run_has_its_trace(store: Store) -> None:
+    project_id = (await store.ensure_project("acme", "demo")).id
+    fields = {"flow": FAR, "version": 0, "trace_id": TRACE}
+    await import_run(store, project_id, trigger_type="recorded", **fields)
+    flow = await store.flow(FLOW)
+    assert flow is not None
+    assert (flow.recorded, await store.versions(FLOW)) == (True, [])
+    found = await newest(store)
+    assert found is not None
+    assert found.run == await store.run(RUN)
+    # What comes later goes behind it.
+    await record(store, continues=RUN)
+
+
+async def test_an_imported_run_takes_no_trace_from_a_live_one(store: Store) -> None:
+    live = await record(store)
+    fields = {"flow": FAR, "version": 0, "trace_id": TRACE}
+    await import_run(store, live.project_id, trigger_type="plain", **fields)
+    assert await newest(store) == RecordedTrace(live)
+    # It is known for one that lists do not show.
+    assert len(await store.ended_plain_runs(live.project_id, before="9999", limit=9)) == 1
+
+
+@pytest.mark.parametrize("order", [("part-1", "part-2", "part-3"), ("part-2", "part-3", "part-1")])
+async def test_imported_runs_of_a_trace_are_in_the_order_of_time(store: Store, order: list[str]) -> None:
+    project_id = (await store.ensure_project("acme", "demo")).id
+    fields = {"flow": FAR, "version": 0, "trigger_type": "recorded", "trace_id": TRACE}
+    for run_id in order:
+        await import_run(store, project_id, id=run_id, **fields)
+    found = await newest(store)
+    assert found is not None
+    assert found.run is not None
+    assert found.run.id == "part-3"
+    earlier = await store.earlier_parts(found.run.no)
+    assert [run.id for run in earlier] == ["part-1", "part-2"]
+
+
+async def test_a_trace_that_was_deleted_is_back_with_an_import(store: Store) -> None:
+    run = await record(store)
+    await store.purge_runs([run.no], by=SERVER)
+    fields = {"flow": FAR, "version": 0, "trace_id": TRACE}
+    await import_run(store, run.project_id, trigger_type="recorded", **fields)
+    found = await newest(store)
+    assert found is not None
+    assert found.run == await store.run(RUN)
+
+
+async def test_a_run_is_not_imported_into_a_flow_of_another_kind(store: Store) -> None:
+    project_id = (await store.ensure_project("acme", "demo")).id
+    await import_run(store, project_id)
+    with pytest.raises(ImportConflict, match="cannot be made in this project"):
+        await import_run(
+            store, project_id, id="other", flow=FAR, version=0, trigger_type="recorded", trace_id=TRACE
+        )
+    assert await newest(store) is None

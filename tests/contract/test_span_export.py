@@ -1,0 +1,382 @@
+"""Runs that have ended are sent on as spans, also where the receiver is away, refuses or asks to wait."""
+
+import asyncio
+import base64
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from google.protobuf import json_format
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from runglass.log.measurements import measured
+from runglass.server.services.span_export import BATCH_BYTES, FAULTS, LONGEST_WAIT_S, SpanExporter
+from runglass.testing import RunningServer, running_server
+from runglass.wire.query import RunQuery
+from tests.collector import Collector, Reply, attributes, collecting
+from tests.contract.wire import cancel, execute, http_for, start
+from tests.fakes import VirtualClock
+from tests.waiting import eventually
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+LARGE = """
+slug: large
+capture: full
+steps:
+  - id: each
+    type: loop
+    over: initial["parts"]
+    as: part
+    steps: [{id: keep, type: passthrough}]
+"""
+
+
+class UntilAllIsSent(VirtualClock):
+    """Ends the exporter once no cursor is behind; `at_rest` is called before each wait."""
+
+    def __init__(self, server: RunningServer) -> None:
+        super().__init__()
+        self._store = server.runtime.store
+        self.at_rest: list[Any] = []
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        if seconds and self.at_rest:
+            await self.at_rest.pop(0)()
+        if not await self._store.span_cursors():
+            raise asyncio.CancelledError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun(server: RunningServer) -> None:
+    """Runs are sent from now on."""
+    server.push(LARGE)
+    server.call(server.runtime.store.span_cursors())
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+def send_all(server: RunningServer, collector: Collector, *at_rest: Any) -> list[float]:
+    """Lets the exporter go on until all is sent: how long it waited, rests aside."""
+    return send_to(server, f"{collector.endpoint}/v1/traces", {}, *at_rest)
+
+
+def send_to(server: RunningServer, url: str, headers: dict[str, str], *at_rest: Any) -> list[float]:
+    """The same, to anybody."""
+    clock = UntilAllIsSent(server)
+    clock.at_rest = list(at_rest)
+
+    async def export() -> None:
+        exporter = SpanExporter(server.runtime, url, headers=headers, clock=clock)
+        with suppress(asyncio.CancelledError):
+            await exporter.run_forever()
+
+    server.call(export())
+    return [seconds for seconds in clock.slept_s if seconds]
+
+
+def exported(http: httpx2.Client, run_id: str) -> list[Span]:
+    """The spans of the file of the run."""
+    document = http.get(f"/flow-runs/{run_id}/export?format=otlp").json()
+    for span in document["resourceSpans"][0]["scopeSpans"][0]["spans"]:
+        for name in ("traceId", "spanId", "parentSpanId"):
+            if name in span:
+                span[name] = base64.b64encode(bytes.fromhex(span[name])).decode()
+    read = json_format.Parse(json.dumps(document), ExportTraceServiceRequest())
+    return list(read.resource_spans[0].scope_spans[0].spans)
+
+
+def test_what_is_sent_is_what_the_file_of_the_run_has(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    words = execute(http, "words", message="a bb ccc")
+    answer = http.post("/seq/acme/demo/anything/execute", json={}, headers={"traceparent": PARENT})
+    traced: str = answer.json()["executionId"]
+    send_all(server, collector)
+    for run_id in (words, traced):
+        assert collector.spans(run_id) == exported(http, run_id)
+    root = collector.spans(traced)[0]
+    assert f"00-{root.trace_id.hex()}-{root.parent_span_id.hex()}-01" == PARENT
+    (sent,) = collector.requests
+    assert sent.headers[":path"] == "/v1/traces"
+    assert sent.headers["content-type"] == "application/x-protobuf"
+    assert {each.key: each.value.string_value for each in sent.request.resource_spans[0].resource.attributes}
+    resources = [
+        {each.key: each.value.string_value for each in resource.resource.attributes}
+        for resource in sent.request.resource_spans
+    ]
+    assert {resource["service.name"] for resource in resources} == {"runglass"}
+    assert {resource["runglass.project"] for resource in resources} == {"acme/demo"}
+    assert {resource["runglass.flow"] for resource in resources} == {"words", "anything"}
+
+
+def test_the_spans_of_a_run_follow_the_conventions_and_name_their_run(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    run_id = execute(http, "words", message="a bb ccc")
+    send_all(server, collector)
+    root, *others = collector.spans(run_id)
+    told = attributes(root)
+    assert root.name == "invoke_workflow words"
+    assert (told["gen_ai.operation.name"], told["gen_ai.workflow.name"]) == ("invoke_workflow", "words")
+    calls = [span for span in others if attributes(span).get("gen_ai.operation.name") == "chat"]
+    assert [span.name for span in calls] == ["chat echo"] * 3
+    assert all("runglass.trigger" not in attributes(span) for span in others)
+    retried = [attributes(span) for span in others if span.name == "shout attempt 1"]
+    assert [each.get("error.type") for each in retried].count("CODE_ERROR") == 1
+    assert {attributes(span)["runglass.iteration"] for span in others if span.name.startswith("each[")} == {
+        0,
+        1,
+        2,
+    }
+
+
+def test_the_tools_of_the_caller_are_spans_between_the_calls_of_the_model(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    server.push(
+        'slug: tools\ncapture: full\nsteps: [{id: ask, type: llm, model: echo, prompt: "{{ message }}"}]\n'
+    )
+    path = "/seq/acme/demo/tools/execute"
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    pause = http.post(path, json={"message": "hello", "tools": [tool]}).json()
+    (call,) = pause["toolCalls"]
+    results = [{"role": "tool", "toolCallId": call["id"], "content": "sunny"}]
+    resumed = {
+        "executionId": pause["executionId"],
+        "message": "hello",
+        "tools": [tool],
+        "toolCallMessages": [*pause["toolCallMessages"], *results],
+    }
+    http.post(path, json=resumed).raise_for_status()
+    send_all(server, collector)
+    spans = collector.spans(pause["executionId"])
+    assert [span.name for span in spans][-3:] == ["chat echo", "execute_tool weather", "chat echo"]
+    first, used, second = spans[-3:]
+    assert first.parent_span_id == used.parent_span_id == second.parent_span_id
+    assert first.end_time_unix_nano == used.start_time_unix_nano
+    assert used.end_time_unix_nano == max(second.start_time_unix_nano, used.start_time_unix_nano)
+    told = attributes(used)
+    assert (told["gen_ai.operation.name"], told["gen_ai.tool.call.id"]) == ("execute_tool", call["id"])
+    assert told["gen_ai.tool.call.result"] == '"sunny"'
+    assert json.loads(told["gen_ai.tool.call.arguments"]) == json.loads(call["function"]["arguments"])
+
+
+def test_a_run_is_sent_once_it_has_ended(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    run_id = start(server, "endless")
+    execute(http, "anything")
+    send_all(server, collector)
+    assert collector.spans(run_id) == []
+    cancel(server, run_id)
+    assert "event: flow_cancelled" in http.get(f"/flow-runs/{run_id}/trace/stream").text
+    send_all(server, collector)
+    assert collector.spans(run_id) == exported(http, run_id) != []
+    sent = len(collector.requests)
+    execute(http, "anything")
+    send_all(server, collector)
+    assert len(collector.requests) == sent + 1, "and not again"
+
+
+def test_a_receiver_that_is_busy_gets_the_same_again_later(
+    server: RunningServer, http: httpx2.Client, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_ids = [execute(http, "words", message="a bb") for _ in range(3)]
+    failed, sent = measured.failed_sends, measured.sent_runs
+    caplog.set_level("INFO")
+    collector.replies = [Reply(503), Reply(429, (("Retry-After", "17"),)), Reply(401), *[Reply(502)] * 8]
+    waited = send_all(server, collector)
+    assert len({request.request.SerializeToString() for request in collector.requests}) == 1
+    assert len(collector.requests) == 12
+    assert measured.failed_sends - failed == 11
+    assert measured.sent_runs - sent == len(run_ids)
+    assert all(collector.spans(run_id) == exported(http, run_id) for run_id in run_ids)
+    assert 0.5 <= waited[0] <= 1, "after the first failure"
+    assert sum(waited[1:3]) == 17, "as long as the receiver asks for"
+    assert sum(waited) < 17 + 10 * LONGEST_WAIT_S
+    told = [record.message for record in caplog.records if "sending runs on" in record.message]
+    assert len(told) == 2, "that it failed, and that it works again"
+    assert "503" in told[0]
+
+
+def test_a_receiver_that_is_not_there_gets_all_once_it_is(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    run_id = execute(http, "words", message="a bb")
+    endpoint = collector.endpoint
+    collector.endpoint = "http://127.0.0.1:9"
+    clock = UntilAllIsSent(server)
+    stopped = server.call(_stopped_after(server, clock, collector, waits=5))
+    assert stopped, "nothing was taken for sent"
+    collector.endpoint = endpoint
+    send_all(server, collector)
+    assert collector.spans(run_id) == exported(http, run_id)
+
+
+async def _stopped_after(
+    server: RunningServer, clock: UntilAllIsSent, collector: Collector, *, waits: int
+) -> bool:
+    """Stops the exporter after so many waits; whether there is something left to send."""
+
+    async def stop() -> None:
+        raise asyncio.CancelledError
+
+    async def go_on() -> None:
+        return None
+
+    clock.at_rest = [*[go_on] * (waits - 1), stop]
+    url = f"{collector.endpoint}/v1/traces"
+    with suppress(asyncio.CancelledError):
+        await SpanExporter(server.runtime, url, headers={}, clock=clock).run_forever()
+    return bool(await server.runtime.store.span_cursors())
+
+
+def test_a_run_that_is_refused_keeps_no_other_from_being_sent(
+    server: RunningServer, http: httpx2.Client, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_ids = [execute(http, "anything") for _ in range(3)]
+    spans = len(exported(http, run_ids[1]))
+    refused = measured.sent_spans["refused"]
+    # All of them together, then the second one by itself.
+    collector.replies = [Reply(400, reason="a bad span"), Reply(200), Reply(413, reason="too much")]
+    send_all(server, collector)
+    assert [len(collector.spans(run_id)) > 0 for run_id in run_ids] == [True, False, True]
+    assert measured.sent_spans["refused"] - refused == spans
+    assert sum(
+        "refuses spans" in record.message and "too much" in record.message for record in caplog.records
+    )
+
+
+def test_what_a_receiver_fails_of_keeps_no_other_project_from_being_sent(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    server.push("slug: more\nsteps: [{id: keep, type: passthrough}]", project="more")
+    with http_for(server, server.make_key("acme", "more")) as more:
+        other = more.post("/seq/acme/more/more/execute", json={}).json()["executionId"]
+    first = execute(http, "anything")
+    collector.replies = [Reply(500)] * FAULTS
+    send_all(server, collector)
+    sent = [attributes(request.spans()[0])["runglass.run.id"] for request in collector.requests]
+    assert sent == [*[first] * FAULTS, other, first]
+    assert len(collector.accepted) == 2
+
+
+@pytest.mark.parametrize(("year", "told_ns"), [("0001", 0), ("9999", (1 << 64) - 1)])
+def test_an_imported_run_of_times_beyond_those_of_otlp_is_sent(
+    server: RunningServer, http: httpx2.Client, collector: Collector, year: str, told_ns: int
+) -> None:
+    run_id, imported = execute(http, "anything"), f"{year}0000-0000-7000-8000-000000000000"
+    file = http.get(f"/flow-runs/{run_id}/export?format=jsonl").text.replace(run_id, imported)
+    file = re.sub(r'"\d{4}(-\d\d-\d\dT)', rf'"{year}\1', file)
+    answer = http.post("/flow-runs/import", content=file)
+    assert answer.status_code == 201, answer.text
+    send_all(server, collector)
+    assert {span.start_time_unix_nano for span in collector.spans(imported)} == {told_ns}
+
+
+def test_spans_that_are_rejected_out_of_many_are_counted_and_said_once(
+    server: RunningServer, http: httpx2.Client, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = dict(measured.sent_spans)
+    collector.replies = [Reply(200, rejected=2, reason="no room")] * 2
+    spans = 0
+    for _ in range(2):
+        run_id = execute(http, "words", message="a bb")
+        spans += len(exported(http, run_id))
+        send_all(server, collector)
+    assert len(collector.requests) == 2, "not sent again"
+    assert measured.sent_spans["refused"] - before["refused"] == 4
+    assert measured.sent_spans["accepted"] - before["accepted"] == spans - 4
+    assert sum("no room" in record.message for record in caplog.records) == 2, "once by each exporter"
+
+
+def test_a_large_run_goes_in_several_requests(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    run_id = execute(
+        http, "large", parameters={"parts": [f"{number}" + "x" * 90_000 for number in range(40)]}
+    )
+    collector.replies = [Reply(200), Reply(503)]
+    send_all(server, collector)
+    assert collector.spans(run_id) == exported(http, run_id)
+    assert len(collector.accepted) > 3
+    assert max(sent.size for sent in collector.requests) < 2 * BATCH_BYTES
+
+
+def test_a_run_that_is_deleted_while_the_receiver_is_away_is_not_sent(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    run_ids = [execute(http, "words", message="a bb") for _ in range(2)]
+    collector.replies = [Reply(503)]
+
+    async def delete() -> None:
+        run = await server.runtime.store.run(run_ids[0])
+        assert run is not None
+        await server.runtime.store.purge_runs([run.no])
+
+    send_all(server, collector, delete)
+    assert collector.spans(run_ids[0]) == []
+    assert collector.spans(run_ids[1]) == exported(http, run_ids[1])
+    overview = server.call(server.runtime.store.overview())
+    assert overview.unsent_deleted == 1
+
+
+def test_a_cursor_that_another_server_has_moved_meanwhile_stays_where_it_is(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    run_ids = [execute(http, "anything") for _ in range(2)]
+    collector.replies = [Reply(503)]
+    store = server.runtime.store
+
+    async def send_the_first() -> None:
+        (cursor,) = await store.span_cursors()
+        changes = await store.changed_runs(cursor.project_id, RunQuery(), after=cursor.change_no, limit=10)
+        (first,) = [change.number for change in changes if change.run_id == run_ids[0]]
+        assert await store.move_span_cursor(cursor, first)
+
+    send_all(server, collector, send_the_first)
+    times = [len(collector.spans(run_id)) / len(exported(http, run_id)) for run_id in run_ids]
+    assert times == [1, 2], "from there on all is sent again"
+
+
+def test_a_server_sends_by_itself_and_goes_on_after_a_restart(tmp_path: Path) -> None:
+    with collecting() as collector:
+        settings = {
+            "data": tmp_path,
+            "otlp_endpoint": f"{collector.endpoint}/",
+            "otlp_headers": {"x-api-key": "k"},
+            "metrics_port": 0,
+        }
+        collector.gate.clear()
+        with running_server(**settings) as server, http_for(server, server.key) as http:
+            server.push("slug: anything\nsteps: [{id: a, type: passthrough}]\n")
+            server.call(server.runtime.store.span_cursors())
+            run_id = execute(http, "anything")
+            # It is on its way, and nobody says that it has come.
+            collector.wait_for(1)
+        collector.gate.set()
+        with running_server(**settings) as server, http_for(server, server.key) as http:
+            eventually(lambda: len(collector.requests) > 1)
+            spans = exported(http, run_id)
+            eventually(lambda: not server.call(server.runtime.store.span_cursors()))
+        assert collector.spans(run_id)[-len(spans) :] == spans
+        assert {sent.headers["x-api-key"] for sent in collector.requests} == {"k"}
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["localhost:4318", "ftp://host", "http://user:pw@host", "http://host?a=b"]
+)
+def test_an_endpoint_that_is_no_url_is_named_at_the_start(endpoint: str) -> None:
+    with pytest.raises(Exception, match="otlp_endpoint is no URL"), running_server(otlp_endpoint=endpoint):
+        pass

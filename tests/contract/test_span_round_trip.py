@@ -1,0 +1,149 @@
+"""Runs that are sent on to a Runglass: another project records the same run, their own project none."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.config.settings import Price
+from runglass.testing import RunningServer, running_server
+from tests.contract.test_span_export import PARENT, send_to
+from tests.contract.wire import execute, http_for
+
+PRICED = """
+slug: priced
+capture: full
+steps:
+  - id: each
+    type: loop
+    over: "[1, 2, 3]"
+    as: number
+    max_concurrency: 3
+    steps:
+      - {id: ask, type: llm, model: echo, system: be kind, prompt: "number {{ number }}"}
+      - id: check
+        type: code
+        retry: {max_attempts: 2, initial_delay_ms: 0}
+        code: |
+          if attempt == 1 and index == 1:
+              raise ValueError("not yet")
+          return {"text": text}
+  - {id: last, type: llm, model: echo, prompt: "{{ items | length }}"}
+"""
+MIXED = """
+slug: mixed
+capture: full
+steps:
+  - id: both
+    type: parallel
+    branches:
+      left: [{id: l, type: llm, model: echo, prompt: "left of it"}]
+      right: [{id: r, type: wait, ms: 5}]
+  - id: route
+    type: condition
+    if: 1 > 2
+    then: [{id: yes, type: passthrough}]
+    else: [{id: no, type: llm, model: echo, prompt: "no"}]
+"""
+BROKEN = """
+slug: broken
+capture: full
+steps:
+  - {id: ask, type: llm, model: echo, prompt: "hi there"}
+  - {id: bad, type: code, retry: {max_attempts: 2, initial_delay_ms: 0}, code: 'raise ValueError("it broke")'}
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    price = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"))
+    with running_server(prices={"echo": price}) as running:
+        for flow in (PRICED, MIXED, BROKEN):
+            running.push(flow)
+        running.call(running.runtime.store.span_cursors())
+        yield running
+
+
+@pytest.fixture
+def http(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.key) as client:
+        yield client
+
+
+def send_to_project(server: RunningServer, project: str) -> httpx2.Client:
+    """Sends all that has ended to a project of the same server: a client that reads there."""
+    key = server.make_key("acme", project, "record")
+    send_to(server, f"{server.address}/v1/traces", {"x-api-key": key})
+    return http_for(server, server.make_key("acme", project, "admin"))
+
+
+def spans_of(http: httpx2.Client, run_id: str) -> dict[str, dict[str, Any]]:
+    document = http.get(f"/flow-runs/{run_id}/export?format=otlp").json()
+    return {span["spanId"]: span for span in document["resourceSpans"][0]["scopeSpans"][0]["spans"]}
+
+
+def usage(totals: dict[str, Any]) -> dict[str, Any]:
+    """What a run adds up to in calls, tokens and money."""
+    by_model = {
+        model: (each["calls"], each.get("tokens"), Decimal(each.get("costUsd", "0")))
+        for model, each in totals["byModel"].items()
+    }
+    counts = (totals["unmeteredCalls"], totals["unpricedCalls"])
+    return {"byModel": by_model, "tokens": totals["tokens"], "cost": totals.get("costUsd"), "counts": counts}
+
+
+@pytest.mark.parametrize("slug", ["priced", "mixed", "broken"])
+def test_another_project_records_the_same_run(server: RunningServer, http: httpx2.Client, slug: str) -> None:
+    answer = http.post(f"/seq/acme/demo/{slug}/execute", json={}).json()
+    run_id = answer["detail"]["executionId"] if slug == "broken" else answer["executionId"]
+    with send_to_project(server, f"seen-{slug}") as seen:
+        (recorded,) = seen.get("/flow-runs").json()["runs"]
+        trace = seen.get(f"/flow-runs/{recorded['id']}/trace").json()
+    whole = http.get(f"/flow-runs/{run_id}/trace").json()
+    assert (recorded["triggerType"], recorded["flowSlug"]) == ("recorded", slug)
+    assert recorded["recording"]["traceId"] == run_id.replace("-", "")
+    assert recorded["recording"]["name"] == slug
+    assert recorded["recording"]["entryEnded"]
+    assert usage(trace["flowRun"]["totals"]) == usage(whole["flowRun"]["totals"])
+    assert Decimal(trace["flowRun"]["totals"]["costUsd"]) > 0
+    sent = spans_of(http, run_id)
+    steps = {step["spanId"]: step for step in trace["steps"]}
+    assert steps.keys() == sent.keys()
+    for span_id, span in sent.items():
+        step = steps[span_id]
+        assert (step["name"], step.get("parentSpanId")) == (span["name"], span.get("parentSpanId"))
+        assert step["kind"] == ("llm" if span["name"].startswith("chat ") else "chain")
+        assert step["status"] == ("failed" if "status" in span else "completed")
+    attempts = http.get(f"/flow-runs/{run_id}/trace").json()["steps"]
+    ours = [call for step in attempts for call in step.get("modelCalls", [])]
+    theirs = [call for step in trace["steps"] for call in step.get("modelCalls", [])]
+    assert sorted(map(told_of, theirs)) == sorted(map(told_of, ours)) != []
+
+
+def told_of(call: dict[str, Any]) -> str:
+    """What two projects must say alike of a call of a model."""
+    shown = ("model", "modelUsed", "tokens", "costUsd", "finishReason", "request", "response", "startedAt")
+    return repr([call.get(name) for name in shown])
+
+
+def test_its_own_project_records_nothing_of_it(server: RunningServer, http: httpx2.Client) -> None:
+    execute(http, "priced")
+    before = http.get("/flow-runs?limit=100").json()["runs"]
+    send_to_project(server, "demo").close()
+    assert http.get("/flow-runs?limit=100").json()["runs"] == before
+
+
+def test_the_trace_of_a_caller_has_the_run_as_one_step(server: RunningServer, http: httpx2.Client) -> None:
+    answer = http.post("/seq/acme/demo/priced/execute", json={}, headers={"traceparent": PARENT})
+    run_id = answer.json()["executionId"]
+    send_to_project(server, "demo").close()
+    found = http.get("/flow-runs", params={"q": "kind:recorded"}).json()["runs"]
+    (recorded,) = [each for each in found if each["recording"]["traceId"] in PARENT]
+    trace = http.get(f"/flow-runs/{recorded['id']}/trace").json()
+    (step,) = trace["steps"]
+    assert (step["name"], step["parentSpanId"]) == ("invoke_workflow priced", PARENT.split("-")[2])
+    assert step["attributes"]["runglass.run.id"] == run_id
+    assert "tokens" not in trace["flowRun"]["totals"]
+    assert "costUsd" not in trace["flowRun"]["totals"]

@@ -1,0 +1,1699 @@
+"""Spans and logs as libraries send them, written from their sources, and what they must be read as."""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from runglass.recording.received import ReceivedLog, ReceivedSpan, SpanEvent, SpanLink
+
+START_NS = 1_790_000_000_000_000_000
+NOW = START_NS + 250_000_000
+
+
+def span(
+    attributes: dict[str, Any], *events: tuple[str, dict[str, Any]], scope: str = "", **fields: Any
+) -> ReceivedSpan:
+    told: dict[str, Any] = {
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "span_id": "b7ad6b7169203331",
+        "parent_id": "00f067aa0ba902b7",
+        "name": "a span",
+        "kind": 1,
+        "start_ns": START_NS,
+        "end_ns": START_NS + 1_500_000_000,
+        "status": 0,
+        "status_message": "",
+        "attributes": attributes,
+        "events": [SpanEvent(NOW, name, said) for name, said in events],
+        "links": [],
+        "scope": scope,
+        "scope_version": "",
+        "resource": {},
+    }
+    return ReceivedSpan(**(told | fields))
+
+
+def log(name: str, body: Any, attributes: dict[str, Any] | None = None, **fields: Any) -> ReceivedLog:
+    told: dict[str, Any] = {
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "span_id": "b7ad6b7169203331",
+        "at_ns": NOW,
+        "name": name,
+        "body": body,
+        "severity": 9,
+        "attributes": attributes or {},
+        "scope": "",
+        "scope_version": "",
+        "resource": {},
+    }
+    return ReceivedLog(**(told | fields))
+
+
+class Case(NamedTuple):
+    """`state` and `call` have the fields that must be there with this value, None for one that must not."""
+
+    sent: ReceivedSpan | ReceivedLog
+    state: dict[str, Any]
+    call: Mapping[str, Any] = MappingProxyType({})
+
+
+WEATHER = {"name": "get_weather", "arguments": '{"city":"Paris"}'}
+ASKED: list[dict[str, Any]] = [
+    {"role": "user", "content": "Weather in Paris?"},
+    {"role": "assistant", "toolCalls": [{"id": "call_1", "type": "function", "function": WEATHER}]},
+    {"role": "tool", "content": "rainy, 57°F", "toolCallId": "call_1"},
+]
+"""The conversation that most of the spans are of, as a model call of ours has it."""
+ANSWER: dict[str, Any] = {"role": "assistant", "content": "It rains."}
+PARTS: list[dict[str, Any]] = [
+    {"role": "user", "parts": [{"type": "text", "content": "Weather in Paris?"}]},
+    {
+        "role": "assistant",
+        "parts": [
+            {"type": "tool_call", "id": "call_1", "name": "get_weather", "arguments": {"city": "Paris"}}
+        ],
+    },
+    {"role": "tool", "parts": [{"type": "tool_call_response", "id": "call_1", "response": "rainy, 57°F"}]},
+]
+ANSWER_PARTS = [
+    {"role": "assistant", "parts": [{"type": "text", "content": "It rains."}], "finish_reason": "stop"}
+]
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "get_weather", "description": "Tells it.", "parameters": SCHEMA},
+}
+OPENAI_CALLS = [{"id": "call_1", "type": "function", "function": WEATHER}]
+OPENAI_MESSAGES: list[dict[str, Any]] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Weather in Paris?"},
+    {"role": "assistant", "content": None, "tool_calls": OPENAI_CALLS},
+    {"role": "tool", "tool_call_id": "call_1", "content": "rainy, 57°F"},
+]
+REQUEST: dict[str, Any] = {"system": "Be brief.", "messages": ASKED}
+
+
+def flat(prefix: str, value: Any) -> dict[str, Any]:
+    """Nested values with an attribute for each leaf, by index."""
+    if isinstance(value, dict):
+        return {k: v for name, inner in value.items() for k, v in flat(f"{prefix}.{name}", inner).items()}
+    if isinstance(value, list):
+        return {k: v for n, inner in enumerate(value) for k, v in flat(f"{prefix}.{n}", inner).items()}
+    return {} if value is None else {prefix: value}
+
+
+CASES: dict[str, Case] = {}
+
+# --- The conventions of OpenTelemetry, the newest first.
+
+CASES["newest"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.request.temperature": 0.2,
+            "gen_ai.request.max_tokens": 100,
+            "gen_ai.request.seed": 7,
+            "gen_ai.request.stop_sequences": ["END"],
+            "gen_ai.request.stream": True,
+            "gen_ai.response.time_to_first_chunk": 0.4,
+            "gen_ai.response.model": "gpt-4o-mini-2024-07-18",
+            "gen_ai.response.id": "chatcmpl-1",
+            "gen_ai.response.finish_reasons": ["stop"],
+            "gen_ai.usage.input_tokens": 100,
+            "gen_ai.usage.output_tokens": 20,
+            "gen_ai.usage.cache_read.input_tokens": 40,
+            "gen_ai.usage.reasoning.output_tokens": 8,
+            "gen_ai.conversation.id": "conv_1",
+            "gen_ai.system_instructions": json.dumps([{"type": "text", "content": "Be brief."}]),
+            "gen_ai.input.messages": json.dumps(PARTS),
+            "gen_ai.output.messages": json.dumps(ANSWER_PARTS),
+            "gen_ai.tool.definitions": json.dumps(
+                [
+                    {
+                        "type": "function",
+                        "name": "get_weather",
+                        "description": "Tells it.",
+                        "parameters": SCHEMA,
+                    }
+                ]
+            ),
+            "server.address": "api.openai.com",
+            "server.port": 443,
+        },
+        name="chat gpt-4o-mini",
+        kind=3,
+        scope="opentelemetry.instrumentation.genai.openai",
+        scope_version="1.3b0",
+        resource={"service.name": "shop", "service.version": "1.2", "deployment.environment.name": "prod"},
+        links=[SpanLink("1" * 32, "2" * 16, {})],
+    ),
+    {
+        "kind": "llm",
+        "isGenAi": True,
+        "name": "chat gpt-4o-mini",
+        "spanId": "b7ad6b7169203331",
+        "parentSpanId": "00f067aa0ba902b7",
+        "startTimeUnixNano": "1790000000000000000",
+        "endTimeUnixNano": "1790000001500000000",
+        "status": None,
+        "session": "conv_1",
+        "service": "shop",
+        "release": "1.2",
+        "environment": "prod",
+        "scope": "opentelemetry.instrumentation.genai.openai 1.3b0",
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "costUsd": "0.000024",
+        "modelUsed": "gpt-4o-mini-2024-07-18",
+        "links": [{"traceId": "1" * 32, "spanId": "2" * 16}],
+        "attributes": {"server.address": "api.openai.com", "server.port": 443},
+    },
+    {
+        "number": 1,
+        "model": "openai:gpt-4o-mini",
+        "provider": "openai",
+        "modelUsed": "gpt-4o-mini-2024-07-18",
+        "startedAt": "2026-09-21T14:13:20.000Z",
+        "durationMs": 1500,
+        "timeToFirstTokenMs": 400,
+        "streamed": True,
+        "finishReason": "stop",
+        "requestId": "chatcmpl-1",
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "cachedTokens": 40,
+        "cacheWriteTokens": None,
+        "reasoningTokens": 8,
+        # 60 x 0.15 + 40 x 0.075 + 20 x 0.60 for a million.
+        "costUsd": "0.000024",
+        "costUnknown": None,
+        "request": REQUEST
+        | {
+            "tools": [TOOL],
+            "settings": {"temperature": 0.2, "max_tokens": 100, "seed": 7, "stop_sequences": ["END"]},
+        },
+        "response": ANSWER,
+    },
+)
+CASES["newest, structured"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "anthropic",
+            "gen_ai.request.model": "claude-sonnet-4-5",
+            "gen_ai.usage.input_tokens": 1000,
+            "gen_ai.usage.output_tokens": 100,
+            "gen_ai.usage.cache_read.input_tokens": 600,
+            "gen_ai.usage.cache_write.input_tokens": 300,
+            "gen_ai.input.messages": PARTS,
+            "gen_ai.output.messages": [
+                {
+                    "role": "assistant",
+                    "parts": [
+                        {"type": "reasoning", "content": "Hm."},
+                        {"type": "text", "content": "It rains."},
+                        {
+                            "type": "tool_call",
+                            "id": "c2",
+                            "name": "get_weather",
+                            "arguments": {"city": "Paris"},
+                        },
+                    ],
+                    "finish_reason": "tool_call",
+                }
+            ],
+        }
+    ),
+    {"kind": "llm", "attributes": None},
+    {
+        "model": "anthropic:claude-sonnet-4-5",
+        "tokens": {"prompt": 1000, "completion": 100, "total": 1100},
+        "cachedTokens": 600,
+        "cacheWriteTokens": 300,
+        # 100 x 3 + 600 x 0.30 + 300 x 3.75 + 100 x 15 for a million.
+        "costUsd": "0.003105",
+        "finishReason": "tool_call",
+        "request": {"messages": ASKED},
+        "response": ANSWER
+        | {"reasoning": "Hm.", "toolCalls": [{"id": "c2", "type": "function", "function": WEATHER}]},
+    },
+)
+CASES["newest, an error"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "error.type": "RateLimitError",
+        },
+        (
+            "exception",
+            {
+                "exception.type": "openai.RateLimitError",
+                "exception.message": "slow down",
+                "exception.stacktrace": "…",
+            },
+        ),
+        status=2,
+        status_message="429",
+    ),
+    {
+        "status": "error",
+        "error": {"code": "RateLimitError", "message": "429"},
+        "events": [
+            {
+                "at": str(NOW),
+                "name": "exception",
+                "attributes": {
+                    "exception.type": "openai.RateLimitError",
+                    "exception.message": "slow down",
+                    "exception.stacktrace": "…",
+                },
+            }
+        ],
+        "tokens": None,
+        "costUsd": None,
+        "attributes": None,
+    },
+    {"errorCode": "RateLimitError", "costUnknown": "no_usage", "tokens": None, "costUsd": None},
+)
+CASES["newest, a tool"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "get_weather",
+            "gen_ai.tool.call.id": "call_1",
+            "gen_ai.tool.type": "function",
+            "gen_ai.tool.call.arguments": '{"city":"Paris"}',
+            "gen_ai.tool.call.result": "rainy, 57°F",
+        },
+        name="execute_tool get_weather",
+    ),
+    {
+        "kind": "tool",
+        "input": {"city": "Paris"},
+        "output": {"text": "rainy, 57°F"},
+        "modelCalls": None,
+        "attributes": {
+            "gen_ai.tool.name": "get_weather",
+            "gen_ai.tool.call.id": "call_1",
+            "gen_ai.tool.type": "function",
+        },
+    },
+)
+CASES["newest, an agent"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.agent.name": "Math Tutor",
+            "gen_ai.agent.id": "asst_5",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.conversation.id": "conv_1",
+            "user.id": "u1",
+            "gen_ai.input.messages": json.dumps(PARTS),
+            "gen_ai.output.messages": json.dumps(ANSWER_PARTS),
+        },
+        name="invoke_agent Math Tutor",
+    ),
+    {
+        "kind": "agent",
+        "entryName": "Math Tutor",
+        "session": "conv_1",
+        "user": "u1",
+        "input": {"messages": ASKED},
+        "output": {"text": "It rains."},
+        "modelCalls": None,
+        "tokens": None,
+        "attributes": {
+            "gen_ai.agent.id": "asst_5",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.response.finish_reasons": ["stop"],
+        },
+    },
+)
+CASES["newest, a workflow"] = Case(
+    span({"gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": "triage"}),
+    {"kind": "chain", "entryName": "triage", "attributes": {"gen_ai.operation.name": "invoke_workflow"}},
+)
+CASES["newest, a retrieval"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "retrieval",
+            "gen_ai.data_source.id": "H7",
+            "gen_ai.retrieval.query.text": "capital of France",
+            "gen_ai.retrieval.documents": '[{"id":"d1","score":0.95}]',
+        }
+    ),
+    {
+        "kind": "retrieval",
+        "input": {"query": "capital of France"},
+        "output": {"documents": [{"id": "d1", "score": 0.95}]},
+        "attributes": {"gen_ai.data_source.id": "H7"},
+    },
+)
+CASES["newest, an embedding"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "embeddings",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "text-embedding-3-small",
+            "gen_ai.embeddings.dimension.count": 512,
+            "gen_ai.usage.input_tokens": 1000,
+        }
+    ),
+    {"kind": "embedding", "attributes": {"gen_ai.embeddings.dimension.count": 512}},
+    {
+        "model": "openai:text-embedding-3-small",
+        "tokens": {"prompt": 1000, "completion": 0, "total": 1000},
+        "costUsd": "0.00002",
+    },
+)
+CASES["1.27: details in two events"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.system": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.usage.prompt_tokens": 10,
+            "gen_ai.usage.completion_tokens": 5,
+        },
+        ("gen_ai.content.prompt", {"gen_ai.prompt": json.dumps(OPENAI_MESSAGES)}),
+        ("gen_ai.content.completion", {"gen_ai.completion": json.dumps([ANSWER])}),
+    ),
+    {"kind": "llm", "events": None, "attributes": None},
+    {"tokens": {"prompt": 10, "completion": 5, "total": 15}, "request": REQUEST, "response": ANSWER},
+)
+CASES["1.36: events of the span"] = Case(
+    span(
+        {
+            "gen_ai.event.start_time": "2026-09-22T14:13:20+00:00",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.system": "strands-agents",
+            "gen_ai.request.model": "us.anthropic.claude-sonnet-4-20250514-v1:0",
+            "gen_ai.usage.prompt_tokens": 120,
+            "gen_ai.usage.input_tokens": 120,
+            "gen_ai.usage.completion_tokens": 30,
+            "gen_ai.usage.output_tokens": 30,
+            "gen_ai.usage.total_tokens": 150,
+            "gen_ai.usage.cache_read_input_tokens": 80,
+            "gen_ai.usage.cache_write_input_tokens": 20,
+            "gen_ai.server.time_to_first_token": 412,
+        },
+        ("gen_ai.system.message", {"content": '[{"text": "Be brief."}]'}),
+        ("gen_ai.user.message", {"content": '[{"text": "Weather in Paris?"}]'}),
+        (
+            "gen_ai.assistant.message",
+            {
+                "content": '[{"toolUse": {"toolUseId": "call_1", "name": "get_weather",'
+                ' "input": {"city": "Paris"}}}]'
+            },
+        ),
+        (
+            "gen_ai.tool.message",
+            {
+                "content": '[{"toolResult": {"toolUseId": "call_1", "status": "success",'
+                ' "content": [{"text": "rainy, 57°F"}]}}]'
+            },
+        ),
+        ("gen_ai.choice", {"finish_reason": "end_turn", "message": '[{"text": "It rains."}]'}),
+        scope="strands.telemetry.tracer",
+        status=1,
+    ),
+    {
+        "kind": "llm",
+        "status": "ok",
+        "events": None,
+        "attributes": {
+            "gen_ai.event.start_time": "2026-09-22T14:13:20+00:00",
+            "gen_ai.system": "strands-agents",
+        },
+    },
+    {
+        "model": "us.anthropic.claude-sonnet-4-20250514-v1:0",
+        "provider": None,
+        # As Bedrock tells it, the input is without what the cache had.
+        "tokens": {"prompt": 220, "completion": 30, "total": 250},
+        "cachedTokens": 80,
+        "cacheWriteTokens": 20,
+        "timeToFirstTokenMs": 412,
+        "finishReason": "stop",
+        "request": {
+            "system": "Be brief.",
+            "messages": [
+                *ASKED[:2],
+                {
+                    "role": "tool",
+                    "toolCallId": "call_1",
+                    "status": "success",
+                    "content": [{"text": "rainy, 57°F"}],
+                },
+            ],
+        },
+        "response": ANSWER,
+    },
+)
+CASES["1.36: a log for each message"] = Case(
+    log("gen_ai.user.message", {"content": "Weather in Paris?"}, {"gen_ai.system": "openai"}),
+    {"name": None, "kind": "llm", "isGenAi": True, "attributes": None, "events": None},
+    {
+        "model": "",
+        "costUnknown": None,
+        "request": {"messages": [ASKED[0] | {"at": str(NOW)}]},
+        "response": None,
+    },
+)
+CASES["1.36: a log of a tool's answer"] = Case(
+    log("", {"id": "call_1", "content": "rainy, 57°F"}, {"event.name": "gen_ai.tool.message"}),
+    {"kind": "llm", "attributes": None},
+    {"request": {"messages": [ASKED[2] | {"at": str(NOW)}]}},
+)
+CASES["1.36: a log of the choice"] = Case(
+    log(
+        "gen_ai.choice",
+        {
+            "index": 0,
+            "finish_reason": "tool_calls",
+            "message": {"role": "assistant", "tool_calls": OPENAI_CALLS},
+        },
+    ),
+    {"kind": "llm"},
+    {
+        "finishReason": "tool_call",
+        "response": {"role": "assistant", "content": None, "toolCalls": ASKED[1]["toolCalls"]},
+        "request": None,
+    },
+)
+_DETAILS = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "openai",
+    "gen_ai.request.model": "gpt-4o-mini",
+    "gen_ai.response.id": "chatcmpl-1",
+    "gen_ai.usage.input_tokens": 10,
+    "gen_ai.usage.output_tokens": 5,
+    "gen_ai.input.messages": PARTS,
+    "gen_ai.output.messages": ANSWER_PARTS,
+}
+_OF_DETAILS = {
+    "model": "openai:gpt-4o-mini",
+    "requestId": "chatcmpl-1",
+    "tokens": {"prompt": 10, "completion": 5, "total": 15},
+    "request": {"messages": ASKED},
+    "response": ANSWER,
+}
+CASES["details as a log"] = Case(
+    log("gen_ai.client.inference.operation.details", None, _DETAILS),
+    {"name": None, "kind": "llm", "attributes": None, "endTimeUnixNano": None},
+    _OF_DETAILS,
+)
+CASES["details as an event"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "strands-agents",
+            "gen_ai.request.model": "gpt-4o-mini",
+        },
+        (
+            "gen_ai.client.inference.operation.details",
+            {"gen_ai.system_instructions": json.dumps([{"type": "text", "content": "Be brief."}])},
+        ),
+        ("gen_ai.client.inference.operation.details", {"gen_ai.input.messages": json.dumps(PARTS)}),
+        ("gen_ai.client.inference.operation.details", {"gen_ai.output.messages": json.dumps(ANSWER_PARTS)}),
+        scope="strands.telemetry.tracer",
+    ),
+    {"kind": "llm", "events": None, "attributes": {"gen_ai.provider.name": "strands-agents"}},
+    {"model": "gpt-4o-mini", "finishReason": "stop", "request": REQUEST, "response": ANSWER},
+)
+CASES["a log of anything else"] = Case(
+    log("exception", None, {"exception.type": "ValueError"}, severity=17),
+    {
+        "kind": None,
+        "modelCalls": None,
+        "isGenAi": None,
+        "events": [
+            {
+                "at": str(NOW),
+                "name": "exception",
+                "severity": 17,
+                "attributes": {"exception.type": "ValueError"},
+            }
+        ],
+    },
+)
+
+# --- OpenInference.
+
+CASES["openinference: openai"] = Case(
+    span(
+        {
+            "openinference.span.kind": "LLM",
+            "llm.system": "openai",
+            "llm.provider": "azure",
+            "llm.model_name": "gpt-4o-mini-2024-07-18",
+            "llm.request.model_name": "gpt-4o-mini",
+            "llm.response.model_name": "gpt-4o-mini-2024-07-18",
+            "llm.invocation_parameters": '{"model": "gpt-4o-mini", "temperature": 0.2}',
+            "input.value": '{"messages": [], "model": "gpt-4o-mini"}',
+            "input.mime_type": "application/json",
+            "output.value": '{"id": "chatcmpl-1"}',
+            "output.mime_type": "application/json",
+            "llm.finish_reason": "stop",
+            "llm.token_count.prompt": 100,
+            "llm.token_count.completion": 20,
+            "llm.token_count.total": 120,
+            "llm.token_count.prompt_details.cache_read": 40,
+            "llm.token_count.completion_details.reasoning": 8,
+            "llm.cost.total": 0.1,
+            "session.id": "s1",
+            "user.id": "u1",
+            "tag.tags": ["b", "a"],
+            "metadata": '{"k": 1}',
+            "llm.tools.0.tool.json_schema": json.dumps(TOOL),
+            **{
+                f"llm.input_messages.{n}.message.{key}": value
+                for n, message in enumerate(OPENAI_MESSAGES)
+                for key, value in message.items()
+                if key in ("role", "content", "tool_call_id") and value is not None
+            },
+            "llm.input_messages.2.message.tool_calls.0.tool_call.id": "call_1",
+            "llm.input_messages.2.message.tool_calls.0.tool_call.function.name": "get_weather",
+            "llm.input_messages.2.message.tool_calls.0.tool_call.function.arguments": '{"city":"Paris"}',
+            "llm.output_messages.0.message.role": "assistant",
+            "llm.output_messages.0.message.content": "It rains.",
+        },
+        scope="openinference.instrumentation.openai",
+        status=1,
+    ),
+    {
+        "kind": "llm",
+        "session": "s1",
+        "user": "u1",
+        "tags": ["a", "b"],
+        "input": {"messages": [], "model": "gpt-4o-mini"},
+        "output": {"id": "chatcmpl-1"},
+        "attributes": {
+            "llm.system": "openai",
+            "llm.model_name": "gpt-4o-mini-2024-07-18",
+            "input.mime_type": "application/json",
+            "output.mime_type": "application/json",
+            "metadata": '{"k": 1}',
+        },
+    },
+    {
+        "model": "azure:gpt-4o-mini",
+        "provider": "azure",
+        "modelUsed": "gpt-4o-mini-2024-07-18",
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "cachedTokens": 40,
+        "reasoningTokens": 8,
+        "finishReason": "stop",
+        "costUsd": "0.1",
+        "listCostUsd": "0.000024",
+        "request": REQUEST | {"tools": [TOOL], "settings": {"model": "gpt-4o-mini", "temperature": 0.2}},
+        "response": ANSWER,
+    },
+)
+CASES["openinference: parts of a message"] = Case(
+    span(
+        {
+            "openinference.span.kind": "LLM",
+            "llm.provider": "anthropic",
+            "llm.model_name": "claude-sonnet-4-5",
+            **flat(
+                "llm.input_messages.0.message",
+                {
+                    "role": "user",
+                    "contents": [
+                        {"message_content": {"type": "text", "text": "What is it?"}},
+                        {
+                            "message_content": {
+                                "type": "image",
+                                "image": {"image": {"url": "https://x/y.png"}},
+                            }
+                        },
+                    ],
+                },
+            ),
+        }
+    ),
+    {"attributes": None},
+    {
+        "request": {
+            "messages": [
+                {"role": "user", "content": "What is it?", "attachments": [{"url": "https://x/y.png"}]}
+            ]
+        }
+    },
+)
+CASES["openinference: a tool"] = Case(
+    span(
+        {
+            "openinference.span.kind": "TOOL",
+            "tool.name": "get_weather",
+            "tool.parameters": '{"city": "Paris"}',
+            "input.value": '{"city": "Paris"}',
+            "output.value": "rainy",
+        }
+    ),
+    {
+        "kind": "tool",
+        "input": {"city": "Paris"},
+        "output": {"text": "rainy"},
+        "attributes": {"tool.name": "get_weather", "tool.parameters": '{"city": "Paris"}'},
+    },
+)
+CASES["openinference: a retriever"] = Case(
+    span(
+        {
+            "openinference.span.kind": "RETRIEVER",
+            "input.value": "capital of France",
+            "retrieval.documents.0.document.id": "d1",
+            "retrieval.documents.0.document.content": "Paris",
+            "retrieval.documents.0.document.score": 0.9,
+            "retrieval.documents.0.document.metadata": '{"page": 3}',
+            "retrieval.documents.1.document.content": "Lyon",
+        }
+    ),
+    {
+        "kind": "retrieval",
+        "input": {"text": "capital of France"},
+        "output": {
+            "documents": [
+                {"id": "d1", "content": "Paris", "score": 0.9, "metadata": {"page": 3}},
+                {"content": "Lyon"},
+            ]
+        },
+        "attributes": None,
+    },
+)
+CASES["openinference: an embedding"] = Case(
+    span(
+        {
+            "openinference.span.kind": "EMBEDDING",
+            "embedding.model_name": "text-embedding-3-small",
+            "embedding.embeddings.0.embedding.text": "hello",
+            "embedding.embeddings.0.embedding.vector": [0.5, 0.25],
+            "llm.token_count.prompt": 1000,
+            "llm.token_count.total": 1000,
+        }
+    ),
+    {"kind": "embedding", "output": {"embeddings": [{"text": "hello", "vector": [0.5, 0.25]}]}},
+    {
+        "model": "text-embedding-3-small",
+        "tokens": {"prompt": 1000, "completion": 0, "total": 1000},
+        "costUnknown": "no_price",
+    },
+)
+CASES["openinference: an agent"] = Case(
+    span(
+        {"openinference.span.kind": "AGENT", "agent.name": "tutor", "input.value": "hi", "output.value": "ho"}
+    ),
+    {
+        "kind": "agent",
+        "entryName": "tutor",
+        "input": {"text": "hi"},
+        "output": {"text": "ho"},
+        "attributes": None,
+    },
+)
+
+CASES["openinference: what llama-index prepares"] = Case(
+    span(
+        {
+            "openinference.span.kind": "LLM",
+            "llm.model_name": "gpt-4o-mini",
+            "output.value": '{"messages": ["…"]}',
+        },
+        name="OpenAI._prepare_chat_with_tools",
+        scope="openinference.instrumentation.llama_index",
+    ),
+    {"kind": "chain", "modelCalls": None},
+)
+
+# --- OpenLLMetry, of before 0.5 and after.
+
+CASES["traceloop: by index"] = Case(
+    span(
+        {
+            "llm.request.type": "chat",
+            "gen_ai.system": "OpenAI",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.request.temperature": 0.2,
+            "llm.headers": "None",
+            "llm.is_streaming": False,
+            "gen_ai.openai.api_base": "https://api.openai.com/v1/",
+            "llm.usage.total_tokens": 120,
+            "gen_ai.usage.prompt_tokens": 100,
+            "gen_ai.usage.completion_tokens": 20,
+            "gen_ai.usage.cache_read_input_tokens": 40,
+            "gen_ai.response.model": "gpt-4o-mini-2024-07-18",
+            "gen_ai.response.id": "chatcmpl-1",
+            "traceloop.workflow.name": "triage",
+            "traceloop.entity.path": "ask",
+            "traceloop.association.properties.session_id": "s1",
+            "traceloop.association.properties.user_id": "u1",
+            "traceloop.association.properties.tier": "gold",
+            "llm.request.functions.0.name": "get_weather",
+            "llm.request.functions.0.description": "Tells it.",
+            "llm.request.functions.0.parameters": json.dumps(SCHEMA),
+            "gen_ai.prompt.0.role": "system",
+            "gen_ai.prompt.0.content": "Be brief.",
+            "gen_ai.prompt.1.role": "user",
+            "gen_ai.prompt.1.content": '[{"type": "text", "text": "Weather in Paris?"}]',
+            "gen_ai.prompt.2.role": "assistant",
+            "gen_ai.prompt.2.tool_calls.0.id": "call_1",
+            "gen_ai.prompt.2.tool_calls.0.name": "get_weather",
+            "gen_ai.prompt.2.tool_calls.0.arguments": '{"city":"Paris"}',
+            "gen_ai.prompt.3.role": "tool",
+            "gen_ai.prompt.3.tool_call_id": "call_1",
+            "gen_ai.prompt.3.content": "rainy, 57°F",
+            "gen_ai.completion.0.role": "assistant",
+            "gen_ai.completion.0.content": "It rains.",
+            "gen_ai.completion.0.finish_reason": "stop",
+            "gen_ai.prompt.prompt_filter_results": "[]",
+        },
+        name="openai.chat",
+        scope="opentelemetry.instrumentation.openai.v1",
+    ),
+    {
+        "kind": "llm",
+        "session": "s1",
+        "user": "u1",
+        "entryName": None,
+        "attributes": {
+            "llm.headers": "None",
+            "gen_ai.openai.api_base": "https://api.openai.com/v1/",
+            "traceloop.workflow.name": "triage",
+            "traceloop.entity.path": "ask",
+            "traceloop.association.properties.tier": "gold",
+            "gen_ai.prompt.prompt_filter_results": "[]",
+        },
+    },
+    {
+        "model": "openai:gpt-4o-mini",
+        "streamed": False,
+        "finishReason": "stop",
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "cachedTokens": 40,
+        "costUsd": "0.000024",
+        "request": REQUEST | {"tools": [TOOL], "settings": {"temperature": 0.2}},
+        "response": ANSWER,
+    },
+)
+CASES["traceloop: anthropic, with a cache"] = Case(
+    span(
+        {
+            "gen_ai.provider.name": "anthropic",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "claude-sonnet-4-5",
+            "gen_ai.usage.input_tokens": 1000,
+            "gen_ai.usage.output_tokens": 100,
+            "gen_ai.usage.total_tokens": 1100,
+            "gen_ai.usage.cache_read.input_tokens": 600,
+            "gen_ai.usage.cache_creation.input_tokens": 300,
+            "gen_ai.response.finish_reasons": ["stop"],
+        },
+        scope="opentelemetry.instrumentation.anthropic",
+    ),
+    {"attributes": None},
+    {"tokens": {"prompt": 1000, "completion": 100, "total": 1100}, "cacheWriteTokens": 300},
+)
+CASES["traceloop: a workflow"] = Case(
+    span(
+        {
+            "traceloop.span.kind": "workflow",
+            "traceloop.workflow.name": "triage",
+            "traceloop.entity.name": "triage",
+            "traceloop.entity.version": 2,
+            "traceloop.entity.input": '{"args": [], "kwargs": {"q": "hi"}}',
+            "traceloop.entity.output": '"ho"',
+        },
+        name="triage.workflow",
+    ),
+    {
+        "kind": "chain",
+        "entryName": "triage",
+        "input": {"args": [], "kwargs": {"q": "hi"}},
+        "output": {"text": "ho"},
+        "attributes": {
+            "traceloop.span.kind": "workflow",
+            "traceloop.workflow.name": "triage",
+            "traceloop.entity.version": 2,
+        },
+    },
+)
+
+# --- Langfuse.
+
+CASES["langfuse: a generation"] = Case(
+    span(
+        {
+            "langfuse.observation.type": "generation",
+            "langfuse.observation.model.name": "claude-sonnet-4-5",
+            "langfuse.observation.model.parameters": '{"temperature": 0.2}',
+            "langfuse.observation.input": json.dumps(OPENAI_MESSAGES),
+            "langfuse.observation.output": json.dumps(ANSWER),
+            # What its handler for LangChain makes of 1,000 with 900 from and for the cache.
+            "langfuse.observation.usage_details": json.dumps(
+                {"input": 100, "output": 80, "total": 1100, "input_cache_read": 600}
+                | {"input_cache_creation": 300, "output_reasoning": 20}
+            ),
+            "langfuse.observation.cost_details": '{"input": 0.001, "output": 0.002}',
+            "langfuse.observation.completion_start_time": '"2026-09-21T14:13:20.400000Z"',
+            "langfuse.observation.metadata.k": "v",
+            "langfuse.observation.level": "DEFAULT",
+            "langfuse.environment": "prod",
+            "langfuse.release": "v7",
+            "session.id": "s1",
+            "user.id": "u1",
+            "langfuse.trace.tags": ["b", "a"],
+            "langfuse.trace.name": "chat",
+        },
+        scope="langfuse-sdk",
+    ),
+    {
+        "kind": "llm",
+        "session": "s1",
+        "user": "u1",
+        "tags": ["a", "b"],
+        "environment": "prod",
+        "release": "v7",
+        "costUsd": "0.003",
+    },
+    {
+        "model": "claude-sonnet-4-5",
+        "provider": None,
+        "timeToFirstTokenMs": 400,
+        "tokens": {"prompt": 1000, "completion": 100, "total": 1100},
+        "cachedTokens": 600,
+        "cacheWriteTokens": 300,
+        "reasoningTokens": 20,
+        "costUsd": "0.003",
+        "listCostUsd": "0.003105",
+        "request": REQUEST | {"settings": {"temperature": 0.2}},
+        "response": ANSWER,
+        "note": None,
+    },
+)
+CASES["langfuse: a generation of openai's"] = Case(
+    span(
+        {
+            "langfuse.observation.type": "generation",
+            "langfuse.observation.model.name": "gpt-4o-mini-2024-07-18",
+            "langfuse.observation.usage_details": json.dumps(
+                {
+                    "prompt_tokens": 100,
+                    "completion_tokens": 20,
+                    "total_tokens": 120,
+                    "prompt_tokens_details": {"cached_tokens": 40},
+                    "completion_tokens_details": {"reasoning_tokens": 8},
+                }
+            ),
+        },
+        scope="langfuse-sdk",
+    ),
+    {"kind": "llm"},
+    {
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "cachedTokens": 40,
+        "reasoningTokens": 8,
+        "costUsd": "0.000024",
+    },
+)
+CASES["langfuse: a failed span"] = Case(
+    span(
+        {
+            "langfuse.observation.type": "span",
+            "langfuse.observation.level": "ERROR",
+            "langfuse.observation.status_message": "no luck",
+            "langfuse.observation.input": "hi",
+            "langfuse.trace.input": "hi",
+        },
+        scope="langfuse-sdk",
+    ),
+    {
+        "kind": "code",
+        "isGenAi": True,
+        "status": "error",
+        "error": {"code": "ERROR", "message": "no luck"},
+        "input": {"text": "hi"},
+        "attributes": {"langfuse.observation.level": "ERROR"},
+    },
+)
+
+# --- LangSmith.
+
+CASES["langsmith: an llm run of LangChain"] = Case(
+    span(
+        {
+            "langsmith.span.kind": "llm",
+            "langsmith.trace.name": "ChatOpenAI",
+            "langsmith.trace.session_name": "default",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.system": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.request.temperature": 0.2,
+            "langsmith.metadata.ls_provider": "openai",
+            "langsmith.metadata.thread_id": "t1",
+            "langsmith.span.tags": "seq:step:1, prod",
+            "gen_ai.prompt": json.dumps(
+                {
+                    "messages": [
+                        [
+                            {
+                                "lc": 1,
+                                "type": "constructor",
+                                "id": ["langchain", "schema", "messages", "SystemMessage"],
+                                "kwargs": {"content": "Be brief.", "type": "system"},
+                            },
+                            {
+                                "lc": 1,
+                                "type": "constructor",
+                                "id": ["langchain", "schema", "messages", "HumanMessage"],
+                                "kwargs": {"content": "Weather in Paris?", "type": "human"},
+                            },
+                        ]
+                    ]
+                }
+            ),
+            "gen_ai.completion": json.dumps(
+                {
+                    "generations": [
+                        [
+                            {
+                                "text": "It rains.",
+                                "type": "ChatGeneration",
+                                "message": {
+                                    "lc": 1,
+                                    "type": "constructor",
+                                    "id": ["langchain", "schema", "messages", "AIMessage"],
+                                    "kwargs": {"content": "It rains.", "type": "ai"},
+                                },
+                            }
+                        ]
+                    ],
+                    "llm_output": {"model_name": "gpt-4o-mini-2024-07-18"},
+                }
+            ),
+            "gen_ai.usage.input_tokens": 100,
+            "gen_ai.usage.output_tokens": 20,
+            "gen_ai.usage.total_tokens": 120,
+            "gen_ai.usage.input_token_details": "{'cache_read': 40}",
+            "gen_ai.usage.output_token_details": "{'reasoning': 8}",
+        },
+        scope="langsmith",
+        status=1,
+    ),
+    {
+        "kind": "llm",
+        "session": "t1",
+        "tags": ["prod", "seq:step:1"],
+        "output": {"llm_output": {"model_name": "gpt-4o-mini-2024-07-18"}},
+    },
+    {
+        "model": "openai:gpt-4o-mini",
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "cachedTokens": 40,
+        "reasoningTokens": 8,
+        "request": {
+            "system": "Be brief.",
+            "messages": ASKED[:1],
+            "settings": {"temperature": 0.2},
+        },
+        "response": ANSWER,
+    },
+)
+CASES["langsmith: a call of Anthropic's in both places"] = Case(
+    span(
+        {
+            "langsmith.span.kind": "llm",
+            "gen_ai.completion": json.dumps(
+                {
+                    "generations": [
+                        [
+                            {
+                                "text": "",
+                                "generation_info": {"finish_reason": "tool_calls"},
+                                "message": {
+                                    "lc": 1,
+                                    "id": ["langchain", "schema", "messages", "AIMessageChunk"],
+                                    "kwargs": {
+                                        "content": [
+                                            {
+                                                "type": "tool_use",
+                                                "id": "call_1",
+                                                "name": "get_weather",
+                                                "input": {"city": "Paris"},
+                                            }
+                                        ],
+                                        "tool_calls": [
+                                            {"id": "call_1", "name": "get_weather", "args": {"city": "Paris"}}
+                                        ],
+                                    },
+                                },
+                            }
+                        ]
+                    ]
+                }
+            ),
+        }
+    ),
+    {"kind": "llm"},
+    {
+        "finishReason": "tool_call",
+        "response": {
+            "role": "assistant",
+            "content": None,
+            "toolCalls": ASKED[1]["toolCalls"],
+            "generation_info": {"finish_reason": "tool_calls"},
+        },
+    },
+)
+CASES["langsmith: a retriever"] = Case(
+    span(
+        {
+            "langsmith.span.kind": "retriever",
+            "gen_ai.operation.name": "embeddings",
+            "gen_ai.prompt": '{"query":"q"}',
+        }
+    ),
+    {"kind": "retrieval", "input": {"query": "q"}, "attributes": {"gen_ai.operation.name": "embeddings"}},
+)
+
+# --- Vercel's AI SDK.
+
+CASES["ai sdk: a call"] = Case(
+    span(
+        {
+            "operation.name": "ai.streamText.doStream my-fn",
+            "ai.operationId": "ai.streamText.doStream",
+            "ai.telemetry.functionId": "my-fn",
+            "ai.telemetry.metadata.sessionId": "s1",
+            "ai.telemetry.metadata.userId": "u1",
+            "ai.model.provider": "anthropic.messages",
+            "ai.model.id": "claude-sonnet-4-5",
+            "ai.settings.maxRetries": 2,
+            "ai.prompt.messages": json.dumps(
+                [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": [{"type": "text", "text": "Weather in Paris?"}]},
+                    {
+                        "role": "assistant",
+                        "content": [
+                            {
+                                "type": "tool-call",
+                                "toolCallId": "call_1",
+                                "toolName": "get_weather",
+                                "input": {"city": "Paris"},
+                            }
+                        ],
+                    },
+                    {
+                        "role": "tool",
+                        "content": [
+                            {
+                                "type": "tool-result",
+                                "toolCallId": "call_1",
+                                "output": {"type": "text", "value": "rainy, 57°F"},
+                            }
+                        ],
+                    },
+                ]
+            ),
+            "ai.prompt.tools": [
+                json.dumps(
+                    {
+                        "type": "function",
+                        "name": "get_weather",
+                        "description": "Tells it.",
+                        "inputSchema": SCHEMA,
+                    }
+                )
+            ],
+            "ai.prompt.toolChoice": '{"type":"auto"}',
+            "gen_ai.system": "anthropic.messages",
+            "gen_ai.request.model": "claude-sonnet-4-5",
+            "gen_ai.request.max_tokens": 100,
+            "ai.response.finishReason": "stop",
+            "ai.response.text": "It rains.",
+            "ai.response.id": "msg_1",
+            "ai.response.model": "claude-sonnet-4-5",
+            "ai.response.msToFirstChunk": 400.4,
+            "ai.usage.inputTokens": 1000,
+            "ai.usage.outputTokens": 100,
+            "ai.usage.totalTokens": 1100,
+            "ai.usage.cachedInputTokens": 600,
+            "ai.usage.inputTokenDetails.noCacheTokens": 100,
+            "ai.usage.inputTokenDetails.cacheReadTokens": 600,
+            "ai.usage.inputTokenDetails.cacheWriteTokens": 300,
+            "gen_ai.response.finish_reasons": ["stop"],
+            "gen_ai.response.id": "msg_1",
+            "gen_ai.response.model": "claude-sonnet-4-5",
+            "gen_ai.usage.input_tokens": 1000,
+            "gen_ai.usage.output_tokens": 100,
+        },
+        ("ai.stream.firstChunk", {"ai.response.msToFirstChunk": 400.4}),
+        scope="ai",
+    ),
+    {
+        "kind": "llm",
+        "session": "s1",
+        "user": "u1",
+        "events": [
+            {
+                "at": str(NOW),
+                "name": "ai.stream.firstChunk",
+                "attributes": {"ai.response.msToFirstChunk": 400.4},
+            }
+        ],
+    },
+    {
+        "model": "anthropic:claude-sonnet-4-5",
+        "provider": "anthropic",
+        "timeToFirstTokenMs": 400,
+        "requestId": "msg_1",
+        "finishReason": "stop",
+        "tokens": {"prompt": 1000, "completion": 100, "total": 1100},
+        "cachedTokens": 600,
+        "cacheWriteTokens": 300,
+        "costUsd": "0.003105",
+        "request": REQUEST
+        | {
+            "tools": [TOOL],
+            "toolChoice": {"type": "auto"},
+            "settings": {"max_tokens": 100, "maxRetries": 2},
+        },
+        "response": ANSWER,
+    },
+)
+CASES["ai sdk: around its calls"] = Case(
+    span(
+        {
+            "operation.name": "ai.generateText my-fn",
+            "ai.operationId": "ai.generateText",
+            "ai.telemetry.functionId": "my-fn",
+            "ai.model.provider": "openai.chat",
+            "ai.model.id": "gpt-4o-mini",
+            "ai.prompt": '{"messages":[{"role":"user","content":"hi"}]}',
+            "ai.response.text": "ho",
+            "ai.usage.inputTokens": 100,
+            "ai.usage.outputTokens": 20,
+        },
+        scope="ai",
+    ),
+    {
+        "kind": "agent",
+        "entryName": "my-fn",
+        "input": {"messages": [{"role": "user", "content": "hi"}]},
+        "output": {"text": "ho"},
+        "modelCalls": None,
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "modelUsed": "gpt-4o-mini",
+    },
+)
+CASES["ai sdk: a tool"] = Case(
+    span(
+        {
+            "operation.name": "ai.toolCall",
+            "ai.operationId": "ai.toolCall",
+            "ai.toolCall.name": "get_weather",
+            "ai.toolCall.id": "call_1",
+            "ai.toolCall.args": '{"city":"Paris"}',
+            "ai.toolCall.result": '{"sky":"rainy"}',
+        },
+        name="ai.toolCall",
+        scope="ai",
+    ),
+    {"kind": "tool", "input": {"city": "Paris"}, "output": {"sky": "rainy"}},
+)
+
+# --- Logfire, pydantic-ai.
+
+CASES["logfire: a span that begins"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "logfire.msg": "chat",
+            "logfire.span_type": "pending_span",
+            "logfire.pending_parent_id": "00f067aa0ba902b7",
+            "logfire.tags": ["a"],
+        },
+        span_id="1111111111111111",
+        parent_id="b7ad6b7169203331",
+        end_ns=START_NS,
+        status=1,
+    ),
+    {
+        "spanId": "b7ad6b7169203331",
+        "parentSpanId": "00f067aa0ba902b7",
+        "startTimeUnixNano": str(START_NS),
+        "endTimeUnixNano": None,
+        "status": None,
+        "kind": "llm",
+        "tags": ["a"],
+        "attributes": {"logfire.msg": "chat"},
+    },
+    {"model": "openai:gpt-4o-mini", "costUnknown": None, "durationMs": None},
+)
+CASES["logfire: a first span that begins"] = Case(
+    span(
+        {
+            "logfire.span_type": "pending_span",
+            "logfire.pending_parent_id": "0" * 16,
+            "session.id": "[Scrubbed due to 'session']",
+        },
+        span_id="1111111111111111",
+        parent_id="b7ad6b7169203331",
+    ),
+    {
+        "spanId": "b7ad6b7169203331",
+        "parentSpanId": None,
+        "kind": "code",
+        "isGenAi": None,
+        "session": None,
+        "attributes": {"session.id": "[Scrubbed due to 'session']"},
+    },
+)
+_STREAMED = {
+    "request_data": '{"model":"gpt-4o-mini"}',
+    "gen_ai.provider.name": "openai",
+    "gen_ai.request.model": "gpt-4o-mini",
+    "gen_ai.operation.name": "chat",
+    "gen_ai.input.messages": json.dumps(PARTS),
+}
+CASES["logfire: the request of a stream"] = Case(
+    span(_STREAMED | {"logfire.span_type": "span"}, scope="logfire.openai"),
+    {"kind": "chain", "input": {"messages": ASKED}, "modelCalls": None, "tokens": None},
+)
+CASES["logfire: a stream that has ended"] = Case(
+    span(
+        _STREAMED
+        | {
+            "logfire.span_type": "log",
+            "gen_ai.output.messages": json.dumps(ANSWER_PARTS),
+            "gen_ai.usage.input_tokens": 100,
+            "gen_ai.usage.output_tokens": 20,
+            "gen_ai.usage.raw": json.dumps(
+                {"prompt_tokens": 100, "completion_tokens_details": {"reasoning_tokens": 8}}
+            ),
+        },
+        name="streaming response from {request_data[model]!r} took {duration:.2f}s",
+        scope="logfire.openai",
+    ),
+    {"kind": "llm"},
+    {
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "reasoningTokens": 8,
+        "request": {"messages": ASKED},
+        "response": ANSWER,
+    },
+)
+CASES["pydantic-ai: a call"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.agent.name": "agent",
+            "gen_ai.agent.call.id": "019",
+            "gen_ai.conversation.id": "conv_1",
+            "gen_ai.provider.name": "anthropic",
+            "gen_ai.system": "anthropic",
+            "gen_ai.request.model": "claude-sonnet-4-5",
+            "gen_ai.request.temperature": 0.2,
+            "model_request_parameters": '{"output_mode": "text"}',
+            "logfire.json_schema": "{}",
+            "gen_ai.tool.definitions": json.dumps(
+                [
+                    {
+                        "type": "function",
+                        "name": "get_weather",
+                        "description": "Tells it.",
+                        "parameters": SCHEMA,
+                    }
+                ]
+            ),
+            "gen_ai.system_instructions": json.dumps([{"type": "text", "content": "Be brief."}]),
+            "gen_ai.input.messages": json.dumps(
+                [
+                    *PARTS[:2],
+                    {
+                        "role": "user",
+                        "parts": [
+                            {
+                                "type": "tool_call_response",
+                                "id": "call_1",
+                                "name": "get_weather",
+                                "result": "rainy, 57°F",
+                            }
+                        ],
+                    },
+                ]
+            ),
+            "gen_ai.output.messages": json.dumps(
+                [
+                    {
+                        "role": "assistant",
+                        "parts": [
+                            {"type": "thinking", "content": "Hm."},
+                            {"type": "text", "content": "It rains."},
+                        ],
+                        "finish_reason": "stop",
+                    }
+                ]
+            ),
+            "gen_ai.usage.input_tokens": 1000,
+            "gen_ai.usage.output_tokens": 100,
+            "gen_ai.usage.cache_creation.input_tokens": 300,
+            "gen_ai.usage.cache_read.input_tokens": 600,
+            "gen_ai.usage.details.cache_write_tokens": 300,
+            "gen_ai.usage.details.cache_read_tokens": 600,
+            "gen_ai.usage.details.input_audio_tokens": 3,
+            "gen_ai.response.model": "claude-sonnet-4-5",
+            "gen_ai.response.id": "msg_1",
+            "gen_ai.response.finish_reasons": ["stop"],
+            "operation.cost": 0.003105,
+        },
+        name="chat claude-sonnet-4-5",
+        scope="pydantic-ai",
+    ),
+    {
+        "kind": "llm",
+        "session": "conv_1",
+        "entryName": None,
+        "attributes": {
+            "gen_ai.agent.name": "agent",
+            "gen_ai.agent.call.id": "019",
+            "model_request_parameters": '{"output_mode": "text"}',
+            "logfire.json_schema": "{}",
+            "gen_ai.usage.details.input_audio_tokens": 3,
+        },
+    },
+    {
+        "tokens": {"prompt": 1000, "completion": 100, "total": 1100},
+        "cachedTokens": 600,
+        "cacheWriteTokens": 300,
+        "costUsd": "0.003105",
+        "listCostUsd": "0.003105",
+        "request": REQUEST
+        | {
+            "messages": [*ASKED[:2], ASKED[2] | {"name": "get_weather"}],
+            "tools": [TOOL],
+            "settings": {"temperature": 0.2},
+        },
+        "response": ANSWER | {"reasoning": "Hm."},
+    },
+)
+CASES["pydantic-ai: an agent"] = Case(
+    span(
+        {
+            "model_name": "claude-sonnet-4-5",
+            "agent_name": "agent",
+            "gen_ai.agent.name": "agent",
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.conversation.id": "",
+            "logfire.msg": "agent run",
+            "final_result": "It rains.",
+            "gen_ai.aggregated_usage.input_tokens": 1000,
+            "gen_ai.aggregated_usage.output_tokens": 100,
+            "gen_ai.aggregated_usage.cache_creation.input_tokens": 300,
+            "gen_ai.aggregated_usage.details.cache_write_tokens": 300,
+            "pydantic_ai.all_messages": json.dumps([*PARTS, *ANSWER_PARTS]),
+            "gen_ai.system_instructions": json.dumps([{"type": "text", "content": "Be brief."}]),
+        },
+        name="invoke_agent agent",
+        scope="pydantic-ai",
+    ),
+    {
+        "kind": "agent",
+        "entryName": "agent",
+        "tokens": {"prompt": 1000, "completion": 100, "total": 1100},
+        "costUsd": None,
+        "modelCalls": None,
+        "output": {"text": "It rains."},
+        "input": {"system": "Be brief.", "messages": ASKED},
+        "session": None,
+        "attributes": {
+            "model_name": "claude-sonnet-4-5",
+            "agent_name": "agent",
+            "gen_ai.response.finish_reasons": ["stop"],
+            "gen_ai.conversation.id": "",
+            "logfire.msg": "agent run",
+        },
+    },
+)
+
+# --- Strands, Google's ADK, MLflow.
+
+CASES["strands: an agent"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.system": "strands-agents",
+            "gen_ai.agent.name": "Strands Agents",
+            "gen_ai.request.model": "us.anthropic.claude-sonnet-4-20250514-v1:0",
+            "gen_ai.agent.tools": '["get_weather"]',
+            "gen_ai.usage.prompt_tokens": 120,
+            "gen_ai.usage.input_tokens": 120,
+            "gen_ai.usage.completion_tokens": 30,
+            "gen_ai.usage.output_tokens": 30,
+            "gen_ai.usage.total_tokens": 150,
+            "gen_ai.usage.cache_read_input_tokens": 0,
+            "gen_ai.usage.cache_write_input_tokens": 0,
+        },
+        ("gen_ai.user.message", {"content": '[{"text": "Weather in Paris?"}]'}),
+        ("gen_ai.choice", {"message": "It rains.\n", "finish_reason": "end_turn"}),
+        scope="strands.telemetry.tracer",
+    ),
+    {
+        "kind": "agent",
+        "entryName": "Strands Agents",
+        "input": {"messages": ASKED[:1]},
+        "output": {"text": "It rains.\n"},
+        "tokens": {"prompt": 120, "completion": 30, "total": 150},
+        "modelCalls": None,
+    },
+)
+CASES["strands: a tool"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.system": "strands-agents",
+            "gen_ai.tool.name": "get_weather",
+            "gen_ai.tool.call.id": "call_1",
+            "gen_ai.tool.status": "success",
+        },
+        ("gen_ai.tool.message", {"role": "tool", "content": '{"city": "Paris"}', "id": "call_1"}),
+        ("gen_ai.choice", {"message": '[{"text": "rainy"}]', "id": "call_1"}),
+        scope="strands.telemetry.tracer",
+    ),
+    {"kind": "tool", "input": {"city": "Paris"}, "output": {"text": "rainy"}, "events": None},
+)
+CASES["strands: a tool, newest"] = Case(
+    span(
+        {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "get_weather"},
+        (
+            "gen_ai.client.inference.operation.details",
+            {"gen_ai.input.messages": json.dumps([PARTS[1] | {"role": "tool"}])},
+        ),
+        ("gen_ai.client.inference.operation.details", {"gen_ai.output.messages": json.dumps([PARTS[2]])}),
+        scope="strands.telemetry.tracer",
+    ),
+    {"kind": "tool", "input": {"city": "Paris"}, "output": {"text": "rainy, 57°F"}, "events": None},
+)
+CASES["strands: a turn of its loop"] = Case(
+    span(
+        {"gen_ai.operation.name": "execute_event_loop_cycle", "event_loop.cycle_id": "7"},
+        ("gen_ai.user.message", {"content": '[{"text": "Weather in Paris?"}]'}),
+        scope="strands.telemetry.tracer",
+    ),
+    {"kind": "chain", "entryName": None, "input": {"messages": ASKED[:1]}},
+)
+CASES["adk: a call"] = Case(
+    span(
+        {
+            "gen_ai.system": "gcp.vertex.agent",
+            "gen_ai.request.model": "gemini-2.5-flash",
+            "gcp.vertex.agent.invocation_id": "e-1",
+            "gcp.vertex.agent.session_id": "s1",
+            "gcp.vertex.agent.event_id": "ev1",
+            "gcp.vertex.agent.llm_request": json.dumps(
+                {
+                    "model": "gemini-2.5-flash",
+                    "config": {"system_instruction": "Be brief.", "temperature": 0.2},
+                    "contents": [
+                        {"role": "user", "parts": [{"text": "Weather in Paris?"}]},
+                        {
+                            "role": "model",
+                            "parts": [
+                                {
+                                    "function_call": {
+                                        "id": "call_1",
+                                        "name": "get_weather",
+                                        "args": {"city": "Paris"},
+                                    }
+                                }
+                            ],
+                        },
+                        {
+                            "role": "user",
+                            "parts": [
+                                {
+                                    "function_response": {
+                                        "id": "call_1",
+                                        "name": "get_weather",
+                                        "response": {"result": "rainy"},
+                                    }
+                                }
+                            ],
+                        },
+                    ],
+                }
+            ),
+            "gcp.vertex.agent.llm_response": json.dumps(
+                {
+                    "content": {"parts": [{"text": "It rains."}], "role": "model"},
+                    "finish_reason": "STOP",
+                    "usage_metadata": {
+                        "prompt_token_count": 100,
+                        "candidates_token_count": 12,
+                        "thoughts_token_count": 8,
+                        "cached_content_token_count": 40,
+                        "total_token_count": 120,
+                    },
+                }
+            ),
+            "gen_ai.usage.input_tokens": 100,
+            "gen_ai.usage.output_tokens": 12,
+            "gen_ai.response.finish_reasons": ["stop"],
+        },
+        name="call_llm",
+        scope="gcp.vertex.agent",
+    ),
+    {"kind": "llm", "session": "s1", "isGenAi": True},
+    {
+        "model": "google:gemini-2.5-flash",
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "cachedTokens": 40,
+        "reasoningTokens": 8,
+        "finishReason": "stop",
+        "request": {
+            "system": "Be brief.",
+            "messages": [
+                *ASKED[:2],
+                {
+                    "role": "tool",
+                    "content": {"result": "rainy"},
+                    "toolCallId": "call_1",
+                    "name": "get_weather",
+                },
+            ],
+            "settings": {"model": "gemini-2.5-flash", "temperature": 0.2},
+        },
+        "response": ANSWER,
+    },
+)
+CASES["adk: a tool"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "get_weather",
+            "gcp.vertex.agent.llm_request": "{}",
+            "gcp.vertex.agent.llm_response": "{}",
+            "gcp.vertex.agent.tool_call_args": '{"city": "Paris"}',
+            "gcp.vertex.agent.tool_response": '{"result": "rainy"}',
+        },
+        scope="gcp.vertex.agent",
+    ),
+    {
+        "kind": "tool",
+        "input": {"city": "Paris"},
+        "output": {"result": "rainy"},
+        "attributes": {
+            "gen_ai.tool.name": "get_weather",
+            "gcp.vertex.agent.llm_request": "{}",
+            "gcp.vertex.agent.llm_response": "{}",
+        },
+    },
+)
+CASES["openlit: a call"] = Case(
+    span(
+        {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "deployment.environment": "prod",
+            "gen_ai.server.time_to_first_token": 0.25,
+            "gen_ai.usage.input_tokens": 100,
+            "gen_ai.usage.output_tokens": 20,
+            "gen_ai.client.token.usage": 120,
+            "gen_ai.usage.cost": 0,
+        },
+        scope="openlit.instrumentation.openai",
+    ),
+    {"environment": "prod", "attributes": {"gen_ai.usage.cost": 0}},
+    {
+        "timeToFirstTokenMs": 250,
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "costUsd": "0.000027",
+        "listCostUsd": None,
+    },
+)
+CASES["mlflow: a call"] = Case(
+    span(
+        {
+            "mlflow.spanType": '"CHAT_MODEL"',
+            "mlflow.spanInputs": json.dumps({"messages": OPENAI_MESSAGES, "model": "gpt-4o-mini"}),
+            "mlflow.spanOutputs": json.dumps(
+                {"id": "chatcmpl-1", "choices": [{"index": 0, "message": ANSWER}]}
+            ),
+            "mlflow.chat.tokenUsage": '{"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}',
+        }
+    ),
+    {"kind": "llm", "output": {"id": "chatcmpl-1"}},
+    {
+        "tokens": {"prompt": 100, "completion": 20, "total": 120},
+        "request": REQUEST | {"settings": {"model": "gpt-4o-mini"}},
+    },
+)
+
+CASES["runglass: a call"] = Case(
+    span(
+        {
+            "runglass.run.id": "0199aaaa-0000-7000-8000-000000000000",
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-4o-mini",
+            "gen_ai.usage.input_tokens": 100,
+            "gen_ai.usage.output_tokens": 20,
+            "runglass.cost_usd": "0.00003",
+            "runglass.provider_request_id": "chatcmpl-1",
+        },
+        scope="runglass",
+    ),
+    {"attributes": {"runglass.run.id": "0199aaaa-0000-7000-8000-000000000000"}},
+    {"requestId": "chatcmpl-1", "costUsd": "0.00003", "listCostUsd": "0.000027"},
+)
+
+# --- Anything else.
+
+CASES["http"] = Case(
+    span({"http.request.method": "GET", "url.full": "https://x/"}, name="GET /", kind=2, scope="asgi"),
+    {
+        # `other`, which is not written.
+        "kind": None,
+        "isGenAi": None,
+        "name": "GET /",
+        "attributes": {"http.request.method": "GET", "url.full": "https://x/"},
+    },
+)
+CASES["code"] = Case(
+    span({"code.function": "work", "session.id": "s1"}, name="work"),
+    {"kind": "code", "isGenAi": None, "session": "s1", "attributes": {"code.function": "work"}},
+)
+CASES["an unknown dialect"] = Case(
+    span({"acme.llm.prompt": "hi", "acme.tokens": 12}),
+    {"kind": "code", "isGenAi": None, "attributes": {"acme.llm.prompt": "hi", "acme.tokens": 12}},
+)

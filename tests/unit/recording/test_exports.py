@@ -1,0 +1,168 @@
+"""A recorded run goes to a file and comes back, and its outline adds up to its totals."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+
+from runglass.engine.journal.recorder import step_rows
+from runglass.errors import RunFileError
+from runglass.log.events import FlowCompleted, FlowFailed, RunInput, encode_event
+from runglass.log.fold import StepChange
+from runglass.log.span_state import SpanState
+from runglass.log.trace import StepTrace
+from runglass.outlines.outline import Outline, tree_rows
+from runglass.outlines.span_builder import SpanOutlineBuilder
+from runglass.recording.received import ReceivedLog
+from runglass.run_files.header import FlowOfRun, RunHeader
+from runglass.run_files.imported_log import ImportedLog
+from runglass.run_files.otlp import OtlpWriter
+from runglass.store.sqlite.database_file import check
+from runglass.store.sqlite.store import SqliteStore
+from tests.examples import examples
+from tests.recorded_spans import Recording, asked, at, id_of, raw, span
+from tests.unit.recording.test_recordings import BEGAN_NS, SETTLE_S, TRACE, open_house
+from tests.unit.recording.test_recordings import span as received
+from tests.unit.test_span_tree import arrivals
+
+END: dict[str, Any] = {"execution_id": "r", "at": "2027-01-15T08:02:00.000Z", "run_id": "r"}
+HEADER = RunHeader(
+    run_id="r", version=0, capture="redacted", trigger_type="recorded", flow=FlowOfRun(id="f", slug="shop")
+)
+
+
+def recorded(*spans: SpanState) -> Recording:
+    recording = Recording(spans)
+    recording.add(RunInput(execution_id="r", at=END["at"], inputs=raw({"text": "hi"})))
+    recording.add(FlowCompleted(**END))
+    return recording
+
+
+WHOLE = recorded(
+    SpanState(span_id=id_of(3), kind="llm", output=raw({"text": "late"})),
+    span(1, start=0, end=90, name="agent", session="one", input=raw({"text": "hi"}), kind="agent"),
+    span(2, 1, start=5, end=None, name="chat"),
+    span(3, 1, start=7.0005, end=8, name="chat", attributes=raw({"a.b": {"c": 1}, "n": 2}), **asked(3, 4)),
+    span(
+        2,
+        1,
+        name="chat",
+        start=5,
+        end=60,
+        status="error",
+        error=raw({"code": "E", "message": "bad"}),
+        kind="tool",
+    ),
+)
+
+
+def take(events: list[bytes], *, at_once: int = 2) -> tuple[ImportedLog, dict[int, StepTrace]]:
+    log = ImportedLog(HEADER, most_values=1000)
+    steps: dict[int, StepTrace] = {}
+    for first in range(0, len(events), at_once):
+        steps |= dict(log.take(events[first : first + at_once]).changes)
+    return log, steps
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_the_log_of_a_recorded_run_imports_again(at_once: int) -> None:
+    log, steps = take(list(map(encode_event, WHOLE.events)), at_once=at_once)
+    assert log.summary == WHOLE.summary
+    assert steps == WHOLE.steps
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"stepId": "other"}, "not those that its span has"),
+        ({"loopPath": [7]}, "not those that its span has"),
+        ({"loopPath": None}, "not those that its span has"),
+        ({"span": {"spanId": "1", "name": "agent"}}, "is not 16 hexadecimal digits"),
+        ({"span": {"spanId": id_of(1), "parentSpanId": "X" * 16}}, "is not 16 hexadecimal digits"),
+        ({"span": {"spanId": id_of(1), "startTimeUnixNano": "-1"}}, "no number of nanoseconds"),
+        ({"span": {"spanId": id_of(1), "kind": "magic"}}, "wrong type"),
+        ({"span": {"spanId": id_of(1), "costUsd": "NaN"}}, "not an amount"),
+        ({"eventType": "step_skipped", "reason": "no"}, "of no kind that a recorded run has"),
+    ],
+)
+def test_a_span_that_there_cannot_be_is_refused(change: dict[str, Any], problem: str) -> None:
+    events = list(map(encode_event, WHOLE.events))
+    event = msgspec.json.decode(events[2]) | change
+    events[2] = msgspec.json.encode({name: value for name, value in event.items() if value is not None})
+    with pytest.raises(RunFileError, match=problem):
+        take(events)
+
+
+def outline_of(recording: Recording) -> Outline:
+    told = recording.summary.recording
+    assert told is not None
+    builder = SpanOutlineBuilder(started_at=None, seq=1, entry=told.entry_span_id)
+    rows = step_rows(StepChange(*each) for each in sorted(recording.steps.items()))
+    builder.add((row.position, row.step_id, row.loop_path, row.attempt, row.status, row.data) for row in rows)
+    *_, outline = builder.finish()
+    assert outline is not None
+    return outline
+
+
+def test_a_recorded_run_is_exported_with_the_spans_of_its_sender() -> None:
+    writer = OtlpWriter(WHOLE.summary, version="1")
+    outline = outline_of(WHOLE)
+    rows = [(row, WHOLE.steps.get(row.position)) for row in tree_rows(outline, 0, outline.row_count)]
+    document = msgspec.json.decode(writer.opening() + writer.rows(rows) + writer.closing())
+    [scope] = document["resourceSpans"][0]["scopeSpans"]
+    spans = {each["spanId"]: each for each in scope["spans"]}
+    assert spans.keys() == {id_of(1), id_of(2), id_of(3)}
+    assert {each["traceId"] for each in spans.values()} == {"0af7651916cd43dd8448eb211c80319c"}
+    agent, tool, call = spans[id_of(1)], spans[id_of(2)], spans[id_of(3)]
+    assert "parentSpanId" not in agent
+    assert (tool["parentSpanId"], tool["name"], tool["status"]["message"]) == (id_of(1), "chat", "bad")
+    assert (call["startTimeUnixNano"], call["kind"]) == (at(7), 3)
+    told = {each["key"]: each["value"] for each in call["attributes"]}
+    assert told["a.b"] == {"stringValue": '{"c":1}'}
+    assert told["n"] == {"intValue": "2"}
+    assert told["gen_ai.usage.input_tokens"] == {"intValue": "3"}
+    assert told["openinference.span.kind"] == {"stringValue": "LLM"}
+
+
+@examples(100, of=500)
+@given(spans=arrivals())
+def test_the_outline_adds_up_to_the_totals(spans: list[SpanState]) -> None:
+    recording = Recording(spans)
+    recording.add(FlowFailed(**END, error=raw({"code": "WRITER_LOST"})))
+    outline, totals = outline_of(recording), recording.summary.totals
+    assert totals is not None
+    top = [row for row in tree_rows(outline, 0, outline.row_count) if row.parent < 0]
+    assert sum(max(row.tokens, 0) for row in top) == (totals.tokens.total if totals.tokens else 0)
+    assert sum(Decimal(row.cost_usd or 0) for row in top) == Decimal(totals.cost_usd or 0)
+
+
+async def test_a_store_with_a_recorded_run_is_sound_and_its_log_imports_again(tmp_path: Path) -> None:
+    """One whose session came late, and whose first span is known by a log before it came."""
+    told = {"content": "hi"}
+    log = ReceivedLog(TRACE, id_of(3), BEGAN_NS, "gen_ai.user.message", told, 0, {}, "test", "1", {})
+    chat = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 5, "session.id": "late"}
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store, open_house(store) as house:
+        assert await house.record(log) == []
+        assert [step.step_id for step in (await house.trace()).steps] == ["not_received"]
+        for each in (received(2, 1), received(3, 1, attributes=chat), received(1)):
+            assert await house.record(each) == []
+        assert [step.step_id for step in (await house.trace()).steps] == ["work", "work", "work"]
+        await house.time_passes(SETTLE_S)
+        run, trace = await house.run(), await house.trace()
+        stored = [data for _, data in await store.events(run.no, after=0, limit_bytes=1 << 20)]
+    assert (run.status, run.session_id) == ("completed", trace.flow_run.session_id)
+    assert check(tmp_path / "db", every_run=True, tell=lambda *_: None).problems == []
+    header = RunHeader(
+        run_id=run.id,
+        version=0,
+        capture="redacted",
+        trigger_type="recorded",
+        session_id=run.session_id,
+        flow=FlowOfRun(id=run.flow_id, slug="otel"),
+    )
+    imported = ImportedLog(header, most_values=1000)
+    imported.take(stored)
+    assert imported.summary == msgspec.structs.replace(trace.flow_run, input=None, result=None)

@@ -1,0 +1,497 @@
+"""What other programs send is on disk, once, when it is acknowledged, and a run ends when nothing comes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from runglass.bus.process_bus import MemoryBus
+from runglass.engine.capture.capture import Capture, Redactor
+from runglass.engine.run.idle_runs import RunIds
+from runglass.errors import StoreError
+from runglass.log.events import FlowFailed, StepRecorded, StreamEvent, decode_event
+from runglass.log.fold import fold
+from runglass.log.trace import RunSummary, StepTrace, Trace
+from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused
+from runglass.recording.recordings import DELETED, TOO_MANY_OPEN, UNREADABLE, UNUSABLE, Received, Recordings
+from runglass.recording.settling import WRITER_LOST, Settling
+from runglass.store.base import Store
+from runglass.store.records import Project, RunRecord
+from runglass.wire.admin_api import SERVER
+from runglass.wire.run_api import CaptureMode
+from tests.conformance.stores import ALL_STORES, store_kinds
+from tests.fakes import VirtualClock
+from tests.faulty_store import FaultyStore
+from tests.records import new_run
+
+SETTLE_S, IDLE_S = 60.0, 900.0
+TRACE, OTHER = "0af7651916cd43dd8448eb211c80319c", "1bf7651916cd43dd8448eb211c80319c"
+BEGAN_NS = 1_750_000_000_000_000_000
+SECRET = "sk-proj-" + "a1B2c3D4" * 6
+
+
+def span(
+    span_id: int, parent: int | None = None, *, trace_id: str = TRACE, name: str = "work", **fields: Any
+) -> ReceivedSpan:
+    """A span that began at its id, in seconds, and has ended."""
+    attributes = {"gen_ai.operation.name": "execute_tool", **fields.pop("attributes", {})}
+    attributes = {key: value for key, value in attributes.items() if value is not None}
+    whole: dict[str, Any] = {
+        "kind": 1,
+        "start_ns": BEGAN_NS + span_id * 10**9,
+        "end_ns": BEGAN_NS + (span_id + 1) * 10**9,
+        "status": 0,
+        "status_message": "",
+        "events": [],
+        "links": [],
+        "scope": "test",
+        "scope_version": "1",
+        "resource": {"service.name": "shop"},
+        **fields,
+    }
+    return ReceivedSpan(
+        trace_id=trace_id,
+        span_id=f"{span_id:016x}",
+        parent_id=None if parent is None else f"{parent:016x}",
+        name=name,
+        attributes=attributes,
+        **whole,
+    )
+
+
+class House(NamedTuple):
+    """Recordings on a store, with a clock of their own."""
+
+    store: Store
+    recordings: Recordings
+    settling: Settling
+    clock: VirtualClock
+    project: Project
+
+    async def record(self, *items: Received, flow: str | None = None) -> list[Refused]:
+        return await self.recordings.record(self.project, flow, items)
+
+    async def run(self, trace_id: str = TRACE) -> RunRecord:
+        """The newest run of the trace."""
+        found = (await self.store.recorded_traces(self.project.id, [trace_id]))[trace_id].run
+        assert found is not None
+        return found
+
+    async def events(self, trace_id: str = TRACE) -> list[StreamEvent]:
+        run = await self.run(trace_id)
+        stored = await self.store.events(run.no, after=0, limit_bytes=1 << 30)
+        assert [seq for seq, _ in stored] == list(range(1, run.head + 1))
+        return [decode_event(data) for _, data in stored]
+
+    async def trace(self, trace_id: str = TRACE) -> Trace:
+        """The fold of its events, which is what the rows of its steps say."""
+        trace = fold(await self.events(trace_id))
+        rows = await self.store.steps((await self.run(trace_id)).no)
+        assert [(row.step_id, row.status) for row in rows] == [
+            (step.step_id, step.status) for step in trace.steps
+        ]
+        return trace
+
+    async def step(self, span_id: int, trace_id: str = TRACE) -> StepTrace:
+        steps = (await self.trace(trace_id)).steps
+        return next(step for step in steps if step.span_id == f"{span_id:016x}")
+
+    async def time_passes(self, seconds: float) -> None:
+        await self.clock.sleep(seconds)
+        await self.settling.settle()
+
+
+@asynccontextmanager
+async def open_house(
+    store: Store,
+    *,
+    clock: VirtualClock | None = None,
+    is_alone: bool = True,
+    capture: CaptureMode | None = None,
+) -> AsyncIterator[House]:
+    """On this store, which is open; `capture` is what the project says."""
+    clock = clock or VirtualClock()
+    project = await store.ensure_project("acme", "demo")
+    if capture is not None:
+        await store.set_capture(project.id, capture, by=SERVER)
+        project = await store.ensure_project("acme", "demo")
+    recordings = Recordings(
+        store=store,
+        bus=MemoryBus(),
+        clock=clock,
+        new_id=RunIds(clock).next,
+        make_capture=cache(partial(Capture, limit_bytes=4096, redactor=Redactor())),
+        settle=timedelta(seconds=SETTLE_S),
+        most_flows=3,
+        is_alone=is_alone,
+    )
+    settling = Settling(
+        store=store,
+        recordings=recordings,
+        clock=clock,
+        settle=timedelta(seconds=SETTLE_S),
+        idle=timedelta(seconds=IDLE_S),
+    )
+    yield House(store, recordings, settling, clock, project)
+
+
+@pytest.fixture(params=store_kinds(*(ALL_STORES.keys() - {"sqlite", "postgres"})))
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with ALL_STORES[request.param](tmp_path) as store:
+        yield store
+
+
+@pytest.fixture
+async def house(store: Store) -> AsyncIterator[House]:
+    async with open_house(store) as house:
+        yield house
+
+
+async def test_what_is_acknowledged_is_readable(house: House) -> None:
+    assert await house.record(span(2, 1), span(1, name="plan trip")) == []
+    trace = await house.trace()
+    assert trace.flow_run.status == "running"
+    assert trace.flow_run.flow_slug == "shop"
+    assert [(step.step_id, step.loop_path, step.name) for step in trace.steps] == [
+        ("work", (0,), "work"),
+        ("plan_trip", (0,), "plan trip"),
+    ]
+
+
+async def test_a_repeat_adds_nothing_after_a_restart_either(house: House, store: Store) -> None:
+    items = [span(number, 1 if number > 1 else None) for number in range(1, 40)]
+    await house.record(*items)
+    head = (await house.run()).head
+    await house.record(*items)
+    async with open_house(store, clock=house.clock) as restarted:
+        await restarted.record(*items[10:20], *items)
+    assert (await house.run()).head == head
+
+
+async def test_start_end_and_late_log_are_one_step(house: House) -> None:
+    log = ReceivedLog(TRACE, f"{1:016x}", BEGAN_NS, "note", "hello", 9, {}, "test", "1", {})
+    await house.record(log)
+    await house.record(span(1, name="first", end_ns=0))
+    assert (await house.step(1)).status == "running"
+    await house.record(span(1, name="first"), span(2, name="first"))
+    assert [(step.step_id, step.loop_path) for step in (await house.trace()).steps] == [
+        ("first", (0,)),
+        ("first", (1,)),
+    ]
+    assert (await house.step(1)).status == "completed"
+
+
+async def test_a_run_counts_the_bytes_that_it_has(house: House) -> None:
+    """Else what is left of them once content was removed would be far too much."""
+    log = ReceivedLog(TRACE, f"{1:016x}", BEGAN_NS, "note", "hello " * 99, 9, {}, "test", "1", {})
+    await house.record(log, span(2, end_ns=0))
+    await house.record(span(1), span(2))
+    await house.record(log._replace(at_ns=BEGAN_NS + 1), span(2, attributes={"late": "x" * 999}))
+    run = await house.run()
+    events = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
+    rows = await house.store.steps(run.no)
+    assert run.log_bytes == sum(len(data) for _, data in events) + sum(len(row.data) for row in rows)
+
+
+async def test_one_trace_id_in_two_projects_is_two_runs(house: House, store: Store) -> None:
+    other = await store.ensure_project("acme", "other")
+    await house.record(span(1))
+    await house.recordings.record(other, None, [span(2)])
+    assert [step.span_id for step in (await house.trace()).steps] == [f"{1:016x}"]
+
+
+async def test_flows_are_named_by_header_attribute_and_service(house: House) -> None:
+    def named(trace: int, **attributes: str) -> ReceivedSpan:
+        resource = {"service.name": "Über Shop!"} if trace < 4 else {}
+        return span(1, trace_id=f"{trace:032x}", attributes=attributes, resource=resource)
+
+    await house.record(named(1), named(2, **{"runglass.flow": "mine"}), named(4))
+    await house.record(named(3), flow="asked")
+    slugs = [(await house.trace(f"{trace:032x}")).flow_run.flow_slug for trace in (1, 2, 3, 4)]
+    assert slugs == ["ber-shop", "mine", "otel", "otel"], "three flows are the most here"
+
+
+async def test_content_is_redacted_and_cut_unless_project_or_flow_say_otherwise(store: Store) -> None:
+    attributes = {"note": f"my key is {SECRET}", "long": "word " * 4000}
+    async with open_house(store) as house:
+        assert await house.record(span(1, attributes=attributes)) == []
+        step = await house.step(1)
+        assert SECRET not in str(step)
+        assert step.truncated
+        assert step.attributes is not None
+        assert "note" in step.attributes
+        # Without a secret, too.
+        await house.record(span(2, attributes={"long": "word " * 4000}), span(3))
+        assert [(await house.step(number)).truncated for number in (2, 3)] == [True, False]
+    async with open_house(store, capture="metadata_only") as house:
+        await house.record(span(1, trace_id=OTHER, attributes=attributes))
+        step = await house.step(1, OTHER)
+        assert (step.name, step.attributes, step.status) == ("work", None, "completed")
+
+
+async def test_a_trace_keeps_no_more_open_spans_than_memory_has_room_for(house: House) -> None:
+    def large(number: int, **fields: Any) -> ReceivedSpan:
+        return span(number, name="x" * 4_000_000, **fields)
+
+    refused = await house.record(*(large(number, end_ns=0) for number in range(1, 12)), span(99))
+    assert refused == [Refused(TOO_MANY_OPEN, 2)]
+    assert await house.record(large(11), span(1, name="1")) == []
+    assert (await house.step(11)).status == (await house.step(1)).status == "completed"
+    assert await house.record(large(10, end_ns=0)) == [], "there is room again"
+
+
+@pytest.mark.parametrize("capture", ["off", "metadata_only", "redacted"])
+async def test_names_are_kept_without_secrets(store: Store, capture: CaptureMode) -> None:
+    told = ("gen_ai.agent.name", "error.type", "gen_ai.response.id", "langfuse.trace.tags")
+    attributes = {"gen_ai.operation.name": "invoke_agent", **dict.fromkeys(told, SECRET)}
+    async with open_house(store, capture=capture) as house:
+        await house.record(
+            span(1, name=f"GET /?key={SECRET}", attributes=attributes, status=2),
+            span(2, 1, attributes=attributes | {"gen_ai.operation.name": "chat"}, status=2),
+        )
+        run = await house.run()
+        events = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
+        assert not [data for _, data in events if SECRET.encode() in data]
+        assert SECRET.encode() not in run.summary
+        assert (await house.step(1)).name == "GET /?key=[redacted]"
+
+
+async def test_a_run_ends_when_all_has_ended_and_nothing_came(house: House) -> None:
+    await house.record(span(2, 1))
+    await house.time_passes(SETTLE_S / 2)
+    await house.record(span(1, name="plan"))
+    await house.time_passes(SETTLE_S * 0.75)
+    assert (await house.run()).status == "running"
+    await house.time_passes(SETTLE_S * 0.75)
+    assert (await house.run()).status == "completed"
+    await house.time_passes(IDLE_S * 2)
+    assert [event.event_type for event in await house.events()].count("flow_completed") == 1
+
+
+async def test_a_list_shows_what_was_asked_last_and_the_answer(house: House) -> None:
+    asked = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}]
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.system_instructions": '[{"type": "text", "content": "Be brief."}]',
+        "gen_ai.input.messages": msgspec.json.encode(
+            [*asked, {"role": "user", "content": "and now?"}]
+        ).decode(),
+        "gen_ai.output.messages": '[{"role": "assistant", "content": "rain"}]',
+    }
+    await house.record(span(1, attributes=attributes))
+    await house.time_passes(SETTLE_S * 2)
+    run = await house.run()
+    summary = msgspec.json.decode(run.summary, type=RunSummary)
+    assert (summary.input_preview, summary.result_preview) == ("and now?", "rain")
+
+
+async def test_a_run_with_an_open_span_is_lost_when_its_sender_is_silent(house: House) -> None:
+    # In whatever order they come, it is the one that began first.
+    await house.record(span(3, 1, name="later", end_ns=0), span(1), span(2, 1, name="tool", end_ns=0))
+    await house.time_passes(IDLE_S - 1)
+    assert (await house.run()).status == "running"
+    await house.time_passes(2)
+    *_, last = await house.events()
+    assert isinstance(last, FlowFailed)
+    assert (last.step_id, (last.error or {})["code"]) == ("tool", WRITER_LOST)
+    assert (await house.step(2)).status == "failed"
+    assert (await house.step(1)).status == "completed"
+
+
+async def test_the_error_of_the_top_span_is_that_of_the_run(house: House) -> None:
+    await house.record(span(1, name="top", status=2, status_message="no way"), span(2, 1))
+    await house.time_passes(SETTLE_S + 1)
+    run = (await house.trace()).flow_run
+    assert run.status == "failed"
+    assert run.error is not None
+    assert run.error.step_id == "top"
+    assert "no way" in (run.error.message or "")
+
+
+async def test_what_comes_later_is_another_run_and_a_late_repeat_is_none(house: House, store: Store) -> None:
+    await house.record(span(1), span(2, 1))
+    await house.time_passes(SETTLE_S + 1)
+    first = await house.run()
+    await house.record(span(2, 1))
+    assert await house.run() == first
+    await house.record(span(2, 1), span(3, 1))
+    second = await house.run()
+    recording = (await house.trace()).flow_run.recording
+    assert recording is not None
+    assert (second.id != first.id, recording.continues) == (True, first.id)
+    assert [step.span_id for step in (await house.trace()).steps] == [f"{3:016x}"]
+    async with open_house(store, clock=house.clock) as restarted:
+        await restarted.record(span(1), span(2, 1))
+    await house.record(span(1), span(2, 1))
+    assert (await house.run()).head == second.head
+    await house.time_passes(SETTLE_S + 1)
+    await house.record(span(4, 1, attributes={"gen_ai.operation.name": None}))
+    third = await house.run()
+    assert (third.id != second.id, third.trigger_type) == (True, "recorded")
+
+
+async def steps_of_parts(house: House) -> list[list[str]]:
+    """The ids of the spans of each run of the trace, those of the first one first."""
+    newest = await house.run()
+    runs = [*await house.store.earlier_parts(newest.no), newest]
+    return [
+        [
+            msgspec.json.decode(row.data, type=StepTrace).span_id or ""
+            for row in await house.store.steps(run.no)
+        ]
+        for run in runs
+    ]
+
+
+async def test_a_repeat_is_stored_once_in_a_trace_of_any_number_of_runs(house: House, store: Store) -> None:
+    for number in range(1, 5):
+        await house.record(span(number))
+        await house.time_passes(SETTLE_S + 1)
+    expected = [[f"{number:016x}"] for number in range(1, 5)]
+    await house.record(span(2))
+    assert await steps_of_parts(house) == expected
+    for again in range(2):
+        # The request that makes the next run, and its repeat, once that goes on.
+        await house.record(span(2), span(3), span(5))
+        assert await steps_of_parts(house) == [*expected, [f"{5:016x}"]], again
+    async with open_house(store, clock=house.clock) as restarted:
+        await restarted.record(span(1), span(4), span(5), span(6))
+    assert await steps_of_parts(house) == [*expected, [f"{5:016x}", f"{6:016x}"]]
+
+
+async def test_a_deleted_trace_stays_deleted(house: House) -> None:
+    await house.record(span(1))
+    await house.time_passes(SETTLE_S + 1)
+    await house.store.purge_runs([(await house.run()).no])
+    assert await house.record(span(2), span(3), span(1, trace_id=OTHER)) == [Refused(DELETED, 2)]
+    assert len((await house.trace(OTHER)).steps) == 1
+
+
+async def test_a_repeat_of_a_run_that_was_deleted_as_it_went_on_is_refused(house: House) -> None:
+    await house.record(span(1), span(1, trace_id=OTHER))
+    await house.store.purge_runs([(await house.run()).no])
+    for _ in range(2):
+        assert await house.record(span(1), span(1, trace_id=OTHER)) == [Refused(DELETED, 1)]
+
+
+async def test_two_processes_on_one_trace_lose_nothing(store: Store) -> None:
+    async with (
+        open_house(store, is_alone=False) as one,
+        open_house(store, clock=one.clock, is_alone=False) as other,
+    ):
+        spans = [span(number, 1 if number > 1 else None) for number in range(1, 61)]
+        await asyncio.gather(
+            *((one, other)[number % 2].record(*spans[number * 5 : number * 5 + 6]) for number in range(12))
+        )
+        recorded = [event for event in await one.events() if isinstance(event, StepRecorded)]
+        assert sorted(event.span.span_id for event in recorded) == [f"{n:016x}" for n in range(1, 61)]
+        assert len({(event.step_id, event.loop_path) for event in recorded}) == 60
+
+
+@pytest.mark.parametrize("commits", [False, True])
+async def test_what_failed_is_not_acknowledged_and_its_repeat_is_stored_once(
+    house: House, commits: bool
+) -> None:
+    await house.record(span(1))
+    with FaultyStore(house.store) as faulty:
+        faulty.fail("append", StoreError("the disk is away"), times=1, commits=commits)
+        with pytest.raises(StoreError):
+            await house.record(span(2, 1), span(3, 1))
+    await house.record(span(2, 1), span(3, 1))
+    assert len((await house.trace()).steps) == 3
+    assert (await house.run()).head == 4
+
+
+async def test_one_bad_span_costs_no_other(house: House) -> None:
+    bad = span(1, attributes={"x": "\ud800"})
+    assert await house.record(bad, span(2)) == [Refused(UNUSABLE, 1)]
+    assert len((await house.trace()).steps) == 1
+
+
+async def test_a_trace_without_ai_is_plain_until_a_span_of_ai_comes(house: House) -> None:
+    await house.record(span(1, attributes={"gen_ai.operation.name": None, "http.route": "/"}, scope="http"))
+    assert (await house.run()).trigger_type == "plain"
+    await house.record(span(2, 1))
+    assert (await house.run()).trigger_type == "recorded"
+
+
+async def test_spans_that_come_at_once_are_counted_once_each(house: House) -> None:
+    await asyncio.gather(*(house.record(span(number % 50 + 1)) for number in range(200)))
+    steps = (await house.trace()).steps
+    assert sorted(step.loop_path or () for step in steps) == [(number,) for number in range(50)]
+
+
+async def test_a_run_is_found_by_a_session_that_a_later_span_tells(house: House) -> None:
+    session_id = "6f7c0a3e-5d2b-4c58-9a57-0f0e5a9b1c22"
+    await house.record(span(2, 1))
+    await house.record(span(1, attributes={"session.id": session_id}))
+    run = await house.run()
+    assert run.session_id == session_id
+    found = await house.store.session_runs(house.project.id, session_id, after="", limit=9)
+    assert [each.id for each in found] == [run.id]
+
+
+async def test_the_run_of_a_caller_is_told_once_where_a_span_of_ours_comes_back(house: House) -> None:
+    flow = await house.store.put_draft(house.project.id, "own", name=None, capture=None, source=b"{}")
+    run_id = "0196f1d2-0000-7000-8000-000000000001"
+    await house.store.create_run(new_run(house.project.id, flow.id, id=run_id))
+    ours = {"runglass.run.id": run_id, "runglass.trigger": "api", "gen_ai.usage.input_tokens": 9}
+    await house.record(
+        span(1, name="caller"),
+        span(2, 1, name="own", scope="runglass", attributes=ours),
+        span(3, 2, name="step", scope="runglass", attributes={"runglass.run.id": run_id}),
+        span(4, trace_id=OTHER, scope="runglass", attributes=ours),
+    )
+    trace = await house.trace()
+    assert [step.name for step in trace.steps] == ["caller", "own"]
+    assert trace.flow_run.totals is not None
+    assert trace.flow_run.totals.tokens is None
+    assert await house.store.recorded_traces(house.project.id, [OTHER]) == {}
+
+
+async def test_a_span_that_comes_as_its_run_ends_is_in_one_of_two_runs(house: House) -> None:
+    await house.record(span(1))
+    await house.clock.sleep(SETTLE_S + 1)
+    await asyncio.gather(house.settling.settle(), house.record(span(2, 1)))
+    await house.time_passes(SETTLE_S + 1)
+    newest = await house.run()
+    recording = (await house.trace()).flow_run.recording
+    assert recording is not None
+    runs = [newest.id] if recording.continues is None else [recording.continues, newest.id]
+    spans = []
+    for run_id in runs:
+        run = await house.store.run(run_id)
+        assert run is not None
+        assert run.status == "completed"
+        for row in await house.store.steps(run.no):
+            spans.append(msgspec.json.decode(row.data, type=StepTrace).span_id)
+    assert spans == [f"{1:016x}", f"{2:016x}"]
+
+
+async def test_a_run_of_which_no_span_was_stored_is_lost_unless_its_sender_comes_again(house: House) -> None:
+    with FaultyStore(house.store) as faulty:
+        faulty.fail("append", StoreError("the disk is away"))
+        with pytest.raises(StoreError):
+            await house.record(span(1), span(1, trace_id=OTHER))
+    await house.record(span(1, trace_id=OTHER))
+    await house.time_passes(IDLE_S * 2)
+    lost = await house.trace()
+    assert lost.flow_run.error is not None
+    assert (lost.flow_run.error.code, lost.steps) == (WRITER_LOST, [])
+    assert (await house.run(OTHER)).status == "completed"
+
+
+async def test_a_damaged_run_costs_no_other(store: Store) -> None:
+    async with open_house(store) as house:
+        await house.record(span(1), span(1, trace_id=OTHER))
+    async with open_house(store, clock=house.clock) as house:
+        with FaultyStore(store) as faulty:
+            faulty.answer("events", [(1, b"{")], times=1)
+            assert await house.record(span(2), span(2, trace_id=OTHER)) == [Refused(UNREADABLE, 1)]
+        assert len((await house.trace(OTHER)).steps) == 2
