@@ -1,0 +1,74 @@
+import asyncio
+import contextlib
+
+from cases import flush, otel, run
+from google.adk.agents import LlmAgent
+from google.adk.agents.run_config import RunConfig, StreamingMode
+from google.adk.runners import InMemoryRunner
+from google.genai import types
+
+tracer = otel()
+
+
+def weather(city: str) -> str:
+    """The weather of a city."""
+    return f"rain in {city}"
+
+
+agent = LlmAgent(model="gemini-2.5-flash", name="forecaster", instruction="Be brief.", tools=[weather])
+runner = InMemoryRunner(agent=agent, app_name="weather")
+
+
+async def ask(text, *, session=None, stream=False, leave=False):
+    made = await runner.session_service.create_session(app_name="weather", user_id="ada", session_id=session)
+    events = runner.run_async(
+        user_id="ada",
+        session_id=made.id,
+        new_message=types.Content(role="user", parts=[types.Part(text=text)]),
+        run_config=RunConfig(streaming_mode=StreamingMode.SSE if stream else StreamingMode.NONE),
+    )
+    async for event in events:
+        if leave and event.content:
+            break
+    await events.aclose()
+
+
+async def chat():
+    await ask("What is the weather?")
+
+
+async def stream():
+    await ask("What is the weather?", stream=True)
+
+
+async def stream_left():
+    await ask("Tell a tale. [long]", stream=True, leave=True)
+
+
+async def tools():
+    await ask("The weather of Oslo and Lima? [tools]")
+
+
+async def error_retry():
+    with tracer.start_as_current_span("answer"):
+        with contextlib.suppress(Exception):
+            await ask("The weather? [fail-500]")
+        await ask("The weather? [fail-500]")
+
+
+async def cached():
+    await ask("Think of the weather. [cached]")
+
+
+async def sessions():
+    for name in ("first-session", "second-session"):
+        await ask(f"The weather, {name}?", session=name)
+
+
+async def fanout():
+    with tracer.start_as_current_span("fan out"):
+        await asyncio.gather(*(ask(f"Weather {number}? [tools]") for number in range(3)))
+
+
+every = (chat, stream, stream_left, tools, error_retry, cached, sessions, fanout)
+run({case.__name__: case for case in every}, flush, libraries=["google-adk", "google-genai"])

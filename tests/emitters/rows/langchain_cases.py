@@ -1,0 +1,73 @@
+"""The cases of LangChain and LangGraph, for every row that watches them."""
+
+import asyncio
+import contextlib
+
+import openai
+from langchain.agents import create_agent
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI
+
+LIBRARIES = ["langchain", "langgraph", "langchain-openai", "openai"]
+
+
+@tool
+def weather(city: str) -> str:
+    """The weather of a city."""
+    return f"rain in {city}"
+
+
+def langchain_cases(leave_out=()):
+    model = ChatOpenAI(model="gpt-5-mini", max_retries=0, stream_usage=True)
+    prompt = ChatPromptTemplate.from_messages([("system", "Be brief."), ("user", "{question}")])
+    chain = prompt | model
+
+    def chat():
+        chain.invoke({"question": "What is the weather?"})
+
+    def stream():
+        for _ in chain.stream({"question": "What is the weather?"}):
+            pass
+
+    def stream_left():
+        chunks = chain.stream({"question": "Tell a tale. [long]"})
+        for chunk in chunks:
+            if chunk.content:
+                break
+        chunks.close()
+
+    def tools():
+        agent = create_agent(model, [weather], name="forecaster")
+        agent.invoke({"messages": [("user", "The weather of Oslo and Lima? [tools]")]})
+
+    def error_retry():
+        with contextlib.suppress(openai.InternalServerError):
+            chain.invoke({"question": "The weather? [fail-500]"})
+        again = prompt | model.with_retry(stop_after_attempt=3, wait_exponential_jitter=False)
+        again.invoke({"question": "The weather? [fail-429]"})
+
+    def cached():
+        chain.invoke({"question": "Think of the weather. [cached]"})
+
+    def sessions():
+        agent = create_agent(model, [weather], name="forecaster")
+        for name in ("first-session", "second-session"):
+            agent.invoke(
+                {"messages": [("user", f"The weather, {name}?")]},
+                {"configurable": {"thread_id": name}, "metadata": {"session_id": name, "thread_id": name}},
+            )
+
+    async def fanout():
+        agent = create_agent(model, [weather], name="forecaster")
+
+        async def ask(number):
+            await agent.ainvoke({"messages": [("user", f"Weather {number}? [tools]")]})
+
+        await asyncio.gather(*(ask(number) for number in range(3)))
+
+    async def batch():
+        await chain.abatch([{"question": f"Weather {number}?"} for number in range(3)])
+
+    every = (chat, stream, stream_left, tools, error_retry, cached, sessions, fanout, batch)
+    return {case.__name__: case for case in every if case.__name__ not in leave_out}

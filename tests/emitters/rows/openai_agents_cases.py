@@ -1,0 +1,80 @@
+"""The cases of OpenAI's Agents SDK, for every row that watches it."""
+
+import asyncio
+import contextlib
+
+import agents
+import openai
+
+LIBRARIES = ["openai-agents", "openai"]
+
+agents.set_default_openai_client(openai.AsyncOpenAI(max_retries=0), use_for_tracing=False)
+
+
+@agents.function_tool
+def weather(city: str) -> str:
+    """The weather of a city."""
+    return f"rain in {city}"
+
+
+agent = agents.Agent(name="forecaster", instructions="Be brief.", model="gpt-5-mini", tools=[weather])
+talker = agents.Agent(
+    name="talker",
+    instructions="Be brief.",
+    model=agents.OpenAIChatCompletionsModel("gpt-5-mini", openai.AsyncOpenAI(max_retries=0)),
+    tools=[weather],
+)
+
+
+async def chat():
+    await agents.Runner.run(agent, "What is the weather?")
+
+
+async def chat_completions():
+    await agents.Runner.run(talker, "The weather of Oslo and Lima? [tools] [cached]")
+
+
+async def stream():
+    result = agents.Runner.run_streamed(agent, "What is the weather?")
+    async for _ in result.stream_events():
+        pass
+
+
+async def stream_left():
+    result = agents.Runner.run_streamed(agent, "Tell a tale. [long]")
+    async for event in result.stream_events():
+        if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+            break
+    result.cancel()
+    async for _ in result.stream_events():
+        pass
+
+
+async def tools():
+    await agents.Runner.run(agent, "The weather of Oslo and Lima? [tools]")
+
+
+async def error_retry():
+    with agents.trace("answer"):
+        with contextlib.suppress(openai.InternalServerError):
+            await agents.Runner.run(agent, "The weather? [fail-500]")
+        await agents.Runner.run(agent, "The weather? [fail-500]")
+
+
+async def cached():
+    await agents.Runner.run(agent, "Think of the weather. [cached]")
+
+
+async def sessions():
+    for name in ("first-session", "second-session"):
+        with agents.trace("turn", group_id=name):
+            await agents.Runner.run(agent, f"The weather, {name}?")
+
+
+async def fanout():
+    with agents.trace("fan out"):
+        await asyncio.gather(*(agents.Runner.run(agent, f"Weather {number}? [tools]") for number in range(3)))
+
+
+every = (chat, chat_completions, stream, stream_left, tools, error_retry, cached, sessions, fanout)
+CASES = {case.__name__: case for case in every}

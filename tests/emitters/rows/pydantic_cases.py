@@ -1,0 +1,81 @@
+"""The cases of Pydantic AI, for every row that watches it."""
+
+import asyncio
+import contextlib
+
+import openai
+from pydantic_ai import Agent
+from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.models.anthropic import AnthropicModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+LIBRARIES = ["pydantic-ai-slim", "openai", "anthropic"]
+
+
+def pydantic_cases(tracer, leave_out=()):
+    provider = OpenAIProvider(openai_client=openai.AsyncOpenAI(max_retries=0))
+    chats = OpenAIChatModel("gpt-5-mini", provider=provider)
+
+    def agent(model=chats):
+        made = Agent(model, name="forecaster", instructions="Be brief.")
+
+        @made.tool_plain
+        def weather(city: str) -> str:
+            """The weather of a city."""
+            return f"rain in {city}"
+
+        return made
+
+    def chat():
+        agent().run_sync("What is the weather?")
+
+    async def stream():
+        async with agent().run_stream("What is the weather?") as result:
+            async for _ in result.stream_text():
+                pass
+
+    async def stream_left():
+        async with agent().run_stream("Tell a tale. [long]") as result:
+            async for _ in result.stream_text(debounce_by=None):
+                break
+
+    def tools():
+        agent().run_sync("The weather of Oslo and Lima? [tools]")
+
+    def error_retry():
+        with tracer.start_as_current_span("answer"):
+            with contextlib.suppress(ModelHTTPError):
+                agent().run_sync("The weather? [fail-500]")
+            agent().run_sync("The weather? [fail-500]")
+
+    def cached():
+        agent().run_sync("Think of the weather. [cached]")
+
+    def cached_tools_responses():
+        agent(OpenAIResponsesModel("gpt-5-mini", provider=provider)).run_sync("The weather? [cached] [tools]")
+
+    def cached_tools_anthropic():
+        agent(AnthropicModel("claude-sonnet-4-5")).run_sync("The weather? [cached] [tools]")
+
+    def sessions():
+        for name in ("first-session", "second-session"):
+            agent().run_sync(f"The weather, {name}?", conversation_id=name)
+
+    async def fanout():
+        with tracer.start_as_current_span("fan out"):
+            await asyncio.gather(*(agent().run(f"Weather {number}? [tools]") for number in range(3)))
+
+    every = (
+        chat,
+        stream,
+        stream_left,
+        tools,
+        error_retry,
+        cached,
+        cached_tools_responses,
+        cached_tools_anthropic,
+        sessions,
+        fanout,
+    )
+    return {case.__name__: case for case in every if case.__name__ not in leave_out}

@@ -1,0 +1,84 @@
+import asyncio
+import contextlib
+import os
+
+from cases import flush, otel, run
+from strands import Agent, tool
+from strands.models.anthropic import AnthropicModel
+from strands.models.openai import OpenAIModel
+
+tracer = otel()
+
+
+@tool
+def weather(city: str) -> str:
+    """The weather of a city."""
+    return f"rain in {city}"
+
+
+def agent(model=None, **attributes):
+    model = model or OpenAIModel(client_args={"max_retries": 0}, model_id="gpt-5-mini")
+    return Agent(
+        model=model,
+        tools=[weather],
+        system_prompt="Be brief.",
+        name="forecaster",
+        callback_handler=None,
+        trace_attributes=attributes,
+        retry_strategy=None,
+    )
+
+
+def anthropic():
+    args = {"max_retries": 0, "base_url": os.environ["ANTHROPIC_BASE_URL"]}
+    return AnthropicModel(client_args=args, model_id="claude-sonnet-4-5", max_tokens=400)
+
+
+def chat():
+    agent()("What is the weather?")
+
+
+async def stream_left():
+    events = agent().stream_async("Tell a tale. [long]")
+    async for event in events:
+        if "data" in event:
+            break
+    await events.aclose()
+
+
+def tools():
+    agent()("The weather of Oslo and Lima? [tools]")
+
+
+def error_retry():
+    with tracer.start_as_current_span("answer"):
+        with contextlib.suppress(Exception):
+            agent()("The weather? [fail-500]")
+        agent()("The weather? [fail-500]")
+
+
+def cached():
+    agent()("Think of the weather. [cached] [tools]")
+
+
+def cached_anthropic():
+    agent(anthropic())("Think of the weather. [cached] [tools]")
+
+
+def sessions():
+    for name in ("first-session", "second-session"):
+        agent(**{"session.id": name})(f"The weather, {name}?")
+
+
+async def fanout():
+    with tracer.start_as_current_span("fan out"):
+        await asyncio.gather(*(agent().invoke_async(f"Weather {number}? [tools]") for number in range(3)))
+
+
+every = (chat, stream_left, tools, error_retry, cached, cached_anthropic, sessions, fanout)
+run(
+    {case.__name__: case for case in every},
+    flush,
+    libraries=["strands-agents", "openai", "anthropic"],
+    cannot={"stream": "each of its calls is a stream"},
+)
