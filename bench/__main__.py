@@ -35,6 +35,7 @@ FIGURES = (
     "replay",
     "latency",
     "readable",
+    "spans",
     "start",
     "memory_each",
     "importing",

@@ -35,6 +35,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     many_tails: int = 500
     many_runs: int = 500
     written_steps: int = 1000
+    spans: tuple[int, ...] = (1_000, 10_000, 100_000)
     growth_steps: int = 50_000
     growth_rounds: int = 5
     listed_runs: int = 200_000
@@ -78,6 +79,7 @@ TINY = Sizes(
     many_tails=5,
     many_runs=5,
     written_steps=20,
+    spans=(60,),
     growth_steps=500,
     growth_rounds=1,
     listed_runs=300,

@@ -1,7 +1,7 @@
 """Arize Phoenix on its own SQLite file: started, written to and read over HTTP.
 
 `python -m bench.peers.phoenix_server FOLDER`. It starts the server for the first message; `do` says what:
-`start` (again, on what is there), `write`, `write_tree`, `read`, `memory`.
+`start` (again, on what is there), `write`, `write_tree`, `send`, `read`, `memory`.
 """
 
 import os
@@ -19,6 +19,7 @@ import httpx
 
 from bench.answering import Message, answer
 from bench.memory import tree_memory
+from bench.spans import PER_TRACE, bodies, send
 
 PAGE = 1000
 ITERATION = 20
@@ -93,6 +94,18 @@ class Phoenix:
         self._send(spans)
         return trace_id
 
+    def send(self, count: int) -> float:
+        """Sends so many spans as exporters do; seconds from the first request to a read that has them all."""
+        requests, traces = bodies(count)
+        began_s = asked_s = time.perf_counter()
+        send(str(self._client.base_url), requests, {"Content-Type": "application/x-protobuf"})
+        for number, trace_id in enumerate(traces):
+            asked_s = time.perf_counter()
+            while len(self.read(trace_id)) < min(PER_TRACE, count - number * PER_TRACE):
+                time.sleep(POLL_S)
+                asked_s = time.perf_counter()
+        return asked_s - began_s
+
     def page(self, trace_id: str) -> str:
         """The address at which people look at the trace."""
         project = self._client.get("/default").raise_for_status().json()["data"]["id"]
@@ -166,6 +179,8 @@ def main() -> None:
                 trace_id = phoenix.write_tree(message["spans"])
                 phoenix.wait_for(trace_id, message["spans"])
                 return {"page": phoenix.page(trace_id)}
+            case "send":
+                return {"s": phoenix.send(message["spans"])}
             case "read":
                 began_s = time.perf_counter()
                 found = phoenix.read(message["trace_id"])

@@ -30,6 +30,7 @@ PROOFS = (
     "rolling",
     "canary",
     "full",
+    "ingest",
     "hostile",
 )
 
@@ -119,6 +120,15 @@ def canary() -> None:
 def full() -> None:
     """A disk is full to the last byte: runs are read and deleted, and the server goes on by itself."""
     prove("full")
+
+
+@everything.command()
+@click.option("--spans", type=COUNT)
+@click.option("--kills", type=click.IntRange(min=0))
+@click.option("--seed", type=int)
+def ingest(**options: object) -> None:
+    """Spans of other programs while the server is killed: all that was acknowledged is there, once."""
+    prove("ingest", **options)
 
 
 @everything.command()

@@ -1,10 +1,13 @@
 """`prove fuzz`: whatever bytes come, in whatever chunks, the decoder of event streams obeys the standard.
 
+And the decoder of OTLP reads what the library of protobuf reads, or refuses it.
+
 Two generators, as each finds what the other does not: hypothesis builds streams out of pieces that meet in
 every way, atheris follows the branches of the code. And the cost of a large frame grows with its size, not
 faster.
 """
 
+import json
 import random
 import re
 import subprocess
@@ -12,13 +15,16 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from runglass.wire.sse import Decoder, Frame, frame
+from tests.otlp_standard import check as check_otlp
 from tests.sse_standard import PIECES, check, cut, feed_all
+from tests.unit.recording.test_otlp import EVERYTHING, SPAN, TRACE, as_json, bodies, logs, span, traces
 from tests.unit.test_sse import borders, chunked
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +52,13 @@ SHAPES = {
 def fuzz(seconds: float = 60) -> list[str]:
     """A line for each way of trying. Raises AssertionError, or what the decoder raised, with the input."""
     start = random.randrange(1_000_000)
-    return [*_linear(), _hypothesis(seconds / 2, start), _atheris(seconds / 2, start)]
+    pieces = [b"\xff" * 9 + b"".join(PIECES)]
+    return [
+        *_linear(),
+        _hypothesis(seconds / 3, start),
+        _atheris("target", "streams", seconds / 3, start, words=PIECES, corpus=pieces),
+        _atheris("otlp_target", "requests", seconds / 3, start, words=OTLP_WORDS, corpus=OTLP_REQUESTS),
+    ]
 
 
 def _linear() -> list[str]:
@@ -90,7 +102,16 @@ def _no_event_is_lost(noise: list[bytes], borders: list[int]) -> None:
     assert not missing, f"{missing} lost in {stream!r}"
 
 
+SENT = (traces(EVERYTHING, span(2)), logs(trace_id=TRACE, span_id=SPAN, event_name="choice"))
+OTLP_REQUESTS = [each.SerializeToString() for each in SENT] + [
+    json.dumps(as_json(each)).encode() for each in SENT
+]
+OTLP_WORDS = [
+    *(b"\x0a", b"\x12", b"\x0a\x10", b"\x12\x08", b"\x4a\x00", b"\x2a\x02\x0a\x00"),
+    *(b'"traceId":', b'"attributes":[{"key":', b'"value":{"stringValue":', b'{"arrayValue":{"values":['),
+]
 LAWS = (
+    (check_otlp, given(body=bodies())),
     (
         _as_the_standard_says,
         given(chunks=chunked, borders=borders, limit=st.integers(min_value=3, max_value=400)),
@@ -110,12 +131,14 @@ def _hypothesis(seconds: float, start: int) -> str:
             seed(number)(settings(deadline=None, database=None, max_examples=ROUND)(examples(law)))()
         number += 1
     return (
-        f"fuzz: hypothesis, seeds {start} to {number - 1}: {(number - start) * ROUND} streams against the"
-        f" standard and as many with events in noise; no difference, none lost"
+        f"fuzz: hypothesis, seeds {start} to {number - 1}: {(number - start) * ROUND} requests against the"
+        f" library, streams against the standard, and streams with events in noise; no difference, none lost"
     )
 
 
-def _atheris(seconds: float, start: int) -> str:
+def _atheris(
+    target: str, what: str, seconds: float, start: int, *, words: Sequence[bytes], corpus: Sequence[bytes]
+) -> str:
     """libFuzzer stops at the first input that fails and prints it."""
     try:
         python = _with_atheris()
@@ -124,14 +147,15 @@ def _atheris(seconds: float, start: int) -> str:
             f"fuzz: atheris does not install for Python {sys.version_info[0]}.{sys.version_info[1]}: {error}"
         )
     with tempfile.TemporaryDirectory(prefix="runglass-fuzz-") as name:
-        words, corpus = Path(name) / "words", Path(name) / "corpus"
-        words.write_text("".join(f'"{_escaped(piece)}"\n' for piece in PIECES))
-        corpus.mkdir()
-        (corpus / "pieces").write_bytes(b"\xff" * 9 + b"".join(PIECES))
-        options = [f"-seed={start + 1}", f"-max_total_time={max(1, round(seconds))}", f"-dict={words}"]
+        dictionary, folder = Path(name) / "words", Path(name) / "corpus"
+        dictionary.write_text("".join(f'"{_escaped(word)}"\n' for word in words))
+        folder.mkdir()
+        for number, each in enumerate(corpus):
+            (folder / f"{number}").write_bytes(each)
+        options = [f"-seed={start + 1}", f"-max_total_time={max(1, round(seconds))}", f"-dict={dictionary}"]
         options += [f"-artifact_prefix={name}/", "-print_final_stats=1"]
         done = subprocess.run(
-            [python, "-m", "tests.prove.fuzzing.target", *options, str(corpus)],
+            [python, "-m", f"tests.prove.fuzzing.{target}", *options, str(folder)],
             cwd=ROOT,
             env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
             capture_output=True,
@@ -147,7 +171,7 @@ def _atheris(seconds: float, start: int) -> str:
     assert int(tried[1]) > 0, "fuzz: atheris has tried nothing"
     covered = re.findall(r"cov: (\d+)", report)
     return (
-        f"fuzz: atheris, seed {start + 1}: {tried[1]} streams, {covered[-1]} branches reached; no difference"
+        f"fuzz: atheris, seed {start + 1}: {tried[1]} {what}, {covered[-1]} branches reached; no difference"
     )
 
 

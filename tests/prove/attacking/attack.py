@@ -9,7 +9,7 @@ from tests.prove.attacking.field import Field
 from tests.prove.attacking.seed import StoreKind
 from tests.prove.attacking.verdict import FLOOR_MS
 
-Role: TypeAlias = Literal["nobody", "read", "run", "admin"]
+Role: TypeAlias = Literal["nobody", "record", "read", "run", "admin"]
 """Whose key the attacker has; of a project of its own, never of the neighbour's."""
 
 Strike: TypeAlias = Callable[[Field], Awaitable[None]]

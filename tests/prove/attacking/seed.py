@@ -30,7 +30,7 @@ HOSTED = {
 CALL_USD = Decimal("0.01")
 """What one call of the dear model costs; the cheap one costs a hundredth."""
 
-ROLES: tuple[Role, ...] = ("admin", "run", "read")
+ROLES: tuple[Role, ...] = ("admin", "run", "read", "record")
 
 
 class Seeded(NamedTuple):
