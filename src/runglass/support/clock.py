@@ -23,7 +23,8 @@ class SystemClock:
     now = staticmethod(partial(datetime.now, UTC))
     monotonic_s = staticmethod(time.monotonic)
 
-    async def sleep(self, seconds: float) -> None:
+    @staticmethod
+    async def sleep(seconds: float, /) -> None:
         # A blocking client tells times, and never loads it.
         import asyncio
 
