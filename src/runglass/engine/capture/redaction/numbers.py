@@ -22,6 +22,8 @@ _MANY_IN_BYTES = re.compile(
 _AROUND = 4
 """Characters before and behind a number that can decide about it."""
 _DIGITS = re.compile(r"\d(?<!\d\d)(?<!\d\.\d)(?:[ -]?\d){11,}+")
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_UUID_LENGTH = 36
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _ISSUERS = re.compile(
     r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11,16}|35\d{14,17}"
@@ -88,7 +90,9 @@ def may_hold_numbers(data: bytes) -> bool:
 
 def _in_cluster(text: str, start: int, end: int) -> Iterator[Span]:
     for match in _DIGITS.finditer(text, start, end):
-        yield from _cards(match[0], match.start())
+        for card in _cards(match[0], match.start()):
+            if not _is_in_uuid(text, *card):
+                yield card
     if end - start < 9 or (text[start:end].isdigit() and text[start - 1 : start] != "+"):
         return
     # One character more, since what follows decides.
@@ -97,6 +101,12 @@ def _in_cluster(text: str, start: int, end: int) -> Iterator[Span]:
             digits = sum(map(str.isdigit, match[0]))
             if match.end() <= end and 8 <= digits <= 15 and not _SHORT_GROUPS.match(match[0]):
                 yield match.span()
+
+
+def _is_in_uuid(text: str, start: int, end: int) -> bool:
+    """Whether the digits are a part of an id: of many random ones some look like a card."""
+    ids = _UUID.finditer(text, max(0, start - _UUID_LENGTH), end + _UUID_LENGTH)
+    return any(match.start() <= start and end <= match.end() for match in ids)
 
 
 def is_card(number: int) -> bool:
