@@ -51,6 +51,7 @@ def test_the_totals_of_the_runs_are_those_of_the_ledger(server: RunningServer, r
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", fixtures.names())
 def test_neither_order_nor_encoding_nor_repeats_change_a_run(server: RunningServer, row: str) -> None:
     """In a project of its own: each span and log record by itself as JSON, from the last to the first.
