@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import accumulate
 
-from runglass.engine.capture.redaction.views import Span
+from runglass.engine.capture.redaction.views import UUID_PATTERN, Span
 
 # Lookbehinds stand behind the first character: so `re` skips ahead to it.
 _MANY = re.compile(r"\d(?<!\d\d)(?:[ ./()-]{0,3}\d){7,}+")
@@ -22,7 +22,6 @@ _MANY_IN_BYTES = re.compile(
 _AROUND = 4
 """Characters before and behind a number that can decide about it."""
 _DIGITS = re.compile(r"\d(?<!\d\d)(?<!\d\.\d)(?:[ -]?\d){11,}+")
-_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _UUID_LENGTH = 36
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _ISSUERS = re.compile(
@@ -105,7 +104,7 @@ def _in_cluster(text: str, start: int, end: int) -> Iterator[Span]:
 
 def _is_in_uuid(text: str, start: int, end: int) -> bool:
     """Whether the digits are a part of an id: of many random ones some look like a card."""
-    ids = _UUID.finditer(text, max(0, start - _UUID_LENGTH), end + _UUID_LENGTH)
+    ids = UUID_PATTERN.finditer(text, max(0, start - _UUID_LENGTH), end + _UUID_LENGTH)
     return any(match.start() <= start and end <= match.end() for match in ids)
 
 

@@ -211,7 +211,7 @@ def _decoded(escape: str) -> str:
 
 
 _RUN = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}+={0,2}")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _PART = re.compile(r"[A-Za-z0-9+]{16,}+={0,2}")
 _HEX = re.compile(r"(?:0[xX])?((?:0[9aAdD]|[2-9a-fA-F][0-9a-fA-F]){8,}+)")
 """Bytes of a text: none of them is a control character."""
@@ -229,7 +229,7 @@ def decoded_runs(text: str) -> Iterator[tuple[int, int, str]]:
         if start and text[start - 1] == "\\" and run[0] in "bfnrt":
             # The text is JSON, and this the letter of an escape.
             start, run = start + 1, run[1:]
-        if _UUID.fullmatch(run):
+        if UUID_PATTERN.fullmatch(run):
             continue
         decoded = _text_of_run(run)
         if decoded is not None:
