@@ -18,7 +18,7 @@ ROW = ".tree .line:not([hidden])"
 SCROLLER = ".grid"
 FILTER = ".toolbar input[type=search]"
 TREE, CANVAS = ".tree", ".grid canvas"
-UNFOLD_ALL = "[aria-label='Fold to level'] button:last-child"
+UNFOLD_ALL = "[aria-label='Expand to level'] button:last-child"
 OUTLINE = "/trace/outline"
 ZOOMS, ZOOM_PX = 40, 120
 

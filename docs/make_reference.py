@@ -46,8 +46,8 @@ def page() -> str:
         "Beside these, clients and terminal commands read:",
         table(["variable", "meaning"], [(f"`{name}`", text) for name, text in CLIENT_VARIABLES.items()]),
         "A variable that begins with `RUNGLASS_` and is neither is a warning; those that Kubernetes sets for"
-        " a service called `runglass` are passed over. An unknown key in the file, and an unfit value"
-        " anywhere, keep the command from starting.",
+        " a service called `runglass` are ignored. An unknown key in the file, or an invalid value"
+        " anywhere, stops the command.",
         "### Prices\n\n`prices` gives US dollars per million tokens for a model string, over the list that"
         " comes with Runglass. Numbers may be text, which keeps every digit.",
         table(["field", "type", "default"], prices()),
@@ -204,10 +204,10 @@ def limits() -> list[tuple[str, str, str]]:
             "`UNAVAILABLE`",
         ),
         ("snapshot", f"`snapshot_limit_bytes`: {bytes_of(shown.snapshot_limit_bytes)}", "cut, `truncated`"),
-        ("flow file", f"{flow_file.MAX_CHARACTERS:,} characters", "a mistake in the file"),
-        ("steps of a flow", f"{flow_parser.MAX_STEPS:,}", "a mistake in the file"),
-        ("nesting of steps", f"{flow_parser.MAX_NESTING} levels", "a mistake in the file"),
-        ("mistakes told of a flow file", f"{flow_parser.MAX_PROBLEMS:,}", "the first of them"),
+        ("flow file", f"{flow_file.MAX_CHARACTERS:,} characters", "an error in the file"),
+        ("steps of a flow", f"{flow_parser.MAX_STEPS:,}", "an error in the file"),
+        ("nesting of steps", f"{flow_parser.MAX_NESTING} levels", "an error in the file"),
+        ("reported errors of a flow file", f"{flow_parser.MAX_PROBLEMS:,}", "the first of them"),
     ]
 
 

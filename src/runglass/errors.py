@@ -8,25 +8,25 @@
     │   ├── FlowNotFoundError        404: flow, version, run, step, attempt or iteration
     │   ├── RateLimitError           429
     │   └── FlowExecutionError       everything else
-    │       └── RequestError         400, 409, 410, 413, 422 and their like: nothing was started
-    ├── APIConnectionError           no usable answer: network down, stream lost for good
-    ├── APITimeoutError              the caller's wall-clock bound passed
-    ├── ToolCallLimitError           a model asked for tools in more rounds than the caller allowed
+    │       └── RequestError         400, 409, 410, 413, 422 and the like: nothing was started
+    ├── APIConnectionError           no usable response: network down, stream lost for good
+    ├── APITimeoutError              the caller's timeout passed
+    ├── ToolCallLimitError           a model called tools in more rounds than the caller allowed
     ├── FlowFileError                a flow file is wrong; carries located problems
-    ├── RunFileError                 a file with a run is not one that can be imported
+    ├── RunFileError                 a file cannot be imported as a run
     ├── RunUnreadable                the stored data of a run cannot be decoded
     ├── KeyLimitReached              the project has as many keys as it may have
-    ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
-    └── StoreError                   the store refused or cannot be reached
-        ├── DuplicateIdempotencyKey  there has been a call under the same Idempotency-Key
-        ├── ImportConflict           the run, or its flow, cannot be made beside what there is
-        ├── StoreWentBack            the store may lack what it had before: it was restarted or replaced
+    ├── StepFailure                  an attempt failed (engine only, recorded as an event)
+    └── StoreError                   the store rejected a write or cannot be reached
+        ├── DuplicateIdempotencyKey  the Idempotency-Key was used before
+        ├── ImportConflict           the run, or its flow, conflicts with what exists
+        ├── StoreWentBack            the store was restarted or replaced, and may lack recent commits
         ├── RunPurged                the run was deleted while it was read
         ├── StoreFull                the store's disk has no room
-        ├── CommitUncertain          the commit failed: it may have been made or not
+        ├── CommitUncertain          the commit failed: its rows may be stored or not
         ├── WrongExpectedVersion     another writer appended first, or this one lost its lease
-        ├── WrongStoreAddress        the address of the store is none, or names a file that is not there
-        └── PermanentStoreError      the store would refuse the same again
+        ├── WrongStoreAddress        the address of the store is invalid, or its file is missing
+        └── PermanentStoreError      the store would reject the same again
             └── ValueTooLarge        a value is larger than the store can hold
 
 Server and client raise the same exceptions: the server builds an `APIError` by code with `api_error` and
@@ -102,30 +102,30 @@ class RateLimitError(APIError):
 
 
 class FlowExecutionError(APIError):
-    """The run or the server failed, or the request was refused (RequestError); `code` says why."""
+    """The run or the server failed, or the request was rejected (RequestError); `code` says why."""
 
 
 class RequestError(FlowExecutionError):
-    """The request was refused, and nothing was started or changed; `code` says why."""
+    """The request was rejected, and nothing was started or changed; `code` says why."""
 
 
 class APIConnectionError(RunglassError):
-    """The server could not be reached, or its answer broke off and could not be resumed.
+    """The server could not be reached, or its response was aborted and could not be resumed.
 
-    `may_have_begun` is true where a run may have begun, or gone on, because of the call.
+    `may_have_begun` is true if the call may have started or resumed a run.
     """
 
     may_have_begun: bool = False
 
 
 class APITimeoutError(RunglassError):
-    """The call took longer than its `timeout`; the run itself may still go on."""
+    """The call took longer than its `timeout`; the run itself may still be active."""
 
 
 class ToolCallLimitError(RunglassError):
-    """A model asked for tools in more rounds than `max_tool_rounds`.
+    """A model called tools in more rounds than `max_tool_rounds`.
 
-    The run is still paused. `paused`, a PausedResult (of AsyncClient an AsyncPausedResult), can take it up.
+    The run is still paused. `paused`, a PausedResult (of AsyncClient an AsyncPausedResult), can resume it.
     """
 
     def __init__(self, message: str, *, paused: Any) -> None:
@@ -134,7 +134,7 @@ class ToolCallLimitError(RunglassError):
 
 
 class Problem(NamedTuple):
-    """One mistake in a flow file: `path` is the place in the tree, `line` and `column` count from 1."""
+    """One error in a flow file: `path` is the place in the tree, `line` and `column` count from 1."""
 
     message: str
     path: str = ""
@@ -149,9 +149,9 @@ class Problem(NamedTuple):
 
 
 class FlowFileError(RunglassError):
-    """A flow file cannot be used; `problems` lists every mistake found, in order of appearance.
+    """A flow file cannot be used; `problems` lists every error found, in order of appearance.
 
-    `warnings` lists remarks that do not make the file unusable.
+    `warnings` leave the file usable.
     """
 
     def __init__(
@@ -168,9 +168,9 @@ RETRY_AFTER = "retryAfterMs"
 
 
 class StepFailure(RunglassError):
-    """A step attempt ended badly.
+    """An attempt failed.
 
-    `code` is a key of `STEP_CODES`; `may_retry` is false where another attempt cannot end differently;
+    `code` is a key of `STEP_CODES`; `may_retry` is false if another attempt cannot end differently;
     `retry_after_ms` is the wait that a provider asked for. It and `details` join the recorded error.
     """
 
@@ -198,7 +198,7 @@ class StepFailure(RunglassError):
 
 
 class RunFileError(RunglassError):
-    """A file is not one with a run that can be imported; the message says where and why."""
+    """A file cannot be imported as a run; the message says where and why."""
 
 
 class RunUnreadable(RunglassError):
@@ -210,7 +210,7 @@ class RunUnreadable(RunglassError):
 
 
 class KeyLimitReached(RunglassError):
-    """The project has as many keys as it may have; the message says how to have more."""
+    """The project has its maximum number of keys; the message says how to raise it."""
 
 
 class FlowRecorded(RunglassError):
@@ -220,13 +220,13 @@ class FlowRecorded(RunglassError):
 
     def __init__(self, slug: str) -> None:
         super().__init__(
-            f"flow {slug!r} has the recorded runs of another program, and so no versions that run; give the"
-            " flow file another slug"
+            f"flow {slug!r} has runs recorded from another program, so it cannot be pushed or published; give"
+            " the flow file another slug"
         )
 
 
 class StoreError(RunglassError):
-    """The store cannot be reached, is full, or refused to write."""
+    """The store cannot be reached, is full, or rejected a write."""
 
 
 class StoreUnreachable(StoreError):
@@ -242,11 +242,11 @@ class StoreWentBack(StoreError):
 
 
 class DuplicateIdempotencyKey(StoreError):
-    """There has been a call under the same Idempotency-Key."""
+    """The Idempotency-Key was used before."""
 
 
 class ImportConflict(StoreError):
-    """The run, or its flow, cannot be made beside what there is; `code` is that of the answer."""
+    """The run, or its flow, conflicts with what exists; `code` is the response's."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -254,7 +254,7 @@ class ImportConflict(StoreError):
 
 
 class RunPurged(StoreError):
-    """The run was deleted while it was read; nothing of it can be read any more."""
+    """The run was deleted while it was read."""
 
 
 class CommitUncertain(StoreError):
@@ -266,15 +266,15 @@ class StoreFull(StoreError):
 
 
 class WrongExpectedVersion(StoreError):
-    """The run's log has moved on: another writer appended, or this writer's lease is gone."""
+    """Another writer appended to the run's log, or this writer's lease is gone."""
 
 
 class WrongStoreAddress(StoreError):
-    """The address of the store asks for what cannot be, or names a file that cannot be read."""
+    """The address of the store is invalid, or names an unreadable file."""
 
 
 class PermanentStoreError(StoreError):
-    """The store would refuse the same again: trying once more is of no use."""
+    """The store would reject the same again: a retry is useless."""
 
     code = "INTERNAL_ERROR"
     """The code of a run that fails since it cannot be recorded."""
@@ -330,7 +330,7 @@ CODES: dict[str, Code] = {
     "TOOLS_IN_NON_SEQUENTIAL_STEP": Code(400, "all llm steps are inside loops, branches or parallel parts"),
     "TOOL_RESULTS_MISMATCH": Code(400, "the tool results do not answer the pending tool calls"),
     "PAUSED_STEP_INVALID": Code(400, "`pausedAtStep` is not the step at which the run waits"),
-    "EXECUTION_ID_INVALID": Code(400, "an execution or session id is not a UUID"),
+    "EXECUTION_ID_INVALID": Code(400, "an `executionId` or session id is not a UUID"),
     "PARAMETER_NAME_RESERVED": Code(400, "`parameters` may not use the name `attachments`"),
     "MESSAGES_ROLE_INVALID": Code(400, "a message's role is not allowed at its place"),
     "INVALID_ATTACHMENT": Code(400, "an attachment breaks the rules for its URL, name or type"),
@@ -340,61 +340,61 @@ CODES: dict[str, Code] = {
     "UNAUTHENTICATED": Code(401, "the API key is missing, unknown or revoked"),
     "INSUFFICIENT_CREDITS": Code(402, "the project's budget is spent; nothing was started"),
     "CREDITS_EXHAUSTED": Code(402, "the run crossed the project's budget and was ended"),
-    "FORBIDDEN": Code(403, "the key may not do this, have this, or make one more key"),
+    "FORBIDDEN": Code(403, "the key may not do or see this, or create another key"),
     "FLOW_NOT_FOUND": Code(404, "no such flow, or none that this key may see"),
     "VERSION_NOT_FOUND": Code(404, "the flow has no such version"),
     "RUN_NOT_FOUND": Code(404, "no such run, or none that this key may see"),
     "STEP_NOT_FOUND": Code(404, "the run has no such step, attempt or iteration"),
-    "CONTENT_NOT_KEPT": Code(404, "nothing is kept of this input, output or error"),
+    "CONTENT_NOT_KEPT": Code(404, "this input, output or error was not kept"),
     "SESSION_NOT_FOUND": Code(404, "no such session, or none that this key may see"),
     "KEY_NOT_FOUND": Code(404, "the project has no such API key"),
     "NOT_FOUND": Code(404, "no such path"),
     "METHOD_NOT_ALLOWED": Code(405, "the path exists, but not with this method"),
     "STALE_TREE": Code(409, "the flow changed under a step-through"),
-    "RUN_NOT_PAUSED": Code(409, "the run does not wait for this call"),
-    "INPUT_NOT_KEPT": Code(409, "the run cannot be run again, as its input is not kept, or not whole"),
+    "RUN_NOT_PAUSED": Code(409, "the run is not waiting for this call"),
+    "INPUT_NOT_KEPT": Code(409, "the run cannot be rerun: its input was not kept, or was truncated"),
     "RUN_ENDED": Code(409, "the run has ended and can no longer be cancelled"),
     "RUN_RECORDED": Code(409, "another program executes the run, or all runs of the flow"),
-    "RUN_EXISTS": Code(409, "the run to import is there already"),
+    "RUN_EXISTS": Code(409, "the run to import already exists"),
     "FLOW_RECORDED": Code(409, "the flow has recorded runs, and cannot be pushed or published"),
-    "FLOW_CONFLICT": Code(409, "the flow of the run to import is another one here"),
-    "IDEMPOTENCY_MISMATCH": Code(409, "the same Idempotency-Key came with another request"),
-    "TOOL_ITERATION_LIMIT": Code(409, "the model asked for tools more often than allowed"),
+    "FLOW_CONFLICT": Code(409, "the project has another flow with the slug of the run to import"),
+    "IDEMPOTENCY_MISMATCH": Code(409, "the Idempotency-Key was used for another request"),
+    "TOOL_ITERATION_LIMIT": Code(409, "the model called tools more often than allowed"),
     "SESSION_EXPIRED": Code(410, "the session is no longer kept"),
-    "ANSWER_EXPIRED": Code(410, "the answer was given, or the run has ended, too long ago to be kept still"),
+    "ANSWER_EXPIRED": Code(410, "the response or result is no longer kept"),
     "MESSAGES_TOO_LARGE": Code(413, "`messages` is larger than 1 MB"),
-    "REQUEST_TOO_LARGE": Code(413, "the request body is larger than the server takes"),
-    "INVALID_REQUEST": Code(422, "the body or a query value is wrong; the message names the field"),
+    "REQUEST_TOO_LARGE": Code(413, "the request is larger than the server accepts"),
+    "INVALID_REQUEST": Code(422, "the body or a query parameter is invalid; the message names the field"),
     "RATE_LIMITED": Code(429, "too many requests for this key or its project"),
-    "STEP_FAILED": Code(500, "a step of the flow failed for good"),
+    "STEP_FAILED": Code(500, "a step of the flow failed"),
     "BYOK_KEY_REJECTED": Code(500, "the model provider rejected the configured key"),
-    "INTERNAL_ERROR": Code(500, "a fault of the server; the request id finds it in its log"),
+    "INTERNAL_ERROR": Code(500, "a server error; find it in the log by the request id"),
     "UNAVAILABLE": Code(503, "the store cannot be reached, or too many runs wait; nothing was started"),
 }
 """The errors of the HTTP server. The rows of the wire contract, and more (decision 0002)."""
 
 STEP_CODES: dict[str, str] = {
-    "TEMPLATE_ERROR": "a template or `input` names something that does not exist, or is malformed",
+    "TEMPLATE_ERROR": "a template or `input` uses an unknown name, or is malformed",
     "CODE_ERROR": "the step's code, or an expression, raised an exception",
-    "SANDBOX_LIMIT": "the step's code went over its time, memory or recursion limit",
-    "SCHEMA_LIMIT": "to check a value against the step's schema took too much time or memory",
-    "INVALID_INPUT": "what came into the step has the wrong shape",
-    "INVALID_OUTPUT": "the step's output is not what it must be: not an object, or against `output_schema`",
-    "OUTPUT_TOO_LARGE": "an output, or what the run adds up to, is larger than the store can hold; or a"
-    " provider's answer is larger than is taken",
-    "RUN_LIMIT": "the run has made more iterations, outputs or log than a run may, or memory is full",
+    "SANDBOX_LIMIT": "the step's code exceeded its time, memory or recursion limit",
+    "SCHEMA_LIMIT": "validating a value against the step's schema took too much time or memory",
+    "INVALID_INPUT": "the step's input has the wrong shape",
+    "INVALID_OUTPUT": "the step's output is not an object, or does not match `output_schema`",
+    "OUTPUT_TOO_LARGE": "an output, or the run's summary, is larger than the store can hold; or a provider's"
+    " response exceeds its limit",
+    "RUN_LIMIT": "the run exceeds its limit of iterations, outputs or log, or memory is full",
     "STEP_TIMEOUT": "the attempt took longer than its `timeout_ms`",
     "RATE_LIMITED": "the model provider asked to slow down",
-    "PROVIDER_UNAVAILABLE": "the model provider failed, or no whole answer of it came",
+    "PROVIDER_UNAVAILABLE": "the model provider failed, or its response was incomplete",
     "PROVIDER_KEY_MISSING": "the process that executes the run has no key for the model's provider",
-    "PROVIDER_ERROR": "the model provider refused the request",
+    "PROVIDER_ERROR": "the model provider rejected the request",
     "BYOK_KEY_REJECTED": "the model provider rejected the configured key",
     "MODEL_NOT_SUPPORTED": "no provider is known for this model string",
-    "CREDITS_EXHAUSTED": "the project's budget was spent while the run was going on",
-    "TOOL_ITERATION_LIMIT": "the model asked for tools more often than allowed",
-    "WORKER_LOST": "the process that ran the attempt died",
-    "CANCELLED": "the attempt was cut off because the run or a sibling ended",
-    "INTERNAL_ERROR": "a fault of Runglass itself; the server's log has the details",
+    "CREDITS_EXHAUSTED": "the project's budget was spent during the run",
+    "TOOL_ITERATION_LIMIT": "the model called tools more often than allowed",
+    "WORKER_LOST": "the process that executed the attempt died",
+    "CANCELLED": "the attempt was aborted because the run or a sibling ended",
+    "INTERNAL_ERROR": "a bug in Runglass; the server's log has the details",
 }
 """The values of `code` in the error of a step attempt or of a failed run."""
 

@@ -39,7 +39,7 @@ def selected(page: Page) -> Locator:
 
 def panel(page: Page) -> Locator:
     """What is shown of the selected line."""
-    return page.get_by_role("complementary", name="What is selected")
+    return page.get_by_role("complementary", name="Selection")
 
 
 def toast(page: Page) -> Locator:

@@ -30,7 +30,7 @@ def _sign_in(visitor: Visitor, _: FixedRuns) -> Page:
 
 def _used_ticket(visitor: Visitor, _: FixedRuns) -> Page:
     page = visitor.open("/?ticket=used")
-    expect(page.get_by_text("used already")).to_be_visible()
+    expect(page.get_by_text("already used")).to_be_visible()
     return page
 
 
@@ -84,7 +84,7 @@ def _slow_list(visitor: Visitor, _: FixedRuns) -> Page:
 def _lost_list(visitor: Visitor, runs: FixedRuns) -> Page:
     visitor.page.route("**/flow-runs/stream*", lambda route: route.abort())
     page = _runs(visitor, runs)
-    expect(page.get_by_text("connection lost")).to_be_visible()
+    expect(page.get_by_text("Connection lost")).to_be_visible()
     return page
 
 
@@ -98,7 +98,7 @@ def _wrong_query(visitor: Visitor, _: FixedRuns) -> Page:
 def _two_chosen(visitor: Visitor, runs: FixedRuns) -> Page:
     page = _runs(visitor, runs)
     visitor.keys("j", "x", "j", "x")
-    expect(page.get_by_role("button", name="Compare the two")).to_be_enabled()
+    expect(page.get_by_role("button", name="Compare runs")).to_be_enabled()
     return page
 
 
@@ -127,7 +127,7 @@ def _slow_run(visitor: Visitor, runs: FixedRuns) -> Page:
 def _lost_run(visitor: Visitor, runs: FixedRuns) -> Page:
     visitor.page.route("**/trace/stream?*", lambda route: route.abort())
     page = open_run(visitor, runs.going)
-    expect(page.get_by_role("button", name="Try now")).to_be_visible()
+    expect(page.get_by_role("button", name="Retry now")).to_be_visible()
     return page
 
 
@@ -149,16 +149,16 @@ def _streaming(visitor: Visitor, runs: FixedRuns) -> Page:
 
 def _cut_run(visitor: Visitor, runs: FixedRuns) -> Page:
     page = open_run(visitor, runs.cut)
-    page.get_by_role("button", name="Only what was cut").click()
+    page.get_by_role("button", name="Show only truncated").click()
     expect(page.get_by_role("status").filter(has_text="2 found")).to_be_visible()
-    expect(page.get_by_role("treeitem", name="describe text cut")).to_have_count(2)
+    expect(page.get_by_role("treeitem", name="describe truncated (max_tokens)")).to_have_count(2)
     return page
 
 
 def _no_run(visitor: Visitor, _: FixedRuns) -> Page:
     visitor.expect(404)
     page = visitor.open("/runs/01900000-0000-7000-8000-000000000000")
-    expect(page.get_by_role("heading", name="There is no such run")).to_be_visible()
+    expect(page.get_by_role("heading", name="Run not found")).to_be_visible()
     return page
 
 
@@ -188,70 +188,70 @@ def _dialog(key: str) -> Callable[[Visitor, FixedRuns], Page]:
 _FAILED = {"step": "each_order/price", "iteration": 1, "attempt": 2}
 
 SCREENS: dict[str, Screen] = {
-    "sign-in": Screen("The sign-in: a key, once", _sign_in, role=None, is_important=True),
-    "used-ticket": Screen("The sign-in after a link that was used", _used_ticket, role=None),
-    "key-refused": Screen("A key that nobody has", _refused, role=None),
+    "sign-in": Screen("Sign-in with a key", _sign_in, role=None, is_important=True),
+    "used-ticket": Screen("Sign-in after a used link", _used_ticket, role=None),
+    "key-refused": Screen("An unknown key", _refused, role=None),
     "runs": Screen("The runs of a project", _runs, is_important=True, is_wide=True),
     "runs-none": Screen("A project without runs", _no_runs, project="empty"),
-    "runs-loading": Screen("The runs, as the server takes its time", _slow_list),
-    "runs-lost": Screen("The runs, as the connection is lost", _lost_list),
-    "runs-completions": Screen("A query is completed while it is typed", _completions),
-    "runs-nothing": Screen("A query that finds nothing", _nothing_found),
-    "runs-unknown-names": Screen("A query with names that no run knows", _unknown_names),
-    "runs-wrong-query": Screen("A query that cannot be read", _wrong_query),
-    "runs-two-chosen": Screen("Two runs are chosen, to be compared", _two_chosen),
-    "run-good": Screen("A run that went well", _run("good")),
+    "runs-loading": Screen("Runs while they load", _slow_list),
+    "runs-lost": Screen("Runs without a connection", _lost_list),
+    "runs-completions": Screen("Completion of a query", _completions),
+    "runs-nothing": Screen("A query without results", _nothing_found),
+    "runs-unknown-names": Screen("A query with unknown names", _unknown_names),
+    "runs-wrong-query": Screen("An invalid query", _wrong_query),
+    "runs-two-chosen": Screen("Two runs selected for comparison", _two_chosen),
+    "run-good": Screen("A completed run", _run("good")),
     "run-failed": Screen(
-        "A run that failed, and why",
+        "A failed run",
         _attempt("failed", "overview", **_FAILED),
         is_important=True,
         is_wide=True,
     ),
-    "run-input": Screen("What went in", _attempt("failed", "input", **_FAILED)),
-    "run-error": Screen("What went wrong", _attempt("failed", "error", **_FAILED)),
-    "run-compared": Screen("An attempt beside one that went well", _attempt("failed", "compare", **_FAILED)),
-    "run-raw": Screen("An attempt as the API has it", _attempt("failed", "raw", **_FAILED)),
+    "run-input": Screen("The input of an attempt", _attempt("failed", "input", **_FAILED)),
+    "run-error": Screen("The error of an attempt", _attempt("failed", "error", **_FAILED)),
+    "run-compared": Screen("An attempt beside a completed one", _attempt("failed", "compare", **_FAILED)),
+    "run-raw": Screen("The raw JSON of an attempt", _attempt("failed", "raw", **_FAILED)),
     "run-chat": Screen(
-        "A step of a model, as the conversation it was",
+        "The conversation of an llm step",
         _attempt("good", "chat", step="each_order/describe", iteration=0),
         is_important=True,
     ),
     "run-retried": Screen(
-        "Attempts, and the pauses between them", _attempt("retried", "overview", step="ask", attempt=3)
+        "Attempts and the waits between them", _attempt("retried", "overview", step="ask", attempt=3)
     ),
     "run-nested": Screen(
-        "Two thousand iterations of nested loops",
+        "Two thousand iterations in nested loops",
         _attempt("nested", "output", step="each_row/each_cell/look", iteration="31,47"),
         is_important=True,
         is_wide=True,
     ),
-    "run-cancelled": Screen("A run that was cancelled", _run("cancelled")),
+    "run-cancelled": Screen("A cancelled run", _run("cancelled")),
     "run-waiting": Screen(
-        "A run that waits for the results of tools", _attempt("waiting", "chat", step="answer")
+        "A run waiting for tool results", _attempt("waiting", "chat", step="answer")
     ),
-    "run-going": Screen("A run that goes on", _going_run, is_important=True, is_wide=True),
-    "run-streaming": Screen("What a model says, as it says it", _streaming, is_important=True),
-    "run-lost": Screen("A run that goes on, as the connection is lost", _lost_run),
-    "run-read-only": Screen("A run that goes on, for who may only read", _going_run, role="read"),
-    "run-loading": Screen("A run, as the server takes its time", _slow_run),
+    "run-going": Screen("An active run", _going_run, is_important=True, is_wide=True),
+    "run-streaming": Screen("Text of a model while it streams", _streaming, is_important=True),
+    "run-lost": Screen("An active run without a connection", _lost_run),
+    "run-read-only": Screen("An active run, for a read key", _going_run, role="read"),
+    "run-loading": Screen("A run while it loads", _slow_run),
     "run-recovered": Screen(
-        "An attempt that was cut off with its process, and tried again",
+        "An interrupted attempt and its retry",
         _attempt("recovered", "error", step="ask", attempt=1),
     ),
     "run-uncaptured": Screen(
-        "A run under capture mode off", _attempt("uncaptured", "input", step="each_order/price", iteration=0)
+        "A run with capture mode off", _attempt("uncaptured", "input", step="each_order/price", iteration=0)
     ),
     "run-expired": Screen("A run whose content has expired", _attempt("expired", "input", **_FAILED)),
-    "run-cut": Screen("A run in which texts were cut, and only these of its steps", _cut_run),
+    "run-cut": Screen("A run with truncated texts, filtered", _cut_run),
     "runs-recorded": Screen("Runs of other programs", _recorded_runs, project=SENT),
     "run-recorded": Screen(
-        "A run that another program has sent",
+        "A recorded run",
         _attempt("recorded", "overview", step="chat_gpt-4o", iteration=1),
         project=SENT,
         is_important=True,
     ),
-    "run-missing": Screen("A run that is not there", _no_run),
-    "keys": Screen("All keys of a page", _dialog("?")),
-    "palette": Screen("Everything, found by typing", _dialog("Control+k")),
-    "compare": Screen("A good run and a failed one", _compare, is_important=True),
+    "run-missing": Screen("A missing run", _no_run),
+    "keys": Screen("Keyboard shortcuts", _dialog("?")),
+    "palette": Screen("Command palette", _dialog("Control+k")),
+    "compare": Screen("Comparison of a completed and a failed run", _compare, is_important=True),
 }

@@ -62,10 +62,10 @@ def page_of_all() -> str:
 
 
 def _lines() -> Iterator[str]:
-    yield "# What the viewer looks like"
+    yield "# The viewer"
     yield ""
     yield "Each page and state of the viewer, on runs such as `runglass demo` leaves behind. The browser"
-    yield "tests take these pictures: `make test-browser ARGS=--screenshots` writes them and this page anew."
+    yield "tests take these pictures: `make test-browser ARGS=--screenshots` rewrites them and this page."
     for name, screen in SCREENS.items():
         yield ""
         yield f"## {screen.about}"

@@ -13,7 +13,7 @@ def test_two_runs_of_the_list_are_compared(runs: Runs, visitor: Visitor) -> None
     expect(page.locator("tbody tr")).to_have_count(2)
     for box in page.get_by_role("checkbox").all():
         box.check()
-    page.get_by_role("button", name="Compare the two").click()
+    page.get_by_role("button", name="Compare runs").click()
     expect(page.locator(".first")).to_contain_text(
         re.compile(r"first difference\s*read_lines: input differs at message")
     )
@@ -27,14 +27,14 @@ def test_what_differs_is_told_attempt_by_attempt(runs: Runs, visitor: Visitor) -
     expect(rows.first.get_by_role("table")).to_contain_text('"bread three"')
     assert rows.filter(has_text=re.compile("^.*only in A")).count() > 0
     differing = rows.count()
-    page.get_by_role("button", name="show the same, too").click()
+    page.get_by_role("button", name="Show unchanged").click()
     expect(rows).not_to_have_count(differing)
     expect(page).to_have_url(re.compile("all=true"))
 
 
 def test_a_difference_leads_to_its_attempt(runs: Runs, visitor: Visitor) -> None:
     page = visitor.open(f"/compare/{runs.good}/{runs.failed}")
-    page.get_by_role("link", name="Look at it in B").first.click()
+    page.get_by_role("link", name="Open in B").first.click()
     expect(page.get_by_role("treeitem", selected=True)).to_have_attribute(
         "aria-label", re.compile("^read_lines")
     )

@@ -21,7 +21,7 @@ def test_somebody_signs_in_looks_at_a_run_and_signs_out(
     stranger.keys("j", "Enter")
     expect(page.get_by_role("tree")).to_be_visible()
     stranger.keys("Control+k")
-    expect(page.get_by_role("combobox", name="What to do")).to_be_focused()
+    expect(page.get_by_role("combobox", name="Command")).to_be_focused()
     page.keyboard.type("sign out")
     stranger.keys("Enter")
     expect(page.get_by_label("API key")).to_be_visible()
@@ -59,9 +59,9 @@ def test_the_tree_is_walked_folded_and_unfolded(runs: Runs, visitor: Visitor) ->
 def test_the_keys_of_a_page_are_told_and_a_step_is_found_by_its_name(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.nested)
     visitor.keys("?")
-    expect(page.get_by_role("dialog", name="Keys")).to_contain_text("next error")
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_contain_text("next error")
     visitor.keys("Escape", "g")
-    expect(page.get_by_role("combobox", name="What to do")).to_be_focused()
+    expect(page.get_by_role("combobox", name="Command")).to_be_focused()
     page.keyboard.type("look 31,47")
     expect(page.get_by_role("dialog").get_by_role("option").first).to_contain_text("look [31, 47]")
     visitor.keys("Enter")
@@ -73,7 +73,7 @@ def test_that_nothing_failed_is_not_said_before_the_rows_have_come(runs: Runs, v
         page = visitor.open(f"/runs/{runs.failed}")
         expect(page.locator(".why")).to_be_visible()
         visitor.keys("e")
-        expect(toast(page)).to_have_text("None in the rows that have come so far")
+        expect(toast(page)).to_have_text("None in the rows loaded so far")
     expect(lines(page).first).to_be_visible()
     visitor.keys("e")
     expect(selected(page)).to_have_attribute("aria-label", re.compile("^attempt 2 .*failed$"))
@@ -87,16 +87,16 @@ def test_the_palette_has_the_key_that_follows_on_the_one_that_opens_it(runs: Run
         await null;
         return document.activeElement.ariaLabel;
     }""")
-    assert focused == "What to do, or where to go"
+    assert focused == "Command"
 
 
 def test_a_command_of_the_palette_may_open_it_anew(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.good)
     visitor.keys("Control+k")
-    page.keyboard.type("go to a step")
+    page.keyboard.type("go to step")
     visitor.keys("Enter")
     page.keyboard.type("total")
-    expect(page.get_by_role("combobox", name="What to do")).to_have_value("total")
+    expect(page.get_by_role("combobox", name="Command")).to_have_value("total")
     visitor.keys("Enter")
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("total")
 
@@ -122,5 +122,5 @@ def test_every_control_of_a_run_is_reached_with_tab_and_shows_it(runs: Runs, vis
         if page.evaluate("document.activeElement === document.body"):
             break
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", reached[-1]
-    for name in ("Compare", "Copy link", "Sign out", "only failed", "Filter inside the run", "✕", "overview"):
+    for name in ("Compare", "Copy link", "Sign out", "only failed", "Filter steps", "✕", "overview"):
         assert any(name in str(each) for each in reached), name

@@ -164,7 +164,7 @@ def test_following_selects_what_runs_until_somebody_moves_away(
         expect(page).not_to_have_url(page.url)
         expect(selected(page)).to_be_in_viewport()
     visitor.keys("k")
-    expect(toast(page)).to_have_text("Follows no more")
+    expect(toast(page)).to_have_text("No longer following")
     cancel(server, run_id)
 
 

@@ -61,7 +61,7 @@ def test_a_run_that_has_no_place_yet_says_what_it_waits_for(browser: Browser) ->
         begun, waits = start(server, "endless"), start(server, "endless")
         with visiting(browser, server.address, server.key) as visitor:
             page = visitor.open(f"/runs/{waits}")
-            said = page.get_by_text("waits until a process that executes runs has a place for it")
+            said = page.get_by_text("Waiting for a process with a free slot")
             expect(said).to_be_visible()
             cancel(server, begun)
             expect(page.get_by_role("treeitem").first).to_be_visible()

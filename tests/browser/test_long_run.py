@@ -40,13 +40,13 @@ def lengthy(server: RunningServer) -> str:
 
 def test_the_beginning_and_the_end_are_there_before_all_rows(lengthy: str, visitor: Visitor) -> None:
     loop = visitor.page.get_by_role("treeitem", name="each")
-    note = visitor.page.get_by_role("status").filter(has_text="The beginning and the end of the run")
+    note = visitor.page.get_by_role("status").filter(has_text="The beginning and end of the run")
     with held(visitor.page, ALL_ROWS):
         page = open_run(visitor, lengthy)
         expect(note).to_be_visible()
         expect(loop).to_have_accessible_name(re.compile(r"^each \d{1,3}\siterations"))
         visitor.keys("e")
-        expect(toast(page)).to_have_text("None in the rows that have come so far")
+        expect(toast(page)).to_have_text("None in the rows loaded so far")
     expect(note).to_be_hidden()
     expect(loop).to_have_accessible_name(re.compile(rf"^each {ITERATIONS:,}\siterations"))
 

@@ -41,9 +41,9 @@ def test_each_question_is_answered_with_few_keys(
         expect(page.locator("tbody tr")).to_have_count(len(runs))
         with keyboard.answering("Which run?", "Control+k", *"fail", "Enter", "j") as keys:
             visitor.keys(keys[0])
-            expect(page.get_by_role("combobox", name="What to do")).to_be_focused()
+            expect(page.get_by_role("combobox", name="Command")).to_be_focused()
             visitor.keys(*keys[1:5])
-            expect(page.get_by_role("option", selected=True)).to_contain_text("failed runs of the last day")
+            expect(page.get_by_role("option", selected=True)).to_contain_text("of the last 24 hours")
             visitor.keys(keys[5])
             expect(page.locator("tbody tr")).to_have_count(1)
             visitor.keys(keys[6])
@@ -60,7 +60,7 @@ def test_each_question_is_answered_with_few_keys(
             expect(content).to_contain_text('"bread three"')
         with keyboard.answering("What came out?", "3") as keys:
             visitor.keys(*keys)
-            expect(content).to_contain_text("There is no output")
+            expect(content).to_contain_text("No output")
         with keyboard.answering("Why?", "4") as keys:
             visitor.keys(*keys)
             expect(content).to_contain_text("could not convert string to float: 'three'")

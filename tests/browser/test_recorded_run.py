@@ -35,7 +35,7 @@ def test_its_tree_has_kinds_and_what_no_column_has_room_for(ticket: str, visitor
     assert labels(page) == [
         "POST /tickets, other, completed",
         "answer ticket 860 tokens unattributed, agent, completed",
-        "chat gpt-4o gpt-4o-2024-08-06, llm, failed, and tried again",
+        "chat gpt-4o gpt-4o-2024-08-06, llm, failed, retried",
         "chat gpt-4o gpt-4o-2024-08-06 · retry of [0], llm, completed",
         "execute_tool refund, tool, completed",
         "chat gpt-4o gpt-4o-2024-08-06, llm, completed",
@@ -56,7 +56,7 @@ def test_its_head_says_what_its_sender_told_and_offers_nothing_that_it_cannot_do
     facts = page.locator(".run-facts")
     for told in (
         "completed in 3.0 s",
-        "≥ $0.0034, 2 calls without usage",
+        "≥ $0.0034, no usage reported for 2 calls",
         "tickets 1.4.2 in staging",
         "session thread-7",
         "user ada",
@@ -105,7 +105,7 @@ def test_events_and_links_of_a_span_are_folded(ticket: str, visitor: Visitor) ->
 def test_what_was_not_received_says_so(ticket: str, visitor: Visitor) -> None:
     page = open_run(visitor, ticket)
     page.get_by_role("treeitem", name="not received").click()
-    expect(panel(page)).to_contain_text("It was not received: other spans name it as their parent.")
+    expect(panel(page)).to_contain_text("Not received: other spans name it as their parent.")
 
 
 def test_the_filter_knows_kinds_and_keys_lead_on(ticket: str, visitor: Visitor) -> None:

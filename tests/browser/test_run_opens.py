@@ -105,11 +105,11 @@ def test_overrides_costs_and_times_are_told_as_the_terminal_tells_them(visitor: 
     visitor.page.clock.set_fixed_time(datetime(2026, 11, 20, tzinfo=UTC))
     page = open_run(visitor, GOOD)
     facts, notes = page.locator(".run-facts"), page.locator(".notes")
-    expect(facts).to_contain_text("≥ $0.00121, 1\xa0call without usage")
+    expect(facts).to_contain_text("≥ $0.00121, no usage reported for 1\xa0call")
     expect(facts).to_contain_text("Wed 18 Nov 11:06:40")
     expect(notes).to_contain_text("extract.model openai:gpt-4o-mini → local:m")
     expect(notes).to_contain_text("judge.prompt")
-    expect(notes).to_contain_text("local:m 1\xa0call, 1\xa0call without usage")
+    expect(notes).to_contain_text("local:m 1\xa0call, no usage reported for 1\xa0call")
     expect(notes).to_contain_text("anthropic:claude-haiku 1\xa0call, 980\xa0tokens, $0.00121")
 
 
@@ -146,16 +146,16 @@ def test_costs_and_previews_are_in_the_list(visitor: Visitor) -> None:
     page = visitor.open("/")
     row = page.locator("tr", has=page.locator(f'a[data-run="{GOOD}"]'))
     expect(row.locator(".c-input")).to_have_text('{"ticket":"Please\\nrefund"}')
-    expect(row.locator(".c-outcome")).to_contain_text("1\xa0call without usage; with overrides")
+    expect(row.locator(".c-outcome")).to_contain_text("no usage reported for 1\xa0call; with overrides")
     expect(row.locator(".c-outcome")).to_contain_text('{"product":"Mocha"}')
     expect(row.locator(".c-cost")).to_have_text("≥ $0.00121")
-    expect(row.locator(".c-cost")).to_have_attribute("title", "≥ $0.00121, 1\xa0call without usage")
+    expect(row.locator(".c-cost")).to_have_attribute("title", "≥ $0.00121, no usage reported for 1\xa0call")
 
 
 def test_two_runs_are_compared_with_what_is_not_known_of_their_costs(visitor: Visitor) -> None:
     page = visitor.open(f"/compare/{GOOD}/{LATE}")
     sides = page.locator(".sides")
-    expect(sides.get_by_role("row", name="cost")).to_contain_text("≥ $0.00121, 1\xa0call without usage")
+    expect(sides.get_by_role("row", name="cost")).to_contain_text("no usage reported for 1\xa0call")
     expect(sides.get_by_role("row", name="models")).to_contain_text("anthropic:claude-haiku 1\xa0call")
     expect(sides.get_by_role("row", name="overrides")).to_contain_text("extract.model, judge.prompt")
 

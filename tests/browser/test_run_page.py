@@ -62,7 +62,7 @@ def test_the_panel_has_each_part_of_an_attempt(runs: Runs, visitor: Visitor) -> 
     tab(page, "Input").click()
     expect(content.locator(".json")).to_have_text(re.compile(r'\{\s*text: ".*bread three"\s*\}$'))
     tab(page, "Output").click()
-    expect(content).to_contain_text("There is no output")
+    expect(content).to_contain_text("No output")
     tab(page, "Error").click()
     expect(content).to_contain_text("could not convert string to float: 'three'")
     tab(page, "Raw").click()
@@ -78,16 +78,16 @@ def test_an_attempt_is_compared_with_the_one_before_it_and_with_other_iterations
     page = open_run(visitor, grid, step="rows/columns/cell", iteration="1,1", attempt=2, tab="compare")
     content = panel(page).get_by_role("tabpanel")
     choice = content.get_by_role("combobox", name="Compare with")
-    expect(choice.locator("option:checked")).to_have_text("attempt 1: failed, and tried again")
+    expect(choice.locator("option:checked")).to_have_text("attempt 1: failed, retried")
     expect(content.get_by_role("row").filter(has_text="status")).to_contain_text("failedcompleted")
     choice.select_option("1,0")
     expect(content.get_by_role("row").filter(has_text="output cell")).to_contain_text("1011")
     expect(page).to_have_url(re.compile("tab=compare&with=1,0$"))
-    content.get_by_label("Number of an iteration").fill("0, 1")
+    content.get_by_label("Iteration number").fill("0, 1")
     visitor.keys("Enter")
     expect(choice.locator("option:checked")).to_have_text("[0, 1]: completed")
     expect(content.get_by_role("row").filter(has_text="output cell")).to_contain_text("111")
-    content.get_by_role("button", name="Go to it").click()
+    content.get_by_role("button", name="Open", exact=True).click()
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("cell [0, 1]")
 
 
@@ -96,7 +96,7 @@ def test_a_step_that_went_well_when_it_was_tried_again_is_compared_with_what_fai
 ) -> None:
     page = open_run(visitor, grid, step="rows/columns/cell", iteration="1,1", tab="compare")
     choice = panel(page).get_by_role("combobox", name="Compare with")
-    expect(choice.locator("option:checked")).to_have_text("attempt 1: failed, and tried again")
+    expect(choice.locator("option:checked")).to_have_text("attempt 1: failed, retried")
 
 
 def test_what_failed_is_compared_with_what_went_well(runs: Runs, visitor: Visitor) -> None:
@@ -108,7 +108,7 @@ def test_what_failed_is_compared_with_what_went_well(runs: Runs, visitor: Visito
 
 def test_the_way_beside_leads_to_the_same_step_of_the_next_iteration(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.nested, step="each_row/each_cell/look", iteration="31,47")
-    panel(page).get_by_role("button", name="The next one").click()
+    panel(page).get_by_role("button", name="Next").click()
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("look [31, 48]")
 
 
@@ -128,7 +128,7 @@ def test_an_llm_step_reads_as_the_conversation_that_it_was(runs: Runs, visitor: 
 
 def test_a_run_that_waits_for_tools_says_so_and_shows_what_was_asked(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.waiting, step="answer", tab="chat")
-    expect(page.locator(".why")).to_contain_text("answer has asked for tools")
+    expect(page.locator(".why")).to_contain_text("answer called tools")
     expect(panel(page).locator(".tool-call")).to_contain_text("weather")
 
 
@@ -136,8 +136,8 @@ def test_an_attempt_in_nested_iterations_has_an_address(grid: str, visitor: Visi
     page = open_run(visitor, grid, step="rows/columns/cell", iteration="1,1", attempt=1, tab="error")
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("cell [1, 1] attempt 1 of 2")
     expect(panel(page).get_by_role("tabpanel")).to_contain_text("once")
-    expect(selected(page)).to_have_attribute("aria-label", re.compile("^attempt 1 .*tried again"))
-    panel(page).get_by_role("button", name="The next one").click()
+    expect(selected(page)).to_have_attribute("aria-label", re.compile("^attempt 1 .*retried"))
+    panel(page).get_by_role("button", name="Next").click()
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("cell [1, 1] attempt 2 of 2")
     expect(page).to_have_url(re.compile("iteration=1,1&attempt=2"))
 
@@ -195,7 +195,7 @@ def test_the_frame_that_shows_a_letter_shows_what_it_finds(runs: Runs, visitor: 
 def test_a_run_that_is_not_there_leads_back_to_the_runs(visitor: Visitor) -> None:
     visitor.expect(404)
     page = visitor.open("/runs/01900000-0000-7000-8000-000000000000?step=a")
-    expect(page.get_by_role("heading", name="There is no such run")).to_be_visible()
+    expect(page.get_by_role("heading", name="Run not found")).to_be_visible()
     page.get_by_role("link", name="All runs").click()
     expect(page.locator("tbody tr").first).to_be_visible()
 

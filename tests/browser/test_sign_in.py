@@ -11,7 +11,7 @@ from tests.browser.chromium import ARGUMENTS, chromium_path
 from tests.browser.demo_runs import Runs
 from tests.browser.visitor import Visitor, visiting
 
-NO_MORE = "This sign-in has ended"
+NO_MORE = "Your session has ended"
 
 
 def type_key(page: Page, key: str) -> None:
@@ -77,7 +77,7 @@ def test_a_ticket_signs_in_once_and_shows_its_page(
     assert "ticket" not in page.url
     stranger.context.clear_cookies()
     page = stranger.open(path)
-    expect(page.get_by_text("That link was used already")).to_be_visible()
+    expect(page.get_by_text("This link was already used")).to_be_visible()
     expect(page.get_by_label("API key")).to_be_focused()
 
 

@@ -324,7 +324,7 @@ async def test_a_list_looks_at_no_plain_run(kind: str, tmp_path: Path) -> None:
 
 async def test_a_recorded_flow_cannot_be_pushed(store: Store) -> None:
     made = await otel(store)
-    with pytest.raises(FlowRecorded, match="'otel' has the recorded runs"):
+    with pytest.raises(FlowRecorded, match="'otel' has runs recorded from"):
         await store.put_draft(made.project_id, "otel", name=None, capture="off", source=b"{}")
     assert await store.find_flow(made.project_id, "otel") == made
     assert await store.versions(made.id) == []

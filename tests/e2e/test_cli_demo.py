@@ -117,6 +117,43 @@ def test_the_last_words_of_the_demo_work(
             assert capsys.readouterr().out
 
 
+def test_the_page_on_failed_runs_shows_what_its_commands_print(
+    demo: CompletedProcess[str],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Line by line but for numbers and durations; three dots stand for what the page leaves out."""
+    page = (Path(__file__).parents[2] / "docs" / "debug-a-failed-run.md").read_text("utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    dialogues = [each.splitlines() for block in blocks for each in block.split("$ runglass ")[1:]]
+    runs = re.findall(r"^([0-9a-f-]{36}) +\S (\w+) +(\S+) v1 ", demo.stdout, re.MULTILINE)
+    ids = {(status, flow): run_id for run_id, status, flow in runs}
+    named = {
+        "FAILED": ids["failed", "add-up-orders"],
+        "GOOD": ids["completed", "add-up-orders"],
+        "WAITING": ids["paused", "answer-with-tools"],
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUNGLASS_API_KEY", re.findall(r"RUNGLASS_API_KEY=(\S+)", demo.stdout)[0])
+    with started("serve", "--data", "runglass-demo", "--port", "0", cwd=folder) as server:
+        monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
+        for line, *shown in dialogues:
+            words = [named.get(word, word) for word in shlex.split(line)]
+            if words[0] in ("demo", "serve"):
+                continue
+            assert main(words) == (Exit.FAILED if words[1] == "diff" else Exit.OK), line
+            printed = _blurred(capsys.readouterr().out)
+            for part in (part for each in shown for part in each.split("…")):
+                assert _blurred(part) in printed, line
+    assert len(dialogues) > 12
+
+
+def _blurred(text: str) -> str:
+    return " ".join(re.sub(r"\d[\d.,]*( ms| s)?", "#", text).split())
+
+
 def test_a_short_text_of_ones_own_takes_the_other_branch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

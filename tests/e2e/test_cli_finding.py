@@ -203,7 +203,7 @@ def test_show_tells_overrides_retries_and_the_true_reason_of_an_unknown_cost(
         "overrides  say.system",
         "steps      2 completed, 1 attempt failed and retried",
         "tokens     4 prompt + 2 completion = 6",
-        "cost       –; 1 model call without a known price",
+        "cost       –; no known price for 1 model call",
     ):
         assert line in text.splitlines()
     assert re.search(r"^trigger    job, by the key nk_live_\w+$", text, re.MULTILINE)
@@ -216,7 +216,7 @@ def test_step_shows_what_the_model_was_asked_and_answered(
     call = text[text.index("model call 1  echo") :].splitlines()
     for line in ("  system     be brief", "  user       Hello you", "  answer     Hello you"):
         assert line in call
-    assert "  cost       – (no price is known)" in call
+    assert "  cost       – (no known price)" in call
     whole = json.loads(shown(capsys, "runs", "step", ids["kept"], "say", "--json"))
     assert whole["modelCalls"][0]["request"]["system"] == "be brief"
 
@@ -286,10 +286,10 @@ def test_totals_are_those_of_the_run_with_what_failed_and_by_model() -> None:
     assert lines[0] == "status     ✗ failed"
     assert lines[-4:] == [
         "cost       ≥ $0.3; $0.1 of it in attempts that failed; "
-        "3 model calls without known usage, 2 model calls without a known price",
-        "           a:big: 4 calls, 15 tokens, $0.3, 3 model calls without known usage",
-        "           b:small: 2 calls, –, 2 model calls without a known price",
-        "beware     2 texts cut at the token limit",
+        "no usage reported for 3 model calls, no known price for 2 model calls",
+        "           a:big: 4 calls, 15 tokens, $0.3, no usage reported for 3 model calls",
+        "           b:small: 2 calls, –, no known price for 2 model calls",
+        "warning    2 texts truncated (max_tokens)",
     ]
 
 
@@ -367,8 +367,8 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     assert "greet draft" in row
     assert "≥ $0.3" in row
     assert row.endswith(
-        "PROVIDER_ERROR in step say: out of lines; 2 texts cut at the token limit;"
-        " 3 model calls without known usage"
+        "PROVIDER_ERROR in step say: out of lines; 2 texts truncated (max_tokens);"
+        " no usage reported for 3 model calls"
     )
     monkeypatch.setenv("COLUMNS", "100")
     print_runs([FAILED])
@@ -419,7 +419,7 @@ def test_a_tail_says_that_a_text_was_cut() -> None:
         b'{"eventType":"step_completed","executionId":"r","seq":1,"at":"","stepId":"say","stepIndex":0,'
         b'"attempt":1,"durationMs":1,"finishReason":"length"}'
     )
-    assert EventLines().line(event).plain.endswith("text cut at the token limit")
+    assert EventLines().line(event).plain.endswith("text truncated (max_tokens)")
 
 
 @pytest.mark.parametrize(("streamed", "said"), [(None, ""), (True, ""), (False, "not streamed: ")])
@@ -468,7 +468,7 @@ def test_a_model_call_is_read_with_all_that_is_known_of_it() -> None:
         "  started    –, took 1.50 s, first token after 200 ms",
         "             not streamed: the provider cannot",
         "  tokens     10 prompt + 5 completion = 15 (4 cached, 0 reasoning)",
-        "  cost       – (the provider told no usage)",
+        "  cost       – (no usage reported)",
         "  finish     ended by tool_call",
         "  request id req_1",
         "  cut to fit: what follows is not all",

@@ -221,7 +221,7 @@ def test_show_draws_each_iteration_with_its_attempts_and_totals(
     assert attempts == [["↻", "attempt", "1"], ["✓", "attempt", "2"]]
     assert ["–", "unused", "skipped"] in rows
     assert any(line.split()[:1] == ["tokens"] and "2 prompt + 2 completion = 4" in line for line in lines)
-    assert any(line.startswith("cost") and "1 model call without a known price" in line for line in lines)
+    assert any(line.startswith("cost") and "no known price for 1 model call" in line for line in lines)
 
 
 def test_show_puts_the_error_below_the_failed_step_on_one_line(

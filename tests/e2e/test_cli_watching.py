@@ -163,7 +163,7 @@ def test_a_time_limit_ends_the_watching_and_says_that_the_run_goes_on(
     done = runglass("run", "acme/demo/endless", "--timeout", "10", env=variables)
     assert done.returncode == Exit.UNREACHABLE
     named, error = done.stderr.splitlines()
-    assert error.endswith(f"did not end within 10 s; it goes on: runglass runs tail {id_in(named)}")
+    assert error.endswith(f"did not end within 10 s; it continues: runglass runs tail {id_in(named)}")
     assert status_of(server, id_in(named)) == "running"
 
 

@@ -22,13 +22,13 @@ ENVIRONMENTS = ROOT / ".emitters"
 PAGE = ROOT / "docs" / "emitters.md"
 HEAD = """# Libraries that send traces
 
-Written by `make emitters`: it runs each library in an environment of its own against a model server that
-keeps a ledger, and sends the library's spans to a real Runglass server. "Tokens told" is the usage that the
-model server told its callers; the totals of the runs equal it, to the token, except for what the last column
-says. A call of which no usage was told, such as that of a stream left early, is unmetered; so is a failed
-call that has a span. [Recorded runs](spec/recording.md) says how totals follow from spans.
+Written by `make emitters`: it runs each library in its own environment against a model server that keeps a
+ledger, and sends the library's spans to a real Runglass server. "Tokens reported" is the usage that the model
+server reported; the totals of the runs equal it, to the token, except for what the last column says. A call
+without reported usage, such as an abandoned stream, is unmetered; so is a failed call that has a span.
+[Recorded runs](spec/recording.md) says how totals follow from spans.
 
-| row | libraries | cases | calls | spans | tokens told | tokens in the runs | unmetered calls | missing |
+| row | libraries | cases | calls | spans | tokens reported | tokens in the runs | unmetered calls | missing |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
@@ -101,7 +101,7 @@ def _cells(row: Row, ran: Ran, tellings: list[Told], known: list[Shortfall]) -> 
     for each in known:
         cases.setdefault(each.reason, []).append(f"`{each.case}`")
     for case, reason in ran.cannot.items():
-        cases.setdefault(f"not tried, as {reason}.", []).append(f"`{case}`")
+        cases.setdefault(f"not run: {reason}.", []).append(f"`{case}`")
     cells = (
         row.name,
         f"**{first[0]}** {first[1]}" + "".join(f", {name} {version}" for name, version in others),

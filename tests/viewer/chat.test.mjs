@@ -50,8 +50,8 @@ test("schema, tools and settings are those of the request that was answered", ()
   const declined = { number: 1, errorCode: "PROVIDER_ERROR", request: { messages: [ASKED], settings: { stream: true } } };
   const answered = { number: 2, request: { messages: [ASKED], tools, toolChoice: "auto", outputSchema: schema, settings: { n: 1 } } };
   assert.deepEqual(sentBeside([declined, answered, { number: 3 }]), [
-    ["Tools that were offered", { look: tools[0], hear: tools[1] }], ["Choice of tools", "auto"],
-    ["Schema of the answer", schema], ["Settings", { n: 1 }],
+    ["Tools", { look: tools[0], hear: tools[1] }], ["Tool choice", "auto"],
+    ["Output schema", schema], ["Settings", { n: 1 }],
   ]);
   assert.deepEqual(sentBeside([]), []);
 });

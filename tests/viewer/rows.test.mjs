@@ -174,7 +174,7 @@ test("a text that was cut is found by a word, and so it is when its attempt gets
   apply("step_started", "tell");
   apply("step_model_call", "tell", 1, { modelCall: { finishReason: "tool_call" } });
   const { rows } = live;
-  const { kept, matches } = keep(rows, { text: "cut", onlyFailed: false, leastMs: 0 }, 1000);
+  const { kept, matches } = keep(rows, { text: "truncated", onlyFailed: false, leastMs: 0 }, 1000);
   assert.equal(matches, 1);
   const found = [...rows.cut];
   assert.deepEqual(found.map((row) => [rows.nameOf(row), rows.attempt[row], kept[row]]), [["ask", 1, 1]]);

@@ -11,19 +11,19 @@ test("a run that simply went well has no remarks", () => {
   assert.equal(remarksOf({ id: "r", flowId: "f", status: "running" }), "");
 });
 
-test("texts that were cut, and calls without usage, are told of a run that went well", () => {
+test("truncated texts and calls without usage are reported for a completed run", () => {
   const totals = { ...TOTALS, failedCostUsd: "0.5", finishReasons: { stop: 1, length: 2 }, unmeteredCalls: 1, unpricedCalls: 3 };
   assert.equal(
     outcomeOf({ ...RUN, totals }).replaceAll("\u00a0", " "),
-    "$0.50 went into failed attempts; 2 texts cut at the token limit; 1 call without usage",
+    "$0.50 spent on failed attempts; 2 texts truncated (max_tokens); no usage reported for 1 call",
   );
 });
 
 test("the error of a run goes before its remarks", () => {
   const totals = { ...TOTALS, failed: 1, finishReasons: { length: 1 } };
   const run = { ...RUN, status: "failed", error: { code: "CODE_ERROR", message: "no" }, totals, overridden: ["ask.model"] };
-  assert.equal(plain(outcomeOf(run)), "CODE_ERROR no; 1 text cut at the token limit; with overrides");
-  assert.equal(plain(outcomeOf({ ...run, status: "completed", error: undefined, overridden: [] })), "1 step failed all the same; 1 text cut at the token limit");
+  assert.equal(plain(outcomeOf(run)), "CODE_ERROR no; 1 text truncated (max_tokens); with overrides");
+  assert.equal(plain(outcomeOf({ ...run, status: "completed", error: undefined, overridden: [] })), "1 failed step; 1 text truncated (max_tokens)");
 });
 
 test("a cost says whether it is all that there was, and how many calls have none", () => {
@@ -31,8 +31,8 @@ test("a cost says whether it is all that there was, and how many calls have none
   assert.equal(leastCost({ costUsd: "0.0031755" }), "$0.0031755");
   assert.equal(leastCost(spent), "≥ $0.0031755");
   assert.equal(leastCost({ ...spent, estimatedCostUsd: "0.001" }), "≈ $0.0031755");
-  assert.equal(plain(costOf(spent)), "≥ $0.0031755, 2 calls without usage, 1 call without a known price");
-  assert.equal(plain(costOf({ unmeteredCalls: 1 })), "1 call without usage");
+  assert.equal(plain(costOf(spent)), "≥ $0.0031755, no usage reported for 2 calls, no known price for 1 call");
+  assert.equal(plain(costOf({ unmeteredCalls: 1 })), "no usage reported for 1 call");
   assert.equal(costOf(undefined), "");
 });
 
@@ -42,7 +42,7 @@ test("what each model cost is told where there are several", () => {
   assert.deepEqual(modelsOf({ ...RUN, totals: { ...TOTALS, byModel } }), []);
   const several = { ...byModel, "local:m": { calls: 1, unmeteredCalls: 1 } };
   assert.deepEqual(modelsOf({ ...RUN, totals: { ...TOTALS, byModel: several } }).map(([name, said]) => [name, plain(said)]), [
-    ["openai:gpt-4o-mini", "2 calls, 1,234 tokens, $0.50"], ["local:m", "1 call, 1 call without usage"],
+    ["openai:gpt-4o-mini", "2 calls, 1,234 tokens, $0.50"], ["local:m", "1 call, no usage reported for 1 call"],
   ]);
 });
 

@@ -57,23 +57,23 @@ project = click.argument(
     "project",
     type=argument_parsers.project_name,
     metavar="ORG/PROJECT",
-    help="The organisation and the project's name in it.",
+    help="Organisation and project.",
 )
 flow = click.argument(
     "flow",
     type=argument_parsers.flow_name,
     metavar="ORG/PROJECT/SLUG",
-    help="The project and the flow's slug in it.",
+    help="Project and slug of the flow.",
 )
 flow_files = click.argument(
     "files", type=FILE, nargs=-1, required=True, metavar="FILE…", help="Flow files, YAML or JSON."
 )
 run_id = click.argument(
-    "run_id", metavar="RUN_ID", help="The run's id, its end or beginning, or last for the newest run."
+    "run_id", metavar="RUN_ID", help="The run's id, its beginning or end, or last for the newest run."
 )
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N", help="How many at most.")
+limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N", help="Maximum number.")
 
 
 def data_folder(command: Command) -> Command:
@@ -85,9 +85,7 @@ def data_folder(command: Command) -> Command:
         metavar="FOLDER",
         help="Folder of the database; by default as `runglass serve` takes it.",
     )
-    @click.option(
-        "--store", type=STORE, metavar="URL", help="The database, where it is not in the data folder."
-    )
+    @click.option("--store", type=STORE, metavar="URL", help="The database, if it is not in the data folder.")
     @wraps(command)
     def with_folder(*, data: Path | None, store: str | None, **given: Any) -> None:
         command(folder=DataFolder(data, store), **given)
@@ -100,17 +98,17 @@ def recording_and_log(command: Command) -> Command:
     capture = click.option(
         "--capture",
         type=click.Choice(get_args(CaptureMode)),
-        help="What traces keep where neither flow nor project says.",
+        help="What traces keep, unless the flow or project sets it.",
     )
     log_level = click.option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
-        help="Least severe message that is logged.",
+        help="Minimum level of log messages.",
     )
     log_format = click.option(
         "--log-format",
         type=click.Choice(["text", "json"]),
-        help="Lines of text, or a JSON object on each line.",
+        help="Text, or one JSON object per line.",
     )
     return capture(log_level(log_format(command)))
 
@@ -130,7 +128,7 @@ def server(command: Command) -> Command:
         envvar="RUNGLASS_API_KEY",
         show_envvar=True,
         metavar="KEY",
-        help="The key; better set in the environment, where no process list shows it.",
+        help="The key; prefer the environment, which no process list shows.",
     )
     @wraps(command)
     def with_server(*, base_url: str | None, api_key: str | None, **given: Any) -> None:

@@ -40,20 +40,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One value of each setting."""
 
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8080
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 picks a free one")] = 8080
     metrics_host: Annotated[
         str, Meta(description="address on which `/metrics`, `/health` and `/ready` answer without a key")
     ] = "127.0.0.1"
     metrics_port: Annotated[
         Annotated[int, Meta(ge=0, le=65535)] | None,
-        Meta(
-            description="port of `/metrics`; 0 takes a free one. By default none, and there is no `/metrics`"
-        ),
+        Meta(description="port of `/metrics`; 0 picks a free one. By default none"),
     ] = None
     data: Annotated[Path, Meta(description="folder of the database")] = Path("runglass-data")
-    flows: Annotated[
-        Path | None, Meta(description="folder of flow files that are published when they change")
-    ] = None
+    flows: Annotated[Path | None, Meta(description="folder of flow files, published when they change")] = None
     store: Annotated[
         str | None,
         Meta(
@@ -65,7 +61,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str | None,
         Meta(
             description="how processes wake each other: `nats://user:password@host:4222`, `tls://…`, or,"
-            " past a pooler, `postgresql://…`; `memory://` for not at all. By default what the store brings"
+            " past a pooler, `postgresql://…`; `memory://` for no wake-ups. By default the store's"
         ),
     ] = None
     synchronous: Annotated[
@@ -75,32 +71,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "FULL"
     body_limit_bytes: Annotated[int, Meta(ge=1024, description="largest request body")] = 10_000_000
-    import_limit_bytes: Annotated[
-        int, Meta(ge=1024, description="largest file with a run that can be imported")
-    ] = 256 << 20
+    import_limit_bytes: Annotated[int, Meta(ge=1024, description="largest import file")] = 256 << 20
     otlp_limit_bytes: Annotated[
-        int, Meta(ge=1024, description="largest request with traces or logs, once it is decompressed")
+        int, Meta(ge=1024, description="largest request with traces or logs, decompressed")
     ] = 16 << 20
     otlp_grpc: Annotated[
         Annotated[str, Meta(pattern=r"^.+:\d{1,5}$")] | None,
         Meta(
-            description="`HOST:PORT` on which traces are taken over gRPC, as in `127.0.0.1:4317`. By default"
+            description="`HOST:PORT` to receive traces over gRPC, as in `127.0.0.1:4317`. By default"
             " none; needs the extra `grpc`"
         ),
     ] = None
     rate_limit_per_minute: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="requests that one key may make in a minute, counted per server; by default any"),
+        Meta(description="requests per minute of a key, per server; by default unlimited"),
     ] = None
     capture: Annotated[
         Literal["off", "metadata_only", "redacted", "full"],
-        Meta(description="capture mode where neither flow nor project sets one"),
+        Meta(description="capture mode, unless the flow or project sets one"),
     ] = "metadata_only"
     capture_failed: Annotated[
         Literal["off", "redacted", "full"],
         Meta(
-            description="how outputs are kept of runs that fail, under `metadata_only`, where neither flow"
-            " nor project says"
+            description="how to keep outputs of failed runs under `metadata_only`, unless the flow or"
+            " project sets it"
         ),
     ] = "off"
     capture_sample: Annotated[
@@ -108,36 +102,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             ge=0,
             le=1,
-            description="share of runs that are kept whole, as with `trace`, where neither flow nor project"
-            " says",
+            description="share of runs to keep in full, as with `trace`, unless the flow or project sets it",
         ),
     ] = 0.0
     retention_days: Annotated[
         Annotated[float, Meta(ge=0)] | None,
         Meta(
-            description="days after their end for which runs are kept, where neither flow nor project says;"
-            " by default for ever"
+            description="days after which ended runs are deleted, unless the flow or project sets it; by"
+            " default never"
         ),
     ] = None
     content_retention_days: Annotated[
         Annotated[float, Meta(ge=0)] | None,
         Meta(
-            description="days after their end for which runs keep inputs, outputs and other content, where"
-            " neither flow nor project says; by default as long as the run"
+            description="days after which inputs, outputs and other content of ended runs are deleted,"
+            " unless the flow or project sets it; by default with the run"
         ),
     ] = None
     snapshot_limit_bytes: Annotated[
         int, Meta(ge=256, description="a larger snapshot is cut to this size")
     ] = 262_144
-    redact_keys: Annotated[list[str], Meta(description="further object keys whose values are redacted")] = []
-    redact_patterns: Annotated[
-        list[str], Meta(description="further regular expressions that are redacted")
-    ] = []
+    redact_keys: Annotated[list[str], Meta(description="more object keys whose values are redacted")] = []
+    redact_patterns: Annotated[list[str], Meta(description="more regular expressions to redact")] = []
     code_time_limit_ms: Annotated[
-        int, Meta(ge=1, description="time that a code step or an expression may take")
+        int, Meta(ge=1, description="time limit of a code step or an expression")
     ] = 5000
     code_memory_limit_bytes: Annotated[
-        int, Meta(ge=1 << 20, description="memory that a code step or an expression may take")
+        int, Meta(ge=1 << 20, description="memory limit of a code step or an expression")
     ] = 64 << 20
     providers: Annotated[
         dict[str, str],
@@ -149,37 +140,39 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = {}
     prices: Annotated[
         dict[str, Price],
-        Meta(description="price per model string, over the built-in list: US dollars per million tokens"),
+        Meta(
+            description="price per model string, overriding the built-in list: US dollars per million tokens"
+        ),
     ] = {}
-    pause_limit_h: Annotated[
-        float, Meta(gt=0, description="hours after which a paused run is cancelled unless it is resumed")
-    ] = 24.0
+    pause_limit_h: Annotated[float, Meta(gt=0, description="hours after which a paused run is cancelled")] = (
+        24.0
+    )
     answer_ttl_s: Annotated[
         float,
         Meta(
             ge=0,
-            description="seconds after a run's end for which its result is kept for its caller, who may ask"
-            " for a job's or repeat a call; no less than 2, and on PostgreSQL than 10",
+            description="seconds for which a run's result is kept for its caller after the run's end; at"
+            " least 2, on PostgreSQL 10",
         ),
     ] = 3600.0
     crash_retries: Annotated[
-        int, Meta(ge=0, description="how often a step is tried again because its process died")
+        int, Meta(ge=0, description="how often a step is retried because its process died")
     ] = 3
     stop_grace_s: Annotated[
         float,
         Meta(
             ge=0,
-            description="seconds that steps may take to end when the server stops; runs then go on later",
+            description="seconds that active steps have when the server stops; their runs resume later",
         ),
     ] = 10.0
     lease_s: Annotated[
         float,
-        Meta(gt=0, description="seconds after which others go on with the runs of a process that is gone"),
+        Meta(gt=0, description="seconds after which other processes resume the runs of a dead one"),
     ] = 10.0
     executes_runs: Annotated[
         bool,
         Meta(
-            description="whether the server executes runs itself; false leaves them to other processes on the"
+            description="whether the server executes runs; false leaves them to other processes on the"
             " same PostgreSQL"
         ),
     ] = True
@@ -187,95 +180,91 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(
             ge=1,
-            description="runs that go on at once in one process; paused ones do not count, further ones wait,"
-            " but for those of a project that has less than its equal share of this number",
+            description="active runs of a process; paused ones do not count. Others wait, unless their"
+            " project has less than its equal share of this number",
         ),
     ] = 1000
     max_queued_runs: Annotated[
         int,
         Meta(
             ge=0,
-            description="runs that may wait for a slot; a call beyond that is answered with 503, unless its"
-            " project has less than its equal share of this number",
+            description="runs that may wait for a slot; further calls get 503, unless their project has"
+            " less than its equal share of this number",
         ),
     ] = 10_000
     ping_s: Annotated[float, Meta(gt=0, description="seconds of silence on a stream before a ping")] = 15.0
     tail_poll_s: Annotated[
-        float, Meta(gt=0, description="seconds after which a tail reads the store even without a wake-up")
+        float, Meta(gt=0, description="seconds after which a tail polls the store without a wake-up")
     ] = 2.0
     project_rate_limit_per_minute: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(
-            description="requests that all keys of a project may make in a minute together, counted per"
-            " server; by default any"
-        ),
+        Meta(description="requests per minute of all keys of a project, per server; by default unlimited"),
     ] = None
     max_keys_per_project: Annotated[
-        int, Meta(ge=1, description="keys that a project may have; revoked ones do not count")
+        int, Meta(ge=1, description="maximum number of a project's keys, revoked ones aside")
     ] = 1000
     default_max_tokens: Annotated[
         int,
         Meta(
             ge=1,
-            description="`max_tokens` of a model call on a budget whose step sets none: without a limit of"
-            " its answer nobody can say what a call may cost",
+            description="`max_tokens` of a model call on a budget whose step sets none; without a limit the"
+            " cost cannot be bounded",
         ),
     ] = 4096
     image_tokens: Annotated[
-        int, Meta(ge=0, description="tokens that an image is taken for where a call on a budget is reserved")
+        int, Meta(ge=0, description="tokens reserved for an image of a call on a budget")
     ] = 50_000
     answer_limit_bytes: Annotated[
-        int, Meta(ge=1024, description="largest answer of a provider; a larger one fails its step")
+        int, Meta(ge=1024, description="largest response of a provider; a larger one fails its step")
     ] = 16 << 20
     answer_idle_limit_s: Annotated[
         float,
-        Meta(gt=0, description="seconds for which a provider may send nothing once its answer has begun"),
+        Meta(gt=0, description="seconds for which a provider's response may pause"),
     ] = 120.0
     allowed_models: Annotated[
         list[str] | None,
         Meta(
-            description="patterns, such as `openai:*`, of the models that a `run` key may set, where its"
-            " project has no list of its own; by default those that the project's published flows name"
+            description="patterns, such as `openai:*`, of models that a `run` key may override with, unless"
+            " its project has a list; by default the models in the project's published flows"
         ),
     ] = None
     allowed_settings: Annotated[
         dict[str, list[str]],
         Meta(
-            description="further names of a step's `settings` per provider, or for `*`, that may be sent:"
+            description="more names of a step's `settings`, per provider or for `*`, that may be sent:"
             " `openai_store`, `extra_body.FIELD`, `extra_headers.NAME`"
         ),
     ] = {}
     head_limit_bytes: Annotated[
-        int, Meta(ge=1024, description="largest head of a request: its first line and its headers together")
+        int, Meta(ge=1024, description="largest head of a request: first line and headers")
     ] = 65_536
     url_limit_bytes: Annotated[int, Meta(ge=256, description="longest URL of a request")] = 16_384
-    header_count_limit: Annotated[int, Meta(ge=8, description="headers that a request may have")] = 100
+    header_count_limit: Annotated[int, Meta(ge=8, description="headers of a request")] = 100
     head_time_limit_s: Annotated[
-        float, Meta(gt=0, description="seconds in which the head of a request must be complete")
+        float, Meta(gt=0, description="seconds within which the head of a request must be complete")
     ] = 10.0
     body_time_limit_s: Annotated[
         float,
         Meta(
             gt=0,
-            description="seconds that the body of a request may take, and one more for each"
-            " `min_body_bytes_per_s` that have come",
+            description="seconds for the body of a request, plus one per `min_body_bytes_per_s` received",
         ),
     ] = 60.0
     min_body_bytes_per_s: Annotated[
-        int, Meta(ge=1, description="bytes of a body that give it a second more; see `body_time_limit_s`")
+        int, Meta(ge=1, description="bytes of a body that add a second to `body_time_limit_s`")
     ] = 1024
     keep_alive_s: Annotated[
-        int, Meta(ge=1, description="seconds for which a connection without a request is kept open")
+        int, Meta(ge=1, description="seconds for which an idle connection is kept open")
     ] = 60
     stalled_write_limit_s: Annotated[
         float,
-        Meta(gt=0, description="seconds after which a caller that takes nothing of its answer is dropped"),
+        Meta(gt=0, description="seconds after which a caller that reads nothing of its response is dropped"),
     ] = 60.0
     max_connections: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
-            description="connections with a request under way, `/health` aside; by default what the limit of"
-            " file descriptors allows, up to 20,000"
+            description="connections with a request in progress, except `/health`; by default what the file"
+            " descriptors allow, up to 20,000"
         ),
     ] = None
     max_connections_per_address: Annotated[
@@ -302,152 +291,141 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(
             ge=1,
-            description="time of the processor that checking one request, or one answer of a model, may take",
+            description="CPU time limit of checking a request or a model's answer",
         ),
     ] = 1000
     flow_check_time_limit_ms: Annotated[
-        int, Meta(ge=1, description="time of the processor that checking a pushed flow file may take")
+        int, Meta(ge=1, description="CPU time limit of checking a pushed flow file")
     ] = 20_000
     check_memory_limit_bytes: Annotated[
-        int, Meta(ge=256 << 20, description="memory of a process that checks what callers send")
+        int, Meta(ge=256 << 20, description="memory limit of a process that checks what callers send")
     ] = 640 << 20
     redaction_time_limit_ms: Annotated[
         int,
         Meta(
             ge=1,
-            description="time of the processor that redacting a large value may take for each megabyte of it;"
-            " what takes longer is not kept",
+            description="CPU time limit of redacting a large value, per megabyte; what takes longer is not"
+            " kept",
         ),
     ] = 4000
     redaction_memory_limit_bytes: Annotated[
         int,
         Meta(
             ge=256 << 20,
-            description="memory of a process that redacts large values; what takes more is not kept",
+            description="memory limit of a process that redacts large values; what takes more is not kept",
         ),
     ] = 1 << 30
     cache_limit_bytes: Annotated[
-        int, Meta(ge=0, description="what compiled schemas, decoded flows and the like may take, about")
+        int, Meta(ge=0, description="approximate memory for compiled schemas, decoded flows and the like")
     ] = 64 << 20
     stall_log_ms: Annotated[
         int,
-        Meta(ge=1, description="a time in which the server did nothing else that is logged with its cause"),
+        Meta(ge=1, description="shortest stall of the event loop that is logged with its cause"),
     ] = 100
     max_concurrent_runs_per_project: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(
-            description="runs of one project that go on at once, in all processes on the store together; by"
-            " default all that may"
-        ),
+        Meta(description="active runs of a project, in all processes on the store; by default unlimited"),
     ] = None
     max_concurrent_runs_per_flow: Annotated[
         dict[str, Annotated[int, Meta(ge=1)]],
-        Meta(
-            description="runs of a flow, as in `acme/demo/greet`, that go on at once, in all processes on the"
-            " store together"
-        ),
+        Meta(description="active runs per flow, as in `acme/demo/greet`, in all processes on the store"),
     ] = {}
     max_queued_runs_per_project: Annotated[
         Annotated[int, Meta(ge=0)] | None,
-        Meta(description="runs of one project that may wait for a slot; by default all that may"),
+        Meta(description="waiting runs of a project; by default unlimited"),
     ] = None
     max_concurrent_steps_per_project: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(
-            description="processes for code that one project may use at once, and as many for templates; by"
-            " default two for each processor"
+            description="processes for code that a project may use at once, and as many for templates; by"
+            " default two per processor"
         ),
     ] = None
     max_concurrent_model_calls_per_project: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="model calls of one project that go on at once, further ones wait; by default any"),
+        Meta(description="concurrent model calls of a project; by default unlimited"),
     ] = None
     max_streams_per_project: Annotated[
         int,
         Meta(
             ge=1,
-            description="event streams and blocking calls that one project may have open; one more is"
-            " answered with 429",
+            description="open event streams and blocking calls of a project; further ones get 429",
         ),
     ] = 10_000
     project_weights: Annotated[
         dict[str, Annotated[float, Meta(gt=0)]],
-        Meta(
-            description="share of a project, as in `acme/demo`, beside others, read at the start; 1 where it"
-            " is not told"
-        ),
+        Meta(description="weight of a project, as in `acme/demo`, read at the start; by default 1"),
     ] = {}
-    run_iterations: Annotated[
-        int, Meta(ge=1, description="iterations that all loops of one run may make together")
-    ] = 250_000
+    run_iterations: Annotated[int, Meta(ge=1, description="iterations of all loops of a run")] = 250_000
     run_output_bytes: Annotated[
-        int, Meta(ge=1024, description="outputs of steps, as JSON, that one run may keep to go on with")
+        int, Meta(ge=1024, description="outputs of steps, as JSON, that a run may keep for later steps")
     ] = 256 << 20
     run_log_bytes: Annotated[
-        int, Meta(ge=1024, description="events and steps that one run may record; then it is ended as failed")
+        int, Meta(ge=1024, description="events and steps that a run may record; then it fails")
     ] = 1 << 30
     project_data_bytes: Annotated[
         int,
         Meta(
             ge=1024,
-            description="what the runs of one project may take in the store; a start beyond that is answered"
-            " with 503 until runs are deleted, by hand or by `retention_days`",
+            description="bytes of a project's runs in the store; beyond that new runs get 503 until others"
+            " are deleted",
         ),
     ] = 100 << 30
     run_memory_bytes: Annotated[
         int,
-        Meta(ge=0, description="outputs, as JSON, that one run holds in memory; older ones are in the store"),
+        Meta(ge=0, description="outputs, as JSON, that a run holds in memory; older ones are in the store"),
     ] = 8 << 20
     memory_limit_bytes: Annotated[
         int,
         Meta(
             ge=1 << 20,
-            description="outputs and large inputs that all runs hold in memory; a step or start beyond that"
-            " fails. Steps that decode more than that at once wait for each other",
+            description="outputs and large inputs that all runs hold in memory; further steps or starts"
+            " fail, and steps that decode more than that at once wait",
         ),
     ] = 1 << 30
     recording_settle_s: Annotated[
         float,
         Meta(
             ge=0,
-            description="seconds without a further span after which a recorded run has ended whose spans have"
-            " all ended",
+            description="seconds without a new span after which a recorded run ends if all its spans have"
+            " ended",
         ),
     ] = 60.0
     recording_idle_s: Annotated[
         float,
         Meta(
             ge=0,
-            description="seconds without a further span after which a recorded run has ended in any case; a"
-            " span that is open then has failed with WRITER_LOST",
+            description="seconds without a new span after which a recorded run ends in any case; a"
+            " span still open fails with WRITER_LOST",
         ),
     ] = 900.0
     max_recorded_flows_per_project: Annotated[
         int,
-        Meta(ge=1, description="flows for recorded runs of one project; runs of further ones go to `otel`"),
+        Meta(ge=1, description="flows of a project's recorded runs; runs of further ones go to `otel`"),
     ] = 1000
     plain_retention_days: Annotated[
         float,
         Meta(
-            ge=0, description="days after their end for which recorded runs are kept without any span of AI"
+            ge=0,
+            description="days after which ended plain runs (recorded, without generative AI) are deleted",
         ),
     ] = 1.0
     otlp_endpoint: Annotated[
         str | None,
         Meta(
-            description="where runs that have ended are sent on as OpenTelemetry spans: the URL before"
-            " `/v1/traces`, as in `http://localhost:4318`. By default nowhere"
+            description="receiver of ended runs as OpenTelemetry spans: the URL before `/v1/traces`, as in"
+            " `http://localhost:4318`. By default none"
         ),
     ] = None
     otlp_headers: Annotated[
-        dict[str, str], Meta(description="headers of the requests to `otlp_endpoint`, as for its key")
+        dict[str, str], Meta(description="headers of requests to `otlp_endpoint`, such as its key")
     ] = {}
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
+        Literal["debug", "info", "warning", "error"], Meta(description="minimum level of log messages")
     ] = "info"
     log_format: Annotated[
         Literal["text", "json"],
-        Meta(description="lines of text, or a JSON object on each line, with the ids of request and run"),
+        Meta(description="text, or one JSON object per line, with the ids of request and run"),
     ] = "text"
 
     def __repr__(self) -> str:

@@ -73,7 +73,7 @@ class RunInput(Event, frozen=True, kw_only=True, eq=False, tag="run_input"):
 
 
 class OverridesApplied(Event, frozen=True, kw_only=True, eq=False, tag="overrides_applied"):
-    """A call set fields of steps, or of their inputs, anew for this run; the values only if content is kept.
+    """A call overrides fields of steps or their inputs for this run; values only if content is kept.
 
     `overridden` names them as `STEP.FIELD` and `STEP.input.FIELD`.
     """
@@ -101,7 +101,7 @@ class StepStarted(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_star
 
 
 class StepInput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_input"):
-    """The input of an attempt, where capture allows it or the attempt failed."""
+    """The input of an attempt, if the capture mode keeps it or the attempt failed."""
 
     attempt: int = written(1)
     input_data: Json = None
@@ -110,7 +110,7 @@ class StepInput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_input"
 
 
 class StepResumed(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_resumed"):
-    """An attempt goes on with the tool results that it waited for; `input_data` has them if kept."""
+    """An attempt continues with the tool results that it waited for; `input_data` has them if kept."""
 
     step_index: int
     attempt: int
@@ -135,14 +135,14 @@ class StepModelReserved(StepEvent, frozen=True, kw_only=True, eq=False, tag="ste
 
 
 class StepModelCall(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_model_call"):
-    """A request to a language model has been answered or has failed."""
+    """A request to a language model was answered or failed."""
 
     attempt: int
     model_call: ModelCall
 
 
 class StepOutput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_output"):
-    """The whole output of an attempt that ended well, where it is kept; both fields have the same."""
+    """The complete output of a completed attempt, if kept; both fields are equal."""
 
     attempt: int = written(1)
     output_data: Json = None
@@ -150,7 +150,7 @@ class StepOutput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_outpu
 
 
 class StepCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_completed"):
-    """An attempt ended well. `output` is null where the capture mode keeps no snapshots."""
+    """An attempt completed. `output` is null if the capture mode keeps no snapshots."""
 
     name: str | None = None
     step_index: int
@@ -179,7 +179,7 @@ class StepRetrying(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_ret
 
 
 class StepError(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_error"):
-    """The last attempt failed: the step is lost."""
+    """The last attempt failed, and with it the step."""
 
     name: str | None = None
     step_index: int
@@ -215,7 +215,7 @@ class LoopCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="loop_co
 
 
 class StepRecorded(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_recorded"):
-    """What is known by now of a span that another program sent; it takes the place of what was known before.
+    """What is known of another program's span; it replaces what was known before.
 
     `loop_path` has one number: the step is the n-th of its `step_id`, from 0 on, in order of arrival.
     """
@@ -224,14 +224,14 @@ class StepRecorded(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_rec
 
 
 class StepPaused(Event, frozen=True, kw_only=True, eq=False, tag="step_paused"):
-    """A step-through waits for its next call; `step_id` and `step_index` are of the step just completed."""
+    """A step-through is waiting for its next call; `step_id` and `step_index` name the completed step."""
 
     step_id: str | None = None
     step_index: int
 
 
 class StepPausedForToolCalls(Event, frozen=True, kw_only=True, eq=False, tag="step_paused_for_tool_calls"):
-    """The run waits for the results of `tool_calls`; they are empty where no snapshots are kept.
+    """The run is waiting for the results of `tool_calls`; they are empty if no snapshots are kept.
 
     `tokens` and `cost_usd` add up the step's turns so far.
     """
@@ -249,7 +249,7 @@ class StepPausedForToolCalls(Event, frozen=True, kw_only=True, eq=False, tag="st
 
 
 class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_completed"):
-    """Last event of a run that ended well: `result` is the output of `step_id`, the last top-level step.
+    """Last event of a completed run: `result` is the output of `step_id`, the last top-level step.
 
     It is None where the capture mode keeps no snapshots, and cut where it is too large (`truncated`).
     `result_preview` is its beginning, at most 200 characters, for lists.
@@ -264,7 +264,7 @@ class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_comple
 
 
 class KeptOutput(LazyStruct, frozen=True, kw_only=True, eq=False):
-    """The output of an attempt that ended well."""
+    """The output of a completed attempt."""
 
     step_id: str
     loop_index: int | None = None
@@ -282,7 +282,7 @@ MOST_KEPT = 1000
 
 
 class ContentKept(Event, frozen=True, kw_only=True, eq=False, tag="content_kept"):
-    """Outputs of attempts that ended well, kept because the run fails: `flow_failed` follows.
+    """Outputs of completed attempts, kept because the run fails: `flow_failed` follows.
 
     `left_out` counts the attempts that ended well and whose output is not among them.
     """
@@ -292,7 +292,7 @@ class ContentKept(Event, frozen=True, kw_only=True, eq=False, tag="content_kept"
 
 
 class FlowFailed(Event, frozen=True, kw_only=True, eq=False, tag="flow_failed"):
-    """Last event of a run that failed, in step `step_id` where it was a step."""
+    """Last event of a failed run; `step_id` is the failed step, if any."""
 
     run_id: str
     error: Json

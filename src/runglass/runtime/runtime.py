@@ -203,7 +203,7 @@ class Runtime:
         if record is None:
             raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {project.org}/{project.name}")
         if record.recorded:
-            message = f"flow {slug!r} has the recorded runs of another program: only that executes it"
+            message = f"flow {slug!r} has runs recorded from another program: only that program executes it"
             raise api_error("RUN_RECORDED", message)
         number = version if version is not None else record.production_version or 0
         source = await self.store.runnable_source(record.id, number)

@@ -294,7 +294,7 @@ ENDPOINTS: list[Endpoint] = [
     ),
     _reading(f"{FLOW}/jobs/{{execution_id}}", jobs.job, "How far a job is", JOB, tag=RUNNING),
     _starting(
-        f"{FLOW}/step", steps.step, "Walk through a flow", WALKED, body=bodies.STEP_BODY, is_lasting=True
+        f"{FLOW}/step", steps.step, "Step through a flow", WALKED, body=bodies.STEP_BODY, is_lasting=True
     ),
     _reading(
         f"{API}/flow-runs",
@@ -340,7 +340,7 @@ ENDPOINTS: list[Endpoint] = [
     _starting(
         f"{VERSION}/step",
         steps.step,
-        "Walk through one version of a flow",
+        "Step through one version of a flow",
         WALKED,
         description="The same with published version `v1`, `v2`, …; the draft cannot be asked for by number.",
         body=bodies.STEP_BODY,

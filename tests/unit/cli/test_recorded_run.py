@@ -76,7 +76,7 @@ def test_a_run_a_thousand_levels_deep_fits_the_terminal() -> None:
 def test_its_header_tells_what_its_sender_told_and_how_far_it_is() -> None:
     lines = shown(RUN, ROWS)
     for line in (
-        "end        the entry has ended, the run waits for its end",
+        "end        entry ended, waiting for the end of the run",
         "trace      0af7651916cd43dd8448eb211c80319c",
         "service    tickets, release 1.4.2, environment staging",
         "session    thread-7",
@@ -85,10 +85,10 @@ def test_its_header_tells_what_its_sender_told_and_how_far_it_is() -> None:
         "continues  0198c0de-0000-7000-8000-000000000001",
         "note       parents that were not received: 1",
         "flow       tickets: answer ticket",
-        "cost       ≥ $0.01; 1 model call without known usage",
+        "cost       ≥ $0.01; no usage reported for 1 model call",
     ):
         assert line in lines
-    assert "goes on in 00bb" in shown(replace(RUN, status="completed", continued_by="00bb"), ROWS)
+    assert "next run   00bb" in shown(replace(RUN, status="completed", continued_by="00bb"), ROWS)
 
 
 def test_what_failed_or_cost_most_is_named_as_runs_step_takes_it() -> None:
@@ -147,7 +147,7 @@ def test_its_events_are_lines() -> None:
         return EventLines().line(event).plain.partition(" s  ")[2]
 
     begun = SpanState(span_id="aa", name="chat gpt-4o", kind="llm", start_time_unix_nano="1000000")
-    assert line(begun) == "▷ chat [0]            goes on: chat gpt-4o (llm)"
+    assert line(begun) == "▷ chat [0]            running: chat gpt-4o (llm)"
     usage = {"tokens": TokenBreakdown(10, 2, 12), "cost_usd": "0.1", "model_used": "o3"}
     ended = replace(begun, end_time_unix_nano="5000000", **usage)
     assert line(ended) == "✓ chat [0]            chat gpt-4o (llm), o3, 4 ms, 12 tokens, $0.1"

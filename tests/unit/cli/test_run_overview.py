@@ -78,7 +78,7 @@ def test_a_cancelled_run_says_by_whom_and_where_it_was_and_counts_no_failure() -
     lines = shown(run, rows, error_context={"code": "CANCELLED", "message": "m"})
     assert lines[:3] == [
         "status     ⊘ cancelled in 1.21 s",
-        "why        cancelled by the key nk_live_5f3a91c2; it was in answer",
+        "why        cancelled by the key nk_live_5f3a91c2; during answer",
         "           runglass runs step 00aa answer",
     ]
     assert "steps      1 completed, 1 cancelled" in lines
@@ -94,7 +94,7 @@ def test_texts_that_were_cut_are_told_with_the_first_of_their_steps() -> None:
         error=None,
         totals=RunTotals(completed=6, finish_reasons={"length": 6}),
     )
-    told = "beware     6 texts cut at the token limit: ask [0], ask [1], ask [2], ask [3] and 2 more"
+    told = "warning    6 texts truncated (max_tokens): ask [0], ask [1], ask [2], ask [3] and 2 more"
     assert told in shown(run, rows)
 
 
@@ -160,9 +160,9 @@ def test_a_run_that_waits_says_for_what() -> None:
     calls = [{"function": {"name": "weather"}}, {"function": {"name": "tide"}}]
     call = ModelCall(number=1, model="echo", response={"toolCalls": calls})
     lines = shown(paused, rows, model_calls=(call,))
-    assert lines[1] == "why        answer waits for the results of 2 tool calls: weather, tide"
-    assert shown(paused, rows)[1] == "why        answer waits for the results of tool calls"
-    assert shown(paused, rows_of(NODES, []))[1] == "why        a step-through waits for its next call"
+    assert lines[1] == "why        answer waiting for the results of 2 tool calls: weather, tide"
+    assert shown(paused, rows)[1] == "why        answer waiting for tool results"
+    assert shown(paused, rows_of(NODES, []))[1] == "why        waiting for the next call of the step-through"
 
 
 def test_a_run_that_goes_on_says_what_it_does() -> None:
@@ -178,7 +178,7 @@ def test_a_run_that_goes_on_says_what_it_does() -> None:
 
 def test_a_run_that_completed_though_steps_failed_says_so() -> None:
     run = RunSummary(id="r", flow_id="f", status="completed", totals=RunTotals(completed=1, failed=2))
-    assert shown(run, rows_of(NODES, []))[-1] == "beware     2 steps failed all the same"
+    assert shown(run, rows_of(NODES, []))[-1] == "warning    2 failed steps"
 
 
 def test_it_says_which_key_started_the_run() -> None:
@@ -254,7 +254,7 @@ def test_failed_attempts_come_with_their_errors_and_the_rest_with_its_number() -
     error = StepTrace(step_id="price it", attempt=1, error_context={"code": "X", "message": "no\nprice"})
     lines = [line.plain for line in failed_lines(ROWS, failed, {failed[0]: error})]
     assert lines == [
-        "↻ 'price it' --loop 1 --attempt 1  attempt 1 of 2, 10 ms, tried again",
+        "↻ 'price it' --loop 1 --attempt 1  attempt 1 of 2, 10 ms, retried",
         "  X: no price",
         "… and 1 attempt more: price it 1 times",
     ]

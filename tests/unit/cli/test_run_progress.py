@@ -148,7 +148,7 @@ def test_retries_in_a_loop_say_when_the_next_one_is(run: Watched) -> None:
         run.begin("look", at, at_ms=0)
         retrying: dict[str, Any] = {"attempt": 1, "nextAttempt": 2, "error": {"code": "BUSY"}}
         run.event("step_retrying", stepId="look", delayMs=1000 * (at + 1), **retrying, **in_loop((at,)))
-    assert run.lines()[1] == "  ↻ look  3 tried again  3 attempts to come, attempt 2 in 1.0 s"
+    assert run.lines()[1] == "  ↻ look  3 retried  3 attempts to come, attempt 2 in 1.0 s"
 
 
 def test_a_paused_run_says_what_it_waits_for(run: Watched) -> None:
@@ -162,7 +162,7 @@ def test_a_paused_run_says_what_it_waits_for(run: Watched) -> None:
     }
     run.event("step_paused_for_tool_calls", stepId="ask", toolCalls=calls, **paused)
     assert run.lines(at_ms=0)[1].startswith(
-        "  ‖ ask  waits for the results of 2 tool calls: weather, tide  0.0 s"
+        "  ‖ ask  waiting for the results of 2 tool calls: weather, tide  0.0 s"
     )
     run.event("step_resumed", stepId="ask", attempt=1)
     assert run.lines()[1].startswith("  ▷ ask")
@@ -172,7 +172,7 @@ def test_a_step_through_waits_for_its_next_call(run: Watched) -> None:
     run.begin("ask")
     run.complete("ask")
     run.event("step_paused", stepId="ask")
-    assert run.lines()[1] == "  ‖ after ask: waits for the next call of a step-through"
+    assert run.lines()[1] == "  ‖ after ask: waiting for the next call of the step-through"
 
 
 def test_there_are_never_more_lines_than_asked_for(run: Watched) -> None:

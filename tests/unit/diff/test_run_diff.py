@@ -233,12 +233,12 @@ B3 = ("b", (3,), 1)
         (
             OK | {"modelCalls": [{"number": 1, "model": "m", "request": {"system": "Be brief."}}]},
             OK | {"modelCalls": [{"number": 1, "model": "m", "request": {"system": "Be kind."}}]},
-            'request to the model differs at [0].request.system: "Be brief." / "Be kind."',
+            'model request differs at [0].request.system: "Be brief." / "Be kind."',
         ),
         (
             OK | {"modelCalls": [{"number": 1, "model": "m", "errorCode": "TIMEOUT"}]},
             OK | {"modelCalls": [{"number": 1, "model": "m", "finishReason": "stop"}]},
-            'answer of the model differs at [0].errorCode: only in the first run, "TIMEOUT" and 1 more',
+            'model response differs at [0].errorCode: only in the first run, "TIMEOUT" and 1 more',
         ),
         (OK | {"costUsd": "0.1"}, OK | {"costUsd": "0.2"}, "cost differs: $0.1 / $0.2"),
         (

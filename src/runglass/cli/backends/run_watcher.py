@@ -191,7 +191,7 @@ async def _offer_cancel(run: "WatchedRun", pressed: asyncio.Event) -> bool:
     if run.run_id is None:
         note("stopped before the server had named a run; if one has begun, `runglass runs list` shows it")
         return False
-    note(f"the run goes on without you; Ctrl-C again within {GRACE_S:g} s cancels it")
+    note(f"the run continues; Ctrl-C again within {GRACE_S:g} s cancels it")
     note(f"follow it: runglass runs tail {run.run_id}")
     note(f"cancel it: runglass runs cancel {run.run_id}")
     try:

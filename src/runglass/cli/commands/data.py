@@ -49,14 +49,14 @@ PROCESS_COLUMNS = (
 
 @click.group("data", cls=options.CommandGroup)
 def group() -> None:
-    """The database: measure, copy, check it, make it smaller."""
+    """Measure, copy, check or shrink the database."""
 
 
 @group.command()
 @options.data_folder
 @options.as_json
 def usage(folder: DataFolder, as_json: bool) -> None:
-    """Show the size of each project, of free space, and of the write-ahead log. A server may run."""
+    """Show the size of each project, of free space and of the write-ahead log. A server may run."""
     # Imported here, as in the commands below: the module brings SQLite along, for which no other is to wait.
     from runglass.store.sqlite.database_file import usage as usage_of
 
@@ -93,7 +93,7 @@ def usage(folder: DataFolder, as_json: bool) -> None:
 @group.command()
 @options.data_folder
 def vacuum(folder: DataFolder) -> None:
-    """Write the database anew without free space. No server may run; takes as much disk space again."""
+    """Rebuild the database without free space. No server may run; needs as much disk space again."""
     from runglass.store.data_folder import exclusive
     from runglass.store.sqlite.database_file import rebuild
 
@@ -106,12 +106,12 @@ def vacuum(folder: DataFolder) -> None:
 
 
 @group.command()
-@click.argument("file", type=options.FILE, metavar="FILE", help="The copy; it must not exist yet.")
+@click.argument("file", type=options.FILE, metavar="FILE", help="The copy; it must not exist.")
 @options.data_folder
 def backup(file: Path, folder: DataFolder) -> None:
-    """Copy the database as of one moment, while its server goes on.
+    """Copy the database as of one moment, while its server runs.
 
-    To restore it, start the server with --store sqlite:///FILE, or put it in the place of the database.
+    To restore it, start the server with --store sqlite:///FILE, or replace the database with it.
     """
     from runglass.store.sqlite.database_file import back_up
 
@@ -126,16 +126,13 @@ def backup(file: Path, folder: DataFolder) -> None:
 
 
 @group.command()
-@click.option(
-    "--all", "every_run", is_flag=True, help="Fold the log of every run; by default of some, spread over all."
-)
+@click.option("--all", "every_run", is_flag=True, help="Check the log of every run; by default of 200.")
 @options.data_folder
 @options.as_json
 def check(every_run: bool, folder: DataFolder, as_json: bool) -> None:
-    """Check that logs have no gaps, traces are the sum of their events, no row strays, and sums are right.
+    """Check logs, traces, rows and sums against each other. Exit code 1 if anything is wrong.
 
-    On SQLite, that the file is sound, too. Servers may run: all is read as of one moment, and nothing is
-    changed. Exit code 1 if anything is wrong.
+    On SQLite this includes the file itself. Servers may run: the check reads one moment and changes nothing.
     """
     # It brings the engine along.
     from runglass.runtime.composition import check_store
@@ -172,12 +169,12 @@ group.add_command(export_raw)
 
 @click.command()
 @options.data_folder
-@click.option("--no-backup", is_flag=True, help="Upgrade an SQLite file without a copy of it.")
+@click.option("--no-backup", is_flag=True, help="Upgrade an SQLite file without copying it first.")
 def migrate(folder: DataFolder, no_backup: bool) -> None:
-    """Bring the database to the schema of this version, as `serve` and `worker` do when they start.
+    """Upgrade the database to the schema of this version, as `serve` and `worker` do at their start.
 
-    An SQLite file, which no server may use meanwhile, is copied before; copy a PostgreSQL yourself. Of
-    several at a time one does the work, and the others wait for it.
+    An SQLite file is copied first, and no server may use it meanwhile; back up a PostgreSQL yourself. One
+    process migrates at a time, the others wait.
     """
     # It brings the engine along.
     from runglass.runtime.composition import upgrade_store
@@ -192,7 +189,7 @@ def migrate(folder: DataFolder, no_backup: bool) -> None:
 @options.data_folder
 @options.as_json
 def processes(folder: DataFolder, as_json: bool) -> None:
-    """Servers and workers on the store, oldest first, with how many runs each has."""
+    """List the servers and workers on the store, oldest first, with their numbers of runs."""
 
     async def read(store: Store) -> tuple[list[HeldLease], datetime]:
         """The leases, and what time it is by the clock that they run by."""
@@ -248,13 +245,13 @@ AUDIT_COLUMNS = (
     type=argument_parsers.project_name,
     required=False,
     metavar="[ORG/PROJECT]",
-    help="By default every project.",
+    help="By default all projects.",
 )
 @click.option(
     "--since",
     type=argument_parsers.since,
     metavar="TIME",
-    help="Only changes then or later: 30m, 2h, 1d, 2026-11-20.",
+    help="Only changes since then: 30m, 2h, 1d, 2026-11-20.",
 )
 @click.option("--action", metavar="ACTION", help="Only this action, such as key.revoked.")
 @options.limit
@@ -268,7 +265,7 @@ def audit(
     folder: DataFolder,
     as_json: bool,
 ) -> None:
-    """Changes of keys, flows, runs and settings of projects, with who made them; newest first."""
+    """List changes of keys, flows, runs and project settings, and who made them; newest first."""
 
     async def read(store: Catalog) -> list[AuditEntry]:
         project_id = None if project is None else (await local_store.existing_project(store, project)).id

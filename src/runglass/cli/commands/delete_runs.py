@@ -46,7 +46,7 @@ class DatedRun(NamedTuple):
     metavar="AGE",
     help="Runs that ended longer ago than 30d, or 90m, 12h, 2w.",
 )
-@click.option("--yes", is_flag=True, help="Delete; without it, only tell what would go.")
+@click.option("--yes", is_flag=True, help="Delete; without it, only list what would be deleted.")
 @options.as_json
 @options.server
 def delete(
@@ -59,7 +59,7 @@ def delete(
     as_json: bool,
     server: Server,
 ) -> None:
-    """Delete runs for good, by id or by query. Without --yes it tells what would go, and deletes nothing."""
+    """Delete runs permanently, by id or by options. Without --yes, only list what would be deleted."""
     limit = time_limit(before, older_than)
     by_query = flow is not None or status is not None or limit is not None
     if bool(run_ids) == by_query:

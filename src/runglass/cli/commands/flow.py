@@ -31,15 +31,15 @@ COLUMNS = (
 
 @click.group("flow", cls=options.CommandGroup)
 def group() -> None:
-    """Flow files, and the flows of a server or, without a key or with --data, of a data folder."""
+    """Manage flows on a server or, without a key or with --data, in a data folder."""
 
 
 @group.command()
 @options.flow_files
 def check(files: tuple[Path, ...]) -> None:
-    """Check flow files: `ok` for a good one, else every mistake as FILE:LINE:COLUMN: message at path.
+    """Check flow files: print `ok`, or each error as FILE:LINE:COLUMN: message at path.
 
-    A mistake that leaves the flow usable is a warning, on stderr.
+    Warnings, which leave the flow usable, go to stderr.
     """
     console, settings = stdout(), DataFolder(None, None).settings()
     bad = 0
@@ -65,13 +65,13 @@ def check(files: tuple[Path, ...]) -> None:
     type=argument_parsers.project_name,
     required=True,
     metavar="ORG/PROJECT",
-    help="The project; a data folder makes it where it is new.",
+    help="The project; a data folder creates a new one.",
 )
-@click.option("--publish", is_flag=True, help="Also make each the production version.")
+@click.option("--publish", is_flag=True, help="Also publish each as the production version.")
 @options.data_folder
 @options.server
 def push(files: tuple[Path, ...], to: ProjectName, publish: bool, folder: DataFolder, server: Server) -> None:
-    """Store flow files as drafts. If one has a mistake, none is stored."""
+    """Store flow files as drafts. If one has an error, none is stored."""
     flows = _read_all(files, folder.settings())
     with open_backend(folder, server) as backend:
         for slug, (flow, _, text) in flows.items():
@@ -90,7 +90,7 @@ def push(files: tuple[Path, ...], to: ProjectName, publish: bool, folder: DataFo
 @options.as_json
 @options.server
 def list_flows(project: ProjectName, folder: DataFolder, as_json: bool, server: Server) -> None:
-    """The project's flows and which version of each is in production."""
+    """List the project's flows and their production versions."""
     with open_backend(folder, server) as backend:
         flows = backend.flows(*project).flows
     if as_json:
@@ -115,7 +115,7 @@ def list_flows(project: ProjectName, folder: DataFolder, as_json: bool, server: 
     "--version",
     type=argument_parsers.version,
     metavar="VERSION",
-    help="Print this one as JSON: production, draft or a number.",
+    help="Print this version as JSON: production, draft or a number.",
 )
 @options.data_folder
 @options.as_json
@@ -123,7 +123,7 @@ def list_flows(project: ProjectName, folder: DataFolder, as_json: bool, server: 
 def show(
     flow: tuple[ProjectName, str], version: Version | None, folder: DataFolder, as_json: bool, server: Server
 ) -> None:
-    """A flow and its versions, or with --version the steps of one."""
+    """Show a flow and its versions, or with --version the steps of one."""
     name, slug = flow
     with open_backend(folder, server) as backend:
         found = backend.flow(*name, slug)
@@ -152,7 +152,7 @@ def show(
 @options.data_folder
 @options.server
 def publish(flow: tuple[ProjectName, str], folder: DataFolder, server: Server) -> None:
-    """Make the draft of a flow its production version."""
+    """Publish the draft of a flow as its production version."""
     name, slug = flow
     with open_backend(folder, server) as backend:
         version = backend.publish(*name, slug)
@@ -167,7 +167,7 @@ def publish(flow: tuple[ProjectName, str], folder: DataFolder, server: Server) -
 @options.data_folder
 @options.server
 def rollback(flow: tuple[ProjectName, str], version: int, folder: DataFolder, server: Server) -> None:
-    """Put another published version into production; the draft stays as it is."""
+    """Put another published version into production; the draft stays."""
     name, slug = flow
     with open_backend(folder, server) as backend:
         backend.set_production(*name, slug, version)

@@ -27,14 +27,14 @@ MOST_DAYS = 1_000_000
 
 @click.group("projects", cls=options.CommandGroup)
 def group() -> None:
-    """Projects of a data folder."""
+    """Manage the projects of a data folder."""
 
 
 @group.command("list")
 @options.data_folder
 @options.as_json
 def list_projects(folder: DataFolder, as_json: bool) -> None:
-    """Every project of the data folder."""
+    """List the projects of the data folder."""
     projects = local_store.in_store(folder.settings(), lambda store: store.projects())
     if as_json:
         write_json(
@@ -63,12 +63,12 @@ def list_projects(folder: DataFolder, as_json: bool) -> None:
 @click.option(
     "--capture-failed",
     type=click.Choice([*get_args(CaptureFailed), "default"]),
-    help="How outputs are kept of runs that fail, under metadata_only.",
+    help="How to keep outputs of failed runs under metadata_only.",
 )
 @click.option(
     "--capture-sample",
     metavar="SHARE",
-    help="Share of runs kept whole, as 0.05; default: as the server says.",
+    help="Share of runs to keep in full, as 0.05; default: the server's setting.",
 )
 @options.data_folder
 def create(
@@ -78,7 +78,7 @@ def create(
     capture_sample: str | None,
     folder: DataFolder,
 ) -> None:
-    """Make a project, or set what the traces of one that there is keep."""
+    """Create a project, or set what the traces of an existing one keep."""
     given = {"capture": capture, "capture_failed": capture_failed, "capture_sample": capture_sample}
     wanted: dict[str, Any] = {field: text for field, text in given.items() if text is not None}
     if capture_sample not in (None, "default"):
@@ -103,12 +103,12 @@ def create(
     "amount",
     required=False,
     metavar="[USD]",
-    help="What it may spend in all, as 5.00; none lifts the limit.",
+    help="What it may spend in all, as 5.00; none removes the limit.",
 )
 @options.data_folder
 @options.as_json
 def budget(project: ProjectName, amount: str | None, folder: DataFolder, as_json: bool) -> None:
-    """Show what a project may spend and has spent; with an amount, set what it may spend in all."""
+    """Show or set a project's budget, and show what it has spent."""
     settings = folder.settings()
     if amount is not None:
         usd = None if amount == "none" else parse_usd(amount)
@@ -137,15 +137,15 @@ def budget(project: ProjectName, amount: str | None, folder: DataFolder, as_json
 @group.command()
 @options.project
 @click.argument(
-    "patterns", nargs=-1, metavar="[PATTERN]...", help="Models, as openai:*; default lifts the list."
+    "patterns", nargs=-1, metavar="[PATTERN]...", help="Models, as openai:*; default removes the list."
 )
 @options.data_folder
 @options.as_json
 def models(project: ProjectName, patterns: tuple[str, ...], folder: DataFolder, as_json: bool) -> None:
-    """Show or set which models a project's flows and callers may name; `echo` always may be.
+    """Show or set the models that a project's flows and callers may name; `echo` is always allowed.
 
-    Without a list a flow may name any model, and a `run` key set those of the server's `allowed_models`, or
-    else those that the project's published flows name.
+    Without a list a flow may name any model; a `run` key may override with the server's `allowed_models`,
+    else with the models of the project's published flows.
     """
     settings = folder.settings()
     if patterns:
@@ -168,20 +168,18 @@ def models(project: ProjectName, patterns: tuple[str, ...], folder: DataFolder, 
 
 @group.command()
 @options.project
+@click.option("--days", metavar="DAYS", help="Delete runs so long after their end; default: the server's.")
 @click.option(
-    "--days", metavar="DAYS", help="Runs are kept so long after their end; default: as the server says."
-)
-@click.option(
-    "--content-days", metavar="DAYS", help="So long they keep content; default: as the server says."
+    "--content-days", metavar="DAYS", help="Delete their content so long after; default: the server's."
 )
 @options.data_folder
 @options.as_json
 def retention(
     project: ProjectName, days: str | None, content_days: str | None, folder: DataFolder, as_json: bool
 ) -> None:
-    """Show or set how long a project keeps runs, and their inputs, outputs and other content.
+    """Show or set how long a project keeps runs, and their content (inputs, outputs, …).
 
-    A flow may say otherwise for its own runs.
+    A flow may set its own.
     """
     settings = folder.settings()
     changes = {"days": days, "content_days": content_days}
@@ -237,7 +235,7 @@ KEY_COLUMNS = (
 
 @click.group("keys", cls=options.CommandGroup)
 def keys_group() -> None:
-    """API keys of a data folder; also while its server runs."""
+    """Manage the API keys of a data folder, also while its server runs."""
 
 
 @keys_group.command("create")
@@ -245,7 +243,7 @@ def keys_group() -> None:
 @click.option("--role", type=click.Choice(ROLES), default="admin", help="What the key may do.")
 @options.data_folder
 def create_key(project: ProjectName, role: str, folder: DataFolder) -> None:
-    """Make a key and print it, alone, on stdout. The project is made too where it is new."""
+    """Create a key and print it on stdout. Creates the project if it is new."""
     settings = folder.settings()
     key = local_store.in_new_project(
         settings,
@@ -260,7 +258,7 @@ def create_key(project: ProjectName, role: str, folder: DataFolder) -> None:
 @options.data_folder
 @options.as_json
 def list_keys(project: ProjectName, folder: DataFolder, as_json: bool) -> None:
-    """The project's keys, revoked ones too: their beginnings, never the keys."""
+    """List the project's keys by their prefixes, revoked ones too."""
     keys = local_store.in_project(folder.settings(), project, lambda store, found: store.keys(found.id))
     if as_json:
         write_json(
@@ -285,7 +283,7 @@ def list_keys(project: ProjectName, folder: DataFolder, as_json: bool) -> None:
 @click.argument("key_id", type=options.WholeNumber(), metavar="ID", help="The id that `keys list` shows.")
 @options.data_folder
 def revoke(project: ProjectName, key_id: int, folder: DataFolder) -> None:
-    """Make a key useless, at once and for good; a running server breaks off its answers to it."""
+    """Revoke a key immediately; responses in progress for it are aborted."""
 
     async def revoke_in(store: Catalog, found: Project) -> str:
         key = next((each for each in await store.keys(found.id) if each.id == key_id), None)

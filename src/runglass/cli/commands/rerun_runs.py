@@ -51,28 +51,26 @@ def _usd(text: str) -> Decimal:
     type=_version,
     default="same",
     metavar="VERSION",
-    help="same as the run had (of a draft: the draft as it is now), production, draft or a number.",
+    help="same (of a draft: the current draft), production, draft or a number.",
 )
-@click.option("--yes", is_flag=True, help="Start the runs of a query; without it, only list them.")
+@click.option("--yes", is_flag=True, help="Start the runs; without it, only list them.")
 @click.option(
     "--budget",
     type=_usd,
     metavar="USD",
-    help="Start no more of a query once what the first runs cost would exceed this.",
+    help="Stop before the cost of the original runs exceeds this.",
 )
 @options.as_json
 @options.server
 def rerun(
     runs: str, version: Version, yes: bool, budget: Decimal | None, as_json: bool, server: Server
 ) -> None:
-    """Run a run again from the input that it kept, or with --yes all ended runs that a query finds.
+    """Rerun a run from its recorded input, or with --yes all ended runs of a query.
 
-    Overrides of the first run are not repeated.
+    Overrides are not repeated.
 
-    The same query with the same version starts nothing twice: runs that it has been through are passed over,
-    as long as the runs that it started are there. Runs that are reruns themselves, or of other programs, are
-    not found. The runs of a query have a session of their own. A run that is named by its id is started each
-    time.
+    The same query with the same version reruns each run once, as long as the new runs exist. It skips
+    reruns and recorded runs; the new runs share a session. A run given by its id is rerun each time.
     """
     if not runs.strip():
         # The usual reason is a variable of the shell that has no value.

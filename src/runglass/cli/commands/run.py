@@ -50,26 +50,26 @@ if TYPE_CHECKING:
     type=argument_parsers.parameter,
     multiple=True,
     metavar="NAME=VALUE",
-    help="A further input, as JSON or text.",
+    help="Another input, as JSON or text.",
 )
 @click.option(
     "--params-file",
     metavar="FILE",
-    help="Read further inputs from a JSON file, one object; - reads stdin. --param goes before it.",
+    help="Read other inputs from a JSON object in a file; - reads stdin. --param wins.",
 )
 @click.option(
     "--version",
     type=argument_parsers.version,
     default="production",
     metavar="VERSION",
-    help="production, draft or a version's number.",
+    help="production, draft or a version number.",
 )
 @click.option("--trace", is_flag=True, help="Keep every input and output of this run.")
 @click.option(
     "--timeout",
     type=argument_parsers.seconds,
     metavar="SECONDS",
-    help="Seconds to wait at most; by default as long as it takes.",
+    help="Maximum wait in seconds; by default unlimited.",
 )
 @options.as_json
 @options.server
@@ -85,10 +85,10 @@ def run(
     as_json: bool,
     server: Server,
 ) -> None:
-    """Run a flow and print its result as JSON; --json prints the whole answer, or the whole error.
+    """Run a flow and print its result as JSON; --json prints the whole response or error.
 
-    The run's id comes first, on stderr. Ctrl-C stops watching and leaves the run alone, twice cancels it. A
-    server that is lost while the run goes on is waited for, as long as --timeout allows.
+    The run's id is printed first, on stderr. Ctrl-C detaches from the run, twice cancels it. If the server is
+    lost, the command waits for it within --timeout.
     """
     if message_file == "-" == params_file:
         raise UsageError("stdin is read once: give --message-file or --params-file another file")
@@ -152,7 +152,7 @@ async def _within(timeout_s: float, run: "WatchedRun") -> CompletedResult:
     except TimeoutError as error:
         if run.run_id is None:
             raise APITimeoutError(f"the server did not answer within {timeout_s:g} s") from error
-        goes_on = f"it goes on: runglass runs tail {run.run_id}"
+        goes_on = f"it continues: runglass runs tail {run.run_id}"
         raise APITimeoutError(f"the run did not end within {timeout_s:g} s; {goes_on}") from error
 
 
@@ -193,10 +193,9 @@ def _report(error: APIError, *, as_json: bool) -> None:
 @options.as_json
 @options.server
 def tail(run_id: str, as_json: bool, server: Server) -> None:
-    """A run from its first event on, then live until it ends. Exit code 1 if it does not complete.
+    """Show a run from its first event on, live until it ends. Exit code 1 if it does not complete.
 
-    On a terminal finished steps stay, and below them is what goes on; a file or a pipe gets every event on
-    a line.
+    On a terminal active steps are below the finished ones; a file or pipe gets one event per line.
     """
     console = stdout()
     with server.connect() as client:

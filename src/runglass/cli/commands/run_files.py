@@ -35,18 +35,18 @@ STANDARD = Path("-")
     "--format",
     type=click.Choice(get_args(ExportFormat)),
     default="json",
-    help="json or jsonl, which can be imported; otlp for OpenTelemetry; perfetto for its viewer.",
+    help="json or jsonl to import; otlp for OpenTelemetry; perfetto for its viewer.",
 )
 @click.option(
     "-o",
     "--output",
     type=options.FILE,
     metavar="FILE",
-    help="A new file, which only you may read, or - for stdout; by default run-ID.json or the like.",
+    help="A new file, readable only by you, or - for stdout; by default run-ID.json or the like.",
 )
 @options.server
 def export(run_id: str, format: ExportFormat, output: Path | None, server: Server) -> None:
-    """Write a run to a file, to be imported on another server, or for other programs."""
+    """Write a run to a file, to import elsewhere or for other programs."""
     with server.connect() as client:
         run = named_run(client, run_id)
         with closing(run.export(format)) as parts:
@@ -64,11 +64,11 @@ def export(run_id: str, format: ExportFormat, output: Path | None, server: Serve
 
 @click.command("import")
 @click.argument(
-    "file", type=options.FILE, metavar="FILE", help="A file of runs export, json or jsonl; - for stdin."
+    "file", type=options.FILE, metavar="FILE", help="A json or jsonl file of `runs export`; - for stdin."
 )
 @options.server
 def import_run(file: Path, server: Server) -> None:
-    """Make the run of a file, with its id, events and trace, in the key's project; all of it or nothing."""
+    """Import a run from a file into the key's project, with its id, events and trace."""
     with server.connect() as client, _opened(file) as opened:
         run = client.import_run(opened)
     write_line(stdout(), f"imported run {run.id} of flow {run.flow_slug or run.flow_id}: {run.status}")
@@ -105,13 +105,13 @@ def new_file(file: Path) -> Iterator[IO[bytes]]:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN_ID", help="The run's whole id.")
-@click.argument("file", type=options.FILE, metavar="FILE", help="A new file, which only you may read.")
+@click.argument("run_id", metavar="RUN_ID", help="The run's complete id.")
+@click.argument("file", type=options.FILE, metavar="FILE", help="A new file, readable only by you.")
 @options.data_folder
 def export_raw(run_id: str, file: Path, folder: DataFolder) -> None:
-    """Write every row of a run to a file, one as JSON per line, whether or not the run can be read.
+    """Write every row of a run to a file, one JSON per line, even if the run is unreadable.
 
-    Bytes are `{"text": …}` where they are UTF-8, and else `{"base64": …}`.
+    Bytes are `{"text": …}` if they are UTF-8, else `{"base64": …}`.
     """
     settings, whole_id = folder.settings(), run_id.lower()
 

@@ -23,7 +23,7 @@ from runglass.wire.run_api import RunPage
 
 @click.group("runs", cls=options.CommandGroup)
 def group() -> None:
-    """Runs of a server: list, read, follow, compare, run again, cancel or delete them."""
+    """List, read, follow, compare, rerun, cancel, delete, export and import runs."""
 
 
 @group.command("list")
@@ -31,16 +31,16 @@ def group() -> None:
     "query",
     required=False,
     metavar="[QUERY]",
-    help="Only runs that it finds: 'status:failed since:24h refund'.",
+    help="Only matching runs: 'status:failed since:24h refund'.",
 )
 @click.option("--flow", metavar="FLOW", help="Only runs of this flow: its id, SLUG or ORG/PROJECT/SLUG.")
 @click.option("--status", type=click.Choice(get_args(RunStatus)), help="Only runs with this status.")
-@click.option("--failed", is_flag=True, help="Only runs that failed.")
+@click.option("--failed", is_flag=True, help="Only failed runs.")
 @click.option(
     "--since",
     type=argument_parsers.since,
     metavar="TIME",
-    help="Only runs that began then or later: 30m, 2h, 1d, 2026-11-20.",
+    help="Only runs since then: 30m, 2h, 1d, 2026-11-20.",
 )
 @options.limit
 @options.as_json
@@ -55,14 +55,13 @@ def list_runs(
     as_json: bool,
     server: Server,
 ) -> None:
-    """The newest runs that the key may see, newest first.
+    """List the runs that the key may see, newest first.
 
     A query has terms such as status:failed flow:grade-3 version:3 trigger:job since:24h duration:>3s
-    cost:>0.01 tokens:>10k step:words model:gpt-4o error:TIMEOUT; a term with a - in front excludes, and other
-    words are looked for in what is kept of the runs. Put it in quotes, and -- before a query that begins with
-    a -.
-    A terminal gets short ids, which every command takes, and below each run the beginning of its input and
-    result, where they are kept; a file or pipe gets whole ids, and each run on one line.
+    cost:>0.01 tokens:>10k step:words model:gpt-4o error:TIMEOUT; a - in front excludes, and other words
+    search the kept content. Quote it, and write -- before a query that begins with a -.
+    A terminal gets short ids, which every command takes, and previews of input and result; a file or pipe
+    gets complete ids and one run per line.
     """
     if failed and status not in (None, "failed"):
         raise UsageError(f"give --failed or --status {status}, not both")
@@ -97,7 +96,7 @@ def write_page(page: RunPage, *, query: str | None, limit: int) -> None:
 @options.run_id
 @options.server
 def cancel(run_id: str, server: Server) -> None:
-    """End a run that has not ended; its trace so far stays."""
+    """Cancel a run; its trace so far stays."""
     with server.connect() as client:
         run = named_run(client, run_id)
         run.cancel()
@@ -130,7 +129,7 @@ def step(
     as_json: bool,
     server: Server,
 ) -> None:
-    """One step of a run with all that is stored of it; in a loop by default its newest iteration."""
+    """Show all that is kept of a step; in a loop, by default of its newest iteration."""
     with server.connect() as client:
         run = named_run(client, run_id)
         try:
@@ -148,15 +147,15 @@ def step(
 
 @group.command()
 @click.argument("run_a", metavar="A", help="A run, as `runs show` takes it.")
-@click.argument("run_b", metavar="B", help="The run that it is compared with.")
-@click.option("--all", "with_same", is_flag=True, help="List the attempts that are the same, too.")
+@click.argument("run_b", metavar="B", help="The run to compare it with.")
+@click.option("--all", "with_same", is_flag=True, help="List unchanged attempts, too.")
 @options.as_json
 @options.server
 def diff(run_a: str, run_b: str, with_same: bool, as_json: bool, server: Server) -> None:
-    """What differs between two runs, attempt by attempt. Exit code 0 if they are the same, 1 if they differ.
+    """Show what differs between two runs, attempt by attempt. Exit code 1 if they differ.
 
-    The runs may be of other versions and flows: attempts are paired by step, iteration and number. The first
-    divergence is the first in the order of the flow. Nothing differs by its duration alone.
+    Attempts are paired by step, iteration and number, also of other versions and flows. The first divergence
+    is the first in the order of the flow. Durations are no difference.
     """
     with server.connect() as client:
         found = named_run(client, run_a).diff(named_run(client, run_b), all=with_same)

@@ -44,7 +44,7 @@ GC_OBJECTS = 20_000
     "--port",
     type=options.WholeNumber(min=0, max=65535),
     metavar="PORT",
-    help="Port; 0 takes a free one. By default 8080.",
+    help="Port; 0 picks a free one. By default 8080.",
 )
 @click.option(
     "--data",
@@ -56,7 +56,7 @@ GC_OBJECTS = 20_000
     "--flows",
     type=options.FILE,
     metavar="FOLDER",
-    help="Folder of flow files ORG/PROJECT/*.yaml that are published when they change.",
+    help="Folder of flow files ORG/PROJECT/*.yaml, published when they change.",
 )
 @click.option(
     "--store",
@@ -68,32 +68,32 @@ GC_OBJECTS = 20_000
     "--worker/--no-worker",
     "executes_runs",
     default=None,
-    help="Whether this server executes runs; without, workers on the same PostgreSQL do. By default it does.",
+    help="Whether this server executes runs or leaves them to workers. By default it does.",
 )
 @click.option(
     "--synchronous",
     type=click.Choice(["FULL", "NORMAL"]),
-    help="What is safe: FULL through a power cut, NORMAL a crash.",
+    help="What commits survive: FULL a power cut, NORMAL a crash.",
 )
 @options.recording_and_log
 @click.option(
     "--otlp-grpc",
     metavar="HOST:PORT",
-    help="Address on which traces are taken over gRPC, such as 127.0.0.1:4317. By default none.",
+    help="Address to receive traces over gRPC, such as 127.0.0.1:4317. By default none.",
 )
 @click.option(
     "--metrics-port",
     type=options.WholeNumber(min=0, max=65535),
     metavar="PORT",
-    help="Port of /metrics, which asks for no key, on 127.0.0.1. By default none.",
+    help="Port of /metrics, without a key, on 127.0.0.1. By default none.",
 )
-@click.option("--open", "opens", is_flag=True, help="Print a link to the viewer, and open it in a browser.")
+@click.option("--open", "opens", is_flag=True, help="Print a link to the viewer and open it in a browser.")
 def serve(opens: bool, **flags: str | int | bool | Path | None) -> None:
-    """Serve flows and runs until Ctrl-C; prints `ready URL` once it accepts connections.
+    """Serve flows and runs until Ctrl-C; prints `ready URL` when it accepts connections.
 
-    The URL is what RUNGLASS_BASE_URL and --base-url of the other commands take.
+    Other commands take the URL as RUNGLASS_BASE_URL or --base-url.
 
-    Every other setting comes from RUNGLASS_… variables or runglass.toml.
+    Other settings come from RUNGLASS_… variables or runglass.toml.
     """
     # Each flag is the setting of that name.
     settings = read_settings(flags, warn=warn)
@@ -167,34 +167,34 @@ async def _print_links(runtime: "Runtime", tickets: "LoginTickets", url: str) ->
     "--store",
     type=options.STORE,
     metavar="URL",
-    help="postgresql://user@host/database, which the servers share.",
+    help="postgresql://user@host/database, shared with the servers.",
 )
 @click.option(
     "--concurrency",
     "max_concurrent_runs",
     type=options.WholeNumber(min=1),
     metavar="N",
-    help="Runs that go on at once. By default 1000.",
+    help="Concurrent runs. By default 1000.",
 )
 @options.recording_and_log
 @click.option(
     "--host",
     "metrics_host",
     metavar="ADDRESS",
-    help="Address of /metrics, /health and /ready, which ask for no key. By default 127.0.0.1.",
+    help="Address of /metrics, /health and /ready, without a key. By default 127.0.0.1.",
 )
 @click.option(
     "--port",
     "metrics_port",
     type=options.WholeNumber(min=0, max=65535),
     metavar="PORT",
-    help="Their port; 0 takes a free one. By default none.",
+    help="Their port; 0 picks a free one. By default none.",
 )
 def worker(**flags: str | int | None) -> None:
-    """Execute runs that servers on the same PostgreSQL take in.
+    """Execute runs that servers on the same PostgreSQL accept.
 
-    At SIGTERM it claims no more, lets steps end for `stop_grace_s`, and leaves its runs to others. Every
-    other setting comes from RUNGLASS_… variables or runglass.toml, as for `runglass serve`.
+    On SIGTERM it claims no more, gives steps `stop_grace_s`, and leaves its runs to others. Other settings
+    come from RUNGLASS_… variables or runglass.toml, as for `runglass serve`.
     """
     # Each flag is the setting of that name.
     settings = read_settings(flags, warn=warn)
@@ -232,13 +232,13 @@ def tune_memory() -> None:
 
 @click.command("open")
 @click.argument("run_id", required=False, metavar="[RUN]", help="A run, as `runs show` takes it.")
-@click.option("--print", "only_print", is_flag=True, help="Print the link, and open no browser.")
+@click.option("--print", "only_print", is_flag=True, help="Print the link without opening a browser.")
 @options.server
 def open_viewer(run_id: str | None, only_print: bool, server: Server) -> None:
-    """Open the list of runs, or one run, in the browser; where there is no terminal, print the link.
+    """Open the list of runs, or one run, in the browser; without a terminal, print the link.
 
-    The link signs the browser in with the key: once, within a minute, on the server's own machine alone. Of a
-    server elsewhere the page is opened, and asks for the key.
+    The link signs the browser in once, within a minute, on the server's own machine. The page of another
+    server asks for the key.
     """
     with server.connect() as client:
         page = "/" if run_id is None else f"/runs/{quote(named_run(client, run_id).execution_id)}"

@@ -33,29 +33,27 @@ MOST_FAILED = 50
 
 @click.command()
 @options.run_id
-@click.option("--failed", is_flag=True, help="Only the attempts that failed, with their errors.")
+@click.option("--failed", is_flag=True, help="Only failed attempts, with their errors.")
 @click.option(
     "--slowest",
     type=options.WholeNumber(min=1, max=MOST_RANKED),
     metavar="N",
-    help="Only the N attempts that took longest.",
+    help="Only the N slowest attempts.",
 )
 @click.option(
     "--costliest",
     type=options.WholeNumber(min=1, max=MOST_RANKED),
     metavar="N",
-    help="Only the N attempts that cost most.",
+    help="Only the N most expensive attempts.",
 )
-@click.option(
-    "--inside", metavar="STEP", help="Only what is inside of this loop, condition or parallel part."
-)
+@click.option("--inside", metavar="STEP", help="Only what is inside this loop, condition or parallel step.")
 @click.option(
     "--loop",
     type=argument_parsers.loop_path,
     metavar="N",
     help="With --inside, the iteration: 3, or 0.3 in nested loops, outer to inner.",
 )
-@click.option("--all", "show_all", is_flag=True, help="Every row of the tree: none is folded.")
+@click.option("--all", "show_all", is_flag=True, help="Every row of the tree, unfolded.")
 @options.as_json
 @options.server
 def show(
@@ -69,10 +67,10 @@ def show(
     as_json: bool,
     server: Server,
 ) -> None:
-    """How a run went and why, and its tree: each step on the time axis, with its attempts.
+    """Show why a run failed or what it does, and its tree of steps and attempts on the time axis.
 
-    A long tree is folded; what failed, goes on or was tried again is shown first. `took` is from the start
-    of a step to its end, as they were recorded. --json prints the trace: all that is kept of each step.
+    A long tree is folded: failed, active and retried steps are shown first. `took` is from a step's recorded
+    start to its end. --json prints the trace.
     """
     is_part = failed or slowest is not None or costliest is not None
     if as_json and (is_part or inside is not None or show_all):
@@ -213,7 +211,7 @@ def failed_lines(
             mark, style = formatting.mark(rows.status(row))
             number, of = rows.attempt[row], rows.attempts_of(row)
             line = Text.assemble((f"{mark} ", style), (step_arguments(rows, row), "bold"))
-            again = ", tried again" if rows.status(row) == "retried" else ""
+            again = ", retried" if rows.status(row) == "retried" else ""
             took = formatting.duration(rows.took_ms(row))
             line.append(f"  {f'attempt {number} of {of}, ' if of > 1 else ''}{took}{again}", "dim")
             yield line

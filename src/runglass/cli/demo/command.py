@@ -41,19 +41,19 @@ ECHO_PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60
 
 
 @click.command()
-@click.option("--file", type=options.FILE, metavar="FILE", help="A text of yours instead of the story.")
+@click.option("--file", type=options.FILE, metavar="FILE", help="Your own text instead of the story.")
 @click.option(
     "--model",
     default="echo",
     metavar="MODEL",
-    help="The model of the llm steps, such as openai:gpt-4o-mini; echo is offline.",
+    help="Model of the llm steps, such as openai:gpt-4o-mini; echo is offline.",
 )
 @click.option(
     "--data",
     type=options.FILE,
     default="runglass-demo",
     metavar="FOLDER",
-    help="Folder to keep the run in.",
+    help="Data folder for the runs.",
 )
 def demo(file: Path | None, model: str, data: Path) -> None:
     """Run a flow over a story, watch it live and read its trace."""

@@ -97,7 +97,7 @@ def _line_parts(event: StreamEvent) -> LineParts:
         case StepInput():
             return "·", "dim", f"input of {formatting.size(event.input_size_bytes)}{_attempt(event.attempt)}"
         case StepResumed():
-            return "▷", "cyan", "goes on: the tool results are in"
+            return "▷", "cyan", "resumed with tool results"
         case StepProgress():
             return "·", "dim", f"says {one_line(event.text, limit=60)!r}{_attempt(event.attempt)}"
         case StepOutput():
@@ -116,7 +116,7 @@ def _line_parts(event: StreamEvent) -> LineParts:
             wait = formatting.duration(event.delay_ms)
             return "↻", "yellow", f"attempt {event.attempt} failed, next in {wait}: {error}"
         case StepError() if is_cancellation(event.error):
-            return "⊘", "dim", f"cut off on attempt {event.attempt}"
+            return "⊘", "dim", f"aborted on attempt {event.attempt}"
         case StepError():
             error = one_line(formatting.error_text(event.error), limit=160)
             return "✗", "bold red", f"failed on attempt {event.attempt}: {error}"
@@ -142,7 +142,7 @@ def _line_parts(event: StreamEvent) -> LineParts:
             return "‖", "yellow", f"paused {where}"
         case StepPausedForToolCalls():
             calls = formatting.counted(len(event.tool_calls), "tool call")
-            return "‖", "yellow", f"{event.step_id} waits for the results of {calls}"
+            return "‖", "yellow", f"{event.step_id} is waiting for the results of {calls}"
         case ContentKept():
             left_out = f", {event.left_out} left out" if event.left_out else ""
             return "·", "dim", f"keeps {formatting.counted(len(event.outputs), 'output')}{left_out}"
@@ -193,7 +193,7 @@ def _recorded(event: StepRecorded) -> LineParts:
     if span.status == "error":
         error = one_line(formatting.error_text(span.error), limit=160)
         return "✗", "bold red", f"failed: {', '.join(parts)}: {error}"
-    return ("▷", "cyan", f"goes on: {', '.join(parts)}") if end is None else ("✓", "green", ", ".join(parts))
+    return ("▷", "cyan", f"running: {', '.join(parts)}") if end is None else ("✓", "green", ", ".join(parts))
 
 
 def _model_call(call: ModelCall) -> str:

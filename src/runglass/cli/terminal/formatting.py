@@ -22,7 +22,7 @@ from runglass.log.trace import (
 )
 
 UNKNOWN = "–"
-CUT = "text cut at the token limit"
+CUT = "text truncated (max_tokens)"
 
 MARKS: dict[str, tuple[str, str]] = {
     "completed": ("✓", "green"),
@@ -128,16 +128,16 @@ def unknown_costs(calls: RunTotals | ModelTotals) -> str:
     """The number of calls without a known cost, by reason; empty where every cost is known."""
     parts = []
     if calls.unmetered_calls:
-        parts.append(f"{counted(calls.unmetered_calls, 'model call')} without known usage")
+        parts.append(f"no usage reported for {counted(calls.unmetered_calls, 'model call')}")
     if calls.unpriced_calls:
-        parts.append(f"{counted(calls.unpriced_calls, 'model call')} without a known price")
+        parts.append(f"no known price for {counted(calls.unpriced_calls, 'model call')}")
     return ", ".join(parts)
 
 
 def cut_short(totals: RunTotals) -> str:
     """The number of answers that a limit of tokens cut; empty where there is none."""
     number = totals.finish_reasons.get("length", 0)
-    return f"{counted(number, 'text')} cut at the token limit" if number else ""
+    return f"{counted(number, 'text')} truncated (max_tokens)" if number else ""
 
 
 def tokens(used: TokenBreakdown | None) -> str:
@@ -201,15 +201,15 @@ def finish(reason: str) -> str:
 
 
 def awaited(calls: object, *, limit: int) -> str:
-    """What a paused step does: `waits for the results of 2 tool calls: search, fetch`."""
+    """What a paused step does: `waiting for the results of 2 tool calls: search, fetch`."""
     names = []
     for call in calls if isinstance(calls, list) else []:
         function = call.get("function", call) if isinstance(call, dict) else None
         names.append(str(function.get("name")) if isinstance(function, dict) else "?")
     if not names:
-        return "waits for the results of tool calls"
+        return "waiting for tool results"
     number, named = counted(len(names), "tool call"), one_line(", ".join(names), limit=limit)
-    return f"waits for the results of {number}: {named}"
+    return f"waiting for the results of {number}: {named}"
 
 
 def count(number: int | None) -> str:

@@ -225,7 +225,7 @@ def _span_notes(rows: OutlineRows, row: int) -> Iterator[str]:
         tokens, cost = rows.unattributed[row]
         told = (formatting.counted(tokens, "token") if tokens else "", formatting.money(cost) if cost else "")
         yield f"unattributed: {', '.join(filter(None, told))}"
-    yield "a cycle is cut above" if row in rows.cycles else ""
+    yield "cycle broken above" if row in rows.cycles else ""
     yield "see its notes" if row in rows.noted else ""
 
 

@@ -128,7 +128,7 @@ class RunProgress:
             case StepRetrying():
                 due = None if at is None else at + timedelta(milliseconds=event.delay_ms)
                 self._retries[address] = Retry(event.next_attempt, due, formatting.error_text(event.error))
-                self._ended[event.step_id]["tried again"] += 1
+                self._ended[event.step_id]["retried"] += 1
             case StepStarted():
                 self._seen.add(event.step_id)
                 self._retries.pop(address, None)
@@ -183,7 +183,7 @@ class RunProgress:
         if totals is not None:
             for number, what in (
                 (totals.completed, "done"),
-                (totals.retried, "tried again"),
+                (totals.retried, "retried"),
                 (totals.failed - totals.cancelled, "failed"),
             ):
                 if number:
@@ -250,7 +250,7 @@ class RunProgress:
         more = " …" if len(running) > MOST_NAMED else ""
         line = Text.assemble(("  ▷ " if running else "  ↻ ", "cyan" if running else "yellow"), label)
         for what, number in self._ended[steps[0].step_id].items():
-            style = {"failed": "red", "tried again": "yellow"}.get(what, "")
+            style = {"failed": "red", "retried": "yellow"}.get(what, "")
             line.append(f"  {number:,} {what}", style)
         if running:
             oldest = min((at for step in running if (at := formatting.moment(step.started_at))), default=None)
@@ -284,5 +284,5 @@ def _next_attempt(retry: Retry, now: datetime) -> str:
 def _waits_for(event: StepPaused | StepPausedForToolCalls) -> str:
     if isinstance(event, StepPaused):
         after = "" if event.step_id is None else f"after {one_line(event.step_id, limit=64)}: "
-        return f"{after}waits for the next call of a step-through"
+        return f"{after}waiting for the next call of the step-through"
     return formatting.awaited(event.tool_calls, limit=100)

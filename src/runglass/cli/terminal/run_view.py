@@ -74,7 +74,7 @@ def _why_ended(run: RunSummary, rows: OutlineRows, row: int, attempt: StepTrace 
         return one_line(error, limit=WHY_CHARS)
     where = f"{_attempt_text(rows, row)}: "
     if run.status == "cancelled":
-        return one_line(f"{error}; it was in {_attempt_text(rows, row)}", limit=WHY_CHARS)
+        return one_line(f"{error}; during {_attempt_text(rows, row)}", limit=WHY_CHARS)
     if attempt is not None and attempt.error_context is not None:
         error = formatting.error_text(attempt.error_context)
     elif run.error is not None:
@@ -84,7 +84,7 @@ def _why_ended(run: RunSummary, rows: OutlineRows, row: int, attempt: StepTrace 
 
 def _why_paused(rows: OutlineRows, row: int, attempt: StepTrace | None) -> str:
     if row == NONE:
-        return "a step-through waits for its next call"
+        return "waiting for the next call of the step-through"
     response = attempt.model_calls[-1].response if attempt is not None and attempt.model_calls else None
     calls = response.get("toolCalls") if isinstance(response, dict) else None
     return f"{_attempt_text(rows, row)} {formatting.awaited(calls, limit=200)}"
@@ -148,16 +148,16 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
     if cut := formatting.cut_short(totals):
         which = ", ".join(_attempt_text(rows, row) for row in rows.cut[:MOST_CUT])
         more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
-        yield fact("beware", f"{cut}: {which}{more}" if which else cut, "yellow")
+        yield fact("warning", f"{cut}: {which}{more}" if which else cut, "yellow")
     if run.status == "completed" and totals.failed:
-        yield fact("beware", f"{formatting.counted(totals.failed, 'step')} failed all the same", "yellow")
+        yield fact("warning", formatting.counted(totals.failed, "failed step"), "yellow")
 
 
 def _recording_lines(run: RunSummary, told: Recording) -> Iterator[Text]:
     if run.status not in TERMINAL:
         # Its entry may be over, though the run is told to be running.
         yield fact(
-            "end", "the entry has ended, the run waits for its end" if told.entry_ended else "not known yet"
+            "end", "entry ended, waiting for the end of the run" if told.entry_ended else "not known yet"
         )
     yield fact("trace", told.trace_id)
     if told.service is not None:
@@ -170,7 +170,7 @@ def _recording_lines(run: RunSummary, told: Recording) -> Iterator[Text]:
     if told.continues is not None:
         yield fact("continues", told.continues)
     if run.continued_by is not None:
-        yield fact("goes on in", run.continued_by)
+        yield fact("next run", run.continued_by)
     for note in told.notes:
         yield fact("note", one_line(note, limit=400), "yellow")
 

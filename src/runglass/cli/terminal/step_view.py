@@ -132,9 +132,9 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
     ]
     yield f"tokens     {formatting.tokens(call.tokens)}" + (f" ({', '.join(parts)})" if parts else "")
     reasons = {
-        "no_usage": " (the provider told no usage)",
-        "bad_usage": " (the provider told usage that cannot be right)",
-        "no_price": " (no price is known)",
+        "no_usage": " (no usage reported)",
+        "bad_usage": " (implausible usage reported)",
+        "no_price": " (no known price)",
     }
     bound = "at most " if call.cost_estimated else ""
     ours = "" if call.list_cost_usd is None else f" ({formatting.money(call.list_cost_usd)} by our prices)"

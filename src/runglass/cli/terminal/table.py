@@ -176,7 +176,7 @@ def _previews(run: RunSummary, width: int) -> Iterator[Text]:
 
 
 def _remarks(run: RunSummary) -> str:
-    parts = ["cannot be read"] if run.unreadable else []
+    parts = ["unreadable"] if run.unreadable else []
     if run.error is not None:
         parts.append(formatting.run_error(run.error))
     totals = run.totals
@@ -186,7 +186,7 @@ def _remarks(run: RunSummary) -> str:
     if totals is not None and (cut := formatting.cut_short(totals)):
         parts.append(cut)
     if totals is not None and totals.unmetered_calls:
-        parts.append(f"{formatting.counted(totals.unmetered_calls, 'model call')} without known usage")
+        parts.append(f"no usage reported for {formatting.counted(totals.unmetered_calls, 'model call')}")
     if run.overridden:
         parts.append("with overrides")
     return one_line("; ".join(parts), limit=400)

@@ -30,15 +30,15 @@ function App({ known }) {
     const open = () => { paletteIsOpen.value = true; };
     addEventListener(OPEN_PALETTE, open);
     const unbind = bind([
-      { key: "?", what: "all keys", run: () => { helpIsOpen.value = true; } },
-      { key: "Ctrl-k", shown: "Ctrl-K", what: "everything", run: open },
+      { key: "?", what: "keyboard shortcuts", run: () => { helpIsOpen.value = true; } },
+      { key: "Ctrl-k", shown: "Ctrl-K", what: "command palette", run: open },
     ]);
     return () => {
       removeEventListener(OPEN_PALETTE, open);
       unbind();
     };
   }, []);
-  if (problem) return html`<main class="empty"><div role="alert"><h1>Nothing can be shown</h1><p>${problem}</p></div></main>`;
+  if (problem) return html`<main class="empty"><div role="alert"><h1>The page cannot be shown</h1><p>${problem}</p></div></main>`;
   if (me.value === undefined) return null;
   if (me.value === null) return html`<${SignIn} />`;
   return html`<${Marks} />${pageOf(place.value.path)}<${Palette} /><${Help} /><${Toast} />`;
@@ -52,7 +52,7 @@ function pageOf(path) {
   if (kind === "compare" && first && more.length === 1) {
     return html`<${ComparePage} key=${path} a=${decodeURIComponent(first)} b=${decodeURIComponent(more[0])} />`;
   }
-  return html`<${Top} back /><main class="empty"><h1>There is no such page</h1><p><a href="/">All runs</a></p></main>`;
+  return html`<${Top} back /><main class="empty"><h1>Page not found</h1><p><a href="/">All runs</a></p></main>`;
 }
 
 // The script is in the head, so that a chosen theme is there before the page is.

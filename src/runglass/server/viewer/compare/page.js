@@ -11,9 +11,9 @@ import { Sides } from "./sides.js";
 
 const PAGE = 100;
 const OF_FLOWS = {
-  drafts: "They are runs of the draft, which may have changed between them.",
-  versions: "They are runs of two versions of the flow: steps that only one version has stand as such.",
-  different: "They are runs of different flows: only steps with the same id are paired.",
+  drafts: "Both are runs of the draft, which may have changed in between.",
+  versions: "Different versions of the flow: steps that only one of them has are marked.",
+  different: "Different flows: only steps with the same id are paired.",
 };
 
 /** @typedef {import("../data/run.js").Run} Run */
@@ -32,12 +32,12 @@ export function ComparePage({ a, b }) {
 
   useEffect(() => {
     const abort = new AbortController();
-    document.title = "Two runs – Runglass";
+    document.title = "Compare runs – Runglass";
     get(`${path}${all ? "?all=true" : ""}`, abort.signal).then(
       (diff) => {
         found.value = diff;
         problem.value = null;
-        document.title = `${flowOf(diff.a)} against ${flowOf(diff.b)} – Runglass`;
+        document.title = `${flowOf(diff.a)} and ${flowOf(diff.b)} – Runglass`;
       },
       (error) => { if (!abort.signal.aborted) problem.value = error; },
     );
@@ -54,11 +54,11 @@ export function ComparePage({ a, b }) {
   const toggleSame = () => setQuery({ all: all ? null : "true" });
   useEffect(() => bind([
     { key: "j", isMotion: true, what: "next difference", run: () => move(1) },
-    { key: "k", isMotion: true, what: "difference before", run: () => move(-1) },
+    { key: "k", isMotion: true, what: "previous difference", run: () => move(-1) },
     { key: "ArrowDown", what: "", run: () => move(1) },
     { key: "ArrowUp", what: "", run: () => move(-1) },
     { key: "x", what: "swap the two runs", run: swap },
-    { key: "a", what: "show what is the same, too", run: toggleSame },
+    { key: "a", what: "show unchanged", run: toggleSame },
     { key: "u", what: "back to the runs", run: () => go("/") },
   ]), [all, a, b]);
 
@@ -70,7 +70,7 @@ export function ComparePage({ a, b }) {
   const first = diff.firstDivergence;
   return html`
     <${Top} back>
-      <h1 class="run-title">Two runs</h1><span class="grow"></span>
+      <h1 class="run-title">Compare runs</h1><span class="grow"></span>
       <button onClick=${swap}>Swap <kbd>x</kbd></button>
     <//>
     <main class="compare">
@@ -78,13 +78,13 @@ export function ComparePage({ a, b }) {
       ${diff.flows !== "same" && html`<p class="notice">${OF_FLOWS[diff.flows]}</p>`}
       <p class=${`first ${first ? "differs" : ""}`}>
         <b>${first ? "first difference" : "no difference"}</b>
-        <span><bdi>${first ? first.sentence : diff.cut ? "in what was compared" : "Every attempt of one is as that of the other, apart from how long it took."}</bdi></span>
+        <span><bdi>${first ? first.sentence : diff.cut ? "in the part that was compared" : "All attempts are equal, apart from their durations."}</bdi></span>
       </p>
       <p class="diff-bar muted">
-        <span>${count(diff.differentRows, "attempt")} ${diff.differentRows === 1 ? "differs" : "differ"}, ${count(diff.sameRows, "attempt")} ${diff.sameRows === 1 ? "is" : "are"} the same${diff.sizeOnlyRows ? `; of ${count(diff.sizeOnlyRows, "attempt")} only the size was compared, as the content was not kept` : ""}</span>
-        <button aria-pressed=${all} onClick=${toggleSame}>show the same, too <kbd>a</kbd></button>
+        <span>${count(diff.differentRows, "attempt")} ${diff.differentRows === 1 ? "differs" : "differ"}, ${count(diff.sameRows, "attempt")} unchanged${diff.sizeOnlyRows ? `; of ${count(diff.sizeOnlyRows, "attempt")} only sizes were compared: content was not kept` : ""}</span>
+        <button aria-pressed=${all} onClick=${toggleSame}>Show unchanged <kbd>a</kbd></button>
       </p>
-      ${diff.cut && html`<p class="notice">Not everything was compared or is listed: the runs are larger than what is compared at once.</p>`}
+      ${diff.cut && html`<p class="notice">The comparison is incomplete: the runs exceed its limits.</p>`}
       <ul class="diff-rows" aria-label="Attempts">
         ${diff.rows.slice(0, most.value).map((row, at) => html`<${DiffRow} key=${`${row.stepId} ${row.loopPath ?? ""} ${row.attempt}`}
           row=${row} a=${a} b=${b} isOpenAtFirst=${at === 0 && !all} />`)}

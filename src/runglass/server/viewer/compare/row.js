@@ -7,8 +7,8 @@ import { JsonTree } from "../parts/json_tree.js";
 /** @type {Record<string, string>} */
 const SAID = {
   input: "input", output: "output", error: "error", status: "status", modelUsed: "model", tokens: "tokens",
-  costUsd: "cost", durationMs: "duration", inputSizeBytes: "size of input", outputSizeBytes: "size of output",
-  finishReason: "finish reason", modelRequests: "request to the model", modelResponses: "answer of the model",
+  costUsd: "cost", durationMs: "duration", inputSizeBytes: "input size", outputSizeBytes: "output size",
+  finishReason: "finish reason", modelRequests: "model request", modelResponses: "model response",
 };
 const CONTENT = new Set(["input", "modelRequests", "error", "output", "modelResponses"]);
 
@@ -27,7 +27,7 @@ export function DiffRow({ row, a, b, isOpenAtFirst }) {
         <span class="twisty">${isOpen ? "▾" : "▸"}</span>
         <span class="diff-name cut"><bdi>${oneLine(row.stepId, 120)}</bdi>${row.loopPath ? ` [${row.loopPath.join(", ")}]` : ""}
           ${row.attempt > 1 && html`<span class="muted"> attempt ${row.attempt}</span>`}</span>
-        <span class="diff-what cut">${only ? html`<b>${only}</b> ${briefly(row)}` : isSame ? html`<span class="muted">the same</span>` : summary(row)}</span>
+        <span class="diff-what cut">${only ? html`<b>${only}</b> ${briefly(row)}` : isSame ? html`<span class="muted">unchanged</span>` : summary(row)}</span>
       </button>
       ${isOpen && html`<${Details} row=${row} a=${a} b=${b} />`}
     </li>`;
@@ -51,8 +51,8 @@ function Details({ row, a, b }) {
   const inB = row.stepIdB ? { stepId: row.stepIdB, loopPath: row.loopPathB } : row;
   return html`
     <div class="diff-details">
-      <p class="diff-links">${row.inA && html`<a href=${`/runs/${a}?${linkOf(row, row.attempt)}`}>Look at it in A</a>`}
-        ${row.inB && html`<a href=${`/runs/${b}?${linkOf(inB, row.attempt)}`}>Look at it in B</a>`}</p>
+      <p class="diff-links">${row.inA && html`<a href=${`/runs/${a}?${linkOf(row, row.attempt)}`}>Open in A</a>`}
+        ${row.inB && html`<a href=${`/runs/${b}?${linkOf(inB, row.attempt)}`}>Open in B</a>`}</p>
       <${ChangeTable} changes=${row.changes} a="A" b="B" />
     </div>`;
 }
@@ -69,7 +69,7 @@ function linkOf({ stepId, loopPath = [] }, attempt) {
 export function ChangeTable({ changes, a, b }) {
   return html`
     <table class="diff-table">
-      <thead><tr><th scope="col">what</th><th scope="col">${a}</th><th scope="col">${b}</th></tr></thead>
+      <thead><tr><th scope="col">field</th><th scope="col">${a}</th><th scope="col">${b}</th></tr></thead>
       <tbody>${changes.map((change) => html`<${ChangeLines} key=${change.field} change=${change} />`)}</tbody>
     </table>`;
 }
@@ -84,11 +84,11 @@ function ChangeLines({ change }) {
     ${change.paths.map((each, at) => html`
       <tr key=${at} class=${each.kind}>
         <th scope="row">${SAID[change.field] ?? change.field} <code><bdi>${partsOf(each.path)}</bdi></code>
-          <span class="muted"> ${each.kind}${each.cut ? ", cut" : ""}</span></th>
+          <span class="muted"> ${each.kind}${each.cut ? ", truncated" : ""}</span></th>
         <td>${each.kind !== "added" && html`<${Value} value=${each.a} />`}</td>
         <td>${each.kind !== "removed" && html`<${Value} value=${each.b} />`}</td>
       </tr>`)}
-    ${change.cut && html`<tr><th scope="row" colspan="3" class="muted">${SAID[change.field] ?? change.field}: there may be more places</th></tr>`}`;
+    ${change.cut && html`<tr><th scope="row" colspan="3" class="muted">${SAID[change.field] ?? change.field}: there may be more differences</th></tr>`}`;
 }
 
 /** A path that goes on in the next line where one of its names begins, and not within it. @param {string} path */

@@ -22,7 +22,7 @@ export function Sides({ a, b }) {
   ];
   return html`
     <table class="sides">
-      <thead><tr><td></td><${Head} run=${a} name="A" /><${Head} run=${b} name="B" /><th scope="col" class="muted">from A to B</th></tr></thead>
+      <thead><tr><td></td><${Head} run=${a} name="A" /><${Head} run=${b} name="B" /><th scope="col" class="muted">change</th></tr></thead>
       <tbody>${lines.filter(([, left, right]) => left || right).map(([name, left, right, by]) => html`
         <tr key=${name} class=${left === right ? "is-same" : ""}><th scope="row" class="muted">${name}</th>
           <td class="cut" title=${left}><bdi>${left}</bdi></td><td class="cut" title=${right}><bdi>${right}</bdi></td><td class="muted">${by}</td></tr>`)}</tbody>

@@ -57,7 +57,7 @@ export async function request(path, options = {}) {
     answer = await fetch(`${API}${path}`, { credentials: "same-origin", ...options, headers });
   } catch (error) {
     if (error instanceof Error && error.name === "AbortError") throw error;
-    throw new ApiError(0, "UNREACHABLE", "The server cannot be reached. It is asked again once you do something.");
+    throw new ApiError(0, "UNREACHABLE", "The server cannot be reached. Your next action tries again.");
   }
   if (answer.ok) return answer;
   throw await failureOf(answer);

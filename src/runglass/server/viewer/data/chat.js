@@ -38,8 +38,8 @@ export function sentBeside(calls) {
   const request = calls.findLast((call) => call.request)?.request ?? {};
   const tools = Array.isArray(request.tools) ? Object.fromEntries(request.tools.map(toolOf)) : request.tools;
   /** @type {[title: string, value: Json][]} */
-  const sent = [["Tools that were offered", tools], ["Choice of tools", request.toolChoice],
-    ["Schema of the answer", request.outputSchema], ["Settings", request.settings]];
+  const sent = [["Tools", tools], ["Tool choice", request.toolChoice],
+    ["Output schema", request.outputSchema], ["Settings", request.settings]];
   return sent.filter(([, value]) => value !== undefined && value !== null);
 }
 

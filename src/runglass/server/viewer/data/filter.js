@@ -7,7 +7,7 @@ const WORDS = new Map([
   ["failed", FAILED], ["retried", RETRIED], ["running", RUNNING], ["waiting", WAITING], ["skipped", SKIPPED], ["cancelled", CANCELLED],
 ]);
 
-export const CUT = "cut";
+export const CUT = "truncated";
 
 /** Whether the filter keeps everything. @param {Filter} filter */
 export function isEmpty(filter) {
@@ -16,7 +16,7 @@ export function isEmpty(filter) {
 
 /** Of each row 0 where it goes, 1 where it stays, 2 where something inside of it matches by itself; and how many
  * match. Words must all be in the name of the row or of what it is inside of; `[3]` is an iteration; a status
- * is one too, such as `failed`, and `cut` is what a model did not say to its end. The kind of a span is a word as well.
+ * is one too, such as `failed`, and `truncated` is a text cut at the token limit. The kind of a span is a word as well.
  * @param {import("./columns.js").Rows} rows @param {Filter} filter @param {number} nowMs since the start */
 export function keep(rows, filter, nowMs) {
   const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);

@@ -65,7 +65,7 @@ export function flowOf(run) {
 
 /** What came of it, in a line; empty where it simply went well. That a price is not known stands with the cost. @param {Run} run */
 export function outcomeOf(run) {
-  const remarks = [run.unreadable && "cannot be read", remarksOf(run), run.totals && unknownCosts({ ...run.totals, unpricedCalls: 0 }), run.overridden?.length && "with overrides"];
+  const remarks = [run.unreadable && "unreadable", remarksOf(run), run.totals && unknownCosts({ ...run.totals, unpricedCalls: 0 }), run.overridden?.length && "with overrides"];
   return [endOf(run), ...remarks].filter(Boolean).join("; ");
 }
 
@@ -77,9 +77,9 @@ function endOf(run) {
     const message = run.error.message ? ` ${run.error.message}` : "";
     return oneLine(`${where}${run.error.code}${message}`);
   }
-  if (run.status === "paused") return "waits for its caller";
-  if (run.recording && !hasEnded(run)) return run.recording.entryEnded ? "its entry has ended, it waits for its end" : "";
-  return run.status === "pending" ? "waits for a place" : "";
+  if (run.status === "paused") return "waiting for its caller";
+  if (run.recording && !hasEnded(run)) return run.recording.entryEnded ? "entry ended, waiting for the end of the run" : "";
+  return run.status === "pending" ? "waiting for a slot" : "";
 }
 
 /** That it was cancelled, and by whom or why. @param {Run} run */
@@ -93,9 +93,9 @@ export function remarksOf(run) {
   const cut = run.totals?.finishReasons?.length ?? 0;
   const failed = run.status === "completed" ? run.totals?.failed ?? 0 : 0;
   return [
-    failed > 0 && `${count(failed, "step")} failed all the same`,
-    run.totals?.failedCostUsd && `${money(run.totals.failedCostUsd)} went into failed attempts`,
-    cut > 0 && `${count(cut, "text")} cut at the token limit`,
+    failed > 0 && count(failed, "failed step"),
+    run.totals?.failedCostUsd && `${money(run.totals.failedCostUsd)} spent on failed attempts`,
+    cut > 0 && `${count(cut, "text")} truncated (max_tokens)`,
   ].filter(Boolean).join("; ");
 }
 
@@ -110,8 +110,8 @@ export function leastCost(spent, said = money) {
 /** How many calls have no known cost, by reason; empty where all costs are known. @param {Spent} spent */
 export function unknownCosts({ unmeteredCalls = 0, unpricedCalls = 0 }) {
   return [
-    unmeteredCalls > 0 && `${count(unmeteredCalls, "call")} without usage`,
-    unpricedCalls > 0 && `${count(unpricedCalls, "call")} without a known price`,
+    unmeteredCalls > 0 && `no usage reported for ${count(unmeteredCalls, "call")}`,
+    unpricedCalls > 0 && `no known price for ${count(unpricedCalls, "call")}`,
   ].filter(Boolean).join(", ");
 }
 

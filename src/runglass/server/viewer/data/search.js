@@ -9,7 +9,7 @@
 export const FIELDS = {
   status: "pending, running, paused, completed, failed or cancelled",
   flow: "slug or id of a flow",
-  version: "number of a version, 0 is the draft",
+  version: "version number, 0 is the draft",
   trigger: "how it was started: api, job, step",
   kind: "executed, recorded or plain",
   session: "session id",
@@ -22,9 +22,9 @@ export const FIELDS = {
   cost: ">0.01, in dollars",
   tokens: ">1000",
   step: "id of a step that ran",
-  model: "a model that was asked",
-  error: "code, or words of the message",
-  text: "words in what was kept",
+  model: "a model that was called",
+  error: "error code or message text",
+  text: "text in kept content",
 };
 
 const VALUES = new Map(Object.entries({

@@ -14,10 +14,10 @@ export function Help() {
   }, [open]);
   const shown = bindings.value.flat().filter((each) => each.what);
   return html`
-    <dialog ref=${dialog} class="help" aria-label="Keys" onClose=${() => { helpIsOpen.value = false; }}
+    <dialog ref=${dialog} class="help" aria-label="Keyboard shortcuts" onClose=${() => { helpIsOpen.value = false; }}
       onClick=${(/** @type {MouseEvent} */ event) => { if (event.target === dialog.current) helpIsOpen.value = false; }}>
       ${open && html`
-        <form method="dialog"><h2>Keys</h2><button class="plain" autofocus aria-label="Close" title="Close (Esc)">✕</button></form>
+        <form method="dialog"><h2>Keyboard shortcuts</h2><button class="plain" autofocus aria-label="Close" title="Close (Esc)">✕</button></form>
         <dl>${shown.map((each) => html`<div key=${each.key}><dt><kbd>${each.shown ?? each.key}</kbd></dt><dd>${each.what}</dd></div>`)}</dl>`}
     </dialog>`;
 }

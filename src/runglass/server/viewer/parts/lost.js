@@ -3,6 +3,6 @@ import { html } from "../core/html.js";
 import { RETRY } from "../core/stream.js";
 
 export function Lost() {
-  return html`<span class="lost problem" role="status">connection lost, trying again …
-    <button onClick=${() => dispatchEvent(new Event(RETRY))}>Try now</button></span>`;
+  return html`<span class="lost problem" role="status">Connection lost, retrying …
+    <button onClick=${() => dispatchEvent(new Event(RETRY))}>Retry now</button></span>`;
 }

@@ -19,8 +19,8 @@ function commandsFor(text) {
   const typed = text.trim();
   const always = [
     { what: "all runs", run: () => go("/") },
-    { what: "failed runs of the last day", run: () => go("/?q=status:failed+since:24h") },
-    { what: "theme: as the system", run: () => setTheme("system") },
+    { what: "failed runs of the last 24 hours", run: () => go("/?q=status:failed+since:24h") },
+    { what: "theme: system", run: () => setTheme("system") },
     { what: "theme: light", run: () => setTheme("light") },
     { what: "theme: dark", run: () => setTheme("dark") },
     { what: "sign out", run: () => { signOut(); } },
@@ -67,13 +67,13 @@ export function Palette() {
     }
   }
   return html`
-    <dialog ref=${dialog} class="palette" aria-label="Everything" onClose=${() => { if (!dialog.current?.open) paletteIsOpen.value = false; }}
+    <dialog ref=${dialog} class="palette" aria-label="Command palette" onClose=${() => { if (!dialog.current?.open) paletteIsOpen.value = false; }}
       onClick=${(/** @type {MouseEvent} */ event) => { if (event.target === dialog.current) paletteIsOpen.value = false; }}>
       ${open && html`
-        <input autofocus role="combobox" aria-label="What to do, or where to go" aria-expanded="true" aria-controls="palette-list"
-          aria-activedescendant=${`palette-${chosen}`} placeholder="a step, an action, a run id, a query" value=${text}
+        <input autofocus role="combobox" aria-label="Command" aria-expanded="true" aria-controls="palette-list"
+          aria-activedescendant=${`palette-${chosen}`} placeholder="a step, a command, a run id, a query" value=${text}
           spellcheck=${false} onKeyDown=${key} onInput=${(/** @type {import("../core/html.js").EventOf<HTMLInputElement>} */ event) => { setText(event.currentTarget.value); setChosen(0); }} />
-        <ul id="palette-list" role="listbox" aria-label="What there is">
+        <ul id="palette-list" role="listbox" aria-label="Commands">
           ${commands.map((command, at) => html`
             <li key=${at} id=${`palette-${at}`} role="option" aria-selected=${at === chosen} onClick=${() => take(command)}>
               <span class="cut"><bdi>${command.what}</bdi></span>${command.key && html`<kbd>${command.key}</kbd>`}</li>`)}

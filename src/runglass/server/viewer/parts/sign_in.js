@@ -16,7 +16,7 @@ export function SignIn() {
     event.preventDefault();
     const key = currentOf(field).value.trim();
     if (!key.startsWith("nk_")) {
-      setProblem("A key begins with nk_. An administrator makes one: runglass keys create ORG/PROJECT --role read");
+      setProblem("A key begins with nk_. An administrator creates one: runglass keys create ORG/PROJECT --role read");
       return;
     }
     setBusy(true);
@@ -34,11 +34,11 @@ export function SignIn() {
   return html`
     <main class="sign-in">
       <h1>runglass</h1>
-      <p class="muted">Look into the runs of a project, with its API key.</p>
-      ${wasUsed && html`<p class="notice">That link was used already, or is older than a minute.
-        ${" "}<code>runglass open</code> makes a new one.</p>`}
-      ${wasSignedOut.value && html`<p class="notice">This sign-in has ended: it has run out, you signed out in another
-        tab, or its key was revoked. This page goes on once you sign in.</p>`}
+      <p class="muted">Sign in with a project's API key to see its runs.</p>
+      ${wasUsed && html`<p class="notice">This link was already used, or is older than a minute.
+        ${" "}<code>runglass open</code> creates a new one.</p>`}
+      ${wasSignedOut.value && html`<p class="notice">Your session has ended: it expired, you signed out in another tab,
+        or its key was revoked. Sign in to continue on this page.</p>`}
       <form onSubmit=${submit}>
         <label for="key">API key</label>
         <input id="key" ref=${field} type="password" name="key" autocomplete="off" spellcheck=${false}
@@ -46,7 +46,7 @@ export function SignIn() {
         <button class="primary" disabled=${busy}>${busy ? "Signing in …" : "Sign in"}</button>
       </form>
       <p id="key-problem" class="problem" role="alert">${problem}</p>
-      <p id="key-about" class="muted">The key goes to this server once, and is kept neither in a cookie nor in this
+      <p id="key-about" class="muted">The key is sent to this server once, and stored neither in a cookie nor in this
         browser. On the server's own machine <code>runglass open</code> signs in without it.</p>
     </main>`;
 }

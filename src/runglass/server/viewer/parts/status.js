@@ -3,7 +3,7 @@ import { html } from "../core/html.js";
 
 /** What the statuses are called on the screen. @type {Record<string, string>} */
 export const SAID = {
-  pending: "waits to start",
+  pending: "waiting to start",
   running: "running",
   paused: "waiting",
   waiting: "waiting",
@@ -17,7 +17,7 @@ export const SAID = {
 /** What a row's status is called: an attempt that was tried again has failed itself.
  * @param {string} status @param {boolean} isAttempt */
 export function saidOf(status, isAttempt) {
-  return isAttempt && status === "retried" ? "failed, and tried again" : SAID[status];
+  return isAttempt && status === "retried" ? "failed, retried" : SAID[status];
 }
 
 /** @type {Record<string, import("../core/html.js").Children>} */

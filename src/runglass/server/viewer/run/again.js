@@ -51,7 +51,7 @@ export function RunAgain({ run, isImported, isOpen, onRefusal }) {
   return html`
     <span class="again" onKeyDown=${key} onMouseDown=${(/** @type {MouseEvent} */ event) => event.preventDefault()}
       onFocusOut=${(/** @type {FocusEvent} */ event) => { if (!menu.current?.parentElement?.contains(/** @type {Node|null} */ (event.relatedTarget))) close(); }}>
-      <button aria-expanded=${isShown} aria-haspopup="true" disabled=${refusal !== ""} title=${refusal || "Start a new run with the input of this one"}
+      <button aria-expanded=${isShown} aria-haspopup="true" disabled=${refusal !== ""} title=${refusal || "Start a new run with the same input"}
         onClick=${() => { isOpen.value = !isOpen.peek(); }}>Run again ▾</button>
       ${isShown && html`<span class="choices" ref=${menu} role="group" aria-label="Run again in">
         ${!isImported && html`<button class="plain" disabled=${isAsking} onClick=${() => start("same")}>${same}</button>`}

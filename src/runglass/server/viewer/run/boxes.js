@@ -20,7 +20,7 @@ export function Boxes({ model, controls, onGo }) {
   const input = content.input && given(content.input.value);
   const isTall = wasGoing || (input ? !isNone(input) : run.inputPreview) || content.result || run.resultPreview;
   const isGood = run.status === "completed";
-  const missing = !run.recording ? "" : hasEnded(run) ? "It was not sent, or not kept." : "It is told with the end of the run.";
+  const missing = !run.recording ? "" : hasEnded(run) ? "Not sent, or not kept." : "Available when the run ends.";
   return html`
     <section class=${`boxes${isTall ? " tall" : ""}`} aria-label="Input and result">
       <${Box} name="Input" content=${content} value=${input} isCut=${content.input?.isCut}
@@ -56,11 +56,11 @@ function Box({ name, content, value, isCut, preview, controls, missing }) {
   return html`
     <div class=${`box${isOpen ? " open" : ""}`}>
       <h2>${name}
-        ${isCut && html`<span class="muted">cut to the limit of snapshots</span>`}
+        ${isCut && html`<span class="muted">truncated to the snapshot limit</span>`}
         <span class="grow"></span>
         ${(isLong || isOpen) && html`<button class="plain" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>${isOpen ? "less" : "more"}</button>`}
         ${isKept && !isNone(value) && html`<button class="plain" aria-label=${`Copy the ${name.toLowerCase()}`}
-          onClick=${() => controls.copy(JSON.stringify(value, null, 2), `The ${name.toLowerCase()} is copied`)}>Copy</button>`}
+          onClick=${() => controls.copy(JSON.stringify(value, null, 2), `${name} copied`)}>Copy</button>`}
       </h2>
       <div class="box-inside" ref=${inside} tabindex="0" role="group" aria-label=${name}>
         ${isNone(value) ? html`<p class="muted">None.</p>` : isKept ? html`<div class="json mono"><${JsonTree} value=${value} open=${true} /></div>`
@@ -74,11 +74,11 @@ function Box({ name, content, value, isCut, preview, controls, missing }) {
 function NotThere({ name, content, isPart, missing }) {
   if (content.problem) return html`<p class="problem" role="alert">${content.problem}</p>`;
   if (!content.isRead) return isPart ? null : html`<p class="late muted">Loading …</p>`;
-  if (content.tooLarge.includes(name)) return html`<p class="muted">It is too large to be shown here: the steps have it in parts.</p>`;
+  if (content.tooLarge.includes(name)) return html`<p class="muted">Too large to show here: the steps have it in parts.</p>`;
   if (isPart) return null;
   if (missing) return html`<p class="muted">${missing}</p>`;
-  return html`<p class="muted">It was not kept. Flows and projects keep it with <code>capture: full</code>, a single run
-    with${" "}<code class="option">--trace</code> unless their mode is <code>off</code>.</p>`;
+  return html`<p class="muted">Not kept. Set <code>capture: full</code> on the flow or project, or run it once
+    with${" "}<code class="option">--trace</code>, unless the mode is <code>off</code>.</p>`;
 }
 
 /** What was set anew, what each model cost, and what to beware of. @param {{model: import("./model.js").RunModel}} props */
@@ -91,15 +91,15 @@ function Notes({ model }) {
   const isOnlyCut = model.filter.value.text === CUT;
   if (!overrides.length && !models.length && !remarks) return null;
   return html`
-    <div class="notes" tabindex="0" role="group" aria-label="Remarks"><dl>
+    <div class="notes" tabindex="0" role="group" aria-label="Notes"><dl>
       ${models.length > 0 && html`<div><dt>Models</dt><dd>${models.map(([name, said]) => html`
         <span class="note-part" key=${name}><code><bdi>${oneLine(name, 100)}</bdi></code> ${said}</span>`)}</dd></div>`}
       ${overrides.length > 0 && html`<div class="overrides"><dt>Overrides</dt><dd>${overrides.map(({ name, was, value }) => html`
-        <span class="note-part" key=${name} title=${value === undefined ? "its value was not kept" : [was, value].filter(Boolean).join(" → ")}>
+        <span class="note-part" key=${name} title=${value === undefined ? "value not kept" : [was, value].filter(Boolean).join(" → ")}>
           <code><bdi>${oneLine(spoken(name), 200)}</bdi></code>
           ${value !== undefined && html` <bdi>${was === undefined ? "" : oneLine(was, 40)} → ${oneLine(value, 60)}</bdi>`}</span>`)}</dd></div>`}
-      ${remarks && html`<div class="beware"><dt>Beware</dt><dd>${remarks}
+      ${remarks && html`<div class="beware"><dt>Warnings</dt><dd>${remarks}
         ${isKnown && model.rows.cut.size > 0 && html` <button aria-pressed=${isOnlyCut}
-          onClick=${() => model.setFilter({ text: isOnlyCut ? "" : CUT })}>Only what was cut</button>`}</dd></div>`}
+          onClick=${() => model.setFilter({ text: isOnlyCut ? "" : CUT })}>Show only truncated</button>`}</dd></div>`}
     </dl></div>`;
 }

@@ -12,8 +12,8 @@ export function Chat({ model, row, value }) {
   const calls = value.modelCalls ?? [];
   const turns = turnsOf(calls, value.status === "running" ? streamed : "", value.inputContext?.__rendered_prompt__);
   if (!turns.length) {
-    return html`<div class="empty"><h2>What was said is not kept</h2>
-      <p>${value.spanId ? "Its sender sent none, or it was not kept." : "The capture mode of the run keeps no content of model calls."}</p></div>`;
+    return html`<div class="empty"><h2>The conversation was not kept</h2>
+      <p>${value.spanId ? "Not sent, or not kept." : "The run's capture mode keeps no content of model calls."}</p></div>`;
   }
   const names = new Map(turns.flatMap((turn) => turn.calls.map((call) => [call.id, call.name])));
   return html`

@@ -29,7 +29,7 @@ export function CompareWith({ model, row }) {
     );
     return () => abort.abort();
   }, [path, rows.status[row], other && rows.status[other.row]]);
-  if (!other) return html`<div class="empty"><h2>There is nothing to compare it with</h2><p>It was tried once, and is in no loop.</p></div>`;
+  if (!other) return html`<div class="empty"><h2>Nothing to compare with</h2><p>The step has one attempt and is in no loop.</p></div>`;
 
   const choose = (/** @type {string} */ name) => setQuery({ with: name });
   const options = siblings.some((each) => each.name === other.name) ? siblings : [other, ...siblings];
@@ -39,13 +39,13 @@ export function CompareWith({ model, row }) {
       <label>with <select aria-label="Compare with" value=${other.name} onChange=${(/** @type {SelectEvent} */ event) => choose(event.currentTarget.value)}>
         ${options.map((each) => html`<option key=${each.name} value=${each.name} selected=${each.name === other.name}>${each.said}: ${saidOf(STATUSES[rows.status[each.row]], each.name.startsWith("attempt"))}</option>`)}
       </select></label>
-      ${options.some((each) => !each.name.startsWith("attempt")) && html`<input size="8" placeholder="iteration" aria-label="Number of an iteration, Enter"
+      ${options.some((each) => !each.name.startsWith("attempt")) && html`<input size="8" placeholder="iteration" aria-label="Iteration number, then Enter"
         onKeyDown=${(/** @type {FieldKey} */ event) => { if (event.key === "Enter") choose(event.currentTarget.value.replace(/[^\d,]/g, "")); }} />`}
-      <button onClick=${() => reveal(model, other.row)}>Go to it</button>
+      <button onClick=${() => reveal(model, other.row)}>Open</button>
     </p>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     ${!diff && !problem && html`<p class="muted">Comparing …</p>`}
-    ${diff?.same && html`<p class="notice">Input, output, error, model, tokens and cost are the same.</p>`}
+    ${diff?.same && html`<p class="notice">Input, output, error, model, tokens and cost are unchanged.</p>`}
     ${diff && diff.changes.length > 0 && html`<${ChangeTable} changes=${diff.changes} a=${other.said} b="this one" />`}`;
 }
 

@@ -24,8 +24,8 @@ export function Header({ model, controls }) {
       <h1 class="run-title">
         <${Mark} status=${status} label=${false} />
         <span class="cut"><bdi>${oneLine(flowOf(run), 200)}</bdi></span>
-        ${run.recording && html`<span class="badge" title="Another program executed it, and sent what is known of it">${run.triggerType}</span>`}
-        ${model.told.content.value.isImported && html`<span class="muted" title="The version came with an imported run; it is there to be read">imported</span>`}
+        ${run.recording && html`<span class="badge" title="Executed by another program, recorded from its trace">${run.triggerType}</span>`}
+        ${model.told.content.value.isImported && html`<span class="muted" title="This version came with an imported run and cannot be run">imported</span>`}
       </h1>
       <span class="grow"></span>
       ${going && html`<${StreamState} model=${model} />`}
@@ -43,14 +43,14 @@ export function Facts({ run }) {
     <p class="run-facts">
       <span class=${run.status === "failed" ? "problem" : ""}>${toldOf(run)}</span>
       ${run.startedAt && html`<span title=${`started ${exactTime(run.startedAt)}`}>${dayTime(run.startedAt, now.value)}</span>`}
-      ${cost && html`<span title="of all model calls, failed attempts too">${cost}</span>`}
+      ${cost && html`<span title="all model calls, including failed attempts">${cost}</span>`}
       ${tokens && html`<span title=${`${exact(tokens.prompt)} in + ${exact(tokens.completion)} out, all attempts`}>${count(tokens.total, "token")}</span>`}
       ${run.totals && html`<span title=${attemptsOf(run)}>${stepsSaid(run)}</span>`}
       ${models.length > 0 && html`<span class="cut" title=${models.join(", ")}><bdi>${oneLine(models.map(shortModel).join(", "), 100)}</bdi></span>`}
       ${run.recording && html`<${Sender} run=${run} told=${run.recording} />`}
       <span class="muted">${!run.recording && run.triggerType}${run.startedBy && html` by <bdi>${oneLine(run.startedBy, 40)}</bdi>`}</span>
       ${run.sessionId && !run.recording?.session && html`<a href=${`/?q=session:${run.sessionId}`} title=${run.sessionId}>session ${run.sessionId.slice(0, 4)}…</a>`}
-      ${run.rerunOf && html`<span>again of <a href=${`/runs/${encodeURIComponent(run.rerunOf)}`} title=${run.rerunOf}>…${run.rerunOf.slice(-8)}</a>
+      ${run.rerunOf && html`<span>rerun of <a href=${`/runs/${encodeURIComponent(run.rerunOf)}`} title=${run.rerunOf}>…${run.rerunOf.slice(-8)}</a>
         ${" "}(<a href=${`/compare/${encodeURIComponent(run.rerunOf)}/${run.id}`}>compare</a>)</span>`}
     </p>`;
 }
@@ -66,7 +66,7 @@ function Sender({ run, told }) {
     ${user && html`<span class="cut" title=${user}>user <bdi>${oneLine(user, 40)}</bdi></span>`}
     ${tags.length > 0 && html`<span class="cut" title=${tags.join(", ")}>${tags.map((tag) => html`<bdi key=${tag}>#${oneLine(tag, 40)}</bdi> `)}</span>`}
     ${continues && html`<span>continues ${link(continues)}</span>`}
-    ${run.continuedBy && html`<span>goes on in ${link(run.continuedBy)}</span>`}
+    ${run.continuedBy && html`<span>continued in ${link(run.continuedBy)}</span>`}
     ${notes.map((note) => html`<span key=${note} class="cut noted" title=${note}><bdi>${oneLine(note, 200)}</bdi></span>`)}`;
 }
 
@@ -80,7 +80,7 @@ function toldOf(run) {
   if (!run.startedAt) return SAID[run.status];
   if (hasEnded(run)) return `${SAID[run.status]} in ${duration(run.durationMs)}`;
   const ms = soFarOf(run, now.value);
-  return ms === undefined ? "waits for its end" : `${SAID[run.status]} for ${soFar(ms)}`;
+  return ms === undefined ? "waiting for its end" : `${SAID[run.status]} for ${soFar(ms)}`;
 }
 
 /** @param {import("../data/run.js").Run} run */
@@ -114,10 +114,10 @@ function Actions({ model, run, controls }) {
     <span key="actions" class="actions">
       ${mayAct && html`<${RunAgain} key=${run.id} run=${run} isImported=${model.told.content.value.isImported} isOpen=${controls.again} onRefusal=${setSaid} />`}
       ${mayCancel && html`<button onClick=${cancel}>Cancel</button>`}
-      <button class=${mayCancel ? "wide" : ""} title="Compare with the last run of this flow that went well" onClick=${compare}>Compare</button>
+      <button class=${mayCancel ? "wide" : ""} title="Compare with the last completed run of this flow" onClick=${compare}>Compare</button>
       <a class="button wide" href=${`/?q=flow:${encodeURIComponent(run.flowSlug ?? run.flowId)}`}>Runs of this flow</a>
       <${Download} path=${`/flow-runs/${run.id}/export?format=json`} name=${`${run.id}.json`} label="Export" look="wide" />
-      <button class="wide" onClick=${() => controls.copy(location.href, "The link is copied")}>Copy link</button>
+      <button class="wide" onClick=${() => controls.copy(location.href, "Link copied")}>Copy link</button>
     </span>`;
 }
 
@@ -125,7 +125,7 @@ function Actions({ model, run, controls }) {
 export async function compareWithGood(run) {
   const good = await lastGood(run);
   if (good) go(`/compare/${good}/${run.id}`);
-  else say("No other run of this flow went well");
+  else say("No other completed run of this flow");
 }
 
 /** The id of the newest other run of the flow that went well, one from before it if there is one.

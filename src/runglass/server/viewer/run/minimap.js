@@ -53,7 +53,7 @@ export function Minimap({ model, controls }) {
     }
   }
 
-  return html`<canvas class="minimap" ref=${canvas} role="img" aria-label="The whole run in a strip, failures red"
+  return html`<canvas class="minimap" ref=${canvas} role="img" aria-label="Overview of the run, failures in red"
     title="Drag to choose a time, double-click to see all of it" onPointerDown=${down} onPointerMove=${move}
     onPointerUp=${() => { drag.current = null; }} onDblClick=${() => { controls.window.value = null; }}></canvas>`;
 }

@@ -33,27 +33,27 @@ export function Overview({ model, row, value, controls }) {
       ${value?.modelUsed && html`<${Fact} name="model">${oneLine(value.modelUsed, 200)}<//>`}
       ${value?.tokens && html`<${Fact} name="tokens">${exact(value.tokens.prompt)} in + ${exact(value.tokens.completion)} out = ${exact(value.tokens.total)}<//>`}
       ${cost && html`<${Fact} name="cost">${cost}<//>`}
-      ${rows.isSpan(row) && rows.children[row] > 0 && html`<${Fact} name="in all" title="what counts in and below it">${sumOf(rows, row)}<//>`}
+      ${rows.isSpan(row) && rows.children[row] > 0 && html`<${Fact} name="total" title="this span and all below it">${sumOf(rows, row)}<//>`}
       ${value?.inputSizeBytes !== undefined && html`<${Fact} name="input">${size(value.inputSizeBytes)}<//>`}
-      ${value?.outputSizeBytes !== undefined && html`<${Fact} name="output">${size(value.outputSizeBytes)}${value.truncated ? ", cut" : ""}<//>`}
+      ${value?.outputSizeBytes !== undefined && html`<${Fact} name="output">${size(value.outputSizeBytes)}${value.truncated ? ", truncated" : ""}<//>`}
       ${value?.reservation && html`<${Fact} name="reserved">${money(value.reservation.usd)}<//>`}
     </dl>
     ${value?.modelCalls?.length > 0 && html`<${Calls} calls=${value.modelCalls} />`}
     ${value?.spanId && html`<${SpanParts} value=${value} />`}
     <h3>In Python</h3>
     <p class="python"><code class="cut" title=${python}>${python}</code>
-      <button class="plain" onClick=${() => controls.copy(python, "The line is copied")}>Copy</button></p>
+      <button class="plain" onClick=${() => controls.copy(python, "Copied")}>Copy</button></p>
     <h3>Address</h3>
     <p class="python"><code class="cut">${told(addressOf(rows, row))}</code>
-      <button class="plain" onClick=${() => controls.copy(location.href, "The link is copied")}>Copy link</button></p>`;
+      <button class="plain" onClick=${() => controls.copy(location.href, "Link copied")}>Copy link</button></p>`;
 }
 
 /** @param {{model: import("./model.js").RunModel, row: number}} props */
 export function ContainerFacts({ model, row }) {
   const { rows } = model;
   if (rows.isRecorded) {
-    return html`<p>It was not received: other spans name it as their parent.</p>
-      <dl class="facts"><${Fact} name="inside">${exact(rows.children[row])}<//><${Fact} name="in all">${sumOf(rows, row)}<//></dl>`;
+    return html`<p>Not received: other spans name it as their parent.</p>
+      <dl class="facts"><${Fact} name="inside">${exact(rows.children[row])}<//><${Fact} name="total">${sumOf(rows, row)}<//></dl>`;
   }
   const going = rows.end[row] < 0 && rows.start[row] >= 0;
   const far = model.loops.of(rows, row);
@@ -69,7 +69,7 @@ export function ContainerFacts({ model, row }) {
       ${rows.tokens[row] > 0 && html`<${Fact} name="tokens">${exact(rows.tokens[row])}<//>`}
       ${!Number.isNaN(rows.cost[row]) && html`<${Fact} name="cost">${money(rows.cost[row])}<//>`}
     </dl>
-    <p class="muted">Tokens and cost are sums of all that is inside, with every attempt.</p>`;
+    <p class="muted">Tokens and cost include everything inside, every attempt.</p>`;
 }
 
 /** @param {{name: string, title?: string, children?: import("../core/html.js").Children}} props */
@@ -114,8 +114,8 @@ function SpanFacts({ model, row, value }) {
     ${value && html`<${Fact} name="span"><code>${value.spanId}</code><//>`}
     ${value?.parentSpanId && html`<${Fact} name="parent"><code>${value.parentSpanId}</code> ${parent !== NONE && goTo(parent)}<//>`}
     ${value?.scope && html`<${Fact} name="scope">${oneLine(value.scope, 200)}<//>`}
-    ${earlier !== undefined && html`<${Fact} name="retry of" title="inferred: it has the same parent, name and kind, and had failed before">${goTo(earlier)}<//>`}
-    ${more && html`<${Fact} name="unattributed" title="told beyond what counts inside of it; no sum has it">${unattributed(more)}<//>`}`;
+    ${earlier !== undefined && html`<${Fact} name="retry of" title="inferred: same parent, name and kind, failed before">${goTo(earlier)}<//>`}
+    ${more && html`<${Fact} name="unattributed" title="reported beyond the calls inside; in no sum">${unattributed(more)}<//>`}`;
 }
 
 /** What of a span has no other place. @param {{value: Json}} props */
@@ -132,7 +132,7 @@ function SpanParts({ value }) {
 /** @param {import("../data/columns.js").Rows} rows @param {number} row */
 function sumOf(rows, row) {
   const cost = rows.cost[row];
-  return [rows.tokens[row] > 0 && count(rows.tokens[row], "token"), !Number.isNaN(cost) && money(cost)].filter(Boolean).join(", ") || "no usage is known";
+  return [rows.tokens[row] > 0 && count(rows.tokens[row], "token"), !Number.isNaN(cost) && money(cost)].filter(Boolean).join(", ") || "no usage reported";
 }
 
 /** Of the calls of an attempt those without a known cost. @param {Json[]} calls */

@@ -86,8 +86,8 @@ export function RunPage({ id }) {
       ${run && html`<${Boxes} model=${model} controls=${controls} onGo=${(/** @type {number} */ row) => { reveal(model, row); controls.panel.value = true; }} />`}
       <${Toolbar} model=${model} controls=${controls} fieldRef=${filterField} />
       <${Minimap} model=${model} controls=${controls} />
-      ${isPartial && html`<p class="progress muted" role="status">The beginning and the end of the run: counts and sums are of these rows until all have come</p>`}
-      ${have < of && html`<p class="progress muted" role="status">${exact(have)} of ${exact(of)} rows have come</p>`}
+      ${isPartial && html`<p class="progress muted" role="status">The beginning and end of the run: counts and sums cover these rows until all are loaded</p>`}
+      ${have < of && html`<p class="progress muted" role="status">${exact(have)} of ${exact(of)} rows loaded</p>`}
       ${problem && html`<p class="progress problem" role="alert">${problem.message}</p>`}
       <div class="run-body">
         <${Grid} model=${model} controls=${controls} />
@@ -141,7 +141,7 @@ function followNewest(model, controls) {
   if (followed.row >= 0 && model.selected.peek() !== followed.row) {
     controls.follows.value = false;
     followed.row = -1;
-    say("Follows no more");
+    say("No longer following");
     return;
   }
   let newest = NONE;
@@ -162,7 +162,7 @@ function keysOf(model, controls, filterField) {
   const open = () => { controls.panel.value = true; };
   const lead = (/** @type {boolean} */ found, /** @type {string} */ otherwise) => {
     if (found) open();
-    else say(isWhole(model) ? otherwise : "None in the rows that have come so far");
+    else say(isWhole(model) ? otherwise : "None in the rows loaded so far");
   };
   return [
     { key: "j", isMotion: true, what: "down", run: () => move(model, 1) },
@@ -173,32 +173,32 @@ function keysOf(model, controls, filterField) {
     { key: "PageUp", what: "", run: () => move(model, -20) },
     { key: "Home", what: "", run: () => move(model, -1e9) },
     { key: "End", what: "", run: () => move(model, 1e9) },
-    { key: "ArrowRight", isMotion: true, shown: "→", what: "unfold, go into", run: () => unfold(model) },
-    { key: "ArrowLeft", isMotion: true, shown: "←", what: "fold, go out of", run: () => fold(model) },
-    { key: "Enter", what: "show all that is kept", run: open },
+    { key: "ArrowRight", isMotion: true, shown: "→", what: "expand", run: () => unfold(model) },
+    { key: "ArrowLeft", isMotion: true, shown: "←", what: "collapse", run: () => fold(model) },
+    { key: "Enter", what: "show details", run: open },
     { key: "Escape", what: "close the panel", run: () => { controls.panel.value = false; } },
-    { key: "e", what: "next error", run: () => lead(nextError(model), "Nothing failed in this run") },
+    { key: "e", what: "next error", run: () => lead(nextError(model), "No errors in this run") },
     { key: "s", what: "slowest step; again: the next slowest", run: () => lead(most(model, "time"), "No further step") },
     { key: "$", what: "most expensive step; again: the next", run: () => lead(most(model, "cost"), "No further step has a cost") },
-    { key: "/", what: "filter inside the run", run: () => { filterField.current?.focus(); filterField.current?.select(); } },
-    { key: "g", what: "go to a step by its name", run: () => dispatchEvent(new CustomEvent("runglass-palette")) },
-    { key: ".", what: "follow what runs", run: () => {
+    { key: "/", what: "filter steps", run: () => { filterField.current?.focus(); filterField.current?.select(); } },
+    { key: "g", what: "go to step", run: () => dispatchEvent(new CustomEvent("runglass-palette")) },
+    { key: ".", what: "follow active steps", run: () => {
       controls.follows.value = !controls.follows.value;
-      say(controls.follows.value ? "Follows what runs" : "Follows no more");
+      say(controls.follows.value ? "Following active steps" : "No longer following");
     } },
-    { key: "+", isMotion: true, what: "nearer in time", run: () => controls.grid.peek()?.zoom(0.5) },
-    { key: "-", isMotion: true, what: "farther in time", run: () => controls.grid.peek()?.zoom(2) },
-    { key: "0", what: "the whole run", run: () => { controls.window.value = null; } },
+    { key: "+", isMotion: true, what: "zoom in", run: () => controls.grid.peek()?.zoom(0.5) },
+    { key: "-", isMotion: true, what: "zoom out", run: () => controls.grid.peek()?.zoom(2) },
+    { key: "0", what: "show the whole run", run: () => { controls.window.value = null; } },
     { key: "h", isMotion: true, what: "earlier", run: () => controls.grid.peek()?.pan(-0.25) },
     { key: "l", isMotion: true, what: "later", run: () => controls.grid.peek()?.pan(0.25) },
     ...TABS.map((tab, at) => ({
-      key: String(at + 1), what: tab === "compare" ? "compare what is selected with another attempt" : `${tab} of what is selected`, run: () => { setQuery({ tab: tab === "overview" ? null : tab }); open(); },
+      key: String(at + 1), what: tab === "compare" ? "compare the selection with another attempt" : `${tab} of the selection`, run: () => { setQuery({ tab: tab === "overview" ? null : tab }); open(); },
     })),
-    { key: "c", what: "compare with the last run that went well", run: () => {
+    { key: "c", what: "compare with the last completed run", run: () => {
       const run = model.run.peek();
       if (run) compareWithGood(run).catch((error) => say(error.message));
     } },
-    ...(me.peek()?.role === "read" ? [] : [{ key: "r", what: "run it again", run: () => { controls.again.value = true; } }]),
+    ...(me.peek()?.role === "read" ? [] : [{ key: "r", what: "run again", run: () => { controls.again.value = true; } }]),
     { key: "u", what: "back to the runs", run: () => go("/") },
   ];
 }
@@ -221,8 +221,8 @@ function NoRows({ model }) {
   const isFiltered = model.view.kept !== null;
   const waits = !isFiltered && model.run.value?.status === "pending";
   return html`<div class="empty over-grid">
-    <h2>${isFiltered ? "Nothing matches the filter" : "Nothing has happened yet"}</h2>
-    ${waits && html`<p>The run waits until a process that executes runs has a place for it.</p>`}
+    <h2>${isFiltered ? "Nothing matches the filter" : "No steps yet"}</h2>
+    ${waits && html`<p>Waiting for a process with a free slot.</p>`}
     ${isFiltered && html`<button onClick=${() => model.setFilter({ text: "", onlyFailed: false, leastMs: 0 })}>Show all</button>`}</div>`;
 }
 
@@ -230,7 +230,7 @@ function NoRows({ model }) {
 function Problem({ problem, id }) {
   const isMissing = problem instanceof ApiError && problem.status === 404;
   return html`<main class="empty"><div role="alert">
-    <h1>${isMissing ? "There is no such run" : "The run cannot be shown"}</h1>
+    <h1>${isMissing ? "Run not found" : "The run cannot be shown"}</h1>
     <p>${isMissing ? html`<code>${id}</code> is not in this project, or was deleted.` : problem.message}</p></div>
     <p><a href="/">All runs</a></p></main>`;
 }

@@ -46,7 +46,7 @@ export function Panel({ model, controls }) {
   }
 
   return html`
-    <aside class="panel" aria-label="What is selected">
+    <aside class="panel" aria-label="Selection">
       <header>
         <${Mark} status=${STATUSES[state]} />
         <h2 class="cut" title=${leaf ? titleOf(rows, row) : labelOf(rows, row)}><bdi>${leaf ? titleOf(rows, row) : labelOf(rows, row)}</bdi></h2>
@@ -73,7 +73,7 @@ export function Panel({ model, controls }) {
 /** @param {{model: import("./model.js").RunModel, row: number, tab: string, value: Json, controls: import("./page.js").Controls, onWhole: () => void}} props */
 function Content({ model, row, tab, value, controls, onWhole }) {
   if (tab === "chat" && value.leftOut?.modelCalls) {
-    return html`<p class="notice">What was said takes ${size(value.leftOut.modelCalls)}. <button onClick=${onWhole}>Load all of it</button></p>`;
+    return html`<p class="notice">The conversation takes ${size(value.leftOut.modelCalls)}. <button onClick=${onWhole}>Load all</button></p>`;
   }
   if (value.leftOut?.[tab]) return html`<${LargeContent} path=${pathOf(model, row, "payload", { part: tab })} name=${`${value.stepId}-${tab}.json`} />`;
   if (tab === "chat") return html`<${Chat} model=${model} row=${row} value=${value} />`;
@@ -91,8 +91,8 @@ function Snapshot({ value, part, controls }) {
   }
   return html`
     <div class="content-bar">
-      ${value.truncated && html`<span class="muted">cut to the limit of snapshots</span>`}
-      <button class="plain" onClick=${() => controls.copy(JSON.stringify(content, null, 2), `The ${part} is copied`)}>Copy</button>
+      ${value.truncated && html`<span class="muted">truncated to the snapshot limit</span>`}
+      <button class="plain" onClick=${() => controls.copy(JSON.stringify(content, null, 2), `${part === "input" ? "Input" : "Output"} copied`)}>Copy</button>
     </div>
     <div class="json mono"><${JsonTree} key=${part} value=${content} open=${true} /></div>`;
 }
@@ -102,13 +102,13 @@ function NotKept({ value, part }) {
   const bytes = value[`${part}SizeBytes`];
   const isLost = part === "output" && value.status === "failed";
   // Capture mode off alone records no size.
-  const why = value.status === "running" ? "The step still runs."
-    : isLost ? "The attempt came to none."
-      : value.spanId ? "It was not sent, or not kept."
-      : value.inputSizeBytes === undefined ? html`The run was made under <code>capture: off</code>, which keeps no content and no sizes.`
-        : html`It had ${size(bytes)}. The capture mode of the run keeps no content, or what was kept has expired. Flows and
-          projects keep it with <code>capture: full</code>, a single run with <code class="option">--trace</code>.`;
-  return html`<div class="empty"><h2>${isLost ? "There is no output" : `No ${part} is kept`}</h2><p>${why}</p></div>`;
+  const why = value.status === "running" ? "The step is still running."
+    : isLost ? "The attempt failed before it had one."
+      : value.spanId ? "Not sent, or not kept."
+      : value.inputSizeBytes === undefined ? html`The run used <code>capture: off</code>, which keeps no content and no sizes.`
+        : html`${size(bytes)}, not kept by the run's capture mode, or expired. Set <code>capture: full</code> on the flow
+          or project, or run it once with <code class="option">--trace</code>.`;
+  return html`<div class="empty"><h2>${isLost ? "No output" : `The ${part} was not kept`}</h2><p>${why}</p></div>`;
 }
 
 /** @param {{value: Json}} props the error as the API gives it */
@@ -141,7 +141,7 @@ function Siblings({ model, row }) {
   if (before < 0 && after < 0) return null;
   const go = (/** @type {number} */ to) => () => reveal(model, to);
   return html`<span class="siblings">
-    <button class="plain" disabled=${before < 0} aria-label="The one before" title="The one before" onClick=${go(before)}>‹</button>
-    <button class="plain" disabled=${after < 0} aria-label="The next one" title="The next one" onClick=${go(after)}>›</button>
+    <button class="plain" disabled=${before < 0} aria-label="Previous" title="Previous" onClick=${go(before)}>‹</button>
+    <button class="plain" disabled=${after < 0} aria-label="Next" title="Next" onClick=${go(after)}>›</button>
   </span>`;
 }

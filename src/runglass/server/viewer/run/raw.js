@@ -14,7 +14,7 @@ export function Raw({ value, path, controls }) {
     <div class="content-bar">
       ${value.leftOut && html`<span class="muted">without ${Object.entries(value.leftOut).map(([part, bytes]) => `${part} (${size(Number(bytes))})`).join(", ")}</span>`}
       <${Download} path=${path} name=${`${value.stepId}.json`} />
-      <button class="plain" onClick=${() => controls.copy(text, "The JSON is copied")}>Copy</button>
+      <button class="plain" onClick=${() => controls.copy(text, "JSON copied")}>Copy</button>
     </div>
     <pre class="raw">${text.slice(0, most)}</pre>
     ${text.length > most && html`<button onClick=${() => setMost(most * 10)}>${exact(text.length - most)} more characters</button>`}`;

@@ -40,28 +40,28 @@ export function Toolbar({ model, controls, fieldRef }) {
   }
 
   return html`
-    <div class="toolbar" role="toolbar" aria-label="What is shown">
-      <input ref=${fieldRef} type="search" aria-label="Filter inside the run" spellcheck=${false} autocomplete="off"
+    <div class="toolbar" role="toolbar" aria-label="Display">
+      <input ref=${fieldRef} type="search" aria-label="Filter steps" spellcheck=${false} autocomplete="off"
         placeholder="filter: step, [3], failed" value=${text} onInput=${(/** @type {import("../core/html.js").EventOf<HTMLInputElement>} */ event) => filterBy(event.currentTarget.value)}
         onKeyDown=${key} />
       ${!isEmpty(filter) && html`<span class="muted" role="status">${exact(model.matches.value)} found</span>`}
       <button aria-pressed=${filter.onlyFailed} onClick=${() => model.setFilter({ onlyFailed: !filter.onlyFailed })}>only failed</button>
-      <select aria-label="Least duration" value=${String(filter.leastMs)}
+      <select aria-label="Minimum duration" value=${String(filter.leastMs)}
         onChange=${(/** @type {import("../core/html.js").EventOf<HTMLSelectElement>} */ event) => model.setFilter({ leastMs: Number(event.currentTarget.value) })}>
         ${LEAST.map(([ms, said]) => html`<option key=${ms} value=${String(ms)}>${said}</option>`)}
       </select>
-      <span class="group-of-buttons" role="group" aria-label="Fold to level">
+      <span class="group-of-buttons" role="group" aria-label="Expand to level">
         <span class="muted">level</span>
         ${LEVELS.map(([name, value]) => html`<button key=${name} aria-pressed=${level === value}
           onClick=${() => { view.setLevel(level === value ? null : value); model.reshow(); }}>${name}</button>`)}
       </span>
-      <span class="group-of-buttons" role="group" aria-label="What bars show">
+      <span class="group-of-buttons" role="group" aria-label="Bars show">
         <span class="muted">by</span>
         ${["time", "cost", "tokens"].map((by) => html`<button key=${by} aria-pressed=${controls.by.value === by}
           onClick=${() => { controls.by.value = by; }}>${by}</button>`)}
       </span>
-      <button class="wide" aria-pressed=${controls.foldIdle.value} title="Take out times in which nothing went on"
-        onClick=${() => { controls.foldIdle.value = !controls.foldIdle.value; }}>fold idle time</button>
+      <button class="wide" aria-pressed=${controls.foldIdle.value} title="Hide times without activity"
+        onClick=${() => { controls.foldIdle.value = !controls.foldIdle.value; }}>hide idle time</button>
       ${controls.window.value && html`<button onClick=${() => { controls.window.value = null; }}>whole run <kbd>0</kbd></button>`}
     </div>`;
 }

@@ -140,7 +140,7 @@ function spanNotes(rows, row) {
   return [
     earlier !== undefined && `retry of [${rows.index[earlier]}]`,
     more && `${unattributed(more)} unattributed`,
-    rows.cycles.has(row) && "a cycle is cut above",
+    rows.cycles.has(row) && "cycle broken above",
     rows.noted.has(row) && "noted",
   ];
 }
@@ -161,8 +161,8 @@ function noteOf(rows, row, far) {
   if (far && rows.isGoing(row)) return `${exact(far.begun)} of ${exact(far.total)}`;
   if (far) return `${exact(far.begun)} of ${count(far.total, "iteration")}`;
   const isCut = rows.cut.has(row);
-  if (rows.kind[row] === STEP) return isCut ? "text cut" : rows.attempts[row] > 1 ? count(rows.attempts[row], "attempt") : "";
-  if (isCut) return "text cut";
+  if (rows.kind[row] === STEP) return isCut ? "truncated (max_tokens)" : rows.attempts[row] > 1 ? count(rows.attempts[row], "attempt") : "";
+  if (isCut) return "truncated (max_tokens)";
   const isLoop = rows.children[row] > 0 && rows.kind[rows.first[row]] === ITERATION;
   if (isLoop) return count(rows.children[row], "iteration");
   return KINDS[rows.kind[row]] === "parallel" ? count(rows.children[row], "branch", "branches") : "";

@@ -16,27 +16,27 @@ export function Why({ model, onGo }) {
   const where = row === NONE ? "" : oneLine(titleOf(rows, row));
   return html`
     <div class=${`box why ${run.status}`}>
-      <h2>${NAMES[run.status] ?? "Result"}<span class="grow"></span>
+      <h2>${run.status === "paused" && where ? "Waiting for tool results" : NAMES[run.status] ?? "Result"}<span class="grow"></span>
         ${row !== NONE && html`<button onClick=${() => onGo(row)}>Go there${run.status === "failed" && html` <kbd>e</kbd>`}</button>`}</h2>
       <div class="box-inside" tabindex="0" role="group" aria-label="Why">${said(run, where)}</div>
     </div>`;
 }
 
 /** @type {Record<string, string>} */
-const NAMES = { failed: "Error", cancelled: "Cancelled", paused: "Waits", running: "Now" };
+const NAMES = { failed: "Error", cancelled: "Cancelled", paused: "Waiting", running: "Running" };
 
 /** @param {import("../data/run.js").Run} run @param {string} where of which row it is said, empty where none */
 function said(run, where) {
   const { status, error } = run;
-  if (status === "cancelled") return html`<p><bdi>${cancelledBy(run)}</bdi>${where && html`; it was in <bdi>${where}</bdi>`}</p>`;
+  if (status === "cancelled") return html`<p><bdi>${cancelledBy(run)}</bdi>${where && html`; during <bdi>${where}</bdi>`}</p>`;
   if (status === "paused") {
-    return where ? html`<p><bdi>${where}</bdi> has asked for tools; the run goes on once its caller sends their results</p>`
-      : html`<p>for its caller, who goes through it step by step</p>`;
+    return where ? html`<p><bdi>${where}</bdi> called tools; the run continues when its caller sends the results</p>`
+      : html`<p>Waiting for the next step of the step-through</p>`;
   }
-  if (status === "running" && run.recording?.entryEnded) return html`<p>Its entry has ended. The run waits for its end, as more of it may come.</p>`;
-  if (status === "running" && run.recording && !where) return html`<p>It waits for what its sender tells next.</p>`;
+  if (status === "running" && run.recording?.entryEnded) return html`<p>Its entry span has ended. The run stays open for late spans.</p>`;
+  if (status === "running" && run.recording && !where) return html`<p>Waiting for more spans.</p>`;
   if (status === "running") return html`<p>${where ? html`<bdi>${where}</bdi>` : "between two steps"}</p>`;
-  if (!error) return html`<p class="muted">There is none yet.</p>`;
+  if (!error) return html`<p class="muted">None yet.</p>`;
   const place = where || error.stepId;
   return html`<p>${place && html`<bdi>${oneLine(place)}</bdi> — `}<span class="mono">${error.code}</span>${
     error.message && html`: <bdi>${oneLine(error.message, 2000)}</bdi>`}</p>`;

@@ -60,14 +60,14 @@ export function RunsPage() {
 
   useEffect(() => bind([
     { key: "j", isMotion: true, what: "next run", run: () => move(1) },
-    { key: "k", isMotion: true, what: "run before", run: () => move(-1) },
+    { key: "k", isMotion: true, what: "previous run", run: () => move(-1) },
     { key: "ArrowDown", what: "", run: () => move(1) },
     { key: "ArrowUp", what: "", run: () => move(-1) },
     { key: "Enter", what: "open the run", run: () => { const id = focused(); if (id) go(`/runs/${id}`); } },
-    { key: "x", what: "choose the run to compare", run: () => { const id = focused(); if (id) choose(id); } },
-    { key: "c", what: "compare the two chosen runs", run: compare },
-    { key: "/", what: "to the query", run: () => { field.current?.focus(); field.current?.select(); } },
-    { key: ".", what: "show runs that have arrived", run: showArrived },
+    { key: "x", what: "select the run to compare", run: () => { const id = focused(); if (id) choose(id); } },
+    { key: "c", what: "compare the selected runs", run: compare },
+    { key: "/", what: "go to the query", run: () => { field.current?.focus(); field.current?.select(); } },
+    { key: ".", what: "show new runs", run: showArrived },
   ]), [list]);
 
   /** @param {import("../core/html.js").EventOf<HTMLElement>} event */
@@ -96,18 +96,18 @@ export function RunsPage() {
         <span class="grow"></span>
         ${chosen.value.length > 0 && html`
           <button class="primary" disabled=${chosen.value.length !== 2} onClick=${compare}>
-            ${chosen.value.length === 2 ? "Compare the two" : "Choose one more to compare"}</button>
+            ${chosen.value.length === 2 ? "Compare runs" : "Select another run to compare"}</button>
           <button class="plain" onClick=${() => { chosen.value = []; }}>Clear</button>`}
       </div>
       <div class="scroller" ref=${scroller} onScroll=${scrolled} tabindex="-1" aria-busy=${list.isOld.value}>
         ${runs.length > 0 && html`
           <table>
             <thead><tr>${HEADS.map(([name, title]) => html`<th key=${name} scope="col" class=${name}>
-              ${title || html`<span class="hidden-label">${name === "c-status" ? "status" : "choose"}</span>`}</th>`)}</tr></thead>
+              ${title || html`<span class="hidden-label">${name === "c-status" ? "status" : "select"}</span>`}</th>`)}</tr></thead>
             <tbody>${runs.map((run) => html`<${Row} key=${run.id} run=${run}
               chosen=${chosen.value.includes(run.id)} onChoose=${() => choose(run.id)} />`)}</tbody>
           </table>`}
-        ${isQueryWrong && html`<div class="empty"><h2>The query cannot be read</h2>
+        ${isQueryWrong && html`<div class="empty"><h2>Invalid query</h2>
           <button onClick=${() => ask("")}>Show all runs</button></div>`}
         ${problem && !isQueryWrong && html`
           <div class="empty" role="alert"><h2>The runs cannot be shown</h2><p>${problem.message}</p>
@@ -125,8 +125,8 @@ function said(number, list) {
   const searchedTo = list.searchedTo.value;
   if (list.loading.value && !number && !searchedTo) return "Loading …";
   const found = number || list.cursor.value ? `${count(number, "run")}${list.cursor.value ? " so far" : ""}` : "";
-  if (list.isStopped && list.cursor.value) return `${found}; the search was stopped, older runs were not searched`;
-  return searchedTo ? `${found}; searched back to ${dayTime(iso(searchedTo), now.value)}, searching on …` : found;
+  if (list.isStopped && list.cursor.value) return `${found}; search stopped, older runs were not searched`;
+  return searchedTo ? `${found}; searched back to ${dayTime(iso(searchedTo), now.value)}, searching …` : found;
 }
 
 /** @param {number} ms */

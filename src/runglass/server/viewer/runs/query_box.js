@@ -151,7 +151,7 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
           </ul>`}
         <p id="query-problem" class="query-problem problem" role="alert">${shown?.message ?? ""}</p>
       </div>
-      <div class="switches" role="group" aria-label="Often wanted">
+      <div class="switches" role="group" aria-label="Common filters">
         ${SWITCHES.map(([name, term]) => html`
           <button key=${term} aria-pressed=${has(query, term)} title=${term}
             onClick=${() => onQuery(toggled(query, term))}>${name}</button>`)}

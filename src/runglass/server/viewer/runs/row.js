@@ -27,7 +27,7 @@ export function Row({ run, chosen, onChoose }) {
   return html`
     <tr class=${run.status} onClick=${open} aria-selected=${chosen}>
       <td class="c-choose"><label><input type="checkbox" checked=${chosen} onChange=${onChoose}
-        aria-label=${`Choose the run of ${flowOf(run)} to compare`} /></label></td>
+        aria-label=${`Select the run of ${flowOf(run)} to compare`} /></label></td>
       <td class="c-status"><${Mark} status=${run.status === "completed" && retried ? "retried" : run.status} /></td>
       <td class="c-flow cut"><a href=${href} data-run=${run.id}><bdi>${run.flowSlug ?? run.flowId}</bdi>
         ${" "}<span class="muted">${run.recording ? html`<bdi>${oneLine(run.recording.name ?? "", 80)}</bdi>`
@@ -39,10 +39,10 @@ export function Row({ run, chosen, onChoose }) {
       <td class="c-started" title=${exactTime(run.startedAt)}>${ago(run.startedAt, now.value)}</td>
       <td class="c-duration num">${going && run.startedAt && !run.recording?.entryEnded
         ? html`<span class=${run.status === "running" ? "going" : "muted"}>${soFar(soFarOf(run, now.value))} …</span>` : duration(run.durationMs)}</td>
-      <td class="c-steps num" title=${`${exact(stepsDone(run))} attempts ended, ${retried} of them to be tried again${expected === undefined ? "" : `; ${exact(expected)} steps are expected`}`}>
+      <td class="c-steps num" title=${`${exact(stepsDone(run))} attempts ended, ${retried} retried${expected === undefined ? "" : `; ${exact(expected)} steps expected`}`}>
         ${short(stepsDone(run))}${expected !== undefined && `/${short(expected)}`}${retried > 0 && html`<span class="retries"> ↻${short(retried)}</span>`}</td>
       <td class="c-tokens num" title=${tokens ? exact(tokens) : null}>${short(tokens)}</td>
       <td class="c-cost num" title=${costOf(run.totals)}>${cost}</td>
-      <td class="c-trigger muted cut" title=${run.startedBy ? `started by ${run.startedBy}` : null}>${run.recording ? html`<span class="badge" title="Another program executed it">${run.triggerType}</span>` : run.triggerType ?? ""}</td>
+      <td class="c-trigger muted cut" title=${run.startedBy ? `started by ${run.startedBy}` : null}>${run.recording ? html`<span class="badge" title="Executed by another program">${run.triggerType}</span>` : run.triggerType ?? ""}</td>
     </tr>`;
 }

@@ -1,0 +1,80 @@
+"""Pages and help texts use the field's words: one for each thing, and none that has to be read twice."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from runglass.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+
+CONTRACTS = ROOT / "docs" / "spec"
+"""Its words are those that third parties rely on."""
+
+OTHERS = frozenset({"architecture.md", "opentelemetry.md", "threat-model.md"})
+"""Pages that are being rewritten; take them out of this set with their words."""
+
+INSTEAD = {
+    # A second word for run, step or attempt.
+    r"executions?(?! ids?\b)": "run; the wire's `executionId` is the execution id",
+    r"(a|each|one|every|further|another) tr(y|ies)": "attempt",
+    r"walk(s|ed|ing)?": "step through, or execute: a walk is neither a run nor a step-through",
+    r"(try|tries|tried|trying) again": "retry",
+    # Plain words that hide what happens.
+    r"(go|goes|going|went|gone) on": "continue or resume; an active run, not one that goes on",
+    r"(cut|cuts|cutting) off": "abort or interrupt",
+    r"(break|breaks|broke|broken|breaking) off": "abort",
+    r"(set|sets|put|puts) (aside|away)": "quarantine (a run), evict (a value)",
+    r"let go": "release",
+    r"(take|takes|taken|took) in": "accept or receive",
+    r"for (good|ever)": "permanently, forever",
+    r"told": "report, say or send",
+    r"anew": "again, new, or re- with the verb",
+    r"whoever": "the component or the caller",
+    r"mistakes?": "error",
+    r"beware": "warning",
+}
+"""What is not said, and the word that is; see the glossary of docs/concepts.md."""
+
+_UNSAID = re.compile("|".join(rf"\b(?:{each})\b" for each in INSTEAD), re.IGNORECASE)
+_QUOTED = re.compile(r"^```.*?^```|<!-- bench.*?: end -->|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+"""Code, and tables that the bench writes."""
+
+
+def unsaid(text: str) -> list[str]:
+    """Each of these words in the text, with what stands around it."""
+    prose = _QUOTED.sub("``", text)
+    return [prose[max(0, found.start() - 40) : found.end() + 20] for found in _UNSAID.finditer(prose)]
+
+
+def pages() -> list[Path]:
+    found = [*ROOT.glob("*.md"), *(ROOT / "deploy").glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    return sorted(page for page in found if CONTRACTS not in page.parents and page.name not in OTHERS)
+
+
+def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+    """Each command's help, with its subcommands."""
+    yield name, command.get_help(click.Context(command, info_name=name))
+    if isinstance(command, click.Group):
+        for inner, each in command.commands.items():
+            yield from help_texts(each, f"{name} {inner}")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_says_what_is_meant(page: Path) -> None:
+    assert unsaid(page.read_text("utf-8")) == [], INSTEAD
+
+
+def test_help_says_what_is_meant() -> None:
+    texts = dict(help_texts(app, "runglass"))
+    assert len(texts) > 30
+    assert {name: found for name, text in texts.items() if (found := unsaid(text))} == {}, INSTEAD
+
+
+def test_words_are_found_in_prose_and_not_in_code() -> None:
+    assert unsaid("The run goes on; `goes on` is code.\n```\nwalk\n```\n") == [
+        "The run goes on; `` is code.\n``\n"
+    ]
