@@ -444,6 +444,15 @@ def api_error(
     )
 
 
+def rate_limited(
+    message: str, *, retry_after_s: float = 1.0, details: Mapping[str, Any] | None = None
+) -> RateLimitError:
+    """The error for a caller who may ask again after so many seconds."""
+    error = RateLimitError(message, code="RATE_LIMITED", status=429, details=details)
+    error.retry_after_s = retry_after_s
+    return error
+
+
 def without_traceback(error: Failed) -> Failed:
     """The error as a value that is kept: without the frames of itself and of its causes.
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, current_project
+from runglass.limits.pace import LARGE_READ_BYTES, current_project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, ENDLESS, detail, http_for, refusal, requests_in, start

@@ -11,7 +11,7 @@ from runglass import AsyncClient, Client
 from runglass.client.transport.blocking import SyncTransport
 from runglass.client.transport.on_asyncio import AsyncTransport
 from runglass.errors import RateLimitError
-from runglass.server.security.rate_limit import KeyRate, ProjectRate
+from runglass.limits.rate import Rates
 from runglass.store.records import Project
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, detail, frames, http_for, refusal
@@ -45,7 +45,7 @@ def clock() -> Clock:
 @pytest.fixture(scope="module")
 def server(clock: Clock) -> Iterator[RunningServer]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runglass.server.app.KeyRate", partial(KeyRate, clock=clock))
+        patch.setattr("runglass.limits.limits.Rates", partial(Rates, clock=clock))
         with running_server(rate_limit_per_minute=PER_MINUTE) as running:
             running.push(ANYTHING)
             yield running
@@ -130,7 +130,7 @@ async def test_the_asyncio_client_waits_too(
 
 
 def test_more_keys_do_not_raise_the_limit_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runglass.server.app.ProjectRate", partial(ProjectRate, clock=Clock()))
+    monkeypatch.setattr("runglass.limits.limits.Rates", partial(Rates, clock=Clock()))
     limits = {"rate_limit_per_minute": 100, "project_rate_limit_per_minute": 20, "max_keys_per_project": 6}
     with running_server(**limits) as server, http_for(server, server.key) as admin:
         minted = [admin.post("/keys", json={"role": "run"}) for _ in range(6)]

@@ -16,7 +16,7 @@ import runglass.runtime.runtime
 import runglass.server.calls.segments
 import runglass.server.routes.jobs
 from runglass.engine.journal.run_spec import SegmentSpec
-from runglass.engine.scheduling.offloading import LARGE_BYTES
+from runglass.limits.offload import LARGE_BYTES
 from runglass.testing import RunningServer
 from tests.contract.wire import frames, refusal
 

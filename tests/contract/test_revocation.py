@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from runglass.cli import main
-from runglass.engine.scheduling.offloading import LARGE_BYTES
+from runglass.limits.offload import LARGE_BYTES
 from runglass.server.requests.body import PROMPT_S
 from runglass.testing import RunningServer, running_server
 from runglass.wire.admin_api import digest_of

@@ -128,7 +128,7 @@ def test_outputs_that_are_not_in_memory_any_more_are_seen_as_if_they_were(
         "others": ["a", "b", "e", "each", "l", "r", "rest"],
         "right": 3,
     }
-    assert server.runtime.engine.memory.held == 0
+    assert server.runtime.engine.limits.memory.held == 0
 
 
 def test_a_log_that_is_too_long_ends_the_run_at_the_next_step() -> None:
@@ -169,5 +169,5 @@ def test_a_step_that_memory_has_no_room_for_fails_and_others_go_on() -> None:
         )
         answer = run(http, "hoard", 50)
         assert limit_of(answer)["setting"] == "memory_limit_bytes"
-        assert server.runtime.engine.memory.held == 0
+        assert server.runtime.engine.limits.memory.held == 0
         assert run(http, "loop", 50).status_code == 200

@@ -11,9 +11,10 @@ import pytest
 from runglass.errors import RunPurged
 from runglass.flows.flow import Flow
 from runglass.server.http.response_stream import PART_BYTES
-from runglass.server.requests.pagination import cursor_of
+from runglass.server.requests.pagination import cursor_of_position
 from runglass.server.services import session_runs
 from runglass.server.services.session_runs import INLINE_BYTES
+from runglass.store.list_records import ListPosition
 from runglass.testing import RunningServer
 from tests.contract.test_sessions import executions, run
 from tests.contract.wire import detail, refusal
@@ -168,7 +169,7 @@ def test_there_is_nothing_behind_the_last_run_and_no_session_behind_an_unknown_i
     unknown = http.get(f"/seq/sessions/{uuid4()}", params={"cursor": cursor})
     assert refusal(unknown) == (404, "SESSION_NOT_FOUND")
     newest = run(http, str(uuid4()), "anything")
-    beyond = cursor_of(newest)
+    beyond = cursor_of_position(ListPosition(newest))
     assert http.get(f"/seq/sessions/{session}", params={"cursor": beyond}).json()["executions"] == []
 
 

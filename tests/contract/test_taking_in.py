@@ -3,11 +3,10 @@
 import asyncio
 import re
 import socket
-import threading
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ import msgspec
 import pytest
 
 import runglass
-from runglass.server.calls.request_admission import RequestAdmission
-from runglass.server.requests.body import SHARE
+from runglass.limits.memory import SHARE
 from runglass.server.requests.idempotency_key import sorted_members
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
@@ -86,17 +84,12 @@ def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
 def test_of_large_requests_one_is_checked_at_a_time(
     server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check, going, at_once, waiting = (
-        server.runtime.checks.request,
-        [0],
-        list[int](),
-        taking_turns(monkeypatch),
-    )
+    check, going, at_once = server.runtime.checks.request, [0], list[int]()
 
     async def counted(*args: Any, **options: Any) -> Any:
         going[0] += 1
         at_once.append(going[0])
-        await asyncio.to_thread(waiting.wait)
+        await asyncio.to_thread(until_asking, server, MANY - len(at_once) + 1)
         going[0] -= 1
         return await check(*args, **options)
 
@@ -107,26 +100,13 @@ def test_of_large_requests_one_is_checked_at_a_time(
     assert at_once == [1] * MANY
 
 
-def taking_turns(patch: pytest.MonkeyPatch, *, many: int = MANY) -> threading.Event:
-    """Set when so many requests have asked for their turn to be taken in."""
-    asked, turn, all_there = [0], RequestAdmission.turn, threading.Event()
-
-    @asynccontextmanager
-    async def noted(admission: RequestAdmission, request: Any, size_bytes: int) -> AsyncIterator[Any]:
-        asked[0] += 1
-        if asked[0] == many:
-            all_there.set()
-        async with turn(admission, request, size_bytes) as taken:
-            yield taken
-
-    patch.setattr(RequestAdmission, "turn", noted)
-    return all_there
+def until_asking(server: RunningServer, many: int) -> None:
+    """Returns when so many requests have or wait for their turn to be taken in."""
+    turns = server.runtime.engine.limits.large_requests
+    eventually(lambda: turns.held + turns.waiting == many)
 
 
-def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    both = taking_turns(monkeypatch, many=2)
+def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops() -> None:
     with ThreadPoolExecutor(2) as calls, ExitStack() as clients:
         with running_server() as server:
             http = clients.enter_context(http_for(server, server.key))
@@ -135,7 +115,7 @@ def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops(
             calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
             checking.until_reached()
             waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
-            assert both.wait(LONGEST_S)
+            until_asking(server, 2)
         answer = waits.result()
         assert refusal(answer) == (503, "UNAVAILABLE")
         assert "the server is being stopped; nothing was started" in detail(answer)["message"]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from runglass.server.requests.body import HeldBodies
+from runglass.limits.memory import MemoryBudget
 from runglass.testing import RunningServer
 from runglass.wire.run_api import ExecuteRequest
 
@@ -155,13 +155,13 @@ def waiting_in(server: RunningServer) -> int:
 
 def body_is_read(patch: pytest.MonkeyPatch) -> threading.Event:
     """Set when the server begins to read the body of a request."""
-    begun, receiving = threading.Event(), HeldBodies.receiving
+    begun, receiving = threading.Event(), MemoryBudget.receiving
 
-    def noted(bodies: HeldBodies, project_id: int) -> Any:
+    def noted(bodies: MemoryBudget, project_id: int) -> Any:
         begun.set()
         return receiving(bodies, project_id)
 
-    patch.setattr(HeldBodies, "receiving", noted)
+    patch.setattr(MemoryBudget, "receiving", noted)
     return begun
 
 

@@ -31,7 +31,7 @@ forest sums synonyms wire
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 
 GIVEN = frozenset({"did", "you", "mean", "name", "named", "known", "look", "lookup", "open", "on"})
-"""Parts of names that are said as one: `did_you_mean`, `path_lookup`, `open_calls`."""
+"""Parts of names that are said as one: `did_you_mean`, `path_lookup`, `open_responses`."""
 
 
 def explained() -> set[str]:

@@ -6,8 +6,7 @@ whose engine is gone goes on with the engine that claims it.
 """
 
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Self
 
@@ -20,17 +19,15 @@ from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun
 from runglass.engine.run.claims import RunClaims
-from runglass.engine.run.idle_runs import CancelRequests, IdleRuns, QueueAdmission, RunIds
-from runglass.engine.run.queue import RunQueue
+from runglass.engine.run.idle_runs import CancelRequests, IdleRuns, RunIds
 from runglass.engine.run.segments import NextSegments, with_stored_content
-from runglass.engine.scheduling.memory_budget import MemoryBudget
-from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.engine.scheduling.turns import DrainGate, ProjectTurns
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs, StepDependencies
+from runglass.engine.steps.run_limits import DrainGate
 from runglass.errors import api_error
+from runglass.limits.limits import Limits
+from runglass.limits.offload import offload
 from runglass.store.base import Store
-from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
+from runglass.store.process_records import UNTOLD, ProcessFacts
 from runglass.store.records import FlowRecord, IdempotencyKey, NewRun, RunRecord
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -41,11 +38,10 @@ class Engine:
     """Runs flows. `make_capture` gives the capture for two modes; `dependencies` are shared by all runs.
 
     A step whose process died is tried again `crash_retries` times. The engine's runs are its own for
-    `lease_s` seconds at a time: `keep_lease` must be called more often than that. At most
-    `max_concurrent_runs` go on at once, of one project at most `max_concurrent_runs_per_project`; of the
-    others up to `max_queued_runs`, or `max_queued_runs_per_project`, wait for their turn. `weights` are by
-    project. A run that has no slot here at once goes to whichever process on the store claims it; one that
-    does not `executes` has no slots. What others ask for is seen after `poll_s` where the bus has lost it.
+    `lease_s` seconds at a time: `keep_lease` must be called more often than that. `limits` say how many go on
+    and how many wait. A run that has no slot here at once goes to whichever process on the store claims it;
+    one that does not execute runs has no slots. What others ask for is seen after `poll_s` where the bus has
+    lost it.
     """
 
     def __init__(
@@ -55,21 +51,14 @@ class Engine:
         bus: Bus,
         dependencies: StepDependencies,
         make_capture: Callable[[CaptureMode, CaptureFailed], Capture],
+        limits: Limits,
         crash_retries: int,
         lease_s: float,
-        max_concurrent_runs: int = 1000,
-        max_queued_runs: int = 10_000,
-        max_concurrent_runs_per_project: float = math.inf,
-        max_concurrent_runs_per_flow: Mapping[str, int] = NO_LIMITS,
-        max_queued_runs_per_project: float = math.inf,
-        weights: Mapping[int, float] | None = None,
-        memory: MemoryBudget | None = None,
-        limits: RunLimits | None = None,
-        executes: bool = True,
         process: ProcessFacts = UNTOLD,
         poll_s: float = 1.0,
     ) -> None:
-        self.memory = memory or MemoryBudget()
+        self.limits = limits
+        self.queue = limits.runs
         self._store = store
         self.gate = DrainGate()
         self.ids = RunIds(dependencies.clock)
@@ -78,46 +67,17 @@ class Engine:
             bus=bus,
             dependencies=dependencies,
             make_capture=make_capture,
+            limits=limits,
             gate=self.gate,
             crash_retries=crash_retries,
             budgets=Budgets(store, dependencies.clock),
-            memory=self.memory,
-            limits=limits or RunLimits(),
-            project_turns=ProjectTurns(),
         )
-        most_each, most_of_flows = max_concurrent_runs_per_project, max_concurrent_runs_per_flow
-        self.queue = RunQueue(
-            # With a limit over all processes the store alone tells whether a project has room.
-            begins_at_once=executes and most_each == math.inf and not most_of_flows,
-            claimed_each=int(most_each) if executes and most_each < math.inf and not most_of_flows else 0,
-            slots=max_concurrent_runs,
-            most_waiting=max_queued_runs,
-            most_waiting_each=max_queued_runs_per_project,
-            weights=weights,
-        )
-        self._admission = QueueAdmission(store, self.queue)
-        self.active = ActiveRuns(context, self.queue, free_slot=self._free_slot, poll_s=poll_s)
+        self.active = ActiveRuns(context, free_slot=self._free_slot, poll_s=poll_s)
         self._idle = IdleRuns(context, self.active)
-        self._segments = NextSegments(
-            context,
-            self.active,
-            self._idle,
-            self.queue,
-            admission=self._admission,
-            free_slot=self._free_slot,
-        )
+        self._segments = NextSegments(context, self.active, self._idle, free_slot=self._free_slot)
         self.cancel_requests = CancelRequests(store, bus, self.active, self._idle, poll_s=poll_s)
         self.claims = RunClaims(
-            context,
-            self.active,
-            self._idle,
-            self.queue,
-            lease_s=lease_s,
-            executes=executes,
-            most_each=None if most_each == math.inf else int(most_each),
-            most_of_flows=most_of_flows,
-            process=process,
-            poll_s=poll_s,
+            context, self.active, self._idle, lease_s=lease_s, process=process, poll_s=poll_s
         )
 
     async def __aenter__(self) -> Self:
@@ -190,7 +150,7 @@ class Engine:
                 return self.active.begin(run, state, owner=owner, outputs=outputs)
             finally:
                 self._free_slot(project_id)
-        async with self._admission.of(project_id):
+        async with self._idle.admission.of(project_id):
             run, _ = await create(with_stored_content(segment, outputs), owner=None)
         await self._idle.tell_queued(run)
         self.claims.fill()

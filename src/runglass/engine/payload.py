@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-LARGE_BYTES = 16 * 1024
+from runglass.limits.memory import COUNTED_BYTES
+
+LARGE_BYTES = COUNTED_BYTES
 """From this size on a payload that is kept for later is JSON, decoded where its value is needed: as Python
 objects it would take 5 to 25 times as much."""
 

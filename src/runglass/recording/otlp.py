@@ -22,8 +22,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from runglass.engine.scheduling.offloading import yield_to_others
 from runglass.errors import RunglassError
+from runglass.limits.offload import yield_to_others
 from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanEvent, SpanLink
 from runglass.support.json_weight import weighs_more
 

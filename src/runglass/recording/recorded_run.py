@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec import json
 
-from runglass.engine.scheduling.pacing import paced_read
+from runglass.limits.pace import paced_read
 from runglass.log.events import KnownEvent, RunStarted, StepRecorded, StreamEvent, decode_event, encode_event
 from runglass.log.fold import RunFold, StepChange, recorded_step
 from runglass.log.span_state import SpanState

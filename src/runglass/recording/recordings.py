@@ -23,8 +23,8 @@ from msgspec.structs import replace
 
 from runglass.bus.base import Bus, progress_of, runs_of
 from runglass.engine.capture.capture import Capture, capture_of_run
-from runglass.engine.scheduling.pacing import note_activity, paced, paced_write
 from runglass.errors import RunUnreadable, StoreError, WrongExpectedVersion, api_error
+from runglass.limits.pace import note_activity, paced, paced_write
 from runglass.log.events import StepRecorded
 from runglass.log.fold import DAMAGE, session_id_of
 from runglass.log.measurements import measured

@@ -1,10 +1,6 @@
-"""Composition root: settings in, a runtime out whose parts belong together.
-
-More than 300 lines: one list of parts, in the order in which they need each other.
-"""
+"""Composition root: settings in, a runtime out whose parts belong together."""
 
 import asyncio
-import math
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -28,11 +24,9 @@ from runglass.engine.models.answer_bounds import AnswerLimits
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.scheduling.memory_budget import MemoryBudget
-from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import UpgradeRequired
+from runglass.limits.limits import Limits, most
 from runglass.recording.recordings import Recordings
 from runglass.recording.settling import Settling
 from runglass.runtime.policy import setting_rules
@@ -169,7 +163,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
         Sandbox(
             time_limit_ms=settings.code_time_limit_ms,
             memory_limit_bytes=settings.code_memory_limit_bytes,
-            most_each=_limit(settings.max_concurrent_steps_per_project),
+            most_each=most(settings.max_concurrent_steps_per_project),
         ) as sandbox,
         Checks(
             time_limit_ms=settings.check_time_limit_ms,
@@ -182,7 +176,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
             time_limit_ms=settings.redaction_time_limit_ms,
             memory_limit_bytes=settings.redaction_memory_limit_bytes,
         ) as redactions,
-        Templates(most_each=_limit(settings.max_concurrent_steps_per_project)) as templates,
+        Templates(most_each=most(settings.max_concurrent_steps_per_project)) as templates,
         ModelGateway(
             base_urls=settings.providers,
             api_keys=settings.provider_keys,
@@ -197,13 +191,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
         ) as models,
     ):
         dependencies = StepDependencies(
-            sandbox=sandbox,
-            templates=templates,
-            models=models,
-            clock=store.clock,
-            model_turns=FairTurns(
-                Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
-            ),
+            sandbox=sandbox, templates=templates, models=models, clock=store.clock
         )
         # By the ids of projects. A project that is made later gets its own at the next start.
         ids = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
@@ -222,21 +210,9 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
             bus=bus,
             dependencies=dependencies,
             make_capture=make_capture,
+            limits=Limits(settings, weights=weights),
             crash_retries=settings.crash_retries,
             lease_s=settings.lease_s,
-            max_concurrent_runs=settings.max_concurrent_runs,
-            max_queued_runs=settings.max_queued_runs,
-            max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
-            max_concurrent_runs_per_flow=settings.max_concurrent_runs_per_flow,
-            max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
-            weights=weights,
-            memory=MemoryBudget(limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes),
-            limits=RunLimits(
-                iterations=settings.run_iterations,
-                output_bytes=settings.run_output_bytes,
-                log_bytes=settings.run_log_bytes,
-            ),
-            executes=settings.executes_runs,
             process=ProcessFacts(
                 socket.gethostname(), os.getpid(), runglass.__version__, settings.executes_runs
             ),
@@ -317,7 +293,3 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                 for task in beside:
                     task.cancel()
                 await asyncio.wait(beside)
-
-
-def _limit(setting: int | None) -> float:
-    return math.inf if setting is None else setting

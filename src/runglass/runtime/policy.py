@@ -9,11 +9,11 @@ from glob import escape
 from typing import Any
 
 from runglass.config.settings import Settings, SettingsError
-from runglass.engine.scheduling.offloading import offload, offload_in_turn
-from runglass.engine.scheduling.pacing import paced_read
 from runglass.flows.arguments import check_fields, check_flow_models, check_new_models, models_in
 from runglass.flows.flow import Flow, decode_flow
 from runglass.flows.models import SettingRules
+from runglass.limits.offload import offload, offload_in_turn
+from runglass.limits.pace import paced_read
 from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import Project, Role
 

@@ -21,11 +21,11 @@ from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.removal import RunRemoval
 from runglass.engine.models.gateway import ModelGateway, ProviderCheck, missing_key
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
-from runglass.engine.scheduling.pacing import paced_read
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import APIError, api_error
 from runglass.flows.flow import Flow, decode_flow, step_count
+from runglass.limits.offload import LARGE_BYTES, offload, offload_in_turn
+from runglass.limits.pace import paced_read
 from runglass.recording.recordings import Recordings
 from runglass.runtime.policy import RunPolicy
 from runglass.store.base import Store
@@ -163,7 +163,7 @@ class Runtime:
             rerun_of=rerun_of,
         )
         segment = msgspec.structs.replace(segment or Segment(), block_overrides=request.block_overrides)
-        with self.engine.memory.starting(size_bytes, project_id=project.id):
+        with self.engine.limits.memory.starting(size_bytes, project_id=project.id):
             run = await self.engine.start(
                 record,
                 spec,

@@ -12,16 +12,14 @@ from starlette.types import Receive, Scope
 from runglass.store.records import ApiKey, ViewerSession
 
 if TYPE_CHECKING:
+    from runglass.limits.limits import Limits
     from runglass.runtime.health import HealthCheck
     from runglass.runtime.runtime import Runtime
     from runglass.server.calls.idempotency import FailureReplay, IdempotencyLocks
-    from runglass.server.calls.request_admission import RequestAdmission
-    from runglass.server.http.open_responses import OpenCalls, OpenResponses
-    from runglass.server.requests.body import HeldBodies
+    from runglass.server.http.open_responses import OpenResponses
     from runglass.server.security.browser_sessions import BrowserSessions
     from runglass.server.security.login_tickets import LoginTickets
     from runglass.server.services.outlines import Outlines
-    from runglass.server.services.run_diff import DiffTurns
     from runglass.server.services.run_import import RunImports
 
 
@@ -31,9 +29,7 @@ class Services:
 
     runtime: "Runtime"
     open_responses: "OpenResponses"
-    open_calls: "OpenCalls"
-    bodies: "HeldBodies"
-    admission: "RequestAdmission"
+    limits: "Limits"
     call_locks: "IdempotencyLocks"
     failures: "FailureReplay"
     health: "HealthCheck"
@@ -41,7 +37,6 @@ class Services:
     imports: "RunImports"
     sessions: "BrowserSessions"
     tickets: "LoginTickets"
-    diff_turns: "DiffTurns"
 
 
 class ApiRequest(Request):

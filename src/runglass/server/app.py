@@ -9,20 +9,16 @@ from runglass.runtime.health import HealthCheck
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import Services
 from runglass.server.calls.idempotency import FailureReplay, IdempotencyLocks
-from runglass.server.calls.request_admission import RequestAdmission
 from runglass.server.endpoint import Answer, Endpoint
 from runglass.server.endpoints import ENDPOINTS
-from runglass.server.http.open_responses import OpenCalls, OpenResponses
+from runglass.server.http.open_responses import OpenResponses
 from runglass.server.middleware import ApiMiddleware
 from runglass.server.openapi import Documentation
-from runglass.server.requests.body import HeldBodies
 from runglass.server.routes import viewer
 from runglass.server.routing import Router
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
-from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
 from runglass.server.services.outlines import Outlines
-from runglass.server.services.run_diff import DiffTurns
 from runglass.server.services.run_import import RunImports
 
 
@@ -38,13 +34,10 @@ def create_app(
     Through `open_responses` its owner ends the responses that are open, `outlines` are those that it has
     kept, and `tickets` make links that sign a browser in.
     """
-    bodies = HeldBodies(runtime.settings.memory_limit_bytes)
     services = Services(
         runtime=runtime,
         open_responses=open_responses or OpenResponses(),
-        open_calls=OpenCalls(runtime.settings.max_streams_per_project),
-        bodies=bodies,
-        admission=RequestAdmission(bodies),
+        limits=runtime.engine.limits,
         call_locks=IdempotencyLocks(),
         failures=FailureReplay(),
         health=HealthCheck(runtime),
@@ -52,20 +45,14 @@ def create_app(
         imports=RunImports(runtime),
         sessions=BrowserSessions(runtime.store, clock=runtime.store.clock),
         tickets=tickets or LoginTickets(),
-        diff_turns=DiffTurns(),
     )
     router = Router([*ENDPOINTS, *_pages()], services)
-    of_key = runtime.settings.rate_limit_per_minute
-    of_project = runtime.settings.project_rate_limit_per_minute
     return ApiMiddleware(
         router,
         runtime.store,
         open_responses=services.open_responses,
         sessions=services.sessions,
-        rates=Rates(
-            of_key=None if of_key is None else KeyRate(of_key),
-            of_project=None if of_project is None else ProjectRate(of_project),
-        ),
+        rates=services.limits.rates,
     )
 
 

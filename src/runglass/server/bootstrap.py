@@ -16,8 +16,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from runglass.config.settings import Settings, SettingsError
-from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import RunglassError
+from runglass.limits.offload import offload_in_turn
 from runglass.runtime.composition import SETTLED_S, open_runtime
 from runglass.runtime.metrics.listener import address_of, listening
 from runglass.runtime.runtime import Runtime

@@ -11,8 +11,9 @@ import re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
-from runglass.engine.scheduling.pacing import REQUEST_S, admit_paced, paced_transfer, set_project
 from runglass.errors import APIError, StoreError, api_error
+from runglass.limits.pace import admit_paced, paced_transfer, set_project
+from runglass.limits.rate import Rates
 from runglass.server.endpoints import API, ENDPOINTS
 from runglass.server.http.error_responses import error_response, unavailable
 from runglass.server.http.open_responses import OpenResponses
@@ -20,7 +21,6 @@ from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import cut_off_text
 from runglass.server.security.authentication import authenticate, authorization_of_sender
 from runglass.server.security.browser_sessions import BrowserSessions, header
-from runglass.server.security.rate_limit import Rates
 from runglass.store.protocols.catalog import Catalog
 from runglass.support import logs
 from runglass.support.safe_text import printable
@@ -90,10 +90,10 @@ class ApiMiddleware:
                 # A program says who asks, and a browser's cookie only where nothing is said.
                 session = await self._sessions.find(scope) if authorization is None else None
                 key = await authenticate(self._store, authorization) if session is None else session.key
-                self._rates.take(key)
+                self._rates.take(key_id=key.id, project_id=key.project_id)
                 scope["auth"], scope["viewer_session"] = key, session
                 set_project(key.project_id)
-                await admit_paced(key.project_id, REQUEST_S)
+                await admit_paced(key.project_id)
         except APIError as error:
             await error_response(error)(scope, receive, send)
         except StoreError as error:

@@ -4,11 +4,11 @@ So keys, rates, limits and refusals are those of OTLP over HTTP: this file knows
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
 
 import grpc
 import msgspec
@@ -18,6 +18,7 @@ from google.rpc.status_pb2 import Status
 from starlette.types import ASGIApp, Message, Receive, Scope
 
 from runglass.errors import RunglassError, api_error
+from runglass.limits.shares import FairTurns, Shares
 
 PATHS = {
     f"/opentelemetry.proto.collector.{package}.v1.{service}/Export": f"/v1/{signal}"
@@ -85,7 +86,7 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no type
         self._app = app
         self._read_s = read_s
         self._calls = 0
-        self._reading: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
+        self._reading = FairTurns(Shares(math.inf, most_each=READ_AT_ONCE))
 
     def service(self, details: Any) -> Any:
         """The handler of a call; None, which is answered with UNIMPLEMENTED, for another method."""
@@ -128,10 +129,9 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no type
         Raises UNAVAILABLE where it does not come in time.
         """
         project_id = scope["auth"].project_id
-        reading = self._reading.setdefault(project_id, asyncio.Semaphore(READ_AT_ONCE))
         try:
             async with asyncio.timeout(self._read_s):
-                await until_end.enter_async_context(reading)
+                await until_end.enter_async_context(self._reading.turn(project_id))
                 # Not from the iterator, which the library never lets go of, with the message in it.
                 body = await context.read()
         except TimeoutError as error:

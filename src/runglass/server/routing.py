@@ -62,7 +62,7 @@ class Router:
         try:
             # A call whose caller has left costs what a job does, and jobs are not counted.
             with (
-                self._services.open_calls.opened(request.auth.project_id) as end_call,
+                self._services.limits.open_call(request.auth.project_id) as end_call,
                 connection_of(scope).on_loss(end_call),
             ):
                 await self._respond(endpoint, request, parts, send)

@@ -1,15 +1,16 @@
 """A machine of the simulation, and the processes that live and die on it, one after another."""
 
 import asyncio
-import math
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING
 
+from runglass.config.settings import Settings
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
 from runglass.engine.steps.run_context import StepDependencies
 from runglass.errors import StoreError
+from runglass.limits.limits import Limits
 from runglass.log.fold import Address
 from runglass.tails.run_log import Tails
 from tests.fakes import CRASH_RETRIES, LEASE_S
@@ -118,12 +119,16 @@ class Life:
                 bus=self.bus,
                 dependencies=dependencies,
                 make_capture=CAPTURE,
+                limits=Limits(
+                    Settings(
+                        max_concurrent_runs=chance.choice((1, 2, 1000)),
+                        max_concurrent_runs_per_project=world.limits.of_project or None,
+                        max_concurrent_runs_per_flow=dict(world.limits.of_flows),
+                        executes_runs=self._executes,
+                    )
+                ),
                 crash_retries=CRASH_RETRIES,
                 lease_s=LEASE_S,
-                max_concurrent_runs=chance.choice((1, 2, 1000)),
-                max_concurrent_runs_per_project=world.limits.of_project or math.inf,
-                max_concurrent_runs_per_flow=world.limits.of_flows,
-                executes=self._executes,
             ) as engine:
                 keeping = asyncio.create_task(self._keep(engine))
                 self.engine = engine

@@ -50,7 +50,7 @@ def live(
         patch("runglass.store.catalog.uuid7", next_id),
         # Turns of large work belong to an event loop, which processes share here: one that is killed would
         # keep its turn for ever. And they go by the real time.
-        patch("runglass.engine.scheduling.pacing.others_are_active", lambda _: False),
+        patch("runglass.limits.pace.others_are_active", lambda _: False),
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         loop = cast(VirtualLoop, runner.get_loop())

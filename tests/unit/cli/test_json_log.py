@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runglass.cli.terminal.output import JsonLog
-from runglass.engine.scheduling.pacing import current_project
+from runglass.limits.pace import current_project
 from runglass.support import logs
 from runglass.testing import running_server
 from tests.contract.wire import http_for

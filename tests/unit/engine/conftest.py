@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from runglass.bus.process_bus import MemoryBus
+from runglass.config.settings import Settings
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
@@ -18,11 +19,10 @@ from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
-from runglass.engine.scheduling.memory_budget import MemoryBudget
-from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
+from runglass.limits.limits import Limits
 from runglass.log.events import StreamEvent, decode_event
 from runglass.log.trace import StepTrace, Trace
 from runglass.store.sqlite.store import SqliteStore
@@ -73,15 +73,14 @@ async def open_harness(
     models: ModelGateway | None = None,
     slots: int = 1000,
     line: int = 1000,
-    memory: MemoryBudget | None = None,
-    limits: RunLimits | None = None,
     beside: EngineHarness | None = None,
-    executes: bool = True,
     poll_s: float = 9_999,
+    **settings: Any,
 ) -> AsyncIterator[EngineHarness]:
     """An engine on this store, which is opened here; `models` stand in for the real ones.
 
     With `beside` it has the store, the bus and the clock of another. Lost wake-ups are found after `poll_s`.
+    Further `settings` are those of its limits.
     """
     clock = beside.clock if beside else clock or VirtualClock()
     async with AsyncExitStack() as opened:
@@ -97,13 +96,9 @@ async def open_harness(
             bus=bus,
             dependencies=dependencies,
             make_capture=partial(Capture, limit_bytes=4096, redactor=Redactor()),
+            limits=Limits(Settings(max_concurrent_runs=slots, max_queued_runs=line, **settings)),
             crash_retries=CRASH_RETRIES,
             lease_s=LEASE_S,
-            max_concurrent_runs=slots,
-            max_queued_runs=line,
-            memory=memory,
-            limits=limits,
-            executes=executes,
             poll_s=poll_s,
         )
         yield EngineHarness(store, bus, await opened.enter_async_context(engine), clock)

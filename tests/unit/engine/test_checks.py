@@ -9,12 +9,12 @@ import pytest
 
 from runglass.engine.checks import checks as module
 from runglass.engine.checks.checks import Checks
-from runglass.engine.scheduling.pacing import current_project
 from runglass.engine.workers.limits import PEAK_BYTES
 from runglass.errors import APIError, FlowFileError, StepFailure
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
 from runglass.flows.schemas.schema import Unproved
+from runglass.limits.pace import current_project
 from tests.flows import doubling
 
 RECURSIVE = {"type": "object", "properties": {"next": {"$ref": "#"}, "n": {"type": "integer"}}}

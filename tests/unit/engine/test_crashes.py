@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.payload import Payload
 from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
-from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.errors import APIError, StoreError
 from runglass.flows.flow import CodeStep, Flow, leaves
 from runglass.flows.parser import parse_flow
@@ -43,13 +42,11 @@ def dying_store(path: Path, lives: int, *, commits: bool = False) -> tuple[Sqlit
 
 
 @asynccontextmanager
-async def next_life(
-    store: SqliteStore, *, memory: MemoryBudget | None = None
-) -> AsyncIterator[EngineHarness]:
+async def next_life(store: SqliteStore, **settings: Any) -> AsyncIterator[EngineHarness]:
     """An engine in a process of its own, started after the one before it died."""
     async with SqliteStore(store.connections.path, synchronous="NORMAL") as first:
         await first.end_lease(None)
-    async with open_harness(store, memory=memory) as house:
+    async with open_harness(store, **settings) as house:
         yield house
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import EngineHarness, open_harness, read, start
@@ -37,7 +36,7 @@ async def test_events_go_to_the_store_while_more_of_them_come(house: EngineHarne
 
 async def test_a_log_of_skipped_steps_has_an_end(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, limits=RunLimits(log_bytes=100_000)) as house:
+    async with open_harness(store, run_log_bytes=100_000) as house:
         started = await start(house, SKIPPED, {"lists": [[]] * 10})
         ran = await read(house, started.id, await started.outcome())
         assert ran.outcome.status == "failed"

@@ -16,7 +16,7 @@ from runglass.engine.journal.run_spec import RunSpec
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway
 from runglass.engine.payload import Payload
 from runglass.engine.run.task import RunTask
-from runglass.engine.scheduling.memory_budget import RunMemory
+from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import open_harness, start

@@ -11,9 +11,9 @@ import pytest
 from runglass.bus.base import progress_of, runs_of
 from runglass.bus.process_bus import MemoryBus
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.scheduling import pacing
-from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, pace_of, set_project
 from runglass.errors import PermanentStoreError, StoreError
+from runglass.limits import pace as pacing
+from runglass.limits.pace import LARGE_WRITE_BYTES, pace_of, set_project
 from runglass.log.events import (
     FlowCancelled,
     LoopStarted,

@@ -18,9 +18,9 @@ from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, Shorten, answered
 from runglass.engine.capture.snapshots import shortened, shortened_error
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.pacing import current_project
 from runglass.engine.workers.limits import limit_cpu
 from runglass.engine.workers.process import WorkerDied, WorkerProcess
+from runglass.limits.pace import current_project
 from tests.waiting import until
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"], mark="<gone>")

@@ -13,11 +13,12 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.engine.payload import LARGE_BYTES, Payload
-from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
-from runglass.engine.scheduling.turns import STEPS_AT_A_TIME, StoreTurns
+from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.scope import mentioned_outputs
 from runglass.errors import APIError, RunglassError
 from runglass.flows.flow import CodeStep
+from runglass.limits.memory import MemoryBudget
+from runglass.limits.turns import STEPS_AT_A_TIME, StoreTurns
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
@@ -44,12 +45,12 @@ async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
     tmp_path: Path, lives: int
 ) -> None:
     store, _ = dying_store(tmp_path / "db", lives, commits=True)
-    async with open_harness(store, memory=MemoryBudget(run_bytes=0)) as house:
+    async with open_harness(store, run_memory_bytes=0) as house:
         started = await start(house, LARGE)
         with contextlib.suppress(RunglassError):
             await started.outcome()
-        assert house.engine.memory.held == 0
-    async with next_life(SqliteStore(tmp_path / "db"), memory=MemoryBudget(run_bytes=0)) as later:
+        assert house.engine.limits.memory.held == 0
+    async with next_life(SqliteStore(tmp_path / "db"), run_memory_bytes=0) as later:
         await follow(later, started.id)
         run = await later.store.run(started.id)
         assert run is not None
@@ -60,13 +61,13 @@ async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
 
 
 async def test_a_run_that_was_paused_reads_back_what_its_next_segment_mentions(tmp_path: Path) -> None:
-    async with open_harness(SqliteStore(tmp_path / "db"), memory=MemoryBudget(run_bytes=0)) as house:
+    async with open_harness(SqliteStore(tmp_path / "db"), run_memory_bytes=0) as house:
         started = await start(house, LARGE, segment=Segment(last=1))
         paused = await started.outcome()
         assert [len(step["text"]) for step in paused.outputs["each"]["items"]] == [30_000] * 3
         outcome = await take_up(house, started.id, Segment(first=2))
         assert msgspec.json.decode(outcome.result_json) == RESULT
-        assert house.engine.memory.held == 0
+        assert house.engine.limits.memory.held == 0
 
 
 async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path: Path) -> None:
@@ -215,8 +216,7 @@ async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
     models = Asked()
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     # One such output is all that may be decoded at a time.
-    memory = MemoryBudget(limit_bytes=1_000_000)
-    async with open_harness(store, models=models, memory=memory) as house:
+    async with open_harness(store, models=models, memory_limit_bytes=1_000_000) as house:
         made = '- {id: a, type: code, code: \'return {"text": "a" * 200000}\'}\n'
         asking = await start(
             house,
@@ -229,7 +229,7 @@ async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
         models.may_end.set()
         ran = await read(house, asking.id, await asking.outcome())
         assert ran.result == {"text": "said"}
-        assert memory.working_bytes == 0
+        assert house.engine.limits.memory.working_bytes == 0
 
 
 async def test_what_a_step_has_used_is_put_away_for_its_output(tmp_path: Path) -> None:
@@ -239,11 +239,10 @@ async def test_what_a_step_has_used_is_put_away_for_its_output(tmp_path: Path) -
 - {id: b, type: code, code: 'return {"text": steps["a"]["text"] + "b"}'}
 - {id: ask, type: llm, model: 'some:model', prompt: Hello}
 """
-    memory = MemoryBudget(run_bytes=0)
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models, memory=memory) as house:
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models, run_memory_bytes=0) as house:
         started = await start(house, flow)
         await models.begun.wait()
-        assert 40_000 < memory.held < 80_000, "the newest output is held, and no other"
+        assert 40_000 < house.engine.limits.memory.held < 80_000, "the newest output is held, and no other"
         models.may_end.set()
         assert (await started.outcome()).status == "completed"
 
@@ -257,8 +256,8 @@ async def test_the_output_of_a_container_can_be_put_away_before_the_next_event(t
     b: [{id: b, type: code, code: 'return {"text": "b" * 40000}'}]
 - {id: last, type: code, code: 'return {"n": len(a["text"] + b["text"])}'}
 """
-    memory = MemoryBudget(run_bytes=0, limit_bytes=60_000)
-    async with open_harness(SqliteStore(tmp_path / "db"), memory=memory) as house:
+    store = SqliteStore(tmp_path / "db")
+    async with open_harness(store, run_memory_bytes=0, memory_limit_bytes=60_000) as house:
         outcome = await (await start(house, flow)).outcome()
     assert (outcome.status, outcome.result_json) == ("completed", b'{"n":80000}')
 
@@ -289,7 +288,7 @@ async def test_a_result_is_not_put_away_while_it_is_redacted(
 
     async def prepare_beside_others(capture: Capture, payload: Payload) -> None:
         await asyncio.sleep(0)
-        house.engine.memory.has_room(house.engine.memory.limit_bytes)
+        house.engine.limits.memory.has_room(house.engine.limits.memory.limit_bytes)
         await prepare(capture, payload)
 
     monkeypatch.setattr(Capture, "prepare", prepare_beside_others)

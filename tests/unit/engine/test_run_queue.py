@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.task import LeaseLost, RunOutcome
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, RunUnreadable, StoreError
+from runglass.limits.slots import RunSlots
 from runglass.store.process_records import QueuedRuns
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
@@ -258,7 +259,7 @@ async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
 FLOOD, GUEST = 1, 2
 
 
-def emptied(queue: RunQueue) -> RunQueue:
+def emptied(queue: RunSlots) -> RunSlots:
     """The queue, once a claim has found that nothing waits in the store."""
     with queue.claiming(None, 1):
         pass
@@ -266,13 +267,13 @@ def emptied(queue: RunQueue) -> RunQueue:
 
 
 async def test_a_run_is_behind_what_a_process_before_has_left_until_nothing_waits() -> None:
-    queue = RunQueue(slots=2, most_waiting=10)
+    queue = RunSlots(Settings(max_concurrent_runs=2, max_queued_runs=10))
     assert not queue.take(FLOOD)
     assert emptied(queue).take(FLOOD)
 
 
 async def test_the_queue_of_one_project_does_not_delay_another() -> None:
-    queue = emptied(RunQueue(slots=4, most_waiting=10_000))
+    queue = emptied(RunSlots(Settings(max_concurrent_runs=4, max_queued_runs=10_000)))
     while queue.take(FLOOD):
         pass
     for _ in range(10):
@@ -295,7 +296,7 @@ async def test_the_queue_of_one_project_does_not_delay_another() -> None:
 
 
 async def test_what_comes_during_a_claim_waits_for_the_next_one() -> None:
-    queue = emptied(RunQueue(slots=3, most_waiting=10))
+    queue = emptied(RunSlots(Settings(max_concurrent_runs=3, max_queued_runs=10)))
     queue.note_waiting(FLOOD)
     with queue.claiming(None, 2):
         assert queue.take(GUEST), "a slot that the claim does not want"
@@ -307,7 +308,7 @@ async def test_what_comes_during_a_claim_waits_for_the_next_one() -> None:
 
 
 async def test_a_claim_that_fails_is_made_again() -> None:
-    queue = emptied(RunQueue(slots=3, most_waiting=10))
+    queue = emptied(RunSlots(Settings(max_concurrent_runs=3, max_queued_runs=10)))
     queue.note_waiting(FLOOD)
     with pytest.raises(StoreError), queue.claiming(None, 3):
         raise StoreError("away")
@@ -316,7 +317,7 @@ async def test_a_claim_that_fails_is_made_again() -> None:
 
 
 async def test_a_line_is_full_for_its_project_alone_where_that_has_its_share() -> None:
-    queue = RunQueue(slots=10, most_waiting=10, most_waiting_each=4)
+    queue = RunSlots(Settings(max_concurrent_runs=10, max_queued_runs=10, max_queued_runs_per_project=4))
     queue.require_room(FLOOD, QueuedRuns(9, 3, 2))
     queue.require_room(GUEST, QueuedRuns(10, 3, 2))
     with pytest.raises(APIError) as caught:
@@ -324,11 +325,20 @@ async def test_a_line_is_full_for_its_project_alone_where_that_has_its_share() -
     assert (caught.value.code, caught.value.status) == ("UNAVAILABLE", 503)
     assert caught.value.details == {"limit": "max_queued_runs_per_project", "value": 4}
     with pytest.raises(APIError, match="max_queued_runs"):
-        RunQueue(slots=10, most_waiting=10).require_room(FLOOD, QueuedRuns(10, 5, 2))
+        RunSlots(Settings(max_concurrent_runs=10, max_queued_runs=10)).require_room(
+            FLOOD, QueuedRuns(10, 5, 2)
+        )
 
 
 async def test_runs_that_a_claim_will_take_at_once_do_not_fill_the_line() -> None:
-    queue = RunQueue(slots=3, begins_at_once=False, claimed_each=2, most_waiting=9, most_waiting_each=0)
+    queue = RunSlots(
+        Settings(
+            max_concurrent_runs=3,
+            max_concurrent_runs_per_project=2,
+            max_queued_runs=9,
+            max_queued_runs_per_project=0,
+        )
+    )
     for coming in range(2):
         queue.require_room(FLOOD, QueuedRuns(coming, coming, 1))
     with pytest.raises(APIError, match="max_queued_runs_per_project"):

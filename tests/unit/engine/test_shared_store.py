@@ -54,7 +54,7 @@ class Machines(NamedTuple):
 async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
     async with AsyncExitStack() as opened:
         store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-        front = await opened.enter_async_context(open_harness(store, clock=HeldClock(), executes=False))
+        front = await opened.enter_async_context(open_harness(store, clock=HeldClock(), executes_runs=False))
         worker, other = [
             await opened.enter_async_context(open_harness(store, beside=front)) for _ in range(2)
         ]
@@ -141,7 +141,7 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(
 
 async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, line=5, executes=False) as front:
+    async with open_harness(store, line=5, executes_runs=False) as front:
         ends = await asyncio.gather(*(start(front, HOLD) for _ in range(20)), return_exceptions=True)
         assert sum(isinstance(end, StartedRun) for end in ends) == 5
         refused = [end for end in ends if not isinstance(end, StartedRun)]
@@ -152,7 +152,7 @@ async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
     tmp_path: Path,
 ) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_harness(store, line=1, executes=False) as front:
+    async with open_harness(store, line=1, executes_runs=False) as front:
         faults = FaultyStore(store)
         failing = faults.hold("create_run", times=1, error=StoreError("the disk is full"))
         first = asyncio.create_task(start(front, HOLD))

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.scheduling.offloading import LARGE_BYTES
 from runglass.errors import APIError
+from runglass.limits.offload import LARGE_BYTES
 from runglass.server.requests.body_parsing import CALLS_WITH, parse_off_loop, read_request
 from runglass.wire.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest
 

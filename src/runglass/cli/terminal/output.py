@@ -137,7 +137,7 @@ class JsonLog(logging.Formatter):
         # Imported here: most commands have no such log.
         import json
 
-        from runglass.engine.scheduling.pacing import current_project
+        from runglass.limits.pace import current_project
         from runglass.support.logs import request_id, run_id
 
         self._encode = json.dumps

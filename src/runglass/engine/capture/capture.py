@@ -15,7 +15,7 @@ from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.snapshots import left_out, shortened, shortened_error, without_content
 from runglass.engine.payload import Payload, Snapshot
-from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.limits.offload import offload_in_turn
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 __all__ = ["Capture", "Redactor", "RunCapture", "Snapshot", "capture_of_run"]

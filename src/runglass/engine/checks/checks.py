@@ -24,12 +24,12 @@ from runglass.engine.checks.check_worker import (
     check_request,
 )
 from runglass.engine.checks.schema_example import schema_problems, smallest_object
-from runglass.engine.scheduling.offloading import LARGE_BYTES, gc_paused, offload, offload_in_turn
 from runglass.engine.workers.pool import LimitHit, OutOfMemory, WorkerPool
 from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error
 from runglass.flows.flow import Flow
 from runglass.flows.parser import FLOW_LIMIT, SCHEMA_LIMIT_BYTES, CheckedFlow
 from runglass.flows.schemas.schema import Unproved
+from runglass.limits.offload import LARGE_BYTES, gc_paused, offload, offload_in_turn
 
 T = TypeVar("T")
 

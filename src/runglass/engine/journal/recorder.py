@@ -17,8 +17,8 @@ from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus, progress_of, runs_of
 from runglass.engine.journal.checkpoints import path_text
-from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, note_activity, paced_write
 from runglass.errors import PermanentStoreError, StoreError, WrongExpectedVersion
+from runglass.limits.pace import LARGE_WRITE_BYTES, note_activity, paced_write
 from runglass.log.events import KnownEvent, RunStarted, encode_event
 from runglass.log.fold import RunFold, StepChange
 from runglass.log.measurements import measured

@@ -9,7 +9,7 @@ import msgspec
 
 from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.run_spec import Pause, RunSpec, SegmentSpec, ToolLoopState
-from runglass.engine.scheduling.offloading import offload
+from runglass.limits.offload import offload
 from runglass.log.fold import Address, RunFold, StepChange
 from runglass.log.trace import RunSummary, StepTrace
 from runglass.store.base import decoding

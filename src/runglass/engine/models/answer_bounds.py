@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from runglass.engine.models.model_types import ModelCallFailed, RequestObserver
-from runglass.engine.scheduling.pacing import current_project, pace_of
+from runglass.limits.pace import current_project, pace_of
 from runglass.support.json_weight import weighs_more
 
 PART_LIMIT_BYTES = 1 << 20

@@ -13,8 +13,8 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.scheduling.turns import Readings
 from runglass.errors import StoreError
+from runglass.limits.turns import Readings
 from runglass.log.money import ZERO, format_usd, subtract_usd
 from runglass.store.base import Store
 from runglass.store.records import Project, RunRecord

@@ -26,9 +26,9 @@ from runglass.engine.models.model_types import (
     text_of,
 )
 from runglass.engine.models.pricing import Price, cost_of
-from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
-from runglass.engine.scheduling.pacing import current_project, paced
 from runglass.errors import StepFailure
+from runglass.limits.offload import LARGE_BYTES, offload
+from runglass.limits.pace import current_project, paced
 from runglass.log.trace import TokenBreakdown
 
 NAME = "echo"

@@ -25,10 +25,10 @@ from runglass.engine.models.model_types import (
 )
 from runglass.engine.models.pricing import Price, TokenBound, most_of, prompt_bound, with_max_tokens
 from runglass.engine.models.request_parser import as_given
-from runglass.engine.scheduling.pacing import current_project, paced
 from runglass.errors import StepFailure, api_error
 from runglass.flows.flow import Flow, LlmStep, ParallelStep, Step, leaves
 from runglass.flows.models import NOTHING_MORE, OFFLINE_MODEL, SettingRules, provider_missing
+from runglass.limits.pace import current_project, paced
 from runglass.log.money import ZERO
 from runglass.support.import_without_gc import loading
 

@@ -14,10 +14,9 @@ from uuid_utils import uuid7
 
 from runglass.bus.base import progress_of
 from runglass.engine.journal.resume import ResumeState
-from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.task import AppendRefused, LeaseLost, RunOutcome, RunReleased, RunTask
-from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs
+from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.records import RunRecord, StoredLog
 
@@ -52,9 +51,7 @@ class ActiveRuns:
     those that ended as the store refused an append, until somebody has looked why.
     """
 
-    def __init__(
-        self, context: EngineContext, queue: RunQueue, *, free_slot: Callable[[int], None], poll_s: float
-    ) -> None:
+    def __init__(self, context: EngineContext, *, free_slot: Callable[[int], None], poll_s: float) -> None:
         self.owner = str(uuid7())
         self.tasks: dict[str, asyncio.Task[RunOutcome]] = {}
         self.resuming: set[str] = set()
@@ -64,7 +61,7 @@ class ActiveRuns:
         self.refused: deque[StoredLog] = deque(maxlen=LATEST)
         self._context = context
         self._gate = context.gate
-        self._queue = queue
+        self._queue = context.limits.runs
         self._free_slot = free_slot
         self._poll_s = poll_s
         self._running: dict[str, RunTask] = {}

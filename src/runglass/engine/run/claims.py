@@ -5,7 +5,7 @@ Which runs are next, of those that wait and of those whose process has no lease 
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from uuid_utils import uuid7
 
@@ -14,13 +14,12 @@ from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
 from runglass.engine.run.lease import Lease, StoreCheck
-from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.terminate import end_run
-from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.engine.steps.run_context import EngineContext
+from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import StoreError
 from runglass.log.measurements import measured
-from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
+from runglass.store.process_records import UNTOLD, ProcessFacts
 from runglass.store.records import RunRecord
 from runglass.support.clock import iso
 from runglass.support.logs import FailureLog
@@ -37,8 +36,7 @@ CLAIM_WAIT_S = 1.0
 class RunClaims:
     """Keeps the lease and fills free slots. The lease lasts `lease_s` seconds from each renewal.
 
-    `most_each` and `most_of_flows` are how many runs a project and a flow may have in all processes on the
-    store, and `process` is what its lease says of this one. A run whose wake-up was lost waits for `poll_s`.
+    `process` is what its lease says of this process. A run whose wake-up was lost waits for `poll_s`.
     """
 
     def __init__(
@@ -46,12 +44,8 @@ class RunClaims:
         engine: EngineContext,
         active: ActiveRuns,
         idle: IdleRuns,
-        queue: RunQueue,
         *,
         lease_s: float,
-        executes: bool = True,
-        most_each: int | None = None,
-        most_of_flows: Mapping[str, int] = NO_LIMITS,
         process: ProcessFacts = UNTOLD,
         poll_s: float,
     ) -> None:
@@ -62,16 +56,15 @@ class RunClaims:
         self._gate = engine.gate
         self._active = active
         self._idle = idle
-        self._queue = queue
+        self._queue = engine.limits.runs
         self._lease = Lease(engine.store, self._clock, active, lease_s=lease_s, process=process)
         self._keeping = asyncio.Lock()
         self._filling: asyncio.Task[None] | None = None
         self._fill_again = False
         self._bus = engine.bus
-        self._executes = executes
+        self._settings = engine.limits.settings
+        self._executes = self._settings.executes_runs
         self._poll_s = poll_s
-        self._most_each = most_each
-        self._most_of_flows = most_of_flows
         self._check = StoreCheck(engine.store, active)
         self._failures = FailureLog(log, "beginning the runs that wait for a slot failed")
 
@@ -171,8 +164,8 @@ class RunClaims:
                 now=iso(self._clock.now()),
                 limit=limit,
                 project_id=project_id,
-                most_each=self._most_each,
-                most_of_flows=self._most_of_flows,
+                most_each=self._settings.max_concurrent_runs_per_project,
+                most_of_flows=self._settings.max_concurrent_runs_per_flow,
             )
             projects += [run.project_id for run in claimed]
         return await self._go_on_with(claimed)

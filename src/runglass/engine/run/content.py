@@ -189,7 +189,7 @@ async def _outputs(engine: EngineContext, recorder: Recorder, capture: Capture) 
         size = step.output_size_bytes or 0
         if min(size, capture.limit_bytes) > room:
             continue
-        async with engine.memory.working(size):
+        async with engine.limits.memory.working(size):
             checkpoint = await store.checkpoint(run.no, step.step_id, path_text(step.loop_path))
             # A caller who went back made void what came after.
             if checkpoint is None:

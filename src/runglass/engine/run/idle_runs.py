@@ -23,13 +23,9 @@ from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.resume import PausedRun, first_segment
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns
-from runglass.engine.run.queue import RunQueue
 from runglass.engine.run.terminate import end_run
-from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.pacing import paced_write
-from runglass.engine.scheduling.run_limits import StopRequest
-from runglass.engine.scheduling.turns import Readings
 from runglass.engine.steps.run_context import EngineContext
+from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import (
     APIError,
     CommitUncertain,
@@ -38,6 +34,10 @@ from runglass.errors import (
     WrongExpectedVersion,
     api_error,
 )
+from runglass.limits.offload import offload
+from runglass.limits.pace import paced_write
+from runglass.limits.slots import RunSlots
+from runglass.limits.turns import Readings
 from runglass.store.base import Store, decoding
 from runglass.store.process_records import QueuedRuns
 from runglass.store.records import Checkpoint, NewRun, RunRecord
@@ -75,7 +75,7 @@ class QueueAdmission:
     What other processes let in at the same instant is not known here.
     """
 
-    def __init__(self, store: Store, queue: RunQueue) -> None:
+    def __init__(self, store: Store, queue: RunSlots) -> None:
         self._queue = queue
         self._counts = Readings(lambda project_id: store.queued_runs(project_id, most=queue.most_counted))
         self._coming: Counter[int] = Counter()
@@ -123,6 +123,7 @@ class IdleRuns:
     """Makes runs, and reads and ends those that are paused, queued or set aside."""
 
     def __init__(self, engine: EngineContext, active: ActiveRuns) -> None:
+        self.admission = QueueAdmission(engine.store, engine.limits.runs)
         self._engine = engine
         self._store = engine.store
         self._active = active

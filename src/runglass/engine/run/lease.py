@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from runglass.engine.journal.resume import time_of
 from runglass.engine.run.active_runs import ActiveRuns
-from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import Store
 from runglass.store.process_records import ProcessFacts

@@ -12,12 +12,11 @@ from runglass.engine.journal.checkpoints import segment_checkpoint
 from runglass.engine.journal.resume import PausedRun, last_time, paused_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun
-from runglass.engine.run.idle_runs import IdleRuns, QueueAdmission
-from runglass.engine.run.queue import RunQueue
-from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.run_limits import StopRequest
+from runglass.engine.run.idle_runs import IdleRuns
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs
+from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import APIError, CommitUncertain, StoreError, api_error
+from runglass.limits.offload import offload
 from runglass.store.records import Checkpoint, RunRecord
 
 
@@ -29,16 +28,13 @@ class NextSegments:
         context: EngineContext,
         active: ActiveRuns,
         idle: IdleRuns,
-        queue: RunQueue,
         *,
-        admission: QueueAdmission,
         free_slot: Callable[[int], None],
     ) -> None:
         self._store = context.store
         self._active = active
         self._idle = idle
-        self._queue = queue
-        self._admission = admission
+        self._queue = context.limits.runs
         self._free_slot = free_slot
 
     async def resume(
@@ -64,7 +60,7 @@ class NextSegments:
             finally:
                 self._free_slot(project_id)
         segment_spec = SegmentSpec(spec=spec, segment=with_stored_content(segment, outputs))
-        async with self._admission.of(project_id):
+        async with self._idle.admission.of(project_id):
             run = await self._stored(paused, segment_spec, size_bytes, owner=None)
         await self._idle.tell_queued(run)
         return self._active.queued(run)

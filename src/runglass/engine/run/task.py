@@ -15,15 +15,14 @@ from runglass.engine.models.gateway import missing_key
 from runglass.engine.payload import Payload
 from runglass.engine.run.content import overrides_applied, read_outputs, run_input
 from runglass.engine.run.terminate import end_run, record_end
-from runglass.engine.scheduling.memory_budget import RunMemory
-from runglass.engine.scheduling.pacing import set_project
-from runglass.engine.scheduling.run_limits import LimitReached, RunUsage, StopRequest
+from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
 from runglass.engine.steps.run_context import EngineContext, LiveOutputs, RunContext
+from runglass.engine.steps.run_limits import LimitReached, RunUsage, StopRequest
 from runglass.errors import (
     PermanentStoreError,
     RunglassError,
@@ -34,6 +33,7 @@ from runglass.errors import (
     without_traceback,
 )
 from runglass.flows.flow import find_step, step_index
+from runglass.limits.pace import set_project
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.store.records import RunRecord, StoredLog
 from runglass.support.lazy_json import encoded
@@ -105,7 +105,7 @@ class RunTask:
             owner=owner,
             not_before=not_before,
         )
-        self._memory = RunMemory(engine.memory, self._recorder.checkpoint, project_id=run.project_id)
+        self._memory = RunMemory(engine.limits.memory, self._recorder.checkpoint, project_id=run.project_id)
         self._memory.hold_inputs(state.request_bytes)
 
     @property
@@ -241,8 +241,11 @@ class RunTask:
             gate=engine.gate,
             stop=self.stop,
             memory=self._memory,
-            usage=RunUsage(engine.limits, iterations=state.iterations, output_bytes=state.output_bytes),
-            store_turns=engine.project_turns.of(project_id),
+            usage=RunUsage(
+                engine.limits.settings, iterations=state.iterations, output_bytes=state.output_bytes
+            ),
+            store_turns=engine.limits.store_turns.of(project_id),
+            model_calls=engine.limits.model_calls,
             budget=await engine.budgets.of_run(project_id, self._recorder),
             outputs=self._outputs,
             answers_call=state.segment_spec.segment.answers_call,

@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.workers.limits import (
     BEYOND,
     LONG_NICE,
@@ -24,6 +23,7 @@ from runglass.engine.workers.limits import (
     be_nice,
     niceness,
 )
+from runglass.limits.shares import FairTurns, Shares
 
 if TYPE_CHECKING:
     from pydantic_monty import AsyncMonty, AsyncMontySession, ResourceLimits

@@ -28,8 +28,8 @@ from runglass.engine.sandbox.code_transform import (
     of_expression,
 )
 from runglass.engine.sandbox.processes import SandboxProcesses
-from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
 from runglass.errors import StepFailure
+from runglass.limits.offload import offload, offload_in_turn, yield_to_others
 from runglass.support.json_weight import too_heavy
 
 if TYPE_CHECKING:

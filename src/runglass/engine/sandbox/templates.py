@@ -21,10 +21,10 @@ import msgspec
 from runglass.engine.sandbox.code_transform import NOWHERE, Path, look_up
 from runglass.engine.sandbox.template_worker import TEXT_LIMIT, RenderReply, RenderRequest
 from runglass.engine.sandbox.template_worker_client import Forker, TemplateWorker
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.engine.workers.limits import BEYOND, at_once
 from runglass.errors import StepFailure
+from runglass.limits.offload import offload_in_turn
+from runglass.limits.shares import FairTurns, Shares
 from runglass.support.byte_cache import ByteCache
 
 _CACHED_LENGTH = 16 * 1024

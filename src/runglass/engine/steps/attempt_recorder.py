@@ -14,7 +14,7 @@ from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.model_types import ModelRequest
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import value_of
+from runglass.engine.run_memory import value_of
 from runglass.engine.steps.call_recorder import CallRecorder
 from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure

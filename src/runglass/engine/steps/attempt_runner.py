@@ -79,7 +79,7 @@ async def run_attempt(
                 # would have to wait for the room until this answer has come.
                 names.clear()
                 room.close()
-            async with context.dependencies.model_turns.turn(context.project_id):
+            async with context.model_calls.turn(context.project_id):
                 answer = await ask_model(context, attempt, step, request, limit)
             if answer.response.tool_calls:
                 raise AwaitingToolResults(_tool_loop(attempt, request, answer, llm_context))

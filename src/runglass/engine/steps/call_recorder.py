@@ -19,8 +19,8 @@ from runglass.engine.models.model_types import (
     ProviderResponse,
 )
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.offloading import offload
 from runglass.errors import StepFailure
+from runglass.limits.offload import offload
 from runglass.log.events import StepModelCall
 from runglass.log.money import ZERO, format_usd
 from runglass.log.trace import ModelCall, ModelReservation

@@ -17,7 +17,7 @@ from runglass.engine.journal.checkpoints import (
     decision_checkpoint,
 )
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.concurrency import (
+from runglass.engine.steps.concurrency import (
     LoopOutputs,
     LoopWorkers,
     Workers,
@@ -25,13 +25,12 @@ from runglass.engine.scheduling.concurrency import (
     require_values,
     side_by_side,
 )
-from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
-from runglass.engine.scheduling.pacing import ITERATION_S, admit_paced
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.run_context import RunContext
 from runglass.engine.steps.scope import Scope, names_for, needed_by
 from runglass.errors import StepFailure
 from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
+from runglass.limits.offload import LARGE_BYTES, offload
 from runglass.log.events import LoopCompleted, LoopStarted, StepSkipped
 from runglass.store.records import Checkpoint
 
@@ -66,7 +65,6 @@ class Containers:
 
             async def work() -> None:
                 await self._executor.turn()
-                await admit_paced(self._context.project_id, ITERATION_S)
                 # Workers draw from one iterator: at most max_concurrency iterations exist at a time.
                 for index in remaining:
                     workers.add()
@@ -175,7 +173,6 @@ class Containers:
 
         async def work(name: str, steps: Sequence[Step]) -> None:
             await self._executor.turn()
-            await admit_paced(self._context.project_id, ITERATION_S)
             outputs[name] = await walk(steps, data, scope, position)
 
         await side_by_side([partial(work, name, steps) for name, steps in step.branches.items()])

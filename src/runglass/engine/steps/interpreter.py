@@ -20,8 +20,7 @@ from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, ToolLoopState, ToolOffer
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import value_of
-from runglass.engine.scheduling.offloading import offload
+from runglass.engine.run_memory import value_of
 from runglass.engine.steps.attempt_runner import LlmContext
 from runglass.engine.steps.containers import Containers
 from runglass.engine.steps.executor import StepExecutor
@@ -39,6 +38,7 @@ from runglass.flows.flow import (
     leaves,
     within,
 )
+from runglass.limits.offload import offload
 from runglass.log.events import StepPaused, StepPausedForToolCalls
 from runglass.store.records import Checkpoint
 

@@ -9,8 +9,8 @@ from typing import Any
 from runglass.engine.journal.checkpoints import FailureCheckpoint
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.model_types import ModelCallFailed
-from runglass.engine.scheduling.run_limits import StopRequest
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
+from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import RETRY_AFTER, StepFailure
 from runglass.flows.flow import LeafStep, LlmStep, Retry
 

@@ -4,7 +4,6 @@ The interpreter, containers, attempts and calls of models share it; none of them
 The content of events on its way to the caller is held here too, or stored where it is too much.
 """
 
-import math
 from collections.abc import Callable
 
 import msgspec
@@ -15,13 +14,14 @@ from runglass.engine.journal.recorder import Recorder
 from runglass.engine.models.budget import Budgets, RunBudget
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.payload import Payload
+from runglass.engine.run_memory import RunMemory
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
-from runglass.engine.scheduling.run_limits import RunLimits, RunUsage, StopRequest
-from runglass.engine.scheduling.turns import DrainGate, ProjectTurns, StoreTurns
+from runglass.engine.steps.run_limits import DrainGate, RunUsage, StopRequest
 from runglass.flows.flow import Flow
+from runglass.limits.limits import Limits
+from runglass.limits.shares import FairTurns
+from runglass.limits.turns import StoreTurns
 from runglass.store.base import Store
 from runglass.support.clock import Clock
 from runglass.wire.run_api import CaptureFailed, CaptureMode
@@ -79,7 +79,6 @@ class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
     templates: Templates
     models: ModelGateway
     clock: Clock
-    model_turns: FairTurns = msgspec.field(default_factory=lambda: FairTurns(Shares(math.inf)))
 
 
 class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,17 +91,16 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     gate: DrainGate
     crash_retries: int
     budgets: Budgets
-    memory: MemoryBudget
-    limits: RunLimits
-    project_turns: ProjectTurns
+    limits: Limits
 
 
 class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     """The context of one segment of one run; secrets in `inputs` are struck from errors.
 
     `budget` is asked before each step and before each request to a model. `store_turns` are those of the
-    project. `outputs`, if given, gets the content of events for the caller of this segment, by seq, whatever
-    the log keeps; `answers_call` says that it is stored, too, for a call that may be sent again.
+    project, `model_calls` those of all. `outputs`, if given, gets the content of events for the caller of
+    this segment, by seq, whatever the log keeps; `answers_call` says that it is stored, too, for a call that
+    may be sent again.
     """
 
     run_id: str
@@ -117,6 +115,7 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     memory: RunMemory
     usage: RunUsage
     store_turns: StoreTurns
+    model_calls: FairTurns
     budget: RunBudget | None = None
     outputs: LiveOutputs | None = None
     answers_call: bool = False

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, cast
 
 from runglass.engine.payload import Payload
-from runglass.engine.scheduling.memory_budget import value_of
+from runglass.engine.run_memory import value_of
 from runglass.flows.flow import ForwardingStep, Step
 from runglass.flows.syntax import referring_attributes
 from runglass.support.byte_cache import ByteCache

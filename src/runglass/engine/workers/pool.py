@@ -10,9 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.scheduling.pacing import current_project
 from runglass.engine.workers.process import WorkerDied, WorkerProcess
+from runglass.limits.pace import current_project
+from runglass.limits.shares import FairTurns, Shares
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ import msgspec
 from starlette.responses import Response
 
 from runglass.flows.flow import Flow
+from runglass.limits.offload import LARGE_BYTES
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
@@ -18,6 +19,7 @@ from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.idempotency_key import CallFingerprint, fingerprint_of, idempotency_key_of
 from runglass.server.requests.parameters import checked_uuid, requested_version
 from runglass.server.security.authentication import require_project_of_flow
+from runglass.server.security.revocation import while_allowed
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project
 from runglass.wire.run_api import StepRequest
 
@@ -93,17 +95,25 @@ async def admitted(
 ) -> AsyncIterator[Body]:
     """The body of the call, for a block that starts or resumes its run: large calls take turns for that.
 
-    A body without bytes is read as `empty`. Raises APIError.
+    Decoded, a body takes twenty times its bytes: many at once would fill the memory before the first of them
+    is counted as a run. Those that wait are counted, too, as the limits of connections do not hold for a
+    caller that sends a body and leaves. The turn may be closed before the block ends. A body without bytes
+    is read as `empty`. Raises APIError.
     """
-    request = call.request
+    request, limits = call.request, call.request.services.limits
     if session_id is not None:
         call.session_id = checked_uuid(session_id, what="the header X-Session-Id")
     call.size_bytes = len(await body_of(request))
-    async with request.services.admission.turn(request, call.size_bytes) as call.turn:
-        call.key = await idempotency_key_of(request)
-        # A step's answer is a stream, which is not kept.
-        if call.key is None and shape is not StepRequest:
-            call.fingerprint = await fingerprint_of(request)
-        reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
-        # Neither the body nor its values are held here: the block lasts until the run has a place.
-        yield await parse_off_loop(reading, await body_of(request) or empty)
+    with limits.memory.receiving(call.project.id) as received:
+        received(call.size_bytes)
+        async with call.turn:
+            if call.size_bytes > LARGE_BYTES:
+                entering = call.turn.enter_async_context(limits.large_requests.turn(call.project.id))
+                await while_allowed(request, None, entering, otherwise="nothing was started")
+            call.key = await idempotency_key_of(request)
+            # A step's answer is a stream, which is not kept.
+            if call.key is None and shape is not StepRequest:
+                call.fingerprint = await fingerprint_of(request)
+            reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
+            # Neither the body nor its values are held here: the block lasts until the run has a place.
+            yield await parse_off_loop(reading, await body_of(request) or empty)

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from runglass.engine.scheduling.pacing import paced_write
 from runglass.errors import APIError, DuplicateIdempotencyKey, StoreError, api_error
+from runglass.limits.pace import paced_write
 from runglass.server.calls.call import Call, StoredResponse
 from runglass.server.calls.run_failure import answer_expired
 from runglass.server.http.error_responses import as_api_error, error_body, error_headers

@@ -12,8 +12,8 @@ from runglass.bus.base import progress_of
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
-from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import APIError, StoreUnreachable, api_error
+from runglass.limits.offload import offload_in_turn
 from runglass.log.events import TERMINAL_EVENTS
 from runglass.log.trace import RunSummary
 from runglass.runtime.runtime import Runtime, Submitted

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from runglass.engine.journal.run_spec import Segment, ToolLoopState, ToolOffer
-from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import api_error
 from runglass.flows.arguments import may_hand_in
 from runglass.flows.flow import Flow, LlmStep, leaves, step_count, within
+from runglass.limits.offload import LARGE_BYTES, offload
 from runglass.runtime.runtime import Submitted
 from runglass.server.calls.call import Call
 from runglass.server.calls.idempotency import note, resumed_once

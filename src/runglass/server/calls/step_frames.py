@@ -17,9 +17,9 @@ from msgspec.structs import asdict, replace
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome, RunReleased
-from runglass.engine.scheduling.offloading import offload
 from runglass.engine.steps.run_context import LiveOutputs
 from runglass.flows.flow import find_step, step_index
+from runglass.limits.offload import offload
 from runglass.log.events import (
     FlowCancelled,
     FlowCompleted,

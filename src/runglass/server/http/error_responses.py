@@ -8,10 +8,9 @@ have theirs here, too.
 import logging
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from starlette.responses import Response
@@ -29,6 +28,7 @@ from runglass.errors import (
     StoreError,
     StoreFull,
     api_error,
+    rate_limited,
 )
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
@@ -174,12 +174,3 @@ def busy_address(limit: int) -> APIError:
         f"your address has max_connections_per_address={limit} connections with a request under way; end"
         " some, or have the setting max_connections_per_address raised"
     )
-
-
-def rate_limited(
-    message: str, *, retry_after_s: float = 1.0, details: Mapping[str, Any] | None = None
-) -> RateLimitError:
-    """The error for a caller who may ask again after so many seconds."""
-    error = RateLimitError(message, code="RATE_LIMITED", status=429, details=details)
-    error.retry_after_s = retry_after_s
-    return error

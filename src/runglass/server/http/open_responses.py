@@ -1,8 +1,7 @@
 """The open responses of a server, which it ends when it stops, or when their key is revoked.
 
 A stream stays open as long as its run, and a blocking call as long as its flow. Neither may hold up a
-shutdown or outlive its key, so each registers a function that ends it. Each also costs a connection and some
-memory for as long as it is open, so a project may have so many in this process.
+shutdown or outlive its key, so each registers a function that ends it.
 """
 
 import asyncio
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runglass.errors import StoreError
-from runglass.server.http.error_responses import rate_limited
 from runglass.store.protocols.catalog import Catalog
 from runglass.support.logs import FailureLog
 
@@ -107,38 +105,3 @@ class OpenResponses:
             failures.worked()
             for key_id in revoked:
                 await self.end_key(key_id)
-
-
-class OpenCalls:
-    """Lets each project have `most_each` open calls: event streams, and calls that wait for a run."""
-
-    def __init__(self, most_each: int) -> None:
-        self._most_each = most_each
-        self._open: dict[int, int] = {}
-
-    @contextmanager
-    def opened(self, project_id: int) -> Iterator[Callable[[], None]]:
-        """Counts an open call until the block ends, or calls what it is given. Raises RATE_LIMITED."""
-        already = self._open.get(project_id, 0)
-        if already >= self._most_each:
-            raise rate_limited(
-                f"{self._most_each:,} streams and blocking calls of this project are open, as many as the"
-                " setting `max_streams_per_project` allows; nothing was started, close some or try again"
-                " later",
-                details={"limit": "max_streams_per_project", "value": self._most_each},
-            )
-        self._open[project_id] = already + 1
-        is_counted = True
-
-        def end() -> None:
-            nonlocal is_counted
-            if is_counted:
-                is_counted = False
-                self._open[project_id] -= 1
-                if not self._open[project_id]:
-                    del self._open[project_id]
-
-        try:
-            yield end
-        finally:
-            end()

@@ -15,8 +15,8 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from runglass.engine.scheduling.pacing import LARGE_MOVE_BYTES
 from runglass.errors import APIError, RunPurged, RunUnreadable, StoreError
+from runglass.limits.pace import LARGE_MOVE_BYTES
 from runglass.server.endpoint import JSON
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.request_connection import RequestConnection, connection_of

@@ -1,11 +1,14 @@
-"""The limits of attachments, the images that a caller gives to the llm steps.
+"""The images that a caller gives to the llm steps, and the content of messages, which may have some.
 
-Only the fields of an attachment are checked. The server fetches no URL, so the model provider finds out
-whether it leads to an image.
+The content is text, or a list of parts as several model providers take it: `{type: "text", text}` or
+`{type: "image_url", image_url: {url}}`. The texts are joined as they are; an image is an attachment without a
+type of its own, within the same limits. The server fetches no URL, so the model provider finds out whether it
+leads to an image.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from runglass.errors import APIError, api_error
@@ -16,6 +19,17 @@ MAX_URL = 2048
 MAX_FILENAME = 255
 NEEDED = ("url", "mimeType")
 MIME_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
+PARTS = ("text", "image_url")
+USUAL_TYPE = "image/jpeg"
+"""The type of an image whose URL has no known suffix; most providers detect it for themselves."""
+
+_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+}
 
 
 def spell_attachments(value: Any) -> Any:
@@ -63,6 +77,39 @@ def url_mistake(url: str) -> str | None:
     return None
 
 
+class Content(NamedTuple):
+    """The text and the images of a message."""
+
+    text: str
+    images: list[Attachment]
+
+
+def read_content(value: Any, path: str) -> Content:
+    """The content at that path. Raises INVALID_REQUEST, and INVALID_ATTACHMENT for an image's URL."""
+    if isinstance(value, str):
+        return Content(value, [])
+    if not isinstance(value, list) or not value:
+        raise api_error("INVALID_REQUEST", f"`{path}` must be text or a list of content parts")
+    texts, images = [], []
+    for index, part in enumerate(value):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in PARTS:
+            message = f"`{path}[{index}]` must be a part of type 'text' or 'image_url'"
+            raise api_error("INVALID_REQUEST", message)
+        if kind == "image_url":
+            images.append(_image(part, f"{path}[{index}].image_url"))
+        elif isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            raise api_error("INVALID_REQUEST", f"`{path}[{index}].text` must be text")
+    return Content("".join(texts), images)
+
+
+def is_content(value: Any) -> bool:
+    """Whether a value of any kind is a list of well-formed parts, and not just some list."""
+    return isinstance(value, list) and bool(value) and all(map(_is_part, value))
+
+
 def _spelled(index: int, item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise api_error("INVALID_ATTACHMENT", f"`attachments[{index}]` must be an object")
@@ -87,3 +134,26 @@ def _check_filename(index: int, filename: str) -> None:
 
 def _broken(index: int, field: str, rule: str) -> APIError:
     return api_error("INVALID_ATTACHMENT", f"`attachments[{index}].{field}` {rule}")
+
+
+def _is_part(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    kind = value.get("type")
+    return (kind == "text" and isinstance(value.get("text"), str)) or (
+        kind == "image_url" and isinstance(value.get("image_url"), dict)
+    )
+
+
+def _image(part: dict[str, Any], path: str) -> Attachment:
+    image = part.get("image_url", part.get("imageUrl"))
+    url = image.get("url") if isinstance(image, dict) else None
+    if not isinstance(url, str):
+        raise api_error("INVALID_REQUEST", f"`{path}` must be `{{url: …}}`")
+    if url[:5].lower() == "data:":
+        message = "must be an https:// address: images inside of a request (`data:`) are not taken"
+        raise api_error("INVALID_ATTACHMENT", f"`{path}.url` {message}")
+    if (mistake := url_mistake(url)) is not None:
+        raise api_error("INVALID_ATTACHMENT", f"`{path}.url` {mistake}")
+    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    return Attachment(url=url, mime_type=_TYPES.get(suffix, USUAL_TYPE))

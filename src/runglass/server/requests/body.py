@@ -2,9 +2,8 @@
 
 import asyncio
 import zlib
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -12,8 +11,8 @@ from backports import zstd
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from runglass.engine.scheduling.offloading import LARGE_BYTES, offload_in_turn
 from runglass.errors import APIError, RequestError, api_error
+from runglass.limits.offload import offload_in_turn
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import invalid, late
@@ -30,59 +29,6 @@ MOST_PARTS = 10
 """The most streams of a coding in one body, one behind the other."""
 WINDOW_LOG = 23
 """The logarithm of what zstd may look back, 8 MiB: all that an HTTP body may ask for (RFC 9659)."""
-SHARE = 4
-"""All bodies together may fill a quarter of `memory_limit_bytes`, those of one project half of that.
-
-Where that is full, each project with bodies has an equal share of it, and may always have one body.
-"""
-
-
-class HeldBodies:
-    """The bytes of large bodies that come in or wait for their turn; `memory_limit_bytes` is that of runs."""
-
-    def __init__(self, memory_limit_bytes: int) -> None:
-        self._limit_bytes = memory_limit_bytes
-        self._most_bytes = memory_limit_bytes // SHARE
-        self._held: Counter[int] = Counter()
-
-    @contextmanager
-    def receiving(self, project_id: int) -> Iterator[Callable[[int], None]]:
-        """Counts a body that is received in the block; the function that it gives takes the bytes so far.
-
-        The function raises UNAVAILABLE where too many bytes come in and wait, except for a project without
-        other bodies.
-        """
-        counted = 0
-
-        def received(size_bytes: int) -> None:
-            nonlocal counted
-            if size_bytes > LARGE_BYTES:
-                self._require_room(project_id, size_bytes - counted, own_bytes=counted)
-                self._held[project_id] += size_bytes - counted
-                counted = size_bytes
-
-        try:
-            yield received
-        finally:
-            self._held[project_id] -= counted
-            if not self._held[project_id]:
-                del self._held[project_id]
-
-    def _require_room(self, project_id: int, size_bytes: int, *, own_bytes: int = 0) -> None:
-        held, total = self._held[project_id], self._held.total()
-        if held == own_bytes:
-            # Each project may have one body, however many others wait.
-            return
-        share = self._most_bytes // max(2, len(self._held))
-        most = self._most_bytes // 2 if total + size_bytes <= self._most_bytes else share
-        if held + size_bytes > most:
-            raise api_error(
-                "UNAVAILABLE",
-                f"large requests of this project of {held:,} bytes come in or wait to be read, and there is"
-                f" no room for {size_bytes:,} more; they may have {most:,} (a part of the setting"
-                f" memory_limit_bytes, {self._limit_bytes:,}); nothing was started, try again later",
-                details={"limit": "memory_limit_bytes", "value": self._limit_bytes},
-            )
 
 
 async def body_of(request: ApiRequest, *, limit_bytes: int | None = None) -> bytes:
@@ -108,7 +54,7 @@ async def body_of(request: ApiRequest, *, limit_bytes: int | None = None) -> byt
     try:
         if size <= limit:
             size = 0
-            with request.services.bodies.receiving(request.auth.project_id) as received:
+            with request.services.limits.memory.receiving(request.auth.project_id) as received:
                 async for part in request.stream():
                     parts.append(part)
                     size += len(part)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from runglass.engine.scheduling.offloading import offload, yield_to_others
 from runglass.errors import api_error
+from runglass.limits.offload import offload, yield_to_others
 from runglass.server.requests.attachments import spell_attachments
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.support.json_weight import MOST_VALUES, too_heavy

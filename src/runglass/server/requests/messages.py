@@ -9,8 +9,12 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from runglass.errors import api_error
-from runglass.server.requests.attachments import MAX_ATTACHMENTS, check_attachments, spell_attachments
-from runglass.server.requests.message_content import read_content
+from runglass.server.requests.attachments import (
+    MAX_ATTACHMENTS,
+    check_attachments,
+    read_content,
+    spell_attachments,
+)
 from runglass.server.requests.tools import result_text
 from runglass.wire.run_api import Attachment, RunRequest, accept_both_spellings
 

@@ -36,11 +36,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 
 
-def cursor_of(run_id: str) -> str:
-    """The cursor of a page that ends with that run."""
-    return _cursor(uuid.UUID(run_id).bytes)
-
-
 def cursor_of_position(position: ListPosition | None) -> str | None:
     """The cursor of a page that ends there; inside the log of a run it is longer."""
     if position is None:
@@ -60,14 +55,6 @@ def position_of(cursor: str | None) -> ListPosition | None:
     if len(packed) not in (16, 32) or seq >= 1 << 63:
         raise _no_cursor()
     return ListPosition(str(uuid.UUID(bytes=packed[:16])), seq, met)
-
-
-def run_before(cursor: str) -> str:
-    """The id of the run that a page ended with. Raises INVALID_REQUEST."""
-    packed = _packed(cursor)
-    if len(packed) != 16:
-        raise _no_cursor()
-    return str(uuid.UUID(bytes=packed))
 
 
 def cursor_of_number(number: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from runglass.errors import APIError, api_error
-from runglass.server.requests.message_content import is_content, read_content
+from runglass.server.requests.attachments import is_content, read_content
 
 MAX_TOOLS = 64
 

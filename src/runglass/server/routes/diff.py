@@ -7,7 +7,7 @@ import msgspec
 from starlette.responses import Response
 
 from runglass.diff.run_diff import AttemptsDiff, RunDiff
-from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.limits.offload import offload_in_turn
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.routes import payload
@@ -75,7 +75,7 @@ async def _diff_response(
     """What differs, as JSON. A caller who leaves before it is the project's turn is not compared for."""
 
     async def encoded() -> bytes:
-        async with request.services.diff_turns.turn(request.auth.project_id):
+        async with request.services.limits.diffs.turn(request.auth.project_id):
             found = await compare()
             return await offload_in_turn(partial(msgspec.json.encode, found))
 

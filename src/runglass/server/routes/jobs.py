@@ -10,8 +10,8 @@ from typing import Literal
 import msgspec
 from starlette.responses import Response
 
-from runglass.engine.scheduling.offloading import offload
 from runglass.errors import api_error
+from runglass.limits.offload import offload
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import admitted, find_call
 from runglass.server.calls.idempotency import made_once

@@ -6,8 +6,8 @@ from functools import partial
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.responses import Response
 
-from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.errors import RequestError, api_error
+from runglass.limits.offload import offload, offload_in_turn
 from runglass.log.measurements import measured
 from runglass.recording.otlp import NotOtlp, Signal, decode
 from runglass.recording.received import Refused
@@ -99,7 +99,7 @@ async def _record(request: ApiRequest, signal: Signal, flow: str | None, *, is_j
     coding, limit = coding_of(request), runtime.settings.otlp_limit_bytes
     body = await body_of(request, limit_bytes=limit)
     forget_body(request)
-    with request.services.bodies.receiving(project_id) as held:
+    with request.services.limits.memory.receiving(project_id) as held:
         held(len(body))
         if coding is not None:
             body = await offload_in_turn(partial(decompressed, body, coding, limit_bytes=limit))

@@ -11,9 +11,9 @@ from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from runglass.engine.scheduling.offloading import offload, offload_in_turn
-from runglass.engine.scheduling.pacing import paced
 from runglass.errors import api_error
+from runglass.limits.offload import offload, offload_in_turn
+from runglass.limits.pace import paced
 from runglass.outlines.outline import ROW_BYTES
 from runglass.outlines.timeline import timeline as timeline_of
 from runglass.server.api_request import ApiRequest

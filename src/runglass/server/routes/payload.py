@@ -14,8 +14,8 @@ from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from runglass.engine.scheduling.offloading import offload
 from runglass.errors import RequestError, api_error
+from runglass.limits.offload import offload
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.error_responses import error_response

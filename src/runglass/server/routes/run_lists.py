@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
-from runglass.engine.scheduling.offloading import offload_in_turn
-from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
+from runglass.limits.offload import offload_in_turn
+from runglass.limits.pace import paced_read
 from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter

@@ -12,9 +12,9 @@ from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
+from runglass.limits.offload import offload
+from runglass.limits.pace import paced_read
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.request_connection import connection_of

@@ -18,10 +18,11 @@ from runglass.errors import RunPurged, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.response_stream import json_stream
-from runglass.server.requests.pagination import cursor_of, run_before
+from runglass.server.requests.pagination import cursor_of_position, position_of
 from runglass.server.requests.parameters import checked_uuid
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.session_runs import SessionFlows, session_run
+from runglass.store.list_records import ListPosition
 from runglass.store.protocols.run_index import RunIndex
 from runglass.store.records import RunRecord
 
@@ -47,7 +48,8 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
     flows = SessionFlows(store)
     parts_before = [b'{"sessionId":%b,"executions":[' % msgspec.json.encode(session_id)]
     size, last = 0, ""
-    after = "" if cursor is None else run_before(cursor)
+    before = position_of(cursor)
+    after = "" if before is None else before.run_id
     async with aclosing(_runs_of(store, project_id, session_id, after=after)) as runs:
         count = 0
         async for run in runs:
@@ -82,7 +84,9 @@ def _page(parts_before: Sequence[bytes], last: str) -> Response:
 
 def _closing(last: str) -> bytes:
     """The end of a response, with a cursor where `last`, its last run, is followed by others."""
-    return b'],"nextCursor":%b}' % msgspec.json.encode(cursor_of(last)) if last else b"]}"
+    if not last:
+        return b"]}"
+    return b'],"nextCursor":%b}' % msgspec.json.encode(cursor_of_position(ListPosition(last)))
 
 
 async def _runs_of(

@@ -3,8 +3,8 @@
 from starlette.responses import Response
 
 import runglass
-from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import api_error
+from runglass.limits.offload import offload_in_turn
 from runglass.server.api_request import ApiRequest
 from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, paced_read
 from runglass.errors import APIError, api_error
+from runglass.limits.pace import LARGE_READ_BYTES, paced_read
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.security.browser_sessions import header

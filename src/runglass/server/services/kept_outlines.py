@@ -2,8 +2,8 @@
 
 import logging
 
-from runglass.engine.scheduling.pacing import current_project
 from runglass.errors import RunPurged, RunUnreadable, StoreError
+from runglass.limits.pace import current_project
 from runglass.server.services.outlines import Outlines
 from runglass.store.protocols.upkeep import Upkeep
 from runglass.support.clock import Clock

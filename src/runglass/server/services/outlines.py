@@ -17,10 +17,10 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from runglass.engine.scheduling.offloading import offload, offload_in_turn
-from runglass.engine.scheduling.pacing import paced_read, paced_write
 from runglass.errors import StoreError
 from runglass.flows.flow import ConditionStep, Flow, LoopStep, ParallelStep, Step
+from runglass.limits.offload import offload, offload_in_turn
+from runglass.limits.pace import paced_read, paced_write
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.kept_outline import is_of_version_before, pack, unpack
 from runglass.outlines.outline import SLICE_ROWS, Outline
@@ -150,7 +150,7 @@ class Outlines:
             nodes = await self._nodes_of(run)
             found = await self._kept(run, nodes)
             if found is None:
-                memory = self._runtime.engine.memory
+                memory = self._runtime.engine.limits.memory
                 async with memory.working(run.log_bytes // LOG_BYTES_PER_BYTE):
                     found = await self._make(run, nodes)
             self._hold(run.no, found)

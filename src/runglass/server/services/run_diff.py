@@ -24,9 +24,8 @@ from runglass.diff.trace_diff import (
     read_digest,
     step_locations,
 )
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
-from runglass.engine.scheduling.pacing import paced_read
+from runglass.limits.offload import offload, offload_in_turn, yield_to_others
+from runglass.limits.pace import paced_read
 from runglass.log.trace import RunSummary
 from runglass.outlines.builder import AttemptRow
 from runglass.runtime.runtime import decode_stored_flow
@@ -51,13 +50,6 @@ PAIRS_AT_ONCE = 32
 """Attempts of each run whose content is read again in one go."""
 PIECE_BYTES = 64 * 1024
 """About how much content is compared in one piece of work; a pair of attempts is never split."""
-
-
-class DiffTurns(FairTurns):
-    """The turns of diffs, which hold two traces in memory: four at a time, one of a project."""
-
-    def __init__(self) -> None:
-        super().__init__(Shares(1, most=4, most_each=1))
 
 
 class _Read(NamedTuple):

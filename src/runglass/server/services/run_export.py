@@ -11,9 +11,9 @@ from typing import Protocol
 import msgspec
 
 from runglass import __version__
-from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import StoreError
+from runglass.limits.offload import offload
+from runglass.limits.pace import paced_read
 from runglass.log.trace import RunSummary, StepTrace
 from runglass.outlines.outline import TreeRow, tree_rows
 from runglass.run_files.header import FlowOfRun, RunHeader, lines, members

@@ -13,15 +13,14 @@ import msgspec
 
 from runglass.bus.base import runs_of
 from runglass.engine.journal.recorder import step_rows
-from runglass.engine.scheduling.offloading import offload, offload_in_turn
-from runglass.engine.scheduling.pacing import paced_write
-from runglass.errors import FlowFileError, RunFileError, StoreError, api_error
+from runglass.errors import FlowFileError, RunFileError, StoreError, api_error, rate_limited
 from runglass.flows.flow import Flow, decode_flow
+from runglass.limits.offload import offload, offload_in_turn
+from runglass.limits.pace import paced_write
 from runglass.run_files.file_reader import RunFileReader
 from runglass.run_files.header import RunHeader
 from runglass.run_files.imported_log import ImportedLog
 from runglass.runtime.runtime import Runtime
-from runglass.server.http.error_responses import rate_limited
 from runglass.store.imports import ImportedFlow, ImportedRun
 from runglass.store.records import RECORDED, Project, Retention, RunNumbers, StepRow
 from runglass.support.json_weight import too_heavy

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.errors import RunUnreadable
 from runglass.flows.flow import Flow, LeafStep, step_count, within
+from runglass.limits.offload import offload, offload_in_turn
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.log.fold import milliseconds_between
 from runglass.log.trace import RunStatus, RunSummary, StepStatus

@@ -17,9 +17,9 @@ from runglass.client.core.connection import ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ConnectionLost, Outcome, backoff_s
 from runglass.client.transport.on_asyncio import AsyncTransport
-from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.pacing import current_project
 from runglass.errors import RunPurged, RunUnreadable, StoreError
+from runglass.limits.offload import offload
+from runglass.limits.pace import current_project
 from runglass.log.measurements import measured
 from runglass.log.trace import TERMINAL, RunSummary
 from runglass.run_files.otlp_request import OtlpRequests, refused_spans

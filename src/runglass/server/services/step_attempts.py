@@ -7,9 +7,9 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
+from runglass.limits.offload import offload
+from runglass.limits.pace import paced_read
 from runglass.server.http.response_stream import PART_BYTES, Pages
 from runglass.server.services.run_content import checked_objects
 from runglass.store.protocols.run_log import RunLog

@@ -1,4 +1,4 @@
-"""Which steps may go on: none begins in a process that stops, and those of a project take turns at the store.
+"""The turns of a project's steps at the store, and one reading for many who ask the same.
 
 A loop of a thousand cheap steps at a time is ready as a whole whenever its appends are stored. Done in one
 turn, they would hold the event loop for a tenth of a second; and as the loop never rests then, the writer's
@@ -8,7 +8,6 @@ time about one project is read once for all.
 """
 
 import asyncio
-import contextlib
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -82,37 +81,6 @@ class ProjectTurns:
         if turns is None:
             turns = self._newest = self._of[project_id] = StoreTurns()
         return turns
-
-
-class DrainGate:
-    """Lets attempts begin until it is closed; `inside` of its block are those that go on."""
-
-    def __init__(self) -> None:
-        self.inside = 0
-        self.closed = False
-        self._empty = asyncio.Event()
-        self._never = asyncio.Event()
-
-    async def opened(self) -> None:
-        """Returns at once; never, but by cancellation, once the gate is closed."""
-        if self.closed:
-            await self._never.wait()
-
-    def __enter__(self) -> None:
-        self.inside += 1
-
-    def __exit__(self, *exc: object) -> None:
-        self.inside -= 1
-        if self.closed and not self.inside:
-            self._empty.set()
-
-    async def close(self, grace_s: float) -> None:
-        """Lets no attempt begin any more; returns when none goes on, or after `grace_s` seconds."""
-        self.closed = True
-        if self.inside:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
-                    await self._empty.wait()
 
 
 class _Reading(Generic[Found]):

@@ -4,19 +4,43 @@ A large run is stopped by these before it fills the disk and memory that all sha
 them. A segment is asked to end also by whoever cancels its run, and as the process stops.
 """
 
+import asyncio
+import contextlib
 from typing import Any, NoReturn
 
-import msgspec
-
+from runglass.config.settings import Settings
 from runglass.errors import StepFailure
 
 
-class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of one run. `output_bytes` are of the checkpoints that it needs to go on."""
+class DrainGate:
+    """Lets attempts begin until it is closed; `inside` of its block are those that go on."""
 
-    iterations: int = 250_000
-    output_bytes: int = 256 << 20
-    log_bytes: int = 1 << 30
+    def __init__(self) -> None:
+        self.inside = 0
+        self.closed = False
+        self._empty = asyncio.Event()
+        self._never = asyncio.Event()
+
+    async def opened(self) -> None:
+        """Returns at once; never, but by cancellation, once the gate is closed."""
+        if self.closed:
+            await self._never.wait()
+
+    def __enter__(self) -> None:
+        self.inside += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self.inside -= 1
+        if self.closed and not self.inside:
+            self._empty.set()
+
+    async def close(self, grace_s: float) -> None:
+        """Lets no attempt begin any more; returns when none goes on, or after `grace_s` seconds."""
+        self.closed = True
+        if self.inside:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._empty.wait()
 
 
 class LimitReached(Exception):
@@ -57,20 +81,20 @@ class StopRequest:
 
 
 class RunUsage:
-    """The part of its limits that a run has used."""
+    """The part of its limits that a run has used. Outputs are the checkpoints that it needs to go on."""
 
-    __slots__ = ("_limits", "iterations", "log_bytes", "output_bytes")
+    __slots__ = ("_settings", "iterations", "log_bytes", "output_bytes")
 
-    def __init__(self, limits: RunLimits, *, iterations: int = 0, output_bytes: int = 0) -> None:
+    def __init__(self, settings: Settings, *, iterations: int = 0, output_bytes: int = 0) -> None:
         self.iterations = iterations
         self.output_bytes = output_bytes
-        self.log_bytes = limits.log_bytes
+        self.log_bytes = settings.run_log_bytes
         """How long the log may be."""
-        self._limits = limits
+        self._settings = settings
 
     def iterate(self, count: int, *, step_id: str) -> None:
         """Takes the iterations of a loop that is about to begin. Raises StepFailure before the first."""
-        limit = self._limits.iterations
+        limit = self._settings.run_iterations
         if self.iterations + count > limit:
             _refuse(
                 f"loop {step_id!r} has {count:,} items and the run has made {self.iterations:,} iterations;"
@@ -84,7 +108,7 @@ class RunUsage:
     def keep(self, size: int, *, step_id: str) -> None:
         """Takes room for an output, or for the decision of a container. Raises StepFailure."""
         self.output_bytes += size
-        limit = self._limits.output_bytes
+        limit = self._settings.run_output_bytes
         if self.output_bytes > limit:
             self.output_bytes -= size
             _refuse(

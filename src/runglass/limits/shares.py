@@ -1,7 +1,7 @@
-"""Fair shares: how many slots one project may hold, and which project is next.
+"""Fair shares: how much one project may hold, and which project is next.
 
-Places of runs and worker processes are given out here, so that the flood of one project costs the others
-little. Knows neither runs nor processes: ids of projects in, turns out.
+Slots of runs, worker processes, calls and bytes are given out here, so that the flood of one project costs
+the others little. Knows none of these: ids of projects in, turns out.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Self
 
 
 class _Account:
-    """The slots that a project holds, and its use so far in units of its weight."""
+    """What a project holds, and its use so far in units of its weight."""
 
     __slots__ = ("held", "used", "weight")
 
@@ -24,12 +24,12 @@ class _Account:
 
 
 class Shares:
-    """Places among projects: that with the least use by its weight is next (start-time fair queueing).
+    """Slots, or bytes, of projects: that with the least use by its weight is next (start-time fair queueing).
 
     One project may hold `most_each`. All `slots` may be held by one that is alone; a project below its equal
     share (`slots` by the number of those that hold some) gets a slot all the same, up to `most` slots
     altogether. So no project need wait until others give slots back, and no slot lies idle while one is
-    wanted.
+    wanted. A `size` is how many slots are taken at once.
     """
 
     def __init__(
@@ -60,19 +60,19 @@ class Shares:
         account = self._accounts.get(project_id)
         return 0 if account is None else account.held
 
-    def may_take(self, project_id: int) -> bool:
+    def may_take(self, project_id: int, size: int = 1) -> bool:
         """Whether there is a slot for the project, be it that it stands above the number of slots."""
         account = self._accounts.get(project_id)
         held = 0 if account is None else account.held
-        if held >= self._most_each:
+        if held + size > self._most_each:
             return False
-        if self.held < self._slots:
+        if self.held + size <= self._slots:
             return True
-        if self.held >= self._most:
+        if self.held + size > self._most:
             return False
         weight = self._weights.get(project_id, 1.0)
         sharing = self._holding_weight + (0.0 if held else weight)
-        return held < self._slots * weight / sharing
+        return held + size <= math.ceil(self._slots * weight / sharing)
 
     def next(self, waiting: Iterable[int]) -> int | None:
         """The next of the projects that wait; None if there is a slot for none of them.
@@ -82,7 +82,7 @@ class Shares:
         fit = [project_id for project_id in waiting if self.may_take(project_id)]
         return min(fit, key=self._used, default=None)
 
-    def take(self, project_id: int) -> None:
+    def take(self, project_id: int, size: int = 1) -> None:
         """Gives a slot to the project."""
         account = self._accounts.get(project_id)
         if account is None:
@@ -91,20 +91,20 @@ class Shares:
         if not account.held:
             self._holding_weight += account.weight
         self._floor = account.used = max(account.used, self._floor)
-        account.held += 1
-        self.held += 1
+        account.held += size
+        self.held += size
 
     def charge(self, project_id: int, used: float) -> None:
         """Charges the project, which holds a slot, for its use."""
         account = self._accounts[project_id]
         account.used += used / account.weight
 
-    def give_back(self, project_id: int, *, used: float = 0.0) -> None:
+    def give_back(self, project_id: int, *, size: int = 1, used: float = 0.0) -> None:
         """Takes a slot back from the project, and charges what it has used since it was charged."""
         account = self._accounts[project_id]
         account.used += used / account.weight
-        account.held -= 1
-        self.held -= 1
+        account.held -= size
+        self.held -= size
         if not account.held:
             self._holding_weight -= account.weight
 

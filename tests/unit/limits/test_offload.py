@@ -5,8 +5,8 @@ import gc
 import threading
 import weakref
 
-from runglass.engine.scheduling.offloading import LARGE_BYTES, gc_paused, offload
-from runglass.engine.scheduling.pacing import current_project
+from runglass.limits.offload import LARGE_BYTES, gc_paused, offload
+from runglass.limits.pace import current_project
 
 
 async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:

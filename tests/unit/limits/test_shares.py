@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.limits.shares import FairTurns, Shares
 from tests.fakes import in_virtual_time, let_time_pass
 
 FLOOD, GUEST, THIRD = 1, 2, 3

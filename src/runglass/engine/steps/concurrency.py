@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, Self
 
 from runglass.engine.payload import LARGE_BYTES, Payload, branches_of, items_of
-from runglass.engine.scheduling.memory_budget import RunMemory
-from runglass.engine.scheduling.offloading import offload, yield_to_others
+from runglass.engine.run_memory import RunMemory
 from runglass.errors import StepFailure
+from runglass.limits.offload import offload, yield_to_others
 from runglass.support.json_weight import weighs_more
 
 MOST_WORKERS = 1_000

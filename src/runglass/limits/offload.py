@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from runglass.engine.scheduling.pacing import (
+from runglass.limits.pace import (
     LARGE_MOVE_BYTES,
     Pacer,
     WorkPiece,

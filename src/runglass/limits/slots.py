@@ -8,36 +8,34 @@ project's own order: while one of its runs waits, its next ones wait behind it.
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from runglass.engine.scheduling.fair_share import Shares
+from runglass.config.settings import Settings
 from runglass.errors import APIError, api_error
-from runglass.store.process_records import QueuedRuns
+from runglass.limits.shares import Shares
+
+if TYPE_CHECKING:
+    from runglass.store.process_records import QueuedRuns
 
 
-class RunQueue:
-    """So many `slots`; at most `most_waiting` runs wait, and `most_waiting_each` of one project.
+class RunSlots:
+    """So many as the settings say; so many runs wait as they say, in all and of one project.
 
     Where others hold all slots, or fill the line, a project that has less than its equal share gets in all
-    the same. Without `begins_at_once` each run waits for a claim; those that will have slots, `claimed_each`
-    of a project, count as none that wait. `may_wait`: whether a claim may find runs.
+    the same. `may_wait`: whether a claim may find runs.
     """
 
-    def __init__(
-        self,
-        *,
-        slots: int,
-        begins_at_once: bool = True,
-        claimed_each: int = 0,
-        most_waiting: int,
-        most_waiting_each: float = math.inf,
-        weights: Mapping[int, float] | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, *, weights: Mapping[int, float] | None = None) -> None:
         self.may_wait = True
-        self._begins_at_once = begins_at_once
-        self._claimed_each = claimed_each
-        self._most_waiting = most_waiting
-        self._most_waiting_each = most_waiting_each
-        self._shares = Shares(slots, weights=weights)
+        most_each, executes = settings.max_concurrent_runs_per_project, settings.executes_runs
+        # With a limit over all processes the store alone tells whether a project has room, and each run waits
+        # for a claim. Those that will have slots count as none that wait.
+        self._begins_at_once = executes and most_each is None and not settings.max_concurrent_runs_per_flow
+        is_shared = executes and not settings.max_concurrent_runs_per_flow
+        self._claimed_each = most_each if is_shared and most_each is not None else 0
+        self._most_waiting = settings.max_queued_runs
+        self._most_waiting_each = settings.max_queued_runs_per_project
+        self._shares = Shares(settings.max_concurrent_runs, weights=weights)
         self._claiming = 0
         self._arrivals = 0
         self._waiting: dict[int, int] = {}
@@ -57,16 +55,14 @@ class RunQueue:
     @property
     def most_counted(self) -> int:
         """So many that wait have to be counted to know whether there is room."""
-        each = self._most_waiting_each
-        return self._most_waiting if each == math.inf else max(self._most_waiting, int(each))
+        return max(self._most_waiting, self._most_waiting_each or 0)
 
-    def require_room(self, project_id: int, queued: QueuedRuns) -> None:
+    def require_room(self, project_id: int, queued: "QueuedRuns") -> None:
         """Raises UNAVAILABLE where so many wait, in all processes, that no further run of the project may."""
         begin = max(0, min(self.free, self._claimed_each - self._shares.held_by(project_id)))
-        if queued.own - begin >= self._most_waiting_each:
-            raise self._full(
-                project_id, queued.own, "max_queued_runs_per_project", int(self._most_waiting_each)
-            )
+        each = self._most_waiting_each
+        if each is not None and queued.own - begin >= each:
+            raise self._full(project_id, queued.own, "max_queued_runs_per_project", each)
         projects = queued.projects + (not queued.own)
         if queued.waiting - begin >= self._most_waiting and queued.own >= self._most_waiting / projects:
             raise self._full(project_id, queued.own, "max_queued_runs", self._most_waiting)

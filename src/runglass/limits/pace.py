@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.limits.shares import FairTurns, Shares
 from runglass.support.clock import Clock, SystemClock
 
 REST = 2.0
@@ -30,9 +30,9 @@ LARGE_MOVE_BYTES = 32 * 1024
 COPY_S = 1e-9
 """A byte's way from or to the system, in seconds."""
 AT_ONCE, AT_ONCE_S = 16, 0.01
-"""So many requests, iterations and branches of a project may begin within so many seconds."""
-REQUEST_S, ITERATION_S = 0.001, 0.0006
-"""Seconds of the event loop that a request, and the first step of an iteration or a branch, take."""
+"""So many requests of a project may begin within so many seconds."""
+REQUEST_S = 0.001
+"""Seconds of the event loop that a request takes."""
 MOST_NOTED = 1000
 """Projects that are noted before those are forgotten of which there is nothing to know any more."""
 ABOUT_S = 2.0
@@ -64,7 +64,7 @@ current_project: ContextVar[int] = ContextVar("current_project", default=0)
 _reasons: set[str] = set()
 
 begun_at_once: dict[int, tuple[float, int]] = {}
-"""By project: since when, and how many, requests, iterations and branches have begun at once."""
+"""By project: since when, and how many, requests have begun at once."""
 
 last_seen = [(0, -math.inf), (0, -math.inf)]
 """The two projects that were active last, the last one first, each with the time."""
@@ -164,11 +164,10 @@ async def paced_read(
             raise
 
 
-async def admit_paced(project_id: int, takes_s: float) -> None:
-    """Returns when it is the turn of one more beginning of the project, if there are many at once.
+async def admit_paced(project_id: int) -> None:
+    """Returns when it is the turn of one more request of the project, if there are many at once.
 
-    `takes_s` is about how long its beginning keeps the loop busy: a few hundred at once would stop it for as
-    many milliseconds.
+    A few hundred at once would stop the event loop for as many milliseconds.
     """
     now_s = clock.monotonic_s()
     since_s, count = begun_at_once.get(project_id, (-math.inf, 0))
@@ -180,7 +179,7 @@ async def admit_paced(project_id: int, takes_s: float) -> None:
     begun_at_once[project_id] = (since_s, count + 1)
     if count >= AT_ONCE:
         async with paced("loop", project_id) as piece:
-            piece.worked_s = takes_s
+            piece.worked_s = REQUEST_S
 
 
 async def paced_transfer(size_bytes: int) -> None:
