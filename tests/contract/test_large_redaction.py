@@ -12,8 +12,8 @@ import httpx2
 import msgspec
 import pytest
 
-from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.snapshots import shortened
+from runglass.redact import Redactor
 from runglass.testing import running_server
 from tests.contract.test_owed_answers import expire
 from tests.contract.wire import http_for, refusal
@@ -105,8 +105,8 @@ def killing() -> Iterator[list[int]]:
 
 
 def redacting() -> dict[int, int]:
-    """This process's children that redact: by id how long, in ticks of the processor."""
-    found = {}
+    """Those that redact, forked from a child of this process: by id how long, in ticks of the processor."""
+    found, parents = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             status = (entry / "stat").read_text().rpartition(") ")[2].split()
@@ -114,10 +114,9 @@ def redacting() -> dict[int, int]:
         except OSError:
             # It has ended meanwhile.
             continue
-        is_ours = int(status[1]) == os.getpid() and b"runglass.engine.capture.redaction_worker" in command
-        if is_ours and status[0] != "Z":
-            found[int(entry.name)] = int(status[11])
-    return found
+        if b"runglass.engine.capture.redaction_worker" in command and status[0] != "Z":
+            found[int(entry.name)], parents[int(entry.name)] = int(status[11]), int(status[1])
+    return {pid: ticks for pid, ticks in found.items() if parents.get(parents[pid]) == os.getpid()}
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes as Linux tells them")

@@ -14,7 +14,6 @@ import pytest
 
 from runglass.cli.terminal.outline_rows import choose_rows, tree_lines
 from runglass.cli.terminal.run_progress import RunProgress
-from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.snapshots import cut
 from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import make_plan
@@ -23,6 +22,7 @@ from runglass.flows.parser import check_flow
 from runglass.flows.references import unmet_references
 from runglass.flows.schemas.defaults import fill_defaults
 from runglass.log.events import StepCompleted, StepStarted
+from runglass.redact import Redactor
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.query_search import Look, Progress, SearchLimits
 from runglass.store.records import Append, Checkpoint

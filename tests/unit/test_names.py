@@ -26,7 +26,7 @@ transform transport types uvicorn validation value view views watch watcher with
 condition creation credentials held index prepared search signals statements
 ai area bundle columns compare config cookie document gen header imported link login metrics nats new origin
 attributes grpc otlp overview parts perfetto progress ranking same show splitter styles support tree vendor
-forest sums synonyms wire
+forest redact rules sums synonyms wire
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

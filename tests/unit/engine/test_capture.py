@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.capture.capture import Capture, RunCapture, Snapshot, capture_of_run
-from runglass.engine.capture.redaction import MARK, Redactor
 from runglass.engine.payload import Payload
+from runglass.redact import MARK, Redactor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 VALUE = {"text": "mail a.b@example.com", "password": "hunter2", "n": 1}

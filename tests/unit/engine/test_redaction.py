@@ -4,6 +4,7 @@ import copy
 import gc
 import json
 import time
+from importlib.resources import files
 from typing import Any
 
 import msgspec
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runglass.engine.capture.redaction import MARK, Redactor
-from runglass.engine.capture.redaction.own_patterns import OwnPatterns
+from runglass.redact import MARK, Redactor
+from runglass.redact.own_patterns import OwnPatterns
+from runglass.redact.rules import RULES, WORDS
 
 REDACTOR = Redactor()
 SECRETS = [
@@ -327,7 +329,7 @@ def test_a_secret_longer_than_the_texts_of_an_error_is_not_looked_for(
         asked.append(len(secret))
         return {secret}
 
-    monkeypatch.setattr("runglass.engine.capture.redaction.redactor.forms_of", forms)
+    monkeypatch.setattr("runglass.redact.redactor.forms_of", forms)
     struck = REDACTOR.strike({"message": "a" * 60, "line": 3}, {"b" * 100_000, "a" * 60})
     assert struck == {"message": "[redacted]", "line": 3}
     assert asked == [60]
@@ -379,3 +381,14 @@ def test_a_users_pattern_is_not_late_for_what_else_the_process_does(caplog: pyte
 def test_users_patterns_find_what_pythons_own_engine_finds() -> None:
     own = OwnPatterns([r"(?i)acme-\d+", r"\bx{3}\b"])
     assert own.find("see ACME-12 and xxx, not xxxx") == [(4, 11), (16, 19)]
+
+
+def test_nothing_stands_in_the_rules_that_nobody_reads() -> None:
+    folder = files("runglass.redact")
+    code = "".join(file.read_text() for file in folder.iterdir() if file.name.endswith(".py"))
+    text = folder.joinpath("rules.toml").read_text("utf-8")
+    for table in ("words", "patterns", "bytes", "parts"):
+        for name in RULES[table]:
+            assert f"(?&{name})" in text or (f'"{name}"' in code and table != "parts"), name
+    for name, words in WORDS.items():
+        assert len(words) == len(set(words)), name

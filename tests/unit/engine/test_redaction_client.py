@@ -4,23 +4,19 @@ import asyncio
 import logging
 import os
 import signal
-import threading
 from collections.abc import AsyncIterator
-from contextlib import closing
 from typing import Any
 
 import msgspec
 import pytest
 
 from runglass.engine.capture.capture import Capture
-from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, Shorten, answered
 from runglass.engine.capture.snapshots import shortened, shortened_error
 from runglass.engine.payload import Payload
-from runglass.engine.workers.limits import limit_cpu
-from runglass.engine.workers.process import WorkerDied, WorkerProcess
 from runglass.limits.pace import current_project
+from runglass.redact import Redactor
 from tests.waiting import until
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"], mark="<gone>")
@@ -56,11 +52,11 @@ def capture(redactions: RedactionClient | None, *, limit_bytes: int = LIMIT_BYTE
 
 def processes(redactions: RedactionClient) -> list[int]:
     """The ids of those that live."""
-    return [each.pid for each in redactions.pool.processes if each.pid is not None]
+    return [each.pid for each in redactions.pool.processes]
 
 
 async def kill_one(redactions: RedactionClient) -> None:
-    await until(lambda: any(each.is_ready for each in redactions.pool.processes))
+    await until(lambda: processes(redactions))
     os.kill(processes(redactions)[0], signal.SIGKILL)
 
 
@@ -118,12 +114,8 @@ async def test_a_redactor_is_made_once_for_many_values(monkeypatch: pytest.Monke
     made: list[Any] = []
 
     def ask(redactor: Redactor) -> RedactionReply:
-        message = RedactionRequest(Shorten(msgspec.Raw(b'{"a":"ACME-4711"}')), 256, redactor.rules, 10.0)
-        try:
-            return msgspec.json.decode(answered(msgspec.json.encode(message)), type=RedactionReply)
-        finally:
-            # As `serve` does: the limit would end these tests.
-            limit_cpu(0)
+        message = RedactionRequest(Shorten(msgspec.Raw(b'{"a":"ACME-4711"}')), 256, redactor.rules)
+        return msgspec.json.decode(answered(msgspec.json.encode(message)), type=RedactionReply)
 
     assert bytes(ask(REDACTOR).captured) == b'{"a":"<gone>"}'
     monkeypatch.setattr(Redactor, "__init__", lambda *_, **rules: made.append(rules))
@@ -255,12 +247,3 @@ async def test_too_deep_a_value_is_not_kept(redactions: RedactionClient) -> None
     assert truncated
     assert b"hunter2" not in kept
     assert "too deep a recursion" in msgspec.json.decode(kept)["…"]
-
-
-def test_a_process_that_starts_is_not_asked_by_a_cancelled_task() -> None:
-    gone = threading.Event()
-    gone.set()
-    module = "runglass.engine.capture.redaction_worker"
-    process = WorkerProcess(module, what="redaction", arguments=(str(1 << 30),))
-    with closing(process), pytest.raises(WorkerDied):
-        process.exchange(b"not even a message", limit_s=60, gone=gone)

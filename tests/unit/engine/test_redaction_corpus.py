@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.capture.redaction import MARK, Redactor
-from runglass.engine.capture.redaction.keys import Keys
-from runglass.engine.capture.redaction.named import Names
-from runglass.engine.capture.redaction.quick_look import QuickLook
 from runglass.engine.models.provider_errors import without_secrets
+from runglass.redact import MARK, Redactor
+from runglass.redact.names import Keys, Names
+from runglass.redact.quick_look import QuickLook
 from tests.examples import all_wanted
 from tests.unit.engine.redaction_corpus import CORPUS
 from tests.unit.engine.redaction_held_back import HELD_BACK

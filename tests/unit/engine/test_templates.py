@@ -3,23 +3,22 @@
 import asyncio
 import gc
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.sandbox import templates
-from runglass.engine.sandbox.template_worker import Renderer, RenderReply, RenderRequest
-from runglass.engine.sandbox.template_worker_client import Forker, TemplateWorker
+from runglass.engine.sandbox.template_worker import Renderer, RenderRequest
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.workers import process as worker_process
+from runglass.engine.workers.process import WorkerProcess
 from runglass.errors import StepFailure
 from tests.waiting import eventually
 
@@ -233,9 +232,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_a_process_writes_values_like_the_event_loop(value: Any) -> None:
     here = render("<{{ value }}>", {"value": value})
-    there = Renderer().answer(RenderRequest("<{{ value }}>", {"value": value}, "text"))
-    assert there.fault is None
-    assert there.value == here
+    assert rendered("<{{ value }}>", {"value": value}) == here
 
 
 @given(st.text("{}%#'\" .[]a-", max_size=30))
@@ -245,27 +242,14 @@ def test_text_filled_here_equals_text_filled_in_the_process(template: str) -> No
     plan = templates.make_plan(template)
     if plan.pieces is None or (here := templates.filled(plan.pieces, names)) is None:
         return
+    assert rendered(template, names) == here
+
+
+def rendered(template: str, names: dict[str, Any]) -> Any:
+    """As a process does it."""
     there = Renderer().answer(RenderRequest(template, names, "text"))
-    assert (there.value, there.fault) == (here, None)
-
-
-@pytest.fixture
-def process() -> Iterator[TemplateWorker]:
-    forker = Forker()
-    process = TemplateWorker(forker)
-    yield process
-    process.close()
-    forker.close()
-    gc.collect()
-
-
-def child_of(process: TemplateWorker) -> int:
-    assert process.pid is not None
-    return process.pid
-
-
-def until_gone(pid: int) -> None:
-    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
+    assert there.fault is None
+    return msgspec.json.decode(there.value)
 
 
 # All that the template engine gives a meaning to, in one way or another, and our own parameters.
@@ -280,9 +264,9 @@ WORDS = (
 @pytest.mark.parametrize("word", WORDS.split())
 def test_no_name_of_a_value_is_in_the_way_of_rendering(word: str) -> None:
     names = {word: "mine", "other": "x"}
-    assert Renderer().answer(RenderRequest("{{ other|upper }}", names, "text")).value == "X"
+    assert rendered("{{ other|upper }}", names) == "X"
     if word not in {"not", "True"}:
-        assert Renderer().answer(RenderRequest(f"{{{{ {word}|upper }}}}", names, "text")).value == "MINE"
+        assert rendered(f"{{{{ {word}|upper }}}}", names) == "MINE"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -291,8 +275,8 @@ async def test_the_process_of_a_project_holds_nothing_of_another() -> None:
     async with Templates(max_processes=1) as templates:
         assert await templates.render("{{ s|upper }}", {"s": canary}, project_id=1) == canary.upper()
         assert await templates.render("{{ s|upper }}", {"s": "x"}, project_id=2) == "X"
-        first, second = (child_of(process) for _, process in templates.idle)
-        forker = templates.forker
+        first, second = (process.pid for _, process in templates.pool.idle)
+        forker = templates.pool.forker
         assert forker.pid is not None
         assert canary.encode() in memory_of(first), "the search would find it"
         assert canary.encode() not in memory_of(second)
@@ -304,26 +288,14 @@ async def test_a_long_template_of_an_input_is_in_a_process_of_its_own_project() 
         long = "{{ s|upper }}" + "." * 20_000
         given = await templates.render_input({"a": long}, {"s": "x"}, project_id=7)
         assert given["a"].startswith("X.")
-        assert [project_id for project_id, _ in templates.idle] == [7]
+        assert [project_id for project_id, _ in templates.pool.idle] == [7]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads how much memory a process has had from Linux")
-def test_a_process_that_has_had_much_memory_gives_it_back(process: TemplateWorker) -> None:
-    assert process.ask(RenderRequest("{{ 1 }}", {}, "text")).value == "1"
-    first = child_of(process)
-    answer = process.ask(RenderRequest("{{ 'a' * 90000000 }}", {}, "text"))
-    assert "more than 16777216 characters" in (answer.fault or "")
-    assert answer.is_last
-    until_gone(first)
-    assert process.ask(RenderRequest("{{ 2 }}", {}, "text")).value == "2"
-    assert child_of(process) != first
-
-
-def test_a_template_that_makes_many_long_numbers_is_refused(process: TemplateWorker) -> None:
+def test_a_template_that_makes_many_long_numbers_is_refused() -> None:
     names = {"l": [10**600] * 3_000}
-    assert process.ask(RenderRequest("{{ l|list }}", names, "value")).value == names["l"]
-    answer = process.ask(RenderRequest("{{ l|list + l|list }}", names, "value"))
-    assert "as long to be read as more than 2,000,000 values" in (answer.fault or "")
+    assert render_input("{{ l|list }}", names) == names["l"]
+    with pytest.raises(StepFailure, match=r"as long to be read as more than 2,000,000 values"):
+        render_input("{{ l|list + l|list }}", names)
 
 
 def test_plans_of_templates_full_of_names_fill_a_bounded_part_of_the_cache() -> None:
@@ -356,14 +328,14 @@ HELD = "{{ 'held'|upper }}"
 @pytest.fixture
 def go_on(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Templates that are `HELD` take until this is set."""
-    go_on, ask = threading.Event(), TemplateWorker.ask
+    go_on, exchange = threading.Event(), WorkerProcess.exchange
 
-    def ask_when_told(process: TemplateWorker, request: RenderRequest) -> RenderReply:
-        if request.template == HELD:
+    def exchange_when_told(process: WorkerProcess, message: bytes, *, limit_ms: int) -> bytes:
+        if b"held" in message:
             assert go_on.wait(60)
-        return ask(process, request)
+        return exchange(process, message, limit_ms=limit_ms)
 
-    monkeypatch.setattr(TemplateWorker, "ask", ask_when_told)
+    monkeypatch.setattr(WorkerProcess, "exchange", exchange_when_told)
     return go_on
 
 
@@ -381,7 +353,7 @@ async def test_many_tasks_share_the_processes_and_each_gets_its_own_text() -> No
     async with Templates(max_processes=2) as templates:
         asked = [templates.render("{{ n * 2 }}", {"n": n}) for n in range(20)]
         assert await asyncio.gather(*asked) == [str(n * 2) for n in range(20)]
-        assert len(templates.idle) <= 2
+        assert len(templates.pool.idle) <= 2
 
 
 async def test_a_template_that_takes_long_stops_neither_the_event_loop_nor_another_template(
@@ -400,12 +372,11 @@ async def test_a_template_that_takes_long_stops_neither_the_event_loop_nor_anoth
 async def test_leaving_ends_the_processes_and_what_is_still_asked() -> None:
     async with Templates() as templates:
         await templates.render("{{ 1 + 1 }}", {})
-        ((_, process),) = templates.idle
-        child = child_of(process)
+        ((_, process),) = templates.pool.idle
         cut_off = asyncio.create_task(templates.render("{{ [['a'] * 1000] * 1000 }}" * 50, {}))
         await asyncio.sleep(0)
         cut_off.cancel()
-    await asyncio.to_thread(until_gone, child)
+    await asyncio.to_thread(eventually, lambda: not os.path.exists(f"/proc/{process.pid}"))
     with pytest.raises(asyncio.CancelledError):
         await cut_off
 
@@ -424,15 +395,6 @@ async def started_with(environment: dict[str, str]) -> str:
     )
     said, _ = await child.communicate()
     return said.decode()
-
-
-def test_a_process_that_does_not_read_is_given_up(process: TemplateWorker) -> None:
-    process.ask(RenderRequest("{{ 1 }}", {}, "text"))
-    child = child_of(process)
-    os.kill(child, signal.SIGSTOP)
-    answer = process.ask(RenderRequest("{{ a }}", {"a": "x" * 10_000_000}, "text"), limit_s=0.2)
-    assert answer.fault == "the template takes too much memory or time"
-    until_gone(child)
 
 
 @pytest.mark.parametrize(
@@ -470,22 +432,6 @@ def test_a_template_makes_the_same_of_what_is_sent_as_of_everything(parts: list[
     assert renderer.answer(RenderRequest(template, sent, "text")) == renderer.answer(
         RenderRequest(template, names, "text")
     )
-
-
-def test_a_process_that_was_killed_is_replaced_and_the_template_not_blamed(process: TemplateWorker) -> None:
-    assert process.ask(RenderRequest("{{ 1 }}", {}, "text")).value == "1"
-    started = child_of(process)
-    os.kill(started, signal.SIGKILL)
-    until_gone(started)
-    assert process.ask(RenderRequest("{{ 2 }}", {}, "text")).value == "2"
-
-
-def test_a_process_that_does_not_start_is_no_fault_of_the_template() -> None:
-    with (
-        closing(Forker([sys.executable, "-c", ""])) as forker,
-        pytest.raises(RuntimeError, match="no process for templates starts"),
-    ):
-        TemplateWorker(forker).ask(RenderRequest("{{ 1 }}", {}, "text"))
 
 
 def test_a_program_that_used_templates_ends_in_silence() -> None:

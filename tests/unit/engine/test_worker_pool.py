@@ -1,56 +1,141 @@
-"""A pool of processes whose module is the test's own: it takes messages, and answers none but one."""
+"""A pool of processes whose function is the test's own, and does what it is told."""
 
 import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from runglass.engine.workers.pool import WorkerPool
-from tests.waiting import until
+from runglass.engine.workers.pool import LimitHit, WorkerPool
+from runglass.engine.workers.process import WorkerDied, WorkerNotStarted
+from runglass.engine.workers.worker import PEAK_BYTES
+from tests.waiting import eventually, until
 
 MODULE = """
-import sys
+import os
 import threading
 from pathlib import Path
 
-from runglass.engine.workers.limits import serve
-
 
 def answer(message):
-    if message == b"ping":
-        return b"pong"
-    Path(message.decode()).touch()
-    threading.Event().wait()
-
-
-serve(sys.stdin.buffer, sys.stdout.buffer, answer)
+    word, _, rest = message.decode().partition(" ")
+    if word == "never":
+        Path(rest).touch()
+        threading.Event().wait()
+    if word == "compute":
+        while True:
+            pass
+    if word == "claim":
+        # The head of a reply of 4 GB, to wherever it may go.
+        for fd in range(3, 64):
+            try:
+                os.write(fd, b"\\xff" * 5 + b"x" * 1000)
+            except OSError:
+                continue
+        threading.Event().wait()
+    if word == "hold":
+        b"x" * int(rest)
+    return str(os.getpid()).encode()
 """
+LIMIT_BYTES = 512 << 20
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module that answers `ping`; else it makes the file that it is told, and never answers."""
-    (tmp_path / "never_answers.py").write_text(MODULE)
+async def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkerPool]:
+    """There is one process only: it would be asked for as long as its answer may take."""
+    (tmp_path / "as_told.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    return "never_answers"
+    async with WorkerPool(
+        "as_told:answer", what="tests", memory_limit_bytes=LIMIT_BYTES, memory_setting="memory", slots=1
+    ) as pool:
+        yield pool
+
+
+async def asked(pool: WorkerPool, message: str, *, limit_ms: int = 3_600_000, owner: int = 0) -> int:
+    """The id of the process that answered."""
+    return await pool.call(
+        message.encode, int, what="to obey", limit_ms=limit_ms, setting="time", owner=owner
+    )
+
+
+async def test_a_process_answers_its_owner_again_and_nobody_else(pool: WorkerPool) -> None:
+    first = await asked(pool, "ping", owner=1)
+    assert await asked(pool, "ping", owner=1) == first
+    assert await asked(pool, "ping", owner=2) != first
 
 
 async def test_a_caller_who_is_cancelled_ends_the_process_and_the_next_one_is_answered(
-    module: str, tmp_path: Path
+    pool: WorkerPool, tmp_path: Path
 ) -> None:
-    """There is one process only: it would be asked for as long as its answer may take."""
     is_asked = tmp_path / "asked"
-    pool = WorkerPool(
-        module, what="tests", memory_limit_bytes=1 << 30, memory_setting="none", max_processes=1
-    )
+    first = await asked(pool, "ping")
+    never = asyncio.create_task(asked(pool, f"never {is_asked}"))
+    await until(is_asked.exists)
+    never.cancel()
+    await asyncio.wait([never])
+    assert await asked(pool, "ping") != first
 
-    async def asked(message: bytes) -> bytes:
-        return await pool.asked(lambda: message, bytes, what="", limit_ms=3_600_000, setting="none")
 
-    async with pool:
-        assert await asked(b"ping") == b"pong"
-        never = asyncio.create_task(asked(bytes(is_asked)))
-        await until(is_asked.exists)
-        never.cancel()
-        await asyncio.wait([never])
-        assert await asked(b"ping") == b"pong"
+async def test_a_caller_who_is_cancelled_before_a_process_is_there_ends_nobody(pool: WorkerPool) -> None:
+    never = asyncio.create_task(asked(pool, "never /dev/null/none"))
+    await asyncio.sleep(0)
+    never.cancel()
+    await asyncio.wait([never])
+    assert await asked(pool, "ping")
+
+
+async def test_the_limits_are_told_apart(pool: WorkerPool) -> None:
+    with pytest.raises(LimitHit, match=r"^it took more than 50 ms to obey \(setting time\)"):
+        await asked(pool, "compute", limit_ms=50)
+    with pytest.raises(
+        LimitHit, match=r"more than 536,870,912 bytes of memory to obey, .*\(setting memory\)"
+    ):
+        await asked(pool, f"hold {LIMIT_BYTES}")
+    with pytest.raises(LimitHit, match="too much memory or time to obey; the limits are 3,600,000 ms"):
+        await asked(pool, "claim")
+    assert await asked(pool, "ping")
+
+
+async def test_a_process_that_was_killed_is_replaced(pool: WorkerPool) -> None:
+    await asked(pool, "ping")
+    await _killed(pool, pool.idle[0][1].pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends them at once")
+async def test_processes_end_with_what_they_were_forked_from_and_that_is_replaced(pool: WorkerPool) -> None:
+    await asked(pool, "ping")
+    await _killed(pool, pool.forker.pid)
+
+
+async def _killed(pool: WorkerPool, pid: int | None) -> None:
+    assert pid is not None
+    ((_, process),) = pool.idle
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not process.is_open)
+    assert await asked(pool, "ping") != process.pid
+
+
+async def test_a_process_that_has_had_much_memory_gives_it_back(pool: WorkerPool) -> None:
+    first = await asked(pool, "ping")
+    assert await asked(pool, f"hold {PEAK_BYTES}") == first
+    assert await asked(pool, "ping") != first
+
+
+async def test_a_process_that_does_not_read_is_given_up(pool: WorkerPool) -> None:
+    await asked(pool, "ping")
+    ((_, process),) = pool.idle
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(WorkerDied, match="time"):
+        process.exchange(b"x" * 10_000_000, limit_ms=20)
+    await asyncio.to_thread(eventually, lambda: not os.path.exists(f"/proc/{process.pid}"))
+
+
+async def test_where_no_process_starts_the_way_to_the_reason_is_told() -> None:
+    async with WorkerPool("no_such_module:f", what="tests", memory_limit_bytes=LIMIT_BYTES) as pool:
+        with pytest.raises(
+            WorkerNotStarted, match=r"no process for tests starts; `python .* no_such_module:f`"
+        ):
+            await asked(pool, "ping")

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.capture.snapshots import left_out, shortened, shortened_error, without_content
 from runglass.engine.payload import Payload, Snapshot
 from runglass.limits.offload import offload_in_turn
+from runglass.redact import Redactor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 __all__ = ["Capture", "Redactor", "RunCapture", "Snapshot", "capture_of_run"]

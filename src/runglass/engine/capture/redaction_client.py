@@ -12,11 +12,11 @@ from typing import Any, Self
 
 import msgspec
 
-from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, Shorten, ShortenError
 from runglass.engine.capture.snapshots import left_out, not_kept, shortened, without_content, without_printed
-from runglass.engine.workers.pool import LimitHit, OutOfMemory, WorkerPool
-from runglass.engine.workers.process import WorkerNotStarted
+from runglass.engine.workers.pool import LimitHit, WorkerPool
+from runglass.engine.workers.process import LONG_NICE, WorkerNotStarted
+from runglass.redact import Redactor
 
 log = logging.getLogger(__name__)
 _MEGABYTE = 1_000_000
@@ -33,10 +33,12 @@ class RedactionClient:
     def __init__(self, *, time_limit_ms: int = 4_000, memory_limit_bytes: int = 1 << 30) -> None:
         self._time_limit_ms = time_limit_ms
         self.pool = WorkerPool(
-            "runglass.engine.capture.redaction_worker",
+            "runglass.engine.capture.redaction_worker:answered",
             what="redaction",
             memory_limit_bytes=memory_limit_bytes,
             memory_setting="redaction_memory_limit_bytes",
+            # What is redacted there is large, and only its own run waits for it.
+            nice=LONG_NICE,
         )
 
     async def __aenter__(self) -> Self:
@@ -75,23 +77,15 @@ class RedactionClient:
         self, task: Shorten | ShortenError, size_bytes: int, limit_bytes: int, redactor: Redactor
     ) -> RedactionReply:
         limit_ms = self._time_limit_ms * max(1, math.ceil(size_bytes / _MEGABYTE))
-        ask = RedactionRequest(task, limit_bytes, redactor.rules, limit_ms / 1000)
-        answer = await self.pool.asked(
-            partial(msgspec.json.encode, ask),
-            _read,
+        answer = await self.pool.call(
+            partial(msgspec.json.encode, RedactionRequest(task, limit_bytes, redactor.rules)),
+            _decoder.decode,
             what="to redact",
             limit_ms=limit_ms,
             setting="redaction_time_limit_ms",
         )
         redactor.warn_of(answer.late)
         return answer
-
-
-def _read(answer: bytes) -> RedactionReply:
-    read = _decoder.decode(answer)
-    if read.out_of_memory:
-        raise OutOfMemory
-    return read
 
 
 def _warn(error: Exception) -> None:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.engine.capture.redaction import Redactor
 from runglass.errors import RETRY_AFTER
 from runglass.log.fold import PREVIEW_CHARS
+from runglass.redact import Redactor
 
 _EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)

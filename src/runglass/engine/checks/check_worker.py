@@ -1,6 +1,4 @@
-"""The process that checks flows, schemas and values that callers send.
-
-Started as `python -m runglass.engine.checks.check_worker MEMORY_LIMIT`.
+"""What a worker process does to check flows, schemas and values that callers send.
 
 A schema of 550 bytes can keep a validator busy for ever, in native code that nothing interrupts; a large YAML
 file or a large piece of code takes seconds and gigabytes. A check that is not proved to be small is done
@@ -8,14 +6,12 @@ here, within limits of time and memory, and may take the process down; `checks` 
 The check of a request is pure, and the server does it itself where the work is small.
 """
 
-import sys
 from collections.abc import Mapping
 from typing import Any, Literal, assert_never
 
 import msgspec
 
 from runglass.engine.checks.schema_example import schema_problems, smallest_object
-from runglass.engine.workers.limits import limit_cpu, work
 from runglass.errors import APIError, FlowFileError, Problem, StepFailure, api_error
 from runglass.flows.arguments import apply_overrides, check_inputs, with_defaults
 from runglass.flows.flow import Flow, LlmStep
@@ -118,17 +114,10 @@ class CheckFlowFile(msgspec.Struct, frozen=True, tag=True):
 Task = FitSchema | MakeSmallest | CheckRequest | CheckFlowFile
 
 
-class CheckMessage(msgspec.Struct, frozen=True, array_like=True):
-    """A task, and the seconds of the processor that it may take."""
-
-    task: Task
-    cpu_limit_s: float
-
-
 class CheckFailure(msgspec.Struct, frozen=True, array_like=True):
     """An error of the task, to be raised where it was asked for."""
 
-    kind: Literal["api", "step", "flow", "memory"]
+    kind: Literal["api", "step", "flow"]
     code: str = ""
     message: str = ""
     step_id: str | None = None
@@ -182,16 +171,13 @@ def perform(task: Task) -> Any:
     assert_never(task)
 
 
-_decoder = msgspec.json.Decoder(CheckMessage)
+_decoder: msgspec.json.Decoder[Task] = msgspec.json.Decoder(Task)
 
 
 def answered(message: bytes) -> bytes:
-    """The answer to an Ask, both as JSON."""
-    limit_cpu(60.0)
+    """The CheckReply to a Task, both as JSON."""
     try:
-        ask = _decoder.decode(message)
-        limit_cpu(ask.cpu_limit_s)
-        answer = CheckReply(msgspec.Raw(msgspec.json.encode(perform(ask.task))))
+        answer = CheckReply(msgspec.Raw(msgspec.json.encode(perform(_decoder.decode(message)))))
     except APIError as error:
         answer = CheckReply(
             failure=CheckFailure(
@@ -206,10 +192,4 @@ def answered(message: bytes) -> bytes:
         )
     except FlowFileError as error:
         answer = CheckReply(failure=CheckFailure("flow", problems=error.problems, warnings=error.warnings))
-    except (MemoryError, RecursionError):
-        answer = CheckReply(failure=CheckFailure("memory"))
     return msgspec.json.encode(answer)
-
-
-if __name__ == "__main__":
-    work(answered, memory_limit_bytes=int(sys.argv[1]))

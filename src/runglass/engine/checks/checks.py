@@ -14,7 +14,6 @@ from runglass.engine.checks.check_worker import (
     CheckedRequest,
     CheckFailure,
     CheckFlowFile,
-    CheckMessage,
     CheckReply,
     CheckRequest,
     FitSchema,
@@ -24,7 +23,7 @@ from runglass.engine.checks.check_worker import (
     check_request,
 )
 from runglass.engine.checks.schema_example import schema_problems, smallest_object
-from runglass.engine.workers.pool import LimitHit, OutOfMemory, WorkerPool
+from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error
 from runglass.flows.flow import Flow
 from runglass.flows.parser import FLOW_LIMIT, SCHEMA_LIMIT_BYTES, CheckedFlow
@@ -55,7 +54,7 @@ class Checks:
         self._schema_limit_bytes = schema_limit_bytes
         self._flow_limit_bytes = flow_limit_bytes
         self.pool = WorkerPool(
-            "runglass.engine.checks.check_worker",
+            "runglass.engine.checks.check_worker:answered",
             what="checks",
             memory_limit_bytes=memory_limit_bytes,
             memory_setting="check_memory_limit_bytes",
@@ -171,12 +170,11 @@ class Checks:
         setting: str = "check_time_limit_ms",
     ) -> T:
         """The answer of a process. Raises LimitHit, and the errors of the task."""
-        limit_ms = limit_ms or self._time_limit_ms
-        return await self.pool.asked(
-            partial(msgspec.json.encode, CheckMessage(task, limit_ms / 1000)),
+        return await self.pool.call(
+            partial(msgspec.json.encode, task),
             partial(_read, kind=kind),
             what=what,
-            limit_ms=limit_ms,
+            limit_ms=limit_ms or self._time_limit_ms,
             setting=setting,
             project_id=project_id,
         )
@@ -186,7 +184,7 @@ _decoder = msgspec.json.Decoder(CheckReply)
 
 
 def _read(answer: bytes, kind: type[T]) -> T:
-    """The value in an answer. Raises OutOfMemory, and the errors of the task."""
+    """The value in an answer. Raises the errors of the task."""
     read = _decoder.decode(answer)
     if read.failure is not None:
         raise _raised(read.failure)
@@ -196,7 +194,7 @@ def _read(answer: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(read.value, type=kind)
 
 
-def _raised(failure: CheckFailure) -> RunglassError | OutOfMemory:
+def _raised(failure: CheckFailure) -> RunglassError:
     if failure.kind == "api":
         return api_error(
             failure.code, failure.message, step_id=failure.step_id, details=failure.details or None
@@ -205,6 +203,4 @@ def _raised(failure: CheckFailure) -> RunglassError | OutOfMemory:
         return StepFailure(
             failure.code, failure.message, may_retry=failure.may_retry, details=failure.details
         )
-    if failure.kind == "flow":
-        return FlowFileError(failure.problems, warnings=failure.warnings)
-    return OutOfMemory()
+    return FlowFileError(failure.problems, warnings=failure.warnings)

@@ -25,9 +25,9 @@ from pydantic_ai.exceptions import (
     UserError,
 )
 
-from runglass.engine.capture.redaction import strike_known
 from runglass.engine.models.model_types import ModelCallFailed
 from runglass.errors import StepFailure
+from runglass.redact import strike_known
 from runglass.support.logs import plain_cause
 from runglass.support.safe_text import replace_surrogates
 

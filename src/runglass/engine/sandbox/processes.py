@@ -14,15 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from runglass.engine.workers.limits import (
-    BEYOND,
-    LONG_NICE,
-    LONG_S,
-    WORKER_NICE,
-    at_once,
-    be_nice,
-    niceness,
-)
+from runglass.engine.workers.process import BEYOND, LONG_NICE, LONG_S, WORKER_NICE, at_once, be_nice
 from runglass.limits.shares import FairTurns, Shares
 
 if TYPE_CHECKING:
@@ -91,8 +83,9 @@ class SandboxProcesses:
                     if self._begun.pop(pid) is None:
                         # A low priority cannot be raised again, so the process ends with its step.
                         pool.pids.discard(pid)
-                        if niceness(pid) >= LONG_NICE:
-                            with contextlib.suppress(ProcessLookupError):
+                        # One that is gone may have left its number to another.
+                        with contextlib.suppress(OSError):
+                            if os.getpriority(os.PRIO_PROCESS, pid) >= LONG_NICE:
                                 os.kill(pid, signal.SIGKILL)
         finally:
             pool.users -= 1

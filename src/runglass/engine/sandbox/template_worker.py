@@ -1,33 +1,20 @@
-"""The processes in which templates are rendered, and the one that they are forked from.
+"""What a worker process does to render templates.
 
 minijinja bounds how much a template computes, not how much it makes of that: three nested `[…] * 1000` take
 all memory, and a failed allocation ends the process. Templates can also change the objects that they are
-given, by `{{ items.pop() }}`. So they run here, on copies, within a limit of memory, and may take the
-process down; `template_worker_client` starts it, one for each project, and replaces it. Knows neither
-flows nor steps.
+given, by `{{ items.pop() }}`. So they are rendered there, on copies, in processes of their project that they
+may take down. Knows neither flows nor steps.
 """
 
-import gc
-import os
-import signal
-import socket
-import sys
 from collections.abc import ItemsView, KeysView, ValuesView
-from functools import partial
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import minijinja
 import msgspec
 
-from runglass.engine.workers.limits import WORKER_NICE, has_had_more, limit_cpu, limit_memory, serve
-
 FUEL = 5_000_000
 """The limits of a template: instructions, and bytes of text. At most half a second's worth."""
 TEXT_LIMIT = 16 * 1024 * 1024
-MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
-CPU_LIMIT_S = 1.0
-PEAK_BYTES = 128 << 20
-"""A process that has had more memory than this ends after its answer, and gives it back."""
 
 _NESTED = (dict, list, tuple, KeysView, ValuesView, ItemsView)
 _FAULT_LENGTH = 500
@@ -42,11 +29,10 @@ class RenderRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RenderReply(msgspec.Struct, frozen=True, array_like=True):
-    """The text or value, or in one sentence why there is none. After the last one the process ends."""
+    """The text or value, as JSON, or in one sentence why there is none."""
 
-    value: Any = None
+    value: msgspec.Raw = msgspec.Raw(b"null")
     fault: str | None = None
-    is_last: bool = False
 
 
 _decoder = msgspec.json.Decoder(RenderRequest)
@@ -80,7 +66,8 @@ class Renderer:
             text = self._environment.render(ask.template, ask.names)
             if len(text) > TEXT_LIMIT:
                 return RenderReply(fault=f"the template makes a text of more than {TEXT_LIMIT} characters")
-            return RenderReply(text if ask.want == "text" else _plain(self._last))
+            made = text if ask.want == "text" else self._last
+            return RenderReply(msgspec.Raw(msgspec.json.encode(made, enc_hook=_listed)))
         except minijinja.TemplateError as error:
             return RenderReply(fault=_fault(error))
         except MemoryError:
@@ -106,10 +93,6 @@ def _json(value: Any, indent: int | None = None) -> str:
     return encoded.decode()
 
 
-def _plain(value: Any) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=_listed))
-
-
 def _listed(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
@@ -130,47 +113,9 @@ def _fault(error: minijinja.TemplateError) -> str:
     return told[:_FAULT_LENGTH] + where
 
 
-def _answered(renderer: Renderer, message: bytes) -> bytes:
-    limit_cpu(CPU_LIMIT_S)
-    try:
-        answer = renderer.answer(_decoder.decode(message))
-        encoded = msgspec.json.encode(answer)
-        if has_had_more(PEAK_BYTES):
-            return msgspec.json.encode(msgspec.structs.replace(answer, is_last=True))
-        return encoded
-    except MemoryError:
-        fault = "the template and its values take too much memory"
-        return msgspec.json.encode(RenderReply(fault=fault, is_last=True))
+_renderer = Renderer()
 
 
-def _serve(source: BinaryIO, sink: BinaryIO) -> None:
-    # The first message that a process sends is its number.
-    pid = os.getpid().to_bytes(8)
-    serve(source, sink, partial(_answered, Renderer()), greeting=len(pid).to_bytes(4) + pid)
-
-
-def _fork_for_each(control: socket.socket) -> None:
-    """Forks a process for every socket that comes over `control`, until that ends."""
-    # Their exit states are not read: the client of one sees that it is gone.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    gc.freeze()
-    while True:
-        _, ends, _, _ = socket.recv_fds(control, 1, 1)
-        if not ends:
-            return
-        if os.fork() == 0:
-            control.close()
-            limit_memory(MEMORY_LIMIT_BYTES)
-            with os.fdopen(ends[0], "rb") as source, os.fdopen(os.dup(ends[0]), "wb") as sink:
-                _serve(source, sink)
-            return
-        os.close(ends[0])
-
-
-if __name__ == "__main__":
-    os.nice(WORKER_NICE)
-    if len(sys.argv) > 1:
-        with socket.socket(fileno=int(sys.argv[1])) as control:
-            _fork_for_each(control)
-    else:
-        _serve(sys.stdin.buffer, sys.stdout.buffer)
+def answered(message: bytes) -> bytes:
+    """The RenderReply to a RenderRequest, both as JSON."""
+    return msgspec.json.encode(_renderer.answer(_decoder.decode(message)))

@@ -7,25 +7,23 @@ mentions. Both write the same: text as it is, objects and lists as JSON; None, T
 Knows nothing of flows and steps: a template and names in, text, a value or a StepFailure out.
 """
 
-import asyncio
 import functools
 import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
 from runglass.engine.sandbox.code_transform import NOWHERE, Path, look_up
 from runglass.engine.sandbox.template_worker import TEXT_LIMIT, RenderReply, RenderRequest
-from runglass.engine.sandbox.template_worker_client import Forker, TemplateWorker
-from runglass.engine.workers.limits import BEYOND, at_once
+from runglass.engine.workers.pool import LimitHit, WorkerPool
+from runglass.engine.workers.process import BEYOND, at_once
 from runglass.errors import StepFailure
 from runglass.limits.offload import offload_in_turn
-from runglass.limits.shares import FairTurns, Shares
 from runglass.support.byte_cache import ByteCache
+from runglass.support.json_weight import too_heavy
 
 _CACHED_LENGTH = 16 * 1024
 _DEEPEST = 16
@@ -175,8 +173,8 @@ def _failure(message: str) -> StepFailure:
     return StepFailure("TEMPLATE_ERROR", message, may_retry=False)
 
 
-IDLE_KEPT = 16
-"""So many idle processes are kept, each for the project that it has served."""
+MEMORY_LIMIT_BYTES = 512 << 20
+CPU_LIMIT_MS = 1_000
 
 
 class Templates:
@@ -189,27 +187,20 @@ class Templates:
 
     def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
         slots = max_processes or at_once()
-        most = slots * BEYOND
-        self._turns = FairTurns(Shares(slots, most=most, most_each=most_each))
-        # Each thread talks to one process at a time, and a task with a turn must never wait for a thread.
-        self._threads = ThreadPoolExecutor(most, thread_name_prefix="runglass-templates")
-        self.forker = Forker()
-        self._busy: set[TemplateWorker] = set()
-        self.idle: list[tuple[int, TemplateWorker]] = []
+        self.pool = WorkerPool(
+            "runglass.engine.sandbox.template_worker:answered",
+            what="templates",
+            memory_limit_bytes=MEMORY_LIMIT_BYTES,
+            slots=slots,
+            most=slots * BEYOND,
+            most_each=most_each,
+        )
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        try:
-            # No task waits for the answers that are still to come.
-            for process in list(self._busy):
-                process.kill()
-            await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-        finally:
-            for process in [*self._busy, *(process for _, process in self.idle)]:
-                process.close()
-            self.forker.close()
+        await self.pool.aclose()
 
     async def render(self, template: str, names: Mapping[str, Any], *, project_id: int = 0) -> str:
         """The template's text. Raises StepFailure TEMPLATE_ERROR, for an unknown name among others.
@@ -262,39 +253,26 @@ class Templates:
         project_id: int,
     ) -> Any:
         ask = RenderRequest(template, picked(plan.mentions, names), want)
-        async with self._turns.turn(project_id):
-            answer = await self._answered(ask, project_id)
-        if answer.fault is not None:
-            raise _failure(answer.fault)
-        return answer.value
-
-    async def _answered(self, ask: RenderRequest, project_id: int) -> RenderReply:
-        process = self._process_of(project_id)
-        self._busy.add(process)
-        work = self._threads.submit(process.ask, ask)
         try:
-            return await asyncio.wrap_future(work)
-        except asyncio.CancelledError:
-            process.kill()
-            raise
-        finally:
-            if work.done():
-                self._return_worker(project_id, process)
-            else:
-                # The task that asked has been cut off, and the thread finds so in a moment.
-                loop = asyncio.get_running_loop()
-                work.add_done_callback(
-                    lambda _: loop.call_soon_threadsafe(self._return_worker, project_id, process)
-                )
+            return await self.pool.call(
+                functools.partial(msgspec.json.encode, ask),
+                functools.partial(_read, want),
+                what="to render",
+                limit_ms=CPU_LIMIT_MS,
+                project_id=project_id,
+                owner=project_id,
+            )
+        except LimitHit as limit:
+            raise _failure("the template takes too much memory or time") from limit
 
-    def _process_of(self, project_id: int) -> TemplateWorker:
-        for index in range(len(self.idle) - 1, -1, -1):
-            if self.idle[index][0] == project_id:
-                return self.idle.pop(index)[1]
-        return TemplateWorker(self.forker)
 
-    def _return_worker(self, project_id: int, process: TemplateWorker) -> None:
-        self._busy.discard(process)
-        self.idle.append((project_id, process))
-        if len(self.idle) > IDLE_KEPT:
-            self.idle.pop(0)[1].close()
+_decoder = msgspec.json.Decoder(RenderReply)
+
+
+def _read(want: Literal["text", "value"], encoded: bytes) -> Any:
+    reply = _decoder.decode(encoded)
+    if reply.fault is not None:
+        raise _failure(reply.fault)
+    if want == "value" and (reason := too_heavy(encoded)):
+        raise _failure(f"what the template makes cannot be read: {reason}")
+    return msgspec.json.decode(reply.value)

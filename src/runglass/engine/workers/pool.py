@@ -5,51 +5,62 @@ asked: messages in, answers out.
 """
 
 import asyncio
-import threading
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
 
-from runglass.engine.workers.process import WorkerDied, WorkerProcess
+from runglass.engine.workers.process import WORKER_NICE, Forker, WorkerDied, WorkerProcess
 from runglass.limits.pace import current_project
 from runglass.limits.shares import FairTurns, Shares
 
 T = TypeVar("T")
 
-WALL_FACTOR = 10
-"""How much longer than its limit of the processor a task may take: others may have the processor."""
+IDLE_KEPT = 16
+"""So many idle processes are kept."""
 
 
 class LimitHit(Exception):
     """A task was given up; the message says at which limit, its value, and how it can be raised."""
 
 
-class OutOfMemory(Exception):
-    """The process said itself that its memory did not do."""
-
-
 class WorkerPool:
-    """Processes of a module, `python -m MODULE MEMORY_LIMIT`, each with `memory_limit_bytes` of memory.
+    """Processes that answer with `function`, `MODULE:NAME`, which makes bytes of bytes.
 
-    `memory_setting` is the setting that has that limit; `what` names the purpose of the processes. A context
-    manager, for any number of tasks at once. A project's tasks go on one at a time, so that one cannot hold
-    all processes; of those that wait the project is next that has used least.
+    Each may have `memory_limit_bytes`, set by `memory_setting`; `what` names their purpose. `slots` of them
+    are busy at once; of one project no more than `most_each`, and those of further projects beside them up to
+    `most`. Of those that wait the project is next that has used least. A context manager, for any number of
+    tasks at once.
     """
 
     def __init__(
-        self, module: str, *, what: str, memory_limit_bytes: int, memory_setting: str, max_processes: int = 2
+        self,
+        function: str,
+        *,
+        what: str,
+        memory_limit_bytes: int,
+        memory_setting: str = "fixed",
+        slots: int = 2,
+        most: int | None = None,
+        most_each: float = 1,
+        nice: int = WORKER_NICE,
     ) -> None:
-        self._module = module
-        self._what = what
         self._memory_limit_bytes = memory_limit_bytes
         self._memory_setting = memory_setting
+        most = most or slots
         # Each thread talks to one process at a time, so there are as many of both.
-        self._threads = ThreadPoolExecutor(max_processes, thread_name_prefix=f"runglass-{what}")
-        self.processes: set[WorkerProcess] = set()
-        """All that were ever needed."""
-        self._idle: list[WorkerProcess] = []
-        self._asking = threading.Lock()
-        self._turns = FairTurns(Shares(max_processes, most=max_processes, most_each=1))
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix=f"runglass-{what}")
+        self._turns = FairTurns(Shares(slots, most=most, most_each=most_each))
+        self.forker = Forker(function, what=what, memory_limit_bytes=memory_limit_bytes, nice=nice)
+        self._busy: set[_Task] = set()
+        self.idle: list[tuple[int, WorkerProcess]] = []
+        """Processes, each with the `owner` that it has served."""
+
+    @property
+    def processes(self) -> list[WorkerProcess]:
+        """All that were started and not closed."""
+        busy = (task.process for task in self._busy if task.process is not None)
+        return [*busy, *(process for _, process in self.idle)]
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,88 +72,100 @@ class WorkerPool:
         """Ends the processes, and with them what is still asked."""
         try:
             # No task waits for the answers that are still to come.
-            for process in list(self.processes):
-                process.kill()
+            for task in self._busy:
+                task.give_up()
             await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         finally:
-            for process in list(self.processes):
+            for process in self.processes:
                 process.close()
+            self.forker.close()
 
-    async def asked(
+    async def call(
         self,
         write: Callable[[], bytes],
         read: Callable[[bytes], T],
         *,
         what: str,
         limit_ms: int,
-        setting: str,
+        setting: str = "fixed",
         project_id: int | None = None,
+        owner: int = 0,
     ) -> T:
-        """The answer, as `read` reads it, to the message that `write` gives; both are called in a thread.
+        """The function's answer, as `read` reads it, to what `write` gives; both are called in a thread.
 
         `what` tells of the task, which may take `limit_ms` of the processor, set by `setting`. The turn is
-        that of the project `current_project`, unless `project_id` names another. A caller that is cancelled
-        meanwhile ends the process. Raises LimitHit, WorkerNotStarted, and the errors of `read`.
+        that of the project `current_project`, unless `project_id` names another. A process serves one `owner`
+        only. A caller that is cancelled meanwhile ends the process. Raises LimitHit, WorkerNotStarted, and
+        the errors of `read`.
         """
         try:
             async with self._turns.turn(current_project.get() if project_id is None else project_id):
-                return await self._answer(write, read, limit_s=WALL_FACTOR * limit_ms / 1000)
+                return await self._answer(owner, functools.partial(self._exchange, write, read, limit_ms))
         except WorkerDied as died:
-            if died.cause == "memory":
-                raise LimitHit(self._memory(what)) from died
-            if died.cause != "time":
-                message = f"it took too much memory or time {what}; the limits are {limit_ms:,} ms (setting"
-                raise LimitHit(
-                    f"{message} {setting}) and {self._memory_limit_bytes:,} bytes"
-                    f" (setting {self._memory_setting})"
-                ) from died
-            raise LimitHit(f"it took more than {limit_ms:,} ms {what} (setting {setting})") from died
-        except OutOfMemory as error:
-            raise LimitHit(self._memory(what)) from error
+            time = f"{limit_ms:,} ms"
+            memory = f"{self._memory_limit_bytes:,} bytes"
+            if died.cause == "time":
+                limit = f"it took more than {time} {what} (setting {setting})"
+            elif died.cause == "memory":
+                limit = f"it took more than {memory} of memory {what}, or too deep a recursion"
+                limit += f" (setting {self._memory_setting})"
+            else:
+                limit = f"it took too much memory or time {what}; the limits are {time} (setting {setting})"
+                limit += f" and {memory} (setting {self._memory_setting})"
+            raise LimitHit(limit) from died
 
-    async def _answer(self, write: Callable[[], bytes], read: Callable[[bytes], T], *, limit_s: float) -> T:
-        asked: list[WorkerProcess] = []
-        gone = threading.Event()
-        loop = asyncio.get_running_loop()
+    async def _answer(self, owner: int, exchange: Callable[["_Task"], T]) -> T:
+        found = next((each for each in reversed(self.idle) if each[0] == owner), None)
+        if found is not None:
+            self.idle.remove(found)
+        task = _Task(None if found is None else found[1])
+        self._busy.add(task)
+        work = self._threads.submit(exchange, task)
         try:
-            return await loop.run_in_executor(
-                self._threads, self._exchange, write, read, limit_s, asked, gone
-            )
+            return await asyncio.wrap_future(work)
         except asyncio.CancelledError:
-            # Its turn is over, and so is its hold. Processes that other turns have by now are not in `asked`.
-            gone.set()
-            with self._asking:
-                for process in asked:
-                    process.kill()
+            task.give_up()
             raise
+        finally:
+            if work.done():
+                self._put_back(owner, task)
+            else:
+                # The thread finds out in a moment that the caller is gone.
+                loop = asyncio.get_running_loop()
+                work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._put_back, owner, task))
 
     def _exchange(
-        self,
-        write: Callable[[], bytes],
-        read: Callable[[bytes], T],
-        limit_s: float,
-        asked: list[WorkerProcess],
-        gone: threading.Event,
+        self, write: Callable[[], bytes], read: Callable[[bytes], T], limit_ms: int, task: "_Task"
     ) -> T:
-        """In a thread, which talks to one process; that is in `asked` meanwhile."""
-        try:
-            process = self._idle.pop()
-        except IndexError:
-            process = self._new_process()
-        asked.append(process)
-        try:
-            return read(process.exchange(write(), limit_s=limit_s, gone=gone))
-        finally:
-            with self._asking:
-                asked.clear()
-            self._idle.append(process)
+        """In a thread."""
+        if task.process is None or not task.process.is_open:
+            if task.process is not None:
+                task.process.close()
+            task.process = self.forker.open()
+        if task.is_given_up:
+            raise WorkerDied("unknown")
+        return read(task.process.exchange(write(), limit_ms=limit_ms))
 
-    def _memory(self, what: str) -> str:
-        limit = f"{self._memory_limit_bytes:,} bytes of memory"
-        return f"it took more than {limit} {what}, or too deep a recursion (setting {self._memory_setting})"
+    def _put_back(self, owner: int, task: "_Task") -> None:
+        self._busy.discard(task)
+        if task.process is None:
+            return
+        if task.process.is_open:
+            self.idle.append((owner, task.process))
+        else:
+            task.process.close()
+        if len(self.idle) > IDLE_KEPT:
+            self.idle.pop(0)[1].close()
 
-    def _new_process(self) -> WorkerProcess:
-        limit = str(self._memory_limit_bytes)
-        process = WorkerProcess(self._module, what=self._what, arguments=(limit,))
-        self.processes.add(process)
-        return process
+
+class _Task:
+    """What goes on in a thread, and the process that is asked, once there is one."""
+
+    def __init__(self, process: WorkerProcess | None) -> None:
+        self.process = process
+        self.is_given_up = False
+
+    def give_up(self) -> None:
+        self.is_given_up = True
+        if self.process is not None:
+            self.process.kill()

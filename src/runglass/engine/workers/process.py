@@ -1,30 +1,50 @@
-"""A process that works on what callers send and can be killed: started when first needed, then replaced.
+"""The server's end of `worker`: starts processes, asks them in bounded time, and lets none outlive a limit.
 
-Messages go there and back with four bytes ahead that say how long they are. Knows nothing of their meaning.
-A process may be used by one thread at a time.
+What comes back is bytes, no more of them than the process may have of memory. Knows nothing of their meaning.
 """
 
+import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
-from typing import IO
 
-from runglass.engine.workers.limits import READY
+from runglass.engine.workers.worker import REPLY, REQUEST, State
 
-START_LIMIT_S = 30.0
+WORKER_NICE = 2
+"""Of every process that runs steps: the server comes first."""
+LONG_NICE = 10
+"""Of one whose step takes long. It can never become less again, so the process ends with that step."""
+LONG_S = 0.1
+"""So long a step may take like any other."""
+BEYOND = 2
+"""So many times as many processes go on for all projects as for one that is alone."""
+WALL_FACTOR = 10
+"""How much longer than its limit of the processor a task may take: others may have the processor."""
+_START_LIMIT_S = 30.0
+_PART_BYTES = 64 * 1024
+
+
+def at_once() -> int:
+    """How many processes one project alone keeps busy: two for each processor, so one is always ready."""
+    return 2 * (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+
+
+def be_nice(pid: int, nice: int) -> None:
+    """Makes a process, with all its threads, at least so nice; one that is gone is left alone."""
+    with contextlib.suppress(OSError):
+        # Linux keeps a niceness for each thread.
+        threads = os.listdir(f"/proc/{pid}/task") if sys.platform == "linux" else [pid]
+        for thread in threads:
+            os.setpriority(os.PRIO_PROCESS, int(thread), nice)
 
 
 class WorkerDied(Exception):
-    """The process ended, or was killed, before it answered.
-
-    `cause` is the reason: `time`, by its own limit or this side's; `memory`; `ended` for itself; or
-    `unknown`.
-    """
+    """The process ended, or was killed, before it answered; `cause` is `time`, `memory` or `unknown`."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"the process ended before it answered: {cause}")
@@ -36,143 +56,180 @@ class WorkerNotStarted(RuntimeError):
 
 
 class WorkerProcess:
-    """The process of a module, `python -m MODULE`; `what` says in an error what it is for."""
+    """One process, at the other `end` of a socket; used by one thread at a time."""
 
-    def __init__(self, module: str, *, what: str, arguments: tuple[str, ...] = ()) -> None:
-        self._module = module
-        self._what = what
-        self._arguments = arguments
-        self._process: subprocess.Popen[bytes] | None = None
-        self.is_ready = False
-        """Whether the process takes messages."""
+    def __init__(self, end: int, *, reply_limit_bytes: int, nice: int) -> None:
+        self.pid = 0
+        self._end = end
+        self._reply_limit_bytes = reply_limit_bytes
+        self._nice = nice
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(end, select.POLLIN)
+        self._writable.register(end, select.POLLOUT)
 
     @property
-    def pid(self) -> int | None:
-        """The id of the process; None where there is none."""
-        return None if self._process is None else self._process.pid
+    def is_open(self) -> bool:
+        """Whether it takes messages. Between these there is nothing to read but its end."""
+        return self._end >= 0 and not _is_ready(self._readable, 0)
 
-    def exchange(self, message: bytes, *, limit_s: float, gone: threading.Event | None = None) -> bytes:
-        """The answer to a message. Raises WorkerDied, also after `limit_s` of wall-clock time.
+    def greet(self) -> None:
+        """Returns when the process is there. Raises OSError or EOFError where it does not come."""
+        self._await(self._readable, time.monotonic() + _START_LIMIT_S)
+        self.pid = int.from_bytes(os.read(self._end, 4))
+        if not self.pid:
+            raise EOFError
 
-        `gone` is set, before a `kill`, by a caller that wants no answer any more: a process that starts
-        meanwhile is not asked. A process that has ended by itself since its last answer, to give its memory
-        back, is no failure. Raises WorkerNotStarted.
+    def exchange(self, message: bytes, *, limit_ms: int) -> bytes:
+        """The answer to a message. Raises WorkerDied, also after `WALL_FACTOR` times its limit.
+
+        The process is closed where it must not be asked again.
         """
+        began = time.monotonic()
+        deadline = began + WALL_FACTOR * limit_ms / 1000
+        reply = bytearray()
+        ends = True
         try:
-            return self._exchange(message, limit_s=limit_s, gone=gone)
-        except WorkerDied as died:
-            if died.cause != "ended":
-                raise
-        return self._exchange(message, limit_s=limit_s, gone=gone)
-
-    def _exchange(self, message: bytes, *, limit_s: float, gone: threading.Event | None) -> bytes:
-        process = self._started()
-        if gone is not None and gone.is_set():
-            raise WorkerDied("unknown")
-        deadline = time.monotonic() + limit_s
-        try:
-            self._write(process, len(message).to_bytes(4), deadline)
-            self._write(process, message, deadline)
-            size = int.from_bytes(self._read(process, 4, deadline))
-            return self._read(process, size, deadline)
-        except (OSError, EOFError) as error:
-            is_late = time.monotonic() >= deadline
-            self.close()
-            cause = "time" if is_late else _cause(process.returncode)
-            # The next one must not wait for Python to start.
-            with suppress(WorkerNotStarted):
-                self._start()
-            raise WorkerDied(cause) from error
-        except BaseException:
-            self.close()
-            raise
+            rest = memoryview(REQUEST.pack(len(message), limit_ms) + message)
+            while rest:
+                self._await(self._writable, deadline)
+                rest = rest[os.write(self._end, rest) :]
+            is_long = self._nice < LONG_NICE and not _is_ready(self._readable, began + LONG_S)
+            if is_long:
+                be_nice(self.pid, LONG_NICE)
+            size, state = 0, State.DONE
+            while len(reply) < REPLY.size + size:
+                self._await(self._readable, deadline)
+                part = os.read(self._end, _PART_BYTES)
+                if not part:
+                    raise EOFError
+                reply += part
+                if len(reply) >= REPLY.size:
+                    size, state = REPLY.unpack_from(reply)
+                    if size > self._reply_limit_bytes:
+                        raise OSError(f"a reply of {size} bytes")
+            # A low priority cannot be raised again.
+            ends = is_long or state != State.DONE
+        except EOFError as error:
+            # The last byte is the signal that has ended it.
+            raise WorkerDied(_CAUSES.get(reply[-1] if reply else 0, "unknown")) from error
+        except OSError as error:
+            self.kill()
+            raise WorkerDied("time" if isinstance(error, TimeoutError) else "unknown") from error
+        finally:
+            if ends:
+                self.close()
+        if state == State.OUT_OF_MEMORY:
+            raise WorkerDied("memory")
+        return bytes(memoryview(reply)[REPLY.size : REPLY.size + size])
 
     def kill(self) -> None:
         """Ends what the process does; from any thread."""
-        process = self._process
-        if process is not None:
-            process.kill()
+        if self._end >= 0 and self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+        """Ends the process, at once if it does nothing."""
+        end, self._end = self._end, -1
+        if end >= 0:
+            os.close(end)
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        process = self._process
-        if process is None or process.poll() is not None:
-            self.close()
-            process = self._start()
-        if not self.is_ready:
+    def _await(self, poll: select.poll, deadline: float) -> None:
+        if not _is_ready(poll, deadline):
+            raise TimeoutError
+
+
+_CAUSES: dict[int, str] = {
+    **dict.fromkeys((signal.SIGPROF, signal.SIGXCPU), "time"),
+    # A failed allocation aborts native code.
+    **dict.fromkeys((signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS), "memory"),
+}
+
+
+def _is_ready(poll: select.poll, deadline: float) -> bool:
+    return bool(poll.poll(max(0, deadline - time.monotonic()) * 1000))
+
+
+class Forker:
+    """Opens processes that answer with a `function`, `MODULE:NAME`, from several threads at once.
+
+    What they are forked from starts when first needed. `what` says in an error what they are for.
+    """
+
+    def __init__(self, function: str, *, what: str, memory_limit_bytes: int, nice: int) -> None:
+        self._function = function
+        self._what = what
+        self._memory_limit_bytes = memory_limit_bytes
+        self._nice = nice
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process that others are forked from; None where there is none."""
+        return None if self._process is None else self._process.pid
+
+    def open(self) -> WorkerProcess:
+        """A process that has seen nothing. Raises WorkerNotStarted."""
+        program = f"python -P -m runglass.engine.workers.worker {self._function}"
+        for _ in range(2):
             try:
-                self.is_ready = self._read(process, len(READY), time.monotonic() + START_LIMIT_S) == READY
-            except EOFError as error:
+                return self._open()
+            except OSError as error:
+                raise WorkerNotStarted(f"no process for {self._what} starts: {error}") from error
+            except EOFError:
+                # What processes are forked from may have been killed, as by the system for want of memory.
                 self.close()
-                raise WorkerNotStarted(
-                    f"no process for {self._what} starts; `python -m {self._module}` tells why"
-                ) from error
+        raise WorkerNotStarted(f"no process for {self._what} starts; `{program}` tells why")
+
+    def close(self) -> None:
+        """Ends all processes."""
+        with self._lock:
+            self._stop()
+
+    def _open(self) -> WorkerProcess:
+        ours, theirs = socket.socketpair()
+        with ours, self._lock, theirs:
+            if self._control is None or self._process is None or self._process.poll() is not None:
+                self._stop()
+                self._start()
+            assert self._control is not None
+            # One that is gone is found out by the silence of the other end.
+            with contextlib.suppress(OSError):
+                socket.send_fds(self._control, [b"\0"], [theirs.fileno()])
+            ours.setblocking(False)
+            end = ours.detach()
+        process = WorkerProcess(end, reply_limit_bytes=self._memory_limit_bytes, nice=self._nice)
+        try:
+            process.greet()
+        except BaseException:
+            process.close()
+            raise
         return process
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        self.is_ready = False
-        try:
+    def _start(self) -> None:
+        self._control, theirs = socket.socketpair()
+        arguments = (self._function, theirs.fileno(), self._memory_limit_bytes, self._nice)
+        with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self._module, *self._arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                [sys.executable, "-P", "-m", "runglass.engine.workers.worker", *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                bufsize=0,
+                pass_fds=[theirs.fileno()],
                 env=environment(),
                 # An interrupt from the keyboard is for the server, which may still need this to end its runs.
                 start_new_session=True,
             )
-        except OSError as error:
-            raise WorkerNotStarted(f"no process for {self._what} starts: {error}") from error
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
-        return self._process
 
-    def _write(self, process: subprocess.Popen[bytes], message: bytes, deadline: float) -> None:
-        assert process.stdin is not None
-        rest = memoryview(message)
-        while rest:
-            _await(process.stdin, select.POLLOUT, deadline)
-            rest = rest[os.write(process.stdin.fileno(), rest) :]
-
-    def _read(self, process: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:
-        assert process.stdout is not None
-        parts = []
-        while size:
-            _await(process.stdout, select.POLLIN, deadline)
-            part = os.read(process.stdout.fileno(), size)
-            if not part:
-                # Its exit code, which says why, is there a moment later.
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=1.0)
-                raise EOFError
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
-
-def _cause(returncode: int | None) -> str:
-    if returncode in (-signal.SIGPROF, -signal.SIGXCPU):
-        return "time"
-    if returncode == 0:
-        return "ended"
-    # A failed allocation aborts native code; the kernel kills what takes the last memory.
-    if returncode in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
-        return "memory"
-    return "unknown"
-
-
-def _await(pipe: IO[bytes], event: int, deadline: float) -> None:
-    """Returns when the pipe can be used; raises EOFError after the deadline."""
-    ready = select.poll()
-    ready.register(pipe, event)
-    if not ready.poll(max(0, deadline - time.monotonic()) * 1000):
-        raise EOFError
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._control = self._process = None
 
 
 def environment() -> dict[str, str]:

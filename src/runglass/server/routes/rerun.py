@@ -5,8 +5,8 @@ from functools import partial
 import msgspec
 from starlette.responses import Response
 
-from runglass.engine.capture.redaction import MARK
 from runglass.errors import APIError, api_error
+from runglass.redact import MARK
 from runglass.runtime.runtime import Submitted
 from runglass.server.api_request import ApiRequest
 from runglass.server.calls.call import Call, admitted

@@ -4,21 +4,18 @@ Two rules: a value under a telling key goes, and so does every part of a text th
 secret, also where it is spelled in look-alike letters, escaped, in Base64 or hexadecimal.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import msgspec
 
-from runglass.engine.capture.redaction.commands import find_commands
-from runglass.engine.capture.redaction.keys import Keys, hides
-from runglass.engine.capture.redaction.known import forms_of, known_spans, longest_text, with_texts
-from runglass.engine.capture.redaction.named import Names
-from runglass.engine.capture.redaction.numbers import find_numbers, is_card
-from runglass.engine.capture.redaction.own_patterns import OwnPatterns
-from runglass.engine.capture.redaction.quick_look import QuickLook
-from runglass.engine.capture.redaction.tokens import find_tokens
-from runglass.engine.capture.redaction.views import (
+from runglass.redact.known import forms_of, known_spans, longest_text, with_texts
+from runglass.redact.names import Keys, Names, hides
+from runglass.redact.own_patterns import OwnPatterns
+from runglass.redact.patterns import find_numbers, find_tokens, is_card
+from runglass.redact.quick_look import QuickLook
+from runglass.redact.rules import PATTERNS
+from runglass.redact.views import (
     Span,
     decoded_runs,
     lowered,
@@ -39,11 +36,6 @@ _LONG = 1000
 """Characters from which on it pays to look first whether a text is harmless."""
 _REMEMBERED = 64
 """Characters of a text that is looked through once for each value it is in: keys, roles, states."""
-_BESIDE = re.compile(r"[\s:=<\uff1a]")
-"""The characters between a secret and its name."""
-_PLAIN = re.compile(r"(?:[A-Za-z]{0,15}+[ ,.!?;()\n]++)*+[A-Za-z]{0,15}+")
-"""A text of short words and nothing else."""
-_CONTROL = re.compile(r"\\u00[0-9a-f]{2}")
 _HIDDEN: Any = object()
 """Stands for a secret until its mark is put in its place."""
 
@@ -59,8 +51,9 @@ class Rules(msgspec.Struct, frozen=True):
 class Redactor:
     """Redacts by the rules that are built in and by those of its user.
 
-    Keys are matched like `DEFAULT_KEYS`; patterns are regular expressions of Python whose time is bounded by
-    `OwnPatterns`. Raises ValueError for one that cannot be used. All else takes time linear in the value.
+    Keys are matched like the strong words of `rules.toml`; patterns are regular expressions of Python whose
+    time is bounded by `OwnPatterns`. Raises ValueError for one that cannot be used. All else takes time
+    linear in the value.
     """
 
     def __init__(
@@ -89,10 +82,7 @@ class Redactor:
 
     def may_hold_secrets(self, encoded: bytes) -> bool:
         """False only where `redact` would change nothing; quick. Takes JSON as msgspec writes it."""
-        if self._own:
-            return True
-        text = _unescaped(encoded.decode())
-        return not self._quick.is_harmless(text.encode()) and self._may_hold(text, 0)
+        return bool(self._own) or not self._quick.is_harmless(_unescaped(encoded.decode()).encode())
 
     def redact(self, value: Any) -> Any:
         """A copy of a JSON value without its secrets."""
@@ -204,7 +194,7 @@ class Redactor:
         return with_texts(value, lambda text: replaced(text, known_spans(text, forms), self._mark))
 
     def _spans(self, text: str, depth: int) -> Iterator[Span]:
-        if _PLAIN.fullmatch(text):
+        if PATTERNS["plain"].fullmatch(text):
             return
         if len(text) >= _LONG and self._quick.is_harmless(text.encode("utf-8", "surrogatepass")):
             return
@@ -221,32 +211,13 @@ class Redactor:
     def _found(self, text: str, depth: int) -> Iterator[Span]:
         low = lowered(text)
         yield from find_tokens(text, low)
-        if _BESIDE.search(text):
+        if PATTERNS["beside"].search(text):
             yield from self._names.find(text, low)
-            yield from find_commands(self._keys, text, low)
         yield from find_numbers(text, low)
         if depth < _DEEPEST:
             for begin, view in views_around(text):
                 for start, end in map(view.origin, self._spans(view.text, depth + 1)):
                     yield begin + start, begin + end
-
-    def _may_hold(self, text: str, depth: int) -> bool:
-        """Whether a value whose JSON, with plain texts, is this one may have anything to redact."""
-        if depth < _DEEPEST and any(self._may_hold(found, depth + 1) for _, _, found in decoded_runs(text)):
-            return True
-        short = without_blobs(text)
-        if short is not None:
-            text = short.text
-        low = lowered(text)
-        if self._names.may_stand_in(text, low) or any(True for _ in find_tokens(text, low)):
-            return True
-        if any(True for _ in find_commands(self._keys, text, low)) or any(
-            True for _ in find_numbers(text, low)
-        ):
-            return True
-        return depth < _DEEPEST and any(
-            self._may_hold(view.text, depth + 1) for _, view in views_around(text)
-        )
 
     def _named_value(self, value: dict[str, Any]) -> str | None:
         """The field with the value of `{"name": "password", "value": …}`."""
@@ -289,4 +260,4 @@ def _unescaped(encoded: str) -> str:
         ("\\f", " "),
     ):
         parts = [part.replace(escape, plain) for part in parts]
-    return "\\".join(_CONTROL.sub("\n", part) for part in parts)
+    return "\\".join(PATTERNS["control"].sub("\n", part) for part in parts)

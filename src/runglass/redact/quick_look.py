@@ -7,10 +7,10 @@ change here where this look would overlook its matches; a text that is not clear
 
 import re
 
-from runglass.engine.capture.redaction.named import Names, weak_names
-from runglass.engine.capture.redaction.numbers import may_hold_numbers
-from runglass.engine.capture.redaction.tokens import TOKEN
-from runglass.engine.capture.redaction.views import decoded_runs, lowered, plain_letter, special_letters
+from runglass.redact.names import Names, weak_names
+from runglass.redact.patterns import may_hold_numbers
+from runglass.redact.rules import IN_BYTES, PATTERNS
+from runglass.redact.views import decoded_runs, lowered, plain_letter, special_letters
 
 _ASCII = bytes(range(128))
 _LETTERS = bytes(byte for byte in _ASCII if chr(byte).isalpha())
@@ -21,20 +21,12 @@ _AS_WORDS = bytes(
 )
 """Leaves words: letters, and `0` for each digit."""
 _AS_RUNS = bytes(byte if byte in _LETTERS + _DIGITS + b"_.~+/=$:-" else ord(" ") for byte in range(256))
-"""Leaves what tokens are made of. A comma is in one kind only, `_WITH_COMMA`."""
-_WITH_COMMA = re.compile("(?<![a-z0-9])f[mo]0")
+"""Leaves what tokens are made of. A comma is in one kind only, `quick_run`."""
 _SHORTEST_TOKEN = 9
 _SHORTEST_RUN = 16
 """A shorter run of letters alone is no token, and what it may be in Base64 is too short to be told."""
 _LONGEST_RUN = 2048
 _SIGNS = ("putty", "webhook", "hooks", "bearer", "basic", "eyj")
-_CODE = re.compile(r"(?:code|otp|pin|tan)\b")
-_COUNTRY = re.compile("(?<![a-z0-9])[a-z]{2}00")
-_COMMAND = re.compile(
-    r"(?<![a-z0-9])(?:curl|wget|http|mysql|mariadb|docker|podman|helm|az|oc|skopeo|buildah|sshpass|redis|mongo"
-    r"|sqlcmd|bcp|ldap|unzip|zip|0z|rar|smbclient|openssl|snmp)"
-)
-_ESCAPE = re.compile(rb"%[0-9a-fA-F]{2}|&(?:#|quot|apos|amp|lt|gt)")
 _MOST_SPECIAL = 8
 """Letters with a plain reading: in a text of more of them it is not quick to look for one."""
 
@@ -48,7 +40,7 @@ class QuickLook:
 
     def is_harmless(self, data: bytes) -> bool:
         """Whether nothing in the text, which is UTF-8, can be a secret; False where that is not sure."""
-        if b"\\" in data or ((b"%" in data or b"&" in data) and _ESCAPE.search(data)):
+        if b"\\" in data or ((b"%" in data or b"&" in data) and IN_BYTES["quick_escape"].search(data)):
             return False
         return self._is_harmless(data, may_be_special=True)
 
@@ -67,15 +59,15 @@ class QuickLook:
     def _are_harmless(self, words: str, data: bytes) -> bool:
         """Whether no word tells of a secret beside it."""
         low, folded = lowered(words), words.casefold()
-        if any(sign in low for sign in _SIGNS) or _WITH_COMMA.search(low) or _COUNTRY.search(low):
+        if any(sign in low for sign in _SIGNS) or PATTERNS["quick_run"].search(low):
             return False
         if "private" in low and b"private key" in data.lower():
             return False
         if "thin" in low and b"thin:" in data.lower():
             return False
-        if "000" in low and _CODE.search(low):
+        if "000" in low and PATTERNS["quick_code"].search(low):
             return False
-        if b" -" in data and _COMMAND.search(low):
+        if b" -" in data and PATTERNS["quick_command"].search(low):
             return False
         if any(True for _ in weak_names(words, low)):
             return False
@@ -108,7 +100,7 @@ def _hold_no_token(data: bytes) -> bool:
     if max(map(len, runs)) >= _LONGEST_RUN:
         return False
     text = b"\n".join(runs).decode()
-    if TOKEN.search(text):
+    if PATTERNS["token"].search(text):
         return False
     return not any(True for _ in decoded_runs(text))
 

@@ -14,6 +14,8 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
+from runglass.redact.rules import PATTERNS, RULES
+
 Span = tuple[int, int]
 
 
@@ -30,6 +32,14 @@ def replaced(text: str, spans: Iterable[Span], mark: str) -> str:
     return "".join([*shown, text[done:]]) if shown else text
 
 
+def positions(text: str, part: str) -> Iterator[int]:
+    """Where the part begins in the text, without those that overlap."""
+    start = text.find(part)
+    while start >= 0:
+        yield start
+        start = text.find(part, start + len(part))
+
+
 def lowered(text: str) -> str:
     """Lower case at the same positions: the letters that would become two stay."""
     low = text.lower()
@@ -38,29 +48,13 @@ def lowered(text: str) -> str:
     return "".join(letter.lower() if len(letter.lower()) == 1 else letter for letter in text)
 
 
-_LOOKS = dict(
-    zip(
-        "аеорсухіјѕһԁԛԝӏѵкмтвзпгАВЕЗКМНОРСТУХІЈЅԚԜӀ"
-        "αερογικνυτωχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"
-        "ıɑɡɩʟʀᴀᴄᴅᴇᴋᴍᴏᴘᴛᴜᴠᴡᴢ",
-        "aeopcyxijshdqwlvkmtb3nrABE3KMHOPCTYXIJSQWI"
-        "aepoyiknutwxABEZHIKMNOPTYX"
-        "iagilRacdekmoptuvwz",
-        strict=True,
-    )
-)  # fmt: skip
-"""Letters of other scripts that look like Latin ones; what NFKC makes plain is not among them."""
-_TELLING = re.compile(
-    "pass|pwd|pin|otp|auth|key|token|secret|cookie|cv[cv]|ssn|iban|tel|fax|cell|jwt|card|session|credential|phone|mobile"
-)
-_ESCAPE = re.compile(
-    r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}"
-    r"|%(?:[0-7][0-9a-fA-F]|[89a-fA-F][0-9a-fA-F](?:%[89a-fA-F][0-9a-fA-F]){1,3})"
-    r"|&(?:#\d{1,6}|#[xX][0-9a-fA-F]{1,5}|quot|apos|amp|lt|gt);"
-)
+_LOOKS: dict[str, str] = {
+    letter: plain
+    for letters, plains in RULES["looks"].items()
+    for letter, plain in zip(letters, plains, strict=True)
+}
 _ENTITIES = {"quot": '"', "apos": "'", "amp": "&", "lt": "<", "gt": ">"}
 _AROUND = 1000
-_BLOB = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{2048,}+")
 _BLOB_END = 600
 """So much stays of both ends of a blob."""
 
@@ -123,7 +117,7 @@ def without_blobs(text: str) -> View | None:
     pieces: list[tuple[int, int, int, int]] = []
     shown: list[str] = []
     done = length = 0
-    for match in _BLOB.finditer(text):
+    for match in PATTERNS["blob"].finditer(text):
         start, end = match.start() + _BLOB_END, match.end() - _BLOB_END
         shown.append(text[done:start])
         length += start - done
@@ -136,8 +130,8 @@ def _changing(text: str) -> re.Pattern[str] | None:
     """What has to be replaced in the text to get its plain reading."""
     special = "" if text.isascii() else "".join(special_letters(text))
     if special:
-        return re.compile(f"{_ESCAPE.pattern}|[{re.escape(special)}]")
-    return _ESCAPE if "\\" in text or "%" in text or "&" in text else None
+        return re.compile(f"{PATTERNS['escape'].pattern}|[{re.escape(special)}]")
+    return PATTERNS["escape"] if "\\" in text or "%" in text or "&" in text else None
 
 
 def _viewed(text: str, pattern: re.Pattern[str]) -> View:
@@ -176,7 +170,7 @@ def special_letters(text: str) -> list[str]:
         mixed = re.search(rf"[A-Za-z0-9][{letters}]|[{letters}][A-Za-z0-9]", text)
         whole = rf"(?<!\w)[{letters}]{{3,}}+(?!\w)"
         if not mixed and not any(
-            _TELLING.search(plain_word(word).lower()) for word in re.findall(whole, text)
+            PATTERNS["telling"].search(plain_word(word).lower()) for word in re.findall(whole, text)
         ):
             found = [letter for letter in found if letter not in _LOOKS]
     return found
@@ -210,40 +204,34 @@ def _decoded(escape: str) -> str:
     return chr(int(name[2:], 16) if name[1] in "xX" else int(name[1:]))
 
 
-_RUN = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}+={0,2}")
-UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_PART = re.compile(r"[A-Za-z0-9+]{16,}+={0,2}")
-_HEX = re.compile(r"(?:0[xX])?((?:0[9aAdD]|[2-9a-fA-F][0-9a-fA-F]){8,}+)")
-"""Bytes of a text: none of them is a control character."""
 _TRIED_FIRST = 32
 _LONGEST_NAME = 2000
-_NO_TEXT = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
 def decoded_runs(text: str) -> Iterator[tuple[int, int, str]]:
     """Start, end and decoded text of each run that decodes to a text. Time linear in the text."""
-    for match in _RUN.finditer(text):
+    for match in PATTERNS["encoded"].finditer(text):
         start, end = match.span()
         run = match[0]
         if start and text[start - 1] == "\\" and run[0] in "bfnrt":
             # The text is JSON, and this the letter of an escape.
             start, run = start + 1, run[1:]
-        if UUID_PATTERN.fullmatch(run):
+        if PATTERNS["uuid"].fullmatch(run):
             continue
         decoded = _text_of_run(run)
         if decoded is not None:
             yield start, end, decoded
         elif len(run) <= _LONGEST_NAME and ("_" in run or "-" in run or "/" in run):
             # Perhaps a name or a path with a run in it.
-            for part in _PART.finditer(run):
+            for part in PATTERNS["encoded_part"].finditer(run):
                 decoded = _text_of_run(part[0])
                 if decoded is not None:
                     yield start + part.start(), start + part.end(), decoded
 
 
 def _text_of_run(run: str) -> str | None:
-    hexadecimal = _HEX.fullmatch(run)
+    hexadecimal = PATTERNS["hex"].fullmatch(run)
     if hexadecimal:
         return _text_of_bytes(bytes.fromhex(hexadecimal[1]))
     if run.isdigit():
@@ -272,4 +260,4 @@ def _text_of_bytes(data: bytes, *, whole: bool = True) -> str | None:
         return None
     if not whole and len(decoded) < len(data) // 3:
         return None
-    return decoded if len(decoded) >= 6 and not _NO_TEXT.search(decoded) else None
+    return decoded if len(decoded) >= 6 and not PATTERNS["no_text"].search(decoded) else None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from runglass.engine.capture.redaction.views import Span
+from runglass.redact.views import Span
 
 if TYPE_CHECKING:
     import regex

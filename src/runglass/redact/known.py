@@ -2,13 +2,13 @@
 
 import base64
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import msgspec
 
-from runglass.engine.capture.redaction.views import Span, lowered, replaced, view_of
+from runglass.redact.views import Span, lowered, positions, replaced, view_of
 
 _SHORTEST_ENCODED = 8
 """Characters of a secret whose encodings are looked for, and of an encoding that is long enough to tell."""
@@ -26,11 +26,13 @@ def strike_known(text: str, secrets: Iterable[str], mark: str) -> str:
 def known_spans(text: str, forms: Iterable[str]) -> list[Span]:
     """Where any of the forms stands in the text or in its plain reading, in upper or lower case."""
     lower = {lowered(form) for form in forms}
-    spans = list(_positions(text, lower))
+
+    def found(text: str) -> list[Span]:
+        low = lowered(text)
+        return [(start, start + len(form)) for form in lower for start in positions(low, form)]
+
     view = view_of(text)
-    if view is not None:
-        spans += map(view.origin, _positions(view.text, lower))
-    return spans
+    return found(text) + ([] if view is None else list(map(view.origin, found(view.text))))
 
 
 def forms_of(secret: str) -> frozenset[str]:
@@ -68,15 +70,6 @@ def _base64(data: bytes, ahead: int) -> set[str]:
     whole = base64.b64encode(b"\0" * ahead + data).decode()
     sure = whole[(0, 2, 3)[ahead] : (len(data) + ahead) // 3 * 4]
     return {sure, sure.replace("+", "-").replace("/", "_"), sure[::-1]}
-
-
-def _positions(text: str, lower: Iterable[str]) -> Iterator[Span]:
-    low = lowered(text)
-    for form in lower:
-        start = low.find(form)
-        while start >= 0:
-            yield start, start + len(form)
-            start = low.find(form, start + len(form))
 
 
 def longest_text(value: Any) -> int:

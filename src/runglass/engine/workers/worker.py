@@ -1,0 +1,118 @@
+"""The processes that can be killed: `python -P -m runglass.engine.workers.worker` with what `main` reads.
+
+The first process imports the function, which makes bytes of bytes, and never sees a message. For each socket
+that comes over its own it forks a process that answers messages with the function, within limits, and may be
+taken down by them. A request has its length and its milliseconds of the processor ahead, a reply its length
+and a `State`. Nothing but bytes goes either way. When a process has ended, the first one sends the number
+of the signal that ended it, in one byte, and closes its socket. Knows nothing of what the function does.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+
+REQUEST = struct.Struct(">II")
+REPLY = struct.Struct(">IB")
+PEAK_BYTES = 128 << 20
+"""A process that has had more memory than this ends after its answer, and gives it back."""
+_PR_SET_PDEATHSIG = 1
+
+
+class State(IntEnum):
+    """What a reply is, and whether its process goes on."""
+
+    DONE = 0
+    DONE_AND_ENDS = 1
+    OUT_OF_MEMORY = 2
+
+
+def limit_cpu(seconds: float) -> None:
+    """Ends the process once it has computed so long from now on; 0 takes the limit away."""
+    # The signal has no handler, so it ends the process in the middle of its work.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _serve(channel: socket.socket, answer: Callable[[bytes], bytes]) -> None:
+    """Sends the id of the process, then answers messages until they end, or the process has had its share."""
+    source, sink = channel.makefile("rb"), channel.makefile("wb")
+    sink.write(os.getpid().to_bytes(4))
+    sink.flush()
+    state = State.DONE
+    while state is State.DONE and (header := source.read(REQUEST.size)):
+        size, limit_ms = REQUEST.unpack(header)
+        try:
+            limit_cpu(limit_ms / 1000)
+            reply = answer(source.read(size))
+            # Linux counts in kibibytes.
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+                1 if sys.platform == "darwin" else 1024
+            )
+            state = State.DONE_AND_ENDS if peak > PEAK_BYTES else State.DONE
+        except (MemoryError, RecursionError):
+            state, reply = State.OUT_OF_MEMORY, b""
+        limit_cpu(0)
+        sink.write(REPLY.pack(len(reply), state))
+        sink.write(reply)
+        sink.flush()
+
+
+def _fork_for_each(control: socket.socket, answer: Callable[[bytes], bytes], *, limit_bytes: int) -> None:
+    ends: dict[int, int] = {}
+
+    def bury(*_: object) -> None:
+        while ends:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            with socket.socket(fileno=ends.pop(pid)) as end, contextlib.suppress(OSError):
+                end.send(bytes([status & 0x7F]), socket.MSG_DONTWAIT)
+
+    signal.signal(signal.SIGCHLD, bury)
+    while received := socket.recv_fds(control, 1, 1)[1]:
+        # No process ends before its socket is known.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        if pid := os.fork():
+            ends[pid] = received[0]
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            continue
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        control.close()
+        for end in ends.values():
+            os.close(end)
+        if sys.platform == "linux":
+            # It ends with the first one, and that with the server. Only Linux can limit memory.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        try:
+            _serve(socket.socket(fileno=received[0]), answer)
+        finally:
+            # Nothing is left to tidy up, in memory that is shared until it is written.
+            os._exit(0)
+
+
+def main() -> None:
+    name, control, limit_bytes, nice = sys.argv[1:]
+    module, _, function = name.partition(":")
+    answer = getattr(importlib.import_module(module), function)
+    os.nice(int(nice))
+    gc.freeze()
+    # JSON holds no cycles, and to look for some in a million new objects takes longer than to make them.
+    # Others go with their process, before they are many.
+    gc.disable()
+    with socket.socket(fileno=int(control)) as ours:
+        _fork_for_each(ours, answer, limit_bytes=int(limit_bytes))
+
+
+if __name__ == "__main__":
+    main()
