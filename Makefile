@@ -59,7 +59,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-browser flaky check gains contract prove emitters bench reference lock clean
+.PHONY: help demo test test-slow test-browser flaky check gains contract prove emitters bench twins reference lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -108,6 +108,9 @@ emitters: $(VENV)/dev.stamp ## libraries that send traces, each in its environme
 
 bench: $(VENV)/dev.stamp $(if $(findstring --no-peers,$(ARGS)),,peers) ## every figure beside peers and limit; ARGS="replay latency --json FILE"
 	$(PY) -m bench $(ARGS)
+
+twins: $(VENV)/dev.stamp ## write the blocking client anew from the one on asyncio
+	$(PY) tools/twins.py --write
 
 reference: $(VENV)/dev.stamp ## write docs/reference.md and docs/demo-trace.md anew from the code
 	$(PY) docs/make_reference.py

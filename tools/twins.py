@@ -1,178 +1,92 @@
-"""Proves that the blocking client and its asyncio twin are one program: `make check` runs it.
+"""Writes the blocking client from its source on asyncio; `make check` runs it to compare the two.
 
-Each asyncio class and function is rewritten to its blocking form, tree by tree, bodies and docstrings
-included, and must be its twin to the letter. What differs for a reason is named below with that reason.
+It goes token by token, so that comments stay: `async` and `await` are left out, names are said the blocking
+way. `make twins` writes. What a half does in a way of its own is written by hand: `native.py` in both, and
+`transport/asyncio_sockets.py` beside `transport/blocking_sockets.py`.
 """
 
-import ast
 import difflib
+import io
 import re
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tokenize
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from subprocess import PIPE
 
-API = Path(__file__).parents[1] / "src" / "runglass" / "client" / "api"
-CORE = API.parent / "core"
-
-
-class Twins(NamedTuple):
-    """A blocking definition and that on asyncio; `apart` has the members that differ, and why."""
-
-    blocking: tuple[Path, str]
-    asyncio: tuple[Path, str]
-    apart: Mapping[str, str] = {}
-
-
-LAZILY = "the blocking client loads the HTTP library with the first call, that on asyncio when it is made"
-
-TWINS = [
-    Twins(
-        (API / "client.py", "Client"),
-        (API / "async_client.py", "AsyncClient"),
-        apart={
-            "__init__": LAZILY,
-            "_transport": LAZILY,
-            "__repr__": LAZILY,
-            "close": LAZILY,
-            "runs": "a page is a value where a call blocks, and awaited or looped over where it does not",
-        },
-    ),
-    Twins((API / "flows.py", "Flow"), (API / "async_flows.py", "AsyncFlow")),
-    Twins(
-        (API / "runs.py", "Run"),
-        (API / "runs.py", "AsyncRun"),
-        apart={"__str__": "on asyncio nobody can wait for the server while a text is made"},
-    ),
-    Twins((API / "jobs.py", "Job"), (API / "jobs.py", "AsyncJob")),
-    Twins((API / "pauses.py", "PausedResult"), (API / "pauses.py", "AsyncPausedResult")),
-    Twins((API / "pauses.py", "converse"), (API / "pauses.py", "async_converse")),
-    Twins((API / "pauses.py", "events_of"), (API / "pauses.py", "async_events_of")),
-    Twins((API / "pauses.py", "steps_of"), (API / "pauses.py", "async_steps_of")),
-    Twins((API / "pauses.py", "_end_call"), (API / "pauses.py", "_async_end_call")),
-]
+ROOT = Path(__file__).parents[1]
+CLIENT = ROOT / "src" / "runglass" / "client"
+APART = {"__init__.py", "native.py"}
 
 NAMES = {
     "AsyncTransport": "SyncTransport",
-    "AsyncGenerator": "Generator",
-    "on_asyncio": "blocking",
-    "async_flows": "flows",
-    "async_client": "client",
-    "aclosing": "closing",
     "aclose": "close",
+    "aclosing": "closing",
+    "aio": "blocking",
+    "aiter_bytes": "iter_bytes",
+    "anext": "next",
+    "aread": "read",
+    "asyncio_sockets": "blocking_sockets",
+    "on_asyncio": "blocking",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
 }
 
 
-class Blocking(ast.NodeTransformer):
-    """The blocking form of a tree."""
+def pairs(client: Path = CLIENT) -> Iterator[tuple[Path, Path]]:
+    """Each source, and the file that is written from it."""
+    yield client / "transport" / "on_asyncio.py", client / "transport" / "blocking.py"
+    for source in sorted((client / "aio").glob("*.py")):
+        if source.name not in APART:
+            yield source, client / "blocking" / source.name
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        self.generic_visit(node)
-        parts = {field: getattr(node, field) for field in node._fields}
-        return ast.FunctionDef(**{**parts, "name": _name(node.name)})
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        self.generic_visit(node)
-        node.name = _name(node.name)
-        return node
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        self.generic_visit(node)
-        node.name = _name(node.name)
-        return node
-
-    def visit_Await(self, node: ast.Await) -> ast.AST:
-        self.generic_visit(node)
-        return node.value
-
-    def visit_AsyncFor(self, node: ast.AsyncFor) -> ast.AST:
-        self.generic_visit(node)
-        return ast.For(**{field: getattr(node, field) for field in node._fields})
-
-    def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AST:
-        self.generic_visit(node)
-        return ast.With(**{field: getattr(node, field) for field in node._fields})
-
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        node.id = _name(node.id)
-        return node
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
-        self.generic_visit(node)
-        node.attr = _name(node.attr)
-        return node
-
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        if isinstance(node.value, str):
+def blocking(source: Path, target: Path) -> str:
+    """The text of `target`, made from its source."""
+    text = re.sub(r"AsyncGenerator\[(.+?), None\]", r"Generator[\1, None, None]", source.read_text("utf-8"))
+    lines = text.splitlines(keepends=True)
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    # From the end, so that what is before a change stays where it is.
+    for token, following in zip(tokens[-2::-1], tokens[:0:-1], strict=True):
+        (row, start), (last_row, end) = token.start, token.end
+        if token.type == tokenize.NAME and token.string in ("async", "await"):
+            said, end = "", following.start[1]
+        elif token.type in (tokenize.NAME, tokenize.STRING):
             # Prose may speak of the other client.
-            is_name = node.value.isidentifier()
-            node.value = re.sub(
-                r"\w+",
-                lambda word: word[0] if word[0] == "AsyncClient" and not is_name else _name(word[0]),
-                node.value,
-            )
-        return node
-
-    def visit_keyword(self, node: ast.keyword) -> ast.AST:
-        self.generic_visit(node)
-        if node.arg == "blocking" and isinstance(node.value, ast.Constant):
-            node.value = ast.Constant(value=not node.value.value)
-        return node
-
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-        is_generator = isinstance(node.value, ast.Name) and node.value.id == "AsyncGenerator"
-        self.generic_visit(node)
-        if is_generator and isinstance(node.slice, ast.Tuple):
-            node.slice.elts.append(ast.Constant(value=None))
-        return node
+            is_prose = not token.string.strip('"').isidentifier()
+            said = re.sub(r"\w+", partial(_blocking_name, is_prose=is_prose), token.string)
+        else:
+            continue
+        lines[row - 1 : last_row] = [lines[row - 1][:start] + said + lines[last_row - 1][end:]]
+    about = f"# Written from {source.parent.name}/{source.name} by tools/twins.py; edit that.\n"
+    made = about + "".join(lines)
+    given = ["--quiet", "--config=pyproject.toml", f"--stdin-filename={target}", "-"]
+    for command in (["check", "--fix-only", "--unsafe-fixes", "--select=I,F401,UP028"], ["format"]):
+        ruff = [sys.executable, "-m", "ruff", *command, *given]
+        made = subprocess.run(ruff, input=made, stdout=PIPE, text=True, check=True, cwd=ROOT).stdout
+    return made
 
 
-class Plain(ast.NodeTransformer):
-    """One way to say a thing: `for each in them: yield each` is `yield from them`."""
-
-    def visit_For(self, node: ast.For) -> ast.AST:
-        self.generic_visit(node)
-        match node:
-            case ast.For(ast.Name(name), _, [ast.Expr(ast.Yield(ast.Name(yielded)))], []) if name == yielded:
-                return ast.Expr(ast.YieldFrom(node.iter))
-        return node
+def _blocking_name(word: re.Match[str], *, is_prose: bool) -> str:
+    if is_prose and word[0] == "AsyncClient":
+        return word[0]
+    return NAMES.get(word[0]) or re.sub(r"^Async(?=[A-Z])", "", word[0])
 
 
-def _name(name: str) -> str:
-    if name in NAMES:
-        return NAMES[name]
-    return re.sub(r"^(_?)(Async(?=[A-Z])|async_)", r"\1", name)
-
-
-def definition(place: tuple[Path, str]) -> ast.stmt:
-    """The class or function of that name in that file."""
-    path, name = place
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
-            return node
-    raise SystemExit(f"{path.name} has no {name}")
-
-
-def lines_of(node: ast.stmt, *, apart: Mapping[str, str]) -> list[str]:
-    """The definition in one spelling, without the members that differ."""
-    if isinstance(node, ast.ClassDef):
-        node.body = [each for each in node.body if getattr(each, "name", "") not in apart]
-    return ast.unparse(ast.fix_missing_locations(Plain().visit(node))).splitlines()
-
-
-def differences(pairs: Sequence[Twins] = TWINS) -> Iterator[str]:
-    """What is not the same, as lines of a diff."""
-    for twins in pairs:
-        blocking = lines_of(definition(twins.blocking), apart=twins.apart)
-        asyncio = lines_of(Blocking().visit(definition(twins.asyncio)), apart=twins.apart)
-        yield from difflib.unified_diff(
-            asyncio, blocking, f"{twins.asyncio[1]}, made blocking", twins.blocking[1], lineterm="", n=2
-        )
+def differences(client: Path = CLIENT) -> Iterator[str]:
+    """What is not as it would be written, as lines of a diff."""
+    for source, target in pairs(client):
+        found = target.read_text("utf-8") if target.exists() else ""
+        sides = found.splitlines(), blocking(source, target).splitlines()
+        yield from difflib.unified_diff(*sides, target.name, f"from {source.name}", lineterm="", n=1)
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--write"]:
+        for source, target in pairs():
+            target.write_text(blocking(source, target), "utf-8")
     found = list(differences())
-    sys.stdout.write("\n".join([*found, ""]) if found else f"{len(TWINS)} pairs of twins are one\n")
-    sys.exit(bool(found))
+    sys.stdout.writelines(f"{line}\n" for line in found)
+    sys.exit("the blocking client is not up to date: run `make twins`" if found else None)

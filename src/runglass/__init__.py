@@ -9,9 +9,6 @@ import importlib
 # Type checkers know the name, and `typing` would take longer to load than all of this.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runglass.client import AsyncJob as AsyncJob
-    from runglass.client import AsyncPausedResult as AsyncPausedResult
-    from runglass.client import AsyncRun as AsyncRun
     from runglass.client import Client as Client
     from runglass.client import Flow as Flow
     from runglass.client import Job as Job
@@ -19,8 +16,11 @@ if TYPE_CHECKING:
     from runglass.client import Run as Run
     from runglass.client import StepResult as StepResult
     from runglass.client import ToolCall as ToolCall
-    from runglass.client.api.async_client import AsyncClient as AsyncClient
-    from runglass.client.api.async_flows import AsyncFlow as AsyncFlow
+    from runglass.client.aio.client import AsyncClient as AsyncClient
+    from runglass.client.aio.flows import AsyncFlow as AsyncFlow
+    from runglass.client.aio.pauses import AsyncPausedResult as AsyncPausedResult
+    from runglass.client.aio.runs import AsyncJob as AsyncJob
+    from runglass.client.aio.runs import AsyncRun as AsyncRun
     from runglass.diff.run_diff import Divergence as Divergence
     from runglass.diff.run_diff import FieldChange as FieldChange
     from runglass.diff.run_diff import RowDiff as RowDiff
@@ -86,9 +86,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "client": "AsyncJob AsyncPausedResult AsyncRun Client Flow Job PausedResult Run StepResult ToolCall",
-    "client.api.async_client": "AsyncClient",
-    "client.api.async_flows": "AsyncFlow",
+    "client": "Client Flow Job PausedResult Run StepResult ToolCall",
+    "client.aio.client": "AsyncClient",
+    "client.aio.flows": "AsyncFlow",
+    "client.aio.pauses": "AsyncPausedResult",
+    "client.aio.runs": "AsyncJob AsyncRun",
     "diff.run_diff": "Divergence FieldChange RowDiff RunDiff ValueChange",
     "errors": (
         "APIConnectionError APIError APITimeoutError AuthenticationError FlowExecutionError FlowFileError "

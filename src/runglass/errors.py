@@ -357,6 +357,7 @@ CODES: dict[str, Code] = {
     "RUN_RECORDED": Code(409, "another program executes the run, or all runs of the flow"),
     "RUN_EXISTS": Code(409, "the run to import already exists"),
     "FLOW_RECORDED": Code(409, "the flow has recorded runs, and cannot be pushed or published"),
+    "FLOW_IN_USE": Code(409, "the flow to delete has runs that have not ended"),
     "FLOW_CONFLICT": Code(409, "the project has another flow with the slug of the run to import"),
     "IDEMPOTENCY_MISMATCH": Code(409, "the Idempotency-Key was used for another request"),
     "TOOL_ITERATION_LIMIT": Code(409, "the model called tools more often than allowed"),

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from runglass.cli.demo.run import example_flows, leave_example_runs
-from runglass.client.api.async_client import AsyncClient
+from runglass.client.aio.client import AsyncClient
 from runglass.config.settings import Price
 from runglass.runtime.runtime import push_flow
 from runglass.testing import ORG, PROJECT, RunningServer, running_server

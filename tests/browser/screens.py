@@ -226,9 +226,7 @@ SCREENS: dict[str, Screen] = {
         is_wide=True,
     ),
     "run-cancelled": Screen("A cancelled run", _run("cancelled")),
-    "run-waiting": Screen(
-        "A run waiting for tool results", _attempt("waiting", "chat", step="answer")
-    ),
+    "run-waiting": Screen("A run waiting for tool results", _attempt("waiting", "chat", step="answer")),
     "run-going": Screen("An active run", _going_run, is_important=True, is_wide=True),
     "run-streaming": Screen("Text of a model while it streams", _streaming, is_important=True),
     "run-lost": Screen("An active run without a connection", _lost_run),

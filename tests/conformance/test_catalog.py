@@ -253,3 +253,37 @@ async def test_a_change_and_its_entry_are_one_transaction(store: Store) -> None:
     assert await store.flow(run.flow_id) == flow
     assert [version.version for version in await store.versions(run.flow_id)] == [0]
     assert await store.run(run.id) is not None
+
+
+async def test_a_deleted_flow_frees_its_slug_and_its_runs_stay(store: Store) -> None:
+    run = await make_run(store)
+    await store.publish(run.flow_id)
+    assert await store.delete_flow(run.flow_id) == 1, "its run has not ended"
+    assert len(await store.flows(run.project_id)) == 1
+
+    await store.append(batch(run, 0, b"{}"))
+    await store.append(batch(run, 1, b"{}", status="completed", ended_at="2026-11-29T12:00:00.000Z"))
+    assert await store.delete_flow(run.flow_id, by=JANE) == 0
+    assert await store.delete_flow(run.flow_id, by=JANE) == 0, "once more"
+    assert await store.flows(run.project_id) == []
+    flow = await store.flow(run.flow_id)
+    assert flow is not None
+    assert (flow.slug, flow.deleted, flow.production_version) == ("flow", True, None)
+    for slug in ("flow", f"flow~{flow.id}"):
+        assert await store.find_flow(run.project_id, slug) is None
+    found = await store.run(run.id)
+    assert found is not None
+    assert found.status == "completed"
+    # The run was of the draft.
+    assert [each.version for each in await store.versions(flow.id)] == [0]
+    entries = await store.audit(run.project_id, action="flow.deleted", limit=9)
+    assert [(entry.subject, entry.actor) for entry in entries] == [("flow", JANE)]
+
+    again = await store.put_draft(run.project_id, "flow", name=None, capture=None, source=b"{}")
+    assert again.id != flow.id
+    assert await store.delete_flow(again.id) == 0
+    assert await store.versions(again.id) == []
+    recorded = await store.recorded_flow(run.project_id, "flow", most=1)
+    assert (recorded.slug, recorded.recorded) == ("flow", True)
+    assert await store.delete_flow(recorded.id) == 0
+    assert (await store.recorded_flow(run.project_id, "other", most=1)).slug == "other", "it counts no more"

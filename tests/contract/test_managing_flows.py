@@ -230,3 +230,30 @@ steps:
     )
     assert refusal(wrong) == (422, "INVALID_REQUEST")
     assert detail(wrong)["problems"][0]["message"] == "the flow has no step 'b'"
+
+
+def test_a_deleted_flow_is_gone_and_its_runs_are_read(server: RunningServer, signs: httpx2.Client) -> None:
+    run = signs.post("/seq/acme/signs/shop-sign/execute", json={}).json()["executionId"]
+    push(signs, "slug: slow\nsteps: [{id: hold, type: wait, ms: 600000}]\n", "/flows/acme/signs/slow")
+    job = signs.post("/seq/acme/signs/slow/jobs", json={}).json()["executionId"]
+    answer = signs.delete("/flows/acme/signs/slow")
+    assert refusal(answer) == (409, "FLOW_IN_USE")
+    assert detail(answer)["runs"] == 1
+    assert "--runs" in detail(answer)["message"]
+    assert signs.delete(f"/flow-runs/{job}?purge=true").status_code == 202
+    assert signs.delete("/flows/acme/signs/slow").status_code == 204
+
+    before = {part: signs.get(f"/flow-runs/{run}{part}").json() for part in ("", "/trace", "/trace/outline")}
+    assert signs.delete(SIGN).status_code == 204
+    for method, path in (("GET", SIGN), ("DELETE", SIGN), ("POST", "/seq/acme/signs/shop-sign/execute")):
+        assert refusal(signs.request(method, path)) == (404, "FLOW_NOT_FOUND")
+    assert "shop-sign" not in [each["slug"] for each in signs.get("/flows").json()["flows"]]
+    push(signs, NAMED.format("other"))
+    assert {part: signs.get(f"/flow-runs/{run}{part}").json() for part in before} == before
+    newest = signs.get("/flow-runs").json()["runs"][0]
+    assert (newest["id"], newest["flowSlug"]) == (run, "shop-sign")
+    assert refusal(signs.post(f"/flow-runs/{run}/rerun", json={})) == (404, "FLOW_NOT_FOUND")
+    file = signs.get(f"/flow-runs/{run}/export").content
+    assert signs.delete(f"/flow-runs/{run}?purge=true").status_code == 202
+    assert signs.post("/flow-runs/import", content=file).json()["id"] == run
+    assert signs.get("/flow-runs?flow=shop-sign").json()["runs"] == []

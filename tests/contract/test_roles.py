@@ -82,6 +82,7 @@ ROWS = [
     Row("GET", "/flows/{org}/{project}", 200, 200, 200),
     Row("GET", MANAGED, 200, 200, 200),
     Row("PUT", MANAGED, 403, 403, 200, body=ANYTHING),
+    Row("DELETE", MANAGED, 403, 403, 204),
     Row("GET", f"{MANAGED}/versions/{{number}}", 200, 200, 200),
     Row("POST", f"{MANAGED}/publish", 403, 403, 200),
     Row("PUT", f"{MANAGED}/production", 403, 403, 200, body={"version": 1}),
@@ -155,16 +156,20 @@ def world(server: RunningServer) -> Iterator[World]:
 
 
 @pytest.fixture
-def names(server: RunningServer, world: World) -> dict[str, str]:
-    """The names of what there is, with the id of a key of its own for each test to revoke."""
+def names(server: RunningServer, world: World, row: Row) -> dict[str, str]:
+    """The names of what there is, with a key of its own for each test to revoke, or a flow to delete."""
     made = server.make_key("acme", "demo")
+    slug = world.names["slug"]
+    if (row.method, row.path) == ("DELETE", MANAGED):
+        slug = "some-flow"
+        server.push(ANYTHING.replace(world.names["slug"], slug))
 
     async def key_id() -> int:
         found = await server.runtime.store.find_key(digest_of(made))
         assert found is not None
         return found.id
 
-    return world.names | {"key_id": str(server.call(key_id()))}
+    return world.names | {"slug": slug, "key_id": str(server.call(key_id()))}
 
 
 def ask(http: httpx2.Client, row: Row, names: dict[str, str], **headers: str) -> httpx2.Response:

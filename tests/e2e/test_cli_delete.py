@@ -1,4 +1,7 @@
-"""`runs delete`: tells first, deletes what was named and nothing else, and says what it did."""
+"""`runs delete`, `runs cancel`, `runs export` of a query and `flow delete`.
+
+Each tells first, does what was named and nothing else, and says what it did.
+"""
 
 import json
 import sqlite3
@@ -6,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,13 +126,69 @@ def test_age_and_status_narrow_it_down(client: Client, ask: Command) -> None:
         ["--older-than", "30"],
         ["--older-than", "-1d"],
         ["--older-than", "1d", "--before", "2026-01-01"],
-        [".."],
+        ["status:failed", UNKNOWN],
+        [" "],
     ],
 )
 def test_a_command_that_selects_no_runs_is_refused(ask: Command, arguments: list[str]) -> None:
     code, out, err = ask(*arguments, "--yes")
     assert (code, out) == (Exit.USAGE, "")
     assert err.startswith("error: ")
+
+
+def test_a_query_in_words_is_told_first(client: Client, ask: Command) -> None:
+    one, two = ran(client, "one"), ran(client, "two")
+    going = client.flow("slow").execute_async().execution_id
+    assert ask("flow:one,slow")[1].startswith("1 run would be deleted\n")
+    assert ask("flow:one,slow", "--yes")[:2] == (Exit.OK, "deleted 1 run\n")
+    assert left(client) == {two, going}
+    assert one not in left(client)
+    assert ask("flow:slow -status:failed", "--yes")[1] == "deleted 0 runs\n"
+    assert ask("flow:slow status:running,pending", "--yes")[1] == "deleted 1 run\n"
+    assert ask("flow:two", "--status", "failed", "--yes")[1] == "deleted 0 runs\n"
+    assert ask("flow:nothing", "--yes")[0] == Exit.FAILED
+
+
+def test_runs_of_a_query_are_cancelled(client: Client, command: Command) -> None:
+    ended = ran(client, "one")
+    going = {client.flow("slow").execute_async().execution_id for _ in range(2)}
+    code, out, err = command("runs", "cancel", "flow:one,slow status:running,pending,completed")
+    assert (code, out) == (Exit.OK, "2 runs would be cancelled\n")
+    assert "add --yes" in err
+    assert command("runs", "cancel", " ", "--yes")[0] == Exit.USAGE
+    assert command("runs", "cancel", "flow:one,slow", "--yes")[:2] == (Exit.OK, "cancelled 2 runs\n")
+    assert {run.id for run in client.runs(status="cancelled")} == going
+    assert client.run(ended).summary().status == "completed"
+    assert command("runs", "cancel", ended)[0] == Exit.FAILED
+
+
+def test_runs_of_a_query_become_files(client: Client, command: Command, tmp_path: Path) -> None:
+    runs = {ran(client, "one") for _ in range(2)}
+    ran(client, "two")
+    export = partial(command, "runs", "export", "flow:one", "--format", "jsonl")
+    assert export("-o", str(tmp_path / "none"))[0] == Exit.USAGE
+    assert export("-o", str(tmp_path))[1] == f"2 runs would be written to {tmp_path}\n"
+    assert list(tmp_path.iterdir()) == []
+    assert export("-o", str(tmp_path), "--yes")[:2] == (Exit.OK, f"wrote 2 runs to {tmp_path}\n")
+    assert {file.name for file in tmp_path.iterdir()} == {f"run-{run}.jsonl" for run in runs}
+
+
+def test_a_flow_is_deleted_and_its_runs_where_that_is_asked(client: Client, command: Command) -> None:
+    run = ran(client, "one")
+    delete = partial(command, "flow", "delete", "acme/demo/one")
+    assert delete()[1] == "acme/demo/one would be deleted\n"
+    assert delete("--runs")[1] == "acme/demo/one and 1 run would be deleted\n"
+    assert delete("--yes")[:2] == (Exit.OK, "deleted acme/demo/one\n")
+    assert delete("--yes")[0] == Exit.NOT_FOUND
+    assert left(client) == {run}
+
+    client.flow("slow").execute_async()
+    code, _, err = command("flow", "delete", "acme/demo/slow", "--yes")
+    assert code == Exit.FAILED
+    assert "1 run of it has not ended" in err
+    deleted = command("flow", "delete", "acme/demo/slow", "--runs", "--yes")
+    assert deleted[:2] == (Exit.OK, "deleted acme/demo/slow and 1 run\n")
+    assert left(client) == {run}
 
 
 def test_a_run_that_is_not_there_is_named_and_the_others_go(client: Client, ask: Command) -> None:

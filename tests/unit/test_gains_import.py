@@ -33,7 +33,7 @@ def test_an_unused_client_loads_neither_http_nor_asyncio() -> None:
 
 def test_a_blocking_client_never_loads_what_needs_asyncio() -> None:
     code = f"{MAKE}; client.run('r'); client.flow('a/b/c')"
-    theirs = {"asyncio", "runglass.client.api.async_client", "runglass.client.transport.on_asyncio"}
+    theirs = {"asyncio", "runglass.client.aio.client", "runglass.client.transport.on_asyncio"}
     assert loaded(code, "httpx2", *theirs) == {"httpx2"}
 
 

@@ -394,6 +394,13 @@ ENDPOINTS: list[Endpoint] = [
         hides=Lookup(require_project, ("org", "project")),
     ),
     _managing_flows(
+        "DELETE",
+        f"{MANAGED}/{{slug}}",
+        flows.delete,
+        "Delete a flow",
+        Answer((), "The flow is deleted; its runs stay.", status=204),
+    ),
+    _managing_flows(
         "POST",
         f"{MANAGED}/{{slug}}/publish",
         flows.publish,

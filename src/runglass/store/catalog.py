@@ -13,9 +13,11 @@ from runglass.errors import FlowRecorded, StoreError
 from runglass.log.money import format_usd
 from runglass.store.audit import Audit, change_project, note_change
 from runglass.store.catalog_records import (
+    DELETED,
     DRAFT_COLUMNS,
     FLOW,
     FLOW_COLUMNS,
+    NOT_DELETED,
     describe_draft,
     flow_of,
     project_of,
@@ -31,7 +33,7 @@ from runglass.store.records import (
     Retention,
     RetentionOfFlow,
 )
-from runglass.store.statements import ALL_ROWS, Steps, as_bytes, done, every, fetch, one
+from runglass.store.statements import ALL_ROWS, Steps, as_bytes, as_int, done, every, fetch, one
 from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -209,7 +211,30 @@ class SqlCatalog(Keys, Audit):
         most = ALL_ROWS if limit is None else limit
         return await self._statements.read(every(version_of, sql, flow_id=flow_id, after=after, most=most))
 
+    async def delete_flow(self, flow_id: str, *, by: Actor = SERVER) -> int:
+        of_flow = "WHERE project_id = :project_id AND flow_id = :flow_id"
+
+        def work() -> Steps[int]:
+            sql = f"SELECT project_id, slug FROM flow WHERE id = :flow_id AND {NOT_DELETED} FOR UPDATE"
+            for project_id, slug in (yield fetch(sql, flow_id=flow_id)):
+                values = {"project_id": project_id, "flow_id": flow_id}
+                sql = f"SELECT count(*) FROM run {of_flow} AND status IN ('pending', 'running', 'paused')"
+                if open_runs := (yield one(as_int, sql, **values)):
+                    return int(open_runs)
+                # A run is read by the version that it is of.
+                kept = f"SELECT DISTINCT version FROM run {of_flow}"
+                sql = f"DELETE FROM flow_version WHERE flow_id = :flow_id AND version NOT IN ({kept})"
+                yield done(sql, **values)
+                sql = "UPDATE flow SET slug = :slug, production_version = NULL WHERE id = :flow_id"
+                yield done(sql, flow_id=flow_id, slug=f"{slug}{DELETED}{flow_id}")
+                yield from note_change(project_id, by, "flow.deleted", slug)
+            return 0
+
+        return await self._statements.write(work)
+
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
+        if DELETED in slug:
+            return None
         sql = f"{FLOW} WHERE project_id = :project_id AND slug = :slug"
         return await self._statements.look_up(one(flow_of, sql, project_id=project_id, slug=slug))
 
@@ -217,7 +242,8 @@ class SqlCatalog(Keys, Audit):
         return await self._statements.look_up(one(flow_of, f"{FLOW} WHERE id = :id", id=flow_id))
 
     async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
-        sql = f"{FLOW} WHERE project_id = :project_id AND slug > :after ORDER BY slug LIMIT :most"
+        which = f"WHERE project_id = :project_id AND slug > :after AND {NOT_DELETED}"
+        sql = f"{FLOW} {which} ORDER BY slug LIMIT :most"
         most = ALL_ROWS if limit is None else limit
         return await self._statements.read(every(flow_of, sql, project_id=project_id, after=after, most=most))
 

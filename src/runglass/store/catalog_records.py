@@ -13,6 +13,9 @@ FLOW_COLUMNS = (
     "id, project_id, slug, name, capture, production_version, updated_at, retention_days,"
     " content_retention_days, recorded"
 )
+DELETED = "~"
+"""Stands behind the slug of a flow that was deleted, and in no other; its id follows, so the slug is free."""
+NOT_DELETED = f"slug NOT LIKE '%{DELETED}%'"
 FLOW = f"SELECT {FLOW_COLUMNS} FROM flow"
 DRAFT_COLUMNS = "name, capture, retention_days, content_retention_days"
 KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
@@ -51,7 +54,8 @@ def flow_of(row: Any) -> FlowRecord:
     """A flow from a row with its fields in their order."""
     *columns, recorded = row
     known = dict(zip(FlowRecord.__struct_fields__, columns, strict=False))
-    return FlowRecord(**known, recorded=bool(recorded))
+    known["slug"], deleted, _ = known["slug"].partition(DELETED)
+    return FlowRecord(**known, recorded=bool(recorded), deleted=bool(deleted))
 
 
 def version_of(row: Any) -> FlowVersion:

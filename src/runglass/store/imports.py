@@ -13,6 +13,7 @@ import msgspec
 
 from runglass.errors import ImportConflict, StoreError
 from runglass.store.audit import note_change
+from runglass.store.catalog_records import FLOW, flow_of
 from runglass.store.dialect import Dialect
 from runglass.store.records import LARGE_RUN_EVENTS, NO_RETENTION, Retention, RunNumbers, StepRow
 from runglass.store.run_tables import ADD_PART, split_attempts
@@ -26,6 +27,7 @@ from runglass.store.statements import (
     done,
     fetch,
     next_change,
+    one,
 )
 from runglass.wire.admin_api import Actor
 from runglass.wire.run_api import CaptureMode
@@ -198,9 +200,8 @@ def _require_flow(run: ImportedRun) -> Steps[None]:
     """Raises ImportConflict where the flow of the run cannot be, or is not, the one of the project."""
     flow = run.flow
     # Nobody else gives the flow a version meanwhile.
-    sql = "SELECT project_id, slug, recorded FROM flow WHERE id = :flow_id FOR NO KEY UPDATE"
-    found = yield fetch(sql, flow_id=flow.id)
-    if not found:
+    found = yield one(flow_of, f"{FLOW} WHERE id = :flow_id FOR NO KEY UPDATE", flow_id=flow.id)
+    if found is None:
         sql = "SELECT id FROM flow WHERE project_id = :project_id AND slug = :slug"
         for (other,) in (yield fetch(sql, project_id=run.project_id, slug=flow.slug)):
             raise ImportConflict(
@@ -208,7 +209,7 @@ def _require_flow(run: ImportedRun) -> Steps[None]:
                 f"the project has a flow {flow.slug!r} of its own ({other}), and the run is of flow"
                 f" {flow.id}; import the file into another project",
             )
-    elif tuple(found[0]) != (run.project_id, flow.slug, flow.recorded):
+    elif (found.project_id, found.slug, found.recorded) != (run.project_id, flow.slug, flow.recorded):
         raise ImportConflict(
             "FLOW_CONFLICT",
             f"flow {flow.id} cannot be made in this project; import the file on another server",

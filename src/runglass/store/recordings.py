@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from uuid_utils import uuid7
 
 from runglass.errors import StoreError
-from runglass.store.catalog_records import FLOW, flow_of
+from runglass.store.catalog_records import FLOW, NOT_DELETED, flow_of
 from runglass.store.records import FlowRecord, RecordedTrace, RunRecord
 from runglass.store.run_tables import OF_TRACE, RUN, run_of
 from runglass.store.statements import (
@@ -37,6 +37,7 @@ class RecordedTraces:
     async def recorded_flow(self, project_id: int, slug: str, *, most: int) -> FlowRecord:
         by_slug = f"{FLOW} WHERE project_id = :project_id AND slug = :slug"
         count = "SELECT count(*) FROM flow WHERE project_id = :project_id AND recorded"
+        count += f" AND {NOT_DELETED}"
 
         def work() -> Steps[FlowRecord]:
             names = [slug, f"otel-{slug}"[:LONGEST_SLUG]]

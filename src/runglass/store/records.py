@@ -68,7 +68,8 @@ class ViewerSession(msgspec.Struct, frozen=True, kw_only=True):
 class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A flow of a project. `production_version` is None until a version is published.
 
-    A `recorded` one has runs of other programs, no version, and is not executed.
+    A `recorded` one has runs of other programs, no version, and is not executed. A `deleted` one is there for
+    its runs alone, and found by its id alone.
     """
 
     id: str
@@ -81,6 +82,7 @@ class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: float | None = None
     content_retention_days: float | None = None
     recorded: bool = False
+    deleted: bool = False
 
 
 class Retention(NamedTuple):

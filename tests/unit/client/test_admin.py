@@ -34,7 +34,7 @@ def test_names_are_quoted_and_what_no_path_can_carry_is_refused(
     scripted.plays(answers({"version": 1}))
     assert manage.publish("a b", "c/d", "é") == 1
     for bad in ("", ".", ".."):
-        with pytest.raises(ValueError, match="not a name"):
+        with pytest.raises(ValueError, match="a name of an org, a project or a flow may not be"):
             manage.publish("acme", "demo", bad)
     assert [each.target for each in scripted.requests] == ["/api/v1/flows/a%20b/c%2Fd/%C3%A9/publish"]
 

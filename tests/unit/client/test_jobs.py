@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass import APITimeoutError, FlowExecutionError, FlowNotFoundError
+from runglass import APITimeoutError, FlowExecutionError
 from tests.unit.client.recording import FRAMES, event, stream
 from tests.unit.client.scripted import EVENT_STREAM, Exchange, Scene, ScriptedServer, answers, refuses
 from tests.unit.client.sides import RUN, Side
@@ -112,24 +112,12 @@ def test_the_bound_holds_between_connections_too(server: ScriptedServer, side: S
     assert 0 < wait <= 60
 
 
-def test_an_unknown_run_is_not_waited_for(server: ScriptedServer, side: Side) -> None:
-    server.plays(refuses(404, "RUN_NOT_FOUND"))
-    with pytest.raises(FlowNotFoundError):
-        side.value(side.client(server.url).run(RUN).wait())
-
-
 @pytest.mark.parametrize("body", [{"executionId": RUN, "status": "cancelled"}, b""])
 def test_a_run_is_cancelled(server: ScriptedServer, side: Side, body: object) -> None:
     server.plays(answers(body, status=202))
     assert side.value(side.client(server.url).flow("a/p/s").run(RUN).cancel()) is None
     (request,) = server.requests
     assert (request.method, request.target) == ("DELETE", f"/api/v1/seq/a/p/s/runs/{RUN}")
-
-
-def test_an_ended_run_cannot_be_cancelled(server: ScriptedServer, side: Side) -> None:
-    server.plays(refuses(409, "RUN_ENDED"))
-    with pytest.raises(FlowExecutionError, match="RUN_ENDED"):
-        side.value(side.client(server.url).run(RUN).cancel())
 
 
 def page(*ids: str, cursor: str | None) -> Scene:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from runglass import APIConnectionError, FlowNotFoundError, SessionExecution, SessionStep
-from tests.unit.client.scripted import ScriptedServer, answers, hangs_up, refuses
+from runglass import APIConnectionError, SessionExecution, SessionStep
+from tests.unit.client.scripted import ScriptedServer, answers, hangs_up
 from tests.unit.client.sides import Side
 
 SESSION = "0198c0de-0000-7000-8000-00000000000a"
@@ -54,13 +54,6 @@ def test_missing_values_are_none_in_either_spelling(
     assert run.steps == [SessionStep(step_id="a", attempt=1, status="completed", output_snapshot={"n": 1})]
     assert (run.steps[0].input_snapshot, run.steps[0].loop_index) == (None, None)
     assert "output_snapshot={'n': 1}" in repr(run.steps[0])
-
-
-def test_a_session_that_is_not_there_is_raised(server: ScriptedServer, side: Side) -> None:
-    server.plays(refuses(404, "SESSION_NOT_FOUND"))
-    with pytest.raises(FlowNotFoundError) as caught:
-        side.events(side.client(server.url).session(SESSION))
-    assert caught.value.code == "SESSION_NOT_FOUND"
 
 
 def test_a_page_that_does_not_come_is_not_the_end(server: ScriptedServer, side: Side) -> None:

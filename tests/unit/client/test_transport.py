@@ -26,7 +26,7 @@ from runglass import (
     __version__,
 )
 from runglass.client.core.responses import Deadline
-from runglass.client.transport.deadline_backend import DeadlineBackend
+from runglass.client.transport.blocking_sockets import DeadlineBackend
 from runglass.outlines.outline import OutlineColumns
 from tests.unit.client.scripted import (
     LAST_CHUNK,

@@ -23,7 +23,7 @@ from runglass.log.events import FlowFailed, StreamEvent
 from runglass.wire.run_api import CompletedResult, JobAccepted, JobState, Version
 
 if TYPE_CHECKING:
-    from runglass.client.api.async_client import AsyncClient
+    from runglass.client.aio.client import AsyncClient
 
 T = TypeVar("T")
 

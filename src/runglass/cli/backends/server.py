@@ -15,7 +15,7 @@ from runglass.wire.run_api import RunPage
 
 if TYPE_CHECKING:
     from runglass.client import Client, Run
-    from runglass.client.api.async_client import AsyncClient
+    from runglass.client.aio.client import AsyncClient
 
 MOST_PER_PAGE = 100
 NEWEST = 200
@@ -50,7 +50,7 @@ class Server(NamedTuple):
 
     def connect_async(self) -> "AsyncClient":
         """As `connect`, for commands that do several things at once."""
-        from runglass.client.api.async_client import AsyncClient
+        from runglass.client.aio.client import AsyncClient
 
         try:
             return AsyncClient(self.api_key or None, base_url=self.base_url or None)

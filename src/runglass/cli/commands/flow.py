@@ -11,8 +11,9 @@ from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.flow_backend import LocalFlows, ReadFlow, open_backend, read_flow
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server
+from runglass.cli.commands.delete_runs import for_each, found_by
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.terminal.formatting import UNKNOWN, local_time
+from runglass.cli.terminal.formatting import UNKNOWN, counted, local_time
 from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line, write_lines
 from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.config.settings import Settings
@@ -172,6 +173,30 @@ def rollback(flow: tuple[ProjectName, str], version: int, folder: DataFolder, se
     with open_backend(folder, server) as backend:
         backend.set_production(*name, slug, version)
     write_line(stdout(), f"{name}/{slug}  version {version}")
+
+
+@group.command()
+@options.flow
+@click.option("--runs", "with_runs", is_flag=True, help="Delete its runs, too; by default they stay.")
+@click.option("--yes", is_flag=True, help="Delete; without it, only tell what would go.")
+@options.server
+def delete(flow: tuple[ProjectName, str], with_runs: bool, yes: bool, server: Server) -> None:
+    """Delete a flow of a server, so that its slug is free; its runs stay readable, by their ids."""
+    # Imported here: most commands do without HTTP.
+    from runglass.client.api.admin import Management
+
+    name, slug = flow
+    with server.connect() as client:
+        management = Management(client)
+        flow_id = management.flow(*name, slug).id
+        runs = [run.id for run in found_by(client, None, flow_id=flow_id)] if with_runs else []
+        if yes:
+            for_each(runs, lambda run_id: client.run(run_id).delete(), "deleted")
+            management.delete(*name, slug)
+    gone = f"{name}/{slug}" + (f" and {counted(len(runs), 'run')}" if with_runs else "")
+    write_line(stdout(), f"deleted {gone}" if yes else f"{gone} would be deleted")
+    if not yes:
+        note("nothing has been deleted: add --yes to delete for good")
 
 
 def _warn(file: Path, warnings: list[Problem]) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, get_args
+from typing import IO, TYPE_CHECKING, get_args
 
 import click
 import msgspec
@@ -17,20 +17,29 @@ import msgspec
 from runglass.cli import options
 from runglass.cli.backends import local_store
 from runglass.cli.backends.local_store import DataFolder
-from runglass.cli.backends.server import Server, named_run
+from runglass.cli.backends.server import Server, named_run, names_run
+from runglass.cli.commands.delete_runs import for_each, found_by
 from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
 from runglass.run_files.header import file_name
 from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RawRow
 from runglass.wire.run_api import ExportFormat
 
+if TYPE_CHECKING:
+    from runglass.client import Run
+
 STANDARD = Path("-")
 """Names stdout, or stdin, in place of a file."""
 
 
 @click.command()
-@options.run_id
+@click.argument(
+    "runs",
+    metavar="RUN_ID|QUERY",
+    help="A run, as `runs show` takes it, or a query, as `runs list` takes it.",
+)
 @click.option(
     "--format",
     type=click.Choice(get_args(ExportFormat)),
@@ -42,24 +51,50 @@ STANDARD = Path("-")
     "--output",
     type=options.FILE,
     metavar="FILE",
-    help="A new file, readable only by you, or - for stdout; by default run-ID.json or the like.",
+    help="A new file, readable only by you, or - for stdout; by default run-ID.json or the like. Of a query, the"
+    " folder for such files.",
 )
+@click.option("--yes", is_flag=True, help="Write the runs of a query; without it, only tell how many.")
 @options.server
-def export(run_id: str, format: ExportFormat, output: Path | None, server: Server) -> None:
-    """Write a run to a file, to import elsewhere or for other programs."""
+def export(runs: str, format: ExportFormat, output: Path | None, yes: bool, server: Server) -> None:
+    """Write a run to a file, or with --yes each run that a query matches, to import elsewhere or for other programs."""
     with server.connect() as client:
-        run = named_run(client, run_id)
-        with closing(run.export(format)) as parts:
+        if names_run(runs):
+            run = named_run(client, runs)
             if output == STANDARD:
-                for part in parts:
-                    write_bytes(part)
+                with closing(run.export(format)) as parts:
+                    for part in parts:
+                        write_bytes(part)
                 return
             file = output or Path(file_name(format, run.execution_id))
-            size = 0
-            with new_file(file) as written:
-                for part in parts:
-                    size += written.write(part)
-    note(f"wrote {size:,} bytes of run {run.execution_id} to {file}")
+            note(f"wrote {_written(run, format, file):,} bytes of run {run.execution_id} to {file}")
+            return
+        folder = output or Path()
+        if not folder.is_dir():
+            raise UsageError(f"{str(folder)!r} is no folder; of a query each run becomes a file in one")
+        found = [run.id for run in found_by(client, runs)]
+        if not yes:
+            write_line(stdout(), f"{formatting.counted(len(found), 'run')} would be written to {folder}")
+            if found:
+                note("nothing has been written: add --yes")
+            return
+        done, gone = for_each(
+            found,
+            lambda run_id: _written(client.run(run_id), format, folder / file_name(format, run_id)),
+            "wrote",
+        )
+    write_line(stdout(), f"wrote {formatting.counted(len(done), 'run')} to {folder}")
+    if gone:
+        note(f"{formatting.counted(len(gone), 'run')} cannot be exported, or not any more: {', '.join(gone)}")
+
+
+def _written(run: "Run", format: ExportFormat, file: Path) -> int:
+    """The size of the new file that the run was written to. Raises UsageError for one that is there."""
+    size = 0
+    with closing(run.export(format)) as parts, new_file(file) as written:
+        for part in parts:
+            size += written.write(part)
+    return size
 
 
 @click.command("import")

@@ -7,7 +7,7 @@ import click
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.backends.server import Server, named_run, newest_runs
-from runglass.cli.commands.delete_runs import delete
+from runglass.cli.commands.delete_runs import cancel, delete
 from runglass.cli.commands.rerun_runs import rerun
 from runglass.cli.commands.run import tail
 from runglass.cli.commands.run_files import export, import_run
@@ -94,17 +94,6 @@ def write_page(page: RunPage, *, query: str | None, limit: int) -> None:
 
 @group.command()
 @options.run_id
-@options.server
-def cancel(run_id: str, server: Server) -> None:
-    """Cancel a run; its trace so far stays."""
-    with server.connect() as client:
-        run = named_run(client, run_id)
-        run.cancel()
-    write_line(stdout(), f"run {run.execution_id} is cancelled")
-
-
-@group.command()
-@options.run_id
 @click.argument("step_id", metavar="STEP", help="The step's id, as `runs show` lists it.")
 @click.option(
     "--attempt",
@@ -173,6 +162,7 @@ def diff(run_a: str, run_b: str, with_same: bool, as_json: bool, server: Server)
 group.add_command(show)
 group.add_command(tail)
 group.add_command(rerun)
+group.add_command(cancel)
 group.add_command(delete)
 group.add_command(export)
 group.add_command(import_run)

@@ -20,7 +20,7 @@ from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.output import complain, heading, stdout, width_of, write_line, write_lines
 from runglass.cli.terminal.run_view import RunOverview
 from runglass.cli.terminal.table import print_runs
-from runglass.client.api.async_client import AsyncClient
+from runglass.client.aio.client import AsyncClient
 from runglass.config.settings import Settings
 from runglass.errors import APIError
 from runglass.flows.flow import Flow, LlmStep, leaves

@@ -1,1 +1,1 @@
-"""The client as callers see it. Knows nothing of sockets and frames."""
+"""The flows of a project, managed. Knows nothing of sockets and frames."""

@@ -4,12 +4,12 @@ Apart from the client because few programs need it: most only run flows. Changes
 `admin`.
 """
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import quote
+from types import NoneType
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runglass.client.core.requests import RequestSpec, following_page, whole
+from runglass.client.core.requests import RequestSpec, following_page, is_count, path_part, whole
 from runglass.wire.admin_api import (
     FlowHistory,
     FlowInfo,
@@ -23,18 +23,6 @@ from runglass.wire.admin_api import (
 
 if TYPE_CHECKING:
     from runglass.client import Client
-
-T = TypeVar("T")
-
-
-class AdminRequest(RequestSpec[T], Generic[T], frozen=True, kw_only=True):
-    """A call that the server may get twice, as it sets a state and adds nothing."""
-
-    method: Any
-
-    @property
-    def repeatable(self) -> bool:
-        return True
 
 
 class Management:
@@ -56,7 +44,7 @@ class Management:
 
     def flow(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> FlowHistory:
         """A flow and all its versions, the draft, which is version 0, first. `timeout` is for each page."""
-        call = AdminRequest(method="GET", path=_path(org, project, slug), answer=FlowHistory)
+        call = RequestSpec(method="GET", path=_path(org, project, slug), answer=FlowHistory)
         page = found = self._transport.call(call, timeout=timeout)
         while page.next_cursor is not None:
             page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
@@ -68,7 +56,7 @@ class Management:
     ) -> FlowTree:
         """A version of a flow as JSON; 0 is the draft."""
         path = f"{_path(org, project, slug)}/versions/{_number(version, least=0)}"
-        call: RequestSpec[FlowTree] = AdminRequest(method="GET", path=path, answer=dict[str, Any])
+        call: RequestSpec[FlowTree] = RequestSpec(method="GET", path=path, answer=dict[str, Any])
         return self._transport.call(call, timeout=timeout)
 
     def push(
@@ -78,7 +66,7 @@ class Management:
 
         Raises RequestError for a file with mistakes; `details["problems"]` has them all.
         """
-        call = AdminRequest(
+        call = RequestSpec(
             method="PUT",
             path=_path(org, project, slug),
             answer=PushedFlow,
@@ -90,14 +78,14 @@ class Management:
     def publish(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> int:
         """Makes the draft the next version and that the production version; returns its number."""
         path = f"{_path(org, project, slug)}/publish"
-        call = AdminRequest(method="POST", path=path, answer=FlowVersionNumber)
+        call = RequestSpec(method="POST", path=path, answer=FlowVersionNumber, sets_state=True)
         return self._transport.call(call, timeout=timeout).version
 
     def set_production(
         self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
     ) -> FlowInfo:
         """Makes a published version the production version. Raises ValueError for one below 1."""
-        call = AdminRequest(
+        call = RequestSpec(
             method="PUT",
             path=f"{_path(org, project, slug)}/production",
             answer=FlowInfo,
@@ -106,19 +94,29 @@ class Management:
         )
         return self._transport.call(call, timeout=timeout)
 
+    def delete(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> None:
+        """Deletes a flow; its runs stay, and its slug is free.
+
+        Raises RequestError while runs of it have not ended, FlowNotFoundError, also where it was this call
+        that deleted it and its answer was lost on the way.
+        """
+        call = RequestSpec(method="DELETE", path=_path(org, project, slug), answer=NoneType)
+        self._transport.call(call, timeout=timeout)
+
     def ticket(self, page: str = "/", *, timeout: float | None = None) -> ViewerTicket:
         """A link that opens a page of the viewer in a browser on the server's machine, signed in: once."""
-        call = AdminRequest(
+        call = RequestSpec(
             method="POST",
             path="/viewer/tickets",
             answer=ViewerTicket,
+            sets_state=True,
             headers={"Content-Type": "application/json"},
             body=msgspec.json.encode(TicketRequest(page=page)),
         )
         return self._transport.call(call, timeout=timeout)
 
     def _all_flows(self, path: str, timeout: float | None) -> FlowList:
-        call = AdminRequest(method="GET", path=path, answer=FlowList)
+        call = RequestSpec(method="GET", path=path, answer=FlowList)
         page = found = self._transport.call(call, timeout=timeout)
         while page.next_cursor is not None:
             page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
@@ -127,14 +125,10 @@ class Management:
 
 
 def _path(*names: str) -> str:
-    for name in names:
-        # `.` and `..` survive quoting, and proxies would resolve them into another path.
-        if name in ("", ".", ".."):
-            raise ValueError(f"{name!r} is not a name of an org, a project or a flow")
-    return "/".join(["/flows", *(quote(whole("a name in the path", name), safe="") for name in names)])
+    return "/".join(["/flows", *(path_part("a name of an org, a project or a flow", name) for name in names)])
 
 
 def _number(version: object, *, least: int) -> int:
-    if isinstance(version, int) and not isinstance(version, bool) and version >= least:
+    if isinstance(version, int) and is_count(version, least):
         return version
     raise ValueError(f"version must be a number from {least} on, not {version!r}")

@@ -39,12 +39,14 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     With `NoneType` as the type, the body of a good answer is not read.
     """
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     answer: type[T]
     query: tuple[tuple[str, str], ...] = ()
     headers: dict[str, str] = {}
     body: bytes | None = None
+    sets_state: bool = False
+    """Whether it adds nothing, though it is a POST."""
 
     @property
     def target(self) -> str:
@@ -54,7 +56,7 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     @property
     def repeatable(self) -> bool:
         """Whether the server may get the request twice without doing its work twice."""
-        return self.method != "POST" or self.moves_a_run
+        return self.method != "POST" or self.sets_state or self.moves_a_run
 
     @property
     def moves_a_run(self) -> bool:
@@ -77,7 +79,7 @@ class FlowAddress(msgspec.Struct, frozen=True):
 
     def parts(self) -> str:
         """The three names, each quoted. Raises ValueError for one that no path can carry."""
-        return f"{_part('org', self.org)}/{_part('project', self.project)}/{_part('slug', self.slug)}"
+        return "/".join(path_part(name, value) for name, value in msgspec.structs.asdict(self).items())
 
     def path(self) -> str:
         """The path below which the flow is run, and its runs are read. Raises as `parts` does."""
@@ -125,7 +127,7 @@ def flow_address(
 def run_path(execution_id: str | uuid.UUID, *, flow: FlowAddress | None = None) -> str:
     """The path of a run, below its flow or by id alone."""
     base = "/flow-runs" if flow is None else f"{flow.path()}/runs"
-    return f"{base}/{_part('execution_id', str(execution_id))}"
+    return f"{base}/{path_part('execution_id', str(execution_id))}"
 
 
 def summary(run: str) -> RequestSpec[RunSummary]:
@@ -168,7 +170,7 @@ def step_trace(
         query.append(("loop_index", ",".join(map(str, indices))))
     return RequestSpec(
         method="GET",
-        path=f"{run}/steps/{_part('step_id', step_id)}/trace",
+        path=f"{run}/steps/{path_part('step_id', step_id)}/trace",
         answer=StepAttempts if attempt == "all" else StepTrace,
         query=tuple(query),
     )
@@ -179,7 +181,7 @@ def diff(run: str, other_id: str | uuid.UUID, *, all: bool) -> RequestSpec["RunD
     # Few programs ask for it, and none is to wait for its types.
     from runglass.diff.run_diff import RunDiff
 
-    path = f"{run}/diff/{_part('other', str(other_id))}"
+    path = f"{run}/diff/{path_part('other', str(other_id))}"
     return RequestSpec(method="GET", path=path, answer=RunDiff, query=(("all", "true"),) if all else ())
 
 
@@ -195,7 +197,9 @@ def delete(run: str) -> RequestSpec[None]:
 
 def job(jobs: str, execution_id: str) -> RequestSpec[JobState]:
     """The state of a job; `jobs` is the path that it was queued at."""
-    return RequestSpec(method="GET", path=f"{jobs}/{_part('execution_id', execution_id)}", answer=JobState)
+    return RequestSpec(
+        method="GET", path=f"{jobs}/{path_part('execution_id', execution_id)}", answer=JobState
+    )
 
 
 class FlowId(msgspec.Struct, frozen=True):
@@ -246,7 +250,7 @@ def session(
 
     wanted = {"limit": limit, "cursor": cursor}
     query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
-    path = f"/seq/sessions/{_part('session_id', str(session_id))}"
+    path = f"/seq/sessions/{path_part('session_id', str(session_id))}"
     return RequestSpec(method="GET", path=path, answer=SessionPage, query=query)
 
 
@@ -281,7 +285,8 @@ def _time(name: str, value: Time | None) -> str | None:
     return value.isoformat()
 
 
-def _part(name: str, value: str) -> str:
+def path_part(name: str, value: str) -> str:
+    """The text as a part of a path, quoted. Raises ValueError for one that no path can carry."""
     # `.` and `..` survive quoting, and proxies would resolve them into another path.
     if value in ("", ".", ".."):
         raise ValueError(f"{name} may not be {value!r}")

@@ -6,7 +6,7 @@ Idempotency-Key of its own, the same for all its attempts.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 import msgspec
 
@@ -42,8 +42,8 @@ ToolChoice = str | Mapping[str, Any]
 TraceHeaders = Mapping[str, str]
 
 
-class ExecuteOptions(TypedDict, total=False):
-    """The arguments of `Flow.execute` that do not decide what it returns, for its overloads."""
+class RunOptions(TypedDict, total=False):
+    """What every way to run a flow takes."""
 
     message: str | None
     messages: Messages | None
@@ -52,10 +52,15 @@ class ExecuteOptions(TypedDict, total=False):
     block_overrides: Overrides | None
     trace: bool
     version: Version
-    tool_choice: ToolChoice | None
-    max_tool_rounds: int
     session_id: SessionId
     trace_context: TraceHeaders | None
+
+
+class ExecuteOptions(RunOptions, total=False):
+    """The arguments of `Flow.execute` that do not decide what it returns, for its overloads."""
+
+    tool_choice: ToolChoice | None
+    max_tool_rounds: int
     timeout: float | None
 
 
@@ -108,78 +113,44 @@ class StepThrough(msgspec.Struct, frozen=True, kw_only=True):
 def execution(
     flow: FlowAddress,
     *,
-    message: str | None = None,
-    messages: Messages | None = None,
-    parameters: Parameters | None = None,
-    attachments: Attachments | None = None,
-    block_overrides: Overrides | None = None,
-    trace: bool = False,
-    version: Version = "production",
     tools: Tools | None = None,
     tool_choice: ToolChoice | None = None,
-    session_id: SessionId = None,
-    trace_context: TraceHeaders | None = None,
+    **options: Unpack[RunOptions],
 ) -> Execution:
     """Run a flow. Raises ValueError for invalid arguments."""
-    request = ExecuteRequest(
-        **_inputs(message, messages, parameters, attachments, block_overrides),
-        **_offer(tools, tool_choice),
-        trace=trace,
-    )
-    return Execution(path=_at(flow, version), request=request, headers=_headers(session_id, trace_context))
+    request = ExecuteRequest(**_inputs(options), **_offer(tools, tool_choice))
+    return Execution(path=_at(flow, options), request=request, headers=_headers(options))
 
 
 def step_through(
     flow: FlowAddress,
     *,
-    message: str | None = None,
-    parameters: Parameters | None = None,
-    attachments: Attachments | None = None,
-    block_overrides: Overrides | None = None,
     input_overrides: Mapping[str, Any] | None = None,
-    trace: bool = False,
-    version: Version = "production",
     run_remaining: bool = False,
     tools: Tools | None = None,
     tool_choice: ToolChoice | None = None,
-    session_id: SessionId = None,
-    trace_context: TraceHeaders | None = None,
+    **options: Unpack[RunOptions],
 ) -> StepThrough:
     """Run a flow step by step. Raises ValueError for invalid arguments."""
-    path = _at(flow, version)
+    path, version = _at(flow, options), options.get("version")
     if version in ("draft", 0):
         raise ValueError(
             f"version may not be {version!r} here: only published versions can be stepped through, "
             f"so publish the flow first"
         )
     request = StepRequest(
-        **_inputs(message, None, parameters, attachments, block_overrides),
+        **_inputs(options),
         **_offer(tools, tool_choice),
         input_overrides=None if input_overrides is None else dict(input_overrides),
         run_remaining=run_remaining,
-        trace=trace,
     )
-    return StepThrough(path=path, request=request, headers=_headers(session_id, trace_context))
+    return StepThrough(path=path, request=request, headers=_headers(options))
 
 
-def job(
-    flow: FlowAddress,
-    *,
-    message: str | None = None,
-    messages: Messages | None = None,
-    parameters: Parameters | None = None,
-    attachments: Attachments | None = None,
-    block_overrides: Overrides | None = None,
-    trace: bool = False,
-    version: Version = "production",
-    session_id: SessionId = None,
-    trace_context: TraceHeaders | None = None,
-) -> RequestSpec[JobAccepted]:
+def job(flow: FlowAddress, **options: Unpack[RunOptions]) -> RequestSpec[JobAccepted]:
     """Queue a run. Raises ValueError for invalid arguments."""
-    request = JobRequest(**_inputs(message, messages, parameters, attachments, block_overrides), trace=trace)
-    return _post(
-        f"{_at(flow, version)}/jobs", request, _headers(session_id, trace_context), answer=JobAccepted
-    )
+    path, request = f"{_at(flow, options)}/jobs", JobRequest(**_inputs(options))
+    return _post(path, request, _headers(options), answer=JobAccepted)
 
 
 def rerun(
@@ -213,9 +184,9 @@ def _post(
     return RequestSpec(method="POST", path=path, answer=answer, headers={**own, **headers}, body=body)
 
 
-def _headers(session_id: SessionId, trace_context: TraceHeaders | None) -> dict[str, str]:
-    headers = session_header(session_id)
-    given = {name.lower(): value for name, value in (trace_context or {}).items()}
+def _headers(options: RunOptions) -> dict[str, str]:
+    headers = session_header(options.get("session_id"))
+    given = {name.lower(): value for name, value in (options.get("trace_context") or {}).items()}
     parent, state = given.get("traceparent"), given.get("tracestate")
     # Without an active span OpenTelemetry injects nothing, and no header is sent.
     if parent is None:
@@ -228,23 +199,19 @@ def _headers(session_id: SessionId, trace_context: TraceHeaders | None) -> dict[
     return {**headers, "traceparent": context.parent}
 
 
-def _inputs(
-    message: str | None,
-    messages: Messages | None,
-    parameters: Parameters | None,
-    attachments: Attachments | None,
-    block_overrides: Overrides | None,
-) -> dict[str, Any]:
-    if message is not None and messages is not None:
+def _inputs(options: RunOptions) -> dict[str, Any]:
+    messages = options.get("messages")
+    if messages is not None and options.get("message") is not None:
         raise ValueError(
             "message and messages exclude each other: the last of messages is the current message"
         )
     return {
-        "message": message,
+        "message": options.get("message"),
         "messages": None if messages is None else [dict(turn) for turn in messages],
-        "parameters": dict(parameters or {}),
-        "attachments": [_attachment(given) for given in attachments or ()],
-        "block_overrides": _overrides(block_overrides),
+        "parameters": dict(options.get("parameters") or {}),
+        "attachments": [_attachment(given) for given in options.get("attachments") or ()],
+        "block_overrides": _overrides(options.get("block_overrides")),
+        "trace": options.get("trace", False),
     }
 
 
@@ -275,7 +242,8 @@ def _offer(tools: Tools | None, choice: ToolChoice | None) -> dict[str, Any]:
     }
 
 
-def _at(flow: FlowAddress, version: Version) -> str:
+def _at(flow: FlowAddress, options: RunOptions) -> str:
+    version = options.get("version", "production")
     if version == "production":
         return flow.path()
     if version == "draft":

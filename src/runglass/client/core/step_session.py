@@ -6,7 +6,7 @@ it.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from msgspec.structs import replace
@@ -135,17 +135,8 @@ class StepSession:
 
         return StepResult(
             execution_id=self._execution_id,
-            step_id=event.step_id,
-            name=event.name,
-            step_index=event.step_index,
-            attempt=event.attempt,
-            loop_index=event.loop_index,
-            output=event.output,
-            duration_ms=event.duration_ms,
-            tokens=event.tokens,
-            cost_usd=event.cost_usd,
-            model_used=event.model_used,
             _replace=replace_output,
+            **{each.name: getattr(event, each.name) for each in fields(StepResult)[1:-1]},
         )
 
     def conclude(self) -> None:

@@ -3,14 +3,11 @@
 Knows handlers and messages, and nothing of requests and transports.
 """
 
-import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from runglass.client.core.requests import is_count
 from runglass.support.safe_text import replace_surrogates, whole_value
 
 ToolHandler = Callable[[str, dict[str, Any]], Any]
@@ -82,81 +79,9 @@ def content_of(value: Any) -> str:
         return msgspec.json.encode(whole_value(msgspec.to_builtins(value))).decode()
 
 
-def check_conversation(
-    handler: ToolHandler | None, max_tool_rounds: int, *, blocking: bool
-) -> ToolHandler | None:
-    """The handler, checked. Raises TypeError or ValueError."""
-    if not is_count(max_tool_rounds, 1):
-        raise ValueError(f"max_tool_rounds must be a number from 1 on, not {max_tool_rounds!r}")
-    if handler is None:
-        return None
-    if not callable(handler):
-        raise TypeError(f"tool_handler must be a function of a tool's name and arguments, not {handler!r}")
-    if blocking and _is_async(handler):
-        raise TypeError(
-            f"tool_handler {handler!r} is async, which this client cannot await: use AsyncClient, "
-            f"or a plain function"
-        )
-    return handler
-
-
-def answers(calls: Sequence[ToolCall], handler: ToolHandler) -> dict[str, str]:
-    """The handler's results of all calls, one after the other, as contents by call id."""
-    return {call.id: _answer(call, handler) for call in calls}
-
-
-async def async_answers(calls: Sequence[ToolCall], handler: ToolHandler) -> dict[str, str]:
-    """The handler's results of all calls, at the same time where it is async."""
-    import asyncio  # loaded here, as a blocking client does without asyncio
-
-    failure: BaseException | None = None
-    tasks: list[asyncio.Task[str]] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(_async_answer(call, handler)) for call in calls]
-    except BaseExceptionGroup as failures:
-        failure = failures.exceptions[0]
-    if failure is not None:
-        # Raising it outside of the `except` block keeps the exception group out of its context.
-        raise failure
-    return {call.id: task.result() for call, task in zip(calls, tasks, strict=True)}
-
-
-def _answer(call: ToolCall, handler: ToolHandler) -> str:
-    arguments = _arguments(call)
-    if isinstance(arguments, str):
-        return arguments
-    value = handler(call.name, arguments)
-    if inspect.isawaitable(value):
-        if inspect.iscoroutine(value):
-            value.close()
-        raise TypeError(
-            f"tool_handler returned an awaitable for {call.name!r}, which this client cannot await: "
-            f"use AsyncClient, or a plain function"
-        )
-    return content_of(value)
-
-
-async def _async_answer(call: ToolCall, handler: ToolHandler) -> str:
-    arguments = _arguments(call)
-    if isinstance(arguments, str):
-        return arguments
-    value = handler(call.name, arguments)
-    return content_of(await value if isinstance(value, Awaitable) else value)
-
-
-def _arguments(call: ToolCall) -> dict[str, Any] | str:
+def arguments_of(call: ToolCall) -> dict[str, Any] | str:
     """The arguments; where they are no JSON object, the result that tells the model so."""
     try:
         return call.arguments
     except ValueError as error:
         return content_of({"error": str(error)})
-
-
-def _is_async(handler: Any) -> bool:
-    while isinstance(handler, partial):
-        handler = handler.func
-    return any(
-        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
-        for each in (handler, type(handler).__call__)
-    )

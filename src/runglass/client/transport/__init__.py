@@ -3,9 +3,9 @@
 Knows no flows and no runs.
 
 `client/core` decides for both transports, without I/O, what to send, what an outcome means, and whether to
-try again. `blocking` and `on_asyncio` differ in how they wait and how they are cancelled; a program loads the
-one that it needs. This file has their common use of the HTTP library, which takes longer to load than
-everything else in the client.
+try again. `blocking` is written from `on_asyncio`; how the two wait and are ended differs, and stands in
+`blocking_sockets` and `asyncio_sockets`. A program loads the half that it needs. This file has their common
+use of the HTTP library, which takes longer to load than everything else in the client.
 """
 
 import ssl

@@ -136,6 +136,24 @@ async def set_production(request: ApiRequest, org: str, project: str, slug: str)
     return answer(_info(await runtime.store.flow(record.id) or record))
 
 
+async def delete(request: ApiRequest, org: str, project: str, slug: str) -> Response:
+    """Deletes a flow, executable or recorded, so that its slug is free. Its runs stay readable, by their ids.
+
+    The versions that no run is of go with it. FLOW_IN_USE while one of its runs has not ended.
+    """
+    record = await require_flow(request, org, project, slug)
+    count = await request.services.runtime.store.delete_flow(record.id, by=actor_of(request))
+    if count:
+        runs = "run of it has" if count == 1 else "runs of it have"
+        message = (
+            f"flow {slug!r} cannot be deleted: {count:,} {runs} not ended; wait for them, cancel them"
+            f" (`runglass runs cancel flow:{slug}`), or delete them with it (`runglass flow delete"
+            f" {org}/{project}/{slug} --runs`)"
+        )
+        raise api_error("FLOW_IN_USE", message, details={"runs": count})
+    return Response(status_code=204)
+
+
 async def _list(request: ApiRequest, project: Project, limit: int, cursor: str | None) -> Response:
     after = "" if cursor is None else slug_before(cursor)
     found = await request.services.runtime.store.flows(project.id, after=after, limit=limit + 1)

@@ -32,7 +32,7 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
     require_executed(run, what="run again")
     runtime = request.services.runtime
     own, flow = await runtime.store.project(run.project_id), await runtime.store.flow(run.flow_id)
-    if own is None or flow is None:
+    if own is None or flow is None or flow.deleted:
         raise api_error("FLOW_NOT_FOUND", f"the flow of run {run.id!r} is not there any more")
     call = Call(request=request, project=own, slug=flow.slug)
     submitted = None

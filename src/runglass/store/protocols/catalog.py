@@ -126,6 +126,13 @@ class Catalog(Protocol):
     async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
         """The flow's versions behind number `after`, the draft first; without `limit` all of them."""
 
+    async def delete_flow(self, flow_id: str, *, by: Actor = SERVER) -> int:
+        """Deletes the flow, so that its slug is free, with the versions that none of its runs is of.
+
+        Its runs stay, and keep the rest of it; `find_flow` and `flows` no longer have it. Returns how many of
+        its runs have not ended: then nothing was done.
+        """
+
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None: ...
     async def flow(self, flow_id: str) -> FlowRecord | None: ...
 

@@ -1,16 +1,14 @@
-"""A flow as the caller sees it: run it, step through it, queue it, or look at its runs. Blocking.
+"""A flow as the caller sees it: run it, step through it, queue it, or look at its runs.
 
-Only describes calls and hands them on; `async_flows.py` has the twin, and `make check` proves the two one
-program.
+Only describes calls and hands them on.
 """
 
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from runglass.client.api.jobs import Job
-from runglass.client.api.pauses import PausedResult, ToolAnswers, converse, events_of, steps_of
-from runglass.client.api.runs import Run
+from runglass.client.aio.pauses import AsyncPausedResult, ToolAnswers, events_of, steps_of
+from runglass.client.aio.runs import AsyncJob, AsyncRun
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.client.core.run_requests import (
@@ -25,19 +23,19 @@ from runglass.client.core.run_requests import (
     TraceHeaders,
 )
 from runglass.client.core.step_session import StepResult, StepSession
-from runglass.client.core.tools import ToolHandler, check_conversation
+from runglass.client.core.tools import ToolHandler
 from runglass.log.events import StreamEvent
 from runglass.log.trace import RunStatus, RunSummary
 from runglass.wire.run_api import CompletedResult, Version
 
 if TYPE_CHECKING:  # for its name alone: it loads the HTTP library
-    from runglass.client.transport.blocking import SyncTransport
+    from runglass.client.transport.on_asyncio import AsyncTransport
 
 
-class Flow:
+class AsyncFlow:
     """One flow, named by org, project and slug. Making one asks the server nothing; its methods do."""
 
-    def __init__(self, transport: "SyncTransport", address: FlowAddress) -> None:
+    def __init__(self, transport: "AsyncTransport", address: FlowAddress) -> None:
         self.org = address.org
         self.project = address.project
         self.slug = address.slug
@@ -49,7 +47,7 @@ class Flow:
         return f"{type(self).__name__}({str(self._address)!r})"
 
     @overload
-    def execute(
+    async def execute(
         self,
         *,
         tools: None = None,
@@ -58,16 +56,16 @@ class Flow:
     ) -> CompletedResult: ...
 
     @overload
-    def execute(
+    async def execute(
         self, *, tools: Tools | None, tool_handler: ToolHandler, **options: Unpack[ExecuteOptions]
     ) -> CompletedResult: ...
 
     @overload
-    def execute(
+    async def execute(
         self, *, tools: Tools | None, tool_handler: None = None, **options: Unpack[ExecuteOptions]
-    ) -> CompletedResult | PausedResult: ...
+    ) -> CompletedResult | AsyncPausedResult: ...
 
-    def execute(
+    async def execute(
         self,
         *,
         message: str | None = None,
@@ -84,7 +82,7 @@ class Flow:
         session_id: SessionId = None,
         trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
-    ) -> CompletedResult | PausedResult:
+    ) -> CompletedResult | AsyncPausedResult:
         """The result of a run of this flow, once it has ended, or with `tools` perhaps a pause.
 
         `message` and `parameters` are the run's inputs; instead of `message`, `messages` may be a
@@ -128,17 +126,15 @@ class Flow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        handler = check_conversation(tool_handler, max_tool_rounds, blocking=True)
-        answer = self._transport.call(execution.call(), timeout=timeout)
+        answers = ToolAnswers(tool_handler, max_tool_rounds)
+        answer = await self._transport.call(execution.call(), timeout=timeout)
         self._id = answer.flow_id
         if isinstance(answer, CompletedResult):
             return answer
-        paused = PausedResult(self._transport, execution, answer)
-        if handler is None:
-            return paused
-        return converse(paused, handler, max_tool_rounds=max_tool_rounds, timeout=timeout)
+        paused = AsyncPausedResult(self._transport, execution, answer)
+        return paused if tool_handler is None else await answers.converse(paused, timeout=timeout)
 
-    def execute_async(
+    async def execute_async(
         self,
         *,
         message: str | None = None,
@@ -151,7 +147,7 @@ class Flow:
         session_id: SessionId = None,
         trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
-    ) -> Job:
+    ) -> AsyncJob:
         """Queues a run and returns at once; the job says how far it is and waits for its result.
 
         The parameters are those of `execute`, without tools: a job cannot pause for them. `timeout` bounds
@@ -171,9 +167,9 @@ class Flow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        accepted = self._transport.call(call, timeout=timeout)
+        accepted = await self._transport.call(call, timeout=timeout)
         self._id = accepted.flow_id
-        return Job(self._transport, self._address, call.path, accepted.execution_id)
+        return AsyncJob(self._transport, self._address, call.path, accepted.execution_id)
 
     def steps(
         self,
@@ -192,7 +188,7 @@ class Flow:
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
         trace_context: TraceHeaders | None = None,
-    ) -> Generator[StepResult, None, None]:
+    ) -> AsyncGenerator[StepResult, None]:
         """Runs the flow step by step and hands over the result of each, iterations of loops included.
 
         The next step runs when its result is asked for, so `step.replace_output({…})` can change what it
@@ -223,7 +219,7 @@ class Flow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        answers = ToolAnswers(request, tool_handler, max_tool_rounds, blocking=True)
+        answers = ToolAnswers(tool_handler, max_tool_rounds, tools)
         return steps_of(self._transport, StepSession(request), answers)
 
     def events(
@@ -243,7 +239,7 @@ class Flow:
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
         trace_context: TraceHeaders | None = None,
-    ) -> Generator[StreamEvent, None, None]:
+    ) -> AsyncGenerator[StreamEvent, None]:
         """Runs the flow step by step and hands over every event, as it happens.
 
         Like `steps`, with the pauses, retries and parts of outputs between the results. The next step runs
@@ -266,14 +262,18 @@ class Flow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        answers = ToolAnswers(request, tool_handler, max_tool_rounds, blocking=True)
+        answers = ToolAnswers(tool_handler, max_tool_rounds, tools)
         return events_of(self._transport, StepSession(request), answers)
 
-    def run(self, execution_id: str | uuid.UUID) -> Run:
+    def run(self, execution_id: str | uuid.UUID) -> AsyncRun:
         """The run of this flow with that id. Asks the server nothing yet."""
-        return Run(self._transport, requests.run_path(execution_id, flow=self._address), str(execution_id))
+        return AsyncRun(
+            self._transport, requests.run_path(execution_id, flow=self._address), str(execution_id)
+        )
 
-    def runs(self, *, status: RunStatus | None = None, limit: int = 20) -> Generator[RunSummary, None, None]:
+    async def runs(
+        self, *, status: RunStatus | None = None, limit: int = 20
+    ) -> AsyncGenerator[RunSummary, None]:
         """Every run of this flow, or every one with that status, newest first.
 
         They are fetched in pages of `limit` (1 to 100), each when the loop comes to it.
@@ -281,12 +281,13 @@ class Flow:
         Raises FlowNotFoundError, APITimeoutError, APIConnectionError.
         """
         if self._id is None:
-            self._id = self._transport.call(requests.flow_id(self._address), timeout=None).id
+            self._id = (await self._transport.call(requests.flow_id(self._address), timeout=None)).id
         cursor: str | None = None
         while True:
             call = requests.runs(flow_id=self._id, status=status, limit=limit, cursor=cursor)
-            page = self._transport.call(call, timeout=None)
-            yield from page.runs
+            page = await self._transport.call(call, timeout=None)
+            for run in page.runs:
+                yield run
             cursor = page.next_cursor
             if cursor is None:
                 return

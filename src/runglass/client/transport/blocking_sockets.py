@@ -1,23 +1,27 @@
-"""Blocking sockets that keep a deadline, and that another thread can close.
+"""What the blocking transport does in a way of its own; `asyncio_sockets.py` has the same names.
 
-The HTTP library takes one number of seconds and gives each socket operation that long, and it reads headers
-and connects to a name's addresses in loops of its own. So the transport passes a `Deadline` where it expects
-the number, and these classes ask it before every operation. Only the blocking transport needs them: asyncio
-can cancel a whole call. For the same reason they keep count of what is open: a thread that waits for a socket
-does not notice that it has been closed. Knows the library's network interface and nothing of HTTP.
+Its sockets keep a deadline, and another thread can close them. The HTTP library takes one number of seconds
+and gives each socket operation that long, and it reads headers and connects to a name's addresses in loops of
+its own. So the transport passes a `Deadline` where it expects the number, and these classes ask it before
+every operation, where asyncio cancels a whole call. For the same reason they keep count of what is open: a
+thread that waits for a socket does not notice that it was closed.
 """
 
 import queue
 import socket
 import ssl
 import threading
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
 import httpcore2
+import httpx2
 
+from runglass.client.core.connection import ServerConnection
 from runglass.client.core.responses import Deadline
+from runglass.client.core.stream_cursor import SILENCE_S
+from runglass.client.transport import LIMITS, PIECE_BYTES, checked, closed, verification
 
 # A large write waits for room in the kernel's buffer several times, so the deadline is checked between
 # slices.
@@ -33,6 +37,70 @@ def _seconds(bound: _Bound, expired: type[Exception]) -> float | None:
     if left == 0:
         raise expired("the deadline has passed")
     return left
+
+
+class Sockets:
+    """The connections of a transport. Threads may share it."""
+
+    def __init__(self, endpoint: ServerConnection, *, silence_s: float = SILENCE_S) -> None:
+        self.endpoint = endpoint
+        self.silence_s = silence_s
+        self._closed = threading.Event()
+        self._base = checked(endpoint.base_url)
+        self._http = httpx2.Client(headers=endpoint.headers(), limits=LIMITS, verify=verification(self._base))
+        self._backends: list[DeadlineBackend] = []
+        for transport in (self._http._transport, *self._http._mounts.values()):
+            if isinstance(transport, httpx2.HTTPTransport):
+                # The library has no public way to replace the backend and keep proxies from the environment.
+                # Reading the attribute first makes a renamed one fail here, not leave calls unbounded.
+                self._backends.append(DeadlineBackend(transport._pool._network_backend))
+                transport._pool._network_backend = self._backends[-1]
+
+    def close(self) -> None:
+        """Closes every connection. What waits in another thread ends at once, with a RuntimeError."""
+        self._closed.set()
+        for backend in self._backends:
+            backend.close()
+        self._http.close()
+
+    def sleep(self, seconds: float) -> None:
+        """Returns after `seconds`, or when the transport is closed."""
+        self._closed.wait(seconds)
+
+    def _bounded(self, what: object, deadline: Deadline) -> "_Bounded":
+        """Raises TimeoutError when the deadline passes, and RuntimeError where the transport is closed."""
+        return _Bounded(self._closed, what, deadline)
+
+
+class _Bounded:
+    # A class, as one is made for each part of a stream: `contextmanager` takes three times as long.
+    def __init__(self, is_closed: threading.Event, what: object, deadline: Deadline) -> None:
+        self._is_closed = is_closed
+        self._what = what
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        if self._is_closed.is_set():
+            raise closed(self._what)
+
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> None:
+        # A body without a length ends well where its connection is shut down.
+        if self._is_closed.is_set() and (error is None or isinstance(error, httpx2.RequestError)):
+            raise closed(self._what) from error
+        # The kernel gives up on dead peers by itself, and the library reports that as a timeout too.
+        if isinstance(error, httpx2.TimeoutException) and self._deadline.passed():
+            raise TimeoutError from error
+
+
+def wait_of(bound: Deadline | float) -> Deadline | float:
+    """The bound of each wait for a socket."""
+    return bound
+
+
+def pieces_of(file: IO[bytes]) -> Generator[bytes, None, None]:
+    """The rest of the file."""
+    while piece := file.read(PIECE_BYTES):
+        yield piece
 
 
 class DeadlineBackend(httpcore2.NetworkBackend):

@@ -1,65 +1,29 @@
-"""The blocking client: one server, one key, and from there to flows and runs.
+# Written from aio/client.py by tools/twins.py; edit that.
+"""The client: one server, one key, and from there to flows and runs.
 
-Only describes calls and hands them on; `async_client.py` has the twin, in a file of its own so that a program
-loads the one that it uses, and `make check` compares them.
+Only describes calls and hands them on.
 """
 
-import threading
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
-from runglass.client.api.flows import Flow
-from runglass.client.api.runs import Run
+from runglass.client.blocking.flows import Flow
+from runglass.client.blocking.native import Connected, RunPages, pages_of
+from runglass.client.blocking.runs import Run
 from runglass.client.core import requests
 from runglass.client.core.connection import endpoint
-from runglass.client.core.requests import RequestSpec, Time, following_page
+from runglass.client.core.requests import Time
 from runglass.client.core.stream_cursor import ListCursor, live_runs
 from runglass.log.trace import RunStatus, RunSummary
-from runglass.wire.run_api import RunChange, RunPage
+from runglass.wire.run_api import RunChange
 
 if TYPE_CHECKING:
-    from runglass.client.transport.blocking import SyncTransport
     from runglass.wire.session import SessionExecution
 
 
-# `dict` holds the transport and the call for the next page: a field would be part of the page's JSON.
-class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True, eq=False):
-    """A page of runs, newest first. `next_cursor` is None on the last page.
-
-    A loop over it yields the runs of this page, then those of all pages that follow, each fetched when the
-    loop comes to it.
-    """
-
-    @classmethod
-    def starting(
-        cls, transport: "SyncTransport", call: RequestSpec[RunPage], *, timeout: float | None
-    ) -> "RunPages":
-        """The page that `call` asks for. Raises as the transport does."""
-        first = transport.call(call, timeout=timeout)
-        pages = cls(runs=first.runs, next_cursor=first.next_cursor, last_change=first.last_change)
-        pages.__dict__["_way_on"] = (transport, call, timeout)
-        return pages
-
-    def __iter__(self) -> Iterator[RunSummary]:
-        transport, call, timeout = self.__dict__["_way_on"]
-        page: RunPage = self
-        while True:
-            yield from page.runs
-            if page.next_cursor is None:
-                return
-            page = transport.call(following_page(call, page.next_cursor), timeout=timeout)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, RunPage):
-            return NotImplemented
-        return (self.runs, self.next_cursor) == (other.runs, other.next_cursor)
-
-    __hash__ = None  # type: ignore[assignment]  # as of every page: it holds a list
-
-
-class Client:
+class Client(Connected):
     """A Runglass server, seen with one API key.
 
     `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. The
@@ -85,30 +49,15 @@ class Client:
     ) -> None:
         self._org = org
         self._project = project
-        self._endpoint = endpoint(
-            api_key=api_key,
-            base_url=base_url,
-            timeout=timeout,
-            max_retries=max_retries,
-            session_id=session_id,
+        super().__init__(
+            endpoint(
+                api_key=api_key,
+                base_url=base_url,
+                timeout=timeout,
+                max_retries=max_retries,
+                session_id=session_id,
+            )
         )
-        self._made: SyncTransport | None = None
-        self._making = threading.RLock()  # a signal handler may close the client just then
-        self._closed = False
-        if not self._endpoint.is_plain:
-            _ = self._transport  # making the transport checks such a URL, and raises
-
-    @property
-    def _transport(self) -> "SyncTransport":
-        # Loading the HTTP library takes longer than all the rest, so it waits for the first flow or run.
-        from runglass.client.transport.blocking import SyncTransport
-
-        with self._making:
-            if self._made is None:
-                self._made = SyncTransport(self._endpoint)
-                if self._closed:
-                    self._made.close()
-            return self._made
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(base_url={self._endpoint.base_url!r})"
@@ -120,16 +69,6 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Closes every connection; leaving the context manager does it too.
-
-        Calls and streams that still wait raise RuntimeError at once.
-        """
-        with self._making:
-            self._closed = True
-            if self._made is not None:
-                self._made.close()
 
     def flow(
         self,
@@ -195,7 +134,7 @@ class Client:
             limit=limit,
             cursor=cursor,
         )
-        return RunPages.starting(self._transport, call, timeout=timeout)
+        return pages_of(self._transport, call, timeout=timeout)
 
     def live_runs(
         self,
@@ -221,7 +160,7 @@ class Client:
         call = live_runs(
             query=query, flow_id=flow_id, flow=flow, status=status, since=since, until=until, after=after
         )
-        attempts = self._transport.endpoint.max_retries + 1
+        attempts = self._endpoint.max_retries + 1
         return self._transport.follow(ListCursor(call, after=after, first_attempts=attempts))
 
     def import_run(self, file: IO[bytes]) -> RunSummary:

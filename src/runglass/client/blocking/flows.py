@@ -1,23 +1,15 @@
-"""A flow as the caller sees it: run it, step through it, queue it, or look at its runs. On asyncio.
+# Written from aio/flows.py by tools/twins.py; edit that.
+"""A flow as the caller sees it: run it, step through it, queue it, or look at its runs.
 
-Only describes calls and hands them on; the twin of `flows.py`. `make check` proves the two one program.
-
-More than 300 lines: every method writes out its parameters.
+Only describes calls and hands them on.
 """
 
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from runglass.client.api.jobs import AsyncJob
-from runglass.client.api.pauses import (
-    AsyncPausedResult,
-    ToolAnswers,
-    async_converse,
-    async_events_of,
-    async_steps_of,
-)
-from runglass.client.api.runs import AsyncRun
+from runglass.client.blocking.pauses import PausedResult, ToolAnswers, events_of, steps_of
+from runglass.client.blocking.runs import Job, Run
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.client.core.run_requests import (
@@ -32,19 +24,19 @@ from runglass.client.core.run_requests import (
     TraceHeaders,
 )
 from runglass.client.core.step_session import StepResult, StepSession
-from runglass.client.core.tools import ToolHandler, check_conversation
+from runglass.client.core.tools import ToolHandler
 from runglass.log.events import StreamEvent
 from runglass.log.trace import RunStatus, RunSummary
 from runglass.wire.run_api import CompletedResult, Version
 
 if TYPE_CHECKING:  # for its name alone: it loads the HTTP library
-    from runglass.client.transport.on_asyncio import AsyncTransport
+    from runglass.client.transport.blocking import SyncTransport
 
 
-class AsyncFlow:
+class Flow:
     """One flow, named by org, project and slug. Making one asks the server nothing; its methods do."""
 
-    def __init__(self, transport: "AsyncTransport", address: FlowAddress) -> None:
+    def __init__(self, transport: "SyncTransport", address: FlowAddress) -> None:
         self.org = address.org
         self.project = address.project
         self.slug = address.slug
@@ -56,7 +48,7 @@ class AsyncFlow:
         return f"{type(self).__name__}({str(self._address)!r})"
 
     @overload
-    async def execute(
+    def execute(
         self,
         *,
         tools: None = None,
@@ -65,16 +57,16 @@ class AsyncFlow:
     ) -> CompletedResult: ...
 
     @overload
-    async def execute(
+    def execute(
         self, *, tools: Tools | None, tool_handler: ToolHandler, **options: Unpack[ExecuteOptions]
     ) -> CompletedResult: ...
 
     @overload
-    async def execute(
+    def execute(
         self, *, tools: Tools | None, tool_handler: None = None, **options: Unpack[ExecuteOptions]
-    ) -> CompletedResult | AsyncPausedResult: ...
+    ) -> CompletedResult | PausedResult: ...
 
-    async def execute(
+    def execute(
         self,
         *,
         message: str | None = None,
@@ -91,7 +83,7 @@ class AsyncFlow:
         session_id: SessionId = None,
         trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
-    ) -> CompletedResult | AsyncPausedResult:
+    ) -> CompletedResult | PausedResult:
         """The result of a run of this flow, once it has ended, or with `tools` perhaps a pause.
 
         `message` and `parameters` are the run's inputs; instead of `message`, `messages` may be a
@@ -135,17 +127,15 @@ class AsyncFlow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        handler = check_conversation(tool_handler, max_tool_rounds, blocking=False)
-        answer = await self._transport.call(execution.call(), timeout=timeout)
+        answers = ToolAnswers(tool_handler, max_tool_rounds)
+        answer = self._transport.call(execution.call(), timeout=timeout)
         self._id = answer.flow_id
         if isinstance(answer, CompletedResult):
             return answer
-        paused = AsyncPausedResult(self._transport, execution, answer)
-        if handler is None:
-            return paused
-        return await async_converse(paused, handler, max_tool_rounds=max_tool_rounds, timeout=timeout)
+        paused = PausedResult(self._transport, execution, answer)
+        return paused if tool_handler is None else answers.converse(paused, timeout=timeout)
 
-    async def execute_async(
+    def execute_async(
         self,
         *,
         message: str | None = None,
@@ -158,7 +148,7 @@ class AsyncFlow:
         session_id: SessionId = None,
         trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
-    ) -> AsyncJob:
+    ) -> Job:
         """Queues a run and returns at once; the job says how far it is and waits for its result.
 
         The parameters are those of `execute`, without tools: a job cannot pause for them. `timeout` bounds
@@ -178,9 +168,9 @@ class AsyncFlow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        accepted = await self._transport.call(call, timeout=timeout)
+        accepted = self._transport.call(call, timeout=timeout)
         self._id = accepted.flow_id
-        return AsyncJob(self._transport, self._address, call.path, accepted.execution_id)
+        return Job(self._transport, self._address, call.path, accepted.execution_id)
 
     def steps(
         self,
@@ -199,7 +189,7 @@ class AsyncFlow:
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
         trace_context: TraceHeaders | None = None,
-    ) -> AsyncGenerator[StepResult, None]:
+    ) -> Generator[StepResult, None, None]:
         """Runs the flow step by step and hands over the result of each, iterations of loops included.
 
         The next step runs when its result is asked for, so `step.replace_output({…})` can change what it
@@ -230,8 +220,8 @@ class AsyncFlow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        answers = ToolAnswers(request, tool_handler, max_tool_rounds, blocking=False)
-        return async_steps_of(self._transport, StepSession(request), answers)
+        answers = ToolAnswers(tool_handler, max_tool_rounds, tools)
+        return steps_of(self._transport, StepSession(request), answers)
 
     def events(
         self,
@@ -250,7 +240,7 @@ class AsyncFlow:
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
         trace_context: TraceHeaders | None = None,
-    ) -> AsyncGenerator[StreamEvent, None]:
+    ) -> Generator[StreamEvent, None, None]:
         """Runs the flow step by step and hands over every event, as it happens.
 
         Like `steps`, with the pauses, retries and parts of outputs between the results. The next step runs
@@ -273,18 +263,14 @@ class AsyncFlow:
             session_id=session_id,
             trace_context=trace_context,
         )
-        answers = ToolAnswers(request, tool_handler, max_tool_rounds, blocking=False)
-        return async_events_of(self._transport, StepSession(request), answers)
+        answers = ToolAnswers(tool_handler, max_tool_rounds, tools)
+        return events_of(self._transport, StepSession(request), answers)
 
-    def run(self, execution_id: str | uuid.UUID) -> AsyncRun:
+    def run(self, execution_id: str | uuid.UUID) -> Run:
         """The run of this flow with that id. Asks the server nothing yet."""
-        return AsyncRun(
-            self._transport, requests.run_path(execution_id, flow=self._address), str(execution_id)
-        )
+        return Run(self._transport, requests.run_path(execution_id, flow=self._address), str(execution_id))
 
-    async def runs(
-        self, *, status: RunStatus | None = None, limit: int = 20
-    ) -> AsyncGenerator[RunSummary, None]:
+    def runs(self, *, status: RunStatus | None = None, limit: int = 20) -> Generator[RunSummary, None, None]:
         """Every run of this flow, or every one with that status, newest first.
 
         They are fetched in pages of `limit` (1 to 100), each when the loop comes to it.
@@ -292,13 +278,12 @@ class AsyncFlow:
         Raises FlowNotFoundError, APITimeoutError, APIConnectionError.
         """
         if self._id is None:
-            self._id = (await self._transport.call(requests.flow_id(self._address), timeout=None)).id
+            self._id = (self._transport.call(requests.flow_id(self._address), timeout=None)).id
         cursor: str | None = None
         while True:
             call = requests.runs(flow_id=self._id, status=status, limit=limit, cursor=cursor)
-            page = await self._transport.call(call, timeout=None)
-            for run in page.runs:
-                yield run
+            page = self._transport.call(call, timeout=None)
+            yield from page.runs
             cursor = page.next_cursor
             if cursor is None:
                 return

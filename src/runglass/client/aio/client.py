@@ -1,56 +1,28 @@
-"""The client on asyncio: one server, one key, and from there to flows and runs.
+"""The client: one server, one key, and from there to flows and runs.
 
-Only describes calls and hands them on; the twin of `client.py`; `make check` compares them. Unlike that one
-it loads the HTTP library at once, as loading it later would block the event loop.
+Only describes calls and hands them on.
 """
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Self
 
-from runglass.client.api.async_flows import AsyncFlow
-from runglass.client.api.runs import AsyncRun
+from runglass.client.aio.flows import AsyncFlow
+from runglass.client.aio.native import AsyncRunPages, Connected, pages_of
+from runglass.client.aio.runs import AsyncRun
 from runglass.client.core import requests
 from runglass.client.core.connection import endpoint
-from runglass.client.core.requests import RequestSpec, Time, following_page
+from runglass.client.core.requests import Time
 from runglass.client.core.stream_cursor import ListCursor, live_runs
-from runglass.client.transport.on_asyncio import AsyncTransport
 from runglass.log.trace import RunStatus, RunSummary
-from runglass.wire.run_api import RunChange, RunPage
+from runglass.wire.run_api import RunChange
 
 if TYPE_CHECKING:
     from runglass.wire.session import SessionExecution
 
 
-class AsyncRunPages:
-    """Runs, newest first: awaited it is a RunPage, and `async for` yields the runs of all pages.
-
-    No request is made before one or the other.
-    """
-
-    def __init__(
-        self, transport: "AsyncTransport", call: RequestSpec[RunPage], *, timeout: float | None
-    ) -> None:
-        self._transport = transport
-        self._call = call
-        self._timeout = timeout
-
-    def __await__(self) -> Generator[Any, None, RunPage]:
-        return self._transport.call(self._call, timeout=self._timeout).__await__()
-
-    async def __aiter__(self) -> AsyncIterator[RunSummary]:
-        call = self._call
-        while True:
-            page = await self._transport.call(call, timeout=self._timeout)
-            for run in page.runs:
-                yield run
-            if page.next_cursor is None:
-                return
-            call = following_page(self._call, page.next_cursor)
-
-
-class AsyncClient:
+class AsyncClient(Connected):
     """A Runglass server, seen with one API key.
 
     `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. The
@@ -76,7 +48,7 @@ class AsyncClient:
     ) -> None:
         self._org = org
         self._project = project
-        self._transport = AsyncTransport(
+        super().__init__(
             endpoint(
                 api_key=api_key,
                 base_url=base_url,
@@ -87,7 +59,7 @@ class AsyncClient:
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self._transport.endpoint.base_url!r})"
+        return f"{type(self).__name__}(base_url={self._endpoint.base_url!r})"
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,13 +68,6 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         await self.aclose()
-
-    async def aclose(self) -> None:
-        """Closes every connection; leaving the context manager does it too.
-
-        Calls and streams that still wait raise RuntimeError at once.
-        """
-        await self._transport.aclose()
 
     def flow(
         self,
@@ -168,7 +133,7 @@ class AsyncClient:
             limit=limit,
             cursor=cursor,
         )
-        return AsyncRunPages(self._transport, call, timeout=timeout)
+        return pages_of(self._transport, call, timeout=timeout)
 
     def live_runs(
         self,
@@ -194,7 +159,7 @@ class AsyncClient:
         call = live_runs(
             query=query, flow_id=flow_id, flow=flow, status=status, since=since, until=until, after=after
         )
-        attempts = self._transport.endpoint.max_retries + 1
+        attempts = self._endpoint.max_retries + 1
         return self._transport.follow(ListCursor(call, after=after, first_attempts=attempts))
 
     async def import_run(self, file: IO[bytes]) -> RunSummary:
