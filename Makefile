@@ -51,6 +51,7 @@ BROWSER_TESTS = TMPDIR=$(FILES) $(PY) -m pytest tests/browser -n $(WORKERS) --di
 HAS_CHROMIUM = $(PY) tests/browser/chromium.py
 # Debian has it where only root's shells look.
 HAS_PGBOUNCER = PATH="$$PATH:/usr/sbin"; command -v pgbouncer >/dev/null
+HAS_PROXIES = PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null && command -v caddy >/dev/null
 HAS_POSTGRESQL = ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
 
 # With it, as images of containers have it, every process that a test starts would compile all modules anew.
@@ -74,6 +75,7 @@ test: $(VENV)/compiled.stamp ## the tests to run all the time, without any serve
 test-slow: $(VENV)/compiled.stamp ## all others: PostgreSQL, pooler, NATS, whole processes, the pages in Chromium
 	TMPDIR=$(FILES) $(PY) -m pytest -m slow -n $(WORKERS) --dist worksteal $(ARGS)
 	$(if $(ARGS),,@$(HAS_PGBOUNCER) || echo "pgbouncer was not found: no store was tested through a pooler")
+	$(if $(ARGS),,@$(HAS_PROXIES) || echo "nginx or Caddy was not found: no server was tested behind it")
 	$(if $(ARGS),,@$(HAS_POSTGRESQL) || echo "Debian's PostgreSQL was not found: stores were tested on the wheel's alone")
 	$(if $(ARGS),,@if $(HAS_CHROMIUM) 2>/dev/null; then $(BROWSER_TESTS); \
 		else echo "Chromium was not found: the pages of the viewer were not tested"; fi)

@@ -16,7 +16,7 @@ from runglass.diff.run_diff import RunDiff
 from runglass.outlines.outline import Outline
 from runglass.outlines.timeline import Timeline
 from runglass.outlines.timeline import timeline as make_timeline
-from runglass.server.http.request_connection import RequestConnection
+from runglass.server.http.connections import Connection
 from runglass.server.routes import diff, outline
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.run_diff import diff_runs
@@ -99,26 +99,6 @@ def test_a_blocking_call_whose_caller_left_is_not_counted(
     clear(http)
 
 
-def test_a_caller_that_only_closed_its_side_is_counted_and_answered(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    with raw_connection(server) as first, raw_connection(server) as second:
-        for connection in (first, second):
-            connection.sendall(call(server))
-            connection.shutdown(socket.SHUT_WR)
-        eventually(lambda: len(running(http)) == PLACES)
-        # By the second probe a caller that had left would have been found out.
-        received = b""
-        while received.count(b"HTTP/1.1 100 Continue\r\n\r\n") < 2:
-            received += first.recv(1000)
-        assert is_full(http)
-        clear(http)
-        answer = b""
-        while part := first.recv(65_536):
-            answer += part
-        assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["detail"]["code"] == "STEP_FAILED"
-
-
 def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
     server: RunningServer, http: httpx2.Client
 ) -> None:
@@ -182,13 +162,13 @@ def leave_all_but_the_last(
 ) -> None:
     """Asks for the paths; once work for the first has `begun`, all but the last leave, and it goes on."""
     with ThreadPoolExecutor(1) as stays, pytest.MonkeyPatch.context() as patch:
-        left, lose = list[RequestConnection](), RequestConnection.lose
+        left, lose = list[Connection](), Connection.connection_lost
 
-        def noted(connection: RequestConnection) -> None:
-            lose(connection)
+        def noted(connection: Connection, error: Exception | None) -> None:
+            lose(connection, error)
             left.append(connection)
 
-        patch.setattr(RequestConnection, "lose", noted)
+        patch.setattr(Connection, "connection_lost", noted)
         with ExitStack() as opened:
             for path in paths[:-1]:
                 connection = opened.enter_context(raw_connection(server))

@@ -20,9 +20,14 @@ from runglass.testing import RunningServer, running_server
 from runglass.wire.admin_api import ROLES
 from tests.contract.wire import (
     ANYTHING,
+    ENDLESS,
     LONGEST_S,
+    cancel,
     execute,
     http_for,
+    raw_connection,
+    read_answer,
+    start,
 )
 from tests.prove.killing.server import free_port
 from tests.waiting import eventually
@@ -112,6 +117,39 @@ def test_runs_attempts_appends_and_model_calls_are_counted(watched: Watched) -> 
     assert after["runglass_ready"] == after["runglass_store_up"] == after["runglass_bus_connected"] == 1
 
 
+def test_requests_are_counted_by_endpoint_and_their_errors_by_code(watched: Watched) -> None:
+    before = watched.samples()
+    with http_for(watched.server, watched.server.key) as http:
+        execute(http, "anything")
+        assert http.get("/flow-runs/01a228b0-76cd-7abc-8def-0123456789ab/trace").status_code == 404
+        assert http.get("/no-such-path").status_code == 404
+    with raw_connection(watched.server) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert read_answer(connection)[0] == 400
+    after = watched.samples()
+    new = {name: int(value - before.get(name, 0.0)) for name, value in after.items()}
+    called = "('endpoint', 'POST /api/v1/seq/{org}/{project}/{slug}/execute')"
+    assert new[f"runglass_http_requests_total[{called}, ('status', '2xx')]"] == 1
+    assert new[f"runglass_http_response_seconds_count[{called}]"] == 1
+    assert new["runglass_http_requests_total[('endpoint', 'other'), ('status', '4xx')]"] == 1
+    for code in ("RUN_NOT_FOUND", "NOT_FOUND", "INVALID_REQUEST"):
+        assert new[f"runglass_http_errors_total[('code', '{code}')]"] == 1
+
+
+def test_the_time_of_a_run_in_the_queue_is_counted() -> None:
+    port = free_port()
+    with running_server(metrics_port=port, max_concurrent_runs=1) as server:
+        for flow in (ANYTHING, ENDLESS):
+            server.push(flow)
+        endless = start(server, "endless")
+        start(server, "anything")
+        before = Watched(server, port).samples()
+        assert (before["runglass_run_places"], before["runglass_active_runs"]) == (1, 1)
+        cancel(server, endless)
+        name = "runglass_queued_seconds_count"
+        eventually(lambda: Watched(server, port).samples()[name] == before[name] + 1)
+
+
 def test_runs_that_wait_to_be_sent_as_spans_are_told_where_any_are_sent(watched: Watched) -> None:
     assert "runglass_unsent_runs" not in watched.samples()
     port = free_port()
@@ -147,6 +185,8 @@ def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
         "provider",
         "project",
         "kind",
+        "code",
+        "endpoint",
         "reason",
         "signal",
         "task",

@@ -173,20 +173,6 @@ def test_a_live_tail_and_a_later_replay_are_the_same_bytes(
     assert http.get(f"/flow-runs/{run}/trace/stream").text == live
 
 
-def test_a_caller_of_http_1_0_follows_a_live_run_without_chunks(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    run = start(server, "brisk")
-    with raw_connection(server) as connection:
-        connection.sendall(_get(server, run).replace(b"HTTP/1.1", b"HTTP/1.0"))
-        received = b""
-        while part := connection.recv(65536):
-            received += part
-    body = received.partition(b"\r\n\r\n")[2].decode()
-    assert frames(body)[-1].event == "flow_completed"
-    assert http.get(f"/flow-runs/{run}/trace/stream").text == body
-
-
 def test_many_tails_of_one_run_get_the_same_bytes(server: RunningServer) -> None:
     async def all_tails() -> list[str]:
         run = start(server, "brisk")

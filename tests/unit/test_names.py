@@ -14,15 +14,16 @@ base batcher blocking body bootstrap bound builder byte cache caller cancel cata
 clock code columns command commands composition compression concurrency connection connections context core
 cost cursor data
 database deadline defaults delete demo driver encoded endpoint endpoints engine error errors example
-execute exit expiry export failure fast file files folder formatting frames framing gc group handlers health
-helpers http id import integrity interrupt interrupts json keywords lazy limit limits lines list live local
+exchange execute exit expiry export failure fast file files folder formatting frames framing gc group
+handlers health helpers http id import integrity interrupt interrupts json keywords lazy limit limits lines
+list live local
 lock log loop mapping memory message messages middleware migrate migrations money note numbers openapi options
 output outputs own page pagination parameters parser parsers parsing path patterns policy pool postgres price
 priority process processes protocol query quick range rate raw reader records redactor references refusals
 removal request requests response responses result retries routes routing rows runner runtime safe
 schema schemas security selector serve server service services settings spans spec sql sqlite sse state
 stream streaming syntax table task template terminal terminate testing text threads time token tool
-transform transport types uvicorn validation value view views watch watcher without writer
+transform transport types validation value view views watch watcher without writer
 condition creation credentials held index prepared search signals statements
 ai area bundle columns compare config cookie document gen header imported link login metrics nats new origin
 attributes grpc otlp overview parts perfetto progress ranking same show splitter styles support tree vendor

@@ -238,8 +238,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     head_limit_bytes: Annotated[
         int, Meta(ge=1024, description="largest head of a request: first line and headers")
     ] = 65_536
-    url_limit_bytes: Annotated[int, Meta(ge=256, description="longest URL of a request")] = 16_384
-    header_count_limit: Annotated[int, Meta(ge=8, description="headers of a request")] = 100
     head_time_limit_s: Annotated[
         float, Meta(gt=0, description="seconds within which the head of a request must be complete")
     ] = 10.0
@@ -265,13 +263,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             description="connections with a request in progress, except `/health`; by default what the file"
             " descriptors allow, up to 20,000"
-        ),
-    ] = None
-    max_connections_per_address: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        Meta(
-            description="the same for one address (IPv6: one /64 network); by default nine tenths of"
-            " `max_connections`. Behind a proxy all callers have its address"
         ),
     ] = None
     flow_limit_bytes: Annotated[

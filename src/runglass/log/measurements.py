@@ -26,6 +26,8 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 """Upper bounds of the buckets of durations."""
 MOST_NAMES = 50
 """Providers that are told apart: their names come from flows. Further ones count as `OTHER`."""
+MOST_CODES = 200
+"""Codes of errors that are told apart."""
 OTHER = "other"
 _ATTEMPTS: dict[type, str] = {StepCompleted: "completed", StepRetrying: "retrying", StepError: "failed"}
 _RUNS: dict[type, str] = {FlowCompleted: "completed", FlowFailed: "failed", FlowCancelled: "cancelled"}
@@ -56,6 +58,17 @@ class Measurements:
         self.attempt_s = {outcome: Histogram() for outcome in ("completed", "retrying", "failed")}
         self.ended_runs = Counter({"completed": 0, "failed": 0, "cancelled": 0})
         self.claimed_runs = 0
+        self.taken_over_runs = 0
+        """Of the claimed runs, those that another process or an earlier lease had left off."""
+        self.lost_leases = 0
+        self.queued_s = Histogram()
+        """From the creation of a run to its claim."""
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """By endpoint, and by the class of the status, `none` where the caller had left."""
+        self.response_s: dict[str, Histogram] = {}
+        """By endpoint: from the head of a request to that of its response."""
+        self.error_responses: Counter[str] = Counter()
+        """By the code of the error."""
         self.setback_runs = dict.fromkeys(("lost", "set_back"), 0)
         """Runs of which the store has nothing, or less than it had said to this process."""
         self.model_calls: Counter[tuple[str, str]] = Counter()
@@ -76,6 +89,19 @@ class Measurements:
         """What was sent on as spans, by what the receiver said."""
         self.failed_sends = 0
         self._providers: set[str] = set()
+
+    def request(self, endpoint: str, status: int, begun_s: float) -> None:
+        """Counts a request to the endpoint, whose response began after `begun_s`; status 0 for none."""
+        self.requests[endpoint, f"{status // 100}xx" if status else "none"] += 1
+        if status:
+            if (histogram := self.response_s.get(endpoint)) is None:
+                histogram = self.response_s[endpoint] = Histogram()
+            histogram.add(begun_s)
+
+    def error_response(self, code: str) -> None:
+        """Counts a response with an error."""
+        known = code in self.error_responses or len(self.error_responses) < MOST_CODES
+        self.error_responses[code if known else OTHER] += 1
 
     def note(self, events: Iterable[Any]) -> None:
         """Counts what events tell that are about to be stored."""

@@ -6,6 +6,7 @@ ends runs and streams in order before it ends the process.
 
 import asyncio
 import logging
+import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,11 +23,9 @@ from runglass.runtime.composition import SETTLED_S, open_runtime
 from runglass.runtime.metrics.listener import address_of, listening
 from runglass.runtime.runtime import Runtime
 from runglass.server.app import create_app
-from runglass.server.http.connection_limits import ConnectionLimiter
-from runglass.server.http.connections import connection_limits, raise_descriptor_limit
+from runglass.server.http.connections import RESERVE, Connection, Connections
 from runglass.server.http.loop_watch import watched
 from runglass.server.http.open_responses import OpenResponses
-from runglass.server.http.uvicorn_protocol import HttpProtocol
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.kept_outlines import OutlineKeeper
 from runglass.server.services.outlines import Outlines
@@ -48,6 +47,11 @@ UNSENT_BYTES = 256 * 1024
 """The most bytes of a response that the system's send buffer holds."""
 SETTLE_S = 0.5
 """How long streams may take to send the last event of a run; those of paused runs have none to send."""
+
+MOST_CONNECTIONS = 20_000
+"""The default limit goes no higher, however many descriptors there are: each connection also costs memory."""
+MOST_DESCRIPTORS = 1 << 20
+"""The most descriptors that are asked for. Some systems know no limit, and refuse an infinite one."""
 
 Beside = Callable[[Runtime], Coroutine[None, None, None]]
 
@@ -100,47 +104,46 @@ async def serving(
     supervised = [
         SupervisedTask(name, work, clock=clock, vital=False, settled_s=SETTLED_S) for name, work in works
     ]
-    limiter = ConnectionLimiter(runtime.settings, connection_limits(runtime.settings))
+    connections = Connections(runtime.settings, connection_limit(runtime.settings))
     app = create_app(runtime, open_responses=open_responses, outlines=outlines, tickets=tickets)
     listener = await _bind(host, port)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            interface="asgi3",
-            # uvicorn only calls it, as it would call the class.
-            http=cast(type[asyncio.Protocol], partial(HttpProtocol, limiter=limiter)),
-            ws="none",
-            lifespan="off",
-            backlog=BACKLOG,
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_S + 2,
-        )
+    config = uvicorn.Config(
+        app,
+        interface="asgi3",
+        ws="none",
+        lifespan="off",
+        backlog=BACKLOG,
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=runtime.settings.keep_alive_s,
+        timeout_graceful_shutdown=GRACE_S + 2,
     )
+    config.load()
+    # uvicorn only calls it, as it would call its own class.
+    protocol = partial(Connection, connections, config.http_protocol_class)
+    config.http_protocol_class = cast(type[asyncio.Protocol], protocol)
+    server = _Server(config)
     address = address_of(listener)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     watching = {
-        asyncio.create_task(limiter.watch()),
+        asyncio.create_task(connections.watch()),
         asyncio.create_task(_make_pages()),
         *(asyncio.create_task(work.run_forever(), name=work.name) for work in supervised),
     }
-    started = asyncio.create_task(server.accepts.wait())
     try:
-        await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
-        if started.done():
-            with watched(limit_ms=runtime.settings.stall_log_ms):
-                async with _taking_grpc(app, runtime.settings):
-                    yield address
+        # Whoever connects before uvicorn accepts waits in the backlog of the socket, which listens.
+        with watched(limit_ms=runtime.settings.stall_log_ms):
+            async with _taking_grpc(app, runtime.settings):
+                yield address
     finally:
-        started.cancel()
         # Runs first: their last events are then on their way to the streams, which end with them.
         await runtime.engine.stop(grace_s=runtime.settings.stop_grace_s)
         await open_responses.settle(SETTLE_S)
         open_responses.end_all()
-        await _shut_down(server, running)
+        await _shut_down(server, running, connections)
         for task in watching:
             task.cancel()
         await asyncio.wait(watching)
@@ -177,29 +180,21 @@ async def _make_pages() -> None:
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers, which would end the process before the runtime is closed."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.accepts = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.accepts.set()
-
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-async def _shut_down(server: _Server, running: asyncio.Task[None]) -> None:
+async def _shut_down(server: _Server, running: asyncio.Task[None], connections: Connections) -> None:
     """Returns once every answer has ended, or is cut off: uvicorn would do so with a traceback for each."""
     server.should_exit = True
     await asyncio.wait({running}, timeout=GRACE_S)
-    for task in list(server.server_state.tasks):
+    for task in filter(None, list(connections.tasks)):
         task.cancel()
     await asyncio.wait({running}, timeout=CUT_OFF_S)
-    for connection in list(server.server_state.connections):
+    for connection in list(connections.open):
         # Bytes that the caller does not read would keep the connection open.
-        connection.transport.abort()
+        connection.cut()
     await running
 
 
@@ -233,3 +228,28 @@ async def _until(stop: asyncio.Event, beside: Coroutine[None, None, None] | None
             work.cancel()
     except BaseExceptionGroup as failure:
         raise failure.exceptions[0] from None
+
+
+def raise_descriptor_limit() -> None:
+    """Lets the process open as many files as the system allows it; by default that is a fraction."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError) as error:
+        log.warning("the limit of %d file descriptors cannot be raised to %d: %s", soft, wanted, error)
+
+
+def connection_limit(settings: Settings) -> int:
+    """How many connections may be busy: what the settings say, as far as file descriptors allow."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptors = MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    # Kept back for the store, the workers and the calls of models.
+    possible = max(1, descriptors - min(max(descriptors // 4, 64), 2048) - RESERVE)
+    wanted = settings.max_connections or min(possible, MOST_CONNECTIONS)
+    if wanted > possible:
+        told = "max_connections is %d, but the limit of file descriptors (ulimit -n) allows %d"
+        log.warning(told, wanted, possible)
+    return min(wanted, possible)

@@ -7,17 +7,20 @@ carry the request id. Nothing here knows a route apart from the few that are ope
 import asyncio
 import logging
 import re
+import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
 from runglass.errors import APIError, StoreError, api_error
-from runglass.limits.pace import admit_paced, paced_transfer, set_project
+from runglass.limits.pace import admit_paced, set_project
 from runglass.limits.rate import Rates
+from runglass.log.measurements import OTHER, measured
 from runglass.server.endpoints import API, ENDPOINTS
-from runglass.server.http.error_responses import error_response, unavailable
+from runglass.server.http.connections import CONNECTION, Connection
+from runglass.server.http.error_responses import busy_server, error_response, invalid, unavailable
+from runglass.server.http.exchange import ENDPOINT, EXCHANGE, Exchange
 from runglass.server.http.open_responses import OpenResponses
-from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import cut_off_text
 from runglass.server.security.authentication import authenticate, authorization_of_sender
 from runglass.server.security.browser_sessions import BrowserSessions, header
@@ -30,6 +33,9 @@ log = logging.getLogger(__name__)
 OPEN = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.access == "open")
 SENDING = frozenset((endpoint.method, endpoint.path) for endpoint in ENDPOINTS if endpoint.access == "record")
 """Where programs send traces: beside the API, as their exporters choose the paths."""
+
+PROBES = frozenset({"/health", "/ready"})
+"""What a server answers that has no place for another request."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -59,23 +65,49 @@ class ApiMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
-        given = header(scope, "x-request-id")
+        begun_s = time.monotonic()
+        given, hosts, coding, expects = None, 0, b"chunked", False
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                given = value.decode("latin-1")
+            elif name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                coding = value.lower()
+            elif name == b"expect":
+                expects = True
         request_id = given if given is not None and _SANE_ID.fullmatch(given) else str(uuid4())
         logs.request_id.set(request_id)
-        scope["state"] = {"request_id": request_id}
-        exchange = _PacedExchange(receive, send, request_id)
-        receive, send = exchange.receive, exchange.send
+        connection: Connection | None = scope.get("state", {}).get(CONNECTION)
+        exchange = Exchange(receive, send, request_id, connection=connection, expects=expects)
+        scope["state"] = {"request_id": request_id, EXCHANGE: exchange}
+        receive, send, task = exchange.receive, exchange.send, asyncio.current_task()
         try:
-            await self._answer(scope, receive, send, request_id)
+            if connection is None:
+                await self._answer(scope, receive, send, request_id)
+                return
+            connection.connections.tasks.add(task)
+            if (refusal := _refusal(scope, connection, hosts, coding)) is not None:
+                response = error_response(refusal)
+                response.headers["connection"] = "close"
+                await response(scope, receive, send)
+            else:
+                await self._answer(scope, receive, send, request_id)
         except asyncio.CancelledError:
             # The end of the server cuts off what still takes its time, such as the rest of a body.
             if not self._open_responses.is_stopping:
                 raise
-            if exchange.has_begun:
+            if exchange.status:
                 log.warning("%s: the server is being stopped", cut_off_text(scope))
-                connection_of(scope).cut_off()
+                exchange.cut_off()
             else:
                 await error_response(api_error("UNAVAILABLE", CUT_OFF))(scope, receive, send)
+        finally:
+            endpoint = scope["state"].get(ENDPOINT, OTHER)
+            measured.request(endpoint, exchange.status, exchange.began_s - begun_s)
+            if connection is not None:
+                connection.connections.tasks.discard(task)
+                connection.request_ended()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         try:
@@ -110,37 +142,19 @@ class ApiMiddleware:
             await self._app(scope, receive, send)
 
 
-class _PacedExchange:
-    """Receives a request and sends its answer at the pace of large work, with the headers that each one has.
-
-    A browser keeps none that does not say how, and takes none for something else than it says it is.
-    """
-
-    def __init__(self, receive: Receive, send: Send, request_id: str) -> None:
-        self._receive = receive
-        self._send = send
-        self._headers = [
-            (b"x-request-id", request_id.encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"cache-control", b"no-store"),
-        ]
-        self.has_begun = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            await paced_transfer(len(message["body"]))
-        return message
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.has_begun = True
-            own = dict(message["headers"])
-            missing = [each for each in self._headers if each[0] not in own]
-            message["headers"] = [*message["headers"], *missing]
-        elif message["type"] == "http.response.body":
-            await paced_transfer(len(message["body"]))
-        await self._send(message)
+def _refusal(scope: Scope, connection: Connection, hosts: int, coding: bytes) -> APIError | None:
+    """Why the request is not looked at, whoever sent it."""
+    if hosts != 1 and (hosts or scope["http_version"] != "1.0"):
+        # A proxy in front and this server may otherwise take the request for different ones.
+        return invalid(f"the request must have one Host header, not {hosts}")
+    if scope["http_version"] not in ("1.1", "1.0"):
+        return invalid("this server speaks HTTP/1.1")
+    if coding != b"chunked":
+        return invalid("of transfer encodings this server knows `chunked` alone")
+    others = connection.connections
+    if len(others.open) - len(others.waiting) > others.limit and scope["path"] not in PROBES:
+        return busy_server(others.limit)
+    return None
 
 
 def _ended_by_first_part(send: Send) -> Send:

@@ -17,7 +17,7 @@ from runglass.errors import APIError, RateLimitError, api_error
 from runglass.server.api_request import ApiRequest, Services
 from runglass.server.endpoint import ROLES, Endpoint
 from runglass.server.http.error_responses import answer_fault
-from runglass.server.http.request_connection import CallerLeft, connection_of
+from runglass.server.http.exchange import ENDPOINT, CallerLeft, exchange_of
 from runglass.server.requests.did_you_mean import camel, refuse_slips
 from runglass.store.records import RunRecord
 from runglass.support.safe_text import printable
@@ -51,11 +51,12 @@ class Router:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = ApiRequest(scope, receive, self._services)
-        endpoints, parts = self._find(scope["path"])
+        endpoints, path, parts = self._find(scope["path"])
         endpoint = endpoints.get(scope["method"])
         if endpoint is None:
             await _without_endpoint(request, endpoints)(scope, receive, send)
             return
+        scope["state"][ENDPOINT] = f"{endpoint.method} {path}"
         if not endpoint.is_lasting:
             await self._respond(endpoint, request, parts, send)
             return
@@ -63,21 +64,21 @@ class Router:
             # A call whose caller has left costs what a job does, and jobs are not counted.
             with (
                 self._services.limits.open_call(request.auth.project_id) as end_call,
-                connection_of(scope).on_loss(end_call),
+                exchange_of(scope).on_loss(end_call),
             ):
                 await self._respond(endpoint, request, parts, send)
         except RateLimitError as error:
             await answer_fault(request, error)(scope, receive, send)
 
-    def _find(self, path: str) -> tuple[Mapping[str, Endpoint], dict[str, Any]]:
-        """The endpoints of the path by their methods, none where there is no such path, and its parts."""
-        for (pattern, _, convertors), endpoints in self._paths:
+    def _find(self, path: str) -> tuple[Mapping[str, Endpoint], str, dict[str, Any]]:
+        """The endpoints of the path by their methods, none where there is no such path; pattern and parts."""
+        for (pattern, written, convertors), endpoints in self._paths:
             if (match := pattern.match(path)) is not None:
                 parts = match.groupdict()
                 for name, convertor in convertors.items():
                     parts[name] = convertor.convert(parts[name])
-                return endpoints, parts
-        return {}, {}
+                return endpoints, written, parts
+        return {}, "", {}
 
     async def _respond(
         self, endpoint: Endpoint, request: ApiRequest, parts: dict[str, Any], send: Send

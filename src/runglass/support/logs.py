@@ -32,6 +32,31 @@ class FailureLog:
         self._failures = 0
 
 
+class OneASecond(logging.Filter):
+    """Lets one error of a kind pass in a second, and says with the next one how many were left out.
+
+    Of a kind are those of one line of code with one type of exception.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[tuple[str, int, type | None], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written."""
+        if record.levelno < logging.ERROR:
+            return True
+        kind = record.pathname, record.lineno, record.exc_info[0] if record.exc_info else None
+        at, left_out = self._passed.get(kind, (-1.0, 0))
+        if record.created - at < 1:
+            self._passed[kind] = at, left_out + 1
+            return False
+        self._passed[kind] = record.created, 0
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (left out since: {left_out} alike)", ()
+        return True
+
+
 _CERTIFICATE_FAULTS = {
     9: "is not valid yet",
     10: "has expired",

@@ -47,6 +47,17 @@ def test_a_line_has_the_ids_of_what_it_is_about() -> None:
     assert (told["requestId"], told["runId"], told["projectId"]) == ("req-1", "run-1", 7)
 
 
+def test_a_line_about_a_run_has_its_id() -> None:
+    run = "01a228b0-76cd-7abc-8def-0123456789ab"
+    for about in (
+        f"run {run} was left off",
+        f"run '{run}': away",
+        f"GET /api/v1/flow-runs/{run}/trace failed",
+    ):
+        assert line(about)["runId"] == run
+    assert "runId" not in line(f"key {run}")
+
+
 def test_a_failure_and_hostile_text_stay_on_one_line() -> None:
     try:
         raise ValueError("first\n2026 ERROR forged \x1b[31m\ud800")

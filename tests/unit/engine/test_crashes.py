@@ -20,6 +20,7 @@ from runglass.errors import APIError, StoreError
 from runglass.flows.flow import CodeStep, Flow, leaves
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCompleted, FlowFailed, decode_event, is_terminal
+from runglass.log.measurements import measured
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import iso
 from runglass.tails.run_log import Tails
@@ -402,8 +403,10 @@ async def test_an_engine_without_its_lease_can_write_nothing(tmp_path: Path) -> 
         await held.reached()
         clock = VirtualClock()
         await clock.sleep(LEASE_S + 1)
+        taken_over = measured.taken_over_runs
         async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as other:
             await follow(other, started.id)
+            assert measured.taken_over_runs == taken_over + 1
             before = await read(other, started.id, RunOutcome("completed"))
         held.let_go()
         with pytest.raises(LeaseLost):
@@ -425,7 +428,9 @@ async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_pa
             [taken] = await other.claim_runs("other", now=iso(clock.now()), limit=10)
             assert taken.id == started.id
             await other.hold_lease("other", until="9999", renew=False)
+            before = measured.lost_leases
             await stopped.engine.keep_lease()
+            assert measured.lost_leases == before + 1
             with pytest.raises(LeaseLost):
                 await started.outcome()
             assert not stopped.engine.active.is_active(started.id)

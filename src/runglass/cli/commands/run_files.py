@@ -51,13 +51,13 @@ STANDARD = Path("-")
     "--output",
     type=options.FILE,
     metavar="FILE",
-    help="A new file, readable only by you, or - for stdout; by default run-ID.json or the like. Of a query, the"
-    " folder for such files.",
+    help="A new file, readable only by you, or - for stdout; by default run-ID.json or the like. Of a query,"
+    " the folder for such files.",
 )
 @click.option("--yes", is_flag=True, help="Write the runs of a query; without it, only tell how many.")
 @options.server
 def export(runs: str, format: ExportFormat, output: Path | None, yes: bool, server: Server) -> None:
-    """Write a run to a file, or with --yes each run that a query matches, to import elsewhere or for other programs."""
+    """Write a run, or with --yes each run that a query matches, to a file for another server or program."""
     with server.connect() as client:
         if names_run(runs):
             run = named_run(client, runs)

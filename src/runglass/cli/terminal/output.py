@@ -21,6 +21,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from runglass.support.logs import OneASecond
+
 _UNSEEN = (
     "\x7f-\x9f"
     # Marks that turn the direction of text, separators of lines, and characters without a shape. The joiners
@@ -30,6 +32,7 @@ _UNSEEN = (
     "\ud800-\udfff"
 )
 _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSEEN}]")
+_RUN_IN_LOG = re.compile(r"\bruns?[ /]'?([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})")
 _RAW_IN_JSON = re.compile(f"[{_UNSEEN}]")
 
 
@@ -157,6 +160,8 @@ class JsonLog(logging.Formatter):
             **{name: variable.get() for name, variable in self._ids.items()},
             "failure": self.formatException(record.exc_info) if record.exc_info else "",
         }
+        if not fields["runId"] and (run := _RUN_IN_LOG.search(fields["message"])) is not None:
+            fields["runId"] = run[1]
         return self._encode({name: value for name, value in fields.items() if value})
 
 
@@ -170,6 +175,7 @@ def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
     with suppress(AttributeError, OSError):
         os.set_inheritable(sys.stderr.fileno(), False)
     handler = logging.StreamHandler()
+    handler.addFilter(OneASecond())
     if form == "json":
         handler.setFormatter(JsonLog())
     else:

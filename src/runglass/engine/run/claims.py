@@ -18,9 +18,11 @@ from runglass.engine.run.terminate import end_run
 from runglass.engine.steps.run_context import EngineContext
 from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import StoreError
+from runglass.limits.pace import set_project
 from runglass.log.measurements import measured
 from runglass.store.process_records import UNTOLD, ProcessFacts
 from runglass.store.records import RunRecord
+from runglass.support import logs
 from runglass.support.clock import iso
 from runglass.support.logs import FailureLog
 
@@ -128,6 +130,7 @@ class RunClaims:
     async def _keep_lease(self, *, is_held: bool) -> None:
         active = self._active
         if not is_held:
+            measured.lost_leases += 1
             log.error("the lease ran out: other processes go on with the runs of this one")
             await active.release_all()
             active.owner = str(uuid7())
@@ -184,7 +187,9 @@ class RunClaims:
         return ids
 
     async def _go_on_if_open(self, run: RunRecord) -> bool:
-        """Goes on with a run for which there is a slot; False while the engine stops."""
+        """Goes on with a run for which there is a slot; False while the engine stops. Has its own task."""
+        logs.run_id.set(run.id)
+        set_project(run.project_id)
         try:
             if self._gate.closed:
                 return False
@@ -223,7 +228,12 @@ class RunClaims:
         if state is not None and run.claims <= self._crash_retries + 1:
             not_before = await last_time(self._store, run)
             if run.claims:
+                measured.taken_over_runs += 1
                 log.warning("run %s was left off after event %d and goes on", run.id, run.head)
+            elif run.status == "pending":
+                # Its id begins with the milliseconds of its creation.
+                created_s = int(run.id[:8] + run.id[9:13], 16) / 1000
+                measured.queued_s.add(max(0.0, self._clock.now().timestamp() - created_s))
             active.begin(run, state, not_before=not_before)
             await self._bus.wake(progress_of(run.id))
             return

@@ -91,7 +91,9 @@ class RuntimeCollector(Collector):
         runtime = self._runtime
         engine, tails, pool = runtime.engine, runtime.tails, runtime.store.pool
         yield _gauge("executes_runs", "1 where this process executes runs.", runtime.settings.executes_runs)
-        yield _gauge("active_runs", "Runs that go on in this process.", engine.queue.held)
+        yield _gauge("active_runs", "Runs that go on in this process: its places in use.", engine.queue.held)
+        places = runtime.settings.max_concurrent_runs if runtime.settings.executes_runs else 0
+        yield _gauge("run_places", "Runs that may go on in this process.", places)
         yield _gauge("set_aside_runs", "Runs that this process cannot read.", len(engine.active.set_aside))
         yield _gauge("tails", "Runs that are followed from this process.", tails.followed_runs)
         yield _gauge("tail_held_bytes", "Events kept for slow followers.", tails.held_bytes)
@@ -141,6 +143,17 @@ def _counted() -> Iterator[Metric]:
     ended = [((status,), count) for status, count in measured.ended_runs.items()]
     yield _counter("ended_runs", "Runs that ended in this process.", ("status",), ended)
     yield _counter("claimed_runs", "Runs that this process claimed.", (), [((), measured.claimed_runs)])
+    taken_over = [((), measured.taken_over_runs)]
+    yield _counter("taken_over_runs", "Of these, those that a process had left off.", (), taken_over)
+    yield _counter("lost_leases", "Leases of this process that ran out.", (), [((), measured.lost_leases)])
+    queued = [((), measured.queued_s)]
+    yield _histogram("queued_seconds", "Time from the creation of a run to its claim.", (), queued)
+    requests = measured.requests.items()
+    yield _counter("http_requests", "Requests over HTTP and gRPC.", ("endpoint", "status"), requests)
+    responses = [((endpoint,), histogram) for endpoint, histogram in list(measured.response_s.items())]
+    yield _histogram("http_response_seconds", "Time until a response begins.", ("endpoint",), responses)
+    errors = [((code,), count) for code, count in measured.error_responses.items()]
+    yield _counter("http_errors", "Responses with an error, by its code.", ("code",), errors)
     setback = [((kind,), count) for kind, count in measured.setback_runs.items()]
     yield _counter(
         "setback_runs", "Runs that a restart or failover of the database cost.", ("kind",), setback
@@ -159,8 +172,8 @@ def _counted() -> Iterator[Metric]:
     yield _counter("refused_spans", "Spans of other programs that were refused.", ("reason",), refused)
     readable = [((), measured.readable_s)]
     yield _histogram("spans_readable_seconds", "Time until spans can be read.", (), readable)
-    requests = [((signal,), count) for signal, count in measured.otlp_requests.items()]
-    yield _counter("otlp_requests", "Requests with traces, logs or metrics.", ("signal",), requests)
+    signals = [((signal,), count) for signal, count in measured.otlp_requests.items()]
+    yield _counter("otlp_requests", "Requests with traces, logs or metrics.", ("signal",), signals)
 
 
 def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:

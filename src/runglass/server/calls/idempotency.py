@@ -20,7 +20,7 @@ from runglass.limits.pace import paced_write
 from runglass.server.calls.call import Call, StoredResponse
 from runglass.server.calls.run_failure import answer_expired
 from runglass.server.http.error_responses import as_api_error, error_body, error_headers
-from runglass.server.http.request_connection import CallerLeft
+from runglass.server.http.exchange import CallerLeft
 from runglass.server.requests.body import forget_body
 from runglass.server.requests.idempotency_key import CallFingerprint
 from runglass.server.security.authentication import require_owed, run_by_id

@@ -1,112 +1,243 @@
-"""A connection as `ConnectionLimiter` sees it, the connections that share a limit, and what limit they have.
+"""The connections of a server, and what each may cost before, between and after its requests.
 
-There are as many as the file descriptors of this process allow: a server without a free one can accept no
-connection, open no file of its store and call no model.
+A `Connection` stands in front of uvicorn's own protocol, which it makes and leaves as it is: it parses what
+comes for the limits alone, and passes on what keeps them. What is refused here has not reached uvicorn.
+
+Connections without a request under way are only kept while there is room. When there is none, the one that
+has waited longest is cut, so that half-open connections displace each other.
 """
 
-import logging
-import resource
-from collections import OrderedDict
-from typing import NamedTuple, Protocol
+import asyncio
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import httptools
 
 from runglass.config.settings import Settings
-
-log = logging.getLogger(__name__)
-
-MOST_CONNECTIONS = 20_000
-"""The default limit goes no higher, however many descriptors there are: each connection also costs memory."""
-
-MOST_DESCRIPTORS = 1 << 20
-"""The most descriptors that are asked for. Some systems know no limit, and refuse an infinite one."""
+from runglass.errors import APIError
+from runglass.server.http.error_responses import answer_of, invalid, large_head, late, too_large
+from runglass.server.http.exchange import JoiningTransport
 
 RESERVE = 16
-"""Connections beyond the limits, of `/health` and of requests that are still being read."""
+"""Connections beyond the limit, of `/health` and of requests that are still being read."""
+HELD_BYTES = 64 << 20
+"""The most bytes that all incomplete heads hold together."""
+MOST_AHEAD = 16
+"""The most requests of one connection that are under way or wait for the responses before them."""
+LINGER_S = 2.0
+"""How long a connection stays open after a refusal. Closing it at once may lose the response."""
+CONNECTION = "connection"
+"""Where the state of a request's scope has its `Connection`."""
+_UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*", re.IGNORECASE)
 
 
-NEW_COUNTS = 10
-"""A connection that has had a request may be idle this many times as long as one that has not."""
+class Connections:
+    """All connections of a server, of which `limit` may have a request under way, and tasks of requests."""
+
+    def __init__(self, settings: Settings, limit: int) -> None:
+        self.settings, self.limit = settings, limit
+        self.now = 0.0
+        """A clock in seconds that stops while the event loop is blocked: a stall makes no caller late."""
+        self.open, self.tasks = set[Connection](), set[asyncio.Task[Any] | None]()
+        self.waiting: dict[Connection, None] = {}
+        """Those without a request under way, the one that has waited longest first."""
+
+    async def watch(self) -> None:
+        """Ends what takes too long, until it is cancelled."""
+        settings, clock = self.settings, asyncio.get_running_loop().time
+        limits = settings.head_time_limit_s, settings.body_time_limit_s, settings.stalled_write_limit_s
+        tick_s = max(min(*limits, 8.0) / 8, 0.02)
+        while True:
+            before = clock()
+            await asyncio.sleep(tick_s)
+            self.check(min(clock() - before, 2 * tick_s))
+
+    def check(self, passed_s: float) -> None:
+        """Checks all limits, `passed_s` after the check before."""
+        self.now += passed_s
+        for connection in list(self.open):
+            connection.check(passed_s)
+        held_bytes = sum(len(connection.held) for connection in self.waiting)
+        while held_bytes > HELD_BYTES:
+            oldest = next(iter(self.waiting))
+            held_bytes -= len(oldest.held)
+            oldest.cut()
 
 
-class Connection(Protocol):
-    """A connection, for `ConnectionLimiter`."""
+class Connection(asyncio.Protocol):
+    """One connection, in front of the protocol of uvicorn that answers its requests."""
 
-    group: "AddressConnections"
-    """The connections of the same address, from `ConnectionLimiter.group_of`."""
-    since: float
-    """When the unfinished head or body began, or the last answer ended, by the clock of the limiter."""
-    body_bytes: int
-    """The bytes of that body that have come."""
+    def __init__(
+        self, connections: Connections, of_uvicorn: Callable[..., Any], *, app_state: Any, **given: Any
+    ) -> None:
+        # uvicorn puts a copy of the state into the scope of each request.
+        self._uvicorn = of_uvicorn(app_state={**app_state, CONNECTION: self}, **given)
+        self.connections = connections
+        self.held = b""
+        """What has come of a head that is not complete, none of which uvicorn has."""
+        self.has_begun = self.is_lost = self.is_clogged = False
+        """Whether a response has begun, the caller has left, or takes less than is written."""
+        self.on_loss: list[Callable[[], object]] = []
+        """What is called once the connection is lost."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._part: Literal["none", "head", "body"] = "none"
+        self._url, self._unsent, self._is_over, self._has_got_on = b"", (0, 0.0), False, False
+        self._requests = self._idle_bytes = 0
+        """Requests under way, and bytes since the last complete head or content of a body."""
+        self._deadline = connections.now + connections.settings.head_time_limit_s
 
-    def reading_is_paused(self) -> bool: ...
-    def unsent_bytes(self) -> int: ...
-    def taken_bytes(self) -> int: ...
-    def abort(self) -> None: ...
-    def end_idle(self) -> None: ...
-    def end_late_head(self) -> None: ...
-    def end_late_body(self) -> None: ...
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self.writer = JoiningTransport(self._transport)
+        self._uvicorn.connection_made(self.writer)
+        self.connections.open.add(self)
+        self.connections.waiting[self] = None
+        if len(self.connections.open) > self.connections.limit + RESERVE:
+            next(iter(self.connections.waiting)).cut()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.open.discard(self)
+        self.connections.waiting.pop(self, None)
+        self._lose(exc)
 
-class AddressConnections:
-    """The connections that share one limit."""
+    def pause_writing(self) -> None:
+        self.is_clogged = True
+        self._uvicorn.pause_writing()
 
-    __slots__ = ("address", "idle", "new", "open")
+    def resume_writing(self) -> None:
+        self.is_clogged = False
+        self._uvicorn.resume_writing()
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.open = 0
-        self.new: OrderedDict[Connection, float] = OrderedDict()
-        """Connections without a request so far, the oldest first, with their start by the monotonic clock."""
-        self.idle: OrderedDict[Connection, float] = OrderedDict()
-        """Connections between two requests, each with the end of its last response."""
+    def data_received(self, data: bytes) -> None:
+        if self._is_over:
+            return
+        before = self._part, self._requests
+        try:
+            passed_on = self._within_limits(data)
+        except APIError as refusal:
+            # Nothing of `data` has reached uvicorn.
+            self._part, self._requests = before
+            self._refuse(refusal)
+        else:
+            if passed_on:
+                self._uvicorn.data_received(passed_on)
 
-    @property
-    def busy(self) -> int:
-        return self.open - len(self.idle) - len(self.new)
+    def _within_limits(self, data: bytes) -> bytes:
+        """What uvicorn gets: the data, with what was held before. Raises APIError where it is too much."""
+        settings, part, requests = self.connections.settings, self._part, self._requests
+        limit, whole = settings.head_limit_bytes, self.held + data
+        if part != "body" and len(whole) > limit and not 0 <= whole.find(b"\r\n\r\n") <= limit:
+            raise large_head(limit)
+        self._has_got_on = False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if part == "body" or self._requests != requests + 1:
+                raise invalid("a request for an upgrade cannot follow another one") from upgrade
+            # None is offered, so the request is an ordinary one. Java's client asks for HTTP/2 with each.
+            end = len(self.held) + upgrade.args[0]
+            self._parser = httptools.HttpRequestParser(self)
+            self._part, self._requests, self.held = "none", requests, b""
+            return self._within_limits(_UPGRADE.sub(b"", whole[:end]) + whole[end:])
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, APIError):
+                raise error.__context__ from None
+            raise invalid("the request is not valid HTTP/1.1") from error
+        if part == "body":
+            self._deadline += len(data) / settings.min_body_bytes_per_s
+        elif not self._has_got_on and (part == "none" or self.held):
+            self.held = whole if self._part == "head" else b""
+            return b""
+        self._idle_bytes = 0 if self._has_got_on and self._requests else self._idle_bytes + len(data)
+        # A body whose response is complete is read to its end, so that the connection can be used again.
+        if self._idle_bytes > (limit if self._requests else settings.body_limit_bytes):
+            raise too_large(431, f"chunk headers and trailers are larger than head_limit_bytes={limit:,}")
+        self.held = b""
+        return whole
 
-    def least_needed(self, now: float) -> Connection:
-        """The connection that has been without a request for longest."""
-        new, idle = next(iter(self.new.items()), None), next(iter(self.idle.items()), None)
-        if new is None or (idle is not None and now - idle[1] > NEW_COUNTS * (now - new[1])):
-            assert idle is not None, "there is one more than may be busy"
-            return idle[0]
-        return new[0]
+    def on_message_begin(self) -> None:
+        self._part, self._url = "head", b""
+        self._deadline = self.connections.now + self.connections.settings.head_time_limit_s
 
+    def on_url(self, url: bytes) -> None:
+        self._url += url
 
-class ConnectionLimits(NamedTuple):
-    """The most connections with a request under way: in all, and of one address."""
+    def on_headers_complete(self) -> None:
+        if self._parser.get_method() == b"CONNECT":
+            raise invalid("this server is no proxy: CONNECT is not for it")
+        if self._requests >= MOST_AHEAD:
+            raise invalid(f"more than {MOST_AHEAD} requests were sent ahead of their answers")
+        if not (self._url.startswith(b"/") and self._url.isascii()):
+            # As uvicorn reads it. Whatever is raised here stops the parser.
+            httptools.parse_url(self._url).path.decode("ascii")
+        self._requests += 1
+        self.connections.waiting.pop(self, None)
+        self._part, self._has_got_on = "body", True
+        self._deadline = self.connections.now + self.connections.settings.body_time_limit_s
 
-    in_all: int
-    per_address: int
+    def on_body(self, _body: bytes) -> None:
+        self._has_got_on = True
 
+    def on_message_complete(self) -> None:
+        self._part, self._has_got_on, self._deadline = "none", True, math.inf
 
-def raise_descriptor_limit() -> None:
-    """Lets the process open as many files as the system allows it; by default that is a fraction."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (ValueError, OSError) as error:
-        log.warning("the limit of %d file descriptors cannot be raised to %d: %s", soft, wanted, error)
+    def request_ended(self) -> None:
+        """Counts the oldest request as under way no longer."""
+        self._requests -= 1
+        self.has_begun = False
+        if not self._requests and not self.is_lost:
+            self.connections.waiting[self] = None
 
+    def cut_off(self) -> None:
+        """Ends the connection amid a response; what is written of it is sent."""
+        self._lose(ConnectionResetError())
+        self._transport.close()
 
-def connection_limits(settings: Settings) -> ConnectionLimits:
-    """The limits in force: those of the settings, as far as the file descriptors of this process allow."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    descriptors = MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
-    # For the store, the workers and the calls of models.
-    kept_back = min(max(descriptors // 4, 64), 2048)
-    possible = max(1, descriptors - kept_back - RESERVE)
-    in_all = settings.max_connections or min(possible, MOST_CONNECTIONS)
-    if in_all > possible:
-        log.warning(
-            "max_connections is %d, but the limit of %d file descriptors allows %d; raise it (ulimit -n)",
-            in_all,
-            descriptors,
-            possible,
-        )
-        in_all = possible
-    # One address gets nine tenths, so that others always find a place.
-    per_address = settings.max_connections_per_address or max(1, in_all * 9 // 10)
-    return ConnectionLimits(in_all, min(per_address, in_all))
+    def cut(self) -> None:
+        """Ends the connection at once."""
+        self.connection_lost(ConnectionResetError())
+        self._transport.abort()
+
+    def check(self, passed_s: float) -> None:
+        """Ends the connection if it takes too long, `passed_s` after the check before."""
+        now, settings = self.connections.now, self.connections.settings
+        unsent = self._transport.get_write_buffer_size()
+        if not unsent or unsent != self._unsent[0]:
+            self._unsent = (unsent, now)
+        takes_nothing = now - self._unsent[1] > settings.stalled_write_limit_s
+        if takes_nothing or (self._is_over and now > self._deadline):
+            self.cut()
+        elif now > self._deadline and not self._transport.is_reading():
+            # The caller is not the slow one.
+            self._deadline += passed_s
+        elif now > self._deadline and self._part == "none":
+            # Browsers open connections in advance: a response to no request would pass for the next one's.
+            self._transport.close()
+        elif now > self._deadline:
+            limit = f"head_time_limit_s={settings.head_time_limit_s:g}"
+            if self._part == "body":
+                limit = f"body_time_limit_s={settings.body_time_limit_s:g} and a second more for each"
+                limit += f" min_body_bytes_per_s={settings.min_body_bytes_per_s:,} that came"
+            self._refuse(late(f"the {self._part} of the request was not complete after {limit}"))
+
+    def _lose(self, error: Exception | None) -> None:
+        if not self.is_lost:
+            self.is_lost = True
+            for call in list(self.on_loss):
+                call()
+            self._uvicorn.connection_lost(error)
+
+    def _refuse(self, refusal: APIError) -> None:
+        """Ends the connection, and says why where that cannot pass for the response to another request."""
+        is_answerable = self._requests == (self._part == "body") and not self.has_begun
+        self._is_over, self.held = True, b""
+        self._deadline = self.connections.now + LINGER_S
+        self.connections.waiting[self] = None
+        self._lose(ConnectionResetError())
+        if not self._transport.is_closing():
+            if is_answerable:
+                self._transport.write(answer_of(refusal))
+            self._transport.resume_reading()
+            self._transport.write_eof()

@@ -10,6 +10,7 @@ import math
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http import HTTPStatus
 
 import msgspec
@@ -28,15 +29,13 @@ from runglass.errors import (
     StoreError,
     StoreFull,
     api_error,
-    rate_limited,
 )
+from runglass.log.measurements import measured
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.support.safe_text import printable
 
 log = logging.getLogger(__name__)
-
-Headers = list[tuple[bytes, bytes]]
 
 
 def error_body(error: APIError) -> bytes:
@@ -66,7 +65,8 @@ def answer_fault(request: ApiRequest, fault: Exception) -> Response:
 
 
 def error_response(error: APIError) -> Response:
-    """The response with this error."""
+    """The response with this error, which is counted."""
+    measured.error_response(error.code)
     headers = error_headers(error)
     return Response(error_body(error), status_code=error.status, media_type=JSON, headers=headers)
 
@@ -121,10 +121,12 @@ def once_started(execution_id: str) -> Iterator[None]:
         raise api_error("INTERNAL_ERROR", message, execution_id=execution_id) from error
 
 
-def answer_of(error: APIError, default_headers: Headers) -> bytes:
-    """The whole response as bytes, after which the connection ends."""
+def answer_of(error: APIError) -> bytes:
+    """The whole response as bytes, after which the connection ends. It is counted."""
+    measured.error_response(error.code)
     body = error_body(error)
     headers = {
+        "date": formatdate(usegmt=True),
         "content-type": JSON,
         "content-length": str(len(body)),
         "x-request-id": str(uuid.uuid4()),
@@ -134,7 +136,6 @@ def answer_of(error: APIError, default_headers: Headers) -> bytes:
         "connection": "close",
     }
     lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]
-    lines += [b"%b: %b" % header for header in default_headers]
     lines += [f"{name.lower()}: {value}".encode() for name, value in headers.items()]
     return b"\r\n".join([*lines, b"", body])
 
@@ -165,12 +166,4 @@ def busy_server(limit: int) -> APIError:
         "UNAVAILABLE",
         f"the server is busy with max_connections={limit} connections and starts nothing; try again later, or"
         " have the setting max_connections raised",
-    )
-
-
-def busy_address(limit: int) -> APIError:
-    """The error where the address has no place for a further request."""
-    return rate_limited(
-        f"your address has max_connections_per_address={limit} connections with a request under way; end"
-        " some, or have the setting max_connections_per_address raised"
     )

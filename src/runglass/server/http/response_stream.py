@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runglass.errors import APIError, RunPurged, RunUnreadable, StoreError
 from runglass.limits.pace import LARGE_MOVE_BYTES
 from runglass.server.endpoint import JSON
+from runglass.server.http.exchange import Exchange, exchange_of
 from runglass.server.http.open_responses import OpenResponses
-from runglass.server.http.request_connection import RequestConnection, connection_of
 from runglass.support.safe_text import printable
 from runglass.wire.sse import PING, RETRY
 
@@ -73,7 +73,7 @@ class StreamedResponse:
         if write_task.cancelled() or write_task.result():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
-            connection_of(scope).cut_off()
+            exchange_of(scope).cut_off()
 
     async def _write(self, scope: Scope, send: Send) -> bool:
         """Whether all parts were sent."""
@@ -164,13 +164,13 @@ def event_stream(
     )
 
 
-def sent_now(connection: RequestConnection, page: Framed) -> bool:
+def sent_now(exchange: Exchange, page: Framed) -> bool:
     """Whether the page could be sent without waiting, amid the stream; large ones wait for their turn.
 
     Raises ValueError for a page that cannot be framed.
     """
     frames = page.frames
-    return len(frames) <= LARGE_MOVE_BYTES and connection.send_now(frames)
+    return len(frames) <= LARGE_MOVE_BYTES and exchange.send_now(frames)
 
 
 async def _frames(pages: AsyncGenerator[Framed, None]) -> AsyncGenerator[bytes, None]:

@@ -17,7 +17,7 @@ from runglass.limits.offload import offload
 from runglass.limits.pace import paced_read
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.request_connection import connection_of
+from runglass.server.http.exchange import exchange_of
 from runglass.server.http.response_stream import (
     PART_BYTES,
     Pages,
@@ -161,7 +161,7 @@ async def stream(
         run,
         after=seen,
         idle_s=runtime.settings.ping_s,
-        take=partial(sent_now, connection_of(request.scope)),
+        take=partial(sent_now, exchange_of(request.scope)),
     )
     return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)
 

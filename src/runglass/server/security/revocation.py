@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
-from runglass.server.http.request_connection import CallerLeft, connection_of
+from runglass.server.http.exchange import CallerLeft, exchange_of
 
 T = TypeVar("T")
 Part = TypeVar("Part")
@@ -33,8 +33,8 @@ async def while_awaited(
     request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], *, otherwise: str = GOES_ON
 ) -> T:
     """As `while_allowed`, for a result that is of use to the caller alone. Raises CallerLeft as well."""
-    wait, connection = _Wait(), connection_of(request.scope)
-    with connection.on_loss(wait.end):
+    wait = _Wait()
+    with exchange_of(request.scope).on_loss(wait.end):
         return await _unless_ended(request, run_id, work, wait, otherwise)
 
 

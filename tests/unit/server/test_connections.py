@@ -1,0 +1,175 @@
+"""Limits of connections that no socket can show at will: the clock, transports and uvicorn are the test's."""
+
+import asyncio
+import resource
+from typing import Any
+
+import pytest
+
+from runglass.config.settings import Settings
+from runglass.server.bootstrap import connection_limit
+from runglass.server.http.connections import HELD_BYTES, LINGER_S, RESERVE, Connection, Connections
+
+SETTINGS = Settings(head_time_limit_s=10, body_time_limit_s=20, min_body_bytes_per_s=100)
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
+
+
+class Wire(asyncio.Transport):
+    """A transport that does nothing by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent, self.ends = b"", list[str]()
+        self.reads = True
+        self.unsent = 0
+
+    def write(self, data: Any) -> None:
+        self.sent += data
+
+    def write_eof(self) -> None:
+        self.ends.append("eof")
+
+    def abort(self) -> None:
+        self.ends.append("aborted")
+
+    def close(self) -> None:
+        self.ends.append("closed")
+
+    def is_closing(self) -> bool:
+        return {*self.ends} & {"closed", "aborted"} != set()
+
+    def is_reading(self) -> bool:
+        return self.reads
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+
+class Uvicorn(asyncio.Protocol):
+    """What uvicorn gets of a connection."""
+
+    def __init__(self, **_: Any) -> None:
+        self.got = b""
+        self.is_lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+
+
+def connected(connections: Connections) -> tuple[Connection, Wire, Uvicorn]:
+    made: list[Uvicorn] = []
+
+    def make(**given: Any) -> Uvicorn:
+        made.append(Uvicorn(**given))
+        return made[0]
+
+    connection, wire = Connection(connections, make, app_state={}), Wire()
+    connection.connection_made(wire)
+    return connection, wire, made[0]
+
+
+@pytest.fixture
+def connections() -> Connections:
+    return Connections(SETTINGS, 3)
+
+
+def test_a_head_reaches_uvicorn_once_it_is_whole(connections: Connections) -> None:
+    connection, _, uvicorn = connected(connections)
+    for part in (b"\r\n", GET[:3], GET[3:], b"\r"):
+        connection.data_received(part)
+        assert uvicorn.got == b""
+    connection.data_received(b"\n")
+    assert uvicorn.got == GET + b"\r\n"
+
+
+def test_a_body_may_take_a_second_more_for_what_has_come(connections: Connections) -> None:
+    connection, wire, uvicorn = connected(connections)
+    connection.data_received(POST)
+    connection.data_received(b"a" * 500)
+    connections.check(24.9)
+    assert not uvicorn.is_lost
+    connections.check(0.2)
+    assert uvicorn.is_lost
+    assert wire.sent.startswith(b"HTTP/1.1 408 ")
+
+
+def test_time_in_which_the_server_does_not_read_does_not_count(connections: Connections) -> None:
+    connection, wire, uvicorn = connected(connections)
+    connection.data_received(POST)
+    wire.reads = False
+    connections.check(1000)
+    wire.reads = True
+    connections.check(19)
+    assert not uvicorn.is_lost
+
+
+def test_a_refused_caller_is_cut_off_if_it_stays(connections: Connections) -> None:
+    connection, wire, _ = connected(connections)
+    connection.data_received(b"nonsense\r\n\r\n")
+    assert wire.ends == ["eof"]
+    connection.data_received(GET + b"\r\n")
+    connections.check(LINGER_S)
+    assert wire.ends == ["eof"]
+    connections.check(0.1)
+    assert wire.ends == ["eof", "aborted"]
+    assert not connections.open
+
+
+def test_a_body_behind_its_response_is_read_within_bounds(connections: Connections) -> None:
+    connection, wire, uvicorn = connected(connections)
+    connection.data_received(POST.replace(b"5000", b"90000000"))
+    assert connection not in connections.waiting
+    connection.request_ended()
+    connection.data_received(b"a" * SETTINGS.body_limit_bytes)
+    assert not uvicorn.is_lost
+    connection.data_received(b"a")
+    assert uvicorn.is_lost
+    assert (wire.sent, wire.ends) == (b"", ["eof"])
+
+
+def test_the_connection_that_has_waited_longest_makes_room(connections: Connections) -> None:
+    (first, wire_of_first, _), (_, wire_of_second, _) = connected(connections), connected(connections)
+    first.data_received(GET + b"\r\n")
+    first.request_ended()
+    wires = [connected(connections)[1] for _ in range(RESERVE + 2)]
+    assert wire_of_second.ends == ["aborted"]
+    assert not any(wire.ends for wire in (wire_of_first, *wires))
+
+
+def test_heads_that_are_not_complete_hold_a_bounded_amount() -> None:
+    connections = Connections(SETTINGS, 10_000)
+    wires = []
+    for _ in range(1100):
+        connection, wire, _ = connected(connections)
+        connection.data_received(GET + b"a: " + b"b" * (65_536 - len(GET) - 3))
+        wires.append(wire)
+    connections.check(1)
+    most = HELD_BYTES // 65_536
+    assert [bool(wire.ends) for wire in wires] == [True] * (1100 - most) + [False] * most
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "most", "limit"),
+    [
+        (1024, None, 752),
+        (256, None, 176),
+        (20_000, None, 17_936),
+        (1 << 20, None, 20_000),
+        (1 << 20, 100_000, 100_000),
+        (resource.RLIM_INFINITY, 100_000, 100_000),
+        (1024, 5000, 752),
+        (1024, 10, 10),
+    ],
+)
+def test_descriptors_are_kept_back(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, most: int | None, limit: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (descriptors, descriptors))
+    assert connection_limit(Settings(max_connections=most)) == limit
