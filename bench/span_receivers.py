@@ -19,27 +19,11 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import running_server
+from tests.contract.test_span_round_trip import PRICED, spans_of
+from tests.contract.wire import execute, http_for
 from tests.prove.killing.server import free_port
 
-FLOW = """
-slug: review
-capture: full
-steps:
-  - id: each
-    type: loop
-    over: "[1, 2, 3]"
-    as: number
-    steps:
-      - {id: ask, type: llm, model: echo, system: be kind, prompt: "number {{ number }}"}
-      - id: check
-        type: code
-        retry: {max_attempts: 2, initial_delay_ms: 0}
-        code: |
-          if attempt == 1 and index == 1:
-              raise ValueError("not yet")
-          return {"text": text}
-"""
 START_S = 180.0
 READ_MLFLOW = """
 import json, sys
@@ -132,33 +116,23 @@ def started(command: list[str | Path], url: str, **environment: str) -> Iterator
             process.wait()
 
 
-def send(endpoint: str, headers: Mapping[str, str], runs: int) -> list[dict[str, Any]]:
-    """Executes runs that are sent on: their spans, as the files of the runs have them."""
+def send(endpoint: str, headers: Mapping[str, str], runs: int) -> dict[str, dict[str, Any]]:
+    """Executes runs that are sent on: their spans by id, as the files of the runs have them."""
     with running_server(otlp_endpoint=endpoint, otlp_headers=dict(headers)) as server:
-        server.push(FLOW)
+        server.push(PRICED)
         server.call(server.runtime.store.span_cursors())
-        with httpx2.Client(
-            base_url=server.base_url, headers={"Authorization": f"Bearer {server.key}"}, timeout=60
-        ) as http:
-            made = [http.post("/seq/acme/demo/review/execute", json={}).json() for _ in range(runs)]
-            told = [http.get(f"/flow-runs/{run['executionId']}").json()["totals"]["tokens"] for run in made]
+        with http_for(server, server.key) as http:
+            run_ids = [execute(http, "priced") for _ in range(runs)]
+            told = [http.get(f"/flow-runs/{run_id}").json()["totals"]["tokens"] for run_id in run_ids]
             tell(f"runglass: {sum(each['total'] for each in told):,} tokens in {runs:,} runs")
-            spans = []
-            for run in made:
-                document = http.get(f"/flow-runs/{run['executionId']}/export?format=otlp").json()
-                spans += document["resourceSpans"][0]["scopeSpans"][0]["spans"]
-            _until_sent(server)
+            spans = {span_id: span for run_id in run_ids for span_id, span in spans_of(http, run_id).items()}
+            while server.call(server.runtime.store.span_cursors()):
+                time.sleep(0.1)
     return spans
 
 
-def _until_sent(server: RunningServer) -> None:
-    while server.call(server.runtime.store.span_cursors()):
-        time.sleep(0.1)
-
-
-def compare(name: str, sent: list[dict[str, Any]], shown: list[Shown]) -> bool:
+def compare(name: str, ours: dict[str, dict[str, Any]], shown: list[Shown]) -> bool:
     """Says what a receiver shows of what was sent; whether that is all of it, each once and in its place."""
-    ours = {span["spanId"]: span for span in sent}
     theirs = {each.span.removeprefix("0x"): each for each in shown}
     wrong_parents = sum(
         theirs[span_id].parent != span.get("parentSpanId")
@@ -215,7 +189,7 @@ def main() -> None:
     raise SystemExit(0 if is_good else 1)
 
 
-def _all(sent: list[dict[str, Any]], read: Any) -> list[Shown]:
+def _all(sent: dict[str, Any], read: Any) -> list[Shown]:
     """What is shown once that is as much as was sent, or after a while: they store it later."""
     until_s = time.monotonic() + 60
     while len(shown := read()) < len(sent) and time.monotonic() < until_s:

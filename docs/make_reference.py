@@ -18,8 +18,8 @@ from runglass.cli.options import summary
 from runglass.client import Flow
 from runglass.config.reader import CLIENT_VARIABLES, PREFIX
 from runglass.config.settings import Price, Settings
-from runglass.engine.sandbox import code_transform, sandbox, template_worker
 from runglass.engine.steps import attempt_runner
+from runglass.engine.workers import code_transform, sandbox, template_worker
 from runglass.errors import CODES, STEP_CODES, exception_for
 from runglass.flows import file as flow_file
 from runglass.flows import parser as flow_parser

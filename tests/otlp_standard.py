@@ -36,7 +36,7 @@ def check(body: bytes) -> None:
 
 def items_of(body: bytes, signal: Signal, *, is_json: bool) -> list[Received]:
     """All that is in the body. Raises NotOtlp."""
-    return [item for items in decode(body, signal, is_json=is_json) for item in items]
+    return list(decode(body, signal, is_json=is_json))
 
 
 def _found(body: bytes, signal: Signal, *, is_json: bool) -> list[Received] | None:

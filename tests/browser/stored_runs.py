@@ -74,6 +74,8 @@ def store_runs(server: RunningServer, logs: Sequence[Log], *, flow: Flow | None 
             record = await push_flow(store, project, flow)
             version = await store.publish(record.id)
         for log in logs:
+            if flow is not None:
+                log.events[0]["flowId"] = record.id
             fold, changes, lines = _folded(log)
             # A run that goes on does so in a process that this server knows nothing of.
             owner = None

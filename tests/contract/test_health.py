@@ -26,7 +26,7 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
         with monkeypatch.context() as patch:
             patch.setattr(Lease, "hold", fail)
             sick = until_health(server.address, 503)
-            assert sick["reasons"] == ["the lease keeper has failed and is begun again"]
+            assert sick["reasons"] == ["the lease keeper has failed and is restarted"]
         well = until_health(server.address, 200)
         assert well["status"] == "ok"
     assert [record.exc_info is not None for record in caplog.records if "lease keeper" in record.message]
@@ -36,7 +36,7 @@ def test_failing_housekeeping_degrades_health_and_nothing_else(monkeypatch: pyte
     monkeypatch.setattr("runglass.engine.maintenance.maintenance.Maintenance.tidy", fail)
     with running_server() as server:
         found = until_degraded(server)
-        assert found["reasons"] == ["housekeeping has failed and is begun again"]
+        assert found["reasons"] == ["housekeeping has failed and is restarted"]
 
 
 def test_runs_that_are_set_aside_are_counted(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_runs_that_are_set_aside_are_counted(tmp_path: Path) -> None:
     with running_server(data=tmp_path) as server:
         found = until_degraded(server)
     assert found["setAside"] == 1
-    assert found["reasons"] == ["runs that cannot be read and are set aside: 1; the log names them"]
+    assert found["reasons"] == ["unreadable, quarantined runs: 1; the log names them"]
 
 
 def until_degraded(server: RunningServer) -> dict[str, Any]:

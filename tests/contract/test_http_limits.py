@@ -42,7 +42,7 @@ steps: [{id: rows, type: loop, over: 'initial["rows"]', as: row, steps: [{id: ro
 def server() -> Iterator[RunningServer]:
     """Room for three requests and a few connections more."""
     with running_server(
-        head_limit_bytes=4096,
+        head_limit_bytes=8192,
         max_connections=3,
     ) as running:
         running.push(ANYTHING)
@@ -120,10 +120,11 @@ def rest_of(connection: socket.socket) -> bytes:
         (b"GET / HTTP/2.0\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "speaks HTTP/1.1"),
         (b"GET http://[a HTTP/1.1\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "not valid HTTP/1.1"),
         (b"GET http://a HTTP/1.1\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "not valid HTTP/1.1"),
-        (GET + HOST + b"A: " + b"b" * 4096 + b"\r\n\r\n", 431, "REQUEST_TOO_LARGE", "head_limit_bytes=4,096"),
+        (GET + HOST + b"A: %040d\r\n" % 0 * 105 + b"\r\n", 431, "REQUEST_TOO_LARGE", "100 headers"),
+        (GET + HOST + b"A: " + b"b" * 8192 + b"\r\n\r\n", 431, "REQUEST_TOO_LARGE", "head_limit_bytes=8,192"),
         # Refused while it still comes: there may be no end.
-        (GET + HOST + b"A: " + b"b" * 9000, 431, "REQUEST_TOO_LARGE", "head_limit_bytes=4,096"),
-        (b"GET /" + b"a" * 9000, 431, "REQUEST_TOO_LARGE", "head_limit_bytes=4,096"),
+        (GET + HOST + b"A: " + b"b" * 9000, 431, "REQUEST_TOO_LARGE", "head_limit_bytes=8,192"),
+        (b"GET /" + b"a" * 9000, 431, "REQUEST_TOO_LARGE", "head_limit_bytes=8,192"),
         (GET + HOST + b"A: b\r\n c\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
         (GET + HOST + b"A: b\0c\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
         (GET + HOST + b"A: b\rc\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
@@ -208,7 +209,7 @@ def test_chunk_headers_and_trailers_are_limited(server: RunningServer) -> None:
     with raw_connection(server) as connection:
         connection.sendall(post(server, b"Transfer-Encoding: chunked\r\n") + b"2;a=")
         eventually(lambda: requests_in(server))
-        connection.sendall(b"b" * 5000)
+        connection.sendall(b"b" * 9000)
         answer = _answered(connection)
         assert refusal(answer) == (431, "REQUEST_TOO_LARGE")
 

@@ -212,7 +212,7 @@ def with_other_flow(file: bytes, **fields: Any) -> bytes:
 
 NO_RUNS: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda file: b"", "the file is empty"),
-    (lambda file: b"{", "breaks off"),
+    (lambda file: b"{", "is truncated"),
     (lambda file: file[: len(file) // 2].rpartition(b"\n")[0], "has not ended"),
     (lambda file: file[:-10], "cannot be used: "),
     (lambda file: without_line(file, 0), "does not begin with the header"),

@@ -11,7 +11,7 @@ import httpx2
 import msgspec
 import pytest
 
-import runglass.engine.checks.check_worker
+import runglass.engine.workers.check_worker
 import runglass.runtime.runtime
 import runglass.server.calls.segments
 import runglass.server.routes.jobs
@@ -62,9 +62,9 @@ def watched(server: RunningServer, patch: pytest.MonkeyPatch) -> Iterator[list[s
     ):
         watch(module, "normalize_messages", lambda _, asked: len(asked.messages or []) * 10)
     watch(runglass.runtime.runtime, "decode_stored_flow", lambda _, source: len(source))
-    watch(runglass.engine.checks.check_worker, "check_inputs", lambda _, flow, inputs: len(str(inputs)))
+    watch(runglass.engine.workers.check_worker, "check_inputs", lambda _, flow, inputs: len(str(inputs)))
     watch(
-        runglass.engine.checks.check_worker,
+        runglass.engine.workers.check_worker,
         "apply_overrides",
         lambda _, flow, overrides: len(str(overrides)),
     )

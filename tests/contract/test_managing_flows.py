@@ -248,7 +248,8 @@ def test_a_deleted_flow_is_gone_and_its_runs_are_read(server: RunningServer, sig
     for method, path in (("GET", SIGN), ("DELETE", SIGN), ("POST", "/seq/acme/signs/shop-sign/execute")):
         assert refusal(signs.request(method, path)) == (404, "FLOW_NOT_FOUND")
     assert "shop-sign" not in [each["slug"] for each in signs.get("/flows").json()["flows"]]
-    push(signs, NAMED.format("other"))
+    pushed = push(signs, NAMED.format("other")).json()
+    assert signs.get(f"{SIGN}/versions/0").headers["X-Flow-Id"] == pushed["id"] != before[""]["flowId"]
     assert {part: signs.get(f"/flow-runs/{run}{part}").json() for part in before} == before
     newest = signs.get("/flow-runs").json()["runs"][0]
     assert (newest["id"], newest["flowSlug"]) == (run, "shop-sign")

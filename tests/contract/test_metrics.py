@@ -166,6 +166,7 @@ def test_runs_that_wait_to_be_sent_as_spans_are_told_where_any_are_sent(watched:
         assert 0 <= samples["runglass_unsent_oldest_seconds"] < LONGEST_S
         assert samples["runglass_unsent_deleted_runs_total"] == 1
         assert samples["runglass_sent_spans_total[('outcome', 'accepted')]"] >= 0
+        assert samples["runglass_refused_runs_total"] >= 0
 
 
 def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:

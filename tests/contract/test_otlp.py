@@ -7,7 +7,8 @@ import json
 import threading
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -18,8 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from runglass.errors import StoreError, api_error
 from runglass.log.measurements import measured
-from runglass.recording.otlp import SLICE
-from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused
+from runglass.recording.received import Refused
+from runglass.recording.span_worker import PIECE, Piece, ReadSpan
 from runglass.server.endpoints import ENDPOINTS
 from runglass.store.records import Project
 from runglass.testing import RunningServer, running_server
@@ -38,30 +39,28 @@ TRACES = [*(f"{prefix}/v1/traces" for prefix in ALIASES), "/", "/otel"]
 LOGS = [f"{prefix}/v1/logs" for prefix in ALIASES]
 METRICS = [f"{prefix}/v1/metrics" for prefix in ALIASES]
 
-Item = ReceivedSpan | ReceivedLog
-
 
 class Recorded:
     """In the place of the runtime's recordings: keeps what comes, or does as a test says."""
 
     def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.flows: list[str | None] = []
+        self.items: list[ReadSpan] = []
+        self.flows: list[str] = []
         self.projects: list[str] = []
         self.refused: list[Refused] = []
         self.fault: Exception | None = None
 
-    async def record(self, project: Project, flow: str | None, items: Sequence[Item]) -> list[Refused]:
+    async def record(self, project: Project, piece: Piece) -> Counter[str]:
         if self.fault is not None:
             raise self.fault
         self.projects.append(project.name)
-        self.flows.append(flow)
-        self.items += items
-        return self.refused
+        self.flows += [span.slug for span in piece.spans[:1]]
+        self.items += piece.spans
+        return Counter(piece.refused) + Counter(dict(self.refused))
 
     @property
     def span_ids(self) -> list[int]:
-        return [int(item.span_id, 16) for item in self.items]
+        return [int(item.head.span_id, 16) for item in self.items]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def test_logs_are_taken_on_every_path(sender: httpx2.Client, recorded: Recorded,
     assert sender.post(path, content=data.SerializeToString(), headers=PROTOBUF).status_code == 200
     answer = sender.post(path, json=as_json(data))
     assert (answer.status_code, answer.json()) == (200, {})
-    assert [type(item) for item in recorded.items] == [ReceivedLog, ReceivedLog]
+    assert [item.head.name for item in recorded.items] == [None, None]
 
 
 @pytest.mark.parametrize("path", METRICS)
@@ -153,7 +152,7 @@ def test_another_content_type_is_refused(sender: httpx2.Client, recorded: Record
 def test_the_header_names_the_flow(sender: httpx2.Client, recorded: Recorded) -> None:
     sender.post("/v1/traces", content=BODY, headers={"x-runglass-flow": "support"})
     sender.post("/v1/traces", content=BODY)
-    assert recorded.flows == ["support", None]
+    assert recorded.flows == ["support", "shop"]
 
 
 def raw_deflate(body: bytes) -> bytes:
@@ -325,9 +324,9 @@ def test_many_reasons_are_bounded(sender: httpx2.Client, recorded: Recorded) -> 
 
 
 def test_a_large_request_is_recorded_in_parts(sender: httpx2.Client, recorded: Recorded) -> None:
-    spans = [span(number) for number in range(1, SLICE + 2)]
+    spans = [span(number) for number in range(1, PIECE + 2)]
     assert partial_success(sender.post("/v1/traces", content=traces(*spans).SerializeToString())) == (0, "")
-    assert recorded.span_ids == list(range(1, SLICE + 2))
+    assert recorded.span_ids == list(range(1, PIECE + 2))
     assert len(recorded.flows) == 2
 
 
@@ -519,6 +518,41 @@ def test_what_is_acknowledged_is_in_the_next_answer(
             assert (run["stepCount"], run["flowSlug"]) == (3, "shop")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"doubleValue": 10**400},
+        {"intValue": "9" * 5000},
+        {"arrayValue": {"values": [json.loads('{"a":' * 70 + "1" + "}" * 70)]}},
+    ],
+    ids=["too large", "too long", "too deep"],
+)
+def test_a_trace_of_which_no_span_can_be_kept_leaves_no_run(
+    server: RunningServer, sender: httpx2.Client, value: dict[str, Any]
+) -> None:
+    data = as_json(traces(span(1, trace_id=bytes([9] * 16))))
+    [sent] = data["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    sent["attributes"] = [{"key": "a", "value": value}]
+    assert sender.post("/v1/traces", json=data).json()["partialSuccess"]["rejectedSpans"] == "1"
+    with http_for(server, server.key) as http:
+        assert runs_of(http, bytes([9] * 16)) == []
+
+
+def test_measured_numbers_and_ids_are_no_secrets(server: RunningServer, sender: httpx2.Client) -> None:
+    trace_id, id = bytes([5] * 16), "ab4111111111111111cdefabcdefabcd"
+    sent = span(1, trace_id=trace_id)
+    sent.attributes.append(pair("gen_ai.server.time_per_output_token", double_value=0.25))
+    sent.attributes.append(pair("cause", string_value=f"trace {id}, card 4111 1111 1111 1111"))
+    assert sender.post("/v1/traces", content=traces(sent).SerializeToString()).status_code == 200
+    with http_for(server, server.key) as http:
+        [run] = http.get("/flow-runs", params={"q": "kind:recorded", "limit": 1}).json()["runs"]
+        [step] = http.get(f"/flow-runs/{run['id']}/trace").json()["steps"]
+        assert step["attributes"] == {
+            "gen_ai.server.time_per_output_token": 0.25,
+            "cause": f"trace {id}, card [redacted]",
+        }
+
+
 @pytest.mark.parametrize("is_first", [True, False], ids=["log first", "span first"])
 def test_a_log_record_joins_its_span_whichever_comes_first(
     server: RunningServer, sender: httpx2.Client, is_first: bool
@@ -563,10 +597,10 @@ class Slow(Recorded):
         super().__init__()
         self.begun, self.goes_on = threading.Event(), Future[None]()
 
-    async def record(self, project: Project, flow: str | None, items: Sequence[Item]) -> list[Refused]:
+    async def record(self, project: Project, piece: Piece) -> Counter[str]:
         self.begun.set()
         await asyncio.wrap_future(self.goes_on)
-        return await super().record(project, flow, items)
+        return await super().record(project, piece)
 
 
 def test_where_too_many_bodies_wait_another_is_to_be_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,7 @@ def test_slow_messages_of_one_project_keep_no_other_waiting(
 def test_a_message_that_is_none_is_refused_for_good(exporter: Exporter, recorded: Recorded) -> None:
     refusal = exporter.refusal(BODY[:-1])
     assert refusal.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "cut off" in refusal.details()
+    assert "truncated" in refusal.details()
     assert retry_delay_s(refusal) is None
 
 

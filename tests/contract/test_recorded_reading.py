@@ -68,8 +68,9 @@ def newest(http: httpx2.Client, server: RunningServer) -> str:
 def test_a_recorded_run_is_followed_to_its_end(
     server: RunningServer, http: httpx2.Client, client: Client
 ) -> None:
-    send(server, http, 1, tool(1, name="agent", ended=False), tool(2, 1))
+    send(server, http, 1, tool(1, 0, ("input.value", "hi"), name="agent", ended=False), tool(2, 1))
     run = client.run(newest(http, server))
+    assert run.trace().flow_run.input == {"inputs": {"text": "hi"}}, "as soon as it is known"
     assert [step.status for step in run.trace().steps] == ["running", "completed"]
     events: list[Any] = []
     for event in run.live_trace():

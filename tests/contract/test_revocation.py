@@ -145,7 +145,7 @@ def test_a_call_that_waits_is_answered_and_its_run_goes_on(
     for answer in answers:
         assert refusal(answer) == (401, "UNAUTHENTICATED")
         assert detail(answer)["executionId"] == run
-        assert "the run itself goes on" in detail(answer)["message"]
+        assert "the run itself continues" in detail(answer)["message"]
         assert answer.headers["www-authenticate"] == "Bearer"
     assert http.get(f"/flow-runs/{run}").json()["status"] == "running"
     cancel(server, run)
@@ -204,7 +204,7 @@ def test_a_resume_in_the_line_goes_on_when_its_key_is_revoked() -> None:
             http.delete(f"/keys/{key_id}")
             answer = waits.result(LONGEST_S)
         assert refusal(answer) == (401, "UNAUTHENTICATED")
-        assert "the run itself goes on" in detail(answer)["message"]
+        assert "the run itself continues" in detail(answer)["message"]
         assert refusal(http.post("/seq/acme/demo/talk/execute", json=resume)) == (409, "RUN_NOT_PAUSED")
         cancel(server, holds)
         run = f"/flow-runs/{body['executionId']}/trace"

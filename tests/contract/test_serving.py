@@ -143,7 +143,7 @@ def test_a_stop_waits_for_no_run_and_answers_every_call() -> None:
         thread.join()
         assert not thread.is_alive()
     assert answers["execute"].status_code == 500
-    assert "the server is being stopped" in detail(answers["execute"])["message"]
+    assert "the server is stopping" in detail(answers["execute"])["message"]
     assert "executionId" in detail(answers["execute"])
     assert frames(answers["stream"].text)[0].event == "run_started"
 

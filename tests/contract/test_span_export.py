@@ -16,7 +16,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from runglass.log.measurements import measured
-from runglass.server.services.span_export import BATCH_BYTES, FAULTS, LONGEST_WAIT_S, SpanExporter
+from runglass.server.services.span_export import (
+    BATCH_BYTES,
+    FAULT_S,
+    FAULTS,
+    LATER_S,
+    LONGEST_WAIT_S,
+    SpanExporter,
+)
 from runglass.testing import RunningServer, running_server
 from runglass.wire.query import RunQuery
 from tests.collector import Collector, Reply, attributes, collecting
@@ -38,7 +45,10 @@ steps:
 
 
 class UntilAllIsSent(VirtualClock):
-    """Ends the exporter once no cursor is behind; `at_rest` is called before each wait."""
+    """Ends the exporter once no cursor is behind; `at_rest` has what happens at each wait.
+
+    A number is so many seconds that pass beside.
+    """
 
     def __init__(self, server: RunningServer) -> None:
         super().__init__()
@@ -48,7 +58,11 @@ class UntilAllIsSent(VirtualClock):
     async def sleep(self, seconds: float) -> None:
         await super().sleep(seconds)
         if seconds and self.at_rest:
-            await self.at_rest.pop(0)()
+            happens = self.at_rest.pop(0)
+            if isinstance(happens, float):
+                self.set_back(-happens)
+            else:
+                await happens()
         if not await self._store.span_cursors():
             raise asyncio.CancelledError
 
@@ -253,9 +267,32 @@ def test_a_run_that_is_refused_keeps_no_other_from_being_sent(
     send_all(server, collector)
     assert [len(collector.spans(run_id)) > 0 for run_id in run_ids] == [True, False, True]
     assert measured.sent_spans["refused"] - refused == spans
-    assert sum(
-        "refuses spans" in record.message and "too much" in record.message for record in caplog.records
-    )
+    told = f"is not sent to {collector.endpoint}/v1/traces: it answered with status 413: 'too much'"
+    assert [record.message for record in caplog.records if "too much" in record.message] == [
+        f"run {run_ids[1]} {told}"
+    ]
+
+
+@pytest.mark.parametrize(("status", "patience_s"), [(500, FAULT_S), (418, FAULT_S), (401, LATER_S)])
+def test_a_run_that_a_receiver_never_takes_is_given_up_in_the_end(
+    server: RunningServer,
+    http: httpx2.Client,
+    collector: Collector,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    patience_s: float,
+) -> None:
+    run_id, following = execute(http, "anything"), execute(http, "anything")
+    refused = measured.refused_runs
+    # Both together twice, then the first one by itself.
+    collector.replies = [Reply(status, reason="it broke")] * 3
+    send_all(server, collector, patience_s)
+    assert len(collector.requests) == 4
+    assert measured.refused_runs - refused == 1
+    told = [record.message for record in caplog.records if run_id in record.message]
+    url = f"{collector.endpoint}/v1/traces"
+    assert told == [f"run {run_id} is not sent to {url}: it answered with status {status}: 'it broke'"]
+    assert (collector.spans(run_id), collector.spans(following)) == ([], exported(http, following))
 
 
 def test_what_a_receiver_fails_of_keeps_no_other_project_from_being_sent(

@@ -16,7 +16,7 @@ import pytest
 
 import runglass
 from runglass.limits.memory import SHARE
-from runglass.server.requests.idempotency_key import sorted_members
+from runglass.server.calls.call import sorted_members
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,

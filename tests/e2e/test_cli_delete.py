@@ -61,7 +61,7 @@ def test_named_runs_are_told_first_and_then_deleted(client: Client, ask: Command
     lines = out.splitlines()
     assert lines[0] == "2 runs would be deleted"
     assert [line.split()[:2] for line in lines[1:]] == [["oldest", old], ["newest", new]]
-    assert "nothing has been deleted: add --yes" in err
+    assert "nothing was deleted: add --yes" in err
     assert left(client) == {old, new, other}
 
     assert ask(new, old, new, "--yes") == (Exit.OK, "deleted 2 runs\n", "")

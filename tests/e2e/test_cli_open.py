@@ -78,7 +78,7 @@ def test_serve_prints_a_link_for_each_project_with_a_key(
     data = tmp_path / "data"
     with started("serve", "--port", "0", "--data", data, "--open") as server:
         server.line()
-        server.line_of_stderr_with("there is no key yet to look at runs with")
+        server.line_of_stderr_with("there is no key yet")
         assert server.interrupt() == Exit.OK
     for role in ("read", "admin", "run"):
         assert main(["keys", "create", "acme/shop", "--role", role, "--data", str(data)]) == Exit.OK

@@ -91,7 +91,7 @@ def test_a_live_trace_ends_with_its_run(server: RunningServer, side: Side) -> No
 
 def test_a_wait_that_times_out_leaves_the_run_going_on(server: RunningServer, side: Side) -> None:
     run = begun(side, server)
-    with pytest.raises(APITimeoutError, match="it still goes on"):
+    with pytest.raises(APITimeoutError, match="it is still active"):
         side.value(run.wait(0.1))
     side.value(run.cancel())
 

@@ -218,7 +218,7 @@ def test_a_worker_that_stood_still_writes_nothing_to_runs_that_others_have(shop:
     shop.held.let_go.set()
     ended = {run_id: followed(shop.http, run_id) for run_id in run_ids}
     os.kill(stopped.pid, signal.SIGCONT)
-    stopped.line_of_stderr_with("the lease ran out")
+    stopped.line_of_stderr_with("the lease expired")
     assert other.terminate() == 0
     [again] = shop.start(1)
     assert completions(followed(shop.http, again)) == ["first", "long", "last"], (

@@ -97,6 +97,8 @@ def compare(
             wrong.append(f"{getattr(told.usage, kind)} tokens are {kind}, not {number}")
     if case == "sessions" and (told.sessions >= SESSIONS) is short.session:
         wrong.append(f"the sessions are {sorted(told.sessions)}")
+    if answers := told.sessions & {call.id for call in calls}:
+        wrong.append(f"the ids of answers are sessions: {sorted(answers)}")
     if case == "chat" and not any(ANSWER in json.dumps(answer) for answer in told.answers):
         wrong.append("the answer is not in the trace")
     if case == "tools" and any(_cities(answer) == CITIES for answer in told.answers) is short.tools:

@@ -15,8 +15,8 @@ import pytest
 from runglass.cli.terminal.outline_rows import choose_rows, tree_lines
 from runglass.cli.terminal.run_progress import RunProgress
 from runglass.engine.capture.snapshots import cut
-from runglass.engine.sandbox.sandbox import Sandbox
-from runglass.engine.sandbox.templates import make_plan
+from runglass.engine.workers.sandbox import Sandbox
+from runglass.engine.workers.templates import make_plan
 from runglass.errors import StepFailure
 from runglass.flows.parser import check_flow
 from runglass.flows.references import unmet_references

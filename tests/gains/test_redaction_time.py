@@ -33,7 +33,7 @@ a@|@|a.|@a.|a@b.|://|://a|thin:a/|?sig=|&key=|bearer |basic a|eyJ|eyJa.|éeyJ|ey
 WHOLE = (
     """
 docker login -p x |sshpass -p x |redis-cli -a x |mongo -p x |sqlcmd -P x |ldapsearch -w x |7z -px |smbclient -U a%b |openssl -in pass:x,
-snmpget -A x |curl -u a:b |machine a.b login c password d |12345678-1234-1234-1234-123456789012 |token: a( |token is 12px, |-code 0000
+snmpget -A x |curl -u a:b |machine a.b login c password d |12345678-1234-1234-1234-123456789012 |abc4000000000006 |token: 0.25 |token: a( |token is 12px, |-code 0000
 your PIN is 5930 |482913 is your login code |<token>a</token>|<a name="token">b</a>|4111 1111 1111 1111 |DE89 3704 0044 0532 0130 00,
 123-45-6789 |01a22876-4375-7204-935d-98c56af0fae4 |+44 20 7946 0958 |(415) 555-0132 |415-555-0132 |020 7946 0958 |+12345678 |+49 12 34 56 |fm2_a,|\x01|pin,|pin "
 auth: abc123:d |bearer: abcdefg1 |pin: 5930 |otp: a1234 |phone: 555 0132 99

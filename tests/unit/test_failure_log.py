@@ -20,9 +20,9 @@ def test_a_row_of_failures_is_told_at_its_begin_and_its_end(caplog: pytest.LogCa
         failures.worked()
         failures.failed(StoreError("away again"))
     assert [(each.levelname, each.message) for each in caplog.records] == [
-        ("WARNING", "looking failed, and is tried again and again: away"),
+        ("WARNING", "looking failed, and is retried: away"),
         ("INFO", "looking failed for a while, and works again (failures: 3)"),
-        ("WARNING", "looking failed, and is tried again and again: away again"),
+        ("WARNING", "looking failed, and is retried: away again"),
     ]
 
 

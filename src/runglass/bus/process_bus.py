@@ -147,7 +147,7 @@ class ProcessBus:
                 self.is_connected = False
                 self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
                 if not self._is_reported:
-                    log.warning("the bus is away, readers look by themselves until it is back: %s", error)
+                    log.warning("the bus is unavailable, readers poll the store: %s", error)
                     self._is_reported = True
                 await asyncio.sleep(self._silent_pause_s if isinstance(error, NothingHeard) else pause_s)
 

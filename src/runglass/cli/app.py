@@ -88,7 +88,7 @@ def run(arguments: Sequence[str] | None) -> int:
         return Exit.PIPE_CLOSED
     except OSError as error:
         _drop_output()
-        complain(f"the command cannot go on: {error}")
+        complain(f"the command cannot continue: {error}")
         return Exit.FAILED
     except BaseException as error:
         if is_interrupt(error):

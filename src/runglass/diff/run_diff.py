@@ -200,7 +200,7 @@ def change_text(change: FieldChange) -> str:
     name = field_text(change.field)
     if change.field in CONTENT_FIELDS:
         if not change.paths:
-            return f"{name} differs, or is too large to tell"
+            return f"{name} differs, or is too large to compare"
         first, more = change.paths[0], len(change.paths) - 1
         values = " / ".join(brief_pair(first.a, first.b))
         if first.kind != "changed":

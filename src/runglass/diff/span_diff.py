@@ -6,13 +6,12 @@ What a step is called follows from the order of arrival, which says nothing of a
 from collections import deque
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
+from itertools import chain
 
 from runglass.diff.trace_diff import AttemptDigest, AttemptPair, SpanPlace
 
 _Children = dict[str | None, list[AttemptDigest]]
 """By the id of their parent, None at the top; siblings in the order of their start."""
-_Key = tuple[str | None, str | None]
-"""Name and kind of a span."""
 MOST_ALIGNED = 100
 """Of more siblings those of one name and kind are paired by their order alone, which takes less time."""
 
@@ -67,39 +66,25 @@ def _children(spans: Iterable[AttemptDigest]) -> _Children:
 
 def _siblings(a: Sequence[AttemptDigest], b: Sequence[AttemptDigest]) -> list[AttemptPair]:
     """In the order of `a`; those of `b` alone stand behind the one before them there."""
-    matched = _matched([_key(span) for span in a], [_key(span) for span in b])
-    behind: dict[int, list[AttemptPair]] = {}
-    anchor, number_in_a = -1, {there: here for here, there in matched.items()}
-    for number, span in enumerate(b):
-        if number in number_in_a:
-            anchor = number_in_a[number]
-        else:
-            behind.setdefault(anchor, []).append(AttemptPair(None, span))
-    pairs = behind.get(-1, [])
-    for number, span in enumerate(a):
-        other = b[matched[number]] if number in matched else None
-        pairs += [AttemptPair(span, other), *behind.get(number, ())]
-    return pairs
-
-
-def _matched(a: Sequence[_Key], b: Sequence[_Key]) -> dict[int, int]:
-    """Those of `b` by those of `a`: as they follow each other, then what is left of each key in its order."""
-    matched: dict[int, int] = {}
-    if a == b:
-        return {number: number for number in range(len(a))}
+    keys_a, keys_b = ([(_place(span).name, _place(span).kind) for span in each] for each in (a, b))
+    # Those that follow each other alike, then of what is left those of one key in their order.
+    place_of = [-1] * len(b)
     if max(len(a), len(b)) <= MOST_ALIGNED:
-        for here, there, size in SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks():
-            matched |= {here + at: there + at for at in range(size)}
-    taken = set(matched.values())
-    left: dict[_Key, deque[int]] = {}
-    for number, key in enumerate(b):
-        if number not in taken:
-            left.setdefault(key, deque()).append(number)
-    for number, key in enumerate(a):
-        if number not in matched and left.get(key):
-            matched[number] = left[key].popleft()
-    return matched
-
-
-def _key(span: AttemptDigest) -> _Key:
-    return _place(span).name, _place(span).kind
+        for here, there, size in SequenceMatcher(None, keys_a, keys_b, autojunk=False).get_matching_blocks():
+            place_of[there : there + size] = range(here, here + size)
+    taken = set(place_of)
+    left: dict[tuple[str | None, str | None], deque[int]] = {}
+    for place, key in enumerate(keys_a):
+        if place not in taken:
+            left.setdefault(key, deque()).append(place)
+    pairs: list[list[AttemptPair]] = [[], *([AttemptPair(span, None)] for span in a)]
+    behind = 0
+    for span, key, place in zip(b, keys_b, place_of, strict=True):
+        if place < 0 and left.get(key):
+            place = left[key].popleft()
+        if place < 0:
+            pairs[behind].append(AttemptPair(None, span))
+        else:
+            behind = place + 1
+            pairs[behind][0] = AttemptPair(a[place], span)
+    return list(chain.from_iterable(pairs))

@@ -47,7 +47,7 @@ StepId = Annotated[str, _about("Unique in the whole flow.", pattern="^[A-Za-z0-9
 Name = Annotated[str | None, _about("For people.", minLength=1, maxLength=256, pattern=r"^[^\u0000]*$")]
 OnError = Annotated[
     Literal["fail", "continue"],
-    _about("`continue`: the step is failed, its output null, and the flow goes on."),
+    _about("`continue`: the step is failed, its output null, and the flow continues."),
 ]
 Input = Annotated[
     dict[str, Any] | None,
@@ -75,7 +75,7 @@ class BaseStep(_Strict, frozen=True, kw_only=True, tag_field="type"):
 
 class _Leaf(BaseStep, frozen=True, kw_only=True):
     retry: Annotated[
-        Retry | None, _about("How a failed attempt is tried again; without it, only for busy providers.")
+        Retry | None, _about("How a failed attempt is retried; without it, only for busy providers.")
     ] = None
     timeout_ms: TimeoutMs = None
 
@@ -217,7 +217,7 @@ class Flow(_Strict, frozen=True, kw_only=True):
     overridable: Annotated[
         list[str] | None,
         _about(
-            "Fields of steps that calls with a `run` key may set anew; by default `prompt`, `system`,"
+            "Fields of steps that calls with a `run` key may override; by default `prompt`, `system`,"
             " `input`, `settings`, `output_schema` and `model`.",
             items={"enum": list(OVERRIDABLE)},
             maxItems=len(OVERRIDABLE),

@@ -125,7 +125,7 @@ class FlowRules:
             for index, name in enumerate(names if isinstance(names, list) else ()):
                 if name not in OVERRIDABLE:
                     hint = suggestion(name, OVERRIDABLE) or f"; it may be {any_of(list(OVERRIDABLE))}"
-                    message = f"no step has a field {shown(name)} to set anew{hint}"
+                    message = f"no step has a field {shown(name)} to override{hint}"
                     yield Finding(message, ("overridable", index))
             tree = _TreeFindings(self, own_providers)
             yield from tree.keywords(data.get("inputs"), ("inputs",))

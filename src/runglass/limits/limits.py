@@ -1,8 +1,8 @@
 """Everything that bounds callers in one process, by its settings: engine and server share one `Limits`."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from runglass.config.settings import Settings
 from runglass.errors import rate_limited
@@ -14,6 +14,8 @@ from runglass.limits.turns import ProjectTurns
 
 LARGE_REQUESTS = 8
 """The most projects of which a large request is taken in at the same time."""
+IMPORTS = 8
+"""The most projects that import a run at the same time: some 40 MB are in memory for each."""
 DIFFS = 4
 """The most projects that compare runs at the same time: two traces are in memory for each."""
 
@@ -45,10 +47,10 @@ class Limits:
         self.large_requests = FairTurns(Shares(1, most=LARGE_REQUESTS, most_each=1))
         self.diffs = FairTurns(Shares(1, most=DIFFS, most_each=1))
         self._open_calls = Shares(math.inf, most_each=settings.max_streams_per_project)
+        self._imports = Shares(IMPORTS, most=IMPORTS, most_each=1)
 
-    @contextmanager
-    def open_call(self, project_id: int) -> Iterator[Callable[[], None]]:
-        """Counts a stream, or a call that waits for its run, until the block ends, or calls what it is given.
+    def open_call(self, project_id: int) -> AbstractContextManager[Callable[[], None]]:
+        """The block is a stream, or a call that waits for its run; it ends by what it is given, too.
 
         Raises RATE_LIMITED.
         """
@@ -59,7 +61,12 @@ class Limits:
                 " `max_streams_per_project` allows; nothing was started, close some or try again later",
                 details={"limit": "max_streams_per_project", "value": value},
             )
-        with ExitStack() as counted:
-            self._open_calls.take(project_id)
-            counted.callback(self._open_calls.give_back, project_id)
-            yield counted.close
+        return self._open_calls.taken(project_id)
+
+    def one_import(self, project_id: int) -> AbstractContextManager[object]:
+        """The block imports a run. Raises RATE_LIMITED where the project does already, or many others do."""
+        if not self._imports.may_take(project_id):
+            raise rate_limited(
+                "another run is being imported, and one of a project is taken at a time; try again later"
+            )
+        return self._imports.taken(project_id)

@@ -168,4 +168,4 @@ class MemoryBudget:
 
     def _full(self, why: str) -> APIError:
         details = {"limit": "memory_limit_bytes", "value": self.limit_bytes}
-        return api_error("UNAVAILABLE", f"{why}; nothing was started, try again later", details=details)
+        return api_error("UNAVAILABLE", f"{why}; nothing was started, retry later", details=details)

@@ -30,9 +30,9 @@ LARGE_MOVE_BYTES = 32 * 1024
 COPY_S = 1e-9
 """A byte's way from or to the system, in seconds."""
 AT_ONCE, AT_ONCE_S = 16, 0.01
-"""So many requests of a project may begin within so many seconds."""
-REQUEST_S = 0.001
-"""Seconds of the event loop that a request takes."""
+"""So many requests, iterations and branches of a project may begin within so many seconds."""
+REQUEST_S, ITERATION_S = 0.001, 0.0006
+"""Seconds of the event loop that a request, and the first step of an iteration or a branch, take."""
 MOST_NOTED = 1000
 """Projects that are noted before those are forgotten of which there is nothing to know any more."""
 ABOUT_S = 2.0
@@ -64,7 +64,7 @@ current_project: ContextVar[int] = ContextVar("current_project", default=0)
 _reasons: set[str] = set()
 
 begun_at_once: dict[int, tuple[float, int]] = {}
-"""By project: since when, and how many, requests have begun at once."""
+"""By project: since when, and how many, requests, iterations and branches have begun at once."""
 
 last_seen = [(0, -math.inf), (0, -math.inf)]
 """The two projects that were active last, the last one first, each with the time."""
@@ -164,10 +164,11 @@ async def paced_read(
             raise
 
 
-async def admit_paced(project_id: int) -> None:
-    """Returns when it is the turn of one more request of the project, if there are many at once.
+async def admit_paced(project_id: int, takes_s: float) -> None:
+    """Returns when it is the turn of one more beginning of the project, if there are many at once.
 
-    A few hundred at once would stop the event loop for as many milliseconds.
+    `takes_s` is about how long its beginning keeps the loop busy: a few hundred at once would stop it for as
+    many milliseconds.
     """
     now_s = clock.monotonic_s()
     since_s, count = begun_at_once.get(project_id, (-math.inf, 0))
@@ -179,7 +180,7 @@ async def admit_paced(project_id: int) -> None:
     begun_at_once[project_id] = (since_s, count + 1)
     if count >= AT_ONCE:
         async with paced("loop", project_id) as piece:
-            piece.worked_s = REQUEST_S
+            piece.worked_s = takes_s
 
 
 async def paced_transfer(size_bytes: int) -> None:
@@ -195,6 +196,12 @@ async def paced_transfer(size_bytes: int) -> None:
 _paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "Pacer"]] = WeakKeyDictionary()
 
 
+class _Project(asyncio.Lock):
+    """One piece of a project's work at a time; it rests until `until_s`, by the monotonic clock."""
+
+    until_s = 0.0
+
+
 class Pacer:
     """Of one kind of large work, on one event loop: a piece at a time, and each project rests for itself.
 
@@ -203,17 +210,22 @@ class Pacer:
 
     def __init__(self, *, most: int = 1) -> None:
         self._turns = FairTurns(Shares(1, most=most))
-        self._projects: dict[int, _Resting] = {}
+        self._projects: dict[int, _Project] = {}
 
     @asynccontextmanager
     async def piece(self, project_id: int) -> AsyncIterator[WorkPiece]:
         """The block is one piece of the project's work: it begins in its turn, after its rest."""
         project = self._projects.get(project_id)
         if project is None:
-            self._forget_rested()
-            project = self._projects[project_id] = _Resting()
+            if len(self._projects) > MOST_NOTED:
+                now_s = clock.monotonic_s()
+                still = [
+                    each for each in self._projects.items() if each[1].locked() or each[1].until_s > now_s
+                ]
+                self._projects = dict(still)
+            project = self._projects[project_id] = _Project()
         # Held while it rests, so that its next pieces wait behind this one, and no other project does.
-        async with project.one_at_a_time:
+        async with project:
             still_s = project.until_s - clock.monotonic_s()
             if still_s > SHORTEST_REST_S and others_are_active(project_id):
                 await clock.sleep(still_s)
@@ -232,20 +244,3 @@ class Pacer:
     def is_wanted(self) -> bool:
         """Whether a task waits for the end of the piece that goes on; any thread may ask."""
         return self._turns.is_wanted
-
-    def _forget_rested(self) -> None:
-        if len(self._projects) > MOST_NOTED:
-            now_s = clock.monotonic_s()
-            self._projects = {
-                project_id: project
-                for project_id, project in self._projects.items()
-                if project.one_at_a_time.locked() or project.until_s > now_s
-            }
-
-
-class _Resting:
-    """Until when a project rests, by the monotonic clock."""
-
-    def __init__(self) -> None:
-        self.one_at_a_time = asyncio.Lock()
-        self.until_s = 0.0

@@ -8,7 +8,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 
@@ -107,6 +108,14 @@ class Shares:
         self.held -= size
         if not account.held:
             self._holding_weight -= account.weight
+
+    @contextmanager
+    def taken(self, project_id: int) -> Iterator[Callable[[], None]]:
+        """Takes a slot until the block ends, or calls what it is given."""
+        with ExitStack() as end:
+            self.take(project_id)
+            end.callback(self.give_back, project_id)
+            yield end.close
 
     def reset(self) -> None:
         """Forgets all use; for a moment in which no project holds a slot or waits."""

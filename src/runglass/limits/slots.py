@@ -128,6 +128,6 @@ class RunSlots:
         return api_error(
             "UNAVAILABLE",
             f"{self._shares.held_by(project_id):,} runs of this project go on and {own:,} wait, as many as"
-            f" may: the setting `{setting}` is {value:,}; nothing was started, try again later",
+            f" may: the setting `{setting}` is {value:,}; nothing was started, retry later",
             details={"limit": setting, "value": value},
         )

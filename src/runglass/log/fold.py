@@ -43,6 +43,7 @@ from runglass.log.events import (
     StreamEvent,
 )
 from runglass.log.money import ZERO, Spent, Totals, add_usd
+from runglass.log.span_state import SpanState
 from runglass.log.span_tree import Address as Address
 from runglass.log.span_tree import SpanTree
 from runglass.log.trace import (
@@ -155,7 +156,7 @@ class RunFold:
         if not isinstance(event, StepEvent):
             return self._apply_to_run(event)
         if self.tree is not None and isinstance(event, StepRecorded):
-            return (self._record(event, self.tree),)
+            return (self._record(event),)
         if self.status == "paused":
             self._set(status="running")
         address = Address(event.step_id, event.loop_path)
@@ -219,21 +220,27 @@ class RunFold:
         change = self._open[address] = StepChange(known.position, step)
         return (change,)
 
-    def _record(self, event: StepRecorded, tree: SpanTree) -> StepChange:
+    def _record(self, event: StepRecorded) -> StepChange:
         """Takes in the state of a span."""
         [number] = event.loop_path or (0,)
-        known = self.last_position
-        position = tree.add(event.span, event.step_id, number, position=known + 1)
-        self.last_position = max(known, position)
+        step = recorded_step(event.span, event.step_id, event.loop_path)
+        return StepChange(self.take_span(event.span, event.step_id, number, step), step)
+
+    def take_span(self, span: SpanState, step_id: str, number: int, step: StepTrace | None) -> int:
+        """Takes in the state of a span of a recorded run, as `apply` does; returns its position.
+
+        The content of the span is not asked for, and its `step` only where it has not ended.
+        """
+        assert self.tree is not None
+        position = self.tree.add(span, step_id, number, position=self.last_position + 1)
+        self.last_position = max(self.last_position, position)
         self._is_counted = False
-        change = StepChange(position, recorded_step(event))
-        # By the id of the span: its address can change, as long as only its logs have come.
-        key = Address(event.span.span_id, None)
-        if change.step.status == "running":
-            self._open[key] = change
-        else:
-            self._open.pop(key, None)
-        return change
+        if step is not None and step.status == "running":
+            # By the id of the span: its address can change, as long as only its logs have come.
+            self._open[Address(span.span_id, None)] = StepChange(position, step)
+        elif self._open:
+            self._open.pop(Address(span.span_id, None), None)
+        return position
 
     def _keep_outputs(self, event: ContentKept) -> list[StepChange]:
         changes = []
@@ -517,25 +524,29 @@ def session_id_of(session: str) -> str:
     return session if _UUID.fullmatch(session) else str(uuid5(NAMESPACE_URL, session))
 
 
-def recorded_step(event: StepRecorded) -> StepTrace:
-    """The step of a span, as this event tells it."""
-    span = event.span
-    start, end = span.start_time_unix_nano, span.end_time_unix_nano
-    status, duration_ms = "running", None
+def recorded_status(span: SpanState) -> str:
+    """The status of the step of a span."""
     if span.name is None:
         # What is known of it has come; nothing says that it goes on.
-        status = "completed"
-    elif end is not None:
-        status = "failed" if span.status == "error" else "completed"
-        if start is not None:
-            duration_ms = max(0, round((int(end) - int(start)) / 1_000_000))
+        return "completed"
+    if span.end_time_unix_nano is None:
+        return "running"
+    return "failed" if span.status == "error" else "completed"
+
+
+def recorded_step(span: SpanState, step_id: str = "", loop_path: tuple[int, ...] | None = None) -> StepTrace:
+    """The step of a span."""
+    start, end = span.start_time_unix_nano, span.end_time_unix_nano
+    duration_ms = None
+    if span.name is not None and start is not None and end is not None:
+        duration_ms = max(0, round((int(end) - int(start)) / 1_000_000))
     calls = span.model_calls
     events: Any = json_bytes(span, "events")
     links: Any = json_bytes(span, "links")
     return StepTrace(
-        step_id=event.step_id,
-        loop_path=event.loop_path,
-        status=status,
+        step_id=step_id,
+        loop_path=loop_path,
+        status=recorded_status(span),
         started_at=None if start is None else iso_ms(int(start) // 1_000_000),
         completed_at=None if end is None else iso_ms(int(end) // 1_000_000),
         duration_ms=duration_ms,

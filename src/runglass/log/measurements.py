@@ -84,7 +84,7 @@ class Measurements:
         self.readable_s = Histogram()
         """From the arrival of what other programs send until it can be read."""
         self.otlp_requests = Counter(dict.fromkeys(("traces", "logs", "metrics"), 0))
-        self.sent_runs = 0
+        self.sent_runs = self.refused_runs = 0
         self.sent_spans = {"accepted": 0, "refused": 0}
         """What was sent on as spans, by what the receiver said."""
         self.failed_sends = 0

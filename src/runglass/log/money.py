@@ -29,6 +29,11 @@ def subtract_usd(one: Decimal, other: Decimal) -> Decimal:
     return _EXACT.subtract(one, other)
 
 
+def scaled(digits: int, places: int) -> Decimal:
+    """The number with so many decimal places."""
+    return _EXACT.scaleb(Decimal(digits), -places)
+
+
 def price_of(per_million: Decimal, count: int) -> Decimal:
     """The exact cost of `count` tokens at a price for a million."""
     return _EXACT.scaleb(_EXACT.multiply(per_million, Decimal(count)), -6)

@@ -12,15 +12,16 @@ import re
 from array import array
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import lru_cache
 from heapq import heapify, heappop, heappush, nsmallest
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from runglass.log.span_forest import NONE, SpanForest
+from runglass.log.span_forest import NONE, NodeIndex, SpanForest
 from runglass.log.span_state import SpanState
-from runglass.log.span_sums import SpanSums, SpanUsage
-from runglass.log.span_words import MOST_CHARS, SpanWords, Words
+from runglass.log.span_sums import SpanSums, SpanUsage, SpanUsages
+from runglass.log.span_words import MOST_CHARS, SpanWords
 from runglass.log.trace import Recording, RunTotals
 
 NOT_RECEIVED = "not_received"
@@ -40,9 +41,14 @@ _RECEIVED, _NAMED, _ENDED, _FAILED, _TELLS, _CALLS, _IS_BAD, _PAYS, _ASKS = (1 <
 cannot be right; its usage counts, and so does its call."""
 _STATE = _NAMED | _ENDED
 _CALL_KINDS = frozenset({"llm", "embedding"})
-_NODE_BYTES, _USAGE_BYTES, _TEXT_BYTES, _SUM_BYTES = 220, 420, 170, 500
-"""What in memory a node takes, what it has used, a text beside its characters, and the sum of a model."""
+_NODE_BYTES, _TEXT_BYTES, _SUM_BYTES = 110, 400, 500
+"""What in memory a node takes, a name and id of a step beside their characters, and the sum of a model."""
 _ID_BITS, _ID_MASK = 64, (1 << 64) - 1
+
+
+@lru_cache(maxsize=1024)
+def _safe(name: str) -> str:
+    return _UNSAFE.sub("_", name) or NO_NAME
 
 
 class Address(NamedTuple):
@@ -67,16 +73,20 @@ class SpanTree:
         self.last_end_us: int | None = None
         self.is_gen_ai = False
         # By node, in the order in which they were first heard of.
-        self._index: dict[int, int] = {}
+        self._index = NodeIndex()
+        self._found = ("", NONE)
+        self._nodes = 0
         self._ids = array("Q")
         self._flags = array("H")
-        self._position, self._number = array("i"), array("q")
+        self._position, self._number = array("i"), array("i")
         self._start, self._end = array("q"), array("q")
         self._tellers, self._callers = array("i"), array("i")
-        self._name: list[str] = []
-        self._step: list[str] = []
-        self._said: list[Words | None] = []
-        self._usage: dict[int, SpanUsage] = {}
+        self._label, self._said = array("i"), array("i")
+        self._labels: list[tuple[str, str]] = [("", "")]
+        """Names of spans, each with the id of its step, once for all that have them."""
+        self._label_of: dict[tuple[str, str], int] = {}
+        self._text_chars = 0
+        self._usages = SpanUsages()
         self._counts: dict[str, int] = {}
         self._forest = SpanForest(self._ids)
         self._moved: dict[int, int] = {}
@@ -88,9 +98,6 @@ class SpanTree:
         self._dirty: list[int] = []
         """Nodes below which that has to be looked at anew."""
         self._words = SpanWords()
-        # Each name and id of a step once.
-        self._texts: dict[str, str] = {}
-        self._text_chars = 0
         self._entry: tuple[int, int, str] | None = None
         self._tops: list[int] = []
 
@@ -99,8 +106,8 @@ class SpanTree:
         """About how much memory it takes."""
         return (
             _NODE_BYTES * len(self._ids)
-            + _USAGE_BYTES * len(self._usage)
-            + _TEXT_BYTES * len(self._texts)
+            + self._usages.held_bytes
+            + _TEXT_BYTES * len(self._labels)
             + self._text_chars
             + _SUM_BYTES * self._sums.names
             + self._words.held_bytes
@@ -108,27 +115,33 @@ class SpanTree:
 
     def position_of(self, span_id: str) -> int:
         """The position of a span's step, 0 where it has none."""
-        node = self._index.get(int(span_id, 16))
-        return 0 if node is None else self._position[node]
+        node = self._find(span_id)
+        return 0 if node == NONE else self._position[node]
 
     def address_of(self, span_id: str, name: str | None) -> Address:
         """The address of a span's step; of one that is new, or has its `name` only now, the one it gets."""
-        node = self._index.get(int(span_id, 16))
-        if node is not None:
+        node = self._find(span_id)
+        if node != NONE:
             flags = self._flags[node]
             if flags & _NAMED or (flags & _RECEIVED and name is None):
-                return Address(self._step[node], (self._number[node],))
-        step_id = NOT_RECEIVED if name is None else _UNSAFE.sub("_", name)[:64] or NO_NAME
+                return Address(self._labels[self._label[node]][1], (self._number[node],))
+        step_id = NOT_RECEIVED if name is None else _safe(name[:64])
         return Address(step_id, (self._counts.get(step_id, 0),))
 
     def add(self, span: SpanState, step_id: str, number: int, *, position: int) -> int:
         """Takes in the newest state of a span; returns its position, which is `position` where it is new."""
-        node = self._node(int(span.span_id, 16))
+        node = self._node(span.span_id)
         before, known_start = self._flags[node], self._start[node]
         if not before & _RECEIVED:
             self.received += 1
             self._position[node] = position
-        self._step[node], self._number[node] = self._text(step_id), number
+        self._number[node] = number
+        about = (span.name or "")[:MOST_CHARS], step_id
+        if (label := self._label_of.get(about)) is None:
+            label = self._label_of[about] = len(self._labels)
+            self._labels.append(about)
+            self._text_chars += len(about[0]) + len(step_id)
+        self._label[node] = label
         if number >= self._counts.get(step_id, 0):
             self._counts[step_id] = number + 1
         self._note_state(node, span, before)
@@ -151,7 +164,7 @@ class SpanTree:
 
     def fail(self, span_id: str) -> None:
         """Ends a span that is open, as the run has failed."""
-        node = self._index[int(span_id, 16)]
+        node = self._find(span_id)
         if self._flags[node] & _STATE == _NAMED:
             self._stop_counting(node)
             self._flags[node] |= _ENDED | _FAILED
@@ -190,39 +203,41 @@ class SpanTree:
             **self._words.fields(),
         )
 
-    def _node(self, id: int) -> int:
-        node = self._index.get(id)
-        if node is None:
-            node = self._index[id] = len(self._ids)
-            self._ids.append(id)
-            self._start.append(_NEVER)
-            for column in (
-                self._flags,
-                self._position,
-                self._number,
-                self._end,
-                self._tellers,
-                self._callers,
-            ):
-                column.append(0)
-            self._name.append("")
-            self._step.append("")
-            self._said.append(None)
-            self._forest.add()
+    def _find(self, span_id: str) -> int:
+        """The node of a span, NONE where it has none."""
+        if self._found[0] != span_id:
+            self._found = span_id, self._index.get(int(span_id, 16))
+        return self._found[1]
+
+    def _node(self, span_id: str) -> int:
+        node = self._find(span_id)
+        if node == NONE:
+            id, node = int(span_id, 16), self._nodes
+            if node == len(self._ids):
+                self._grow(min(max(16, node >> 4), 4096))
+            self._nodes += 1
+            self._ids[node] = id
+            self._index.add(id, node)
+            self._found = span_id, node
         return node
 
-    def _text(self, text: str) -> str:
-        known = self._texts.setdefault(text, text)
-        if known is text:
-            self._text_chars += len(text)
-        return known
+    def _grow(self, more: int) -> None:
+        """Makes room for more nodes."""
+        for column in (self._position, self._number, self._tellers, self._callers, self._label):
+            column.extend([0] * more)
+        self._ids.extend([0] * more)
+        self._flags.extend([0] * more)
+        self._start.extend([_NEVER] * more)
+        self._end.extend([0] * more)
+        self._said.extend([-1] * more)
+        self._usages.grow(more)
+        self._forest.grow(more)
 
     def _note_state(self, node: int, span: SpanState, before: int) -> None:
         """Takes in when the span was, how it is with it, and what it has used."""
         flags = _RECEIVED
         if span.name is not None:
             flags |= _NAMED
-            self._name[node] = self._text(span.name[:MOST_CHARS])
         if (start := span.start_time_unix_nano) is not None:
             start_us = self._start[node] = int(start) // 1000
             if self.first_start_us is None or start_us < self.first_start_us:
@@ -243,12 +258,13 @@ class SpanTree:
             self._stop_counting(node)
         self._flags[node] = flags
         if flags & (_TELLS | _CALLS):
-            self._usage[node] = SpanUsage(
+            usage = SpanUsage(
                 ((call is not None and call.model) or span.model_used or UNKNOWN_MODEL)[:MOST_CHARS],
                 span.tokens,
                 None if span.cost_usd is None else Decimal(span.cost_usd),
                 None if call is None or call.finish_reason is None else call.finish_reason[:MOST_CHARS],
             )
+            self._usages.put(node, usage, span.cost_usd)
         for flag, counts in ((_TELLS, self._tellers), (_CALLS, self._callers)):
             if (flags ^ before) & flag and not counts[node]:
                 (self._raise if flags & flag else self._lower)(counts, flag, node)
@@ -269,7 +285,7 @@ class SpanTree:
         flags = self._flags[node]
         if flags & _CALLS and not self._callers[node]:
             self._flags[node] |= _ASKS
-            self._sums.add_call(self._usage[node], 1)
+            self._sums.add_call(self._usages.of(node), 1)
             if flags & _ENDED and (flags & _IS_BAD or not flags & _TELLS):
                 self._silent[node] = False
                 self._dirty.append(node)
@@ -280,13 +296,13 @@ class SpanTree:
         if counted & _PAYS:
             self._add_usage(node, -1)
         if counted & _ASKS:
-            self._sums.add_call(self._usage[node], -1)
+            self._sums.add_call(self._usages.of(node), -1)
             if self._silent.pop(node, False):
-                self._sums.add_unmetered(self._usage[node], -1)
+                self._sums.add_unmetered(self._usages.of(node), -1)
 
     def _add_usage(self, node: int, times: int) -> None:
         flags = self._flags[node]
-        self._sums.add_usage(self._usage[node], times, has_failed=bool(flags & _FAILED))
+        self._sums.add_usage(self._usages.of(node), times, has_failed=bool(flags & _FAILED))
         if flags & _CALLS and self._silent:
             self._dirty.append(node)
 
@@ -314,7 +330,11 @@ class SpanTree:
 
     def _settle(self) -> None:
         """Works out what is put off until somebody asks."""
+        looked_at = 0
+        while self._moved and looked_at < self._nodes:
+            looked_at += self._move(*self._moved.popitem())
         if self._moved:
+            # To move one by one takes longer by now.
             self._rebuild()
         silent, forest = self._silent, self._forest
         for root in self._dirty if silent else ():
@@ -323,7 +343,7 @@ class SpanTree:
                 for node in nodes:
                     if node in silent and silent[node] == self._is_metered_above(node):
                         silent[node] = not silent[node]
-                        self._sums.add_unmetered(self._usage[node], 1 if silent[node] else -1)
+                        self._sums.add_unmetered(self._usages.of(node), 1 if silent[node] else -1)
                 above = [node for node in nodes if self._callers[node]]
                 nodes = [child for node in above for child in forest.children(node) if self._has_calls(child)]
                 if not nodes:
@@ -346,7 +366,7 @@ class SpanTree:
     # The tree.
 
     def _note_parent(self, node: int, parent_id: str | None) -> None:
-        parent = self._node(int(parent_id, 16)) if parent_id else NONE
+        parent = self._node(parent_id) if parent_id else NONE
         told = self._told_parent(node)
         if parent == told:
             return
@@ -385,12 +405,34 @@ class SpanTree:
             if self._silent:
                 self._dirty.append(node)
 
+    def _move(self, node: int, parent: int) -> int:
+        """Gives a node, with all below it, another parent; returns how many nodes were looked at."""
+        forest, top, looked_at = self._forest, node, 0
+        while forest.parent[top] != NONE:
+            top, looked_at = forest.parent[top], looked_at + 1
+        if (above := forest.parent[node]) != NONE:
+            self._tell_above(node, self._lower)
+            looked_at += forest.detach(node)
+            self._missing -= self._is_missing(above, forest.child[above] == NONE)
+        looked_at += forest.forget_above(node)
+        if top in forest.cut:
+            told = forest.cut.pop(top)
+            if top != node:
+                # The node may have been in the cycle that was cut there.
+                looked_at += forest.forget_above(top)
+                self._link(top, told)
+        if parent != NONE:
+            self._link(node, parent)
+        self._push_top(node)
+        return looked_at
+
     def _rebuild(self) -> None:
         """Links all nodes anew."""
-        nodes = range(len(self._ids))
+        nodes = range(self._nodes)
         told = array("i", map(self._told_parent, nodes))
         self._forest, self._sums = SpanForest(self._ids), SpanSums()
-        self._tellers, self._callers = array("i", bytes(4 * len(nodes))), array("i", bytes(4 * len(nodes)))
+        empty = array("i", bytes(4 * len(self._ids)))
+        self._tellers, self._callers = empty, empty[:]
         self._moved, self._silent, self._dirty, self._tops, self._missing = {}, {}, [], [], 0
         for node in nodes:
             self._flags[node] &= ~(_PAYS | _ASKS)
@@ -419,7 +461,7 @@ class SpanTree:
             heapify(self._tops)
 
     def _is_key_of_top(self, key: int) -> bool:
-        node = self._index[key & _ID_MASK]
+        node = self._index.get(key & _ID_MASK)
         return self._start[node] == key >> _ID_BITS and self._is_top(node)
 
     def _find_entry(self) -> tuple[int | None, str | None]:
@@ -427,8 +469,8 @@ class SpanTree:
             return self._entry[1:]
         while self._tops:
             if self._is_key_of_top(self._tops[0]):
-                node = self._index[self._tops[0] & _ID_MASK]
-                return node, self._name[node]
+                node = self._index.get(self._tops[0] & _ID_MASK)
+                return node, self._labels[self._label[node]][0]
             heappop(self._tops)
         return None, None
 

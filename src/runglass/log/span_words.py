@@ -29,7 +29,8 @@ class SpanWords:
     """Of each field the word of the span that began first of those with one, and whether there are more."""
 
     def __init__(self) -> None:
-        self._words: dict[Said, Words] = {}
+        self._words: dict[Said, int] = {}
+        self._all: list[Words] = []
         self.held_bytes = 0
         """About how much memory it takes, but for the tags."""
         self._first: list[tuple[int, str] | None] = [None] * len(FIELDS)
@@ -37,31 +38,33 @@ class SpanWords:
         self._distinct: Counter[str] = Counter()
         self._tags: set[str] = set()
 
-    def note(self, span: SpanState, key: int, before: Words | None) -> Words | None:
-        """Takes in what a span says now, which said `before`; spans are in the order of their keys."""
+    def note(self, span: SpanState, key: int, before: int) -> int:
+        """Takes in what a span says now, which said `before`, -1 for nothing; keys are in order of start."""
         if span.tags:
             self._tags.update([tag[:MOST_CHARS] for tag in span.tags])
             if len(self._tags) > MOST_TAGS:
                 self._tags = set(nsmallest(MOST_TAGS, self._tags))
         told = (span.session, span.user, span.service, span.release, span.environment)
-        if before is None and told == _NOTHING:
-            return None
-        words = self._words.get(told)
-        if words is None:
+        if before == -1 and told == _NOTHING:
+            return -1
+        number = self._words.get(told)
+        if number is None:
             said = tuple([word and word[:MOST_CHARS] for word in told])
-            words = self._words.get(said)
-            if words is None:
-                words = self._words[said] = Words(said)
+            number = self._words.get(said)
+            if number is None:
+                number = self._words[said] = len(self._all)
+                self._all.append(Words(said))
                 self.held_bytes += 300 + sum([200 + len(word) for word in said if word is not None])
-        if words is not before:
+        words = self._all[number]
+        if number != before:
             self._count(words, 1)
-            if before is not None:
-                self._count(before, -1)
+            if before != -1:
+                self._count(self._all[before], -1)
         for index, word in enumerate(words.said):
             first = self._first[index]
             if word is not None and (first is None or key <= first[0]):
                 self._first[index] = key, word
-        return words
+        return number
 
     def fields(self) -> dict[str, Any]:
         """The fields of a `Recording` that come of it."""

@@ -5,7 +5,7 @@ adds nothing.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -14,83 +14,23 @@ from runglass.engine.capture.capture import Capture
 from runglass.engine.payload import Payload
 from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall
+from runglass.recording.span_worker import CONTENT
 from runglass.support.lazy_json import json_bytes
 
-_VALUES = ("input", "output", "attributes", "events", "links")
-_CONTENT = (*_VALUES, "error")
 _NAMES, _NAMES_OF_CALL = ("name", "entry_name"), ("finish_reason", "request_id", "error_code")
 
 
-class EncodedState(NamedTuple):
-    """A state of a span whose content is JSON, and all of that as one piece."""
-
-    state: SpanState
-    content: bytes
-
-
-class Resources:
-    """The resources of a request, each of many spans, as they are kept."""
-
-    def __init__(self, capture: Capture) -> None:
-        self._capture = capture
-        # With what has it, or another one could have the same id.
-        self._kept: dict[int, tuple[Any, Any]] = {}
-
-    async def of(self, state: SpanState) -> Any:
-        """That of a state, as JSON."""
-        resource = state.resource
-        if resource is None:
-            return None
-        if (known := self._kept.get(id(resource))) is None:
-            kept, _ = await _kept(json_bytes(state, "resource"), self._capture)
-            known = self._kept[id(resource)] = resource, kept
-        return known[1]
-
-
-def encoded_state(state: SpanState, resource: Any) -> EncodedState:
-    """The state with its content as JSON, and with its resource as that is kept.
-
-    Raises what encoding raises for values that JSON has not.
-    """
-    raw: dict[str, Any] = {}
-    for name in _CONTENT:
-        if (value := json_bytes(state, name)) is not None:
-            raw[name] = value
-    calls, values = state.model_calls, list(raw.values())
-    if calls:
-        asked: Any = json_bytes(calls[0], "request")
-        answered: Any = json_bytes(calls[0], "response")
-        calls = (replace(calls[0], request=asked, response=answered),)
-        values += [value for value in (asked, answered) if value is not None]
-    names = [getattr(state, name) for name in _NAMES]
-    names += [getattr(call, name) for call in calls for name in _NAMES_OF_CALL]
-    values.append(msgspec.json.encode([*names, *state.tags]))
-    if "input" in raw and state.input_size_bytes is None:
-        raw["input_size_bytes"] = len(raw["input"])
-    if "output" in raw and state.output_size_bytes is None:
-        raw["output_size_bytes"] = len(raw["output"])
-    state = replace(state, **raw, resource=resource, model_calls=calls)
-    return EncodedState(state, b"[%b]" % b",".join(values))
-
-
-def keeps_all(capture: Capture, states: Sequence[EncodedState]) -> bool:
-    """Whether the content of all of them is kept as it is: to look once through many small ones is quick."""
-    return capture.keeps_whole(b"".join([each.content for each in states]))
-
-
-async def captured(encoded: EncodedState, capture: Capture) -> SpanState:
+async def captured(state: SpanState, capture: Capture) -> SpanState:
     """The state with that of its content which the mode keeps: without secrets, and cut where it is large.
 
     Names lose their secrets; ids, times and numbers stay. The sizes of input and output are those before.
     """
-    state = encoded.state
-    if capture.keeps_whole(encoded.content):
-        return state
     kept: dict[str, Any] = {}
     truncated = state.truncated
-    for name in _VALUES:
+    for name in CONTENT[:-1]:
         kept[name], is_cut = await _kept(json_bytes(state, name), capture)
         truncated = truncated or is_cut
+    kept["resource"], _ = await _kept(json_bytes(state, "resource"), capture)
     if state.error is not None:
         error = dict(state.error)
         if isinstance(code := error.get("code"), str):

@@ -4,7 +4,7 @@ The rule of each field is in `docs/spec/recording.md`. Each is a join: commutati
 Knows no dialect: a state is complete in itself before it comes here.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ _JSON = frozenset(
 )
 
 MOST_LIST_BYTES = 1 << 20
-"""Of events and links that come bit by bit: the whole state is written anew with each of them."""
+"""Of events, links and messages that come bit by bit: the whole state is written anew with each of them."""
 
 _encode = msgspec.json.encode
 _members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -44,9 +44,7 @@ def merge(known: SpanState | None, new: SpanState) -> SpanState:
     for name in ("events", "links"):
         if name in changes and len(bytes(changes[name])) > MOST_LIST_BYTES:
             before = [_json(each, name) or b"" for each in (known, new)]
-            kept = _first_items(changes.pop(name), max(MOST_LIST_BYTES, *map(len, before)))
-            changes |= {"truncated": True} if not known.truncated else {}
-            changes |= {name: msgspec.Raw(kept)} if kept != before[0] else {}
+            _keep(changes, known, name, _first_items(bytes(changes[name]), before), before[0])
     calls = changes.get("model_calls", known.model_calls)
     for name in ("tokens", "cost_usd") if changes and calls else ():
         # What a call has used is what its span has used.
@@ -121,8 +119,17 @@ def _by_time(one: bytes, other: bytes) -> bytes:
     return b"[%b]" % b",".join(ordered)
 
 
-def _first_items(value: bytes, limit_bytes: int) -> bytes:
+def _keep(changes: dict[str, Any], known: Any, name: str, kept: bytes, before: bytes) -> None:
+    """Has `kept` as the change of a field that was too large."""
+    changes |= {"truncated": True} if not known.truncated else {}
+    changes[name] = msgspec.Raw(kept)
+    if kept == before:
+        del changes[name]
+
+
+def _first_items(value: bytes, before: Sequence[bytes]) -> bytes:
     """As many of the first items as fit: the same whatever order all of them came in."""
+    limit_bytes = max(MOST_LIST_BYTES, *map(len, before))
     kept = []
     for item in _items(value):
         limit_bytes -= len(item) + 1
@@ -163,6 +170,13 @@ def _tokens(one: TokenBreakdown, other: TokenBreakdown) -> TokenBreakdown:
 
 def _call(one: ModelCall, other: ModelCall) -> ModelCall:
     changes = _changes(one, other, _OF_CALL)
+    if len(bytes(changes.get("request", b""))) > MOST_LIST_BYTES:
+        before = [_json(each, "request") or b"{}" for each in (one, other)]
+        lists = [bytes(_members_of(each).get("messages", b"")) for each in before]
+        members = _members_of(changes["request"])
+        if len(told := bytes(members.get("messages", b""))) > max(MOST_LIST_BYTES, *map(len, lists)):
+            members["messages"] = msgspec.Raw(_first_items(told, lists))
+            _keep(changes, one, "request", _encode(members), before[0])
     # What the sender tells, of which ours is beside it, before what we have worked out; then the larger one.
     paid = max(one, other, key=lambda call: (call.list_cost_usd is not None, *_amounts(call)))
     if (paid.cost_usd, paid.list_cost_usd) != (one.cost_usd, one.list_cost_usd):

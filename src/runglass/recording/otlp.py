@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, islice
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from google.protobuf.message import DecodeError
@@ -23,7 +23,6 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from runglass.errors import RunglassError
-from runglass.limits.offload import yield_to_others
 from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanEvent, SpanLink
 from runglass.support.json_weight import weighs_more
 
@@ -40,16 +39,12 @@ FIELDS_OF_VALUE = 8
 """The most fields that a value of a span has, with those of its name and what it is in, and some to spare."""
 JSON_WEIGHT = 10
 """What an attribute of JSON weighs, with its braces and names."""
+_LAST_NS = (1 << 64) - 1
 MOST_LEVELS = 64
 """Levels of lists and objects in a value. Those of protobuf are bounded by its library, below that."""
 
-SLICE, SLICE_BYTES = 2000, 1 << 20
-"""So many spans of a request, of about so many bytes, are in memory, and recorded, at a time."""
-EVENT_WEIGHT = 64
-"""What an event or a link takes beyond its bytes: in memory an empty one takes a hundred times as many."""
-
-REST_EVERY = 1000
-"""Frames, some hundred microseconds, after which the thread for large work lets others go before."""
+LOOKED_AT = 1000
+"""Fields of a span that is refused which are looked at to tell where it belongs."""
 
 _FIRST, _SECOND = 0x0A, 0x12
 """The tags of the first and second field where that is a message, a text or bytes."""
@@ -67,7 +62,7 @@ _ELSEWHERE = re.compile(rb'"(spans|log_?records)"\s*:\s*\[\s*\{', re.IGNORECASE)
 """Spans under names that the JSON of OTLP has not: those of the fields of protobuf, or of former days."""
 _PLACES = "`resourceSpans[].scopeSpans[].spans` or `resourceLogs[].scopeLogs[].logRecords`"
 
-_IN_PARTS = "send it in parts, with a smaller size of batches"
+IN_PARTS = "send it in parts, with a smaller size of batches"
 _NO_SPAN_ID = "its span id is not 8 bytes, or all of them are 0"
 _NO_TRACE_ID = "its trace id is not 16 bytes, or all of them are 0"
 _BAD_PARENT_ID = "its parent span id is not 8 bytes"
@@ -76,6 +71,8 @@ _TOO_MANY = f"it has more than {MOST_VALUES:,} values"
 _IS_A_LOG = "it is a log record: those are sent to /v1/logs"
 _IS_A_SPAN = "it is a span: those are sent to /v1/traces"
 _UNREADABLE = "it cannot be parsed: a text is not UTF-8, or it is damaged, or nested too deeply"
+_WRONG_TYPE = "a field of it, or the value of an attribute, has the wrong type"
+_TOO_LATE = "a time has more than 64 bits"
 _BAD_RESOURCE = "its resource or scope cannot be parsed: a text is not UTF-8, it is damaged, or too large"
 
 
@@ -98,30 +95,14 @@ class _BadValue(Exception):
     """A value that is refused, with the reason."""
 
 
-def decode(body: bytes, signal: Signal, *, is_json: bool) -> Iterator[list[Received]]:
-    """The spans, or log records, of a request, a slice of them decoded when it is asked for.
+def decode(body: bytes, signal: Signal, *, is_json: bool, skip: int = 0) -> Iterator[Received]:
+    """The spans, or log records, of a request, each decoded when it is asked for, but for the first `skip`.
 
     The whole body is checked first, which takes a microsecond for each. Raises NotOtlp.
     """
     if is_json:
-        return _slices(_json_items(_json_export(body, signal), signal))
-    return _slices(_items(body, _scopes_of(body, signal), signal))
-
-
-def _slices(found: Iterable[tuple[int, Received]]) -> Iterator[list[Received]]:
-    """`found` has each with its bytes in the body."""
-    items: list[Received] = []
-    weight = 0
-    for size, item in found:
-        items.append(item)
-        weight += size
-        if isinstance(item, ReceivedSpan):
-            weight += EVENT_WEIGHT * (len(item.events) + len(item.links))
-        if weight >= SLICE_BYTES or len(items) >= SLICE:
-            yield items
-            items, weight = [], 0
-    if items:
-        yield items
+        return _json_items(_json_export(body, signal), signal, skip)
+    return _items(body, _scopes_of(body, signal), signal, skip)
 
 
 # Protobuf
@@ -142,10 +123,8 @@ def _scopes_of(body: bytes, signal: Signal) -> list[_ScopeFrame]:
 
     def fields(start: int, end: int) -> Iterator[tuple[int, int, int]]:
         for field in _fields(body, start, end):
-            if (number := next(counted)) > MOST_SPANS:
-                raise NotOtlp(f"the body has more than {MOST_SPANS:,} spans; {_IN_PARTS}")
-            if not number % REST_EVERY:
-                yield_to_others()
+            if next(counted) > MOST_SPANS:
+                raise NotOtlp(f"the body has more than {MOST_SPANS:,} spans; {IN_PARTS}")
             yield field
 
     for tag, start, end in fields(0, len(body)):
@@ -165,7 +144,7 @@ def _scopes_of(body: bytes, signal: Signal) -> list[_ScopeFrame]:
     return found
 
 
-def _items(body: bytes, scopes: list[_ScopeFrame], signal: Signal) -> Iterator[tuple[int, Received]]:
+def _items(body: bytes, scopes: list[_ScopeFrame], signal: Signal, skip: int) -> Iterator[Received]:
     last: list[bytes] | None = None
     resource: dict[str, Any] | None = None
     for frame in scopes:
@@ -173,14 +152,14 @@ def _items(body: bytes, scopes: list[_ScopeFrame], signal: Signal) -> Iterator[t
             last, resource = frame.resource, _resource(frame.resource)
         origin = None if resource is None else _origin(frame.scope, resource)
         for tag, start, end in _fields(body, frame.start, frame.end):
-            if tag == _SECOND:
-                yield_to_others()
-                yield (
-                    end - start,
-                    Refused(_BAD_RESOURCE)
-                    if origin is None
-                    else _read_frame(body[start:end], origin, signal),
-                )
+            if tag != _SECOND:
+                continue
+            if skip:
+                skip -= 1
+            elif origin is None:
+                yield Refused(_BAD_RESOURCE)
+            else:
+                yield _read_frame(body[start:end], origin, signal)
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -220,7 +199,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 def _no_message(data: bytes, at: int) -> str:
     if data[:16].lstrip()[:1] in (b"{", b"["):
         return "the body looks like JSON: send it with `Content-Type: application/json`"
-    return f"the body is no message of OTLP: it is damaged, or cut off, at byte {at:,} of {len(data):,}"
+    return f"the body is not an OTLP message: it is damaged or truncated at byte {at:,} of {len(data):,}"
 
 
 _INSIDE: dict[str, dict[int, str]] = {
@@ -245,10 +224,8 @@ def _bounded(frame: bytes, kind: str) -> bytes:
     while pending:
         inside, start, end = pending.pop()
         for tag, inner_start, inner_end in _fields(frame, start, end):
-            if (number := next(walked)) > FIELDS_OF_VALUE * MOST_VALUES:
+            if next(walked) > FIELDS_OF_VALUE * MOST_VALUES:
                 raise _BadValue(_TOO_MANY)
-            if not number % REST_EVERY:
-                yield_to_others()
             if tag in inside:
                 if next(counted) > MOST_VALUES:
                     raise _BadValue(_TOO_MANY)
@@ -258,14 +235,16 @@ def _bounded(frame: bytes, kind: str) -> bytes:
 
 def _read_frame(frame: bytes, origin: _Origin, signal: Signal) -> Received:
     try:
-        return _span(frame, origin) if signal == "traces" else _log(frame, origin)
+        if signal == "traces":
+            return _span(Span.FromString(_bounded(frame, signal)), origin, _attributes)
+        return _log(LogRecord.FromString(_bounded(frame, signal)), origin, _attributes, _value)
     except _BadValue as error:
         reason = str(error)
     except _BROKEN:
         reason = _UNREADABLE
     others, misplaced = (_OF_A_LOG, _IS_A_LOG) if signal == "traces" else (_OF_A_SPAN, _IS_A_SPAN)
     try:
-        first = islice(_fields(frame, 0, len(frame)), REST_EVERY)
+        first = islice(_fields(frame, 0, len(frame)), LOOKED_AT)
         is_misplaced = any(tag in others for tag, _, _ in first)
     except NotOtlp:
         is_misplaced = False
@@ -285,53 +264,6 @@ def _origin(parts: list[bytes], resource: dict[str, Any]) -> _Origin | None:
     except (*_BROKEN, _BadValue):
         return None
     return _Origin(scope.name, scope.version, resource)
-
-
-def _id(value: bytes, size: int, reason: str) -> str:
-    if len(value) != size or not any(value):
-        raise _BadValue(reason)
-    return value.hex()
-
-
-def _span(frame: bytes, origin: _Origin) -> ReceivedSpan:
-    span = Span.FromString(_bounded(frame, "traces"))
-    parent_id, status = span.parent_span_id, span.status
-    return ReceivedSpan(
-        _id(span.trace_id, 16, _NO_TRACE_ID),
-        _id(span.span_id, 8, _NO_SPAN_ID),
-        _id(parent_id, 8, _BAD_PARENT_ID) if any(parent_id) else None,
-        span.name,
-        span.kind,
-        span.start_time_unix_nano,
-        span.end_time_unix_nano,
-        status.code,
-        status.message,
-        _attributes(span.attributes),
-        [SpanEvent(each.time_unix_nano, each.name, _attributes(each.attributes)) for each in span.events],
-        [
-            SpanLink(each.trace_id.hex(), each.span_id.hex(), _attributes(each.attributes))
-            for each in span.links
-        ],
-        *origin,
-        span.dropped_attributes_count + span.dropped_events_count + span.dropped_links_count,
-    )
-
-
-def _log(frame: bytes, origin: _Origin) -> ReceivedLog:
-    record = LogRecord.FromString(_bounded(frame, "logs"))
-    if not any(record.trace_id) and not any(record.span_id):
-        raise _BadValue(_NO_SPAN)
-    attributes = _attributes(record.attributes)
-    return ReceivedLog(
-        _id(record.trace_id, 16, _NO_TRACE_ID),
-        _id(record.span_id, 8, _NO_SPAN_ID),
-        record.time_unix_nano or record.observed_time_unix_nano,
-        record.event_name or _event_name(attributes),
-        _value(record.body),
-        record.severity_number,
-        attributes,
-        *origin,
-    )
 
 
 def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
@@ -369,47 +301,61 @@ def _number(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _event_name(attributes: dict[str, Any]) -> str:
-    """The name of the event as records had it before there was a field for it."""
-    name = attributes.get("event.name")
-    return name if isinstance(name, str) else ""
-
-
 # JSON
 
 _NOTHING = msgspec.Raw(b"{}")
-_KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-_CODES = ("UNSET", "OK", "ERROR")
-_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-_SEVERITIES = ("UNSPECIFIED", *(f"{level}{number}" for level in _LEVELS for number in ("", 2, 3, 4)))
-"""The names of OTLP's enumerations, without the prefix of each."""
+_Whole = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0)] | None
 
 
-class _JsonScope(msgspec.Struct, rename="camel"):
+class _JsonGroup(msgspec.Struct, rename="camel"):
+    """An export, what it has of a resource, and what that has of a scope."""
+
+    resource_spans: "list[_JsonGroup] | None" = None
+    resource_logs: "list[_JsonGroup] | None" = None
+    resource: msgspec.Raw = _NOTHING
+    scope_spans: "list[_JsonGroup] | None" = None
+    scope_logs: "list[_JsonGroup] | None" = None
     scope: msgspec.Raw = _NOTHING
     spans: list[msgspec.Raw] | None = None
     log_records: list[msgspec.Raw] | None = None
 
 
-class _JsonResource(msgspec.Struct, rename="camel"):
-    resource: msgspec.Raw = _NOTHING
-    scope_spans: list[_JsonScope] | None = None
-    scope_logs: list[_JsonScope] | None = None
+class _JsonMessage(msgspec.Struct, rename="camel"):
+    """The fields of spans, log records and what is in them, called as in protobuf."""
+
+    trace_id: str | None = None
+    span_id: str | None = None
+    parent_span_id: str | None = None
+    name: str | None = None
+    version: str | None = None
+    kind: int | str | None = None
+    time_unix_nano: _Whole = None
+    observed_time_unix_nano: _Whole = None
+    start_time_unix_nano: _Whole = None
+    end_time_unix_nano: _Whole = None
+    status: "_JsonMessage | None" = None
+    code: int | str | None = None
+    message: str | None = None
+    attributes: Any = None
+    events: "list[_JsonMessage] | None" = None
+    links: "list[_JsonMessage] | None" = None
+    dropped_attributes_count: _Whole = None
+    dropped_events_count: _Whole = None
+    dropped_links_count: _Whole = None
+    severity_number: int | str | None = None
+    event_name: str | None = None
+    body: Any = None
 
 
-class _JsonExport(msgspec.Struct, rename="camel"):
-    resource_spans: list[_JsonResource] | None = None
-    resource_logs: list[_JsonResource] | None = None
-
-
-_read_export = msgspec.json.Decoder(_JsonExport).decode
-_read_object = msgspec.json.Decoder(dict[str, Any] | None).decode
+_read_export = msgspec.json.Decoder(_JsonGroup).decode
+# Numbers of 64 bits come as texts.
+_read_message = msgspec.json.Decoder(_JsonMessage, strict=False).decode
 _NO_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def _json_export(body: bytes, signal: Signal) -> list[_JsonResource]:
+def _json_export(body: bytes, signal: Signal) -> list[_JsonGroup]:
     if body.count(b",") > JSON_WEIGHT * MOST_SPANS:
-        raise NotOtlp(f"the body has more than {JSON_WEIGHT * MOST_SPANS:,} values; {_IN_PARTS}")
+        raise NotOtlp(f"the body has more than {JSON_WEIGHT * MOST_SPANS:,} values; {IN_PARTS}")
     try:
         try:
             export = _read_export(body)
@@ -428,21 +374,30 @@ def _json_export(body: bytes, signal: Signal) -> list[_JsonResource]:
     return resources
 
 
-def _json_items(resources: list[_JsonResource], signal: Signal) -> Iterator[tuple[int, Received]]:
-    read = _json_span if signal == "traces" else _json_log
+def _json_items(resources: list[_JsonGroup], signal: Signal, skip: int) -> Iterator[Received]:
+    def read(message: _JsonMessage, origin: _Origin) -> Received:
+        if signal == "traces":
+            return _span(message, origin, _json_pairs)
+        return _log(message, origin, _json_pairs, _json_value)
+
     for each in resources:
-        resource = _read_raw(_pairs_of, each.resource)
+        resource = _read_raw(lambda message: _json_pairs(message.attributes), each.resource)
         for scope in [*(each.scope_spans or ()), *(each.scope_logs or ())]:
             origin = resource
             if not isinstance(resource, Refused):
-                origin = _read_raw(_json_origin, scope.scope, resource)
+                origin = _read_raw(
+                    lambda message, of: _Origin(message.name or "", message.version or "", of),
+                    *(scope.scope, resource),
+                )
             spans, records = scope.spans or (), scope.log_records or ()
             wanted, others = (spans, records) if signal == "traces" else (records, spans)
-            for raw in wanted:
-                refused = Refused(_BAD_RESOURCE) if isinstance(origin, Refused) else None
-                yield memoryview(raw).nbytes, refused or _read_raw(read, raw, origin)
-            if others:
-                yield 0, Refused(_IS_A_LOG if signal == "traces" else _IS_A_SPAN, len(others))
+            first, skip = min(skip, len(wanted)), max(0, skip - len(wanted))
+            for raw in wanted[first:]:
+                yield Refused(_BAD_RESOURCE) if isinstance(origin, Refused) else _read_raw(read, raw, origin)
+            if others and skip:
+                skip -= 1
+            elif others:
+                yield Refused(_IS_A_LOG if signal == "traces" else _IS_A_SPAN, len(others))
 
 
 def _read_raw(read: Callable[..., Any], raw: msgspec.Raw, *beside: Any) -> Any:
@@ -451,104 +406,23 @@ def _read_raw(read: Callable[..., Any], raw: msgspec.Raw, *beside: Any) -> Any:
     if len(data) > LARGE_BYTES and weighs_more(data, JSON_WEIGHT * MOST_VALUES):
         return Refused(_TOO_MANY)
     try:
-        return read(_read_object(data) or {}, *beside)
+        return read(_read_message(b"{}" if data == b"null" else data), *beside)
     except _BadValue as error:
         return Refused(str(error))
+    except (msgspec.ValidationError, AttributeError, TypeError, ValueError, OverflowError):
+        return Refused(_WRONG_TYPE)
     except _NO_JSON:
         return Refused(_UNREADABLE)
-    except (AttributeError, TypeError, ValueError, OverflowError):
-        return Refused("a field of it, or the value of an attribute, has the wrong type")
 
 
-def _json_origin(scope: dict[str, Any], resource: dict[str, Any]) -> _Origin:
-    return _Origin(_text(scope, "name"), _text(scope, "version"), resource)
-
-
-def _json_span(span: dict[str, Any], origin: _Origin) -> ReceivedSpan:
-    status = span.get("status") or {}
-    parent_id = _text(span, "parentSpanId")
-    return ReceivedSpan(
-        _hex(span, "traceId", 32, _NO_TRACE_ID),
-        _hex(span, "spanId", 16, _NO_SPAN_ID),
-        _hex(span, "parentSpanId", 16, _BAD_PARENT_ID) if parent_id.strip("0") else None,
-        _text(span, "name"),
-        _enum(span.get("kind"), "SPAN_KIND_", _KINDS),
-        _whole(span, "startTimeUnixNano"),
-        _whole(span, "endTimeUnixNano"),
-        _enum(status.get("code"), "STATUS_CODE_", _CODES),
-        _text(status, "message"),
-        _pairs_of(span),
-        [
-            SpanEvent(_whole(each, "timeUnixNano"), _text(each, "name"), _pairs_of(each))
-            for each in span.get("events") or ()
-        ],
-        [
-            SpanLink(_text(each, "traceId").lower(), _text(each, "spanId").lower(), _pairs_of(each))
-            for each in span.get("links") or ()
-        ],
-        *origin,
-        sum(_whole(span, f"dropped{what}Count") for what in ("Attributes", "Events", "Links")),
-    )
-
-
-def _json_log(record: dict[str, Any], origin: _Origin) -> ReceivedLog:
-    if not record.get("traceId") and not record.get("spanId"):
-        raise _BadValue(_NO_SPAN)
-    attributes = _pairs_of(record)
-    return ReceivedLog(
-        _hex(record, "traceId", 32, _NO_TRACE_ID),
-        _hex(record, "spanId", 16, _NO_SPAN_ID),
-        _whole(record, "timeUnixNano") or _whole(record, "observedTimeUnixNano"),
-        _text(record, "eventName") or _event_name(attributes),
-        _json_value(record.get("body")),
-        _enum(record.get("severityNumber"), "SEVERITY_NUMBER_", _SEVERITIES),
-        attributes,
-        *origin,
-    )
-
-
-def _text(found: dict[str, Any], name: str) -> str:
-    value = found.get(name)
-    if value is not None and not isinstance(value, str):
-        raise _BadValue(f"`{name}` is no text")
-    return value or ""
-
-
-def _hex(found: dict[str, Any], name: str, digits: int, reason: str) -> str:
-    text = _text(found, name)
-    if len(text) != digits or not _HEX.fullmatch(text) or not text.strip("0"):
-        raise _BadValue(f"{reason}; in JSON they are hexadecimal")
-    return text.lower()
-
-
-def _whole(found: dict[str, Any], name: str) -> int:
-    """A number of 64 bits, which comes as a text or as a number."""
-    try:
-        value = int(found.get(name) or 0)
-    except (ValueError, TypeError, OverflowError):
-        value = -1
-    if not 0 <= value < 1 << 64:
-        raise _BadValue(f"`{name}` is no whole number of at most 64 bits")
-    return value
-
-
-def _enum(value: object, prefix: str, names: tuple[str, ...]) -> int:
-    """The number of an enumeration, which comes as a number or by its name; 0 for an unknown one."""
-    if isinstance(value, str):
-        name = value.removeprefix(prefix)
-        return names.index(name) if name in names else 0
-    return value if isinstance(value, int) else 0
-
-
-def _pairs_of(found: dict[str, Any]) -> dict[str, Any]:
-    return _json_pairs(found.get("attributes"), 1)
-
-
-def _json_pairs(pairs: Any, level: int) -> dict[str, Any]:
+def _json_pairs(pairs: Any, level: int = 1) -> dict[str, Any]:
     """Attributes, which some senders have as a plain object."""
     if isinstance(pairs, dict):
         return {name: _json_value(value, level) for name, value in pairs.items()}
-    return {_text(pair, "key"): _json_value(pair.get("value"), level) for pair in pairs or ()}
+    found = {pair.get("key") or "": _json_value(pair.get("value"), level) for pair in pairs or ()}
+    if not all(isinstance(key, str) for key in found):
+        raise _BadValue(_WRONG_TYPE)
+    return found
 
 
 def _json_value(value: Any, level: int = 1) -> Any:
@@ -572,3 +446,96 @@ def _json_value(value: Any, level: int = 1) -> Any:
             return _json_pairs(inner.get("values"), level + 1)
     # Of an `AnyValue` that has none nothing is known.
     return {name: _json_value(inner, level + 1) for name, inner in value.items()} or None
+
+
+# Of both: the messages of protobuf, and objects that have the same fields
+
+
+_KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_CODES = ("UNSET", "OK", "ERROR")
+_LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+_SEVERITIES = ("UNSPECIFIED", *(f"{level}{number}" for level in _LEVELS for number in ("", 2, 3, 4)))
+"""The names of OTLP's enumerations, without the prefix of each."""
+
+
+def _span(span: Any, origin: _Origin, attributes_of: Callable[[Any], dict[str, Any]]) -> ReceivedSpan:
+    parent_id, status = span.parent_span_id, span.status
+    return ReceivedSpan(
+        _id(span.trace_id, 16, _NO_TRACE_ID),
+        _id(span.span_id, 8, _NO_SPAN_ID),
+        _id(parent_id, 8, _BAD_PARENT_ID) if _is_set(parent_id) else None,
+        span.name or "",
+        _enum(span.kind, "SPAN_KIND_", _KINDS),
+        _ns(span.start_time_unix_nano),
+        _ns(span.end_time_unix_nano),
+        _enum(status.code, "STATUS_CODE_", _CODES) if status else 0,
+        status.message or "" if status else "",
+        attributes_of(span.attributes),
+        [
+            SpanEvent(_ns(each.time_unix_nano), each.name or "", attributes_of(each.attributes))
+            for each in span.events or ()
+        ],
+        [
+            SpanLink(_hex(each.trace_id), _hex(each.span_id), attributes_of(each.attributes))
+            for each in span.links or ()
+        ],
+        *origin,
+        (span.dropped_attributes_count or 0)
+        + (span.dropped_events_count or 0)
+        + (span.dropped_links_count or 0),
+    )
+
+
+def _log(
+    record: Any,
+    origin: _Origin,
+    attributes_of: Callable[[Any], dict[str, Any]],
+    value_of: Callable[[Any], Any],
+) -> ReceivedLog:
+    if not _is_set(record.trace_id) and not _is_set(record.span_id):
+        raise _BadValue(_NO_SPAN)
+    attributes = attributes_of(record.attributes)
+    # Records had the name of the event there before there was a field for it.
+    name = record.event_name or attributes.get("event.name")
+    return ReceivedLog(
+        _id(record.trace_id, 16, _NO_TRACE_ID),
+        _id(record.span_id, 8, _NO_SPAN_ID),
+        _ns(record.time_unix_nano or record.observed_time_unix_nano),
+        name if isinstance(name, str) else "",
+        value_of(record.body),
+        _enum(record.severity_number, "SEVERITY_NUMBER_", _SEVERITIES),
+        attributes,
+        *origin,
+    )
+
+
+def _id(value: bytes | str | None, size: int, reason: str) -> str:
+    if isinstance(value, bytes):
+        if len(value) != size or not any(value):
+            raise _BadValue(reason)
+        return value.hex()
+    if value is None or len(value) != 2 * size or not value.strip("0") or not _HEX.fullmatch(value):
+        raise _BadValue(f"{reason}; in JSON they are hexadecimal")
+    return value.lower()
+
+
+def _is_set(id: bytes | str | None) -> bool:
+    return any(id) if isinstance(id, bytes) else bool(id and id.strip("0"))
+
+
+def _hex(id: bytes | str | None) -> str:
+    return id.hex() if isinstance(id, bytes) else (id or "").lower()
+
+
+def _ns(value: float | None) -> int:
+    if (value or 0) > _LAST_NS:
+        raise _BadValue(_TOO_LATE)
+    return int(value or 0)
+
+
+def _enum(value: Any, prefix: str, names: tuple[str, ...]) -> int:
+    """The number of an enumeration, which comes as a number or by its name; 0 for an unknown one."""
+    if isinstance(value, str):
+        name = value.removeprefix(prefix)
+        return names.index(name) if name in names else 0
+    return value or 0

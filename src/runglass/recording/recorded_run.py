@@ -11,11 +11,12 @@ from msgspec import json
 
 from runglass.limits.pace import paced_read
 from runglass.log.events import KnownEvent, RunStarted, StepRecorded, StreamEvent, decode_event, encode_event
-from runglass.log.fold import RunFold, StepChange, recorded_step
+from runglass.log.fold import RunFold, StepChange, recorded_status, recorded_step
 from runglass.log.span_state import SpanState
 from runglass.log.span_tree import SpanTree
 from runglass.log.trace import TERMINAL, RunSummary
 from runglass.recording.merge import merge
+from runglass.recording.span_worker import EncodedSpan, encoded_span
 from runglass.store.base import Store, decoding
 from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import NO_NUMBERS, Append, RunNumbers, RunRecord, StepRow
@@ -39,24 +40,9 @@ class RecordedRun:
     """
 
     __slots__ = (
-        "_at",
-        "_changes",
-        "_earlier",
-        "_events",
-        "_log_bytes",
-        "_open_bytes",
-        "_open_sizes",
-        "_renamed",
-        "_replaced_bytes",
-        "_sent",
-        "_seqs",
-        "counted_bytes",
-        "first_id",
-        "fold",
-        "head",
-        "pending_bytes",
-        "run",
-        "trace_id",
+        *("_at", "_earlier", "_events", "_open_bytes", "_open_sizes", "_renamed"),
+        *("_replaced_bytes", "_rows", "_sent", "_seqs", "counted_bytes", "first_id", "fold", "head"),
+        *("pending_bytes", "run", "trace_id"),
     )
 
     def __init__(self, run: RunRecord, trace_id: str) -> None:
@@ -67,11 +53,11 @@ class RecordedRun:
         """The id of the trace's first run."""
         self._earlier: tuple[RecordedRun, ...] | None = None
         self.head = self._sent = 0
-        self._seqs = array("q")
+        self._seqs = array("I")
         """Of the last event of each span, in order of their positions, which is that of arrival."""
         self._at = ""
         self._events: list[bytes] = []
-        self._changes: dict[int, StepChange] = {}
+        self._rows: dict[int, StepRow] = {}
         self._renamed: list[int] = []
         self._replaced_bytes = 0
         """Of the rows of steps whose place others take."""
@@ -199,25 +185,44 @@ class RecordedRun:
             at=at,
         )
 
-    def record_span(self, new: SpanState, known: StepRecorded | None, at: str) -> StepRecorded | None:
-        """Records what comes of a span, on what is known of it; None where that adds nothing.
-
-        Raises UnicodeError for a text that is none, and nothing is recorded.
-        """
+    def record_span(self, new: EncodedSpan, known: StepRecorded | None, at: str) -> bytes | None:
+        """Records what comes of a span, on what is known of it; gives the event, if there is news."""
         if known is not None:
-            merged = merge(known.span, new)
+            merged = merge(known.span, new.decoded())
             if merged is known.span:
                 return None
-            new = merged
-        step_id, path = self._tree.address_of(new.span_id, new.name)
-        event = StepRecorded(execution_id=self.run.id, step_id=step_id, loop_path=path, span=new)
-        self.record(event, at=at)
+            new = encoded_span(merged)
+        head = new.head
+        step_id, path = self._tree.address_of(head.span_id, head.name)
+        [number] = path or (0,)
+        status, step = recorded_status(head), None
+        if status == "running":
+            step = recorded_step(new.decoded(), step_id, path)
+        position = self.fold.take_span(head, step_id, number, step)
+        self.head, self._at = self.head + 1, max(self._at, at)
+        name = step_id.encode()
+        event = (
+            b'{"eventType":"step_recorded","executionId":"%b","seq":%d,"at":"%b","stepId":"%b","loopPath":[%d],"span":%b}'
+            % (
+                self.run.id.encode(),
+                self.head,
+                self._at.encode(),
+                name,
+                number,
+                new.state,
+            )
+        )
+        row = b'{"stepId":"%b","attempt":1,"loopPath":[%d],%b' % (name, number, new.step)
+        self._rows[position] = StepRow(position, step_id, str(number), 1, status, row)
+        self._note(position, status, len(event))
+        self._events.append(event)
+        self.pending_bytes += len(event)
         if known is not None:
-            before = recorded_step(known)
+            before = recorded_step(known.span, known.step_id, known.loop_path)
             if before.status != "running":
                 self._replaced_bytes += len(json.encode(before))
             if known.step_id != step_id:
-                self._renamed.append(self._tree.position_of(new.span_id))
+                self._renamed.append(position)
         return event
 
     def record(self, event: KnownEvent, *, at: str) -> None:
@@ -226,8 +231,9 @@ class RecordedRun:
         # The log's times do not go back where clocks do.
         msgspec.structs.force_setattr(event, "at", max(self._at, at))
         data = encode_event(event)
-        for change in self._apply(event, len(data)):
-            self._changes[change.position] = change
+        for position, step in self._apply(event, len(data)):
+            number = str((step.loop_path or (0,))[0])
+            self._rows[position] = StepRow(position, step.step_id, number, 1, step.status, json.encode(step))
         self._events.append(data)
         self.pending_bytes += len(data)
 
@@ -236,12 +242,7 @@ class RecordedRun:
         if not self._events:
             return None
         summary, status = self.fold.summary, self.fold.status
-        rows = [
-            StepRow(
-                position, step.step_id, str((step.loop_path or (0,))[0]), 1, step.status, json.encode(step)
-            )
-            for position, step in self._changes.values()
-        ]
+        rows = list(self._rows.values())
         has_ended = status in TERMINAL
         batch = Append(
             run_no=self.run.no,
@@ -260,7 +261,7 @@ class RecordedRun:
             - self._replaced_bytes,
         )
         self._sent = self.head
-        self._events, self._changes, self._renamed = [], {}, []
+        self._events, self._rows, self._renamed = [], {}, []
         self.pending_bytes = self._replaced_bytes = 0
         return batch
 
@@ -272,16 +273,20 @@ class RecordedRun:
         changes = self.fold.apply(event)
         if isinstance(event, StepRecorded):
             for position, step in changes:
-                if self._open_sizes:
-                    self._open_bytes -= self._open_sizes.pop(position, 0)
-                if step.status == "running":
-                    self._open_sizes[position] = size_bytes
-                    self._open_bytes += size_bytes
-                if position > len(self._seqs):
-                    self._seqs.append(event.seq)
-                else:
-                    self._seqs[position - 1] = event.seq
+                self._note(position, step.status, size_bytes)
         return changes
+
+    def _note(self, position: int, status: str, size_bytes: int) -> None:
+        """Notes where the newest event of a span is, and what it takes as long as the span goes on."""
+        if self._open_sizes:
+            self._open_bytes -= self._open_sizes.pop(position, 0)
+        if status == "running":
+            self._open_sizes[position] = size_bytes
+            self._open_bytes += size_bytes
+        if position > len(self._seqs):
+            self._seqs.append(self.head)
+        else:
+            self._seqs[position - 1] = self.head
 
 
 def _ranges(seqs: Sequence[int]) -> list[tuple[int, int]]:

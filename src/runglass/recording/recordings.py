@@ -9,13 +9,12 @@ More than 300 lines: from the spans of a request to their commit.
 
 import asyncio
 import logging
-import re
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from time import perf_counter
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from msgspec import json
@@ -28,14 +27,11 @@ from runglass.limits.pace import note_activity, paced, paced_write
 from runglass.log.events import StepRecorded
 from runglass.log.fold import DAMAGE, session_id_of
 from runglass.log.measurements import measured
-from runglass.log.span_state import SpanState
 from runglass.log.trace import Recording, RunSummary
-from runglass.recording.content import Resources, captured, encoded_state, keeps_all
-from runglass.recording.dialects import interpret, interpret_log, load_prices
+from runglass.recording.content import captured
 from runglass.recording.merge import merge
-from runglass.recording.own_runs import link_to_run, own_run_id
-from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused
 from runglass.recording.recorded_run import RecordedRun
+from runglass.recording.span_worker import UNUSABLE, EncodedSpan, Piece, ReadSpan, encoded_span
 from runglass.store.base import Store
 from runglass.store.records import FlowRecord, NewRun, Project, RunRecord
 from runglass.support.clock import Clock, iso
@@ -43,14 +39,12 @@ from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 MOST_HELD_BYTES = 96 << 20
 """What the runs take whose state stays in memory; others are read back."""
-TRACES_AT_ONCE = 500
+TRACES_AT_ONCE = 100
 """So many runs of a request are written together."""
 APPEND_BYTES = 1 << 20
 """About so much of a request is written at once; what others write comes between."""
 KNOWN_AT_ONCE = 64
 """Of so many spans what is known is in memory together: each can be as large as a request."""
-LOOKED_AT_ONCE = 32
-"""Spans that are looked through for secrets together: mostly there are none in all of them."""
 SLICE_S = 0.004
 """So long the spans of a request keep the event loop at a time."""
 TRIES = 8
@@ -59,11 +53,9 @@ TRIES = 8
 DELETED = "the run of this trace was deleted"
 UNREADABLE = "the log of this trace's run is damaged"
 TOO_MANY_OPEN = "its trace has too much in spans that have not ended; it is taken once it has ended"
-UNUSABLE = "it has a value that cannot be kept as JSON"
 
 log = logging.getLogger(__name__)
 
-Received: TypeAlias = ReceivedSpan | ReceivedLog
 Result = TypeVar("Result")
 
 
@@ -79,7 +71,7 @@ class Incoming(NamedTuple):
     """What a request has of one trace, and the flow that it is for."""
 
     slug: str
-    states: list[SpanState]
+    spans: list[ReadSpan]
 
 
 class Recordings:
@@ -112,33 +104,31 @@ class Recordings:
         self._locks: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
         self._open: OrderedDict[tuple[int, str], RecordedRun] = OrderedDict()
         self._held_bytes = 0
-        self._has_prices = False
 
     @property
     def open_runs(self) -> int:
         """Runs that have not ended and whose state is in memory."""
         return sum(not run.ended for run in self._open.values())
 
-    async def record(self, project: Project, flow: str | None, items: Iterable[Received]) -> list[Refused]:
-        """Stores what is new in the spans and log records; returns, once that is done, what was refused.
+    async def record(self, project: Project, piece: Piece) -> Counter[str]:
+        """Stores what is new in the piece of a request; returns, once that is done, what of it was refused.
 
-        `flow` is the slug that the request asks for. Raises StoreError, or APIError UNAVAILABLE: the request
-        is to be sent again, which stores the rest of it.
+        That is counted by the reason. Raises StoreError, or APIError UNAVAILABLE: the request is to be sent
+        again, which stores the rest.
         """
         began_s = perf_counter()
         note_activity(project.id)
-        if not self._has_prices:
-            await asyncio.to_thread(load_prices)
-            self._has_prices = True
-        refused: Counter[str] = Counter()
-        incoming = await self._interpreted(project, flow, items, refused)
+        refused = Counter(piece.refused)
+        for error in piece.errors:
+            log.error("a span could not be recorded: %s", error)
+        incoming = await self._by_trace(project, piece)
         traces = sorted(incoming)
         for first in range(0, len(traces), TRACES_AT_ONCE):
             some = {trace_id: incoming.pop(trace_id) for trace_id in traces[first : first + TRACES_AT_ONCE]}
             async with self.locked(project.id, some):
                 refused += await self._written(project, some)
         measured.readable_s.add(perf_counter() - began_s)
-        return [Refused(reason, times) for reason, times in refused.items()]
+        return refused
 
     @asynccontextmanager
     async def locked(self, project_id: int, trace_ids: Iterable[str]) -> AsyncIterator[None]:
@@ -189,9 +179,14 @@ class Recordings:
         Raises StoreError, or WrongExpectedVersion where another process has written to one of them; all of
         the states have to be forgotten then.
         """
+        batches, slice_ = [], _Slice(0)
         for run in runs:
+            if perf_counter() > slice_.until_s:
+                slice_ = _Slice(run.run.project_id)
+                await slice_.rest()
             await self._show(run)
-        batches = [(run, batch) for run in runs if (batch := run.append()) is not None]
+            if (batch := run.append()) is not None:
+                batches.append((run, batch))
         if not batches:
             return
         project_id = batches[0][0].run.project_id
@@ -221,36 +216,26 @@ class Recordings:
         trigger_type = "plain" if is_plain else "recorded"
         run.run = replace(row, trigger_type=trigger_type, session_id=told.session_id or row.session_id)
 
-    async def _interpreted(
-        self, project: Project, flow: str | None, items: Iterable[Received], refused: Counter[str]
-    ) -> dict[str, Incoming]:
+    async def _by_trace(self, project: Project, piece: Piece) -> dict[str, Incoming]:
         incoming: dict[str, Incoming] = {}
         own_runs: dict[str, bool] = {}
-        slice_ = _Slice(project.id)
-        for item in items:
-            if perf_counter() > slice_.until_s:
-                await slice_.rest()
-            measured.spans["received"] += 1
-            if isinstance(item, ReceivedSpan) and (run_id := own_run_id(item)) is not None:
+        measured.spans["received"] += len(piece.spans)
+        for span in piece.spans:
+            if (run_id := span.own_run_id) is not None:
                 if run_id not in own_runs:
                     run = await self._store.run(run_id)
                     own_runs[run_id] = (
                         run is not None and run.project_id == project.id and not run.is_recorded
                     )
-                link = link_to_run(item) if own_runs[run_id] else item
-                if link is None:
-                    measured.spans["repeated"] += 1
-                    continue
-                item = link
-            try:
-                state = interpret(item) if isinstance(item, ReceivedSpan) else interpret_log(item)
-            except DAMAGE as error:
-                refused[_unusable(error)] += 1
-                continue
-            of_trace = incoming.get(item.trace_id)
+                if own_runs[run_id]:
+                    if span.link is None:
+                        measured.spans["repeated"] += 1
+                        continue
+                    span = span.link
+            of_trace = incoming.get(span.trace_id)
             if of_trace is None:
-                of_trace = incoming[item.trace_id] = Incoming(slug_of(flow, item), [])
-            of_trace.states.append(state)
+                of_trace = incoming[span.trace_id] = Incoming(span.slug, [])
+            of_trace.spans.append(span)
         return incoming
 
     async def _written(self, project: Project, incoming: Mapping[str, Incoming]) -> Counter[str]:
@@ -296,25 +281,24 @@ class Recordings:
         found = await self._store.recorded_traces(project.id, asked) if asked else {}
         before: dict[str, RecordedRun | None] = {}
         for trace_id in asked:
-            trace, states = found.get(trace_id), incoming[trace_id].states
+            trace, count = found.get(trace_id), len(incoming[trace_id].spans)
             if trace is None:
                 before[trace_id] = None
             elif trace.deleted or trace.run is None:
-                refused[DELETED] += len(states)
+                refused[DELETED] += count
             else:
                 try:
                     run = await self.open(trace.run, trace_id)
                     (before if run.ended else runs)[trace_id] = run
                 except RunUnreadable:
-                    refused[UNREADABLE] += len(states)
+                    refused[UNREADABLE] += count
         for some in (runs, before):
             for trace_id, newest in list(some.items()):
-                states = incoming[trace_id].states
                 try:
-                    if newest is None or await self._has_news(newest, states):
+                    if newest is None or await self._has_news(newest, incoming[trace_id]):
                         continue
                 except RunUnreadable:
-                    refused[UNREADABLE] += len(states)
+                    refused[UNREADABLE] += len(incoming[trace_id].spans)
                 del some[trace_id]
         flows: dict[str, FlowRecord] = {}
         for slug in {incoming[trace_id].slug for trace_id in before}:
@@ -335,12 +319,13 @@ class Recordings:
     ) -> RecordedRun:
         """A new run of the trace, behind its `newest` one, which has ended."""
         run_id = self._new_id()
-        told = [state for state in incoming.states if state.session]
-        first = min(told, key=lambda state: int(state.start_time_unix_nano or 0), default=None)
+        heads = [span.head for span in incoming.spans]
+        told = [head for head in heads if head.session]
+        first = min(told, key=lambda head: int(head.start_time_unix_nano or 0), default=None)
         session_id = session_id_of(first.session) if first is not None and first.session else None
         # What comes behind a run that lists show is not to be lost from them.
         is_shown = newest is not None and newest.run.trigger_type == "recorded"
-        is_shown = is_shown or any(state.is_gen_ai for state in incoming.states)
+        is_shown = is_shown or any(head.is_gen_ai for head in heads)
         trigger_type = "recorded" if is_shown else "plain"
         first_id = None if newest is None else newest.first_id
         summary = RunSummary(
@@ -376,23 +361,26 @@ class Recordings:
         run.follow(newest)
         return run
 
-    async def _has_news(self, newest: RecordedRun, states: list[SpanState]) -> bool:
+    async def _has_news(self, newest: RecordedRun, incoming: Incoming) -> bool:
         """Drops what the runs of a trace that have ended tell already; whether more is left.
 
         A sender that did not hear the answer in time may repeat what is stored.
         """
         for run in (*await newest.earlier(self._store), *([newest] if newest.ended else ())):
-            seen = [state for state in states if run.has(state.span_id)]
+            seen = [span for span in incoming.spans if run.has(span.head.span_id)]
             told: set[int] = set()
             for first in range(0, len(seen), KNOWN_AT_ONCE):
                 some = seen[first : first + KNOWN_AT_ONCE]
-                news = await self._news(run, some, _Slice(run.run.project_id), Counter())
+                slice_ = _Slice(run.run.project_id)
+                news = await self._news(run, some, slice_, Counter())
                 known = await run.known(self._store, news)
-                repeated = {key for key, last in known.items() if merge(last.span, news[key]) is last.span}
-                told.update([id(state) for state in some if state.span_id in repeated])
-            states[:] = [state for state in states if id(state) not in told]
+                repeated = {
+                    key for key, last in known.items() if merge(last.span, news[key].decoded()) is last.span
+                }
+                told.update([id(span) for span in some if span.head.span_id in repeated])
+            incoming.spans[:] = [span for span in incoming.spans if id(span) not in told]
             measured.spans["repeated"] += len(told)
-        return bool(states)
+        return bool(incoming.spans)
 
     async def _write(
         self,
@@ -408,12 +396,11 @@ class Recordings:
         unchanged = []
         pending_bytes = 0
         for trace_id, run in runs.items():
-            of_trace = incoming[trace_id]
-            news = await self._news(run, of_trace.states, slice_, refused)
+            news = await self._news(run, incoming[trace_id].spans, slice_, refused)
             at = iso(self._clock.now())
             known: Mapping[str, StepRecorded] = {}
             ids, head = list(news), run.head
-            for index, state in enumerate(news.values()):
+            for index, (span_id, span) in enumerate(news.items()):
                 if perf_counter() > slice_.until_s:
                     await slice_.rest()
                 if not index % KNOWN_AT_ONCE:
@@ -425,15 +412,11 @@ class Recordings:
                         refused[UNREADABLE] += len(ids) - index
                         break
                     dirty[trace_id] = run
-                before, last = run.pending_bytes, known.get(state.span_id)
-                if run.is_full and run.leaves_open(state, last):
+                before, last = run.pending_bytes, known.get(span_id)
+                if run.is_full and run.leaves_open(span.head, last):
                     refused[TOO_MANY_OPEN] += 1
                     continue
-                try:
-                    event = run.record_span(state, last, at)
-                except UnicodeError:
-                    refused[UNUSABLE] += 1
-                    continue
+                event = run.record_span(span, last, at)
                 counts["repeated" if event is None else "recorded"] += 1
                 pending_bytes += run.pending_bytes - before
                 if pending_bytes > APPEND_BYTES:
@@ -446,34 +429,31 @@ class Recordings:
         found = await self._store.recorded_traces(project.id, unchanged) if unchanged else {}
         for trace_id in unchanged:
             if (trace := found.get(trace_id)) is None or trace.deleted:
-                refused[DELETED] += len(incoming[trace_id].states)
+                refused[DELETED] += len(incoming[trace_id].spans)
                 self.forget(runs[trace_id])
         return counts
 
     async def _news(
-        self, run: RecordedRun, states: Sequence[SpanState], slice_: "_Slice", refused: Counter[str]
-    ) -> dict[str, SpanState]:
+        self, run: RecordedRun, spans: Sequence[ReadSpan], slice_: "_Slice", refused: Counter[str]
+    ) -> dict[str, EncodedSpan]:
         """What came of each span, with the content that the run keeps."""
         capture = self._make_capture(run.run.capture)
-        resources = Resources(capture)
-        news: dict[str, SpanState] = {}
-        for first in range(0, len(states), LOOKED_AT_ONCE):
+        news: dict[str, EncodedSpan] = {}
+        kept: EncodedSpan
+        for span in spans:
             if perf_counter() > slice_.until_s:
                 await slice_.rest()
-            encoded = []
-            for state in states[first : first + LOOKED_AT_ONCE]:
-                try:
-                    encoded.append(encoded_state(state, await resources.of(state)))
-                except DAMAGE as error:
-                    refused[_unusable(error)] += 1
-            is_whole = keeps_all(capture, encoded)
-            for each in encoded:
-                try:
-                    kept = each.state if is_whole else await captured(each, capture)
-                    former = news.get(kept.span_id)
-                    news[kept.span_id] = kept if former is None else merge(former, kept)
-                except DAMAGE as error:
-                    refused[_unusable(error)] += 1
+            span_id, kept = span.head.span_id, span
+            try:
+                if not capture.keeps_whole(len(span.state), is_harmless=span.is_harmless):
+                    kept = encoded_span(await captured(span.decoded(), capture))
+                if (former := news.get(span_id)) is not None:
+                    kept = encoded_span(merge(former.decoded(), kept.decoded()))
+            except DAMAGE:
+                log.exception("a span could not be recorded")
+                refused[UNUSABLE] += 1
+            else:
+                news[span_id] = kept
         return news
 
 
@@ -503,22 +483,3 @@ async def _all(work: Iterable[Awaitable[Result]]) -> list[Result]:
     for failure in sorted(failures, key=lambda each: isinstance(each, WrongExpectedVersion)):
         raise failure
     return results
-
-
-def _unusable(error: Exception) -> str:
-    """The reason to refuse a span; what is no fault of its sender's is logged."""
-    if not isinstance(error, UnicodeError | RecursionError):
-        log.error("a span could not be recorded", exc_info=error)
-    return UNUSABLE
-
-
-def slug_of(header: str | None, item: Received) -> str:
-    """The slug of the flow that a trace is for: of the header, the span, its resource, or its service."""
-    named = (
-        header
-        or item.attributes.get("runglass.flow")
-        or item.resource.get("runglass.flow")
-        or item.resource.get("service.name")
-    )
-    slug = re.sub("[^a-z0-9]+", "-", str(named or "").lower()).strip("-")[:128].strip("-")
-    return slug or "otel"

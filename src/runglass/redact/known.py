@@ -3,12 +3,14 @@
 import base64
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus
 
 import msgspec
 
 from runglass.redact.views import Span, lowered, positions, replaced, view_of
+
+T = TypeVar("T")
 
 _SHORTEST_ENCODED = 8
 """Characters of a secret whose encodings are looked for, and of an encoding that is long enough to tell."""
@@ -17,22 +19,23 @@ _LONGEST_REMEMBERED = 100
 """Characters of a secret whose forms are remembered: keys of providers, and most passwords."""
 
 
-def strike_known(text: str, secrets: Iterable[str], mark: str) -> str:
-    """The text without the secrets: plain, quoted, escaped, reversed, in Base64 or hexadecimal."""
-    forms = {form for secret in secrets for form in forms_of(secret)}
-    return replaced(text, known_spans(text, forms), mark)
+def strike_known(value: T, secrets: Iterable[str], mark: str) -> T:
+    """A copy of a JSON value, or of a text, without the secrets; keys stay.
 
-
-def known_spans(text: str, forms: Iterable[str]) -> list[Span]:
-    """Where any of the forms stands in the text or in its plain reading, in upper or lower case."""
-    lower = {lowered(form) for form in forms}
+    They are found plain, quoted, escaped, reversed, in Base64 or hexadecimal, in upper or lower case.
+    """
+    forms = {lowered(form) for secret in secrets for form in forms_of(secret)}
 
     def found(text: str) -> list[Span]:
         low = lowered(text)
-        return [(start, start + len(form)) for form in lower for start in positions(low, form)]
+        return [(start, start + len(form)) for form in forms for start in positions(low, form)]
 
-    view = view_of(text)
-    return found(text) + ([] if view is None else list(map(view.origin, found(view.text))))
+    def struck(text: str) -> str:
+        view = view_of(text)
+        return replaced(text, found(text) + (list(map(view.origin, found(view.text))) if view else []), mark)
+
+    changed: T = with_texts(value, struck)
+    return changed
 
 
 def forms_of(secret: str) -> frozenset[str]:

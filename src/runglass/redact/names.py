@@ -17,15 +17,31 @@ _ABOUT = frozenset(WORDS["about"])
 _LONGEST_COMMAND = 2000
 
 
-class Keys:
-    """Judges names of fields; `extra` are further strong keys. Raises ValueError for one without letters."""
+class Names:
+    """Judges names of fields, and finds what stands beside them in texts; `extra` are further strong ones.
+
+    Raises ValueError for one without letters.
+    """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
-        self.strong = [words(key) for key in (*WORDS["strong"], *extra)]
-        if [] in self.strong:
+        keys = [words(key) for key in (*WORDS["strong"], *extra)]
+        if [] in keys:
             raise ValueError("a key to redact must have a letter or a digit")
-        self._end = re.compile(f"(?:{'|'.join(' ?'.join(map(re.escape, key)) for key in self.strong)})$")
+        ends = "|".join(" ?".join(map(re.escape, key)) for key in keys)
+        measured = "|".join(WORDS["of_models"])
+        self._end = re.compile(rf"(?:{ends}|(?P<measured>\b(?:{measured}) token))$")
         self.kind = functools.lru_cache(maxsize=4096)(self._kind)
+        # By the longest word of each, which is looked for before anything else.
+        self._strong: dict[str, list[re.Pattern[str]]] = {}
+        for key in sorted(keys, key=lambda key: -len("".join(key))):
+            plural = "" if key[-1].endswith("token") or not key[-1].isascii() else "s?"
+            pattern = re.compile("[ _.-]?".join(map(re.escape, key)) + plural)
+            self._strong.setdefault(max(key, key=len), []).append(pattern)
+        self._anywhere = [
+            (max(key, key=len), re.compile("[\\W_]*+".join(map(re.escape, key)))) for key in keys
+        ]
+        self.signs = {sign for sign, _ in self._anywhere}
+        self._ascii = {sign: patterns for sign, patterns in self._strong.items() if sign.isascii()}
 
     def tells(self, name: str, value: object) -> bool:
         """Whether the value under this name is a secret; `name` is cut to its end by the caller."""
@@ -33,13 +49,13 @@ class Keys:
         return kind is not None and hides(kind, value)
 
     def _kind(self, name: str) -> str | None:
-        """`strong`, a name of `WEAK`, or None."""
+        """`strong`, `measured`, a name of `WEAK`, or None."""
         # Keys of scripts that have no Latin look-alikes are found as they are written.
         for spelling in {name, plain_word(name)}:
             parts = words(spelling)
             begun = list(accumulate(parts, "{} {}".format))
-            if any(map(self._is_strong, begun, [*parts[1:], ""])):
-                return "strong"
+            if told := {*map(self._strength, begun, [*parts[1:], ""])} - {None}:
+                return "strong" if "strong" in told else "measured"
             while len(parts) > 1 and (parts[-1] in WORDS["weak_suffixes"] or parts[-1].isdigit()):
                 parts.pop()
             last = parts[-1].rstrip("0123456789") if parts else ""
@@ -50,51 +66,12 @@ class Keys:
                     return weak
         return None
 
-    def _is_strong(self, key: str, after: str) -> bool:
+    def _strength(self, key: str, after: str) -> str | None:
         plain = key.rstrip(" 0123456789")
         # `max_tokens` ends like a plural, and it holds no secret.
         singular = plain if plain.endswith("tokens") else plain.removesuffix("s")
         ends = self._end.search(plain) or self._end.search(singular)
-        return ends is not None and after not in _ABOUT
-
-
-def hides(kind: str, value: object) -> bool:
-    """Whether a value under a name of this kind is a secret."""
-    if value is None or value is True or value is False:
-        return False
-    return kind == "strong" or _fits(kind, value)
-
-
-def _fits(kind: str, value: object) -> bool:
-    """Whether a value under a weak name looks like a secret; of a pair of user and password each part may."""
-    if isinstance(value, str):
-        return WEAK[kind].fullmatch(value.strip()) is not None
-    if isinstance(value, list | tuple):
-        return len(value) == 2 and all(isinstance(part, str) and part for part in value) and kind == "auth"
-    return type(value) is int and kind != "pass" and _fits(kind, str(value))
-
-
-def words(name: str) -> list[str]:
-    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
-    return [word.casefold() for word in re.split(r"[\W_]+", apart) if word]
-
-
-class Names:
-    """Finds what stands beside the names of `keys`."""
-
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
-        # By the longest word of each, which is looked for before anything else.
-        self._strong: dict[str, list[re.Pattern[str]]] = {}
-        for key in sorted(keys.strong, key=lambda key: -len("".join(key))):
-            plural = "" if key[-1].endswith("token") or not key[-1].isascii() else "s?"
-            pattern = re.compile("[ _.-]?".join(map(re.escape, key)) + plural)
-            self._strong.setdefault(max(key, key=len), []).append(pattern)
-        self._anywhere = [
-            (max(key, key=len), re.compile("[\\W_]*+".join(map(re.escape, key)))) for key in keys.strong
-        ]
-        self.signs = {sign for sign, _ in self._anywhere}
-        self._ascii = {sign: patterns for sign, patterns in self._strong.items() if sign.isascii()}
+        return None if ends is None or after in _ABOUT else ends.lastgroup or "strong"
 
     def may_be_named(self, folded: str) -> bool:
         """Whether a strong name is in a casefolded text."""
@@ -137,7 +114,28 @@ class Names:
 
     def _fits(self, name: str, match: re.Match[str]) -> bool:
         start, end = _value(match)
-        return self._keys.tells(name, match.string[start:end])
+        return self.tells(name, match.string[start:end])
+
+
+def hides(kind: str, value: object) -> bool:
+    """Whether a value under a name of this kind is a secret."""
+    if value is None or type(value) in (bool, float) or (kind == "measured" and type(value) is int):
+        return False
+    return kind in ("strong", "measured") or _fits(kind, value)
+
+
+def _fits(kind: str, value: object) -> bool:
+    """Whether a value under a weak name looks like a secret; of a pair of user and password each part may."""
+    if isinstance(value, str):
+        return WEAK[kind].fullmatch(value.strip()) is not None
+    if isinstance(value, list | tuple):
+        return len(value) == 2 and all(isinstance(part, str) and part for part in value) and kind == "auth"
+    return type(value) is int and kind != "pass" and _fits(kind, str(value))
+
+
+def words(name: str) -> list[str]:
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return [word.casefold() for word in re.split(r"[\W_]+", apart) if word]
 
 
 def _assigned(pattern: re.Pattern[str], text: str, low: str) -> Iterator[Span]:

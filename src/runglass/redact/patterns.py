@@ -13,7 +13,7 @@ from runglass.redact.views import Span, positions
 
 _AROUND = 4
 """Characters before and behind a number that can decide about it."""
-_UUID_LENGTH = 36
+_LONGEST_ID = 36
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _IBAN_LENGTHS = {
     country: int(length)
@@ -84,7 +84,7 @@ def may_hold_numbers(data: bytes) -> bool:
 def _in_cluster(text: str, start: int, end: int) -> Iterator[Span]:
     for match in PATTERNS["digits"].finditer(text, start, end):
         for card in _cards(match[0], match.start()):
-            if not _is_in_uuid(text, *card):
+            if not _is_in_id(text, *card):
                 yield card
     if end - start < 9 or (text[start:end].isdigit() and text[start - 1 : start] != "+"):
         return
@@ -96,9 +96,9 @@ def _in_cluster(text: str, start: int, end: int) -> Iterator[Span]:
                 yield match.span()
 
 
-def _is_in_uuid(text: str, start: int, end: int) -> bool:
+def _is_in_id(text: str, start: int, end: int) -> bool:
     """Whether the digits are a part of an id: of many random ones some look like a card."""
-    ids = PATTERNS["uuid"].finditer(text, max(0, start - _UUID_LENGTH), end + _UUID_LENGTH)
+    ids = PATTERNS["id"].finditer(text, max(0, start - _LONGEST_ID), end + _LONGEST_ID)
     return any(match.start() <= start and end <= match.end() for match in ids)
 
 

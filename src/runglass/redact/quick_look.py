@@ -47,7 +47,7 @@ class QuickLook:
     def _is_harmless(self, data: bytes, *, may_be_special: bool) -> bool:
         if b"@" in data or (b"=" in data and (b"?" in data or b"&" in data)):
             return False
-        if b":543" in data or b":6543:" in data or b":*:" in data or may_hold_numbers(data):
+        if IN_BYTES["quick_port"].search(data) or may_hold_numbers(data):
             return False
         words = b"\n".join({*data.translate(_AS_WORDS).split()}).decode("utf-8", "replace")
         return (

@@ -5,12 +5,12 @@ secret, also where it is spelled in look-alike letters, escaped, in Base64 or he
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
-from runglass.redact.known import forms_of, known_spans, longest_text, with_texts
-from runglass.redact.names import Keys, Names, hides
+from runglass.redact.known import longest_text, strike_known, with_texts
+from runglass.redact.names import Names, hides
 from runglass.redact.own_patterns import OwnPatterns
 from runglass.redact.patterns import find_numbers, find_tokens, is_card
 from runglass.redact.quick_look import QuickLook
@@ -61,35 +61,20 @@ class Redactor:
     ) -> None:
         self.rules = Rules(tuple(extra_keys), tuple(extra_patterns), mark)
         self._mark = mark
-        self._keys = Keys(self.rules.extra_keys)
-        self._names = Names(self._keys)
-        self._own = OwnPatterns(self.rules.extra_patterns)
+        self._names = Names(self.rules.extra_keys)
+        self.own = OwnPatterns(self.rules.extra_patterns)
         self._quick = QuickLook(self._names)
-
-    @classmethod
-    def by(cls, rules: Rules) -> Self:
-        """The redactor of these rules, as its `rules` tell them."""
-        return cls(extra_keys=rules.extra_keys, extra_patterns=rules.extra_patterns, mark=rules.mark)
-
-    @property
-    def late_patterns(self) -> list[str]:
-        """Patterns of its user that took too long for a text."""
-        return self._own.late
-
-    def warn_of(self, late: Iterable[str]) -> None:
-        """Logs patterns that took too long elsewhere, each once."""
-        self._own.warn_of(late)
 
     def may_hold_secrets(self, encoded: bytes) -> bool:
         """False only where `redact` would change nothing; quick. Takes JSON as msgspec writes it."""
-        return bool(self._own) or not self._quick.is_harmless(_unescaped(encoded.decode()).encode())
+        return bool(self.own) or not self._quick.is_harmless(_unescaped(encoded.decode()).encode())
 
     def redact(self, value: Any) -> Any:
         """A copy of a JSON value without its secrets."""
         holder = [value]
         texts: dict[str, str] = {}
         names: dict[str, tuple[str, str | None]] = {}
-        mark, kind_of, has_own = self._mark, self._keys.kind, bool(self._own)
+        mark, kind_of, has_own = self._mark, self._names.kind, bool(self.own)
         # No recursion: values are nested as deeply as their makers like.
         pending: list[tuple[Any, Any, Any]] = [(holder, 0, value)]
         while pending:
@@ -124,7 +109,7 @@ class Redactor:
                 for index, inner in enumerate(value):
                     if type(inner) is str:
                         items[index] = mark if after_option else self._text_once(inner, texts)
-                        after_option = inner[:1] == "-" and self._keys.kind(inner[-100:]) is not None
+                        after_option = inner[:1] == "-" and self._names.kind(inner[-100:]) is not None
                         continue
                     after_option = False
                     if type(inner) is list or type(inner) is tuple:
@@ -150,8 +135,8 @@ class Redactor:
     def text(self, text: str) -> str:
         """The text without its secrets; all else stays as it is. JSON in it is text like any other."""
         spans = [] if _is_harmless(text) else list(self._spans(text, 0))
-        if self._own:
-            spans += self._own.find(text)
+        if self.own:
+            spans += self.own.find(text)
         return replaced(text, spans, self._mark) if spans else text
 
     def secrets_in(self, value: Any) -> set[str]:
@@ -165,7 +150,7 @@ class Redactor:
                 named = self._named_value(value)
                 for name, inner in value.items():
                     tells = hidden or name == named
-                    tells = tells or self._keys.tells(name[-100:].rstrip("0123456789"), inner)
+                    tells = tells or self._names.tells(name[-100:].rstrip("0123456789"), inner)
                     if isinstance(inner, dict | list | tuple):
                         pending.append((inner, tells))
                     elif tells and _may_be_struck(inner):
@@ -186,12 +171,9 @@ class Redactor:
         longest = longest_text(value)
         # No form of a secret is shorter than it is: a document under a telling key need not be looked for.
         known = {secret for secret in secrets if len(secret) <= longest}
-        if not known:
-            return value
         if len(known) > _MOST_STRUCK:
             return with_texts(value, lambda text: self._mark if len(text) >= _SHORTEST else text)
-        forms = {form for secret in known for form in forms_of(secret)}
-        return with_texts(value, lambda text: replaced(text, known_spans(text, forms), self._mark))
+        return strike_known(value, known, self._mark) if known else value
 
     def _spans(self, text: str, depth: int) -> Iterator[Span]:
         if PATTERNS["plain"].fullmatch(text):
@@ -225,14 +207,14 @@ class Redactor:
         if field is None:
             return None
         names = (value.get(name) for name in _NAMES)
-        tells = any(isinstance(name, str) and self._keys.tells(name[-100:], value[field]) for name in names)
+        tells = any(isinstance(name, str) and self._names.tells(name[-100:], value[field]) for name in names)
         return field if tells else None
 
     def _is_pair(self, value: Any) -> bool:
         """Whether it is like `["X-Api-Key", …]`."""
         if not isinstance(value, list | tuple) or len(value) != 2 or not isinstance(value[0], str):
             return False
-        return self._keys.tells(value[0][-100:], value[1])
+        return self._names.tells(value[0][-100:], value[1])
 
 
 def _is_harmless(text: str) -> bool:

@@ -151,7 +151,7 @@ class DocumentSplitter:
     def close(self) -> None:
         """Raises RunFileError where the document is not at its end."""
         if not self.is_complete:
-            raise RunFileError("the document breaks off: its last bracket is missing")
+            raise RunFileError("the document is truncated: its last bracket is missing")
 
     def _next_token(self) -> bytes:
         """A string, a bracket, or at the level of parts a comma or colon; empty where none is complete."""

@@ -16,19 +16,20 @@ from runglass.config.address import is_nats, parse_nats_address
 from runglass.config.settings import Settings, SettingsError
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.capture.redaction_client import RedactionClient
-from runglass.engine.checks.checks import Checks
 from runglass.engine.engine import Engine
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.maintenance.removal import RunRemoval
 from runglass.engine.models.answer_bounds import AnswerLimits
 from runglass.engine.models.gateway import ModelGateway
-from runglass.engine.sandbox.sandbox import Sandbox
-from runglass.engine.sandbox.templates import Templates
 from runglass.engine.steps.run_context import StepDependencies
+from runglass.engine.workers.checks import Checks
+from runglass.engine.workers.sandbox import Sandbox
+from runglass.engine.workers.templates import Templates
 from runglass.errors import UpgradeRequired
 from runglass.limits.limits import Limits, most
 from runglass.recording.recordings import Recordings
 from runglass.recording.settling import Settling
+from runglass.recording.span_reader import SpanReader
 from runglass.runtime.policy import setting_rules
 from runglass.runtime.runtime import FixedLimits, Runtime
 from runglass.store.base import Store
@@ -176,6 +177,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
             time_limit_ms=settings.redaction_time_limit_ms,
             memory_limit_bytes=settings.redaction_memory_limit_bytes,
         ) as redactions,
+        SpanReader(redactor) as spans,
         Templates(most_each=most(settings.max_concurrent_steps_per_project)) as templates,
         ModelGateway(
             base_urls=settings.providers,
@@ -284,6 +286,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                     models=models,
                     removal=removal,
                     recordings=recordings,
+                    spans=spans,
                     checks=checks,
                     supervised=supervised,
                     limits=limits,

@@ -66,8 +66,8 @@ class HealthCheck:
         """The health now; that of writes is at most a second old."""
         failing = [work for work in self._runtime.supervised if work.failing]
         down = list(await self._store_faults())
-        down += [f"{work.name} has failed and is begun again" for work in failing if work.vital]
-        weak = [f"{work.name} has failed and is begun again" for work in failing if not work.vital]
+        down += [f"{work.name} has failed and is restarted" for work in failing if work.vital]
+        weak = [f"{work.name} has failed and is restarted" for work in failing if not work.vital]
         if self._free_bytes is not None and self._free_bytes < LOW_DISK_BYTES:
             weak.append(f"the disk has {self._free_bytes // 1_000_000} MB left")
         if (fault := self._runtime.bus.fault) is not None:
@@ -76,7 +76,7 @@ class HealthCheck:
             weak.append(NO_WORKER)
         set_aside = len(self._runtime.engine.active.set_aside)
         if set_aside:
-            weak.append(f"runs that cannot be read and are set aside: {set_aside}; the log names them")
+            weak.append(f"unreadable, quarantined runs: {set_aside}; the log names them")
         stopped = [reason for reason in down if reason is not None]
         return Health(
             status="unavailable" if stopped else "degraded" if weak else "ok",

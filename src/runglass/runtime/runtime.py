@@ -15,18 +15,19 @@ import msgspec
 from runglass.bus.base import Bus
 from runglass.config.settings import Settings
 from runglass.engine.capture.capture import capture_of_run
-from runglass.engine.checks.checks import Checks
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.removal import RunRemoval
 from runglass.engine.models.gateway import ModelGateway, ProviderCheck, missing_key
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.steps.run_context import LiveOutputs
+from runglass.engine.workers.checks import Checks
 from runglass.errors import APIError, api_error
 from runglass.flows.flow import Flow, decode_flow, step_count
 from runglass.limits.offload import LARGE_BYTES, offload, offload_in_turn
 from runglass.limits.pace import paced_read
 from runglass.recording.recordings import Recordings
+from runglass.recording.span_reader import SpanReader
 from runglass.runtime.policy import RunPolicy
 from runglass.store.base import Store
 from runglass.store.protocols.catalog import Catalog
@@ -78,6 +79,7 @@ class Runtime:
         models: ModelGateway,
         removal: RunRemoval,
         recordings: Recordings,
+        spans: SpanReader,
         checks: Checks,
         supervised: Sequence[SupervisedTask],
         limits: FixedLimits,
@@ -91,6 +93,7 @@ class Runtime:
         self.engine = engine
         self.removal = removal
         self.recordings = recordings
+        self.spans = spans
         self.supervised = supervised
         self.policy = RunPolicy(store, settings)
         self._models = models
@@ -292,5 +295,5 @@ def run_inputs(request: RunRequest) -> dict[str, Any]:
     if request.message is None:
         return request.parameters
     if "message" in request.parameters:
-        raise api_error("INVALID_REQUEST", "`message` is given twice, beside `parameters` and inside of them")
+        raise api_error("INVALID_REQUEST", "`message` is given twice, inside `parameters` and beside them")
     return {**request.parameters, "message": request.message}

@@ -13,13 +13,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
 from runglass.errors import APIError, StoreError, api_error
-from runglass.limits.pace import admit_paced, set_project
+from runglass.limits.pace import REQUEST_S, admit_paced, set_project
 from runglass.limits.rate import Rates
 from runglass.log.measurements import OTHER, measured
 from runglass.server.endpoints import API, ENDPOINTS
-from runglass.server.http.connections import CONNECTION, Connection
+from runglass.server.http.connections import Connection
 from runglass.server.http.error_responses import busy_server, error_response, invalid, unavailable
-from runglass.server.http.exchange import ENDPOINT, EXCHANGE, Exchange
+from runglass.server.http.exchange import CONNECTION, ENDPOINT, EXCHANGE, Exchange
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.response_stream import cut_off_text
 from runglass.server.security.authentication import authenticate, authorization_of_sender
@@ -73,7 +73,7 @@ class ApiMiddleware:
             elif name == b"host":
                 hosts += 1
             elif name == b"transfer-encoding":
-                coding = value.lower()
+                coding = value.lower() if coding == b"chunked" else b""
             elif name == b"expect":
                 expects = True
         request_id = given if given is not None and _SANE_ID.fullmatch(given) else str(uuid4())
@@ -107,7 +107,7 @@ class ApiMiddleware:
             measured.request(endpoint, exchange.status, exchange.began_s - begun_s)
             if connection is not None:
                 connection.connections.tasks.discard(task)
-                connection.request_ended()
+                connection.request_ended(is_answered=exchange.status != 0)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         try:
@@ -125,7 +125,7 @@ class ApiMiddleware:
                 self._rates.take(key_id=key.id, project_id=key.project_id)
                 scope["auth"], scope["viewer_session"] = key, session
                 set_project(key.project_id)
-                await admit_paced(key.project_id)
+                await admit_paced(key.project_id, REQUEST_S)
         except APIError as error:
             await error_response(error)(scope, receive, send)
         except StoreError as error:

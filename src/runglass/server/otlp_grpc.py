@@ -101,7 +101,9 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # it has no type
             scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
             if self._calls >= MOST_CALLS:
                 # The library's own refusal would count as final.
-                await context.abort(grpc.StatusCode.UNAVAILABLE, f"{MOST_CALLS:,} calls go on; send it again")
+                await context.abort(
+                    grpc.StatusCode.UNAVAILABLE, f"{MOST_CALLS:,} calls are in progress; send it again"
+                )
             self._calls += 1
             try:
                 async with AsyncExitStack() as until_end:

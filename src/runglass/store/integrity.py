@@ -406,9 +406,9 @@ def _unlike_its_rows(run: _Run, of: Mapping[str, _Sum]) -> Iterator[str]:
         yield f"run {run.id} counts {run.log_bytes:,} bytes of events and steps, and has {log:,}"
     if not run.ended:
         if run.is_cleared:
-            yield f"run {run.id} goes on, and its checkpoints are to go"
+            yield f"run {run.id} is active, but its checkpoints are due for deletion"
         if not of["run_request"].rows and run.trigger_type not in RECORDED:
-            yield f"run {run.id} goes on, and what was asked of it is gone"
+            yield f"run {run.id} is active, but its request is gone"
         return
     if of["run_request"].rows:
         yield f"run {run.id} has ended, and what was asked of it is still there"

@@ -88,7 +88,7 @@ class LogReplay:
     def missing(self) -> Iterator[str]:
         """The attempts that events tell of, and that were not among the stored ones."""
         for position, attempt in self._states:
-            yield f"{self._name(position, attempt)} is not stored, and its events tell of it"
+            yield f"{self._name(position, attempt)} is not stored, though its events name it"
 
     def unlike_row(self, row: Mapping[str, Any], *, is_early: bool) -> Iterator[str]:
         """Which of these columns of the run's row are not what the events add up to.

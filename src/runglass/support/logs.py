@@ -22,7 +22,7 @@ class FailureLog:
     def failed(self, error: object) -> None:
         """Tells of the failure, if the time before was none."""
         if not self._failures:
-            self._log.warning("%s, and is tried again and again: %s", self._what, error)
+            self._log.warning("%s, and is retried: %s", self._what, error)
         self._failures += 1
 
     def worked(self) -> None:

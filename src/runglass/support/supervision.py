@@ -42,9 +42,9 @@ class SupervisedTask:
             self._began_s = self._clock.monotonic_s()
             try:
                 await self._work()
-                log.error("%s ended by itself and is begun again", self.name)
+                log.error("%s ended by itself and is restarted", self.name)
             except Exception:
-                log.exception("%s failed and is begun again", self.name)
+                log.exception("%s failed and is restarted", self.name)
             if self._settled():
                 self._failures = 0
             self._failures += 1

@@ -6,11 +6,12 @@ from typing import Any
 
 from msgspec import json
 
-from runglass.log.events import StepRecorded
+from runglass.log.events import StepRecorded, decode_event
 from runglass.log.trace import TokenBreakdown
-from runglass.recording.dialects import interpret, interpret_log
 from runglass.recording.received import ReceivedLog, ReceivedSpan
 from runglass.recording.recorded_run import RecordedRun
+from runglass.recording.span_worker import pieces_of
+from runglass.redact import Redactor
 from runglass.store.records import RunRecord
 from tests.prove.ingesting.bodies import BEGAN_NS, span_id, trace_id
 
@@ -71,9 +72,10 @@ SEVEN: tuple[ReceivedSpan | ReceivedLog, ...] = (
 
 def permutations_told() -> str:
     """A line of the report. Raises AssertionError that has the order."""
-    states = [interpret(each) if isinstance(each, ReceivedSpan) else interpret_log(each) for each in SEVEN]
+    [piece] = pieces_of(SEVEN, flow=None, redactor=Redactor())
+    spans = piece.spans
     expected: Any = None
-    orders = list(permutations(range(len(states))))
+    orders = list(permutations(range(len(spans))))
     for order in orders:
         run = RecordedRun(_record(), TRACE)
         run.begin("2026-01-01T00:00:00.000Z")
@@ -81,10 +83,12 @@ def permutations_told() -> str:
         steps: dict[str, dict[str, Any]] = {}
         for number in (*order, *order):
             # Each comes twice: the second time nothing of it is new.
-            state = states[number]
-            event = run.record_span(state, known.get(state.span_id), "2026-01-01T00:00:00.000Z")
+            key = spans[number].head.span_id
+            event = run.record_span(spans[number], known.get(key), "2026-01-01T00:00:00.000Z")
             if event is not None:
-                known[state.span_id] = event
+                recorded = decode_event(event)
+                assert isinstance(recorded, StepRecorded)
+                known[key] = recorded
         batch = run.append()
         assert batch is not None
         for row in batch.steps:

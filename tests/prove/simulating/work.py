@@ -18,8 +18,8 @@ from runglass.engine.models.gateway import (
     ModelRequest,
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
-from runglass.engine.sandbox.sandbox import Sandbox
-from runglass.engine.sandbox.templates import Templates
+from runglass.engine.workers.sandbox import Sandbox
+from runglass.engine.workers.templates import Templates
 from runglass.errors import StepFailure
 from runglass.log.fold import Address
 from runglass.log.trace import TokenBreakdown

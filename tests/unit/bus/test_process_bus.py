@@ -102,7 +102,7 @@ async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
             await asleep
         await connected(here, there)
         await woken(there, "other", here)
-    told = [record.levelname for record in caplog.records if "bus is away" in record.message]
+    told = [record.levelname for record in caplog.records if "bus is unavailable" in record.message]
     assert told == ["WARNING", "WARNING"]
 
 
@@ -114,7 +114,7 @@ async def test_a_bus_that_is_away_at_the_start_is_told_once_and_found_when_it_co
     bus, other = ProcessBus(carrier), ProcessBus(carrier)
     tasks = [asyncio.create_task(each.run_forever()) for each in (bus, other)]
     await let_time_pass(0.5)
-    assert len([each for each in caplog.records if "bus is away" in each.message]) == 2
+    assert len([each for each in caplog.records if "bus is unavailable" in each.message]) == 2
     carrier.away = False
     await connected(bus, other)
     await woken(other, "run", bus)

@@ -171,9 +171,11 @@ def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_start
             finish(call, lost, attempts=3)
         assert str(caught.value) == message
         assert caught.value.__cause__ is lost.cause
-    with pytest.raises(APIConnectionError, match="failed: broke; the run may have gone on all the same"):
+    with pytest.raises(APIConnectionError, match="failed: broke; the run may have continued all the same"):
         finish(EXECUTE, ConnectionLost("broke"), attempts=1)
-    with pytest.raises(APIConnectionError, match="refused; the run may have gone on all the same") as caught:
+    with pytest.raises(
+        APIConnectionError, match="refused; the run may have continued all the same"
+    ) as caught:
         finish(EXECUTE, ConnectionLost("refused", sent=False), attempts=2, sent_before=True)
     assert caught.value.may_have_begun
     with pytest.raises(APIConnectionError) as caught:

@@ -392,7 +392,7 @@ def test_a_complete_answer_is_not_asked_for_again_however_it_ends(server: Script
 
 def test_an_answer_of_another_run_is_not_mixed_in(server: ScriptedServer, side: Side) -> None:
     server.plays(cuts(STARTED), streams(STARTED.replace(b'"r1"', b'"r2"')))
-    with pytest.raises(APIConnectionError, match=r"broke off in run 'r1'.*'r2'"):
+    with pytest.raises(APIConnectionError, match=r"aborted in run 'r1'.*'r2'"):
         side.events(flow(side, server).events())
 
 

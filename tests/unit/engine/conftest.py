@@ -17,9 +17,9 @@ from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.models.gateway import ModelGateway, Price
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
-from runglass.engine.sandbox.sandbox import Sandbox
-from runglass.engine.sandbox.templates import Templates
 from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
+from runglass.engine.workers.sandbox import Sandbox
+from runglass.engine.workers.templates import Templates
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
 from runglass.limits.limits import Limits

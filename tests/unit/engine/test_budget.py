@@ -146,7 +146,7 @@ async def check_budget(house: EngineHarness, runs: list[Ran], models: Costly) ->
         for call in calls_of(ran):
             assert call.cost_estimated == (call.cost_unknown is not None)
             assert (call.cost_usd is None) == (
-                call.error_code == "RATE_LIMITED" or call.note == "cut off before it was made"
+                call.error_code == "RATE_LIMITED" or call.note == "aborted before it was made"
             ), "nothing else is free"
     assert project.reserved_usd == 0, "nothing is held when nothing goes on"
     assert models.charged <= project.spent_usd <= project.budget_usd
@@ -311,7 +311,7 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
         (row,) = await house.store.attempts(run.no, "ask")
         assert b'"reservation"' not in row.data
-        assert b'"note":"cut off before it was made"' in row.data
+        assert b'"note":"aborted before it was made"' in row.data
 
 
 @pytest.mark.parametrize(("status", "charged"), [(400, 0), (500, 1)])

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from runglass.engine.checks import checks as module
-from runglass.engine.checks.checks import Checks
+from runglass.engine.workers import checks as module
+from runglass.engine.workers.checks import Checks
 from runglass.engine.workers.worker import PEAK_BYTES
 from runglass.errors import APIError, FlowFileError, StepFailure
 from runglass.flows.flow import Flow

@@ -1,6 +1,7 @@
 """Loops in loops have a bounded number of workers, and each loop has as many as it may."""
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from runglass.engine.steps.concurrency import (
     side_by_side,
 )
 from runglass.errors import StepFailure
-from runglass.limits.turns import STEPS_AT_A_TIME
+from runglass.limits import pace as pacing
 from runglass.store.sqlite.store import SqliteStore
+from tests.fakes import VirtualClock
 from tests.unit.engine.conftest import open_harness, start
 from tests.unit.engine.test_left_behind import Silent
 
@@ -56,18 +58,20 @@ async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_p
         await started.outcome()
 
 
-async def test_many_branches_that_begin_at_once_do_so_in_turns(tmp_path: Path) -> None:
-    """A few hold the event loop for some milliseconds, and all of these would for a tenth of a second."""
-    branches = ", ".join(f"b{number}: [{{id: s{number}, type: passthrough}}]" for number in range(300))
+async def test_many_branches_that_begin_at_once_let_other_projects_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, many = VirtualClock(), 300
+    monkeypatch.setattr(pacing, "clock", clock)
+    monkeypatch.setattr(pacing, "last_seen", [(0, -math.inf)] * 2)
+    monkeypatch.setattr(pacing, "begun_at_once", {})
+    branches = ", ".join(f"b{number}: [{{id: s{number}, type: passthrough}}]" for number in range(many))
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
-        turns, most = house.engine.limits.store_turns.of(1), 0
+        pacing.note_activity(-1)
         started = await start(house, f"- {{id: all, type: parallel, branches: {{{branches}}}}}")
-        outcome = asyncio.ensure_future(started.outcome())
-        while not outcome.done():
-            most = max(most, turns.inside)
-            await asyncio.sleep(0)
-        assert (await outcome).status == "completed"
-    assert 1 < most <= STEPS_AT_A_TIME
+        assert (await started.outcome()).status == "completed"
+    owed_s = pacing.REST * pacing.ITERATION_S * (many - pacing.AT_ONCE)
+    assert sum(clock.slept_s) > owed_s - 2 * pacing.SHORTEST_REST_S
 
 
 async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended() -> None:

@@ -17,11 +17,11 @@ import pytest
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
-from runglass.engine.checks.checks import Checks
 from runglass.engine.models.gateway import AnswerRejected, ModelAnswer, ModelGateway, ModelRequest, Price
 from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.provider_errors import setup_failure
 from runglass.engine.models.response_parser import read_answer
+from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure
 from runglass.log.trace import TokenBreakdown
 from tests.unit.engine.fake_provider import (
@@ -208,7 +208,7 @@ async def test_a_server_that_declines_every_form_fails_the_step(bench: Bench) ->
         ("[3]", "stop", "no JSON object"),
         ('{"grade": NaN}', "stop", "no JSON object"),
         ('{"grade": 1e999}', "stop", "no JSON object"),
-        ('{"grade": ', "length", "cut off at the token limit"),
+        ('{"grade": ', "length", "truncated at the token limit"),
     ],
 )
 async def test_a_bad_answer_is_rejected_and_says_what_it_cost(
@@ -399,7 +399,7 @@ async def test_a_server_that_streams_no_usage_is_asked_in_one_piece_from_then_on
     assert (second.response.tokens, second.output) == (COUNTED, {"text": "Hi again"})
     assert (second.response.streamed, second.response.note) == (
         False,
-        "asked in one piece: the server tells no usage while it streams",
+        "asked without streaming: the server reports no usage while it streams",
     )
     assert bench.pieces == ["Hi", "Hi again"]
     third = await bench.ask(text_reply("as told"), settings={"stream": True})
@@ -418,7 +418,10 @@ async def test_tools_are_offered_in_one_piece_until_a_server_has_shown_what_it_s
     answer = await bench.ask(reply, tools=[LOOK], settings={})
     assert [call["function"]["name"] for call in answer.response.tool_calls] == ["look"]
     assert (answer.response.streamed, answer.response.finish_reason) == (False, "tool_call")
-    assert answer.response.note == "asked in one piece: the server may not tell tool calls while it streams"
+    assert (
+        answer.response.note
+        == "asked without streaming: the server may not report tool calls while it streams"
+    )
     assert bench.fake.requests[0].get("stream", False) is False
 
 
@@ -426,7 +429,7 @@ async def test_a_server_that_does_not_stream_is_asked_in_one_piece(bench: Bench)
     refusal = error_reply(400, "stream is not supported by this server")
     answer = await bench.ask(refusal, whole_reply("Hi", usage=USAGE), settings={})
     assert answer.output == {"text": "Hi"}
-    assert answer.response.note == "asked in one piece: the server does not stream"
+    assert answer.response.note == "asked without streaming: the server does not stream"
     await bench.ask(whole_reply("Hi", usage=USAGE), settings={})
     assert [sent.get("stream", False) for sent in bench.fake.requests] == [True, False, False]
     failure = await bench.failure(refusal, settings={"stream": True})

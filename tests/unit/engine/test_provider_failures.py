@@ -77,7 +77,7 @@ async def test_the_same_server_error_twice_ends_the_attempts(bench: Bench) -> No
     ran = await bench.run(PATIENT, error_reply(500, "no tensor"), error_reply(500, "no tensor"), GOOD)
     assert (ran.outcome.status, len(bench.fake.requests)) == ("failed", 2)
     assert error_of(ran)["message"].endswith(
-        "no tensor; not tried again, as the attempt before was answered the same"
+        "no tensor; not retried, since the previous attempt got the same answer"
     )
 
 

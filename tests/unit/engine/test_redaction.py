@@ -165,6 +165,28 @@ def test_what_stands_under_a_telling_key_goes_whatever_it_is(key: str) -> None:
         assert REDACTOR.redact({key: empty}) == {key: empty}
 
 
+def test_numbers_that_are_measured_are_no_secrets() -> None:
+    measured = {
+        "gen_ai.server.time_per_output_token": 0.25,
+        "gen_ai.server.time_to_first_token": 412,
+        "llm.usage.max_token": 0.5,
+        "llm.token_count.prompt": 12,
+        "hidden": '{"time_per_output_token": 0.25}',
+    }
+    assert REDACTOR.redact(measured) == measured
+    assert REDACTOR.redact({"first_token": "x", "apiKey": 12345}) == {"first_token": MARK, "apiKey": MARK}
+
+
+@pytest.mark.parametrize(
+    "id", ["4111111111111111abcdefabcdefabcd", "ab4111111111111111cdefabcdefabcd", "abc4000000000006"]
+)
+def test_an_id_of_a_trace_or_a_span_is_no_card(id: str) -> None:
+    sent = {"id": id, "text": f"span {id} of {id}/1"}
+    assert REDACTOR.redact(sent) == sent
+    card = "4111111111111111"
+    assert REDACTOR.redact({"text": f"{id} {card} {card}"}) == {"text": f"{id} {MARK} {MARK}"}
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -329,7 +351,7 @@ def test_a_secret_longer_than_the_texts_of_an_error_is_not_looked_for(
         asked.append(len(secret))
         return {secret}
 
-    monkeypatch.setattr("runglass.redact.redactor.forms_of", forms)
+    monkeypatch.setattr("runglass.redact.known.forms_of", forms)
     struck = REDACTOR.strike({"message": "a" * 60, "line": 3}, {"b" * 100_000, "a" * 60})
     assert struck == {"message": "[redacted]", "line": 3}
     assert asked == [60]

@@ -147,7 +147,7 @@ async def kept_of(redactions: RedactionClient, payload: Payload) -> tuple[str, d
 async def test_a_large_value_whose_run_was_cut_off_meanwhile_is_not_redacted_on_the_loop(
     redactions: RedactionClient,
 ) -> None:
-    assert "its run was cut off" in note_of(capture(redactions), Payload(large()))
+    assert "its run was interrupted" in note_of(capture(redactions), Payload(large()))
 
 
 async def test_a_value_that_takes_too_long_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runglass.engine.models.provider_errors import without_secrets
 from runglass.redact import MARK, Redactor
-from runglass.redact.names import Keys, Names
+from runglass.redact.names import Names
 from runglass.redact.quick_look import QuickLook
 from tests.examples import all_wanted
 from tests.unit.engine.redaction_corpus import CORPUS
@@ -20,7 +20,7 @@ from tests.unit.engine.redaction_held_back import HELD_BACK
 from tests.unit.engine.redaction_pairs import Pair
 
 REDACTOR = Redactor()
-QUICK = QuickLook(Names(Keys()))
+QUICK = QuickLook(Names())
 PAIRS = [*CORPUS, *HELD_BACK]
 
 

@@ -348,7 +348,7 @@ async def test_a_store_that_fails_is_tried_again(
         async with kept_on(removal):
             await done.wait()
     assert await house.store.run(ran.id) is None
-    assert "removing runs that are due failed, and is tried again and again: not now" in caplog.text
+    assert "removing runs that are due failed, and is retried: not now" in caplog.text
 
 
 async def test_what_ended_before_all_dates_is_nothing(house: EngineHarness, execute: Execute) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from runglass.engine.sandbox import code_transform
-from runglass.engine.sandbox.code_transform import CODE_LIMIT, of_body, of_expression
-from runglass.engine.sandbox.processes import PROJECTS_KEPT
-from runglass.engine.sandbox.sandbox import PRINT_LIMIT, Sandbox
+from runglass.engine.workers import code_transform
+from runglass.engine.workers.code_transform import CODE_LIMIT, of_body, of_expression
 from runglass.engine.workers.process import LONG_NICE, WORKER_NICE
+from runglass.engine.workers.sandbox import PRINT_LIMIT, Sandbox
+from runglass.engine.workers.sandbox_processes import PROJECTS_KEPT
 from runglass.errors import StepFailure
 from runglass.flows.syntax import parse_python
 from tests.waiting import eventually, until

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.checks.schema_example import smallest_object
+from runglass.engine.workers.schema_example import smallest_object
 from runglass.errors import StepFailure
 
 

@@ -38,9 +38,9 @@ async def test_work_that_fails_is_begun_again_later_and_later_and_is_failing_unt
     assert seen == [False, True, True, True, True, True, False, True]
     assert clock.slept_s == [1, 2, 4, 8, 9, 1, 1]
     assert [record.getMessage() for record in caplog.records] == [
-        *["the test failed and is begun again"] * 3,
-        "the test ended by itself and is begun again",
-        "the test failed and is begun again",
+        *["the test failed and is restarted"] * 3,
+        "the test ended by itself and is restarted",
+        "the test failed and is restarted",
     ]
     task.cancel()
     await asyncio.wait({task})

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.sandbox import templates
-from runglass.engine.sandbox.template_worker import Renderer, RenderRequest
-from runglass.engine.sandbox.templates import Templates
 from runglass.engine.workers import process as worker_process
+from runglass.engine.workers import templates
 from runglass.engine.workers.process import WorkerProcess
+from runglass.engine.workers.template_worker import Renderer, RenderRequest
+from runglass.engine.workers.templates import Templates
 from runglass.errors import StepFailure
 from tests.waiting import eventually
 
@@ -389,7 +389,7 @@ async def test_the_other_process_knows_no_keys_of_the_server(monkeypatch: pytest
 
 
 async def started_with(environment: dict[str, str]) -> str:
-    code = "import runglass.engine.sandbox.template_worker as r; print(r.__name__)"
+    code = "import runglass.engine.workers.template_worker as r; print(r.__name__)"
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-c", code, env=environment, stdout=subprocess.PIPE
     )
@@ -437,7 +437,7 @@ def test_a_template_makes_the_same_of_what_is_sent_as_of_everything(parts: list[
 def test_a_program_that_used_templates_ends_in_silence() -> None:
     # In development mode asyncio tells of each callback that took 100 ms, as any may on a busy machine.
     code = (
-        "import asyncio; from runglass.engine.sandbox.templates import Templates\n"
+        "import asyncio; from runglass.engine.workers.templates import Templates\n"
         "async def main():\n"
         "  asyncio.get_running_loop().slow_callback_duration = 600\n"
         "  async with Templates() as templates: print(await templates.render('{{ a|upper }}', {'a': 'x'}))\n"

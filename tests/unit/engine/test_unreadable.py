@@ -80,14 +80,14 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
     await free(path)
     async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
         assert len(house.engine.active.set_aside) == 1
-        (said,) = [record for record in caplog.records if "set aside" in record.getMessage()]
+        (said,) = [record for record in caplog.records if "quarantined" in record.getMessage()]
         assert broken in said.getMessage()
         await follow(house, good)
         assert (await read(house, good, RunOutcome("ended"))).types()[-1] == "flow_completed"
         for _ in range(3):
             await house.engine.keep_lease()
         assert (await run_of(house, broken)).claims == 1, "it is claimed again and again"
-        assert len([record for record in caplog.records if "set aside" in record.getMessage()]) == 1
+        assert len([record for record in caplog.records if "quarantined" in record.getMessage()]) == 1
         assert (await start(house, FLOW)).id
     # Nothing of it has been dropped, and the next start gives it another chance.
     async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -100,22 +99,26 @@ async def test_the_limits_are_told_apart(pool: WorkerPool) -> None:
 
 
 async def test_a_process_that_was_killed_is_replaced(pool: WorkerPool) -> None:
-    await asked(pool, "ping")
-    await _killed(pool, pool.idle[0][1].pid)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends them at once")
-async def test_processes_end_with_what_they_were_forked_from_and_that_is_replaced(pool: WorkerPool) -> None:
-    await asked(pool, "ping")
-    await _killed(pool, pool.forker.pid)
-
-
-async def _killed(pool: WorkerPool, pid: int | None) -> None:
-    assert pid is not None
+    first = await asked(pool, "ping")
     ((_, process),) = pool.idle
-    os.kill(pid, signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
     await until(lambda: not process.is_open)
-    assert await asked(pool, "ping") != process.pid
+    assert await asked(pool, "ping") != first
+
+
+async def test_what_processes_are_forked_from_is_replaced(pool: WorkerPool) -> None:
+    first = await asked(pool, "ping", owner=1)
+    assert pool.forker.pid is not None
+    os.kill(pool.forker.pid, signal.SIGKILL)
+    assert await asked(pool, "ping", owner=2) != first
+
+
+async def test_processes_end_with_what_they_were_forked_from(pool: WorkerPool) -> None:
+    """As that does when the server is killed, which closes its socket as well."""
+    await asked(pool, "ping")
+    ((_, process),) = pool.idle
+    await asyncio.to_thread(pool.forker.close)
+    await until(lambda: not process.is_open)
 
 
 async def test_a_process_that_has_had_much_memory_gives_it_back(pool: WorkerPool) -> None:

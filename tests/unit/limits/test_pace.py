@@ -189,19 +189,19 @@ async def test_requests_that_come_at_once_take_turns_where_they_are_many(clock: 
     set_project(2)
     set_project(1)
     many = 100
-    await asyncio.gather(*(admit_paced(1) for _ in range(AT_ONCE)))
+    await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(AT_ONCE)))
     assert clock.slept_s == []
-    await asyncio.gather(*(admit_paced(1) for _ in range(many)))
+    await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(many)))
     owed_s = REST * many * REQUEST_S
     assert owed_s - 2 * SHORTEST_REST_S < clock.rested_s < owed_s + SHORTEST_REST_S
     clock.slept_s.clear()
-    await admit_paced(2)
+    await admit_paced(2, REQUEST_S)
     assert clock.slept_s == []
 
 
 async def test_requests_of_the_only_active_project_are_not_spread(clock: PacedClock) -> None:
     set_project(1)
-    await asyncio.gather(*(admit_paced(1) for _ in range(200)))
+    await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(200)))
     assert clock.slept_s == []
 
 

@@ -1,6 +1,7 @@
 """Spans of every dialect are read into our words, their tokens add up, and nothing of them is lost."""
 
 import json
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -22,7 +23,8 @@ from runglass.recording.dialects.messages import (
 )
 from runglass.recording.dialects.synonyms import INDEXED, SYNONYMS
 from runglass.recording.received import ReceivedLog, ReceivedSpan
-from tests.unit.recording.emitted import CASES, START_NS, Case, log, span
+from tests.emitters import fixtures
+from tests.unit.recording.emitted import CASES, START_NS, Case, log, sent_by, span
 
 
 def told(sent: ReceivedSpan | ReceivedLog) -> dict[str, Any]:
@@ -38,6 +40,49 @@ def test_a_span_is_read_into_our_words(case: Case) -> None:
     assert {name: state.get(name) for name in case.state} == case.state
     call = state.get("modelCalls", [{}])[0]
     assert {name: call.get(name) for name in case.call} == case.call
+
+
+QUESTION = re.compile("What is the weather|weather of Oslo and Lima")
+KEPT = {("genai-langchain", "gen_ai.prompt.variable.question")}
+"""What has the question in it and is told beside the messages."""
+PARTS = {
+    ("google-adk", "tool"),
+    ("strands", "tool"),
+    ("strands-latest", "tool"),
+    ("openinference-anthropic", "assistant"),
+}
+"""Whose messages have content that is more than a text."""
+
+
+@pytest.mark.parametrize("row", fixtures.names())
+def test_the_messages_of_every_library_are_read_into_one_shape(row: str) -> None:
+    asked, tools = set(), []
+    for case, sent in sent_by(row):
+        state = told(sent)
+        if state.get("kind") == "tool" and case == "tools" and "input" in state:
+            tools.append((state["input"], state.get("output")))
+        for call in state.get("modelCalls", ()):
+            left = [
+                (row, key)
+                for key, value in state.get("attributes", {}).items()
+                if QUESTION.search(str(value))
+            ]
+            assert {*left} <= KEPT
+            response = call.get("response")
+            given = call.get("request", {}).get("messages", [])
+            asked |= {str(message.get("content")) for message in given if message["role"] == "user"}
+            for message in [*given, *([response, *response.get("choices", ())] if response else ())]:
+                role, content = message["role"], message.get("content")
+                assert role in ("user", "assistant", "tool", "system", "tool-call", "tool-response")
+                assert content is None or type(content) is str or (row, role) in PARTS
+                for each in message.get("toolCalls", ()):
+                    assert each.keys() == {"id", "type", "function"}
+                    assert each["function"].keys() == {"name", "arguments"}
+                    assert isinstance(json.loads(each["function"]["arguments"]), dict)
+    assert any(map(QUESTION.search, asked)), "the question is in the request"
+    for given, result in tools:
+        assert (city := re.search("Oslo|Lima", str(given)))
+        assert city[0] in str(result)
 
 
 FORMS = {

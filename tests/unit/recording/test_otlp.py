@@ -23,7 +23,6 @@ from runglass.recording.otlp import (
     NotOtlp,
     Received,
     Signal,
-    decode,
 )
 from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanEvent, SpanLink
 from tests.emitters import capture
@@ -215,23 +214,6 @@ def test_one_bad_span_of_a_hundred_costs_no_other() -> None:
     assert good == [*range(1, 50), *range(51, 101)]
     [refused] = [each for each in found if isinstance(each, Refused)]
     assert "not UTF-8" in refused.reason
-
-
-@pytest.mark.parametrize(
-    ("fields", "at_once"),
-    [
-        ({"events": [{"name": "x"}] * 20_000}, 1),
-        ({"links": [{"trace_id": TRACE}] * 20_000}, 1),
-        ({"name": "x" * 600_000}, 2),
-        ({}, 6),
-    ],
-)
-def test_what_takes_much_memory_is_handed_out_a_little_at_a_time(fields: Any, at_once: int) -> None:
-    data = traces(*(span(number, **fields) for number in range(1, 7)))
-    of_json = json.dumps(as_json(data)).encode()
-    for body, is_json in ((data.SerializeToString(), False), (of_json, True)):
-        slices = [len(items) for items in decode(body, "traces", is_json=is_json)]
-        assert slices == [at_once] * (6 // at_once)
 
 
 @pytest.mark.parametrize(

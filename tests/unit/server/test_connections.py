@@ -126,7 +126,7 @@ def test_a_body_behind_its_response_is_read_within_bounds(connections: Connectio
     connection, wire, uvicorn = connected(connections)
     connection.data_received(POST.replace(b"5000", b"90000000"))
     assert connection not in connections.waiting
-    connection.request_ended()
+    connection.request_ended(is_answered=False)
     connection.data_received(b"a" * SETTINGS.body_limit_bytes)
     assert not uvicorn.is_lost
     connection.data_received(b"a")
@@ -137,7 +137,7 @@ def test_a_body_behind_its_response_is_read_within_bounds(connections: Connectio
 def test_the_connection_that_has_waited_longest_makes_room(connections: Connections) -> None:
     (first, wire_of_first, _), (_, wire_of_second, _) = connected(connections), connected(connections)
     first.data_received(GET + b"\r\n")
-    first.request_ended()
+    first.request_ended(is_answered=False)
     wires = [connected(connections)[1] for _ in range(RESERVE + 2)]
     assert wire_of_second.ends == ["aborted"]
     assert not any(wire.ends for wire in (wire_of_first, *wires))

@@ -2,10 +2,9 @@
 
 from runglass.errors import APIError, api_error
 from runglass.server.calls import idempotency
-from runglass.server.calls.call import StoredResponse
+from runglass.server.calls.call import CallFingerprint, StoredResponse
 from runglass.server.calls.idempotency import WITHIN_S, FailureReplay
 from runglass.server.http.error_responses import error_body
-from runglass.server.requests.idempotency_key import CallFingerprint
 
 
 class Clock:

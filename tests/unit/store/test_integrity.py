@@ -191,7 +191,7 @@ def test_large_runs_are_checked_page_by_page_and_many_in_chunks(store: Opened) -
     gone = done("DELETE FROM step WHERE position = 24")
     for limits in (USUAL, SMALL):
         (problem,) = store.checked(gone, limits=limits).problems
-        assert problem.endswith("is not stored, and its events tell of it")
+        assert problem.endswith("is not stored, though its events name it")
 
 
 def replaced(table: str, old: bytes, new: bytes, where: str) -> Work[None]:
@@ -304,8 +304,11 @@ DAMAGE: list[tuple[Work[Any], str]] = [
     (done(f"UPDATE run SET flow_id = 'gone' WHERE no = {ENDED}"), "table run has 1 rows of flow gone"),
     (done(f"UPDATE run SET project_id = 77 WHERE no = {ENDED}"), "table run has 1 rows of project 77"),
     # What belongs to runs that have ended, and to those that go on.
-    (done(f"INSERT INTO ended_run (run_no) VALUES ({LIVE})"), "goes on, and its checkpoints are to go"),
-    (done(f"DELETE FROM run_request WHERE run_no = {LIVE}"), "goes on, and what was asked of it is gone"),
+    (
+        done(f"INSERT INTO ended_run (run_no) VALUES ({LIVE})"),
+        "is active, but its checkpoints are due for deletion",
+    ),
+    (done(f"DELETE FROM run_request WHERE run_no = {LIVE}"), "is active, but its request is gone"),
     (stray("run_request", ENDED), "run {run} has ended, and what was asked of it is still there"),
     (stray("checkpoint", ENDED), "run {run} has ended, and 1 of its checkpoints are still there"),
     (

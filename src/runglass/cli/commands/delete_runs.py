@@ -186,7 +186,7 @@ def _print_preview(found: Sequence[DatedRun], *, as_json: bool) -> None:
             for run in each:
                 write_line(console, f"{name}  {run.id}  {formatting.local_time(run.at)}")
     if found:
-        note("nothing has been deleted: add --yes to delete for good")
+        note("nothing was deleted: add --yes to delete permanently")
 
 
 def time_limit(before: datetime | None, older_than: datetime | None) -> datetime | None:

@@ -180,7 +180,7 @@ def _report(error: APIError, *, as_json: bool) -> None:
         write_json({"detail": {"code": error.code, "message": error.message, **error.details, **where}})
     complain(str(error))
     if error.code == "INVALID_REQUEST" and "`parameters." in error.message:
-        note("inputs beside the message are given with --param NAME=VALUE, or in a --params-file")
+        note("give other inputs than the message with --param NAME=VALUE, or in a --params-file")
     if error.step_id is not None:
         note(f"step:  {error.step_id}")
     if error.execution_id is not None:

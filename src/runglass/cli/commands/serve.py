@@ -153,7 +153,7 @@ async def _print_links(runtime: "Runtime", tickets: "LoginTickets", url: str) ->
             name = f"{project.org}/{project.name}"
             note(f"look at {name} in a browser, within a minute: {links[-1]}")
     if not links:
-        note("there is no key yet to look at runs with: runglass keys create ORG/PROJECT, then runglass open")
+        note("there is no key yet: runglass keys create ORG/PROJECT, then runglass open")
     elif len(links) == 1 and stdout().is_terminal:
         # A browser, unlike the sandbox, gets our stderr.
         os.set_inheritable(2, True)

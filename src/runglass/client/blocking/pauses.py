@@ -99,7 +99,7 @@ class ToolAnswers:
         except Exception as error:
             vars(error)["paused"] = paused
             error.add_note(
-                f"run {paused.execution_id!r} is still paused; go on with it by `error.paused.resume(…)`"
+                f"run {paused.execution_id!r} is still paused; continue it by `error.paused.resume(…)`"
             )
             raise
 

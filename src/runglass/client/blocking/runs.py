@@ -262,7 +262,7 @@ class Job:
         while True:
             if deadline.left_s() <= 0:
                 raise APITimeoutError(
-                    f"job {self.execution_id!r} did not end within {deadline.seconds:g} s; it still goes on"
+                    f"job {self.execution_id!r} did not end within {deadline.seconds:g} s; it is still active"
                 )
             state = self.poll(timeout=deadline.bound_s())
             if state.status == "completed":

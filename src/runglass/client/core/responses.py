@@ -82,7 +82,7 @@ def finish(call: RequestSpec[T], outcome: Outcome, *, attempts: int, sent_before
     if isinstance(outcome, ConnectionLost):
         tries = "" if attempts == 1 else f" after {attempts} attempts"
         may_have_begun = call.moves_a_run and (outcome.sent or sent_before)
-        also = "; the run may have gone on all the same" if may_have_begun else ""
+        also = "; the run may have continued all the same" if may_have_begun else ""
         error = APIConnectionError(f"{call} failed{tries}: {outcome.reason}{also}")
         error.may_have_begun = may_have_begun
         raise error from outcome.cause
@@ -103,7 +103,7 @@ def finish(call: RequestSpec[T], outcome: Outcome, *, attempts: int, sent_before
 
 def timed_out(call: RequestSpec[Any], seconds: float) -> APITimeoutError:
     """The exception for a call whose wall-clock bound has passed."""
-    also = "; the run may still go on: `client.runs()` lists it" if call.moves_a_run else ""
+    also = "; the run may still be active: `client.runs()` lists it" if call.moves_a_run else ""
     return APITimeoutError(f"{call} took longer than its timeout of {seconds:g} s{also}")
 
 

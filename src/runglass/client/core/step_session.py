@@ -244,8 +244,8 @@ class StepStream:
             event, seq = read_frame(frame, self)
             if self._last is not None and event.execution_id != self._last.execution_id:
                 raise APIConnectionError(
-                    f"{self}: its answer broke off in run {self._last.execution_id!r} and began anew in run "
-                    f"{event.execution_id!r}: the server does not honour Idempotency-Keys here"
+                    f"{self}: its response was aborted in run {self._last.execution_id!r} and began again in"
+                    f" run {event.execution_id!r}: the server does not honour Idempotency-Keys here"
                 )
             number, beside = self._position
             if seq > number:

@@ -64,7 +64,7 @@ def verification(base_url: str) -> ssl.SSLContext | bool:
 
 def not_ended(cursor: Cursor[object], deadline: Deadline) -> APITimeoutError:
     """The exception for a run that outlasts the wait for its end."""
-    return APITimeoutError(f"{cursor}: the run did not end within {deadline.seconds:g} s; it still goes on")
+    return APITimeoutError(f"{cursor}: the run did not end within {deadline.seconds:g} s; it is still active")
 
 
 def closed(what: object) -> RuntimeError:

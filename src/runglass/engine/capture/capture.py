@@ -99,12 +99,12 @@ class Capture:
         """The size to record; None where the mode is `off`."""
         return None if self.mode == "off" else payload.size_bytes
 
-    def keeps_whole(self, encoded: bytes) -> bool:
-        """Whether JSON is kept as it is, and that is quickly told: it is not large, and has no secrets."""
+    def keeps_whole(self, size_bytes: int, *, is_harmless: bool) -> bool:
+        """Whether so many bytes of JSON are kept as they are; `is_harmless` ones have no secrets."""
         return (
             self.keeps_snapshots
-            and len(encoded) <= min(self._quick_bytes, self.limit_bytes)
-            and (self._redactor_of_mode is None or not self._redactor_of_mode.may_hold_secrets(encoded))
+            and (is_harmless or self._redactor_of_mode is None)
+            and size_bytes <= min(self._quick_bytes, self.limit_bytes)
         )
 
     async def text(self, text: str) -> str:
@@ -163,7 +163,7 @@ class Capture:
         size_bytes = payload.size_bytes
         if self.mode == "redacted" and self._redactions is not None and size_bytes > _QUICK_BYTES:
             # All that is large is prepared, but where the run is cut off before or meanwhile.
-            data, truncated = left_out("its run was cut off", limit_bytes=self.limit_bytes)
+            data, truncated = left_out("its run was interrupted", limit_bytes=self.limit_bytes)
         else:
             data, truncated = self._shortened(payload.json, payload.value)
         snapshot = Snapshot(msgspec.Raw(data), size_bytes, truncated)

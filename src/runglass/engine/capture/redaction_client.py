@@ -84,7 +84,7 @@ class RedactionClient:
             limit_ms=limit_ms,
             setting="redaction_time_limit_ms",
         )
-        redactor.warn_of(answer.late)
+        redactor.own.warn_of(answer.late)
         return answer
 
 

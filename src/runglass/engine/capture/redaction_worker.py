@@ -44,7 +44,9 @@ class RedactionReply(msgspec.Struct, frozen=True, array_like=True):
     late: list[str] = []
 
 
-_redactor_of = functools.lru_cache(maxsize=_RULES_KEPT)(Redactor.by)
+_redactor_of = functools.lru_cache(maxsize=_RULES_KEPT)(
+    lambda rules: Redactor(**msgspec.structs.asdict(rules))
+)
 _decoder = msgspec.json.Decoder(RedactionRequest)
 
 
@@ -64,4 +66,4 @@ def answered(message: bytes) -> bytes:
             captured = shortened_error(detail, given, limit_bytes=ask.limit_bytes, redactor=redactor)
         case _:
             assert_never(task)
-    return msgspec.json.encode(RedactionReply(msgspec.Raw(captured), truncated, redactor.late_patterns))
+    return msgspec.json.encode(RedactionReply(msgspec.Raw(captured), truncated, redactor.own.late))

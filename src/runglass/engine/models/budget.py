@@ -157,7 +157,7 @@ class RunBudget:
 
 def _refusal(project: Project, usd: Decimal) -> str:
     assert project.budget_usd is not None
-    held = f", of which ${format_usd(project.reserved_usd)} is held for calls that go on" * bool(
+    held = f", of which ${format_usd(project.reserved_usd)} is reserved for active calls" * bool(
         project.reserved_usd
     )
     left = format_usd(max(ZERO, subtract_usd(project.budget_usd, project.spent_usd)))

@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from runglass.engine.checks.checks import Checks
 from runglass.engine.models.model_types import (
     ModelAnswer,
     ModelRequest,
@@ -26,6 +25,7 @@ from runglass.engine.models.model_types import (
     text_of,
 )
 from runglass.engine.models.pricing import Price, cost_of
+from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure
 from runglass.limits.offload import LARGE_BYTES, offload
 from runglass.limits.pace import current_project, paced

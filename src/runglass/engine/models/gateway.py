@@ -13,7 +13,6 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from runglass.engine.checks.checks import Checks
 from runglass.engine.models import echo
 from runglass.engine.models.answer_bounds import USUAL_LIMITS, AnswerLimits
 from runglass.engine.models.model_types import (
@@ -25,6 +24,7 @@ from runglass.engine.models.model_types import (
 )
 from runglass.engine.models.pricing import Price, TokenBound, most_of, prompt_bound, with_max_tokens
 from runglass.engine.models.request_parser import as_given
+from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure, api_error
 from runglass.flows.flow import Flow, LlmStep, ParallelStep, Step, leaves
 from runglass.flows.models import NOTHING_MORE, OFFLINE_MODEL, SettingRules, provider_missing

@@ -178,9 +178,9 @@ def _meaning(error: Exception, status: int | None, *, is_connected: bool) -> tup
         case ModelRequestTimeout() | ModelTimeoutError():
             return "PROVIDER_UNAVAILABLE", "did not answer in time", True
         case ModelAPIError() if not is_final:
-            return "PROVIDER_UNAVAILABLE", "sent an answer that broke off or is garbled", True
+            return "PROVIDER_UNAVAILABLE", "sent an incomplete or garbled answer", True
         case UnexpectedModelBehavior() | OSError():
-            return "PROVIDER_UNAVAILABLE", "sent an answer that broke off or is garbled", True
+            return "PROVIDER_UNAVAILABLE", "sent an incomplete or garbled answer", True
         case _:
             return "PROVIDER_ERROR", "refused the request", False
 

@@ -34,7 +34,6 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
-from runglass.engine.checks.checks import Checks
 from runglass.engine.models import message_mapping
 from runglass.engine.models.answer_bounds import AnswerLimits, ProviderCall, current_call
 from runglass.engine.models.model_types import ModelAnswer, ModelRequest, RequestObserver
@@ -49,13 +48,14 @@ from runglass.engine.models.provider_errors import (
 )
 from runglass.engine.models.response_parser import check_types, read_answer
 from runglass.engine.models.usage import list_cost
+from runglass.engine.workers.checks import Checks
 from runglass.support.safe_text import printable, replace_surrogates
 
 log = logging.getLogger(__name__)
 
-NO_USAGE = "asked in one piece: the server tells no usage while it streams"
-NO_STREAM = "asked in one piece: the server does not stream"
-MAY_NOT_STREAM_TOOL_CALLS = "asked in one piece: the server may not tell tool calls while it streams"
+NO_USAGE = "asked without streaming: the server reports no usage while it streams"
+NO_STREAM = "asked without streaming: the server does not stream"
+MAY_NOT_STREAM_TOOL_CALLS = "asked without streaming: the server may not report tool calls while it streams"
 
 
 class ProviderRequests:

@@ -10,12 +10,12 @@ import msgspec
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 
-from runglass.engine.checks.checks import Checks
 from runglass.engine.models.message_mapping import ANSWER_TOOL, arguments_of, wire_call
 from runglass.engine.models.model_types import AnswerRejected, ModelAnswer, ModelRequest, ProviderResponse
 from runglass.engine.models.pricing import Price
 from runglass.engine.models.provider_errors import EXCERPT, address_of
 from runglass.engine.models.usage import Usage, read_usage
+from runglass.engine.workers.checks import Checks
 from runglass.errors import StepFailure
 from runglass.support.safe_text import replace_surrogates
 
@@ -115,7 +115,9 @@ class _Verdict:
 
     def __init__(self, request: ModelRequest, response: ProviderResponse, given: ModelResponse) -> None:
         self.cut_note = (
-            " (cut off at the token limit; raise `max_tokens`)" if response.finish_reason == "length" else ""
+            " (truncated at the token limit; raise `max_tokens`)"
+            if response.finish_reason == "length"
+            else ""
         )
         self._model = request.model
         self._response = response
@@ -149,7 +151,7 @@ class _Verdict:
         assumed = reason == "stop" and given.provider_name != "xai"
         if self._response.streamed and "finish_reason" not in details and (reason is None or assumed):
             self._response = msgspec.structs.replace(self._response, finish_reason=None)
-            raise self.rejected("PROVIDER_UNAVAILABLE", "broke off in the middle of its answer")
+            raise self.rejected("PROVIDER_UNAVAILABLE", "aborted its answer")
 
     async def checked_object(self, written: str, schema: dict[str, Any], checks: Checks) -> dict[str, Any]:
         value = _object_in(written)

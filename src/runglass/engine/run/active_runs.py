@@ -118,7 +118,7 @@ class ActiveRuns:
                     if running is not None and running.run.head == run.head:
                         return await asyncio.shield(self.tasks[run.id])
                     if run.id in self.set_aside:
-                        raise RunUnreadable(run.id, "it is set aside, and the log of the server says why")
+                        raise RunUnreadable(run.id, "it is quarantined, and the server's log says why")
                     try:
                         now = await self._context.store.run(run.id)
                     except StoreError:
@@ -163,7 +163,7 @@ class ActiveRuns:
         if run_id not in self.set_aside:
             self.set_aside.add(run_id)
             log.error(
-                "run %s is set aside until the next start; `runglass data export-raw %s FILE` saves it: %s",
+                "run %s is quarantined until the next start; `runglass data export-raw %s FILE` saves it: %s",
                 run_id,
                 run_id,
                 error,

@@ -131,7 +131,7 @@ class RunClaims:
         active = self._active
         if not is_held:
             measured.lost_leases += 1
-            log.error("the lease ran out: other processes go on with the runs of this one")
+            log.error("the lease expired: other processes resume the runs of this one")
             await active.release_all()
             active.owner = str(uuid7())
             await self._lease.hold(renew=False)
@@ -195,7 +195,7 @@ class RunClaims:
                 return False
             await self._go_on(run)
         except StoreError as error:
-            log.warning("run %s cannot be gone on with yet: %s", run.id, error)
+            log.warning("cannot resume run %s yet: %s", run.id, error)
         except Exception as error:
             # The run is still this engine's, so it is not claimed again before the next start.
             self._active.put_aside(run.id, error)
@@ -229,7 +229,7 @@ class RunClaims:
             not_before = await last_time(self._store, run)
             if run.claims:
                 measured.taken_over_runs += 1
-                log.warning("run %s was left off after event %d and goes on", run.id, run.head)
+                log.warning("resuming run %s after event %d", run.id, run.head)
             elif run.status == "pending":
                 # Its id begins with the milliseconds of its creation.
                 created_s = int(run.id[:8] + run.id[9:13], 16) / 1000
@@ -243,7 +243,7 @@ class RunClaims:
             "code": WORKER_LOST,
             "message": f"the process that ran this ended before the run did, and {why}",
         }
-        log.error("run %s was cut off and is ended: %s", run.id, error["message"])
+        log.error("run %s was interrupted and is ended: %s", run.id, error["message"])
         stop = active.orphaned.pop(run.id, None) or StopRequest()
         try:
             if cancelled := stop.cancelled or run.cancel_reason:

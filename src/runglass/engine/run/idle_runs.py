@@ -143,7 +143,9 @@ class IdleRuns:
                 if not isinstance(refused, CommitUncertain):
                     raise refused from None
                 self._active.orphaned[new.id] = StopRequest()
-                message = "the store failed while the run was created: whether it goes on is not known yet"
+                message = (
+                    "the store failed while the run was created: it is not known yet whether the run exists"
+                )
                 raise api_error("INTERNAL_ERROR", message, execution_id=new.id) from unknown
             if run is None:
                 raise

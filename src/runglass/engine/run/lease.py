@@ -3,7 +3,7 @@
 The two differ where the store has gone back: PostgreSQL was replaced by a standby that lacks the newest
 commits, or has lost them in a crash. Then a run may have fewer events than its process was told are stored,
 or other ones, where another process has claimed it since; one that had ended may go on, and belong to a
-process that has forgotten it. Each is let go, and whoever claims it goes on from what the store has.
+process that has forgotten it. Each is let go, and whoever claims it resumes from what the store has.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class StoreCheck:
         # One that was created or claimed a moment ago has no task yet.
         for run_id in unknown & self._unknown:
             log.error(
-                "run %s is to go on after event %d, and this process has ended or left it: it goes on there",
+                "run %s continues after event %d, which this process has passed: resuming it there",
                 *(run_id, owned[run_id]),
             )
             active.orphaned.setdefault(run_id, StopRequest())

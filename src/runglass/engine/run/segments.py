@@ -79,7 +79,9 @@ class NextSegments:
                 state = await paused_state(self._store, paused, segment_spec)
                 not_before = await last_time(self._store, run)
             except StoreError as error:
-                message = "the store failed once the run was resumed: it goes on, and its trace will show how"
+                message = (
+                    "the store failed after the run was resumed: it continues, and its trace will show how"
+                )
                 raise api_error("INTERNAL_ERROR", message, execution_id=run_id) from error
             return self._active.begin(run, state, owner=owner, not_before=not_before, outputs=outputs)
         finally:
@@ -95,7 +97,9 @@ class NextSegments:
         except CommitUncertain as unknown:
             if owner is not None:
                 self._active.orphaned.setdefault(paused.run.id, StopRequest())
-            message = "the store failed while the run was resumed: whether it goes on is not known yet"
+            message = (
+                "the store failed while the run was resumed: it is not known yet whether the run continues"
+            )
             raise api_error("INTERNAL_ERROR", message, execution_id=paused.run.id) from unknown
         if run is None:
             raise _taken_up(paused.run.id)

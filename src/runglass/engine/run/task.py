@@ -130,7 +130,9 @@ class RunTask:
             self.ended = True
             await self._recorder.commit()
         except WrongExpectedVersion as taken:
-            raise AppendRefused(f"run {self.run.id!r} goes on elsewhere or from an earlier event") from taken
+            raise AppendRefused(
+                f"run {self.run.id!r} continues elsewhere or from an earlier event"
+            ) from taken
         except PermanentStoreError as error:
             # Another process that went on with the run would come to the same place, and so for ever.
             return await self._given_up(error)

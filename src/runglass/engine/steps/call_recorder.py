@@ -129,7 +129,7 @@ class CallRecorder:
             number=self._number,
             model=self._request.model,
             provider=_provider(self._request.model),
-            note="cut off before it was made",
+            note="aborted before it was made",
             error_code="CANCELLED",
         )
 

@@ -31,6 +31,7 @@ from runglass.engine.steps.scope import Scope, names_for, needed_by
 from runglass.errors import StepFailure
 from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
 from runglass.limits.offload import LARGE_BYTES, offload
+from runglass.limits.pace import ITERATION_S, admit_paced
 from runglass.log.events import LoopCompleted, LoopStarted, StepSkipped
 from runglass.store.records import Checkpoint
 
@@ -65,6 +66,7 @@ class Containers:
 
             async def work() -> None:
                 await self._executor.turn()
+                await admit_paced(self._context.project_id, ITERATION_S)
                 # Workers draw from one iterator: at most max_concurrency iterations exist at a time.
                 for index in remaining:
                     workers.add()
@@ -173,6 +175,7 @@ class Containers:
 
         async def work(name: str, steps: Sequence[Step]) -> None:
             await self._executor.turn()
+            await admit_paced(self._context.project_id, ITERATION_S)
             outputs[name] = await walk(steps, data, scope, position)
 
         await side_by_side([partial(work, name, steps) for name, steps in step.branches.items()])

@@ -59,7 +59,7 @@ def end_if_repeated(failure: StepFailure, before: int | None) -> int | None:
     answered = failure.server_error if isinstance(failure, ModelCallFailed) else None
     if answered is not None and answered == before:
         failure.may_retry = False
-        failure.message += "; not tried again, as the attempt before was answered the same"
+        failure.message += "; not retried, since the previous attempt got the same answer"
     return answered
 
 

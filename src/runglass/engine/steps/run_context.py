@@ -15,9 +15,9 @@ from runglass.engine.models.budget import Budgets, RunBudget
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.payload import Payload
 from runglass.engine.run_memory import RunMemory
-from runglass.engine.sandbox.sandbox import Sandbox
-from runglass.engine.sandbox.templates import Templates
 from runglass.engine.steps.run_limits import DrainGate, RunUsage, StopRequest
+from runglass.engine.workers.sandbox import Sandbox
+from runglass.engine.workers.templates import Templates
 from runglass.flows.flow import Flow
 from runglass.limits.limits import Limits
 from runglass.limits.shares import FairTurns

@@ -1,1 +1,1 @@
-"""Processes that can be killed: started, limited, pooled. Knows nothing of their work."""
+"""Code, templates and checks in processes that can be killed. Knows no runs."""

@@ -115,10 +115,11 @@ class WorkerPool:
             raise LimitHit(limit) from died
 
     async def _answer(self, owner: int, exchange: Callable[["_Task"], T]) -> T:
-        found = next((each for each in reversed(self.idle) if each[0] == owner), None)
-        if found is not None:
-            self.idle.remove(found)
-        task = _Task(None if found is None else found[1])
+        task = _Task()
+        for index in range(len(self.idle) - 1, -1, -1):
+            if self.idle[index][0] == owner:
+                task.process = self.idle.pop(index)[1]
+                break
         self._busy.add(task)
         work = self._threads.submit(exchange, task)
         try:
@@ -148,12 +149,8 @@ class WorkerPool:
 
     def _put_back(self, owner: int, task: "_Task") -> None:
         self._busy.discard(task)
-        if task.process is None:
-            return
-        if task.process.is_open:
+        if task.process is not None and not task.process.is_closed:
             self.idle.append((owner, task.process))
-        else:
-            task.process.close()
         if len(self.idle) > IDLE_KEPT:
             self.idle.pop(0)[1].close()
 
@@ -161,8 +158,8 @@ class WorkerPool:
 class _Task:
     """What goes on in a thread, and the process that is asked, once there is one."""
 
-    def __init__(self, process: WorkerProcess | None) -> None:
-        self.process = process
+    def __init__(self) -> None:
+        self.process: WorkerProcess | None = None
         self.is_given_up = False
 
     def give_up(self) -> None:

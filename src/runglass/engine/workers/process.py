@@ -1,6 +1,6 @@
 """The server's end of `worker`: starts processes, asks them in bounded time, and lets none outlive a limit.
 
-What comes back is bytes, no more of them than the process may have of memory. Knows nothing of their meaning.
+What comes back is bytes, and a bounded number of them. Knows nothing of their meaning.
 """
 
 import contextlib
@@ -26,7 +26,10 @@ BEYOND = 2
 WALL_FACTOR = 10
 """How much longer than its limit of the processor a task may take: others may have the processor."""
 _START_LIMIT_S = 30.0
+_STOP_LIMIT_S = 5.0
 _PART_BYTES = 64 * 1024
+_REPLY_LIMIT_BYTES = 128 << 20
+"""A text of a template may take as much. What a process that was taken over sends is read here."""
 
 
 def at_once() -> int:
@@ -58,19 +61,22 @@ class WorkerNotStarted(RuntimeError):
 class WorkerProcess:
     """One process, at the other `end` of a socket; used by one thread at a time."""
 
-    def __init__(self, end: int, *, reply_limit_bytes: int, nice: int) -> None:
+    def __init__(self, end: int, *, nice: int) -> None:
         self.pid = 0
         self._end = end
-        self._reply_limit_bytes = reply_limit_bytes
         self._nice = nice
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(end, select.POLLIN)
         self._writable.register(end, select.POLLOUT)
 
     @property
+    def is_closed(self) -> bool:
+        return self._end < 0
+
+    @property
     def is_open(self) -> bool:
         """Whether it takes messages. Between these there is nothing to read but its end."""
-        return self._end >= 0 and not _is_ready(self._readable, 0)
+        return self._end >= 0 and not self._readable.poll(0)
 
     def greet(self) -> None:
         """Returns when the process is there. Raises OSError or EOFError where it does not come."""
@@ -91,21 +97,26 @@ class WorkerProcess:
         try:
             rest = memoryview(REQUEST.pack(len(message), limit_ms) + message)
             while rest:
-                self._await(self._writable, deadline)
-                rest = rest[os.write(self._end, rest) :]
+                try:
+                    rest = rest[os.write(self._end, rest) :]
+                except BlockingIOError:
+                    self._await(self._writable, deadline)
             is_long = self._nice < LONG_NICE and not _is_ready(self._readable, began + LONG_S)
             if is_long:
                 be_nice(self.pid, LONG_NICE)
             size, state = 0, State.DONE
             while len(reply) < REPLY.size + size:
-                self._await(self._readable, deadline)
-                part = os.read(self._end, _PART_BYTES)
+                try:
+                    part = os.read(self._end, _PART_BYTES)
+                except BlockingIOError:
+                    self._await(self._readable, deadline)
+                    continue
                 if not part:
                     raise EOFError
                 reply += part
                 if len(reply) >= REPLY.size:
                     size, state = REPLY.unpack_from(reply)
-                    if size > self._reply_limit_bytes:
+                    if size > _REPLY_LIMIT_BYTES:
                         raise OSError(f"a reply of {size} bytes")
             # A low priority cannot be raised again.
             ends = is_long or state != State.DONE
@@ -200,7 +211,7 @@ class Forker:
                 socket.send_fds(self._control, [b"\0"], [theirs.fileno()])
             ours.setblocking(False)
             end = ours.detach()
-        process = WorkerProcess(end, reply_limit_bytes=self._memory_limit_bytes, nice=self._nice)
+        process = WorkerProcess(end, nice=self._nice)
         try:
             process.greet()
         except BaseException:
@@ -227,8 +238,12 @@ class Forker:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            try:
+                # It ends by itself, and its processes with it.
+                self._process.wait(_STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         self._control = self._process = None
 
 

@@ -8,7 +8,6 @@ of the signal that ended it, in one byte, and closes its socket. Knows nothing o
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import os
@@ -24,7 +23,6 @@ REQUEST = struct.Struct(">II")
 REPLY = struct.Struct(">IB")
 PEAK_BYTES = 128 << 20
 """A process that has had more memory than this ends after its answer, and gives it back."""
-_PR_SET_PDEATHSIG = 1
 
 
 class State(IntEnum):
@@ -90,8 +88,7 @@ def _fork_for_each(control: socket.socket, answer: Callable[[bytes], bytes], *, 
         for end in ends.values():
             os.close(end)
         if sys.platform == "linux":
-            # It ends with the first one, and that with the server. Only Linux can limit memory.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            # Only Linux can limit memory.
             resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         try:
@@ -99,6 +96,10 @@ def _fork_for_each(control: socket.socket, answer: Callable[[bytes], bytes], *, 
         finally:
             # Nothing is left to tidy up, in memory that is shared until it is written.
             os._exit(0)
+    # The server has ended, and what they do is for nobody.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for pid in ends:
+        os.kill(pid, signal.SIGKILL)
 
 
 def main() -> None:

@@ -1,38 +1,34 @@
 """What the attributes of a span say, by slot of the table of synonyms."""
 
+import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from runglass.recording.dialects.messages import unfolded
-from runglass.recording.dialects.readers import PLAIN, kind_word, names
+from runglass.recording.dialects.readers import is_plain
 from runglass.recording.dialects.synonyms import FAMILIES, INDEXED, OF_ANYTHING, SYNONYMS
 
 MOST_INDEXED = 2_000
 """The most messages, tools or documents of one span that are told one attribute at a time."""
 MOST_CHARACTERS = 200
-
-
-class _Place(NamedTuple):
-    """Where the value of an indexed key goes: in the tree of this slot, "" for keys without one."""
-
-    slot: str
-    path: tuple[str, ...] = ()
-    last: str = ""
+_INDEX = re.compile(rf"({'|'.join(map(re.escape, INDEXED))})\.((\d{{1,4}})\..+|.+)", re.DOTALL)
 
 
 @lru_cache(maxsize=8_192)
-def _place(key: str) -> _Place | None:
-    """Of a key that is not in the table; None for one that is not of generative AI."""
-    words = key.split(".")
-    if words[0] not in FAMILIES:
+def _place(key: str) -> tuple[str, tuple[str, ...]] | None:
+    """Of a key that is not in the table: the slot of the tree that it goes to, "" for none, and where in it.
+
+    None for one that is not of generative AI.
+    """
+    if key.partition(".")[0] not in FAMILIES:
         return None
-    for length in (2, 3):
-        slot, path = INDEXED.get(".".join(words[:length])), words[length:]
-        if slot == "settings" and path:
-            return _Place(slot, (), ".".join(path))
-        if slot is not None and len(path) > 1 and path[0].isdecimal() and len(path[0]) < 5:
-            return _Place(slot, tuple(path[:-1]), path[-1]) if int(path[0]) < MOST_INDEXED else _Place("")
-    return _Place("")
+    if match := _INDEX.fullmatch(key):
+        begin, rest, number = match.groups()
+        if INDEXED[begin] == "requested":
+            return "requested", (rest,)
+        if number is not None and int(number) < MOST_INDEXED:
+            return INDEXED[begin], tuple(rest.split("."))
+    return "", ()
 
 
 class SpanHead(NamedTuple):
@@ -48,13 +44,20 @@ class SpanHead(NamedTuple):
     error_code: str | None = None
 
 
+class _Tree(dict[str, Any]):
+    """What came one attribute at a time, by the parts of the keys."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any]] = []
+
+
 class Attributes:
     """Attributes, each read once: in `found` by slot where they are known, in `rest` where they are not.
 
-    What is popped from `found` is used. `unused` is all that is left, under the keys with which it came.
+    What is taken from `found` is used. `unused` is all that is left, under the keys with which it came.
     """
 
-    __slots__ = ("_repeats", "_sent", "_trees", "found", "is_gen_ai", "rest")
+    __slots__ = ("_repeats", "_sent", "found", "is_gen_ai", "rest")
 
     def __init__(self, sent: dict[str, Any]) -> None:
         self.found: dict[str, Any] = {}
@@ -62,27 +65,23 @@ class Attributes:
         self.is_gen_ai = False
         self._repeats: dict[str, int] = {}
         self._sent: dict[str, tuple[int, str, Any]] = {}
-        self._trees: dict[str, tuple[dict[str, Any], list[tuple[str, Any]]]] = {}
         self.add(sent)
 
     def add(self, attributes: dict[str, Any]) -> None:
         """Reads more of them: those of events that say what other spans have as attributes."""
         found, rest, sent = self.found, self.rest, self._sent
         for key, value in attributes.items():
-            synonym = SYNONYMS.get(key)
-            if synonym is not None:
+            if (synonym := SYNONYMS.get(key)) is not None:
                 slot, read, rank = synonym
-                said = read(value)
-                if said is not None:
+                if (said := read(value)) is not None:
                     if slot in found:
                         self._choose(slot, said, rank, key, value)
                     else:
                         found[slot], sent[slot] = said, (rank, key, value)
                     continue
-            place = _place(key) if len(key) < MOST_CHARACTERS else None
-            if place is not None:
+            if (place := _place(key) if len(key) < MOST_CHARACTERS else None) is not None:
                 self.is_gen_ai = True
-                if place.slot and self._put(place, key, value):
+                if place[0] and self._put(*place, key, value):
                     continue
             if key in rest:
                 self._keep(key, value)
@@ -91,8 +90,9 @@ class Attributes:
         self.is_gen_ai = self.is_gen_ai or not found.keys() <= OF_ANYTHING
 
     def _choose(self, slot: str, said: Any, rank: int, key: str, value: Any) -> None:
-        known, (known_rank, known_key, known_value) = self.found[slot], self._sent[slot]
-        if known == said and type(known) is type(said) and (slot != "kind" or kind_word(value) in PLAIN):
+        known = self.found[slot]
+        known_rank, known_key, known_value = self._sent.get(slot, (-1, "", None))
+        if known == said and type(known) is type(said) and (slot != "kind" or is_plain(value, said)):
             return
         is_better = rank < known_rank
         if slot == "kind" and known.is_vague != said.is_vague:
@@ -108,60 +108,55 @@ class Attributes:
             self._repeats[key] = number = self._repeats.get(key, 1) + 1
             self.rest[f"{key}.{number}"] = value
 
-    def _put(self, place: "_Place", key: str, value: Any) -> bool:
+    def _put(self, slot: str, path: tuple[str, ...], key: str, value: Any) -> bool:
         """Puts one that goes on with an index into its tree; False where its place is taken."""
-        tree, pairs = self._trees.setdefault(place.slot, ({}, []))
-        for part in place.path:
-            tree = tree.setdefault(part, {})
-            if type(tree) is not dict:
-                return False
-        if place.last in tree or type(value) is dict:
+        if type(value) is dict:
             return False
-        tree[place.last] = value
-        pairs.append((key, value))
+        tree: Any = self.found.get(slot)
+        if type(tree) is not _Tree:
+            if tree is not None:
+                # LiteLLM has the calls of tools there alone, and beside them a message without any.
+                self._keep(*self._sent.pop(slot)[1:])
+            tree = self.found[slot] = _Tree()
+        node: Any = tree
+        for part in path[:-1]:
+            if not isinstance(node := node.setdefault(part, {}), dict):
+                return False
+        if path[-1] in node:
+            return False
+        node[path[-1]] = value
+        tree.sent.append((key, value))
         return True
 
     def is_sent(self, slot: str, key: str) -> bool:
         """Whether the slot is filled by the attribute with this key."""
         return slot in self.found and self._sent[slot][1] == key
 
-    def pop_word(self, slot: str, plain: frozenset[str] = frozenset()) -> Any:
-        """As `found.pop`; what was sent stays an attribute where it says more than ours or a `plain` word."""
+    def leave(self, slot: str, key: str) -> None:
+        """Makes it an attribute again where this key has filled the slot."""
+        if self.is_sent(slot, key):
+            self._keep(key, self._sent[slot][2])
+            del self.found[slot]
+
+    def take(self, slot: str) -> Any:
+        """What is found, now used; what came by index as lists and objects."""
         said = self.found.pop(slot, None)
-        if said is None:
-            return None
-        _, key, value = self._sent[slot]
-        if type(said) is list:
-            is_plain = names(value) == said
-        else:
-            is_plain = (word := kind_word(value)) == said or word in plain
-        if not is_plain:
-            self._keep(key, value)
+        return unfolded(dict(said)) if type(said) is _Tree else said
+
+    def take_word(self, slot: str) -> Any:
+        """The same; what was sent stays an attribute where it says more than our word."""
+        if (said := self.found.pop(slot, None)) is not None:
+            _, key, value = self._sent[slot]
+            if not is_plain(value, said):
+                self._keep(key, value)
         return said
-
-    def pop_list(self, slot: str) -> list[Any] | None:
-        """A list, in one piece or by index."""
-        tree = self._trees.pop(slot, None) if self._trees else None
-        found: list[Any] | None = self.found.pop(slot, None) if tree is None else unfolded(tree[0])
-        return found
-
-    def pop_settings(self) -> dict[str, Any]:
-        """All settings of the request, by name."""
-        found = self.found
-        settings: dict[str, Any] = dict(found.pop("settings", ()))
-        tree = self._trees.pop("settings", None)
-        if tree is not None:
-            settings |= tree[0]
-        for slot in [slot for slot in found if slot.startswith("setting/")]:
-            settings[slot[8:]] = found.pop(slot)
-        return settings
 
     def unused(self) -> dict[str, Any]:
         """What was not understood, and what was not asked for."""
-        for slot in self.found:
-            _, key, value = self._sent[slot]
-            self._keep(key, value)
-        for _, pairs in self._trees.values():
-            for key, value in pairs:
-                self._keep(key, value)
+        for slot, said in self.found.items():
+            if type(said) is _Tree:
+                for key, value in said.sent:
+                    self._keep(key, value)
+            elif slot in self._sent:
+                self._keep(*self._sent[slot][1:])
         return self.rest

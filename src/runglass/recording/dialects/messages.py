@@ -2,7 +2,8 @@
 
 `{role, content, toolCalls, toolCallId, attachments}` with texts in `content`, and as `toolCalls`
 `{id, type, function: {name, arguments}}` with the arguments as JSON text. What has no place there keeps its
-name beside them, and a part that is none of these keeps its shape in `content`.
+name beside them, and a part that is none of these keeps its shape in `content`. All that is known of shapes
+is the names of members: a message has parts, a text, or calls, and a part is a text, a call or a result.
 """
 
 from collections.abc import Iterable
@@ -20,6 +21,11 @@ assistant: ai model assistant
 tool: function tool
 system: system
 """)
+_PARTS = ("parts", "contents", "content")
+_TEXTS = by_word("""
+text: text input_text output_text
+reasoning: reasoning thinking
+""")
 _CALLS = words("tool_call tool-call tool_use toolUse functionCall function_call")
 _RESULTS = words(
     "tool_call_response tool-result tool_result toolResult functionResponse function_response"
@@ -30,8 +36,6 @@ _NAMES = ("name", "toolName")
 _IDS = ("call_id", "tool_use_id", "tool_call_id", "toolCallId", "toolUseId", "id")
 _ARGUMENTS = ("arguments", "args", "input")
 _ANSWERS = ("response", "result", "output", "content")
-_PARTS = '[{"'
-_FINISH = ("finish_reason", "finishReason")
 _WRAPPERS = words("message message_content tool_call document embedding prompt completion")
 
 
@@ -47,35 +51,40 @@ def system_of(told: Any) -> Any:
 
 def without_system(messages: list[Message]) -> tuple[Any, list[Message]]:
     """The system messages that a conversation begins with, as one text, and the rest of it."""
-    begin = 0
-    while begin < len(messages) and messages[begin].get("role") == "system":
-        if messages[begin].keys() != {"role", "content"} or type(messages[begin]["content"]) is not str:
+    texts: list[str] = []
+    for message in messages:
+        if message.get("role") != "system" or message.keys() != {"role", "content"}:
             break
-        begin += 1
-    told = "\n\n".join(message["content"] for message in messages[:begin])
-    return (told if begin else None), messages[begin:]
+        if type(message["content"]) is not str:
+            break
+        texts.append(message["content"])
+    return ("\n\n".join(texts) if texts else None), messages[len(texts) :]
 
 
 def response_of(received: list[Any]) -> tuple[Message | None, list[str]]:
     """The first answer, with any others as its `choices`, and the reasons why each of them ended."""
-    answers, reasons = [], []
+    answers: list[Message] = []
+    reasons: list[str] = []
     for each in received:
         more: Message = {}
         if isinstance(each, dict):
-            # As OpenAI's choices are, and LangChain's generations, which have the text a second time.
-            inner, about = each.get("message"), each.get("generation_info")
-            left = each.copy()
-            for told in (left, about.copy()) if isinstance(about, dict) else (left,):
-                reasons += [told.pop(name) for name in _FINISH if type(told.get(name)) is str]
-            if inner is None:
-                each = left
-            else:
-                each, redundant = inner, ("message", "index", "type", "text")
-                more = {name: value for name, value in left.items() if name not in redundant}
+            each = each.copy()
+            info = each.get("generation_info")
+            for told in (each, info.copy()) if isinstance(info, dict) else (each,):
+                for name in ("finish_reason", "finishReason"):
+                    reasons += [told.pop(name)] if type(told.get(name)) is str else []
+            if each.get("message") is not None:
+                # As OpenAI's choices are, and LangChain's generations, which have the text a second time.
+                more, each = each, each["message"]
+                more = {k: v for k, v in more.items() if k not in ("message", "index", "type", "text")}
         for message in _message(each, "assistant"):
-            for name, value in more.items():
-                message = message | {f"choice.{name}" if name in message else name: value}
-            answers.append(message)
+            message |= {f"choice.{name}" if name in message else name: value for name, value in more.items()}
+            is_item = isinstance(each, dict) and "role" not in each
+            if answers and is_item and message.keys() == {"role", "toolCalls"}:
+                # Each call of a tool by itself: they are of one answer.
+                answers[-1].setdefault("toolCalls", []).extend(message["toolCalls"])
+            else:
+                answers.append(message)
     if not answers:
         return None, reasons
     first = {"role": "assistant", "content": None} | answers[0]
@@ -96,8 +105,7 @@ def _tool(tool: dict[str, Any]) -> Any:
     if "function" in tool or not isinstance(tool.get("name"), str):
         return tool
     function = {name: value for name, value in tool.items() if name != "type"}
-    _, schema = _named(function, ("parameters", "input_schema", "inputSchema"), take=True)
-    if schema is not None:
+    if (schema := _take(function, ("parameters", "input_schema", "inputSchema"))) is not None:
         function["parameters"] = schema if not isinstance(schema, str) else decoded(schema) or schema
     return {"type": tool.get("type", "function"), "function": function}
 
@@ -118,48 +126,36 @@ def _message(sent: Any, role: str) -> list[Message]:
         return messages_of(sent, role)
     if not isinstance(sent, dict):
         return [{"role": role, "content": sent}]
-    if len(sent) == 2 and type(told_role := sent.get("role")) is str:
+    if len(sent) == 2 and type(kind := sent.get("role")) is str and type(parts := sent.get("parts")) is list:
         # As most messages are.
-        told: Message = {"role": _ROLES.get(told_role, told_role)}
-        if type(parts := sent.get("parts")) is list:
-            return _with_parts(told, parts)
-        if type(content := sent.get("content")) is str and not content.startswith(_PARTS):
-            return [told | {"content": content}]
+        return _with_parts({"role": _ROLES.get(kind, kind)}, parts)
     message = dict(sent)
     if "lc" in message and isinstance(message.get("kwargs"), dict):
         # LangChain, serialized: {lc, type, id: ["langchain", "schema", "messages", "HumanMessage"], kwargs}.
         kind = message.pop("id", None)
-        message = message.pop("kwargs") | {
-            k: v for k, v in message.items() if k not in ("lc", "type", "kwargs")
-        }
-        if isinstance(kind, list) and kind and isinstance(kind[-1], str):
-            message.setdefault("type", kind[-1].removesuffix("Chunk").removesuffix("Message").lower())
-    if "role" not in message:
-        if isinstance(message.get("type"), str) and message["type"] in _ROLES:
-            message["role"] = message.pop("type")
+        kind = kind[-1] if isinstance(kind, list) and kind else ""
+        message = {"type": str(kind).removesuffix("Chunk").removesuffix("Message").lower()} | message[
+            "kwargs"
+        ]
+    told_role = message.pop("role", None)
+    if told_role is None:
+        kind = message.get("type")
+        if type(kind) is str and kind in _ROLES:
+            told_role = message.pop("type")
         elif (read := _part(message))[0] in ("call", "result"):
             # An item of OpenAI's responses.
-            return [read[1]] if read[0] == "result" else [{"role": "assistant", "toolCalls": [read[1]]}]
-    told_role = message.pop("role", None) or role
-    told = {"role": _ROLES.get(told_role, told_role) if type(told_role) is str else told_role}
-    _, parts = _named(
-        {k: v for k, v in message.items() if isinstance(v, list)}, ("parts", "contents", "content")
-    )
-    if parts is not None:
-        message = {name: value for name, value in message.items() if value is not parts}
-    content = message.get("content")
-    if (
-        parts is None
-        and type(content) is str
-        and content.startswith(_PARTS)
-        and _is_typed(found := decoded(content))
-    ):
-        parts = found
-        del message["content"]
-    _, call_id = _named(message, ("tool_call_id", "toolCallId"), take=True)
-    _, calls = _named(message, ("tool_calls", "toolCalls"), take=True)
-    if call_id is not None:
+            return [read[1] if read[0] == "result" else {"role": "assistant", "toolCalls": [read[1]]}]
+    told_role = told_role or role
+    told: Message = {"role": _ROLES.get(told_role, told_role) if type(told_role) is str else told_role}
+    parts = next((message.pop(name) for name in _PARTS if type(message.get(name)) is list), None)
+    if type(content := message.get("content")) is str and parts is None and content.startswith('[{"'):
+        found = decoded(content)
+        if isinstance(found, list) and all(isinstance(each, dict) and "type" in each for each in found):
+            parts = found
+            del message["content"]
+    if (call_id := _take(message, ("tool_call_id", "toolCallId"))) is not None:
         told["toolCallId"] = call_id
+    calls = _take(message, ("tool_calls", "toolCalls"))
     if isinstance(calls, list):
         told |= {"toolCalls": [_function(each) for each in calls]} if calls else {}
     elif calls is not None:
@@ -168,52 +164,44 @@ def _message(sent: Any, role: str) -> list[Message]:
     return [told] if parts is None else _with_parts(told, parts)
 
 
-def _is_typed(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, dict) and "type" in each for each in value)
-
-
 def _with_parts(told: Message, parts: list[Any]) -> list[Message]:
     """The message with its parts; results of tools in it are messages of their own, before it."""
     content, others = _content(parts)
-    if not others:
-        return [told] if content is None else [told | {"content": content}]
-    results = [said for what, said in others if what == "result"]
-    calls = [said for what, said in others if what == "call"]
-    images = [said for what, said in others if what == "image"]
-    thoughts = [said for what, said in others if what == "reasoning"]
-    if results and content is None and not (calls or images or thoughts):
-        return [told | result for result in results]
     if content is not None:
         told = told | {"content": content}
-    if images:
-        told["attachments"] = images
+    if not others:
+        return [told]
+    calls = others.get("call", [])
+    if "image" in others:
+        told["attachments"] = others["image"]
     if calls:
         # LangChain has those of Anthropic's models in both places.
         known = told.get("toolCalls", [])
         ids = {call["id"] for call in known if isinstance(call, dict) and type(call.get("id")) is str}
-        told["toolCalls"] = [
-            *known,
-            *(call for call in calls if type(call["id"]) is not str or call["id"] not in ids),
-        ]
-    if thoughts:
-        told["reasoning"] = "\n\n".join(thoughts)
+        calls = [call for call in calls if type(call["id"]) is not str or call["id"] not in ids]
+        told["toolCalls"] = [*known, *calls]
+    if "reasoning" in others:
+        told["reasoning"] = "\n\n".join(others["reasoning"])
+    results = others.get("result", [])
+    if results and content is None and len(others) == 1:
+        return [told | result for result in results]
     return [*results, told]
 
 
-def _content(parts: list[Any]) -> tuple[Any, list[tuple[str, Any]]]:
-    """The texts of the parts as one, or all that is no call, result or image as parts; and those."""
+def _content(parts: list[Any]) -> tuple[Any, dict[str, list[Any]]]:
+    """The texts of the parts as one, or all that is no call, result or image as parts; and those, by kind."""
     texts: list[str] = []
     inside: list[Any] = []
-    others = []
+    others: dict[str, list[Any]] = {}
     for part in parts:
-        what, said = read = _part(part)
+        what, said = _part(part)
         if what == "text":
             texts.append(said)
             inside.append({"type": "text", "text": said})
         elif what == "other":
             inside.append(said)
         else:
-            others.append(read)
+            others.setdefault(what, []).append(said)
     if not inside:
         return None, others
     return "\n\n".join(texts) if len(texts) == len(inside) else inside, others
@@ -225,53 +213,54 @@ def _part(part: Any) -> tuple[str, Any]:
     if not isinstance(part, dict):
         return "other", part
     kind, inner = part.get("type"), part
+    if kind == "text" and len(part) == 2 and type(said := part.get("content")) is str:
+        return "text", said
     if kind is None and len(part) == 1:
         ((kind, inner),) = part.items()
-        if kind == "text" and type(inner) is str:
-            return "text", inner
+        inner = {"text": inner} if kind == "text" else inner
     if not (isinstance(kind, str) and isinstance(inner, dict)):
         return "other", part
-    if kind in ("text", "input_text", "output_text", "reasoning", "thinking"):
-        name, said = _named(part, ("content", "text", "thinking"))
-        if type(said) is str and (
-            len(part) == 2 or not any(v for k, v in part.items() if k not in ("type", name))
-        ):
-            return "text" if "text" in kind else "reasoning", said
+    more = {name: value for name, value in inner.items() if name != "type"}
+    if kind in _TEXTS:
+        said = _take(more, ("content", "text", "thinking"))
+        if type(said) is str and not any(more.values()):
+            return _TEXTS[kind], said
     elif kind in _RESULTS:
-        return "result", _result(inner)
+        call_id, content = _take(more, _IDS), _take(more, _ANSWERS)
+        if isinstance(content, dict) and content.keys() == {"type", "value"}:
+            # The AI SDK: {type: text, value: …}.
+            content = content["value"]
+        told = {"role": "tool", "content": content, "toolCallId": call_id}
+        return "result", {name: value for name, value in told.items() if value is not None} | more
     elif kind in _CALLS and not inner.keys().isdisjoint(_NAMES):
-        return "call", _call(inner)
-    elif kind in ("image_url", "image") and len(part) == 2:
-        _, image = _named(part, ("image_url", "image", "source"))
+        return "call", _call(more)
+    elif kind in ("image_url", "image", "uri"):
+        image = _take(more, ("image_url", "image", "source", "uri"))
         while isinstance(image, dict) and image.keys() == {"image"}:
             image = image["image"]
-        return "image", image if isinstance(image, dict) else {"url": image}
-    elif kind == "uri" and isinstance(part.get("uri"), str):
-        return "image", {"url": part["uri"]} | {k: v for k, v in part.items() if k not in ("type", "uri")}
+        if image is not None and (kind == "uri" or not more):
+            return "image", (image if isinstance(image, dict) else {"url": image}) | more
     return "other", part
 
 
-def _named(part: dict[str, Any], names: tuple[str, ...], *, take: bool = False) -> tuple[str | None, Any]:
-    """The first of the members with these names that has a value, and its name."""
+def _take(part: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """The first of the members with these names that has a value, taken out."""
     for name in names:
         if part.get(name) is not None:
-            return name, part.pop(name) if take else part[name]
-    return None, None
+            return part.pop(name)
+    return None
 
 
 def _function(call: Any) -> Any:
     if not isinstance(call, dict):
         return call
     if not isinstance(function := call.get("function"), dict):
-        return _call(call)
+        return _call({name: value for name, value in call.items() if name != "type"})
     return call | {"type": "function", "function": function | {"arguments": _json(function.get("arguments"))}}
 
 
-def _call(part: dict[str, Any]) -> dict[str, Any]:
-    more = {name: value for name, value in part.items() if name != "type"}
-    _, name = _named(more, _NAMES, take=True)
-    _, call_id = _named(more, _IDS, take=True)
-    _, arguments = _named(more, _ARGUMENTS, take=True)
+def _call(more: dict[str, Any]) -> dict[str, Any]:
+    name, call_id, arguments = _take(more, _NAMES), _take(more, _IDS), _take(more, _ARGUMENTS)
     function = {"name": name, "arguments": _json(arguments)}
     return {"id": call_id, **more, "type": "function", "function": function}
 
@@ -280,14 +269,3 @@ def _json(value: Any) -> str:
     if value is None or type(value) is str:
         return value or ""
     return msgspec.json.encode(value).decode()
-
-
-def _result(part: dict[str, Any]) -> Message:
-    more = {name: value for name, value in part.items() if name != "type"}
-    _, call_id = _named(more, _IDS, take=True)
-    _, content = _named(more, _ANSWERS, take=True)
-    if isinstance(content, dict) and content.keys() == {"type", "value"}:
-        # The AI SDK: {type: text, value: …}.
-        content = content["value"]
-    told = {"role": "tool", "content": content, "toolCallId": call_id}
-    return {name: value for name, value in told.items() if value is not None} | more

@@ -4,6 +4,7 @@ What is not understood stays an attribute, so no reader guesses and none raises.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, cast
 
@@ -23,11 +24,7 @@ def as_is(value: Any) -> Any:
 
 
 def text(value: Any) -> str | None:
-    return value if type(value) is str and value else None
-
-
-def name(value: Any) -> str | None:
-    """A text, or a number for a text: ids of sessions and users are either.
+    """A text, or a number for one: ids of sessions and users are either.
 
     Logfire writes one text in place of each that it takes for a secret.
     """
@@ -57,12 +54,16 @@ def milliseconds(value: Any) -> int | None:
 
 
 def seconds(value: Any) -> int | None:
-    return milliseconds(value * 1000) if type(value) in (int, float) else None
+    """Strands sends whole milliseconds under the name under which others send seconds, with a point."""
+    return milliseconds(value * 1000 if type(value) is float else value)
 
 
-def either(value: Any) -> int | None:
-    """Strands sends whole milliseconds under the name under which others send seconds."""
-    return seconds(value) if type(value) is float else milliseconds(value)
+def moment(value: Any) -> float | None:
+    """Milliseconds since 1970 of a time in ISO 8601, also as JSON."""
+    try:
+        return datetime.fromisoformat(json(value)).timestamp() * 1000
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def json(value: Any) -> Any:
@@ -81,30 +82,22 @@ def decoded(value: str) -> Any:
         found = msgspec.json.decode(value)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return None
-    return None if value.count("[") + value.count("{") > MOST_LEVELS and _is_deep(found) else found
-
-
-def _is_deep(value: Any) -> bool:
-    level = [value]
+    if value.count("[") + value.count("{") <= MOST_LEVELS:
+        return found
+    level = [found]
     for _ in range(MOST_LEVELS):
         level = [
-            child
+            inner
             for each in level
             if isinstance(each, dict | list)
-            for child in (each.values() if isinstance(each, dict) else each)
+            for inner in (each.values() if isinstance(each, dict) else each)
         ]
-        if not level:
-            return False
-    return True
-
-
-def literal(value: Any) -> dict[str, Any] | None:
-    """An object as Python writes it, in which way LangSmith sends some."""
-    return json_object(value.replace("'", '"') if type(value) is str else value)
+    return None if level else found
 
 
 def json_object(value: Any) -> dict[str, Any] | None:
-    found = decoded(value) if type(value) is str else value
+    """An object; LangSmith sends some as Python writes them."""
+    found = decoded(value) or decoded(value.replace("'", '"')) if type(value) is str else value
     return found if isinstance(found, dict) else None
 
 
@@ -167,20 +160,20 @@ _KINDS = {
     word: Kind(cast(SpanKind, ours.split()[0]), ours.endswith(" entry"), ours.endswith(" vague"))
     for word, ours in _KIND_WORDS.items()
 }
-PLAIN = words(
+_PLAIN = words(
     "chat llm generation embeddings embedding retrieval retriever execute_tool tool invoke_agent agent chain"
     " guardrail span"
 )
 """Words that say no more than our kind does."""
 
 
-def kind_word(value: Any) -> str:
+def _word(value: Any) -> str:
     # MLflow sends its words as JSON texts.
     return value.strip('"').lower() if type(value) is str else ""
 
 
 def kind(value: Any) -> Kind | None:
-    return _KINDS.get(kind_word(value))
+    return _KINDS.get(_word(value))
 
 
 _PROVIDERS = by_word("""
@@ -207,14 +200,9 @@ def provider(value: Any) -> str | None:
     if type(value) is not str or not value or value in _FRAMEWORKS:
         return None
     word = value.lower()
-    known = _PROVIDERS.get(word)
     # The AI SDK tells the kind of client as well: `openai.chat`, `anthropic.messages`.
-    return known or (word if "." not in word else _PROVIDERS.get(word.split(".")[0], word.split(".")[0]))
-
-
-def finish_reasons(value: Any) -> list[str] | None:
-    found = names(value)
-    return None if found is None else [_REASONS.get(each.lower(), each) for each in found if each]
+    first = word.partition(".")[0]
+    return _PROVIDERS.get(word) or _PROVIDERS.get(first, first)
 
 
 _REASONS = by_word("""
@@ -224,3 +212,15 @@ tool_call: tool_call tool_use tool_calls tool-calls function_call
 content_filter: content_filter safety content-filter content_filtered guardrail_intervened refusal
 error: error
 """)
+
+
+def finish_reasons(value: Any) -> list[str] | None:
+    found = names(value)
+    return None if found is None else [_REASONS.get(each.lower(), each) for each in found if each]
+
+
+def is_plain(value: Any, said: Any) -> bool:
+    """Whether what was sent says no more than our word for it."""
+    if type(said) is list:
+        return names(value) == said
+    return _word(value) in _PLAIN if type(said) is Kind else _word(value) == said

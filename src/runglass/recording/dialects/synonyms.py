@@ -9,14 +9,13 @@ Strands, Google's ADK and MLflow, and our own.
 from typing import NamedTuple
 
 from runglass.recording.dialects import readers
-from runglass.recording.dialects.readers import Reader, words
+from runglass.recording.dialects.readers import Reader, by_word, words
 
 _TABLE = """
 kind kind: langfuse.observation.type openinference.span.kind langsmith.span.kind traceloop.span.kind
   ai.operationId mlflow.spanType gen_ai.operation.name llm.request.type runglass.kind
 model text: gen_ai.request.model llm.request.model_name langfuse.observation.model.name ai.model.id
-  embedding.model_name reranker.model_name llm.model_name langsmith.metadata.ls_model_name
-  mlflow.llm.model
+  embedding.model_name reranker.model_name llm.model_name langsmith.metadata.ls_model_name mlflow.llm.model
 model_used text: gen_ai.response.model llm.response.model_name ai.response.model
 provider provider: gen_ai.provider.name llm.provider gen_ai.system ai.model.provider llm.system
   langsmith.metadata.ls_provider mlflow.llm.provider
@@ -26,9 +25,9 @@ finish finish_reasons: gen_ai.response.finish_reasons gen_ai.response.finish_rea
   ai.response.finishReason
 streamed flag: gen_ai.request.stream gen_ai.is_streaming llm.is_streaming langsmith.request.streaming
 first_token_ms seconds: gen_ai.response.time_to_first_chunk gen_ai.client.operation.time_to_first_chunk
+  gen_ai.server.time_to_first_token
 first_token_ms milliseconds: ai.response.msToFirstChunk ai.stream.msToFirstChunk
-first_token_ms either: gen_ai.server.time_to_first_token
-first_token_at json: langfuse.observation.completion_start_time
+first_token_at moment: langfuse.observation.completion_start_time
 system json: gen_ai.system_instructions
 sent json_list: gen_ai.input.messages ai.prompt.messages
 received json_list: gen_ai.output.messages
@@ -37,51 +36,17 @@ tool_choice json: ai.prompt.toolChoice gen_ai.request.tool_choice
 output_schema json_object: gen_ai.request.structured_output_schema ai.schema
 settings json_object: llm.invocation_parameters langfuse.observation.model.parameters
   embedding.invocation_parameters
-setting/temperature as_is: gen_ai.request.temperature
-setting/max_tokens as_is: gen_ai.request.max_tokens
-setting/top_p as_is: gen_ai.request.top_p
-setting/frequency_penalty as_is: gen_ai.request.frequency_penalty llm.frequency_penalty
-setting/presence_penalty as_is: gen_ai.request.presence_penalty llm.presence_penalty
-setting/top_k as_is: gen_ai.request.top_k llm.top_k
-setting/stop_sequences as_is: gen_ai.request.stop_sequences llm.chat.stop_sequences
-setting/reasoning_effort as_is: gen_ai.request.reasoning_effort llm.request.reasoning_effort
-setting/n as_is: gen_ai.request.choice.count gen_ai.request.n
-setting/service_tier text: openai.request.service_tier gen_ai.openai.request.service_tier
 said text: ai.response.text
 said json: ai.response.object
 said_calls json_list: ai.response.toolCalls
 said_reasoning text: ai.response.reasoning
-prompt as_is: gen_ai.usage.input_tokens gen_ai.usage.prompt_tokens llm.token_count.prompt
-  llm.usage.prompt_tokens ai.usage.inputTokens ai.usage.promptTokens ai.usage.tokens
-  gen_ai.aggregated_usage.input_tokens
-completion as_is: gen_ai.usage.output_tokens gen_ai.usage.completion_tokens llm.token_count.completion
-  llm.usage.completion_tokens ai.usage.outputTokens ai.usage.completionTokens
-  gen_ai.aggregated_usage.output_tokens
-total as_is: gen_ai.usage.total_tokens llm.usage.total_tokens llm.token_count.total ai.usage.totalTokens
-  gen_ai.client.token.usage
-cache_read as_is: gen_ai.usage.cache_read.input_tokens gen_ai.usage.cache_read_input_tokens
-  llm.token_count.prompt_details.cache_read ai.usage.inputTokenDetails.cacheReadTokens
-  ai.usage.cachedInputTokens gen_ai.aggregated_usage.cache_read.input_tokens
-  gen_ai.usage.details.cache_read_tokens gen_ai.usage.details.cache_read_input_tokens
-  gen_ai.usage.details.cached_tokens gen_ai.aggregated_usage.details.cache_read_tokens
-cache_write as_is: gen_ai.usage.cache_write.input_tokens gen_ai.usage.cache_creation.input_tokens
-  gen_ai.usage.cache_creation_input_tokens gen_ai.usage.cache_write_input_tokens
-  llm.token_count.prompt_details.cache_write ai.usage.inputTokenDetails.cacheWriteTokens
-  gen_ai.aggregated_usage.cache_creation.input_tokens gen_ai.usage.details.cache_write_tokens
-  gen_ai.usage.details.cache_creation_input_tokens gen_ai.aggregated_usage.details.cache_write_tokens
+total as_is: gen_ai.client.token.usage
 cache_write_5m as_is: gen_ai.usage.cache_creation.ephemeral_5m_input_tokens
-  gen_ai.usage.details.ephemeral_5m_input_tokens gen_ai.usage.details.cache_write_5m_tokens
 cache_write_1h as_is: gen_ai.usage.cache_creation.ephemeral_1h_input_tokens
-  gen_ai.usage.details.ephemeral_1h_input_tokens gen_ai.usage.details.cache_write_1h_tokens
-reasoning as_is: gen_ai.usage.reasoning.output_tokens gen_ai.usage.reasoning_tokens
-  llm.usage.reasoning_tokens llm.token_count.completion_details.reasoning
-  ai.usage.outputTokenDetails.reasoningTokens ai.usage.reasoningTokens
-  gen_ai.usage.details.reasoning_tokens gen_ai.aggregated_usage.details.reasoning_tokens
-uncached as_is: ai.usage.inputTokenDetails.noCacheTokens
 usage_details json_object: langfuse.observation.usage_details mlflow.chat.tokenUsage gen_ai.usage.raw
   langsmith.metadata.usage_metadata
-prompt_details literal: gen_ai.usage.input_token_details
-completion_details literal: gen_ai.usage.output_token_details
+prompt_details json_object: gen_ai.usage.input_token_details
+completion_details json_object: gen_ai.usage.output_token_details
 cost dollars: runglass.cost_usd gen_ai.usage.cost llm.cost.total operation.cost gen_ai.usage.total_cost
   gen_ai.cost.total_cost
 cost_amount dollars: gen_ai.usage.cost.amount
@@ -101,19 +66,45 @@ documents json_list: gen_ai.retrieval.documents gen_ai.memory.records ai.documen
 history json_list: pydantic_ai.all_messages
 agent_name text: gen_ai.agent.name agent.name gen_ai.workflow.name traceloop.entity.name
   ai.telemetry.functionId
-session name: session.id langfuse.session.id gen_ai.conversation.id
+session text: session.id langfuse.session.id gen_ai.conversation.id
   traceloop.association.properties.session_id langsmith.metadata.session_id langsmith.metadata.thread_id
   langsmith.metadata.conversation_id ai.telemetry.metadata.sessionId gcp.vertex.agent.session_id
   mlflow.trace.session
-user name: user.id langfuse.user.id traceloop.association.properties.user_id langsmith.metadata.user_id
+user text: user.id langfuse.user.id traceloop.association.properties.user_id langsmith.metadata.user_id
   ai.telemetry.metadata.userId gen_ai.user llm.user enduser.id mlflow.trace.user
 tags names: tag.tags langfuse.trace.tags langsmith.span.tags logfire.tags ai.telemetry.metadata.tags
-release name: langfuse.release
-environment name: langfuse.environment deployment.environment.name deployment.environment
+release text: langfuse.release
+environment text: langfuse.environment deployment.environment.name deployment.environment
 error_type text: error.type exception.type
 error_message text: error.message exception.message langfuse.observation.status_message
 """
-"""Each line: the slot and the reader of its keys. Numbers of tokens are judged together, not by readers."""
+"""Each line: the slot and the reader of its keys."""
+
+_USAGE = (
+    *("gen_ai.usage", "llm.token_count", "llm.usage", "ai.usage", "gen_ai.aggregated_usage"),
+    *("gen_ai.usage.details", "gen_ai.aggregated_usage.details"),
+)
+"""What keys of numbers of tokens begin with."""
+COUNTS = by_word("""
+prompt: input_tokens prompt_tokens prompt input inputTokens promptTokens prompt_token_count tokens
+completion: output_tokens completion_tokens completion output outputTokens completionTokens
+  candidates_token_count
+total: total_tokens total totalTokens total_token_count
+cache_read: cache_read.input_tokens cache_read_input_tokens prompt_details.cache_read cache_read
+  inputTokenDetails.cacheReadTokens cachedInputTokens cache_read_tokens cached_tokens input_cached_tokens
+  input_cache_read cached_content_token_count
+cache_write: cache_write.input_tokens cache_creation.input_tokens cache_creation_input_tokens
+  cache_write_input_tokens prompt_details.cache_write inputTokenDetails.cacheWriteTokens cache_write_tokens
+  cache_creation input_cache_creation
+cache_write_5m: ephemeral_5m_input_tokens cache_write_5m_tokens input_cache_creation_5m
+cache_write_1h: ephemeral_1h_input_tokens cache_write_1h_tokens input_cache_creation_1h
+reasoning: reasoning.output_tokens reasoning_tokens completion_details.reasoning
+  outputTokenDetails.reasoningTokens reasoningTokens reasoning output_reasoning output_reasoning_tokens
+  thoughts_token_count
+uncached: inputTokenDetails.noCacheTokens
+""")
+"""Numbers of tokens, by what they are called there, or where all of them come as one object. They are judged
+together, not by readers."""
 
 
 class Synonym(NamedTuple):
@@ -129,6 +120,9 @@ def _synonyms() -> dict[str, Synonym]:
         slot, read = head.split()
         for key in keys.split():
             found[key] = Synonym(slot, getattr(readers, read), len(found))
+    for begin in _USAGE:
+        for name, slot in COUNTS.items():
+            found[f"{begin}.{name}"] = Synonym(slot, readers.as_is, len(found))
     return found
 
 
@@ -151,12 +145,11 @@ INDEXED = {
     "llm.request.functions": "tools",
     "retrieval.documents": "documents",
     "reranker.output_documents": "documents",
-    "reranker.input_documents": "candidates",
     "llm.prompts": "sent",
     "llm.choices": "received",
     "embedding.embeddings": "embeddings",
     # These go on with a name.
-    "gen_ai.request": "settings",
-    "ai.settings": "settings",
+    "gen_ai.request": "requested",
+    "ai.settings": "requested",
 }
 """The first words of keys that go on with an index, as `llm.input_messages.0.message.role`."""

@@ -91,9 +91,9 @@ class RuntimeCollector(Collector):
         runtime = self._runtime
         engine, tails, pool = runtime.engine, runtime.tails, runtime.store.pool
         yield _gauge("executes_runs", "1 where this process executes runs.", runtime.settings.executes_runs)
-        yield _gauge("active_runs", "Runs that go on in this process: its places in use.", engine.queue.held)
-        places = runtime.settings.max_concurrent_runs if runtime.settings.executes_runs else 0
-        yield _gauge("run_places", "Runs that may go on in this process.", places)
+        yield _gauge("active_runs", "Active runs of this process: its slots in use.", engine.queue.held)
+        slots = runtime.settings.max_concurrent_runs if runtime.settings.executes_runs else 0
+        yield _gauge("run_places", "Slots for active runs of this process.", slots)
         yield _gauge("set_aside_runs", "Runs that this process cannot read.", len(engine.active.set_aside))
         yield _gauge("tails", "Runs that are followed from this process.", tails.followed_runs)
         yield _gauge("tail_held_bytes", "Events kept for slow followers.", tails.held_bytes)
@@ -101,7 +101,7 @@ class RuntimeCollector(Collector):
         yield _gauge("bus_connected", "1 where wake-ups of other processes come.", runtime.bus.fault is None)
         yield _gauge(
             "open_recorded_runs",
-            "Recorded runs that go on, as this process knows.",
+            "Active recorded runs that this process knows.",
             runtime.recordings.open_runs,
         )
         if pool is not None:
@@ -134,6 +134,8 @@ def _counted() -> Iterator[Metric]:
     )
     yield _counter("failed_appends", "Appends that the store refused.", (), [((), measured.failed_appends)])
     yield _counter("sent_runs", "Runs that were sent on as spans.", (), [((), measured.sent_runs)])
+    unsent = [((), measured.refused_runs)]
+    yield _counter("refused_runs", "Those of them that their receiver did not take.", (), unsent)
     sent = [((outcome,), count) for outcome, count in measured.sent_spans.items()]
     yield _counter("sent_spans", "Spans by what their receiver said.", ("outcome",), sent)
     failed = [((), measured.failed_sends)]

@@ -17,12 +17,11 @@ from weakref import WeakValueDictionary
 
 from runglass.errors import APIError, DuplicateIdempotencyKey, StoreError, api_error
 from runglass.limits.pace import paced_write
-from runglass.server.calls.call import Call, StoredResponse
+from runglass.server.calls.call import Call, CallFingerprint, StoredResponse
 from runglass.server.calls.run_failure import answer_expired
 from runglass.server.http.error_responses import as_api_error, error_body, error_headers
 from runglass.server.http.exchange import CallerLeft
 from runglass.server.requests.body import forget_body
-from runglass.server.requests.idempotency_key import CallFingerprint
 from runglass.server.security.authentication import require_owed, run_by_id
 from runglass.server.security.revocation import while_awaited
 from runglass.store.records import IdempotencyRecord, RunRecord
@@ -127,7 +126,9 @@ async def made_once(call: Call) -> AsyncIterator[bool]:
     # The requests that wait for the lock keep it alive; it goes with the last of them.
     lock = locks.setdefault((call.project.id, call.key.key), asyncio.Lock())
     if lock.locked():
-        await while_awaited(request, None, lock.acquire(), otherwise="the call that it repeats goes on")
+        await while_awaited(
+            request, None, lock.acquire(), otherwise="the call that it repeats is still in progress"
+        )
     else:
         await lock.acquire()
     try:

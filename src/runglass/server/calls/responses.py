@@ -103,7 +103,7 @@ async def _awaited(started: StartedRun) -> RunOutcome:
 
 
 def _released(call: Call, run_id: str) -> APIError:
-    message = "the server is being stopped; the run goes on after its next start"
+    message = "the server is stopping; the run resumes after its next start"
     # UNAVAILABLE lets clients call again: under a key they get this run's outcome, else a second run.
     code = "INTERNAL_ERROR" if call.key is None else "UNAVAILABLE"
     return api_error(code, message, execution_id=run_id)

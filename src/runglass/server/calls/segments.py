@@ -140,7 +140,7 @@ def _require_tool_pause(
     body: ExecuteRequest, run_id: str, cursor: int, tool_loop: ToolLoopState | None
 ) -> None:
     if tool_loop is None:
-        message = f"run {run_id!r} waits for its next step, not for tool results; go on with `step`"
+        message = f"run {run_id!r} waits for its next step, not for tool results; continue with `step`"
         raise api_error("RUN_NOT_PAUSED", message, execution_id=run_id)
     if body.paused_at_step not in (None, tool_loop.step_id, cursor):
         raise api_error(

@@ -18,18 +18,18 @@ import httptools
 from runglass.config.settings import Settings
 from runglass.errors import APIError
 from runglass.server.http.error_responses import answer_of, invalid, large_head, late, too_large
-from runglass.server.http.exchange import JoiningTransport
+from runglass.server.http.exchange import CONNECTION, JoiningTransport
 
 RESERVE = 16
 """Connections beyond the limit, of `/health` and of requests that are still being read."""
+MOST_HEADERS, SMALL_BYTES, PART_BYTES = 100, 4096, 64 << 10
+"""The most headers of a request, those of a small one uncounted, and the most that is parsed in one go."""
 HELD_BYTES = 64 << 20
 """The most bytes that all incomplete heads hold together."""
 MOST_AHEAD = 16
 """The most requests of one connection that are under way or wait for the responses before them."""
-LINGER_S = 2.0
-"""How long a connection stays open after a refusal. Closing it at once may lose the response."""
-CONNECTION = "connection"
-"""Where the state of a request's scope has its `Connection`."""
+LINGER_S, LINGER_BYTES = 2.0, 16 << 20
+"""What may come after a refusal until the connection is cut. Closing it at once may lose the response."""
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*", re.IGNORECASE)
 
 
@@ -37,9 +37,8 @@ class Connections:
     """All connections of a server, of which `limit` may have a request under way, and tasks of requests."""
 
     def __init__(self, settings: Settings, limit: int) -> None:
-        self.settings, self.limit = settings, limit
-        self.now = 0.0
-        """A clock in seconds that stops while the event loop is blocked: a stall makes no caller late."""
+        self.settings, self.limit, self.now = settings, limit, 0.0
+        """`now`, in seconds, stands still while the event loop does: a stall makes no caller late."""
         self.open, self.tasks = set[Connection](), set[asyncio.Task[Any] | None]()
         self.waiting: dict[Connection, None] = {}
         """Those without a request under way, the one that has waited longest first."""
@@ -47,8 +46,7 @@ class Connections:
     async def watch(self) -> None:
         """Ends what takes too long, until it is cancelled."""
         settings, clock = self.settings, asyncio.get_running_loop().time
-        limits = settings.head_time_limit_s, settings.body_time_limit_s, settings.stalled_write_limit_s
-        tick_s = max(min(*limits, 8.0) / 8, 0.02)
+        tick_s = max(min(settings.head_time_limit_s, settings.body_time_limit_s, 8.0) / 8, 0.02)
         while True:
             before = clock()
             await asyncio.sleep(tick_s)
@@ -69,23 +67,22 @@ class Connections:
 class Connection(asyncio.Protocol):
     """One connection, in front of the protocol of uvicorn that answers its requests."""
 
-    def __init__(
-        self, connections: Connections, of_uvicorn: Callable[..., Any], *, app_state: Any, **given: Any
-    ) -> None:
+    def __init__(self, connections: Connections, of_uvicorn: Callable[..., Any], **given: Any) -> None:
         # uvicorn puts a copy of the state into the scope of each request.
-        self._uvicorn = of_uvicorn(app_state={**app_state, CONNECTION: self}, **given)
+        given["app_state"] = {**given["app_state"], CONNECTION: self}
+        self._uvicorn = of_uvicorn(**given)
         self.connections = connections
         self.held = b""
         """What has come of a head that is not complete, none of which uvicorn has."""
-        self.has_begun = self.is_lost = self.is_clogged = False
-        """Whether a response has begun, the caller has left, or takes less than is written."""
+        self.is_lost = self.is_clogged = False
+        """Whether the caller has left, and whether it takes less than is written."""
         self.on_loss: list[Callable[[], object]] = []
         """What is called once the connection is lost."""
         self._parser = httptools.HttpRequestParser(self)
         self._part: Literal["none", "head", "body"] = "none"
         self._url, self._unsent, self._is_over, self._has_got_on = b"", (0, 0.0), False, False
-        self._requests = self._idle_bytes = 0
-        """Requests under way, and bytes since the last complete head or content of a body."""
+        # Requests under way; bytes since the last complete head or content of a body, and behind a response.
+        self._requests = self._idle_bytes = self._late_bytes = self.responses = 0
         self._deadline = connections.now + connections.settings.head_time_limit_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -111,25 +108,35 @@ class Connection(asyncio.Protocol):
         self._uvicorn.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_over:
-            return
+        # In parts: what is bounded cannot hide behind the rest of what was read at once.
+        for start in range(0, len(data), PART_BYTES):
+            if self._is_over:
+                self._idle_bytes += len(data)
+                if self._idle_bytes > LINGER_BYTES:
+                    self.cut()
+                return
+            self._receive(data[start : start + PART_BYTES])
+
+    def _receive(self, data: bytes) -> None:
         before = self._part, self._requests
         try:
-            passed_on = self._within_limits(data)
+            if passed_on := self._within_limits(data):
+                self._uvicorn.data_received(passed_on)
         except APIError as refusal:
-            # Nothing of `data` has reached uvicorn.
+            # Nothing of `data` has reached uvicorn, which itself raises none.
             self._part, self._requests = before
             self._refuse(refusal)
-        else:
-            if passed_on:
-                self._uvicorn.data_received(passed_on)
 
     def _within_limits(self, data: bytes) -> bytes:
         """What uvicorn gets: the data, with what was held before. Raises APIError where it is too much."""
         settings, part, requests = self.connections.settings, self._part, self._requests
         limit, whole = settings.head_limit_bytes, self.held + data
-        if part != "body" and len(whole) > limit and not 0 <= whole.find(b"\r\n\r\n") <= limit:
-            raise large_head(limit)
+        if part != "body" and len(whole) > SMALL_BYTES:
+            end = whole.find(b"\r\n\r\n")
+            if len(whole) > limit and not 0 <= end <= limit:
+                raise large_head(limit)
+            if whole.count(b"\n", 0, end) > MOST_HEADERS:
+                raise too_large(431, f"the request has more than {MOST_HEADERS} headers")
         self._has_got_on = False
         try:
             self._parser.feed_data(data)
@@ -150,9 +157,10 @@ class Connection(asyncio.Protocol):
         elif not self._has_got_on and (part == "none" or self.held):
             self.held = whole if self._part == "head" else b""
             return b""
-        self._idle_bytes = 0 if self._has_got_on and self._requests else self._idle_bytes + len(data)
+        self._idle_bytes = 0 if self._has_got_on else self._idle_bytes + len(data)
         # A body whose response is complete is read to its end, so that the connection can be used again.
-        if self._idle_bytes > (limit if self._requests else settings.body_limit_bytes):
+        self._late_bytes = 0 if self._requests else self._late_bytes + len(data)
+        if self._idle_bytes > limit or self._late_bytes > settings.body_limit_bytes:
             raise too_large(431, f"chunk headers and trailers are larger than head_limit_bytes={limit:,}")
         self.held = b""
         return whole
@@ -183,11 +191,11 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._part, self._has_got_on, self._deadline = "none", True, math.inf
 
-    def request_ended(self) -> None:
-        """Counts the oldest request as under way no longer."""
+    def request_ended(self, *, is_answered: bool) -> None:
+        """Counts a request as under way no longer, and its response if that had begun."""
         self._requests -= 1
-        self.has_begun = False
-        if not self._requests and not self.is_lost:
+        self.responses -= is_answered
+        if not (self._requests or self.is_lost):
             self.connections.waiting[self] = None
 
     def cut_off(self) -> None:
@@ -218,8 +226,8 @@ class Connection(asyncio.Protocol):
         elif now > self._deadline:
             limit = f"head_time_limit_s={settings.head_time_limit_s:g}"
             if self._part == "body":
-                limit = f"body_time_limit_s={settings.body_time_limit_s:g} and a second more for each"
-                limit += f" min_body_bytes_per_s={settings.min_body_bytes_per_s:,} that came"
+                rate = f"min_body_bytes_per_s={settings.min_body_bytes_per_s:,}"
+                limit = f"body_time_limit_s={settings.body_time_limit_s:g} and a second more for each {rate}"
             self._refuse(late(f"the {self._part} of the request was not complete after {limit}"))
 
     def _lose(self, error: Exception | None) -> None:
@@ -231,13 +239,12 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refusal: APIError) -> None:
         """Ends the connection, and says why where that cannot pass for the response to another request."""
-        is_answerable = self._requests == (self._part == "body") and not self.has_begun
-        self._is_over, self.held = True, b""
+        self._is_over, self._idle_bytes, self.held = True, 0, b""
         self._deadline = self.connections.now + LINGER_S
         self.connections.waiting[self] = None
         self._lose(ConnectionResetError())
         if not self._transport.is_closing():
-            if is_answerable:
+            if self._requests == (self._part == "body") and not self.responses:
                 self._transport.write(answer_of(refusal))
             self._transport.resume_reading()
             self._transport.write_eof()

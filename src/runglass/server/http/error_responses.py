@@ -101,10 +101,10 @@ def unavailable(fault: StoreError, *, request_id: str, where: str) -> APIError:
     if isinstance(fault, StoreFull):
         message = (
             "the disk of the store is full; nothing was started. Delete runs (`runglass runs delete`), which"
-            " works on a full disk as well, or make room on it; the server then goes on by itself"
+            " works on a full disk as well, or make room on it; the server then continues by itself"
         )
         return api_error("UNAVAILABLE", message)
-    return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, try again later")
+    return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, retry later")
 
 
 @contextmanager
@@ -116,8 +116,8 @@ def once_started(execution_id: str) -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        log.error("run %s goes on, but its store failed: %s", execution_id, error)  # noqa: TRY400
-        message = "the run was started, but how it goes on cannot be told at the moment; its trace will show"
+        log.error("run %s continues, but its store failed: %s", execution_id, error)  # noqa: TRY400
+        message = "the run was started, but its state is unknown at the moment; its trace will show it"
         raise api_error("INTERNAL_ERROR", message, execution_id=execution_id) from error
 
 

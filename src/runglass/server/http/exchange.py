@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from runglass.engine.scheduling.pacing import paced_transfer
+from runglass.limits.pace import paced_transfer
 
 if TYPE_CHECKING:
     from runglass.server.http.connections import Connection
 
 EXCHANGE = "exchange"
 """Where the state of a request's scope has its `Exchange`."""
+CONNECTION = "connection"
+"""Where it has the `Connection` that the request came by; over gRPC there is none."""
 ENDPOINT = "endpoint"
 """Where it has the method and the pattern of the path, once they are known."""
 _LARGE_BYTES = 64 * 1024
@@ -79,7 +81,7 @@ class Exchange:
             await self._send(head)
             await self._send(message)
             return
-        self._connection.has_begun = True
+        self._connection.responses += 1
         writer = self._connection.writer
         writer.hold()
         try:

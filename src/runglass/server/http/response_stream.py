@@ -183,4 +183,4 @@ async def _frames(pages: AsyncGenerator[Framed, None]) -> AsyncGenerator[bytes, 
             # The status has been sent. The stream ends without its last event, so the client resumes, and
             # gives up where it comes to the same place again and again: an event that cannot be read.
             level = logging.INFO if isinstance(error, RunPurged) else logging.ERROR
-            log.log(level, "an event stream broke off: %s", error)
+            log.log(level, "an event stream was aborted: %s", error)

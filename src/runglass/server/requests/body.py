@@ -147,7 +147,7 @@ def decompressed(body: bytes, coding: str, *, limit_bytes: int) -> bytes:
                 message = f"the request body is larger than {limit_bytes:,} bytes once it is decoded"
                 raise api_error("REQUEST_TOO_LARGE", message)
             if not decoder.eof:
-                raise invalid(f"the body is cut off: its {coding} does not end")
+                raise invalid(f"the body is truncated: its {coding} does not end")
             body = decoder.unused_data
     except (zlib.error, zstd.ZstdError) as error:
         raise invalid(f"the body is no {coding}, or damaged: {error}") from error

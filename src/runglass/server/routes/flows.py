@@ -80,7 +80,8 @@ async def flow_version(
 ) -> Response:
     """The flow as JSON, fields at their defaults left out; version 0 is the draft.
 
-    The header `X-Version-Imported` says of a version that it came with an imported run, and does not run.
+    The header `X-Flow-Id` has the flow's id, which a flow that takes the slug later does not have;
+    `X-Version-Imported` says of a version that it came with an imported run, and does not run.
     """
     record = await require_flow(request, org, project, slug)
     store = request.services.runtime.store
@@ -89,7 +90,7 @@ async def flow_version(
     if source is None:
         raise _no_version(record, number)
     (version,) = await store.versions(record.id, after=number - 1, limit=1)
-    headers = {"X-Version-Imported": "true"} if version.imported else None
+    headers = {"X-Flow-Id": record.id} | ({"X-Version-Imported": "true"} if version.imported else {})
     return Response(source, media_type=JSON, headers=headers)
 
 

@@ -7,10 +7,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from starlette.responses import Response
 
 from runglass.errors import RequestError, api_error
-from runglass.limits.offload import offload, offload_in_turn
+from runglass.limits.offload import offload_in_turn
 from runglass.log.measurements import measured
-from runglass.recording.otlp import NotOtlp, Signal, decode
-from runglass.recording.received import Refused
+from runglass.recording.otlp import NotOtlp, Signal
 from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
@@ -74,15 +73,10 @@ async def take_in(
     runtime.require_room(project)
     measured.otlp_requests[signal] += 1
     rejected: Counter[str] = Counter()
-    found = await offload(partial(decode, body, signal, is_json=is_json), size_bytes=len(body))
-    while items := await offload(partial(next, found, None), size_bytes=len(body)):
-        refused = [item for item in items if isinstance(item, Refused)]
-        refused += await runtime.recordings.record(
-            project, flow, [item for item in items if not isinstance(item, Refused)]
-        )
-        for each in refused:
-            rejected[each.reason] += each.times
-            measured.refused_spans[each.reason] += each.times
+    found = runtime.spans.pieces(body, signal, is_json=is_json, flow=flow, project_id=project_id)
+    async for piece in found:
+        rejected += await runtime.recordings.record(project, piece)
+    measured.refused_spans += rejected
     return rejected
 
 

@@ -60,12 +60,12 @@ PART_BYTES_AT_MOST = Parameter(
 AFTER = Parameter(
     "after",
     Annotated[str, Meta(pattern="^[0-9]{1,18}$")],
-    "the id of an event; the stream goes on after it",
+    "the id of an event; the stream continues after it",
 )
 LAST_EVENT_ID = Parameter(
     "Last-Event-ID",
     Annotated[str, Meta(pattern="^[0-9]{0,18}$")],
-    "the id of an event; the stream goes on after it",
+    "the id of an event; the stream continues after it",
     argument="last_event_id",
 )
 

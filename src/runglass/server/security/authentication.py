@@ -163,7 +163,7 @@ async def _missing(request: ApiRequest, execution_id: str) -> APIError:
         return no_run(execution_id)
     message = (
         f"there is no run {execution_id!r} any more: it was lost as PostgreSQL was restarted, or replaced by"
-        f" a standby without its newest commits, which was noticed at {lost[0].at}; nothing of it goes on"
+        f" a standby without its newest commits, which was noticed at {lost[0].at}; it cannot be resumed"
     )
     return api_error("RUN_NOT_FOUND", message, execution_id=execution_id)
 
@@ -172,7 +172,7 @@ def lost_run(execution_id: str) -> APIError:
     """The error for a run that was there before the store was restarted or replaced."""
     message = (
         f"run {execution_id!r} is not in the store any more: PostgreSQL was replaced by a standby that lacks"
-        " the run, or it was deleted meanwhile; nothing of it goes on"
+        " the run, or it was deleted meanwhile; it cannot be resumed"
     )
     return api_error("INTERNAL_ERROR", message, execution_id=execution_id)
 

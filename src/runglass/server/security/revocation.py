@@ -16,7 +16,7 @@ from runglass.server.http.exchange import CallerLeft, exchange_of
 T = TypeVar("T")
 Part = TypeVar("Part")
 
-GOES_ON = "the run itself goes on"
+GOES_ON = "the run itself continues"
 
 
 async def while_allowed(
@@ -54,7 +54,7 @@ async def _unless_ended(
         raise _revoked(f"; {otherwise}", execution_id=run_id)
     if not open_responses.is_stopping:
         raise CallerLeft
-    then = otherwise if run_id is None else "the run goes on after its next start"
+    then = otherwise if run_id is None else "the run resumes after its next start"
     raise api_error("UNAVAILABLE", f"the server is being stopped; {then}", execution_id=run_id)
 
 

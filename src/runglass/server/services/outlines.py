@@ -175,14 +175,14 @@ class Outlines:
         try:
             outline = await offload(work, size_bytes=sum(map(len, parts)))
         except (msgspec.MsgspecError, ValueError, LookupError) as error:
-            log.warning("the kept outline of run %r cannot be read and is made anew: %s", run.id, error)
+            log.warning("the kept outline of run %r cannot be read and is recomputed: %s", run.id, error)
             return None
         if outline is None and is_of_version_before(parts[0]):
             # Kept by an older program, which went on beside this one for a while.
             try:
                 await self._runtime.store.renew_outline(run.no)
             except StoreError as error:
-                log.warning("the outline of run %r is not kept anew: %s", run.id, error)
+                log.warning("the recomputed outline of run %r is not kept: %s", run.id, error)
         return None if outline is None else _Held(outline, True, digest)
 
     async def _make(self, run: RunRecord, nodes: Sequence[Node]) -> _Held:

@@ -8,20 +8,28 @@ import msgspec
 from runglass.errors import RunUnreadable
 from runglass.log.events import RunInput, decode_event, event_type_of
 from runglass.log.fold import DAMAGE, content_of_run
-from runglass.log.trace import RunSummary
+from runglass.log.trace import RunSummary, StepTrace
+from runglass.server.http.response_stream import PART_BYTES
 from runglass.store.base import decoding
 from runglass.store.list_records import RunListing
 from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import OpenedTrace, RunRecord
+from runglass.support.lazy_json import json_bytes
 
 log = logging.getLogger(__name__)
 
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 _summary = msgspec.json.Decoder(RunSummary)
+_step = msgspec.json.Decoder(StepTrace)
 
 
 async def with_content(store: RunLog, run: RunRecord) -> OpenedTrace:
-    """The run and those of its events, no step. Raises StoreError, RunPurged."""
+    """The run and those of its events, and the first steps where its entry is among them.
+
+    Raises StoreError, RunPurged.
+    """
+    if run.is_recorded and not run.ended and run.capture != "off":
+        return OpenedTrace(run, await store.trace_page(run.no, after=0, limit_bytes=PART_BYTES))
     content = []
     for seq in run.content_seqs:
         if 0 < seq <= run.head:
@@ -38,8 +46,26 @@ def whole_summary(opened: OpenedTrace) -> bytes:
         for data in opened.content:
             if event_type_of(data) in ("run_input", "flow_completed"):
                 content |= content_of_run(decode_event(data))
+        if opened.run.is_recorded and not opened.run.ended:
+            content = _entry_input(opened)
         members = b"".join([b',"%b":%b' % (name.encode(), value) for name, value in content.items()])
         return summary[:-1] + members + b"}" if members else summary
+
+
+def _entry_input(opened: OpenedTrace) -> dict[str, Any]:
+    """The input of a recorded run that goes on, where its entry is among the first steps."""
+    recording = _summary.decode(opened.run.summary).recording
+    if recording is None or recording.entry_span_id is None:
+        return {}
+    for _, data in opened.steps:
+        if recording.entry_span_id.encode() in data:
+            step = _step.decode(data)
+            given: Any = json_bytes(step, "input_context")
+            if given is None and step.model_calls:
+                given = json_bytes(step.model_calls[0], "request")
+            if step.span_id == recording.entry_span_id and given is not None:
+                return {"input": b'{"inputs":%b}' % bytes(given)}
+    return {}
 
 
 def input_of(opened: OpenedTrace) -> RunInput | None:

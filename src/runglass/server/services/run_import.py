@@ -5,15 +5,15 @@ One import of a project goes on at a time, so that what they hold in memory is b
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 import msgspec
 
 from runglass.bus.base import runs_of
 from runglass.engine.journal.recorder import step_rows
-from runglass.errors import FlowFileError, RunFileError, StoreError, api_error, rate_limited
+from runglass.errors import FlowFileError, RunFileError, StoreError, api_error
 from runglass.flows.flow import Flow, decode_flow
 from runglass.limits.offload import offload, offload_in_turn
 from runglass.limits.pace import paced_write
@@ -30,8 +30,6 @@ log = logging.getLogger(__name__)
 
 PIECE_BYTES = 256 * 1024
 """About so many bytes of events are checked, and written, at a time."""
-AT_ONCE = 8
-"""The most imports at a time, of different projects."""
 
 
 class RunImports:
@@ -40,7 +38,6 @@ class RunImports:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._store = runtime.store
-        self._projects: set[int] = set()
 
     async def take(self, project_id: int, parts: AsyncGenerator[bytes, None], *, by: Actor) -> bytes:
         """Imports the run in a file that comes in parts; returns its summary as JSON.
@@ -49,7 +46,7 @@ class RunImports:
         here, RATE_LIMITED beside another import, and UNAVAILABLE where the project is full. Nothing is kept
         then, nor where it is cancelled.
         """
-        with self._alone(project_id):
+        with self._runtime.engine.limits.one_import(project_id):
             async with aclosing(parts):
                 project = await self._store.project(project_id)
                 if project is None:
@@ -77,19 +74,6 @@ class RunImports:
         await self._runtime.bus.wake(runs_of(project_id))
         return run.summary
 
-    @contextmanager
-    def _alone(self, project_id: int) -> Iterator[None]:
-        """Raises RATE_LIMITED where the project imports a run already, or many others do."""
-        if project_id in self._projects or len(self._projects) >= AT_ONCE:
-            raise rate_limited(
-                "another run is being imported, and one of a project is taken at a time; try again later"
-            )
-        self._projects.add(project_id)
-        try:
-            yield
-        finally:
-            self._projects.discard(project_id)
-
     @asynccontextmanager
     async def _reserved(self, project_id: int, run_id: str) -> AsyncIterator[int]:
         """The number of the run to import. What was written under it is purged where the block fails."""
@@ -103,7 +87,7 @@ class RunImports:
                 try:
                     await self._store.abandon_imports(reserving.result())
                 except StoreError as error:
-                    log.warning("an import that was given up is put away at the next start: %s", error)
+                    log.warning("an abandoned import is removed at the next start: %s", error)
                 self._runtime.removal.wake()
             raise
 

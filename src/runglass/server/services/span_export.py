@@ -22,7 +22,7 @@ from runglass.limits.offload import offload
 from runglass.limits.pace import current_project
 from runglass.log.measurements import measured
 from runglass.log.trace import TERMINAL, RunSummary
-from runglass.run_files.otlp_request import OtlpRequests, refused_spans
+from runglass.run_files.otlp import OtlpRequests, refused_spans
 from runglass.runtime.runtime import Runtime
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.run_export import tree_parts
@@ -48,6 +48,11 @@ FAULTS = 3
 """So often the receiver may answer 500, after which other projects go first: what it got may be the cause."""
 REFUSED = frozenset({400, 413, 422})
 """Statuses that find fault with what is sent, and would do so again. With any other it is sent again."""
+LATER = frozenset({401, 403, 404, 429, 502, 503, 504})
+"""Statuses that say nothing of what is sent: nobody may send, or not now."""
+FAULT_S, LATER_S = 900.0, 86_400.0
+"""So long a run is sent again that gets another answer, or one of `LATER`; then the next one has its turn.
+While nobody answers nothing is given up."""
 
 
 class _Part(NamedTuple):
@@ -56,6 +61,14 @@ class _Part(NamedTuple):
     run_id: str
     data: bytes
     spans: int
+
+
+class _Trial(NamedTuple):
+    """Of what is sent again: how often it failed, in which way, and since when it fails in this way."""
+
+    failures: int = 0
+    patience_s: float | None = None
+    since_s: float = 0.0
 
 
 class _Postponed(Exception):
@@ -92,6 +105,9 @@ class SpanExporter:
         self._receiver = _Receiver(base_url=url, api_key="", timeout_s=ANSWER_S, max_retries=0, own=headers)
         self._failures = FailureLog(log, f"sending runs on to {url} failed")
         self._is_refused = False
+        self._trials: dict[str, _Trial] = {}
+        """By the id of the first run of what is sent again."""
+        self._unsent_id: str | None = None
         self._claimed_s = self._rested_s = clock.monotonic_s()
 
     async def run_forever(self) -> None:
@@ -174,36 +190,39 @@ class SpanExporter:
             log.warning("it is not sent on as spans: %s", error)
 
     async def _deliver(self, transport: AsyncTransport, batch: list[_Part]) -> None:
-        """Returns once the receiver has taken the spans, or said that they are no good.
+        """Returns once the receiver has taken the spans, or has said for long enough that it does not.
 
         Raises _Outdated, _Postponed.
         """
         data = b"".join(part.data for part in batch)
         body = await offload(partial(gzip.compress, data, 1), size_bytes=len(data))
         request = RequestSpec[None](method="POST", path="", answer=type(None), body=body)
-        spans, failures = sum(part.spans for part in batch), 0
+        spans, first_id = sum(part.spans for part in batch), batch[0].run_id
         await self._rest()
         while True:
             await self._keep_claim()
             outcome = await transport.outcome(request, timeout=ANSWER_S)
-            self._rested_s = self._clock.monotonic_s()
-            if not isinstance(outcome, ConnectionLost):
-                if 200 <= outcome.status < 300:
-                    self._failures.worked()
-                    return self._note_answer(spans, bytes(outcome.body))
-                if outcome.status in REFUSED:
-                    self._failures.worked()
-                    if len(batch) == 1:
-                        return self._note_refused(spans, f"status {outcome.status}, {outcome.excerpt!r}")
-                    # One of them may be the cause: the others are not to be lost with it.
-                    for part in batch:
-                        await self._deliver(transport, [part])
-                    return None
-            failures += 1
+            self._rested_s = now_s = self._clock.monotonic_s()
+            status = None if isinstance(outcome, ConnectionLost) else outcome.status
+            trial = self._trials.pop(first_id, _Trial())
+            if not isinstance(outcome, ConnectionLost) and 200 <= outcome.status < 300:
+                self._failures.worked()
+                return self._note_answer(spans, bytes(outcome.body))
+            patience_s = None if status is None else LATER_S if status in LATER else FAULT_S
+            since_s = trial.since_s if trial.patience_s == patience_s else now_s
+            if status in REFUSED or (patience_s is not None and now_s - since_s >= patience_s):
+                if len(batch) == 1:
+                    return self._note_unsent(batch[0], _reason(outcome))
+                # One of them may be the cause: the others are not to be lost with it.
+                self._trials[first_id] = trial
+                for part in batch:
+                    await self._deliver(transport, [part])
+                return None
+            trial = self._trials[first_id] = _Trial(trial.failures + 1, patience_s, since_s)
             measured.failed_sends += 1
             self._failures.failed(_reason(outcome))
-            await self._wait(outcome, failures)
-            if not isinstance(outcome, ConnectionLost) and outcome.status == 500 and failures >= FAULTS:
+            await self._wait(outcome, trial.failures)
+            if status == 500 and trial.failures % FAULTS == 0:
                 raise _Postponed
             for run_id in {part.run_id for part in batch}:
                 if await self._store.run(run_id) is None:
@@ -239,17 +258,21 @@ class SpanExporter:
         except ValueError:
             # It says that all is well, in whatever it says.
             refused, reason = 0, ""
-        if refused > 0:
-            self._note_refused(min(refused, spans), reason or "no reason is told")
-        else:
-            self._is_refused = False
-        measured.sent_spans["accepted"] += spans - min(max(refused, 0), spans)
-
-    def _note_refused(self, spans: int, reason: str) -> None:
-        measured.sent_spans["refused"] += spans
-        if not self._is_refused:
+        refused = min(max(refused, 0), spans)
+        if refused and not self._is_refused:
+            reason = reason or "no reason given"
             log.warning("%s refuses spans, which are not sent again: %s", self._receiver.base_url, reason)
-        self._is_refused = True
+        self._is_refused = refused > 0
+        measured.sent_spans["refused"] += refused
+        measured.sent_spans["accepted"] += spans - refused
+
+    def _note_unsent(self, part: _Part, reason: str) -> None:
+        self._failures.worked()
+        measured.sent_spans["refused"] += part.spans
+        if part.run_id != self._unsent_id:
+            self._unsent_id = part.run_id
+            measured.refused_runs += 1
+            log.warning("run %s is not sent to %s: %s", part.run_id, self._receiver.base_url, reason)
 
 
 def _reason(outcome: Any) -> str:

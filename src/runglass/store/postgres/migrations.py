@@ -240,7 +240,7 @@ async def _require_none_alive(db: Db, database: str, migration: Migration) -> No
     sql = "SELECT host, pid, version FROM lease WHERE knows_migration <= $1 AND expires_at > now()"
     alive = [
         # Programs from before migration 9 did not tell who they are.
-        f"{pid} on {host}, version {version}" if host else "one that does not tell its name"
+        f"{pid} on {host}, version {version}" if host else "an unnamed one"
         for host, pid, version in await db.fetch(f"{sql} ORDER BY host DESC", migration.breaks)
     ]
     if alive:

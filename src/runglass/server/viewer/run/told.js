@@ -69,11 +69,13 @@ export class Told {
   }
 
   /** Reads the flow as it was in the version of the run, where it is there still. @param {import("../data/run.js").Run} run */
-  async readFlow({ flowSlug, version, recording }) {
+  async readFlow({ flowId, flowSlug, version, recording }) {
     const who = me.peek();
     if (!flowSlug || !who || recording) return;
     const path = `/flows/${[who.org, who.project, flowSlug].map(encodeURIComponent).join("/")}/versions/${version ?? 0}`;
     const answer = await request(path, { signal: this.abort }).catch(() => null);
+    // The flow of the run may have been deleted, and another one have its slug.
+    if (answer?.headers.get("X-Flow-Id") !== flowId) return;
     const flow = await answer?.json().catch(() => null);
     if (answer?.headers.has("X-Version-Imported")) this.change({ isImported: true });
     this.tree = flow?.steps ?? [];

@@ -11,7 +11,7 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
-from runglass.engine.checks.schema_example import schema_problems, smallest_object
+from runglass.engine.workers.schema_example import schema_problems, smallest_object
 from runglass.errors import APIError, FlowFileError, Problem, StepFailure, api_error
 from runglass.flows.arguments import apply_overrides, check_inputs, with_defaults
 from runglass.flows.flow import Flow, LlmStep

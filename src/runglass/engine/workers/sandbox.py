@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from runglass.engine.sandbox.code_transform import (
+from runglass.engine.workers.code_transform import (
     NOWHERE,
     QUICK,
     RESULT_LINES,
@@ -27,7 +27,7 @@ from runglass.engine.sandbox.code_transform import (
     of_body,
     of_expression,
 )
-from runglass.engine.sandbox.processes import SandboxProcesses
+from runglass.engine.workers.sandbox_processes import SandboxProcesses
 from runglass.errors import StepFailure
 from runglass.limits.offload import offload, offload_in_turn, yield_to_others
 from runglass.support.json_weight import too_heavy

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from runglass.engine.checks.check_worker import (
+from runglass.engine.workers.check_worker import (
     CheckedRequest,
     CheckFailure,
     CheckFlowFile,
@@ -22,8 +22,8 @@ from runglass.engine.checks.check_worker import (
     Task,
     check_request,
 )
-from runglass.engine.checks.schema_example import schema_problems, smallest_object
 from runglass.engine.workers.pool import LimitHit, WorkerPool
+from runglass.engine.workers.schema_example import schema_problems, smallest_object
 from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error
 from runglass.flows.flow import Flow
 from runglass.flows.parser import FLOW_LIMIT, SCHEMA_LIMIT_BYTES, CheckedFlow
@@ -54,7 +54,7 @@ class Checks:
         self._schema_limit_bytes = schema_limit_bytes
         self._flow_limit_bytes = flow_limit_bytes
         self.pool = WorkerPool(
-            "runglass.engine.checks.check_worker:answered",
+            "runglass.engine.workers.check_worker:answered",
             what="checks",
             memory_limit_bytes=memory_limit_bytes,
             memory_setting="check_memory_limit_bytes",

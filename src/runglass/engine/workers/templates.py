@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
-from runglass.engine.sandbox.code_transform import NOWHERE, Path, look_up
-from runglass.engine.sandbox.template_worker import TEXT_LIMIT, RenderReply, RenderRequest
+from runglass.engine.workers.code_transform import NOWHERE, Path, look_up
 from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.engine.workers.process import BEYOND, at_once
+from runglass.engine.workers.template_worker import TEXT_LIMIT, RenderReply, RenderRequest
 from runglass.errors import StepFailure
 from runglass.limits.offload import offload_in_turn
 from runglass.support.byte_cache import ByteCache
@@ -188,7 +188,7 @@ class Templates:
     def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
         slots = max_processes or at_once()
         self.pool = WorkerPool(
-            "runglass.engine.sandbox.template_worker:answered",
+            "runglass.engine.workers.template_worker:answered",
             what="templates",
             memory_limit_bytes=MEMORY_LIMIT_BYTES,
             slots=slots,

@@ -1,1 +1,0 @@
-"""Checks of requests, within limits of time and memory. Knows no runs."""

@@ -1,1 +1,0 @@
-"""Code, expressions and templates of steps, run in other processes. Knows no runs."""

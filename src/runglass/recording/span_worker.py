@@ -1,0 +1,195 @@
+"""What a request says, read span by span into the bytes that are written of it.
+
+Pure, and the same in the server, which reads small requests, as in `span_process`, which reads all others.
+Of a request one piece at a time is in memory as objects.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from runglass.log.fold import DAMAGE, recorded_step
+from runglass.log.span_state import SpanState
+from runglass.recording.dialects import interpret, interpret_log
+from runglass.recording.otlp import Signal
+from runglass.recording.own_runs import link_to_run, own_run_id
+from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused
+from runglass.redact import Redactor, Rules
+from runglass.support.lazy_json import json_bytes
+
+PIECE, PIECE_BYTES = 2000, 1 << 20
+"""So many spans, of about so many bytes, are read, and recorded, at a time."""
+ANSWER_BYTES = 8 << 20
+"""About so much of a request the process reads at a time; its body is sent once more for the next pieces."""
+LOOKED_AT_ONCE = 32
+"""Spans that are looked through for secrets together: mostly there are none in all of them."""
+LOOKED_AT_BYTES = 64 * 1024
+"""The content of a larger span is looked through value by value, when it is known what is kept of it."""
+UNUSABLE = "it has a value that cannot be kept as JSON"
+
+CONTENT = ("input", "output", "attributes", "events", "links", "error")
+_ADDRESS = b'{"stepId":"","attempt":1,'
+_NO_CONTENT: dict[str, Any] = dict.fromkeys((*CONTENT, "resource"))
+_state_of = msgspec.json.Decoder(SpanState).decode
+
+
+Received = ReceivedSpan | ReceivedLog
+
+
+class EncodedSpan(msgspec.Struct, array_like=True, gc=False):
+    """What is known of a span, as it is written: `state` as JSON, and `step`, its row behind the address.
+
+    `head` is the state without its content, for all that has to be known of it in memory.
+    """
+
+    head: SpanState
+    state: bytes
+    step: bytes
+
+    def decoded(self) -> SpanState:
+        return _state_of(self.state)
+
+
+def encoded_span(state: SpanState) -> EncodedSpan:
+    """Raises what encoding raises for values that JSON has not."""
+    calls = tuple([replace(call, request=None, response=None) for call in state.model_calls])
+    step = msgspec.json.encode(recorded_step(state))[len(_ADDRESS) :]
+    return EncodedSpan(replace(state, **_NO_CONTENT, model_calls=calls), msgspec.json.encode(state), step)
+
+
+class ReadSpan(EncodedSpan):
+    """A span of a request. `is_harmless` says that its content has no secrets.
+
+    `own_run_id` is the run of a Runglass that it tells of, and `link` what is recorded of it where that run
+    was executed here.
+    """
+
+    trace_id: str
+    slug: str
+    is_harmless: bool = False
+    own_run_id: str | None = None
+    link: "ReadSpan | None" = None
+
+
+class Piece(msgspec.Struct, array_like=True):
+    """Some spans of a request, `items` of them with those that are refused, which are counted by the reason.
+
+    `errors` are those that are no fault of the sender's, for the log.
+    """
+
+    items: int = 0
+    spans: list[ReadSpan] = []
+    refused: dict[str, int] = {}
+    errors: list[str] = []
+
+
+def pieces_of(
+    items: Iterable[Received | Refused], *, flow: str | None, redactor: Redactor
+) -> Iterator[Piece]:
+    """What was received, in pieces; `flow` is the slug that the request asks for."""
+    piece, size = Piece(), 0
+    read: list[tuple[ReadSpan, bytes]] = []
+    # By the id of each resource, with what has it, or another one could have the same id.
+    resources: dict[int, tuple[Any, msgspec.Raw, bool]] = {}
+    for item in items:
+        piece.items += 1
+        if isinstance(item, Refused):
+            piece.refused[item.reason] = piece.refused.get(item.reason, 0) + item.times
+            continue
+        try:
+            if (known := resources.get(id(item.resource))) is None:
+                data = msgspec.json.encode(item.resource)
+                known = item.resource, msgspec.Raw(data), not redactor.may_hold_secrets(data)
+                resources[id(item.resource)] = known
+            _, resource, is_harmless = known
+            span, content = _read(item, flow, resource)
+            if isinstance(item, ReceivedSpan) and (run_id := own_run_id(item)) is not None:
+                span.own_run_id, link = run_id, link_to_run(item)
+                span.link = None if link is None else _read(link, flow, resource)[0]
+        except DAMAGE as error:
+            piece.refused[UNUSABLE] = piece.refused.get(UNUSABLE, 0) + 1
+            if not isinstance(error, UnicodeError | RecursionError):
+                piece.errors.append(repr(error))
+            continue
+        piece.spans.append(span)
+        size += len(span.state) + len(span.step)
+        if is_harmless and len(content) <= LOOKED_AT_BYTES:
+            read.append((span, content))
+        if size >= PIECE_BYTES or piece.items >= PIECE:
+            _look_through(read, redactor)
+            yield piece
+            piece, size, read, resources = Piece(), 0, [], {}
+    if piece.items:
+        _look_through(read, redactor)
+        yield piece
+
+
+def _read(item: Received, flow: str | None, resource: msgspec.Raw) -> tuple[ReadSpan, bytes]:
+    """The span, and its content in one piece."""
+    state = interpret(item) if isinstance(item, ReceivedSpan) else interpret_log(item)
+    raw: dict[str, Any] = {}
+    for name in CONTENT:
+        if (value := json_bytes(state, name)) is not None:
+            raw[name] = value
+    values = list(raw.values())
+    names = [state.name, state.entry_name, *state.tags]
+    if state.model_calls:
+        [call] = state.model_calls
+        asked: Any = json_bytes(call, "request")
+        answered: Any = json_bytes(call, "response")
+        raw["model_calls"] = (replace(call, request=asked, response=answered),)
+        values += [value for value in (asked, answered) if value is not None]
+        names += [call.finish_reason, call.request_id, call.error_code]
+    values.append(msgspec.json.encode(names))
+    if "input" in raw and state.input_size_bytes is None:
+        raw["input_size_bytes"] = len(raw["input"])
+    if "output" in raw and state.output_size_bytes is None:
+        raw["output_size_bytes"] = len(raw["output"])
+    if item.resource:
+        raw["resource"] = resource
+    encoded = encoded_span(replace(state, **raw))
+    span = ReadSpan(encoded.head, encoded.state, encoded.step, item.trace_id, slug_of(flow, item))
+    return span, b"[%b]" % b",".join(values)
+
+
+def slug_of(header: str | None, item: Received) -> str:
+    """The slug of the flow that a trace is for: of the header, the span, its resource, or its service."""
+    named = (
+        header
+        or item.attributes.get("runglass.flow")
+        or item.resource.get("runglass.flow")
+        or item.resource.get("service.name")
+    )
+    slug = re.sub("[^a-z0-9]+", "-", str(named or "").lower()).strip("-")[:128].strip("-")
+    return slug or "otel"
+
+
+def _look_through(read: list[tuple[ReadSpan, bytes]], redactor: Redactor) -> None:
+    """Says of these spans whether they are harmless."""
+    for first in range(0, len(read), LOOKED_AT_ONCE):
+        some = read[first : first + LOOKED_AT_ONCE]
+        are_harmless = not redactor.may_hold_secrets(b"".join([content for _, content in some]))
+        for span, content in some:
+            span.is_harmless = are_harmless or not redactor.may_hold_secrets(content)
+
+
+class ReadRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A request to be read, but for its first spans, `skip` of them."""
+
+    body: bytes
+    signal: Signal
+    is_json: bool
+    flow: str | None
+    rules: Rules
+    skip: int
+
+
+class ReadReply(msgspec.Struct, frozen=True, array_like=True):
+    """Pieces, each a message, which are the last ones if `is_all`; or why there are none."""
+
+    pieces: list[bytes] = []
+    is_all: bool = False
+    no_otlp: str | None = None

@@ -1,0 +1,150 @@
+"""What a request says is the same, wherever it is read, and what cannot be read costs that request alone."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass.errors import APIError
+from runglass.log.events import StepRecorded, encode_event
+from runglass.log.fold import recorded_step
+from runglass.recording.dialects import interpret
+from runglass.recording.otlp import NotOtlp, decode
+from runglass.recording.received import ReceivedSpan
+from runglass.recording.span_reader import SMALL_BYTES, SMALL_SPANS, SpanReader
+from runglass.recording.span_worker import PIECE, Piece, pieces_of
+from runglass.redact import Redactor
+from tests.unit.recording.test_otlp import TRACE, as_json, pair, span, traces
+from tests.waiting import until
+
+REDACTOR = Redactor()
+SECRET = "sk-proj-" + "a1B2c3D4" * 6
+
+
+@pytest.fixture
+async def reader() -> AsyncIterator[SpanReader]:
+    async with SpanReader(REDACTOR) as reader:
+        yield reader
+
+
+def body_of(*spans: Any, is_json: bool = False) -> bytes:
+    data = traces(*spans)
+    return json.dumps(as_json(data)).encode() if is_json else data.SerializeToString()
+
+
+def here(body: bytes, *, is_json: bool = False) -> list[Piece]:
+    return list(pieces_of(decode(body, "traces", is_json=is_json), flow=None, redactor=REDACTOR))
+
+
+async def read(reader: SpanReader, body: bytes, *, is_json: bool = False) -> list[Piece]:
+    found = reader.pieces(body, "traces", is_json=is_json, flow=None, project_id=1)
+    return [piece async for piece in found]
+
+
+def told(found: list[Piece]) -> list[Any]:
+    """All that is in the pieces, whichever it is in."""
+    return [
+        (each.head, each.state, each.step, each.trace_id, each.slug, each.is_harmless)
+        for piece in found
+        for each in piece.spans
+    ]
+
+
+@pytest.mark.parametrize("is_json", [False, True], ids=["protobuf", "JSON"])
+@pytest.mark.parametrize("count", [1, SMALL_SPANS, SMALL_SPANS + 1, PIECE + 1])
+async def test_a_request_is_read_alike_here_and_in_a_process(
+    reader: SpanReader, count: int, is_json: bool
+) -> None:
+    spans = [span(number, attributes=[pair("n", int_value=number)]) for number in range(1, count + 1)]
+    spans[-1] = span(1, attributes=[pair("key", string_value=SECRET)])
+    body = body_of(*spans, is_json=is_json)
+    found = await read(reader, body, is_json=is_json)
+    assert told(found) == told(here(body, is_json=is_json))
+    assert [each.is_harmless for piece in found for each in piece.spans] == [True] * (count - 1) + [False]
+    assert bool(reader.pool.processes) == (count > SMALL_SPANS)
+
+
+@pytest.mark.parametrize("is_json", [False, True], ids=["protobuf", "JSON"])
+def test_reading_goes_on_where_it_stopped(is_json: bool) -> None:
+    spans = [span(number, **({"trace_id": b""} if number == 3 else {})) for number in range(1, 8)]
+    body = body_of(*spans, is_json=is_json)
+    for skip in range(9):
+        rest = list(decode(body, "traces", is_json=is_json, skip=skip))
+        assert rest == list(decode(body, "traces", is_json=is_json))[skip:]
+
+
+async def test_a_request_of_many_answers_is_read_to_its_end(reader: SpanReader) -> None:
+    body = body_of(*(span(number, name="x" * 60_000) for number in range(1, 200)))
+    found = await read(reader, body)
+    assert [each.head.span_id for piece in found for each in piece.spans] == [
+        f"{number:016x}" for number in range(1, 200)
+    ]
+
+
+def test_bytes_that_are_written_are_those_of_the_whole_event() -> None:
+    body = body_of(span(1, attributes=[pair("a", string_value="b")], end_time_unix_nano=5))
+    [piece] = here(body)
+    [read_span] = piece.spans
+    [item] = decode(body, "traces", is_json=False)
+    assert isinstance(item, ReceivedSpan)
+    state = interpret(item)
+    event = encode_event(StepRecorded(execution_id="r", step_id="s", loop_path=(0,), span=state))
+    assert event.endswith(b',"span":%b}' % read_span.state)
+    assert msgspec.json.encode(recorded_step(state)).endswith(read_span.step)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"events": [{"name": "x"}] * 20_000},
+        {"links": [{"trace_id": TRACE}] * 20_000},
+        {"name": "x" * 300_000},
+    ],
+)
+def test_what_takes_much_memory_is_handed_out_a_little_at_a_time(fields: Any) -> None:
+    found = here(body_of(*(span(number, **fields) for number in range(1, 7))))
+    sizes = [sum(len(each.state) for each in piece.spans) for piece in found]
+    assert len(sizes) > 2
+    assert all(one <= 2 * other for one, other in pairwise(sorted(sizes)[1:]))
+
+
+async def test_what_is_no_message_is_told_from_a_process_as_well(reader: SpanReader) -> None:
+    with pytest.raises(NotOtlp, match="no message of OTLP"):
+        await read(reader, b"\xff" * (SMALL_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    ("limits", "sent"),
+    [
+        ({"time_limit_ms": 1}, [span(number) for number in range(1, 10_000)]),
+        ({"memory_limit_bytes": 400 << 20}, [span(name="x" * (64 << 20))]),
+    ],
+    ids=["time", "memory"],
+)
+async def test_a_request_that_takes_too_much_is_refused_for_good(
+    limits: dict[str, int], sent: list[Any]
+) -> None:
+    async with SpanReader(REDACTOR, **limits) as reader:
+        with pytest.raises(APIError, match="send it in parts") as refusal:
+            await read(reader, body_of(*sent))
+        assert refusal.value.code == "INVALID_REQUEST"
+
+
+async def test_a_process_that_is_killed_is_replaced_and_its_request_is_to_be_sent_again(
+    reader: SpanReader,
+) -> None:
+    body = body_of(*(span(number) for number in range(1, 20_000)))
+    task = asyncio.create_task(read(reader, body))
+    await until(lambda: any(each.pid for each in reader.pool.processes))
+    [process] = reader.pool.processes
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(APIError) as refusal:
+        await task
+    assert refusal.value.code == "UNAVAILABLE"
+    assert len(told(await read(reader, body))) == 19_999
