@@ -1,15 +1,13 @@
 """A server with the runs that `runglass demo` leaves behind: what a newcomer sees."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import NamedTuple
 
 from runglass.cli.demo.run import example_flows, leave_example_runs
-from runglass.client.aio.client import AsyncClient
+from runglass.client import Client
 from runglass.config.settings import Price
-from runglass.runtime.runtime import push_flow
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
 
 PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))
@@ -35,17 +33,10 @@ def demo_server() -> Iterator[tuple[RunningServer, Runs]]:
 
 def leave_demo_runs(server: RunningServer) -> Runs:
     """Makes the demo's runs in `acme/demo` of the server."""
-    return server.call(_leave(server))
-
-
-async def _leave(server: RunningServer) -> Runs:
-    store = server.runtime.store
-    project = await store.ensure_project(ORG, PROJECT)
     for flow in example_flows():
-        await store.publish((await push_flow(store, project, flow)).id)
-    async with AsyncClient(api_key=server.key, base_url=server.base_url) as client:
-        ids = await leave_example_runs(client, f"{ORG}/{PROJECT}")
-        found = await asyncio.gather(*(client.run(run_id).trace() for run_id in ids))
+        server.push(flow.encode().decode())
+    with Client(server.key, base_url=server.base_url) as client:
+        found = [client.run(run_id).trace() for run_id in leave_example_runs(client, f"{ORG}/{PROJECT}")]
     by_kind = {(trace.flow_run.flow_slug, trace.flow_run.status): trace.flow_run.id for trace in found}
     return Runs(
         good=by_kind["add-up-orders", "completed"],

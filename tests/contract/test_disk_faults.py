@@ -196,7 +196,7 @@ def failing_disk(process: int) -> Iterator[None]:
 
 
 def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
-    key = runglass("keys", "create", "acme/demo", "--data", tmp_path).stdout.strip()
+    key = runglass("keys", "create", "--create", "acme/demo", "--data", tmp_path).stdout.strip()
     with started("serve", "--port", "0", "--data", tmp_path) as process:
         url = process.line().split()[1]
         headers = {"Authorization": f"Bearer {key}"}

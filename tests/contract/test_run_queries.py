@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.server.routes import run_lists
-from runglass.server.routes.run_lists import NAMED_FLOWS
+from runglass.runtime import policy
+from runglass.runtime.policy import NAMED_FLOWS
 from runglass.testing import RunningServer
 from runglass.wire.admin_api import digest_of
 from tests.contract.stores import server_on
@@ -102,7 +102,7 @@ def test_which_flow_was_meant_is_looked_for_among_so_many_and_off_the_loop(
         looked.append((threading.current_thread().name, known))
         return ""
 
-    monkeypatch.setattr(run_lists, "suggestion", suggestion)
+    monkeypatch.setattr(policy, "suggestion", suggestion)
     with http_for(server, server.make_key("acme", "many")) as http:
         assert refusal(http.get("/flow-runs?q=flow:borken")) == (422, "INVALID_REQUEST")
     [(thread, known)] = looked

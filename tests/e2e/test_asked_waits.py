@@ -82,7 +82,7 @@ def test_the_wait_that_a_provider_asked_for_outlives_its_server(
 
     with started(*command, env=env) as server:
         server.line_of_stderr_with("acme/shop/f", "version 1")
-        main(["keys", "create", "acme/shop", "--data", str(tmp_path / "data")])
+        main(["keys", "create", "--create", "acme/shop", "--data", str(tmp_path / "data")])
         key = capsys.readouterr().out.strip()
         with client(server) as http:
             run = http.post("/seq/acme/shop/f/jobs", json={}).json()["executionId"]

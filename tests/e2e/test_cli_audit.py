@@ -41,9 +41,9 @@ def test_each_command_that_changes_something_is_told(
         ["projects", "retention", "acme/shop", "--days", "30"],
         ["projects", "retention", "acme/shop"],
         ["flow", "push", "flow.yaml", "--to", "acme/shop", "--publish"],
-        ["keys", "create", "acme/shop", "--role", "read"],
+        ["keys", "create", "--create", "acme/shop", "--role", "read"],
         ["keys", "revoke", "acme/shop", "1"],
-        ["keys", "create", "acme/other"],
+        ["keys", "create", "--create", "acme/other"],
     ):
         assert main([*command, "--data", "here"]) == Exit.OK, command
     told = entries(capsys, "acme/shop")

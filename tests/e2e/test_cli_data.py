@@ -33,18 +33,18 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_key_is_alone_on_stdout_and_a_new_project_is_told_on_stderr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["keys", "create", "acme/shop", "--data", "here"]) == Exit.OK
+    assert main(["keys", "create", "--create", "acme/shop", "--data", "here"]) == Exit.OK
     output = capsys.readouterr()
     assert output.out.startswith("nk_")
     assert output.out.count("\n") == 1
     assert "created project acme/shop" in output.err
 
-    assert main(["keys", "create", "acme/shop", "--data", "here", "--role", "read"]) == Exit.OK
+    assert main(["keys", "create", "--create", "acme/shop", "--data", "here", "--role", "read"]) == Exit.OK
     assert capsys.readouterr().err == ""
 
 
 def test_keys_are_listed_without_the_key_and_can_be_revoked(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["keys", "create", "acme/shop", "--data", "here", "--role", "run"])
+    main(["keys", "create", "--create", "acme/shop", "--data", "here", "--role", "run"])
     key = capsys.readouterr().out.strip()
     assert main(["keys", "revoke", "acme/shop", "1", "--data", "here"]) == Exit.OK
     assert "is revoked" in capsys.readouterr().err
@@ -65,7 +65,7 @@ def test_keys_are_listed_without_the_key_and_can_be_revoked(capsys: pytest.Captu
     [
         (["keys", "create", "acme"], Exit.USAGE, "write ORG/PROJECT"),
         (["keys", "create", "acme/.."], Exit.USAGE, "write ORG/PROJECT"),
-        (["keys", "create", "acme/shop", "--role", "king"], Exit.USAGE, "king"),
+        (["keys", "create", "--create", "acme/shop", "--role", "king"], Exit.USAGE, "king"),
         (["keys", "list", "acme/shop"], Exit.NOT_FOUND, "there is no database"),
         (["flow", "push", "missing.yaml", "--to", "acme/shop"], Exit.FAILED, "No such file"),
         (["flow", "check", "missing.yaml"], Exit.FAILED, "No such file"),
@@ -108,14 +108,9 @@ def test_a_mistake_on_the_command_line_is_one_message_and_its_exit_code(
     assert "Traceback" not in output.err
 
 
-def test_an_unknown_project_key_or_flow_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["keys", "create", "acme/shop", "--data", "here"])
-    for arguments in (
-        ["keys", "list", "acme/other"],
-        ["keys", "revoke", "acme/shop", "7"],
-        ["flow", "list", "acme/other"],
-        ["flow", "publish", "acme/shop/none"],
-    ):
+def test_an_unknown_project_or_key_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["keys", "create", "--create", "acme/shop", "--data", "here"])
+    for arguments in (["keys", "list", "acme/other"], ["keys", "revoke", "acme/shop", "7"]):
         assert main([*arguments, "--data", "here"]) == Exit.NOT_FOUND, arguments
     capsys.readouterr()
 
@@ -124,7 +119,7 @@ def test_a_wrong_setting_is_a_usage_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RUNGLASS_PORT", "many")
-    assert main(["keys", "create", "acme/shop"]) == Exit.USAGE
+    assert main(["keys", "create", "--create", "acme/shop"]) == Exit.USAGE
     assert "RUNGLASS_PORT" in capsys.readouterr().err
 
 
@@ -149,7 +144,7 @@ def test_a_file_is_checked_by_the_settings_in_force(
     (tmp_path / "greet.json").write_text(json.dumps({"slug": "greet", "steps": [step]}))
     commands = (
         ["flow", "check", "greet.json"],
-        ["flow", "push", "greet.json", "--to", "acme/shop", "--data", "here"],
+        ["flow", "push", "greet.json", "--to", "acme/shop", "--data", "here", "--create"],
     )
     for command in commands:
         assert main(command) == Exit.OK
@@ -190,34 +185,13 @@ def test_what_is_worth_a_warning_does_not_keep_a_flow_from_being_used(
     assert checked.out == "odd.yaml: ok\n"
     assert checked.err.startswith(said)
     assert "the flow has no step 'nobody'" in checked.err
-    assert main(["flow", "push", "odd.yaml", "--to", "acme/shop", "--data", "here"]) == Exit.OK
+    assert main(["flow", "push", "odd.yaml", "--to", "acme/shop", "--data", "here", "--create"]) == Exit.OK
     pushed = capsys.readouterr()
     assert pushed.out == "acme/shop/greet  draft\n"
     assert said in pushed.err
     (tmp_path / "bad.yaml").write_text(text + "  - {id: b}\n")
     assert main(["flow", "check", "bad.yaml"]) == Exit.FAILED
     assert "warning: bad.yaml:6:" in capsys.readouterr().err
-
-
-def test_push_stores_drafts_and_publishes_when_asked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "greet.yaml").write_text(FLOW)
-    push = ["flow", "push", "greet.yaml", "--to", "acme/shop", "--data", "here"]
-    assert main(push) == Exit.OK
-    assert capsys.readouterr().out == "acme/shop/greet  draft\n"
-    assert main(["flow", "publish", "acme/shop/greet", "--data", "here"]) == Exit.OK
-    assert capsys.readouterr().out == "acme/shop/greet  version 1\n"
-
-    (tmp_path / "greet.yaml").write_text(FLOW.replace("A greeting", "Another"))
-    assert main([*push, "--publish"]) == Exit.OK
-    assert capsys.readouterr().out == "acme/shop/greet  version 2\n"
-
-    assert main(["flow", "list", "acme/shop", "--data", "here", "--json"]) == Exit.OK
-    (flow,) = json.loads(capsys.readouterr().out)
-    assert (flow["slug"], flow["name"], flow["productionVersion"]) == ("greet", "Another", 2)
-    assert main(["flow", "list", "acme/shop", "--data", "here"]) == Exit.OK
-    assert "acme/shop/greet" in capsys.readouterr().out
 
 
 def test_one_bad_file_keeps_all_from_being_pushed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,7 +236,7 @@ def test_every_exit_code_is_documented_and_every_error_has_one() -> None:
 
 def test_the_roles_offered_are_the_roles_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     for role in ROLES:
-        assert main(["keys", "create", "acme/shop", "--role", role, "--data", "here"]) == Exit.OK
+        assert main(["keys", "create", "--create", "acme/shop", "--role", role, "--data", "here"]) == Exit.OK
     capsys.readouterr()
 
 
@@ -286,7 +260,7 @@ def test_without_the_servers_libraries_one_sentence_says_what_to_install() -> No
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_a_command_does_its_work_without_its_streams(closed: str) -> None:
     done = subprocess.run(
-        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *START, "keys", "create", "acme/shop"],
+        ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *START, "keys", "create", "--create", "acme/shop"],
         env=environment(),
         capture_output=True,
         check=False,

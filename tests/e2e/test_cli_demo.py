@@ -52,7 +52,7 @@ def test_the_story_is_long_enough_and_names_its_author_and_rights() -> None:
 
 def test_the_demo_shows_a_retry_a_skipped_step_and_every_step(demo: CompletedProcess[str]) -> None:
     assert demo.returncode == Exit.OK, demo.stderr
-    assert demo.stderr == ""
+    assert demo.stderr == "created project demo/stories\n"
     for step in leaves(parse_flow(flow_file()).steps):
         assert re.search(rf"^ *[✓↻–] {step.id} ", demo.stdout, re.MULTILINE), step.id
     assert re.search(r"measure \[0\] .*attempt 1 failed, next in 200 ms", demo.stdout)
@@ -88,14 +88,6 @@ def test_one_flow_of_the_demo_has_2000_iterations_in_nested_loops(
     found = runglass("data", "usage", "--data", "runglass-demo", "--json", cwd=folder)
     assert found.returncode == Exit.OK, found.stderr
     assert msgspec.json.decode(found.stdout)["projects"][0]["steps"] > 2000
-
-
-def test_every_event_is_shown_or_counted(demo: CompletedProcess[str]) -> None:
-    match = re.search(r"^ +(\d+) events: (\d+) shown, counted (.+)$", demo.stdout, re.MULTILINE)
-    assert match is not None
-    counted = sum(int(number) for number in re.findall(r"\d+", match[3]))
-    assert int(match[1]) == int(match[2]) + counted
-    assert len(re.findall(r"^ +\+\d+\.\d{3} s ", demo.stdout, re.MULTILINE)) == int(match[2])
 
 
 def test_the_last_words_of_the_demo_work(

@@ -1,4 +1,4 @@
-"""Flows managed from the terminal, on a server and in a data folder alike, and budgets."""
+"""Flows managed from the terminal, and budgets."""
 
 import asyncio
 import json
@@ -25,26 +25,17 @@ def server() -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture(params=["server", "folder"])
-def place(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[list[str]]:
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The options that name a place to keep flows in; project `acme/shop` is there and empty."""
     monkeypatch.chdir(tmp_path)
-    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
+    for name in ("RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
-    if request.param == "folder":
-        main(["projects", "create", "acme/shop", "--data", "here"])
-        # A key in the environment does not win over a data folder that is named.
-        monkeypatch.setenv("RUNGLASS_API_KEY", "nk_unused")
-        monkeypatch.setenv("RUNGLASS_BASE_URL", "http://127.0.0.1:9/api/v1")
-        yield ["--data", "here"]
-        return
-    with running_server() as running:
-        monkeypatch.setenv("RUNGLASS_API_KEY", running.make_key("acme", "shop"))
-        monkeypatch.setenv("RUNGLASS_BASE_URL", running.base_url)
-        yield []
-    assert not (tmp_path / "runglass-data").exists()
+    main(["projects", "create", "acme/shop", "--data", "here"])
+    # A key in the environment does not win over a data folder that is named.
+    monkeypatch.setenv("RUNGLASS_API_KEY", "nk_unused")
+    monkeypatch.setenv("RUNGLASS_BASE_URL", "http://127.0.0.1:9/api/v1")
+    return ["--data", "here"]
 
 
 def test_push_publish_show_and_rollback(
@@ -231,24 +222,6 @@ def test_a_list_of_models_is_set_shown_and_lifted(shop: Settings, capsys: pytest
     assert json.loads(capsys.readouterr().out)["allowedModels"] == ["openai:*", "local:tiny"]
     assert main([*models, "default", "--data", "here"]) == Exit.OK
     assert capsys.readouterr().out == "acme/shop  no list of models\n"
-
-
-@pytest.mark.parametrize(
-    ("step", "why"),
-    [
-        ("model: 'local:big'", "not among the models of the project"),
-        ("model: 'openai:gpt', settings: {openai_store: true}", "setting `allowed_settings` can add it"),
-    ],
-)
-def test_a_push_to_a_folder_holds_to_the_lists_of_models_and_settings(
-    shop: Settings, step: str, why: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["projects", "models", "acme/shop", "openai:*", "--data", "here"]) == Exit.OK
-    Path("greet.yaml").write_text(f"slug: greet\nsteps: [{{id: say, type: llm, prompt: hi, {step}}}]\n")
-    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--data", "here"]) == Exit.DENIED
-    assert why in capsys.readouterr().err
-    assert main(["flow", "list", "acme/shop", "--data", "here", "--json"]) == Exit.OK
-    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_a_large_budget_is_kept_to_the_last_digit(shop: Settings, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,9 @@ def test_serve_prints_a_link_for_each_project_with_a_key(
         server.line_of_stderr_with("there is no key yet")
         assert server.interrupt() == Exit.OK
     for role in ("read", "admin", "run"):
-        assert main(["keys", "create", "acme/shop", "--role", role, "--data", str(data)]) == Exit.OK
+        assert (
+            main(["keys", "create", "--create", "acme/shop", "--role", role, "--data", str(data)]) == Exit.OK
+        )
     capsys.readouterr()
     with started("serve", "--port", "0", "--data", data, "--open") as server:
         url = server.line().removeprefix("ready ")

@@ -124,7 +124,7 @@ def completed(words: str) -> set[str]:
 
 def test_tab_completes_commands_options_and_their_values() -> None:
     assert completed("runglass ru") == {"run", "runs"}
-    assert completed("runglass runs list --s") == {"--status", "--since"}
+    assert completed("runglass runs list --s") == {"--status", "--since", "--store"}
     assert completed("runglass runs list --status c") == {"completed", "cancelled"}
     # A project that is not one yet is no mistake while it is typed.
     assert completed("runglass keys create acme --ro") == {"--role"}

@@ -42,7 +42,7 @@ def test_projects_keys_and_flows_are_in_the_database_and_a_server_runs_them(
     assert migrated.stdout.startswith("postgresql:///runglass_")
     assert runglass("migrate", env=store, cwd=tmp_path).stdout == migrated.stdout
     assert runglass("projects", "create", "acme/shop", env=store, cwd=tmp_path).returncode == 0
-    key = runglass("keys", "create", "acme/shop", env=store, cwd=tmp_path).stdout.strip()
+    key = runglass("keys", "create", "--create", "acme/shop", env=store, cwd=tmp_path).stdout.strip()
     (tmp_path / "greet.yaml").write_text(FLOW)
     pushed = runglass("flow", "push", "greet.yaml", "--to", "acme/shop", env=store, cwd=tmp_path)
     assert pushed.returncode == 0, pushed.stderr

@@ -251,14 +251,14 @@ def test_show_tells_what_failed_and_what_took_longest_alone(
     assert main(["runs", "show", failed_id, "--failed"]) == Exit.OK
     output = capsys.readouterr()
     assert output.out.splitlines()[0] == "1 attempt failed"
-    assert output.out.splitlines()[1].startswith("✗ broken  ")
-    assert "this is the reason" in output.out.splitlines()[2]
+    assert output.out.splitlines()[2].startswith("✗ broken  ")
+    assert "this is the reason" in output.out.splitlines()[3]
     assert f"runglass runs step {failed_id} STEP" in output.err
 
     assert main(["runs", "show", run_id, "--slowest", "2", "--costliest", "2"]) == Exit.OK
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "What took longest"
-    words = lines[2].split("  ")[-1].split()
+    words = lines[2].split("  ")[0].split()[1:]
     assert main(["runs", "step", run_id, *words]) == Exit.OK
     assert lines[4:] == ["What cost most", "no attempt of which it is known"]
 

@@ -42,7 +42,7 @@ def test_serve_publishes_its_folder_and_what_changes_in_it(
         assert ready == "ready"
         server.line_of_stderr_with("misplaced.yaml", "is not published")
         server.line_of_stderr_with(f"RUNGLASS_BASE_URL={url} runglass runs list")
-        assert main(["keys", "create", "acme/shop", "--data", str(data)]) == Exit.OK
+        assert main(["keys", "create", "--create", "acme/shop", "--data", str(data)]) == Exit.OK
         monkeypatch.setenv("RUNGLASS_API_KEY", capsys.readouterr().out.strip())
         monkeypatch.setenv("RUNGLASS_BASE_URL", url)
         assert _said(capsys) == "ONE you"
@@ -199,7 +199,7 @@ def test_the_last_words_of_a_process_of_the_sandbox_do_not_reach_stderr(
     env = {"MONTY_BIN": sys.executable}
     with started("serve", "--port", "0", "--log-format", "json", *data, env=env) as server:
         monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
-        assert main(["keys", "create", "acme/shop", "--data", str(tmp_path / "data")]) == Exit.OK
+        assert main(["keys", "create", "--create", "acme/shop", "--data", str(tmp_path / "data")]) == Exit.OK
         monkeypatch.setenv("RUNGLASS_API_KEY", capsys.readouterr().out.strip())
         assert main(["run", "acme/shop/count"]) == Exit.FAILED
         assert server.interrupt() == Exit.OK

@@ -173,7 +173,7 @@ def test_a_server_that_is_killed_in_the_middle_of_an_import_keeps_nothing_of_it(
 ) -> None:
     data, file = tmp_path / "data", tmp_path / "run.jsonl"
     assert main(["runs", "export", run_id, "--format", "jsonl", "-o", str(file)]) == Exit.OK
-    assert main(["keys", "create", "acme/demo", "--data", str(data)]) == Exit.OK
+    assert main(["keys", "create", "--create", "acme/demo", "--data", str(data)]) == Exit.OK
     key = capsys.readouterr().out.strip()
     whole = file.read_bytes()
     header, first, _ = whole.split(b"\n", 2)

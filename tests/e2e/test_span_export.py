@@ -49,7 +49,7 @@ def test_a_killed_server_sends_each_run_after_all(tmp_path: Path, capsys: pytest
             with started(*command, env=env) as server:
                 if not key:
                     server.line_of_stderr_with("acme/shop/f", "version 1")
-                    main(["keys", "create", "acme/shop", "--data", str(tmp_path / "data")])
+                    main(["keys", "create", "--create", "acme/shop", "--data", str(tmp_path / "data")])
                     key = capsys.readouterr().out.strip()
                 eventually(sending)
                 asked = len(collector.requests)

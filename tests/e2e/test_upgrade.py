@@ -75,7 +75,7 @@ def test_other_commands_leave_an_older_database_as_it_is_and_say_what_upgrades_i
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = everything(folder)
-    for command in ("data usage", "data check", "projects list", "keys create acme/demo"):
+    for command in ("data usage", "data check", "projects list", "keys create acme/demo --create"):
         assert main([*command.split(), "--data", str(folder)]) == Exit.FAILED
         out, err = capsys.readouterr()
         assert out == ""

@@ -34,7 +34,7 @@ def test_a_run_that_outlives_no_process_is_ended_by_a_start(
         with started(*command, env=env) as server:
             if not key:
                 server.line_of_stderr_with("acme/shop/f", "version 1")
-                main(["keys", "create", "acme/shop", "--data", str(tmp_path / "data")])
+                main(["keys", "create", "--create", "acme/shop", "--data", str(tmp_path / "data")])
                 key = capsys.readouterr().out.strip()
             with client(server) as http:
                 run = run or http.post("/seq/acme/shop/f/jobs", json={}).json()["executionId"]
@@ -59,7 +59,7 @@ def test_a_check_that_never_ends_keeps_no_server_from_stopping(
     with started("serve", "--port", "0", "--data", data, "--flows", tmp_path / "flows", env=env) as server:
         url = server.line().split()[1]
         server.line_of_stderr_with("acme/shop/f", "version 1")
-        main(["keys", "create", "acme/shop", "--role", "run", "--data", str(data)])
+        main(["keys", "create", "--create", "acme/shop", "--role", "run", "--data", str(data)])
         headers = {"Authorization": f"Bearer {capsys.readouterr().out.strip()}"}
         with httpx2.Client(base_url=f"{url}/api/v1", headers=headers, timeout=WAIT_S) as http:
             overrides = {"answer": {"output_schema": doubling(40)}}

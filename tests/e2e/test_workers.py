@@ -107,7 +107,7 @@ class Shop:
             started("serve", "--port", "0", "--no-worker", "--flows", "flows", env=self.env, cwd=self._folder)
         )
         self.url = server.line().removeprefix("ready ")
-        key = self.run("keys", "create", "acme/shop").strip()
+        key = self.run("keys", "create", "--create", "acme/shop").strip()
         self.http = self._open.enter_context(
             httpx2.Client(
                 base_url=f"{self.url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=WAIT_S

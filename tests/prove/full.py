@@ -126,7 +126,7 @@ def delete_some(http: httpx2.Client, runs: list[str]) -> None:
 
 def full() -> list[str]:
     with small_disk() as disk:
-        with disk.started("keys", "create", "acme/demo") as made:
+        with disk.started("keys", "create", "--create", "acme/demo") as made:
             key = made.line().strip()
             assert made.wait() == 0
         with served(disk, key) as (process, http):

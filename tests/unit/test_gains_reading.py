@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from runglass import Client
-from runglass.server.http.response_writer import HeadBufferingTransport
+from runglass.server.http.exchange import JoiningTransport
 from runglass.store.sqlite.worker_threads import WorkerThreads
 from runglass.testing import RunningServer, running_server
 
@@ -32,7 +32,7 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
     server: RunningServer, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each further hand-over would cost a quarter of the whole request."""
-    put, make = WorkerThreads.put, HeadBufferingTransport.__init__
+    put, make = WorkerThreads.put, JoiningTransport.__init__
     reads: list[object] = []
     writes: list[bytes] = []
 
@@ -52,12 +52,12 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
             writes.append(data)
             self._transport.write(data)
 
-    def over_counted(joining: HeadBufferingTransport, transport: Any, loop: Any) -> None:
-        make(joining, cast(asyncio.Transport, Counted(transport)), loop)
+    def over_counted(joining: JoiningTransport, transport: Any) -> None:
+        make(joining, cast(asyncio.Transport, Counted(transport)))
 
     with httpx2.Client(headers={"Authorization": f"Bearer {server.key}"}) as client:
         monkeypatch.setattr(WorkerThreads, "put", counted_put)
-        monkeypatch.setattr(HeadBufferingTransport, "__init__", over_counted)
+        monkeypatch.setattr(JoiningTransport, "__init__", over_counted)
         answer = client.get(f"{server.base_url}/flow-runs/{run_id}/trace")
     assert answer.json()["steps"][0]["stepId"] == "s"
     assert len(reads) == 1

@@ -2,7 +2,10 @@
 
 import math
 import re
+import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -25,6 +28,13 @@ class ProjectName(NamedTuple):
         return f"{self.org}/{self.project}"
 
 
+class FlowName(NamedTuple):
+    """The name of a flow; without a project it is of that of the key."""
+
+    project: ProjectName | None
+    slug: str
+
+
 def project_name(text: str) -> ProjectName:
     """`ORG/PROJECT`. Raises UsageError."""
     parts = text.split("/")
@@ -38,13 +48,13 @@ def project_name(text: str) -> ProjectName:
     return ProjectName(*parts)
 
 
-def flow_name(text: str) -> tuple[ProjectName, str]:
-    """`ORG/PROJECT/SLUG`. Raises UsageError."""
-    parts = text.split("/")
+def flow_name(text: str) -> FlowName:
+    """`ORG/PROJECT/SLUG`, or `SLUG`. Raises UsageError."""
+    project, slash, slug = text.rpartition("/")
     # In the path of an address these two have a meaning of their own.
-    if len(parts) != 3 or parts[2] in ("", ".", ".."):
-        raise UsageError(f"{text!r} does not name a flow: write ORG/PROJECT/SLUG")
-    return project_name(f"{parts[0]}/{parts[1]}"), parts[2]
+    if slug in ("", ".", "..") or (slash and project.count("/") != 1):
+        raise UsageError(f"{text!r} does not name a flow: write ORG/PROJECT/SLUG, or SLUG")
+    return FlowName(project_name(project) if slash else None, slug)
 
 
 def version(text: str) -> Version:
@@ -124,3 +134,21 @@ def parameter(text: str) -> tuple[str, Any]:
         return name, msgspec.json.decode(value)
     except msgspec.DecodeError:
         return name, value
+
+
+def text_of(file: str, kind: str, *, most_bytes: int = -1) -> str:
+    """The text of a file, or with - of stdin. Raises UsageError, also for one of more than `most_bytes`."""
+    try:
+        # One byte more than allowed tells a file that is too large, however large it is.
+        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as opened:
+            data = opened.read(most_bytes + 1 if most_bytes >= 0 else -1)
+    except OSError as error:
+        raise UsageError(f"{kind} {file!r} cannot be read: {error.strerror or error}") from error
+    if 0 <= most_bytes < len(data):
+        raise UsageError(f"{kind} {file!r} is too large: up to {most_bytes:,} bytes are read")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{kind} {file!r} is not UTF-8 text: byte {error.start} (0x{data[error.start]:02X}) is wrong"
+        ) from error

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import click
 
 from runglass.cli import argument_parsers
+from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server
 from runglass.config.address import has_password, is_postgres
@@ -62,8 +63,8 @@ project = click.argument(
 flow = click.argument(
     "flow",
     type=argument_parsers.flow_name,
-    metavar="ORG/PROJECT/SLUG",
-    help="Project and slug of the flow.",
+    metavar="[ORG/PROJECT/]SLUG",
+    help="The flow's slug, and its project, by default that of the key.",
 )
 flow_files = click.argument(
     "files", type=FILE, nargs=-1, required=True, metavar="FILE…", help="Flow files, YAML or JSON."
@@ -74,6 +75,9 @@ run_id = click.argument(
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N", help="Maximum number.")
+
+
+create = click.option("--create", is_flag=True, help="Create the project if it is new, and its data folder.")
 
 
 def data_folder(command: Command) -> Command:
@@ -113,8 +117,8 @@ def recording_and_log(command: Command) -> Command:
     return capture(log_level(log_format(command)))
 
 
-def server(command: Command) -> Command:
-    """`--base-url` and `--api-key`: the `server` of a command."""
+def running_server(command: Command) -> Command:
+    """`--base-url` and `--api-key`: the `server` of a command that takes a running one."""
 
     @click.option(
         "--base-url",
@@ -131,10 +135,41 @@ def server(command: Command) -> Command:
         help="The key; prefer the environment, which no process list shows.",
     )
     @wraps(command)
-    def with_server(*, base_url: str | None, api_key: str | None, **given: Any) -> None:
-        command(server=Server(base_url, api_key), **given)
+    def with_server(
+        *,
+        base_url: str | None,
+        api_key: str | None,
+        folder: DataFolder | None = None,
+        **given: Any,
+    ) -> None:
+        command(server=Server(base_url, api_key, folder or DataFolder()), **given)
 
     return with_server
+
+
+def flow_server(command: Command) -> Command:
+    """The same, or `--data` and `--store`, which a command about flows takes where there is no key."""
+
+    def or_folder(*, server: Server, **given: Any) -> None:
+        command(server=server._replace(or_folder=True), **given)
+
+    return data_folder(running_server(wraps(command)(or_folder)))
+
+
+def server(command: Command) -> Command:
+    """The same, or `--data` and `--store` with the `--project` in it, for commands about runs."""
+
+    @click.option(
+        "--project",
+        type=argument_parsers.project_name,
+        metavar="ORG/PROJECT",
+        help="With --data: the project, where the folder has several.",
+    )
+    @wraps(command)
+    def of_project(*, server: Server, project: ProjectName | None, **given: Any) -> None:
+        command(server=server._replace(project=project), **given)
+
+    return data_folder(running_server(of_project))
 
 
 class CommandGroup(click.Group):

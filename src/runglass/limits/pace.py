@@ -63,9 +63,6 @@ current_project: ContextVar[int] = ContextVar("current_project", default=0)
 
 _reasons: set[str] = set()
 
-begun_at_once: dict[int, tuple[float, int]] = {}
-"""By project: since when, and how many, requests, iterations and branches have begun at once."""
-
 last_seen = [(0, -math.inf), (0, -math.inf)]
 """The two projects that were active last, the last one first, each with the time."""
 
@@ -170,15 +167,11 @@ async def admit_paced(project_id: int, takes_s: float) -> None:
     `takes_s` is about how long its beginning keeps the loop busy: a few hundred at once would stop it for as
     many milliseconds.
     """
-    now_s = clock.monotonic_s()
-    since_s, count = begun_at_once.get(project_id, (-math.inf, 0))
-    if now_s - since_s > AT_ONCE_S:
-        if len(begun_at_once) > MOST_NOTED:
-            begun_at_once.clear()
-        begun_at_once[project_id] = (now_s, 1)
-        return
-    begun_at_once[project_id] = (since_s, count + 1)
-    if count >= AT_ONCE:
+    project, now_s = pace_of("loop").project(project_id), clock.monotonic_s()
+    if now_s - project.begun_since_s > AT_ONCE_S:
+        project.begun_since_s, project.begun = now_s, 0
+    project.begun += 1
+    if project.begun > AT_ONCE:
         async with paced("loop", project_id) as piece:
             piece.worked_s = takes_s
 
@@ -196,10 +189,15 @@ async def paced_transfer(size_bytes: int) -> None:
 _paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "Pacer"]] = WeakKeyDictionary()
 
 
-class _Project(asyncio.Lock):
-    """One piece of a project's work at a time; it rests until `until_s`, by the monotonic clock."""
+class PacedProject(asyncio.Lock):
+    """One piece of a project's work at a time; it rests until `until_s`, by the monotonic clock.
+
+    Since `begun_since_s`, `begun` of its requests, iterations and branches have begun at once.
+    """
 
     until_s = 0.0
+    begun_since_s = -math.inf
+    begun = 0
 
 
 class Pacer:
@@ -210,20 +208,12 @@ class Pacer:
 
     def __init__(self, *, most: int = 1) -> None:
         self._turns = FairTurns(Shares(1, most=most))
-        self._projects: dict[int, _Project] = {}
+        self._projects: dict[int, PacedProject] = {}
 
     @asynccontextmanager
     async def piece(self, project_id: int) -> AsyncIterator[WorkPiece]:
         """The block is one piece of the project's work: it begins in its turn, after its rest."""
-        project = self._projects.get(project_id)
-        if project is None:
-            if len(self._projects) > MOST_NOTED:
-                now_s = clock.monotonic_s()
-                still = [
-                    each for each in self._projects.items() if each[1].locked() or each[1].until_s > now_s
-                ]
-                self._projects = dict(still)
-            project = self._projects[project_id] = _Project()
+        project = self.project(project_id)
         # Held while it rests, so that its next pieces wait behind this one, and no other project does.
         async with project:
             still_s = project.until_s - clock.monotonic_s()
@@ -239,6 +229,19 @@ class Pacer:
                     until_s = max(now_s, project.until_s) + rest_s(worked_s)
                     # Alone it does not rest, and must not have to make up for all of that later.
                     project.until_s = min(until_s, now_s + LONGEST_REST_S)
+
+    def project(self, project_id: int) -> PacedProject:
+        """What is noted of the project."""
+        project = self._projects.get(project_id)
+        if project is None:
+            if len(self._projects) > MOST_NOTED:
+                now_s = clock.monotonic_s()
+                still = [
+                    each for each in self._projects.items() if each[1].locked() or each[1].until_s > now_s
+                ]
+                self._projects = dict(still)
+            project = self._projects[project_id] = PacedProject()
+        return project
 
     @property
     def is_wanted(self) -> bool:

@@ -5,17 +5,21 @@ wait in the store, which says what is next. What is known of them here only spar
 project's own order: while one of its runs waits, its next ones wait behind it.
 """
 
+import asyncio
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from runglass.config.settings import Settings
 from runglass.errors import APIError, api_error
 from runglass.limits.shares import Shares
+from runglass.limits.turns import Readings
 
 if TYPE_CHECKING:
     from runglass.store.process_records import QueuedRuns
+    from runglass.store.protocols.run_queue import RunQueue
 
 
 class RunSlots:
@@ -131,3 +135,58 @@ class RunSlots:
             f" may: the setting `{setting}` is {value:,}; nothing was started, retry later",
             details={"limit": setting, "value": value},
         )
+
+
+class QueueAdmission:
+    """Lets runs into the queue, which lies in the store, as far as there is room; in this process one by one.
+
+    What waits is counted in the store, and a run is created after that: without more, all calls that come at
+    once would be let in by one count. So those that this process has let in and not stored yet count, too.
+    What other processes let in at the same instant is not known here.
+    """
+
+    def __init__(self, slots: RunSlots, store: "RunQueue") -> None:
+        self._slots = slots
+        self._counts = Readings(lambda project_id: store.queued_runs(project_id, most=slots.most_counted))
+        self._coming: Counter[int] = Counter()
+        """Runs of each project that have been let in and may not be stored yet."""
+        self._settled: Counter[int] = Counter()
+        """Those of each project that were, since the beginning."""
+        self._changed = asyncio.Event()
+
+    @asynccontextmanager
+    async def of(self, project_id: int) -> AsyncIterator[None]:
+        """Lets a run in, which the block stores. Raises UNAVAILABLE where too many wait, StoreError."""
+        await self._enter(project_id)
+        try:
+            yield
+        finally:
+            self._coming[project_id] -= 1
+            self._settled[project_id] += 1
+            self._changed.set()
+            self._changed = asyncio.Event()
+            # Also where storing it has failed: it may be in the store all the same.
+            self._slots.note_waiting(project_id)
+
+    async def _enter(self, project_id: int) -> None:
+        while True:
+            # What is stored from here on is in the count or not: it counts twice at most.
+            settled, own_settled = self._settled.total(), self._settled[project_id]
+            queued = await self._counts.read(project_id)
+            beside = self._coming.total() + self._settled.total() - settled
+            own = self._coming[project_id] + self._settled[project_id] - own_settled
+            counted = queued._replace(
+                waiting=queued.waiting + beside,
+                own=queued.own + own,
+                projects=queued.projects + (own > 0 and not queued.own),
+            )
+            try:
+                self._slots.require_room(project_id, counted)
+            except APIError:
+                if not beside:
+                    raise
+                if self._coming.total():
+                    await self._changed.wait()
+            else:
+                self._coming[project_id] += 1
+                return

@@ -14,9 +14,9 @@ from runglass.engine.capture.capture import Capture
 from runglass.engine.payload import Payload
 from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall
-from runglass.recording.span_worker import CONTENT
 from runglass.support.lazy_json import json_bytes
 
+CONTENT = ("input", "output", "attributes", "events", "links", "error")
 _NAMES, _NAMES_OF_CALL = ("name", "entry_name"), ("finish_reason", "request_id", "error_code")
 
 
@@ -46,6 +46,16 @@ async def captured(state: SpanState, capture: Capture) -> SpanState:
     if capture.mode == "off":
         kept |= {"input_size_bytes": None, "output_size_bytes": None}
     return replace(state, **kept, truncated=truncated)
+
+
+def captured_at_once(state: SpanState, capture: Capture) -> SpanState:
+    """The same, of a state that is small, where nothing has to be waited for."""
+    try:
+        captured(state, capture).send(None)
+    except StopIteration as done:
+        kept: SpanState = done.value
+        return kept
+    raise AssertionError("it is large")
 
 
 async def _call(call: ModelCall, capture: Capture) -> tuple[ModelCall, bool]:

@@ -439,14 +439,15 @@ class Recordings:
         """What came of each span, with the content that the run keeps."""
         capture = self._make_capture(run.run.capture)
         news: dict[str, EncodedSpan] = {}
-        kept: EncodedSpan
+        kept: EncodedSpan | None
         for span in spans:
             if perf_counter() > slice_.until_s:
                 await slice_.rest()
             span_id, kept = span.head.span_id, span
             try:
                 if not capture.keeps_whole(len(span.state), is_harmless=span.is_harmless):
-                    kept = encoded_span(await captured(span.decoded(), capture))
+                    kept = span.redacted if capture.mode == "redacted" and span.redacted else None
+                    kept = kept or encoded_span(await captured(span.decoded(), capture))
                 if (former := news.get(span_id)) is not None:
                     kept = encoded_span(merge(former.decoded(), kept.decoded()))
             except DAMAGE:

@@ -12,13 +12,13 @@ from typing import Self
 
 import msgspec
 
+from runglass.engine.capture.capture import Capture
 from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.engine.workers.process import LONG_NICE, WorkerDied, WorkerNotStarted
 from runglass.errors import api_error
 from runglass.recording.dialects import load_prices
 from runglass.recording.otlp import IN_PARTS, NotOtlp, Signal, decode
 from runglass.recording.span_worker import Piece, ReadReply, ReadRequest, pieces_of
-from runglass.redact import Redactor
 
 SMALL_BYTES, SMALL_SPANS = 32 * 1024, 32
 """Up to this size so many spans of a request are read on the event loop, in some milliseconds."""
@@ -30,14 +30,15 @@ _piece_of = msgspec.msgpack.Decoder(Piece)
 class SpanReader:
     """A pool of processes that read. A context manager, for any number of requests at once.
 
-    For some megabytes of a request a process may take `time_limit_ms` of the processor, and it may take
-    `memory_limit_bytes` of memory. Requests of a project that are not small are read one at a time.
+    `capture` is that of runs with the mode `redacted`. For some megabytes of a request a process may take
+    `time_limit_ms` of the processor, and it may take `memory_limit_bytes` of memory. Requests of a project
+    that are not small are read one at a time.
     """
 
     def __init__(
-        self, redactor: Redactor, *, time_limit_ms: int = 20_000, memory_limit_bytes: int = 1 << 30
+        self, capture: Capture, *, time_limit_ms: int = 20_000, memory_limit_bytes: int = 1 << 30
     ) -> None:
-        self._redactor = redactor
+        self._capture = capture
         self._time_limit_ms = time_limit_ms
         self._memory_limit_bytes = memory_limit_bytes
         self._has_prices = False
@@ -69,14 +70,15 @@ class SpanReader:
                 await asyncio.to_thread(load_prices)
                 self._has_prices = True
             items = decode(body, signal, is_json=is_json)
-            for piece in pieces_of(islice(items, SMALL_SPANS), flow=flow, redactor=self._redactor):
+            for piece in pieces_of(islice(items, SMALL_SPANS), flow=flow, capture=self._capture):
                 yield piece
                 skip += piece.items
             if next(items, None) is None:
                 return
         is_all = False
         while not is_all:
-            ask = ReadRequest(body, signal, is_json, flow, self._redactor.rules, skip)
+            rules, limit_bytes = self._capture.redactor.rules, self._capture.limit_bytes
+            ask = ReadRequest(body, signal, is_json, flow, rules, limit_bytes, skip)
             reply = await self._asked(ask, project_id)
             if reply.no_otlp is not None:
                 raise NotOtlp(reply.no_otlp)

@@ -6,18 +6,21 @@ Of a request one piece at a time is in memory as objects.
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from runglass.engine.capture.capture import Capture
 from runglass.log.fold import DAMAGE, recorded_step
 from runglass.log.span_state import SpanState
+from runglass.recording.content import CONTENT, captured_at_once
 from runglass.recording.dialects import interpret, interpret_log
 from runglass.recording.otlp import Signal
 from runglass.recording.own_runs import link_to_run, own_run_id
 from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused
-from runglass.redact import Redactor, Rules
+from runglass.redact import Rules
 from runglass.support.lazy_json import json_bytes
 
 PIECE, PIECE_BYTES = 2000, 1 << 20
@@ -26,11 +29,10 @@ ANSWER_BYTES = 8 << 20
 """About so much of a request the process reads at a time; its body is sent once more for the next pieces."""
 LOOKED_AT_ONCE = 32
 """Spans that are looked through for secrets together: mostly there are none in all of them."""
-LOOKED_AT_BYTES = 64 * 1024
+LOOKED_AT_BYTES = 60 * 1024
 """The content of a larger span is looked through value by value, when it is known what is kept of it."""
 UNUSABLE = "it has a value that cannot be kept as JSON"
 
-CONTENT = ("input", "output", "attributes", "events", "links", "error")
 _ADDRESS = b'{"stepId":"","attempt":1,'
 _NO_CONTENT: dict[str, Any] = dict.fromkeys((*CONTENT, "resource"))
 _state_of = msgspec.json.Decoder(SpanState).decode
@@ -61,7 +63,7 @@ def encoded_span(state: SpanState) -> EncodedSpan:
 
 
 class ReadSpan(EncodedSpan):
-    """A span of a request. `is_harmless` says that its content has no secrets.
+    """A span of a request. `is_harmless` says that its content has no secrets, `redacted` is it without them.
 
     `own_run_id` is the run of a Runglass that it tells of, and `link` what is recorded of it where that run
     was executed here.
@@ -70,6 +72,7 @@ class ReadSpan(EncodedSpan):
     trace_id: str
     slug: str
     is_harmless: bool = False
+    redacted: EncodedSpan | None = None
     own_run_id: str | None = None
     link: "ReadSpan | None" = None
 
@@ -86,10 +89,11 @@ class Piece(msgspec.Struct, array_like=True):
     errors: list[str] = []
 
 
-def pieces_of(
-    items: Iterable[Received | Refused], *, flow: str | None, redactor: Redactor
-) -> Iterator[Piece]:
-    """What was received, in pieces; `flow` is the slug that the request asks for."""
+def pieces_of(items: Iterable[Received | Refused], *, flow: str | None, capture: Capture) -> Iterator[Piece]:
+    """What was received, in pieces; `flow` is the slug that the request asks for.
+
+    `capture` is that of runs with the mode `redacted`.
+    """
     piece, size = Piece(), 0
     read: list[tuple[ReadSpan, bytes]] = []
     # By the id of each resource, with what has it, or another one could have the same id.
@@ -102,7 +106,7 @@ def pieces_of(
         try:
             if (known := resources.get(id(item.resource))) is None:
                 data = msgspec.json.encode(item.resource)
-                known = item.resource, msgspec.Raw(data), not redactor.may_hold_secrets(data)
+                known = item.resource, msgspec.Raw(data), not capture.redactor.may_hold_secrets(data)
                 resources[id(item.resource)] = known
             _, resource, is_harmless = known
             span, content = _read(item, flow, resource)
@@ -116,14 +120,16 @@ def pieces_of(
             continue
         piece.spans.append(span)
         size += len(span.state) + len(span.step)
-        if is_harmless and len(content) <= LOOKED_AT_BYTES:
+        if not is_harmless:
+            content = b"[%b,%b]" % (content, resource)
+        if len(content) <= LOOKED_AT_BYTES:
             read.append((span, content))
         if size >= PIECE_BYTES or piece.items >= PIECE:
-            _look_through(read, redactor)
+            _look_through(read, capture)
             yield piece
             piece, size, read, resources = Piece(), 0, [], {}
     if piece.items:
-        _look_through(read, redactor)
+        _look_through(read, capture)
         yield piece
 
 
@@ -167,13 +173,18 @@ def slug_of(header: str | None, item: Received) -> str:
     return slug or "otel"
 
 
-def _look_through(read: list[tuple[ReadSpan, bytes]], redactor: Redactor) -> None:
-    """Says of these spans whether they are harmless."""
+def _look_through(read: list[tuple[ReadSpan, bytes]], capture: Capture) -> None:
+    """Says of these spans whether they are harmless, and takes secrets out of those that are not."""
+    may_hold_secrets = capture.redactor.may_hold_secrets
     for first in range(0, len(read), LOOKED_AT_ONCE):
         some = read[first : first + LOOKED_AT_ONCE]
-        are_harmless = not redactor.may_hold_secrets(b"".join([content for _, content in some]))
+        are_harmless = not may_hold_secrets(b"".join([content for _, content in some]))
         for span, content in some:
-            span.is_harmless = are_harmless or not redactor.may_hold_secrets(content)
+            span.is_harmless = are_harmless or not may_hold_secrets(content)
+            # Where that fails it is tried again for the run, and this span alone is refused.
+            with suppress(*DAMAGE):
+                if not span.is_harmless:
+                    span.redacted = encoded_span(captured_at_once(span.decoded(), capture))
 
 
 class ReadRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -184,6 +195,7 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True):
     is_json: bool
     flow: str | None
     rules: Rules
+    limit_bytes: int
     skip: int
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from decimal import getcontext
 from functools import cache, partial
@@ -136,17 +136,23 @@ async def _runtime_store(settings: Settings) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, limits: FixedLimits | None = None) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings, limits: FixedLimits | None = None, *, is_guest: bool = False
+) -> AsyncIterator[Runtime]:
     """The runtime, until the block ends; runs that are not finished then go on after the next start.
 
-    Raises SettingsError, StoreError, and DataInUse while another process has the same file.
+    A guest reads and manages what is in a store, beside whatever process has it: it starts and claims no run,
+    has no lease, does no housekeeping, and upgrades nothing.
+
+    Raises SettingsError, StoreError, and DataInUse while another process has the same file; a guest
+    UpgradeRequired for a store of an older version.
     """
     limits = limits or FixedLimits()
-    bus = _bus(settings)
+    bus = MemoryBus() if is_guest else _bus(settings)
     if not isinstance(bus, ProcessBus):
         # In one process no wake-up is lost, and no other server may have noted a call.
         limits = limits._replace(poll_s=settings.lease_s, noted_s=0.0)
-    if settings.postgres is None and not settings.executes_runs:
+    if settings.postgres is None and not (settings.executes_runs or is_guest):
         raise SettingsError(
             "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"
             " or name a store on PostgreSQL"
@@ -160,7 +166,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
     # All tasks inherit it: else each that reads an amount of money makes one, and a run keeps it to its end.
     getcontext()
     async with (
-        _runtime_store(settings) as store,
+        open_store(settings) if is_guest else _runtime_store(settings) as store,
         Sandbox(
             time_limit_ms=settings.code_time_limit_ms,
             memory_limit_bytes=settings.code_memory_limit_bytes,
@@ -177,7 +183,9 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
             time_limit_ms=settings.redaction_time_limit_ms,
             memory_limit_bytes=settings.redaction_memory_limit_bytes,
         ) as redactions,
-        SpanReader(redactor) as spans,
+        SpanReader(
+            Capture("redacted", limit_bytes=settings.snapshot_limit_bytes, redactor=redactor)
+        ) as spans,
         Templates(most_each=most(settings.max_concurrent_steps_per_project)) as templates,
         ModelGateway(
             base_urls=settings.providers,
@@ -198,7 +206,8 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
         # By the ids of projects. A project that is made later gets its own at the next start.
         ids = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
         weights = {ids[name]: weight for name, weight in settings.project_weights.items() if name in ids}
-        await store.set_weights(weights)
+        if not is_guest:
+            await store.set_weights(weights)
         make_capture = cache(
             partial(
                 Capture,
@@ -207,7 +216,7 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                 redactions=redactions,
             )
         )
-        async with Engine(
+        engine = Engine(
             store=store,
             bus=bus,
             dependencies=dependencies,
@@ -219,7 +228,11 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                 socket.gethostname(), os.getpid(), runglass.__version__, settings.executes_runs
             ),
             poll_s=limits.poll_s,
-        ) as engine:
+        )
+        if is_guest:
+            # Nothing begins any more, and there is no lease to end.
+            await engine.gate.close(0)
+        async with nullcontext() if is_guest else engine:
             housekeeping = Maintenance(
                 store=store,
                 engine=engine,
@@ -276,6 +289,8 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                     for name, work in works.items()
                 ),
             ]
+            if is_guest:
+                supervised.clear()
             beside = {asyncio.create_task(work.run_forever(), name=work.name) for work in supervised}
             try:
                 yield Runtime(
@@ -295,4 +310,4 @@ async def open_runtime(settings: Settings, limits: FixedLimits | None = None) ->
                 await engine.stop(grace_s=settings.stop_grace_s)
                 for task in beside:
                     task.cancel()
-                await asyncio.wait(beside)
+                await asyncio.gather(*beside, return_exceptions=True)

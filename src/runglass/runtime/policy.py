@@ -9,6 +9,7 @@ from glob import escape
 from typing import Any
 
 from runglass.config.settings import Settings, SettingsError
+from runglass.errors import APIError, api_error
 from runglass.flows.arguments import check_fields, check_flow_models, check_new_models, models_in
 from runglass.flows.flow import Flow, decode_flow
 from runglass.flows.models import SettingRules
@@ -16,9 +17,12 @@ from runglass.limits.offload import offload, offload_in_turn
 from runglass.limits.pace import paced_read
 from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import Project, Role
+from runglass.support.safe_text import suggestion
 
 MOST_VERSIONS = 10_000
 """The most published versions whose models are kept."""
+NAMED_FLOWS = 100
+"""So many flows are looked through for one that was meant: 0.2 ms for each long name that is similar."""
 PAGE_FLOWS = 200
 """Flows that are looked at in one go, which takes some tenths of a millisecond."""
 
@@ -43,6 +47,16 @@ class RunPolicy:
     def check_flow(self, project: Project, flow: Flow) -> None:
         """Raises FORBIDDEN for a model or settings that no flow of this project may use."""
         check_flow_models(flow, project.allowed_models, self._rules)
+
+    async def no_flow(self, project: Project, slug: str) -> APIError:
+        """FLOW_NOT_FOUND for a slug that the project does not have, with the one that may be meant."""
+        where = f"{project.org}/{project.name}{await self.near_flow(project.id, slug)}"
+        return api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {where}")
+
+    async def near_flow(self, project_id: int, slug: str) -> str:
+        """`; did you mean …?`, or nothing where no flow of the project has nearly that name."""
+        slugs = [flow.slug for flow in await self._store.flows(project_id, limit=NAMED_FLOWS)]
+        return await offload_in_turn(partial(suggestion, slug.lower(), slugs))
 
     async def check_overrides(
         self,

@@ -204,7 +204,7 @@ class Runtime:
         """A flow and one of its versions; None is production, or the draft without one. Raises APIError."""
         record = await self.store.find_flow(project.id, slug)
         if record is None:
-            raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {project.org}/{project.name}")
+            raise await self.policy.no_flow(project, slug)
         if record.recorded:
             message = f"flow {slug!r} has runs recorded from another program: only that program executes it"
             raise api_error("RUN_RECORDED", message)

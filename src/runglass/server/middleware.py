@@ -151,9 +151,10 @@ def _refusal(scope: Scope, connection: Connection, hosts: int, coding: bytes) ->
         return invalid("this server speaks HTTP/1.1")
     if coding != b"chunked":
         return invalid("of transfer encodings this server knows `chunked` alone")
-    others = connection.connections
-    if len(others.open) - len(others.waiting) > others.limit and scope["path"] not in PROBES:
-        return busy_server(others.limit)
+    # Of many that came at once, those before it may have been answered meanwhile.
+    is_beyond = connection.is_beyond and connection.connections.is_full()
+    if is_beyond and scope["path"] not in PROBES:
+        return busy_server(connection.connections.limit)
     return None
 
 

@@ -176,6 +176,8 @@ FlowTree = dict[str, Any]
 """A flow as JSON, in the shape of `/api/v1/schemas/flow.json`."""
 
 
+LOCAL_KEY = 0
+"""The id of a key in memory, with which the terminal asks a server in its own process."""
 PREFIX = "nk_"
 """How keys begin. A key has 256 random bits: nobody can guess it, so a plain hash is safe."""
 

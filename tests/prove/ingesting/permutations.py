@@ -6,12 +6,12 @@ from typing import Any
 
 from msgspec import json
 
+from runglass.engine.capture.capture import Capture
 from runglass.log.events import StepRecorded, decode_event
 from runglass.log.trace import TokenBreakdown
 from runglass.recording.received import ReceivedLog, ReceivedSpan
 from runglass.recording.recorded_run import RecordedRun
 from runglass.recording.span_worker import pieces_of
-from runglass.redact import Redactor
 from runglass.store.records import RunRecord
 from tests.prove.ingesting.bodies import BEGAN_NS, span_id, trace_id
 
@@ -72,7 +72,7 @@ SEVEN: tuple[ReceivedSpan | ReceivedLog, ...] = (
 
 def permutations_told() -> str:
     """A line of the report. Raises AssertionError that has the order."""
-    [piece] = pieces_of(SEVEN, flow=None, redactor=Redactor())
+    [piece] = pieces_of(SEVEN, flow=None, capture=Capture("redacted"))
     spans = piece.spans
     expected: Any = None
     orders = list(permutations(range(len(spans))))

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from runglass.cli.commands.show_run import read_outline
+from runglass.cli.backends.server import read_outline
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import OutlinePage
 from tests.unit.cli.outlines import Attempt, outline_of, pages_of

@@ -1,5 +1,6 @@
 """A run on a terminal: why it is as it is, its tree at any width, and what stands out in it."""
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -11,12 +12,11 @@ from runglass.cli.commands.show_run import (
     costliest_attempts,
     failed_attempts,
     failed_lines,
-    ranking_lines,
     slowest_attempts,
 )
 from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.output import clean
-from runglass.cli.terminal.run_view import RunOverview
+from runglass.cli.terminal.run_view import RunOverview, attempt_list
 from runglass.log.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import NONE
@@ -231,30 +231,27 @@ def test_errors_that_are_shown_are_few_however_many_there_are() -> None:
     assert len(RunOverview(FAILED, rows).wanted) <= 13
 
 
-def told(rows: OutlineRows, ranking: Sequence[int]) -> list[list[str]]:
-    return [line.plain.split() for line in ranking_lines(rows, ranking, width=None)][1:]
-
-
 def test_rankings_are_of_attempts_by_the_words_that_runs_step_takes() -> None:
-    assert told(ROWS, slowest_attempts(ROWS, 2)) == [
-        ["700", "ms", "1,200", "$0.01", "✓", "completed", "ask", "--loop", "0"],
-        ["295", "ms", "900", "$0.02", "✓", "completed", "ask", "--loop", "1"],
+    def told(ranking: Sequence[int]) -> list[list[str]]:
+        return [re.split(r"  +", line.plain) for line in attempt_list(ROWS, ranking, width=120)][1:]
+
+    slowest = told(slowest_attempts(ROWS, 3))
+    assert [(line[0], *line[-3:]) for line in slowest[:2]] == [
+        ("✓ ask --loop 0", "700 ms", "1,200", "$0.01"),
+        ("✓ ask --loop 1", "295 ms", "900", "$0.02"),
     ]
-    assert [line[-1] for line in told(ROWS, costliest_attempts(ROWS, 9))] == ["1", "0"]
-    assert [line[-4:] for line in told(ROWS, slowest_attempts(ROWS, 3))][2] == [
-        "--loop",
-        "1",
-        "--attempt",
-        "1",
-    ]
+    assert slowest[2][0].endswith("--loop 1 --attempt 1")
+    assert [line[0][-1] for line in told(costliest_attempts(ROWS, 9))] == ["1", "0"]
+    # Words that are to be copied are whole, if need be without the axis.
+    assert any(
+        "--loop 1 --attempt 1" in line.plain
+        for line in attempt_list(ROWS, [slowest_attempts(ROWS, 3)[2]], width=46)
+    )
 
 
 def test_failed_attempts_come_with_their_errors_and_the_rest_with_its_number() -> None:
     failed = failed_attempts(ROWS)
     error = StepTrace(step_id="price it", attempt=1, error_context={"code": "X", "message": "no\nprice"})
-    lines = [line.plain for line in failed_lines(ROWS, failed, {failed[0]: error})]
-    assert lines == [
-        "↻ 'price it' --loop 1 --attempt 1  attempt 1 of 2, 10 ms, retried",
-        "  X: no price",
-        "… and 1 attempt more: price it 1 times",
-    ]
+    _, *lines = [line.plain for line in failed_lines(ROWS, failed, {failed[0]: error}, width=80)]
+    assert lines[0].startswith("↻ 'price it' --loop 1 --attempt 1  ")
+    assert lines[1:] == ["    X: no price", "… and 1 attempt more: price it 1 times"]

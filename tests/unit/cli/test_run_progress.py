@@ -63,10 +63,10 @@ def run() -> Watched:
 
 def test_a_step_counts_up_while_it_goes_on_and_stays_once_it_has_ended(run: Watched) -> None:
     run.begin("ask")
-    assert run.lines(at_ms=2300) == [
-        "▷ orders v2  ██░░░░░░░░ 1/4 steps begun  2.3 s",
-        "  ▷ ask  2.3 s",
-    ]
+    head, axis, step = run.lines(at_ms=2300)
+    assert head == "▷ orders v2  2.3 s  steps 0/4"
+    assert axis.split() == ["step", "0", "1.15", "s", "2.30", "s", "start", "took"]
+    assert (step.split()[:2], step.split()[-2:]) == (["▷", "ask"], ["2.30", "s"])
     call = {
         "number": 1,
         "model": "m",
@@ -75,51 +75,33 @@ def test_a_step_counts_up_while_it_goes_on_and_stays_once_it_has_ended(run: Watc
     }
     run.event("step_model_call", stepId="ask", attempt=1, modelCall=call)
     run.event("step_progress", stepId="ask", attempt=1, text="Once upon\na time")
-    head, step = run.lines(at_ms=61_000)
-    assert head.endswith("1 m 01 s  12 tokens  $0.01")
-    assert step == "  ▷ ask  1 m 01 s  12 tokens  …Once upon a time"
+    head, _, step, text = run.lines(at_ms=61_000)
+    assert head.endswith("1 m 01 s  steps 0/4  12 tokens  $0.01")
+    assert step.endswith("1 m 01 s      12  $0.01")
+    assert text.strip() == "…Once upon a time"
     assert len(run.stayed) == 1
     run.complete("ask")
     assert run.stayed[1:] == ["  +0.000 s  ✓ ask                 completed in 1 ms"]
     assert len(run.lines()) == 1
 
 
-def test_iterations_of_a_step_are_one_line_with_counts(run: Watched) -> None:
-    for at in range(20):
-        run.begin("look", at)
-        if at < 14:
-            run.complete("look", at)
-    assert run.lines(at_ms=1500)[1:] == ["  ▷ look  14 done  6 running 1.5 s  [14] [15] [16] [17] …"]
-
-
-def test_a_loop_has_a_bar_of_the_iterations_that_have_begun(run: Watched) -> None:
-    run.event("loop_started", stepId="each", iterations=40, stepIds=["look", "rest"])
-    assert run.lines()[1:] == ["  ⟳ each  ░░░░░░░░░░ 0 of 40 iterations begun"]
-    for at in range(18):
-        run.begin("look", at)
-        run.complete("look", at)
-    run.begin("beside", 25)
-    run.event("step_skipped", stepId="rest", attempt=1, reason="", **in_loop((18,)))
-    run.event("loop_started", stepId="inner", iterations=3, stepIds=["rest"], **in_loop((18,)))
-    assert run.lines()[1] == "  ⟳ each  ████░░░░░░ 19 of 40 iterations begun"
-    assert run.lines(width=50)[1] == "  ⟳ each  19 of 40 iterations begun"
-    run.event("loop_completed", stepId="each", iterations=40)
-    assert not any("⟳" in line for line in run.lines())
-    assert not any("loop started" in line for line in run.stayed)
-
-
-def test_a_loop_that_failed_has_no_bar_once_the_run_goes_on_behind_it(run: Watched) -> None:
-    run.event("loop_started", stepId="each", iterations=40, stepIds=["look"])
-    run.begin("look", 0)
-    run.begin("beside")
-    assert any("1 of 40" in line for line in run.lines())
-    run.event("step_started", stepId="after", stepIndex=1, attempt=1)
-    assert not any("⟳" in line for line in run.lines())
-
-
-def test_an_empty_loop_has_a_full_bar(run: Watched) -> None:
-    run.event("loop_started", stepId="each", iterations=0, stepIds=["look"])
-    assert run.lines()[1:] == ["  ⟳ each  ██████████ 0 of 0 iterations begun"]
+def test_iterations_are_inside_of_their_loops_and_many_are_folded(run: Watched) -> None:
+    run.event("loop_started", stepId="rows", iterations=40, stepIds=["look", "count"])
+    run.event("loop_started", stepId="cells", iterations=9, stepIds=["look"], **in_loop((18,)))
+    for at in range(8):
+        run.begin("look", 18, at)
+        if at < 2:
+            run.complete("look", 18, at)
+    _, _, *tree = run.lines(at_ms=100)
+    labels = [line.partition("  ━")[0].partition("  ─")[0].partition("  ·")[0].rstrip() for line in tree]
+    assert labels[0] == "▷ rows  19 of 40 iterations"
+    assert labels[1].startswith("  ▷ [18] cells")
+    assert labels[2:5] == ["    ▷ [2] look", "    ▷ [3] look", "    ▷ [4] look"]
+    assert any("more iteration" in label for label in labels)
+    assert run.lines(width=50, at_ms=100)[2].startswith("▷ rows 19/40x")
+    for at in range(2, 8):
+        run.complete("look", 18, at)
+    assert len(run.lines()) == 1
 
 
 def test_many_lines_about_one_step_in_a_loop_are_counted(run: Watched) -> None:
@@ -137,18 +119,14 @@ def test_a_wait_for_the_next_attempt_counts_down(run: Watched) -> None:
     run.begin("ask", at_ms=100)
     retrying: dict[str, Any] = {"attempt": 1, "nextAttempt": 2, "error": {"code": "BUSY", "message": "later"}}
     run.event("step_retrying", stepId="ask", delayMs=2000, at_ms=200, **retrying)
-    assert run.lines(at_ms=700)[1] == "  ↻ ask  attempt 2 in 1.5 s: BUSY: later"
-    assert run.lines(at_ms=9000)[1] == "  ↻ ask  attempt 2 begins: BUSY: later"
+    step, why = run.lines(at_ms=700)[2:]
+    assert step.startswith("↻ ask ")
+    assert why.strip() == "attempt 2 in 1.5 s: BUSY: later"
+    assert run.lines(at_ms=9000)[3].strip() == "attempt 2 begins: BUSY: later"
     run.begin("ask", attempt=2, at_ms=2200)
-    assert run.lines(at_ms=2300)[1] == "  ▷ ask  attempt 2  0.1 s"
-
-
-def test_retries_in_a_loop_say_when_the_next_one_is(run: Watched) -> None:
-    for at in range(3):
-        run.begin("look", at, at_ms=0)
-        retrying: dict[str, Any] = {"attempt": 1, "nextAttempt": 2, "error": {"code": "BUSY"}}
-        run.event("step_retrying", stepId="look", delayMs=1000 * (at + 1), **retrying, **in_loop((at,)))
-    assert run.lines()[1] == "  ↻ look  3 retried  3 attempts to come, attempt 2 in 1.0 s"
+    step, why = run.lines(at_ms=2300)[2:]
+    assert step.startswith("▷ ask ")
+    assert why.strip() == "attempt 2"
 
 
 def test_a_paused_run_says_what_it_waits_for(run: Watched) -> None:
@@ -161,11 +139,11 @@ def test_a_paused_run_says_what_it_waits_for(run: Watched) -> None:
         "runId": "r",
     }
     run.event("step_paused_for_tool_calls", stepId="ask", toolCalls=calls, **paused)
-    assert run.lines(at_ms=0)[1].startswith(
-        "  ‖ ask  waiting for the results of 2 tool calls: weather, tide  0.0 s"
-    )
+    step, why = run.lines(at_ms=0)[2:]
+    assert step.startswith("‖ ask ")
+    assert why.strip() == "waits for the results of 2 tool calls: weather, tide"
     run.event("step_resumed", stepId="ask", attempt=1)
-    assert run.lines()[1].startswith("  ▷ ask")
+    assert run.lines()[2].startswith("▷ ask")
 
 
 def test_a_step_through_waits_for_its_next_call(run: Watched) -> None:
@@ -178,11 +156,9 @@ def test_a_step_through_waits_for_its_next_call(run: Watched) -> None:
 def test_there_are_never_more_lines_than_asked_for(run: Watched) -> None:
     for at in range(30):
         run.begin(f"step-{at}")
-    lines = run.lines()
-    assert len(lines) == MOST_LINES
-    assert lines[-1] == "  … and 22 steps more"
-    assert len(run.lines(most=2)) == 2
-    assert len(run.lines(most=1)) == 1
+    assert any("25 more steps: running" in line for line in run.lines())
+    for most in (MOST_LINES, 7, 3, 2, 1):
+        assert len(run.lines(most=most)) <= most
 
 
 @pytest.mark.parametrize("width", [10, 39, 79, 199])

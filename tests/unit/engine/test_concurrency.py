@@ -64,7 +64,6 @@ async def test_many_branches_that_begin_at_once_let_other_projects_in_between(
     clock, many = VirtualClock(), 300
     monkeypatch.setattr(pacing, "clock", clock)
     monkeypatch.setattr(pacing, "last_seen", [(0, -math.inf)] * 2)
-    monkeypatch.setattr(pacing, "begun_at_once", {})
     branches = ", ".join(f"b{number}: [{{id: s{number}, type: passthrough}}]" for number in range(many))
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
         pacing.note_activity(-1)

@@ -34,7 +34,6 @@ PIECE_S = 0.02
 @pytest.fixture(autouse=True)
 def nobody_about(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(pacing, "last_seen", [(0, float("-inf"))] * 2)
-    monkeypatch.setattr(pacing, "begun_at_once", {})
     yield
     pacing.switch_often("others", False)
 

@@ -81,7 +81,8 @@ class House(NamedTuple):
 
     async def record_for(self, project: Project, *items: Received, flow: str | None = None) -> list[Refused]:
         refused: Counter[str] = Counter()
-        for piece in pieces_of(items, flow=flow, redactor=Redactor()):
+        capture = Capture("redacted", limit_bytes=4096, redactor=Redactor())
+        for piece in pieces_of(items, flow=flow, capture=capture):
             refused += await self.recordings.record(project, piece)
         return [Refused(reason, times) for reason, times in refused.items()]
 

@@ -11,25 +11,26 @@ from typing import Any
 import msgspec
 import pytest
 
+from runglass.engine.capture.capture import Capture
 from runglass.errors import APIError
 from runglass.log.events import StepRecorded, encode_event
 from runglass.log.fold import recorded_step
+from runglass.recording.content import captured
 from runglass.recording.dialects import interpret
 from runglass.recording.otlp import NotOtlp, decode
 from runglass.recording.received import ReceivedSpan
 from runglass.recording.span_reader import SMALL_BYTES, SMALL_SPANS, SpanReader
 from runglass.recording.span_worker import PIECE, Piece, pieces_of
-from runglass.redact import Redactor
 from tests.unit.recording.test_otlp import TRACE, as_json, pair, span, traces
 from tests.waiting import until
 
-REDACTOR = Redactor()
+CAPTURE = Capture("redacted")
 SECRET = "sk-proj-" + "a1B2c3D4" * 6
 
 
 @pytest.fixture
 async def reader() -> AsyncIterator[SpanReader]:
-    async with SpanReader(REDACTOR) as reader:
+    async with SpanReader(CAPTURE) as reader:
         yield reader
 
 
@@ -39,7 +40,7 @@ def body_of(*spans: Any, is_json: bool = False) -> bytes:
 
 
 def here(body: bytes, *, is_json: bool = False) -> list[Piece]:
-    return list(pieces_of(decode(body, "traces", is_json=is_json), flow=None, redactor=REDACTOR))
+    return list(pieces_of(decode(body, "traces", is_json=is_json), flow=None, capture=CAPTURE))
 
 
 async def read(reader: SpanReader, body: bytes, *, is_json: bool = False) -> list[Piece]:
@@ -50,7 +51,7 @@ async def read(reader: SpanReader, body: bytes, *, is_json: bool = False) -> lis
 def told(found: list[Piece]) -> list[Any]:
     """All that is in the pieces, whichever it is in."""
     return [
-        (each.head, each.state, each.step, each.trace_id, each.slug, each.is_harmless)
+        (each.head, each.state, each.step, each.trace_id, each.slug, each.is_harmless, each.redacted)
         for piece in found
         for each in piece.spans
     ]
@@ -66,7 +67,12 @@ async def test_a_request_is_read_alike_here_and_in_a_process(
     body = body_of(*spans, is_json=is_json)
     found = await read(reader, body, is_json=is_json)
     assert told(found) == told(here(body, is_json=is_json))
-    assert [each.is_harmless for piece in found for each in piece.spans] == [True] * (count - 1) + [False]
+    *others, last = [each for piece in found for each in piece.spans]
+    assert all(each.is_harmless and each.redacted is None for each in others)
+    assert SECRET.encode() in last.state
+    assert last.redacted is not None
+    assert SECRET.encode() not in last.redacted.state + last.redacted.step
+    assert last.redacted.decoded() == await captured(last.decoded(), CAPTURE)
     assert bool(reader.pool.processes) == (count > SMALL_SPANS)
 
 
@@ -115,7 +121,7 @@ def test_what_takes_much_memory_is_handed_out_a_little_at_a_time(fields: Any) ->
 
 
 async def test_what_is_no_message_is_told_from_a_process_as_well(reader: SpanReader) -> None:
-    with pytest.raises(NotOtlp, match="no message of OTLP"):
+    with pytest.raises(NotOtlp, match="not an OTLP message"):
         await read(reader, b"\xff" * (SMALL_BYTES + 1))
 
 
@@ -130,7 +136,7 @@ async def test_what_is_no_message_is_told_from_a_process_as_well(reader: SpanRea
 async def test_a_request_that_takes_too_much_is_refused_for_good(
     limits: dict[str, int], sent: list[Any]
 ) -> None:
-    async with SpanReader(REDACTOR, **limits) as reader:
+    async with SpanReader(CAPTURE, **limits) as reader:
         with pytest.raises(APIError, match="send it in parts") as refusal:
             await read(reader, body_of(*sent))
         assert refusal.value.code == "INVALID_REQUEST"

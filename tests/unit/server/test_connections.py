@@ -2,13 +2,14 @@
 
 import asyncio
 import resource
+import time
 from typing import Any
 
 import pytest
 
 from runglass.config.settings import Settings
 from runglass.server.bootstrap import connection_limit
-from runglass.server.http.connections import HELD_BYTES, LINGER_S, RESERVE, Connection, Connections
+from runglass.server.http.connections import LINGER_S, MOST_HELD, RESERVE, Connection, Connections
 
 SETTINGS = Settings(head_time_limit_s=10, body_time_limit_s=20, min_body_bytes_per_s=100)
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n"
@@ -134,25 +135,34 @@ def test_a_body_behind_its_response_is_read_within_bounds(connections: Connectio
     assert (wire.sent, wire.ends) == (b"", ["eof"])
 
 
-def test_the_connection_that_has_waited_longest_makes_room(connections: Connections) -> None:
-    (first, wire_of_first, _), (_, wire_of_second, _) = connected(connections), connected(connections)
-    first.data_received(GET + b"\r\n")
-    first.request_ended(is_answered=False)
+@pytest.mark.parametrize(("later_s", "goes"), [(0.2, "new"), (10.0, "resting")])
+def test_the_time_of_a_connection_without_a_request_counts_tenfold(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch, later_s: float, goes: str
+) -> None:
+    """Half-open connections displace each other, and idle ones make room for somebody from far away."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    resting, wire_of_resting, _ = connected(connections)
+    resting.data_received(GET + b"\r\n")
+    resting.request_ended(is_answered=False)
+    now[0] += later_s - 0.05
+    _, wire_of_new, _ = connected(connections)
+    now[0] += 0.05
     wires = [connected(connections)[1] for _ in range(RESERVE + 2)]
-    assert wire_of_second.ends == ["aborted"]
-    assert not any(wire.ends for wire in (wire_of_first, *wires))
+    assert wire_of_resting.ends == (["aborted"] if goes == "resting" else [])
+    assert wire_of_new.ends == (["aborted"] if goes == "new" else [])
+    assert not any(wire.ends for wire in wires)
 
 
-def test_heads_that_are_not_complete_hold_a_bounded_amount() -> None:
+def test_heads_that_are_not_complete_are_bounded() -> None:
     connections = Connections(SETTINGS, 10_000)
     wires = []
-    for _ in range(1100):
+    for _ in range(MOST_HELD + 50):
         connection, wire, _ = connected(connections)
-        connection.data_received(GET + b"a: " + b"b" * (65_536 - len(GET) - 3))
+        connection.data_received(GET)
         wires.append(wire)
     connections.check(1)
-    most = HELD_BYTES // 65_536
-    assert [bool(wire.ends) for wire in wires] == [True] * (1100 - most) + [False] * most
+    assert [bool(wire.ends) for wire in wires] == [True] * 50 + [False] * MOST_HELD
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Access of commands to flows, runs and data, on a server or in a data folder.
+"""Access of commands to flows and runs: by the client, of a server or of one in this process.
 
 Knows no command and no table.
 """

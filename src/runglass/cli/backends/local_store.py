@@ -4,12 +4,13 @@ import asyncio
 import os
 import pwd
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.exit_codes import NotFound
-from runglass.cli.terminal.output import note, warn
+from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.cli.terminal.output import is_watched, note, stderr, warn, write_line
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
 from runglass.store.base import Store
@@ -23,8 +24,8 @@ T = TypeVar("T")
 class DataFolder(NamedTuple):
     """What the options `--data` and `--store` name, each None where it was not given."""
 
-    data: Path | None
-    store: str | None
+    data: Path | None = None
+    store: str | None = None
 
     def settings(self) -> Settings:
         """The settings in force, with the options over them. Raises SettingsError."""
@@ -40,7 +41,8 @@ class DataFolder(NamedTuple):
             raise SettingsError(
                 f"this is for SQLite files, and the store is {settings.store_name!r}: {on_postgres}"
             )
-        return _existing(settings.database)
+        require_store(settings)
+        return settings.database
 
 
 def in_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
@@ -52,56 +54,70 @@ def in_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
 def require_store(settings: Settings) -> None:
     """Raises NotFound where there is no store: a mistyped folder is not to become an empty database."""
     # A PostgreSQL makes no database for whoever connects to one.
-    if settings.postgres is None:
-        _existing(settings.database)
+    if settings.postgres is None and not settings.database.exists():
+        raise NotFound(
+            f"there is no database {settings.store_name!r}; name its folder with --data, or make it with"
+            " `runglass projects create ORG/PROJECT`"
+        )
+    speaks_to(settings.store_name)
 
 
-def in_project(settings: Settings, name: ProjectName, work: Callable[[Store, Project], Awaitable[T]]) -> T:
-    """What `work` returns of the project, which must be there as its store must. Raises NotFound."""
+def in_project(
+    settings: Settings,
+    name: ProjectName,
+    work: Callable[[Store, Project], Awaitable[T]],
+    *,
+    create: bool | None = None,
+) -> T:
+    """What `work` returns of the project. `create` is as for `named_project`. Raises NotFound."""
+    if not create:
+        require_store(settings)
 
     async def found(store: Store) -> T:
-        return await work(store, await existing_project(store, name))
+        return await work(store, await named_project(store, name, create=create))
 
-    return in_store(settings, found)
-
-
-def in_new_project(
-    settings: Settings, name: ProjectName, work: Callable[[Store, Project], Awaitable[T]]
-) -> T:
-    """What `work` returns of the project. It and its store are made where they are new, as stderr says."""
-
-    async def made(store: Store) -> T:
-        project = await store.find_project(name.org, name.project)
-        if project is None:
-            project = await store.ensure_project(name.org, name.project, by=terminal_user())
-            note(f"created project {name}")
-        return await work(store, project)
-
-    return asyncio.run(_opened(settings, made))
+    return asyncio.run(_opened(settings, found))
 
 
 async def _opened(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
     # Imported here: the module brings the engine along, and commands without a store do not wait for that.
     from runglass.runtime.composition import open_store
 
+    speaks_to(settings.store_name)
     async with open_store(settings) as store:
         return await work(store)
 
 
-def _existing(database: Path) -> Path:
-    if not database.exists():
-        raise NotFound(
-            f"there is no database {str(database)!r}; name its folder with --data, "
-            "or start it with `runglass keys create ORG/PROJECT`"
-        )
-    return database
+@cache
+def speaks_to(place: str) -> None:
+    """Says on a terminal which server or store a command works on, once."""
+    if is_watched(stderr()):
+        write_line(stderr(), f"({place})", style="dim")
 
 
-async def existing_project(store: Catalog, name: ProjectName) -> Project:
-    """The project. Raises NotFound."""
+async def only_project(store: Catalog) -> Project:
+    """The one project of the store. Raises NotFound, UsageError."""
+    projects = await store.projects()
+    if len(projects) == 1:
+        return projects[0]
+    if not projects:
+        raise NotFound("there is no project yet; `runglass projects create ORG/PROJECT` makes one")
+    raise UsageError(f"there are {len(projects):,} projects: say which, as ORG/PROJECT or with --project")
+
+
+async def named_project(store: Catalog, name: ProjectName, *, create: bool | None = None) -> Project:
+    """The project. With `create` it is made where it is new, as stderr says.
+
+    Raises NotFound, which names --create unless `create` is None.
+    """
     project = await store.find_project(name.org, name.project)
+    if project is None and create:
+        project = await store.ensure_project(name.org, name.project, by=terminal_user())
+        note(f"created project {name}")
     if project is None:
-        raise NotFound(f"there is no project {str(name)!r}; `runglass projects list` shows which there are")
+        listed = "`runglass projects list` shows which there are"
+        what_to_do = listed if create is None else "add --create to make it"
+        raise NotFound(f"project {name} does not exist; {what_to_do}")
     return project
 
 

@@ -5,25 +5,21 @@ and the result is asked for again until it comes: a server that is killed and st
 run. Ctrl-C once stops watching and leaves the run alone, twice cancels it.
 """
 
-import asyncio
-import signal
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+import math
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
-from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal.output import complain, note
 from runglass.client.core import requests, run_requests
+from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import PASSING, backoff_s
 from runglass.errors import PASSED_ON, APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
 from runglass.log.events import FlowFailed, StreamEvent
-from runglass.wire.run_api import CompletedResult, JobAccepted, JobState, Version
+from runglass.wire.run_api import CompletedResult, JobState, Version
 
 if TYPE_CHECKING:
-    from runglass.client.aio.client import AsyncClient
+    from runglass.client import Client
 
 T = TypeVar("T")
 
@@ -34,12 +30,12 @@ GRACE_S = 2.0
 class WatchedRun:
     """A run of `flow` that has not begun yet. `run_id` is None until the server has named it.
 
-    A server that is lost is asked again after `longest_wait_s` at most.
+    A server that is lost is asked again after `longest_wait_s` at most. After `timeout_s` all waiting ends.
     """
 
     def __init__(
         self,
-        client: "AsyncClient",
+        client: "Client",
         flow: str,
         *,
         message: str | None,
@@ -47,10 +43,13 @@ class WatchedRun:
         block_overrides: Mapping[str, Mapping[str, Any]] | None = None,
         version: Version = "production",
         trace: bool = False,
+        timeout_s: float = math.inf,
         longest_wait_s: float = 2.0,
     ) -> None:
         self.run_id: str | None = None
         self._client = client
+        self._timeout_s = timeout_s
+        self._until_s = time.monotonic() + timeout_s
         self._longest_wait_s = longest_wait_s
         # One request for all attempts to queue the run, so that they are one call under one key.
         self._call = run_requests.job(
@@ -62,7 +61,7 @@ class WatchedRun:
             trace=trace,
         )
 
-    async def result(
+    def result(
         self,
         on_event: Callable[[StreamEvent], None] = lambda event: None,
         *,
@@ -70,14 +69,20 @@ class WatchedRun:
     ) -> CompletedResult:
         """Begins the run and waits for its result; `on_event` gets each event once, as it comes.
 
-        `on_named` hears the run's id first. Raises APIError where the run is refused or fails, and
-        APIConnectionError where no server was reached; one that is lost later is waited for. Cancelling this
-        leaves the run going on.
+        `on_named` hears the run's id first. Raises APIError where the run is refused or fails,
+        APIConnectionError where no server was reached, and APITimeoutError; a server that is lost later is
+        waited for. An exception leaves the run going on.
         """
-        accepted = await self._queue()
+        try:
+            accepted = self._call_once(self._call)
+        except (APIConnectionError, APITimeoutError) as error:
+            # Without a connection no run has begun. After one, a repeat under the same key finds the run.
+            if isinstance(error, APIConnectionError) and not error.may_have_begun:
+                raise
+            accepted = self._until_answered(self._call)
         self.run_id = accepted.execution_id
         on_named(self.run_id)
-        state, last = await self._follow(self.run_id, on_event)
+        state, last = self._follow(self.run_id, on_event)
         if state.status != "completed":
             raise _failure(state, last)
         return CompletedResult(
@@ -87,24 +92,7 @@ class WatchedRun:
             execution_id=self.run_id,
         )
 
-    async def cancel(self) -> None:
-        """Ends the run, which has been named. Raises as `AsyncRun.cancel` does."""
-        assert self.run_id is not None
-        await self._client.run(self.run_id).cancel()
-
-    async def _queue(self) -> JobAccepted:
-        def queue() -> Awaitable[JobAccepted]:
-            return self._client._transport.call(self._call, timeout=None)
-
-        try:
-            return await queue()
-        except (APIConnectionError, APITimeoutError) as error:
-            # Without a connection no run has begun. After one, a repeat under the same key finds the run.
-            if isinstance(error, APIConnectionError) and not error.may_have_begun:
-                raise
-        return await self._until_answered(queue)
-
-    async def _follow(
+    def _follow(
         self, run_id: str, on_event: Callable[[StreamEvent], None]
     ) -> tuple[JobState, StreamEvent | None]:
         """The final state of the job, and the last event that was received."""
@@ -112,7 +100,8 @@ class WatchedRun:
         failures = 0
         while True:
             try:
-                async for event in self._client.run(run_id).live_trace():
+                cursor = self._client.run(run_id)._cursor()
+                for event in self._client._transport.follow(cursor, timeout=self._left_s()):
                     # A stream that is opened anew begins with the first event.
                     if last is None or event.seq > last.seq:
                         last = event
@@ -121,26 +110,44 @@ class WatchedRun:
                 failures += 1
                 if failures == 1:
                     note(f"the events cannot be followed at the moment: {error}")
-            state = await self._until_answered(
-                lambda: self._client._transport.call(requests.job(self._call.path, run_id), timeout=None)
-            )
+            except APITimeoutError:
+                # Of this cursor alone, which speaks of the run in other words.
+                self._left_s()
+            state = self._until_answered(requests.job(self._call.path, run_id))
             if state.status in ("completed", "failed"):
                 return state, last
-            await asyncio.sleep(backoff_s(failures, most_s=self._longest_wait_s))
+            self._wait(failures)
 
-    async def _until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+    def _until_answered(self, call: RequestSpec[T]) -> T:
         """The answer of the server, asked again while it is lost. Raises APIError where it refuses."""
         failures = 0
         while True:
             try:
-                return await ask()
+                return self._call_once(call)
             except (APIConnectionError, APITimeoutError, APIError) as error:
                 if isinstance(error, APIError) and error.status not in PASSING:
                     raise
                 failures += 1
                 if failures == 1:
                     note(f"the server is lost, and asked again until it answers: {error}")
-            await asyncio.sleep(backoff_s(failures, most_s=self._longest_wait_s))
+            self._wait(failures)
+
+    def _call_once(self, call: RequestSpec[T]) -> T:
+        transport = self._client._transport
+        return transport.call(call, timeout=min(self._left_s(), transport.endpoint.timeout_s))
+
+    def _wait(self, failures: int) -> None:
+        time.sleep(min(backoff_s(failures, most_s=self._longest_wait_s), self._left_s()))
+
+    def _left_s(self) -> float:
+        """The time that is left. Raises APITimeoutError where there is none."""
+        left_s = self._until_s - time.monotonic()
+        if left_s > 0:
+            return left_s
+        if self.run_id is None:
+            raise APITimeoutError(f"the server did not answer within {self._timeout_s:g} s")
+        goes_on = f"it goes on: runglass runs tail {self.run_id}"
+        raise APITimeoutError(f"the run did not end within {self._timeout_s:g} s; {goes_on}")
 
 
 def _failure(state: JobState, last: StreamEvent | None) -> APIError:
@@ -159,59 +166,21 @@ def _failure(state: JobState, last: StreamEvent | None) -> APIError:
     )
 
 
-async def until_interrupted(run: "WatchedRun", watching: Coroutine[Any, Any, T]) -> T:
-    """The result of `watching`, or its error. Ctrl-C cancels `watching` and raises click's Exit."""
-    with _ctrl_c() as pressed:
-        watch = asyncio.ensure_future(watching)
-        press = asyncio.create_task(pressed.wait())
+def leave_or_cancel(client: "Client", run_id: str | None, *, is_served: bool) -> None:
+    """After Ctrl-C: says how to go on with the run, and cancels it if Ctrl-C is pressed once more."""
+    if run_id is None:
+        note("stopped before the server had named a run; if one has begun, `runglass runs list` shows it")
+        return
+    try:
+        goes_on = "goes on without you" if is_served else "goes on once the folder is served"
+        note(f"the run {goes_on}; Ctrl-C again within {GRACE_S:g} s cancels it")
+        note(f"follow it: runglass runs tail {run_id}")
+        note(f"cancel it: runglass runs cancel {run_id}")
+        time.sleep(GRACE_S)
+    except KeyboardInterrupt:
         try:
-            await asyncio.wait({watch, press}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            press.cancel()
-            watch.cancel()
-            await asyncio.wait({watch, press})
-        if not watch.cancelled():
-            return watch.result()
-        if not pressed.is_set():
-            raise asyncio.CancelledError
-        pressed.clear()
-        is_pressed_again = await _offer_cancel(run, pressed)
-    # The handler is removed by now, so one more Ctrl-C ends a command that waits for a server in vain.
-    if is_pressed_again:
-        try:
-            await run.cancel()
+            client.run(run_id).cancel()
         except RunglassError as error:
             complain(f"the run could not be cancelled: {error}")
         else:
-            note(f"run {run.run_id} is cancelled")
-    raise click.exceptions.Exit(Exit.INTERRUPTED)
-
-
-async def _offer_cancel(run: "WatchedRun", pressed: asyncio.Event) -> bool:
-    if run.run_id is None:
-        note("stopped before the server had named a run; if one has begun, `runglass runs list` shows it")
-        return False
-    note(f"the run continues; Ctrl-C again within {GRACE_S:g} s cancels it")
-    note(f"follow it: runglass runs tail {run.run_id}")
-    note(f"cancel it: runglass runs cancel {run.run_id}")
-    try:
-        return await asyncio.wait_for(pressed.wait(), GRACE_S)
-    except TimeoutError:
-        return False
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C sets, where this thread of this process receives signals."""
-    pressed = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    is_main_thread = threading.current_thread() is threading.main_thread()
-    # A shell starts its background jobs with the signal ignored.
-    if not is_main_thread or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield pressed
-        return
-    loop.add_signal_handler(signal.SIGINT, pressed.set)
-    try:
-        yield pressed
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
+            note(f"run {run_id} is cancelled")

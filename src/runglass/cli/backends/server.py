@@ -1,21 +1,28 @@
 """The server that a command works on, and runs on it: the newest that fit a query, the one that is named.
 
+All commands about flows and runs speak to a server. A data folder is opened by a server in this process.
+
 A run is named by its id, by the beginning or end of it, or as `last`.
 """
 
 import re
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from runglass.cli import argument_parsers
+from runglass.cli.argument_parsers import FlowName, ProjectName
+from runglass.cli.backends.local_store import DataFolder, speaks_to
 from runglass.cli.exit_codes import NotFound, UsageError
-from runglass.log.trace import RunStatus, RunSummary
+from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
+from runglass.client.core import requests
+from runglass.log.trace import RunStatus, RunSummary, StepTrace
 from runglass.wire.run_api import RunPage
 
 if TYPE_CHECKING:
     from runglass.client import Client, Run
-    from runglass.client.aio.client import AsyncClient
 
 MOST_PER_PAGE = 100
 NEWEST = 200
@@ -24,38 +31,66 @@ NEWEST = 200
 FURTHEST = 10_000
 """A part of an id that none of the newest runs has is looked for in this many."""
 
+MOST_BEGINNINGS = 3
+"""How often an outline is begun again because the run has gone on meanwhile."""
+
 _LEAST_CHARS = 4
 _PART = re.compile(r"[0-9a-f-]+", re.IGNORECASE | re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
 class Server(NamedTuple):
-    """What the options `--base-url` and `--api-key`, or their variables, name; each may be None or empty."""
+    """Where a command finds flows and runs: a server, or a data folder that one in this process opens.
+
+    `base_url` and `api_key` may each be None or empty. Where no key and no folder is named, `or_folder` means
+    the folder that `runglass serve` takes. `project` is one of the folder's.
+    """
 
     base_url: str | None
     api_key: str | None
+    folder: DataFolder
+    project: ProjectName | None = None
+    or_folder: bool = False
 
-    def connect(self) -> "Client":
-        """A client for the server. Raises UsageError, AuthenticationError."""
-        # Imported when called, as in `connect_async`: commands without a server are not to wait for HTTP.
+    @property
+    def is_folder(self) -> bool:
+        """Whether a data folder is meant, which it is where one is named. Raises UsageError."""
+        if self.folder != DataFolder():
+            return True
+        if self.or_folder and self.base_url and not self.api_key:
+            # A folder instead would be a surprise.
+            raise UsageError(
+                f"there is no key for the server at {self.base_url}: give --api-key or set RUNGLASS_API_KEY,"
+                " or name a data folder with --data"
+            )
+        return self.or_folder and not self.api_key
+
+    @contextmanager
+    def connect(
+        self, project: ProjectName | None = None, *, executes: bool = False, create: bool | None = None
+    ) -> Iterator["Client"]:
+        """A client for the server; of a data folder as `in_process` has it, for `project` or its own one.
+
+        Raises UsageError, AuthenticationError, and as `in_process` does.
+        """
+        # Imported when called: commands without a server are not to wait for it.
         from runglass.client import Client
 
+        if self.is_folder:
+            from runglass.cli.backends.local_server import in_process
+
+            settings, name = self.folder.settings(), project or self.project
+            with in_process(settings, name, executes=executes, create=create) as client:
+                yield client
+            return
         try:
             client = Client(self.api_key or None, base_url=self.base_url or None)
-            # Made here and not by the first call, as it also judges the proxies that the environment names.
-            _ = client._transport
-            return client
+            # Made here and not by the first call, as it also judges the environment's proxies.
+            speaks_to(client._transport.endpoint.base_url)
         except ValueError as error:
             raise UsageError(str(error)) from error
-
-    def connect_async(self) -> "AsyncClient":
-        """As `connect`, for commands that do several things at once."""
-        from runglass.client.aio.client import AsyncClient
-
-        try:
-            return AsyncClient(self.api_key or None, base_url=self.base_url or None)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        with client:
+            yield client
 
 
 def names_run(name: str) -> bool:
@@ -98,25 +133,24 @@ def named_run(client: "Client", name: str) -> "Run":
     return client.run(found[0])
 
 
+def flow_address(client: "Client", flow: FlowName) -> tuple[ProjectName, str]:
+    """The project and slug of a flow; one that is named by its slug alone is of the key's project."""
+    name, slug = flow
+    if name is None:
+        from runglass.client.api.admin import Management
+
+        own = Management(client).own_flows()
+        name = ProjectName(own.org, own.project)
+    return name, slug
+
+
 def flow_id(client: "Client", flow: str) -> str:
-    """The id of the flow that is named by id, SLUG or ORG/PROJECT/SLUG. Raises NotFound."""
+    """The id of the flow that is named by id, SLUG or ORG/PROJECT/SLUG. Raises FlowNotFoundError."""
     if _UUID.fullmatch(flow):
         return flow
-    from runglass.client.api.admin import Management
-
-    management = Management(client)
-    if "/" in flow:
-        name, slug = argument_parsers.flow_name(flow)
-        listed = management.flows(name.org, name.project)
-    else:
-        slug, listed = flow, management.own_flows()
-    for each in listed.flows:
-        if each.slug == slug:
-            return each.id
-    raise NotFound(
-        f"{listed.org}/{listed.project} has no flow {slug!r};"
-        f" `runglass flow list {listed.org}/{listed.project}` shows which there are"
-    )
+    name, slug = flow_address(client, argument_parsers.flow_name(flow))
+    call = requests.flow_id(client.flow(f"{name}/{slug}")._address)
+    return client._transport.call(call, timeout=None).id
 
 
 def newest_runs(
@@ -149,3 +183,32 @@ def newest_runs(
         last_change = page.last_change if last_change is None else last_change
         if cursor is None or len(runs) >= limit or time.monotonic() > until_s:
             return RunPage(runs=runs, next_cursor=cursor, last_change=last_change)
+
+
+def read_outline(run: "Run", *, page_rows: int = 100_000, most_rows: int = 1_000_000) -> OutlineRows:
+    """The rows of the run, all of one moment where the server still has it. Raises as `Run.outline` does.
+
+    What a run has beyond `most_rows` is not read.
+    """
+    rows, beginnings = OutlineRows(), 1
+    page = run.outline(limit=page_rows)
+    rows.add(page)
+    while len(rows) < min(rows.total, most_rows):
+        following = run.outline(after=len(rows) - 1, limit=page_rows, seq=page.seq)
+        if following.seq != page.seq:
+            if beginnings == MOST_BEGINNINGS:
+                break
+            beginnings += 1
+            rows, following = OutlineRows(), run.outline(limit=page_rows)
+        page = following
+        rows.add(page)
+    rows.finish()
+    return rows
+
+
+def read_attempts(run: "Run", addresses: Iterable[tuple[int, StepAddress]]) -> dict[int, StepTrace]:
+    """The attempts by the numbers that are given with them. Raises as `Run.step_trace` does."""
+    return {
+        number: run.step_trace(each.step_id, attempt=each.attempt, loop_index=each.loop_path or None)
+        for number, each in addresses
+    }

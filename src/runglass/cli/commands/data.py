@@ -199,17 +199,9 @@ def processes(folder: DataFolder, as_json: bool) -> None:
     found, rows = [], []
     for held in leases:
         host, pid, version, executes_runs = held.process
-        found.append(
-            {
-                "host": host,
-                "pid": pid,
-                "version": version,
-                "executesRuns": executes_runs,
-                "since": held.since,
-                "leaseExpiresAt": held.expires_at,
-                "runs": held.runs,
-            }
-        )
+        process = {"host": host, "pid": pid, "version": version, "executesRuns": executes_runs}
+        lease = {"since": held.since, "leaseExpiresAt": held.expires_at, "runs": held.runs}
+        found.append(process | lease)
         rows.append(
             Row.of(
                 f"{host}:{pid}",
@@ -268,7 +260,7 @@ def audit(
     """List changes of keys, flows, runs and project settings, and who made them; newest first."""
 
     async def read(store: Catalog) -> list[AuditEntry]:
-        project_id = None if project is None else (await local_store.existing_project(store, project)).id
+        project_id = None if project is None else (await local_store.named_project(store, project)).id
         since_at = None if since is None else iso(since.astimezone(UTC))
         return await store.audit(project_id, since=since_at, action=action, limit=limit + 1)
 

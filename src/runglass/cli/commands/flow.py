@@ -7,15 +7,16 @@ import click
 import msgspec
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.flow_backend import LocalFlows, ReadFlow, open_backend, read_flow
+from runglass.cli.argument_parsers import FlowName, ProjectName
+from runglass.cli.backends.flow_backend import ReadFlow, read_flow
 from runglass.cli.backends.local_store import DataFolder
-from runglass.cli.backends.server import Server
+from runglass.cli.backends.server import Server, flow_address
 from runglass.cli.commands.delete_runs import for_each, found_by
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.formatting import UNKNOWN, counted, local_time
 from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line, write_lines
 from runglass.cli.terminal.table import Column, Row, print_table
+from runglass.client.api.admin import Management
 from runglass.config.settings import Settings
 from runglass.errors import FlowFileError, Problem
 from runglass.wire.admin_api import FlowInfo
@@ -42,7 +43,7 @@ def check(files: tuple[Path, ...]) -> None:
 
     Warnings, which leave the flow usable, go to stderr.
     """
-    console, settings = stdout(), DataFolder(None, None).settings()
+    console, settings = stdout(), DataFolder().settings()
     bad = 0
     for file in files:
         try:
@@ -62,38 +63,30 @@ def check(files: tuple[Path, ...]) -> None:
 @group.command()
 @options.flow_files
 @click.option(
-    "--to",
-    type=argument_parsers.project_name,
-    required=True,
-    metavar="ORG/PROJECT",
-    help="The project; a data folder creates a new one.",
+    "--to", type=argument_parsers.project_name, required=True, metavar="ORG/PROJECT", help="The project."
 )
 @click.option("--publish", is_flag=True, help="Also publish each as the production version.")
-@options.data_folder
-@options.server
-def push(files: tuple[Path, ...], to: ProjectName, publish: bool, folder: DataFolder, server: Server) -> None:
+@options.create
+@options.flow_server
+def push(files: tuple[Path, ...], to: ProjectName, publish: bool, create: bool, server: Server) -> None:
     """Store flow files as drafts. If one has an error, none is stored."""
-    flows = _read_all(files, folder.settings())
-    with open_backend(folder, server) as backend:
-        for slug, (flow, _, text) in flows.items():
-            if isinstance(backend, LocalFlows):
-                backend.push(*to, slug, flow)
-            else:
-                # The text that was checked: YAML would read the flow's JSON with other characters.
-                backend.push(*to, slug, text)
-            version = f"version {backend.publish(*to, slug)}" if publish else "draft"
+    flows = _read_all(files, server.folder.settings())
+    with server.connect(to, create=create) as client:
+        for slug, (_, _, text) in flows.items():
+            # The text that was checked: YAML would read the flow's JSON with other characters.
+            Management(client).push(*to, slug, text)
+            version = f"version {Management(client).publish(*to, slug)}" if publish else "draft"
             write_line(stdout(), f"{to}/{slug}  {version}")
 
 
 @group.command("list")
 @options.project
-@options.data_folder
 @options.as_json
-@options.server
-def list_flows(project: ProjectName, folder: DataFolder, as_json: bool, server: Server) -> None:
+@options.flow_server
+def list_flows(project: ProjectName, as_json: bool, server: Server) -> None:
     """List the project's flows and their production versions."""
-    with open_backend(folder, server) as backend:
-        flows = backend.flows(*project).flows
+    with server.connect(project) as client:
+        flows = Management(client).flows(*project).flows
     if as_json:
         write_json([_plain(project, flow) for flow in flows])
     else:
@@ -118,19 +111,18 @@ def list_flows(project: ProjectName, folder: DataFolder, as_json: bool, server: 
     metavar="VERSION",
     help="Print this version as JSON: production, draft or a number.",
 )
-@options.data_folder
 @options.as_json
-@options.server
-def show(
-    flow: tuple[ProjectName, str], version: Version | None, folder: DataFolder, as_json: bool, server: Server
-) -> None:
+@options.flow_server
+def show(flow: FlowName, version: Version | None, as_json: bool, server: Server) -> None:
     """Show a flow and its versions, or with --version the steps of one."""
-    name, slug = flow
-    with open_backend(folder, server) as backend:
-        found = backend.flow(*name, slug)
+    with server.connect(flow.project) as client:
+        name, slug = flow_address(client, flow)
+        found = Management(client).flow(*name, slug)
         if version is not None:
             number = (found.production_version or 0) if version == "production" else version
-            write_json(backend.flow_version(*name, slug, 0 if number == "draft" else number), indent=2)
+            write_json(
+                Management(client).flow_version(*name, slug, 0 if number == "draft" else number), indent=2
+            )
             return
     if as_json:
         write_json(_plain(name, found))
@@ -150,13 +142,12 @@ def show(
 
 @group.command()
 @options.flow
-@options.data_folder
-@options.server
-def publish(flow: tuple[ProjectName, str], folder: DataFolder, server: Server) -> None:
+@options.flow_server
+def publish(flow: FlowName, server: Server) -> None:
     """Publish the draft of a flow as its production version."""
-    name, slug = flow
-    with open_backend(folder, server) as backend:
-        version = backend.publish(*name, slug)
+    with server.connect(flow.project) as client:
+        name, slug = flow_address(client, flow)
+        version = Management(client).publish(*name, slug)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
@@ -165,13 +156,12 @@ def publish(flow: tuple[ProjectName, str], folder: DataFolder, server: Server) -
 @click.argument(
     "version", type=options.WholeNumber(min=1), metavar="VERSION", help="A published version, older or newer."
 )
-@options.data_folder
-@options.server
-def rollback(flow: tuple[ProjectName, str], version: int, folder: DataFolder, server: Server) -> None:
+@options.flow_server
+def rollback(flow: FlowName, version: int, server: Server) -> None:
     """Put another published version into production; the draft stays."""
-    name, slug = flow
-    with open_backend(folder, server) as backend:
-        backend.set_production(*name, slug, version)
+    with server.connect(flow.project) as client:
+        name, slug = flow_address(client, flow)
+        Management(client).set_production(*name, slug, version)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
@@ -179,14 +169,11 @@ def rollback(flow: tuple[ProjectName, str], version: int, folder: DataFolder, se
 @options.flow
 @click.option("--runs", "with_runs", is_flag=True, help="Delete its runs, too; by default they stay.")
 @click.option("--yes", is_flag=True, help="Delete; without it, only tell what would go.")
-@options.server
-def delete(flow: tuple[ProjectName, str], with_runs: bool, yes: bool, server: Server) -> None:
-    """Delete a flow of a server, so that its slug is free; its runs stay readable, by their ids."""
-    # Imported here: most commands do without HTTP.
-    from runglass.client.api.admin import Management
-
-    name, slug = flow
-    with server.connect() as client:
+@options.flow_server
+def delete(flow: FlowName, with_runs: bool, yes: bool, server: Server) -> None:
+    """Delete a flow, so that its slug is free; its runs stay readable, by their ids."""
+    with server.connect(flow.project) as client:
+        name, slug = flow_address(client, flow)
         management = Management(client)
         flow_id = management.flow(*name, slug).id
         runs = [run.id for run in found_by(client, None, flow_id=flow_id)] if with_runs else []

@@ -17,7 +17,7 @@ from runglass.config.settings import Settings
 from runglass.log.money import format_usd, parse_usd
 from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import Project, Retention
-from runglass.wire.admin_api import ROLES
+from runglass.wire.admin_api import ROLES, KeyInfo
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 MOST_USD = 1_000_000_000_000
@@ -94,7 +94,7 @@ def create(
         for field, value in wanted.items():
             note(f"{field} of {project} is now {value}")
 
-    local_store.in_new_project(folder.settings(), project, keep)
+    local_store.in_project(folder.settings(), project, keep, create=True)
 
 
 @group.command()
@@ -122,16 +122,12 @@ def budget(project: ProjectName, amount: str | None, folder: DataFolder, as_json
         local_store.in_project(settings, project, lambda store, found: store.set_budget(found.id, usd, by=by))
     found = _project(settings, project)
     budget = None if found.budget_usd is None else format_usd(found.budget_usd)
-    spent = format_usd(found.spent_usd)
-    if as_json:
-        reserved = format_usd(found.reserved_usd)
-        about = {"budgetUsd": budget, "spentUsd": spent, "reservedUsd": reserved, "isSpent": found.is_spent}
-        write_json({"org": project.org, "project": project.project} | about)
-        return
+    spent, reserved = format_usd(found.spent_usd), format_usd(found.reserved_usd)
     limit = "no budget" if budget is None else f"budget ${budget}"
     end = "; nothing more can be run" if found.is_spent else ""
-    held = f", ${format_usd(found.reserved_usd)} held for model calls" if found.reserved_usd else ""
-    write_line(stdout(), f"{project}  {limit}, spent ${spent}{held}{end}")
+    held = f", ${reserved} held for model calls" if found.reserved_usd else ""
+    about = {"budgetUsd": budget, "spentUsd": spent, "reservedUsd": reserved, "isSpent": found.is_spent}
+    _write(project, about if as_json else f"{limit}, spent ${spent}{held}{end}")
 
 
 @group.command()
@@ -159,11 +155,8 @@ def models(project: ProjectName, patterns: tuple[str, ...], folder: DataFolder, 
             settings, project, lambda store, found: store.set_allowed_models(found.id, listed, by=by)
         )
     found = _project(settings, project)
-    if as_json:
-        write_json({"org": project.org, "project": project.project, "allowedModels": found.allowed_models})
-        return
     allowed = "no list of models" if found.allowed_models is None else ", ".join(found.allowed_models)
-    write_line(stdout(), f"{project}  {allowed}")
+    _write(project, {"allowedModels": found.allowed_models} if as_json else allowed)
 
 
 @group.command()
@@ -195,20 +188,20 @@ def retention(
     if wanted:
         local_store.in_project(settings, project, keep)
     found = _project(settings, project)
-    if as_json:
-        about = {
-            "retentionDays": found.retention_days,
-            "contentRetentionDays": found.content_retention_days,
-        }
-        write_json({"org": project.org, "project": project.project} | about)
-        return
-    times = (found.retention_days, found.content_retention_days)
-    runs, content = ("as the server says" if days is None else f"{days:g} days" for days in times)
-    write_line(stdout(), f"{project}  runs are kept {runs}, their content {content}")
+    times = {"retentionDays": found.retention_days, "contentRetentionDays": found.content_retention_days}
+    runs, content = ("as the server says" if days is None else f"{days:g} days" for days in times.values())
+    _write(project, times if as_json else f"runs are kept {runs}, their content {content}")
+
+
+def _write(name: ProjectName, about: dict[str, Any] | str) -> None:
+    if isinstance(about, str):
+        write_line(stdout(), f"{name}  {about}")
+    else:
+        write_json({"org": name.org, "project": name.project} | about)
 
 
 def _project(settings: Settings, name: ProjectName) -> Project:
-    return local_store.in_store(settings, lambda store: local_store.existing_project(store, name))
+    return local_store.in_store(settings, lambda store: local_store.named_project(store, name))
 
 
 def _number(text: str, most: float, expected: str) -> float | None:
@@ -241,16 +234,16 @@ def keys_group() -> None:
 @keys_group.command("create")
 @options.project
 @click.option("--role", type=click.Choice(ROLES), default="admin", help="What the key may do.")
+@options.create
 @options.data_folder
-def create_key(project: ProjectName, role: str, folder: DataFolder) -> None:
-    """Create a key and print it on stdout. Creates the project if it is new."""
+def create_key(project: ProjectName, role: str, create: bool, folder: DataFolder) -> None:
+    """Create a key and print it on stdout."""
     settings = folder.settings()
-    key = local_store.in_new_project(
-        settings,
-        project,
-        lambda store, made: local_store.create_key(store, made, role, most=settings.max_keys_per_project),
-    )
-    write_line(stdout(), key)
+
+    async def make(store: Catalog, found: Project) -> str:
+        return await local_store.create_key(store, found, role, most=settings.max_keys_per_project)
+
+    write_line(stdout(), local_store.in_project(settings, project, make, create=create))
 
 
 @keys_group.command("list")
@@ -261,13 +254,7 @@ def list_keys(project: ProjectName, folder: DataFolder, as_json: bool) -> None:
     """List the project's keys by their prefixes, revoked ones too."""
     keys = local_store.in_project(folder.settings(), project, lambda store, found: store.keys(found.id))
     if as_json:
-        write_json(
-            [
-                {"id": key.id, "hint": key.hint, "role": key.role}
-                | {"createdAt": key.created_at, "revokedAt": key.revoked_at}
-                for key in keys
-            ]
-        )
+        write_json(msgspec.convert(keys, list[KeyInfo], from_attributes=True))
     else:
         rows = []
         for key in keys:

@@ -61,7 +61,7 @@ def _usd(text: str) -> Decimal:
     help="Stop before the cost of the original runs exceeds this.",
 )
 @options.as_json
-@options.server
+@options.running_server
 def rerun(
     runs: str, version: Version, yes: bool, budget: Decimal | None, as_json: bool, server: Server
 ) -> None:

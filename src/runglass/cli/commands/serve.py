@@ -19,7 +19,6 @@ from runglass.cli import options
 from runglass.cli.backends.flow_backend import FlowFolder
 from runglass.cli.backends.server import Server, named_run
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
-from runglass.client.core.connection import endpoint
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
 from runglass.support.import_without_gc import loading
@@ -233,7 +232,7 @@ def tune_memory() -> None:
 @click.command("open")
 @click.argument("run_id", required=False, metavar="[RUN]", help="A run, as `runs show` takes it.")
 @click.option("--print", "only_print", is_flag=True, help="Print the link without opening a browser.")
-@options.server
+@options.running_server
 def open_viewer(run_id: str | None, only_print: bool, server: Server) -> None:
     """Open the list of runs, or one run, in the browser; without a terminal, print the link.
 
@@ -242,8 +241,7 @@ def open_viewer(run_id: str | None, only_print: bool, server: Server) -> None:
     """
     with server.connect() as client:
         page = "/" if run_id is None else f"/runs/{quote(named_run(client, run_id).execution_id)}"
-        found = endpoint(api_key=server.api_key, base_url=server.base_url, timeout=None, max_retries=0)
-        parts = urlsplit(found.base_url)
+        parts = urlsplit(client._transport.endpoint.base_url)
         link = f"{parts.scheme}://{parts.netloc}{page}"
         if is_this_machine(parts.hostname or ""):
             # Imported here: the other commands have no use for it.

@@ -2,30 +2,22 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.backends.server import Server, named_run
+from runglass.cli.backends.server import Server, named_run, read_attempts, read_outline
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
+from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.output import note, one_line, stdout, width_of, write_json, write_line, write_lines
-from runglass.cli.terminal.run_view import MOST_SHOWN, RunOverview, step_arguments
-from runglass.cli.terminal.table import Cell, Column, Row, table_lines
+from runglass.cli.terminal.run_view import MOST_SHOWN, RunOverview, attempt_list, error_lines
 from runglass.log.trace import StepTrace
 from runglass.outlines.outline import NONE
 
-if TYPE_CHECKING:
-    from runglass.client import Run
-
-MOST_BEGINNINGS = 3
-"""How often an outline is begun again because the run has gone on meanwhile."""
 MOST_RANKED = 1000
 MOST_FAILED = 50
 """Failed attempts whose errors are fetched, one by one."""
@@ -89,15 +81,21 @@ def show(
         summary, rows = run.summary(), read_outline(run)
         named = run.execution_id if run_id == "last" else run_id
         if is_part:
+            width, parts = width_of(console), list[tuple[str, Iterator[Text]]]()
             if failed:
                 found = failed_attempts(rows)
                 attempts = read_attempts(run, [(row, rows.address(row)) for row in found[:MOST_FAILED]])
                 title = f"{formatting.counted(len(found), 'attempt')} failed"
-                _write_part(console, title, failed_lines(rows, found, attempts))
-            if slowest is not None:
-                _write_ranking(console, "What took longest", rows, slowest_attempts(rows, slowest))
-            if costliest is not None:
-                _write_ranking(console, "What cost most", rows, costliest_attempts(rows, costliest))
+                parts.append((title, failed_lines(rows, found, attempts, width=width)))
+            for title, most, ranked in (
+                ("What took longest", slowest, slowest_attempts),
+                ("What cost most", costliest, costliest_attempts),
+            ):
+                if most is not None:
+                    parts.append((title, attempt_list(rows, ranked(rows, most), width=width)))
+            for title, lines in parts:
+                write_line(console, title, style="bold underline")
+                write_lines(lines)
             note(f"look closer: runglass runs step {named} STEP, with the words of a line")
             return
         within = NONE if inside is None else _row_of(rows, inside, loop)
@@ -105,17 +103,6 @@ def show(
         overview = RunOverview(summary, rows, within=within, most=most)
         attempts = read_attempts(run, overview.wanted)
     write_lines(overview.lines(attempts, named=named, width=width_of(console)))
-
-
-def _write_ranking(console: Console, title: str, rows: OutlineRows, ranking: Sequence[int]) -> None:
-    unknown = [Text("no attempt of which it is known")]
-    lines = ranking_lines(rows, ranking, width=width_of(console)) if ranking else unknown
-    _write_part(console, title, lines)
-
-
-def _write_part(console: Console, title: str, lines: Iterable[Text]) -> None:
-    write_line(console, title, style="bold underline")
-    write_lines(lines)
 
 
 def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
@@ -128,45 +115,6 @@ def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
             return row
     where = ".".join(map(str, loop or ()))
     raise NotFound(f"step {name!r} of the run has no iteration {where}")
-
-
-def read_outline(run: "Run", *, page_rows: int = 100_000, most_rows: int = 1_000_000) -> OutlineRows:
-    """The rows of the run, all of one moment where the server still has it. Raises as `Run.outline` does.
-
-    What a run has beyond `most_rows` is not read.
-    """
-    rows, beginnings = OutlineRows(), 1
-    page = run.outline(limit=page_rows)
-    rows.add(page)
-    while len(rows) < min(rows.total, most_rows):
-        following = run.outline(after=len(rows) - 1, limit=page_rows, seq=page.seq)
-        if following.seq != page.seq:
-            if beginnings == MOST_BEGINNINGS:
-                break
-            beginnings += 1
-            rows, following = OutlineRows(), run.outline(limit=page_rows)
-        page = following
-        rows.add(page)
-    rows.finish()
-    return rows
-
-
-def read_attempts(run: "Run", addresses: Iterable[tuple[int, StepAddress]]) -> dict[int, StepTrace]:
-    """The attempts by the numbers that are given with them. Raises as `Run.step_trace` does."""
-    return {
-        number: run.step_trace(each.step_id, attempt=each.attempt, loop_index=each.loop_path or None)
-        for number, each in addresses
-    }
-
-
-COLUMNS = (
-    Column("took", right=True),
-    Column("tokens", right=True, spare=2),
-    Column("cost", right=True, spare=1),
-    Column("status", spare=3),
-    Column("step"),
-)
-ERROR_CHARS = 1000
 
 
 def slowest_attempts(rows: OutlineRows, most: int) -> Sequence[int]:
@@ -186,38 +134,12 @@ def failed_attempts(rows: OutlineRows) -> Sequence[int]:
     return list(rows.rows_with("failed", "retried"))
 
 
-def ranking_lines(rows: OutlineRows, ranking: Sequence[int], *, width: int | None) -> Iterator[Text]:
-    """A table of attempts; the last column is what `runs step` takes."""
-    table = []
-    for row in ranking:
-        mark, style = formatting.mark(rows.status(row))
-        cells = (
-            Cell(formatting.duration(rows.took_ms(row))),
-            Cell(formatting.count(rows.tokens[row]) if rows.tokens[row] else ""),
-            Cell("" if rows.cost[row] is None else formatting.money(rows.cost[row])),
-            Cell(f"{mark} {rows.status(row)}", style),
-            Cell(step_arguments(rows, row)),
-        )
-        table.append(Row(cells))
-    return table_lines(COLUMNS, table, width=width)
-
-
 def failed_lines(
-    rows: OutlineRows, failed: Sequence[int], attempts: Mapping[int, StepTrace]
+    rows: OutlineRows, failed: Sequence[int], attempts: Mapping[int, StepTrace], *, width: int | None
 ) -> Iterator[Text]:
     """Each failed attempt of which `attempts` tells more, with its error; of the others their number."""
-    for row in failed:
-        if (attempt := attempts.get(row)) is not None:
-            mark, style = formatting.mark(rows.status(row))
-            number, of = rows.attempt[row], rows.attempts_of(row)
-            line = Text.assemble((f"{mark} ", style), (step_arguments(rows, row), "bold"))
-            again = ", retried" if rows.status(row) == "retried" else ""
-            took = formatting.duration(rows.took_ms(row))
-            line.append(f"  {f'attempt {number} of {of}, ' if of > 1 else ''}{took}{again}", "dim")
-            yield line
-            yield Text(
-                f"  {one_line(formatting.error_text(attempt.error_context), limit=ERROR_CHARS)}", "red"
-            )
+    if attempts:
+        yield from attempt_list(rows, list(attempts), errors=error_lines(attempts), width=width)
     rest = Counter(rows.name(row) for row in failed if row not in attempts)
     if rest:
         steps = ", ".join(f"{one_line(name)} {number:,} times" for name, number in rest.most_common(5))

@@ -64,20 +64,14 @@ class EventLines:
         line = Text.assemble((f"{formatting.offset(self._start, event.at):>10}  ", "dim"))
         line.append(f"{mark} ", style)
         if isinstance(event, StepEvent):
-            where = step_label(event)
+            where, iteration = one_line(event.step_id, limit=64), formatting.iteration(event)
+            where += f" [{iteration}]" if iteration else ""
             # The steps to come are not known, so the column is as wide as the longest name so far.
             cells = cell_len(where)
             self._step_width = min(40, max(self._step_width, cells))
             line.append(where + " " * (self._step_width - cells) + "  ", "bold")
         line.append(one_line(text, limit=LIMIT), style)
         return line
-
-
-def step_label(event: StepEvent) -> str:
-    """The step and, in a loop, its iteration: `retell [3]`."""
-    where = formatting.iteration(event)
-    step = one_line(event.step_id, limit=64)
-    return f"{step} [{where}]" if where else step
 
 
 def _line_parts(event: StreamEvent) -> LineParts:
@@ -126,14 +120,6 @@ def _line_parts(event: StreamEvent) -> LineParts:
             return "▷", "cyan", f"loop started, {formatting.counted(event.iterations, 'iteration')}"
         case LoopCompleted():
             return "✓", "green", f"loop completed, {formatting.counted(event.iterations, 'iteration')}"
-        case StepRecorded():
-            span = event.span
-            what = one_line(f"{span.kind}: {span.name or 'not received yet'}")
-            if span.end_time_unix_nano is None:
-                return "▷", "cyan", what
-            if span.status == "error":
-                return "✗", "bold red", f"{what}, failed: {one_line(formatting.error_text(span.error))}"
-            return "✓", "green", what
         case StepPaused():
             # Events of older logs have no step id, and their index is that of the next step.
             where = (

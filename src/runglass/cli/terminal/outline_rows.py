@@ -192,7 +192,7 @@ class Folded(NamedTuple):
 class TreeLine(NamedTuple):
     """A row, or rows that are folded. With `iteration` the line stands for that row, too.
 
-    `is_closed` where nothing is shown of what is inside.
+    `is_closed` where nothing is shown of what is inside. With a `label` it is one of a list, and never cut.
     """
 
     depth: int
@@ -200,6 +200,7 @@ class TreeLine(NamedTuple):
     iteration: int = NONE
     is_closed: bool = False
     folded: Folded | None = None
+    label: str = ""
 
 
 def tree_lines(rows: OutlineRows, shown: set[int], *, within: int = NONE) -> Iterator[TreeLine]:
@@ -234,7 +235,9 @@ def tree_lines(rows: OutlineRows, shown: set[int], *, within: int = NONE) -> Ite
         yield _fold(rows, gap, depth=_depth(rows, gap[0], base, lifted))
 
 
-def choose_rows(rows: OutlineRows, *, most: int, within: int = NONE) -> set[int]:
+def choose_rows(
+    rows: OutlineRows, *, most: int, within: int = NONE, most_notable: int = MOST_NOTABLE
+) -> set[int]:
     """The rows to be shown: all of them where they are at most `most`, else about so many."""
     first, stop = (0, len(rows)) if within == NONE else (within, within + rows.size[within])
     if stop - first <= most:
@@ -242,7 +245,7 @@ def choose_rows(rows: OutlineRows, *, most: int, within: int = NONE) -> set[int]
     shown: set[int] = set() if within == NONE else {within}
     for statuses in (("failed",), ("running", "waiting"), ("cancelled",), ("retried",)):
         notable = (row for row in rows.rows_with(*statuses) if first <= row < stop)
-        for row in islice(notable, MOST_NOTABLE):
+        for row in islice(notable, most_notable):
             _show(rows, row, shown, within)
     level = [within]
     while level:

@@ -5,9 +5,11 @@ begins and ends at half a cell. What failed, waits or goes on differs by its cha
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
@@ -74,8 +76,8 @@ class TimeAxis(NamedTuple):
             if bar.end == NONE:
                 cells[(last - 1) // 2] = ("▸", style)
         line = Text()
-        for character, style in cells:
-            line.append(character, style)
+        for style, alike in groupby(cells, itemgetter(1)):
+            line.append("".join(character for character, _ in alike), style)
         return line
 
     def _halves(self, at_ms: int, *, round_up: bool = False) -> int:
@@ -108,38 +110,40 @@ def outline_lines(
     *,
     begin_ms: int,
     end_ms: int,
-    errors: Mapping[int, str],
+    below: Mapping[int, Text],
     loops: Mapping[str, int],
+    begun: Mapping[str, int] | None = None,
+    now_ms: int | None = None,
     width: int | None,
 ) -> Iterator[Text]:
-    """The tree below a header. Below a row stands its error, where `errors` has one.
+    """The tree below a header. Below a row stands its error, or what else `below` has of it.
 
-    `loops` has the iterations that loops in no other loop will have, or would have had.
+    `loops` has the iterations that loops in no other loop will have, `begun` those that have begun, where
+    they are not all among the rows. What goes on counts up until `now_ms`.
     """
     most_indent = MOST_INDENT if width is None else max(2, min(width // 10, MOST_INDENT))
     is_narrow = width is not None and width < NARROW
-    labels = [_label(rows, line, loops, most_indent, is_narrow=is_narrow) for line in tree]
-    numbers = [_numbers(rows, line) for line in tree]
-    columns, left_out = _columns(labels, numbers, width)
+    labels = [_label(rows, line, loops, begun or {}, most_indent, is_narrow=is_narrow) for line in tree]
+    numbers = [_numbers(rows, line, now_ms) for line in tree]
+    columns, left_out = _columns(labels, numbers, width, is_list=any(line.label for line in tree))
     axis = TimeAxis(begin_ms, max(end_ms, begin_ms + 1), columns.bar)
     heads = {name: name for name in columns.numbers}
     yield _line(Text("step", "bold"), Text(axis.header(), "dim"), heads, columns, "bold")
     for line, label, values in zip(tree, labels, numbers, strict=True):
         bar = _bar(rows, line, axis) if columns.bar else Text()
         yield _line(label, bar, values, columns, "" if line.folded is None else "dim")
-        if line.row in errors:
+        if (about := below.get(line.row)) is not None:
             indent = 2 * min(line.depth, most_indent) + 4
-            text = one_line(errors[line.row], limit=400)
-            room = None if width is None else max(width - indent, 10)
-            if room is not None and cell_len(text) > room:
-                text = f"{set_cell_size(text, room - 1)}…"
-            yield Text.assemble(" " * indent, (text, "red"))
+            told = Text.assemble(" " * indent, (one_line(about.plain, limit=400), about.style))
+            if width is not None and not line.label:
+                told.truncate(max(width, indent + 10), overflow="ellipsis")
+            yield told
     if left_out:
         yield Text(f"(too narrow for: {', '.join(left_out)}; use a wider terminal)", "dim")
 
 
 def _columns(
-    labels: Sequence[Text], numbers: Sequence[Mapping[str, str]], width: int | None
+    labels: Sequence[Text], numbers: Sequence[Mapping[str, str]], width: int | None, *, is_list: bool
 ) -> tuple[Columns, list[str]]:
     """What fits, and the names of what is missed: the label gives way first, then numbers, then the axis."""
     widths: dict[str, int] = {}
@@ -153,7 +157,7 @@ def _columns(
         return Columns(natural, USUAL_BAR, widths), left_out
     while True:
         room = width - sum(cells + GAP for cells in widths.values())
-        label = min(natural, max(LEAST_LABEL, room * 9 // 20, room - GAP - GOOD_BAR))
+        label = natural if is_list else min(natural, max(LEAST_LABEL, room * 9 // 20, room - GAP - GOOD_BAR))
         bar = room - label - GAP
         # On a long axis one sees when something began.
         if bar < USUAL_BAR and widths.pop("start", None) is not None:
@@ -169,7 +173,13 @@ def _columns(
 
 
 def _label(
-    rows: OutlineRows, line: TreeLine, loops: Mapping[str, int], most_indent: int, *, is_narrow: bool
+    rows: OutlineRows,
+    line: TreeLine,
+    loops: Mapping[str, int],
+    begun: Mapping[str, int],
+    most_indent: int,
+    *,
+    is_narrow: bool,
 ) -> Text:
     label = Text("  " * min(line.depth, most_indent))
     if line.depth > most_indent:
@@ -180,6 +190,8 @@ def _label(
     row = line.row
     mark, style = formatting.mark(rows.status(row))
     label.append(f"{mark} ", style)
+    if line.label:
+        return label.append(line.label, "bold")
     kind = rows.kind(row)
     if line.iteration != NONE:
         label.append(f"[{rows.index[line.iteration]}] ")
@@ -192,18 +204,20 @@ def _label(
         is_worst = rows.status(row) == "failed" and (rows.is_recorded or rows.size[row] == 1)
         is_dim = rows.status(row) == "skipped" or row in rows.context or kind == "placeholder"
         label.append(name, "bold red" if is_worst else "dim" if is_dim else "")
-    if note := _note(rows, line, loops, is_narrow=is_narrow):
+    if note := _note(rows, line, loops, begun, is_narrow=is_narrow):
         label.append(f"{' ' if is_narrow else '  '}{note}", "dim")
     return label
 
 
-def _note(rows: OutlineRows, line: TreeLine, loops: Mapping[str, int], *, is_narrow: bool) -> str:
+def _note(
+    rows: OutlineRows, line: TreeLine, loops: Mapping[str, int], begun: Mapping[str, int], *, is_narrow: bool
+) -> str:
     row, kind = line.row, rows.kind(line.row)
     inside = f"{rows.size[row] - 1:,} inside …" if line.is_closed else ""
     if rows.is_recorded:
         return ", ".join(filter(None, (*_span_notes(rows, row), inside)))
     if kind == "loop":
-        number = sum(1 for _ in rows.children(row))
+        number = begun.get(rows.name(row)) or sum(1 for _ in rows.children(row))
         total = number if rows.loop_path(row) else loops.get(rows.name(row), number)
         of_total = "" if total == number else f"{number:,}/" if is_narrow else f"{number:,} of "
         counted = of_total + (f"{total:,}x" if is_narrow else formatting.counted(total, "iteration"))
@@ -241,10 +255,12 @@ def _folded(folded: Folded, *, is_narrow: bool) -> str:
     return f"{formatting.counted(number, f'more {noun}')}: {by_status}"
 
 
-def _numbers(rows: OutlineRows, line: TreeLine) -> Mapping[str, str]:
+def _numbers(rows: OutlineRows, line: TreeLine, now_ms: int | None) -> Mapping[str, str]:
     row, folded = line.row, line.folded
     start = NONE if folded is not None else rows.start[row]
     took = None if folded is not None else rows.took_ms(row)
+    if start != NONE and took is None and now_ms is not None:
+        took = max(now_ms - start, 0)
     tokens = rows.tokens[row] if folded is None else folded.tokens
     cost = rows.cost[row] if folded is None else folded.cost
     return {

@@ -9,9 +9,10 @@ import math
 import os
 import re
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -277,3 +278,24 @@ class LiveArea:
         with self._console.capture() as captured:
             self._console.print(line, soft_wrap=True, end="")
         return captured.get()
+
+
+@contextmanager
+def repainting(paint: Callable[[], None]) -> Iterator[threading.Lock]:
+    """Calls `paint` for each frame until the block ends, in a thread that holds this lock meanwhile."""
+    lock, ended = threading.Lock(), threading.Event()
+
+    def repaint() -> None:
+        # A terminal that is gone is for the thread that writes the results.
+        with suppress(PipeClosed):
+            while not ended.wait(FRAME_S):
+                with lock:
+                    paint()
+
+    thread = threading.Thread(target=repaint, daemon=True)
+    thread.start()
+    try:
+        yield lock
+    finally:
+        ended.set()
+        thread.join()

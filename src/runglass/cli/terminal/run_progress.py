@@ -1,24 +1,26 @@
-"""What goes on in a run, fed with its events: which of them stay on the screen, and the lines that change.
+"""What goes on in a run, fed with its events: which of them stay on the screen, and the tree of what is open.
 
-Pure: no terminal, no clock. Memory is bounded by the steps of the flow and those that run at one time.
+`RunProgress` is pure: no terminal, no clock. Its memory is bounded by the steps of the flow and those that
+run at one time.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from rich.cells import cell_len, set_cell_size
+import msgspec
+from rich.console import Console
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.event_lines import PASSING, EventLines
-from runglass.cli.terminal.output import one_line
-from runglass.errors import is_cancellation
+from runglass.cli.terminal.outline_rows import OutlineRows, choose_rows, tree_lines
+from runglass.cli.terminal.outline_view import outline_lines
+from runglass.cli.terminal.output import LiveArea, can_repaint, one_line, repainting, write_line
 from runglass.log.events import (
-    LoopCompleted,
     LoopStarted,
-    StepCompleted,
     StepError,
     StepEvent,
     StepPaused,
@@ -28,19 +30,52 @@ from runglass.log.events import (
     StepSkipped,
     StepStarted,
     StreamEvent,
+    is_terminal,
 )
 from runglass.log.fold import RunFold
-from runglass.log.trace import RunSummary, StepTrace
+from runglass.log.trace import RunSummary
+from runglass.outlines.builder import Node, OutlineBuilder
+from runglass.outlines.outline import NONE, OutlinePage
 
-MOST_LINES = 10
+MOST_LINES = 12
 MOST_OF_A_STEP = 10
 """So many lines about a step in a loop stay for each kind of event; further ones are counted."""
-MOST_NAMED = 4
 TEXT_CHARS = 200
-BAR_CELLS = 10
-NARROW = 60
 
 Address = tuple[str, tuple[int, ...] | None]
+
+
+@contextmanager
+def following(console: Console) -> Iterator[Callable[[StreamEvent], None]]:
+    """Shows the events of a run that it is given: finished steps stay, and below them is what goes on.
+
+    Where nothing can be painted over there is only what stays.
+    """
+    progress = RunProgress()
+    if not can_repaint(console):
+
+        def write(event: StreamEvent) -> None:
+            for line in progress.add(event):
+                write_line(console, line)
+
+        yield write
+        return
+
+    def paint() -> None:
+        width, height = area.size
+        area.paint(progress.lines(now=datetime.now(UTC), width=width, most=min(MOST_LINES, height)))
+
+    def show(event: StreamEvent) -> None:
+        with lock:
+            for line in progress.add(event):
+                if not isinstance(event, StepError) and not is_terminal(event):
+                    line.truncate(area.size[0], overflow="ellipsis")
+                area.keep(line)
+            if area.is_due:
+                paint()
+
+    with LiveArea(console) as area, repainting(paint) as lock:
+        yield show
 
 
 class Retry(NamedTuple):
@@ -51,39 +86,19 @@ class Retry(NamedTuple):
     error: str
 
 
-class Loop:
-    """A loop that goes on. `step_index` is that of the top-level step that it is or is in, once known."""
-
-    def __init__(self, started: LoopStarted) -> None:
-        self.iterations = started.iterations
-        self.iterations_begun = 0
-        self.step_index: int | None = None
-        self._step_ids = frozenset(started.step_ids)
-
-    def begin(self, event: StepStarted | StepSkipped) -> bool:
-        """Counts the iteration that an event is of; whether it is inside of the loop."""
-        if event.step_id not in self._step_ids or not event.loop_path:
-            return False
-        # Iterations begin in the order of their numbers.
-        self.iterations_begun = max(self.iterations_begun, event.loop_path[0] + 1)
-        return True
-
-
 class RunProgress:
     """The state of one run, after the events that it was given with `add`, in order."""
 
     def __init__(self) -> None:
         self._fold = RunFold(RunSummary(id="", flow_id="", status="pending"))
         self._lines = EventLines()
-        self._loops: dict[str, Loop] = {}
-        """Those inside of no other loop, in the order in which they began."""
+        self._loops: dict[str, LoopStarted] = {}
+        self._begun: Counter[str] = Counter()
+        """Iterations that have begun, of loops inside of no other one."""
         self._started: datetime | None = None
-        self._last: datetime | None = None
-        self._ended: dict[str, Counter[str]] = defaultdict(Counter)
         self._line_counts: Counter[tuple[str, str]] = Counter()
         self._retries: dict[Address, Retry] = {}
         self._texts: dict[Address, str] = {}
-        self._seen: set[str] = set()
         self._waits_for = ""
 
     def add(self, event: StreamEvent) -> Iterator[Text]:
@@ -91,7 +106,6 @@ class RunProgress:
         self._fold.apply(event)
         at = formatting.moment(event.at)
         self._started = self._started or at
-        self._last = at or self._last
         if isinstance(event, StepEvent):
             self._add_to_step(event, at)
         elif isinstance(event, StepPaused | StepPausedForToolCalls):
@@ -100,59 +114,104 @@ class RunProgress:
             yield from self._staying(event)
 
     def lines(self, *, now: datetime, width: int, most: int = MOST_LINES) -> Sequence[Text]:
-        """What goes on at a moment: at most so many lines of at most so many cells."""
-        is_narrow = width < NARROW
-        steps = [*self._loop_lines(is_narrow=is_narrow), *self._step_lines(now)]
-        room = max(most - 1, 0)
-        if len(steps) > room:
-            hidden = len(steps) - max(room - 1, 0)
-            steps = [
-                *steps[: max(room - 1, 0)],
-                Text(f"  … and {formatting.counted(hidden, 'step')} more", "dim"),
-            ]
-        lines = [self._head(now, is_narrow=is_narrow), *steps][:most]
+        """What goes on at a moment: at most so many lines of at most so many cells; none before the start."""
+        if self._started is None:
+            return []
+        lines = [self._head(now, self._started)]
+        rows = self._open_rows()
+        if len(rows) and most > 2:
+            now_ms = round((now - self._started) / timedelta(milliseconds=1))
+            shown = choose_rows(rows, most=most - 2, most_notable=most // 3)
+            lines += outline_lines(
+                rows,
+                list(tree_lines(rows, shown)),
+                begin_ms=0,
+                end_ms=max(now_ms, *rows.start, *rows.end),
+                below=self._below(rows, now),
+                loops={name: loop.iterations for name, loop in self._loops.items()},
+                begun=self._begun,
+                now_ms=now_ms,
+                width=width,
+            )
+        elif self._fold.status == "paused":
+            lines.append(Text(f"  ‖ {self._waits_for}", "yellow"))
+        if len(lines) > most > 1:
+            lines[most - 1 :] = [Text("  …", "dim")]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
-        return lines
+        return lines[:most]
 
     def _add_to_step(self, event: StepEvent, at: datetime | None) -> None:
         address = (event.step_id, event.loop_path)
         match event:
-            case LoopStarted(loop_path=None):
-                self._loops[event.step_id] = Loop(event)
-            case LoopCompleted(loop_path=None):
-                self._loops.pop(event.step_id, None)
+            case LoopStarted():
+                self._loops[event.step_id] = event
             case StepProgress():
                 self._texts[address] = (self._texts.get(address, "") + event.text)[-TEXT_CHARS:]
                 return
             case StepRetrying():
                 due = None if at is None else at + timedelta(milliseconds=event.delay_ms)
                 self._retries[address] = Retry(event.next_attempt, due, formatting.error_text(event.error))
-                self._ended[event.step_id]["retried"] += 1
-            case StepStarted():
-                self._seen.add(event.step_id)
+            case StepStarted() | StepSkipped():
                 self._retries.pop(address, None)
-                # No event says that a loop failed and the run goes on behind it.
-                self._loops = {
-                    step_id: loop
-                    for step_id, loop in self._loops.items()
-                    if loop.step_index in (None, event.step_index)
-                }
-                for loop in self._loops.values():
-                    if loop.begin(event):
-                        loop.step_index = event.step_index
-            case StepCompleted():
-                self._ended[event.step_id]["done"] += 1
-            case StepError():
-                how = "cut off" if is_cancellation(event.error) else "failed"
-                self._ended[event.step_id][how] += 1
-            case StepSkipped():
-                self._seen.add(event.step_id)
-                self._ended[event.step_id]["skipped"] += 1
-                for loop in self._loops.values():
-                    loop.begin(event)
+                for name, loop in self._loops.items():
+                    # Iterations begin in the order of their numbers.
+                    if loop.loop_path is None and event.loop_path and event.step_id in loop.step_ids:
+                        self._begun[name] = max(self._begun[name], event.loop_path[0] + 1)
         if not isinstance(event, PASSING) or isinstance(event, StepStarted):
             self._texts.pop(address, None)
+
+    def _open_rows(self) -> OutlineRows:
+        """The outline of the steps that are open, inside of the loops that they are in."""
+        is_paused, steps = self._fold.status == "paused", self._fold.open_steps
+        nodes: list[Node] = []
+        # What is inside of a loop is in those around it, which began before.
+        loops = sorted(self._loops.items(), key=lambda each: -len(each[1].step_ids))
+        inside = [frozenset(loop.step_ids) for _, loop in loops]
+        leaves = list(dict.fromkeys(change.step.step_id for change in steps))
+        for name, found in [
+            *zip((name for name, _ in loops), inside, strict=True),
+            *((leaf, {leaf}) for leaf in leaves),
+        ]:
+            around = range(min(len(nodes), len(loops)) - 1, NONE, -1)
+            parent = next((number for number in around if inside[number] >= found), NONE)
+            nodes.append(Node(name, name, "loop" if len(nodes) < len(loops) else "step", parent))
+        builder = OutlineBuilder(nodes, started_at=self._fold.summary.started_at, seq=0, is_paused=is_paused)
+        builder.add(
+            (
+                position,
+                step.step_id,
+                ",".join(map(str, step.loop_path or ())),
+                step.attempt,
+                "retried" if (step.step_id, step.loop_path) in self._retries else step.status,
+                msgspec.json.encode(
+                    {"startedAt": step.started_at, "completedAt": step.completed_at}
+                    | {"tokens": step.tokens, "costUsd": step.cost_usd}
+                ),
+            )
+            for position, step in steps
+        )
+        outline = next(made for made in builder.finish() if made is not None)
+        rows = OutlineRows()
+        rows.add(msgspec.json.decode(b"".join(outline.json_parts(0, outline.row_count)), type=OutlinePage))
+        rows.finish()
+        return rows
+
+    def _below(self, rows: OutlineRows, now: datetime) -> dict[int, Text]:
+        """By row why a step waits, or the end of what its model has said so far."""
+        found = {}
+        for row in filter(rows.has_attempt, range(len(rows))):
+            address = (rows.step_id(row), rows.loop_path(row) or None)
+            if (retry := self._retries.get(address)) is not None:
+                found[row] = Text(f"{_next_attempt(retry, now)}: {retry.error}", "yellow")
+            elif self._fold.status == "paused":
+                found[row] = Text(self._waits_for, "yellow")
+            else:
+                again = f"attempt {rows.attempt[row]}" if rows.attempt[row] > 1 else ""
+                text = one_line(self._texts.get(address, ""), limit=TEXT_CHARS)[-60:]
+                if about := ": ".join(filter(None, (again, text and f"…{text}"))):
+                    found[row] = Text(about, "dim")
+        return found
 
     def _staying(self, event: StreamEvent) -> Iterator[Text]:
         count = 0
@@ -167,106 +226,20 @@ class RunProgress:
             what, step = event.event_type.rpartition("_")[2], one_line(event.step_id, limit=64)
             yield Text(f"{'':>12}… further ones of {step} ({what}) are counted", "dim")
 
-    def _head(self, now: datetime, *, is_narrow: bool) -> Text:
+    def _head(self, now: datetime, started: datetime) -> Text:
         run = self._fold.summary
         mark, style = formatting.mark("paused" if run.status == "paused" else "running")
         head = Text.assemble((f"{mark} ", style), (one_line(formatting.flow(run), limit=64), "bold"))
-        if run.step_count:
-            seen = min(len(self._seen), run.step_count)
-            head.append("  ")
-            if not is_narrow:
-                head.append_text(_bar(seen, run.step_count))
-            head.append(f"{seen}/{run.step_count} steps begun")
-        if self._started is not None:
-            head.append(f"  {_since(self._started, now)}")
-        totals = run.totals
-        if totals is not None:
-            for number, what in (
-                (totals.completed, "done"),
-                (totals.retried, "retried"),
-                (totals.failed - totals.cancelled, "failed"),
-            ):
-                if number:
-                    head.append(f"  {number:,} {what}", "red" if what == "failed" else "")
-            if totals.tokens is not None:
-                head.append(f"  {formatting.counted(totals.tokens.total, 'token')}")
-            if totals.cost_usd is not None:
-                head.append(f"  {formatting.least_money(totals)}")
+        head.append(f"  {_since(started, now)}")
+        if run.totals is not None:
+            head.append(f"  steps {formatting.steps(run)}")
+            if run.totals.failed > run.totals.cancelled:
+                head.append(f"  {run.totals.failed - run.totals.cancelled:,} failed", "red")
+            if run.totals.tokens is not None:
+                head.append(f"  {formatting.counted(run.totals.tokens.total, 'token')}")
+            if run.totals.cost_usd is not None:
+                head.append(f"  {formatting.least_money(run.totals)}")
         return head
-
-    def _loop_lines(self, *, is_narrow: bool) -> Iterator[Text]:
-        """A line for each loop that goes on inside of no other one."""
-        for step_id, loop in self._loops.items():
-            line = Text.assemble(("  ⟳ ", "cyan"), one_line(step_id, limit=40), "  ")
-            if not is_narrow:
-                line.append_text(_bar(loop.iterations_begun, loop.iterations))
-            line.append(
-                f"{loop.iterations_begun:,} of {formatting.counted(loop.iterations, 'iteration')} begun"
-            )
-            yield line
-
-    def _step_lines(self, now: datetime) -> Iterator[Text]:
-        """A line for each step that goes on; iterations of one step are one line."""
-        by_step: dict[str, list[StepTrace]] = {}
-        for change in self._fold.open_steps:
-            by_step.setdefault(change.step.step_id, []).append(change.step)
-        if self._fold.status == "paused" and not by_step:
-            yield Text(f"  ‖ {self._waits_for}", "yellow")
-        labels = {step_id: one_line(step_id, limit=40) for step_id in by_step}
-        width = max(map(cell_len, labels.values()), default=0)
-        for step_id, steps in by_step.items():
-            label = set_cell_size(labels[step_id], width)
-            if len(steps) == 1 and steps[0].loop_path is None:
-                yield self._one_line(label, steps[0], now)
-            else:
-                yield self._folded_line(label, steps, now)
-
-    def _one_line(self, label: str, step: StepTrace, now: datetime) -> Text:
-        address = (step.step_id, step.loop_path)
-        retry = self._retries.get(address)
-        if retry is not None:
-            return Text(f"  ↻ {label}  {_next_attempt(retry, now)}: {one_line(retry.error)}", "yellow")
-        is_waiting = self._fold.status == "paused"
-        line = Text.assemble(("  ‖ " if is_waiting else "  ▷ ", "yellow" if is_waiting else "cyan"), label)
-        if is_waiting:
-            line.append(f"  {self._waits_for}", "yellow")
-        if step.attempt > 1:
-            line.append(f"  attempt {step.attempt}", "yellow")
-        started = formatting.moment(step.started_at)
-        if started is not None:
-            line.append(f"  {_since(started, now)}")
-        if step.tokens is not None:
-            line.append(f"  {formatting.counted(step.tokens.total, 'token')}")
-        if step.model_used is not None:
-            line.append(f"  {one_line(step.model_used, limit=40)}", "dim")
-        if text := self._texts.get(address):
-            line.append(f"  …{one_line(text, limit=TEXT_CHARS)[-60:]}", "dim")
-        return line
-
-    def _folded_line(self, label: str, steps: Sequence[StepTrace], now: datetime) -> Text:
-        running = [step for step in steps if (step.step_id, step.loop_path) not in self._retries]
-        waiting = len(steps) - len(running)
-        named = " ".join(f"[{formatting.iteration(step)}]" for step in running[:MOST_NAMED])
-        more = " …" if len(running) > MOST_NAMED else ""
-        line = Text.assemble(("  ▷ " if running else "  ↻ ", "cyan" if running else "yellow"), label)
-        for what, number in self._ended[steps[0].step_id].items():
-            style = {"failed": "red", "retried": "yellow"}.get(what, "")
-            line.append(f"  {number:,} {what}", style)
-        if running:
-            oldest = min((at for step in running if (at := formatting.moment(step.started_at))), default=None)
-            since = "" if oldest is None else f" {_since(oldest, now)}"
-            line.append(f"  {len(running):,} running{since}  {named}{more}")
-        if waiting:
-            retries = [self._retries[step.step_id, step.loop_path] for step in steps if step not in running]
-            due = min((retry for retry in retries if retry.due), key=lambda it: it.due or now, default=None)
-            first = "" if due is None else f", {_next_attempt(due, now)}"
-            line.append(f"  {formatting.counted(waiting, 'attempt')} to come{first}", "yellow")
-        return line
-
-
-def _bar(done: int, total: int) -> Text:
-    filled = min(done, total) * BAR_CELLS // total if total else BAR_CELLS
-    return Text.assemble(("█" * filled, "cyan"), ("░" * (BAR_CELLS - filled) + " ", "dim"))
 
 
 def _since(then: datetime, now: datetime) -> str:

@@ -1,7 +1,7 @@
 """A run as text: why it is as it is, its facts and totals, its tree, and the errors of what failed in it."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.formatting import fact
-from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress, choose_rows, tree_lines
+from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress, TreeLine, choose_rows, tree_lines
 from runglass.cli.terminal.outline_view import outline_lines
 from runglass.cli.terminal.output import one_line
 from runglass.log.trace import TERMINAL, ModelTotals, Recording, RunSummary, StepTrace
@@ -66,6 +66,26 @@ def step_arguments(rows: OutlineRows, row: int) -> str:
     loop = f" --loop {'.'.join(map(str, address.loop_path))}" if address.loop_path else ""
     attempt = f" --attempt {address.attempt}" if rows.attempts_of(row) > 1 else ""
     return f"{shlex.quote(one_line(address.step_id))}{loop}{attempt}"
+
+
+def attempt_list(
+    rows: OutlineRows, picked: Sequence[int], *, errors: Mapping[int, Text] | None = None, width: int | None
+) -> Iterator[Text]:
+    """A list of attempts by the words that `runs step` takes, each with its error where there is one."""
+    if not picked:
+        return iter([Text("no attempt of which it is known")])
+    lines = [TreeLine(0, row, label=step_arguments(rows, row)) for row in picked]
+    end_ms = max((0, *rows.start, *rows.end))
+    return outline_lines(rows, lines, begin_ms=0, end_ms=end_ms, below=errors or {}, loops={}, width=width)
+
+
+def error_lines(attempts: Mapping[int, StepTrace]) -> dict[int, Text]:
+    """By row the error of each attempt that has one."""
+    return {
+        row: Text(formatting.error_text(attempt.error_context), "red")
+        for row, attempt in attempts.items()
+        if attempt.error_context is not None
+    }
 
 
 def _why_ended(run: RunSummary, rows: OutlineRows, row: int, attempt: StepTrace | None) -> str:
@@ -230,17 +250,13 @@ class RunOverview:
             end_ms = rows.end[self._within] if rows.end[self._within] != NONE else end_ms
         if not self._tree:
             return
-        errors = {
-            row: formatting.error_text(attempt.error_context)
-            for row, attempt in attempts.items()
-            if attempt.error_context is not None and _has_error(rows, row)
-        }
+        errors = {row: error for row, error in error_lines(attempts).items() if _has_error(rows, row)}
         yield from outline_lines(
             rows,
             self._tree,
             begin_ms=begin_ms,
             end_ms=end_ms,
-            errors=errors,
+            below=errors,
             loops=run.loops,
             width=width,
         )

@@ -88,10 +88,10 @@ class Capture:
             self.of_failed = Capture(
                 failed, limit_bytes=limit_bytes, redactor=redactor, redactions=redactions
             )
-        self._redactor = redactor or Redactor()
+        self.redactor = redactor or Redactor()
         self._redactions = redactions
-        self._redactor_of_mode = self._redactor if mode == "redacted" else None
-        self._rules = (mode == "redacted", limit_bytes, self._redactor)
+        self._redactor_of_mode = self.redactor if mode == "redacted" else None
+        self._rules = (mode == "redacted", limit_bytes, self.redactor)
         self._shortened = partial(shortened, limit_bytes=limit_bytes, redactor=self._redactor_of_mode)
         self._quick_bytes = _QUICK_BYTES if mode == "redacted" else limit_bytes
 
@@ -112,8 +112,8 @@ class Capture:
         if self.mode == "full":
             return text
         if len(text) > _QUICK_BYTES:
-            return await offload_in_turn(partial(self._redactor.text, text))
-        return self._redactor.text(text)
+            return await offload_in_turn(partial(self.redactor.text, text))
+        return self.redactor.text(text)
 
     async def prepare(self, payload: Payload) -> None:
         """Makes the payload's JSON, and looks through a large one, off the event loop where that takes long.
@@ -141,7 +141,7 @@ class Capture:
         encoded = payload.json
         if self.mode == "redacted" and self._redactions is not None:
             data, truncated = await self._redactions.shortened(
-                encoded, limit_bytes=self.limit_bytes, redactor=self._redactor
+                encoded, limit_bytes=self.limit_bytes, redactor=self.redactor
             )
         else:
             value = payload.reader()
@@ -182,7 +182,7 @@ class Capture:
                 detail,
                 [each.json for each in given],
                 limit_bytes=self.limit_bytes,
-                redactor=self._redactor,
+                redactor=self.redactor,
             )
             return msgspec.Raw(captured)
         values = [each.reader() for each in given]

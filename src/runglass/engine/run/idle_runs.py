@@ -7,12 +7,9 @@ A request to cancel a run of another process stands in the store. A wake-up tell
 a claim reads it with the run.
 """
 
-import asyncio
 import logging
 import secrets
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -27,7 +24,6 @@ from runglass.engine.run.terminate import end_run
 from runglass.engine.steps.run_context import EngineContext
 from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import (
-    APIError,
     CommitUncertain,
     PermanentStoreError,
     StoreError,
@@ -36,10 +32,8 @@ from runglass.errors import (
 )
 from runglass.limits.offload import offload
 from runglass.limits.pace import paced_write
-from runglass.limits.slots import RunSlots
-from runglass.limits.turns import Readings
+from runglass.limits.slots import QueueAdmission
 from runglass.store.base import Store, decoding
-from runglass.store.process_records import QueuedRuns
 from runglass.store.records import Checkpoint, NewRun, RunRecord
 from runglass.support.clock import Clock
 from runglass.support.logs import FailureLog
@@ -67,63 +61,11 @@ class RunIds:
         return str(UUID(int=ms << 80 | 7 << 76 | high << 64 | 2 << 62 | low))
 
 
-class QueueAdmission:
-    """Lets runs into the queue, which lies in the store, as far as there is room; in this process one by one.
-
-    What waits is counted in the store, and a run is created after that: without more, all calls that come at
-    once would be let in by one count. So those that this process has let in and not stored yet count, too.
-    What other processes let in at the same instant is not known here.
-    """
-
-    def __init__(self, store: Store, queue: RunSlots) -> None:
-        self._queue = queue
-        self._counts = Readings(lambda project_id: store.queued_runs(project_id, most=queue.most_counted))
-        self._coming: Counter[int] = Counter()
-        """Runs of each project that have been let in and may not be stored yet."""
-        self._settled: Counter[int] = Counter()
-        """Those of each project that were, since the beginning."""
-        self._changed = asyncio.Event()
-
-    @asynccontextmanager
-    async def of(self, project_id: int) -> AsyncIterator[None]:
-        """Lets a run in, which the block stores. Raises UNAVAILABLE where too many wait, StoreError."""
-        await self._enter(project_id)
-        try:
-            yield
-        finally:
-            self._coming[project_id] -= 1
-            self._settled[project_id] += 1
-            self._changed.set()
-            self._changed = asyncio.Event()
-            # Also where storing it has failed: it may be in the store all the same.
-            self._queue.note_waiting(project_id)
-
-    async def _enter(self, project_id: int) -> None:
-        while True:
-            # What is stored from here on is in the count or not: it counts twice at most.
-            settled, own_settled = self._settled.total(), self._settled[project_id]
-            queued = await self._counts.read(project_id)
-            beside = self._coming.total() + self._settled.total() - settled
-            own = self._coming[project_id] + self._settled[project_id] - own_settled
-            projects = queued.projects + (own > 0 and not queued.own)
-            counted = QueuedRuns(queued.waiting + beside, queued.own + own, projects)
-            try:
-                self._queue.require_room(project_id, counted)
-            except APIError:
-                if not beside:
-                    raise
-                if self._coming.total():
-                    await self._changed.wait()
-            else:
-                self._coming[project_id] += 1
-                return
-
-
 class IdleRuns:
     """Makes runs, and reads and ends those that are paused, queued or set aside."""
 
     def __init__(self, engine: EngineContext, active: ActiveRuns) -> None:
-        self.admission = QueueAdmission(engine.store, engine.limits.runs)
+        self.admission = QueueAdmission(engine.limits.runs, engine.store)
         self._engine = engine
         self._store = engine.store
         self._active = active

@@ -27,7 +27,8 @@ WALL_FACTOR = 10
 """How much longer than its limit of the processor a task may take: others may have the processor."""
 _START_LIMIT_S = 30.0
 _STOP_LIMIT_S = 5.0
-_PART_BYTES = 64 * 1024
+_PART_BYTES = 16 * 1024
+_BUFFER_BYTES = 1 << 20
 _REPLY_LIMIT_BYTES = 128 << 20
 """A text of a template may take as much. What a process that was taken over sends is read here."""
 
@@ -107,7 +108,9 @@ class WorkerProcess:
             size, state = 0, State.DONE
             while len(reply) < REPLY.size + size:
                 try:
-                    part = os.read(self._end, _PART_BYTES)
+                    # Each time that a thread goes on with the next part it may wait for the interpreter.
+                    left = REPLY.size + size - len(reply)
+                    part = os.read(self._end, min(max(left, _PART_BYTES), _BUFFER_BYTES))
                 except BlockingIOError:
                     self._await(self._readable, deadline)
                     continue
@@ -201,6 +204,8 @@ class Forker:
 
     def _open(self) -> WorkerProcess:
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         with ours, self._lock, theirs:
             if self._control is None or self._process is None or self._process.poll() is not None:
                 self._stop()
@@ -210,8 +215,7 @@ class Forker:
             with contextlib.suppress(OSError):
                 socket.send_fds(self._control, [b"\0"], [theirs.fileno()])
             ours.setblocking(False)
-            end = ours.detach()
-        process = WorkerProcess(end, nice=self._nice)
+            process = WorkerProcess(ours.detach(), nice=self._nice)
         try:
             process.greet()
         except BaseException:

@@ -21,7 +21,7 @@ from enum import IntEnum
 
 REQUEST = struct.Struct(">II")
 REPLY = struct.Struct(">IB")
-PEAK_BYTES = 128 << 20
+PEAK_BYTES = 192 << 20
 """A process that has had more memory than this ends after its answer, and gives it back."""
 
 

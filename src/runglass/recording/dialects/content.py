@@ -34,7 +34,9 @@ def read_content(attributes: Attributes, head: SpanHead) -> dict[str, Any]:
     if head.scope == _AGENT_FRAMEWORK and kind.kind == "llm":
         # There it is the id of the answer before.
         attributes.leave("session", "gen_ai.conversation.id")
-    fields |= {slot: found.pop(slot) for slot in _OWN if slot in found}
+    for slot in _OWN:
+        if slot in found:
+            fields[slot] = found.pop(slot)
     if "tags" in found:
         fields["tags"] = tuple(sorted(set(found.pop("tags"))))
     if kind.is_entry:

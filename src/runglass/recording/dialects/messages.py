@@ -63,6 +63,8 @@ def without_system(messages: list[Message]) -> tuple[Any, list[Message]]:
 
 def response_of(received: list[Any]) -> tuple[Message | None, list[str]]:
     """The first answer, with any others as its `choices`, and the reasons why each of them ended."""
+    if not received:
+        return None, []
     answers: list[Message] = []
     reasons: list[str] = []
     for each in received:
@@ -126,9 +128,12 @@ def _message(sent: Any, role: str) -> list[Message]:
         return messages_of(sent, role)
     if not isinstance(sent, dict):
         return [{"role": role, "content": sent}]
-    if len(sent) == 2 and type(kind := sent.get("role")) is str and type(parts := sent.get("parts")) is list:
+    if len(sent) == 2 and type(kind := sent.get("role")) is str:
         # As most messages are.
-        return _with_parts({"role": _ROLES.get(kind, kind)}, parts)
+        if type(parts := sent.get("parts")) is list:
+            return _with_parts({"role": _ROLES.get(kind, kind)}, parts)
+        if type(content := sent.get("content")) is str and not content.startswith('[{"'):
+            return [{"role": _ROLES.get(kind, kind), "content": content}]
     message = dict(sent)
     if "lc" in message and isinstance(message.get("kwargs"), dict):
         # LangChain, serialized: {lc, type, id: ["langchain", "schema", "messages", "HumanMessage"], kwargs}.

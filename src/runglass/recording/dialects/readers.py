@@ -222,5 +222,5 @@ def finish_reasons(value: Any) -> list[str] | None:
 def is_plain(value: Any, said: Any) -> bool:
     """Whether what was sent says no more than our word for it."""
     if type(said) is list:
-        return names(value) == said
-    return _word(value) in _PLAIN if type(said) is Kind else _word(value) == said
+        return value == said or names(value) == said
+    return value == said or (_word(value) in _PLAIN if type(said) is Kind else _word(value) == said)

@@ -54,7 +54,7 @@ def interpret(span: ReceivedSpan) -> SpanState:
         fields.setdefault("release", text(resource.get("service.version")))
         environment = resource.get("deployment.environment.name", resource.get("deployment.environment"))
         fields.setdefault("environment", text(environment))
-    fields["notes"] = tuple(sorted([*notes, *fields["notes"]]))
+    fields["notes"] = tuple(sorted(notes + fields["notes"]))
     return SpanState(
         span_id=span_id,
         parent_span_id=parent_id,

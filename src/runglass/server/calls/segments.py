@@ -22,6 +22,7 @@ from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.parameters import checked_uuid, trace_context_of
 from runglass.server.requests.tools import check_tools, match_tool_results, whole_choice
 from runglass.server.security.authentication import require_owed, run_of_flow
+from runglass.wire.admin_api import LOCAL_KEY
 from runglass.wire.run_api import ExecuteRequest, RunRequest, StepRequest, ToolRequest
 
 
@@ -37,7 +38,7 @@ async def submit(
     rerun_of: str | None = None,
 ) -> Submitted:
     """Starts the run on behalf of the call's key. Raises what `Runtime.submit` raises."""
-    request = call.request
+    request, is_local = call.request, call.request.auth.id == LOCAL_KEY
     return await call.runtime.submit(
         call.project,
         call.slug,
@@ -51,8 +52,8 @@ async def submit(
         call=call.key,
         outputs=outputs,
         size_bytes=call.size_bytes,
-        key_id=request.auth.id,
-        started_by=request.auth.hint,
+        key_id=None if is_local else request.auth.id,
+        started_by=None if is_local else request.auth.hint,
         role=request.auth.role,
         rerun_of=rerun_of,
     )

@@ -3,15 +3,16 @@
 A `Connection` stands in front of uvicorn's own protocol, which it makes and leaves as it is: it parses what
 comes for the limits alone, and passes on what keeps them. What is refused here has not reached uvicorn.
 
-Connections without a request under way are only kept while there is room. When there is none, the one that
-has waited longest is cut, so that half-open connections displace each other.
+Connections without a request under way are only kept while there is room. Else the one that has waited
+longest is cut, where the time of those that had none so far counts tenfold: a flood of them displaces itself.
 """
 
 import asyncio
 import math
 import re
+import time
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import httptools
 
@@ -20,14 +21,11 @@ from runglass.errors import APIError
 from runglass.server.http.error_responses import answer_of, invalid, large_head, late, too_large
 from runglass.server.http.exchange import CONNECTION, JoiningTransport
 
-RESERVE = 16
-"""Connections beyond the limit, of `/health` and of requests that are still being read."""
 MOST_HEADERS, SMALL_BYTES, PART_BYTES = 100, 4096, 64 << 10
 """The most headers of a request, those of a small one uncounted, and the most that is parsed in one go."""
-HELD_BYTES = 64 << 20
-"""The most bytes that all incomplete heads hold together."""
-MOST_AHEAD = 16
-"""The most requests of one connection that are under way or wait for the responses before them."""
+RESERVE, MOST_HELD, MOST_AHEAD = 16, 1000, 16
+"""Connections beyond the limit, of `/health` and of requests that still come; heads that are incomplete for a
+second or more; requests of one connection, with those that wait for the responses before them."""
 LINGER_S, LINGER_BYTES = 2.0, 16 << 20
 """What may come after a refusal until the connection is cut. Closing it at once may lose the response."""
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:[^\r\n]*", re.IGNORECASE)
@@ -40,8 +38,19 @@ class Connections:
         self.settings, self.limit, self.now = settings, limit, 0.0
         """`now`, in seconds, stands still while the event loop does: a stall makes no caller late."""
         self.open, self.tasks = set[Connection](), set[asyncio.Task[Any] | None]()
-        self.waiting: dict[Connection, None] = {}
-        """Those without a request under way, the one that has waited longest first."""
+        self.waiting, self.new = dict[Connection, None](), dict[Connection, None]()
+        """Those without a request under way, and of these those that had none, the oldest first."""
+
+    def is_full(self) -> bool:
+        """Whether more have a request under way than may."""
+        return len(self.open) - len(self.waiting) > self.limit
+
+    def make_room(self) -> None:
+        """Cuts the connection that is needed least."""
+        now, oldest, new = time.monotonic(), next(iter(self.waiting)), next(iter(self.new), None)
+        if new is not None and now - oldest.since <= 10 * (now - new.since):
+            oldest = new
+        oldest.cut()
 
     async def watch(self) -> None:
         """Ends what takes too long, until it is cancelled."""
@@ -57,11 +66,8 @@ class Connections:
         self.now += passed_s
         for connection in list(self.open):
             connection.check(passed_s)
-        held_bytes = sum(len(connection.held) for connection in self.waiting)
-        while held_bytes > HELD_BYTES:
-            oldest = next(iter(self.waiting))
-            held_bytes -= len(oldest.held)
-            oldest.cut()
+        for connection in [each for each in self.waiting if each.held][:-MOST_HELD]:
+            connection.cut()
 
 
 class Connection(asyncio.Protocol):
@@ -71,16 +77,18 @@ class Connection(asyncio.Protocol):
         # uvicorn puts a copy of the state into the scope of each request.
         given["app_state"] = {**given["app_state"], CONNECTION: self}
         self._uvicorn = of_uvicorn(**given)
-        self.connections = connections
+        self.pause_writing = self._uvicorn.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = self._uvicorn.resume_writing  # type: ignore[method-assign]
+        self.connections, self.since = connections, time.monotonic()
         self.held = b""
         """What has come of a head that is not complete, none of which uvicorn has."""
-        self.is_lost = self.is_clogged = False
-        """Whether the caller has left, and whether it takes less than is written."""
+        self.is_lost = self.is_beyond = False
+        """Whether the caller has left, or came when too many others were busy."""
         self.on_loss: list[Callable[[], object]] = []
         """What is called once the connection is lost."""
         self._parser = httptools.HttpRequestParser(self)
-        self._part: Literal["none", "head", "body"] = "none"
-        self._url, self._unsent, self._is_over, self._has_got_on = b"", (0, 0.0), False, False
+        self._part, self._url, self._unsent = "none", b"", (0, 0.0)
+        self._is_over = self._has_got_on = False
         # Requests under way; bytes since the last complete head or content of a body, and behind a response.
         self._requests = self._idle_bytes = self._late_bytes = self.responses = 0
         self._deadline = connections.now + connections.settings.head_time_limit_s
@@ -90,22 +98,15 @@ class Connection(asyncio.Protocol):
         self.writer = JoiningTransport(self._transport)
         self._uvicorn.connection_made(self.writer)
         self.connections.open.add(self)
-        self.connections.waiting[self] = None
+        self.connections.waiting[self] = self.connections.new[self] = None
         if len(self.connections.open) > self.connections.limit + RESERVE:
-            next(iter(self.connections.waiting)).cut()
+            self.connections.make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.open.discard(self)
         self.connections.waiting.pop(self, None)
+        self.connections.new.pop(self, None)
         self._lose(exc)
-
-    def pause_writing(self) -> None:
-        self.is_clogged = True
-        self._uvicorn.pause_writing()
-
-    def resume_writing(self) -> None:
-        self.is_clogged = False
-        self._uvicorn.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         # In parts: what is bounded cannot hide behind the rest of what was read at once.
@@ -115,17 +116,14 @@ class Connection(asyncio.Protocol):
                 if self._idle_bytes > LINGER_BYTES:
                     self.cut()
                 return
-            self._receive(data[start : start + PART_BYTES])
-
-    def _receive(self, data: bytes) -> None:
-        before = self._part, self._requests
-        try:
-            if passed_on := self._within_limits(data):
-                self._uvicorn.data_received(passed_on)
-        except APIError as refusal:
-            # Nothing of `data` has reached uvicorn, which itself raises none.
-            self._part, self._requests = before
-            self._refuse(refusal)
+            before = self._part, self._requests
+            try:
+                if passed_on := self._within_limits(data[start : start + PART_BYTES]):
+                    self._uvicorn.data_received(passed_on)
+            except APIError as refusal:
+                # Nothing of the part has reached uvicorn, which itself raises none.
+                self._part, self._requests = before
+                self._refuse(refusal)
 
     def _within_limits(self, data: bytes) -> bytes:
         """What uvicorn gets: the data, with what was held before. Raises APIError where it is too much."""
@@ -182,6 +180,8 @@ class Connection(asyncio.Protocol):
             httptools.parse_url(self._url).path.decode("ascii")
         self._requests += 1
         self.connections.waiting.pop(self, None)
+        self.connections.new.pop(self, None)
+        self.is_beyond = self.connections.is_full()
         self._part, self._has_got_on = "body", True
         self._deadline = self.connections.now + self.connections.settings.body_time_limit_s
 
@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         self._requests -= 1
         self.responses -= is_answered
         if not (self._requests or self.is_lost):
-            self.connections.waiting[self] = None
+            self.connections.waiting[self], self.since = None, time.monotonic()
 
     def cut_off(self) -> None:
         """Ends the connection amid a response; what is written of it is sent."""

@@ -97,7 +97,7 @@ class Exchange:
         before it must have been sent.
         """
         connection = self._connection
-        if connection is None or connection.is_clogged or connection.is_lost:
+        if connection is None or connection.is_lost or connection.writer.get_write_buffer_size():
             return False
         if not self.status or self._has_ended:
             return False

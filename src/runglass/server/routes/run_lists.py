@@ -15,7 +15,6 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from runglass.errors import api_error
-from runglass.limits.offload import offload_in_turn
 from runglass.limits.pace import paced_read
 from runglass.log.trace import RunStatus
 from runglass.server.api_request import ApiRequest
@@ -27,7 +26,6 @@ from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_content import summary_of
 from runglass.store.list_records import ChangedRun, RunListing
 from runglass.support.clock import iso_ms
-from runglass.support.safe_text import suggestion
 from runglass.tails.run_list import ListPage, follow_runs
 from runglass.wire.query import Range, RunQuery, Term
 from runglass.wire.query_parser import parse_run_query, query_error
@@ -45,9 +43,6 @@ SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
 
 FILTERS = (QUERY, FLOW_ID, SLUG, STATUS, SINCE, UNTIL)
 """The parameters that say which runs are meant."""
-
-NAMED_FLOWS = 100
-"""So many flows are looked through for one that was meant: 0.2 ms for each long name that is similar."""
 
 BUCKETS = Parameter(
     "buckets", Annotated[int, Meta(ge=10, le=200)], "a number of intervals from 10 to 200", default=60
@@ -182,7 +177,8 @@ async def _run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
             raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
         flow = await store.find_flow(request.auth.project_id, slug)
         if flow is None:
-            raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
+            hint = await request.services.runtime.policy.near_flow(request.auth.project_id, slug)
+            raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key{hint}")
         flow_id = flow.id
     filtered = RunQuery.of(
         flow_id=flow_id,
@@ -207,8 +203,7 @@ async def _with_flow_ids(request: ApiRequest, term: Term) -> Term:
     for name in term.words:
         flow = await store.find_flow(project_id, name) or await store.flow(name)
         if flow is None or flow.project_id != project_id:
-            slugs = [each.slug for each in await store.flows(project_id, limit=NAMED_FLOWS)]
-            hint = await offload_in_turn(partial(suggestion, name.lower(), slugs))
+            hint = await request.services.runtime.policy.near_flow(project_id, name)
             problem = f"the project has no flow {name!r:.100}{hint}"
             raise query_error(term.position, term.source, problem)
         ids.append(flow.id)

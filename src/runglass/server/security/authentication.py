@@ -22,7 +22,7 @@ from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.security.browser_sessions import header
 from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import ApiKey, FlowRecord, OpenedTrace, Project, RunRecord
-from runglass.wire.admin_api import PREFIX, Actor, digest_of
+from runglass.wire.admin_api import LOCAL_KEY, PREFIX, Actor, digest_of
 
 MAY_EXECUTE = frozenset({"run", "admin"})
 
@@ -76,13 +76,15 @@ async def require_flow(request: ApiRequest, org: str, project: str, slug: str) -
     own = await require_project_of_flow(request, org, project, slug)
     flow = await request.services.runtime.store.find_flow(own.id, slug)
     if flow is None:
-        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {org}/{project}")
+        raise await request.services.runtime.policy.no_flow(own, slug)
     return flow
 
 
 def actor_of(request: ApiRequest) -> Actor:
     """The actor of the request, for the audit log. Its address is the socket's, as headers can be forged."""
     key, client = request.auth, request.client
+    if key.id == LOCAL_KEY:
+        return Actor(kind="cli", name=key.hint)
     address = "unknown" if client is None else client.host
     return Actor(kind="key", name=key.hint, key_id=key.id, address=address)
 

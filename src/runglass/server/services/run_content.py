@@ -55,16 +55,12 @@ def whole_summary(opened: OpenedTrace) -> bytes:
 def _entry_input(opened: OpenedTrace) -> dict[str, Any]:
     """The input of a recorded run that goes on, where its entry is among the first steps."""
     recording = _summary.decode(opened.run.summary).recording
-    if recording is None or recording.entry_span_id is None:
-        return {}
-    for _, data in opened.steps:
-        if recording.entry_span_id.encode() in data:
-            step = _step.decode(data)
+    entry = None if recording is None else recording.entry_span_id
+    for _, data in opened.steps if entry else ():
+        if entry and entry.encode() in data and (step := _step.decode(data)).span_id == entry:
             given: Any = json_bytes(step, "input_context")
-            if given is None and step.model_calls:
-                given = json_bytes(step.model_calls[0], "request")
-            if step.span_id == recording.entry_span_id and given is not None:
-                return {"input": b'{"inputs":%b}' % bytes(given)}
+            given = given or next((json_bytes(call, "request") for call in step.model_calls), None)
+            return {"input": b'{"inputs":%b}' % bytes(given)} if given else {}
     return {}
 
 

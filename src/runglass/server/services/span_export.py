@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
 from runglass import __version__
@@ -63,14 +64,6 @@ class _Part(NamedTuple):
     spans: int
 
 
-class _Trial(NamedTuple):
-    """Of what is sent again: how often it failed, in which way, and since when it fails in this way."""
-
-    failures: int = 0
-    patience_s: float | None = None
-    since_s: float = 0.0
-
-
 class _Postponed(Exception):
     """What is sent has to wait until other projects have had their turn."""
 
@@ -105,8 +98,8 @@ class SpanExporter:
         self._receiver = _Receiver(base_url=url, api_key="", timeout_s=ANSWER_S, max_retries=0, own=headers)
         self._failures = FailureLog(log, f"sending runs on to {url} failed")
         self._is_refused = False
-        self._trials: dict[str, _Trial] = {}
-        """By the id of the first run of what is sent again."""
+        self._failing: dict[str, tuple[float, float]] = {}
+        """By the first run of what is sent again, how long that is done in all, and since when."""
         self._unsent_id: str | None = None
         self._claimed_s = self._rested_s = clock.monotonic_s()
 
@@ -197,32 +190,33 @@ class SpanExporter:
         data = b"".join(part.data for part in batch)
         body = await offload(partial(gzip.compress, data, 1), size_bytes=len(data))
         request = RequestSpec[None](method="POST", path="", answer=type(None), body=body)
-        spans, first_id = sum(part.spans for part in batch), batch[0].run_id
+        spans, first_id, failures = sum(part.spans for part in batch), batch[0].run_id, 0
         await self._rest()
         while True:
             await self._keep_claim()
             outcome = await transport.outcome(request, timeout=ANSWER_S)
             self._rested_s = now_s = self._clock.monotonic_s()
-            status = None if isinstance(outcome, ConnectionLost) else outcome.status
-            trial = self._trials.pop(first_id, _Trial())
+            status = 0 if isinstance(outcome, ConnectionLost) else outcome.status
+            known = self._failing.pop(first_id, None)
             if not isinstance(outcome, ConnectionLost) and 200 <= outcome.status < 300:
                 self._failures.worked()
                 return self._note_answer(spans, bytes(outcome.body))
-            patience_s = None if status is None else LATER_S if status in LATER else FAULT_S
-            since_s = trial.since_s if trial.patience_s == patience_s else now_s
-            if status in REFUSED or (patience_s is not None and now_s - since_s >= patience_s):
+            patience_s = LATER_S if status in LATER else FAULT_S if status else inf
+            since_s = known[1] if known is not None and known[0] == patience_s else now_s
+            if status in REFUSED or now_s - since_s >= patience_s:
                 if len(batch) == 1:
                     return self._note_unsent(batch[0], _reason(outcome))
                 # One of them may be the cause: the others are not to be lost with it.
-                self._trials[first_id] = trial
+                self._failing[first_id] = patience_s, since_s
                 for part in batch:
                     await self._deliver(transport, [part])
                 return None
-            trial = self._trials[first_id] = _Trial(trial.failures + 1, patience_s, since_s)
+            self._failing[first_id] = patience_s, since_s
+            failures += 1
             measured.failed_sends += 1
             self._failures.failed(_reason(outcome))
-            await self._wait(outcome, trial.failures)
-            if status == 500 and trial.failures % FAULTS == 0:
+            await self._wait(outcome, failures)
+            if status == 500 and failures >= FAULTS:
                 raise _Postponed
             for run_id in {part.run_id for part in batch}:
                 if await self._store.run(run_id) is None:
