@@ -129,9 +129,9 @@ def test_requests_are_counted_by_endpoint_and_their_errors_by_code(watched: Watc
     after = watched.samples()
     new = {name: int(value - before.get(name, 0.0)) for name, value in after.items()}
     called = "('endpoint', 'POST /api/v1/seq/{org}/{project}/{slug}/execute')"
-    assert new[f"runglass_http_requests_total[{called}, ('status', '2xx')]"] == 1
-    assert new[f"runglass_http_response_seconds_count[{called}]"] == 1
-    assert new["runglass_http_requests_total[('endpoint', 'other'), ('status', '4xx')]"] == 1
+    assert new[f"runglass_http_response_seconds_count[{called}, ('status', '2xx')]"] == 1
+    assert new[f"runglass_http_response_seconds_bucket[{called}, ('le', '+Inf'), ('status', '2xx')]"] == 1
+    assert new["runglass_http_response_seconds_count[('endpoint', 'other'), ('status', '4xx')]"] == 1
     for code in ("RUN_NOT_FOUND", "NOT_FOUND", "INVALID_REQUEST"):
         assert new[f"runglass_http_errors_total[('code', '{code}')]"] == 1
 

@@ -63,10 +63,8 @@ class Measurements:
         self.lost_leases = 0
         self.queued_s = Histogram()
         """From the creation of a run to its claim."""
-        self.requests: Counter[tuple[str, str]] = Counter()
-        """By endpoint, and by the class of the status, `none` where the caller had left."""
-        self.response_s: dict[str, Histogram] = {}
-        """By endpoint: from the head of a request to that of its response."""
+        self.response_s: dict[tuple[str, int], Histogram] = {}
+        """Until a response begins, by endpoint and the first digit of its status, 0 for none."""
         self.error_responses: Counter[str] = Counter()
         """By the code of the error."""
         self.setback_runs = dict.fromkeys(("lost", "set_back"), 0)
@@ -92,11 +90,10 @@ class Measurements:
 
     def request(self, endpoint: str, status: int, begun_s: float) -> None:
         """Counts a request to the endpoint, whose response began after `begun_s`; status 0 for none."""
-        self.requests[endpoint, f"{status // 100}xx" if status else "none"] += 1
-        if status:
-            if (histogram := self.response_s.get(endpoint)) is None:
-                histogram = self.response_s[endpoint] = Histogram()
-            histogram.add(begun_s)
+        kind = endpoint, status // 100
+        if (histogram := self.response_s.get(kind)) is None:
+            histogram = self.response_s[kind] = Histogram()
+        histogram.add(begun_s)
 
     def error_response(self, code: str) -> None:
         """Counts a response with an error."""

@@ -104,7 +104,7 @@ class ApiMiddleware:
                 await error_response(api_error("UNAVAILABLE", CUT_OFF))(scope, receive, send)
         finally:
             endpoint = scope["state"].get(ENDPOINT, OTHER)
-            measured.request(endpoint, exchange.status, exchange.began_s - begun_s)
+            measured.request(endpoint, exchange.status, max(0.0, exchange.began_s - begun_s))
             if connection is not None:
                 connection.connections.tasks.discard(task)
                 connection.request_ended(is_answered=exchange.status != 0)

@@ -141,7 +141,7 @@ def test_a_paused_run_says_what_it_waits_for(run: Watched) -> None:
     run.event("step_paused_for_tool_calls", stepId="ask", toolCalls=calls, **paused)
     step, why = run.lines(at_ms=0)[2:]
     assert step.startswith("‖ ask ")
-    assert why.strip() == "waits for the results of 2 tool calls: weather, tide"
+    assert why.strip() == "waiting for the results of 2 tool calls: weather, tide"
     run.event("step_resumed", stepId="ask", attempt=1)
     assert run.lines()[2].startswith("▷ ask")
 

@@ -25,6 +25,7 @@ from runglass.store.records import RunRecord
 from runglass.support import logs
 from runglass.support.clock import iso
 from runglass.support.logs import FailureLog
+from runglass.wire.query import created_ms
 
 log = logging.getLogger(__name__)
 
@@ -231,9 +232,7 @@ class RunClaims:
                 measured.taken_over_runs += 1
                 log.warning("resuming run %s after event %d", run.id, run.head)
             elif run.status == "pending":
-                # Its id begins with the milliseconds of its creation.
-                created_s = int(run.id[:8] + run.id[9:13], 16) / 1000
-                measured.queued_s.add(max(0.0, self._clock.now().timestamp() - created_s))
+                measured.queued_s.add(max(0.0, self._clock.now().timestamp() - created_ms(run.id) / 1000))
             active.begin(run, state, not_before=not_before)
             await self._bus.wake(progress_of(run.id))
             return

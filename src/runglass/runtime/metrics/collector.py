@@ -150,10 +150,12 @@ def _counted() -> Iterator[Metric]:
     yield _counter("lost_leases", "Leases of this process that ran out.", (), [((), measured.lost_leases)])
     queued = [((), measured.queued_s)]
     yield _histogram("queued_seconds", "Time from the creation of a run to its claim.", (), queued)
-    requests = measured.requests.items()
-    yield _counter("http_requests", "Requests over HTTP and gRPC.", ("endpoint", "status"), requests)
-    responses = [((endpoint,), histogram) for endpoint, histogram in list(measured.response_s.items())]
-    yield _histogram("http_response_seconds", "Time until a response begins.", ("endpoint",), responses)
+    responses = [
+        ((endpoint, f"{digit}xx" if digit else "none"), histogram)
+        for (endpoint, digit), histogram in list(measured.response_s.items())
+    ]
+    about = "Requests, and the time until their response begins."
+    yield _histogram("http_response_seconds", about, ("endpoint", "status"), responses)
     errors = [((code,), count) for code, count in measured.error_responses.items()]
     yield _counter("http_errors", "Responses with an error, by its code.", ("code",), errors)
     setback = [((kind,), count) for kind, count in measured.setback_runs.items()]
