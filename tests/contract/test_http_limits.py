@@ -225,6 +225,14 @@ def test_requests_sent_ahead_are_answered_in_order_and_bounded(server: RunningSe
         assert "sent ahead of their answers" in answer.text
 
 
+def test_the_last_request_of_a_connection_is_answered_whatever_follows_it(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(GET + HOST + b"Connection: close\r\n\r\n" + GET + HOST + b"\r\n")
+        answers = rest_of(connection)
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
 def test_a_refusal_never_stands_within_a_response(server: RunningServer) -> None:
     with streams(server, 1) as (stream,):
         stream.sendall(b"nonsense\r\n\r\n")

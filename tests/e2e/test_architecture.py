@@ -48,7 +48,7 @@ def test_every_name_on_the_page_is_in_the_code() -> None:
 
 
 def test_every_module_that_begins_a_task_thread_or_process_is_on_the_page() -> None:
-    owners = PAGE.partition("## Who owns what goes on")[2].partition("\n## ")[0]
+    owners = PAGE.partition("## Who owns what is active")[2].partition("\n## ")[0]
     named = {module for module, _ in NAME.findall(owners)}
     beginning = {
         ".".join(file.relative_to(PACKAGE).with_suffix("").parts)

@@ -1,4 +1,4 @@
-"""Runs of other programs, taken in: spans and logs as they are sent, merged, and written as runs.
+"""Runs of other programs: receives spans and logs, merges them and writes runs.
 
 Knows no HTTP and no SQL.
 """

@@ -30,7 +30,7 @@ ANSWER_BYTES = 8 << 20
 LOOKED_AT_ONCE = 32
 """Spans that are looked through for secrets together: mostly there are none in all of them."""
 LOOKED_AT_BYTES = 60 * 1024
-"""The content of a larger span is looked through value by value, when it is known what is kept of it."""
+"""A larger span is looked through value by value, when it is known what is kept of it."""
 UNUSABLE = "it has a value that cannot be kept as JSON"
 
 _ADDRESS = b'{"stepId":"","attempt":1,'
@@ -122,7 +122,7 @@ def pieces_of(items: Iterable[Received | Refused], *, flow: str | None, capture:
         size += len(span.state) + len(span.step)
         if not is_harmless:
             content = b"[%b,%b]" % (content, resource)
-        if len(content) <= LOOKED_AT_BYTES:
+        if len(span.state) <= LOOKED_AT_BYTES:
             read.append((span, content))
         if size >= PIECE_BYTES or piece.items >= PIECE:
             _look_through(read, capture)

@@ -1,4 +1,7 @@
-"""Composition root: settings in, a runtime out whose parts belong together."""
+"""Composition root: settings in, a runtime out whose parts belong together.
+
+More than 300 lines: all that a process consists of is made and closed in one block.
+"""
 
 import asyncio
 import os

@@ -76,6 +76,15 @@ async def test_a_request_is_read_alike_here_and_in_a_process(
     assert bool(reader.pool.processes) == (count > SMALL_SPANS)
 
 
+@pytest.mark.parametrize("text", ["\x01" * 30_000, "a word " * 12_000], ids=["here", "process"])
+async def test_a_secret_is_found_in_a_span_of_a_large_resource(reader: SpanReader, text: str) -> None:
+    data = traces(span(1, attributes=[pair("key", string_value=SECRET)]))
+    data.resource_spans[0].resource.attributes.append(pair("about", string_value=text))
+    [piece] = await read(reader, data.SerializeToString())
+    [each] = piece.spans
+    assert not each.is_harmless
+
+
 @pytest.mark.parametrize("is_json", [False, True], ids=["protobuf", "JSON"])
 def test_reading_goes_on_where_it_stopped(is_json: bool) -> None:
     spans = [span(number, **({"trace_id": b""} if number == 3 else {})) for number in range(1, 8)]
@@ -130,8 +139,10 @@ async def test_what_is_no_message_is_told_from_a_process_as_well(reader: SpanRea
     [
         ({"time_limit_ms": 1}, [span(number) for number in range(1, 10_000)]),
         ({"memory_limit_bytes": 400 << 20}, [span(name="x" * (64 << 20))]),
+        # Each is six bytes of JSON, and the span is there with its step.
+        ({}, [span(attributes=[pair("text", string_value="\x01" * (11 << 20))])]),
     ],
-    ids=["time", "memory"],
+    ids=["time", "memory", "answer"],
 )
 async def test_a_request_that_takes_too_much_is_refused_for_good(
     limits: dict[str, int], sent: list[Any]

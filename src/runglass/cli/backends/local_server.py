@@ -8,8 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
-from types import SimpleNamespace
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote
 
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECTION = SimpleNamespace(on_loss=nullcontext, send_now=lambda part: False, cut_off=lambda: None)
-"""In place of a connection: a caller in the same process leaves by cancelling its request."""
 PIECE_BYTES = 64 * 1024
 MOST_WAITING = 16
 """Parts of an answer that wait until they are read."""
@@ -173,7 +170,6 @@ class InProcessTransport:
             "query_string": query.encode(),
             "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
             "client": ("127.0.0.1", 0),
-            "extensions": {"runglass.connection": CONNECTION},
         }
         pieces, sent = iter(body), asyncio.Event()
         messages: asyncio.Queue[Message | Exception] = asyncio.Queue(MOST_WAITING)

@@ -177,10 +177,8 @@ def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
         os.set_inheritable(sys.stderr.fileno(), False)
     handler = logging.StreamHandler()
     handler.addFilter(OneASecond())
-    if form == "json":
-        handler.setFormatter(JsonLog())
-    else:
-        handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    text = _Plain("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLog() if form == "json" else text)
     logging.basicConfig(handlers=[handler])
     logging.getLogger("runglass").setLevel(level.upper())
 

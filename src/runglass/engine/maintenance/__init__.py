@@ -1,1 +1,1 @@
-"""What goes on beside the runs: runs and content that are due to go. Knows no steps and starts no run."""
+"""Background work: deletes runs and content that are due. Knows no steps and starts no run."""

@@ -1,1 +1,1 @@
-"""The tree of steps: walked, and each leaf performed, recorded, tried again. Knows no queue and no lease."""
+"""The tree of steps: executes it, and records and retries each leaf. Knows no queue and no lease."""

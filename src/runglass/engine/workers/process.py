@@ -48,7 +48,10 @@ def be_nice(pid: int, nice: int) -> None:
 
 
 class WorkerDied(Exception):
-    """The process ended, or was killed, before it answered; `cause` is `time`, `memory` or `unknown`."""
+    """The process ended, or was killed, before it answered.
+
+    `cause` is `time`, `memory`, `size`, which is that of the answer, or `unknown`.
+    """
 
     def __init__(self, cause: str) -> None:
         super().__init__(f"the process ended before it answered: {cause}")
@@ -120,7 +123,8 @@ class WorkerProcess:
                 if len(reply) >= REPLY.size:
                     size, state = REPLY.unpack_from(reply)
                     if size > _REPLY_LIMIT_BYTES:
-                        raise OSError(f"a reply of {size} bytes")
+                        self.kill()
+                        raise WorkerDied("size")
             # A low priority cannot be raised again.
             ends = is_long or state != State.DONE
         except EOFError as error:

@@ -108,7 +108,7 @@ class FailureReplay:
 async def made_once(call: Call) -> AsyncIterator[bool]:
     """Whether the block is to begin the call; if not, or if another server did so, `call.before` has it.
 
-    Raises IDEMPOTENCY_MISMATCH for a key that came with another request before; `idempotency_key.py` says
+    Raises IDEMPOTENCY_MISMATCH for a key that came with another request before; `call.py` says
     when two requests are the same. A call that was noted, but did not resume its run because of a crash,
     counts as not made.
     """

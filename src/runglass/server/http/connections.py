@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
         """Whether the caller has left, or came when too many others were busy."""
         self.on_loss: list[Callable[[], object]] = []
         """What is called once the connection is lost."""
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = self._new_parser()
         self._part, self._url, self._unsent = "none", b"", (0, 0.0)
         self._is_over = self._has_got_on = False
         # Requests under way; bytes since the last complete head or content of a body, and behind a response.
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
                 raise invalid("a request for an upgrade cannot follow another one") from upgrade
             # None is offered, so the request is an ordinary one. Java's client asks for HTTP/2 with each.
             end = len(self.held) + upgrade.args[0]
-            self._parser = httptools.HttpRequestParser(self)
+            self._parser = self._new_parser()
             self._part, self._requests, self.held = "none", requests, b""
             return self._within_limits(_UPGRADE.sub(b"", whole[:end]) + whole[end:])
         except httptools.HttpParserError as error:
@@ -162,6 +162,12 @@ class Connection(asyncio.Protocol):
             raise too_large(431, f"chunk headers and trailers are larger than head_limit_bytes={limit:,}")
         self.held = b""
         return whole
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # As in uvicorn: the last request is answered, whatever follows it.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     def on_message_begin(self) -> None:
         self._part, self._url = "head", b""
