@@ -82,15 +82,15 @@ def _ended() -> Iterator[tuple[int, int]]:
 
 def _kill_the_rest() -> None:
     """Kills all processes below this one; returns when they are gone."""
-    while below := _below(os.getpid()):
-        for pid in below:
+    while found := below(os.getpid()):
+        for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.wait()
 
 
-def _below(above: int) -> list[int]:
+def below(above: int) -> list[int]:
     """The children of a process, theirs, and so on."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():

@@ -57,12 +57,3 @@ def stranger(browser: Browser, server: RunningServer) -> Iterator[Visitor]:
     """Somebody who is not signed in."""
     with visiting(browser, server.address) as visitor:
         yield visitor
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says how fast the questions of `test_questions.py` were answered."""
-    reports: list[pytest.TestReport] = terminalreporter.getreports("passed")
-    lines = [str(line) for report in reports for name, line in report.user_properties if name == "answer"]
-    if lines:
-        terminalreporter.section("By the keyboard")
-        terminalreporter.write_line("\n".join(dict.fromkeys(lines)))

@@ -6,8 +6,8 @@ from playwright.sync_api import expect
 
 from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
-from tests.browser.run_page import lines, open_run, panel, selected, toast
-from tests.browser.visitor import Visitor, held
+from tests.browser.run_page import lines, open_run, panel, selected
+from tests.browser.visitor import Visitor
 
 
 def test_somebody_signs_in_looks_at_a_run_and_signs_out(
@@ -68,17 +68,6 @@ def test_the_keys_of_a_page_are_told_and_a_step_is_found_by_its_name(runs: Runs,
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("look [31, 47]")
 
 
-def test_that_nothing_failed_is_not_said_before_the_rows_have_come(runs: Runs, visitor: Visitor) -> None:
-    with held(visitor.page, "**/trace/outline?*"):
-        page = visitor.open(f"/runs/{runs.failed}")
-        expect(page.locator(".why")).to_be_visible()
-        visitor.keys("e")
-        expect(toast(page)).to_have_text("None in the rows loaded so far")
-    expect(lines(page).first).to_be_visible()
-    visitor.keys("e")
-    expect(selected(page)).to_have_attribute("aria-label", re.compile("^attempt 2 .*failed$"))
-
-
 def test_the_palette_has_the_key_that_follows_on_the_one_that_opens_it(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.failed)
     # The browser hands out no further key until what the first one has set off is done.
@@ -88,17 +77,6 @@ def test_the_palette_has_the_key_that_follows_on_the_one_that_opens_it(runs: Run
         return document.activeElement.ariaLabel;
     }""")
     assert focused == "Command"
-
-
-def test_a_command_of_the_palette_may_open_it_anew(runs: Runs, visitor: Visitor) -> None:
-    page = open_run(visitor, runs.good)
-    visitor.keys("Control+k")
-    page.keyboard.type("go to step")
-    visitor.keys("Enter")
-    page.keyboard.type("total")
-    expect(page.get_by_role("combobox", name="Command")).to_have_value("total")
-    visitor.keys("Enter")
-    expect(panel(page).get_by_role("heading", level=2)).to_have_text("total")
 
 
 def test_what_is_typed_into_a_field_is_text(runs: Runs, visitor: Visitor) -> None:
@@ -124,3 +102,38 @@ def test_every_control_of_a_run_is_reached_with_tab_and_shows_it(runs: Runs, vis
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", reached[-1]
     for name in ("Compare", "Copy link", "Sign out", "only failed", "Filter steps", "✕", "overview"):
         assert any(name in str(each) for each in reached), name
+
+
+def test_what_a_flow_did_last_night_is_answered_with_few_keys(runs: Runs, visitor: Visitor) -> None:
+    page = visitor.open("/")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    # Which run, and where in it?
+    visitor.keys("Control+k")
+    expect(page.get_by_role("combobox", name="Command")).to_be_focused()
+    visitor.keys(*"fail")
+    expect(page.get_by_role("option", selected=True)).to_contain_text("of the last 24 hours")
+    visitor.keys("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    visitor.keys("j")
+    expect(page.locator(f'a[data-run="{runs.failed}"]')).to_be_focused()
+    visitor.keys("Enter")
+    expect(page.locator(".why")).to_contain_text("price [1] attempt 2 of 2")
+    expect(lines(page).first).to_be_visible()
+    visitor.keys("e")
+    expect(selected(page)).to_have_attribute("aria-label", re.compile("^attempt 2 .*failed$"))
+    content = panel(page).get_by_role("tabpanel")
+    # What went in, what came out, why, and the same in Python.
+    for key, told in (
+        ("2", '"bread three"'),
+        ("3", "No output"),
+        ("4", "could not convert string to float: 'three'"),
+        ("1", 'run.step_trace("price", attempt=2, loop_index=1)'),
+    ):
+        visitor.keys(key)
+        expect(content).to_contain_text(told)
+    # What did it cost, and how does it differ from a good one?
+    visitor.keys("$")
+    expect(panel(page).get_by_role("heading", level=2)).to_have_text(re.compile("describe"))
+    expect(content).to_contain_text(re.compile(r"cost\$0\.000003"))
+    visitor.keys("c")
+    expect(page.locator(".first")).to_contain_text("read_lines: input differs at message")

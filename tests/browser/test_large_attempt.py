@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Response, expect
 
 from runglass.testing import RunningServer, running_server
-from tests.browser.run_page import open_run, panel, tab
+from tests.browser.run_page import open_run, panel
 from tests.browser.visitor import Visitor, visiting
 from tests.contract.wire import execute, http_for
 
@@ -62,14 +62,6 @@ def test_large_content_comes_by_ranges_and_as_a_file(run: str, visitor: Visitor)
         page.get_by_role("button", name="Download").click()
     assert found.value.suggested_filename == "make-output.json"
     assert json.loads(Path(found.value.path()).read_text("utf-8")) == {"text": "é" * 1_000_000}
-
-
-def test_facts_and_small_parts_of_a_large_attempt_are_there_at_once(run: str, visitor: Visitor) -> None:
-    page = open_run(visitor, run, step="make")
-    expect(panel(page).get_by_role("tabpanel")).to_contain_text("2.0 MB")
-    tab(page, "Raw").click()
-    expect(panel(page).get_by_role("tabpanel")).to_contain_text("without output (2.0 MB)")
-    expect(panel(page).get_by_role("tabpanel")).to_contain_text('"status": "completed"')
 
 
 def test_content_that_changed_meanwhile_is_begun_anew(run: str, visitor: Visitor) -> None:

@@ -75,26 +75,6 @@ def all_labels(visitor: Visitor) -> list[str]:
     return list(labels(page))
 
 
-def test_a_loop_that_begins_between_the_summary_and_the_rows_has_its_total(
-    server: RunningServer, visitor: Visitor
-) -> None:
-    run_id = start(server, "steady")
-    read: list[Route] = []
-
-    def first_without_loops(route: Route) -> None:
-        answer = route.fetch()
-        summary = answer.json()
-        if not read:
-            summary.pop("loops", None)
-        read.append(route)
-        route.fulfill(response=answer, json=summary)
-
-    visitor.page.route(re.compile(f"/flow-runs/{run_id}$"), first_without_loops)
-    page = open_run(visitor, run_id)
-    expect(page.get_by_role("treeitem", name=re.compile(r"^each \d+ of 1,000 .*loop"))).to_be_visible()
-    cancel(server, run_id)
-
-
 def test_a_run_grows_while_it_is_watched(server: RunningServer, visitor: Visitor) -> None:
     run_id = start(server, "steady")
     page = open_run(visitor, run_id)
@@ -141,16 +121,6 @@ def test_rows_that_are_read_anew_have_what_happens_meanwhile_and_are_followed(
     append_events(server, log)
     expect(page).to_have_url(re.compile("step=third"))
     expect(second).to_have_accessible_name(re.compile("completed$"))
-
-
-def test_the_list_says_how_far_a_run_is(server: RunningServer, visitor: Visitor) -> None:
-    run_id = start(server, "steady")
-    page = open_run(visitor, run_id)
-    expect(page.get_by_role("treeitem", name=re.compile("of 1,000"))).to_be_visible()
-    page = visitor.open("/")
-    row = page.locator("tr", has=page.locator(f'a[data-run="{run_id}"]'))
-    expect(row.locator(".c-steps")).to_have_text(re.compile(r"^\s*\d+/3k"))
-    cancel(server, run_id)
 
 
 def test_following_selects_what_runs_until_somebody_moves_away(
@@ -220,3 +190,17 @@ def test_who_may_only_read_is_offered_no_change(browser: Browser, server: Runnin
         )
         assert answer == 403
     cancel(server, run_id)
+
+
+def test_a_run_that_has_no_place_yet_says_what_it_waits_for(browser: Browser) -> None:
+    with running_server(max_concurrent_runs=1) as server:
+        server.push(ENDLESS)
+        begun, waits = start(server, "endless"), start(server, "endless")
+        with visiting(browser, server.address, server.key) as visitor:
+            page = visitor.open(f"/runs/{waits}")
+            said = page.get_by_text("Waiting for a process with a free slot")
+            expect(said).to_be_visible()
+            cancel(server, begun)
+            expect(page.get_by_role("treeitem").first).to_be_visible()
+            expect(said).to_have_count(0)
+        cancel(server, waits)

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from runglass.testing import RunningServer, running_server
 from tests.browser.payloads import texts
 from tests.browser.run_page import FOREIGN_ELEMENTS, labels, lines, open_run, panel, selected, tab
 from tests.browser.sent_traces import TICKET, call, run_of, send, span
-from tests.browser.visitor import NARROW, Visitor, visiting
+from tests.browser.visitor import NARROW, Visitor
 
 SHOWN_WHOLE = 500
 PLAIN, GOING, DEEP = "11" * 16, "22" * 16, "33" * 16
@@ -93,32 +93,6 @@ def test_the_panel_has_what_is_kept_of_a_span(ticket: str, visitor: Visitor) -> 
     expect(content.locator(".error-message")).to_contain_text("connection reset")
 
 
-def test_events_and_links_of_a_span_are_folded(ticket: str, visitor: Visitor) -> None:
-    page = open_run(visitor, ticket, step="execute_tool_refund", iteration=0)
-    content = panel(page).get_by_role("tabpanel")
-    for name, told in (("1 event", "booked"), ("1 link", "ab" * 16)):
-        expect(content.get_by_text(told)).to_be_hidden()
-        content.get_by_text(name).click()
-        expect(content.get_by_text(told)).to_be_visible()
-
-
-def test_what_was_not_received_says_so(ticket: str, visitor: Visitor) -> None:
-    page = open_run(visitor, ticket)
-    page.get_by_role("treeitem", name="not received").click()
-    expect(panel(page)).to_contain_text("Not received: other spans name it as their parent.")
-
-
-def test_the_filter_knows_kinds_and_keys_lead_on(ticket: str, visitor: Visitor) -> None:
-    page = open_run(visitor, ticket)
-    page.get_by_placeholder("filter").fill("tool")
-    expect(page.get_by_role("treeitem", name="follow-up")).to_have_count(0)
-    expect(page.get_by_role("treeitem", name="execute_tool refund")).to_be_visible()
-    page.get_by_placeholder("filter").fill("")
-    page.get_by_role("tree").focus()
-    visitor.keys("s")
-    expect(selected(page)).to_have_accessible_name(re.compile("chat gpt-4o"))
-
-
 def test_spans_that_come_while_somebody_looks_are_shown(server: RunningServer, visitor: Visitor) -> None:
     agent: dict[str, Any] = {"gen_ai__operation__name": "invoke_agent"}
     send(server, span(1, "agent", end=None, trace=GOING, **agent))
@@ -148,28 +122,12 @@ def test_the_list_shows_it_as_recorded_and_plain_ones_where_they_are_asked_for(
     expect(page.locator(".badge")).to_have_text("plain")
 
 
-def test_what_came_of_its_trace_later_is_a_click_away_and_so_is_the_way_back(
-    server: RunningServer, browser: Browser
-) -> None:
-    trace = "44" * 16
-    send(server, call(1, 9, trace=trace))
-    first = run_of(server, trace, ended=True)
-    send(server, call(2, 9, start=5000, end=6000, trace=trace))
-    second = run_of(server, trace, ended=True)
-    with visiting(browser, server.address, server.key) as visitor:
-        page = open_run(visitor, first)
-        page.locator(".run-facts").get_by_title(second).click()
-        expect(page).to_have_url(re.compile(f"/runs/{second}"))
-        page.locator(".run-facts").get_by_title(first).click()
-        expect(page).to_have_url(re.compile(f"/runs/{first}"))
-
-
 def test_a_run_a_thousand_levels_deep_is_shown_on_a_telephone(
     server: RunningServer, visitor: Visitor
 ) -> None:
     send(server, *(call(at, at - 1, start=at, end=2000, trace=DEEP) for at in range(2, 1200)))
     visitor.page.set_viewport_size({"width": NARROW, "height": 800})
-    page = open_run(visitor, run_of(server, DEEP))
+    page = open_run(visitor, run_of(server, DEEP, ended=True))
     expect(page.get_by_role("treeitem").nth(1)).to_have_attribute("aria-level", "2")
     visitor.keys("End")
     expect(selected(page)).to_have_attribute("aria-level", "1000")

@@ -7,8 +7,8 @@ from playwright.sync_api import expect
 
 from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
-from tests.browser.run_page import labels, lines, open_run, panel, selected, tab
-from tests.browser.visitor import HEIGHT, NARROW, Visitor
+from tests.browser.run_page import labels, lines, open_run, panel, selected
+from tests.browser.visitor import Visitor
 from tests.contract.wire import GRID, execute, http_for
 
 
@@ -54,24 +54,6 @@ def test_why_a_run_failed_comes_first_and_leads_there(runs: Runs, visitor: Visit
     expect(page).to_have_url(re.compile(r"\?step=each_order/price&iteration=1&attempt=2$"))
 
 
-def test_the_panel_has_each_part_of_an_attempt(runs: Runs, visitor: Visitor) -> None:
-    page = open_run(visitor, runs.failed, step="each_order/price", iteration=1, attempt=2)
-    content = panel(page).get_by_role("tabpanel")
-    expect(content).to_contain_text('run.step_trace("price", attempt=2, loop_index=1)')
-    expect(content).to_contain_text(re.compile(r"waited\d+ ms before this attempt"))
-    tab(page, "Input").click()
-    expect(content.locator(".json")).to_have_text(re.compile(r'\{\s*text: ".*bread three"\s*\}$'))
-    tab(page, "Output").click()
-    expect(content).to_contain_text("No output")
-    tab(page, "Error").click()
-    expect(content).to_contain_text("could not convert string to float: 'three'")
-    tab(page, "Raw").click()
-    expect(content).to_contain_text('"stepId": "price"')
-    expect(page).to_have_url(re.compile("&tab=raw$"))
-    page.reload()
-    expect(panel(page).get_by_role("tabpanel", name="Raw")).to_contain_text('"attempt": 2')
-
-
 def test_an_attempt_is_compared_with_the_one_before_it_and_with_other_iterations(
     grid: str, runs: Runs, visitor: Visitor
 ) -> None:
@@ -89,41 +71,6 @@ def test_an_attempt_is_compared_with_the_one_before_it_and_with_other_iterations
     expect(content.get_by_role("row").filter(has_text="output cell")).to_contain_text("111")
     content.get_by_role("button", name="Open", exact=True).click()
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("cell [0, 1]")
-
-
-def test_a_step_that_went_well_when_it_was_tried_again_is_compared_with_what_failed_before(
-    grid: str, visitor: Visitor
-) -> None:
-    page = open_run(visitor, grid, step="rows/columns/cell", iteration="1,1", tab="compare")
-    choice = panel(page).get_by_role("combobox", name="Compare with")
-    expect(choice.locator("option:checked")).to_have_text("attempt 1: failed, retried")
-
-
-def test_what_failed_is_compared_with_what_went_well(runs: Runs, visitor: Visitor) -> None:
-    page = open_run(visitor, runs.failed, step="each_order/price", iteration=1, attempt=2, tab="compare")
-    choice = panel(page).get_by_role("combobox", name="Compare with")
-    expect(choice.locator("option:checked")).to_have_text("[0]: completed")
-    expect(panel(page).get_by_role("tabpanel")).to_contain_text("CODE_ERROR")
-
-
-def test_the_way_beside_leads_to_the_same_step_of_the_next_iteration(runs: Runs, visitor: Visitor) -> None:
-    page = open_run(visitor, runs.nested, step="each_row/each_cell/look", iteration="31,47")
-    panel(page).get_by_role("button", name="Next").click()
-    expect(panel(page).get_by_role("heading", level=2)).to_have_text("look [31, 48]")
-
-
-def test_an_llm_step_reads_as_the_conversation_that_it_was(runs: Runs, visitor: Visitor) -> None:
-    page = open_run(visitor, runs.good, step="each_order/describe", iteration=0, tab="chat")
-    turns = panel(page).locator(".turn")
-    expect(turns).to_have_count(3)
-    expect(turns.nth(0)).to_contain_text("Describe the order that you are given")
-    expect(turns.nth(1)).to_contain_text("tea 4.50")
-    expect(turns.nth(2)).to_contain_text("tea 4.50")
-    assert [turn.inner_text().split("\n")[0].lower() for turn in turns.all()] == [
-        "system",
-        "user",
-        "assistant",
-    ]
 
 
 def test_a_run_that_waits_for_tools_says_so_and_shows_what_was_asked(runs: Runs, visitor: Visitor) -> None:
@@ -160,48 +107,17 @@ def test_a_filter_shows_what_matches_and_all_around_it(grid: str, visitor: Visit
     expect(lines(page).first).to_be_visible()
 
 
-def test_no_part_of_the_toolbar_is_cut_off_on_a_narrow_screen(grid: str, visitor: Visitor) -> None:
-    page = open_run(visitor, grid)
-    page.set_viewport_size({"width": NARROW, "height": HEIGHT})
-    visitor.settle()
-    parts = page.get_by_role("toolbar").locator("> *:visible")
-    assert (
-        parts.evaluate_all("all => all.map((each) => each.getBoundingClientRect().right <= innerWidth)")
-        == [True] * parts.count()
-    )
-
-
-def test_a_chosen_theme_is_there_before_the_page_is(visitor: Visitor) -> None:
-    page = visitor.open("/")
-    page.evaluate("localStorage.setItem('runglass.theme', 'dark')")
-    page.add_init_script("addEventListener('DOMContentLoaded', () => { window.first = theme(); })")
-    page.add_init_script("window.theme = () => document.documentElement.dataset.theme")
-    page.reload()
-    assert page.evaluate("window.first") == "dark"
-
-
-def test_the_frame_that_shows_a_letter_shows_what_it_finds(runs: Runs, visitor: Visitor) -> None:
-    page = open_run(visitor, runs.good)
-    found = page.get_by_role("searchbox").evaluate("""async (field) => {
-        field.value = "total";
-        field.dispatchEvent(new Event("input", { bubbles: true }));
-        await new Promise(requestAnimationFrame);
-        const labels = document.querySelectorAll(".line:not([hidden]) .label");
-        return [...labels].map((label) => label.textContent.trim());
-    }""")
-    assert found == ["total"]
-
-
-def test_a_run_that_is_not_there_leads_back_to_the_runs(visitor: Visitor) -> None:
-    visitor.expect(404)
-    page = visitor.open("/runs/01900000-0000-7000-8000-000000000000?step=a")
-    expect(page.get_by_role("heading", name="Run not found")).to_be_visible()
-    page.get_by_role("link", name="All runs").click()
-    expect(page.locator("tbody tr").first).to_be_visible()
-
-
-def test_keys_in_quick_succession_all_count(runs: Runs, visitor: Visitor) -> None:
-    page = open_run(visitor, runs.good)
-    visitor.keys(*"jjjjjjjjk")
-    expect(page).to_have_url(re.compile(r"step=each_order/describe&iteration=1$"))
-    expect(selected(page)).to_have_attribute("aria-posinset", "7")
+def test_what_differs_between_two_runs_is_told_attempt_by_attempt_and_leads_there(
+    runs: Runs, visitor: Visitor
+) -> None:
+    page = visitor.open(f"/compare/{runs.good}/{runs.failed}")
+    rows = page.get_by_role("list", name="Attempts").locator("> li")
+    expect(rows.first.get_by_role("table")).to_contain_text('"bread 3.20"')
+    expect(rows.first.get_by_role("table")).to_contain_text('"bread three"')
+    assert rows.filter(has_text=re.compile("^.*only in A")).count() > 0
+    differing = rows.count()
+    page.get_by_role("button", name="Show unchanged").click()
+    expect(rows).not_to_have_count(differing)
+    page.get_by_role("link", name="Open in B").first.click()
+    expect(selected(page)).to_have_attribute("aria-label", re.compile("^read_lines"))
+    expect(page).to_have_url(re.compile(f"/runs/{runs.failed}"))

@@ -7,7 +7,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
-from tests.browser.visitor import Visitor, held, unanswered
+from tests.browser.visitor import Visitor, unanswered
 from tests.contract.wire import ENDLESS, cancel, start
 
 BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
@@ -62,18 +62,6 @@ def test_a_query_is_in_the_address_and_back_leads_to_where_it_was(runs: Runs, vi
     expect(query_field(visitor)).to_have_value("")
 
 
-def test_a_switch_adds_its_term_to_the_query_and_takes_it_away(runs: Runs, visitor: Visitor) -> None:
-    page = visitor.open("/?q=flow:add-up-orders")
-    switch = page.get_by_role("button", name="failed", exact=True)
-    switch.click()
-    expect(page.locator("tbody tr")).to_have_count(1)
-    assert shown(visitor) == [runs.failed]
-    expect(switch).to_have_attribute("aria-pressed", "true")
-    switch.click()
-    expect(page.locator("tbody tr")).to_have_count(2)
-    expect(query_field(visitor)).to_have_value("flow:add-up-orders")
-
-
 def test_a_query_that_cannot_be_read_is_told_beside_the_field(runs: Runs, visitor: Visitor) -> None:
     visitor.expect(422)
     page = visitor.open("/")
@@ -90,32 +78,6 @@ def test_a_query_that_cannot_be_read_is_told_beside_the_field(runs: Runs, visito
     visitor.keys("Enter")
     expect(alert).to_have_count(0)
     expect(page.locator("tbody tr")).to_have_count(1)
-
-
-def test_a_query_that_finds_nothing_leads_back_to_all_runs(runs: Runs, visitor: Visitor) -> None:
-    page = visitor.open("/?q=cost:%3E1000")
-    expect(page.get_by_role("heading", name="No run matches")).to_be_visible()
-    page.get_by_role("button", name="Show all runs").click()
-    expect(page.locator("tbody tr")).to_have_count(len(runs))
-
-
-def test_a_query_that_is_being_typed_is_not_wrong_before_a_real_pause(runs: Runs, visitor: Visitor) -> None:
-    visitor.expect(422)
-    page = visitor.open("/")
-    expect(page.locator("tbody tr")).to_have_count(len(runs))
-    stop_clock(page)
-    query_field(visitor).press_sequentially(" duration:>3")
-    page.clock.run_for(1000)
-    assert page.url.endswith("/")
-    expect(query_field(visitor)).to_have_attribute("aria-invalid", "false")
-    expect(page.locator("tbody tr")).to_have_count(len(runs))
-    page.clock.run_for(1000)
-    expect(page.locator("#query-problem")).to_contain_text("needs a unit")
-    expect(query_field(visitor)).to_have_attribute("aria-invalid", "true")
-    expect(page.locator(".query-wrong u")).to_have_text("duration:>3")
-    page.clock.resume()
-    query_field(visitor).press_sequentially("s")
-    expect(page.locator("#query-problem")).to_be_empty()
 
 
 def test_a_query_that_is_typed_is_one_entry_of_the_history(runs: Runs, visitor: Visitor) -> None:
@@ -139,27 +101,6 @@ def test_a_query_that_is_typed_is_one_entry_of_the_history(runs: Runs, visitor: 
     expect(query_field(visitor)).to_have_value("add-up-orders -status:failed")
     page.go_back()
     expect(query_field(visitor)).to_have_value("")
-
-
-def test_the_runs_of_a_query_stay_until_those_of_the_next_have_come(runs: Runs, visitor: Visitor) -> None:
-    page = visitor.open("/")
-    expect(page.locator("tbody tr")).to_have_count(len(runs))
-    with held(page, "**/api/v1/flow-runs?*"):
-        query_field(visitor).fill("status:failed")
-        visitor.keys("Enter")
-        expect(page.locator(".scroller")).to_have_attribute("aria-busy", "true")
-        expect(page.locator("tbody tr")).to_have_count(len(runs))
-    expect(page.locator("tbody tr")).to_have_count(1)
-    expect(page.locator(".scroller")).to_have_attribute("aria-busy", "false")
-
-
-def test_the_field_completes_what_is_typed(visitor: Visitor) -> None:
-    page = visitor.open("/")
-    query_field(visitor).press_sequentially("flow:add")
-    expect(page.get_by_role("option")).to_have_count(1)
-    visitor.keys("ArrowDown", "Enter")
-    expect(query_field(visitor)).to_have_value("flow:add-up-orders ")
-    expect(page.locator("tbody tr")).to_have_count(2)
 
 
 def test_runs_appear_and_end_while_somebody_looks(
@@ -197,21 +138,6 @@ def answer_with_one_run(route: Route, number: int, *, more: bool) -> None:
     """As a server answers that has searched for long and found little."""
     run = {"id": SOME[number], "flowId": "f", "flowSlug": "f", "status": "completed"}
     route.fulfill(json={"runs": [run], "nextCursor": CURSOR if more else None, "lastChange": 0})
-
-
-def test_a_search_goes_on_by_itself_until_it_is_finished(visitor: Visitor) -> None:
-    asked: list[Route] = []
-
-    def answer(route: Route) -> None:
-        asked.append(route)
-        answer_with_one_run(route, len(asked) - 1, more=len(asked) < len(SOME))
-
-    visitor.page.route("**/api/v1/flow-runs?*", answer)
-    page = visitor.open("/?q=text:rare")
-    expect(page.locator("tbody tr")).to_have_count(len(SOME))
-    expect(page.get_by_text(f"{len(SOME)}\xa0runs", exact=True)).to_be_visible()
-    assert len(asked) == len(SOME)
-    assert [f"cursor={CURSOR}" in route.request.url for route in asked] == [False, True, True, True]
 
 
 def test_a_search_says_how_far_it_is_and_can_be_stopped_and_taken_up_again(visitor: Visitor) -> None:

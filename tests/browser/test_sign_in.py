@@ -50,24 +50,6 @@ def test_a_key_signs_in_and_is_kept_nowhere(server: RunningServer, stranger: Vis
     assert secret not in page.content()
 
 
-def test_the_page_that_was_asked_for_is_shown_after_the_sign_in(
-    server: RunningServer, stranger: Visitor
-) -> None:
-    page = stranger.open("/?q=status%3Afailed")
-    type_key(page, server.key)
-    expect(page.get_by_label("Query", exact=True)).to_have_value("status:failed")
-
-
-def test_a_wrong_key_is_told_and_can_be_typed_anew(server: RunningServer, stranger: Visitor) -> None:
-    page = stranger.open("/")
-    type_key(page, "something else")
-    expect(page.get_by_role("alert")).to_contain_text("nk_")
-    type_key(page, "nk_live_0000000000000000000000000000000000000000000")
-    expect(page.get_by_role("alert")).to_have_text("This key is unknown or revoked.")
-    type_key(page, server.key)
-    expect(page.get_by_role("heading", name="Runs")).to_be_attached()
-
-
 def test_a_ticket_signs_in_once_and_shows_its_page(
     server: RunningServer, runs: Runs, stranger: Visitor
 ) -> None:

@@ -9,15 +9,6 @@ from runglass.store.records import AttemptKey, StepRow
 from tests.conformance.stores import batch, make_run, row, whole_trace
 
 
-async def test_the_trace_holds_the_latest_attempt_of_each_step_in_order_of_first_start(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", steps=[row(1, status="failed"), row(2, step_id="t")]))
-    await store.append(batch(run, 1, b"2", steps=[row(1, attempt=2)]))
-    await store.append(batch(run, 2, b"3", steps=[row(1, attempt=2, status="completed")]))
-    _, steps = await whole_trace(store, run.id)
-    assert steps == [b"1.2 completed", b"2.1 running"]
-
-
 @pytest.mark.parametrize("limit_bytes", [1, 30, 1000])
 async def test_the_pages_of_a_trace_are_the_trace(store: Store, limit_bytes: int) -> None:
     run = await make_run(store)
@@ -47,38 +38,6 @@ async def test_the_trace_of_a_run_of_another_project_is_not_read(store: Store) -
     assert await store.trace(run.id, **(own | {"project_id": run.project_id + 1})) is None
 
 
-async def test_no_attempt_is_ever_overwritten_by_the_next(store: Store) -> None:
-    run = await make_run(store)
-    # Both attempts in one append, and each in one of its own, must come to the same.
-    await store.append(
-        batch(
-            run,
-            0,
-            b"1",
-            steps=[row(1, status="failed"), row(1, attempt=2, status="failed"), row(1, attempt=3)],
-        )
-    )
-    await store.append(batch(run, 1, b"2", steps=[row(1, attempt=3, status="completed")]))
-    attempts = await store.attempts(run.no, "s")
-    assert [(step.attempt, step.status) for step in attempts] == [
-        (1, "failed"),
-        (2, "failed"),
-        (3, "completed"),
-    ]
-    assert [step.data for step in attempts] == [b"1.1 failed", b"1.2 failed", b"1.3 completed"]
-
-
-async def test_attempts_are_ordered_by_iteration_then_number(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(
-        batch(run, 0, b"1", steps=[row(1, status="failed"), row(2, status="failed"), row(1, attempt=2)])
-    )
-    await store.append(batch(run, 1, b"2", steps=[row(2, attempt=2)]))
-    found = [(step.position, step.attempt) for step in await store.attempts(run.no, "s")]
-    assert found == [(1, 1), (1, 2), (2, 1), (2, 2)]
-    assert await store.attempts(run.no, "other") == []
-
-
 async def test_attempts_are_found_by_key_and_read_in_parts(store: Store) -> None:
     run = await make_run(store)
     await store.append(
@@ -95,60 +54,6 @@ async def test_attempts_are_found_by_key_and_read_in_parts(store: Store) -> None
     assert await store.attempt_data(run.no, wanted, limit_bytes=12) == data[:2]
     assert await store.attempt_data(run.no, wanted, limit_bytes=1) == data[:1]
     assert await store.attempt_data(run.no, [], limit_bytes=1000) == []
-
-
-@pytest.mark.parametrize(
-    ("loop_index", "places"),
-    [
-        (None, [(1, "1,2"), (2, "0,12"), (3, "1,0"), (4, "0,2")]),
-        ("1,0", [(3, "1,0")]),
-        ("2", [(1, "1,2"), (4, "0,2")]),
-        ("12", [(2, "0,12")]),
-        ("1", []),
-        ("1,2", [(1, "1,2")]),
-        ("5,0,2", []),
-    ],
-)
-async def test_attempts_are_found_by_the_end_of_their_iterations_path(
-    store: Store, loop_index: str | None, places: list[tuple[int, str]]
-) -> None:
-    """The last of them is the iteration that began last, whatever its number."""
-    run = await make_run(store)
-    paths = ("1,2", "0,12", "1,0", "0,2")
-    steps = [row(place)._replace(loop_path=path) for place, path in enumerate(paths, 1)]
-    steps.append(row(5, step_id="t"))
-    await store.append(batch(run, 0, b"1", steps=steps))
-    await store.append(
-        batch(run, 1, b"2", steps=[row(3, attempt=2)._replace(loop_path="1,0"), row(6, step_id="t")])
-    )
-    keys = [
-        AttemptKey(place, path, number) for place, path in places for number in range(1, 2 + (place == 3))
-    ]
-    assert await store.attempt_keys(run.no, "s", loop_index=loop_index) == keys
-    newest = places[-1][0] if places else None
-    assert await store.newest_position(run.no, "s", loop_index=loop_index) == newest
-    assert await store.newest_position(run.no, "u", loop_index=loop_index) is None
-    for place in range(1, 7):
-        at = await store.attempt_keys(run.no, "s", position=place, loop_index=loop_index)
-        assert at == [key for key in keys if key.position == place]
-
-
-async def test_a_step_outside_of_loops_is_in_no_iteration(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", steps=[row(1)]))
-    assert await store.newest_position(run.no, "s") == 1
-    assert await store.newest_position(run.no, "s", loop_index="0") is None
-    assert await store.attempt_keys(run.no, "s", loop_index="0") == []
-
-
-async def test_attempts_of_one_iteration_come_in_order(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", steps=[row(1, status="failed"), row(2)]))
-    await store.append(batch(run, 1, b"2", steps=[row(1)._replace(attempt=2)]))
-    assert [(found.attempt, found.status) for found in await store.attempts_at(run.no, 1)] == [
-        (1, "failed"),
-        (2, "running"),
-    ]
 
 
 async def test_all_attempts_of_a_run_come_in_pages_in_order_of_position_and_number(store: Store) -> None:

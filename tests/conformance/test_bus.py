@@ -81,11 +81,6 @@ async def test_one_wake_up_wakes_every_listener_of_the_run_and_no_other(bus: Bus
         await asleep
 
 
-async def test_a_wait_ends_by_itself_after_its_timeout(bus: Bus) -> None:
-    async with bus.listen("run") as listener:
-        await listener.wait(0.001)
-
-
 async def test_a_wake_up_counts_for_one_return(bus: Bus) -> None:
     async with bus.listen("run") as listener:
         await bus.wake("run")

@@ -84,17 +84,3 @@ async def test_answers_of_calls_count_as_data_of_the_project(store: Store) -> No
     assert await taken() == 3570, "the request is gone, the rest is still owed"
     await store.expire_answers(before="9999", limit=1)
     assert await taken() == 0
-
-
-async def test_calls_that_are_forgotten_are_not_counted_any_more(store: Store) -> None:
-    run = await make_run(store)
-    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
-    await store.append(batch(run, 0, b"1", owed=[(1, b"c" * 3000)], open_bytes=3000))
-    await store.append(batch(run, 1, b"2", status="completed", result=b"r" * 70))
-    await store.answer_call(run.project_id, "key", status=200, answer=b"a" * 500)
-    before = await store.project(run.project_id)
-    await store.forget_calls(before="9999")
-    after = await store.project(run.project_id)
-    assert before is not None
-    assert after is not None
-    assert (before.data_bytes, after.data_bytes) == (3570, 70)

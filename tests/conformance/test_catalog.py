@@ -146,16 +146,6 @@ async def test_publishing_a_flow_without_a_draft_is_refused(store: Store) -> Non
         await store.publish("nowhere")
 
 
-async def test_flows_of_one_slug_in_two_projects_are_two_flows(store: Store) -> None:
-    here, there = await store.ensure_project("acme", "here"), await store.ensure_project("acme", "there")
-    mine = await store.put_draft(here.id, "f", name=None, capture=None, source=b"mine")
-    assert await store.find_flow(there.id, "f") is None
-    theirs = await store.put_draft(there.id, "f", name=None, capture=None, source=b"theirs")
-    assert mine.id != theirs.id
-    assert [flow.id for flow in await store.flows(here.id)] == [mine.id]
-    assert await store.flow(mine.id) == mine
-
-
 async def test_keys_flows_and_versions_are_read_in_pieces(store: Store) -> None:
     here, there = await store.ensure_project("acme", "here"), await store.ensure_project("acme", "there")
     for project in (here, there):

@@ -12,7 +12,7 @@ from runglass.store.imports import ImportedFlow, ImportedRun
 from runglass.store.records import Retention, RunNumbers
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery, Term
-from tests.conformance.stores import make_run, row
+from tests.conformance.stores import row
 
 RUN, FLOW = "run-from-afar", "flow-from-afar"
 EVENTS = [(1, b"one"), (2, b"two"), (3, b"three")]
@@ -92,21 +92,15 @@ async def test_its_bytes_count_and_its_cost_does_not(store: Store) -> None:
     assert project.data_bytes == 0
 
 
-async def test_its_flow_is_made_as_a_draft_with_the_version_that_ran(store: Store) -> None:
+async def test_its_flow_is_made_as_a_draft_with_a_version_that_is_read_and_does_not_run(store: Store) -> None:
     project_id = await project_id_of(store)
     await import_run(store, project_id)
     flow = await store.find_flow(project_id, "far")
     assert flow is not None
     assert (flow.id, flow.name, flow.production_version, flow.retention_days) == (FLOW, "Far", None, 7)
-    assert [each.version for each in await store.versions(FLOW)] == [0, 3]
-    assert await store.flow_source(FLOW, 0) == await store.flow_source(FLOW, 3) == SOURCE
-
-
-async def test_an_imported_version_is_read_and_does_not_run(store: Store) -> None:
-    project_id = await project_id_of(store)
-    await import_run(store, project_id)
     assert [(each.version, each.imported) for each in await store.versions(FLOW)] == [(0, False), (3, True)]
-    assert await store.flow_source(FLOW, 3) == await store.runnable_source(FLOW, 0) == SOURCE
+    assert await store.flow_source(FLOW, 0) == await store.flow_source(FLOW, 3) == SOURCE
+    assert await store.runnable_source(FLOW, 0) == SOURCE
     assert await store.runnable_source(FLOW, 3) is None
     assert not await store.set_production(FLOW, 3)
 
@@ -230,14 +224,6 @@ async def test_an_import_that_is_done_cannot_be_given_up(store: Store) -> None:
     await store.abandon_imports()
     assert await store.purged_runs(limit=1000) == []
     assert await store.events(run.no, after=0, limit_bytes=1000) == EVENTS
-
-
-async def test_the_number_of_a_run_that_is_being_imported_is_given_to_no_other(store: Store) -> None:
-    project_id = await project_id_of(store)
-    first = await store.begin_import(project_id, RUN)
-    second = await store.begin_import(project_id, "another")
-    run = await make_run(store, "run-of-our-own")
-    assert len({first, second, run.no}) == 3
 
 
 async def test_who_imported_is_in_the_audit_log(store: Store) -> None:

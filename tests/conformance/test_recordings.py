@@ -1,23 +1,21 @@
 """What every store promises of recorded runs: found by their traces, queued nowhere, refused once deleted."""
 
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
 import pytest
 
-from runglass.errors import FlowRecorded, ImportConflict
+from runglass.errors import ImportConflict
 from runglass.store.base import Store
 from runglass.store.imports import ImportedFlow
-from runglass.store.query_search import SearchLimits
 from runglass.store.records import Append, FlowRecord, NewRun, RecordedTrace, RunRecord
 from runglass.support.clock import iso
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery, first_id
 from runglass.wire.query_parser import parse_run_query
-from tests.conformance.stores import ALL_STORES, make_run, store_kinds
+from tests.conformance.stores import make_run
 from tests.conformance.test_imports import FLOW, RUN, import_run
 from tests.records import new_run
 
@@ -65,15 +63,6 @@ async def newest(store: Store, trace_id: str = TRACE) -> RecordedTrace | None:
     return (await store.recorded_traces(flow.project_id, [trace_id, "f" * 32])).get(trace_id)
 
 
-async def test_a_flow_is_made_for_recorded_runs(store: Store) -> None:
-    made = await otel(store)
-    assert made.recorded
-    assert made.slug == "otel"
-    assert made.production_version is None
-    assert await otel(store) == made == await store.find_flow(made.project_id, "otel")
-    assert await store.flow(made.id) in await store.flows(made.project_id)
-
-
 async def test_a_slug_is_executable_or_recorded(store: Store) -> None:
     project = await store.ensure_project("acme", "demo")
     await store.put_draft(project.id, "bot", name=None, capture=None, source=b"{}")
@@ -103,12 +92,6 @@ async def test_a_trace_has_one_newest_run(store: Store) -> None:
     assert await newest(store) == RecordedTrace(second)
     third = recording(await otel(store), "run-3")
     assert await store.create_recording(third, trace_id=TRACE, due_at=NOON, continues="run-1") is None
-
-
-async def test_a_trace_of_another_project_is_another_one(store: Store) -> None:
-    await record(store)
-    other = await store.ensure_project("acme", "other")
-    assert await store.recorded_traces(other.id, [TRACE]) == {}
 
 
 async def test_a_recorded_run_waits_for_no_process(store: Store) -> None:
@@ -146,13 +129,6 @@ async def test_a_run_is_due_until_it_has_ended(store: Store) -> None:
     assert await store.due_recordings(now=LATER, limit=1) == []
     await store.defer_recording(second.no, due_at=NOON)
     assert await store.due_recordings(now=LATER, limit=9) == []
-
-
-async def test_runs_that_have_ended_take_no_place_of_those_that_are_due(store: Store) -> None:
-    runs = [await record(store, f"run-{n}", trace_id=f"{n}" * 32) for n in range(4)]
-    for run in (runs[0], runs[2]):
-        await end(store, run)
-    assert [run.id for run in await store.due_recordings(now=NOON, limit=2)] == ["run-1", "run-3"]
 
 
 async def test_a_deleted_run_leaves_a_tombstone_for_a_month(store: Store) -> None:
@@ -302,32 +278,6 @@ async def test_a_list_is_told_of_a_plain_run_once_it_is_none(store: Store) -> No
     plain = parse_run_query("kind:plain", now=store.clock.now())
     (gone,) = await store.changed_runs(run.project_id, plain, after=0, limit=9)
     assert (gone.listing, gone.could_meet) == (None, True)
-
-
-@pytest.mark.parametrize("kind", store_kinds())
-async def test_a_list_looks_at_no_plain_run(kind: str, tmp_path: Path) -> None:
-    # It may look at some rows, and then has no time left.
-    async with ALL_STORES[kind](
-        tmp_path, search=SearchLimits(look_s=0.0, count_s=0.0, first_rows=1)
-    ) as store:
-        flow = await otel(store)
-        await make_run(store, first_id(1))
-        for number in range(2, 200):
-            trigger = "recorded" if number == 2 else "plain"
-            run = new_run(flow.project_id, flow.id, id=first_id(number), trigger_type=trigger, request=b"")
-            await store.create_recording(run, trace_id=f"{number}", due_at=NOON, continues=None)
-        page = await store.runs(flow.project_id, RunQuery().listed(), limit=2)
-        assert ([run.id for run in page.runs], page.position) == ([first_id(2), first_id(1)], None)
-        counts = await store.count_runs(flow.project_id, RunQuery().listed(), until_ms=1000, buckets=1)
-        assert (counts.runs, counts.counted_from_ms) == ([2], None)
-
-
-async def test_a_recorded_flow_cannot_be_pushed(store: Store) -> None:
-    made = await otel(store)
-    with pytest.raises(FlowRecorded, match="'otel' has runs recorded from"):
-        await store.put_draft(made.project_id, "otel", name=None, capture="off", source=b"{}")
-    assert await store.find_flow(made.project_id, "otel") == made
-    assert await store.versions(made.id) == []
 
 
 FAR = ImportedFlow(FLOW, "far", b"", recorded=True)

@@ -1,6 +1,5 @@
 """What every store must do when runs and their content are to go."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,9 @@ from runglass.log.events import (
 from runglass.log.trace import StepTrace
 from runglass.store.base import Store
 from runglass.store.records import (
-    NO_RETENTION,
     AttemptKey,
-    Checkpoint,
     ContentPlace,
     IdempotencyKey,
-    Retention,
-    RetentionOfFlow,
     RunRecord,
     StepRow,
 )
@@ -37,12 +32,6 @@ from tests.records import new_run
 
 SECRET = "sesame"
 RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:00.000Z"}
-
-
-@pytest.fixture(params=store_kinds())
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with ALL_STORES[request.param](tmp_path) as opened:
-        yield opened
 
 
 async def ended_run(
@@ -125,17 +114,6 @@ async def test_the_rows_of_a_purged_run_go_in_bites_and_no_others_go(
     assert await rows_left(store, run.no) == 0
     assert await rows_left(store, other.no) == before
     assert len(await store.events(other.no, after=0, limit_bytes=1000)) == 11
-
-
-async def test_a_checkpoint_that_was_left_goes_too(store: Store) -> None:
-    run = await make_run(store)
-    kept = [Checkpoint(f"s{n}", str(path), b"x" * 10) for n in range(3) for path in range(3)]
-    await store.append(batch(run, 0, b"event", checkpoints=kept))
-    await store.append(batch(run, 1, b"last", status="failed", error=b"{}"))
-    assert await store.purge_runs([run.no])
-    await purge_all(store, limit_rows=2)
-    assert await store.checkpoints(run.no) == []
-    assert await store.request(run.no) is None
 
 
 async def data_bytes(store: Store, run: RunRecord) -> int:
@@ -284,27 +262,6 @@ async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -
     assert await found("2026-01-09") == [late.no]
 
 
-async def test_the_retention_of_the_flow_comes_before_that_of_the_project(store: Store) -> None:
-    project = await store.ensure_project("acme", "demo")
-    quiet = await store.put_draft(project.id, "quiet", name=None, capture=None, source=b"{}")
-    own = Retention(3.0, None)
-    loud = await store.put_draft(project.id, "loud", name=None, capture=None, source=b"{}", retention=own)
-    assert (loud.retention_days, loud.content_retention_days) == (3.0, None)
-    assert sorted(await store.retentions()) == sorted(
-        [RetentionOfFlow(quiet.id, NO_RETENTION), RetentionOfFlow(loud.id, own)]
-    )
-    await store.set_retention(project.id, Retention(30.0, 7.5))
-    assert sorted(await store.retentions()) == sorted(
-        [RetentionOfFlow(quiet.id, Retention(30.0, 7.5)), RetentionOfFlow(loud.id, Retention(3.0, 7.5))]
-    )
-    found = await store.find_project("acme", "demo")
-    assert found is not None
-    assert (found.retention_days, found.content_retention_days) == (30.0, 7.5)
-    await store.set_retention(project.id, NO_RETENTION)
-    await store.put_draft(project.id, "loud", name=None, capture=None, source=b"{}")
-    assert {each.retention for each in await store.retentions()} == {NO_RETENTION}
-
-
 def raw(value: Any) -> Any:
     return msgspec.Raw(msgspec.json.encode(value))
 
@@ -398,13 +355,6 @@ async def test_content_is_taken_out_of_many_runs_at_once_as_far_as_they_fit(stor
     # One that has been seen to, or is gone, is none that has to be.
     assert await store.purge_runs([numbers[0]]) == 1
     assert await store.strip_content(numbers[:2], None, limit_rows=1, limit_bytes=1) == (2, None)
-
-
-async def test_taking_out_content_may_begin_anew(store: Store) -> None:
-    run = await run_with_content(store)
-    assert (await store.strip_content([run.no], None, limit_rows=9, limit_bytes=1 << 20))[0] == 0
-    assert await store.strip_content([run.no], None, limit_rows=99, limit_bytes=1 << 20) == (1, None)
-    assert SECRET.encode() not in b"".join(await all_of(store, run.no))
 
 
 async def test_a_bite_of_content_is_bounded_by_bytes(store: Store) -> None:

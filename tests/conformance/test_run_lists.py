@@ -324,46 +324,30 @@ async def test_every_query_finds_its_runs_newest_first_in_pages_of_any_size(
     assert matched > len(CASES) * 0.8, "nearly every query has runs to find"
 
 
-async def test_counts_are_those_of_the_list(store: Store, known: list[Known]) -> None:
-    project = await store.ensure_project("acme", "demo")
-    until_ms = round(NOW.timestamp() * 1000)
-    for text, meets in CASES:
-        wanted = set(await expected(store, known, meets))
-        counts = await store.count_runs(project.id, await asked(store, text), until_ms=until_ms, buckets=10)
-        assert counts.counted_from_ms is None
-        runs, failed = [0] * 10, [0] * 10
-        for run in known:
-            if run.id in wanted:
-                number = (run.created_ms - counts.from_ms) // counts.bucket_ms
-                runs[number] += 1
-                failed[number] += run.status == "failed"
-        assert (counts.runs, counts.failed) == (runs, failed), text
-
-
-async def test_round_intervals_begin_at_their_multiples_and_count_nothing_from_before_the_query(
+async def test_counts_are_those_of_the_list_in_intervals_of_any_or_of_round_length(
     store: Store, known: list[Known]
 ) -> None:
     project = await store.ensure_project("acme", "demo")
     until_ms = round(NOW.timestamp() * 1000)
     lengths = (1000, 7_000, 60_000, 3_600_000, 86_400_000)
     for text, meets in CASES:
-        wanted = set(await expected(store, known, meets))
-        query = await asked(store, text)
-        counts = await store.count_runs(project.id, query, until_ms=until_ms, buckets=50, lengths_ms=lengths)
-        assert counts.bucket_ms in lengths, text
-        assert counts.from_ms % counts.bucket_ms == 0
-        assert len(counts.runs) == len(counts.failed) <= 50
-        found = [(run.created_ms - counts.from_ms) // counts.bucket_ms for run in known if run.id in wanted]
-        assert counts.runs == [found.count(number) for number in range(len(counts.runs))], text
-
-
-async def test_a_page_says_whether_there_is_another(store: Store, known: list[Known]) -> None:
-    project = await store.ensure_project("acme", "demo")
-    whole = await store.runs(project.id, RunQuery(), limit=RUNS)
-    assert whole.position is None
-    less = await store.runs(project.id, RunQuery(), limit=RUNS - 1)
-    assert less.position == ListPosition(known[-2].id)
-    assert [run.summary for run in less.runs[:2]] == [summary_of(run, status=run.status) for run in known[:2]]
+        wanted, query = set(await expected(store, known, meets)), await asked(store, text)
+        for buckets, lengths_ms in ((10, ()), (50, lengths)):
+            counts = await store.count_runs(
+                project.id, query, until_ms=until_ms, buckets=buckets, lengths_ms=lengths_ms
+            )
+            assert counts.counted_from_ms is None
+            if lengths_ms:
+                assert counts.bucket_ms in lengths, text
+                assert counts.from_ms % counts.bucket_ms == 0
+            assert len(counts.runs) == len(counts.failed) <= buckets
+            runs, failed = [0] * len(counts.runs), [0] * len(counts.runs)
+            for run in known:
+                if run.id in wanted:
+                    number = (run.created_ms - counts.from_ms) // counts.bucket_ms
+                    runs[number] += 1
+                    failed[number] += run.status == "failed"
+            assert (counts.runs, counts.failed) == (runs, failed), text
 
 
 async def test_runs_of_another_project_are_neither_found_nor_counted(
@@ -440,20 +424,6 @@ async def test_the_number_of_a_purged_change_is_not_given_again(own_store: Store
     await store.create_run(new_run(project.id, flow.id, id=first_id(2)))
     (change,) = await store.changed_runs(project.id, RunQuery(), after=0, limit=9)
     assert change.number == 3
-
-
-async def test_a_run_whose_error_stood_before_its_end_is_found_by_error_and_status(own_store: Store) -> None:
-    store = own_store
-    project = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
-    run = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
-    summary = b'{"error":{"code":"CODE_ERROR","message":"no Sesame"}}'
-    for head, status in enumerate(("running", "failed")):
-        await store.append(
-            Append(run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=summary)
-        )
-    page = await store.runs(project.id, await asked(store, "error:sesame status:failed"), limit=9)
-    assert [each.id for each in page.runs] == [run.id]
 
 
 async def test_the_message_of_an_error_is_found_until_it_is_taken_out(own_store: Store) -> None:

@@ -13,15 +13,6 @@ from tests.conformance.stores import batch, make_run, row, whole_trace
 from tests.records import new_run
 
 
-async def test_events_come_back_in_order_and_without_gaps(store: Store) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"one", b"two"))
-    await store.append(batch(run, 2, b"three"))
-    assert await store.events(run.no, after=0, limit_bytes=1000) == [(1, b"one"), (2, b"two"), (3, b"three")]
-    assert await store.events(run.no, after=2, limit_bytes=1000) == [(3, b"three")]
-    assert await store.events(run.no, after=3, limit_bytes=1000) == []
-
-
 async def test_a_page_of_events_is_bounded_by_bytes_but_never_empty_while_there_are_more(
     store: Store,
 ) -> None:
@@ -29,15 +20,6 @@ async def test_a_page_of_events_is_bounded_by_bytes_but_never_empty_while_there_
     await store.append(batch(run, 0, *[b"x" * 100] * 10))
     assert len(await store.events(run.no, after=0, limit_bytes=250)) == 3
     assert len(await store.events(run.no, after=0, limit_bytes=1)) == 1
-
-
-async def test_an_append_moves_head_status_and_summary_together(store: Store) -> None:
-    run = await make_run(store)
-    assert (run.status, run.head) == ("pending", 0)
-    await store.append(batch(run, 0, b"one", b"two"))
-    current = await store.run("run-1")
-    assert current is not None
-    assert (current.status, current.head, current.summary) == ("running", 2, b'{"status":"running"}')
 
 
 @pytest.mark.parametrize("head", [0, 1, 3])
@@ -73,15 +55,6 @@ async def test_refusing_one_append_does_not_disturb_those_that_share_its_commit(
         refused = run.no % 2 == 1
         assert isinstance(outcome, WrongExpectedVersion) is refused
         assert len(await store.events(run.no, after=0, limit_bytes=1000)) == (0 if refused else 1)
-
-
-async def test_a_request_is_kept_while_the_run_lives(store: Store) -> None:
-    run = await make_run(store)
-    assert await store.request(run.no) == b'{"inputs":{}}'
-    await store.append(batch(run, 0, b"1"))
-    assert await store.request(run.no) == b'{"inputs":{}}'
-    await store.append(batch(run, 1, b"2", status="failed"))
-    assert await store.request(run.no) is None
 
 
 async def test_reservations_of_a_budget_change_with_appends(store: Store) -> None:
@@ -181,18 +154,6 @@ async def test_large_checkpoints_of_steps_that_run_again_go_bit_by_bit(store: St
     while await store.drop_checkpoints(limit_rows=1, limit_bytes=1):
         pass
     assert await store.checkpoints(run.no) == []
-
-
-async def test_many_checkpoints_go_bit_by_bit_after_the_end_of_their_run(store: Store) -> None:
-    run = await make_run(store)
-    kept = [Checkpoint("s", str(number), b"1") for number in range(600)]
-    await store.append(batch(run, 0, *[b"1"] * 1001, checkpoints=kept))
-    await store.append(batch(run, 1001, b"2", status="completed"))
-    assert await store.checkpoints(run.no) == []
-    bites = 0
-    while await store.drop_checkpoints(limit_rows=100, limit_bytes=1 << 20):
-        bites += 1
-    assert bites >= 6
 
 
 async def test_large_checkpoints_are_counted_after_the_end_of_their_run_until_they_are_gone(

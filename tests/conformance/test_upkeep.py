@@ -67,14 +67,6 @@ async def test_answers_expire_a_few_at_a_time_and_the_oldest_first(store: Store)
     assert await store.expire_answers(before="9999", limit=2) == 1
 
 
-async def test_large_answers_expire_one_after_the_other(store: Store) -> None:
-    for number in range(3):
-        run = await make_run(store, f"run-{number}")
-        await store.append(batch(run, 0, b"1", status="completed", result=b'"%s"' % (b"x" * 700_000)))
-    for expired in (1, 1, 1, 0):
-        assert await store.expire_answers(before="9999", limit=10) == expired
-
-
 async def test_owed_content_of_one_run_expires_bit_by_bit(store: Store) -> None:
     run = await make_run(store)
     owed = [(seq, b"x" * 700_000) for seq in range(1, 6)]

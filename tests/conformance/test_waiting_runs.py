@@ -77,34 +77,3 @@ async def test_runs_that_were_begun_come_before_those_that_were_not(store: Store
     await store.release_run("a-0", "me")
     await enqueue(store, "b", 0)
     assert (await claim(store, 2))[0] == "a-0"
-
-
-async def test_a_project_with_all_its_runs_going_on_does_not_keep_others_waiting(
-    store: Store,
-) -> None:
-    await enqueue(store, "full", *range(5))
-    await enqueue(store, "other", *range(2))
-    assert await claim(store, 3, most_each=1) == ["full-0", "other-0"]
-    assert await claim(store, 3, most_each=1) == []
-    assert await claim(store, 3, most_each=2) == ["full-1", "other-1"]
-
-
-async def test_a_run_that_ends_while_it_waits_leaves_its_place(store: Store) -> None:
-    await enqueue(store, "a", *range(3))
-    waiting = await store.run("a-0")
-    assert waiting is not None
-    taken = await store.claim_waiting(waiting)
-    assert taken is not None
-    await store.append(batch(taken, 0, b"1", status="cancelled", ended_at="2026"))
-    assert (await store.queued_runs(waiting.project_id, most=9)).waiting == 2
-    assert await claim(store, 9) == ["a-1", "a-2"]
-
-
-async def test_a_run_of_a_process_that_is_gone_is_claimed_first_and_is_not_in_the_queue(store: Store) -> None:
-    project_id = await enqueue(store, "a", *range(3))
-    assert await store.hold_lease("gone", until="2027-01-01", renew=False)
-    [lost] = await store.claim_runs("gone", now="2026-01-01", limit=1)
-    assert (await store.queued_runs(project_id, most=9)).waiting == 2
-    assert await claim(store, 1) == ["a-1"]
-    found = await store.claim_runs("me", now="2028-01-01", limit=9)
-    assert [(run.id, run.claims) for run in found] == [(lost.id, 1), ("a-2", 0)]

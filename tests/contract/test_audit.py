@@ -100,7 +100,7 @@ def test_pages_and_filters_select_entries_and_bad_ones_are_refused(
     assert [entry for page in pages for entry in page] == everything
     assert [entry["action"] for entry in admin.entries(action="key.revoked")] == ["key.revoked"]
     assert admin.entries(since=everything[0]["at"])[0] == everything[0]
-    assert admin.entries(since="2999-01-01") == []
+    assert admin.entries(since="9999-12-31T23:59:59-01:00") == []
     for query in ({"cursor": "x"}, {"cursor": "_" * 11}, {"since": "soon"}, {"limit": 0}, {"actor": "x"}):
         assert refusal(admin.http.get("/audit", params=query)) == (422, "INVALID_REQUEST")
 
@@ -122,9 +122,3 @@ def test_no_header_changes_the_address_of_an_entry(server: RunningServer, admin:
     forged = {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7", "X-Real-IP": "10.9.8.7"}
     admin.http.post("/keys", json={"role": "read"}, headers=forged)
     assert admin.entries(limit=1)[0]["actor"]["address"] == "127.0.0.1"
-
-
-def test_a_time_beyond_all_dates_is_a_valid_bound(server: RunningServer) -> None:
-    with http_for(server, server.make_key("acme", "demo", role="admin")) as http:
-        answer = http.get("/audit", params={"since": "9999-12-31T23:59:59-01:00"})
-    assert answer.json()["entries"] == []

@@ -1,11 +1,9 @@
-"""A disk that is full, fails or is locked by others, under a real server: it answers, lives and recovers."""
+"""A disk that fails under a real server, which answers, lives and recovers; `/health` says what is wrong."""
 
-import contextlib
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +11,8 @@ import httpx2
 import pytest
 
 from runglass import __version__ as runglass_version
+from runglass.engine.run.lease import Lease
 from runglass.errors import StoreError
-from runglass.runtime.health import HealthCheck
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
@@ -117,17 +115,6 @@ def test_a_run_that_cannot_be_stored_is_503_and_not_started(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_stored_runs_can_be_read_during_a_disk_fault(
-    server: RunningServer, http: httpx2.Client, fault: Fault
-) -> None:
-    run = execute(http, "anything")
-    paths = [f"/flow-runs/{run}/trace", f"/flow-runs/{run}/trace/stream", "/flow-runs", "/flows/acme/demo"]
-    before = [http.get(path).content for path in paths]
-    with fault(server):
-        assert [http.get(path).content for path in paths] == before
-
-
-@pytest.mark.parametrize("fault", FAULTS)
 def test_a_run_in_the_middle_ends_once_the_disk_is_back(
     server: RunningServer, http: httpx2.Client, faults: FaultyStore, fault: Fault
 ) -> None:
@@ -157,31 +144,6 @@ def until_health(address: str, status: int) -> dict[str, Any]:
         return answer.json() if answer.status_code == status else None
 
     return eventually(said)
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_health_reports_a_disk_that_takes_no_writes(server: RunningServer, fault: Fault) -> None:
-    check = HealthCheck(server.runtime, wait_s=LONGEST_S, every_s=0.0)
-    with fault(server):
-        if fault is full:
-            use_up_free_pages(server)
-        sick = server.call(check.report())
-        said = "database or disk is full" if fault is full else "database is locked"
-        assert (sick.status, sick.reasons) == ("unavailable", [f"the store takes no writes: {said}"])
-    assert server.call(check.report()).status == "ok"
-
-
-def _fill(size: int, db: sqlite3.Connection) -> None:
-    sql = "INSERT INTO owed (run_no, seq, data) VALUES (0, (SELECT count(*) FROM owed), zeroblob(?))"
-    db.execute(sql, (size,))
-
-
-def use_up_free_pages(server: RunningServer) -> None:
-    """Fills what deleted rows have left free in the file, so that every write needs a new page."""
-    for size in (1_000_000, 100_000, 10_000, 4_000):
-        with contextlib.suppress(StoreError):
-            while True:
-                server.call(write(server, partial(_fill, size)))
 
 
 @contextmanager
@@ -225,3 +187,35 @@ def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
                 "executesRuns": True,
             }
         assert process.interrupt() == 0
+
+
+def fail(*_: object) -> None:
+    raise ZeroDivisionError("a fault of the server")
+
+
+def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_server(lease_s=0.3) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(Lease, "hold", fail)
+            sick = until_health(server.address, 503)
+            assert sick["reasons"] == ["the lease keeper has failed and is restarted"]
+        well = until_health(server.address, 200)
+        assert well["status"] == "ok"
+    assert [record.exc_info is not None for record in caplog.records if "lease keeper" in record.message]
+
+
+def test_failing_housekeeping_degrades_health_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runglass.engine.maintenance.maintenance.Maintenance.tidy", fail)
+    with running_server() as server:
+        found = until_degraded(server)
+        assert found["reasons"] == ["housekeeping has failed and is restarted"]
+
+
+def until_degraded(server: RunningServer) -> dict[str, Any]:
+    def found() -> dict[str, Any] | None:
+        told = until_health(server.address, 200)
+        return told if told["status"] == "degraded" else None
+
+    return eventually(found)

@@ -1,17 +1,13 @@
 """`POST …/execute`: bodies in, outcomes out."""
 
-import json
 import re
-import threading
 from typing import Any
 
 import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import UUID, detail, execute, raw_connection, refusal
-from tests.faulty_store import FaultyStore
-from tests.waiting import eventually
+from tests.contract.wire import UUID, detail, refusal
 
 PATH = "/seq/acme/demo/words/execute"
 
@@ -43,37 +39,13 @@ def test_both_spellings_of_a_field_are_taken(http: httpx2.Client, name: str) -> 
     assert answer.json()["result"] == {"items": [{"text": "X"}, {"text": "Y"}, {"text": "Z"}]}
 
 
-def test_null_fields_count_as_not_given(http: httpx2.Client) -> None:
+def test_null_fields_and_empty_lists_count_as_not_given(http: httpx2.Client) -> None:
     nothing = dict.fromkeys(
         ["parameters", "blockOverrides", "trace", "messages", "tools", "toolChoice", "executionId"]
     )
-    assert http.post(PATH, json={"message": "a", **nothing}).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "content_type", ["application/json; charset=utf-8", "text/plain", "application/x-msgpack", None]
-)
-def test_a_json_body_is_taken_whatever_its_declared_type(
-    http: httpx2.Client, content_type: str | None
-) -> None:
-    headers = {} if content_type is None else {"Content-Type": content_type}
-    answer = http.post(PATH, content=b'{"message": "a"}', headers=headers)
-    assert answer.status_code == 200, answer.text
-
-
-def test_versions_are_pinned_and_the_draft_is_v0(server: RunningServer, http: httpx2.Client) -> None:
-    def flow(text: str) -> str:
-        return f"slug: versions\nsteps: [{{id: a, type: passthrough, input: {{text: {text}}}}}]\n"
-
-    def result(version: str) -> Any:
-        return http.post(f"/seq/acme/demo/versions{version}/execute", json={}).json()["result"]["text"]
-
-    server.push(flow("draft only"), publish=False)
-    assert result("") == "draft only"
-    server.push(flow("first"))
-    server.push(flow("second"))
-    server.push(flow("newer draft"), publish=False)
-    assert [result(v) for v in ("", "/v1", "/v2", "/v0")] == ["second", "first", "second", "newer draft"]
+    empty: dict[str, Any] = {name: [] for name in ("messages", "attachments", "tools", "toolCallMessages")}
+    for given in (nothing, empty):
+        assert http.post(PATH, json={"message": "a", **given}).status_code == 200
 
 
 def test_a_failed_run_is_step_failed_with_both_ids_and_a_readable_trace(http: httpx2.Client) -> None:
@@ -89,49 +61,6 @@ def test_a_failed_run_is_step_failed_with_both_ids_and_a_readable_trace(http: ht
         ("fine", "completed"),
         ("bad", "failed"),
     ]
-
-
-def test_a_caller_that_hangs_up_does_not_end_the_run(server: RunningServer, http: httpx2.Client) -> None:
-    body = json.dumps({"parameters": {"marker": "hung up"}}).encode()
-    with raw_connection(server) as connection:
-        connection.sendall(
-            b"POST /api/v1/seq/acme/demo/brisk/execute HTTP/1.1\r\nHost: x\r\n"
-            b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
-            % (server.key.encode(), len(body), body)
-        )
-        run = _newest_run(server, http, slug="brisk")
-    stream = http.get(f"/flow-runs/{run}/trace/stream").text
-    assert "event: flow_completed" in stream
-    assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "completed"
-
-
-def _newest_run(server: RunningServer, http: httpx2.Client, *, slug: str) -> str:
-    """The id of a run that is on its way of being created."""
-
-    async def flow_id() -> str:
-        project = await server.runtime.store.ensure_project("acme", "demo")
-        flow = await server.runtime.store.find_flow(project.id, slug)
-        assert flow is not None
-        return flow.id
-
-    query = {"flow_id": server.call(flow_id())}
-    found = eventually(lambda: http.get("/flow-runs", params=query).json()["runs"])
-    return str(found[0]["id"])
-
-
-def test_many_callers_at_once_get_their_own_results(http: httpx2.Client) -> None:
-    results: dict[int, Any] = {}
-
-    def call(number: int) -> None:
-        body = {"parameters": {"n": number}}
-        results[number] = http.post("/seq/acme/demo/anything/execute", json=body).json()["result"]
-
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == {number: {"n": number} for number in range(20)}
 
 
 @pytest.mark.parametrize(
@@ -157,10 +86,6 @@ def test_wrong_inputs_are_refused_by_the_fields_name(
     assert f"`{named}" in detail(answer)["message"]
 
 
-def test_a_typo_in_a_field_comes_with_a_suggestion(http: httpx2.Client) -> None:
-    assert "did you mean 'message'?" in detail(http.post(PATH, json={"mesage": "a"}))["message"]
-
-
 def test_fields_of_the_callers_own_are_ignored(http: httpx2.Client) -> None:
     own = {
         "userId": 7,
@@ -175,42 +100,6 @@ def test_fields_of_the_callers_own_are_ignored(http: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"runRemaining": True}, {"run_remaining": True}, {"stepIndex": 2}, {"inputOverrides": {"a": 1}}],
-)
-def test_a_field_that_only_a_step_through_knows_is_refused(
-    http: httpx2.Client, fields: dict[str, Any]
-) -> None:
-    (name,) = fields
-    answer = http.post(PATH, json={"message": "a", **fields})
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert detail(answer)["message"] == f"`{name}` is a field of `step`, not of this call"
-    assert http.post(PATH, json={"message": "a", name: type(fields[name])()}).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("attachment", "said"),
-    [
-        ({"url": "https://a.b/c"}, "`attachments[0].mimeType` is missing"),
-        ({"mime_type": "image/png", "url": None}, "`attachments[0].url` is missing"),
-        ({"mime_type": 1, "url": "https://a.b/c"}, "`attachments[0].mimeType` must be text, not 1"),
-        ("https://a.b/c", "`attachments[0]` must be an object"),
-    ],
-)
-def test_an_attachment_without_its_fields_is_refused_with_its_place(
-    http: httpx2.Client, attachment: Any, said: str
-) -> None:
-    answer = http.post(PATH, json={"message": "a", "attachments": [attachment]})
-    assert refusal(answer) == (400, "INVALID_ATTACHMENT")
-    assert detail(answer)["message"] == said
-
-
-@pytest.mark.parametrize("name", ["messages", "attachments", "tools", "toolCallMessages"])
-def test_an_empty_list_is_like_none(http: httpx2.Client, name: str) -> None:
-    assert http.post(PATH, json={"message": "a", name: []}).status_code == 200
-
-
-@pytest.mark.parametrize(
     "name",
     ["toolChoice", "tool_choice", "executionId", "iterationsUsed", "accumulatedOutputs", "pausedAtStep"],
 )
@@ -221,24 +110,15 @@ def test_a_field_of_the_wrong_type_is_refused_by_its_name(http: httpx2.Client, n
     assert f"`{camel}`" in detail(answer)["message"]
 
 
-def test_the_reserved_parameter_name_is_refused(http: httpx2.Client) -> None:
-    answer = http.post(PATH, json={"message": "a", "parameters": {"attachments": []}})
-    assert refusal(answer) == (400, "PARAMETER_NAME_RESERVED")
-
-
 @pytest.mark.parametrize(
     "body",
     [
         b"",
         b"{",
-        b"nonsense",
-        b'{"message": "a"} and more',
         b'{"message": NaN}',
         b'{"message": "\xff"}',
         b'{"message": "\\ud800"}',
         b"[]",
-        b"null",
-        b'"text"',
         b"[" * 100_000,
         b'{"parameters":' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
         b'{"parameters":{"a":' + b"[" * 101 + b"]" * 101 + b"}}",
@@ -250,12 +130,6 @@ def test_a_body_that_is_no_json_object_is_refused(http: httpx2.Client, body: byt
     answer = http.post(PATH, content=body)
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert "body" in detail(answer)["message"]
-
-
-def test_a_json_error_says_where(http: httpx2.Client) -> None:
-    answer = http.post(PATH, content=b'{"message": @}')
-    assert "the body is not valid JSON" in detail(answer)["message"]
-    assert "byte 12" in detail(answer)["message"]
 
 
 def test_numbers_of_any_size_come_back_as_they_went_in(http: httpx2.Client) -> None:
@@ -323,18 +197,12 @@ def test_a_session_id_must_be_a_uuid(http: httpx2.Client) -> None:
         assert refusal(answer) == (400, "EXECUTION_ID_INVALID")
 
 
-def test_a_session_id_goes_into_the_run(http: httpx2.Client, faults: FaultyStore) -> None:
-    created = faults.calls("create_run")
-    session = "019A20E1-1D60-7441-AA96-009E58A36DEF"
-    assert http.post(PATH, json={"message": "a"}, headers={"X-Session-Id": session}).status_code == 200
-    assert http.post(PATH, json={"message": "a"}).status_code == 200
-    assert [call.args[0].session_id for call in created] == [session.lower(), None]
-
-
-def test_trace_asks_for_full_snapshots_of_this_run(server: RunningServer, http: httpx2.Client) -> None:
-    server.push("slug: frugal\ncapture: metadata_only\nsteps: [{id: a, type: passthrough}]\n")
-    for wanted in (False, True):
-        run = execute(http, "frugal", parameters={"n": 1}, trace=wanted)
-        step = http.get(f"/flow-runs/{run}/steps/a/trace").json()
-        assert step.get("inputContext") == ({"n": 1} if wanted else None)
-        assert step["inputSizeBytes"] == len('{"n":1}')
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", "text/plain", "application/x-msgpack", None]
+)
+def test_a_json_body_is_taken_whatever_its_declared_type(
+    http: httpx2.Client, content_type: str | None
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    answer = http.post(PATH, content=b'{"message": "a"}', headers=headers)
+    assert answer.status_code == 200, answer.text

@@ -1,4 +1,4 @@
-"""A run as a file: what is in it, and that it is all of it."""
+"""A run as a file: all of it, or its tree for other programs with every row of the outline."""
 
 import json
 from typing import Any
@@ -9,9 +9,151 @@ import pytest
 from runglass.testing import RunningServer
 from tests.contract.wire import cancel, detail, execute, frames, start
 
+SIDE_BY_SIDE = """
+slug: side-by-side
+steps:
+  - id: both
+    type: parallel
+    branches:
+      left: [{id: l, type: wait, ms: 30}]
+      right: [{id: r, type: wait, ms: 30}]
+  - id: each
+    type: loop
+    over: "[1, 2, 3, 4, 5, 6]"
+    max_concurrency: 3
+    steps:
+      - {id: hold, type: wait, ms: 10}
+      - {id: ask, type: llm, model: echo, prompt: "hi {{ item }}"}
+"""
+FAILING = """
+slug: failing
+steps:
+  - {id: ask, type: llm, model: echo, system: be kind, prompt: "hi {{ message }}"}
+  - id: bad
+    type: code
+    retry: {max_attempts: 2, initial_delay_ms: 0}
+    code: raise ValueError("it broke")
+"""
+KIND_OF_CLIENT, KIND_INTERNAL = 3, 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def flows(server: RunningServer) -> None:
+    for flow in (SIDE_BY_SIDE, FAILING):
+        server.push(flow)
+
 
 @pytest.fixture(scope="module")
-def run_id(http: httpx2.Client) -> str:
+def failed(flows: None, http: httpx2.Client) -> str:
+    answer = http.post("/seq/acme/demo/failing/execute", json={"message": "you"})
+    run_id: str = answer.json()["detail"]["executionId"]
+    return run_id
+
+
+@pytest.fixture(scope="module", params=["words", "grid", "side-by-side", "failing"])
+def run_id(request: pytest.FixtureRequest, failed: str, http: httpx2.Client) -> str:
+    if request.param == "failing":
+        return failed
+    bodies: dict[str, dict[str, Any]] = {
+        "words": {"message": "a bb ccc"},
+        "grid": {"parameters": {"rows": [list(range(20)), [30, 31], list(range(10, 40))]}},
+        "side-by-side": {},
+    }
+    return execute(http, request.param, **bodies[request.param])
+
+
+def spans_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
+    (resource,) = http.get(f"/flow-runs/{run_id}/export?format=otlp").json()["resourceSpans"]
+    (scope,) = resource["scopeSpans"]
+    assert scope["scope"]["name"] == "runglass"
+    found: list[dict[str, Any]] = scope["spans"]
+    return found
+
+
+def attributes(span: dict[str, Any]) -> dict[str, Any]:
+    return {each["key"]: next(iter(each["value"].values())) for each in span["attributes"]}
+
+
+def rows_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
+    """The rows of the outline that have begun, with their parents as rows."""
+    outline = http.get(f"/flow-runs/{run_id}/trace/outline").json()
+    columns = outline["columns"]
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for row in rows:
+        row["kind"], row["name"] = outline["kinds"][row["kind"]], outline["names"][row["name"]]
+        row["status"] = outline["statuses"][row["status"]]
+        row["parent"] = rows[row["parent"]] if row["parent"] >= 0 else None
+    return [row for row in rows if row["start"] >= 0]
+
+
+def name_of(row: dict[str, Any], *, attempt: str) -> str:
+    if row["kind"] == "iteration":
+        return f"{row['name']}[{row['index']}]"
+    return attempt.format(**row) if row["kind"] == "attempt" else str(row["name"])
+
+
+def calls_of(http: httpx2.Client, run_id: str) -> int:
+    steps = http.get(f"/flow-runs/{run_id}/trace").json()["steps"]
+    return sum(len(step.get("modelCalls", [])) for step in steps)
+
+
+def test_otlp_has_a_span_for_each_row_below_its_parent(http: httpx2.Client, run_id: str) -> None:
+    spans = spans_of(http, run_id)
+    root, *others = spans
+    by_id = {span["spanId"]: span for span in spans}
+    assert "parentSpanId" not in root
+    assert root["traceId"] == run_id.replace("-", "")
+    assert {span["traceId"] for span in spans} == {root["traceId"]}
+    calls = [span for span in others if span["kind"] == KIND_OF_CLIENT]
+    assert len(calls) == calls_of(http, run_id)
+    told = [span for span in others if span["kind"] == KIND_INTERNAL]
+    rows = rows_of(http, run_id)
+    assert [span["name"] for span in told] == [
+        name_of(row, attempt="{name} attempt {attempt}") for row in rows
+    ]
+    for span, row in zip(told, rows, strict=True):
+        parent = by_id[span["parentSpanId"]]
+        above = row["parent"]
+        assert parent["name"] == (root["name"] if above is None else name_of(above, attempt="{name}"))
+        begun_ms = (int(span["startTimeUnixNano"]) - int(root["startTimeUnixNano"])) // 1_000_000
+        took_ms = (int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])) // 1_000_000
+        assert (begun_ms, begun_ms + took_ms) == (row["start"], row["end"])
+        is_bad = row["status"] == "failed" or (row["kind"] == "attempt" and row["status"] == "retried")
+        assert ("status" in span) == is_bad
+
+
+def test_what_failed_says_so_with_its_error(http: httpx2.Client, failed: str) -> None:
+    spans = spans_of(http, failed)
+    bad = [span for span in spans if "status" in span]
+    assert [span["name"] for span in bad] == [
+        "invoke_workflow failing",
+        "bad",
+        "bad attempt 1",
+        "bad attempt 2",
+    ]
+    assert {span["status"]["code"] for span in bad} == {2}
+    assert all("it broke" in span["status"]["message"] for span in bad if span["name"] != "bad")
+    assert attributes(bad[-1])["error.type"] == "CODE_ERROR"
+
+
+def test_of_a_run_that_goes_on_spans_are_what_has_ended(server: RunningServer, http: httpx2.Client) -> None:
+    run_id = start(server, "endless")
+    try:
+        with http.stream("GET", f"/flow-runs/{run_id}/trace/stream") as stream:
+            lines = stream.iter_lines()
+            next(line for line in lines if line == "event: step_completed")
+            next(line for line in lines if line == "event: step_started")
+        spans = spans_of(http, run_id)
+        events = http.get(f"/flow-runs/{run_id}/export?format=perfetto").json()["traceEvents"]
+    finally:
+        cancel(server, run_id)
+    assert [span["name"] for span in spans] == ["first"]
+    assert [event["name"] for event in events if event["ph"] == "B"] == ["endless", "first", "hold"]
+    assert len([event for event in events if event["ph"] == "E"]) == 1
+
+
+@pytest.fixture(scope="module")
+def words(http: httpx2.Client) -> str:
     return execute(http, "words", message="a bb ccc")
 
 
@@ -19,8 +161,8 @@ def events_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
     return [frame.data for frame in frames(http.get(f"/flow-runs/{run_id}/trace/stream").text)]
 
 
-def test_lines_are_a_header_and_then_each_event_byte_for_byte(http: httpx2.Client, run_id: str) -> None:
-    answer = http.get(f"/flow-runs/{run_id}/export?format=jsonl")
+def test_lines_are_a_header_and_then_each_event_byte_for_byte(http: httpx2.Client, words: str) -> None:
+    answer = http.get(f"/flow-runs/{words}/export?format=jsonl")
     assert answer.headers["content-type"] == "application/jsonl"
     first, *lines = answer.text.splitlines()
     header = json.loads(first)
@@ -28,7 +170,7 @@ def test_lines_are_a_header_and_then_each_event_byte_for_byte(http: httpx2.Clien
     assert header == {
         "format": "runglass-run",
         "formatVersion": 1,
-        "runId": run_id,
+        "runId": words,
         "version": 1,
         "capture": "full",
         "triggerType": "api",
@@ -38,39 +180,24 @@ def test_lines_are_a_header_and_then_each_event_byte_for_byte(http: httpx2.Clien
             "source": http.get("/flows/acme/demo/words/versions/1").json(),
         },
     }
-    stream = http.get(f"/flow-runs/{run_id}/trace/stream").text
+    stream = http.get(f"/flow-runs/{words}/trace/stream").text
     assert lines == [line.removeprefix("data: ") for line in stream.splitlines() if line.startswith("data: ")]
 
 
 def test_a_document_has_the_header_the_trace_as_it_is_read_and_the_events(
-    http: httpx2.Client, run_id: str
+    http: httpx2.Client, words: str
 ) -> None:
-    answer = http.get(f"/flow-runs/{run_id}/export")
+    answer = http.get(f"/flow-runs/{words}/export")
     assert answer.headers["content-type"] == "application/json"
     document = answer.json()
-    lines = http.get(f"/flow-runs/{run_id}/export?format=jsonl").text.splitlines()
-    assert document.pop("trace") == http.get(f"/flow-runs/{run_id}/trace").json()
+    lines = http.get(f"/flow-runs/{words}/export?format=jsonl").text.splitlines()
+    assert document.pop("trace") == http.get(f"/flow-runs/{words}/trace").json()
     assert document.pop("events") == [json.loads(line) for line in lines[1:]]
     assert document == json.loads(lines[0])
 
 
-def test_both_families_of_paths_answer_alike(http: httpx2.Client, run_id: str) -> None:
-    for format in ("json", "jsonl"):
-        by_id, by_flow = (
-            http.get(f"{base}/{run_id}/export", params={"format": format})
-            for base in ("/flow-runs", "/seq/acme/demo/words/runs")
-        )
-        assert by_id.content == by_flow.content
-
-
-@pytest.mark.parametrize("format", ["json", "jsonl"])
-def test_the_file_gets_a_name_that_says_what_it_is(http: httpx2.Client, run_id: str, format: str) -> None:
-    answer = http.get(f"/flow-runs/{run_id}/export", params={"format": format})
-    assert answer.headers["content-disposition"] == f'attachment; filename="words-{run_id}.{format}"'
-
-
-def test_an_unknown_format_is_refused_with_those_that_there_are(http: httpx2.Client, run_id: str) -> None:
-    answer = http.get(f"/flow-runs/{run_id}/export?format=xml")
+def test_an_unknown_format_is_refused_with_those_that_there_are(http: httpx2.Client, words: str) -> None:
+    answer = http.get(f"/flow-runs/{words}/export?format=xml")
     assert answer.status_code == 422
     assert "json" in detail(answer)["message"]
 
@@ -88,11 +215,16 @@ def test_of_a_run_that_goes_on_it_is_the_part_up_to_now(server: RunningServer, h
     assert events_of(http, run_id)[: len(document["events"])] == document["events"]
 
 
-def test_a_run_without_snapshots_is_exported_without_them(server: RunningServer, http: httpx2.Client) -> None:
+@pytest.mark.parametrize("format", ["json", "jsonl", "otlp", "perfetto"])
+def test_a_run_without_snapshots_is_exported_without_them(
+    server: RunningServer, http: httpx2.Client, format: str
+) -> None:
     secret = "only-in-the-answer"
-    server.push("slug: quiet\ncapture: metadata_only\nsteps: [{id: keep, type: passthrough}]\n")
+    server.push(
+        "slug: quiet\ncapture: metadata_only\n"
+        "steps: [{id: keep, type: passthrough}, {id: ask, type: llm, model: echo, prompt: '{{ message }}'}]\n"
+    )
     run_id = execute(http, "quiet", message=secret)
-    for format in ("json", "jsonl"):
-        text = http.get(f"/flow-runs/{run_id}/export", params={"format": format}).text
-        assert run_id in text
-        assert secret not in text
+    text = http.get(f"/flow-runs/{run_id}/export", params={"format": format}).text
+    assert "echo" in text
+    assert secret not in text

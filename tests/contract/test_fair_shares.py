@@ -22,7 +22,7 @@ CODE = "slug: code\nsteps: [{id: sum, type: code, code: 'return {\"n\": 1 + 1}'}
 KEEP = "slug: keep\ncapture: full\nsteps: [{id: keep, type: passthrough}]\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     limits = {"max_concurrent_runs": 3, "max_queued_runs": 20, "max_streams_per_project": 2}
     with running_server(**limits, code_time_limit_ms=600_000, log_level="error") as running:
@@ -32,37 +32,23 @@ def server() -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def flood(server: RunningServer) -> Iterator[httpx2.Client]:
     with http_for(server, server.key) as client:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def guest(server: RunningServer) -> Iterator[httpx2.Client]:
     with http_for(server, server.make_key("guests", "one")) as client:
         yield client
-
-
-def test_endless_code_and_a_full_queue_of_one_project_do_not_stop_another(
-    flood: httpx2.Client, guest: httpx2.Client
-) -> None:
-    jobs = [flood.post("/seq/acme/demo/runaway/jobs", json={}) for _ in range(24)]
-    assert [job.status_code for job in jobs] == [202] * 23 + [503]
-    assert detail(jobs[-1])["limit"] == "max_queued_runs"
-    assert detail(jobs[-1])["value"] == 20
-    assert int(jobs[-1].headers["retry-after"]) >= 1
-    for _ in range(3):
-        answer = guest.post("/seq/guests/one/code/execute", json={})
-        assert (answer.status_code, answer.json()["result"]) == (200, {"n": 2})
-    still = [flood.get(f"/seq/acme/demo/runaway/jobs/{job.json()['executionId']}") for job in jobs[:23]]
-    assert {job.json()["status"] for job in still} == {"pending", "running"}
 
 
 def test_each_project_has_a_limit_of_streams_and_is_refused_beyond_it(
     server: RunningServer, flood: httpx2.Client, guest: httpx2.Client
 ) -> None:
     run = start(server, "endless")
+    before = flood.get("/flow-runs").json()["runs"]
     path = f"/flow-runs/{run}/trace/stream"
     with ExitStack() as opened:
         first = ExitStack()
@@ -73,7 +59,7 @@ def test_each_project_has_a_limit_of_streams_and_is_refused_beyond_it(
             assert detail(refused)["limit"] == "max_streams_per_project"
             assert "nothing was started" in detail(refused)["message"]
             assert int(refused.headers["retry-after"]) >= 1
-        assert len(flood.get("/flow-runs").json()["runs"]) == 1
+        assert len(flood.get("/flow-runs").json()["runs"]) == len(before)
         assert guest.post("/seq/guests/one/code/execute", json={}).status_code == 200
         first.close()
         eventually(lambda: flood.post("/seq/acme/demo/anything/execute", json={}).status_code == 200)
@@ -142,3 +128,18 @@ def _kept(client: httpx2.Client, project: str) -> str:
     """A run whose trace and log are long."""
     body = {"message": "x" * LARGE_READ_BYTES}
     return str(client.post(f"/seq/{project}/keep/execute", json=body).json()["executionId"])
+
+
+def test_endless_code_and_a_full_queue_of_one_project_do_not_stop_another(
+    flood: httpx2.Client, guest: httpx2.Client
+) -> None:
+    jobs = [flood.post("/seq/acme/demo/runaway/jobs", json={}) for _ in range(24)]
+    assert [job.status_code for job in jobs] == [202] * 23 + [503]
+    assert detail(jobs[-1])["limit"] == "max_queued_runs"
+    assert detail(jobs[-1])["value"] == 20
+    assert int(jobs[-1].headers["retry-after"]) >= 1
+    for _ in range(3):
+        answer = guest.post("/seq/guests/one/code/execute", json={})
+        assert (answer.status_code, answer.json()["result"]) == (200, {"n": 2})
+    still = [flood.get(f"/seq/acme/demo/runaway/jobs/{job.json()['executionId']}") for job in jobs[:23]]
+    assert {job.json()["status"] for job in still} == {"pending", "running"}

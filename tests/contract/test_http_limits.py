@@ -173,12 +173,6 @@ def test_a_body_whose_end_is_in_doubt_is_refused_with_all_that_follows(
         assert rest_of(connection) == b""
 
 
-def test_http_1_0_needs_no_host(server: RunningServer) -> None:
-    with raw_connection(server) as connection:
-        connection.sendall(b"GET http://elsewhere/health HTTP/1.0\r\n\r\n")
-        assert read_answer(connection)[0] == 200
-
-
 @pytest.mark.parametrize("cut", [0, 1, len(BODY), len(BODY) + 5])
 def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: RunningServer, cut: int) -> None:
     """Java's client asks for HTTP/2 so; its body must neither be lost nor pass for a further request."""
@@ -250,15 +244,6 @@ def test_a_head_that_does_not_end_is_cut_off_in_time(hourglass: Hourglass) -> No
         assert rest_of(silent) == b""
 
 
-def test_an_idle_connection_that_begins_to_trickle_is_ended_too(hourglass: Hourglass) -> None:
-    with raw_connection(hourglass.server) as connection:
-        connection.sendall(GET + HOST + b"\r\n")
-        assert read_answer(connection)[0] == 200
-        connection.sendall(GET[:6])
-        hourglass.passes_until(lambda: is_readable(connection))
-        assert refusal(_answered(connection)) == (408, "INVALID_REQUEST")
-
-
 def test_a_body_must_come_at_a_least_rate(hourglass: Hourglass) -> None:
     server = hourglass.server
     with raw_connection(server) as connection:
@@ -323,12 +308,8 @@ def test_a_request_behind_health_needs_a_place(server: RunningServer) -> None:
         assert rest_of(connection).count(b"HTTP/1.1 200") == 2, "there is room"
 
 
-def test_half_open_connections_displace_only_each_other() -> None:
-    with (
-        running_server(max_connections=3) as server,
-        contextlib.ExitStack() as stack,
-        streams(server, 1) as opened,
-    ):
+def test_half_open_connections_displace_only_each_other(server: RunningServer) -> None:
+    with contextlib.ExitStack() as stack, streams(server, 1) as opened:
         first = stack.enter_context(raw_connection(server))
         first.sendall(GET)
         for _ in range(60):
@@ -397,3 +378,12 @@ def test_a_path_writes_no_line_of_its_own_into_the_log(
     (message,) = [record.getMessage() for record in caplog.records if "found no store" in record.getMessage()]
     assert message.isprintable()
     assert r"a\n2026-01-01 ERROR forged\x1b[2J\x85\u202e" in message
+
+
+def test_an_idle_connection_that_begins_to_trickle_is_ended_too(hourglass: Hourglass) -> None:
+    with raw_connection(hourglass.server) as connection:
+        connection.sendall(GET + HOST + b"\r\n")
+        assert read_answer(connection)[0] == 200
+        connection.sendall(GET[:6])
+        hourglass.passes_until(lambda: is_readable(connection))
+        assert refusal(_answered(connection)) == (408, "INVALID_REQUEST")

@@ -10,7 +10,7 @@ import pytest
 
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
 from tests.contract.stores import server_on
 from tests.contract.test_retention import tidy
 from tests.contract.wire import detail, frames, http_for
@@ -47,12 +47,6 @@ def server(store_kind: str) -> Iterator[RunningServer]:
         ):
             running.push(FLOW.format(slug=slug, fields=fields))
         yield running
-
-
-@pytest.fixture(scope="module")
-def http(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as client:
-        yield client
 
 
 def failed(http: httpx2.Client, slug: str) -> str:
@@ -122,17 +116,6 @@ def test_it_goes_with_other_content(store_kind: str) -> None:
         tidy(short)
         assert "jane" not in there.get(trace).text + there.get(stream).text
         assert msgspec.json.encode(fold_of(there, run)) == there.get(trace).content
-
-
-def test_it_comes_along_in_a_file(http: httpx2.Client) -> None:
-    run = failed(http, "as-others")
-    with running_server() as other, http_for(other, other.key) as there:
-        file = http.get(f"/flow-runs/{run}/export", params={"format": "jsonl"}).content
-        answer = there.post("/flow-runs/import", content=file)
-        assert answer.status_code == 201, answer.text
-        for what in ("trace", "trace/stream"):
-            told = http.get(f"/flow-runs/{run}/{what}").content
-            assert there.get(f"/flow-runs/{run}/{what}").content == told
 
 
 def test_a_run_of_the_sample_is_kept_whole_where_its_mode_allows_that(

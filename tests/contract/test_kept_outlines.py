@@ -1,7 +1,6 @@
 """The outline of a large run is kept once it has ended: who opens the run later does not wait for it."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from runglass.outlines.kept_outline import PACKED_VERSION, PackedOutline
 from runglass.outlines.outline import Outline
 from runglass.runtime.runtime import FixedLimits
-from runglass.server.services.outlines import RECENT_PART, Outlines
+from runglass.server.services.outlines import Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
@@ -51,13 +50,6 @@ def run(server: RunningServer) -> RunRecord:
     return found
 
 
-def partial(server: RunningServer, run: RunRecord, outlines: Outlines) -> Outline | None:
-    async def ends() -> Outline | None:
-        return await outlines.ends_of(run)
-
-    return server.call(ends())
-
-
 def opened(server: RunningServer, run: RunRecord) -> Outline:
     """The outline as a server has it that was just started."""
 
@@ -81,27 +73,10 @@ def test_a_kept_outline_has_the_rows_of_one_that_is_made(server: RunningServer, 
     assert text(kept) == text(made)
 
 
-def test_pages_are_of_the_kept_outline(server: RunningServer, run: RunRecord) -> None:
-    with http_for(server, server.key) as http:
-        page: dict[str, Any] = http.get(
-            f"/flow-runs/{run.id}/trace/outline", params={"after": LARGE_RUN_EVENTS - 2, "limit": 9}
-        ).json()
-    assert page["rowCount"] == LARGE_RUN_EVENTS + 1
-    assert page["columns"]["position"] == [LARGE_RUN_EVENTS // 2 - 1, 0, LARGE_RUN_EVENTS // 2][-2:]
-
-
 def test_one_whose_draft_has_another_tree_by_now_is_made_anew(server: RunningServer, run: RunRecord) -> None:
     server.push(RENAMED, publish=False)
     assert not isinstance(opened(server, run), PackedOutline)
     server.push(LOOP, publish=False)
-    assert isinstance(opened(server, run), PackedOutline)
-
-
-def test_one_that_cannot_be_read_is_made_anew(server: RunningServer, run: RunRecord) -> None:
-    head, *_ = server.call(server.runtime.store.kept_outline(run.no))
-    server.call(server.runtime.store.keep_outline(run.no, 0, b"{"))
-    assert not isinstance(opened(server, run), PackedOutline)
-    server.call(server.runtime.store.keep_outline(run.no, 0, head))
     assert isinstance(opened(server, run), PackedOutline)
 
 
@@ -114,46 +89,6 @@ def test_one_that_an_older_program_has_kept_is_kept_anew_once_it_was_opened(
     assert not isinstance(opened(server, run), PackedOutline)
     eventually(lambda: server.call(server.runtime.store.kept_outline(run.no))[0] != older)
     assert isinstance(opened(server, run), PackedOutline)
-
-
-def test_of_a_run_that_goes_on_the_ends_are_had_first(server: RunningServer, run: RunRecord) -> None:
-    going = msgspec.structs.replace(run, status="running")
-    ends = partial(server, going, Outlines(server.runtime))
-    assert ends is not None
-    numbers = [number for number in ends.values("index", 0, ends.row_count) if number >= 0]
-    count = len(numbers)
-    assert 100 < count < 2000
-    assert ends.row_count == 1 + 2 * count
-    half = next(place for place, number in enumerate(numbers) if number != place)
-    assert numbers[half:] == list(range(LARGE_RUN_EVENTS // 2 - count + half, LARGE_RUN_EVENTS // 2))
-    assert min(half, count - half) > 100
-    assert ends.seq == run.head
-
-
-def test_the_ends_alone_are_of_no_use_where_all_is_there(server: RunningServer, run: RunRecord) -> None:
-    going, held = msgspec.structs.replace(run, status="running"), Outlines(server.runtime)
-    assert partial(server, run, held) is None
-    server.call(outline_of(held, going))
-    assert partial(server, going, held) is None
-    small = msgspec.structs.replace(going, head=LARGE_RUN_EVENTS - 1)
-    assert partial(server, small, Outlines(server.runtime)) is None
-
-
-def test_one_of_a_little_while_ago_is_recent_as_long_as_the_run_goes_on(
-    server: RunningServer, run: RunRecord
-) -> None:
-    going, held = msgspec.structs.replace(run, status="running"), Outlines(server.runtime)
-    assert held.recent(going) is None
-    made = server.call(outline_of(held, going))
-    later, most = run.head + 1, run.head + run.head // RECENT_PART
-    assert held.recent(msgspec.structs.replace(going, head=later)) is made
-    assert held.recent(msgspec.structs.replace(going, head=most)) is made
-    assert held.recent(msgspec.structs.replace(going, head=2 * most)) is None
-    assert held.recent(msgspec.structs.replace(run, head=later)) is None
-
-
-async def outline_of(held: Outlines, run: RunRecord) -> Outline:
-    return await held.of(run)
 
 
 def test_the_ends_come_to_who_asks_for_them_and_say_so(server: RunningServer, faults: FaultyStore) -> None:

@@ -8,10 +8,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass import Client
-from runglass.cli import main
-from runglass.cli.exit_codes import Exit
-from runglass.client.api.admin import Management
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, detail, refusal
 
@@ -63,28 +59,6 @@ def walked(http: httpx2.Client, path: str, **query: Any) -> list[list[Any]]:
         more = {"cursor": page["nextCursor"]}
 
 
-def test_a_list_beyond_the_bound_comes_in_pages_by_default(http: httpx2.Client) -> None:
-    for path in ("/flows", "/flows/acme/demo"):
-        first, rest = walked(http, path)
-        assert [len(first), len(rest)] == [BOUND, 1]
-        assert first + rest == ["anything", *(f"f{number:04}" for number in range(MANY - 1))]
-    first, rest = walked(http, "/keys")
-    assert [len(first), len(rest)] == [BOUND, 1]
-    assert first + rest == sorted({*first, *rest}), "the oldest first, none twice"
-
-
-def test_a_list_within_the_bound_is_whole(server: RunningServer) -> None:
-    headers = {"Authorization": f"Bearer {server.make_key('acme', 'short')}"}
-    with httpx2.Client(base_url=server.base_url, headers=headers) as http:
-        for path, members in (("/flows", "flows"), ("/keys", "keys")):
-            body = http.get(path).json()
-            assert len(body[members]) == 1
-            assert "nextCursor" not in body
-        versions = http.get("/flows/acme/short/anything").json()
-        assert [each["version"] for each in versions["versions"]] == [0, 1]
-        assert "nextCursor" not in versions
-
-
 @pytest.mark.parametrize("path", LISTS)
 def test_pages_of_any_size_put_together_are_the_list(http: httpx2.Client, path: str) -> None:
     in_full = [*chain(*walked(http, path))]
@@ -115,19 +89,3 @@ def test_a_bad_page_is_refused_by_name(http: httpx2.Client, path: str, query: st
     answer = http.get(f"{path}?{query}")
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert f"`{query.partition('=')[0]}`" in detail(answer)["message"]
-
-
-def test_our_client_and_the_terminal_show_all_of_it(
-    server: RunningServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with Client(server.key, base_url=server.base_url) as client:
-        manage = Management(client)
-        listed = manage.flows("acme", "demo")
-        assert len(listed.flows) == MANY
-        assert listed.next_cursor is None
-        assert manage.own_flows() == listed
-        assert [each.version for each in manage.flow("acme", "demo", "anything").versions] == [0, 1, 2, 3]
-    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
-    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
-    assert main(["flow", "list", "acme/demo", "--json"]) == Exit.OK
-    assert f"f{MANY - 2:04}" in capsys.readouterr().out

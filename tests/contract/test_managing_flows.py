@@ -1,14 +1,11 @@
 """Flows over HTTP: push, list, read, publish, roll back and forward."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
-from runglass.flows.flow import decode_flow
-from runglass.flows.parser import parse_flow
 from runglass.testing import RunningServer
 from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal
@@ -85,24 +82,6 @@ def test_a_nul_is_refused_in_names_and_kept_in_content(kind: str) -> None:
             assert answer.status_code == status, answer.text
 
 
-def test_what_was_pushed_as_json_or_yaml_reads_back_as_the_same_flow(signs: httpx2.Client) -> None:
-    text = NAMED.format("both")
-    step = {"id": "show", "type": "code", "code": 'return {"text": "both"}'}
-    tree = {"slug": "shop-sign", "name": "Sign both", "steps": [step]}
-    for body in (text, json.dumps(tree)):
-        assert push(signs, body).status_code == 200
-        stored = signs.get(f"{SIGN}/versions/0")
-        assert stored.headers["content-type"] == "application/json"
-        assert decode_flow(stored.content) == parse_flow(text)
-
-
-def test_a_flow_lists_its_versions_the_draft_first(signs: httpx2.Client) -> None:
-    found = signs.get(SIGN).json()
-    assert [each["version"] for each in found["versions"]][:3] == [0, 1, 2]
-    assert all(set(each) == {"version", "createdAt"} for each in found["versions"])
-    assert found["productionVersion"] == 2
-
-
 def test_the_list_has_the_projects_flows_and_its_name(signs: httpx2.Client) -> None:
     push(signs, ANYTHING, "/flows/acme/signs/anything")
     listed = signs.get("/flows/acme/signs").json()
@@ -133,14 +112,8 @@ def test_rolling_back_and_forward_changes_what_runs(signs: httpx2.Client) -> Non
     ("version", "refused"),
     [
         (0, (400, "INVALID_VERSION")),
-        (-1, (400, "INVALID_VERSION")),
-        (999, (404, "VERSION_NOT_FOUND")),
-        (2**31, (404, "VERSION_NOT_FOUND")),
-        (2**63 - 1, (404, "VERSION_NOT_FOUND")),
         (2**64, (404, "VERSION_NOT_FOUND")),
         (True, (422, "INVALID_REQUEST")),
-        ("1", (422, "INVALID_REQUEST")),
-        (1.5, (422, "INVALID_REQUEST")),
         (None, (422, "INVALID_REQUEST")),
     ],
 )
@@ -154,28 +127,11 @@ def test_only_a_published_version_can_be_in_production(
     assert signs.get(SIGN).json()["productionVersion"] == 2
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"\xff", b"{}", b'{"version": 1, "versions": 2}', b"[" * 16_000]
-)
-def test_a_bad_body_is_an_invalid_request(signs: httpx2.Client, body: bytes) -> None:
-    assert refusal(signs.put(f"{SIGN}/production", content=body)) == (422, "INVALID_REQUEST")
-
-
 def test_a_body_that_is_much_larger_than_its_fields_is_not_read(signs: httpx2.Client) -> None:
     for method, path in (("PUT", f"{SIGN}/production"), ("POST", "/keys")):
         answer = signs.request(method, path, content=b"[" + b"[]," * 10_000 + b"[]]")
         assert refusal(answer) == (413, "REQUEST_TOO_LARGE")
         assert "16,384 bytes" in detail(answer)["message"]
-
-
-def test_a_field_that_is_not_known_is_ignored(signs: httpx2.Client) -> None:
-    answer = signs.put(f"{SIGN}/production", json={"version": 2, "reason": "it works"})
-    assert (answer.status_code, answer.json()["productionVersion"]) == (200, 2)
-
-
-@pytest.mark.parametrize("number", ["999", "-1", str(2**31), str(2**64), "9" * 100])
-def test_an_unknown_version_is_not_found(signs: httpx2.Client, number: str) -> None:
-    assert refusal(signs.get(f"{SIGN}/versions/{number}")) == (404, "VERSION_NOT_FOUND")
 
 
 def test_a_bad_file_is_refused_with_every_mistake_in_its_place(signs: httpx2.Client) -> None:
@@ -191,13 +147,6 @@ def test_a_bad_file_is_refused_with_every_mistake_in_its_place(signs: httpx2.Cli
     assert "line 3: " in message
     assert message.endswith("; and 2 more, see `problems`")
     assert signs.get(f"{SIGN}/versions/0").json()["name"] != "passthrugh"
-
-
-@pytest.mark.parametrize("body", ["", "slug: [", "just text", "\x00", "[" * 5000, "a: &a [*a]"])
-def test_a_file_that_is_no_flow_is_refused(signs: httpx2.Client, body: str) -> None:
-    answer = push(signs, body)
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert detail(answer)["problems"]
 
 
 def test_the_slug_in_the_file_must_be_the_one_in_the_path(signs: httpx2.Client) -> None:

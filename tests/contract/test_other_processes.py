@@ -1,8 +1,6 @@
 """Servers that leave the execution of runs to another process on the same database."""
 
 import asyncio
-import socket
-import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,17 +20,15 @@ from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
 from tests.contract.wire import (
+    ANYTHING,
     ENDLESS,
     LONGEST_S,
     WORDS,
-    Frame,
     cancel,
     detail,
     frames,
     http_for,
-    raw_connection,
     refusal,
-    requests_in,
     start,
 )
 from tests.faulty_store import FaultyStore
@@ -41,7 +37,6 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
-SECRET = "only for the caller"
 OFF = """
 slug: off
 capture: "off"
@@ -104,15 +99,6 @@ def other(machines: Machines) -> Iterator[httpx2.Client]:
         yield client
 
 
-def lasting(found: list[Frame]) -> list[tuple[str, str, dict[str, Any]]]:
-    """The frames without what differs from run to run."""
-    passing = {"executionId", "runId", "flowId", "startedBy", "at", "durationMs", "summary"}
-    return [
-        (frame.id, frame.event, {name: value for name, value in frame.data.items() if name not in passing})
-        for frame in found
-    ]
-
-
 def until_running(http: httpx2.Client, session: str) -> str:
     """The id of the one run with this session, once it has begun."""
 
@@ -147,19 +133,6 @@ def test_keys_are_those_of_the_process_that_executes_the_run(
     assert detail(answer)["error"]["code"] == "PROVIDER_KEY_MISSING"
     trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace").json()
     assert (trace["flowRun"]["status"], trace["steps"]) == ("failed", [])
-
-
-@pytest.mark.parametrize("key", [None, "key"])
-def test_the_stream_of_a_step_through_is_the_same_wherever_its_run_is_executed(
-    http: httpx2.Client, key: str | None
-) -> None:
-    headers = {"Idempotency-Key": str(uuid4())} if key else {}
-    body = {"message": SECRET, "runRemaining": True}
-    elsewhere = frames(http.post("/seq/acme/demo/off/step", json=body, headers=headers).text)
-    with running_server(capture="full") as alone, http_for(alone, alone.key) as here:
-        alone.push(OFF)
-        assert lasting(elsewhere) == lasting(frames(here.post("/seq/acme/demo/off/step", json=body).text))
-    assert SECRET in str(elsewhere[-1].data["error"])
 
 
 async def places_of(address: str, text: str) -> set[str]:
@@ -230,31 +203,17 @@ def test_of_two_servers_that_answer_one_pause_one_does(http: httpx2.Client, othe
 
 
 @pytest.mark.parametrize("kind", ["execute", "step"])
-def test_a_call_that_is_sent_to_two_servers_at_once_starts_one_run(
-    http: httpx2.Client, other: httpx2.Client, kind: str
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_call_that_is_sent_to_two_servers_at_once_is_one_call(
+    http: httpx2.Client, other: httpx2.Client, kind: str, resumes: bool
 ) -> None:
-    path, body, headers = (
-        f"/seq/acme/demo/words/{kind}",
-        {"message": "a b"},
-        {"Idempotency-Key": str(uuid4())},
-    )
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(
-            pool.map(lambda client: client.post(path, json=body, headers=headers), (http, other, http, other))
-        )
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.text for answer in answers}) == 1
-
-
-@pytest.mark.parametrize("kind", ["execute", "step"])
-def test_a_call_that_is_sent_to_two_servers_at_once_resumes_its_run_once(
-    http: httpx2.Client, other: httpx2.Client, kind: str
-) -> None:
-    waiting = paused_for_tools(http)
-    body, headers = resumption(waiting, results_of(waiting)), {"Idempotency-Key": str(uuid4())}
-    if kind == "step":
-        del body["pausedAtStep"]
-    path = f"/seq/acme/demo/talk/{kind}"
+    path, body = f"/seq/acme/demo/words/{kind}", {"message": "a b"}
+    if resumes:
+        waiting = paused_for_tools(http)
+        path, body = f"/seq/acme/demo/talk/{kind}", resumption(waiting, results_of(waiting))
+        if kind == "step":
+            del body["pausedAtStep"]
+    headers = {"Idempotency-Key": str(uuid4())}
     with ThreadPoolExecutor(4) as pool:
         answers = list(
             pool.map(lambda client: client.post(path, json=body, headers=headers), (http, other, http, other))
@@ -361,24 +320,6 @@ def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
         assert (again.status_code, detail(again)["executionId"]) == (500, run)
 
 
-def test_a_caller_who_leaves_is_not_followed_for_any_more_and_the_run_goes_on(
-    machines: Machines, http: httpx2.Client
-) -> None:
-    session = str(uuid4())
-    with raw_connection(machines.one) as connection:
-        connection.sendall(
-            b"POST /api/v1/seq/acme/demo/endless/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
-            + f"Authorization: Bearer {machines.one.key}\r\nX-Session-Id: {session}\r\n\r\n{{}}".encode()
-        )
-        run = until_running(http, session)
-        eventually(lambda: requests_in(machines.one) == 1)
-        # Without it the caller might have closed one direction alone, which takes seconds to tell.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    eventually(lambda: requests_in(machines.one) == 0)
-    assert http.get(f"/flow-runs/{run}").json()["status"] == "running"
-    cancel(machines.one, run)
-
-
 def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
     machines: Machines, other: httpx2.Client
 ) -> None:
@@ -400,3 +341,30 @@ def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
         answer = called.result(LONGEST_S)
         assert refusal(answer) == (500, "STEP_FAILED")
         assert detail(answer)["executionId"] == run
+
+
+MOST_EACH = 3
+
+
+def test_a_queue_that_is_full_is_full_at_each_server_and_for_one_project_alone() -> None:
+    with ExitStack() as opened:
+        address = opened.enter_context(postgres_database())
+        one, other = (
+            opened.enter_context(
+                running_server(store=address, executes_runs=False, max_queued_runs_per_project=MOST_EACH)
+            )
+            for _ in range(2)
+        )
+        one.push(ANYTHING)
+        one.push(ANYTHING, project="shop")
+        key = one.make_key("acme", "shop")
+        first, second = (opened.enter_context(http_for(server, one.key)) for server in (one, other))
+        neighbour = opened.enter_context(http_for(other, key))
+        for _ in range(MOST_EACH):
+            assert first.post("/seq/acme/demo/anything/jobs", json={}).status_code == 202
+        for http in (first, second):
+            refused = http.post("/seq/acme/demo/anything/jobs", json={})
+            assert refusal(refused) == (503, "UNAVAILABLE")
+            assert refused.headers["Retry-After"] == "1"
+            assert detail(refused)["limit"] == "max_queued_runs_per_project"
+        assert neighbour.post("/seq/acme/shop/anything/jobs", json={}).status_code == 202

@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -15,10 +13,8 @@ from runglass.config.settings import Price
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     FLOWS,
-    cancel,
     detail,
     execute,
-    http_for,
     refusal,
     start,
 )
@@ -48,7 +44,6 @@ steps:
     steps: [{id: rest, type: wait, ms: 1}]
 """
 TALK = 'slug: talk\nsteps: [{id: ask, type: llm, model: echo, prompt: "{{ message }}"}]\n'
-TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 Row = dict[str, Any]
 
@@ -95,29 +90,6 @@ def lines(http: httpx2.Client, run: str) -> list[str]:
     ]
 
 
-def test_nested_loops_are_rows_by_their_numbers_and_attempts_stand_below_their_step(
-    http: httpx2.Client,
-) -> None:
-    run = execute(http, "grid", parameters={"rows": [[0, 1], [10, 11]]})
-    assert lines(http, run) == [
-        "rows loop retried",
-        "  rows[0] iteration completed",
-        "    columns loop completed",
-        "      columns[0] iteration completed",
-        "        cell#1 step completed",
-        "      columns[1] iteration completed",
-        "        cell#1 step completed",
-        "  rows[1] iteration retried",
-        "    columns loop retried",
-        "      columns[0] iteration completed",
-        "        cell#1 step completed",
-        "      columns[1] iteration retried",
-        "        cell#2 step retried",
-        "          cell#1 attempt retried",
-        "          cell#2 attempt completed",
-    ]
-
-
 def test_branches_are_rows_and_what_was_not_taken_is_skipped(http: httpx2.Client) -> None:
     run = execute(http, "sides")
     assert lines(http, run) == [
@@ -139,54 +111,6 @@ def test_branches_are_rows_and_what_was_not_taken_is_skipped(http: httpx2.Client
     assert found["after"]["end"] >= found["hold"]["start"] + 40
     assert found["both"]["end"] == max(found["after"]["end"], found["ask"]["end"])
     assert (found["never"]["start"], found["never"]["end"]) == (-1, -1)
-
-
-def test_the_rows_at_the_top_add_up_to_the_totals_of_the_run(http: httpx2.Client) -> None:
-    run = execute(http, "words", message="a b c")
-    totals = http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["totals"]
-    found = rows(http, run)
-    assert sum(row["tokens"] for row in found if row["parent"] == -1) == totals["tokens"]["total"]
-    (cost,) = {row["cost"] for row in found if row["parent"] == -1 and row["cost"] is not None}
-    assert cost == totals["costUsd"]
-    tried = [row for number, row in enumerate(found) if number not in {row["parent"] for row in found}]
-    told = [row["status"] for row in tried]
-    assert {name: told.count(name) for name in ("completed", "failed", "retried", "skipped")} == {
-        name: totals[name] for name in ("completed", "failed", "retried", "skipped")
-    }
-
-
-def test_a_failed_run_ends_with_the_step_that_failed(http: httpx2.Client) -> None:
-    run = str(detail(http.post("/seq/acme/demo/broken/execute", json={}))["executionId"])
-    assert lines(http, run) == ["fine#1 step completed", "bad#1 step failed"]
-
-
-def test_a_run_that_waits_for_tools_has_a_step_that_waits(http: httpx2.Client) -> None:
-    asked = {"message": "hello", "tools": [TOOL]}
-    answer = http.post("/seq/acme/demo/talk/execute", json=asked).json()
-    assert answer["status"] == "tool_calls_required"
-    (row,) = rows(http, answer["executionId"])
-    assert (row["name"], row["status"], row["end"]) == ("ask", "waiting", -1)
-
-
-def test_a_run_that_was_cancelled_has_nothing_that_goes_on(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    run = start(server, "endless")
-    eventually(lambda: lines(http, run) == ["first#1 step completed", "hold#1 step running"])
-    cancel(server, run)
-    http.get(f"/flow-runs/{run}/trace/stream")
-    assert lines(http, run) == ["first#1 step completed", "hold#1 step cancelled"]
-
-
-def test_a_run_without_a_step_has_no_row(http: httpx2.Client, server: RunningServer) -> None:
-    server.push(
-        "slug: empty\nsteps: [{id: l, type: loop, over: '[]', steps: [{id: a, type: passthrough}]}]\n"
-    )
-    run = execute(http, "empty")
-    found = page(http, run)
-    assert found["rowCount"] == 0
-    assert set(map(len, found["columns"].values())) == {0}
-    assert found["names"] == ["l", "a"]
 
 
 def test_what_an_outline_leaves_open_is_in_the_stream_behind_its_seq(
@@ -249,17 +173,6 @@ def test_pages_of_one_seq_are_of_one_outline_although_the_run_goes_on(
     assert page(http, run, seq=before["seq"]) == newer
 
 
-def test_a_draft_that_has_changed_since_hides_no_step(server: RunningServer, http: httpx2.Client) -> None:
-    server.push(
-        "slug: moved\nsteps: [{id: a, type: passthrough}, {id: b, type: passthrough}]\n", publish=False
-    )
-    run = execute(http, "moved")
-    server.push(
-        "slug: moved\nsteps: [{id: c, type: passthrough}, {id: b, type: passthrough}]\n", publish=False
-    )
-    assert lines(http, run) == ["b#1 step completed", "a#1 step completed"]
-
-
 @pytest.fixture(scope="module")
 def long_run(server: RunningServer, http: httpx2.Client) -> str:
     server.push(
@@ -293,56 +206,11 @@ def test_an_answer_is_compressed_for_who_can_read_it(
     assert (head.status_code, head.content) == (200, b"")
 
 
-@pytest.mark.usefixtures("long_run")
-def test_a_long_run_is_made_an_outline_of_once(server: RunningServer, http: httpx2.Client) -> None:
-    """Made in threads, its rows are in the order of the loop; for the second page no step is read."""
-    run = execute(http, "long")
-    first = page(http, run, limit=1000)
-    with closing(sqlite3.connect(server.runtime.settings.database)) as database, database:
-        database.execute("DELETE FROM step WHERE run_no = (SELECT no FROM run WHERE id = ?)", (run,))
-    last = page(http, run, after=999, limit=5000)
-    assert first["rowCount"] == last["rowCount"] == 3001
-    indexes = first["columns"]["index"] + last["columns"]["index"]
-    assert indexes == [-1, *(index for number in range(1500) for index in (number, -1))]
-
-
 @pytest.mark.parametrize("query", ["after=-1", "after=x", "limit=0", "limit=200001", "seq=-1", "seq=none"])
 def test_a_page_that_is_none_is_refused(http: httpx2.Client, long_run: str, query: str) -> None:
     answer = http.get(f"/flow-runs/{long_run}/trace/outline?{query}")
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert query.partition("=")[0] in detail(answer)["message"]
-
-
-def test_an_attempt_that_cannot_be_read_is_an_error_that_names_the_run(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    run = execute(http, "anything")
-    with closing(sqlite3.connect(server.runtime.settings.database)) as database, database:
-        sql = "UPDATE step SET data = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)"
-        assert database.execute(sql, (b'{"costUsd": 7}', run)).rowcount == 1
-    answer = http.get(f"/flow-runs/{run}/trace/outline")
-    assert refusal(answer) == (500, "INTERNAL_ERROR")
-    assert detail(answer)["executionId"] == run
-
-
-@pytest.fixture(scope="module")
-def small() -> Iterator[tuple[RunningServer, httpx2.Client]]:
-    """A server that has room for next to no outline."""
-    with running_server(memory_limit_bytes=1 << 20) as server, http_for(server, server.key) as http:
-        server.push(
-            "slug: long\nsteps: [{id: each, type: loop, over: 'list(range(1000))', max_concurrency: 50,"
-            " steps: [{id: step, type: passthrough}]}]\n"
-        )
-        yield server, http
-
-
-def test_an_outline_that_there_is_no_room_for_is_made_again(
-    small: tuple[RunningServer, httpx2.Client],
-) -> None:
-    _, http = small
-    run = execute(http, "long")
-    assert page(http, run, after=5, limit=3) == page(http, run, after=5, limit=3)
-    assert page(http, run)["rowCount"] == 2001
 
 
 @pytest.mark.parametrize("form", ["/flow-runs/{}", "/seq/acme/demo/sides/runs/{}"])
@@ -384,11 +252,3 @@ def test_a_timeline_of_no_time_is_refused(http: httpx2.Client, long_run: str, qu
     answer = http.get(f"/flow-runs/{long_run}/trace/timeline?{query}")
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert named in detail(answer)["message"]
-
-
-def test_a_timeline_of_a_long_run_is_compressed(http: httpx2.Client, long_run: str) -> None:
-    path = f"/flow-runs/{long_run}/trace/timeline?buckets=2000&to=1000000"
-    with http.stream("GET", path, headers={"Accept-Encoding": "gzip"}) as answer:
-        assert answer.headers["content-encoding"] == "gzip"
-        (lane,) = json.loads(gzip.decompress(b"".join(answer.iter_raw())))["lanes"]
-    assert set(lane["longest"]) - {-1} <= set(range(3001))

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, BROKEN, GRID, detail, execute, http_for, refusal
+from tests.contract.wire import ANYTHING, BROKEN, GRID, detail, execute, refusal
 
 BIG = """
 slug: big
@@ -46,22 +46,6 @@ def test_content_is_as_in_the_trace_in_both_forms_of_the_path(http: httpx2.Clien
     assert http.get(kept).content == http.get(f"{kept}?part=output").content
 
 
-def test_a_range_is_those_bytes_of_the_whole(http: httpx2.Client, kept: str) -> None:
-    whole = http.get(kept)
-    size = len(whole.content)
-    for asked, first, last in (
-        ("3-9", 3, 9),
-        (f"{size - 1}-", size - 1, size - 1),
-        ("-4", size - 4, size - 1),
-    ):
-        answer = http.get(kept, headers={"Range": f"bytes={asked}"})
-        assert answer.status_code == 206
-        assert answer.content == whole.content[first : last + 1]
-        assert answer.headers["content-range"] == f"bytes {first}-{last}/{size}"
-        assert answer.headers["content-length"] == str(len(answer.content))
-        assert answer.headers["etag"] == whole.headers["etag"]
-
-
 def test_large_content_comes_whole_and_joins_from_its_ranges(http: httpx2.Client) -> None:
     path = f"/flow-runs/{execute(http, 'big')}/steps/make/payload"
     whole = http.get(path)
@@ -88,44 +72,11 @@ def test_a_range_beyond_the_end_says_how_much_there_is(http: httpx2.Client, kept
     assert str(size) in detail(answer)["message"]
 
 
-def test_what_is_no_range_or_of_another_state_is_answered_with_the_whole(
-    http: httpx2.Client, kept: str
-) -> None:
-    whole = http.get(kept)
-    for headers in (
-        {"Range": "bytes=1-2,4-5"},
-        {"Range": "rows=1-2"},
-        {"Range": "bytes=1-2", "If-Range": '"another"'},
-    ):
-        answer = http.get(kept, headers=headers)
-        assert (answer.status_code, answer.content) == (200, whole.content)
-
-
 def test_who_has_it_already_is_told_so(http: httpx2.Client, kept: str) -> None:
     tag = http.get(kept).headers["etag"]
     answer = http.get(kept, headers={"If-None-Match": tag, "Range": "bytes=0-1"})
     assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
     assert http.get(kept, headers={"If-None-Match": '"another"'}).status_code == 200
-
-
-def test_attempts_and_iterations_are_found_as_in_the_trace_of_a_step(http: httpx2.Client) -> None:
-    run = execute(http, "grid", parameters={"rows": [[0, 1], [10, 11]]})
-    path = f"/flow-runs/{run}/steps/cell/payload"
-
-    def content(**query: Any) -> Any:
-        answer = http.get(path, params=query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    assert content() == content(loop_index="1,1") == {"cell": 11, "attempt": 2}
-    assert content(loop_index="0,1") == {"cell": 1, "attempt": 1}
-    assert content(loop_index="1,1", attempt=1, part="error")["line"] == 2
-    assert content(part="input")["cell"] == 11
-    outline = http.get(f"/flow-runs/{run}/trace/outline").json()["columns"]
-    positions = sorted({position for position in outline["position"] if position})
-    cells = [content(position=position)["cell"] for position in positions]
-    assert cells == [0, 1, 10, 11]
-    assert content(position=positions[3], attempt=1, part="error")["line"] == 2
 
 
 def test_what_there_is_not_is_told_apart(http: httpx2.Client, kept: str) -> None:
@@ -169,11 +120,6 @@ def test_no_mode_gives_more_than_it_keeps(server: RunningServer, http: httpx2.Cl
     assert (content("bad", "input") is not None) == (mode != "off")
     assert content("bad", "output") is None
     assert ("message" in content("bad", "error")) == (mode != "off")
-
-
-def test_another_project_s_content_is_not_there(server: RunningServer, kept: str) -> None:
-    with http_for(server, server.make_key("acme", "strangers", "admin")) as stranger:
-        assert refusal(stranger.get(kept)) == (404, "RUN_NOT_FOUND")
 
 
 def test_a_trace_of_an_attempt_leaves_out_what_is_larger_than_asked_for(http: httpx2.Client) -> None:

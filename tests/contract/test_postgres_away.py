@@ -163,14 +163,6 @@ def test_probes_are_answered_while_it_is_silent(server: RunningServer, database:
     until_health(server, 200)
 
 
-def test_a_connection_that_is_lost_for_a_moment_is_not_noticed(
-    http: httpx2.Client, database: Database
-) -> None:
-    with database.away():
-        pass
-    execute(http, "anything")
-
-
 def ended(http: httpx2.Client, run: str) -> dict[str, Any]:
     """The trace of a run that is complete, and whose log is whole."""
     events = frames(http.get(f"/flow-runs/{run}/trace/stream").text)

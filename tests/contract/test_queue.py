@@ -12,7 +12,6 @@ from tests.contract.wire import (
     ENDLESS,
     detail,
     frames,
-    http_for,
     refusal,
     start,
     waiting_in,
@@ -23,7 +22,7 @@ BASE = "/seq/acme/demo"
 OFF = "slug: off\ncapture: 'off'\nsteps: [{id: keep, type: passthrough}]\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     with running_server(max_concurrent_runs=1, max_queued_runs=3) as running:
         for flow in (ANYTHING, ENDLESS, OFF):
@@ -31,17 +30,12 @@ def server() -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture
-def http(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as client:
-        yield client
-
-
 def until_waiting(server: RunningServer, count: int) -> None:
     eventually(lambda: waiting_in(server) == count)
 
 
 def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http: httpx2.Client) -> None:
+    before = len(http.get("/flow-runs").json()["runs"])
     holder = start(server, "endless")
     jobs = [http.post(f"{BASE}/anything/jobs", json={"parameters": {"n": n}}) for n in range(3)]
     assert [job.status_code for job in jobs] == [202] * 3
@@ -53,7 +47,7 @@ def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http:
     assert refusal(full) == (503, "UNAVAILABLE")
     assert int(full.headers["retry-after"]) >= 1
     assert "nothing was started" in detail(full)["message"]
-    assert len(http.get("/flow-runs").json()["runs"]) == 4
+    assert len(http.get("/flow-runs").json()["runs"]) == before + 4
 
     assert http.delete(f"/flow-runs/{ids[1]}").status_code == 202
     assert [frame.event for frame in frames(http.get(f"/flow-runs/{ids[1]}/trace/stream").text)] == [

@@ -52,8 +52,6 @@ steps:
 
 TALK = "slug: talk\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]\n"
 
-TOOLS = [{"type": "function", "function": {"name": "look"}}]
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
@@ -78,54 +76,35 @@ def poor(server: RunningServer) -> Iterator[httpx2.Client]:
         yield http
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_a_missing_message_has_a_code_of_its_own(http: httpx2.Client, call: str) -> None:
-    bodies: list[dict[str, Any]] = [{}, {"message": None}, {"messages": []}, {"parameters": {"topic": "a"}}]
-    for body in bodies:
-        answer = http.post(f"/seq/acme/demo/needy/{call}", json=body)
-        assert refusal(answer) == (400, "MISSING_MESSAGE")
-        assert "`message`" in detail(answer)["message"]
+def overridden(**fields: Any) -> dict[str, Any]:
+    return {"blockOverrides": {"ask": fields}}
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"message": "a", "parameters": {}},
-        {"messages": [{"role": "user", "content": "a"}]},
-        {"parameters": {"message": "a"}},
-        {"parameters": {"message": 5, "topic": "a"}},
-        {"message": "a", "parameters": {"topic": 5}},
-    ],
-)
-def test_any_other_mistake_in_the_inputs_is_an_invalid_request(
-    http: httpx2.Client, message: dict[str, Any]
-) -> None:
-    assert refusal(http.post("/seq/acme/demo/needy/execute", json=message)) == (422, "INVALID_REQUEST")
+REFUSED: list[tuple[str, dict[str, Any], tuple[int, str], str]] = [
+    ("needy", {}, (400, "MISSING_MESSAGE"), "`message`"),
+    ("needy", {"message": None}, (400, "MISSING_MESSAGE"), "`message`"),
+    ("needy", {"messages": []}, (400, "MISSING_MESSAGE"), "`message`"),
+    ("needy", {"parameters": {"topic": "a"}}, (400, "MISSING_MESSAGE"), "`message`"),
+    ("lost", {}, (400, "MODEL_NOT_SUPPORTED"), "'nonsense:m'"),
+    *(
+        ("asking", overridden(model=model), (400, "MODEL_NOT_SUPPORTED"), repr(model))
+        for model in ("nonsense:x", "no-provider", "openai:", "gateway/nonsense:x", "test")
+    ),
+    ("asking", overridden(settings={"temprature": 1}), (422, "INVALID_REQUEST"), "settings.temprature`"),
+]
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("model", ["nonsense:x", "no-provider", "openai:", "gateway/nonsense:x", "test"])
-def test_an_override_with_a_model_of_no_known_provider_starts_nothing(
-    http: httpx2.Client, call: str, model: str
+@pytest.mark.parametrize(("slug", "body", "refused", "told"), REFUSED)
+def test_what_cannot_be_run_is_refused_with_its_place_and_starts_nothing(
+    http: httpx2.Client, call: str, slug: str, body: dict[str, Any], refused: tuple[int, str], told: str
 ) -> None:
     before = http.get("/flow-runs").json()
-    body = {"blockOverrides": {"ask": {"model": model}}}
-    answer = http.post(f"/seq/acme/demo/asking/{call}", json=body)
-    assert refusal(answer) == (400, "MODEL_NOT_SUPPORTED")
-    assert detail(answer)["stepId"] == "ask"
-    assert repr(model) in detail(answer)["message"]
+    answer = http.post(f"/seq/acme/demo/{slug}/{call}", json=body)
+    assert refusal(answer) == refused
+    assert told in detail(answer)["message"]
+    assert refused[1] != "MODEL_NOT_SUPPORTED" or detail(answer)["stepId"] == "ask"
     assert http.get("/flow-runs").json() == before
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_a_model_of_the_flow_file_that_nobody_knows_starts_nothing(http: httpx2.Client, call: str) -> None:
-    answer = http.post(f"/seq/acme/demo/lost/{call}", json={})
-    assert refusal(answer) == (400, "MODEL_NOT_SUPPORTED")
-    assert "'nonsense:m'" in detail(answer)["message"]
-
-
-def test_an_override_may_put_the_model_right(http: httpx2.Client) -> None:
-    execute(http, "lost", blockOverrides={"ask": {"model": "echo"}})
 
 
 def test_a_known_provider_is_asked_only_where_its_step_runs(http: httpx2.Client) -> None:
@@ -174,28 +153,6 @@ def test_a_key_is_not_missed_before_a_step_that_may_never_be_run(http: httpx2.Cl
     assert refusal(answer) == (500, "STEP_FAILED")
     assert detail(answer)["stepId"] == "seldom"
     assert detail(answer)["error"]["code"] == "PROVIDER_KEY_MISSING"
-
-
-def test_a_paused_run_outlives_a_model_that_nobody_knows(http: httpx2.Client) -> None:
-    path = "/seq/acme/demo/talk/execute"
-    paused = http.post(path, json={"tools": TOOLS}).json()
-    result = {"role": "tool", "toolCallId": paused["toolCalls"][0]["id"], "content": "x"}
-    answers = {**paused, "toolCallMessages": [*paused["toolCallMessages"], result]}
-    resume = {name: answers[name] for name in ("executionId", "pausedAtStep", "toolCallMessages")}
-    headers = {"Idempotency-Key": paused["executionId"]}
-    wrong = {**resume, "blockOverrides": {"ask": {"model": "nonsense:x"}}}
-    assert refusal(http.post(path, json=wrong, headers=headers)) == (400, "MODEL_NOT_SUPPORTED")
-    # Nothing was done under the key, so it is free for another body.
-    assert http.post(path, json=resume, headers=headers).json()["status"] == "completed"
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_a_misspelt_setting_is_refused_by_its_name(http: httpx2.Client, call: str) -> None:
-    body = {"blockOverrides": {"ask": {"settings": {"temprature": 1}}}}
-    answer = http.post(f"/seq/acme/demo/asking/{call}", json=body)
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert "`blockOverrides.ask.settings.temprature`" in detail(answer)["message"]
-    assert "'temperature'" in detail(answer)["message"]
 
 
 @pytest.mark.parametrize("call", ["execute", "jobs", "v1/step"])

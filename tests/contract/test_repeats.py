@@ -6,11 +6,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from runglass.errors import StoreError
 from runglass.testing import RunningServer
 from tests.contract.test_tool_calls import TOOLS, results_of, resumption
 from tests.contract.wire import detail, http_for, refusal
-from tests.faulty_store import FaultyStore
 
 PATH = "/seq/acme/demo/broken/execute"
 FALLS = """
@@ -64,26 +62,6 @@ def test_a_call_that_differs_runs_the_flow(server: RunningServer, http: httpx2.C
         assert run not in seen
         seen.add(run)
     assert failed(http, **body)[1]
-
-
-def test_only_failures_are_repeated(http: httpx2.Client) -> None:
-    path, body = "/seq/acme/demo/anything/execute", {"message": str(uuid4())}
-    runs = {http.post(path, json=body).json()["executionId"] for _ in range(2)}
-    assert len(runs) == 2
-    for _ in range(2):
-        answer = http.post(path, json={"mesage": "x"})
-        assert answer.status_code == 422
-        assert "idempotent-replayed" not in answer.headers
-
-
-def test_a_call_that_started_nothing_may_be_made_again(server: RunningServer, http: httpx2.Client) -> None:
-    path, body = "/seq/acme/demo/anything/execute", {"message": str(uuid4())}
-    with FaultyStore(server.runtime.store) as faults:
-        faults.fail("create_run", StoreError("the disk is gone"))
-        answer = http.post(path, json=body)
-    assert refusal(answer) == (503, "UNAVAILABLE")
-    assert answer.headers["retry-after"] == "1"
-    assert http.post(path, json=body).status_code == 200
 
 
 def test_a_fault_of_the_server_is_given_again(

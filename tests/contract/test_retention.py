@@ -6,13 +6,11 @@ import httpx2
 import msgspec
 import pytest
 
-from runglass.errors import FlowFileError
-from runglass.flows.parser import parse_flow
 from runglass.log.events import decode_event
 from runglass.log.fold import fold
 from runglass.store.records import Retention
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import BROKEN, WORDS, detail, execute, frames, http_for, refusal
+from tests.contract.wire import BROKEN, WORDS, detail, execute, frames, refusal
 
 SECRET = "sesame"
 SHORT = "slug: short\nretention_days: 0\nsteps: [{id: keep, type: passthrough}]\n"
@@ -26,12 +24,6 @@ def server() -> Iterator[RunningServer]:
         for flow in (WORDS, BROKEN, SHORT, LONG):
             running.push(flow)
         yield running
-
-
-@pytest.fixture(scope="module")
-def http(server: RunningServer) -> Iterator[httpx2.Client]:
-    with http_for(server, server.key) as client:
-        yield client
 
 
 def tidy(server: RunningServer) -> None:
@@ -95,13 +87,6 @@ def test_the_answer_to_a_repeat_goes_with_the_content(
     assert refusal(gone) == (410, "ANSWER_EXPIRED")
 
 
-def test_a_job_whose_content_is_gone_is_answer_expired(server: RunningServer, http: httpx2.Client) -> None:
-    run = http.post("/seq/acme/demo/words/jobs", json={"message": SECRET}).json()["executionId"]
-    assert frames(http.get(f"/flow-runs/{run}/trace/stream").text)[-1].event == "flow_completed"
-    tidy(server)
-    assert refusal(http.get(f"/seq/acme/demo/words/jobs/{run}")) == (410, "ANSWER_EXPIRED")
-
-
 def test_the_flows_retention_comes_before_the_projects(server: RunningServer, http: httpx2.Client) -> None:
     short, kept = (execute(http, slug, parameters={"x": SECRET}) for slug in ("short", "long"))
     tidy(server)
@@ -119,17 +104,3 @@ def test_the_flows_retention_comes_before_the_projects(server: RunningServer, ht
     server.call(keep(None))
     tidy(server)
     assert SECRET not in http.get(f"/flow-runs/{run}/trace").text
-
-
-def test_pushing_a_flow_without_retention_removes_its_own(server: RunningServer) -> None:
-    assert server.push(LONG).content_retention_days == 100.5
-    assert server.push(LONG.replace("content_retention_days: 100.5\n", "")).content_retention_days is None
-    assert server.push(LONG).content_retention_days == 100.5
-
-
-@pytest.mark.parametrize("field", ["retention_days", "content_retention_days"])
-@pytest.mark.parametrize("value", ["-1", "many", "[1]"])
-def test_a_retention_that_is_no_number_of_days_is_a_mistake_in_the_file(field: str, value: str) -> None:
-    with pytest.raises(FlowFileError) as caught:
-        parse_flow(f"slug: f\n{field}: {value}\nsteps: [{{id: keep, type: passthrough}}]\n")
-    assert [(problem.path, problem.line) for problem in caught.value.problems] == [(field, 2)]

@@ -16,7 +16,6 @@ from runglass.config.settings import Settings
 from runglass.errors import RunglassError
 from runglass.runtime.runtime import Runtime
 from runglass.server import serve
-from runglass.store.data_folder import DataInUse
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,
@@ -74,14 +73,6 @@ async def test_work_beside_the_server_runs_with_it_and_a_signal_ends_both(tmp_pa
     assert seen[1:] == ["beside ended"]
 
 
-async def test_work_beside_the_server_that_fails_stops_it(tmp_path: Path) -> None:
-    async def fail(_: Runtime) -> None:
-        raise RunglassError("the folder is gone")
-
-    with pytest.raises(RunglassError, match="the folder is gone"):
-        await serve(Settings(port=0, data=tmp_path), ready=lambda _: None, beside=fail)
-
-
 def test_an_address_in_use_is_a_clear_error() -> None:
     with running_server() as server:
         port = int(server.address.rpartition(":")[2])
@@ -90,16 +81,6 @@ def test_an_address_in_use_is_a_clear_error() -> None:
             running_server(port=port),
         ):
             raise AssertionError("it started")
-
-
-def test_a_host_that_does_not_exist_is_a_clear_error() -> None:
-    with pytest.raises(RunglassError, match="cannot listen on"), running_server(host="256.1.1.1"):
-        raise AssertionError("it started")
-
-
-def test_a_data_folder_in_use_is_a_clear_error(tmp_path: Path) -> None:
-    with running_server(data=tmp_path), pytest.raises(DataInUse), running_server(data=tmp_path):
-        raise AssertionError("it started")
 
 
 @pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "::1"])
@@ -172,24 +153,3 @@ def test_no_thread_outlives_its_server() -> None:
     with running_server() as server, http_for(server, server.key) as http:
         http.get("/flow-runs")
     assert set(threading.enumerate()) == before
-
-
-def test_an_error_inside_the_block_still_stops_the_server() -> None:
-    addresses: list[str] = []
-
-    def fail_in_the_block() -> None:
-        with running_server() as server:
-            addresses.append(server.address)
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail_in_the_block()
-    with pytest.raises(httpx2.ConnectError):
-        httpx2.get(f"{addresses[0]}/health")
-
-
-async def test_running_server_works_in_async_tests() -> None:
-    with running_server() as server:
-        headers = {"Authorization": f"Bearer {server.key}"}
-        async with httpx2.AsyncClient(base_url=server.base_url, headers=headers) as http:
-            assert (await http.get("/flow-runs")).json()["runs"] == []

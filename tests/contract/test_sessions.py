@@ -1,4 +1,4 @@
-"""`X-Session-Id` and `GET /seq/sessions/{sessionId}`."""
+"""`X-Session-Id` and `GET /seq/sessions/{sessionId}`: the runs, what each gave, and pages of them."""
 
 import uuid
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass.errors import RunPurged
 from runglass.testing import RunningServer
 from tests.contract.wire import ANYTHING, detail, http_for, refusal
+from tests.faulty_store import FaultyStore
 
 EXECUTION_FIELDS = [
     "executionId",
@@ -103,14 +105,6 @@ def test_a_sessions_steps_are_those_of_the_trace(http: httpx2.Client, session: s
     assert "errorAtStep" not in execution
 
 
-def test_snapshots_come_as_they_are_stored(http: httpx2.Client, session: str) -> None:
-    run(http, session, "anything", parameters={"n": 10**30, "text": 'é " \u2028', "deep": {"a": [None]}})
-    answer = http.get(f"/seq/sessions/{session}")
-    trace = http.get(f"/flow-runs/{answer.json()['executions'][0]['executionId']}/trace")
-    stored = trace.text.partition('"inputContext":')[2].partition(',"outputContext"')[0]
-    assert f'"inputSnapshot":{stored},"outputSnapshot"' in answer.text
-
-
 def test_a_failed_run_names_the_step(http: httpx2.Client, session: str) -> None:
     run(http, session, "broken")
     (execution,) = executions(http, session)
@@ -162,23 +156,6 @@ def test_each_run_of_a_session_has_its_own_capture_mode(
     assert execution["steps"][0].get("inputSnapshot") == ({"n": 1} if available else None)
 
 
-@pytest.mark.parametrize("wrong", ["x", "0" * 32, "01900000-0000-7000-8000-00000000000", "words"])
-def test_a_session_id_is_a_uuid(http: httpx2.Client, wrong: str) -> None:
-    assert refusal(http.get(f"/seq/sessions/{wrong}")) == (400, "EXECUTION_ID_INVALID")
-
-
-def test_an_unknown_session_and_one_of_another_project_look_the_same(
-    server: RunningServer, http: httpx2.Client, session: str
-) -> None:
-    run(http, session, "anything")
-    with http_for(server, server.make_key("acme", "apart")) as other:
-        theirs = other.get(f"/seq/sessions/{session}")
-        unknown = str(uuid.uuid4())
-        none = other.get(f"/seq/sessions/{unknown}")
-        assert refusal(theirs) == refusal(none) == (404, "SESSION_NOT_FOUND")
-        assert theirs.text.replace(session, "…") == none.text.replace(unknown, "…")
-
-
 def test_a_session_shows_a_key_the_runs_of_its_project_alone(
     server: RunningServer, http: httpx2.Client, session: str
 ) -> None:
@@ -191,14 +168,180 @@ def test_a_session_shows_a_key_the_runs_of_its_project_alone(
     assert [e["executionId"] for e in executions(http, session)] == [mine]
 
 
-def test_a_reading_key_may_see_sessions(server: RunningServer, http: httpx2.Client, session: str) -> None:
-    run(http, session, "anything")
-    with http_for(server, server.make_key("acme", "demo", "read")) as reader:
-        assert len(executions(reader, session)) == 1
-
-
 def test_sessions_is_no_name_of_an_organisation(server: RunningServer) -> None:
     server.push(ANYTHING, org="sessions", project="demo")
     with http_for(server, server.make_key("sessions", "demo")) as http:
         answer = http.post("/seq/sessions/demo/anything/execute", json={})
         assert refusal(answer) == (404, "NOT_FOUND")
+
+
+ENDS_IN = """
+slug: ends-in-{name}
+capture: "{mode}"
+steps:
+  - {{id: first, type: code, code: 'return {{"n": 1}}'}}
+  - id: last
+    type: loop
+    over: "[1, 2]"
+    steps:
+      - {{id: inner, type: code, code: 'return {{"n": item / (2 - {two})}}'}}
+"""
+
+
+def last_of(http: httpx2.Client, session: str) -> dict[str, Any]:
+    (execution,) = executions(http, session)
+    return dict(execution["steps"][-1])
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"), [("full", True), ("redacted", True), ("metadata_only", False), ("off", False)]
+)
+def test_the_container_at_the_end_of_a_flow_has_a_row_with_the_result(
+    server: RunningServer, http: httpx2.Client, session: str, mode: str, kept: bool
+) -> None:
+    """As far as the mode keeps it: an output that is not kept is in no row."""
+    server.push(ENDS_IN.format(name="good", mode=mode, two=0))
+    run(http, session, "ends-in-good")
+    (execution,) = executions(http, session)
+    assert [step["stepId"] for step in execution["steps"]] == ["first", "inner", "inner", "last"]
+    last = execution["steps"][-1]
+    assert (last["status"], last["attempt"], last["truncated"]) == ("completed", 1, False)
+    assert last["startedAt"] == execution["steps"][1]["startedAt"]
+    assert last["completedAt"] == execution["completedAt"]
+    assert last["durationMs"] >= 0
+    assert last.get("outputSnapshot") == ({"items": [{"n": 0.5}, {"n": 1.0}]} if kept else None)
+    assert execution["snapshotsAvailable"] is kept
+
+
+def test_a_draft_that_has_changed_does_not_hide_the_result(
+    server: RunningServer, http: httpx2.Client, session: str
+) -> None:
+    server.push(ENDS_IN.format(name="draft", mode="full", two=0), publish=False)
+    run(http, session, "ends-in-draft")
+    later = "slug: ends-in-draft\nsteps: [{id: first, type: passthrough}, {id: z, type: passthrough}]\n"
+    server.push(later, publish=False)
+    last = last_of(http, session)
+    assert (last["stepId"], last["outputSnapshot"]) == ("last", {"items": [{"n": 0.5}, {"n": 1.0}]})
+
+
+def test_the_error_is_the_one_that_the_caller_of_execute_got(
+    server: RunningServer, http: httpx2.Client, session: str
+) -> None:
+    server.push(ENDS_IN.format(name="bad", mode="metadata_only", two=2))
+    answer = http.post("/seq/acme/demo/ends-in-bad/execute", json={}, headers={"X-Session-Id": session})
+    got = detail(answer)
+    (execution,) = executions(http, session)
+    assert [(step["stepId"], step["status"]) for step in execution["steps"]] == [
+        ("first", "completed"), ("inner", "failed"), ("last", "failed"),
+    ]  # fmt: skip
+    assert execution["errorAtStep"] == got["stepId"] == "inner"
+    for step in execution["steps"][1:]:
+        assert step["errorSnapshot"] == {name: got[name] for name in ("code", "message", "error")}
+    assert got["code"] == "STEP_FAILED"
+    assert got["error"]["code"] == "CODE_ERROR"
+    assert "outputSnapshot" not in execution["steps"][-1]
+
+
+def test_a_run_that_failed_before_its_last_container_did_not_end_in_it(
+    server: RunningServer, http: httpx2.Client, session: str
+) -> None:
+    server.push("""
+slug: fails-early
+steps:
+  - {id: bad, type: code, code: 'raise ValueError("no")'}
+  - {id: last, type: loop, over: "[1]", steps: [{id: inner, type: passthrough}]}
+""")
+    run(http, session, "fails-early")
+    (execution,) = executions(http, session)
+    assert [step["stepId"] for step in execution["steps"]] == ["bad"]
+
+
+HEAVY = """
+slug: heavy
+steps:
+  - {id: l, type: loop, over: over, steps: [{id: inner, type: code, code: 'return {"text": "x" * 200000}'}]}
+"""
+TOO_MANY = 45
+"""So many iterations are more than a page of 8 MB has."""
+
+
+def pages(http: httpx2.Client, session: str, **query: Any) -> list[dict[str, Any]]:
+    """Every page from the first on, each asked for with the cursor of the one before."""
+    found: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = http.get(f"/seq/sessions/{session}", params={**query, **cursor})
+        assert answer.status_code == 200, answer.text
+        found.append(answer.json())
+        assert found[-1].get("nextCursor", "") is not None
+        if "nextCursor" not in found[-1]:
+            return found
+        cursor = {"cursor": found[-1]["nextCursor"]}
+
+
+def ids(page: dict[str, Any]) -> list[str]:
+    return [execution["executionId"] for execution in page["executions"]]
+
+
+def test_a_limit_cuts_a_session_into_pages(http: httpx2.Client, session: str) -> None:
+    runs = [run(http, session, "anything") for _ in range(5)]
+    whole = executions(http, session)
+    assert [execution["executionId"] for execution in whole] == runs
+    for limit, sizes in ((1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (100, [5])):
+        found = pages(http, session, limit=limit)
+        assert [len(page["executions"]) for page in found] == sizes
+        assert [one for page in found for one in page["executions"]] == whole
+        assert {page["sessionId"] for page in found} == {session}
+
+
+def test_a_session_that_does_not_fit_comes_in_pages_without_being_asked_for(
+    server: RunningServer, http: httpx2.Client, session: str
+) -> None:
+    """No page is larger than 8 MB, and no page is cut that need not be."""
+    server.push(HEAVY)
+    runs = [run(http, session, "heavy", parameters={"over": [0] * 10}) for _ in range(5)]
+    answer = http.get(f"/seq/sessions/{session}")
+    assert 5_000_000 < len(answer.content) <= 8_000_000
+    found = pages(http, session)
+    assert [execution_id for page in found for execution_id in ids(page)] == runs
+    assert [len(ids(page)) for page in found] == [3, 2]
+    assert [len(ids(page)) for page in pages(http, session, limit=2)] == [2, 2, 1]
+
+
+def test_a_run_that_is_larger_than_a_page_comes_as_one(
+    server: RunningServer, http: httpx2.Client, session: str
+) -> None:
+    server.push(HEAVY)
+    runs = [run(http, session, "heavy", parameters={"over": [0] * count}) for count in (1, TOO_MANY, 1)]
+    found = pages(http, session)
+    assert [ids(page) for page in found] == [[one] for one in runs]
+    steps = [len(execution["steps"]) for page in found for execution in page["executions"]]
+    assert steps == [2, TOO_MANY + 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": 101}, "limit"),
+        ({"cursor": "x"}, "cursor"),
+        ({"cursor": ""}, "cursor"),
+    ],
+)
+def test_an_invalid_page_is_refused(
+    http: httpx2.Client, session: str, query: dict[str, Any], name: str
+) -> None:
+    run(http, session, "anything")
+    answer = http.get(f"/seq/sessions/{session}", params=query)
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert name in detail(answer)["message"]
+
+
+def test_a_run_that_is_deleted_meanwhile_hides_no_other(
+    server: RunningServer, http: httpx2.Client, session: str, faults: FaultyStore
+) -> None:
+    runs = [run(http, session, "anything") for _ in range(3)]
+    gone = server.call(server.runtime.store.run(runs[1]))
+    assert gone is not None
+    faults.fail("trace_page", RunPurged(gone.no), when=lambda run_no, **_: run_no == gone.no, times=1)
+    assert [each["executionId"] for each in executions(http, session)] == [runs[0], runs[2]]

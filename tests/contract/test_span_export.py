@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -29,7 +28,6 @@ from runglass.wire.query import RunQuery
 from tests.collector import Collector, Reply, attributes, collecting
 from tests.contract.wire import cancel, execute, http_for, start
 from tests.fakes import VirtualClock
-from tests.waiting import eventually
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 LARGE = """
@@ -134,58 +132,6 @@ def test_what_is_sent_is_what_the_file_of_the_run_has(
     assert {resource["runglass.flow"] for resource in resources} == {"words", "anything"}
 
 
-def test_the_spans_of_a_run_follow_the_conventions_and_name_their_run(
-    server: RunningServer, http: httpx2.Client, collector: Collector
-) -> None:
-    run_id = execute(http, "words", message="a bb ccc")
-    send_all(server, collector)
-    root, *others = collector.spans(run_id)
-    told = attributes(root)
-    assert root.name == "invoke_workflow words"
-    assert (told["gen_ai.operation.name"], told["gen_ai.workflow.name"]) == ("invoke_workflow", "words")
-    calls = [span for span in others if attributes(span).get("gen_ai.operation.name") == "chat"]
-    assert [span.name for span in calls] == ["chat echo"] * 3
-    assert all("runglass.trigger" not in attributes(span) for span in others)
-    retried = [attributes(span) for span in others if span.name == "shout attempt 1"]
-    assert [each.get("error.type") for each in retried].count("CODE_ERROR") == 1
-    assert {attributes(span)["runglass.iteration"] for span in others if span.name.startswith("each[")} == {
-        0,
-        1,
-        2,
-    }
-
-
-def test_the_tools_of_the_caller_are_spans_between_the_calls_of_the_model(
-    server: RunningServer, http: httpx2.Client, collector: Collector
-) -> None:
-    server.push(
-        'slug: tools\ncapture: full\nsteps: [{id: ask, type: llm, model: echo, prompt: "{{ message }}"}]\n'
-    )
-    path = "/seq/acme/demo/tools/execute"
-    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-    pause = http.post(path, json={"message": "hello", "tools": [tool]}).json()
-    (call,) = pause["toolCalls"]
-    results = [{"role": "tool", "toolCallId": call["id"], "content": "sunny"}]
-    resumed = {
-        "executionId": pause["executionId"],
-        "message": "hello",
-        "tools": [tool],
-        "toolCallMessages": [*pause["toolCallMessages"], *results],
-    }
-    http.post(path, json=resumed).raise_for_status()
-    send_all(server, collector)
-    spans = collector.spans(pause["executionId"])
-    assert [span.name for span in spans][-3:] == ["chat echo", "execute_tool weather", "chat echo"]
-    first, used, second = spans[-3:]
-    assert first.parent_span_id == used.parent_span_id == second.parent_span_id
-    assert first.end_time_unix_nano == used.start_time_unix_nano
-    assert used.end_time_unix_nano == max(second.start_time_unix_nano, used.start_time_unix_nano)
-    told = attributes(used)
-    assert (told["gen_ai.operation.name"], told["gen_ai.tool.call.id"]) == ("execute_tool", call["id"])
-    assert told["gen_ai.tool.call.result"] == '"sunny"'
-    assert json.loads(told["gen_ai.tool.call.arguments"]) == json.loads(call["function"]["arguments"])
-
-
 def test_a_run_is_sent_once_it_has_ended(
     server: RunningServer, http: httpx2.Client, collector: Collector
 ) -> None:
@@ -222,38 +168,6 @@ def test_a_receiver_that_is_busy_gets_the_same_again_later(
     told = [record.message for record in caplog.records if "sending runs on" in record.message]
     assert len(told) == 2, "that it failed, and that it works again"
     assert "503" in told[0]
-
-
-def test_a_receiver_that_is_not_there_gets_all_once_it_is(
-    server: RunningServer, http: httpx2.Client, collector: Collector
-) -> None:
-    run_id = execute(http, "words", message="a bb")
-    endpoint = collector.endpoint
-    collector.endpoint = "http://127.0.0.1:9"
-    clock = UntilAllIsSent(server)
-    stopped = server.call(_stopped_after(server, clock, collector, waits=5))
-    assert stopped, "nothing was taken for sent"
-    collector.endpoint = endpoint
-    send_all(server, collector)
-    assert collector.spans(run_id) == exported(http, run_id)
-
-
-async def _stopped_after(
-    server: RunningServer, clock: UntilAllIsSent, collector: Collector, *, waits: int
-) -> bool:
-    """Stops the exporter after so many waits; whether there is something left to send."""
-
-    async def stop() -> None:
-        raise asyncio.CancelledError
-
-    async def go_on() -> None:
-        return None
-
-    clock.at_rest = [*[go_on] * (waits - 1), stop]
-    url = f"{collector.endpoint}/v1/traces"
-    with suppress(asyncio.CancelledError):
-        await SpanExporter(server.runtime, url, headers={}, clock=clock).run_forever()
-    return bool(await server.runtime.store.span_cursors())
 
 
 def test_a_run_that_is_refused_keeps_no_other_from_being_sent(
@@ -385,30 +299,6 @@ def test_a_cursor_that_another_server_has_moved_meanwhile_stays_where_it_is(
     send_all(server, collector, send_the_first)
     times = [len(collector.spans(run_id)) / len(exported(http, run_id)) for run_id in run_ids]
     assert times == [1, 2], "from there on all is sent again"
-
-
-def test_a_server_sends_by_itself_and_goes_on_after_a_restart(tmp_path: Path) -> None:
-    with collecting() as collector:
-        settings = {
-            "data": tmp_path,
-            "otlp_endpoint": f"{collector.endpoint}/",
-            "otlp_headers": {"x-api-key": "k"},
-            "metrics_port": 0,
-        }
-        collector.gate.clear()
-        with running_server(**settings) as server, http_for(server, server.key) as http:
-            server.push("slug: anything\nsteps: [{id: a, type: passthrough}]\n")
-            server.call(server.runtime.store.span_cursors())
-            run_id = execute(http, "anything")
-            # It is on its way, and nobody says that it has come.
-            collector.wait_for(1)
-        collector.gate.set()
-        with running_server(**settings) as server, http_for(server, server.key) as http:
-            eventually(lambda: len(collector.requests) > 1)
-            spans = exported(http, run_id)
-            eventually(lambda: not server.call(server.runtime.store.span_cursors()))
-        assert collector.spans(run_id)[-len(spans) :] == spans
-        assert {sent.headers["x-api-key"] for sent in collector.requests} == {"k"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from runglass.config.settings import Price
 from runglass.testing import RunningServer, running_server
-from tests.contract.test_span_export import PARENT, send_to
+from tests.contract.test_span_export import send_to
 from tests.contract.wire import execute, http_for
 
 PRICED = """
@@ -133,17 +133,3 @@ def test_its_own_project_records_nothing_of_it(server: RunningServer, http: http
     before = http.get("/flow-runs?limit=100").json()["runs"]
     send_to_project(server, "demo").close()
     assert http.get("/flow-runs?limit=100").json()["runs"] == before
-
-
-def test_the_trace_of_a_caller_has_the_run_as_one_step(server: RunningServer, http: httpx2.Client) -> None:
-    answer = http.post("/seq/acme/demo/priced/execute", json={}, headers={"traceparent": PARENT})
-    run_id = answer.json()["executionId"]
-    send_to_project(server, "demo").close()
-    found = http.get("/flow-runs", params={"q": "kind:recorded"}).json()["runs"]
-    (recorded,) = [each for each in found if each["recording"]["traceId"] in PARENT]
-    trace = http.get(f"/flow-runs/{recorded['id']}/trace").json()
-    (step,) = trace["steps"]
-    assert (step["name"], step["parentSpanId"]) == ("invoke_workflow priced", PARENT.split("-")[2])
-    assert step["attributes"]["runglass.run.id"] == run_id
-    assert "tokens" not in trace["flowRun"]["totals"]
-    assert "costUsd" not in trace["flowRun"]["totals"]

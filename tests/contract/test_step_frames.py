@@ -15,13 +15,9 @@ from runglass.testing import RunningServer, running_server
 from tests.contract.test_stepping import call, types
 from tests.contract.wire import (
     Frame,
-    detail,
     frames,
     http_for,
-    refusal,
 )
-from tests.faulty_store import FaultyStore
-from tests.waiting import eventually
 
 MODES = ["off", "metadata_only", "redacted", "full"]
 OUTPUT = """
@@ -87,36 +83,6 @@ def test_a_caller_reads_its_outputs_from_step_output_in_every_mode(
         assert again.text == answer.text
 
 
-def test_outputs_that_the_log_cuts_come_whole() -> None:
-    with (
-        running_server(capture="full", snapshot_limit_bytes=256) as server,
-        http_for(server, server.key) as http,
-    ):
-        server.push(OUTPUT.format(name="cut", mode="full"))
-        found = call(http, path_of("output-cut"))
-        run = found[0].data["executionId"]
-        told = [frame for frame in found if frame.event == "step_output"]
-        assert [len(frame.data["outputData"]["text"]) for frame in told] == [2000]
-        trace = http.get(f"/flow-runs/{run}/trace").json()
-        assert trace["steps"][0]["truncated"] is True
-
-
-def test_outputs_that_are_too_many_to_be_held_come_from_the_store(
-    server: RunningServer, http: httpx2.Client, faults: FaultyStore
-) -> None:
-    read_back = faults.calls("owed")
-    steps = "\n".join(
-        f'  - {{id: s{n}, type: code, code: \'return {{"t": "{n}" * 700000}}\'}}' for n in range(5)
-    )
-    server.push(f"slug: too-much\ncapture: off\nsteps:\n{steps}\n")
-    with http.stream("POST", path_of("too-much"), json={"runRemaining": True}) as answer:
-        eventually(lambda: http.get("/flow-runs?flow=too-much&status=completed").json()["runs"])
-        found = frames(answer.read().decode())
-    told = [frame.data["outputData"]["t"] for frame in found if frame.event == "step_output"]
-    assert told == [str(n) * 700_000 for n in range(5)]
-    assert read_back
-
-
 class Walking:
     """A call of `step` in a thread of its own, read as it goes on."""
 
@@ -170,14 +136,6 @@ def test_a_cancelled_step_through_ends_with_a_step_error(http: httpx2.Client) ->
     assert [frame.id for frame in log] == [frame.id for frame in found if frame.id]
 
 
-def test_a_step_through_cancelled_while_paused_cannot_be_resumed(http: httpx2.Client) -> None:
-    run = str(call(http, path_of("output-full"))[0].data["executionId"])
-    assert http.delete(f"/flow-runs/{run}").status_code == 202
-    answer = http.post(path_of("output-full"), json={"executionId": run, "stepIndex": 1})
-    assert refusal(answer) == (409, "RUN_NOT_PAUSED")
-    assert detail(answer)["executionId"] == run
-
-
 def bad_end(found: list[Frame]) -> Frame:
     """The one `step_error` of an answer, right before the event that ends the run."""
     assert types(found)[-2:] == ["step_error", "flow_failed"]
@@ -213,40 +171,6 @@ def test_a_spent_budget_ends_the_stream_with_a_step_error() -> None:
         assert told.data["error"]["code"] == "RUN_FAILED"
         assert told.data["error"]["error"]["code"] == "CREDITS_EXHAUSTED"
         assert "budget" in told.data["error"]["message"]
-
-
-def test_a_failed_container_has_one_step_error(server: RunningServer, http: httpx2.Client) -> None:
-    server.push(
-        "slug: no-list\nsteps: [{id: l, type: loop, over: '1', steps: [{id: x, type: passthrough}]}]\n"
-    )
-    told = bad_end(call(http, path_of("no-list")))
-    assert (told.id != "", told.data["stepId"], told.data["error"]["code"]) == (True, "l", "INVALID_INPUT")
-
-
-@pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])
-def test_errors_come_whole_where_the_log_keeps_their_code_alone(
-    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, key: bool
-) -> None:
-    """That of a step, which the run is lost with, and that of the run."""
-    server.push("""
-slug: off-walk
-capture: "off"
-steps: [{id: a, type: passthrough}, {id: b, type: code, code: 'raise ValueError("no good")'}]
-""")
-    path, headers = path_of("off-walk"), {"Idempotency-Key": str(uuid4())} if key else {}
-    told = bad_end(frames(http.post(path, json={"runRemaining": True}, headers=headers).text))
-    assert (told.id != "", told.data["error"]["code"]) == (True, "CODE_ERROR")
-    assert "no good" in told.data["error"]["message"]
-
-    async def breaks(self: Interpreter) -> None:
-        raise LookupError("not of any step")
-
-    monkeypatch.setattr(Interpreter, "walk", breaks)
-    headers = {"Idempotency-Key": str(uuid4())} if key else {}
-    found = frames(http.post(path, json={}, headers=headers).text)
-    told = bad_end(found)
-    assert told.data["error"]["error"] == found[-1].data["error"]
-    assert "LookupError" in told.data["error"]["message"]
 
 
 @pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])

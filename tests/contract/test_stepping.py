@@ -26,17 +26,11 @@ steps:
 BAD = (
     "slug: bad-walk\nsteps: [{id: a, type: passthrough}, {id: b, type: code, code: 'raise ValueError(1)'}]\n"
 )
-QUIET = """
-slug: quiet
-steps:
-  - {id: a, type: passthrough}
-  - {id: b, type: llm, model: echo, prompt: x, tools: false}
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def flows(server: RunningServer) -> None:
-    for flow in (WALK, BAD, TALK, QUIET):
+    for flow in (WALK, BAD, TALK, STEER):
         server.push(flow)
     server.push("slug: draft-only\nsteps: [{id: a, type: passthrough}]\n", publish=False)
 
@@ -87,24 +81,6 @@ def test_a_walk_is_one_run_with_one_trace(http: httpx2.Client) -> None:
     ]
 
 
-def test_run_remaining_streams_the_rest_in_one_answer(http: httpx2.Client) -> None:
-    run, _ = first(http)
-    found = call(http, executionId=run, stepIndex=1, runRemaining=True)
-    assert types(found)[-1] == "flow_completed"
-    assert types(found).count("step_completed") == 3
-    _, whole = first(http, runRemaining=True)
-    assert types(whole)[-1] == "flow_completed"
-
-
-def test_outputs_and_inputs_of_the_caller_replace_the_stored_ones(http: httpx2.Client) -> None:
-    run, _ = first(http)
-    call(http, executionId=run, stepIndex=1)
-    found = call(
-        http, executionId=run, stepIndex=2, accumulatedOutputs={"a": {"n": 10}}, inputOverrides={"items": [1]}
-    )
-    assert found[-1].data["result"] == {"total": 11}
-
-
 def test_going_back_runs_the_step_again_as_a_further_attempt(http: httpx2.Client) -> None:
     run, _ = first(http)
     call(http, executionId=run, stepIndex=1)
@@ -143,12 +119,6 @@ def test_tool_calls_pause_a_walk(http: httpx2.Client) -> None:
     assert refusal(missing) == (400, "TOOL_RESULTS_MISMATCH")
     found = call(http, path, **asked, runRemaining=True)
     assert found[-1].data["result"] == {"said": "hi"}
-
-
-@pytest.mark.parametrize("slug", ["walk", "draft-only"])
-def test_a_draft_cannot_be_walked_by_its_number(http: httpx2.Client, slug: str) -> None:
-    path = f"/seq/acme/demo/{slug}/v0/step"
-    assert refusal(http.post(path, json={"parameters": {"n": 1}})) == (400, "INVALID_VERSION")
 
 
 DRAFT = """
@@ -196,36 +166,11 @@ def test_an_invalid_call_is_refused(
     assert refusal(http.post(PATH, json=body)) == expected
 
 
-def test_an_error_names_the_run_that_the_call_named(http: httpx2.Client) -> None:
-    run = call(http, PATH, parameters={"n": 1})[0].data["executionId"]
-    answer = http.post(PATH, json={"executionId": run, "stepIndex": -1})
-    assert (answer.status_code, detail(answer)["executionId"]) == (400, run)
-
-
 def test_a_whole_event_may_be_sent_back(http: httpx2.Client) -> None:
     run, found = first(http, pausedAtStep="a", client={"name": "other"})
     found = call(http, **{**found[-1].data, "stepIndex": found[-1].data["stepIndex"] + 1})
     assert types(found)[-2:] == ["loop_completed", "step_paused"]
     assert found[-1].data["executionId"] == run
-
-
-def test_a_walk_keeps_its_version_when_production_moves_on(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    flow = "slug: changing\nsteps: [{id: a, type: passthrough}, {id: b, type: passthrough}]\n"
-    server.push(flow)
-    path = "/seq/acme/demo/changing/step"
-    run = str(call(http, path)[0].data["executionId"])
-    server.push(flow.replace("id: b", "id: c"))
-    other = http.post("/seq/acme/demo/changing/v2/step", json={"executionId": run, "stepIndex": 1})
-    assert refusal(other) == (409, "STALE_TREE")
-    assert detail(other)["executionId"] == run
-    found = call(http, path, executionId=run, stepIndex=1)
-    assert [frame.data["stepId"] for frame in found if frame.event == "step_completed"] == ["b"]
-    assert types(found)[-1] == "flow_completed"
-    assert call(http, path)[0].data["version"] == 2
-    run = str(call(http, "/seq/acme/demo/changing/v1/step")[0].data["executionId"])
-    assert types(call(http, "/seq/acme/demo/changing/v1/step", executionId=run))[-1] == "flow_completed"
 
 
 def keyed(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> list[dict[str, Any]]:
@@ -291,17 +236,6 @@ def test_a_tool_pause_that_is_sent_again_tells_its_own_calls(http: httpx2.Client
         assert keyed(http, f"{unique}-{index}", path, **calls[index]) == answer
 
 
-def test_tools_of_a_later_call_are_offered_to_a_step_that_its_overrides_let_take_them(
-    http: httpx2.Client,
-) -> None:
-    path = "/seq/acme/demo/quiet/step"
-    run = call(http, path)[0].data["executionId"]
-    asked = {"executionId": run, "stepIndex": 1, "tools": TOOLS}
-    assert refusal(http.post(path, json=asked)) == (400, "TOOLS_NOT_ENABLED")
-    found = call(http, path, **asked, blockOverrides={"b": {"tools": True}})
-    assert types(found)[-1] == "step_paused_for_tool_calls"
-
-
 def test_going_back_from_a_tool_pause_asks_anew(http: httpx2.Client) -> None:
     path = "/seq/acme/demo/talk/step"
     found = call(http, path, message="hi", tools=TOOLS, runRemaining=True)
@@ -313,17 +247,6 @@ def test_going_back_from_a_tool_pause_asks_anew(http: httpx2.Client) -> None:
     assert types(again)[-1] == "flow_completed"
     attempts = http.get(f"/flow-runs/{run}/steps/ask/trace?attempt=all").json()["attempts"]
     assert [(step["attempt"], step["status"]) for step in attempts] == [(1, "failed"), (2, "completed")]
-
-
-def test_going_back_twice_numbers_each_attempt(http: httpx2.Client) -> None:
-    run, _ = first(http)
-    for index in (1, 0, 1, 1, 2):
-        call(http, executionId=run, stepIndex=index)
-    trace = http.get(f"/flow-runs/{run}/trace").json()
-    addresses = [(step["stepId"], step.get("loopIndex")) for step in trace["steps"]]
-    assert len(addresses) == len(set(addresses))
-    attempts = http.get(f"/flow-runs/{run}/steps/inner/trace?attempt=all").json()["attempts"]
-    assert [step["attempt"] for step in attempts] == [1, 2, 3, 1, 2, 3]
 
 
 def test_a_later_call_without_an_index_continues_at_the_position_of_the_run(http: httpx2.Client) -> None:
@@ -341,3 +264,72 @@ def test_outputs_that_are_no_objects_are_refused_and_the_run_waits_on(
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert "accumulatedOutputs" in detail(answer)["message"]
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "paused"
+
+
+STEER_PATH = "/seq/acme/demo/steer/step"
+STEER = """
+slug: steer
+inputs: {type: object, properties: {n: {type: integer}}}
+steps:
+  - {id: a, type: passthrough}
+  - id: each
+    type: loop
+    over: over
+    input: {over: ["x", "y"]}
+    steps:
+      - {id: inner, type: passthrough, input: {item: "{{ item }}", by: template}}
+  - {id: z, type: passthrough, input: {said: template, kept: template}}
+"""
+
+
+def outputs(http: httpx2.Client, **body: Any) -> dict[str, list[Any]]:
+    """What each step gave in one call, by step id."""
+    found: dict[str, list[Any]] = {}
+    for frame in call(http, STEER_PATH, **body):
+        if frame.event == "step_completed":
+            found.setdefault(frame.data["stepId"], []).append(frame.data["output"])
+    return found
+
+
+def begin(http: httpx2.Client, **body: Any) -> str:
+    return str(call(http, STEER_PATH, **body)[0].data["executionId"])
+
+
+def test_input_overrides_of_a_named_step_hold_whenever_it_runs(http: httpx2.Client) -> None:
+    """Over what its own template says, in each iteration, in whichever call it runs; the rest stays."""
+    given = {"z": {"said": "by me"}, "inner": {"by": "me"}}
+    body = {"parameters": {"n": 1}, "inputOverrides": given}
+    run = begin(http, **body)
+    assert outputs(http, executionId=run, stepIndex=1, inputOverrides=given) == {
+        "inner": [{"item": "x", "by": "me"}, {"item": "y", "by": "me"}]
+    }
+    assert outputs(http, executionId=run, stepIndex=2, inputOverrides=given) == {
+        "z": [{"said": "by me", "kept": "template"}]
+    }
+    whole = outputs(http, **body, runRemaining=True)
+    assert whole["a"] == [{"n": 1}]
+    assert whole["inner"][1] == {"item": "y", "by": "me"}
+    assert whole["z"] == [{"said": "by me", "kept": "template"}]
+
+
+def test_other_input_overrides_are_for_the_first_step_of_the_segment(http: httpx2.Client) -> None:
+    """So does the id of a step beside which no object stands."""
+    given = {"n": 2, "z": "no object", "other": {"deep": 1}}
+    assert outputs(http, parameters={"n": 1}, inputOverrides=given) == {"a": [given]}
+    both = {"n": 2, "a": {"n": 3}}
+    assert outputs(http, parameters={"n": 1}, inputOverrides=both) == {"a": [{"n": 3}]}
+
+
+def test_a_call_without_input_overrides_keeps_the_earlier_ones(http: httpx2.Client) -> None:
+    run = begin(http, inputOverrides={"n": 5, "z": {"said": "before"}})
+    call(http, STEER_PATH, executionId=run, stepIndex=1)
+    assert outputs(http, executionId=run, stepIndex=2, inputOverrides=None) == {
+        "z": [{"said": "before", "kept": "template"}]
+    }
+    run = begin(http, inputOverrides={"z": {"said": "before"}})
+    call(http, STEER_PATH, executionId=run, stepIndex=1, inputOverrides={"z": {"kept": "later"}})
+    assert outputs(http, executionId=run, stepIndex=2) == {"z": [{"said": "template", "kept": "later"}]}
+    run = begin(http, inputOverrides={"z": {"said": "before"}})
+    assert outputs(http, executionId=run, stepIndex=1, inputOverrides={}, runRemaining=True)["z"] == [
+        {"said": "template", "kept": "template"}
+    ]

@@ -164,15 +164,6 @@ def test_events_arrive_while_the_run_goes_on_and_the_stream_ends_with_it(
     assert [int(frame.id) for frame in found] == list(range(1, len(found) + 1))
 
 
-def test_a_live_tail_and_a_later_replay_are_the_same_bytes(
-    server: RunningServer, http: httpx2.Client
-) -> None:
-    run = start(server, "brisk")
-    live = http.get(f"/flow-runs/{run}/trace/stream").text
-    assert frames(live)[-1].event == "flow_completed"
-    assert http.get(f"/flow-runs/{run}/trace/stream").text == live
-
-
 def test_many_tails_of_one_run_get_the_same_bytes(server: RunningServer) -> None:
     async def all_tails() -> list[str]:
         run = start(server, "brisk")
@@ -199,10 +190,6 @@ def test_silence_is_filled_with_pings() -> None:
                     break
         assert received.startswith("retry: 1000\n\n")
         assert frames(received)[-1].data["stepId"] == "hold"
-
-
-def test_a_busy_stream_needs_no_pings(http: httpx2.Client, path: str) -> None:
-    assert ": ping" not in http.get(path).text
 
 
 class WatchedBus:

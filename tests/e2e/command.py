@@ -1,6 +1,8 @@
 """The command as a process of its own, with bounds on every wait."""
 
+import asyncio
 import fcntl
+import json
 import os
 import pty
 import queue
@@ -15,8 +17,16 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import httpx2
 
 import runglass as runglass_package
+from runglass.config.settings import Settings
+from runglass.flows.parser import parse_flow
+from runglass.runtime.composition import open_store
+from runglass.runtime.runtime import push_flow
+from runglass.wire.admin_api import make_key
 
 START = [sys.executable, "-c", "import sys; from runglass.cli import main; sys.exit(main())"]
 WAIT_S = 60.0
@@ -132,6 +142,38 @@ def started(
             if process.poll() is None:
                 process.kill()
             process.wait(WAIT_S)
+
+
+def fill(data: Path, *flows: dict[str, Any]) -> str:
+    """Makes a data folder with these flows of project `acme/shop` in production; returns a key of it."""
+    made = make_key()
+
+    async def put() -> None:
+        async with open_store(Settings(data=data)) as store:
+            project = await store.ensure_project("acme", "shop")
+            await store.add_key(project.id, "admin", made.digest, made.hint)
+            for flow in flows:
+                pushed = await push_flow(store, project, parse_flow(json.dumps(flow).encode()))
+                await store.publish(pushed.id)
+
+    asyncio.run(put())
+    return made.key
+
+
+@contextmanager
+def served(
+    data: Path, key: str, *, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[Process, httpx2.Client]]:
+    """A server of the data folder, and somebody with the key who asks it, until the block ends."""
+    with (
+        started("serve", "--port", "0", "--data", data, env=env) as server,
+        httpx2.Client(
+            base_url=f"{server.line().split()[1]}/api/v1",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=WAIT_S,
+        ) as http,
+    ):
+        yield server, http
 
 
 class Watched:

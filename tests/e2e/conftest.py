@@ -22,7 +22,6 @@ QUICK = frozenset(
         "test_docs",
         "test_examples",
         "test_laws",
-        "test_live_trace",
     }
 )
 """The modules that are not slow."""

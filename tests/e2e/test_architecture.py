@@ -6,8 +6,6 @@ import re
 from operator import attrgetter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "runglass"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -29,14 +27,9 @@ def purpose_of(room: Path) -> str:
     return said.group()
 
 
-@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PACKAGE)))
-def test_the_page_has_each_room_in_the_words_of_its_docstring(room: Path) -> None:
-    assert f"| `{room.relative_to(PACKAGE)}/` | {purpose_of(room)} |\n" in PAGE
-
-
-def test_the_page_has_no_room_that_is_not_there() -> None:
-    assert re.findall(r"^\| `([a-z_/]+)/` \|", PAGE, re.M) == [
-        str(room.relative_to(PACKAGE)) for room in ROOMS
+def test_the_page_has_the_rooms_that_there_are_in_the_words_of_their_docstrings() -> None:
+    assert re.findall(r"^\| `([a-z_/]+)/` \| (.*) \|$", PAGE, re.M) == [
+        (str(room.relative_to(PACKAGE)), purpose_of(room)) for room in ROOMS
     ]
 
 

@@ -8,11 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
-from runglass.cli import main
-from tests.e2e.command import Process, started
+from tests.e2e.command import fill, served
 
 RETRY_AFTER_S = 5
 """Longer than a start takes, and no longer than `max_delay_ms`."""
@@ -65,31 +63,16 @@ def busy() -> Iterator[Busy]:
         serving.join()
 
 
-def test_the_wait_that_a_provider_asked_for_outlives_its_server(
-    busy: Busy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_wait_that_a_provider_asked_for_outlives_its_server(busy: Busy, tmp_path: Path) -> None:
     """Also where no content is kept."""
-    flow = tmp_path / "flows" / "acme" / "shop" / "f.json"
-    flow.parent.mkdir(parents=True)
-    flow.write_text(json.dumps({"slug": "f", "capture": "off", "steps": [STEP]}))
-    command = ("serve", "--port", "0", "--data", tmp_path / "data", "--flows", tmp_path / "flows")
+    key = fill(tmp_path, {"slug": "f", "capture": "off", "steps": [STEP]})
     env = {"RUNGLASS_PROVIDERS": json.dumps({"busy": f"http://127.0.0.1:{busy.server_port}/v1"})}
-    key = ""
-
-    def client(server: Process) -> httpx2.Client:
-        url = server.line().split()[1]
-        return httpx2.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=60)
-
-    with started(*command, env=env) as server:
-        server.line_of_stderr_with("acme/shop/f", "version 1")
-        main(["keys", "create", "--create", "acme/shop", "--data", str(tmp_path / "data")])
-        key = capsys.readouterr().out.strip()
-        with client(server) as http:
-            run = http.post("/seq/acme/shop/f/jobs", json={}).json()["executionId"]
-            with http.stream("GET", f"/flow-runs/{run}/trace/stream") as events:
-                assert any(line == "event: step_retrying" for line in events.iter_lines())
-            server.kill()
-    with started(*command, env=env) as server, client(server) as http:
+    with served(tmp_path, key, env=env) as (server, http):
+        run = http.post("/seq/acme/shop/f/jobs", json={}).json()["executionId"]
+        with http.stream("GET", f"/flow-runs/{run}/trace/stream") as events:
+            assert any(line == "event: step_retrying" for line in events.iter_lines())
+        server.kill()
+    with served(tmp_path, key, env=env) as (_, http):
         with http.stream("GET", f"/flow-runs/{run}/trace/stream") as events:
             assert any(line == "event: flow_failed" for line in events.iter_lines())
         first = http.get(f"/flow-runs/{run}/steps/ask/trace", params={"attempt": "1"}).json()

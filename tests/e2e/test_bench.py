@@ -11,9 +11,6 @@ import msgspec
 
 from bench import long_runs, nested
 from bench.__main__ import FIGURES, IN_A_BROWSER
-from bench.browsing import obstacle
-from bench.rows import Row
-from bench.table import write_page
 from runglass.config.settings import Settings
 from runglass.store.sqlite import database_file
 
@@ -29,45 +26,24 @@ def test_figures_on_postgres_are_measured_on_a_server_of_their_own(tmp_path: Pat
     assert _measured(tmp_path, "steps_on_postgres", "claims", "flood") > 7
 
 
-def test_pages_are_measured_in_a_browser_or_it_is_said_that_there_is_none(tmp_path: Path) -> None:
-    if (reason := obstacle()) is None:
-        # Measured alone it leaves the table of all figures as it was.
-        all_figures = "<!-- bench: begin -->\nall\n<!-- bench: end -->\n"
-        assert _measured(tmp_path, IN_A_BROWSER, mark="bench viewer", before=all_figures) > 15
-    else:
-        done = _bench(IN_A_BROWSER, "--tiny", "--no-peers")
-        assert done.returncode == 1
-        assert reason.split()[0] in done.stdout.decode()
-
-
-def _measured(folder: Path, *names: str, mark: str = "bench", before: str = "before\n") -> int:
+def _measured(folder: Path, *names: str) -> int:
     """Measures these figures; how many rows they have come to, each of them in the page as well."""
     page, numbers = folder / "performance.md", folder / "bench.json"
-    page.write_text(f"{before}<!-- {mark}: begin -->\nold\n<!-- {mark}: end -->\nafter\n", encoding="utf-8")
+    page.write_text("before\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nafter\n", encoding="utf-8")
     done = _bench(*names, "--tiny", "--no-peers", "--json", numbers, "--write", page)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     figures: list[dict[str, Any]] = msgspec.json.decode(numbers.read_bytes())["figures"]
     assert all(figure["ours"] for figure in figures)
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"{before}<!-- {mark}: begin -->\n")
-    assert text.endswith(f"<!-- {mark}: end -->\nafter\n")
-    assert "old" not in text.split(f"<!-- {mark}: begin -->")[1].split("|")[0]
+    assert text.startswith("before\n<!-- bench: begin -->\n")
+    assert text.endswith("<!-- bench: end -->\nafter\n")
+    assert "old" not in text.split("<!-- bench: begin -->")[1].split("|")[0]
     for figure in figures:
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {figure['figure']} |")]
         assert figure["unit"] in line
         if figure["missing"]:
             assert f"{figure['missing'][0]} not installed" in line
     return len({figure["figure"] for figure in figures})
-
-
-def test_a_note_is_told_once_for_all_figures_that_it_is_about(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text("<!-- bench: begin -->\n<!-- bench: end -->\n", encoding="utf-8")
-    notes = {"steps, 20 runs": "of all", "steps, 200 runs": "of all", "memory": "at its peak", "claims": ""}
-    rows = [Row(figure=figure, unit="ms", ours=[1], note=note) for figure, note in notes.items()]
-    write_page(page, rows, machine={}, peers={}, command="make bench")
-    told = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("- ")]
-    assert told == ["- steps, 20 runs; 200 runs: of all.", "- memory: at its peak."]
 
 
 def test_a_figure_that_does_not_exist_is_refused_with_those_that_do() -> None:

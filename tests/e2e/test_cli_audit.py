@@ -77,9 +77,3 @@ def test_the_list_reads_beside_a_running_server(capsys: pytest.CaptureFixture[st
         part in line for part in ("acme/demo", "key 1 (nk_live_", "127.0.0.1", "key.created", "key 2 (")
     )
     assert "--limit shows more" in shown.err
-
-
-def test_a_project_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", "--data", "here"]) == Exit.NOT_FOUND
-    main(["projects", "create", "acme/shop", "--data", "here"])
-    assert main(["audit", "acme/none", "--data", "here"]) == Exit.NOT_FOUND

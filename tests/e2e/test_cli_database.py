@@ -1,6 +1,5 @@
 """`runglass data`: what a database takes, a smaller one, a copy, and whether all in it is true."""
 
-import asyncio
 import json
 import sqlite3
 import stat
@@ -14,12 +13,7 @@ import pytest
 from runglass import Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from runglass.config.settings import Settings
-from runglass.runtime.composition import open_store
-from runglass.store.integrity import SAMPLE
 from runglass.testing import running_server
-from tests.e2e.command import watched
-from tests.records import new_run
 
 FLOWS = """
 slug: greet
@@ -113,19 +107,6 @@ def test_usage_adds_up_by_project(folder: Path, ask: Ask, database: sqlite3.Conn
     assert lines[-1].startswith("file ")
 
 
-def test_rows_of_deleted_runs_are_told(folder: Path, ask: Ask, database: sqlite3.Connection) -> None:
-    no, run_id = database.execute("SELECT no, id FROM run ORDER BY no").fetchone()
-    database.execute("DELETE FROM call WHERE run_id = ?", (run_id,))
-    database.execute("INSERT INTO purged_run (run_no) VALUES (?)", (no,))
-    taken = "SELECT log_bytes + open_bytes FROM run WHERE no = ?"
-    database.execute(f"UPDATE project SET data_bytes = data_bytes - ({taken})", (no,))
-    database.execute("DELETE FROM run WHERE no = ?", (no,))
-    code, out, _ = ask("usage", "--data", folder)
-    assert code == Exit.OK
-    assert "1 deleted run still to be cleared away" in out
-    assert ask("check", "--data", folder)[0] == Exit.OK, "that is as it should be"
-
-
 def test_vacuum_makes_an_older_file_smaller_and_one_that_gives_back(
     folder: Path, ask: Ask, database: sqlite3.Connection
 ) -> None:
@@ -206,33 +187,6 @@ def test_a_mistyped_folder_does_not_become_a_database(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sound_database_is_said_to_be_so(folder: Path, ask: Ask) -> None:
-    assert ask("check", "--data", folder) == (Exit.OK, "all is well: 4 runs, 4 of them folded\n", "")
-    code, out, _ = ask("check", "--all", "--data", folder, "--json")
-    assert code == Exit.OK
-    assert json.loads(out) == {"ok": True, "runs": 4, "foldedRuns": 4, "problems": []}
-
-
-def test_a_terminal_shows_how_far_a_check_is(folder: Path) -> None:
-    with watched("data", "check", "--data", folder) as command:
-        command.terminal_until("4 of 4 runs")
-        assert command.wait() == Exit.OK
-        assert command.stdout() == "all is well: 4 runs, 4 of them folded\n"
-
-
-def test_without_all_a_sample_is_folded(folder: Path, ask: Ask) -> None:
-    async def add() -> None:
-        async with open_store(Settings(data=folder)) as store:
-            project = await store.ensure_project("acme", "demo")
-            flow, *_ = await store.flows(project.id)
-            for number in range(SAMPLE):
-                await store.create_run(new_run(project.id, flow.id, id=f"r-{number}"))
-
-    asyncio.run(add())
-    found = [json.loads(ask("check", *every, "--data", folder, "--json")[1]) for every in ([], ["--all"])]
-    assert [each["foldedRuns"] for each in found] == [(SAMPLE + 4) // 2, SAMPLE + 4]
-
-
 def test_damage_is_named_and_ends_with_an_exit_code(
     folder: Path, ask: Ask, database: sqlite3.Connection
 ) -> None:
@@ -280,12 +234,3 @@ def test_a_projects_retention_is_set_shown_and_lifted(
         "retentionDays": None,
         "contentRetentionDays": 0.5,
     }
-
-
-@pytest.mark.parametrize("days", ["-1", "many", "nan", "inf", "", "1e9"])
-def test_what_is_no_number_of_days_is_refused(
-    folder: Path, days: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*RETENTION, "--days", days, "--data", str(folder)]) == Exit.USAGE
-    assert "number of days" in capsys.readouterr().err
-    assert main([*RETENTION[:2], "acme/none", "--data", str(folder)]) == Exit.NOT_FOUND

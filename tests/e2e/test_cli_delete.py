@@ -4,10 +4,7 @@ Each tells first, does what was named and nothing else, and says what it did.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,6 @@ from typing import Any
 import pytest
 
 from runglass import Client
-from runglass.cli.argument_parsers import since
-from runglass.cli.commands.delete_runs import time_limit
 from runglass.cli.exit_codes import Exit
 from runglass.errors import APIConnectionError
 from runglass.testing import RunningServer, running_server
@@ -68,25 +63,6 @@ def test_named_runs_are_told_first_and_then_deleted(client: Client, ask: Command
     assert left(client) == {other}
 
 
-def test_a_named_run_that_waits_for_its_slot_is_told(ask: Command) -> None:
-    with running_server(max_concurrent_runs=1) as busy, Client(busy.key, base_url=busy.base_url) as client:
-        busy.push(FLOWS[-1])
-        slow = client.flow("acme/demo/slow")
-        slow.execute_async()
-        queued = slow.execute_async().execution_id
-        at = ("--base-url", busy.base_url, "--api-key", busy.key)
-        assert json.loads(ask(queued, "--json", *at)[1]) == {"count": 1, "oldest": None, "newest": None}
-        assert ask(queued, "--yes", *at)[:2] == (Exit.OK, "deleted 1 run\n")
-
-
-def test_a_named_run_that_cannot_be_read_is_told(server: RunningServer, client: Client, ask: Command) -> None:
-    run = ran(client, "one")
-    with closing(sqlite3.connect(server.runtime.settings.database)) as database, database:
-        database.execute("UPDATE run SET summary = ? WHERE id = ?", (b"\xff{garbage", run))
-    assert ask(run)[:2] == (Exit.OK, "1 run would be deleted\n")
-    assert ask(run, "--yes")[:2] == (Exit.OK, "deleted 1 run\n")
-
-
 def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Client, ask: Command) -> None:
     one, two = ran(client, "one"), ran(client, "two")
     going = client.flow("slow").execute_async().execution_id
@@ -100,21 +76,6 @@ def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Cli
     assert ask("--flow", "slow", "--yes")[1] == "deleted 0 runs\n"
     assert ask("--status", "running", "--yes")[1] == "deleted 1 run\n"
     assert left(client) == set()
-
-
-def test_age_and_status_narrow_it_down(client: Client, ask: Command) -> None:
-    runs = [ran(client, "one") for _ in range(5)]
-    ends = {run.id: run.completed_at for run in client.runs(limit=100).runs}
-    third = ends[runs[2]]
-    assert third is not None
-    older = {run for run, end in ends.items() if end is not None and end < third}
-    assert json.loads(ask("--before", third, "--json")[1])["count"] == len(older)
-    assert ask("--before", third, "--yes")[0] == Exit.OK
-    assert left(client) == set(runs) - older
-    for nothing in (["--older-than", "1h"], ["--status", "failed"], ["--before", "1999-12-31"]):
-        code, out, err = ask(*nothing)
-        assert (code, out, err) == (Exit.OK, "0 runs would be deleted\n", "")
-        assert json.loads(ask(*nothing, "--json")[1]) == {"count": 0, "oldest": None, "newest": None}
 
 
 @pytest.mark.parametrize(
@@ -134,19 +95,6 @@ def test_a_command_that_selects_no_runs_is_refused(ask: Command, arguments: list
     code, out, err = ask(*arguments, "--yes")
     assert (code, out) == (Exit.USAGE, "")
     assert err.startswith("error: ")
-
-
-def test_a_query_in_words_is_told_first(client: Client, ask: Command) -> None:
-    one, two = ran(client, "one"), ran(client, "two")
-    going = client.flow("slow").execute_async().execution_id
-    assert ask("flow:one,slow")[1].startswith("1 run would be deleted\n")
-    assert ask("flow:one,slow", "--yes")[:2] == (Exit.OK, "deleted 1 run\n")
-    assert left(client) == {two, going}
-    assert one not in left(client)
-    assert ask("flow:slow -status:failed", "--yes")[1] == "deleted 0 runs\n"
-    assert ask("flow:slow status:running,pending", "--yes")[1] == "deleted 1 run\n"
-    assert ask("flow:two", "--status", "failed", "--yes")[1] == "deleted 0 runs\n"
-    assert ask("flow:nothing", "--yes")[0] == Exit.FAILED
 
 
 def test_runs_of_a_query_are_cancelled(client: Client, command: Command) -> None:
@@ -201,15 +149,6 @@ def test_a_run_that_is_not_there_is_named_and_the_others_go(client: Client, ask:
     assert left(client) == set()
 
 
-def test_a_key_that_may_not_delete_is_refused(server: RunningServer, client: Client, ask: Command) -> None:
-    run = ran(client, "one")
-    key = server.make_key("acme", "demo", "run")
-    code, out, err = ask(run, "--yes", "--api-key", key)
-    assert (code, out) == (Exit.DENIED, "")
-    assert "role 'admin'" in err
-    assert left(client) == {run}
-
-
 def test_an_error_on_the_way_says_how_far_it_came(
     client: Client, ask: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,17 +167,3 @@ def test_an_error_on_the_way_says_how_far_it_came(
     assert (code, out) == (Exit.UNREACHABLE, "")
     assert "deleted 1 of 3 runs, then:" in err
     assert left(client) == set(runs[1:])
-
-
-def test_times_and_ages_as_they_are_typed() -> None:
-    assert time_limit(None, None) is None
-    assert time_limit(since("2026-01-31T12:00:00Z"), None) == datetime(2026, 1, 31, 12, tzinfo=UTC)
-    assert time_limit(since("2026-01-31"), None) == datetime(2026, 1, 31).astimezone(UTC)
-    for age, span in (
-        ("90m", timedelta(minutes=90)),
-        ("12h", timedelta(hours=12)),
-        ("2w", timedelta(days=14)),
-    ):
-        limit = time_limit(None, since(age))
-        assert limit is not None
-        assert abs(datetime.now(UTC) - span - limit) < timedelta(minutes=1)

@@ -2,17 +2,15 @@
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import msgspec
 import pytest
 
 from runglass.cli import main
-from runglass.cli.demo.command import flow_file, read_text, story
+from runglass.cli.demo.command import flow_file, read_text
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.flows.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
+from runglass.flows.flow import leaves
 from runglass.flows.parser import parse_flow
 from tests.e2e.command import runglass, started
 
@@ -25,29 +23,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def demo(folder: Path) -> CompletedProcess[str]:
     return runglass("demo", cwd=folder)
-
-
-def _kinds(steps: list[Step]) -> Iterator[str]:
-    for step in steps:
-        yield str(step.__struct_config__.tag)
-        if isinstance(step, LoopStep):
-            yield from _kinds(step.steps)
-        if isinstance(step, ConditionStep):
-            yield from _kinds([*step.then, *step.else_])
-        if isinstance(step, ParallelStep):
-            yield from (kind for steps in step.branches.values() for kind in _kinds(steps))
-
-
-def test_the_flow_has_every_kind_of_step() -> None:
-    flow = parse_flow(flow_file())
-    assert set(_kinds(flow.steps)) == {"llm", "code", "loop", "condition", "parallel", "wait", "passthrough"}
-
-
-def test_the_story_is_long_enough_and_names_its_author_and_rights() -> None:
-    text = story()
-    assert len(text.encode()) > 10_000
-    assert "Edgar Allan Poe" in text
-    assert "public domain" in text
 
 
 def test_the_demo_shows_a_retry_a_skipped_step_and_every_step(demo: CompletedProcess[str]) -> None:
@@ -79,15 +54,6 @@ def test_the_demo_leaves_runs_of_every_kind(demo: CompletedProcess[str]) -> None
     ]
     assert "CODE_ERROR in step price: " in table
     assert "(2 retried)" in table
-
-
-def test_one_flow_of_the_demo_has_2000_iterations_in_nested_loops(
-    demo: CompletedProcess[str], folder: Path
-) -> None:
-    assert demo.returncode == Exit.OK
-    found = runglass("data", "usage", "--data", "runglass-demo", "--json", cwd=folder)
-    assert found.returncode == Exit.OK, found.stderr
-    assert msgspec.json.decode(found.stdout)["projects"][0]["steps"] > 2000
 
 
 def test_the_last_words_of_the_demo_work(
@@ -160,45 +126,6 @@ def test_a_short_text_of_ones_own_takes_the_other_branch(
     assert '"paragraphs": 2' in output
     assert re.search(r"shorten .*skipped: condition 'is_long' was false", output)
     assert (tmp_path / "kept" / "runglass.db").exists()
-
-
-def test_a_model_that_cannot_be_had_is_told_and_leaves_a_trace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert main(["demo", "--model", "openai:gpt-4o-mini"]) == Exit.FAILED
-    output = capsys.readouterr()
-    assert "OPENAI_API_KEY" in output.err
-    # Iterations go on side by side: any of them may fail first.
-    assert re.search(r"^ +✗ \[\d+\] retell ", output.out, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "there is no text in"),
-        (b" \n\n \n", "there is no text in"),
-        (b"\x7fELF\0\0\0", "not a plain text"),
-        ("für".encode("latin-1"), "not UTF-8 text: byte 1 (0xFC)"),
-        (b"x" * 3_000_000, "too large"),
-        (None, "cannot be read"),
-    ],
-    ids=["empty", "blank", "binary", "latin-1", "large", "missing"],
-)
-def test_a_file_that_is_no_text_is_refused_in_a_sentence(
-    content: bytes | None,
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    if content is not None:
-        (tmp_path / "text.txt").write_bytes(content)
-    assert main(["demo", "--file", "text.txt"]) == Exit.USAGE
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "runglass-demo").exists()
 
 
 def test_of_a_huge_file_only_the_first_bytes_are_read(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 """`runs diff` against a real server: what it prints, for people and machines, and its exit codes."""
 
 import json
-import re
 from collections.abc import Iterator
 
 import pytest
 
-from runglass.cli.exit_codes import Exit
-from runglass.cli.terminal.diff_view import MOST_PATHS, conclusion, diff_lines, head_lines
+from runglass.cli.terminal.diff_view import diff_lines, head_lines
 from runglass.client import Client
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.log.trace import RunSummary
@@ -84,14 +82,6 @@ def test_runs_that_differ_end_with_1_and_a_table_of_what_differs(
     ]
 
 
-def test_an_attempt_that_only_one_run_has_is_told_in_one_line(
-    server: RunningServer, env: dict[str, str]
-) -> None:
-    shown = runglass("runs", "diff", run(server, "again"), run(server, "a"), env=env).stdout
-    assert re.search(r"^shout\[0\] attempt 2 +only in one run +completed, \d+ ms +–$", shown, re.MULTILINE)
-    assert re.search(r"^ +status +failed +completed$", shown, re.MULTILINE)
-
-
 def test_all_lists_what_is_the_same_too_and_json_is_for_machines(
     server: RunningServer, env: dict[str, str]
 ) -> None:
@@ -105,19 +95,6 @@ def test_all_lists_what_is_the_same_too_and_json_is_for_machines(
     assert found["firstDivergence"]["stepId"] == "words"
 
 
-@pytest.mark.parametrize(
-    ("other", "code"), [("01900000-0000-7000-8000-000000000000", Exit.NOT_FOUND), ("?", Exit.USAGE)]
-)
-def test_a_run_that_is_not_there_is_said_to_be(
-    server: RunningServer, env: dict[str, str], other: str, code: Exit
-) -> None:
-    own = run(server, "a")
-    for pair in ((own, other), (other, own)):
-        done = runglass("runs", "diff", *pair, env=env)
-        assert (done.returncode, done.stdout) == (code, "")
-        assert other in done.stderr
-
-
 def diff_of(*rows: RowDiff, **fields: object) -> RunDiff:
     run = RunSummary(id="r", flow_id="f", status="completed")
     found: dict[str, object] = {"same": False, "flows": "same", "cut": True, **fields}
@@ -128,43 +105,9 @@ def text_of(found: RunDiff, *, width: int | None = None) -> str:
     return "\n".join(str(line) for line in (*head_lines(found), *diff_lines(found, width=width)))
 
 
-def test_the_table_shows_some_places_of_many_and_says_what_is_left_out() -> None:
-    paths = [ValueChange(path=f"n[{at}]", kind="changed", a=at, b=-at) for at in range(100)]
-    found = diff_of(
-        RowDiff(step_id="s", changes=[FieldChange(field="output", paths=paths, cut=True)]), size_only_rows=2
-    )
-    shown = text_of(found)
-    assert f"n[{MOST_PATHS - 1}]" in shown
-    assert f"n[{MOST_PATHS}]" not in shown
-    assert "output: 90 more places in --json" in shown
-    assert "output: not compared to the end" in shown
-    assert "no difference was found, but not all was compared" in shown
-    remarks = "\n".join(conclusion(found))
-    assert "of 2 attempts" in remarks
-    assert "cut: not all was compared" in remarks
-
-
 def test_what_runs_hold_cannot_look_like_a_line_of_the_table() -> None:
     place = ValueChange(path='["\\u001b[2J"]', kind="changed", a="x\n\x1b[31mfake", b="\u202e")
     found = diff_of(RowDiff(step_id="s", changes=[FieldChange(field="output", paths=[place])]))
     lines = list(diff_lines(found, width=None))
     assert len(lines) == 3
     assert not {"\x1b", "\n", "\u202e"} & set("".join(str(line) for line in lines))
-
-
-@pytest.mark.parametrize(
-    ("flows", "said"),
-    [
-        ("drafts", "both are runs of the draft, which may have changed"),
-        ("versions", "the runs are of different versions"),
-        ("different", "the runs are of different flows"),
-    ],
-)
-def test_runs_that_are_not_of_the_same_flow_are_said_to_be(flows: str, said: str) -> None:
-    assert said in text_of(diff_of(flows=flows))
-
-
-def test_a_narrow_terminal_gets_narrow_lines() -> None:
-    place = ValueChange(path="a" * 60, kind="changed", a="x" * 60, b="y" * 60)
-    row = RowDiff(step_id="step", changes=[FieldChange(field="output", paths=[place])])
-    assert max(len(str(line)) for line in diff_lines(diff_of(row), width=70)) <= 70

@@ -52,19 +52,3 @@ def test_every_row_of_the_run_comes_out_as_it_is_and_none_of_others(
                 for row in rows
             ] == stored
     assert runs[1] not in file.read_text()
-
-
-def test_a_file_that_exists_is_left_as_it_is(
-    folder: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "mine"
-    file.write_text("mine")
-    assert main(["data", "export-raw", runs[1], str(file), "--data", str(folder)]) == Exit.USAGE
-    assert "File exists" in capsys.readouterr().err
-    assert file.read_text() == "mine"
-
-
-def test_an_unknown_run_leaves_no_file(folder: Path, runs: list[str], tmp_path: Path) -> None:
-    file = tmp_path / "none"
-    assert main(["data", "export-raw", "no-such-run", str(file), "--data", str(folder)]) == Exit.NOT_FOUND
-    assert not file.exists()

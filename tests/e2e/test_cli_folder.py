@@ -42,6 +42,12 @@ def test_a_project_is_made_only_where_the_command_says_so(capsys: pytest.Capture
     assert [each["project"] for each in listed] == ["new", "newer", "shop"]
 
 
+def test_no_project_is_made_on_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    at = ["--api-key", "nk_a", "--base-url", "http://127.0.0.1:9"]
+    assert main(["flow", "push", "greet.yaml", "--to", "acme/new", "--create", *at]) == Exit.USAGE
+    assert "--create is for a data folder" in capsys.readouterr().err
+
+
 def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
     at = ["--data", "here"]
     assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--create", *at]) == Exit.OK
@@ -60,6 +66,9 @@ def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(capsys: pytest.
     ):
         assert main([*command, *at]) == Exit.OK, command
         assert shown in capsys.readouterr().out
+    # What is said to be done next finds the folder again.
+    assert main(["runs", "show", run_id, "--failed", *at]) == Exit.OK
+    assert f"runglass runs step {run_id} --data here STEP" in capsys.readouterr().err
     assert main(["runs", "delete", run_id, "--yes", *at]) == Exit.OK
     assert main(["runs", "show", run_id, *at]) == Exit.NOT_FOUND
 

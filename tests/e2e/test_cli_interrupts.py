@@ -3,12 +3,11 @@
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from runglass.cli import app, end_at_once, main
+from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from tests.e2e.command import environment, hears_ctrl_c
 
@@ -52,7 +51,7 @@ def interrupted(*arguments: str, cwd: Path, before: str = "", moment: str = "") 
     return ended.returncode, ended.stderr.decode()
 
 
-@pytest.mark.parametrize("calls", [100, 1000, 10_000, 50_000, 150_000, 300_000, 500_000])
+@pytest.mark.parametrize("calls", [100, 10_000, 150_000, 500_000])
 @pytest.mark.parametrize(
     "arguments",
     [["serve", "--port", "0"], ["flow", "check", "a.yaml"], ["runs", "list", "--api-key", "nk_x"]],
@@ -94,32 +93,3 @@ def test_a_caller_s_own_handler_is_left_alone(capsys: pytest.CaptureFixture[str]
     assert main(["--version"]) == Exit.OK
     assert signal.getsignal(signal.SIGINT) is before
     assert capsys.readouterr().out.startswith("runglass ")
-
-
-def test_an_error_that_an_interrupt_was_turned_into_is_one() -> None:
-    turned = RuntimeError("Error calling __set_name__")
-    turned.__cause__ = KeyboardInterrupt()
-    assert app.is_interrupt(turned)
-    assert not app.is_interrupt(RuntimeError())
-
-
-def test_an_interrupt_that_a_callback_swallowed_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
-    class Callback:
-        def __del__(self) -> None:
-            raise KeyboardInterrupt
-
-    def swallowed() -> None:
-        with app.Interruptible():
-            callback = Callback()
-            del callback
-            threading.Event().wait()
-
-    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
-    signal.signal(signal.SIGINT, end_at_once)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            swallowed()
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        sys.unraisablehook = hook
-    assert capsys.readouterr().err == ""

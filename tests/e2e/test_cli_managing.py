@@ -86,19 +86,6 @@ def test_a_flow_is_stored_as_its_file_was_read(
     assert (step["prompt"], list(step["output_schema"]["properties"])) == (prompt, [key])
 
 
-def test_a_name_takes_over_no_terminal_and_forges_no_line(
-    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = r"a\u202eb\u001b[2J\nversion 9  in production\r\u2028c\u200f"
-    (tmp_path / "greet.yaml").write_text(FLOW.format(f'"{name}"'))
-    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", *place]) == Exit.OK
-    capsys.readouterr()
-    assert main(["flow", "show", NAME, *place]) == Exit.OK
-    first, _, *versions = capsys.readouterr().out.split("\n")[:-1]
-    assert first == f"{NAME}  a\ufffdb\ufffd[2J version 9 in production\ufffd\ufffdc\ufffd"
-    assert [line.split()[0] for line in versions] == ["draft"]
-
-
 def test_what_is_not_there_is_not_found(
     place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,17 +106,6 @@ def test_what_is_not_there_is_not_found(
     assert main(["flow", "rollback", NAME, "0", *place]) == Exit.USAGE
 
 
-def test_a_key_that_may_not_manage_is_told_so(
-    server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "greet.yaml"
-    file.write_text(FLOW.format("Hello"))
-    key = server.make_key("acme", "demo", "run")
-    at = ["--api-key", key, "--base-url", server.base_url]
-    assert main(["flow", "push", str(file), "--to", "acme/demo", *at]) == Exit.DENIED
-    assert "the role 'run'" in capsys.readouterr().err
-
-
 def test_a_server_without_a_key_is_not_taken_for_a_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,41 +117,6 @@ def test_a_server_without_a_key_is_not_taken_for_a_folder(
         assert main(["flow", *call]) == Exit.USAGE
         assert "RUNGLASS_API_KEY" in capsys.readouterr().err
     assert [file.name for file in tmp_path.iterdir()] == ["greet.yaml"]
-
-
-def test_a_list_that_is_not_all_says_so(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
-    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
-    server.push(FLOW.format("x").replace("greet", "thrice"))
-    for _ in range(3):
-        assert main(["run", "acme/demo/thrice"]) == Exit.OK
-    capsys.readouterr()
-    assert main(["runs", "list", "--flow", "thrice", "--limit", "2"]) == Exit.OK
-    assert "older ones" in capsys.readouterr().err
-    assert main(["runs", "list", "--flow", "thrice", "--limit", "3"]) == Exit.OK
-    assert capsys.readouterr().err == ""
-
-
-def test_runs_are_listed_by_the_flows_name(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
-    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
-    for slug in ("one", "two"):
-        server.push(FLOW.format("x").replace("greet", slug))
-        assert main(["run", f"acme/demo/{slug}"]) == Exit.OK
-    capsys.readouterr()
-    found = []
-    for name in ("one", "acme/demo/one"):
-        assert main(["runs", "list", "--flow", name, "--json"]) == Exit.OK
-        found.append(json.loads(capsys.readouterr().out)["runs"])
-    assert found[0] == found[1]
-    assert len(found[0]) == 1
-    for name in ("three", "acme/demo/three", "acme/other/one"):
-        assert main(["runs", "list", "--flow", name]) == Exit.NOT_FOUND
-    assert main(["runs", "list", "--flow", "acme/one"]) == Exit.USAGE
 
 
 @pytest.fixture
@@ -245,8 +186,3 @@ def test_what_is_no_amount_of_money_is_refused(
 ) -> None:
     assert main([*BUDGET, amount, "--data", "here"]) == Exit.USAGE
     assert "write US dollars" in capsys.readouterr().err
-
-
-def test_the_budget_of_an_unknown_project_is_not_found(shop: Settings) -> None:
-    assert main(["projects", "budget", "acme/none", "--data", "here"]) == Exit.NOT_FOUND
-    assert main(["projects", "budget", "acme/none", "1", "--data", "here"]) == Exit.NOT_FOUND

@@ -49,13 +49,6 @@ def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
             assert me.json()["role"] == "admin"
 
 
-def test_open_says_that_there_is_no_such_run(
-    at_server: RunningServer, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["open", "last"]) == Exit.NOT_FOUND
-    assert "there is no run yet" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("host", "expected"),
     [

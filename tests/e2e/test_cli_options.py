@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from runglass.cli import argument_parsers, main
+from runglass.cli import main
 from runglass.cli.app import HELP_WIDTH, app
-from runglass.cli.exit_codes import Exit, UsageError
+from runglass.cli.exit_codes import Exit
 from tests.e2e.command import runglass
 
 NOWHERE = "http://127.0.0.1:1"
@@ -61,14 +61,6 @@ def test_a_query_that_was_taken_for_options_is_told_how_it_is_written(
     assert "put --" not in capsys.readouterr().err
 
 
-def test_a_time_to_wait_is_a_number_of_seconds() -> None:
-    assert argument_parsers.seconds("0.001") == 0.001
-    assert argument_parsers.seconds("90") == 90
-    for text in ("", "0", "-1", "nan", "90s"):
-        with pytest.raises(UsageError, match="no time to wait"):
-            argument_parsers.seconds(text)
-
-
 @pytest.mark.parametrize("path", list(paths(app)), ids=" ".join)
 def test_help_says_what_a_command_does_and_what_each_option_means(
     path: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -84,30 +76,6 @@ def test_help_says_what_a_command_does_and_what_each_option_means(
         assert isinstance(command, click.Group)
         command = command.commands[name]
     assert [each.name for each in command.params if not getattr(each, "help", None)] == []
-
-
-def test_a_group_lists_its_commands_in_order_with_their_whole_summaries(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert main(["flow", "--help"]) == Exit.OK
-    rows = capsys.readouterr().out.partition("Commands:\n")[2]
-    assert [line.split()[0] for line in rows.splitlines() if line[2] != " "] == [
-        "check",
-        "push",
-        "list",
-        "show",
-        "publish",
-        "rollback",
-    ]
-    assert "FILE:LINE:COLUMN: message at path." in " ".join(rows.split())
-
-
-def test_without_a_command_help_is_shown_and_the_exit_code_is_that_of_a_mistake(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert main([]) == Exit.USAGE
-    assert "Commands:\n  demo" in capsys.readouterr().err
 
 
 def completed(words: str) -> set[str]:
@@ -128,19 +96,6 @@ def test_tab_completes_commands_options_and_their_values() -> None:
     assert completed("runglass runs list --status c") == {"completed", "cancelled"}
     # A project that is not one yet is no mistake while it is typed.
     assert completed("runglass keys create acme --ro") == {"--role"}
-
-
-def test_the_lines_that_help_gives_for_completion_bring_a_script() -> None:
-    shells = [
-        line.split("=")[1].split()[0]
-        for line in runglass("--help").stdout.splitlines()
-        if "_COMPLETE=" in line
-    ]
-    assert shells == ["bash_source", "zsh_source", "fish_source"]
-    for shell in shells:
-        done = runglass(env={"_RUNGLASS_COMPLETE": shell})
-        assert done.returncode == Exit.OK
-        assert "_RUNGLASS_COMPLETE=" in done.stdout
 
 
 def test_a_server_that_is_not_named_and_not_there_is_told_how_it_is_named(

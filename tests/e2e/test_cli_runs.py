@@ -183,27 +183,6 @@ def test_what_the_server_refuses_has_an_exit_code_and_one_message(
     assert "Traceback" not in output.err
 
 
-def test_list_shows_as_many_runs_as_asked_for_the_newest_first(
-    run_id: str, failed_id: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for _ in range(3):
-        assert main(["run", "acme/demo/fail"]) == Exit.FAILED
-    capsys.readouterr()
-    assert main(["runs", "list", "--limit", "5", "--json"]) == Exit.OK
-    ids = [run["id"] for run in _json(capsys)["runs"]]
-    assert len(ids) == 5
-    assert ids == sorted(ids, reverse=True)
-
-    assert main(["runs", "list", "--status", "completed", "--json"]) == Exit.OK
-    completed = _json(capsys)["runs"]
-    assert run_id in [run["id"] for run in completed]
-    assert {run["status"] for run in completed} == {"completed"}
-    assert main(["runs", "list", "--flow", completed[0]["flowId"], "--json", "--limit", "1"]) == Exit.OK
-    assert len(_json(capsys)["runs"]) == 1
-    assert main(["runs", "list", "--limit", "100"]) == Exit.OK
-    assert failed_id in capsys.readouterr().out
-
-
 def test_show_draws_each_iteration_with_its_attempts_and_totals(
     run_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -313,17 +292,6 @@ def test_json_output_is_the_wire_shape(run_id: str, capsys: pytest.CaptureFixtur
     assert [attempt["status"] for attempt in attempts] == ["failed", "completed"]
 
 
-def test_step_shows_every_field_and_its_snapshots(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["runs", "step", run_id, "cell", "--loop", "1.1", "--attempt", "1"]) == Exit.OK
-    text = capsys.readouterr().out
-    assert "once [only]" in text
-    assert '    "row": 1' not in text.split("input", 1)[0]
-    assert '  "item": 2' in text
-
-    assert main(["runs", "step", run_id, "cell", "--attempt", "all"]) == Exit.OK
-    assert capsys.readouterr().out.count("status ") == 7
-
-
 def test_tail_replays_every_event_one_a_line_and_tells_failure_by_its_code(
     run_id: str, failed_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,12 +308,6 @@ def test_tail_replays_every_event_one_a_line_and_tells_failure_by_its_code(
 
     assert main(["runs", "tail", failed_id]) == Exit.FAILED
     assert "run failed in step broken" in capsys.readouterr().out
-
-
-def test_a_terminal_without_the_characters_shows_the_others(server: RunningServer, run_id: str) -> None:
-    done = runglass("runs", "show", run_id, env=_variables(server) | {"PYTHONIOENCODING": "ascii"})
-    assert done.returncode == Exit.OK, done.stderr
-    assert "?" in done.stdout
 
 
 def test_an_output_that_is_full_is_told_in_a_sentence(server: RunningServer, run_id: str) -> None:
@@ -381,28 +343,3 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(
         stderr = command.stderr.read()
         assert command.wait(WAIT_S) == Exit.PIPE_CLOSED
     assert stderr == b""
-
-
-def test_colours_are_for_terminals_that_want_them(
-    run_id: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def shown() -> str:
-        assert main(["runs", "show", run_id]) == Exit.OK
-        return capsys.readouterr().out
-
-    for name in ("NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    assert "\x1b[" not in shown()
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    assert "\x1b[32m" in shown()
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[32m" not in shown()
-
-
-@pytest.mark.parametrize("command", [["runs", "list"], ["runs", "show", "r"], ["run", "acme/demo/greet"]])
-def test_a_proxy_that_cannot_be_used_is_a_message(command: list[str]) -> None:
-    done = runglass(*command, env={"RUNGLASS_API_KEY": "nk_x", "HTTP_PROXY": "foo://bar:1"})
-    assert done.returncode == Exit.USAGE
-    assert "proxy" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -15,7 +15,7 @@ from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import runglass, started, watched
 from tests.prove.killing.server import free_port
-from tests.unit.client.recording import FRAMES, SEQS, stream
+from tests.unit.client.recording import SEQS, stream
 from tests.unit.client.scripted import (
     EVENT_STREAM,
     Exchange,
@@ -121,14 +121,6 @@ def test_a_tail_on_a_terminal_paints_what_goes_on_and_ctrl_c_leaves_it_in_order(
         client.run(run_id).cancel()
 
 
-def test_a_tail_on_a_terminal_ends_with_the_run(variables: dict[str, str]) -> None:
-    done = runglass("run", "acme/demo/quick", "--json", "-m", "you", env=variables)
-    run_id = json.loads(done.stdout)["executionId"]
-    with watched("runs", "tail", run_id, env=variables, stdout=subprocess.STDOUT) as tail:
-        tail.terminal_until("run completed: 2 completed, 1 retried")
-        assert tail.wait() == Exit.OK
-
-
 def test_ctrl_c_twice_cancels_the_run(server: RunningServer, variables: dict[str, str]) -> None:
     with started("run", "acme/demo/endless", env=variables) as run:
         run_id = id_in(run.line_of_stderr_with("run "))
@@ -155,16 +147,6 @@ def test_ctrl_c_before_the_server_has_answered_promises_nothing() -> None:
             assert came.wait(60)
             assert run.interrupt() == Exit.INTERRUPTED
             run.line_of_stderr_with("stopped before the server had named a run", "runglass runs list")
-
-
-def test_a_time_limit_ends_the_watching_and_says_that_the_run_goes_on(
-    server: RunningServer, variables: dict[str, str]
-) -> None:
-    done = runglass("run", "acme/demo/endless", "--timeout", "10", env=variables)
-    assert done.returncode == Exit.UNREACHABLE
-    named, error = done.stderr.splitlines()
-    assert error.endswith(f"did not end within 10 s; it continues: runglass runs tail {id_in(named)}")
-    assert status_of(server, id_in(named)) == "running"
 
 
 def test_a_run_outlives_its_server_and_so_does_the_command_that_waits_for_it(tmp_path: Path) -> None:
@@ -234,16 +216,6 @@ def test_a_run_whose_acceptance_was_lost_is_asked_for_again_under_the_same_key(
     assert len({each.body for each in posts}) == 1
     # Once for the acceptance, once for the result: not for each attempt.
     assert capsys.readouterr().err.count("asked again until it answers") == 2
-
-
-def test_events_that_cannot_be_followed_cost_no_result_and_come_once(scripted: ScriptedServer) -> None:
-    no_stream = answers(b"<html>", headers={"content-type": "text/html"})
-    running = answers({**DONE, "status": "running", "result": None})
-    accepted = answers(ACCEPTED, status=202)
-    scripted.plays(accepted, sends(b"".join(FRAMES[:3])), no_stream, running, sends(stream()), answers(DONE))
-    assert watch_run(scripted) == ({"text": "é"}, SEQS)
-    scripted.plays(accepted, no_stream, answers(DONE))
-    assert watch_run(scripted) == ({"text": "é"}, [])
 
 
 def _flags(variables: dict[str, str]) -> list[str]:

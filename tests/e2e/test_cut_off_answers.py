@@ -25,10 +25,10 @@ STEPS = 300
 """Of 30 MB: what the systems of both sides hold of an answer is less."""
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[Path, str]:
     """A data folder with a run of 30 MB, and one whose last step is no JSON; and a key."""
-    folder, made = tmp_path_factory.mktemp("data"), make_key()
+    folder, made = tmp_path, make_key()
 
     async def fill() -> None:
         async with open_store(Settings(data=folder)) as store:
@@ -81,41 +81,25 @@ def rest_of(connection: socket.socket) -> bytes:
     return received
 
 
-def test_a_caller_that_leaves_amid_its_answer_leaves_no_line(data: tuple[Path, str]) -> None:
+def test_an_answer_that_is_cut_off_leaves_one_line_and_a_caller_that_leaves_none(
+    data: tuple[Path, str],
+) -> None:
     folder, key = data
     with started("serve", "--port", "0", "--data", folder, env=NO_STALLS) as server:
         url = ready(server)
         for _ in range(3):
             half_an_answer(url, key).close()
-        headers = {"Authorization": f"Bearer {key}"}
-        trace = httpx2.get(f"{url}/api/v1/flow-runs/{LARGE}/trace", headers=headers, timeout=60)
-        assert len(trace.json()["steps"]) == STEPS + 1
-        assert server.terminate() == Exit.OK
-        assert server.rest_of_stderr() == []
-
-
-def test_an_answer_whose_rows_cannot_be_read_leaves_one_line(data: tuple[Path, str]) -> None:
-    folder, key = data
-    with started("serve", "--port", "0", "--data", folder, env=NO_STALLS) as server:
-        url = ready(server)
         headers = {"Authorization": f"Bearer {key}", "X-Request-Id": "asked-for-all"}
-        with pytest.raises(httpx2.RemoteProtocolError):
-            httpx2.get(f"{url}/api/v1/flow-runs/{BROKEN}/trace", headers=headers, timeout=60)
-        assert server.terminate() == Exit.OK
-        (line,) = server.rest_of_stderr()
+        with httpx2.Client(base_url=f"{url}/api/v1", headers=headers, timeout=60) as http:
+            assert len(http.get(f"/flow-runs/{LARGE}/trace").json()["steps"]) == STEPS + 1
+            with pytest.raises(httpx2.RemoteProtocolError):
+                http.get(f"/flow-runs/{BROKEN}/trace")
+        with half_an_answer(url, key) as it:
+            assert server.terminate() == Exit.OK
+            unreadable, stopped = server.rest_of_stderr()
+            assert not rest_of(it).endswith(b"0\r\n\r\n"), "it would pass for the whole"
     asked = f"request asked-for-all: the answer to GET /api/v1/flow-runs/{BROKEN}/trace was cut off: "
-    assert asked in line
-    assert "cannot be read" in line
-
-
-def test_an_answer_that_the_end_of_the_server_cuts_off_leaves_one_line(data: tuple[Path, str]) -> None:
-    folder, key = data
-    with (
-        started("serve", "--port", "0", "--data", folder, env=NO_STALLS) as server,
-        half_an_answer(ready(server), key) as it,
-    ):
-        assert server.terminate() == Exit.OK
-        (line,) = server.rest_of_stderr()
-        assert f"the answer to GET /api/v1/flow-runs/{LARGE}/trace was cut off" in line
-        assert line.endswith("the server is being stopped")
-        assert not rest_of(it).endswith(b"0\r\n\r\n"), "it would pass for the whole"
+    assert asked in unreadable
+    assert "cannot be read" in unreadable
+    assert f"the answer to GET /api/v1/flow-runs/{LARGE}/trace was cut off" in stopped
+    assert stopped.endswith("the server is being stopped")

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ import httpx2
 import pytest
 
 from runglass.runtime.health import NO_WORKER
+from tests.contract.wire import frames
 from tests.e2e.command import Process, runglass, started
 from tests.postgres_server import postgres_database, postgres_server
 from tests.unit.engine.fake_provider import text_reply
@@ -178,6 +180,9 @@ def shop_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 @pytest.fixture
 def shop(shop_of_all: Shop) -> Iterator[Shop]:
     shop_of_all.held.let_go.clear()
+    # The test before this one need not have waited for each of its requests.
+    while shop_of_all.held.asked.acquire(blocking=False):
+        pass
     yield shop_of_all
     shop_of_all.held.let_go.set()
     shop_of_all.kill_workers()
@@ -242,6 +247,32 @@ def test_a_worker_that_is_asked_to_stop_leaves_its_runs_to_another_and_repeats_n
         # The wait alone is left and goes on elsewhere, with the deadline that it had.
         lost = {event["stepId"] for event in log if event["eventType"] in ("step_retrying", "step_failed")}
         assert lost <= {"long"}
+
+
+def test_calls_are_answered_by_the_worker_that_takes_over_from_a_killed_one(shop: Shop) -> None:
+    killed = shop.worker()
+    [cancelled] = shop.start(1)
+    with ThreadPoolExecutor(3) as pool:
+        streamed = pool.submit(shop.http.post, "/seq/acme/shop/work/step", json={"runRemaining": True})
+        executed = pool.submit(shop.http.post, "/seq/acme/shop/work/execute", json={})
+        shop.held.reached(3)
+        killed.kill()
+        shop.end_leases()
+        ended = pool.submit(shop.http.delete, f"/flow-runs/{cancelled}")
+        shop.worker()
+        assert ended.result(WAIT_S).json() == {"executionId": cancelled, "status": "cancelled"}
+        shop.held.let_go.set()
+        answer = executed.result(WAIT_S)
+        told = frames(streamed.result(WAIT_S).text)
+    assert (answer.status_code, answer.json()["result"]) == (200, {"done": 1})
+    events = [frame for frame in told if frame.id]
+    assert [frame.id for frame in events] == [str(seq) for seq in range(1, len(events) + 1)]
+    assert [frame.data["error"]["code"] for frame in told if frame.event == "step_retrying"] == [
+        "WORKER_LOST"
+    ]
+    outputs = [frame.data["output"] for frame in told if frame.event == "step_completed"]
+    assert outputs == [{"done": 1}, {"text": "done"}, {"done": 1}]
+    assert "last" not in {event.get("stepId") for event in followed(shop.http, cancelled)}
 
 
 def test_workers_that_ask_for_one_budget_at_once_spend_no_more_and_no_less(shop: Shop) -> None:

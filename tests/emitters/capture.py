@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 KEPT = ("Content-Type", "Content-Encoding")
 """Headers that say what a body is; keys and whatever names a machine are not kept."""
@@ -25,21 +25,41 @@ class Export(NamedTuple):
     body: bytes
 
 
-class Collector(ThreadingHTTPServer):
-    """Keeps requests by `case`, and sends each on to `target` with `headers` and the flow `ROW-CASE`."""
+class Local(ThreadingHTTPServer):
+    """A server on a free port of this machine, by whose `case` what comes is kept."""
 
     daemon_threads = True
-
-    def __init__(self, row: str, target: str | None, headers: dict[str, str]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.row, self.target, self.headers = row, target, headers
-        self.case = ""
-        self.exports: dict[str, list[Export]] = {}
-        self.refused: dict[str, list[str]] = {}
+    case = ""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+
+Server = TypeVar("Server", bound=Local)
+
+
+@contextmanager
+def served(server: Server) -> Iterator[Server]:
+    """The server answers until the block ends."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Collector(Local):
+    """Keeps requests by `case`, and sends each on to `target` with `headers` and the flow `ROW-CASE`."""
+
+    def __init__(self, row: str, target: str | None, headers: dict[str, str]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.row, self.target, self.headers = row, target, headers
+        self.exports: dict[str, list[Export]] = {}
+        self.refused: dict[str, list[str]] = {}
 
     def take(self, export: Export) -> tuple[int, dict[str, str], bytes]:
         """Keeps it and returns what to answer: what the target did, else that all is well."""
@@ -56,14 +76,8 @@ class Collector(ThreadingHTTPServer):
 def collector(
     row: str, target: str | None = None, headers: dict[str, str] | None = None
 ) -> Iterator[Collector]:
-    with Collector(row, target, headers or {}) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Collector(row, target, headers or {})) as server:
+        yield server
 
 
 def flow_of(row: str, case: str) -> str:

@@ -14,10 +14,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from tests.emitters.answers import Answer, Ask, anthropic, chat, embeddings, gemini, responses
+from tests.emitters.capture import Local, served
 from tests.emitters.ledger import Call, Usage
 
 APIS = {
@@ -32,21 +33,14 @@ LEAVES_S = 10.0
 """So long a stream that the caller should leave waits for that."""
 
 
-class ModelServer(ThreadingHTTPServer):
-    """Answers on a free port of 127.0.0.1. `calls` is the ledger; a call has the `case` of its time."""
-
-    daemon_threads = True
+class ModelServer(Local):
+    """`calls` is the ledger; a call has the `case` of its time."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.case = ""
         self.calls: list[Call] = []
         self._failed: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         if not isinstance(sys.exception(), ConnectionError):
@@ -75,14 +69,8 @@ class ModelServer(ThreadingHTTPServer):
 
 @contextmanager
 def model_server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(ModelServer()) as server:
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,10 +6,9 @@
 import msgspec
 import pytest
 
-from runglass.log.events import StepCompleted, encode_event
 from runglass.log.trace import RunSummary, StepTrace, Trace
 from runglass.support.json_weight import weighs_more
-from runglass.wire.sse import Decoder, frames
+from runglass.wire.sse import Decoder
 from tests.gains.timing import seconds
 
 
@@ -38,32 +37,6 @@ def test_snapshots_are_not_decoded_before_they_are_read() -> None:
     lazily = seconds(lambda: msgspec.json.decode(data, type=Trace))
     wholly = seconds(lambda: msgspec.json.decode(data))
     assert lazily < 0.6 * wholly
-
-
-def test_a_stream_is_decoded_in_time_that_grows_with_its_bytes_alone() -> None:
-    """However it is cut: a decoder that scanned its buffer anew for each chunk would be far slower."""
-    event = encode_event(
-        StepCompleted(
-            execution_id="r",
-            step_id="s",
-            step_index=0,
-            attempt=1,
-            duration_ms=1,
-            output=msgspec.Raw(b'{"text":"%s"}' % (b"x" * (4 << 20))),  # type: ignore[arg-type]
-        )
-    )
-    stream = frames([(1, "step_completed", event)])
-
-    def decode(chunk_bytes: int) -> None:
-        decoder = Decoder()
-        found = [
-            frame
-            for start in range(0, len(stream), chunk_bytes)
-            for frame in decoder.feed(stream[start : start + chunk_bytes])
-        ]
-        assert len(found) == 1
-
-    assert seconds(lambda: decode(16 << 10)) < 10 * seconds(lambda: decode(1 << 20))
 
 
 def test_a_frame_of_many_short_lines_costs_little_more_than_cutting_them() -> None:

@@ -1,32 +1,23 @@
 """What anybody is told of a run over HTTP must be what its events add up to, by a fold of their own."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.laws.law import Differences, Lies, named
 from tests.laws.stored import as_text
 from tests.reference_fold import JsonObject, reference_attempts, reference_trace
 
 
-class Told:
+class Told(NamedTuple):
     """What readers were told of one run: its `events` so far, its trace, and all attempts of some steps.
 
     `listed` is its entry in the list of runs, None where it was not there.
     """
 
-    def __init__(
-        self,
-        run_id: str,
-        events: list[JsonObject],
-        trace: JsonObject,
-        *,
-        listed: JsonObject | None,
-        attempts: dict[str, JsonObject],
-    ) -> None:
-        self.run_id = run_id
-        self.events = events
-        self.trace = trace
-        self.listed = listed
-        self.attempts = attempts
+    run_id: str
+    events: list[JsonObject]
+    trace: JsonObject
+    listed: JsonObject | None
+    attempts: dict[str, JsonObject]
 
 
 def broken_by_readers(told: Told, *, of_before: bool = False) -> Lies:

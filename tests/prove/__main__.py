@@ -10,7 +10,9 @@ import inspect
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -18,24 +20,62 @@ from rich.console import Console
 from runglass.cli.options import CommandGroup
 from tests.process_guard import stand_guard
 
-PROOFS = (
-    "laws",
-    "simulate",
-    "fuzz",
-    "power",
-    "tails",
-    "cuts",
-    "kill",
-    "cluster",
-    "rolling",
-    "canary",
-    "full",
-    "ingest",
-    "hostile",
-)
-
-COUNT = click.IntRange(min=1)
-FILE = click.Path(dir_okay=False, path_type=Path)
+PROOFS: dict[str, tuple[str, str]] = {
+    "laws": ("The laws that `make test` tries on some examples, on all of them.", ""),
+    "simulate": (
+        "Engines on one store and a virtual clock, with failures and crashes: the laws of the log hold.",
+        "--seeds --first --engines",
+    ),
+    "fuzz": ("Any bytes to the decoders of event streams and OTLP: no surprise, nothing lost.", "--seconds"),
+    "power": (
+        "The power goes at and inside each commit: the file is never corrupt, and lacks nothing.",
+        "--commits --seed",
+    ),
+    "tails": (
+        "A thousand readers of one run, some of them slow: memory stays flat.",
+        "--fast --slow --events",
+    ),
+    "cuts": (
+        "Streams are cut at every byte: each reader sees every event once and in order.",
+        "--resumes --live-resumes --seed",
+    ),
+    "kill": (
+        "A server is killed under load, again and again: what it acknowledged stays, what was begun ends.",
+        "--kills --seed",
+    ),
+    "cluster": (
+        "Servers and workers on one PostgreSQL, while all of it breaks: nothing acknowledged is lost.",
+        "--faults --seed --control/--no-control",
+    ),
+    "rolling": (
+        "Each process of a cluster is replaced in turn, under load: no event is lost, no step begun again."
+        " With --from, an older program is replaced by this one, after a migration, and this by the older.",
+        "--seed --from",
+    ),
+    "canary": ("Content of runs in every capture mode: it is where the mode keeps it and nowhere else.", ""),
+    "full": ("A disk is full: runs are read and deleted, and the server goes on by itself.", ""),
+    "ingest": (
+        "Spans of other programs while the server is killed: all that was acknowledged is there, once.",
+        "--spans --kills --seed",
+    ),
+    "hostile": (
+        "Attacks of every kind on a server with one well-behaved neighbour, who must hardly notice.",
+        "--seconds --only --family --store --json --before",
+    ),
+}
+"""What each shows, and its options, in the order in which all are run."""
+COUNTS = "--seeds --engines --commits --fast --slow --events --resumes --live-resumes --faults --spans"
+OPTIONS: dict[str, dict[str, Any]] = {
+    **{flag: {"type": click.IntRange(min=1)} for flag in COUNTS.split()},
+    **{flag: {"type": click.IntRange(min=0)} for flag in ("--first", "--kills")},
+    **{flag: {"type": click.Path(dir_okay=False, path_type=Path)} for flag in ("--json", "--before")},
+    **{flag: {"multiple": True} for flag in ("--only", "--family")},
+    "--seed": {"type": int},
+    "--seconds": {"type": click.FloatRange(min=0.1)},
+    "--store": {"type": click.Choice(["sqlite", "postgres"])},
+    "--control/--no-control": {"default": True},
+    "--from": {"metavar": "COMMIT"},
+}
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -54,115 +94,6 @@ def everything(context: click.Context) -> None:
     sys.exit(1 if lied else 0)
 
 
-@everything.command()
-def laws() -> None:
-    """The laws that `make test` tries on some examples, on all of them."""
-    prove("laws")
-
-
-@everything.command()
-@click.option("--kills", type=COUNT)
-@click.option("--seed", type=int)
-def kill(**options: object) -> None:
-    """A server is killed under load, again and again: what it acknowledged stays, what was begun ends."""
-    prove("kill", **options)
-
-
-@everything.command()
-@click.option("--resumes", type=COUNT)
-@click.option("--live-resumes", type=COUNT)
-@click.option("--seed", type=int)
-def cuts(**options: object) -> None:
-    """Streams are cut at every byte: each reader sees every event once and in order."""
-    prove("cuts", **options)
-
-
-@everything.command()
-@click.option("--commits", type=COUNT)
-@click.option("--seed", type=int)
-def power(**options: object) -> None:
-    """The power goes at and inside each commit: the file is never corrupt, and lacks nothing."""
-    prove("power", **options)
-
-
-@everything.command()
-@click.option("--fast", type=COUNT)
-@click.option("--slow", type=COUNT)
-@click.option("--events", type=COUNT)
-def tails(**options: object) -> None:
-    """A thousand readers of one run, some of them slow: memory stays flat."""
-    prove("tails", **options)
-
-
-@everything.command()
-@click.option("--seeds", type=COUNT)
-@click.option("--first", type=click.IntRange(min=0))
-@click.option("--engines", type=COUNT)
-def simulate(**options: object) -> None:
-    """Engines on one store and a virtual clock, with failures and crashes: the laws of the log hold."""
-    prove("simulate", **options)
-
-
-@everything.command()
-@click.option("--seconds", type=click.FloatRange(min=0.1))
-def fuzz(**options: object) -> None:
-    """Any bytes to the decoder of event streams: no surprise, nothing lost, linear time."""
-    prove("fuzz", **options)
-
-
-@everything.command()
-def canary() -> None:
-    """Content of runs in every capture mode, on every way: it is where the mode keeps it and nowhere else."""
-    prove("canary")
-
-
-@everything.command()
-def full() -> None:
-    """A disk is full to the last byte: runs are read and deleted, and the server goes on by itself."""
-    prove("full")
-
-
-@everything.command()
-@click.option("--spans", type=COUNT)
-@click.option("--kills", type=click.IntRange(min=0))
-@click.option("--seed", type=int)
-def ingest(**options: object) -> None:
-    """Spans of other programs while the server is killed: all that was acknowledged is there, once."""
-    prove("ingest", **options)
-
-
-@everything.command()
-@click.option("--seconds", type=click.FloatRange(min=0.1))
-@click.option("--only", multiple=True)
-@click.option("--family", multiple=True)
-@click.option("--store", type=click.Choice(["sqlite", "postgres"]))
-@click.option("--json", type=FILE)
-@click.option("--before", type=FILE)
-def hostile(**options: object) -> None:
-    """Attacks of every kind on a server with one well-behaved neighbour, who must hardly notice."""
-    prove("hostile", **options)
-
-
-@everything.command()
-@click.option("--faults", type=COUNT)
-@click.option("--seed", type=int)
-@click.option("--control/--no-control", default=True)
-def cluster(**options: object) -> None:
-    """Servers and workers on one PostgreSQL, while all of it breaks: nothing acknowledged is lost."""
-    prove("cluster", **options)
-
-
-@everything.command()
-@click.option("--seed", type=int)
-@click.option("--from", "older", metavar="COMMIT")
-def rolling(**options: object) -> None:
-    """Each process of a cluster is replaced in turn, under load: no event is lost, no step begun again.
-
-    With --from an older program is replaced by this one, after a migration, and this one by the older again.
-    """
-    prove("rolling", **options)
-
-
 def prove(name: str, **options: object) -> None:
     """Runs one proof with the options that were given and prints its report; exits with 1 on a lie."""
     console.rule(f"prove {name}", align="left")
@@ -178,6 +109,19 @@ def prove(name: str, **options: object) -> None:
         console.print(line, markup=False)
     console.print(f"{name}: {time.monotonic() - began:.0f} s")
 
+
+def _command(name: str) -> click.Command:
+    shows, flags = PROOFS[name]
+    params: list[click.Parameter] = []
+    for flag in flags.split():
+        # `from` is no name that an argument may have.
+        names = [flag, "older"] if flag == "--from" else [flag]
+        params.append(click.Option(names, **OPTIONS[flag]))
+    return click.Command(name, callback=partial(prove, name), params=params, help=shows)
+
+
+for _name in PROOFS:
+    everything.add_command(_command(_name))
 
 if __name__ == "__main__":
     stand_guard()

@@ -20,13 +20,12 @@ from runglass.log.events import decode_event
 from runglass.store.postgres.integrity import check
 from runglass.store.postgres.store import PostgresStore
 from tests.prove.child import PLANTS
-from tests.prove.clustering.cluster import NAMES, Cluster, services
-from tests.prove.clustering.fairness import BOUND_S, JOBS, neighbour_waits
-from tests.prove.clustering.hands import Hand, hands_of, misdated, zombies
-from tests.prove.clustering.load import Load, judge, read_everywhere
+from tests.prove.clustering.cluster import NAMES, Cluster, Shape, services
+from tests.prove.clustering.hands import hands_of, misdated, zombies
 from tests.prove.clustering.plan import LEASE_S, Fault, Kind, plan
 from tests.prove.killing.book import Book
 from tests.prove.killing.laws import Laws
+from tests.prove.killing.load import Findings, Load, judge
 
 ROUND = 50
 """Faults after which all must be well again: bounds what is read at a time."""
@@ -51,42 +50,29 @@ MOSTLY_LATE_MS, MOSTLY_EARLY_MS, SOME = 1000, 100, 4
 are frozen just then."""
 
 
-class Findings:
-    """What all rounds add up to."""
+class Broken(Findings):
+    """The faults, and how long what followed them took, too."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.faults: Counter[str] = Counter()
-        self.statuses: Counter[str] = Counter()
-        self.events = self.told = self.resumes = self.repeats = self.effects = 0
-        self.lost = self.takeovers = 0
+        self.takeovers = 0
         self.end_s: list[float] = []
-        self.waits_s: list[float] = []
         self.steps_ms: list[tuple[float, float]] = []
         """Of wait steps that went on elsewhere: what they took there, and what was due."""
-
-    def add(self, laws: Laws, book: Book, hands: Sequence[Hand], effects: int) -> None:
-        logs = [log for run_id, log in laws.logs.items() if run_id not in laws.settled]
-        self.statuses.update(log.status for log in logs)
-        self.events += sum(len(log.events) for log in logs)
-        self.lost += sum(len(log.lost) for log in logs)
-        self.takeovers += sum(hand.was_lost for hand in hands)
-        self.told += book.events
-        self.resumes += book.resumes
-        self.repeats += book.repeats
-        self.effects += effects
 
 
 async def cluster(faults: int = 500, seed: int = 0, control: bool = True) -> list[str]:
     """Lets so many faults happen; the lines of a report. Raises AssertionError that names seed and faults."""
     began_s = time.monotonic()
-    findings = Findings()
+    findings = Broken()
     planned = plan(seed, faults, members=NAMES, services=services(seed))
     async with Cluster.running(seed) as running:
         laws = Laws(Book(), running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
         for first in range(0, faults, ROUND):
             part = planned[first : first + ROUND]
             place = f"seed {seed}, faults {first + 1} to {first + len(part)}"
-            await _round(running, part, place, laws, findings)
+            await _broken(running, part, place, laws, findings)
         ended = [said for member in running.members.values() for said in member.ended]
     report = _report(findings, planned, seed, time.monotonic() - began_s)
     report += [f"{len(ended)} processes ended by themselves, and were started again", *ended[:5]]
@@ -95,29 +81,17 @@ async def cluster(faults: int = 500, seed: int = 0, control: bool = True) -> lis
     return report
 
 
-async def _round(
-    running: Cluster, faults: Sequence[Fault], place: str, laws: Laws, findings: Findings
-) -> None:
-    """Faults under load, and a crowd of jobs when all is well again."""
-    await _broken(running, faults, place, laws, findings)
-    waits_s = await neighbour_waits(running.crowd, running.line)
-    findings.waits_s += waits_s
-    judge([f"a job waited {wait_s:.1f} s behind others'" for wait_s in waits_s if wait_s > BOUND_S], place)
-    async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
-        judge(await laws.after_kill(store), place)
-    laws.settled.update(laws.logs)
-
-
 async def _broken(
-    running: Cluster, faults: Sequence[Fault], place: str, laws: Laws, findings: Findings
+    running: Cluster, faults: Sequence[Fault], place: str, laws: Laws, findings: Broken
 ) -> None:
     """Load and faults, until all has come to its end, and the laws."""
     book = laws.book = Book()
     laws.waits_ms.clear()
     running.outside.calls.clear()
-    async with Load(running, book, place) as load:
+    async with running.load(book, place) as load:
         await breaking(running, faults, load)
         calm_s = time.monotonic()
+        await running.all_up()
         await load.end()
         findings.end_s.append(time.monotonic() - calm_s)
     async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
@@ -131,14 +105,14 @@ async def _broken(
     dates = {run.no: [decoded_date(data) for data in laws.logs[run.id].events] for run in new}
     lies += [*zombies(hands), *misdated(hands, dates)]
     judge([*lies, *mostly_untimely(findings.steps_ms)], place)
-    await read_everywhere(running, book, place)
+    await running.read_everywhere(book, place)
     findings.faults.update(fault.kind for fault in faults)
-    findings.add(laws, book, hands, running.outside.total)
+    findings.takeovers += sum(hand.was_lost for hand in hands)
+    findings.add(laws, book, running.outside.total)
     laws.settled.update(laws.logs)
 
 
 def decoded_date(event: bytes) -> datetime:
-    """When the event was made, as it says."""
     return datetime.fromisoformat(decode_event(event).at)
 
 
@@ -179,10 +153,9 @@ async def _control(seed: int, ignores_fence: bool, plant: str, kind: Kind) -> st
         for name in ("worker 1", "worker 2")
     ] * CONTROL_EACH
     what = plant or "a store that ignores fences"
-    began_s, findings = time.monotonic(), Findings()
-    async with Cluster.running(
-        seed, ignores_fence=ignores_fence, plant=plant, names=CONTROL_NAMES
-    ) as running:
+    began_s, findings = time.monotonic(), Broken()
+    shape = Shape(CONTROL_NAMES, plant=plant, ignores_fence=ignores_fence)
+    async with Cluster.running(seed, shape) as running:
         laws = Laws(Book(), running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
         for times in range(1, CONTROL_ROUNDS + 1):
             place = f"control, seed {seed}, round {times}"
@@ -194,19 +167,13 @@ async def _control(seed: int, ignores_fence: bool, plant: str, kind: Kind) -> st
     raise AssertionError(f"seed {seed}: nobody sees in {CONTROL_ROUNDS} rounds: {what}")
 
 
-def _report(findings: Findings, planned: Sequence[Fault], seed: int, took_s: float) -> list[str]:
-    statuses = ", ".join(f"{count} {status}" for status, count in findings.statuses.most_common())
+def _report(findings: Broken, planned: Sequence[Fault], seed: int, took_s: float) -> list[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in findings.faults.most_common())
-    waits_ms = sorted(1000 * wait_s for wait_s in findings.waits_s)
     middle_s, most_s = median(findings.end_s), max(findings.end_s)
     return [
         f"cluster, seed {seed}: {len(planned)} faults in {took_s:.0f} s; no lie",
         f"faults: {kinds}",
-        f"{findings.statuses.total()} runs ({statuses}) with {findings.events} events; {findings.takeovers}"
-        f" takeovers, {findings.lost} attempts lost and told as WORKER_LOST",
-        f"{findings.told} events sent to readers, through {findings.resumes} resumes; {findings.repeats}"
-        f" calls sent again; {findings.effects} calls outside, each by an attempt of its own",
+        f"{findings.takeovers} takeovers",
+        *findings.report(),
         f"all was at its end {middle_s:.1f} s after the last fault of a round, {most_s:.1f} at most",
-        f"a job behind {JOBS} of another project began after {median(waits_ms):.0f} ms,"
-        f" {waits_ms[-1]:.0f} at most",
     ]

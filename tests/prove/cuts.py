@@ -17,7 +17,7 @@ import msgspec
 from tests.prove.proxied import break_live
 from tests.prove.readers import KINDS, Kind, as_one_lie, expected, noted, reader
 from tests.prove.recorded import Recording, record
-from tests.prove.replay import WAYS, Cut, Reading, Replay, Way
+from tests.prove.replay import WAYS, Cut, Reading, Replay
 
 PROCESSES = 2
 MOST_CUTS = 6
@@ -42,7 +42,7 @@ class Found(msgspec.Struct, frozen=True):
     kind: Kind
     readings: int
     resumes: int
-    broken: dict[Way, int]
+    broken: dict[str, int]
 
 
 def cuts(resumes: int = 100_000, *, live_resumes: int = 3_000, seed: int = 0) -> list[str]:
@@ -52,21 +52,15 @@ def cuts(resumes: int = 100_000, *, live_resumes: int = 3_000, seed: int = 0) ->
     places = every_offset(recordings)
     found: list[Found] = []
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        tasks = [
-            Task(kind, tuple(places[part::PROCESSES]), str(seed))
-            for kind in KINDS
-            for part in range(PROCESSES)
-        ]
+        parts = [tuple(places[part::PROCESSES]) for part in range(PROCESSES)]
+        tasks = [Task(kind, part, str(seed)) for kind in KINDS for part in parts]
         found += pool.map(break_recorded, [recordings] * len(tasks), tasks)
         while (missing := resumes - sum(each.resumes for each in found)) > 0:
             # A reading resumes three times or so.
             share = missing // (3 * len(KINDS)) + 1
+            named = f"{seed}.{len(found)}"
             tasks = [
-                Task(
-                    kind,
-                    random_places(recordings, share, f"{seed}.{len(found)}.{kind}"),
-                    f"{seed}.{len(found)}",
-                )
+                Task(kind, tuple(random.Random(f"{named}.{kind}").choices(places, k=share)), named)
                 for kind in KINDS
             ]
             found += pool.map(break_recorded, [recordings] * len(tasks), tasks)
@@ -86,17 +80,11 @@ def every_offset(recordings: Sequence[Recording]) -> list[tuple[int, int]]:
     return [(number, at) for number, each in enumerate(recordings) for at in range(each.size + 1)]
 
 
-def random_places(recordings: Sequence[Recording], count: int, seed: str) -> tuple[tuple[int, int], ...]:
-    """That many of those places."""
-    chance = random.Random(seed)
-    return tuple(chance.choices(every_offset(recordings), k=count))
-
-
 def report(found: Iterable[Found]) -> list[str]:
     """A line for each kind of reader, and one for the ways in which connections were broken."""
     readings: Counter[Kind] = Counter()
     resumes: Counter[Kind] = Counter()
-    broken: Counter[Way] = Counter()
+    broken: Counter[str] = Counter()
     for each in found:
         readings[each.kind] += each.readings
         resumes[each.kind] += each.resumes
@@ -118,7 +106,7 @@ async def _break_recorded(recordings: Sequence[Recording], task: Task) -> Found:
     whole = [expected(task.kind, recording.rows) for recording in recordings]
     numbered = enumerate(task.places)
     resumes = 0
-    with Replay() as replay:
+    async with Replay().serving() as replay:
 
         async def read_on(places: Iterator[tuple[int, tuple[int, int]]]) -> None:
             nonlocal resumes
@@ -135,7 +123,7 @@ async def _break_recorded(recordings: Sequence[Recording], task: Task) -> Found:
         async with reader(task.kind, replay.base_url, KEY) as read, asyncio.TaskGroup() as readers:
             for _ in range(READERS_AT_ONCE):
                 readers.create_task(read_on(numbered))
-        replay.require_all_left()
+        await replay.require_all_left()
         return Found(task.kind, len(task.places), resumes, dict(replay.broken))
 
 

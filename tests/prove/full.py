@@ -49,7 +49,6 @@ class Disk:
                 process.wait(WAIT_S)
 
     def fill(self) -> None:
-        """Takes what room is left, as a log of somebody else may."""
         eater = os.open(self._seen_from_here / "eater", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         try:
             while os.write(eater, bytes(4096)):

@@ -40,6 +40,7 @@ from tests.prove.attacks import FAMILIES
 SECONDS = 2.5
 ON_BOTH = frozenset({"provider", "import", "browser"})
 """Families that meet both stores unless one is asked for; the others meet SQLite."""
+WIDTHS = (14, 26, 6, 9, 8, 32)
 TOLD = 120
 """Characters of a verdict in the table; the JSON file has all of it."""
 
@@ -62,8 +63,7 @@ async def hostile(
 ) -> list[str]:
     """Prints a table and gives its bounds. Raises AssertionError where a verdict is bad."""
     attacks = _chosen(only, family)
-    table = Table(attacks, earlier=None if before is None else _read(before))
-    table.head()
+    table = Table(attacks, earlier={} if before is None else _read(before))
     verdicts: list[Verdict] = []
     try:
         for kind in get_args(StoreKind):
@@ -88,7 +88,12 @@ async def hostile(
     bad = [f"{verdict.name} on {verdict.store}" for verdict in verdicts if not verdict.is_good]
     assert not bad, f"{len(bad)} of {len(verdicts)} attacks did what they must not: {', '.join(bad)}"
     return [
-        *_bounds(seconds),
+        "p50 / p99: how many times as long as in quiet: runs, and the kind of call that suffered most",
+        "still: the longest time in which the neighbour, who asks every 20 ms, got no answer to anything",
+        f"bounds: p99 of each kind of call {TIMES:g} times its quiet value, or {FLOOR_MS:g} ms above it;"
+        f" /health in {HEALTH_MS / 1000:g} s; end within {STOP_S:g} s of SIGTERM; each attack {seconds:g} s",
+        f"memory of all processes: {RSS_MB:,.0f} MB over quiet, {RSS_MB * BACK_SHARE:,.0f} MB after"
+        f" {SETTLE_S:g} s; killed at {CEILING_MB:,.0f} MB",
         *_beyond(verdicts),
         f"{len(verdicts)} attacks, and the neighbour hardly noticed",
     ]
@@ -115,57 +120,29 @@ def _chosen(only: Sequence[str], families: Sequence[str]) -> list[Attack]:
 class Table:
     """Writes a row as soon as an attack is over: all of them take many minutes."""
 
-    def __init__(self, attacks: Sequence[Attack], *, earlier: dict[tuple[str, str], Verdict] | None) -> None:
+    def __init__(self, attacks: Sequence[Attack], *, earlier: dict[tuple[str, str], Verdict]) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._earlier = earlier
-        self._name_width = max(len(attack.name) for attack in attacks) + len(" [0]")
-
-    def head(self) -> None:
+        self._name_width = max(len(attack.name) for attack in attacks)
+        figures = ["p50 / p99", "run ms: quiet to now", "MB", "health ms", "still ms"]
         self._write(
-            *("attack", "store", "p50 / p99", "run ms: quiet to now", "MB", "health ms", "still ms"),
-            *("before: run ms, MB, still ms", "verdict"),
+            "attack", "store", [*figures, *(["before: run ms, MB, still ms"] if earlier else [])], "verdict"
         )
 
     def row(self, verdict: Verdict) -> None:
-        """What was before, where that is known, and what is now."""
-        earlier = (self._earlier or {}).get((verdict.name, verdict.store))
+        """What is now, and what was before where there is that."""
+        numbers = (verdict.rss_peak_mb, verdict.health_ms, verdict.standstill_ms)
+        figures = [verdict.ratios, verdict.run_ms, *(f"{number:,.0f}" for number in numbers)]
         told = verdict.told[:TOLD]
-        if earlier is not None:
-            told = f"{told} (before: {earlier.told[:TOLD]})"
-        self._write(
-            verdict.name if verdict.finding is None else f"{verdict.name} [{verdict.finding}]",
-            verdict.store,
-            verdict.ratios,
-            verdict.run_ms,
-            f"{verdict.rss_peak_mb:,.0f}",
-            f"{verdict.health_ms:,.0f}",
-            f"{verdict.standstill_ms:,.0f}",
-            "–" if earlier is None else _told_before(earlier),
-            told,
-        )
+        if was := self._earlier.get((verdict.name, verdict.store)):
+            run_ms = was.run_ms.rpartition(" ")[2]
+            figures.append(f"{run_ms}, {was.rss_peak_mb:,.0f}, {was.standstill_ms:,.0f}")
+            told = f"{told} (before: {was.told[:TOLD]})"
+        self._write(verdict.name, verdict.store, figures, told)
 
-    def _write(self, name: str, store: str, *figures: str) -> None:
-        widths = (14, 26, 6, 9, 8, 32)
-        *shown, before, told = figures
-        if self._earlier is not None:
-            shown.append(before)
-        line = " ".join(f"{each:>{width}}" for each, width in zip(shown, widths, strict=False))
+    def _write(self, name: str, store: str, figures: Sequence[str], told: str) -> None:
+        line = " ".join(f"{each:>{width}}" for each, width in zip(figures, WIDTHS, strict=False))
         self._console.print(f"{name:{self._name_width}} {store:8} {line}  {told}", markup=False)
-
-
-def _told_before(earlier: Verdict) -> str:
-    return f"{earlier.run_ms.rpartition(' ')[2]}, {earlier.rss_peak_mb:,.0f}, {earlier.standstill_ms:,.0f}"
-
-
-def _bounds(seconds: float) -> list[str]:
-    return [
-        "p50 / p99: how many times as long as in quiet: runs, and the kind of call that suffered most",
-        "still: the longest time in which the neighbour, who asks every 20 ms, got no answer to anything",
-        f"bounds: p99 of each kind of call {TIMES:g} times its quiet value, or {FLOOR_MS:g} ms above it;"
-        f" /health in {HEALTH_MS / 1000:g} s; end within {STOP_S:g} s of SIGTERM; each attack {seconds:g} s",
-        f"memory of all processes: {RSS_MB:,.0f} MB over quiet, {RSS_MB * BACK_SHARE:,.0f} MB after"
-        f" {SETTLE_S:g} s; killed at {CEILING_MB:,.0f} MB",
-    ]
 
 
 def _beyond(verdicts: Sequence[Verdict]) -> list[str]:

@@ -3,19 +3,17 @@
 import asyncio
 import random
 import re
-import socket
-import struct
-from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 import httpx2
 
 from runglass.testing import RunningServer, running_server
+from tests.prove.clustering.network import reset
 from tests.prove.readers import KINDS, Kind, as_one_lie, expected, noted, read_raw, reader
 from tests.prove.recorded import Row
+from tests.prove.replay import Cutting, resumed_after
 
 Way = Literal["refuses", "closes", "resets", "half-closes", "half-closes upstream"]
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -36,13 +34,12 @@ READERS = 3
 """Of each kind, on a run that goes on; one more of each follows when it has ended."""
 
 LONGEST_S = 60.0
-LINGER_S = 5.0
+ENDLESS = 1 << 40
 MEAN_BYTES = 1500
 MOST_IN_VAIN = 5
 """Connections in a row that may be cut before a reader got anything; clients give up after some more."""
 
 _REQUEST = re.compile(rb"GET /([^/ ]+)/")
-_RESUME = re.compile(rb"\r\nlast-event-id: *(\d+)\r\n", re.IGNORECASE)
 
 
 class Route:
@@ -76,93 +73,47 @@ class Route:
         return self._chance.choice([1, 100, 4096, 65536])
 
 
-class Proxy:
-    """Stands before the server at `address` while the block lasts; each reader has a base URL of its own."""
+class Proxy(Cutting):
+    """Stands before the server at `address`; each reader has a base URL of its own."""
 
     def __init__(self, address: str) -> None:
-        self.broken: Counter[Way] = Counter()
-        self._lies: list[str] = []
-        self._open: set[asyncio.Task[None]] = set()
+        super().__init__()
         self._host, self._port = address.removeprefix("http://").split(":")
         self._routes: dict[str, Route] = {}
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.address = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self._server.close()
-
     def base_url(self, name: str, route: Route) -> str:
-        """Where that reader is to be sent."""
         self._routes[name] = route
-        return f"{self.address}/{name}/api/v1"
+        return f"http://127.0.0.1:{self.port}/{name}/api/v1"
 
-    async def require_all_left(self) -> None:
-        """Raises AssertionError where a reader or the server has kept a connection that is of no use."""
-        if self._open:
-            await asyncio.wait(self._open, timeout=LINGER_S)
-        assert not self._open, f"{len(self._open)} connections through the proxy are still open"
-        assert not self._lies, "; ".join(self._lies)
-
-    async def _connected(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
+    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         try:
             head = await client.readuntil(b"\r\n\r\n")
-            found, resume = _REQUEST.match(head), _RESUME.search(head)
+            found = _REQUEST.match(head)
             assert found is not None, f"the request is odd: {head[:200]!r}"
             route = self._routes[found[1].decode()]
-            broken = route.next(0 if resume is None else int(resume[1]))
-            if broken is not None:
-                self.broken[broken[1]] += 1
-            if broken is None or broken[1] != "refuses":
+            count, way = route.next(resumed_after(head)) or (ENDLESS, None)
+            if way is not None:
+                self.broken[way] += 1
+            if way != "refuses":
                 request = head.replace(found[0], b"GET /", 1)
                 request = re.sub(rb"(?i)\r\nconnection: [^\r]*", b"\r\nConnection: close", request)
-                await self._pass_on(request, route, broken, client, to_client)
-        except ConnectionError:
-            # A reader may leave first, as a client does after the last event.
-            to_client.transport.abort()
-        except TimeoutError:
-            self._lies.append(f"half-closed connections, {LINGER_S:g} s later still kept by the other side")
+                server, to_server = await asyncio.open_connection(self._host, int(self._port))
+                with closing(to_server):
+                    to_server.write(request)
+                    await _relay(server, to_client, count, route)
+                    match way:
+                        case "resets":
+                            reset(to_client)
+                            reset(to_server)
+                        case "half-closes":
+                            to_client.write_eof()
+                            await self._until_left(client)
+                        case "half-closes upstream":
+                            to_server.write_eof()
+                            await self._until_left(server)
         finally:
+            # A reader may leave first, as a client does after the last event.
             to_client.close()
-            self._open.discard(task)
-
-    async def _pass_on(
-        self,
-        request: bytes,
-        route: Route,
-        broken: tuple[int, Way] | None,
-        client: asyncio.StreamReader,
-        to_client: asyncio.StreamWriter,
-    ) -> None:
-        server, to_server = await asyncio.open_connection(self._host, int(self._port))
-        with closing(to_server):
-            to_server.write(request)
-            left, way = (1 << 40, None) if broken is None else broken
-            await _relay(server, to_client, left, route)
-            match way:
-                case "resets":
-                    linger = struct.pack("ii", 1, 0)
-                    for side in (to_client, to_server):
-                        raw: socket.socket = side.get_extra_info("socket")
-                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                        side.transport.abort()
-                case "half-closes":
-                    to_client.write_eof()
-                    async with asyncio.timeout(LINGER_S):
-                        await client.read()
-                case "half-closes upstream":
-                    to_server.write_eof()
-                    async with asyncio.timeout(LINGER_S):
-                        await _relay(server, to_client, 1 << 40, route)
-                case _:
-                    pass
 
 
 async def _relay(
@@ -193,7 +144,7 @@ async def _break_live(server: RunningServer, resumes: int, seed: int) -> list[st
     runs = events = 0
     headers = {"Authorization": f"Bearer {server.key}"}
     async with (
-        Proxy(server.address) as proxy,
+        Proxy(server.address).serving() as proxy,
         httpx2.AsyncClient(base_url=server.base_url, headers=headers) as http,
     ):
 

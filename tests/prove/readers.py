@@ -30,7 +30,6 @@ _PATIENT = 10
 
 
 def expected(kind: Kind, rows: tuple[Row, ...]) -> list[Any]:
-    """What such a reader must see of a run with these events."""
     return list(rows) if kind == "raw HTTP" else [decode_event(row.data) for row in rows]
 
 
@@ -54,7 +53,6 @@ def _endpoint(base_url: str, key: str) -> ServerConnection:
 
 @asynccontextmanager
 async def reader(kind: Kind, base_url: str, key: str) -> AsyncIterator[Read]:
-    """A reader of that kind, for any number of runs."""
     match kind:
         case "sync client":
             blocking = Hasty(_endpoint(base_url, key))
@@ -65,14 +63,18 @@ async def reader(kind: Kind, base_url: str, key: str) -> AsyncIterator[Read]:
         case "async client":
             on_asyncio = AsyncHasty(_endpoint(base_url, key))
             async with aclosing(on_asyncio):
-                yield lambda run_id: _followed(AsyncRun(on_asyncio, run_path(run_id), run_id))
+
+                async def follow(run_id: str) -> list[Any]:
+                    run = AsyncRun(on_asyncio, run_path(run_id), run_id)
+                    return [event async for event in run.live_trace()]
+
+                yield follow
         case "raw HTTP":
             yield lambda run_id: read_raw(base_url, run_id, key)
 
 
 @contextmanager
 def noted(what: str) -> Iterator[None]:
-    """Whatever is raised inside says which reading it was."""
     try:
         yield
     except Exception as error:
@@ -89,10 +91,6 @@ def as_one_lie() -> Iterator[None]:
         first = failures.exceptions[0]
         notes: list[str] = getattr(first, "__notes__", [])
         raise AssertionError("\n".join([f"{type(first).__name__}: {first}", *notes])) from failures
-
-
-async def _followed(run: AsyncRun) -> list[Any]:
-    return [event async for event in run.live_trace()]
 
 
 async def read_raw(base_url: str, run_id: str, key: str) -> list[Row]:

@@ -49,7 +49,6 @@ class Answer(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def raw(self) -> bytes:
-        """The answer on the wire."""
         return self.head + b"".join(map(in_chunk, self.chunks)) + LAST_CHUNK
 
     def body_until(self, offset: int) -> bytes:
@@ -84,7 +83,6 @@ class Recording(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes of the whole stream on the wire."""
         return len(self.answers[0].raw)
 
 
@@ -143,13 +141,11 @@ def _resumed(live: Answer, after: int) -> Answer:
 
 
 def rows_of(answer: Answer) -> tuple[Row, ...]:
-    """The events of an answer."""
     frames = Decoder().feed(b"".join(answer.chunks))
     return tuple(Row(int(frame.id), frame.event, frame.data) for frame in frames)
 
 
 def in_chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 

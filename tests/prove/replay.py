@@ -6,16 +6,14 @@ whole, so it sees a reader that asks for more, or for less, than it lacks.
 
 import asyncio
 import re
-import socket
-import struct
-import threading
 from collections import Counter
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Literal, Self, get_args
+from contextlib import suppress
+from typing import Literal, get_args
 
 import msgspec
 
+from tests.prove.clustering.network import Between, reset
 from tests.prove.recorded import LAST_CHUNK, Recording, in_chunk
 
 Way = Literal["closes", "resets", "half-closes", "ends the body"]
@@ -27,6 +25,11 @@ LINGER_S = 5.0
 _REQUEST = re.compile(rb"GET \S*/flow-runs/([^/]+)/trace/stream HTTP/1\.1\r\n")
 _CLOSES = re.compile(rb"\r\nconnection: *close\r\n", re.IGNORECASE)
 _RESUME = re.compile(rb"\r\nlast-event-id: *(\d+)\r\n", re.IGNORECASE)
+
+
+def resumed_after(head: bytes) -> int:
+    resume = _RESUME.search(head)
+    return 0 if resume is None else int(resume[1])
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -70,119 +73,73 @@ class Reading:
         return answer.head + (in_chunk(body) if body else b"") + LAST_CHUNK, cut
 
 
-class Replay:
-    """The server, on an event loop in a thread of its own, while the block lasts."""
+class Cutting(Between):
+    """Breaks connections; `broken` counts them by way."""
 
     def __init__(self) -> None:
-        self.broken: Counter[Way] = Counter()
-        self.half_closed: set[asyncio.Future[None]] = set()
+        super().__init__()
+        self.broken: Counter[str] = Counter()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._kept = 0
+
+    async def require_all_left(self) -> None:
+        """Raises AssertionError where somebody has kept a half-closed connection."""
+        if self._ending:
+            await asyncio.wait(self._ending)
+        assert not self._kept, f"{self._kept} half-closed connections are kept {LINGER_S:g} s later"
+
+    async def _until_left(self, reader: asyncio.StreamReader) -> None:
+        """Returns when the other side has left a connection that is half closed."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        try:
+            async with asyncio.timeout(LINGER_S):
+                await reader.read()
+        except TimeoutError:
+            self._kept += 1
+
+
+class Replay(Cutting):
+    """Stays open after a good end, as real servers do, unless the reader has said that it will not."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._readings: dict[bytes, Reading] = {}
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="replay", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
-        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/api/v1"
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v1"
 
     def expect(self, run_id: str, reading: Reading) -> None:
-        """Whoever asks for that run is this reader."""
         self._readings[run_id.encode()] = reading
 
-    def forget(self, run_id: str) -> None:
-        """That reader has finished."""
-        del self._readings[run_id.encode()]
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while await self._answer(reader, writer):
+                continue
+        writer.close()
 
-    def reading(self, head: bytes) -> Reading:
-        """Whose request it is."""
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
         found = _REQUEST.match(head)
         assert found is not None, f"the request is odd: {head[:200]!r}"
-        return self._readings[found[1]]
-
-    def require_all_left(self) -> None:
-        """Raises AssertionError for readers that keep a half-closed connection."""
-        asyncio.run_coroutine_threadsafe(self._all_left(), self._loop).result(2 * LINGER_S)
-
-    async def _all_left(self) -> None:
-        if self.half_closed:
-            await asyncio.wait(self.half_closed, timeout=LINGER_S)
-        kept = [each for each in self.half_closed if not each.done()]
-        assert not kept, f"{len(kept)} half-closed connections are still kept open"
-
-    async def _start(self) -> asyncio.Server:
-        return await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=512)
-
-    async def _stop(self) -> None:
-        self._server.close()
-
-
-class _Connection(asyncio.Protocol):
-    """Stays open after a good end, as real servers keep it, unless the reader has said that it will not."""
-
-    def __init__(self, replay: Replay) -> None:
-        self._replay = replay
-        self._head = b""
-        self._sending: asyncio.Task[None] | None = None
-        self._left = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._head += data
-        if not self._head.endswith(b"\r\n\r\n"):
-            return
-        resume = _RESUME.search(self._head)
-        reading = self._replay.reading(self._head)
-        sent, cut = reading.next(0 if resume is None else int(resume[1]))
-        if cut is not None and cut.pauses:
-            self._sending = asyncio.create_task(self._drip(sent, cut))
-            return
-        self._transport.write(sent)
-        self._end(cut)
-
-    def eof_received(self) -> None:
-        self._transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._left.set_result(None)
-        if self._sending is not None:
-            self._sending.cancel()
-
-    async def _drip(self, sent: bytes, cut: Cut) -> None:
-        ends = sorted({pause % (len(sent) + 1) for pause in cut.pauses})
+        sent, cut = self._readings[found[1]].next(resumed_after(head))
+        pauses = () if cut is None else cut.pauses
+        ends = sorted({pause % (len(sent) + 1) for pause in pauses})
         for begin, end in zip([0, *ends], [*ends, len(sent)], strict=True):
-            self._transport.write(sent[begin:end])
+            writer.write(sent[begin:end])
             if end < len(sent):
                 await asyncio.sleep(0.001)
-        self._sending = None
-        self._end(cut)
-
-    def _end(self, cut: Cut | None) -> None:
-        closes = _CLOSES.search(self._head) is not None
-        self._head = b""
         if cut is not None:
-            self._replay.broken[cut.way] += 1
+            self.broken[cut.way] += 1
         match cut and cut.way:
-            case None | "ends the body" if not closes:
-                pass
             case "half-closes":
-                self._replay.half_closed.add(self._left)
-                self._left.add_done_callback(self._replay.half_closed.discard)
-                self._transport.write_eof()
+                writer.write_eof()
+                await self._until_left(reader)
             case "resets":
-                raw: socket.socket = self._transport.get_extra_info("socket")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self._transport.abort()
-            case _:
-                self._transport.close()
+                reset(writer)
+            case None | "ends the body":
+                return _CLOSES.search(head) is None
+        return False

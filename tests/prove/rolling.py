@@ -14,11 +14,11 @@ from contextlib import ExitStack, contextmanager
 import asyncpg
 
 from runglass.store.postgres.store import PostgresStore
-from tests.prove.clustering.cluster import NAMES, Cluster
+from tests.prove.clustering.cluster import CALLERS, NAMES, WATCHERS, Cluster, Shape
 from tests.prove.clustering.hands import Hand, hands_of, zombies
-from tests.prove.clustering.load import CALLERS, WATCHERS, Load, judge, read_everywhere
 from tests.prove.killing.book import Book
 from tests.prove.killing.laws import Laws
+from tests.prove.killing.load import Load, judge
 from tests.prove.killing.program import THIS, Program, taken_from_history
 
 GRACE_S = 5.0
@@ -63,9 +63,8 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
         first = THIS if older is None else stack.enter_context(taken_from_history(older))
         stack.enter_context(_telling(lines))
         names = NAMES if first is THIS else FEWER_NAMES
-        async with Cluster.running(
-            seed, lease_s=LEASE_S, stop_grace_s=GRACE_S, program=first, names=names
-        ) as running:
+        shape = Shape(names, LEASE_S, GRACE_S, first)
+        async with Cluster.running(seed, shape) as running:
             laws = Laws(
                 book,
                 running.outside,
@@ -74,20 +73,21 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
                 of_before=older is not None,
             )
             began_s = time.monotonic()
-            async with Load(running, book, f"rolling {seed}") as load:
+            async with running.load(book, f"rolling {seed}") as load:
                 say(f"{CALLERS} callers and {WATCHERS} readers on {', '.join(names)}, of {first.name}")
                 if first is not THIS:
                     await _migrate(running, say)
                 for program in (THIS,) if first is THIS else (THIS, first):
                     await _replace_all(running, program, load, say)
                 await asyncio.sleep(BETWEEN_S)
+                await running.all_up()
                 await load.end()
                 say("no more calls; every run has ended")
             async with PostgresStore(running.address, patience_s=PATIENCE_S) as store:
                 lies = [*await laws.after_kill(store), *await laws.at_end(store), *book.lies]
             hands = await hands_of(running.address)
             judge([*lies, *zombies(hands), *_lost(laws, hands)], "rolling")
-            await read_everywhere(running, book, "rolling", of_before=older is not None)
+            await running.read_everywhere(book, "rolling", of_before=older is not None)
     runs, events = len(laws.logs), sum(len(log.events) for log in laws.logs.values())
     return [
         *lines,

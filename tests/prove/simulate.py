@@ -41,12 +41,7 @@ def simulate(
     report = [
         f"simulate, seeds {first} to {first + seeds - 1}: {per_s:.0f} seeds/s, {seen['virtual seconds']:,}"
         f" virtual seconds, {seen['commits']:,} commits, {seen['events']:,} events; no lie",
-        _told("runs", seen),
-        _told("callers", seen),
-        _told("trouble", seen),
-        _told("wake-ups", seen),
-        _told("readers", seen),
-        _told("engines", seen),
+        *(_told(kind, seen) for kind in ("runs", "callers", "trouble", "wake-ups", "readers", "engines")),
         f"all logs together: {digest.hexdigest()[:12]}",
     ]
     if seeds >= CONTROL_FROM:
@@ -71,7 +66,6 @@ def _told(kind: str, seen: Counter[str]) -> str:
 
 
 def _control(fault: Fault, seeds: Iterable[int]) -> str:
-    """The laws would see a store that does not keep its word."""
     for seed in seeds:
         try:
             live(seed, fault=fault)

@@ -40,10 +40,6 @@ def off_s(clock: SharedClock, moment: datetime) -> float:
     return abs((clock.now() - moment).total_seconds())
 
 
-def test_it_goes_by_its_machine_until_it_is_told(machine: Machine) -> None:
-    assert off_s(SharedClock(machine), machine.now()) < 1e-3
-
-
 def test_it_goes_on_from_what_it_was_told_whatever_time_it_is_on_its_machine(machine: Machine) -> None:
     clock = SharedClock(machine)
     tell(clock, machine, NOON)

@@ -1,6 +1,5 @@
 """The double that fails in the place of a store: each line of its script is for the calls that it names."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -44,41 +43,6 @@ async def test_calls_fail_from_the_nth_on_so_many_times_or_until_it_is_mended(st
     assert {project.name for project in await store.projects()} == set("adeh")
 
 
-async def test_calls_fail_from_the_first_on_that_is_meant(store: SqliteStore) -> None:
-    FaultyStore(store).fail("ensure_project", FULL, when=lambda org, name: name == "b")
-    assert await tried(store, *"abc") == [True, False, False]
-
-
-async def test_what_commits_is_stored_though_it_fails(store: SqliteStore) -> None:
-    faults = FaultyStore(store)
-    calls = faults.calls("ensure_project")
-    faults.fail("ensure_project", FULL, commits=True)
-    assert await tried(store, "a") == [False]
-    assert [project.name for project in await store.projects()] == ["a"]
-    assert [(call.args, call.error) for call in calls] == [(("acme", "a"), FULL)]
-
-
-async def test_calls_wait_in_line_until_they_are_let_go(store: SqliteStore) -> None:
-    held = FaultyStore(store).hold("ensure_project", nth=2)
-    await store.ensure_project("acme", "a")
-    waiting = [asyncio.create_task(store.ensure_project("acme", name)) for name in "bcd"]
-    await held.reached()
-    assert [project.name for project in await store.projects()] == ["a"]
-    held.let_go()
-    assert [(await each).id for each in waiting] == [2, 3, 4]
-
-
-async def test_something_happens_before_a_call_and_to_its_answer(store: SqliteStore) -> None:
-    faults, seen = FaultyStore(store), list[object]()
-    faults.before("ensure_project", lambda org, name: seen.append(name))
-    await store.ensure_project("acme", "a")
-    faults.after("find_project", lambda found: found and found.name, replaces=True)
-    seen.append(await store.find_project("acme", "a"))
-    faults.answer("project", None)
-    seen.append(await store.project(1))
-    assert seen == ["a", "a", None]
-
-
 @pytest.mark.parametrize("commits", [True, False])
 async def test_after_its_death_a_process_stores_nothing(store: SqliteStore, commits: bool) -> None:
     run = await make_run(store)
@@ -93,10 +57,3 @@ async def test_after_its_death_a_process_stores_nothing(store: SqliteStore, comm
     assert len(await store.events(run.no, after=0, limit_bytes=100)) == 1 + commits
     with pytest.raises(StoreError, match="has died"):
         await store.end_lease("its own")
-
-
-async def test_behind_the_block_the_store_is_as_it_was(store: SqliteStore) -> None:
-    with FaultyStore(store) as faults:
-        faults.fail("ensure_project", FULL)
-        assert await tried(store, "a") == [False]
-    assert await tried(store, "a") == [True]

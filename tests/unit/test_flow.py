@@ -6,7 +6,6 @@ from typing import Any
 import jsonschema_rs
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from runglass.errors import APIError, FlowExecutionError
 from runglass.flows.arguments import apply_overrides, check_inputs
@@ -14,7 +13,6 @@ from runglass.flows.flow import (
     CodeStep,
     ConditionStep,
     Flow,
-    LeafStep,
     LlmStep,
     LoopStep,
     ParallelStep,
@@ -25,7 +23,6 @@ from runglass.flows.flow import (
     find_step,
     flow_schema,
     leaves,
-    step_count,
 )
 from runglass.flows.parser import parse_flow
 from tests.examples import examples
@@ -96,50 +93,11 @@ def test_a_flow_file_has_its_defaults() -> None:
     assert Retry() == Retry(max_attempts=1, initial_delay_ms=200, multiplier=2.0, max_delay_ms=10_000)
 
 
-def test_an_llm_step_ends_after_ten_minutes_unless_it_says_otherwise() -> None:
-    ask = LlmStep(id="ask", model="echo")
-    assert ask.limit_ms == 600_000
-    assert LlmStep(id="ask", model="echo", timeout_ms=5).limit_ms == 5
-    assert PassthroughStep(id="pass").limit_ms is None
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-OBJECT = st.dictionaries(st.text(), JSON, max_size=3)
-
-
-def any_leaves(step_id: str) -> st.SearchStrategy[LeafStep]:
-    retry = st.builds(Retry, max_attempts=st.integers(1, 100), multiplier=st.floats(1, 100))
-    return st.builds(
-        LlmStep,
-        id=st.just(step_id),
-        name=st.none() | st.text(),
-        model=st.text(),
-        system=st.none() | st.text(),
-        prompt=st.none() | st.text(),
-        settings=OBJECT,
-        output_schema=st.none() | OBJECT,
-        tools=st.booleans(),
-        input=st.none() | OBJECT,
-        retry=st.none() | retry,
-        timeout_ms=st.none() | st.integers(1),
-    ) | st.builds(CodeStep, id=st.just(step_id), code=st.text())
-
-
-@examples(25, of=100)
-@given(flow_trees(any_leaves))
-def test_a_stored_flow_comes_back_as_it_was(flow: Flow) -> None:
-    assert decode_flow(flow.encode()) == flow
-    assert decode_flow(flow.encode()).encode() == flow.encode()
-
-
 @examples(25, of=100)
 @given(flow_trees())
-def test_generated_flows_are_valid_files(flow: Flow) -> None:
+def test_generated_flows_are_valid_files_and_come_back_from_the_store(flow: Flow) -> None:
     assert parse_flow(flow.encode()) == flow
+    assert decode_flow(flow.encode()) == flow
 
 
 def test_encoding_speaks_the_file_s_names_and_leaves_defaults_out() -> None:
@@ -163,35 +121,9 @@ def test_the_published_schema_agrees_with_the_parser() -> None:
     assert not validator.is_valid({**good, "steps": []})
 
 
-def test_the_published_schema_explains_every_field() -> None:
-    for name, definition in flow_schema()["$defs"].items():
-        assert definition["additionalProperties"] is False, name
-        assert definition["description"], name
-        undescribed = [f for f, rule in definition["properties"].items() if "description" not in rule]
-        assert undescribed in ([], ["type"]), name
-
-
-def test_the_tree_is_walked_in_document_order() -> None:
-    flow = parse_flow(EXAMPLE)
-    names = ["correct", "words", "look", "long", "short", "left", "right", "cool_down", "keep"]
-    assert [leaf.id for leaf in leaves(flow.steps)] == names
-    assert step_count(flow) == len(names)
-    assert find_step(flow, "right") == PassthroughStep(id="right")
-    assert isinstance(find_step(flow, "both"), ParallelStep)
-    assert find_step(flow, "a") is None
-
-
 def test_waits_between_attempts_grow_up_to_a_bound() -> None:
     retry = Retry(max_attempts=100, initial_delay_ms=200, multiplier=1.5, max_delay_ms=1000)
-    assert [retry.delay_ms(failed) for failed in (1, 2, 3, 4, 5, 6, 99)] == [
-        200,
-        300,
-        450,
-        675,
-        1000,
-        1000,
-        1000,
-    ]
+    assert [retry.delay_ms(failed) for failed in (1, 2, 4, 5, 99)] == [200, 300, 675, 1000, 1000]
     assert Retry(initial_delay_ms=0, multiplier=100).delay_ms(99) == 0
 
 
@@ -229,41 +161,18 @@ def test_overrides_set_fields_of_leaves_at_any_depth() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"corect": {}}, "`blockOverrides.corect`: the flow has no step 'corect'; did you mean 'correct'?"),
         (
             {"each": {"over": "x"}},
             "`blockOverrides.each`: only steps that do work can be changed, not one that holds steps",
         ),
-        ({"correct": 5}, "`blockOverrides.correct`: expected an object of fields"),
         (
             {"correct": {"promt": "x"}},
             "`blockOverrides.correct.promt`: unknown field 'promt'; did you mean 'prompt'?",
         ),
         (
-            {"correct": {"outputSchema": {}}},
-            "`blockOverrides.correct.outputSchema`: unknown field 'outputSchema'; did you mean "
-            "'output_schema'?",
-        ),
-        ({"words": {"prompt": "x"}}, "`blockOverrides.words.prompt`: unknown field 'prompt'"),
-        ({"keep": {"id": "keep"}}, "`blockOverrides.keep.id`: cannot be changed"),
-        ({"keep": {"type": "llm"}}, "`blockOverrides.keep.type`: cannot be changed"),
-        (
-            {"correct": {"prompt": 5}},
-            "`blockOverrides.correct.prompt`: expected a string or null, found 5",
-        ),
-        (
             {"correct": {"prompt": "a\n{{"}, "words": {"code": "return ("}},
             "`blockOverrides.correct.prompt`: the template is malformed: unexpected end of input, expected "
             "expression; `blockOverrides.words.code`: the code is not valid Python: '(' was never closed",
-        ),
-        (
-            {"correct": {"settings": {"temprature": 1}}},
-            "`blockOverrides.correct.settings.temprature`: unknown setting 'temprature'; did you mean "
-            "'temperature'?",
-        ),
-        (
-            {"correct": {"retry": {"max_attempts": 0}}},
-            "`blockOverrides.correct.retry.max_attempts`: 0 is less than the minimum of 1",
         ),
         (
             {"correct": {"output_schema": {"type": "array"}}},
@@ -276,14 +185,6 @@ def test_an_override_that_a_file_could_not_have_is_refused(overrides: dict[str, 
     with pytest.raises(FlowExecutionError) as caught:
         apply_overrides(parse_flow(EXAMPLE), overrides)
     assert (caught.value.code, caught.value.status, caught.value.message) == ("INVALID_REQUEST", 422, message)
-
-
-@pytest.mark.parametrize("model", ["no-provider", "openai:", ":gpt", "Echo"])
-def test_an_override_with_a_model_of_no_provider_has_a_code_of_its_own(model: str) -> None:
-    with pytest.raises(FlowExecutionError, match=r"`blockOverrides\.correct\.model`") as caught:
-        apply_overrides(parse_flow(EXAMPLE), {"correct": {"model": model}})
-    assert (caught.value.code, caught.value.status) == ("MODEL_NOT_SUPPORTED", 400)
-    assert caught.value.step_id == "correct"
 
 
 INPUTS = """\
@@ -301,15 +202,9 @@ additionalProperties: false
     ("inputs", "message"),
     [
         ({}, "`message` is missing"),
-        ({"message": 5}, "`message`: expected a string, found 5"),
-        ({"message": ""}, "`message`: must not be empty"),
         (
             {"message": "x", "topic": "speling"},
             "`parameters.topic`: expected spelling or grammar, found 'speling'; did you mean 'spelling'?",
-        ),
-        (
-            {"message": "x", "tpic": 1},
-            "`parameters.tpic`: unknown field 'tpic'; did you mean 'topic'?",
         ),
         (
             {"message": "x", "pages": [{"n": 1}, {"n": "2"}, {}]},

@@ -89,12 +89,9 @@ def test_the_findings_agree_with_a_run() -> None:
     ("text", "said"),
     [
         ("{{ steps.befor.text }}", "the flow has no step 'befor'; did you mean 'before'?"),
-        ("{{ steps['nobody'] }}", "the flow has no step 'nobody'"),
-        ('x {% if steps["befo"] %}y{% endif %}', "the flow has no step 'befo'; did you mean 'before'?"),
         ("{{ steps.af.text }}", "the flow has no step 'af'; did you mean steps[\"af-ter\"]?"),
         ("{{ steps['af-ter'].text }}", "step 'af-ter' comes later; its output is not there yet"),
         ("{{ steps.here }}", "step 'here' cannot see its own output"),
-        ("{{ {'a': {}}.a }}{{ steps.no }}", "the flow has no step 'no'"),
     ],
 )
 def test_a_template_that_can_never_be_filled_is_a_mistake(text: str, said: str) -> None:
@@ -110,9 +107,7 @@ def test_a_template_that_can_never_be_filled_is_a_mistake(text: str, said: str) 
         "{# steps.nobody #}{% raw %}{{ steps.nobody }}{% endraw %}",
         "{{ 'steps.nobody' }}{{ message.steps.nobody }}{{ x | steps }}",
         "{% set steps = {} %}{{ steps.nobody }}",
-        "{% for steps in message %}{{ steps.nobody }}{% endfor %}",
         "{% for id, output in steps.items() %}{{ id }}{% endfor %}{{ steps.get('before') }}",
-        "{{ steps[message] }}{{ steps | tojson }}",
         "{{ steps.nobody",
     ],
 )
@@ -121,18 +116,9 @@ def test_a_template_that_may_be_filled_is_no_mistake(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["{{ steps.nobody | default('x') }}", "{% if steps.nobody is defined %}{{ steps.nobody }}{% endif %}"],
-)
-def test_a_template_that_asks_first_gets_a_warning(text: str) -> None:
-    assert [finding.is_warning for finding in in_prompt(text)] == [True]
-
-
-@pytest.mark.parametrize(
     ("code", "said", "place"),
     [
         ("return steps['nope']", "the flow has no step 'nope'", (1, 8)),
-        ("é = 1; return steps['after']", "step 'after' comes later; its output is not there yet", (1, 15)),
         (
             "x = 1\nreturn steps.before",
             '`steps` is an object: write steps["before"], not steps.before',
@@ -152,12 +138,8 @@ def test_code_that_can_never_run_is_a_mistake(code: str, said: str, place: tuple
         "return steps['before'] | steps.get('before') | dict(steps.items())",
         "return steps[name]",
         "steps = {'nope': {}}\nreturn steps['nope']",
-        "return [steps['nope'] for steps in x][0]",
         "return (lambda steps: steps['nope'])({})",
-        "def steps(): pass\nreturn steps['nope']",
-        "import json as steps\nreturn steps['nope']",
         "try:\n    x()\nexcept ValueError as steps:\n    return steps['nope']",
-        "return initial['steps']['nope'] | steps['nope']",
         "return steps['nope'",
     ],
 )
@@ -168,7 +150,6 @@ def test_code_that_cannot_be_judged_or_is_right_has_no_finding(code: str) -> Non
 @pytest.mark.parametrize(
     "code",
     [
-        "return steps.get('nope') or {}",
         "return steps['nope'] if 'nope' in steps else {}",
         "try:\n    return steps['nope']\nexcept KeyError:\n    return {}",
     ],
@@ -177,24 +158,6 @@ def test_code_that_asks_first_gets_a_warning(code: str) -> None:
     assert [(finding.message, finding.is_warning) for finding in found(code)] == [
         ("the flow has no step 'nope'", True)
     ]
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"inputs": {"properties": {"steps": {}}}},
-        {"steps": [step("x", input={"steps": {}}), step("here", code="return steps['nope']")]},
-        {"steps": [step("x", code="return {'steps': {}}"), step("here", code="return steps['nope']")]},
-        {
-            "steps": [
-                {"id": "x", "type": "llm", "output_schema": {"properties": {"steps": {}}}},
-                step("here", code="return steps['nope']"),
-            ]
-        },
-    ],
-)
-def test_a_field_called_steps_hides_the_outputs(more: dict[str, Any]) -> None:
-    assert found("return steps['nope']", **more) == []
 
 
 def test_what_may_be_there_gets_a_warning_unless_the_text_goes_by_a_condition() -> None:
@@ -280,11 +243,9 @@ def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
     "text",
     [
         "{{ steps.define.text }}",
-        "{{ initial.define }}",
         "{% set define = 1 %}{{ define }}",
         "{% for define in words %}{{ define }}{% endfor %}",
         "{% if define is defined %}{{ define }}{% endif %}",
-        "define this: {{ message }}",
         "{{ define",
     ],
 )
@@ -296,10 +257,7 @@ def test_a_template_that_means_no_step_gets_no_warning(text: str) -> None:
     "code",
     [
         "define = 1\nreturn {'n': define}",
-        "def define(x): return x\nreturn {'n': define(1)}",
-        "import define\nreturn {'n': define.x}",
         "return {'n': [define for define in words]}",
-        "return {'n': (lambda define: define)(1)}",
         "return {'n': x.define}",
         "return {'n': (",
     ],
@@ -323,19 +281,6 @@ def test_a_field_of_the_same_name_may_be_meant() -> None:
     assert advice([before, loop]) == []
 
 
-def test_what_the_warning_says_to_write_is_met_by_a_run() -> None:
-    steps = [llm("define", "{{ message }}"), llm("use", "<{{ define.text }}>")]
-    ((written, _, _),) = advice(steps)
-    with running_server() as server, http_for(server, server.key) as http:
-        server.push(json.dumps({"slug": "wrong", "steps": steps}))
-        refused = http.post("/seq/acme/demo/wrong/execute", json={"message": "hello"})
-        server.push(
-            json.dumps({"slug": "right", "steps": [steps[0], llm("use", f"<{{{{ {written}.text }}}}>")]})
-        )
-        execute(http, "right", message="hello")
-    assert "`define` does not exist" in refused.text
-
-
 RUN_INPUTS = {"type": "object", "properties": {"message": {"type": "string"}, "text": {}, "word": {}}}
 ASKED = {"id": "ask", "type": "llm", "model": "echo", "prompt": "{{ message }}"}
 
@@ -356,35 +301,9 @@ def test_an_input_of_the_run_is_not_there_for_a_step_behind_a_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("use", "place"),
-    [
-        (step("b", code="return {'a': message}"), ("steps", 1, "code")),
-        ({"id": "b", "type": "loop", "over": "message", "steps": [step("c")]}, ("steps", 1, "over")),
-    ],
-)
-def test_python_is_told_how_python_reads_an_input_of_the_run(
-    use: dict[str, Any], place: tuple[Any, ...]
-) -> None:
-    (finding,) = lost(use)
-    assert finding.path == place
-    assert 'initial["message"]' in finding.message
-
-
-def test_loops_and_parallel_parts_hand_on_their_own_fields() -> None:
-    use = step("b", code="return {'a': message}")
-    loop = {"id": "each", "type": "loop", "over": "[1]", "steps": [step("c")]}
-    both = {"id": "both", "type": "parallel", "branches": {"x": [step("c")], "y": [step("d")]}}
-    assert "which has `items`;" in lost(use, before=loop)[0].message
-    assert "which has `x`, `y`;" in lost(use, before=both)[0].message
-    assert lost(step("b", code="return {'a': x}"), before=both) == []
-
-
-@pytest.mark.parametrize(
     "use",
     [
         step("b", code="return {'a': message}", input={"message": "{{ initial.message }}"}),
-        step("b", code="message = text\nreturn {'a': message}"),
-        step("b", code="return {'a': initial['message']}"),
         {
             "id": "b",
             "type": "llm",
@@ -392,38 +311,10 @@ def test_loops_and_parallel_parts_hand_on_their_own_fields() -> None:
             "prompt": "{% if message is defined %}{{ message }}{% endif %}",
         },
     ],
-    ids=["given", "bound", "initial", "asked"],
+    ids=["given", "asked"],
 )
 def test_an_input_of_the_run_that_a_step_can_have_is_left_alone(use: dict[str, Any]) -> None:
     assert lost(use) == []
-
-
-@pytest.mark.parametrize(
-    "before",
-    [step("ask"), ASKED | {"output_schema": {"type": "object"}}, {"id": "w", "type": "wait", "ms": 1}],
-)
-def test_a_step_that_may_hand_on_any_field_is_no_reason_to_warn(before: dict[str, Any]) -> None:
-    assert lost(step("b", code="return {'a': message}"), before=before) == []
-
-
-def test_a_variable_of_a_loop_may_have_the_name_of_an_input() -> None:
-    inside = [ASKED | {"prompt": "{{ word }}"}, step("b", code="return {'a': word}")]
-    loop = {"id": "each", "type": "loop", "over": "[1]", "as": "word", "steps": inside}
-    assert list(unmet_references({"slug": "a", "inputs": RUN_INPUTS, "steps": [loop]})) == []
-
-
-@pytest.mark.parametrize("properties", [None, 7, [], "message"])
-def test_inputs_without_properties_are_no_reason_to_warn(properties: Any) -> None:
-    flow = {"slug": "a", "inputs": {"properties": properties}, "steps": [ASKED, step("b", code="message")]}
-    assert list(unmet_references(flow)) == []
-
-
-def test_each_step_that_a_text_names_is_told_once_where_it_stands_first() -> None:
-    ids = [f"s{number}" for number in range(900)]
-    prompt = "s1 " + "".join(f"{{{{ {step_id} }}}}\n" for step_id in ids)
-    flow = {"steps": [*({"id": step_id, "type": "passthrough"} for step_id in ids), llm("use", prompt)]}
-    found = {finding.line: finding.column for finding in unmet_references(flow)}
-    assert found == {1: 7} | dict.fromkeys(range(2, 901), 4)
 
 
 def slips(*steps: dict[str, Any], **schema: Any) -> list[tuple[str, Any, int | None, int | None]]:
@@ -449,13 +340,9 @@ def test_an_input_that_is_nearly_a_declared_one_is_told() -> None:
     "steps",
     [
         [llm("a", "{{ message }} {{ initial.language }}")],
-        [llm("a", "{{ initial.customer }} {{ customer }}")],
         [llm("a", "{{ initial.mesage | default('x') }} {{ mesage | default('x') }}")],
-        [llm("a", "{% set mesage = 1 %}{{ mesage }}")],
         [step("a", code="mesage = 1\nreturn {'x': mesage, 'y': initial.get('mesage')}")],
         [llm("a", "{{ mesage }}", input={"mesage": "x"})],
-        [step("a"), llm("b", "{{ mesage }}")],
-        [step("a", code="initial = {'mesage': 1}\nreturn initial['mesage']")],
         [step("a", code="return {'initial': {}}"), llm("b", "{{ initial.mesage }}")],
     ],
 )
@@ -469,9 +356,3 @@ def test_where_callers_may_give_no_other_input_each_other_is_told() -> None:
         "`inputs` declares no 'customer'"
     ]
     assert slips(*asked, additionalProperties=False, patternProperties={"^c": {}}) == []
-
-
-@pytest.mark.parametrize("steps", [None, [], [7]])
-def test_inputs_without_steps_are_no_reason_to_warn(steps: Any) -> None:
-    schema: dict[str, Any] = {"properties": {"message": {}}}
-    assert list(unmet_references({"slug": "a", "inputs": schema, "steps": steps})) == []

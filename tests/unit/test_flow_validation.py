@@ -16,7 +16,7 @@ from pydantic_ai.settings import ModelSettings
 
 from runglass.flows import models as flow_models
 from runglass.flows.diagnostics import path_text
-from runglass.flows.flow import CodeStep, LlmStep, step_count
+from runglass.flows.flow import LlmStep, step_count
 from runglass.flows.parser import SCHEMA_LIMIT_BYTES, check_flow, flow_rules, parse_flow
 from runglass.flows.schemas.schema import compile_schema
 from tests.flows import ANY_KIND, HEAD, LLM, ONE, problems
@@ -28,15 +28,8 @@ LEAF = "{id: s%d, type: passthrough}"
     ("text", "expected"),
     [
         ("name: a\n" + ONE, ["f.yaml:1:1: `slug` is missing at slug"]),
-        ("slug: a\n", ["f.yaml:1:1: `steps` is missing at steps"]),
-        ("slug: a\nsteps:\n", ["f.yaml:2:1: expected a list, found null at steps"]),
         ("slug: a\nsteps: []\n", ["f.yaml:2:8: must not be empty at steps"]),
         ("slug: A b\n" + ONE, ['f.yaml:1:7: "A b" does not match "^[a-z0-9-]{1,128}$" at slug']),
-        ('slug: "a\\n"\n' + ONE, ['f.yaml:1:7: "a\\n" does not match "^[a-z0-9-]{1,128}$" at slug']),
-        (
-            "slug: a\ncapture: false\n" + ONE,
-            ["f.yaml:2:10: expected full, metadata_only, off or redacted, found false at capture"],
-        ),
         (
             "slug: a\ncapture: ful\n" + ONE,
             [
@@ -44,20 +37,9 @@ LEAF = "{id: s%d, type: passthrough}"
                 "did you mean 'full'? at capture"
             ],
         ),
-        ("slug: a\ninputs: true\n" + ONE, ["f.yaml:2:9: expected an object or null, found true at inputs"]),
-        (HEAD + "  - 5\n", ["f.yaml:3:5: expected an object, found 5 at steps[0]"]),
         (
             HEAD + "  - id: a\n    typ: llm\n",
             [f"f.yaml:3:5: `type` is missing; a step is {ANY_KIND} at steps[0].type"],
-        ),
-        (
-            HEAD + "  - id: a\n    type: [llm]\n",
-            [f'f.yaml:4:11: expected {ANY_KIND}, found ["llm"] at steps[0].type'],
-        ),
-        (HEAD + "  - {type: passthrough}\n", ["f.yaml:3:5: `id` is missing at steps[0].id"]),
-        (
-            HEAD + "  - {id: a b, type: passthrough}\n",
-            ['f.yaml:3:10: "a b" does not match "^[A-Za-z0-9_-]{1,64}$" at steps[0].id'],
         ),
         (
             HEAD + "  - id: a\n    type: llm\n    modle: echo\n    retry:\n      max_attempts: 0\n",
@@ -65,38 +47,6 @@ LEAF = "{id: s%d, type: passthrough}"
                 "f.yaml:3:5: `model` is missing at steps[0].model",
                 "f.yaml:5:5: unknown field 'modle'; did you mean 'model'? at steps[0].modle",
                 "f.yaml:7:21: 0 is less than the minimum of 1 at steps[0].retry.max_attempts",
-            ],
-        ),
-        (
-            HEAD + "  - {id: a, type: passthrough, retry: {multipler: 2, max_attempts: 101}}\n",
-            [
-                "f.yaml:3:40: unknown field 'multipler'; did you mean 'multiplier'? "
-                "at steps[0].retry.multipler",
-                "f.yaml:3:68: 101 is greater than the maximum of 100 at steps[0].retry.max_attempts",
-            ],
-        ),
-        (
-            HEAD + "  - {id: a, type: passthrough, retry: 3, timeout_ms: 0, on_error: ignore}\n",
-            [
-                "f.yaml:3:39: expected an object or null, found 3 at steps[0].retry",
-                "f.yaml:3:54: 0 is less than the minimum of 1 at steps[0].timeout_ms",
-                "f.yaml:3:67: expected continue or fail, found 'ignore' at steps[0].on_error",
-            ],
-        ),
-        (
-            LLM + "    tools: yes\n    prompt:\n    system: 5\n    settings:\n    input: []\n",
-            [
-                "f.yaml:6:12: expected a boolean (true or false), found 'yes' at steps[0].tools",
-                "f.yaml:8:13: expected a string or null, found 5 at steps[0].system",
-                "f.yaml:9:5: expected an object, found null at steps[0].settings",
-                "f.yaml:10:12: expected an object or null, found a list at steps[0].input",
-            ],
-        ),
-        (
-            HEAD + "  - {id: a, type: wait, ms: 86400001}\n  - {id: b, type: wait, ms: 1.5}\n",
-            [
-                "f.yaml:3:29: 86400001 is greater than the maximum of 86400000 at steps[0].ms",
-                "f.yaml:4:29: expected an integer, found 1.5 at steps[1].ms",
             ],
         ),
         (
@@ -150,59 +100,18 @@ def test_a_wrong_shape_is_named_with_its_place(text: str, expected: list[str]) -
             "code: |\n\n      x = 1\n      return {\n",
             "7:14: the code is not valid Python: '{' was never closed",
         ),
-        ("code: return )\n", "4:18: the code is not valid Python: unmatched ')'"),
         ('code: "return )"\n', "4:19: the code is not valid Python: unmatched ')'"),
         (
             'code: "x = 1\\nreturn )"\n',
             "4:11: the code is not valid Python: unmatched ')' (line 2 of its text)",
         ),
-        (
-            "code: >\n      return\n      )\n",
-            "4:11: the code is not valid Python: unmatched ')' (line 1 of its text)",
-        ),
-        ('code: "\\0"\n', "4:11: the code is not valid Python: source code string cannot contain null bytes"),
         (f"code: {'-' * 9000}1\n", "4:11: the code is not valid Python: it is nested too deeply"),
-        (f"code: a{'.a' * 100_000}\n", "4:11: the code is not valid Python: it is nested too deeply"),
         ("code: '# nothing'\n", "4:11: the code is empty; it must return an object"),
-        ("code: ''\n", "4:11: must not be empty"),
     ],
 )
 def test_code_that_does_not_parse_is_a_mistake(step: str, expected: str) -> None:
     text = HEAD + "  - id: a\n    " + step + "    type: code\n"
     assert problems(text) == [f"f.yaml:{expected} at steps[0].code"]
-
-
-def test_code_is_the_body_of_a_function_and_its_warnings_stay_quiet() -> None:
-    text = (
-        HEAD
-        + '  - id: a\n    type: code\n    code: |\n      if x is 1:\n        y = "\\d"\n      return {}\n'
-    )
-    assert isinstance(parse_flow(text).steps[0], CodeStep)
-
-
-def test_expressions_that_do_not_parse_are_mistakes() -> None:
-    text = HEAD + (
-        "  - {id: a, type: loop, over: 'x = 1', steps: [{id: b, type: passthrough}]}\n"
-        "  - id: c\n    type: condition\n    if: return x\n    then: [{id: d, type: passthrough}]\n"
-        "  - {id: e, type: loop, over: '', steps: [{id: f, type: passthrough}]}\n"
-    )
-    assert problems(text) == [
-        "f.yaml:3:34: the expression is not valid Python: invalid syntax at steps[0].over",
-        "f.yaml:6:9: the expression is not valid Python: invalid syntax at steps[1].if",
-        "f.yaml:8:31: must not be empty at steps[2].over",
-    ]
-
-
-def test_an_expression_in_the_braces_of_a_template_is_a_mistake() -> None:
-    text = HEAD + (
-        "  - {id: a, type: loop, over: '{{ words }}', steps: [{id: b, type: passthrough}]}\n"
-        "  - {id: c, type: loop, over: '{{}}', steps: [{id: d, type: passthrough}]}\n"
-        "  - {id: e, type: loop, over: '{(1, 2)}', steps: [{id: f, type: passthrough}]}\n"
-    )
-    assert problems(text) == [
-        "f.yaml:3:31: the expression is Python, which has no {{ }}: write 'words' at steps[0].over",
-        "f.yaml:4:31: the expression is Python, which has no {{ }}: write '' at steps[1].over",
-    ]
 
 
 def test_templates_that_do_not_parse_are_mistakes() -> None:
@@ -226,14 +135,10 @@ def test_templates_that_do_not_parse_are_mistakes() -> None:
     "template",
     [
         "{{ " + "-" * 100_000 + "1 }}",
-        "{{ " + "not " * 100_000 + "1 }}",
         "{{ a" + ".a" * 100_000 + " }}",
-        "{{ a" + "|a" * 100_000,
         "{{ {'a': {'}}': 1}} " + "+ 1" * 100_000 + " }}",
         "{# {{ ' #}{{ ' }} ' ~ " + "-" * 100_000 + "1 }}",
         "{% raw %}{{ ' {%- endraw -%}{{ ' }} ' ~ " + "-" * 100_000 + "1 }}",
-        "{% if a %}" + "{% elif a %}" * 100_000 + "{% endif %}",
-        "{%- set x = " + "(" * 100_000,
     ],
 )
 def test_templates_that_would_take_the_process_down_are_mistakes(template: str) -> None:
@@ -253,11 +158,9 @@ def test_templates_that_would_take_the_process_down_are_mistakes(template: str) 
     "template",
     [
         "{{ a }}" * 1000 + " - . | " * 1000,
-        "{# " + "- " * 1000 + "#}",
         "{% raw %}{{ " + "- " * 1000 + "{% endraw %}",
         "{{ '" + "}} - " * 1000 + "' }}",
         "{{ {'a': {'b': 1}} }}" + "- " * 1000,
-        "{%- for x in y -%}{{ x.a|upper }}{%+ endfor +%}" + "- " * 1000,
     ],
 )
 def test_long_templates_are_fine(template: str) -> None:
@@ -310,11 +213,9 @@ def test_a_model_without_a_provider_is_a_mistake(model: str) -> None:
     ("model", "setting", "said"),
     [
         ("echo", "temprature", "; did you mean 'temperature'?"),
-        ("echo", "max_token", "; did you mean 'max_tokens'?"),
         ("echo", "maxTokens", "; did you mean 'max_tokens'?"),
         ("echo", "timeout", "; a provider's own fields go into `extra_body`"),
         ("openai:x", "anthropic_metadata", "; a provider's own fields go into `extra_body`"),
-        ("openai:x", "openai_", "; a provider's own fields go into `extra_body`"),
     ],
 )
 def test_an_unknown_setting_is_a_mistake(model: str, setting: str, said: str) -> None:
@@ -329,7 +230,6 @@ def test_an_unknown_setting_is_a_mistake(model: str, setting: str, said: str) ->
     ("setting", "said"),
     [
         ("temperature: hot", "expected `float`, got `str`"),
-        ("max_tokens: 0", "expected `int` >= 1"),
         ("logit_bias: {'5': high}", "expected `int`, got `str`"),
     ],
 )
@@ -339,22 +239,6 @@ def test_a_setting_that_no_model_takes_is_a_mistake(setting: str, said: str) -> 
     assert [line.split(": ", 1)[1] for line in problems(text.replace("MODEL", "openai:x"))] == [told]
     # It takes any, so that a flow can be tried out.
     parse_flow(text.replace("MODEL", "echo"))
-
-
-@pytest.mark.parametrize(
-    ("model", "setting"),
-    [
-        ("openai:x", "openai_reasoning_effort"),
-        ("local:x", "openai_reasoning_effort"),
-        ("google-cloud:x", "google_thinking_config"),
-        ("gateway/anthropic:x", "anthropic_metadata"),
-        # What another model is asked for does not hinder trying a flow out.
-        ("echo", "anthropic_metadata"),
-    ],
-)
-def test_settings_of_a_provider_are_known_by_their_prefix(model: str, setting: str) -> None:
-    step = f"{{id: a, type: llm, model: '{model}', settings: {{{setting}: 1}}}}"
-    assert isinstance(parse_flow(f"slug: a\nsteps: [{step}]\n").steps[0], LlmStep)
 
 
 def test_the_settings_are_those_that_a_model_can_be_asked_with() -> None:
@@ -400,12 +284,6 @@ def test_a_provider_whose_package_is_missing_is_a_warning(
     assert 'pip install "pydantic-ai-slim[bedrock]"' in warning.message
     monkeypatch.setitem(flow_models.PROVIDER_PACKAGES, "bedrock", "json")
     assert check_flow(text).warnings == []
-
-
-def test_a_provider_of_the_server_s_own_needs_no_package() -> None:
-    text = HEAD + "  - {id: a, type: llm, model: 'cohere:x'}\n  - {id: b, type: llm, model: 'openai:x'}\n"
-    assert len(check_flow(text).warnings) == 1
-    assert check_flow(text, own_providers={"cohere": "http://127.0.0.1:9/v1"}).warnings == []
 
 
 def test_the_families_of_settings_are_those_of_the_library() -> None:

@@ -39,22 +39,3 @@ async def test_a_disk_that_is_nearly_full_degrades_health(
     async with open_runtime(Settings(data=tmp_path)) as runtime:
         health = await HealthCheck(runtime, wait_s=60.0).report()
     assert (health.status, health.reasons) == ("degraded", ["the disk has 99 MB left"])
-
-
-async def test_a_write_is_tried_now_and_then_however_many_ask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_runtime(Settings(data=tmp_path)) as runtime:
-        tried: list[str] = []
-
-        async def noted() -> None:
-            tried.append("a write")
-
-        monkeypatch.setattr(runtime.store, "check_write", noted)
-        seldom, often = (HealthCheck(runtime, wait_s=60.0, every_s=every_s) for every_s in (1000.0, 0.0))
-        for check in (seldom, seldom, seldom):
-            assert (await check.report()).status == "ok"
-        assert tried == ["a write"]
-        for check in (often, often):
-            await check.report()
-        assert tried == ["a write"] * 3

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from runglass.support.json_weight import MOST_VALUES, too_heavy, weighs_more
+from runglass.support.json_weight import too_heavy, weighs_more
 
 
 @pytest.mark.parametrize(
@@ -20,16 +20,11 @@ def test_texts_are_one_value_each(text: str) -> None:
     [
         (b"[1,2,3]", 3),
         (b'{"a":1,"b":[{"c":null}]}', 4 + 3 * 6),
-        (b'[{"a" : 1},{"a":2},{"a":3}]', 6 + 3 * 6),
-        (b"[1e5,1E-5,1e+5,1.2e-123]", 4),
         (b"[1e300,1E-300,1e+300,1e289]", 4 * (1 + 300)),
-        (b"[1e45,1E-99,1e+22,1e9]", 4),
         (b"[1e23,1E23,1e+23,3.2e24,3.2e-24]", 4 * (1 + 14) + 1),
         (b"[1234567890.12345e4,1234567890.12345e-4,1234567890.12345e-05]", 3 + 2 * 14),
-        (b"[1234567890.12345678901e45]", 1 + 60),
         (b"[" + b"7" * 99 + b"]", 1 + 4 * 4),
         (b"[0." + b"7" * 220 + b"]", 1 + 10 * 4 + 150),
-        (b"[900719925474099.5]", 1 + 14),
         ('["ä", "a"]'.encode(), 2 + 2),
         (b'["e300", "1:2"]', 2),
     ],
@@ -37,12 +32,6 @@ def test_texts_are_one_value_each(text: str) -> None:
 def test_slow_values_count_as_several(data: bytes, weight: int) -> None:
     assert weighs_more(data, weight - 1)
     assert not weighs_more(data, weight)
-
-
-def test_texts_are_recognised_wherever_the_json_is_cut() -> None:
-    texts = ["1e300,{" * 200_000, '"\\' * 300_001, "", "a"]
-    assert too_heavy(msgspec.json.encode(texts * 2)) is None
-    assert too_heavy(msgspec.json.encode([*texts * 2, *[[]] * MOST_VALUES])) is not None
 
 
 def test_heavy_json_is_refused_with_the_reason() -> None:

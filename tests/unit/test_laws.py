@@ -284,9 +284,3 @@ def test_a_reader_who_is_told_something_else_breaks_one_law(
 def test_every_law_is_broken_here_once() -> None:
     names = {*AFTER_EACH_APPEND, *OF_ALL, CHANGED, LISTED, SPECIFIED, *LOGS, log.SPANS, log.TOLD_LOST, *TOLD}
     assert names == set(law.LAWS)
-
-
-def test_a_lie_tells_law_run_event_and_both_values() -> None:
-    lie = law.Lie("it holds", "run-1", 7, b"this", b"that")
-    with pytest.raises(AssertionError, match=r"^it holds: run run-1, event 7: b'this', not b'that'$"):
-        law.require([lie])

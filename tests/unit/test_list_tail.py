@@ -106,19 +106,6 @@ def newest(project: Project, after: int) -> list[tuple[int, str, str]]:
     return sorted(change for change in of_run.values() if change[0] > after)
 
 
-async def test_each_change_comes_in_the_order_of_the_commits(project: Project) -> None:
-    async with aclosing(project.follow()) as pages:
-        first = await project.create()
-        found = told(await until(pages, 1))
-        second = await project.create()
-        found += told(await until(pages, 2))
-        for run_id in (first, second, first, second, first, first, second, second):
-            await project.move(run_id)
-            found += told(await until(pages, len(project.changes)))
-    assert [(run_id, status) for _, run_id, status in found] == project.changes
-    assert [number for number, _, _ in found] == list(range(1, 11))
-
-
 async def test_wherever_a_tail_begins_again_it_has_the_newest_change_of_each_run(project: Project) -> None:
     random = Random(3)
     for _ in range(60):
@@ -130,15 +117,6 @@ async def test_wherever_a_tail_begins_again_it_has_the_newest_change_of_each_run
     for after in range(last):
         async with aclosing(project.follow(after=after)) as pages:
             assert told(await until(pages, last)) == newest(project, after)
-
-
-async def test_more_changes_than_a_page_has_come_one_page_after_the_other(project: Project) -> None:
-    for _ in range(120):
-        await project.create()
-    async with aclosing(project.follow()) as pages:
-        found = await until(pages, 120)
-    assert [len(page.changed) for page in found] == [50, 50, 20]
-    assert told(found) == newest(project, 0)
 
 
 async def test_nothing_is_missed_while_others_write_and_no_wake_up_arrives(project: Project) -> None:
@@ -166,14 +144,6 @@ async def deaf(subject: str) -> None:
     """Loses the wake-up."""
 
 
-async def test_where_nothing_changes_an_empty_page_says_so(project: Project) -> None:
-    async with aclosing(project.follow(idle_s=0.01)) as pages:
-        assert await anext(pages) == ([], 0)
-        await project.create()
-        assert [len(page.changed) for page in await until(pages, 1)][-1] == 1
-        assert await anext(pages) == ([], 1)
-
-
 async def test_a_run_that_no_longer_meets_the_query_is_told_without_its_row(project: Project) -> None:
     run_id = await project.create()
     await project.move(run_id)
@@ -183,9 +153,3 @@ async def test_a_run_that_no_longer_meets_the_query_is_told_without_its_row(proj
         (page,) = await until(pages, 3)
     (change,) = page.changed
     assert (change.number, change.run_id, change.listing) == (3, run_id, None)
-
-
-async def test_a_run_that_can_never_meet_the_query_is_only_counted(project: Project) -> None:
-    await project.create()
-    async with aclosing(project.follow("trigger:job")) as pages:
-        assert await until(pages, 1) == [([], 1)]

@@ -63,15 +63,3 @@ def test_every_word_of_a_module_s_name_is_in_the_glossary_or_common() -> None:
     known = {singular(word) for word in explained() | set(COMMON.split()) | GIVEN}
     unknown = {word: path for word, path in words().items() if singular(word) not in known}
     assert not unknown, f"explain them in the glossary of docs/concepts.md, or take better words: {unknown}"
-
-
-def test_the_glossary_has_each_word_once() -> None:
-    glossary = GLOSSARY.read_text("utf-8").partition("## Glossary")[2].partition("\n## ")[0]
-    entries = [
-        word.strip()
-        for entry in re.findall(r"^\| ([^|]+) \|", glossary, re.MULTILINE)
-        for word in entry.split(",")
-        if word.strip() not in ("word", "---")
-    ]
-    assert len(entries) > 40
-    assert sorted({word for word in entries if entries.count(word) > 1}) == []

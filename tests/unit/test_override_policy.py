@@ -156,12 +156,6 @@ def test_a_flow_may_offer_existing_fields_alone(overridable: str) -> None:
         parse_flow(text)
 
 
-def test_a_flow_that_offers_nothing_allows_no_override() -> None:
-    flow = parse_flow("slug: a\noverridable: []\nsteps: [{id: a, type: llm, model: echo, prompt: x}]")
-    with pytest.raises(APIError, match="overridable"):
-        check_fields(flow, {"a": {"prompt": "y"}}, RULES)
-
-
 @pytest.mark.parametrize("kind", get_args(LeafStep))
 def test_no_field_of_any_kind_of_step_is_open_unless_the_flow_says_so(kind: type[LeafStep]) -> None:
     flow = msgspec.convert({"slug": "a", "overridable": [], "steps": [smallest_step(kind)]}, Flow)

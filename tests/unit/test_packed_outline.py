@@ -50,11 +50,3 @@ def test_pages_may_begin_and_end_in_any_part() -> None:
         assert found.values(column, 2 * count, 100) == outline.values(column, 2 * count, 100)
     with pytest.raises(ValueError, match="has 4 parts"):
         packed(head, parts[1:])
-
-
-def test_one_that_was_made_with_other_nodes_or_by_another_version_is_not_used() -> None:
-    head, parts = parts_of(outline_of([attempt(1, "a")]))
-    assert unpack(head, parts, nodes="others") is None
-    older = head.replace(b'"version":3', b'"version":2')
-    assert older != head
-    assert unpack(older, parts, nodes="nodes") is None

@@ -120,19 +120,6 @@ def test_a_log_that_ended_adds_up_to_the_trace_that_its_events_fold_to(
             _ = log.summary
 
 
-def test_an_attempt_is_told_once_however_many_events_it_has() -> None:
-    inputs = [
-        event("step_input", seq) | {"stepId": "a", "attempt": 1, "inputData": seq} for seq in range(3, 30)
-    ]
-    ended = event("flow_completed", 30, runId=RUN)
-    stored = [encoded(each) for each in [STARTED, started(), *inputs, ended]]
-    log = ImportedLog(header_of(stored), most_values=MOST_VALUES)
-    told = [change for data in stored for change in log.take([data]).changes]
-    assert [(change.step.status, msgspec.json.encode(change.step.input_context)) for change in told] == [
-        ("running", b"29")
-    ]
-
-
 STARTED: dict[str, Any] = {
     "eventType": "run_started",
     "executionId": RUN,
@@ -173,50 +160,33 @@ def raw(text: str) -> bytes:
 
 HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
     "no start": ([completed(1)], "event 1 .* begins with `run_started`"),
-    "two starts": ([STARTED, STARTED | {"seq": 2}], "event 2 .* has no other"),
     "a gap": ([STARTED, completed(3)], "event 2 .* its seq is 3"),
-    "a number twice": ([STARTED, started(), started(2)], "event 3 .* its seq is 2"),
     "another run": ([STARTED, completed() | {"executionId": FLOW}], "event 2 .* of run '01a216ae-3aa8"),
     "another flow": ([STARTED | {"flowId": RUN}], "not those of the header"),
-    "another slug": ([STARTED | {"flowSlug": "a\r\nb"}], "not those of the header"),
     "more behind the end": ([STARTED, completed(), completed(3)], "event 3 .* has ended"),
-    "an input in the middle": ([STARTED, event("run_input", 2), completed(3)], "event 3 .* `run_input` is"),
     "a result that is not kept": ([STARTED, completed() | {"result": {}}], "event 2 .* keeps no result"),
     "an output of no step": (
         [STARTED, started(), event("content_kept", 3, outputs=[{"stepId": "a"}])],
         "event 3 .* of step 'a', which has none",
     ),
     "a wrong type": ([STARTED, started(attempt="1")], "event 2 .* has a wrong type"),
-    "a missing member": ([STARTED, event("step_started", 2)], "event 2 .* or is missing"),
     "a list": ([STARTED, b"[1]"], "event 2 .* does not begin with"),
-    "a space": ([STARTED, b' {"eventType": "x"}'], "event 2 .* does not begin with"),
     "a line break": ([STARTED, encoded(started()).replace(b',"seq"', b',\n"seq"')], "on one line"),
     "two types": (
         [STARTED, encoded(event("dreamt", 2)).replace(b"}", b',"eventType":"flow_completed"}')],
         "two members `eventType`",
     ),
     "no time": ([STARTED, started(at="yesterday")], "`at` is not a time"),
-    "no time at all": ([STARTED, {k: v for k, v in started().items() if k != "at"}], "`at` is not a time"),
-    "no time of an unknown event": ([STARTED, event("dreamt", 2) | {"at": "x"}], "`at` is not a time"),
-    "no day": ([STARTED, started(at="2026-02-31T00:00:00.000Z")], "event 2 "),
-    "a time without a zone": ([STARTED, started(at="2026-02-01T00:00:00.000")], "`at` is not a time"),
     "a negative attempt": ([STARTED, started(attempt=-1)], "event 2 .* `attempt`"),
-    "attempt 0": ([STARTED, started(attempt=0)], "event 2 .* `attempt`"),
     "a huge number": ([STARTED, started(inputSizeBytes=1 << 60)], "`inputSizeBytes` is not between"),
     "a negative index": ([STARTED, started(loopIndex=0, loopPath=[-1])], "`loopPath`"),
     "more loops than a flow has": ([STARTED, started(loopIndex=0, loopPath=[0] * 33)], "32 loops"),
-    "a huge index": ([STARTED, started(loopIndex=0, loopPath=[1 << 40])], "`loopPath`"),
     "an id that is none": ([STARTED, started(stepId="../a")], "`stepId`"),
     "an attempt once more": ([STARTED, started(), started(3)], "attempt 1 of step 'a' follows attempt 1"),
     "no amount": ([STARTED, started(), call(costUsd="NaN")], "`costUsd` is not an amount"),
-    "a great exponent": ([STARTED, started(), call(costUsd="1e999999")], "`costUsd` is not an amount"),
     "negative tokens": (
         [STARTED, started(), call(tokens={"prompt": -1, "completion": 0, "total": -1})],
         "`prompt` is not between",
-    ),
-    "half a token": (
-        [STARTED, started(), call(tokens={"prompt": 1.5, "completion": 1, "total": 2.5})],
-        "`prompt` is not a whole number",
     ),
     "half a surrogate pair": ([STARTED, started(), raw(r'{"a":"\ud800"}')], "event 3 cannot be used"),
     "nesting": ([STARTED, started(), raw("[" * 100_000 + "]" * 100_000)], "nested too deeply"),
@@ -225,7 +195,6 @@ HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
         [STARTED, started(), raw('{"a":"x"}').replace(b"x", b"\xff")],
         "event 3 cannot be used",
     ),
-    "a value that is none": ([STARTED, started(), raw("{")], "event 3 cannot be used"),
     "a weight": ([STARTED, started(), raw("[" + "1e300," * 600_000 + "1]")], "takes as long to be read"),
 }
 
@@ -255,34 +224,23 @@ def test_a_summary_that_grows_without_end_is_refused() -> None:
 HEADER = msgspec.json.encode(header_of([encoded(STARTED)]))
 BROKEN_FILES: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "the file is empty"),
-    "blanks": (b" \n\n ", "no JSON object|breaks off|is empty"),
-    "a word": (b"hello", "breaks off|no JSON object"),
     "compressed": (b"\x1f\x8b\x08\x00", "compressed"),
-    "another object": (b'{"a":1}\n', "does not begin with the header of a run"),
     "another format": (HEADER.replace(b"runglass-run", b"other"), "has format 'other'"),
     "a later version": (HEADER.replace(b'"formatVersion":1', b'"formatVersion":2'), "version 2"),
     "a path for an id": (HEADER.replace(RUN.encode(), b"../run"), "`runId` in the header is not a UUID"),
     "a slug with a line break": (HEADER.replace(b'"slug":"slug"', b'"slug":"a\\r\\nb"', 1), "`flow.slug`"),
-    "a version below 0": (HEADER.replace(b'"version":1', b'"version":-1'), "`version` in the header"),
     "another capture mode": (HEADER.replace(b'"metadata_only"', b'"some"'), "capture"),
     "a document that breaks off": (
         as_document(HEADER, [encoded(STARTED)])[:-3],
         "its last bracket is missing",
     ),
-    "a document with more behind it": (as_document(HEADER, []) + b"{}", "more behind the end"),
-    "a document without a header": (b'{"events":[{"eventType":"x"}]}', "does not begin with the header"),
     "a list": (b"[1]\n", "no JSON object"),
-    "a list of members": (b'{["events"]}', "a \\[ where none can be"),
     "a value without a name": (b'{"a":1,"b","c":2}', "a value without a name"),
-    "two colons": (b'{"a":1:2}', "a colon where none can be"),
-    "events that are no list": (b'{"events":5,"a":1}', "`events` is no list"),
     "a comma without an event": (as_document(HEADER, [])[:-3] + b",", "a comma without an event"),
     "51 members": (b'{%b"x":1}' % (b'"":0,' * 50), "more than 50 members"),
-    "empty members without values": (b'{"":' + b'"",":' * 100, "more than 50 members"),
     "a long name": (b'{"%b":1}' % (b"n" * 201), "longer than 200 bytes"),
     "a name without an end": (b'{"' + b"n" * 2_000_000, "longer than 200 bytes"),
     "a known member twice": (HEADER.replace(b"{", b'{"version":2,', 1), 'two members "version"'),
-    "the trace twice": (b'{"trace":{},"trace":{}}', 'two members "trace"'),
     "events twice": (as_document(HEADER, [])[:-2] + b',"events":[]}', 'two members "events"'),
     "a header behind the events": (
         as_document(HEADER, [])[:-2] + b',"sessionId":"%b"}' % SESSION.encode(),
@@ -333,11 +291,6 @@ def test_a_member_that_is_not_known_is_passed_over_and_not_held(filling: bytes) 
     assert reader.header == read(HEADER)[0]
     assert [*events, *reader.close()] == [encoded(STARTED)]
     assert peak < 8 * (1 << 18)
-
-
-def test_a_file_is_named_by_flow_run_and_format() -> None:
-    assert file_name("jsonl", RUN, "words") == f"words-{RUN}.jsonl"
-    assert file_name("json", RUN) == f"run-{RUN}.json"
 
 
 def test_a_slug_that_could_end_a_header_is_in_no_name() -> None:

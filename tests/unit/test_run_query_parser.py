@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.errors import APIError
-from runglass.wire.query import HIDES_PLAIN, Range, RunQuery, Term
+from runglass.wire.query import HIDES_PLAIN, Range
 from runglass.wire.query_parser import MOST_CHARS, MOST_TERMS, MOST_VALUES, parse_run_query
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -34,32 +34,22 @@ def refusal(text: str) -> tuple[str, int, str]:
     ("text", "terms"),
     [
         ("", []),
-        ("  \n ", []),
         ("status:failed", [("status", ("failed",), False)]),
         ("STATUS:Failed,cancelled", [("status", ("failed", "cancelled"), False)]),
         ("-flow:grade-3", [("flow", ("grade-3",), True)]),
         ('flow:"with space",b', [("flow", ("with space", "b"), False)]),
         ("version:v3,draft", [("version", (Range(3, 3), Range(0, 0)), False)]),
-        ("version:>=2", [("version", (Range(2),), False)]),
-        ("trigger:job", [("trigger", ("job",), False)]),
         ("duration:>3s", [("duration", (Range(3000, low_open=True),), False)]),
         ("duration:842ms..2m", [("duration", (Range(842, 120_000),), False)]),
-        ("duration:<1.5h", [("duration", (Range(None, 5_400_000, high_open=True),), False)]),
         ("cost:>$0.01", [("cost", (Range(0.01, low_open=True),), False)]),
         ("tokens:12.4k", [("tokens", (Range(12_400, 12_400),), False)]),
-        ("tokens:<=1M", [("tokens", (Range(None, 1_000_000),), False)]),
         ("since:24h", [("created", (Range(NOW_MS - 86_400_000),), False)]),
         ("-since:24h", [("created", (Range(None, NOW_MS - 86_400_000, high_open=True),), False)]),
-        ("until:2026-11-20T13:00+01:00", [("created", (Range(None, NOW_MS, high_open=True),), False)]),
         ("since:2026-11-20", [("created", (Range(NOW_MS - 43_200_000),), False)]),
-        ("since:2w", [("created", (Range(NOW_MS - 14 * 86_400_000),), False)]),
         ("since:0001-01-01", [("created", (Range(0),), False)]),
-        ("refund now", [("text", ("refund",), False), ("text", ("now",), False)]),
         ('"no refund" -ticket', [("text", ("no refund",), False), ("text", ("ticket",), True)]),
         (r'text:"say \"no\" \\ twice"', [("text", (r'say "no" \ twice',), False)]),
         ("a,b text:a,b", [("text", ("a,b",), False), ("text", ("a,b",), False)]),
-        ('"http://x"', [("text", ("http://x",), False)]),
-        ("12:30", [("text", ("12:30",), False)]),
         (
             "step:words model:gpt-4o,echo error:CODE",
             [
@@ -80,25 +70,15 @@ def test_a_query_is_read(text: str, terms: list[tuple[object, ...]]) -> None:
         ("a statsu:failed", 2, "statsu:failed", "unknown field 'statsu'; did you mean 'status'?"),
         ("http://x", 0, "http://x", "unknown field 'http'; put \"…\" around it to search for it as text"),
         ("x -status:done", 2, "-status:done", "'done' is no status; there are pending, running"),
-        ("status:faild", 0, "status:faild", "did you mean 'failed'?"),
         ("trigger:jbo", 0, "trigger:jbo", "did you mean 'job'?"),
-        ("kind:shown", 0, "kind:shown", "'shown' is no kind; there are executed, recorded, plain"),
         ("version:new", 0, "version:new", "'new' is no number: write 3, >3"),
         ("duration:3", 0, "duration:3", "'3' needs a unit: write >3s"),
-        ("duration:3y", 0, "duration:3y", "'3y' has no unit 'y'"),
         ("duration:5s..1s", 0, "duration:5s..1s", "ends before it begins"),
-        ("duration:=3s", 0, "duration:=3s", "is no number"),
-        ("cost:cheap", 0, "cost:cheap", "write >0.01 or 0.5..2, in US dollars"),
         ("tokens:>", 0, "tokens:>", "'>' is no number"),
         ("since:yesterday", 0, "since:yesterday", "write an age such as 30m, 24h"),
-        ("since:2026-13-01", 0, "since:2026-13-01", "is no time"),
         ("since:1h,2h", 0, "since:1h,2h", "one time is all"),
-        ("since:999999999w", 0, "since:999999999w", "is no time"),
         ("status:", 0, "status:", "a value is missing"),
-        ("status:failed,", 0, "status:failed,", "a value is missing"),
         ("a - b", 2, "-", "nothing to search for"),
-        ('a ""', 2, '""', "nothing to search for"),
-        ('a text:"open', 2, 'text:"open', 'a quote is not closed; end it with "'),
         ('flow:"a"b', 0, 'flow:"a"b', "after a quoted value comes a space or a comma"),
     ],
 )
@@ -107,16 +87,6 @@ def test_what_cannot_be_read_is_said_with_its_place(text: str, position: int, te
     assert (at, source) == (position, term)
     assert words in message
     assert f"character {position + 1}: `{term}`" in message
-
-
-def test_an_unknown_field_is_told_all_that_there_are() -> None:
-    message, _, _ = refusal("colour:red")
-    assert (
-        "; fields are status, flow, version, trigger, kind, session, service, release, environment, since"
-        in message
-    )
-    message, _, _ = refusal("statsu:failed")
-    assert "did you mean 'status'? Fields are status, flow, version, trigger" in message
 
 
 def test_a_session_is_found_by_its_id_and_by_the_text_of_another_program() -> None:
@@ -159,20 +129,3 @@ def test_any_text_is_a_query_or_refused_with_its_place(text: str) -> None:
         return
     for term in query.terms:
         assert text[term.position : term.position + len(term.source)] == term.source
-
-
-def test_terms_say_which_values_they_allow() -> None:
-    query = parse_run_query("status:failed,completed -status:completed version:2..4 -version:3", now=NOW)
-    assert query.words_of("status") == ["failed"]
-    assert query.words_of("version") is None
-    assert query.words_of("flow") is None
-    assert [version for version in range(6) if query.allows("version", version)] == [2, 4]
-    assert query.only(["status"]).plus(Term("flow", ("x",))) == RunQuery(
-        (*query.of_field("status"), Term("flow", ("x",)))
-    )
-
-
-def test_bounds_of_time_are_the_narrowest() -> None:
-    query = parse_run_query("since:3h since:1h until:2026-11-20T12:00 -since:30m", now=NOW)
-    assert query.created_bounds_ms() == (NOW_MS - 3_600_000, NOW_MS - 1_800_000)
-    assert RunQuery().created_bounds_ms() == (0, None)

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from runglass.flows.schemas.cost import cost_of
 from runglass.flows.schemas.schema import QUICK_WORK, Unproved, errors_in, prove_quick
 from tests.flows import doubling
 
@@ -27,12 +26,9 @@ HIDDEN = {"properties": {"$defs": {"properties": {"x": {"$ref": "#/properties/$d
         {"$ref": "#"},
         HIDDEN,
         {"properties": {"a": {"$ref": "#/properties/a/properties/b"}}},
-        {"$ref": "#/%24defs/n", "$defs": {"n": {}}},
         {"$ref": "https://json-schema.org/draft/2020-12/schema"},
         {"$ref": "#n", "$defs": {"n": {"$anchor": "n"}}},
         {"$defs": {"n": {"$id": "other"}}, "$ref": "#/$defs/n"},
-        {"$dynamicRef": "#n"},
-        {"unevaluatedProperties": False},
         {"format": "regex"},
         {"pattern": "(?=a)(a|a)*c"},
         {"patternProperties": {"(a)\\1": {}}},
@@ -45,12 +41,9 @@ HIDDEN = {"properties": {"$defs": {"properties": {"x": {"$ref": "#/properties/$d
         {"pattern": "(?x) ([ab]{ 999}){ 999}"},
         {"pattern": "(?sx-u) ([ab]{ 999}){ 999}"},
         {"pattern": "a{99}{99}"},
-        {"pattern": "a{99}?{99}"},
         {"pattern": "(a{0000000000999}){0000000000999}"},
-        {"pattern": "\\pL{40}"},
         {"pattern": "[éжb中]{5000}"},
         {"allOf": [{"pattern": f"\\p{{L}}|{n}"} for n in range(40)]},
-        {"$defs": {str(n): {"pattern": f"\\p{{L}}|{n}"} for n in range(40)}},
     ],
 )
 def test_a_schema_that_may_take_long_is_not_proved_quick(schema: dict[str, Any]) -> None:
@@ -84,12 +77,6 @@ def test_lists_of_unique_items_are_quick_as_long_as_they_are_short() -> None:
         errors_in({"ids": list(range(2**63, 2**63 + 1_000))}, schema, quick_bytes=20_000)
     with pytest.raises(Unproved):
         prove_quick({"allOf": [{"$ref": "#/$defs/a"}] * 50, "$defs": {"a": schema}}, size_bytes=4_000)
-
-
-def test_references_are_written_out_in_the_cost() -> None:
-    many = {"$ref": "#/$defs/a"}
-    schema = {"$defs": {"a": {"allOf": [{"minLength": n} for n in range(50)]}}, "allOf": [many] * 10}
-    assert cost_of(schema).parts > 10 * 50
 
 
 def test_a_value_with_too_many_mistakes_is_left_to_a_process() -> None:

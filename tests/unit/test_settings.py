@@ -38,35 +38,13 @@ def test_a_folder_given_as_a_flag_wins_over_a_store_from_elsewhere(tmp_path: Pat
     assert of_the_environment.database == Path("environment.db")
 
 
-def test_lists_and_tables_are_json_in_the_environment() -> None:
-    settings = read_settings(
-        environment={
-            "RUNGLASS_REDACT_KEYS": '["pin"]',
-            "RUNGLASS_PROVIDERS": '{"local": "http://127.0.0.1:9/v1"}',
-            "RUNGLASS_PRICES": '{"echo": {"input_per_mtok": "0.15", "output_per_mtok": "0.60"}}',
-        }
-    )
-    assert settings.redact_keys == ["pin"]
-    assert settings.providers == {"local": "http://127.0.0.1:9/v1"}
-    assert str(settings.prices["echo"].output_per_mtok) == "0.60"
-
-
-def test_the_client_s_variables_are_not_settings() -> None:
-    assert (
-        read_settings(environment={"RUNGLASS_API_KEY": "nk_x", "RUNGLASS_BASE_URL": "http://h"}) == Settings()
-    )
-
-
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
         ({"RUNGLASS_PORT": "many"}, "RUNGLASS_PORT.*int"),
-        ({"RUNGLASS_PORT": "70000"}, "RUNGLASS_PORT.*65535"),
         ({"RUNGLASS_CAPTURE": "some"}, "RUNGLASS_CAPTURE.*some.*'full', 'metadata_only', 'off', 'redacted'$"),
-        ({"RUNGLASS_PORT": ""}, "RUNGLASS_PORT.*int"),
         ({"RUNGLASS_CAPTURE": "\udcff"}, "RUNGLASS_CAPTURE is not UTF-8 text"),
         ({"RUNGLASS_PRICES": '{"\udcff": 1}'}, "RUNGLASS_PRICES is not UTF-8 text"),
-        ({"RUNGLASS_PORT": "http://10.0.0.1:8080"}, "RUNGLASS_PORT.*int"),
         ({"RUNGLASS_REDACT_KEYS": "[1"}, "RUNGLASS_REDACT_KEYS.*JSON"),
     ],
 )
@@ -118,20 +96,7 @@ def test_the_variables_of_a_service_in_kubernetes_are_survived(monkeypatch: pyte
     assert "Kubernetes" in warning
 
 
-def test_the_name_of_a_folder_need_not_be_utf_8() -> None:
-    assert read_settings(environment={"RUNGLASS_DATA": "d\udcff"}).data == Path("d\udcff")
-
-
-def test_without_a_listener_warnings_are_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(settings_reader, "warned", set())
-    caplog.set_level("WARNING", logger="runglass")
-    read_settings(environment={"RUNGLASS_PROT": "1"})
-    assert len(caplog.messages) == 1
-
-
-@pytest.mark.parametrize("text", ["port = 'x'", "prot = 1", "port = = 1"])
+@pytest.mark.parametrize("text", ["port = 'x'", "port = = 1"])
 def test_a_wrong_file_is_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "runglass.toml"
     file.write_text(text)
@@ -166,8 +131,6 @@ def test_keys_of_providers_are_not_shown() -> None:
             "postgresql://me:top5ecret@db.example:5433/shop?sslmode=require",
             "postgresql://db.example:5433/shop",
         ),
-        ("postgres://me:top5ecret@one,two:6/shop", "postgresql://one,two:6/shop"),
-        ("postgresql://me@[::1]:5432/shop?password=top5ecret", "postgresql://[::1]:5432/shop"),
         ("postgresql:///shop?host=/run/postgresql", "postgresql:///shop"),
     ],
 )

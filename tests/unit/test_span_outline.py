@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from runglass.log.span_state import SpanState
 from runglass.outlines.builder import AttemptRow
-from runglass.outlines.kept_outline import pack, unpack
 from runglass.outlines.outline import Outline, SpanMarks
 from runglass.outlines.span_builder import SpanOutlineBuilder
 from runglass.outlines.span_order import LEVELS
 from runglass.support.clock import iso_ms
 from tests.recorded_spans import Recording
-from tests.unit.test_outline import lines, page_of, rows_of
+from tests.unit.test_outline import page_of, rows_of
 from tests.unit.test_span_tree import arrivals as received
 
 BEGAN_MS = 1_767_225_600_000
@@ -188,63 +187,9 @@ def test_the_rows_at_the_top_add_up_to_the_totals_of_the_run(states: list[SpanSt
     assert len(marks_of(outline).cycles) == cut
 
 
-@given(arrivals(), st.integers(0, 12), st.integers(0, 12))
-def test_pages_of_a_packed_outline_are_those_of_the_one_that_was_made(
-    both: tuple[list[Span], list[Span]], first: int, count: int
-) -> None:
-    outline = outline_of(both[1], entry=1)
-    *parts, head = pack(outline, nodes="")
-    found = unpack(head, parts, nodes="")
-    assert found is not None
-    assert b"".join(found.json_parts(first, count)) == b"".join(outline.json_parts(first, count))
-
-
-def test_a_tree_of_spans_is_told_with_kinds_and_step_ids() -> None:
-    outline = outline_of(
-        [
-            Span(3, 2, 2, 8, "chat gpt-4o", "llm", tokens=12, cost="0.5", model="gpt-4o", notes=("odd",)),
-            Span(2, 1, 1, 9, "agent", "agent"),
-            Span(4, 2, 8, 9, "search", "tool"),
-            Span(1, None, 0, 10, "GET /", "other"),
-            Span(5, 2, 8, 8, "chat gpt-4o", "llm", tokens=3, finish="length"),
-        ],
-        entry=2,
-    )
-    assert lines(outline, "kind", "tokens", "start", "end") == [
-        "GET /[0]#1 completed other 15 0 10",
-        "  agent[0]#1 completed agent 15 1 9",
-        "    chat gpt-4o[0]#1 completed llm 12 2 8",
-        "    search[0]#1 completed tool 0 8 9",
-        "    chat gpt-4o[1]#1 completed llm 3 8 8",
-    ]
-    page = page_of(outline, 1, 4)
-    assert page.recorded is not None
-    step_ids = dict(zip(page.names, page.recorded.step_ids, strict=True))
-    assert step_ids == {"chat gpt-4o": "chat_gpt-4o", "agent": "agent", "search": "search"}
-    assert page.cut == [4]
-    assert marks_of(outline).context == [0]
-    assert page.recorded.context == []
-    assert page.recorded.noted == [2]
-    models = zip(page.names, page.recorded.models, strict=True)
-    assert list(models) == [
-        ("agent", None),
-        ("chat gpt-4o", "gpt-4o"),
-        ("search", None),
-        ("chat gpt-4o", None),
-    ]
-
-
 def test_siblings_stand_in_the_order_of_their_start_then_their_id() -> None:
     found = named([Span(1, None, 7), Span(4, None, 5), Span(3, None, 5), Span(2, None, None, None)])
     assert [row["name"] for row in rows_of(outline_of(found))] == ["s3", "s4", "s1", "s2"]
-
-
-def test_a_parent_that_was_not_received_is_a_placeholder_around_its_children() -> None:
-    outline = outline_of([Span(1, 9, 5, 10), Span(2, 9, 0, None, status="running", tokens=4)])
-    above, *_ = rows = rows_of(outline)
-    assert [row["depth"] for row in rows] == [0, 1, 1]
-    assert (above["kind"], above["name"], above["position"]) == ("placeholder", "not received", 0)
-    assert (above["status"], above["start"], above["end"], above["tokens"]) == ("running", 0, -1, 4)
 
 
 def test_of_a_part_of_a_run_no_parent_is_told_to_be_missing() -> None:
@@ -281,12 +226,6 @@ def test_a_long_cycle_is_cut() -> None:
     assert (outline.row_count, marks_of(outline).cycles) == (length, [0])
 
 
-def test_of_many_siblings_all_are_in_order() -> None:
-    count = 40_000
-    found = [Span(at + 1, None, at * 7919 % count, None) for at in range(count)]
-    assert outline_of(found).values("start", 0, count) == list(range(count))
-
-
 def retries(*siblings: Span) -> list[tuple[int, int]]:
     outline = outline_of([*siblings, Span(99, None, 0, 100, "top")])
     rows = rows_of(outline)
@@ -305,12 +244,6 @@ def test_what_began_after_its_like_had_failed_probably_repeats_it() -> None:
     assert retries(failed, Span(2, 99, 6, 9, "call", kind="tool")) == []
     assert retries(failed, Span(2, 99, 6, 9, "other")) == []
     assert retries(failed, Span(2, 1, 6, 9, "call")) == []
-
-
-def test_each_of_several_failed_ones_is_repeated_once() -> None:
-    both = [Span(1, 99, 0, 5, "call", status="failed"), Span(2, 99, 1, 8, "call", status="failed")]
-    again = [Span(3, 99, 6, 9, "call"), Span(4, 99, 9, 10, "call"), Span(5, 99, 10, 11, "call")]
-    assert retries(*both, *again) == [(2, 0), (3, 1)]
 
 
 def test_what_was_repeated_is_told_as_such() -> None:

@@ -1,6 +1,5 @@
 """Timelines of generated runs beside a count that looks at every attempt for every bucket."""
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,34 +75,6 @@ def test_the_latest_time_is_that_of_the_last_attempt_that_began_or_ended() -> No
     assert outline_of([attempt(1, "a", at=(1, 3)), going_on]).latest_ms == 8000
 
 
-def test_what_goes_on_reaches_to_the_end_and_what_was_skipped_is_nowhere() -> None:
-    attempts = [
-        attempt(1, "a", at=(1, 2)),
-        attempt(2, "b", at=(2, None), status="running"),
-        attempt(3, "ask", at=None, status="skipped"),
-    ]
-    made = timeline_of(outline_of(attempts), 0, 5000, 5)
-    assert [(lane.name, words(lane.worst)) for lane in made.lanes] == [
-        ("a", ["-", "completed", "-", "-", "-"]),
-        ("b", ["-", "-", "running", "running", "running"]),
-        ("ask", ["-", "-", "-", "-", "-"]),
-    ]
-    assert made.bucket_ms == 1000
-
-
-def test_a_failure_of_a_moment_is_seen_beside_what_takes_long() -> None:
-    attempts = [
-        attempt(1, "in_loop", "0", at=(0, 9)),
-        attempt(2, "in_loop", "1", 1, "failed", at=(4, 4)),
-        attempt(2, "in_loop", "1", 2, at=(5, 6)),
-    ]
-    outline = outline_of(attempts)
-    (lane,) = timeline_of(outline, 0, 9000, 3).lanes
-    assert words(lane.worst) == ["completed", "retried", "completed"]
-    # Row 0 is the loop, 1 its first iteration, and 2 the step that takes nine seconds.
-    assert lane.longest == [2, 2, 2]
-
-
 @pytest.mark.parametrize("count", [LANES - 1, LANES, LANES + 1, 3 * LANES])
 def test_rows_beyond_the_last_lane_share_it(count: int) -> None:
     nodes = [Node(f"s{number}", f"s{number}", "step", -1) for number in range(count)]
@@ -123,15 +94,3 @@ def test_rows_beyond_the_last_lane_share_it(count: int) -> None:
     assert [lane.name for lane in lanes[: LANES - 1]] == [node.name for node in nodes[: LANES - 1]]
     assert lanes[-1].name == (None if count > LANES else f"s{count - 1}")
     assert ("failed" in words(lanes[-1].worst)) == (count > 52)
-
-
-def test_an_outline_of_nothing_has_no_lane() -> None:
-    made = timeline_of(outline_of([]), 0, 1, 10)
-    assert msgspec.to_builtins(made) == {
-        "seq": 7,
-        "from": 0,
-        "to": 1,
-        "bucketMs": 1,
-        "statuses": list(STATUSES),
-        "lanes": [],
-    }

@@ -11,73 +11,23 @@ from runglass.log.trace import ModelCall, RunSummary, StepAttempts, StepTrace, T
 REFERENCE: dict[type[msgspec.Struct], list[str]] = {
     Trace: ["flow_run", "steps"],
     RunSummary: [
-        "id",
-        "flow_id",
-        "status",
-        "trigger_type",
-        "started_at",
-        "completed_at",
-        "duration_ms",
-        "step_count",
+        *("id", "flow_id", "status", "trigger_type"),
+        *("started_at", "completed_at", "duration_ms", "step_count"),
     ],
     StepTrace: [
-        "step_id",
-        "attempt",
-        "loop_index",
-        "status",
-        "started_at",
-        "completed_at",
-        "duration_ms",
-        "model_used",
-        "tokens",
-        "cost_usd",
-        "input_context",
-        "output_context",
-        "error_context",
-        "input_size_bytes",
-        "output_size_bytes",
-        "truncated",
+        *("step_id", "attempt", "loop_index", "status", "started_at", "completed_at"),
+        *("duration_ms", "model_used"),
+        *("tokens", "cost_usd", "input_context", "output_context", "error_context", "input_size_bytes"),
+        *("output_size_bytes", "truncated"),
     ],
     TokenBreakdown: ["prompt", "completion", "total"],
     StepAttempts: ["step_id", "attempts"],
 }
 
 
-BEYOND: dict[type[msgspec.Struct], set[str]] = {
-    StepTrace: {
-        *("loop_path", "finish_reason", "model_calls", "reservation"),
-        *("name", "kind", "span_id", "parent_span_id", "start_time_unix_nano"),
-        *("scope", "attributes", "events", "links", "notes"),
-    },
-    RunSummary: {
-        "flow_slug",
-        "version",
-        "session_id",
-        "started_by",
-        "error",
-        "totals",
-        "overridden",
-        "trace_parent",
-        "trace_state",
-        "expected_steps",
-        "loops",
-        "rerun_of",
-        "recording",
-        "continued_by",
-        "unreadable",
-        "input_preview",
-        "result_preview",
-        "input",
-        "result",
-    },
-}
-"""What the contract lets us add; all of it is optional."""
-
-
 @pytest.mark.parametrize("kind", REFERENCE)
-def test_attributes_are_those_of_the_reference(kind: type[msgspec.Struct]) -> None:
-    beyond = BEYOND.get(kind, set())
-    assert [name for name in kind.__struct_fields__ if name not in beyond] == REFERENCE[kind]
+def test_the_attributes_of_the_reference_are_there_in_its_order(kind: type[msgspec.Struct]) -> None:
+    assert [name for name in kind.__struct_fields__ if name in REFERENCE[kind]] == REFERENCE[kind]
 
 
 def decode(text: bytes) -> StepTrace:
@@ -110,25 +60,17 @@ def test_fields_are_camel_case_on_the_wire_and_only_what_there_is_is_sent() -> N
         model_calls=(ModelCall(number=1, model="m"),),
     )
     assert list(msgspec.json.decode(msgspec.json.encode(whole))) == [
-        "stepId",
-        "attempt",
-        "loopIndex",
-        "loopPath",
-        "status",
-        "startedAt",
-        "completedAt",
-        "durationMs",
-        "modelUsed",
-        "tokens",
-        "costUsd",
-        "inputContext",
-        "outputContext",
-        "errorContext",
-        "inputSizeBytes",
-        "outputSizeBytes",
-        "truncated",
-        "finishReason",
-        "modelCalls",
+        *("stepId", "attempt", "loopIndex", "loopPath", "status", "startedAt", "completedAt", "durationMs"),
+        *(
+            "modelUsed",
+            "tokens",
+            "costUsd",
+            "inputContext",
+            "outputContext",
+            "errorContext",
+            "inputSizeBytes",
+        ),
+        *("outputSizeBytes", "truncated", "finishReason", "modelCalls"),
     ]
 
 
@@ -146,17 +88,6 @@ def test_a_snapshot_is_decoded_once_and_only_when_it_is_read() -> None:
 def test_snapshots_that_were_not_read_are_encoded_unchanged() -> None:
     text = b'{"stepId":"a","inputContext": {"x":  1.50}}'
     assert b'"inputContext":{"x":  1.50}' in msgspec.json.encode(decode(text))
-
-
-def test_null_snapshots_are_none() -> None:
-    assert decode(b'{"stepId":"a","inputContext":null}').input_context is None
-
-
-@pytest.mark.parametrize("one", [RunSummary(id="r", flow_id="f", status="failed"), StepTrace(step_id="a")])
-def test_what_is_equal_does_not_differ(one: msgspec.Struct) -> None:
-    same = msgspec.json.decode(msgspec.json.encode(one), type=type(one))
-    assert same == one
-    assert not same != one  # noqa: SIM202  # each of the two operators is a method of its own
 
 
 def test_equality_does_not_depend_on_what_was_read() -> None:
@@ -180,9 +111,3 @@ def test_a_step_is_frozen_but_can_be_copied_and_pickled() -> None:
     assert copy.copy(step) == step
     assert pickle.loads(pickle.dumps(step)) == step
     assert "'x': 1" in repr(step)
-
-
-def test_snapshots_may_be_given_as_plain_objects() -> None:
-    step = StepTrace(step_id="a", input_context={"x": 1})
-    assert step.input_context == {"x": 1}
-    assert decode(msgspec.json.encode(step)) == step

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.wire.run_api import MAX_STATE, TraceContext, read_trace_context
+from runglass.wire.run_api import MAX_STATE, read_trace_context
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
@@ -16,28 +16,17 @@ def state(*sent: str) -> str | None:
     return context.state
 
 
-def test_a_later_version_counts_as_far_as_it_is_known() -> None:
-    later = f"01{PARENT[2:]}"
-    for sent in (later, f"{later}-more", f" {later}\t"):
-        assert read_trace_context([sent], []) == TraceContext(parent=later)
-    assert read_trace_context([f"{later}more"], []) is None
-
-
 @pytest.mark.parametrize(
     ("sent", "kept"),
     [
         (["a=1,b=2"], "a=1,b=2"),
         (["a=1 ,\tb=2", "c=3"], "a=1,b=2,c=3"),
-        (["a=1,,b=2,"], "a=1,b=2"),
         (["tenant@vendor= inner blank"], "tenant@vendor= inner blank"),
-        ([""], None),
         (["a"], None),
-        (["a="], None),
         (["A=1"], None),
         (["a=1,a=2"], None),
         (["a=\u00e9"], None),
         (["a=b=c"], None),
-        (["1a=1"], None),
         ([",".join(f"k{n}=v" for n in range(32))], ",".join(f"k{n}=v" for n in range(32))),
         ([",".join(f"k{n}=v" for n in range(33))], None),
     ],

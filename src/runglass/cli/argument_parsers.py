@@ -79,6 +79,11 @@ def attempt(text: str) -> Literal["latest", "all"] | int:
     raise UsageError(f"attempt {text!r} does not exist: write latest, all or a number from 1 on")
 
 
+def step_id(text: str) -> str:
+    """The step's id. A recorded step's name, which trees of runs show, is made its id."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
+
+
 def loop_path(text: str) -> tuple[int, ...]:
     """`3`, or for nested loops `0.3` or `0,3`, outer to inner. Raises UsageError."""
     parts = re.split(r"[.,]", text)

@@ -131,8 +131,10 @@ def strip_summary(data: bytes) -> bytes:
         error.pop("message", None)
     for content in ("input", "inputPreview", "result", "resultPreview"):
         summary.pop(content, None)
-    if names := _override_names(summary.pop("overridden", [])):
+    if names := _override_names(summary.get("overridden", [])):
         summary["overridden"] = names
+    else:
+        summary.pop("overridden", None)
     return msgspec.json.encode(summary)
 
 

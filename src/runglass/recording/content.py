@@ -48,13 +48,18 @@ async def captured(state: SpanState, capture: Capture) -> SpanState:
     return replace(state, **kept, truncated=truncated)
 
 
-def captured_at_once(state: SpanState, capture: Capture) -> SpanState:
-    """The same, of a state that is small, where nothing has to be waited for."""
+def captured_at_once(state: SpanState, capture: Capture, resources: dict[bytes, Any]) -> SpanState:
+    """The same, of a state that is small, where nothing has to be waited for.
+
+    `resources` has what is kept of each, which spans share, by its JSON; a new one is put in.
+    """
+    told: Any = json_bytes(state, "resource")
+    resource = bytes(told or b"")
     try:
-        captured(state, capture).send(None)
+        captured(replace(state, resource=None) if resource in resources else state, capture).send(None)
     except StopIteration as done:
         kept: SpanState = done.value
-        return kept
+        return replace(kept, resource=resources.setdefault(resource, json_bytes(kept, "resource")))
     raise AssertionError("it is large")
 
 

@@ -31,7 +31,7 @@ def answered(message: bytes) -> bytes:
         for piece in pieces_of(items, flow=ask.flow, capture=capture):
             found.append(_encode(piece))
             if sum(map(len, found)) >= ANSWER_BYTES:
-                return _encode(ReadReply(found))
-        return _encode(ReadReply(found, is_all=True))
+                return _encode(ReadReply(found, capture.redactor.own.late))
+        return _encode(ReadReply(found, capture.redactor.own.late, is_all=True))
     except NotOtlp as error:
         return _encode(ReadReply(no_otlp=str(error)))

@@ -83,6 +83,7 @@ class SpanReader:
             if reply.no_otlp is not None:
                 raise NotOtlp(reply.no_otlp)
             is_all = reply.is_all
+            self._capture.redactor.own.warn_of(reply.late)
             for data in reply.pieces:
                 piece = _piece_of.decode(data)
                 yield piece

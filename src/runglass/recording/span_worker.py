@@ -95,7 +95,7 @@ def pieces_of(items: Iterable[Received | Refused], *, flow: str | None, capture:
     `capture` is that of runs with the mode `redacted`.
     """
     piece, size = Piece(), 0
-    read: list[tuple[ReadSpan, bytes]] = []
+    read: list[tuple[ReadSpan, bytes | None]] = []
     # By the id of each resource, with what has it, or another one could have the same id.
     resources: dict[int, tuple[Any, msgspec.Raw, bool]] = {}
     for item in items:
@@ -113,17 +113,16 @@ def pieces_of(items: Iterable[Received | Refused], *, flow: str | None, capture:
             if isinstance(item, ReceivedSpan) and (run_id := own_run_id(item)) is not None:
                 span.own_run_id, link = run_id, link_to_run(item)
                 span.link = None if link is None else _read(link, flow, resource)[0]
-        except DAMAGE as error:
+        except (*DAMAGE, AttributeError, AssertionError) as error:
+            # Whatever is odd about a span, or wrong in its reading, costs no other one.
             piece.refused[UNUSABLE] = piece.refused.get(UNUSABLE, 0) + 1
             if not isinstance(error, UnicodeError | RecursionError):
                 piece.errors.append(repr(error))
             continue
         piece.spans.append(span)
         size += len(span.state) + len(span.step)
-        if not is_harmless:
-            content = b"[%b,%b]" % (content, resource)
         if len(span.state) <= LOOKED_AT_BYTES:
-            read.append((span, content))
+            read.append((span, content if is_harmless else None))
         if size >= PIECE_BYTES or piece.items >= PIECE:
             _look_through(read, capture)
             yield piece
@@ -173,18 +172,22 @@ def slug_of(header: str | None, item: Received) -> str:
     return slug or "otel"
 
 
-def _look_through(read: list[tuple[ReadSpan, bytes]], capture: Capture) -> None:
-    """Says of these spans whether they are harmless, and takes secrets out of those that are not."""
+def _look_through(read: list[tuple[ReadSpan, bytes | None]], capture: Capture) -> None:
+    """Says of these spans whether they are harmless, and takes secrets out of those that are not.
+
+    Each comes with its content, None for one whose resource is not harmless.
+    """
     may_hold_secrets = capture.redactor.may_hold_secrets
+    resources: dict[bytes, Any] = {}
     for first in range(0, len(read), LOOKED_AT_ONCE):
         some = read[first : first + LOOKED_AT_ONCE]
-        are_harmless = not may_hold_secrets(b"".join([content for _, content in some]))
+        are_harmless = not may_hold_secrets(b"".join([content for _, content in some if content]))
         for span, content in some:
-            span.is_harmless = are_harmless or not may_hold_secrets(content)
+            span.is_harmless = content is not None and (are_harmless or not may_hold_secrets(content))
             # Where that fails it is tried again for the run, and this span alone is refused.
             with suppress(*DAMAGE):
                 if not span.is_harmless:
-                    span.redacted = encoded_span(captured_at_once(span.decoded(), capture))
+                    span.redacted = encoded_span(captured_at_once(span.decoded(), capture, resources))
 
 
 class ReadRequest(msgspec.Struct, frozen=True, array_like=True):
@@ -200,8 +203,12 @@ class ReadRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReadReply(msgspec.Struct, frozen=True, array_like=True):
-    """Pieces, each a message, which are the last ones if `is_all`; or why there are none."""
+    """Pieces, each a message, which are the last ones if `is_all`; or why there are none.
+
+    `late` are patterns that have taken too long.
+    """
 
     pieces: list[bytes] = []
+    late: list[str] = []
     is_all: bool = False
     no_otlp: str | None = None

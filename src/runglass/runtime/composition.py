@@ -51,14 +51,12 @@ SETTLED_S = 60.0
 """Housekeeping must have run for this long after a failure to count as healthy again."""
 
 
-@asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Store]:
+def open_store(settings: Settings) -> Store:
     """The store alone, for commands that work on the data beside a running server.
 
     Raises SettingsError, and UpgradeRequired for a store of an older version.
     """
-    async with _store(settings, migrates=False) as store:
-        yield store
+    return _store(settings, migrates=False)
 
 
 async def upgrade_store(settings: Settings, *, with_copy: bool = True) -> None:
@@ -104,8 +102,7 @@ def _store(settings: Settings, *, migrates: bool) -> Store:
 
 
 def _bus(settings: Settings) -> Bus:
-    address = settings.bus_address
-    if address is None:
+    if (address := settings.bus_address) is None:
         return MemoryBus()
     try:
         # Imported here, as the drivers are installed only where they are needed.
@@ -164,7 +161,7 @@ async def open_runtime(
         redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
     except ValueError as error:
         raise SettingsError(f"redact_patterns: {error}") from error
-    rules = setting_rules(settings)
+    captures = partial(Capture, limit_bytes=settings.snapshot_limit_bytes, redactor=redactor)
     limit_caches(settings.cache_limit_bytes)
     # All tasks inherit it: else each that reads an amount of money makes one, and a run keeps it to its end.
     getcontext()
@@ -186,15 +183,13 @@ async def open_runtime(
             time_limit_ms=settings.redaction_time_limit_ms,
             memory_limit_bytes=settings.redaction_memory_limit_bytes,
         ) as redactions,
-        SpanReader(
-            Capture("redacted", limit_bytes=settings.snapshot_limit_bytes, redactor=redactor)
-        ) as spans,
+        SpanReader(captures("redacted")) as spans,
         Templates(most_each=most(settings.max_concurrent_steps_per_project)) as templates,
         ModelGateway(
             base_urls=settings.providers,
             api_keys=settings.provider_keys,
             prices=settings.prices,
-            rules=rules,
+            rules=setting_rules(settings),
             default_max_tokens=settings.default_max_tokens,
             image_tokens=settings.image_tokens,
             answer_limits=AnswerLimits(
@@ -203,22 +198,14 @@ async def open_runtime(
             checks=checks,
         ) as models,
     ):
-        dependencies = StepDependencies(
-            sandbox=sandbox, templates=templates, models=models, clock=store.clock
-        )
+        clock = store.clock
+        dependencies = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
         # By the ids of projects. A project that is made later gets its own at the next start.
         ids = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
         weights = {ids[name]: weight for name, weight in settings.project_weights.items() if name in ids}
         if not is_guest:
             await store.set_weights(weights)
-        make_capture = cache(
-            partial(
-                Capture,
-                limit_bytes=settings.snapshot_limit_bytes,
-                redactor=redactor,
-                redactions=redactions,
-            )
-        )
+        make_capture = cache(partial(captures, redactions=redactions))
         engine = Engine(
             store=store,
             bus=bus,
@@ -239,14 +226,14 @@ async def open_runtime(
             housekeeping = Maintenance(
                 store=store,
                 engine=engine,
-                clock=dependencies.clock,
+                clock=clock,
                 pause_limit=timedelta(hours=settings.pause_limit_h),
                 answer_ttl=timedelta(seconds=settings.kept_for_callers_s),
             )
             removal = RunRemoval(
                 store=store,
                 engine=engine,
-                clock=dependencies.clock,
+                clock=clock,
                 default=Retention(settings.retention_days, settings.content_retention_days),
                 plain_days=settings.plain_retention_days,
                 # A reader whose wake-up is lost looks once in `tail_poll_s`.
@@ -255,7 +242,7 @@ async def open_runtime(
             recordings = Recordings(
                 store=store,
                 bus=bus,
-                clock=dependencies.clock,
+                clock=clock,
                 new_id=engine.ids.next,
                 make_capture=make_capture,
                 settle=timedelta(seconds=settings.recording_settle_s),
@@ -265,7 +252,7 @@ async def open_runtime(
             settling = Settling(
                 store=store,
                 recordings=recordings,
-                clock=dependencies.clock,
+                clock=clock,
                 settle=timedelta(seconds=settings.recording_settle_s),
                 idle=timedelta(seconds=settings.recording_idle_s),
             )
@@ -282,7 +269,7 @@ async def open_runtime(
                 # Who puts work into the store of one process tells its engine.
                 if settings.executes_runs:
                     works["the watch for work"] = engine.claims.watch_work
-            clock, keep_lease = dependencies.clock, engine.claims.run_forever
+            keep_lease = engine.claims.run_forever
             supervised = [
                 SupervisedTask(
                     "the lease keeper", keep_lease, clock=clock, vital=True, settled_s=settings.lease_s

@@ -3,31 +3,32 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypedDict, Unpack
+from functools import partial
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from tests.prove.attacking.field import Field
 from tests.prove.attacking.seed import StoreKind
 from tests.prove.attacking.verdict import FLOOR_MS
 
+Payload = TypeVar("Payload")
 Role: TypeAlias = Literal["nobody", "record", "read", "run", "admin"]
 """Whose key the attacker has; of a project of its own, never of the neighbour's."""
 
-Strike: TypeAlias = Callable[[Field], Awaitable[None]]
+Strike: TypeAlias = Callable[[Field], Awaitable[object]]
+Call: TypeAlias = Callable[[Field, int], Awaitable[object]]
+
+Steps: TypeAlias = list[dict[str, Any]]
+COPY: Steps = [{"id": "copy", "type": "passthrough"}]
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 
-class How(TypedDict, total=False):
-    """What few attacks need, each as `Attack` tells of it."""
+def loop(count: int, steps: Steps = COPY, *, name: str = "each", beside: int = 1) -> Steps:
+    over = f"list(range({count}))"
+    return [{"id": name, "type": "loop", "over": over, "max_concurrency": beside, "steps": steps}]
 
-    finding: int
-    settings: Mapping[str, str]
-    leaves_work: bool
-    hurts_by_itself: bool
-    limit_s: float
-    floor_ms: float
-    only_on: StoreKind
-    has_second: bool
-    judge: Strike
-    prepare: Strike
+
+def code(text: str) -> Steps:
+    return [{"id": "work", "type": "code", "code": text}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +41,8 @@ class Attack:
 
     name: str
     family: str
-    about: str
     role: Role
     strike: Strike
-    finding: int | None = None
-    """The number of the issue's finding that it repeats."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Variables of the server beside the defaults."""
     leaves_work: bool = False
@@ -64,28 +62,43 @@ class Attack:
 
 
 class Family:
-    """Attacks of one kind, in the order of their file."""
+    """Attacks of one kind, in the order of their file; `how` they are is as `Attack` has it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.attacks: list[Attack] = []
 
-    def attack(self, role: Role, **how: Unpack[How]) -> Callable[[Strike], Strike]:
-        """Makes a function an attack, which is named after it and told by its docstring."""
+    def add(self, name: str, strike: Strike, *, role: Role, **how: Any) -> None:
+        self.attacks.append(Attack(name=name, family=self.name, role=role, strike=strike, **how))
+
+    def attack(self, role: Role, **how: Any) -> Callable[[Strike], Strike]:
+        """Makes a function an attack, which is named after it."""
 
         def add(strike: Strike) -> Strike:
-            about = (strike.__doc__ or "").split("\n")[0]
-            self.add(strike.__name__.replace("_", "-"), about, strike, role=role, **how)
+            self.add(strike.__name__.replace("_", "-"), strike, role=role, **how)
             return strike
 
         return add
 
-    def add(self, name: str, about: str, strike: Strike, *, role: Role, **how: Unpack[How]) -> None:
-        """The same for one that a table describes."""
-        attack = Attack(name=name, family=self.name, about=about, role=role, strike=strike, **how)
-        self.attacks.append(attack)
+    def each(
+        self,
+        role: Role,
+        strike: Callable[[Field, Payload], Awaitable[object]],
+        payloads: Mapping[str, Payload],
+        **how: Any,
+    ) -> None:
+        """Adds an attack for each payload, by which alone they differ."""
+        for name, payload in payloads.items():
+            self.add(name, lambda field, payload=payload: strike(field, payload), role=role, **how)  # type: ignore[misc]
+
+    def floods(self, role: Role, beside: int, per_s: float, calls: Mapping[str, Call], **how: Any) -> None:
+        """Adds an attack for each call, which is made `per_s` times a second in `beside` lanes."""
+
+        async def flood(field: Field, call: Call) -> None:
+            await field.flood(partial(call, field), beside=beside, per_s=per_s)
+
+        self.each(role, flood, calls, **how)
 
 
 async def until_over(field: Field) -> None:
-    """Returns when the attack's time is over."""
-    await asyncio.sleep(max(0.0, field.ends_s - asyncio.get_running_loop().time()))
+    await asyncio.sleep(max(0.0, field.left_s))

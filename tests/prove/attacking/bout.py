@@ -1,21 +1,21 @@
 """One attack after the other, each between a quiet time and a restart of the server."""
 
 import asyncio
+import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
-from tests.prove.attacking.aftermath import first_run, lost, lost_of_attacker
 from tests.prove.attacking.attack import Attack
-from tests.prove.attacking.field import Field
+from tests.prove.attacking.field import API, Field
 from tests.prove.attacking.hostile_provider import HostileProvider
-from tests.prove.attacking.neighbour import Sample, Samples, neighbour
-from tests.prove.attacking.provider import PROVIDER_KEY, Provider
+from tests.prove.attacking.http import call
+from tests.prove.attacking.neighbour import MESSAGE, PLACE, Fault, Sample, Samples, neighbour, require_whole
 from tests.prove.attacking.seed import Ground, Seeded, StoreKind
 from tests.prove.attacking.server import AttackedServer, new_server
 from tests.prove.attacking.verdict import (
@@ -39,24 +39,19 @@ WARM_S = 15.0
 OVERTIME_S = 3.0
 """Beyond its time, for an attack to look at what it has done; it is cancelled then."""
 LONGEST_WAIT_S = 8.0
+LOOKED_AT = 30
+"""Runs of the neighbour, and of the attacker, of those that there are."""
+FIRST_RUN_S = 6.0
 
 
 class Bout:
-    """Holds the data, the providers, and the server that the next attack will meet, if one is up."""
+    """Holds the data, the provider, and the server that the next attack will meet, if one is up."""
 
     def __init__(
-        self,
-        store: StoreKind,
-        ground: Ground,
-        provider: Provider,
-        hostile: HostileProvider,
-        seeded: Seeded,
-        *,
-        seconds: float,
+        self, store: StoreKind, ground: Ground, hostile: HostileProvider, seeded: Seeded, *, seconds: float
     ) -> None:
         self._store = store
         self._ground = ground
-        self._provider = provider
         self._hostile = hostile
         self._seconds = seconds
         self._seeded = seeded
@@ -70,10 +65,9 @@ class Bout:
     @classmethod
     @asynccontextmanager
     async def begun(cls, folder: Path, store: StoreKind, *, seconds: float) -> AsyncIterator[Self]:
-        """No server outlives the block."""
-        async with Provider.serving() as provider, HostileProvider.serving() as hostile:
+        async with HostileProvider.serving() as hostile:
             ground = Ground(folder, store)
-            bout = cls(store, ground, provider, hostile, await ground.seed(), seconds=seconds)
+            bout = cls(store, ground, hostile, await ground.seed(), seconds=seconds)
             try:
                 yield bout
             finally:
@@ -85,37 +79,43 @@ class Bout:
         The server is restarted, on the same data, where the attack has left work, where it was bad, and where
         it is `thorough`: that costs as much time as the attack itself.
         """
-        verdict = Verdict(
-            name=attack.name,
-            family=attack.family,
-            about=attack.about,
-            finding=attack.finding,
-            store=self._store,
-            faults=[],
-            slow=[],
-        )
+        verdict = Verdict(name=attack.name, family=attack.family, store=self._store)
         try:
-            server, samples = await self._met(attack)
-            await self._prepared(attack, server)
+            server = await self._met(attack)
+            if attack.prepare is not None:
+                async with asyncio.timeout(WARM_S):
+                    await attack.prepare(self._field(attack, server, WARM_S))
         except (AssertionError, TimeoutError) as error:
             await self._drop()
             verdict.faults.append(f"harness: {error!r}")
             return verdict
-        self._provider.forget()
-        field, began_s, ended_s = await self._struck(attack, server, samples, verdict)
-        runs = [
-            each.run_id
-            for each in samples.begun(began_s, ended_s)
-            if each.run_id is not None and each.fault is None
-        ]
+        quiet = await self._quiet_time(server, verdict)
+        field = self._field(attack, server, self._seconds)
+        began_s = time.monotonic()
+        await self._strike(attack, field, verdict)
+        ended_s = time.monotonic()
+        heard = await self._samples.every_kind_since(ended_s, count=1, limit_s=LONGEST_WAIT_S)
+        attacked = self._samples.begun(began_s, ended_s)
+        verdict.speeds = speeds_of(quiet, attacked)
+        verdict.health_ms = max((each.ms for each in attacked if each.kind == "health"), default=0.0)
+        lately = self._samples.begun(began_s - LONGEST_WAIT_S)
+        verdict.standstill_ms = standstill_ms(lately, began_s, ended_s)
+        verdict.rss_peak_mb = server.take_peak_mb()
+        judge_memory(verdict, alive=server.alive, over_ceiling=server.over_ceiling)
+        if not attack.hurts_by_itself:
+            judge_neighbour(verdict, attacked, floor_ms=attack.floor_ms)
+            if not heard:
+                verdict.faults.append("the neighbour still waits for answers")
+        await self._settled(server, verdict, ended_s, quiet)
         stays = verdict.is_good and not (attack.leaves_work or attack.settings or attack.has_second)
         if thorough or not stays:
             await self._end_neighbour()
             server = await self._restarted(attack, server, verdict) or server
         if server.alive:
             field.address = server.address
-            verdict.faults += await lost(server.address, self._headers, runs)
-            verdict.faults += await lost_of_attacker(field)
+            runs = [each.run_id for each in attacked if each.run_id is not None and each.fault is None]
+            verdict.faults += await self._lost(server.address, runs)
+            verdict.faults += await _lost_of_attacker(field)
             if attack.judge is not None:
                 await attack.judge(field)
         verdict.faults += field.complaints
@@ -124,11 +124,7 @@ class Bout:
             await self._drop()
         return verdict
 
-    async def _struck(
-        self, attack: Attack, server: AttackedServer, samples: Samples, verdict: Verdict
-    ) -> tuple[Field, float, float]:
-        quiet = await self._quiet_time(server, samples, verdict)
-        field = self._field(attack, server, self._seconds)
+    async def _strike(self, attack: Attack, field: Field, verdict: Verdict) -> None:
         began_s = time.monotonic()
         try:
             async with asyncio.timeout(max(self._seconds + OVERTIME_S, attack.limit_s)):
@@ -142,47 +138,25 @@ class Bout:
             connection.abort()
         # An attack that has said all that it has to say gets the rest of its time to work.
         await asyncio.sleep(max(0.0, began_s + self._seconds - time.monotonic()))
-        ended_s = time.monotonic()
-        heard = await samples.every_kind_since(ended_s, count=1, limit_s=LONGEST_WAIT_S)
-        attacked = samples.begun(began_s, ended_s)
-        verdict.speeds = speeds_of(quiet, attacked)
-        verdict.health_ms = max((each.ms for each in attacked if each.kind == "health"), default=0.0)
-        verdict.standstill_ms = standstill_ms(samples.begun(began_s - LONGEST_WAIT_S), began_s, ended_s)
-        verdict.rss_peak_mb = server.take_peak_mb()
-        judge_memory(verdict, alive=server.alive, over_ceiling=server.over_ceiling)
-        if not attack.hurts_by_itself:
-            judge_neighbour(verdict, attacked, floor_ms=attack.floor_ms)
-        if not heard and not attack.hurts_by_itself:
-            verdict.faults.append("the neighbour still waits for answers")
-        await self._settled(attack, server, samples, verdict, ended_s, quiet)
-        return field, began_s, ended_s
-
-    async def _prepared(self, attack: Attack, server: AttackedServer) -> None:
-        if attack.prepare is not None:
-            async with asyncio.timeout(WARM_S):
-                await attack.prepare(self._field(attack, server, WARM_S))
 
     def _field(self, attack: Attack, server: AttackedServer, seconds: float) -> Field:
         return Field(
             address=server.address,
             seeded=self._seeded,
-            provider=self._provider,
             hostile=self._hostile,
             role=attack.role,
             ends_s=asyncio.get_running_loop().time() + seconds,
             data=self._ground.data,
             settings=self._ground.settings,
             log=server.log,
-            pid=server.pid,
-            beside=None if self._second is None else self._second.address,
         )
 
-    async def _quiet_time(self, server: AttackedServer, samples: Samples, verdict: Verdict) -> list[Sample]:
-        warm = await samples.every_kind_since(0.0, count=3, limit_s=WARM_S)
+    async def _quiet_time(self, server: AttackedServer, verdict: Verdict) -> list[Sample]:
+        warm = await self._samples.every_kind_since(0.0, count=3, limit_s=WARM_S)
         since_s = time.monotonic()
         await asyncio.sleep(QUIET_S)
-        await samples.every_kind_since(since_s, count=1, limit_s=LONGEST_WAIT_S)
-        now = samples.begun(since_s)
+        await self._samples.every_kind_since(since_s, count=1, limit_s=LONGEST_WAIT_S)
+        now = self._samples.begun(since_s)
         if not warm or any(each.fault for each in now):
             first = next((each.fault for each in now if each.fault), "it does not get through")
             verdict.faults.append(f"harness: the neighbour was not well before the attack: {first}")
@@ -193,13 +167,7 @@ class Bout:
         return [each for taken in self._quiet for each in taken]
 
     async def _settled(
-        self,
-        attack: Attack,
-        server: AttackedServer,
-        samples: Samples,
-        verdict: Verdict,
-        ended_s: float,
-        quiet: list[Sample],
+        self, server: AttackedServer, verdict: Verdict, ended_s: float, quiet: list[Sample]
     ) -> None:
         """Waits until the neighbour is well again and the memory given back, for some seconds."""
         allowed_mb = verdict.rss_quiet_mb + RSS_MB * BACK_SHARE
@@ -207,8 +175,8 @@ class Bout:
         well = False
         while server.alive and time.monotonic() < deadline_s:
             since_s = time.monotonic()
-            heard = await samples.every_kind_since(since_s, count=1, limit_s=deadline_s - since_s)
-            well = heard and is_settled(samples.begun(since_s), quiet)
+            heard = await self._samples.every_kind_since(since_s, count=1, limit_s=deadline_s - since_s)
+            well = heard and is_settled(self._samples.begun(since_s), quiet)
             if well and server.rss_mb <= allowed_mb:
                 break
         verdict.rss_after_mb = server.rss_mb
@@ -236,13 +204,24 @@ class Bout:
         except AssertionError as error:
             verdict.faults.append(f"frozen after the restart: {error}"[:200])
             return None
-        if (fault := await first_run(again.address, self._headers)) is not None:
-            verdict.faults.append(fault)
-            return None
-        return again
+        body = b'{"message": "%s"}' % MESSAGE.encode()
+        how: dict[str, Any] = {"headers": self._headers, "timeout_s": FIRST_RUN_S}
+        done = await call(again.address, "POST", f"{PLACE}/execute", body, **how)
+        if done.status == 200:
+            return again
+        verdict.faults.append(f"after the restart a run gave {done.status}: {done.fault}{done.body[:200]!r}")
+        return None
 
-    async def _met(self, attack: Attack) -> tuple[AttackedServer, Samples]:
-        """A server that works, with its neighbour."""
+    async def _lost(self, address: tuple[str, int], runs: Sequence[str]) -> list[str]:
+        """What is wrong with the first of the neighbour's runs that lacks an event or a good end."""
+        try:
+            for run_id in random.sample(runs, min(LOOKED_AT, len(runs))):
+                await require_whole(address, run_id, self._headers)
+        except Fault as fault:
+            return [f"lost: {fault}"[:300]]
+        return []
+
+    async def _met(self, attack: Attack) -> AttackedServer:
         if attack.settings or attack.has_second:
             await self._drop()
         if self._server is None or not self._server.alive:
@@ -258,7 +237,7 @@ class Bout:
             self._samples = await self._neighbour.enter_async_context(
                 neighbour(self._server.address, self._seeded.neighbour_key)
             )
-        return self._server, self._samples
+        return self._server
 
     def _start(self, attack: Attack, *, beside: bool = False) -> AttackedServer:
         settings = self._ground.settings
@@ -269,9 +248,7 @@ class Bout:
             settings,
             variables=attack.settings,
             ceiling_mb=CEILING_MB,
-            provider_url=self._provider.base_url,
-            hostile_url=self._hostile.base_url,
-            provider_key=PROVIDER_KEY,
+            provider_url=self._hostile.base_url,
         )
 
     async def _end_neighbour(self) -> None:
@@ -287,3 +264,15 @@ class Bout:
         for server in servers:
             if server is not None:
                 server.kill()
+
+
+async def _lost_of_attacker(field: Field) -> list[str]:
+    """The first run of the attacker's that was acknowledged and is not there."""
+    runs = field.acknowledged
+    for run_id, role in random.sample(runs, min(LOOKED_AT, len(runs))):
+        target = f"{API}/flow-runs/{run_id}/trace"
+        found = await call(field.address, "GET", target, headers=field.headers(role))
+        # A large trace may take its time, or be refused to one who asks for too much at once.
+        if found.status == 404:
+            return [f"lost: the acknowledged run {run_id} is not there"]
+    return []

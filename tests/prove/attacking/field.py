@@ -5,15 +5,15 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runglass.config.settings import Settings
 from tests.prove.attacking.hostile_provider import HostileProvider
-from tests.prove.attacking.http import Answer, Connection, call
+from tests.prove.attacking.http import Answer, Connection, call, head
 from tests.prove.attacking.places import ATTACKER
-from tests.prove.attacking.provider import Provider
 from tests.prove.attacking.seed import Seeded
 
 SOURCE = "127.0.0.66"
@@ -29,7 +29,6 @@ class Field:
 
     address: tuple[str, int]
     seeded: Seeded
-    provider: Provider
     hostile: HostileProvider
     role: str
     ends_s: float
@@ -39,9 +38,6 @@ class Field:
     settings: Settings
     """Of its store, in the same way."""
     log: Path
-    pid: int
-    beside: tuple[str, int] | None = None
-    """A second server on the same store, where the attack has asked for one."""
     complaints: list[str] = field(default_factory=list)
     tally: Counter[int] = field(default_factory=Counter)
     """Answers by their status, 0 for a connection that broke."""
@@ -97,8 +93,11 @@ class Field:
             self.acknowledged.append((str(answer.json().get("executionId")), "admin"))
         return answer
 
+    async def job(self, slug: str, body: Any = None, **how: Any) -> str:
+        return str((await self.execute(slug, body, way="jobs", **how)).json().get("executionId"))
+
     async def override(self, fields: dict[str, Any], **body: Any) -> Answer:
-        """Executes the flow `answer`, one llm step on echo, with fields of its step set anew."""
+        """Executes the flow `answer`, one llm step on echo, with other fields of its step."""
         return await self.execute("answer", {"message": "x", **body, "blockOverrides": {"answer": fields}})
 
     async def publish(self, slug: str, steps: list[dict[str, Any]], **fields: Any) -> str:
@@ -147,3 +146,22 @@ class Field:
         taken = [connection for connection in opened if connection is not None]
         self.opened += taken
         return taken
+
+    def get(self, target: str, *headers: tuple[str, str]) -> bytes:
+        """The head of a request below `/api/v1` with the attacker's key."""
+        return head("GET", f"{API}{target}", host="x", headers=[*self.headers(), *headers])
+
+    async def unread(self, targets: Sequence[str], count: int) -> None:
+        """So many connections that ask for these in turns and take nothing, until the time is over."""
+        for number, connection in enumerate(await self.connect(count)):
+            connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            with suppress(OSError):
+                await connection.send(self.get(targets[number % len(targets)]))
+        await asyncio.sleep(max(0.0, self.left_s))
+
+    async def leave(self, target: str, *, after_s: float = 0.02) -> None:
+        """Asks for it and is gone before the answer."""
+        with suppress(OSError):
+            async with await Connection.open(self.address, source=SOURCE) as connection:
+                await connection.send(self.get(target))
+                await asyncio.sleep(after_s)

@@ -9,8 +9,6 @@ import asyncio
 import base64
 import itertools
 import json
-import os
-import subprocess
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from tests.prove.attacking.http import call
-from tests.prove.attacking.places import ROOT
+from tests.prove.attacking.places import PROVIDER_KEY, started
 
 Piece: TypeAlias = bytes | float
 """What is sent, or seconds in which nothing is."""
@@ -31,13 +29,8 @@ BLOCK = 1 << 16
 FILLED = b"x" * BLOCK
 
 BASE = {"id": "c", "created": 1, "model": "model"}
-USAGE = {
-    "prompt_tokens": 10,
-    "completion_tokens": 100,
-    "total_tokens": 110,
-    "prompt_tokens_details": {"cached_tokens": 0},
-    "completion_tokens_details": {"reasoning_tokens": 0},
-}
+USAGE = {"prompt_tokens": 10, "completion_tokens": 100, "total_tokens": 110}
+SAID = {"role": "assistant", "content": "spent"}
 
 BROTLI = base64.b64decode(
     "z///fwAkQOKxQHLv//n//w+ABEAcFoDu/T////8BkACIwwLQvf/n//8/ABIAcVgAuvf//P//B0ACIA4LQPf+n////wBIAMRhAeje//P/"
@@ -48,24 +41,21 @@ BROTLI = base64.b64decode(
 
 
 def head(*lines: str, status: str = "200 OK", kind: str = "text/event-stream") -> bytes:
-    """The head of an answer that ends with its connection."""
     return "\r\n".join(
         [f"HTTP/1.1 {status}", f"Content-Type: {kind}", "Connection: close", *lines, "", ""]
     ).encode()
 
 
 def data(value: Any) -> bytes:
-    """A part of a stream."""
     return f"data: {json.dumps(value)}\n\n".encode()
 
 
 def part(delta: dict[str, Any], *, finish: str | None = None) -> bytes:
-    """A part of an answer that is streamed."""
     return data({**BASE, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 
 
 END = part({}, finish="stop") + data({**BASE, "choices": [], "usage": USAGE}) + b"data: [DONE]\n\n"
-WORD = part({"role": "assistant", "content": "spent"})
+WORD = part(SAID)
 WHOLE = head() + WORD + END
 
 
@@ -118,23 +108,13 @@ LONG = {
 }
 
 
-def answer(
-    *,
-    stream: bool,
-    usage: dict[str, Any] | None = None,
-    chunk: dict[str, Any] | None = None,
-    delta: dict[str, Any] | None = None,
-) -> Iterator[Piece]:
-    """An answer as it should be, but for the fields that are given."""
-    used = {**USAGE, **(usage or {})}
-    said = {"role": "assistant", "content": "spent", **(delta or {})}
+def answer(*, stream: bool) -> Iterator[Piece]:
+    """An answer as it should be."""
     if stream:
-        first = {**BASE, "choices": [{"index": 0, "delta": said, "finish_reason": None}], **(chunk or {})}
-        last = {**BASE, "choices": [], "usage": used}
-        yield head() + data(first) + part({}, finish="stop") + data(last) + b"data: [DONE]\n\n"
+        yield WHOLE
     else:
-        choice = {"index": 0, "message": said, "finish_reason": "stop"}
-        whole = {**BASE, "object": "chat.completion", "choices": [choice], "usage": used, **(chunk or {})}
+        choice = {"index": 0, "message": SAID, "finish_reason": "stop"}
+        whole = {**BASE, "object": "chat.completion", "choices": [choice], "usage": USAGE}
         yield head(kind="application/json") + json.dumps(whole).encode()
 
 
@@ -155,8 +135,21 @@ def error(*, stream: bool, status: int, retry_after: str = "") -> Iterator[Piece
     yield b'"}}'
 
 
+FORMS = {
+    "plain": PROVIDER_KEY,
+    "base64": base64.b64encode(PROVIDER_KEY.encode()).decode(),
+    "base64 of the header": base64.b64encode(f"Bearer {PROVIDER_KEY}".encode()).decode(),
+    "reversed": PROVIDER_KEY[::-1],
+    "percent": "".join(f"%{byte:02X}" for byte in PROVIDER_KEY.encode()),
+}
+
+
+def refusal(*, stream: bool, form: str) -> Iterator[Piece]:
+    told = {"error": {"message": f"the key {FORMS[form]} is not known", "code": "invalid_api_key"}}
+    yield head(status="401 X", kind="application/json") + json.dumps(told).encode()
+
+
 def packed(*, stream: bool, encoding: str) -> Iterator[Piece]:
-    """An answer of a GB of blanks, of a kind that nobody asked for."""
     yield head(f"Content-Encoding: {encoding}")
     if encoding == "br":
         yield BROTLI
@@ -170,7 +163,6 @@ def packed(*, stream: bool, encoding: str) -> Iterator[Piece]:
 
 
 def in_bytes(*, stream: bool, size: int = 100_000) -> Iterator[Piece]:
-    """An answer in chunks of one byte each."""
     yield head("Transfer-Encoding: chunked")
     body = part({"role": "assistant", "content": "x" * size}) + END
     for first in range(0, len(body), BLOCK):
@@ -179,7 +171,6 @@ def in_bytes(*, stream: bool, size: int = 100_000) -> Iterator[Piece]:
 
 
 def closed(*, stream: bool, after: int) -> Iterator[Piece]:
-    """So many bytes of an answer in chunks."""
     body = WORD.replace(b"spent", "“spent” 🎉".encode()) + END
     yield (head("Transfer-Encoding: chunked") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))[:after]
 
@@ -208,12 +199,12 @@ def redirect(*, stream: bool, to: str, status: int = 307) -> Iterator[Piece]:
 
 
 SENDS: dict[str, Callable[..., Iterator[Piece]]] = {
-    send.__name__: send for send in (answer, long, error, packed, in_bytes, closed, slow, parts, redirect)
+    send.__name__: send
+    for send in (answer, long, error, refusal, packed, in_bytes, closed, slow, parts, redirect)
 }
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a request, in whichever protocol it is."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list)):
@@ -288,13 +279,7 @@ class HostileProvider:
     @classmethod
     @asynccontextmanager
     async def serving(cls) -> AsyncIterator[Self]:
-        """A new one, until the block ends."""
-        process = await asyncio.create_subprocess_exec(
-            *("nice", "-n", str(NICE), sys.executable, "-m", "tests.prove.attacking.hostile_provider"),
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
-        )
+        process = await started("hostile_provider", nice=NICE)
         assert process.stdout is not None
         try:
             yield cls(int(await process.stdout.readline()))
@@ -303,7 +288,6 @@ class HostileProvider:
             await process.wait()
 
     async def asked(self) -> list[Asked]:
-        """What has come since this was last called."""
         told = await call(("127.0.0.1", self.port), "GET", "/asked")
         return list(itertools.starmap(Asked, told.json()))
 

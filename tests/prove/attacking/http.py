@@ -30,7 +30,6 @@ class Answer(NamedTuple):
 
 
 def head(method: str, target: str, *, host: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
-    """A request's head, with its empty line."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in headers)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 

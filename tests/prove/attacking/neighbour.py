@@ -7,8 +7,6 @@ What fails, or gives something else than it must, is noted as a fault. Knows not
 import asyncio
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -16,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tests.prove.attacking.http import Connection, call
-from tests.prove.attacking.places import NEIGHBOUR, ROOT
+from tests.prove.attacking.places import NEIGHBOUR, started
 
 Kind: TypeAlias = Literal["run", "read", "stream", "health"]
 
@@ -40,7 +38,6 @@ class Sample(NamedTuple):
 
     @property
     def gave_up(self) -> bool:
-        """Whether it failed because there was no answer in time."""
         return self.fault is not None and GAVE_UP in self.fault
 
 
@@ -148,7 +145,6 @@ class Samples:
     def begun(
         self, since_s: float, until_s: float = float("inf"), *, kind: Kind | None = None
     ) -> list[Sample]:
-        """What was begun in that time."""
         return [
             each
             for each in self.all
@@ -171,13 +167,7 @@ class Samples:
 
 @asynccontextmanager
 async def neighbour(address: tuple[str, int], key: str) -> AsyncIterator[Samples]:
-    """A neighbour of that server, until the block ends."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.prove.attacking.neighbour", address[0], str(address[1]), key),
-        stdout=subprocess.PIPE,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
-    )
+    process = await started("neighbour", address[0], str(address[1]), key)
     samples = Samples()
     assert process.stdout is not None
     reading = asyncio.create_task(samples.read(process.stdout))

@@ -7,34 +7,24 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from runglass.config.settings import Settings
-from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_store
-from runglass.runtime.runtime import push_flow
-from runglass.store.base import Store
 from runglass.store.records import Role
-from runglass.wire.admin_api import make_key
 from tests.postgres_server import postgres_server
 from tests.prove.attacking.places import ATTACKER, BANK, NEIGHBOUR, SPENDER
+from tests.prove.furnish import furnish
 
 StoreKind: TypeAlias = Literal["sqlite", "postgres"]
 
 BUDGET_USD = Decimal("0.05")
-HOSTED = {
-    "openai:m": "OPENAI_BASE_URL",
-    "openai-responses:m": "OPENAI_BASE_URL",
-    "anthropic:m": "ANTHROPIC_BASE_URL",
-    "google:m": "GOOGLE_GEMINI_BASE_URL",
-    "groq:m": "GROQ_BASE_URL",
-}
-"""Models of the libraries of providers, and the variable that leads each to another server."""
 CALL_USD = Decimal("0.01")
-"""What one call of the dear model costs; the cheap one costs a hundredth."""
+"""What one call costs: prompts are free, and a hundred tokens come back."""
 
 ROLES: tuple[Role, ...] = ("admin", "run", "read", "record")
+PREFIXES = {NEIGHBOUR: "quiet-", ATTACKER: "", SPENDER: "spend-", BANK: "bank-"}
 
 
 class Seeded(NamedTuple):
-    """Keys of the projects by role, those of the spender as `spend-ROLE`, of the bank as `bank-ROLE`."""
+    """Keys of the projects by role, behind the prefix of their project."""
 
     neighbour_key: str
     keys: dict[str, str]
@@ -47,21 +37,6 @@ ANSWER = {
 COPY = {"slug": "copy", "steps": [{"id": "copy", "type": "passthrough"}]}
 HOLD = {"slug": "hold", "steps": [{"id": "hold", "type": "wait", "ms": 600_000}]}
 WALK = {"slug": "walk", "steps": [{"id": name, "type": "passthrough"} for name in ("one", "two", "three")]}
-SECRET = {**ANSWER, "slug": "secret", "capture": "off"}
-SPEND = {
-    "slug": "spend",
-    "steps": [
-        {
-            "id": "spend",
-            "type": "llm",
-            "model": "fake:cheap",
-            "prompt": "{{ message }}",
-            "settings": {"max_tokens": 100},
-        }
-    ],
-}
-SPEND_DEAR = {**SPEND, "slug": "spend-dear", "steps": [{**SPEND["steps"][0], "model": "fake:dear"}]}  # type: ignore[dict-item]
-
 QUIET = {
     "slug": "quiet",
     "steps": [
@@ -71,34 +46,27 @@ QUIET = {
     ],
 }
 
-ASK = {
-    "slug": "ask",
-    "steps": [
-        {
-            "id": "ask",
-            "type": "llm",
-            "model": "evil:model",
-            "prompt": "{{ message }}",
-            "settings": {"max_tokens": 100},
-            "retry": {"max_attempts": 2, "initial_delay_ms": 1, "max_delay_ms": 100},
-        }
-    ],
-}
-
 
 def _asked(slug: str, **fields: Any) -> dict[str, Any]:
-    return {"slug": slug, "steps": [{**ASK["steps"][0], **fields}]}  # type: ignore[dict-item]
+    step = {
+        "id": "ask",
+        "type": "llm",
+        "model": "evil:model",
+        "prompt": "{{ message }}",
+        "settings": {"max_tokens": 100},
+        "retry": {"max_attempts": 2, "initial_delay_ms": 1, "max_delay_ms": 100},
+    }
+    return {"slug": slug, "steps": [{**step, **fields}]}
 
 
 FLOWS: dict[str, list[dict[str, Any]]] = {
     NEIGHBOUR: [QUIET],
-    ATTACKER: [ANSWER, COPY, HOLD, WALK, SECRET],
-    SPENDER: [SPEND, SPEND_DEAR],
+    ATTACKER: [ANSWER, COPY, HOLD, WALK],
+    SPENDER: [],
     BANK: [
-        ASK,
+        _asked("ask"),
         _asked("ask-whole", settings={"max_tokens": 100, "stream": False}),
         _asked("ask-briefly", timeout_ms=1500),
-        *[_asked(f"ask-{model.partition(':')[0]}", model=model) for model in HOSTED],
     ],
 }
 BUDGETS = {SPENDER: BUDGET_USD, BANK: Decimal(1000)}
@@ -115,11 +83,9 @@ class Ground:
 
     @property
     def settings(self) -> Settings:
-        """Of what opens the data that the server has."""
         return self._settings(self.data, "attacked")
 
     async def seed(self) -> Seeded:
-        """Makes all of it, to be copied."""
         self._seeded.mkdir(parents=True)
         if self._store == "postgres":
             self._database = await postgres_server().make_database()
@@ -147,23 +113,13 @@ async def spent_usd(settings: Settings, place: str = SPENDER) -> Decimal:
 
 
 async def _seed(settings: Settings) -> Seeded:
+    keys = {}
     async with open_store(settings) as store:
-        keys = {role: await _key(store, ATTACKER, role) for role in ROLES}
-        keys |= {f"spend-{role}": await _key(store, SPENDER, role) for role in ROLES}
-        keys |= {f"bank-{role}": await _key(store, BANK, role) for role in ROLES}
-        neighbour_key = await _key(store, NEIGHBOUR, "run")
         for place, flows in FLOWS.items():
-            project = await store.ensure_project(*place.split("/"))
-            for flow in flows:
-                record = await push_flow(store, project, parse_flow(json.dumps(flow)))
-                await store.publish(record.id)
+            for role in ROLES:
+                keys[f"{PREFIXES[place]}{role}"] = await furnish(store, place, role=role)
+            await furnish(store, place, map(json.dumps, flows))
             if place in BUDGETS:
+                project = await store.ensure_project(*place.split("/"))
                 await store.set_budget(project.id, BUDGETS[place])
-    return Seeded(neighbour_key, keys)
-
-
-async def _key(store: Store, place: str, role: Role) -> str:
-    project = await store.ensure_project(*place.split("/"))
-    made = make_key()
-    await store.add_key(project.id, role, made.digest, made.hint)
-    return made.key
+    return Seeded(keys["quiet-run"], keys)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tests.prove.attacking.neighbour import EVERY_S, Kind, Sample
+from tests.prove.attacking.neighbour import EVERY_S, Sample
 from tests.prove.attacking.seed import StoreKind
 from tests.prove.attacking.server import GRACE_S
 
@@ -47,8 +47,6 @@ class Verdict(msgspec.Struct, kw_only=True):
 
     name: str
     family: str
-    about: str
-    finding: int | None = None
     store: StoreKind = "sqlite"
     speeds: dict[str, Speed] = {}
     health_ms: float = 0.0
@@ -68,17 +66,12 @@ class Verdict(msgspec.Struct, kw_only=True):
         return not self.faults and not self.slow
 
     @property
-    def worst(self) -> Speed | None:
-        """The speed of the kind that suffered most."""
-        return max(self.speeds.values(), key=lambda speed: speed.ratio, default=None)
-
-    @property
     def ratios(self) -> str:
         """How many times as long the neighbour's things took: the median of runs, and the worst p99."""
-        run, worst = self.speeds.get("run"), self.worst
-        if run is None or worst is None:
+        if (run := self.speeds.get("run")) is None:
             return "–"
-        return f"{run.p50 / max(run.quiet_p50, 1.0):.1f} / {worst.ratio:.1f}"
+        worst = max(speed.ratio for speed in self.speeds.values())
+        return f"{run.p50 / max(run.quiet_p50, 1.0):.1f} / {worst:.1f}"
 
     @property
     def run_ms(self) -> str:
@@ -90,7 +83,6 @@ class Verdict(msgspec.Struct, kw_only=True):
 
     @property
     def told(self) -> str:
-        """In a word or two."""
         return "good" if self.is_good else "; ".join([*self.faults, *self.slow])
 
 
@@ -98,14 +90,9 @@ def speeds_of(quiet: Sequence[Sample], attacked: Sequence[Sample]) -> dict[str, 
     """How fast the neighbour was, per kind. What failed counts with the time that it took to fail."""
     speeds: dict[str, Speed] = {}
     for kind in EVERY_S:
-        before, now = _times(quiet, kind), _times(attacked, kind)
-        if before and now:
-            speeds[kind] = Speed(
-                percentile(before, 0.5),
-                percentile(before, 0.99),
-                percentile(now, 0.5),
-                percentile(now, 0.99),
-            )
+        times = [sorted(each.ms for each in samples if each.kind == kind) for samples in (quiet, attacked)]
+        if all(times):
+            speeds[kind] = Speed(*(_percentile(each, share) for each in times for share in (0.5, 0.99)))
     return speeds
 
 
@@ -118,9 +105,8 @@ def standstill_ms(samples: Sequence[Sample], since_s: float, until_s: float) -> 
     return max(after - before for before, after in itertools.pairwise(moments)) * 1000
 
 
-def percentile(values: Sequence[float], share: float) -> float:
+def _percentile(ordered: Sequence[float], share: float) -> float:
     """Of few values the 99th percentile is the largest one."""
-    ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
@@ -143,7 +129,6 @@ def judge_memory(verdict: Verdict, *, alive: bool, over_ceiling: bool) -> None:
 
 
 def judge_neighbour(verdict: Verdict, attacked: Sequence[Sample], *, floor_ms: float = FLOOR_MS) -> None:
-    """Notes what the neighbour has suffered during the attack."""
     if verdict.health_ms > HEALTH_MS:
         verdict.slow.append(f"/health took {verdict.health_ms / 1000:.1f} s")
     if failed := [each for each in attacked if each.fault is not None]:
@@ -157,7 +142,3 @@ def judge_neighbour(verdict: Verdict, attacked: Sequence[Sample], *, floor_ms: f
         for kind, speed in verdict.speeds.items()
         if speed.is_bad(floor_ms)
     ]
-
-
-def _times(samples: Sequence[Sample], kind: Kind) -> list[float]:
-    return [each.ms for each in samples if each.kind == kind]

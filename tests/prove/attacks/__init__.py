@@ -1,48 +1,34 @@
 """The attacks of `prove hostile`, by family: what each file says is hostile is what its attacks send."""
 
-from tests.prove.attacks import (
-    bodies,
-    browsers,
-    code,
-    floods,
-    heads,
-    imports,
-    leaks,
-    memory,
-    money,
-    otlp,
-    overrides,
-    providers,
-    reading,
-    schemas,
-    searches,
-    sign_ins,
-    slow,
-    storms,
-    templates,
-    yaml_files,
-)
+from importlib import import_module
 
-FAMILIES = (
-    heads.FAMILY,
-    slow.FAMILY,
-    bodies.FAMILY,
-    overrides.FAMILY,
-    schemas.FAMILY,
-    yaml_files.FAMILY,
-    imports.FAMILY,
-    otlp.FAMILY,
-    templates.FAMILY,
-    code.FAMILY,
-    floods.FAMILY,
-    memory.FAMILY,
-    searches.FAMILY,
-    reading.FAMILY,
-    sign_ins.FAMILY,
-    browsers.FAMILY,
-    storms.FAMILY,
-    money.FAMILY,
-    providers.FAMILY,
-    leaks.FAMILY,
+from tests.prove.attacking.attack import Family
+
+_FILES = (
+    *(
+        "heads",
+        "slow",
+        "bodies",
+        "overrides",
+        "schemas",
+        "yaml_files",
+        "imports",
+        "otlp",
+        "templates",
+        "code",
+    ),
+    *(
+        "floods",
+        "memory",
+        "searches",
+        "reading",
+        "sign_ins",
+        "browsers",
+        "storms",
+        "money",
+        "providers",
+        "leaks",
+    ),
 )
+FAMILIES: list[Family] = [import_module(f"{__name__}.{file}").FAMILY for file in _FILES]
 """From what needs no key to what needs one."""

@@ -10,8 +10,7 @@ from tests.prove.attacking.http import Connection, head
 FAMILY = Family("heads")
 
 START = b"GET /health HTTP/1.1\r\nHost: x\r\n"
-LARGE = 100_000_000
-ENDLESS = "the server goes on reading a head that is far too large"
+MB = 1_000_000
 
 
 async def _poured(field: Field, start: bytes, part: bytes, *, most: int, connections: int = 1) -> list[int]:
@@ -34,90 +33,37 @@ async def _poured(field: Field, start: bytes, part: bytes, *, most: int, connect
     return await field.together(connections, one)
 
 
-@FAMILY.attack("nobody", finding=3)
-async def headers_of_313_mb(field: Field) -> None:
-    """313 MB of headers on one connection."""
-    part = b"".join(b"X-%d: %s\r\n" % (number, b"v" * 1000) for number in range(1000))
-    sent = await _poured(field, START, part, most=313_000_000)
-    if max(sent) >= LARGE:
-        field.complain(f"{ENDLESS}: {max(sent):,} bytes of headers")
+async def _endless(field: Field, sends: tuple[bytes, bytes, int]) -> None:
+    start, part, most = sends
+    sent = await _poured(field, start, part, most=most)
+    if max(sent) >= 100 * MB:
+        field.complain(f"the server goes on reading a head that is far too large: {max(sent):,} bytes")
 
 
-@FAMILY.attack("nobody", finding=3)
-async def header_of_150_mb(field: Field) -> None:
-    """One header with a value of 150 MB."""
-    sent = await _poured(field, START + b"X-Long: ", b"v" * 1_000_000, most=150_000_000)
-    if max(sent) >= LARGE:
-        field.complain(f"{ENDLESS}: {max(sent):,} bytes of a value")
-
-
-@FAMILY.attack("nobody")
-async def address_of_100_mb(field: Field) -> None:
-    """A request line of 100 MB."""
-    sent = await _poured(field, b"GET /", b"a" * 1_000_000, most=100_000_000)
-    if max(sent) >= LARGE:
-        field.complain(f"{ENDLESS}: {max(sent):,} bytes of an address")
+HEADERS = b"".join(b"X-%d: %s\r\n" % (number, b"v" * 1000) for number in range(1000))
+ENDLESS = {
+    "headers-of-313-mb": (START, HEADERS, 313 * MB),
+    "header-of-150-mb": (START + b"X-Long: ", b"v" * MB, 150 * MB),
+    "address-of-100-mb": (b"GET /", b"a" * MB, 100 * MB),
+}
+FAMILY.each("nobody", _endless, ENDLESS)
 
 
 @FAMILY.attack("nobody")
 async def headers_on_many_connections(field: Field) -> None:
-    """30 connections with 10 MB of headers each, none of which ends its head."""
-    part = b"X: " + b"v" * 60_000 + b"\r\n"
-    await _poured(field, START, part, most=10_000_000, connections=30)
+    await _poured(field, START, b"X: " + b"v" * 60_000 + b"\r\n", most=10 * MB, connections=30)
 
 
 @FAMILY.attack("nobody")
-async def ten_thousand_headers(field: Field) -> None:
-    """Requests with 10,000 small headers, ended in order."""
-    request = START + b"".join(b"X-%d: 1\r\n" % number for number in range(10_000)) + b"\r\n"
-    await field.flood(lambda _: _sent(field, request), beside=8, per_s=40)
-
-
-@FAMILY.attack("nobody")
-async def duplicate_headers(field: Field) -> None:
-    """The same header 20,000 times, among them Authorization and Content-Length."""
-    names = (b"Authorization: Bearer nk_x\r\n", b"Content-Length: 0\r\n", b"Cookie: a=b\r\n")
-    await field.flood(lambda n: _sent(field, START + names[n % 3] * 20_000 + b"\r\n"), beside=8, per_s=40)
-
-
-@FAMILY.attack("nobody", finding=8)
-async def host_missing_or_double(field: Field) -> None:
-    """Requests without Host, and with two: each must be refused with 400."""
-    for name, request in {
-        "no Host": b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n",
-        "two Hosts": b"GET /health HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n",
-    }.items():
-        status = await _sent(field, request)
-        if status != 400:
-            field.complain(f"a request with {name} gave {status}")
-
-
-@FAMILY.attack("run")
-async def two_lengths(field: Field) -> None:
-    """Bodies with two lengths, or a length and chunks: no request may hide in another one's body."""
-    hidden = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
-    for framing in (
-        b"Content-Length: 0\r\nContent-Length: %d\r\n" % len(hidden),
-        b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n" % (len(hidden) + 5),
-        b"Transfer-Encoding: chunked, identity\r\n",
-        b"Transfer-Encoding:\x0bchunked\r\n",
-    ):
-        request = b"POST /health HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n0\r\n\r\n" + hidden
-        status = await _sent(field, request)
-        if 200 <= status < 300:
-            field.complain(f"a request with {framing!r} gave {status}")
-
-
-@FAMILY.attack("nobody")
-async def no_http_at_all(field: Field) -> None:
-    """Bytes that are a TLS hello, a PRI of HTTP/2, zeros, or one endless line."""
-    hellos = (
-        b"\x16\x03\x01\x02\x00" * 500,
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"\0" * 60_000,
-        b"a" * 60_000,
+async def chunk_extensions(field: Field) -> None:
+    """A body of one-byte chunks, each with an extension of 10 kB, and a megabyte of trailers."""
+    start = b"POST /api/v1/flow-runs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = (b"1;" + b"e" * 10_000 + b"\r\nx\r\n") * 100
+    trailers = b"0\r\n" + b"".join(b"T-%d: v\r\n" % number for number in range(50_000))
+    await asyncio.gather(
+        _poured(field, start, chunks, most=30 * MB, connections=2),
+        _poured(field, start + trailers, b"T: v\r\n" * 1000, most=5 * MB, connections=2),
     )
-    await field.flood(lambda n: _sent(field, hellos[n % 4]), beside=16, per_s=150)
 
 
 @FAMILY.attack("nobody")
@@ -135,34 +81,7 @@ async def pipelining(field: Field) -> None:
     await field.together(4, one)
 
 
-@FAMILY.attack("nobody")
-async def head_storm(field: Field) -> None:
-    """HEAD, OPTIONS, TRACE and made-up methods at paths that there are and are not, 200 a second."""
-    methods = ("HEAD", "OPTIONS", "TRACE", "PROPFIND", "X" * 200)
-    paths = ("/health", "/api/v1/flow-runs", "/" + "%2f" * 400, "/api/v1/schemas/flow.json")
-    await field.flood(
-        lambda n: _sent(
-            field, head(methods[n % 5], paths[n % 4], host="x", headers=[("Connection", "close")])
-        ),
-        beside=16,
-        per_s=200,
-    )
-
-
-@FAMILY.attack("nobody")
-async def chunk_extensions(field: Field) -> None:
-    """A body of one-byte chunks, each with an extension of 10 kB, and a megabyte of trailers."""
-    start = b"POST /api/v1/flow-runs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    chunks = (b"1;" + b"e" * 10_000 + b"\r\nx\r\n") * 100
-    trailers = b"0\r\n" + b"".join(b"T-%d: v\r\n" % number for number in range(50_000))
-    await asyncio.gather(
-        _poured(field, start, chunks, most=30_000_000, connections=2),
-        _poured(field, start + trailers, b"T: v\r\n" * 1000, most=5_000_000, connections=2),
-    )
-
-
-async def _sent(field: Field, request: bytes) -> int:
-    """The status that these bytes are answered with, 0 where there is no answer."""
+async def _sent(field: Field, request: bytes) -> None:
     status = 0
     with suppress(OSError, EOFError, ValueError, TimeoutError):
         async with asyncio.timeout(3), await Connection.open(field.address, source=SOURCE) as connection:
@@ -170,4 +89,26 @@ async def _sent(field: Field, request: bytes) -> int:
                 await connection.send(request)
             status, _ = await connection.answer_head()
     field.tally[status] += 1
-    return status
+
+
+TEN_THOUSAND = START + b"".join(b"X-%d: 1\r\n" % number for number in range(10_000)) + b"\r\n"
+REPEATED = (b"Authorization: Bearer nk_x\r\n", b"Content-Length: 0\r\n", b"Cookie: a=b\r\n")
+MANY = {
+    "ten-thousand-headers": lambda field, _: _sent(field, TEN_THOUSAND),
+    "duplicate-headers": lambda field, n: _sent(field, START + REPEATED[n % 3] * 20_000 + b"\r\n"),
+}
+FAMILY.floods("nobody", 8, 40, MANY)
+HELLOS = (
+    b"\x16\x03\x01\x02\x00" * 500,
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\0" * 60_000,
+    b"a" * 60_000,
+)
+METHODS = ("HEAD", "OPTIONS", "TRACE", "PROPFIND", "X" * 200)
+PATHS = ("/health", "/api/v1/flow-runs", "/" + "%2f" * 400, "/api/v1/schemas/flow.json")
+CLOSE = [("Connection", "close")]
+STORMS = {
+    "no-http-at-all": lambda field, n: _sent(field, HELLOS[n % 4]),
+    "head-storm": lambda field, n: _sent(field, head(METHODS[n % 5], PATHS[n % 4], host="x", headers=CLOSE)),
+}
+FAMILY.floods("nobody", 16, 200, STORMS)

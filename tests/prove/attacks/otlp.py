@@ -1,9 +1,8 @@
 """What a program with a key that only sends can send as traces: bombs, and values and spans without end."""
 
-import functools
 import gzip
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from backports import zstd
 
@@ -16,6 +15,12 @@ FAMILY = Family("otlp")
 MOST_BYTES = (16 << 20) - 1000
 IDS = b"\x0a\x10" + bytes(range(16)) + b"\x12\x08" + bytes(range(8))
 """The ids of a span."""
+GZIP, ZSTD, JSON = (
+    ("Content-Encoding", "gzip"),
+    ("Content-Encoding", "zstd"),
+    ("Content-Type", "application/json"),
+)
+PROTOBUF = ("Content-Type", "application/x-protobuf")
 
 
 def _frame(tag: int, content: bytes) -> bytes:
@@ -30,90 +35,57 @@ def _request(spans: bytes) -> bytes:
     return _frame(0x0A, _frame(0x12, spans))
 
 
-def _filled(part: bytes, *, most_bytes: int = MOST_BYTES) -> bytes:
-    return part * (most_bytes // len(part))
+def _span(content: bytes) -> bytes:
+    return _frame(0x12, IDS + content)
+
+
+def _filled(part: bytes) -> bytes:
+    return part * (MOST_BYTES // len(part))
 
 
 def _zstd_bomb() -> bytes:
-    options: dict[int, int] = {
-        zstd.CompressionParameter.window_log: 27,
-        zstd.CompressionParameter.compression_level: 1,
-    }
-    return zstd.compress(bytes(1 << 30), options=options)
+    """A gigabyte of zeros, with a window of 128 MB."""
+    of = zstd.CompressionParameter
+    return zstd.compress(bytes(1 << 30), options={of.window_log: 27, of.compression_level: 1})
 
 
 def _small_spans(traces: int) -> bytes:
-    """So many spans, each of a trace of its own."""
     span = struct.Struct(">BB8xQBBQ")
-    return _request(
-        b"".join(
-            _frame(0x12, span.pack(0x0A, 16, number, 0x12, 8, number)) for number in range(1, traces + 1)
-        )
-    )
+    spans = (_frame(0x12, span.pack(0x0A, 16, number, 0x12, 8, number)) for number in range(1, traces + 1))
+    return _request(b"".join(spans))
 
 
-BODIES: dict[str, tuple[str, Callable[[], bytes], Sequence[tuple[str, str]]]] = {
-    "gzip-bomb": (
-        "a gigabyte of zeros as gzip",
-        lambda: gzip.compress(bytes(1 << 30), 6),
-        [("Content-Encoding", "gzip")],
-    ),
-    "zstd-bomb": ("the same as zstd, with a window of 128 MB", _zstd_bomb, [("Content-Encoding", "zstd")]),
-    "many-streams-of-gzip": (
-        "800,000 empty streams of gzip in one body",
-        lambda: _filled(gzip.compress(b"")),
-        [("Content-Encoding", "gzip")],
-    ),
-    "empty-attributes": (
-        "a span of eight million attributes",
-        lambda: _request(_frame(0x12, IDS + _filled(b"\x4a\x00"))),
-        [],
-    ),
-    "empty-events": (
-        "a span of eight million events",
-        lambda: _request(_frame(0x12, IDS + _filled(b"\x5a\x00"))),
-        [],
-    ),
-    "events-of-small-spans": (
-        "260 spans with eight million events, a few kilobytes of gzip",
-        lambda: gzip.compress(_request(_filled(_frame(0x12, IDS + b"\x5a\x00" * 32_000)))),
-        [("Content-Encoding", "gzip")],
-    ),
+BODIES: dict[str, tuple[Callable[[], bytes], tuple[str, str]]] = {
+    "gzip-bomb": (lambda: gzip.compress(bytes(1 << 30), 6), GZIP),
+    "zstd-bomb": (_zstd_bomb, ZSTD),
+    "many-streams-of-gzip": (lambda: _filled(gzip.compress(b"")), GZIP),
+    "empty-attributes": (lambda: _request(_span(_filled(b"\x4a\x00"))), PROTOBUF),
+    "empty-events": (lambda: _request(_span(_filled(b"\x5a\x00"))), PROTOBUF),
+    "events-of-small-spans": (lambda: gzip.compress(_request(_filled(_span(b"\x5a\x00" * 32_000)))), GZIP),
     "list-of-nothing": (
-        "an attribute that is a list of eight million nothings",
-        lambda: _request(_frame(0x12, IDS + _frame(0x4A, _frame(0x12, _frame(0x2A, _filled(b"\x0a\x00")))))),
-        [],
+        lambda: _request(_span(_frame(0x4A, _frame(0x12, _frame(0x2A, _filled(b"\x0a\x00")))))),
+        PROTOBUF,
     ),
-    "numbers-without-end": (
-        "a span of eight million numbers, none of which has a name",
-        lambda: _request(_frame(0x12, _filled(b"\x30\x01"))),
-        [],
-    ),
-    "empty-spans": ("eight million spans", lambda: _request(_filled(b"\x12\x00")), []),
-    "most-empty-spans": ("as many empty spans as are looked at", lambda: _request(b"\x12\x00" * 199_000), []),
-    "most-attributes": (
-        "spans of as many attributes as are read, 40 of them",
-        lambda: _request(_frame(0x12, IDS + b"\x4a\x00" * 199_000) * 40),
-        [],
-    ),
+    "numbers-without-end": (lambda: _request(_frame(0x12, _filled(b"\x30\x01"))), PROTOBUF),
+    "empty-spans": (lambda: _request(_filled(b"\x12\x00")), PROTOBUF),
+    "most-empty-spans": (lambda: _request(b"\x12\x00" * 199_000), PROTOBUF),
+    "most-attributes": (lambda: _request(_span(b"\x4a\x00" * 199_000) * 40), PROTOBUF),
     "lists-of-json": (
-        "a span of OTLP/JSON with five million lists",
         lambda: (
             b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":{"a":['
             + _filled(b"[],")
             + b"1]}}]}]}]}"
         ),
-        [("Content-Type", "application/json")],
+        JSON,
     ),
-    "traces-of-one-span": ("50,000 spans, each of a trace of its own", lambda: _small_spans(50_000), []),
+    "traces-of-one-span": (lambda: _small_spans(50_000), PROTOBUF),
 }
 
 
-async def _sent(field: Field, make: Callable[[], bytes], headers: Sequence[tuple[str, str]]) -> None:
-    body = make()
+async def _sent(field: Field, sends: tuple[Callable[[], bytes], tuple[str, str]]) -> None:
+    body, every = sends[0](), [*field.headers(), sends[1]]
 
     async def send(_: int) -> Answer:
-        every = [*field.headers(), *headers]
         answer = await call(field.address, "POST", "/v1/traces", body, headers=every, source=SOURCE)
         field.tally[answer.status] += 1
         return answer
@@ -121,5 +93,4 @@ async def _sent(field: Field, make: Callable[[], bytes], headers: Sequence[tuple
     await field.flood(send, beside=3, per_s=6)
 
 
-for name, (about, make_body, more) in BODIES.items():
-    FAMILY.add(name, about, functools.partial(_sent, make=make_body, headers=more), role="record")
+FAMILY.each("record", _sent, BODIES)

@@ -5,9 +5,8 @@ import time
 from contextlib import suppress
 from urllib.parse import quote
 
-from tests.prove.attacking.attack import Family, until_over
-from tests.prove.attacking.field import API, SOURCE, Field
-from tests.prove.attacking.http import Connection, head
+from tests.prove.attacking.attack import COPY, Family, until_over
+from tests.prove.attacking.field import Field
 from tests.prove.attacking.places import ATTACKER
 
 FAMILY = Family("searches")
@@ -15,14 +14,11 @@ FAMILY = Family("searches")
 AS_FAST_AS_ANSWERED = 2000.0
 """More in a second than there are answers: each lane asks again at once."""
 
-REPEATING = "text:" + "a" * 1900 + "b"
-RARE = "text:zzzyq"
 PAIRS = [",".join(f"{chr(97 + a)}{chr(97 + b)}" for b in range(20)) for a in range(25)]
 MANY_TERMS = " ".join(f"-model:{names}" for names in PAIRS)[:1800].rpartition(",")[0]
 
 RUNS = 600
 NEAR_SLUG = "a" * 52
-NEAR_SLUGS = 300
 LEFT_S = 4.0
 """Within which its own list must be there: it shows three seconds later who has left."""
 
@@ -36,81 +32,56 @@ def _counts(query: str) -> str:
 
 
 async def _many_runs(field: Field) -> None:
-    """Hundreds of small runs of the project, as far as time allows."""
 
     async def lane(_: int) -> None:
         for _ in range(RUNS // 16):
             if field.left_s > 3:
-                await field.execute("copy", {"message": "x" * 200}, role="run", way="jobs")
+                await field.job("copy", {"message": "x" * 200}, role="run")
 
     if not (await field.call("GET", _runs("flow:copy", limit=100))).json().get("nextCursor"):
         await field.together(16, lane)
 
 
-async def _kept(field: Field) -> str:
-    """The slug of a flow that keeps as much of its message as there may be."""
-    return await field.publish("keep", [{"id": "copy", "type": "passthrough"}], capture="full")
-
-
 async def _long_text(field: Field) -> None:
-    """Three runs that keep a long text of the one letter that it has."""
-    slug = await _kept(field)
+    slug = await field.publish("keep", COPY, capture="full")
     for _ in range(3):
         await field.execute(slug, {"message": "a" * 9_000_000}, role="run")
 
 
-async def _asked(field: Field, targets: list[str], *, beside: int) -> None:
-    await field.flood(
-        lambda number: field.call("GET", targets[number % len(targets)]),
-        beside=beside,
-        per_s=AS_FAST_AS_ANSWERED,
-    )
-
-
-@FAMILY.attack("read", prepare=_long_text)
-async def text_that_repeats_itself(field: Field) -> None:
-    """Eight searches at once for 1,900 letters and another one, in nothing but that letter."""
-    await _asked(field, [_runs(REPEATING)], beside=8)
-
-
-@FAMILY.attack("read", prepare=_many_runs)
-async def text_that_is_nowhere(field: Field) -> None:
-    """Sixteen searches at once for a text that no run has."""
-    await _asked(field, [_runs(RARE)], beside=16)
-
-
-@FAMILY.attack("read", prepare=_many_runs)
-async def many_terms(field: Field) -> None:
-    """Sixteen lists at once of what hundreds of models have not been used in."""
-    await _asked(field, [_runs(f"status:running {MANY_TERMS}", limit=100)], beside=16)
-
-
-@FAMILY.attack("read", prepare=_many_runs)
-async def counts(field: Field) -> None:
-    """Sixteen counts at once of all runs, every other one by hundreds of terms."""
-    await _asked(field, [_counts(""), _counts(MANY_TERMS)], beside=16)
-
-
 async def _near_slugs(field: Field) -> None:
+
     async def lane(start: int) -> None:
-        for number in range(start, NEAR_SLUGS, 8):
+        for number in range(start, 300, 8):
             if field.left_s > 3:
                 slug = f"{NEAR_SLUG}{number:04d}"
-                flow = {"slug": slug, "steps": [{"id": "copy", "type": "passthrough"}]}
-                await field.call("PUT", f"/flows/{ATTACKER}/{slug}", flow, role="admin")
+                await field.call(
+                    "PUT", f"/flows/{ATTACKER}/{slug}", {"slug": slug, "steps": COPY}, role="admin"
+                )
 
     await field.together(8, lane)
 
 
-@FAMILY.attack("read", prepare=_near_slugs, leaves_work=True)
-async def almost_a_slug(field: Field) -> None:
-    """Eight lists at once of a flow that is not there, and almost has the name of hundreds."""
-    await _asked(field, [_runs(f"flow:{NEAR_SLUG}zzzz")], beside=8)
+async def _asked(field: Field, targets: list[str]) -> None:
+    await field.flood(
+        lambda number: field.call("GET", targets[number % len(targets)]), beside=16, per_s=AS_FAST_AS_ANSWERED
+    )
+
+
+REPEATING = "text:" + "a" * 1900 + "b"
+OF_MANY_RUNS = {
+    "text-that-is-nowhere": [_runs("text:zzzyq")],
+    "many-terms": [_runs(f"status:running {MANY_TERMS}", limit=100)],
+    "counts": [_counts(""), _counts(MANY_TERMS)],
+}
+FAMILY.each("read", _asked, {"text-that-repeats-itself": [_runs(REPEATING)]}, prepare=_long_text)
+FAMILY.each("read", _asked, OF_MANY_RUNS, prepare=_many_runs)
+ALMOST = {"almost-a-slug": [_runs(f"flow:{NEAR_SLUG}zzzz")]}
+FAMILY.each("read", _asked, ALMOST, prepare=_near_slugs, leaves_work=True)
 
 
 async def _followed(field: Field, query: str, *, count: int) -> None:
     """So many lists that are followed and read. Complains where none could be opened."""
-    request = head("GET", f"{API}/flow-runs/stream?q={quote(query)}", host="x", headers=field.headers("read"))
+    request = field.get(f"/flow-runs/stream?q={quote(query)}")
     streams = await field.connect(count)
     begun = 0
 
@@ -138,15 +109,15 @@ async def _followed(field: Field, query: str, *, count: int) -> None:
 async def followed_lists(field: Field) -> None:
     """200 lists that are followed, in a project that begins 40 runs a second."""
     await asyncio.gather(
-        _followed(field, "", count=200),
-        field.flood(lambda _: field.execute("copy", way="jobs"), beside=4, per_s=40),
+        _followed(field, "", count=200), field.flood(lambda _: field.job("copy"), beside=4, per_s=40)
     )
 
 
 @FAMILY.attack("run", leaves_work=True)
 async def followed_lists_of_a_text(field: Field) -> None:
     """20 lists that are followed by a text that repeats itself, beside runs that hold such texts."""
-    slug, long = await _kept(field), {"message": "a" * 300_000}
+    slug = await field.publish("keep", COPY, capture="full")
+    long = {"message": "a" * 300_000}
     await asyncio.gather(
         _followed(field, REPEATING, count=20),
         field.flood(lambda _: field.execute(slug, long), beside=4, per_s=20),
@@ -156,17 +127,9 @@ async def followed_lists_of_a_text(field: Field) -> None:
 @FAMILY.attack("read", prepare=_long_text)
 async def searches_that_are_left(field: Field) -> None:
     """Counts by a text that repeats itself, asked for and left at once, 200 a second."""
-    request = head("GET", f"{API}{_counts(REPEATING)}", host="x", headers=field.headers())
-
-    async def one(_: int) -> None:
-        with suppress(OSError):
-            async with await Connection.open(field.address, source=SOURCE) as connection:
-                await connection.send(request)
-                await asyncio.sleep(0.02)
-
     with suppress(TimeoutError):
         async with asyncio.timeout(field.left_s / 2):
-            await field.flood(one, beside=16, per_s=200)
+            await field.flood(lambda _: field.leave(_counts(REPEATING)), beside=16, per_s=200)
     left_s = time.monotonic()
     own = await field.call("GET", "/flow-runs?limit=1", timeout_s=LEFT_S)
     took_s = time.monotonic() - left_s

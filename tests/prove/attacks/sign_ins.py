@@ -14,7 +14,6 @@ Headers = Sequence[tuple[str, str]]
 
 
 async def _keys(field: Field) -> Sequence[Headers]:
-    """Headers of new keys of the attacker's project."""
     made = await field.together(KEYS, lambda _: field.call("POST", "/keys", {"role": "read"}, role="admin"))
     keys = [[("Authorization", f"Bearer {each.json()['key']}")] for each in made if each.status == 201]
     if not keys:
@@ -27,7 +26,6 @@ def _of_neighbour(field: Field) -> Headers:
 
 
 async def new_session(field: Field, headers: Headers) -> Headers:
-    """The headers with the halves of a new session."""
     async with await Connection.open(field.address, source=SOURCE) as connection:
         headers = [*headers, ("Content-Length", "0")]
         asked = head("POST", f"{API}/viewer/session", host=connection.host, headers=headers)

@@ -105,7 +105,6 @@ class _Node:
         return bytes(content)
 
     def content(self) -> bytes:
-        """As every process sees it while the power is on."""
         content = bytearray(self.safe)
         for change in self.pending:
             _apply(content, change, b"\0")
@@ -126,7 +125,6 @@ class Disk:
         self._syncs: dict[int, tuple[_Node, int, int]] = {}
 
     def apply(self, change: Change) -> None:
-        """Takes in the next thing that happened."""
         match change:
             case Write() | Truncate():
                 self._names[change.path].pending.append(change)
@@ -156,7 +154,6 @@ class Disk:
         self._renamed = later
 
     def knows(self, path: str) -> bool:
-        """Whether there is a file or folder of this name."""
         return path in self._names
 
     def after_the_cut(self, chance: random.Random) -> dict[str, bytes]:
@@ -172,7 +169,6 @@ class Disk:
         return self._files(names, lambda node: node.after_the_cut(chance))
 
     def now(self) -> dict[str, bytes]:
-        """The files as every process sees them while the power is on."""
         return self._files(self._names, _Node.content)
 
     def _files(self, names: dict[str, _Node], content: Callable[[_Node], bytes]) -> dict[str, bytes]:

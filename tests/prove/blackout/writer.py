@@ -13,7 +13,7 @@ import random
 import sys
 from collections.abc import Awaitable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -82,7 +82,6 @@ def append_name(run_id: str, head: int) -> str:
 
 
 def checkpoint_of(head: int) -> str:
-    """The checkpoint that comes with the append up to this head."""
     return f"s{head}"
 
 
@@ -167,50 +166,25 @@ class _Writer:
             execution_id=run, run_id=run, flow_id=flow_id, step_count=3, trigger_type="api", version=0
         )
         for index, step in enumerate(("s0", "s1", "s2")):
-            attempt = 1
-            yield from self._asking(run, step, index, attempt)
+            of: dict[str, Any] = {"execution_id": run, "step_id": step, "attempt": 1}
+            yield from self._asking(of, index)
             if self._random.random() < 0.25:
-                yield StepRetrying(
-                    execution_id=run,
-                    step_id=step,
-                    attempt=1,
-                    error=ERROR,
-                    next_attempt=2,
-                    delay_ms=0,
-                    cost_usd=COST,
-                )
-                attempt = 2
-                yield from self._asking(run, step, index, attempt)
+                yield StepRetrying(**of, error=ERROR, next_attempt=2, delay_ms=0, cost_usd=COST)
+                of["attempt"] = 2
+                yield from self._asking(of, index)
             if self._random.random() < 0.1:
-                yield StepError(
-                    execution_id=run,
-                    step_id=step,
-                    step_index=index,
-                    attempt=attempt,
-                    error=ERROR,
-                    cost_usd=COST,
-                )
+                yield StepError(**of, step_index=index, error=ERROR, cost_usd=COST)
                 yield FlowFailed(execution_id=run, run_id=run, error=ERROR, step_id=step)
                 return
             output = {"text": self._text()}
-            yield StepCompleted(
-                execution_id=run,
-                step_id=step,
-                step_index=index,
-                attempt=attempt,
-                output=output,
-                duration_ms=1,
-                cost_usd=COST,
-            )
+            yield StepCompleted(**of, step_index=index, output=output, duration_ms=1, cost_usd=COST)
         yield FlowCompleted(execution_id=run, run_id=run, result={"n": 1})
 
-    def _asking(self, run: str, step: str, index: int, attempt: int) -> Iterator[KnownEvent]:
+    def _asking(self, of: dict[str, Any], index: int) -> Iterator[KnownEvent]:
         """An attempt begins, and asks a model: what that may cost is held, then charged."""
-        yield StepStarted(execution_id=run, step_id=step, step_index=index, attempt=attempt)
-        reservation = ModelReservation(number=1, model="echo", usd=MOST)
-        yield StepModelReserved(execution_id=run, step_id=step, attempt=attempt, reservation=reservation)
-        call = ModelCall(number=1, model="echo", cost_usd=COST)
-        yield StepModelCall(execution_id=run, step_id=step, attempt=attempt, model_call=call)
+        yield StepStarted(**of, step_index=index)
+        yield StepModelReserved(**of, reservation=ModelReservation(number=1, model="echo", usd=MOST))
+        yield StepModelCall(**of, model_call=ModelCall(number=1, model="echo", cost_usd=COST))
 
     def _object(self) -> bytes:
         return msgspec.json.encode({"text": self._text()})

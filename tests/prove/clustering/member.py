@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
 from typing import Self
 
 import msgspec
@@ -26,77 +26,61 @@ AddressOf = Callable[[int, str], str]
 """The database's address by way of a port, for a client with this name."""
 
 
-class Processes:
-    """What forks the processes of a member: one parent for each program, `of` that."""
-
-    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
-        self.settings = settings
-        self.of: dict[Program, KilledServer] = {}
-        self._stack = stack
-
-    async def prepare(self, program: Program) -> None:
-        """Returns when a process of the program can be forked."""
-        if program not in self.of:
-            made = KilledServer.made(self.settings, program)
-            self.of[program] = await self._stack.enter_async_context(made)
-
-
 class Member:
-    """One server or worker. `lives` counts its processes; `ended` are those that ended by themselves."""
+    """One server or worker, kept running until the block ends; its processes may have the fault `plant`.
+
+    `lives` counts its processes; `ended` are those that ended by themselves.
+    """
 
     def __init__(
         self,
-        name: str,
-        processes: Processes,
-        program: Program,
-        links: dict[str, Link],
-        address: AddressOf,
-        plant: str,
-    ) -> None:
-        self.name = name
-        self.program = program
-        self.process = processes.of[program]
-        self.lives = 0
-        self.ended: list[str] = []
-        self.was_lost = asyncio.Event()
-        self._processes = processes
-        self._links = links
-        self._address = address
-        self._plant = plant
-        self._down_s = AGAIN_S
-        self._closing = False
-        self._is_due = False
-        self._clock = processes.settings.data / "clock"
-        write_clock(self._clock, 0.0)
-
-    @classmethod
-    @asynccontextmanager
-    async def made(
-        cls,
         name: str,
         settings: Settings,
         services: dict[str, int],
         address: AddressOf,
         program: Program,
-        plant: str = "",
-    ) -> AsyncIterator[Self]:
-        """A member that is kept running until the block ends; `services` are ports by their names.
+        plant: str,
+    ) -> None:
+        self.name = name
+        self.program = program
+        self.process: KilledServer
+        self.lives = 0
+        self.ended: list[str] = []
+        self.was_lost = asyncio.Event()
+        self._settings = settings
+        self._links = {name: Link(port) for name, port in services.items()}
+        self._address = address
+        self._plant = plant
+        self._down_s = AGAIN_S
+        self._closing = False
+        self._is_due = False
+        self._clock = settings.data / "clock"
+        self._stack = AsyncExitStack()
+        self._servers: dict[Program, KilledServer] = {}
 
-        Its processes have the fault `plant`, if one is given.
-        """
-        settings.data.mkdir()
-        async with AsyncExitStack() as stack:
-            processes = Processes(settings, stack)
-            await processes.prepare(program)
-            links = {name: await stack.enter_async_context(Link.to(port)) for name, port in services.items()}
-            member = cls(name, processes, program, links, address, plant)
-            keeping = asyncio.create_task(member._keep())
-            try:
-                yield member
-            finally:
-                member.end()
-                keeping.cancel()
-                await asyncio.wait({keeping})
+    async def __aenter__(self) -> Self:
+        self._settings.data.mkdir()
+        write_clock(self._clock, 0.0)
+        await self._prepare(self.program)
+        self.process = self._servers[self.program]
+        for link in self._links.values():
+            await self._stack.enter_async_context(link.serving())
+        self._keeping = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self.end()
+        self._keeping.cancel()
+        await asyncio.wait({self._keeping})
+        for link in self._links.values():
+            link.heal()
+        await self._stack.aclose()
+
+    async def _prepare(self, program: Program) -> None:
+        """Returns when a process of the program can be forked: there is one parent for each program."""
+        if program not in self._servers:
+            made = KilledServer.made(self._settings, program)
+            self._servers[program] = await self._stack.enter_async_context(made)
 
     @property
     def is_up(self) -> bool:
@@ -108,7 +92,6 @@ class Member:
         return self.is_up and not self.process.stopping
 
     async def suffer(self, fault: Fault) -> None:
-        """Lets the fault come and go."""
         process = self.process
         match fault.kind:
             case "kill":
@@ -130,7 +113,9 @@ class Member:
             case "freeze until takeover":
                 self.was_lost.clear()
                 process.freeze()
-                await _until(self.was_lost, fault.lasts_s)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(fault.lasts_s):
+                        await self.was_lost.wait()
                 process.thaw()
             case "cut up" | "cut down" | "cut both":
                 for link in self._links.values():
@@ -160,7 +145,7 @@ class Member:
         other one does not become ready.
         """
         if program is not None:
-            await self._processes.prepare(program)
+            await self._prepare(program)
             self.program = program
         before, began_s = self.lives, time.monotonic()
         self._is_due, self._down_s = True, 0.0
@@ -176,7 +161,7 @@ class Member:
 
     async def _keep(self) -> None:
         while not self._closing:
-            process = self.process = self._processes.of[self.program]
+            process = self.process = self._servers[self.program]
             process.serves, process.clock = self.name.startswith("server"), self._clock
             process.plant = self._plant
             self.lives += 1
@@ -192,11 +177,3 @@ class Member:
                 self.ended.append(f"{who} ended by itself with {process.exit_code}: {process.said()[-800:]}")
                 self._down_s = AGAIN_S
             await asyncio.sleep(self._down_s)
-
-
-async def _until(event: asyncio.Event, most_s: float) -> None:
-    try:
-        async with asyncio.timeout(most_s):
-            await event.wait()
-    except TimeoutError:
-        return

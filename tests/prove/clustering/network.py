@@ -16,8 +16,12 @@ CHUNK = 1 << 16
 NOBODY_S = 0.05
 """How long a caller of nobody waits before it is turned away."""
 
-End = tuple[asyncio.StreamReader, asyncio.StreamWriter, asyncio.Event]
-"""What comes from a side, what goes to it, and whether anything may go to it now."""
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection so that the other side hears of a reset, and not of an end."""
+    raw: socket.socket = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 class Between(ABC):
@@ -45,10 +49,7 @@ class Between(ABC):
         """Ends every connection at once, with all that is on its way."""
         for writer in self._open:
             if not writer.is_closing():
-                # With no time to linger the other side hears of a reset, and not of an end.
-                raw: socket.socket = writer.get_extra_info("socket")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                writer.transport.abort()
+                reset(writer)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

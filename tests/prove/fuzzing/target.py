@@ -1,17 +1,18 @@
-"""What atheris calls, over and over, with bytes that reach ever more of the decoder.
+"""What atheris calls, over and over, with bytes that reach ever more of a decoder.
 
-Run as `python -m tests.prove.fuzzing.target` with the options of libFuzzer, by an interpreter that has
-atheris. The first bytes of an input say where the stream is cut and how large a frame may be.
+Run as `python -m tests.prove.fuzzing.target streams|requests` with the options of libFuzzer, by an
+interpreter that has atheris. The first bytes of a stream say where it is cut and how large a frame may be.
 """
 
 import sys
 
 import atheris  # type: ignore[import-untyped]  # in an environment of its own
 
-with atheris.instrument_imports(include=["runglass.wire.sse"]):
+with atheris.instrument_imports(include=["runglass.wire.sse", "runglass.recording.otlp"]):
+    import runglass.recording.otlp
     import runglass.wire.sse  # noqa: F401
 
-from tests.sse_standard import check, cut
+from tests import otlp_standard, sse_standard
 
 CUTS = 4
 HEAD = 1 + 2 * CUTS
@@ -24,9 +25,11 @@ def decode(data: bytes) -> None:
         return
     stream = data[HEAD:]
     borders = [int.from_bytes(data[start : start + 2]) for start in range(1, HEAD, 2)]
-    check(stream, cut(stream, borders), limit=3 + data[0] if data[0] < 128 else NO_LIMIT)
+    limit = 3 + data[0] if data[0] < 128 else NO_LIMIT
+    sse_standard.check(stream, sse_standard.cut(stream, borders), limit=limit)
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, decode)
+    _program, what, *options = sys.argv
+    atheris.Setup([_program, *options], decode if what == "streams" else otlp_standard.check)
     atheris.Fuzz()

@@ -61,10 +61,8 @@ class Book:
             self.lies.append(f"a reader was told two events {seq} of run {run_id}: {before!r} and {data!r}")
 
     def walk(self, run_id: str, seq: int, data: bytes) -> None:
-        """Notes an event from a step-through call."""
         self.events += 1
         self.walked.setdefault(run_id, {}).setdefault(seq, data)
 
     def known_runs(self) -> list[str]:
-        """Ids of the runs that callers know of."""
         return [asked.run_id for asked in self.asked.values() if asked.run_id is not None]

@@ -46,13 +46,8 @@ class Callers:
 
     async def call(self) -> None:
         scripts: list[Callable[[], Awaitable[None]]] = [
-            self._execute,
-            self._execute,
-            self._queue,
-            self._queue,
-            self._hold,
-            self._walk,
-            self._walk,
+            *([self._execute, self._queue, self._walk] * 2),
+            lambda: self._job(self._asked("hold", "job")),
             self._use_tools,
         ]
         while not self.closing.is_set():
@@ -80,9 +75,6 @@ class Callers:
 
     async def _queue(self) -> None:
         await self._job(self._asked(self._random.choice(STRAIGHT), "job"))
-
-    async def _hold(self) -> None:
-        await self._job(self._asked("hold", "job"))
 
     async def _job(self, asked: Asked) -> None:
         answer = await self._posted(asked, "jobs", self._body(asked))

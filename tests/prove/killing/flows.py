@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from tests.prove.killing.outside import NO_PATH, Effect, answer_to
 
 ASK = 'type: llm, model: "outside:tiny"'
-CUT_OFF_TIMES = 2
-"""`crash_retries` of the scenario that proves its limit."""
 HOLD_MS = 2500
 NEVER_TIMES = 2
 """How often the step `never` may fail by itself, however often it is cut off beside."""
@@ -131,12 +129,6 @@ steps:
   - {{id: last, type: code, code: 'return {{"each": steps["each"]["items"], "more": text}}'}}
 """
 
-SILENT = f"""
-slug: silent
-steps:
-  - {{id: silent, {ASK}, prompt: "{{{{ tag }}}} silent - {{{{ attempt }}}}"}}
-"""
-
 ROWS = [["0,0", "0,1"], ["1,0", "1,1"], ["2,0"]]
 """Each cell names its own place, as a loop path is written."""
 
@@ -150,7 +142,6 @@ class Expected(NamedTuple):
 
 
 def parameters(tag: str, n: int) -> dict[str, Any]:
-    """What every run is begun with."""
     return {"tag": tag, "n": n, "rows": ROWS}
 
 
@@ -181,7 +172,6 @@ FLOWS: dict[str, Expected] = {
             "more": _said(tag, "more"),
         },
     ),
-    "silent": Expected(SILENT, lambda *_: None, "failed"),
 }
 
 TOOL = {

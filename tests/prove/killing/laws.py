@@ -4,6 +4,7 @@ The laws of logs, rows and money are those of every proof (`tests/laws`). Here a
 callers were told, what was done outside, and how a run must end.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -16,6 +17,8 @@ from runglass.log.fold import Address, milliseconds_between
 from runglass.log.trace import TERMINAL, StepTrace
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
+from runglass.store.sqlite.database_file import check
+from runglass.store.sqlite.store import SqliteStore
 from tests.laws.log import Log
 from tests.laws.stored import (
     WholeRun,
@@ -133,7 +136,8 @@ class Laws:
         before = self._interrupted[run.id]
         if len(log.events) > before:
             first = decode_event(log.events[before]).at
-            seconds = max(0.0, _seconds(ready_at, first))
+            went_on = datetime.fromisoformat(first) - datetime.fromisoformat(ready_at)
+            seconds = max(0.0, went_on.total_seconds())
             self.resume_s.append(seconds)
             if seconds > RESUME_LIMIT_S:
                 yield f"run {run.id} ({self._flow(run)}) went on only {seconds:.1f} s after the start"
@@ -157,7 +161,6 @@ class Laws:
                 yield f"run {run_id} was acknowledged and does not exist"
 
     def _ending(self, whole: WholeRun, found: object, log: Log, asked: Asked) -> Iterator[str]:
-        """The run has ended, as its flow says and as its caller was told."""
         run = whole.record
         expected = FLOWS[self._flow(run)]
         result = expected.result(asked.tag, asked.n)
@@ -212,6 +215,13 @@ class Laws:
                 yield f"{address} was called in attempts {sorted(calls)}, its log ends with {last}"
 
 
+async def faults(store: SqliteStore) -> list[str]:
+    """What `runglass data check --all` finds wrong."""
+    path = store.connections.path
+    found = await asyncio.to_thread(check, path, every_run=True, tell=lambda runs, of: None)
+    return found.problems
+
+
 def _answered(asked: Asked, run: RunRecord, result: object) -> Iterator[str]:
     """An answer from after the end: what it says is what the log says."""
     assert asked.answer is not None
@@ -230,7 +240,3 @@ def _same_event(stored: bytes, sent: bytes) -> bool:
     one, other = decode_event(stored), decode_event(sent)
     same = (one.seq, one.at, one.execution_id) == (other.seq, other.at, other.execution_id)
     return same and event_type_of(stored) == event_type_of(sent)
-
-
-def _seconds(start: str, end: str) -> float:
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

@@ -19,7 +19,6 @@ POLL_S = 0.05
 
 
 async def listed_runs(line: Line, *, status: str | None = None) -> dict[str, dict[str, Any]]:
-    """Every run of the project by its id, from all pages of the list."""
     runs: dict[str, dict[str, Any]] = {}
     cursor = ""
     while True:
@@ -38,7 +37,6 @@ async def listed_runs(line: Line, *, status: str | None = None) -> dict[str, dic
 
 
 async def all_ended(line: Line) -> None:
-    """Returns when no run is pending or running any more."""
     for status in ("pending", "running"):
         # Never back to pending: what has been waited for first stays true.
         going_on = await listed_runs(line, status=status)

@@ -158,7 +158,6 @@ class KilledServer:
                 pidfd_send_signal(self._pidfd, number)
 
     def said(self) -> str:
-        """The end of what it wrote to stderr."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-3000:] if self.log.exists() else ""
 
     async def _listen(self) -> None:

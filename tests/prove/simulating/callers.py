@@ -71,13 +71,8 @@ class Callers:
                 continue
             self._labels += 1
             label = f"r{self._labels}"
-            spec = RunSpec(
-                flow=flow,
-                version=0,
-                inputs={"run": label},
-                capture=capture,
-                trigger_type="api",
-            )
+            inputs = {"run": label}
+            spec = RunSpec(flow=flow, version=0, inputs=inputs, capture=capture, trigger_type="api")
             life = chance.choice(lives)
             done = life.process.start(self._call(life, spec, segment))
             await asyncio.wait({done}, timeout=5.0)
@@ -180,7 +175,6 @@ class Callers:
         await self._outcome(life, started)
 
     async def _cancel(self, life: Life, run_id: str) -> None:
-        """Cancels a run as the server does."""
         world = self._world
         assert life.engine is not None
         try:

@@ -6,7 +6,7 @@ die, and the disk may refuse. Whoever watches hears of each commit before anybod
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -139,7 +139,6 @@ class Inline(Connections):
         self._commit_all()
 
     def spare(self) -> None:
-        """Lets the process live, however much it commits from now on."""
         self._dies_in = None
 
     def sever(self) -> None:
@@ -227,29 +226,13 @@ class Store(SqliteStore):
     async def append(self, batch: Append) -> None:
         await self._db.write(Appending(batch, self._fault))
 
-    async def claim_runs(
-        self,
-        owner: str,
-        *,
-        now: str,
-        limit: int,
-        project_id: int | None = None,
-        most_each: int | None = None,
-        most_of_flows: Mapping[str, int] = NO_LIMITS,
-    ) -> list[RunRecord]:
+    async def claim_runs(self, owner: str, **how: Any) -> list[RunRecord]:
         match self._fault:
             case "claims that are not limited":
-                most_each, most_of_flows = None, NO_LIMITS
-            case "a flow that is passed over" if most_of_flows:
-                most_of_flows = dict.fromkeys(most_of_flows, 0)
-        return await super().claim_runs(
-            owner,
-            now=now,
-            limit=limit,
-            project_id=project_id,
-            most_each=most_each,
-            most_of_flows=most_of_flows,
-        )
+                how |= {"most_each": None, "most_of_flows": NO_LIMITS}
+            case "a flow that is passed over" if how.get("most_of_flows"):
+                how["most_of_flows"] = dict.fromkeys(how["most_of_flows"], 0)
+        return await super().claim_runs(owner, **how)
 
     async def end_lease(self, owner: str | None) -> None:
         await super().end_lease(owner)

@@ -35,7 +35,6 @@ LEAVES = ("code", "code", "code", "wait", "passthrough", "llm")
 
 
 def make_flow(chance: Random) -> Flow:
-    """A flow with every kind of step, some of which may fail."""
     return Flow(slug="simulated", steps=_Maker(chance, LEAVES).steps(chance.choice([0, 1, 2, 2, 3]), ()))
 
 
@@ -144,7 +143,6 @@ class _Lost(Exception):
 
 
 def result_of(flow: Flow, inputs: Mapping[str, Any], told: Told) -> dict[str, Any] | None:
-    """The result of a run that ended well."""
     result: dict[str, Any] | None = _Interpreter(inputs, told).steps(flow.steps, dict(inputs), {}, {}, ())
     return result
 

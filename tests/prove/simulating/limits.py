@@ -27,7 +27,6 @@ class Limits(NamedTuple):
 
     @property
     def are_of_runs(self) -> bool:
-        """Whether any is on how many runs go on."""
         return self.of_project is not None or bool(self.of_flows)
 
     @property

@@ -78,7 +78,6 @@ class Life:
         self._world.loop.call_later(LONGEST_SLEEP_S, self.wake)
 
     def lose_run(self) -> None:
-        """Another process has one of its runs."""
         if self._linger_s is not None:
             # Not in the process that has got the run, which may be halted meanwhile.
             self._world.loop.call_later(self._linger_s, self.wake, context=Context())
@@ -89,7 +88,6 @@ class Life:
             self.process.go_on()
 
     def bury(self) -> None:
-        """Lets it come to an end in which nothing can be done any more."""
         self.over.set()
         self.connections.sever()
         self.process.go_on()
@@ -180,7 +178,6 @@ class Machine:
                 await asyncio.sleep(world.chance.choice((0.1, 1.0, 1.0, 15.0)))
 
     async def close(self) -> None:
-        """Stops its process in order."""
         if self.life is not None and not self.life.over.is_set():
             self.life.stop(0.0)
             await self.life.over.wait()

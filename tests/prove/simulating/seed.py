@@ -43,7 +43,7 @@ def live(
     numbers = itertools.count(1)
 
     def next_id() -> str:
-        return f"00000000-0000-7000-8000-{next(numbers):012d}"
+        return f"{next(numbers):08x}-0000-7000-8000-000000000000"
 
     with (
         patch("runglass.engine.run.idle_runs.RunIds.next", lambda _: next_id()),

@@ -11,6 +11,7 @@ import itertools
 import selectors
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -39,13 +40,11 @@ class Process:
         self._held: list[_Turn] = []
 
     def start(self, work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
-        """A task that runs in the process."""
         context = copy_context()
         context.run(_current.set, self)
         return asyncio.get_running_loop().create_task(work, context=context)
 
     def halt(self) -> None:
-        """Runs nothing more from now on."""
         self.halted = True
 
     def go_on(self) -> None:
@@ -59,25 +58,16 @@ class Process:
         self._held.append(turn)
 
 
+@dataclass(slots=True, eq=False)
 class _Turn:
     """A callback of a process, which waits where the process is halted when it is due."""
 
-    __slots__ = ("args", "callback", "context", "handle", "loop", "process")
-
-    def __init__(
-        self,
-        loop: "VirtualLoop",
-        process: Process,
-        callback: Callable[..., object],
-        args: Any,
-        context: Context,
-    ) -> None:
-        self.loop = loop
-        self.process = process
-        self.callback = callback
-        self.args = args
-        self.context = context
-        self.handle: asyncio.Handle | None = None
+    loop: "VirtualLoop"
+    process: Process
+    callback: Callable[..., object]
+    args: Any
+    context: Context
+    handle: asyncio.Handle | None = None
 
     def __call__(self) -> None:
         # Cancelled after it was due, and before the process went on.

@@ -52,7 +52,6 @@ class Pass:
 
     @property
     def lost_ids(self) -> set[str]:
-        """The steps that were lost in some iteration."""
         return {address.step_id for address in self.lost}
 
     def drop(self, step_ids: Iterable[str]) -> None:
@@ -76,7 +75,6 @@ class Pass:
         self.decisions[address] = msgspec.json.decode(kept.data)
 
     def take(self, event: StepEvent) -> None:
-        """Takes the next event of a step in."""
         address = Address(event.step_id, event.loop_path)
         match event:
             case LoopStarted():

@@ -7,19 +7,157 @@ every run must come to its end, or to a pause that nobody ends, in bounded time.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import aclosing
+from contextvars import Context
 from decimal import Decimal
+from functools import partial
 from random import Random
 
+from runglass.bus.process_bus import MemoryBus
+from runglass.errors import StoreError
 from runglass.store.records import FlowRecord
 from tests.prove.simulating.callers import Callers
 from tests.prove.simulating.disk import Disk, Fault, Inline, LookedAt, Mood, Store
 from tests.prove.simulating.flows import make_flow
-from tests.prove.simulating.laws import Laws, demand
+from tests.prove.simulating.laws import Laws, WatchedLog, demand
 from tests.prove.simulating.limits import BUDGET_USD, PROJECTS, SLUGS, Limits, make_limits
 from tests.prove.simulating.machine import Life, Machine
-from tests.prove.simulating.readers import Readers
 from tests.prove.simulating.virtual import Process, VirtualLoop
-from tests.prove.simulating.wires import Wires
+
+PATIENCE_S = 60.0
+"""After so long without an end a reader tries another process: its own may sleep."""
+
+
+class Reader:
+    """One who follows a run. `seq` is how far it has come; `ended` says that it was told the last event."""
+
+    def __init__(self, world: "World", log: WatchedLog) -> None:
+        self.log = log
+        self.seq = world.chance.randint(0, len(log.events))
+        self.ended = False
+        self._world = world
+
+    async def read(self) -> None:
+        world = self._world
+        while not self.ended:
+            lives = world.lives()
+            if lives:
+                life = world.chance.choice(lives)
+                following = life.process.start(self._follow(life))
+                over = asyncio.create_task(life.over.wait())
+                await asyncio.wait({following, over}, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+                over.cancel()
+                following.cancel()
+                world.seen["readers: turns"] += 1
+            await asyncio.sleep(0.1)
+
+    async def _follow(self, life: Life) -> None:
+        """Follows the run from one process, as a stream does, until that cannot go on."""
+        seq = self.seq
+        try:
+            run = await life.store.run(self.log.run_id)
+            assert run is not None
+            async with aclosing(life.tails.follow(run, after=seq)) as pages:
+                async for page in pages:
+                    for number, data in page:
+                        self._take(number, data, after=seq)
+                        seq = number
+                        self.seq = max(seq, self.seq)
+        except StoreError:
+            return
+        head, ended = len(self.log.events), self.log.ended
+        self._world.tell(
+            lambda: demand(
+                ended and seq == head, f"{self.log.run_id}: a reader's last event is {seq} of {head}"
+            )
+        )
+        self.ended = True
+
+    def _take(self, number: int, data: bytes, *, after: int) -> None:
+        world, name = self._world, self.log.run_id
+        stored = world.disk.connection.execute(
+            "SELECT data FROM event WHERE run_no = ? AND seq = ?", (self.log.no, number)
+        ).fetchone()
+        world.seen["readers: events"] += 1
+        world.tell(lambda: demand(number == after + 1, f"{name}: event {number} is told after {after}"))
+        world.tell(lambda: demand(stored == (data,), f"{name}: event {number} is told and is not the log's"))
+
+
+class Readers:
+    """All readers of one world: of each run there is one, or some, or none."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._each = world.chance.choice((0, 0, 1, 3))
+        self._reading: dict[asyncio.Task[None], Reader] = {}
+
+    def follow(self, log: WatchedLog) -> None:
+        for _ in range(self._each):
+            reader = Reader(self._world, log)
+            self._reading[asyncio.create_task(reader.read())] = reader
+
+    async def close(self) -> None:
+        """Returns when all who follow a run that has ended know so. Raises AssertionError after an hour."""
+        ends = [task for task, reader in self._reading.items() if reader.log.ended]
+        _, late = await asyncio.wait(ends, timeout=3600.0) if ends else (set(), set())
+        for task in self._reading:
+            task.cancel()
+        names = sorted({self._reading[task].log.run_id for task in late})
+        demand(not late, f"readers do not hear of the end of {names}")
+
+
+LATE_S = (0.001, 0.3, 5.0, 60.0)
+
+
+class Wires:
+    """What all processes of a world are connected by; `share` of the wake-ups between them goes wrong."""
+
+    def __init__(self, loop: VirtualLoop, chance: Random, seen: Counter[str]) -> None:
+        self.share = chance.choice((0.0, 0.1, 0.5, 1.0))
+        self._loop = loop
+        self._chance = chance
+        self._seen = seen
+        self._buses: list[ProcessBus] = []
+
+    def bus(self) -> "ProcessBus":
+        bus = ProcessBus(self)
+        self._buses.append(bus)
+        return bus
+
+    def unplug(self, bus: "ProcessBus") -> None:
+        self._buses.remove(bus)
+
+    def carry(self, subject: str, sender: "ProcessBus") -> None:
+        """Brings a wake-up to all other processes, in its own way to each."""
+        for bus in self._buses:
+            if bus is sender:
+                continue
+            wakes = partial(bus.hear, subject)
+            delays: tuple[float, ...] = (0.0,)
+            if self._chance.random() < self.share:
+                what = self._chance.choice(("lost", "late", "repeated"))
+                self._seen[f"wake-ups: {what}"] += 1
+                late_s = self._chance.choice(LATE_S)
+                delays = {"lost": (), "late": (late_s,), "repeated": (0.0, late_s)}[what]
+            for delay_s in delays:
+                # In no process: what is on its way is not stopped with its sender.
+                self._loop.call_later(delay_s, wakes, context=Context())
+
+
+class ProcessBus(MemoryBus):
+    """The bus as one process has it."""
+
+    def __init__(self, wires: Wires) -> None:
+        super().__init__()
+        self._wires = wires
+
+    async def wake(self, subject: str) -> None:
+        await super().wake(subject)
+        self._wires.carry(subject, self)
+
+    def hear(self, subject: str) -> None:
+        self.wake_here(subject)
+
 
 CALM_S = 3600.0
 """How long runs may take once nothing happens to them any more; the longest flow takes some minutes."""
@@ -164,7 +302,6 @@ class World:
                     )
 
     def flow_to_run(self) -> FlowRecord:
-        """Where there are limits most runs are of the flow that has one."""
         if len(self._flows) == 1 or self.chance.random() < 0.5:
             return self._flows[0]
         return self.chance.choice(self._flows)
@@ -220,6 +357,5 @@ class World:
             self.fail(lie)
 
     def fail(self, lie: AssertionError) -> None:
-        """Ends the world, with the first of its lies."""
         if not self.lie.done():
             self.lie.set_exception(lie)

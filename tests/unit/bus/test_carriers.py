@@ -235,17 +235,6 @@ async def test_installations_in_two_schemas_do_not_wake_each_other(database: str
         asleep.cancel()
 
 
-async def test_an_empty_schema_of_the_name_of_a_role_keeps_no_wake_ups_from_it(database: str) -> None:
-    administrator = await asyncpg.connect(database)
-    await administrator.execute("CREATE SCHEMA empty")
-    await administrator.close()
-    here = on_postgres(database)
-    there = on_postgres(f"{database}&search_path=empty,public")
-    async with running(here, there):
-        await woken(there, here)
-        await woken(here, there)
-
-
 async def test_a_database_that_is_not_there_is_told_without_a_password(database: str) -> None:
     address = database.replace("/runglass_", "/nowhere_").replace("postgres:@", "postgres:secret@")
     why = await refusal(PostgresCarrier(address))

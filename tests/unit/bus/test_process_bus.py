@@ -60,14 +60,6 @@ async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once
         assert [len(text) // KEY_LENGTH for text in carrier.sent] == [2, 102]
 
 
-async def test_listeners_of_the_same_process_hear_without_any_carrier(carrier: FakeCarrier) -> None:
-    carrier.away = True
-    bus = ProcessBus(carrier)
-    async with bus.listen("run") as listener:
-        await bus.wake("run")
-        await heard(listener)
-
-
 @in_virtual_time
 async def test_a_process_is_not_woken_by_its_own_text_a_second_time(carrier: FakeCarrier) -> None:
     bus = ProcessBus(carrier)
@@ -151,16 +143,6 @@ async def test_where_nothing_ever_comes_back_the_log_says_what_may_stand_between
     assert bus.fault
     task.cancel()
     await asyncio.wait({task})
-
-
-@in_virtual_time
-async def test_an_idle_bus_notices_that_it_hears_nothing_any_more(carrier: FakeCarrier) -> None:
-    bus = ProcessBus(carrier, echo_s=0.02)
-    async with running(bus):
-        carrier.network = lambda text, hear: None
-        await until(lambda: bus.fault)
-        carrier.network = deliver
-        await connected(bus)
 
 
 @in_virtual_time

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from runglass.cli.terminal.output import JsonLog
-from runglass.limits.pace import current_project
-from runglass.support import logs
 from runglass.testing import running_server
 from tests.contract.wire import http_for
 from tests.faulty_store import FaultyStore
@@ -28,34 +26,6 @@ def line(message: str, *arguments: object, failure: bool = False) -> dict[str, A
     assert "\n" not in text
     told: dict[str, Any] = json.loads(text)
     return told
-
-
-def test_a_line_is_an_object_without_what_is_not_known() -> None:
-    told = line("%s is away", "it")
-    assert told.pop("at").endswith("Z")
-    assert told == {"level": "warning", "logger": "runglass.x", "message": "it is away"}
-
-
-def test_a_line_has_the_ids_of_what_it_is_about() -> None:
-    kept = logs.request_id.set("req-1"), logs.run_id.set("run-1"), current_project.set(7)
-    try:
-        told = line("x")
-    finally:
-        logs.request_id.reset(kept[0])
-        logs.run_id.reset(kept[1])
-        current_project.reset(kept[2])
-    assert (told["requestId"], told["runId"], told["projectId"]) == ("req-1", "run-1", 7)
-
-
-def test_a_line_about_a_run_has_its_id() -> None:
-    run = "01a228b0-76cd-7abc-8def-0123456789ab"
-    for about in (
-        f"run {run} was left off",
-        f"run '{run}': away",
-        f"GET /api/v1/flow-runs/{run}/trace failed",
-    ):
-        assert line(about)["runId"] == run
-    assert "runId" not in line(f"key {run}")
 
 
 def test_a_failure_and_hostile_text_stay_on_one_line() -> None:

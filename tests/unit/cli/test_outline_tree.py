@@ -1,7 +1,5 @@
 """Which rows of a run's tree are shown: all of few; of many what matters, and a count of the rest."""
 
-from decimal import Decimal
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,23 +45,6 @@ def drawn(rows: OutlineRows, *, most: int, within: int = NONE) -> list[str]:
     return found
 
 
-def test_few_rows_are_shown_all_and_an_iteration_of_one_step_is_one_line() -> None:
-    assert drawn(grid(2, 2), most=100) == [
-        "rows",
-        "  [0]",
-        "    cells",
-        "      [0] look",
-        "      [1] look",
-        "    count",
-        "  [1]",
-        "    cells",
-        "      [0] look",
-        "      [1] look",
-        "    count",
-        "end",
-    ]
-
-
 def test_of_many_iterations_the_first_the_slowest_and_the_last_are_shown() -> None:
     rows = grid(40, 1, Attempt("look", (17, 0), end=900))
     lines = drawn(rows, most=30)
@@ -98,13 +79,6 @@ def test_all_attempts_of_a_step_stand_below_it() -> None:
     )
 
 
-def test_a_part_of_the_tree_begins_at_its_own_depth() -> None:
-    rows = grid(3, 2)
-    cells = next(row for row in range(len(rows)) if rows.name(row) == "cells" and rows.loop_path(row) == (1,))
-    assert drawn(rows, most=100, within=cells) == ["cells", "  [0] look", "  [1] look"]
-    assert drawn(rows, most=1, within=cells) == ["cells closed"]
-
-
 @settings(deadline=None, max_examples=50)
 @given(
     outer=st.integers(0, 30),
@@ -134,22 +108,3 @@ def test_no_row_is_lost_and_none_comes_twice(
     assert covered == len(rows)
     in_loop = {row for row in shown if rows.status(row) == "failed" and rows.size[row] == 1}
     assert len(in_loop) == sum(path[0] < outer and path[1] < inner for path in bad)
-
-
-def test_gaps_add_up_what_they_hide() -> None:
-    rows = rows_of(
-        [Node("each", "each", "loop", -1), Node("ask", "ask", "step", 0)],
-        [Attempt("ask", (at,), start=at, end=at + 5, cost="0.0000001", tokens=3) for at in range(200)],
-    )
-    folded = [line.folded for line in tree_lines(rows, choose_rows(rows, most=10)) if line.folded is not None]
-    hidden = sum(sum(each.statuses.values()) for each in folded)
-    assert hidden > 190
-    assert sum(each.tokens for each in folded) == 3 * hidden
-    assert sum((each.cost or Decimal(0) for each in folded), Decimal(0)) == Decimal("0.0000001") * hidden
-
-
-def test_a_run_of_many_rows_is_folded() -> None:
-    rows = grid(400, 25)
-    assert len(rows) > 20_000
-    lines = list(tree_lines(rows, choose_rows(rows, most=60)))
-    assert len(lines) <= 60 + 30

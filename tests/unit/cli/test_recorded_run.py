@@ -5,6 +5,7 @@ import re
 from msgspec import Raw
 from msgspec.structs import replace
 
+from runglass.cli.argument_parsers import step_id
 from runglass.cli.commands.show_run import costliest_attempts, failed_attempts
 from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.run_view import step_arguments
@@ -93,6 +94,7 @@ def test_its_header_tells_what_its_sender_told_and_how_far_it_is() -> None:
 
 def test_what_failed_or_cost_most_is_named_as_runs_step_takes_it() -> None:
     assert [step_arguments(ROWS, row) for row in failed_attempts(ROWS)] == ["chat_gpt-4o --loop 1"]
+    assert step_id("chat gpt-4o") == "chat_gpt-4o"
     assert [step_arguments(ROWS, row) for row in costliest_attempts(ROWS, 5)] == ["chat_gpt-4o --loop 0"]
 
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -86,27 +85,6 @@ def test_a_cancelled_run_says_by_whom_and_where_it_was_and_counts_no_failure() -
     assert failed_attempts(rows) == []
 
 
-def test_texts_that_were_cut_are_told_with_the_first_of_their_steps() -> None:
-    rows = rows_of(NODES, [Attempt("ask", (index,), finish="length") for index in range(6)])
-    run = replace(
-        FAILED,
-        status="completed",
-        error=None,
-        totals=RunTotals(completed=6, finish_reasons={"length": 6}),
-    )
-    told = "warning    6 texts truncated (max_tokens): ask [0], ask [1], ask [2], ask [3] and 2 more"
-    assert told in shown(run, rows)
-
-
-def test_an_input_is_told_in_a_line_and_said_to_be_cut_only_where_it_is() -> None:
-    run = replace(FAILED, input={"inputs": {"message": "so\nit goes …"}}, result={"text": "a" * 2000})
-    lines = shown(run, ROWS)
-    assert "input      so it goes …" in lines
-    (result,) = (line for line in lines if line.startswith("result"))
-    assert result.endswith("a… (cut; --json has all of it)")
-    assert len(result) < 700
-
-
 def test_a_failed_run_says_first_where_and_why_and_how_to_look_closer() -> None:
     lines = shown(FAILED, ROWS, error_context={"code": "CODE_ERROR", "message": "the whole\nreason"})
     assert lines[:3] == [
@@ -115,10 +93,6 @@ def test_a_failed_run_says_first_where_and_why_and_how_to_look_closer() -> None:
         "           runglass runs step 00aa 'price it' --loop 1 --attempt 2",
     ]
     assert "steps      3 completed, 1 failed, 1 attempt failed and retried" in lines
-
-
-def test_where_the_error_of_the_attempt_is_not_kept_that_of_the_run_is_told() -> None:
-    assert shown(FAILED, ROWS)[1] == "why        price it [1], attempt 2 of 2: CODE_ERROR: short"
 
 
 def test_the_tree_has_attempts_below_their_step_and_marks_beside_colours() -> None:
@@ -140,20 +114,6 @@ def test_the_tree_has_attempts_below_their_step_and_marks_beside_colours() -> No
     assert tree[1].split()[-4:] == ["1.21", "s", "2,100", "$0.03"]
 
 
-def test_a_loop_that_has_not_had_all_of_its_iterations_says_how_many_there_will_be() -> None:
-    running = RunSummary(id="r", flow_id="f", status="running", loops={"each": 40})
-    attempts = [Attempt("ask", (at,)) for at in range(3)]
-    assert shown(running, rows_of(NODES, attempts), most=1)[-2].startswith("✓ each  3 of 40 iterations")
-    assert shown(running, rows_of(NODES, attempts), most=1, width=50)[-2].startswith("✓ each 3/40x")
-    inner = [
-        Node("outer", "outer", "loop", -1),
-        Node("each", "each", "loop", 0),
-        Node("ask", "ask", "step", 1),
-    ]
-    lines = shown(running, rows_of(inner, [Attempt("ask", (7, at)) for at in range(3)]))
-    assert any("each  3 iterations" in line for line in lines), "of a loop in another one nobody knows"
-
-
 def test_a_run_that_waits_says_for_what() -> None:
     paused = RunSummary(id="r", flow_id="f", status="paused")
     rows = rows_of(NODES, [Attempt("answer", status="running", end=None)], is_paused=True)
@@ -163,37 +123,6 @@ def test_a_run_that_waits_says_for_what() -> None:
     assert lines[1] == "why        answer waiting for the results of 2 tool calls: weather, tide"
     assert shown(paused, rows)[1] == "why        answer waiting for tool results"
     assert shown(paused, rows_of(NODES, []))[1] == "why        waiting for the next call of the step-through"
-
-
-def test_a_run_that_goes_on_says_what_it_does() -> None:
-    running = RunSummary(id="r", flow_id="f", status="running")
-    busy = [Attempt("ask", (at,), status="running", end=None) for at in range(5)]
-    assert shown(running, rows_of(NODES, busy))[1] == "now        ask [0], ask [1], ask [2] and more"
-    assert shown(running, rows_of(NODES, []))[1] == "now        no step runs at the moment"
-    pending = RunSummary(id="r", flow_id="f", status="pending")
-    assert shown(pending, rows_of(NODES, []))[1] == (
-        "now        it waits until a process that executes runs has a place for it"
-    )
-
-
-def test_a_run_that_completed_though_steps_failed_says_so() -> None:
-    run = RunSummary(id="r", flow_id="f", status="completed", totals=RunTotals(completed=1, failed=2))
-    assert shown(run, rows_of(NODES, []))[-1] == "warning    2 failed steps"
-
-
-def test_it_says_which_key_started_the_run() -> None:
-    run = RunSummary(id="r", flow_id="f", status="completed", trigger_type="api", started_by="night\njobs")
-    assert "trigger    api, by the key night jobs" in shown(run, rows_of(NODES, []))
-
-
-@pytest.mark.parametrize("width", [10, 20, 40, 60, 80, 120, 200])
-def test_the_tree_fits_the_width(width: int) -> None:
-    lines = shown(FAILED, ROWS, width=width, error_context={"code": "CODE_ERROR", "message": "long " * 50})
-    tree = lines[lines.index("") + 1 :]
-    at_least = 30
-    assert max(len(line) for line in tree if not line.startswith("(")) <= max(width, at_least)
-    if width >= 80:
-        assert "$0.03" in tree[1]
 
 
 @settings(deadline=None)
@@ -209,21 +138,6 @@ def test_no_name_breaks_the_columns(name: str, width: int) -> None:
     tree = lines[[line.plain for line in lines].index("") + 1 :]
     assert len(tree) == 5
     assert all(line.cell_len <= width and clean(line.plain) == line.plain for line in tree)
-
-
-def test_a_part_has_the_time_axis_of_its_own() -> None:
-    lines = shown(FAILED, ROWS, within=next(row for row in ROWS.children(0) if ROWS.index[row] == 1))
-    assert lines[0].split()[:3] == ["step", "705", "ms"]
-    assert lines[1].startswith("✗ [1]")
-
-
-def test_what_is_folded_is_counted_and_the_way_to_it_is_told() -> None:
-    rows = rows_of(NODES, [Attempt("ask", (at,)) for at in range(100)])
-    run = RunSummary(id="r", flow_id="f", status="completed")
-    assert shown(run, rows, most=10)[-1] == (
-        "(196 of 201 rows are folded; all of them: runglass runs show 00aa --all;"
-        " iteration N: --inside each --loop N)"
-    )
 
 
 def test_errors_that_are_shown_are_few_however_many_there_are() -> None:

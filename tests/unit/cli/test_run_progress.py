@@ -146,13 +146,6 @@ def test_a_paused_run_says_what_it_waits_for(run: Watched) -> None:
     assert run.lines()[2].startswith("▷ ask")
 
 
-def test_a_step_through_waits_for_its_next_call(run: Watched) -> None:
-    run.begin("ask")
-    run.complete("ask")
-    run.event("step_paused", stepId="ask")
-    assert run.lines()[1] == "  ‖ after ask: waiting for the next call of the step-through"
-
-
 def test_there_are_never_more_lines_than_asked_for(run: Watched) -> None:
     for at in range(30):
         run.begin(f"step-{at}")
@@ -171,11 +164,3 @@ def test_lines_fit_the_width_whatever_is_in_them(run: Watched, width: int) -> No
         assert cell_len(line) <= width
         assert clean(line) == line
         assert "\n" not in line
-
-
-def test_a_thousand_events_take_no_room(run: Watched) -> None:
-    for at in range(500):
-        run.begin("look", at)
-        run.complete("look", at)
-    assert len(run.stayed) < 20
-    assert len(run.lines()) == 1

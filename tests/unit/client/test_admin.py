@@ -7,12 +7,9 @@ import pytest
 
 from runglass import Client
 from runglass.client.api.admin import Management
-from runglass.errors import FlowExecutionError, FlowNotFoundError, PermissionDeniedError
-from runglass.testing import RunningServer, running_server
 from tests.unit.client.scripted import ScriptedServer, answers
 from tests.unit.client.sides import Blocking
 
-FLOW = "slug: greet\nname: Number {}\nsteps: [{{id: keep, type: passthrough}}]\n"
 GREET = ("acme", "demo", "greet")
 
 
@@ -56,37 +53,3 @@ def test_a_call_is_tried_again_as_it_sets_a_state(scripted: ScriptedServer) -> N
     finally:
         side.close()
     assert len(scripted.requests) == 2
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server() as running:
-        yield running
-
-
-def test_a_flow_is_pushed_published_and_rolled_back(server: RunningServer) -> None:
-    with Client(server.key, base_url=server.base_url) as client:
-        manage = Management(client)
-        for number in (1, 2):
-            assert manage.push(*GREET, FLOW.format(number)).slug == "greet"
-            assert manage.publish(*GREET) == number
-        assert manage.set_production(*GREET, 1).production_version == 1
-        found = manage.flow(*GREET)
-        assert [each.version for each in found.versions] == [0, 1, 2]
-        assert manage.flow_version(*GREET, 2)["name"] == "Number 2"
-        assert manage.own_flows() == manage.flows("acme", "demo")
-        assert [flow.slug for flow in manage.own_flows().flows] == ["greet"]
-        with pytest.raises(FlowNotFoundError, match="no version 9"):
-            manage.flow_version(*GREET, 9)
-        with pytest.raises(FlowExecutionError) as refused:
-            manage.push(*GREET, b"slug: greet\nsteps: []\n")
-        assert refused.value.details["problems"]
-
-
-def test_a_key_that_may_only_run_flows_manages_none(server: RunningServer) -> None:
-    server.push(FLOW.format(1), project="other")
-    with (
-        Client(server.make_key("acme", "other", "run"), base_url=server.base_url) as client,
-        pytest.raises(PermissionDeniedError),
-    ):
-        Management(client).publish("acme", "other", "greet")

@@ -68,15 +68,10 @@ def test_every_request_has_the_key_and_the_version_of_the_client() -> None:
         "localhost:8080",
         "ftp://host/api",
         "http://",
-        "http:///api/v1",
-        "http://host:port",
         "http://host:99999",
-        "http://host:0",
         "http://host/api?x=1",
-        "http://host/api#x",
         "http://user:secret@host/api",
         "http://[::1",
-        "http://ho st/",
         "/api/v1",
     ],
 )
@@ -85,19 +80,13 @@ def test_a_base_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
         Client("nk_test", base_url=url)
 
 
-def test_a_trailing_slash_and_spaces_around_do_not_matter() -> None:
-    assert made(base_url=" https://host/api/v1// ").base_url == "https://host/api/v1"
-
-
 @pytest.mark.parametrize(
     ("given", "used"),
     [
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080/api/v1"),
-        ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/api/v1"),
         ("http://[::1]:8080//", "http://[::1]:8080/api/v1"),
         ("http://host/api/v1", "http://host/api/v1"),
         ("https://host/runglass/api/v1/", "https://host/runglass/api/v1"),
-        ("https://host/runglass", "https://host/runglass"),
     ],
 )
 def test_a_url_without_a_path_gets_that_of_the_api_and_any_other_is_taken_as_it_is(

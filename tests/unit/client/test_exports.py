@@ -2,7 +2,7 @@
 
 import pytest
 
-from runglass import APIConnectionError, FlowNotFoundError
+from runglass import APIConnectionError
 from tests.unit.client.scripted import (
     LAST_CHUNK,
     Exchange,
@@ -48,12 +48,6 @@ def test_one_that_breaks_off_is_an_error_and_not_begun_again(server: ScriptedSer
     with pytest.raises(APIConnectionError, match="export"):
         next(parts)
     assert len(server.requests) == 1
-
-
-def test_a_refusal_is_the_exception_that_it_stands_for(server: ScriptedServer, side: Side) -> None:
-    server.plays(refuses(404, "RUN_NOT_FOUND", executionId=RUN))
-    with pytest.raises(FlowNotFoundError, match="RUN_NOT_FOUND"):
-        next(side.following(side.client(server.url).run(RUN).export()))
 
 
 def test_an_empty_answer_has_no_parts(server: ScriptedServer, side: Side) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass import APITimeoutError, FlowExecutionError
+from runglass import APITimeoutError
 from tests.unit.client.recording import FRAMES, event, stream
-from tests.unit.client.scripted import EVENT_STREAM, Exchange, Scene, ScriptedServer, answers, refuses
+from tests.unit.client.scripted import EVENT_STREAM, Exchange, Scene, ScriptedServer, answers
 from tests.unit.client.sides import RUN, Side
 
 ACCEPTED = {"executionId": RUN, "status": "pending", "flowId": "f", "blockCount": 1}
@@ -55,13 +55,6 @@ def test_a_job_is_queued_and_waited_for(server: ScriptedServer, side: Side) -> N
     assert (get.method, get.target) == ("GET", f"/api/v1/seq/a/p/s/v2/jobs/{RUN}")
 
 
-def test_a_job_that_fails_raises_what_the_server_says(server: ScriptedServer, side: Side) -> None:
-    server.plays(answers(ACCEPTED, status=202), state("failed", error="out of paper"))
-    with pytest.raises(FlowExecutionError, match="failed: out of paper") as caught:
-        side.value(job(side, server).wait())
-    assert (caught.value.code, caught.value.execution_id) == ("STEP_FAILED", RUN)
-
-
 def test_waiting_for_a_job_has_an_end(server: ScriptedServer, side: Side) -> None:
     server.plays(answers(ACCEPTED, status=202), state("running"))
     queued = job(side, server)
@@ -104,22 +97,6 @@ def test_waiting_for_a_run_is_bounded_and_frees_its_connection(
     server.until_left()
 
 
-def test_the_bound_holds_between_connections_too(server: ScriptedServer, side: Side) -> None:
-    end = event(1, "flow_completed", runId=RUN, result={}, at="2026-01-01T00:00:00.000Z")
-    server.plays(refuses(503, "UNAVAILABLE", headers={"Retry-After": "90"}), sends(end))
-    side.value(side.client(server.url).run(RUN).wait(60))
-    (wait,) = side.waits
-    assert 0 < wait <= 60
-
-
-@pytest.mark.parametrize("body", [{"executionId": RUN, "status": "cancelled"}, b""])
-def test_a_run_is_cancelled(server: ScriptedServer, side: Side, body: object) -> None:
-    server.plays(answers(body, status=202))
-    assert side.value(side.client(server.url).flow("a/p/s").run(RUN).cancel()) is None
-    (request,) = server.requests
-    assert (request.method, request.target) == ("DELETE", f"/api/v1/seq/a/p/s/runs/{RUN}")
-
-
 def page(*ids: str, cursor: str | None) -> Scene:
     runs = [{"id": each, "flowId": "f", "status": "completed"} for each in ids]
     return answers({"runs": runs, "nextCursor": cursor})
@@ -147,15 +124,6 @@ def test_the_runs_of_a_flow_come_page_by_page(server: ScriptedServer, side: Side
     ]
 
 
-def test_a_flow_that_has_been_run_is_not_looked_up(server: ScriptedServer, side: Side) -> None:
-    result = {"status": "completed", "result": {}, "flowId": "f9", "blockCount": 1, "executionId": RUN}
-    server.plays(answers(result), page(cursor=None))
-    flow = side.client(server.url).flow("a/p/s")
-    side.value(flow.execute())
-    assert side.events(flow.runs()) == []
-    assert server.requests[1].target == "/api/v1/flow-runs?flow_id=f9&limit=20"
-
-
 def test_a_session_tags_calls_and_a_call_may_name_another(server: ScriptedServer, side: Side) -> None:
     own, other = uuid.uuid4(), uuid.uuid4()
     result = {"status": "completed", "result": {}, "flowId": "f", "blockCount": 1, "executionId": RUN}
@@ -170,13 +138,3 @@ def test_a_session_tags_calls_and_a_call_may_name_another(server: ScriptedServer
     side.value(side.client(server.url).flow("a/p/s").execute())
     sessions = [each.headers.get("x-session-id") for each in server.requests]
     assert sessions == [str(own), *[str(other)] * 3, None]
-
-
-def test_a_session_that_is_no_uuid_is_refused(server: ScriptedServer, side: Side) -> None:
-    with pytest.raises(ValueError, match="session_id must be a UUID"):
-        side.client(server.url, session_id="me")
-    flow = side.client(server.url).flow("a/p/s")
-    for ask in (flow.execute_async, flow.steps, flow.events):
-        with pytest.raises(ValueError, match="session_id must be a UUID"):
-            side.value(ask(session_id="me"))
-    assert server.requests == []

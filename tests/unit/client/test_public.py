@@ -6,8 +6,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import runglass
 
 ROOT = Path(runglass.__file__).parent
@@ -28,14 +26,6 @@ def test_importing_runglass_loads_no_library() -> None:
     assert loaded == "['runglass'] set()"
 
 
-def test_types_and_errors_are_had_without_the_http_library() -> None:
-    loaded = in_a_fresh_interpreter(
-        "import sys; from runglass import FlowNotFoundError, RunStarted, Trace\n"
-        "print([name for name in sys.modules if name.startswith(('httpx', 'httpcore'))])"
-    )
-    assert loaded == "[]"
-
-
 def test_the_list_is_sorted_complete_and_true() -> None:
     assert sorted(set(PUBLIC)) == PUBLIC
     for name in PUBLIC:
@@ -51,11 +41,6 @@ def test_type_checkers_see_what_the_program_gets() -> None:
                 seen.append(alias.name)
                 assert getattr(runglass, alias.name) is getattr(sys.modules[node.module], alias.name)
     assert sorted(seen) == PUBLIC
-
-
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'runglass' has no attribute 'Nothing'"):
-        getattr(runglass, "Nothing")  # noqa: B009
 
 
 def test_the_version_is_that_of_the_project() -> None:

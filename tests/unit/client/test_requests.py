@@ -35,11 +35,8 @@ def test_a_flow_is_named_by_path_by_slug_or_by_parts() -> None:
     ("path", "given", "says"),
     [
         ("grade-3", {}, "'grade-3' has no org and project"),
-        ("grade-3", {"default_org": "acme"}, "'grade-3' has no project"),
         (None, {"org": "acme", "project": "school"}, "has no slug"),
-        (None, {"slug": "grade-3", "default_project": "school"}, "'grade-3' has no org"),
         ("school/grade-3", {}, "has 2 parts"),
-        ("a/b/c/d", {}, "has 4 parts"),
         ("", {"default_org": "acme", "default_project": "school"}, "slug may not be ''"),
         ("acme//grade-3", {}, "project may not be ''"),
         ("acme/../grade-3", {}, "project may not be '..'"),
@@ -112,16 +109,6 @@ def test_execute_sends_what_was_given_in_camel_case_and_nothing_else() -> None:
     assert full.headers["Content-Type"] == "application/json"
 
 
-def test_overrides_of_a_step_that_are_no_fields_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"block_overrides\['s1'\] must be fields and their values, not 'x'"):
-        execute(block_overrides={"s1": "x"})
-
-
-def test_each_execute_has_an_idempotency_key_of_its_own() -> None:
-    keys = {uuid.UUID(execute().headers["Idempotency-Key"]) for _ in range(3)}
-    assert len(keys) == 3
-
-
 @pytest.mark.parametrize(
     ("given", "query"),
     [
@@ -130,7 +117,6 @@ def test_each_execute_has_an_idempotency_key_of_its_own() -> None:
         ({"attempt": 2}, "attempt=2"),
         ({"loop_index": 0}, "attempt=latest&loop_index=0"),
         ({"loop_index": (3, 1)}, "attempt=latest&loop_index=3,1"),
-        ({"attempt": "all", "loop_index": [3, 1, 0]}, "attempt=all&loop_index=3,1,0"),
     ],
 )
 def test_attempt_and_loop_index_are_asked_for(given: dict[str, Any], query: str) -> None:
@@ -157,23 +143,6 @@ def test_impossible_loop_indexes_are_refused(loop_index: Any) -> None:
 def test_impossible_pages_of_an_outline_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(given))} must be a whole number from"):
         requests.outline(RUN, **{"after": None, "limit": None, "seq": None, **given})
-
-
-def test_a_session_is_asked_for_page_by_page() -> None:
-    assert requests.session("s 1", limit=None, cursor=None).target == "/seq/sessions/s%201"
-    assert requests.session("s", limit=5, cursor="a&b").target == "/seq/sessions/s?limit=5&cursor=a%26b"
-    with pytest.raises(ValueError, match="session_id may not be"):
-        requests.session("..", limit=None, cursor=None)
-
-
-def test_runs_asks_for_what_was_given() -> None:
-    assert requests.runs(flow_id=None, status=None, limit=20, cursor=None).target == "/flow-runs?limit=20"
-    found = requests.runs(
-        query='flow:a "b&c"', flow_id=None, status="failed", limit=5, cursor=None, since="2026-11-20"
-    )
-    assert found.target == ("/flow-runs?q=flow%3Aa+%22b%26c%22&status=failed&since=2026-11-20&limit=5")
-    full = requests.runs(flow_id="f 1", status="failed", limit=5, cursor="a&b=")
-    assert full.target == "/flow-runs?flow_id=f+1&status=failed&limit=5&cursor=a%26b%3D"
 
 
 def test_runs_of_a_time_and_of_a_flow_by_its_slug() -> None:

@@ -14,10 +14,8 @@ from runglass import (
     FlowExecutionError,
     FlowNotFoundError,
     InsufficientCreditsError,
-    PermissionDeniedError,
     RateLimitError,
     RequestError,
-    RunPage,
 )
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
@@ -31,11 +29,6 @@ EXECUTE = run_requests.execution(FlowAddress("a", "p", "s"), version="draft").ca
 def answer(status: int, body: object, **headers: str) -> Answer:
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
     return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, data)
-
-
-def test_a_good_answer_is_the_value_asked_for() -> None:
-    page = finish(RUNS, answer(200, {"runs": [], "nextCursor": "c", "later": 1}), attempts=1)
-    assert page == RunPage(runs=[], next_cursor="c")
 
 
 @pytest.mark.parametrize("code", sorted(CODES))
@@ -56,12 +49,9 @@ def test_each_code_of_the_contract_raises_what_the_server_raised(code: str) -> N
     [
         (401, AuthenticationError),
         (402, InsufficientCreditsError),
-        (403, PermissionDeniedError),
         (404, FlowNotFoundError),
         (429, RateLimitError),
         (409, FlowExecutionError),
-        (418, FlowExecutionError),
-        (500, FlowExecutionError),
         (502, FlowExecutionError),
     ],
 )
@@ -70,12 +60,9 @@ def test_each_code_of_the_contract_raises_what_the_server_raised(code: str) -> N
     [
         b"<html>A proxy was here</html>",
         b"",
-        b"\xff\xfe",
         b"[]",
-        b"null",
         b'{"detail": null}',
         b'{"detail": {"code": 7, "message": {}}}',
-        b'{"error": "x"}',
     ],
 )
 def test_a_body_without_a_code_goes_by_its_status(status: int, kind: type[APIError], body: bytes) -> None:
@@ -111,17 +98,6 @@ def test_a_refused_request_is_told_from_a_run_that_failed() -> None:
         "UNAVAILABLE",
     }
     assert issubclass(RequestError, FlowExecutionError)
-
-
-def test_a_detail_that_is_a_text_is_quoted_and_the_base_url_doubted() -> None:
-    error = error_of("GET '/x'", answer(404, {"detail": "Not Found"}))
-    assert error.code == "HTTP_404"
-    assert error.message == "GET '/x' was answered with status 404: 'Not Found'; is the base URL right?"
-
-
-def test_a_redirect_names_its_target() -> None:
-    error = error_of("GET '/x'", answer(308, b"", location="https://elsewhere/"))
-    assert "https://elsewhere/" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
-from runglass.client.core.responses import Answer, ConnectionLost, Outcome, Retries, backoff_s
+from runglass.client.core.responses import Answer, ConnectionLost, Outcome, Retries
 from runglass.log.trace import Trace
 
 READ = requests.trace("/flow-runs/r1")
@@ -30,10 +30,6 @@ def answer(status: int, retry_after: str = "") -> Answer:
         (answer(504), True, False),
         (answer(500), False, False),
         (answer(200), False, False),
-        (answer(301), False, False),
-        (answer(400), False, False),
-        (answer(401), False, False),
-        (answer(404), False, False),
         (answer(409), False, False),
     ],
 )
@@ -51,12 +47,6 @@ def test_retries_end_after_max_retries() -> None:
     assert waits == [0.5, 1.0, None, None]
     assert retries.attempts == 3
     assert Retries(READ, 0).wait_s(answer(503), left_s=math.inf) is None
-
-
-def test_backoff_doubles_to_a_limit_and_is_spread() -> None:
-    assert [backoff_s(n, chance=lambda: 1.0) for n in (1, 2, 3, 4, 5, 6, 9999)] == [0.5, 1, 2, 4, 8, 8, 8]
-    assert backoff_s(1, chance=lambda: 0.0) == 0.25
-    assert backoff_s(3, first_s=0.0) == 0.0
 
 
 def test_retry_after_is_honoured_but_never_shortens_the_backoff() -> None:

@@ -1,7 +1,6 @@
 """Step-throughs: the client carries the cursor, counts by the flow, and lets go when its caller does."""
 
 import asyncio
-import re
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +12,8 @@ from runglass import (
     APIConnectionError,
     AsyncClient,
     FlowExecutionError,
-    FlowNotFoundError,
-    InsufficientCreditsError,
     StepOutput,
     StepPaused,
-    StepPausedForToolCalls,
     ToolCallLimitError,
 )
 from runglass.wire.sse import PING, RETRY, unnumbered_frame
@@ -31,7 +27,7 @@ from tests.unit.client.scripted import (
     hangs_up,
     refuses,
 )
-from tests.unit.client.sides import KEY, PASSED_S, Side
+from tests.unit.client.sides import KEY, Side
 
 TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 STARTED = event(1, "run_started", runId="r1", flowId="f", stepCount=3, triggerType="step", version=1)
@@ -111,18 +107,6 @@ def test_a_flow_is_walked_step_by_step(server: ScriptedServer, side: Side, scene
     assert server.requests[0].headers["accept"] == "text/event-stream"
 
 
-@pytest.mark.parametrize("scenes", [ABSOLUTE, BY_SEGMENT], ids=["absolute", "by segment"])
-def test_every_event_of_the_walk_is_had_once(
-    server: ScriptedServer, side: Side, scenes: Sequence[Scene]
-) -> None:
-    server.plays(*scenes)
-    events = side.events(flow(side, server).events(version=4))
-    assert [each.seq for each in events] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 90]
-    indexes = [getattr(each, "step_index", None) for each in events]
-    assert indexes == [None, 0, 0, 0, 1, 1, 1, 2, 2, None]
-    assert server.requests[0].target == "/api/v1/seq/a/p/s/v4/step"
-
-
 def test_a_replaced_output_is_what_the_next_step_gets(server: ScriptedServer, side: Side) -> None:
     server.plays(*ABSOLUTE)
     results = []
@@ -157,37 +141,11 @@ def test_iterations_are_steps_of_their_own_and_do_not_move_the_cursor(
         results[0].replace_output({})
 
 
-def test_the_rest_may_come_in_one_answer(server: ScriptedServer, side: Side) -> None:
-    seen = threading.Event()
-
-    async def waits_to_be_read(exchange: Exchange) -> None:
-        await streams(STARTED, step(2, "a", 0), event(4, "step_started", stepId="b", stepIndex=1, attempt=1))(
-            exchange
-        )
-        assert await asyncio.to_thread(seen.wait, 10)
-        await exchange.send(step(5, "b", 1) + step(7, "c", 2) + DONE)
-
-    server.plays(waits_to_be_read)
-    steps = side.following(flow(side, server).steps(run_remaining=True))
-    first = next(steps)
-    seen.set()
-    with pytest.raises(ValueError, match="cannot be replaced"):
-        first.replace_output({})
-    assert [(each.step_id, each.step_index) for each in steps] == [("b", 1), ("c", 2)]
-    assert bodies(server) == [{"runRemaining": True}]
-
-
 @pytest.mark.parametrize("version", ["draft", 0])
 def test_only_published_versions_can_be_walked(server: ScriptedServer, side: Side, version: Any) -> None:
     for ask in ("steps", "events"):
         with pytest.raises(ValueError, match="only published versions"):
             getattr(flow(side, server), ask)(version=version)
-    assert server.requests == []
-
-
-def test_tools_need_a_handler_in_a_walk(server: ScriptedServer, side: Side) -> None:
-    with pytest.raises(ValueError, match="tools need a tool_handler"):
-        flow(side, server).steps(tools=TOOLS)
     assert server.requests == []
 
 
@@ -214,24 +172,10 @@ def test_a_step_that_fails_for_good_is_raised(server: ScriptedServer, side: Side
     assert len(server.requests) == 2
 
 
-def test_a_spent_budget_reads_as_it_does_for_execute(server: ScriptedServer, side: Side) -> None:
-    server.plays(streams(STARTED, lost("CREDITS_EXHAUSTED")))
-    with pytest.raises(InsufficientCreditsError):
-        side.events(flow(side, server).steps())
-
-
 def test_a_lost_step_that_the_flow_goes_on_without_is_no_failure(server: ScriptedServer, side: Side) -> None:
     server.plays(streams(STARTED, lost("CODE_ERROR"), paused(5, 1)), streams(step(6, "b", 1), DONE))
     assert [each.step_id for each in side.events(flow(side, server).steps())] == ["b"]
     assert bodies(server)[1]["stepIndex"] == 1
-
-
-def test_a_cancelled_walk_is_raised(server: ScriptedServer, side: Side) -> None:
-    server.plays(streams(STARTED, step(2, "a", 0), event(4, "flow_cancelled", runId="r1", reason="by hand")))
-    steps = side.following(flow(side, server).steps())
-    assert next(steps).step_id == "a"
-    with pytest.raises(FlowExecutionError, match="the run was cancelled: by hand"):
-        next(steps)
 
 
 def asks_for_tools(seq: int, index: int) -> bytes:
@@ -284,13 +228,6 @@ def test_tool_calls_of_a_step_are_answered_on_the_way(server: ScriptedServer, si
     assert (fourth["stepIndex"], "toolCallMessages" in fourth) == (2, False)
 
 
-def test_events_show_the_pause_for_tools_and_go_on(server: ScriptedServer, side: Side) -> None:
-    server.plays(streams(STARTED, asks_for_tools(2, 0)), streams(step(3, "b", 0), DONE))
-    events = side.events(flow(side, server).events(tools=TOOLS, tool_handler=lambda name, arguments: 1))
-    assert isinstance(events[1], StepPausedForToolCalls)
-    assert [each.seq for each in events] == [1, 2, 3, 4, 90]
-
-
 def test_too_many_rounds_and_failing_handlers_leave_a_run_that_can_go_on(
     server: ScriptedServer, side: Side
 ) -> None:
@@ -319,10 +256,8 @@ def test_too_many_rounds_and_failing_handlers_leave_a_run_that_can_go_on(
     "scene",
     [
         hangs_up,
-        pytest.param(streams(STARTED), id="ends early"),
         pytest.param(cuts(STARTED, step(2, "a", 0)), id="cut after a step"),
         pytest.param(cuts(STARTED, lost("CODE_ERROR")), id="cut after a lost step"),
-        pytest.param(answers(b"", status=502), id="502"),
         pytest.param(refuses(503, "UNAVAILABLE"), id="503"),
     ],
 )
@@ -358,32 +293,6 @@ def test_frames_that_are_no_events_of_the_log_come_once(server: ScriptedServer, 
         assert [each.step_id for each in events if isinstance(each, StepOutput)] == ["a", "b", "c"]
 
 
-def test_frames_without_any_number_come_once(server: ScriptedServer, side: Side) -> None:
-    """Servers that number nothing are followed by counting."""
-    bare = [STARTED, step(2, "a", 0), DONE]
-    parts = [re.sub(rb"id: [0-9]+\n", b"", re.sub(rb',"seq":[0-9]+', b"", part)) for part in bare]
-    server.plays(cuts(*parts[:2]), streams(*parts))
-    events = side.events(flow(side, server).events())
-    assert [each.event_type for each in events] == [
-        "run_started", "step_started", "step_completed", "flow_completed",
-    ]  # fmt: skip
-
-
-def test_a_bad_end_of_the_run_itself_is_raised_as_what_it_is(server: ScriptedServer, side: Side) -> None:
-    error = {"code": "CREDITS_EXHAUSTED", "message": "all spent"}
-    told = beside(
-        "step_error", stepId="b", stepIndex=1, attempt=1, error={"code": "RUN_FAILED", "message": "failed"}
-    )
-    ended = event(4, "flow_failed", runId="r1", stepId="b", error=error)
-    server.plays(streams(STARTED, step(2, "a", 0), told, ended))
-    with pytest.raises(InsufficientCreditsError, match="all spent"):
-        side.events(flow(side, server).steps())
-    # A server that closes behind the `step_error` has said less, and enough.
-    server.plays(streams(STARTED, step(2, "a", 0), told))
-    with pytest.raises(FlowExecutionError, match=r"step 'b' failed: failed \(RUN_FAILED\)"):
-        side.events(flow(side, server).steps())
-
-
 def test_a_complete_answer_is_not_asked_for_again_however_it_ends(server: ScriptedServer, side: Side) -> None:
     server.plays(cuts(STARTED, step(2, "a", 0), paused(4, 1)), cuts(step(5, "b", 1), DONE))
     assert [each.step_id for each in side.events(flow(side, server).steps())] == ["a", "b"]
@@ -394,19 +303,6 @@ def test_an_answer_of_another_run_is_not_mixed_in(server: ScriptedServer, side: 
     server.plays(cuts(STARTED), streams(STARTED.replace(b'"r1"', b'"r2"')))
     with pytest.raises(APIConnectionError, match=r"aborted in run 'r1'.*'r2'"):
         side.events(flow(side, server).events())
-
-
-def test_a_step_through_gives_up_as_other_calls_do(server: ScriptedServer, side: Side) -> None:
-    server.plays(hangs_up)
-    with pytest.raises(APIConnectionError, match="failed after 3 attempts"):
-        side.events(flow(side, server).steps())
-    server.plays(refuses(404, "FLOW_NOT_FOUND"))
-    with pytest.raises(FlowNotFoundError):
-        side.events(flow(side, server).steps())
-    server.plays(answers(b"<html>Welcome", headers={"Content-Type": "text/html"}))
-    with pytest.raises(APIConnectionError, match=r"Welcome.*is the base URL right"):
-        side.events(flow(side, server).steps())
-    assert len(server.requests) == 5
 
 
 def test_leaving_the_walk_between_two_steps_asks_for_nothing_more(server: ScriptedServer, side: Side) -> None:
@@ -427,14 +323,6 @@ async def goes_on(exchange: Exchange) -> None:
     await exchange.hung_up()
 
 
-def test_leaving_within_a_step_closes_the_connection(server: ScriptedServer, side: Side) -> None:
-    server.plays(goes_on)
-    events = side.following(flow(side, server).events())
-    next(events)
-    events.close()
-    server.until_left()
-
-
 async def test_cancelling_the_task_closes_the_connection(server: ScriptedServer) -> None:
     begun = threading.Event()
 
@@ -451,9 +339,3 @@ async def test_cancelling_the_task_closes_the_connection(server: ScriptedServer)
         await asyncio.wait({waiting})
         assert waiting.cancelled()
         await asyncio.to_thread(server.until_left)
-
-
-def test_the_clients_timeout_does_not_end_a_step(server: ScriptedServer, side: Side) -> None:
-    server.plays(streams(STARTED + step(2, "a", 0) + DONE))
-    assert len(side.events(flow(side, server, timeout=PASSED_S).steps())) == 1
-    assert len(server.requests) == 1

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass import APIConnectionError, AuthenticationError, FlowNotFoundError, StreamEvent, UnknownEvent
+from runglass import APIConnectionError, AuthenticationError, FlowNotFoundError, StreamEvent
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, ConnectionLost
 from runglass.client.core.stream_cursor import ListCursor, TailCursor
 from runglass.wire.sse import PING, RETRY, frame
-from tests.unit.client.recording import FRAMES, SEQS, event, seqs, stream
+from tests.unit.client.recording import FRAMES, SEQS, seqs, stream
 
 PATH = "/flow-runs/r1/trace/stream"
 ASKED_LIST = RequestSpec(method="GET", path="/flow-runs/stream", answer=NoneType)
@@ -51,14 +51,6 @@ def test_every_event_comes_once_and_in_order_over_any_connections_and_chunks(
     assert seqs(seen) == SEQS
 
 
-def test_the_first_request_asks_for_everything_and_the_next_for_what_is_missing() -> None:
-    cursor = opened()
-    assert "Last-Event-ID" not in cursor.call().headers
-    assert cursor.call().headers["Accept"] == "text/event-stream"
-    fed(cursor, FRAMES[:2])
-    assert cursor.call().headers["Last-Event-ID"] == "2"
-
-
 def test_nothing_after_the_terminal_event_is_read() -> None:
     cursor = opened()
     assert seqs(fed(cursor, [b"".join(FRAMES) + frame(99, "later", b"{}")])) == SEQS
@@ -73,12 +65,6 @@ def test_a_gap_hands_out_what_came_before_it_and_asks_again() -> None:
     assert cursor.call().headers["Last-Event-ID"] == "1"
     assert seqs(fed(opened(cursor), FRAMES[1:])) == [2, 3, 4, 5, 6]
     assert cursor.gap is None
-
-
-def test_an_event_of_a_type_not_known_yet_is_handed_out() -> None:
-    (given,) = fed(opened(), [event(1, "brand_new", more=1)])
-    assert isinstance(given, UnknownEvent)
-    assert given.data["more"] == 1
 
 
 def test_a_frame_without_id_or_an_event_without_seq_is_numbered_by_the_other() -> None:
@@ -116,12 +102,6 @@ def test_the_cursor_gives_up_soon_on_a_server_that_never_answered() -> None:
     assert caught.value.__cause__ is REFUSED.cause
 
 
-def test_a_list_that_never_answered_names_no_event() -> None:
-    cursor = ListCursor(ASKED_LIST, after=None, first_attempts=1)
-    with pytest.raises(APIConnectionError, match="brought nothing new; the last one: "):
-        cursor.lost(REFUSED)
-
-
 def changes(cursor: ListCursor, *frames: bytes) -> list[tuple[str, bool]]:
     """The runs that the frames tell, and whether they are in the list."""
     return [(each.run_id, each.run is not None) for data in frames for each in cursor.feed(data)]
@@ -150,14 +130,6 @@ def test_a_reader_with_a_page_is_told_of_each_run_that_may_have_been_on_it() -> 
     cursor = ListCursor(ASKED_LIST, after=3, first_attempts=1)
     cursor.opened()
     assert changes(cursor, out_of_list(4, "other")) == [("other", False)]
-
-
-def test_the_cursor_is_patient_with_a_server_that_has_answered() -> None:
-    cursor = opened()
-    fed(cursor, FRAMES[:2])
-    assert [cursor.lost(REFUSED) for _ in range(8)] == [0.05, 1, 2, 4, 8, 8, 8, 8]
-    with pytest.raises(APIConnectionError, match=r"gave up after 8 attempts.*at event 2"):
-        cursor.lost(REFUSED)
 
 
 def test_an_event_restores_its_patience_and_a_mere_connection_does_not() -> None:
@@ -224,10 +196,3 @@ def test_a_refusal_is_raised_and_a_passing_one_tried_again() -> None:
         TailCursor(PATH).lost(Answer(404, {}, b""))
     with pytest.raises(APIConnectionError, match=r"else than an event stream \(text/html\).*Hello"):
         TailCursor(PATH).lost(Answer(200, {"content-type": "text/html"}, b"<html>Hello"))
-
-
-def test_giving_up_on_a_passing_refusal_keeps_it_as_the_cause() -> None:
-    body = b'{"detail": {"code": "UNAVAILABLE", "message": "store is down"}}'
-    with pytest.raises(APIConnectionError, match=r"gave up after 1 attempt .*store is down") as caught:
-        TailCursor(PATH, first_attempts=1).lost(Answer(503, {}, body))
-    assert caught.value.__cause__ is not None

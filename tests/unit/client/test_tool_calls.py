@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass import AsyncClient, AsyncPausedResult, CompletedResult, PausedResult, ToolCallLimitError
-from runglass.client.core.tools import ToolCall, content_of, result_messages
+from runglass import AsyncClient, CompletedResult, ToolCallLimitError
+from runglass.client.core.tools import content_of, result_messages
 from tests.unit.client.scripted import Exchange, ScriptedServer, answers, hangs_up
 from tests.unit.client.sides import KEY, RUN, Blocking, Side
 
@@ -87,26 +87,10 @@ def test_a_handler_answers_every_round_until_the_run_ends(server: ScriptedServer
     assert len({each.headers["idempotency-key"] for each in server.requests}) == 3
 
 
-def test_without_a_handler_the_pause_is_returned_and_resumed(server: ScriptedServer, side: Side) -> None:
-    server.plays(answers(pause(call("c1"))), answers(pause(call("c2"), round_=2)), answers(RESULT))
-    paused = side.value(flow(side, server).execute(message="hi", tools=TOOLS))
-    assert isinstance(paused, (PausedResult, AsyncPausedResult))
-    assert (paused.execution_id, paused.paused_at_step, paused.iterations_used) == (RUN, "ask", 1)
-    assert (paused.flow_id, paused.block_count) == ("f", 2)
-    assert paused.tool_calls == [ToolCall(id="c1", name="weather", arguments_json='{"city": "Ulm"}')]
-    assert (paused.tool_call_messages, paused.accumulated_outputs) == (TURNS, {"first": {"n": 1}})
-    again = side.value(paused.resume({"c1": None}))
-    message = {"role": "tool", "tool_call_id": "c2", "content": "as it is"}
-    assert isinstance(side.value(again.resume([message])), CompletedResult)
-    assert body(server.requests[1])["toolCallMessages"][-1]["content"] == "null"
-    assert body(server.requests[2])["toolCallMessages"] == [*TURNS, message]
-
-
 @pytest.mark.parametrize(
     ("results", "says"),
     [
         ({}, "no result for tool call 'c1', 'c2'"),
-        ({"c1": 1}, "no result for tool call 'c2'"),
         ({"c1": 1, "c2": 2, "c3": 3}, "does not wait for tool call 'c3'"),
         ([{"toolCallId": "c1", "content": ""}], "no result for tool call 'c2'"),
         ([{"toolCallId": i, "output": 1} for i in ("c1", "c2", "c2")], "more than one result for"),
@@ -139,13 +123,6 @@ def test_an_exception_of_the_handler_leaves_a_run_that_can_go_on(server: Scripte
     paused = vars(caught.value)["paused"]
     assert "error.paused.resume" in caught.value.__notes__[0]
     assert isinstance(side.value(paused.resume({"c1": "dry"})), CompletedResult)
-
-
-def test_a_result_that_is_no_json_leaves_a_run_that_can_go_on(server: ScriptedServer, side: Side) -> None:
-    server.plays(answers(pause(call("c1"))))
-    with pytest.raises(TypeError) as caught:
-        side.value(flow(side, server).execute(tools=TOOLS, tool_handler=lambda name, arguments: object()))
-    assert vars(caught.value)["paused"].execution_id == RUN
 
 
 def test_a_model_that_does_not_stop_asking_meets_the_limit(server: ScriptedServer, side: Side) -> None:
@@ -192,8 +169,6 @@ HANDLERS: Mapping[str, Callable[..., Any]] = {
     "object": Answers(),
     "method": Answers().method,
     "partial": functools.partial(answer),
-    "partial of partial": functools.partial(functools.partial(answer), "weather"),
-    "partial of object": functools.partial(Answers()),
 }
 
 
@@ -206,14 +181,6 @@ def test_the_blocking_client_refuses_async_handlers_before_any_request(
         with pytest.raises(TypeError, match="is async"):
             getattr(flow(side, server), ask)(tools=TOOLS, tool_handler=handler)
     assert server.requests == []
-    side.close()
-
-
-def test_the_blocking_client_refuses_an_awaitable_that_it_could_not_foresee(server: ScriptedServer) -> None:
-    side = Blocking()
-    server.plays(answers(pause(call("c1"))))
-    with pytest.raises(TypeError, match="returned an awaitable"):
-        flow(side, server).execute(tools=TOOLS, tool_handler=lambda name, arguments: answer(name, arguments))
     side.close()
 
 
@@ -254,10 +221,8 @@ async def test_one_failed_call_cancels_the_others_of_its_round(server: ScriptedS
     ("given", "kind"),
     [
         ({"max_tool_rounds": 0}, ValueError),
-        ({"max_tool_rounds": True}, ValueError),
         ({"tool_handler": "weather"}, TypeError),
         ({"tools": {"type": "function"}}, ValueError),
-        ({"tools": "weather"}, ValueError),
         ({"message": "a", "messages": []}, ValueError),
         ({"attachments": [{"url": "https://host/a.png"}]}, ValueError),
         ({"session_id": "me"}, ValueError),

@@ -4,7 +4,6 @@ import asyncio
 import math
 import socket
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,14 +12,9 @@ import pytest
 
 from runglass import (
     APIConnectionError,
-    APIError,
     APITimeoutError,
     AsyncClient,
-    CompletedResult,
     FlowExecutionError,
-    FlowNotFoundError,
-    RateLimitError,
-    RunPage,
     RunSummary,
     Trace,
     __version__,
@@ -61,14 +55,6 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def test_a_proxy_is_made_without_asking_the_server(server: ScriptedServer, side: Side) -> None:
-    client = side.client(server.url, org="acme", project="school")
-    run = client.flow("grade-3").run(uuid.UUID(RUN))
-    run.live_trace()
-    assert (run.execution_id, client.run(RUN).execution_id) == (RUN, RUN)
-    assert server.requests == []
-
-
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 def test_a_trace_comes_whole(server: ScriptedServer, side: Side, chunked: bool) -> None:
     server.plays(answers(TRACE, chunked=chunked))
@@ -79,35 +65,6 @@ def test_a_trace_comes_whole(server: ScriptedServer, side: Side, chunked: bool) 
     assert (request.method, request.target) == ("GET", f"/api/v1/seq/acme/school/grade-3/runs/{RUN}/trace")
     assert request.headers["authorization"] == "Bearer nk_test"
     assert request.headers["user-agent"] == f"runglass/{__version__}"
-
-
-def test_execute_returns_the_result(server: ScriptedServer, side: Side) -> None:
-    server.plays(answers(RESULT))
-    flow = side.client(server.url).flow("acme/school/grade-3")
-    result = side.value(flow.execute(message="hi", version="draft"))
-    assert isinstance(result, CompletedResult)
-    assert result.execution_id == RUN
-    (request,) = server.requests
-    assert (request.method, request.target) == ("POST", "/api/v1/seq/acme/school/grade-3/v0/execute")
-    assert request.body == b'{"message":"hi"}'
-    assert request.headers["content-type"] == "application/json"
-
-
-def test_step_attempts_and_runs_are_read(server: ScriptedServer, side: Side) -> None:
-    server.plays(
-        answers({"stepId": "s1", "attempts": [{"stepId": "s1"}]}),
-        answers({"stepId": "s1", "attempt": 2}),
-        answers({"runs": [], "nextCursor": None}),
-    )
-    client = side.client(server.url)
-    assert len(side.value(client.run(RUN).step_trace("s1", attempt="all")).attempts) == 1
-    assert side.value(client.run(RUN).step_trace("s1", attempt=2, loop_index=(1, 0))).attempt == 2
-    assert side.value(client.runs(status="failed")) == RunPage(runs=[])
-    assert [request.target.removeprefix("/api/v1/flow-runs") for request in server.requests] == [
-        f"/{RUN}/steps/s1/trace?attempt=all",
-        f"/{RUN}/steps/s1/trace?attempt=2&loop_index=1,0",
-        "?status=failed&limit=20",
-    ]
 
 
 def test_the_summary_and_the_outline_of_a_run_are_read(server: ScriptedServer, side: Side) -> None:
@@ -125,31 +82,6 @@ def test_the_summary_and_the_outline_of_a_run_are_read(server: ScriptedServer, s
     ]
 
 
-def test_quoted_parts_reach_the_server_as_they_were_quoted(server: ScriptedServer, side: Side) -> None:
-    server.plays(answers({"stepId": "x"}))
-    wild = "a/b?c#d%2F e;ü"
-    flow = side.client(server.url).flow(org=wild, project="p", slug="s")
-    side.value(flow.run(wild).step_trace(wild))
-    quoted = "a%2Fb%3Fc%23d%252F%20e%3B%C3%BC"
-    assert server.requests[0].target == (
-        f"/api/v1/seq/{quoted}/p/s/runs/{quoted}/steps/{quoted}/trace?attempt=latest"
-    )
-
-
-def test_an_error_of_the_server_is_raised_with_all_it_says(server: ScriptedServer, side: Side) -> None:
-    server.plays(refuses(500, "STEP_FAILED", headers={"X-Request-ID": "q1"}, executionId=RUN, stepId="s1"))
-    with pytest.raises(FlowExecutionError) as caught:
-        side.value(side.client(server.url).flow("a/p/s").execute())
-    error = caught.value
-    assert (error.code, error.execution_id, error.step_id, error.request_id) == (
-        "STEP_FAILED",
-        RUN,
-        "s1",
-        "q1",
-    )
-    assert (len(server.requests), side.waits) == (1, [])
-
-
 async def breaks_off(exchange: Exchange) -> None:
     await exchange.read_body()
     await exchange.start(200, {"content-length": "1000"})
@@ -165,7 +97,6 @@ async def resets(exchange: Exchange) -> None:
     "scene",
     [
         pytest.param(refuses(429, "RATE_LIMITED"), id="429"),
-        pytest.param(refuses(503, "UNAVAILABLE"), id="503"),
         pytest.param(answers(b"<html>", status=502), id="502"),
         pytest.param(answers(b"", status=504), id="504"),
         hangs_up,
@@ -178,45 +109,6 @@ def test_a_read_is_tried_again(server: ScriptedServer, side: Side, scene: Scene)
     assert side.value(side.client(server.url).run(RUN).trace()).flow_run.id == RUN
     assert len(server.requests) == 2
     assert len(side.waits) == 1
-
-
-def test_the_server_says_how_long_to_wait(server: ScriptedServer, side: Side) -> None:
-    server.plays(refuses(429, "RATE_LIMITED", headers={"Retry-After": "3"}), answers(TRACE))
-    side.value(side.client(server.url).run(RUN).trace())
-    assert side.waits == [3.0]
-
-
-def test_the_last_refusal_is_raised_after_max_retries(server: ScriptedServer, side: Side) -> None:
-    server.plays(refuses(429, "RATE_LIMITED", headers={"Retry-After": "3"}))
-    with pytest.raises(RateLimitError) as caught:
-        side.value(side.client(server.url, max_retries=1).run(RUN).trace())
-    assert caught.value.retry_after_s == 3
-    assert len(server.requests) == 2
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [(500, "INTERNAL_ERROR", FlowExecutionError), (404, "RUN_NOT_FOUND", FlowNotFoundError)],
-)
-def test_a_refusal_that_would_not_change_is_not_tried_again(
-    server: ScriptedServer, side: Side, status: int, code: str, kind: type[APIError]
-) -> None:
-    server.plays(refuses(status, code))
-    with pytest.raises(kind, match=code):
-        side.value(side.client(server.url).run(RUN).trace())
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_execute_is_tried_again_under_one_key_where_nothing_was_started(
-    server: ScriptedServer, side: Side, status: int
-) -> None:
-    server.plays(answers(b"", status=status), answers(RESULT))
-    flow = side.client(server.url).flow("a/p/s")
-    side.value(flow.execute())
-    side.value(flow.execute())
-    first, again, other = (request.headers["idempotency-key"] for request in server.requests)
-    assert first == again != other
 
 
 @pytest.mark.parametrize(
@@ -314,12 +206,6 @@ def test_the_wall_clock_bounds_an_upload_that_nobody_reads(server: ScriptedServe
         side.value(flow.execute(message="x" * 40_000_000, timeout=BOUND_S))
 
 
-def test_the_clients_bound_holds_where_the_call_has_none(server: ScriptedServer, side: Side) -> None:
-    server.plays(drips_a_body)
-    with times_out():
-        side.value(side.client(server.url, timeout=BOUND_S).run(RUN).trace())
-
-
 def test_a_bound_can_be_lifted_for_one_call(server: ScriptedServer, side: Side) -> None:
     server.plays(answers(TRACE))
     run = side.client(server.url, timeout=PASSED_S).run(RUN)
@@ -335,22 +221,6 @@ def test_retries_share_the_bound_and_the_true_cause_is_raised_at_once(
     with pytest.raises(FlowExecutionError, match="UNAVAILABLE"):
         side.value(side.client(server.url).run(RUN).trace(timeout=60))
     assert (len(server.requests), side.waits) == (1, [])
-
-
-def test_a_timed_out_execute_says_that_the_run_may_go_on(server: ScriptedServer, side: Side) -> None:
-    server.plays(says_nothing)
-    flow = side.client(server.url).flow("a/p/s")
-    with pytest.raises(APITimeoutError, match="the run may still be active"):
-        side.value(flow.execute(timeout=PASSED_S))
-
-
-@pytest.mark.parametrize("timeout", [0, -1, math.nan])
-def test_an_impossible_timeout_is_refused_before_anything_is_sent(
-    server: ScriptedServer, side: Side, timeout: float
-) -> None:
-    with pytest.raises(ValueError, match="timeout must be"):
-        side.value(side.client(server.url).run(RUN).trace(timeout=timeout))
-    assert server.requests == []
 
 
 def test_a_proxy_from_the_environment_is_used_and_bounded(
@@ -401,16 +271,6 @@ def two(host: object, port: int, *args: object, **kwargs: object) -> list[object
     ]
 
 
-def test_every_address_of_a_name_is_tried(
-    server: ScriptedServer, side: Side, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.plays(answers(TRACE))
-    run = side.client(f"http://localhost:{server.port}/api/v1", max_retries=0).run(RUN)
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", two)
-        assert side.value(run.trace()).flow_run.id == RUN
-
-
 async def test_on_asyncio_an_address_that_swallows_holds_up_no_other(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,39 +297,3 @@ def test_a_blocking_call_gives_each_address_its_share_of_the_bound(monkeypatch: 
     with pytest.raises(httpcore2.ConnectTimeout):
         backend.connect_tcp("localhost", 80, timeout=Deadline(8.0, now=lambda: 0.0))
     assert given == [("127.0.0.2", 4.0), ("127.0.0.1", 8.0)]
-
-
-def test_a_blocking_call_that_gets_on_slowly_has_less_time_for_each_next_step() -> None:
-    now_s, given = 0.0, []
-
-    class Slow(httpcore2.NetworkStream):
-        def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-            nonlocal now_s
-            now_s += 1
-            given.append(timeout)
-            return b"x"
-
-        def write(self, buffer: bytes, timeout: float | None = None) -> None:
-            self.read(0, timeout)
-
-    stream = DeadlineBackend(httpcore2.NetworkBackend()).keep(Slow())
-    deadline = Deadline(3.0, now=lambda: now_s)
-    with pytest.raises(httpcore2.WriteTimeout):
-        stream.write(b"x" * 1_000_000, timeout=deadline)
-    deadline.renew()
-    with pytest.raises(httpcore2.ReadTimeout):
-        b"".join(iter(lambda: stream.read(1, timeout=deadline), b""))
-    assert given == [3.0, 2.0, 1.0] * 2
-
-
-def test_a_name_that_does_not_exist_is_a_connection_error(
-    side: Side, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(*args: object, **kwargs: object) -> list[object]:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    run = side.client("http://runglass.invalid/api/v1", max_retries=0).run(RUN)
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "getaddrinfo", fails)
-        with pytest.raises(APIConnectionError, match=r"cannot be reached: .*not known"):
-            side.value(run.trace())

@@ -3,10 +3,6 @@
 import inspect
 from pathlib import Path
 
-import pytest
-
-import runglass
-from runglass import AsyncClient, AsyncRun, Client, Run
 from runglass.client.aio import native as on_asyncio
 from runglass.client.blocking import native as blocking
 from runglass.client.transport import asyncio_sockets, blocking_sockets
@@ -38,19 +34,3 @@ def test_what_is_written_by_hand_has_the_same_names() -> None:
 
     assert names(on_asyncio) == names(blocking)
     assert names(asyncio_sockets) == names(blocking_sockets) - {"DeadlineBackend"}
-
-
-@pytest.mark.parametrize("name", ["Client", "Flow", "Run", "Job", "PausedResult"])
-def test_public_members_are_documented(name: str) -> None:
-    for cls in (getattr(runglass, name), getattr(runglass, f"Async{name}")):
-        assert inspect.getdoc(cls)
-        for each, member in inspect.getmembers(cls, inspect.isfunction):
-            assert each.startswith("_") or inspect.getdoc(member), each
-
-
-def test_each_half_speaks_its_own_way() -> None:
-    assert inspect.getdoc(Client.runs) == inspect.getdoc(AsyncClient.runs)
-    assert "With AsyncClient, `await` gives" in (Client.runs.__doc__ or "")
-    assert not inspect.iscoroutinefunction(Run.wait)
-    assert inspect.iscoroutinefunction(AsyncRun.wait)
-    assert str(inspect.signature(Run.live_trace)).endswith(", None, None]")

@@ -62,21 +62,3 @@ def test_a_step_that_only_one_version_has_stands_behind_the_one_before_it() -> N
     ]
     steps = ["start", "a", "new", "newer", "gone", "z"]
     assert [step for step, _ in in_order(FlowOrder(old, new), [(step, ()) for step in steps])] == steps
-
-
-def test_a_step_that_was_moved_into_a_loop_has_its_place_in_both_versions() -> None:
-    old = [StepLocation("a"), StepLocation("b")]
-    new = [StepLocation("loop"), StepLocation("a", ("loop",)), StepLocation("b")]
-    steps: list[tuple[str, tuple[int, ...]]] = [("a", (0,)), ("a", (1,)), ("a", ()), ("b", ())]
-    assert in_order(FlowOrder(old, new), steps) == steps
-
-
-def test_steps_of_which_no_flow_is_known_stand_as_they_first_started() -> None:
-    steps: list[tuple[str, tuple[int, ...]]] = [
-        ("z", ()),
-        ("y", (0,)),
-        ("y", (1,)),
-        ("x", ()),
-        ("unheard", ()),
-    ]
-    assert in_order(FlowOrder([], [StepLocation("z"), StepLocation("y"), StepLocation("x")]), steps) == steps

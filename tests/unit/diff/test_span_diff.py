@@ -58,16 +58,6 @@ def test_a_call_more_at_the_beginning_moves_no_other_out_of_its_pair() -> None:
     assert paired(many, many[1:])[-1] == (300, None)
 
 
-def test_another_kind_or_another_parent_is_another_span() -> None:
-    other = [
-        Span(1, None, 0, name="agent"),
-        Span(2, 1, 1, name="chat", kind="llm"),
-        Span(3, 9, name="search"),
-    ]
-    assert (2, 2) not in paired(RUN, other)
-    assert (3, 3) not in paired(RUN, other)
-
-
 parents = st.integers(1, 8)
 spans = st.tuples(
     st.integers(1, 6), st.none() | parents, st.integers(0, 2), st.just(2), st.sampled_from("ab")

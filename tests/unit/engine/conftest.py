@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from runglass.config.settings import Settings
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
+from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import ModelGateway, Price
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
@@ -24,7 +26,8 @@ from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
 from runglass.limits.limits import Limits
 from runglass.log.events import StreamEvent, decode_event
-from runglass.log.trace import StepTrace, Trace
+from runglass.log.trace import RunTotals, StepTrace, Trace
+from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from runglass.wire.run_api import CaptureFailed, CaptureMode
@@ -44,6 +47,16 @@ class Ran(NamedTuple):
     @property
     def result(self) -> Any:
         return msgspec.json.decode(self.outcome.result_json)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        assert self.outcome.error is not None
+        return self.outcome.error
+
+    @property
+    def totals(self) -> RunTotals:
+        assert self.trace.flow_run.totals is not None
+        return self.trace.flow_run.totals
 
     def types(self) -> list[str]:
         return [event.event_type for event in self.events]
@@ -104,6 +117,15 @@ async def open_harness(
         yield EngineHarness(store, bus, await opened.enter_async_context(engine), clock)
 
 
+@asynccontextmanager
+async def next_life(store: SqliteStore, **settings: Any) -> AsyncIterator[EngineHarness]:
+    """An engine in a process of its own, started after the one before it died."""
+    async with SqliteStore(store.connections.path, synchronous="NORMAL") as first:
+        await first.end_lease(None)
+    async with open_harness(store, **settings) as house:
+        yield house
+
+
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[EngineHarness]:
     async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
@@ -136,10 +158,25 @@ async def start(
     return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next(), outputs=outputs)
 
 
-async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:
-    """Returns when the run has that many events, or has ended."""
+async def run_of(house: EngineHarness, run_id: str) -> RunRecord:
     run = await house.store.run(run_id)
     assert run is not None
+    return run
+
+
+def maintenance(house: EngineHarness, *, pause_limit: timedelta = timedelta(hours=24)) -> Maintenance:
+    return Maintenance(
+        store=house.store,
+        engine=house.engine,
+        clock=house.clock,
+        pause_limit=pause_limit,
+        answer_ttl=timedelta(hours=1),
+    )
+
+
+async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:
+    """Returns when the run has that many events, or has ended."""
+    run = await run_of(house, run_id)
     tails = Tails(house.store, house.bus, poll_s=0.01)
     async with aclosing(tails.follow(run)) as pages:
         async for page in pages:

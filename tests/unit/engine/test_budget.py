@@ -43,13 +43,23 @@ from tests.fakes import VirtualClock, in_virtual_time, let_time_pass, send
 from tests.faulty_store import FaultyStore
 from tests.laws.law import require
 from tests.laws.stored import broken_in
-from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
+from tests.unit.engine.conftest import (
+    EngineHarness,
+    Ran,
+    follow,
+    next_life,
+    open_harness,
+    read,
+    run_of,
+    start,
+)
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
 PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+DECLINED = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
 WAYS = ("ok", "ok", "ok", "unmetered", "rejected", "refused", "broken", "never sent")
 
 
@@ -181,9 +191,8 @@ async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
         started = await start(house, ASK)
         ran = await read(house, started.id, await started.outcome())
         assert models.calls == 0
-        assert ran.outcome.error is not None
-        assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
-        message = ran.outcome.error["message"]
+        assert ran.error["code"] == "CREDITS_EXHAUSTED"
+        message = ran.error["message"]
         assert all(part in message for part in ("'ask'", "up to $1", "$0.5", "max_tokens", "projects budget"))
         assert ran.steps() == [("ask", None, 1, "failed")]
         assert (await project_of(house)).spent_usd == 0
@@ -234,11 +243,8 @@ async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is
         FaultyStore(store).die()
     for what, data in rows.items():
         spoil(tmp_path / "db", UPDATES[what], data, started.id)
-    async with SqliteStore(tmp_path / "db") as first:
-        await first.end_lease(None)
-    async with open_harness(SqliteStore(tmp_path / "db")) as house:
-        run = await house.store.run(started.id)
-        assert run is not None
+    async with next_life(SqliteStore(tmp_path / "db")) as house:
+        run = await run_of(house, started.id)
         assert (len(house.engine.active.set_aside), (await project_of(house)).reserved_usd) == (1, Decimal(1))
         assert await house.engine.cancel_paused(run, reason="asked for")
         project = await project_of(house)
@@ -259,14 +265,11 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         FaultyStore(store).die()
     models = Costly(Random(3), 1) if then == "goes on" else Undecided(Random(3), 1)
     models.chance = _Always("ok")
-    async with SqliteStore(tmp_path / "db") as first:
-        await first.end_lease(None)
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with next_life(SqliteStore(tmp_path / "db"), models=models) as house:
         if then == "is cancelled":
             house.engine.cancel(started.id, reason="asked for")
         await house.engine.active.join(started.id)
-        run = await house.store.run(started.id)
-        assert run is not None
+        run = await run_of(house, started.id)
         assert run.status == ("cancelled" if then == "is cancelled" else "completed")
         project = await project_of(house)
         assert project.reserved_usd == 0
@@ -304,8 +307,7 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
             await asyncio.sleep(0)
             held.let_go()
         await house.engine.active.join(started.id)
-        run = await house.store.run(started.id)
-        assert run is not None
+        run = await run_of(house, started.id)
         assert run.status == "cancelled"
         project = await project_of(house)
         assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
@@ -318,7 +320,6 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
 async def test_a_crash_after_a_declined_request_charges_what_may_have_cost_something(
     tmp_path: Path, status: int, charged: int
 ) -> None:
-    flow = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
     declined, silent = error_reply(status, "response_format is not known here"), Reply(body=b"", silent=True)
     async with FakeProvider.serving() as fake:
         fake.replies.extend([declined, silent])
@@ -327,16 +328,13 @@ async def test_a_crash_after_a_declined_request_charges_what_may_have_cost_somet
         async with open_harness(store, models=models) as house, asyncio.timeout(60):
             await models.ready("local:tiny")
             await budget_of(house, Decimal(20))
-            started = await start(house, flow)
+            started = await start(house, DECLINED)
             # The sixth event is the second reservation, after which the second request goes out.
             await follow(house, started.id, until=6)
             before = await project_of(house)
             FaultyStore(store).die()
     assert before.spent_usd == before.reserved_usd * charged, "the second is held"
-    async with SqliteStore(tmp_path / "db") as first:
-        await first.end_lease(None)
-    none = ModelGateway()
-    async with open_harness(SqliteStore(tmp_path / "db"), models=none) as house:
+    async with next_life(SqliteStore(tmp_path / "db"), models=ModelGateway()) as house:
         await house.engine.active.join(started.id)
         project = await project_of(house)
     assert (project.spent_usd, project.reserved_usd) == (before.reserved_usd * (1 + charged), Decimal(0))
@@ -393,46 +391,40 @@ async def test_what_a_server_tells_is_charged_and_what_it_does_not_is_charged_as
         assert spent == Decimal("0.00501") + Decimal(unknown.cost_usd or 0)
 
 
+NO_LIMITS = (-1_000_000_000, 0, 1.5, 2.0, True, None, "9")
+
+
 @pytest.mark.parametrize(
-    "extra",
+    "settings",
     [
-        "extra_body: {stream_options: {include_usage: false}}",
-        "extra_body: {model: dear}",
-        "extra_body: {n: 100}",
-        "extra_headers: {Host: elsewhere}",
-        "extra_headers: {AUTHORIZATION: Bearer other}",
-        "extra_headers: {Cookie: a=b}",
-        "openai_store: true",
+        {"extra_body": {"stream_options": {"include_usage": False}}},
+        {"extra_body": {"model": "dear"}},
+        {"extra_body": {"n": 100}},
+        {"extra_headers": {"Host": "elsewhere"}},
+        {"extra_headers": {"AUTHORIZATION": "Bearer other"}},
+        {"extra_headers": {"Cookie": "a=b"}},
+        {"openai_store": True},
+        *({"max_tokens": limit} for limit in NO_LIMITS),
     ],
+    ids=str,
 )
-async def test_a_setting_that_changes_model_bill_or_address_sends_nothing(tmp_path: Path, extra: str) -> None:
-    async with asking(tmp_path) as (house, fake):
-        ran = await finish(house, f"{ASK[:-1]}, settings: {{{extra}}}}}")
-        assert fake.requests == []
-        assert ran.outcome.error is not None
-        assert ran.outcome.error["code"] == "INVALID_INPUT"
-        assert extra.partition(":")[0] in ran.outcome.error["message"]
-        project = await project_of(house)
-        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
-
-
-@pytest.mark.parametrize("limit", [-1_000_000_000, 0, 1.5, 2.0, True, None, "9"])
-async def test_a_limit_that_is_none_takes_nothing_from_the_budget_and_adds_nothing(
-    tmp_path: Path, limit: Any
+async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends_nothing(
+    tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     """A reservation below nothing would be room for others, as long as it is held.
 
     A file with such a limit is refused; a flow that was stored before it was is not.
     """
     flow = parse_flow(f"slug: test\nsteps:\n{ASK}")
-    stored = replace(flow, steps=[replace(flow.steps[0], settings={"max_tokens": limit})])
     async with asking(tmp_path) as (house, fake):
-        ran = await finish(house, stored)
+        ran = await finish(house, replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
         assert fake.requests == []
-        assert not any(isinstance(event, StepModelReserved) for event in ran.events)
-        assert ran.outcome.error is not None
-        assert ran.outcome.error["code"] == "INVALID_INPUT"
-        assert "max_tokens" in ran.outcome.error["message"]
+        if "max_tokens" in settings:
+            assert not any(isinstance(event, StepModelReserved) for event in ran.events)
+        assert ran.error["code"] == "INVALID_INPUT"
+        assert next(iter(settings)) in ran.error["message"]
+        project = await project_of(house)
+        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
 class Late(Costly):
@@ -455,17 +447,15 @@ async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: P
         models.house = house
         ran = await finish(house, f"{ASK}\n{ASK.replace('ask', 'again')}")
         assert models.calls == 1
-        assert ran.outcome.error is not None
-        assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
+        assert ran.error["code"] == "CREDITS_EXHAUSTED"
 
 
 async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) -> None:
     async with asking(tmp_path) as (house, fake):
         ran = await finish(house, ASK.replace("tiny", "unknown"))
         assert fake.requests == []
-        assert ran.outcome.error is not None
-        assert ran.outcome.error["code"] == "MODEL_NOT_SUPPORTED"
-        assert "`prices`" in ran.outcome.error["message"]
+        assert ran.error["code"] == "MODEL_NOT_SUPPORTED"
+        assert "`prices`" in ran.error["message"]
         echo = await finish(house, "- {id: e, type: llm, model: echo, prompt: Hi}")
         assert echo.outcome.status == "completed"
         assert calls_of(echo)[0].cost_usd is None, "free, and no cost made up"
@@ -478,10 +468,9 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
     """A refusal with 4xx is free; after a 500 nobody knows, and the next request needs money of its own."""
     declined = error_reply(status, "response_format is not known here")
     answer = whole_reply('{"a": 1}', usage=USAGE)
-    flow = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
     async with asking(tmp_path, declined, answer) as (house, fake):
         await budget_of(house, Decimal(budget))
-        ran = await finish(house, flow)
+        ran = await finish(house, DECLINED)
         assert ran.outcome.status == "completed"
         assert len(fake.requests) == 2
         assert [call.number for call in calls_of(ran)] == [1, 2]
@@ -497,13 +486,11 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
 
 
 async def test_after_a_declined_request_the_next_one_must_fit_as_well(tmp_path: Path) -> None:
-    flow = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
     async with asking(tmp_path, error_reply(500, "response_format is not known here")) as (house, fake):
         await budget_of(house, Decimal("0.15"))
-        ran = await finish(house, flow)
+        ran = await finish(house, DECLINED)
         assert len(fake.requests) == 1
-        assert ran.outcome.error is not None
-        assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
+        assert ran.error["code"] == "CREDITS_EXHAUSTED"
         (call,) = calls_of(ran)
         assert call.cost_estimated
         assert (await project_of(house)).spent_usd == Decimal(call.cost_usd or 0)
@@ -535,27 +522,6 @@ async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_beg
         found = await asyncio.gather(*late[1:])
         assert len(reads) == 2
         assert [budget is not None and await budget.is_set() for budget in found] == [True] * 19
-
-
-async def test_runs_that_look_at_once_whether_a_budget_has_been_set_share_a_reading(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        run = await make_run(store)
-        fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
-        recorder = Recorder(store, MemoryBus(), run, fold, SystemClock())
-        clock = VirtualClock()
-        budgets = Budgets(store, clock)
-        found = await asyncio.gather(*(budgets.of_run(run.project_id, recorder) for _ in range(20)))
-        await clock.sleep(LOOK_S)
-        faults = FaultyStore(store)
-        reads = faults.calls("project")
-        faults.before("project", lambda _: asyncio.sleep(0))
-        assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [True] * 20
-        assert len(reads) <= 2
-        await store.set_budget(run.project_id, Decimal(0))
-        await clock.sleep(LOOK_S)
-        assert await asyncio.gather(*(budget.has_credit() for budget in found if budget)) == [False] * 20
 
 
 async def test_a_step_that_is_cut_off_while_the_store_decides_holds_nothing(tmp_path: Path) -> None:

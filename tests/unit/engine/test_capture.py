@@ -1,6 +1,5 @@
 """What each capture mode keeps of a payload, of a failed step's input and of an error."""
 
-import threading
 from typing import Any, NamedTuple
 
 import msgspec
@@ -173,49 +172,6 @@ def test_what_a_step_printed_and_was_given_in_secret_stays_out_of_a_redacted_err
     kept = msgspec.json.decode(Capture("redacted").error(detail, given))
     assert kept == {"code": "CODE_ERROR", "message": f"ValueError: {MARK} (line 1)"}
     assert msgspec.json.decode(Capture("full").error(detail, given)) == detail
-
-
-class CountingRedactor(Redactor):
-    """Counts how often, and in which threads, a value is gone through."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.threads: list[int] = []
-        self.searches: list[int] = []
-
-    def secrets_in(self, value: Any) -> set[str]:
-        self.searches.append(threading.get_ident())
-        return super().secrets_in(value)
-
-    def redact(self, value: Any) -> Any:
-        self.threads.append(threading.get_ident())
-        return super().redact(value)
-
-
-async def test_a_payload_is_redacted_once_and_a_large_one_off_the_event_loop() -> None:
-    redactor = CountingRedactor()
-    capture = Capture("redacted", limit_bytes=500, redactor=redactor)
-    small, large = Payload(VALUE), Payload({"password": "x", "text": "y" * 100_000})
-    for payload in (small, large):
-        await capture.prepare(payload)
-        assert capture.snapshot(payload) == capture.snapshot(Payload(payload.value))
-        assert capture.failed_input(payload) == capture.snapshot(payload)
-    here = threading.get_ident()
-    assert [thread == here for thread in redactor.threads] == [True, True, False, True]
-
-
-async def test_what_an_error_may_repeat_is_looked_for_off_the_event_loop_where_it_is_much() -> None:
-    redactor, detail = CountingRedactor(), {"code": "CODE_ERROR", "message": "ValueError: hunter2"}
-    capture = Capture("redacted", redactor=redactor)
-    held = Payload({"password": "hunter2", "text": "y" * 100_000})
-    held.slim()
-    much = Payload({**VALUE, "text": "y" * 5_000})
-    for payloads in ([Payload(VALUE)], [Payload({}), much], [held]):
-        kept = await capture.error_of(detail, payloads)
-        assert msgspec.json.decode(kept) == {"code": "CODE_ERROR", "message": f"ValueError: {MARK}"}
-    here = threading.get_ident()
-    assert [thread == here for thread in redactor.searches] == [True, False, False]
-    assert msgspec.json.decode(await Capture("full").error_of(detail, [held])) == detail
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -7,12 +7,10 @@ import pytest
 
 from runglass.engine.workers import checks as module
 from runglass.engine.workers.checks import Checks
-from runglass.engine.workers.worker import PEAK_BYTES
 from runglass.errors import APIError, FlowFileError, StepFailure
 from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
 from runglass.flows.schemas.schema import Unproved
-from runglass.limits.pace import current_project
 from tests.flows import doubling
 
 RECURSIVE = {"type": "object", "properties": {"next": {"$ref": "#"}, "n": {"type": "integer"}}}
@@ -92,17 +90,6 @@ async def test_a_file_that_takes_too_long_is_refused() -> None:
             await checks.flow_file(text.encode(), own_providers=(), project_id=1)
 
 
-async def test_a_process_lives_on_however_much_memory_its_server_has() -> None:
-    of_the_server = b"x" * (PEAK_BYTES + 1)
-    async with Checks() as checks:
-        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
-        (first,) = checks.pool.processes
-        for _ in range(2):
-            assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
-        assert checks.pool.processes == [first]
-    del of_the_server
-
-
 async def test_a_project_holds_one_process_at_a_time() -> None:
     async with Checks(time_limit_ms=60_000) as checks:
         own = flow(**doubling(40))
@@ -112,22 +99,6 @@ async def test_a_project_holds_one_process_at_a_time() -> None:
         ]
         await asyncio.sleep(0)
         await checks.request(flow(**RECURSIVE), {}, {}, size_bytes=2, project_id=2)
-        assert not slow[1].done()
-        for task in slow:
-            task.cancel()
-        await asyncio.wait(slow)
-
-
-async def test_checks_inside_of_runs_take_turns_by_the_project_that_they_work_for() -> None:
-    async with Checks(time_limit_ms=60_000) as checks:
-
-        def begin(project_id: int, schema: dict[str, Any]) -> asyncio.Task[dict[str, Any]]:
-            current_project.set(project_id)
-            return asyncio.create_task(checks.smallest(schema))
-
-        slow = [begin(1, doubling(40)) for _ in range(3)]
-        await asyncio.sleep(0)
-        await begin(2, RECURSIVE)
         assert not slow[1].done()
         for task in slow:
             task.cancel()

@@ -1,23 +1,17 @@
 """Loops in loops have a bounded number of workers, and each loop has as many as it may."""
 
 import asyncio
-import math
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.engine.steps.concurrency import (
     MOST_WORKERS,
     LoopWorkers,
     Workers,
-    side_by_side,
 )
 from runglass.errors import StepFailure
-from runglass.limits import pace as pacing
 from runglass.store.sqlite.store import SqliteStore
-from tests.fakes import VirtualClock
 from tests.unit.engine.conftest import open_harness, start
 from tests.unit.engine.test_left_behind import Silent
 
@@ -58,21 +52,6 @@ async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_p
         await started.outcome()
 
 
-async def test_many_branches_that_begin_at_once_let_other_projects_in_between(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock, many = VirtualClock(), 300
-    monkeypatch.setattr(pacing, "clock", clock)
-    monkeypatch.setattr(pacing, "last_seen", [(0, -math.inf)] * 2)
-    branches = ", ".join(f"b{number}: [{{id: s{number}, type: passthrough}}]" for number in range(many))
-    async with open_harness(SqliteStore(tmp_path / "db")) as house:
-        pacing.note_activity(-1)
-        started = await start(house, f"- {{id: all, type: parallel, branches: {{{branches}}}}}")
-        assert (await started.outcome()).status == "completed"
-    owed_s = pacing.REST * pacing.ITERATION_S * (many - pacing.AT_ONCE)
-    assert sum(clock.slept_s) > owed_s - 2 * pacing.SHORTEST_REST_S
-
-
 async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended() -> None:
     workers = Workers()
     workers.count = MOST_WORKERS
@@ -97,54 +76,6 @@ async def test_a_loop_that_began_alone_gets_more_workers_when_others_have_ended(
     assert len(seen) == 20
     await asyncio.sleep(0)
     assert workers.count == 0
-
-
-async def test_workers_that_are_cut_off_are_counted_no_more() -> None:
-    workers = Workers()
-    loop = LoopWorkers(10, workers)
-    items = iter(range(10))
-
-    async def work() -> None:
-        for item in items:
-            loop.add()
-            if item == 5:
-                raise LookupError("the sixth one")
-            await asyncio.Event().wait()
-
-    with pytest.raises(LookupError, match="sixth"):
-        await loop.run(work)
-    await asyncio.sleep(0)
-    assert workers.count == 0
-
-
-async def test_a_cancellation_that_meets_a_failure_is_raised_once_and_after_all_have_ended() -> None:
-    cut_off, may_end, told = asyncio.Event(), asyncio.Event(), []
-
-    async def fails() -> None:
-        raise LookupError("inside")
-
-    async def ends_slowly() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cut_off.set()
-            await may_end.wait()
-            told.append("ended")
-
-    async def cancelled() -> None:
-        with pytest.raises(asyncio.CancelledError):
-            await side_by_side([fails, ends_slowly])
-        # A cancellation is for what is awaited when it comes, and not for what is awaited next.
-        await asyncio.sleep(0)
-        told.append("went on")
-
-    task = asyncio.create_task(cancelled())
-    await cut_off.wait()
-    task.cancel()
-    await asyncio.sleep(0)
-    may_end.set()
-    await task
-    assert told == ["ended", "went on"]
 
 
 class SlowToEnd(ModelGateway):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, open_harness, read, start
+from tests.unit.engine.conftest import EngineHarness, open_harness, read, run_of, start
 
 EMPTY_LOOPS = """
 - id: outer
@@ -41,6 +41,5 @@ async def test_a_log_of_skipped_steps_has_an_end(tmp_path: Path) -> None:
         ran = await read(house, started.id, await started.outcome())
         assert ran.outcome.status == "failed"
         assert (ran.outcome.error or {})["limit"] == "log"
-        run = await house.store.run(started.id)
-        assert run is not None
+        run = await run_of(house, started.id)
         assert 100_000 < run.log_bytes < 300_000

@@ -32,7 +32,7 @@ from tests.examples import examples
 from tests.fakes import send
 from tests.laws.law import require
 from tests.laws.stored import broken_in
-from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, start
+from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, run_of, start
 
 TOOL = {"type": "function", "function": {"name": "look"}}
 WAYS = ("ok", "ok", "length", "tools", "rejected", "refused", "broken", "unmetered", "unpriced")
@@ -114,8 +114,7 @@ def sum_of(parts: Sequence[tuple[str | Decimal | None, TokenBreakdown | None]]) 
 def check_money(ran: Ran, models: DicedModels) -> None:
     """What the models charged is what the run cost; that all sums of it agree is a law of all runs."""
     paid = sum_of([(response.cost_usd, response.tokens) for response in models.paid])
-    totals = ran.trace.flow_run.totals
-    assert totals is not None
+    totals = ran.totals
     assert sum_of([(totals.cost_usd, totals.tokens)]) == paid, "the run"
     assert set(totals.by_model) <= {"echo", "a:small", "b:large"}, "by the name in the flow"
     calls = [call for attempts in ran.attempts.values() for step in attempts for call in step.model_calls]
@@ -161,8 +160,7 @@ async def walk(house: EngineHarness, flow: Flow) -> Ran:
     started = await start(house, flow, {"n": 1}, capture="full", segment=segment)
     outcome = await started.outcome()
     while outcome.pause is not None:
-        run = await house.store.run(started.id)
-        assert run is not None
+        run = await run_of(house, started.id)
         paused = await house.engine.paused(run)
         tool_loop = paused.pause.tool_loop
         assert tool_loop is not None

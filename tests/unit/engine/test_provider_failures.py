@@ -48,11 +48,6 @@ def call_of(ran: Ran) -> ModelCall:
     return call
 
 
-def error_of(ran: Ran) -> dict[str, Any]:
-    assert ran.outcome.error is not None
-    return ran.outcome.error
-
-
 @pytest.mark.parametrize("status", [307, 400, 401, 402, 403, 404, 405, 413, 418, 422, 451, 499])
 @pytest.mark.parametrize("flow", [ASK, PATIENT], ids=["no retry", "retry"])
 async def test_a_refusal_is_never_tried_again(bench: Bench, status: int, flow: str) -> None:
@@ -60,7 +55,7 @@ async def test_a_refusal_is_never_tried_again(bench: Bench, status: int, flow: s
     ran = await bench.run(flow, error_reply(status, "the model is overloaded", code="overloaded"), GOOD)
     assert (ran.outcome.status, len(bench.fake.requests)) == ("failed", 1)
     assert call_of(ran).cost_unknown is None, "it costs nothing"
-    assert "could not be reached" not in error_of(ran)["message"]
+    assert "could not be reached" not in ran.error["message"]
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
@@ -76,7 +71,7 @@ async def test_what_may_pass_is_tried_again(bench: Bench, status: int, flow: str
 async def test_the_same_server_error_twice_ends_the_attempts(bench: Bench) -> None:
     ran = await bench.run(PATIENT, error_reply(500, "no tensor"), error_reply(500, "no tensor"), GOOD)
     assert (ran.outcome.status, len(bench.fake.requests)) == ("failed", 2)
-    assert error_of(ran)["message"].endswith(
+    assert ran.error["message"].endswith(
         "no tensor; not retried, since the previous attempt got the same answer"
     )
 
@@ -102,11 +97,11 @@ async def test_a_provider_that_is_not_there_could_not_be_reached(tmp_path: Path)
         open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
     ):
         ran = await Bench(gone, house).run(ASK)
-    assert error_of(ran)["message"] == (
+    assert ran.error["message"] == (
         f"provider 'local' at {base_url} could not be reached (model 'local:tiny'): "
         "nobody listens there (connection refused)"
     )
-    assert (error_of(ran)["address"], ran.step("ask").attempt) == (base_url, 3)
+    assert (ran.error["address"], ran.step("ask").attempt) == (base_url, 3)
 
 
 BROKEN = {
@@ -130,8 +125,7 @@ async def test_an_answer_that_broke_off_is_in_its_attempt(bench: Bench, reply: R
     error: Any = first.error_context
     assert (error["address"], bench.fake.base_url in error["message"]) == (bench.fake.base_url, True)
     assert "could not be reached" not in error["message"]
-    totals = ran.trace.flow_run.totals
-    assert totals is not None
+    totals = ran.totals
     assert totals.finish_reasons == {"stop": 1}
 
 
@@ -185,8 +179,8 @@ async def test_a_run_without_a_key_fails_before_its_first_step(
     ):
         started = await start(house, flow)
         ran = await read(house, started.id, await started.outcome())
-    assert (error_of(ran)["code"], ran.outcome.step_id) == ("PROVIDER_KEY_MISSING", "ask")
-    assert "OPENAI_API_KEY" in error_of(ran)["message"]
+    assert (ran.error["code"], ran.outcome.step_id) == ("PROVIDER_KEY_MISSING", "ask")
+    assert "OPENAI_API_KEY" in ran.error["message"]
     assert (ran.types(), ran.trace.steps) == (["run_started", "run_input", "flow_failed"], [])
 
 

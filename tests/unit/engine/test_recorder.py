@@ -1,7 +1,6 @@
 """The recorder: seq and time, one append per turn, and what happens when the store refuses."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,9 +10,7 @@ import pytest
 from runglass.bus.base import progress_of, runs_of
 from runglass.bus.process_bus import MemoryBus
 from runglass.engine.journal.recorder import Recorder
-from runglass.errors import PermanentStoreError, StoreError
-from runglass.limits import pace as pacing
-from runglass.limits.pace import LARGE_WRITE_BYTES, pace_of, set_project
+from runglass.errors import StoreError
 from runglass.log.events import (
     FlowCancelled,
     LoopStarted,
@@ -22,14 +19,14 @@ from runglass.log.events import (
     StepStarted,
     decode_event,
 )
-from runglass.log.fold import RunFold, fold
+from runglass.log.fold import RunFold
 from runglass.log.measurements import measured
-from runglass.log.trace import RunSummary, Trace
+from runglass.log.trace import RunSummary
 from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
-from tests.records import new_run, whole_trace
+from tests.records import new_run
 
 
 @pytest.fixture
@@ -129,48 +126,6 @@ async def test_events_are_stored_without_a_commit(
     assert len(await stored(store, run)) == 1
 
 
-async def test_a_large_append_waits_for_its_turn_and_what_follows_on_it_waits_too(
-    store: SqliteStore,
-    run: RunRecord,
-    recorder: Recorder,
-    faults: FaultyStore,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    appends = faults.calls("append")
-    # The other project is about, however long this takes.
-    monkeypatch.setattr(pacing, "clock", VirtualClock())
-    monkeypatch.setattr(pacing, "last_seen", [(0, float("-inf"))] * 2)
-    large = Checkpoint("a", "", b"{%s}" % (b" " * LARGE_WRITE_BYTES))
-    set_project(run.project_id + 1)
-    set_project(run.project_id)
-    async with pace_of("writing").piece(run.project_id + 1):
-        recorder.record(run_started())
-        await recorder.commit()
-        recorder.record(started(), checkpoint=large)
-        await recorder.await_previous_append()
-        recorder.record(completed())
-        waiting = asyncio.create_task(recorder.commit())
-        # Reading takes a thread, and more turns of the loop than an append would take to begin.
-        assert len(await stored(store, run)) == 1
-        assert len(appends) == 1
-    await waiting
-    recorder.record(started("b"))
-    await recorder.commit()
-    assert [decode_event(data).seq for data in await stored(store, run)] == [1, 2, 3, 4]
-    assert await store.checkpoints(run.no) == [large]
-
-
-async def test_what_is_stored_beside_the_log_is_its_fold(
-    store: SqliteStore, run: RunRecord, recorder: Recorder
-) -> None:
-    for event in (run_started(), started(), completed(), started("b")):
-        recorder.record(event)
-        await recorder.commit()
-        summary, steps = await whole_trace(store, run.id)
-        trace = msgspec.json.decode(b'{"flowRun":%s,"steps":[%s]}' % (summary, b",".join(steps)), type=Trace)
-        assert trace == fold(decode_event(data) for data in await stored(store, run))
-
-
 async def test_times_in_a_log_never_run_backwards(
     store: SqliteStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
 ) -> None:
@@ -234,19 +189,6 @@ async def test_a_store_that_refuses_once_ends_the_recording(
     assert len(await stored(store, run)) == 1, "a hole in the log would be worse than its end"
 
 
-async def test_whatever_a_store_raises_ends_the_recording(
-    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
-) -> None:
-    faults.fail("append", ZeroDivisionError("a fault of the store"), times=1)
-    recorder.record(run_started())
-    with pytest.raises(PermanentStoreError, match="ZeroDivisionError inside the store"):
-        await recorder.commit()
-    recorder.record(started())
-    with pytest.raises(PermanentStoreError):
-        await recorder.commit()
-    assert await stored(store, run) == []
-
-
 async def test_a_stored_append_is_good_though_the_bus_fails(
     store: SqliteStore, run: RunRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -279,32 +221,3 @@ async def test_await_previous_append_lets_the_recorder_be_one_append_ahead(
     assert len(await stored(store, run)) >= 2
     await recorder.commit()
     assert len(await stored(store, run)) == 3
-
-
-async def test_await_previous_append_raises_a_failure_one_append_later(
-    recorder: Recorder, faults: FaultyStore
-) -> None:
-    faults.fail("append", StoreError("the disk is full"))
-    recorder.record(run_started())
-    await recorder.await_previous_append()
-    recorder.record(started())
-    with pytest.raises(StoreError, match="the disk is full"):
-        await recorder.await_previous_append()
-
-
-async def test_what_was_stored_is_not_held_while_the_run_waits(recorder: Recorder) -> None:
-    def ended() -> set[asyncio.Task[object]]:
-        gc.collect()
-        return {each for each in gc.get_objects() if isinstance(each, asyncio.Task) and each.done()}
-
-    # Whatever other tests have left is not looked through.
-    gc.freeze()
-    try:
-        recorder.begin()
-        await recorder.commit()
-        recorder.begin()
-        await recorder.await_previous_append()
-        await recorder.commit()
-        assert ended() == set()
-    finally:
-        gc.unfreeze()

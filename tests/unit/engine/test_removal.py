@@ -2,29 +2,22 @@
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
 from runglass.engine.maintenance.removal import AT_ONCE, INTERVAL_S, RunRemoval
 from runglass.errors import StoreError
-from runglass.log.content import strip_event, strip_step, strip_summary
-from runglass.log.events import decode_event
-from runglass.log.fold import fold
 from runglass.store.records import NO_RETENTION, Append, Retention, RunRecord
-from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import iso
 from runglass.wire.admin_api import SERVER
 from tests.faulty_store import FaultyStore
-from tests.records import new_run, whole_trace
-from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, start
+from tests.records import new_run
+from tests.unit.engine.conftest import EngineHarness, Ran, run_of, start
 
 DAY_S = 86_400.0
 GRACE_S = 5.0
@@ -53,18 +46,12 @@ async def events_of(house: EngineHarness, run: RunRecord) -> list[bytes]:
     return [data for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)]
 
 
-async def record(house: EngineHarness, run_id: str) -> RunRecord:
-    found = await house.store.run(run_id)
-    assert found is not None
-    return found
-
-
 async def test_without_retention_runs_are_kept_for_ever(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
-    before = await events_of(house, await record(house, ran.id))
+    before = await events_of(house, await run_of(house, ran.id))
     await days_pass(house, 10_000)
     await removal_in(house).tidy()
-    assert await events_of(house, await record(house, ran.id)) == before
+    assert await events_of(house, await run_of(house, ran.id)) == before
 
 
 async def test_a_run_goes_when_its_days_are_over_and_not_before(
@@ -75,12 +62,12 @@ async def test_a_run_goes_when_its_days_are_over_and_not_before(
     await days_pass(house, 29)
     young = await execute(STEPS, {"x": "sesame"})
     await removal.tidy()
-    no = (await record(house, old.id)).no
+    no = (await run_of(house, old.id)).no
     await days_pass(house, 1.1)
     await removal.tidy()
     assert await house.store.run(old.id) is None
     assert await house.store.steps(no) == []
-    assert (await record(house, young.id)).status == "completed"
+    assert (await run_of(house, young.id)).status == "completed"
 
 
 async def test_days_are_counted_from_the_end_of_a_run(house: EngineHarness) -> None:
@@ -90,7 +77,7 @@ async def test_days_are_counted_from_the_end_of_a_run(house: EngineHarness) -> N
     removal = removal_in(house, Retention(days=1))
     await days_pass(house, 0.5)
     await removal.tidy()
-    assert (await record(house, started.id)).status == "completed"
+    assert (await run_of(house, started.id)).status == "completed"
 
 
 async def test_a_run_that_goes_on_is_never_due(house: EngineHarness) -> None:
@@ -123,83 +110,11 @@ async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineH
     assert await house.store.run("recorded") is not None
 
 
-@pytest.mark.parametrize(
-    ("flow", "project", "server", "gone"),
-    [
-        (None, None, 5.0, True),
-        (None, None, 15.0, False),
-        (None, 15.0, 5.0, False),
-        (None, 5.0, 15.0, True),
-        (15.0, 5.0, 5.0, False),
-        (5.0, 15.0, 15.0, True),
-        (5.0, None, None, True),
-        (0.0, 15.0, 15.0, True),
-        (None, 1e300, 5.0, False),
-    ],
-)
-async def test_the_retention_of_the_flow_comes_before_that_of_project_and_server(
-    house: EngineHarness,
-    execute: Execute,
-    flow: float | None,
-    project: float | None,
-    server: float | None,
-    gone: bool,
-) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
-    run = await record(house, ran.id)
-    await house.store.put_draft(
-        run.project_id, "test", name=None, capture=None, source=b"{}", retention=Retention(flow)
-    )
-    await house.store.set_retention(run.project_id, Retention(project))
-    await days_pass(house, 10)
-    await removal_in(house, Retention(server)).tidy()
-    assert (await house.store.run(ran.id) is None) is gone
-
-
-async def test_content_goes_before_the_run_and_the_trace_is_still_the_fold_of_the_log(
-    house: EngineHarness, execute: Execute
-) -> None:
-    ran = await execute(STEPS, {"x": "sesame"})
-    run = await record(house, ran.id)
-    events = await events_of(house, run)
-    assert b"sesame" in b"".join(events)
-    attempts = await house.store.attempts(run.no, "bad")
-    assert len(attempts) == 2
-    await days_pass(house, 8)
-    removal = removal_in(house, Retention(days=30, content_days=7))
-    await removal.tidy()
-
-    left = await events_of(house, run)
-    assert left == [strip_event(data) for data in events]
-    assert b"sesame" not in b"".join(left)
-    summary, steps = await whole_trace(house.store, ran.id)
-    folded = fold(map(decode_event, left))
-    assert msgspec.json.encode(folded.flow_run) == summary
-    assert [msgspec.json.encode(step) for step in folded.steps] == steps
-    assert [row.data for row in await house.store.attempts(run.no, "bad")] == [
-        strip_step(row.data) for row in attempts
-    ]
-    result, error = await house.store.outcome(run.no)
-    assert (result, error) == (None, None)
-    assert ran.trace.flow_run.input == {"inputs": {"x": "sesame"}}
-    summary_before = strip_summary(msgspec.json.encode(ran.trace.flow_run))
-    assert msgspec.json.encode(folded.flow_run) == summary_before
-    for now, then in zip(folded.steps, ran.trace.steps, strict=True):
-        assert (now.tokens, now.duration_ms, now.input_size_bytes) == (
-            then.tokens,
-            then.duration_ms,
-            then.input_size_bytes,
-        )
-    await days_pass(house, 30)
-    await removal.tidy()
-    assert await house.store.run(ran.id) is None
-
-
 async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_among_them(
     house: EngineHarness, execute: Execute
 ) -> None:
     ran = await execute("  - {id: keep, type: passthrough}", {"x": "sesame"})
-    good = await record(house, ran.id)
+    good = await run_of(house, ran.id)
 
     async def unreadable(number: int) -> RunRecord:
         """One that ended before the good one, and so comes first."""
@@ -227,33 +142,9 @@ async def test_more_than_are_looked_up_at_once_all_go_those_that_cannot_be_read_
     assert all(len(each) < len(runs) / 20 for each in bites), "they go many together"
 
 
-async def test_runs_of_several_flows_go_together_each_when_its_days_are_over(
-    house: EngineHarness, execute: Execute
-) -> None:
-    first = await record(house, (await execute(STEPS, {"x": "sesame"})).id)
-    days_of = {"short": 1.0, "none": 0.0, "long": 9.0, "server": None}
-    runs = {}
-    for slug, days in days_of.items():
-        flow = await house.store.put_draft(
-            first.project_id, slug, name=None, capture=None, source=b"{}", retention=Retention(days)
-        )
-        runs[slug] = run = await house.store.create_run(new_run(first.project_id, flow.id, id=slug))
-        ended_at = iso(house.clock.now())
-        end = Append(
-            run_no=run.no, head=0, fence=1, events=[], status="failed", summary=b"{}", ended_at=ended_at
-        )
-        await house.store.append(end)
-    await days_pass(house, 3)
-    calls = FaultyStore(house.store).calls("purge_runs")
-    await removal_in(house, Retention(days=2)).tidy()
-    due = [first, runs["short"], runs["none"], runs["server"]]
-    assert [sorted(call.args[0]) for call in calls] == [[run.no for run in due]]
-    assert await house.store.run("long") is not None
-
-
 async def test_removal_rests_as_long_as_a_batch_has_taken(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
-    run = await record(house, ran.id)
+    run = await run_of(house, ran.id)
     took_s = 0.125
     FaultyStore(house.store).before("purge_rows", lambda runs, **limits: house.clock.set_back(-took_s))
     removal = removal_in(house, batch_rows=3)
@@ -295,7 +186,7 @@ class StillClock:
 
 async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
-    run = await record(house, ran.id)
+    run = await run_of(house, ran.id)
     clock = StillClock(house)
     removal = RunRemoval(store=house.store, engine=house.engine, clock=clock, default=NO_RETENTION)
     async with kept_on(removal):
@@ -310,7 +201,7 @@ async def test_the_rows_of_each_purged_run_stay_for_a_while_even_amid_the_remova
     house: EngineHarness, execute: Execute
 ) -> None:
     """A reader who follows a run that is purged while it goes on has yet to read its last event."""
-    runs = [await record(house, (await execute(STEPS, {"x": "sesame"})).id) for _ in range(2)]
+    runs = [await run_of(house, (await execute(STEPS, {"x": "sesame"})).id) for _ in range(2)]
     removal = removal_in(house)
     purged_s: dict[int, float] = {}
     stayed_s: dict[int, float] = {}
@@ -355,19 +246,6 @@ async def test_what_ended_before_all_dates_is_nothing(house: EngineHarness, exec
     ran = await execute(STEPS, {"x": "sesame"})
     await removal_in(house, Retention(days=timedelta.max.days)).tidy()
     assert await house.store.run(ran.id) is not None
-
-
-async def test_an_import_whose_process_died_is_gone_after_one_turn(tmp_path: Path) -> None:
-    path = tmp_path / "runglass.db"
-    async with SqliteStore(path) as store:
-        project_id = (await store.ensure_project("acme", "demo")).id
-        run_no = await store.begin_import(project_id, "00000000-0000-7000-8000-000000000001")
-        await store.import_rows(run_no, [(1, b"{}")], [])
-    async with open_harness(SqliteStore(path)) as house:
-        await removal_in(house, NO_RETENTION).tidy()
-    with closing(sqlite3.connect(path)) as db:
-        for table in ("event", "importing_run", "purged_run"):
-            assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
 async def test_a_run_set_aside_that_cannot_be_ended_keeps_no_other_from_going(

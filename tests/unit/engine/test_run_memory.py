@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
@@ -22,8 +21,8 @@ from runglass.limits.turns import STEPS_AT_A_TIME, StoreTurns
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
-from tests.unit.engine.conftest import follow, open_harness, read, start
-from tests.unit.engine.test_crashes import dying_store, next_life
+from tests.unit.engine.conftest import follow, next_life, open_harness, read, run_of, start
+from tests.unit.engine.test_crashes import dying_store
 from tests.unit.engine.test_segments import take_up
 
 LARGE = """
@@ -52,8 +51,7 @@ async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
         assert house.engine.limits.memory.held == 0
     async with next_life(SqliteStore(tmp_path / "db"), run_memory_bytes=0) as later:
         await follow(later, started.id)
-        run = await later.store.run(started.id)
-        assert run is not None
+        run = await run_of(later, started.id)
         assert (run.status, await later.store.outcome(run.no)) == (
             "completed",
             (b'{"a":40000,"b":[30000,30000,30000]}', None),
@@ -232,21 +230,6 @@ async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
         assert house.engine.limits.memory.working_bytes == 0
 
 
-async def test_what_a_step_has_used_is_put_away_for_its_output(tmp_path: Path) -> None:
-    models = Asked()
-    flow = """
-- {id: a, type: code, code: 'return {"text": "a" * 40000}'}
-- {id: b, type: code, code: 'return {"text": steps["a"]["text"] + "b"}'}
-- {id: ask, type: llm, model: 'some:model', prompt: Hello}
-"""
-    async with open_harness(SqliteStore(tmp_path / "db"), models=models, run_memory_bytes=0) as house:
-        started = await start(house, flow)
-        await models.begun.wait()
-        assert 40_000 < house.engine.limits.memory.held < 80_000, "the newest output is held, and no other"
-        models.may_end.set()
-        assert (await started.outcome()).status == "completed"
-
-
 async def test_the_output_of_a_container_can_be_put_away_before_the_next_event(tmp_path: Path) -> None:
     flow = """
 - id: both
@@ -279,21 +262,3 @@ def test_a_project_below_its_share_has_room_though_others_hold_all() -> None:
     memory.hold(-333, 3)
     assert memory.has_room(1000, project_id=1)
     assert not memory.has_room(1001, project_id=1)
-
-
-async def test_a_result_is_not_put_away_while_it_is_redacted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepare = Capture.prepare
-
-    async def prepare_beside_others(capture: Capture, payload: Payload) -> None:
-        await asyncio.sleep(0)
-        house.engine.limits.memory.has_room(house.engine.limits.memory.limit_bytes)
-        await prepare(capture, payload)
-
-    monkeypatch.setattr(Capture, "prepare", prepare_beside_others)
-    async with open_harness(SqliteStore(tmp_path / "db")) as house:
-        text = "x" * 100_000
-        started = await start(house, "- {id: a, type: passthrough}", {"text": text}, capture="redacted")
-        outcome = await started.outcome()
-    assert (outcome.status, msgspec.json.decode(outcome.result_json)) == ("completed", {"text": text})

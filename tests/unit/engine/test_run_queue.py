@@ -10,7 +10,7 @@ import pytest
 from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.task import LeaseLost, RunOutcome
+from runglass.engine.run.task import RunOutcome
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, RunUnreadable, StoreError
 from runglass.limits.slots import RunSlots
@@ -19,7 +19,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
+from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, run_of, start
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 FLOW = """
@@ -42,8 +42,7 @@ def hold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def status(house: EngineHarness, started: StartedRun) -> str:
-    run = await house.store.run(started.id)
-    assert run is not None
+    run = await run_of(house, started.id)
     return run.status
 
 
@@ -63,8 +62,7 @@ async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
     async with open_harness(db(tmp_path), slots=1) as house:
         first = await start(house, FLOW)
         await begun(house, first)
-        run = await house.store.run(first.id)
-        assert run is not None
+        run = await run_of(house, first.id)
         pages = follow_runs(
             house.store, house.bus, run.project_id, RunQuery(), after=0, idle_s=3600.0, poll_s=3600.0
         )
@@ -102,36 +100,6 @@ async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path, monkeypatch
         assert house.engine.active.is_active((await start(house, FLOW)).id), "nobody waits without need"
 
 
-async def test_a_run_that_begins_at_once_is_neither_queued_nor_claimed(tmp_path: Path) -> None:
-    store = db(tmp_path)
-    async with open_harness(store, slots=1) as house:
-        faults = FaultyStore(store)
-        for method in ("claim_runs", "queued_runs"):
-            faults.fail(method, StoreError("not to be asked"))
-        for _ in range(3):
-            assert (await (await start(house, FLOW)).outcome()).status == "completed"
-        moved = "SELECT last FROM queue_clock"
-        assert await store.connections.read(lambda db: db.execute(moved).fetchone()) == (0.0,)
-
-
-async def test_a_queued_run_is_in_the_store_and_not_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_harness(db(tmp_path), slots=1) as house:
-        hold(monkeypatch)
-        first = await start(house, FLOW)
-        second = await start(house, FLOW, {"text": "x" * 1000})
-        await begun(house, first)
-        assert await status(house, second) == "pending"
-        assert not house.engine.active.is_active(second.id)
-        run = await house.store.run(second.id)
-        assert run is not None
-        request = await house.store.request(run.no)
-        assert request is not None
-        assert b"x" * 1000 in request
-        assert house.engine.cancel(first.id, reason="enough")
-
-
 async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,45 +118,6 @@ async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
         async with asyncio.timeout(30):
             with pytest.raises(RunUnreadable, match=second.id):
                 await outcome
-
-
-async def test_a_run_beyond_a_full_queue_is_unavailable_and_not_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_harness(db(tmp_path), slots=1, line=2) as house:
-        hold(monkeypatch)
-        runs = [await start(house, FLOW) for _ in range(3)]
-        with pytest.raises(APIError, match="nothing was started") as caught:
-            await start(house, FLOW)
-        assert (caught.value.code, caught.value.status) == ("UNAVAILABLE", 503)
-        project = await house.store.ensure_project("acme", "demo")
-        listed = (await house.store.runs(project.id, RunQuery(), limit=10)).runs
-        assert sorted(run.id for run in listed) == sorted(run.id for run in runs)
-        house.engine.cancel(runs[0].id, reason="enough")
-        await begun(house, runs[1])
-        assert (await start(house, FLOW)).id
-
-
-async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with open_harness(db(tmp_path), slots=1) as house:
-        hold(monkeypatch)
-        first, second, third = [await start(house, FLOW) for _ in range(3)]
-        outcome = asyncio.ensure_future(second.outcome())
-        run = await house.store.run(second.id)
-        assert run is not None
-        assert await house.engine.cancel_paused(run, reason="not needed")
-        with pytest.raises(LeaseLost):
-            await outcome
-        assert (await read(house, second.id, RunOutcome("cancelled"))).types() == [
-            "run_started",
-            "run_input",
-            "flow_cancelled",
-        ]
-        assert not await house.engine.cancel_paused(run, reason="again")
-        house.engine.cancel(first.id, reason="enough")
-        await begun(house, third)
 
 
 async def test_the_queue_goes_on_after_a_crash_within_the_limit(
@@ -219,8 +148,7 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
         hold(monkeypatch)
         first, second = await start(house, FLOW), await start(house, FLOW)
         await begun(house, first)
-        run = await house.store.run(steps.id)
-        assert run is not None
+        run = await run_of(house, steps.id)
         paused = await house.engine.paused(run)
         resumed = await house.engine.resume(paused, paused.spec, Segment(first=1))
         third = await start(house, FLOW)
@@ -246,8 +174,7 @@ async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
         assert (await steps.outcome()).status == "paused"
         hold(monkeypatch)
         first = await start(house, FLOW)
-        run = await house.store.run(steps.id)
-        assert run is not None
+        run = await run_of(house, steps.id)
         paused = await house.engine.paused(run)
         with pytest.raises(APIError, match="nothing was started"):
             await house.engine.resume(paused, paused.spec, Segment(first=1))

@@ -1,25 +1,20 @@
 """What code in the sandbox gets, gives back and cannot do, and that the sandbox outlives all of it."""
 
 import asyncio
-import gc
 import os
 import signal
 import sys
-import threading
-import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runglass.engine.workers import code_transform
 from runglass.engine.workers.code_transform import CODE_LIMIT, of_body, of_expression
 from runglass.engine.workers.process import LONG_NICE, WORKER_NICE
 from runglass.engine.workers.sandbox import PRINT_LIMIT, Sandbox
 from runglass.engine.workers.sandbox_processes import PROJECTS_KEPT
 from runglass.errors import StepFailure
-from runglass.flows.syntax import parse_python
 from tests.waiting import eventually, until
 
 
@@ -90,21 +85,6 @@ async def test_only_mentioned_names_are_sent(sandbox: Sandbox) -> None:
     never = {"text": "a", "steps": object()}
     assert await sandbox.run("return text  # not steps", never) == "a"
     assert (await failure(sandbox, "return steps", **never)).code == "INVALID_INPUT"
-
-
-async def test_large_code_is_read_off_the_event_loop(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[int] = []
-
-    def parse(text: str, mode: Any) -> Any:
-        threads.append(threading.get_ident())
-        return parse_python(text, mode)
-
-    monkeypatch.setattr(code_transform, "parse_python", parse)
-    await sandbox.run("return 'short'", {})
-    await sandbox.run("x = 1\n" * 2000 + "return 'long'", {})
-    assert [thread == threading.get_ident() for thread in threads] == [True, False]
 
 
 def test_a_program_mentions_what_its_code_does_and_not_what_it_says() -> None:
@@ -186,12 +166,6 @@ async def test_what_is_not_python_never_reaches_a_process(code: str, message: st
     error = await failure(Sandbox(), code)
     assert (error.code, error.may_retry) == ("CODE_ERROR", False)
     assert error.message.startswith(message)
-
-
-async def test_a_warning_of_python_about_a_flows_code_is_not_logged(sandbox: Sandbox) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert await sandbox.run("return '\\d'", {}) == "\\d"
 
 
 @pytest.mark.parametrize(
@@ -458,32 +432,11 @@ def _busy_child() -> int:
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
-async def test_no_process_starts_before_it_is_needed() -> None:
-    async with Sandbox() as sandbox:
-        assert await sandbox.evaluate("x", {"x": 1}) == 1
-        assert _children() == {}
-
-
-async def test_closing_an_unused_sandbox_does_nothing_and_closing_a_used_one_ends_its_processes() -> None:
-    async with Sandbox():
-        pass
-    async with Sandbox() as sandbox:
-        await sandbox.run("return 1", {})
-    gc.collect()
-
-
 async def test_input_that_cannot_be_sent_is_the_inputs_fault(sandbox: Sandbox) -> None:
     error = await failure(sandbox, "return x", x=object())
     assert (error.code, error.may_retry) == ("INVALID_INPUT", False)
     error = await failure(sandbox, "return len(x)", x="y" * 70_000_000)
     assert (error.code, error.details["limit"]) == ("SANDBOX_LIMIT", "memory")
-
-
-async def test_code_is_prepared_once(sandbox: Sandbox) -> None:
-    code = "return 'prepared once'"
-    await sandbox.run(code, {})
-    assert code_transform.of_body(code) is code_transform.of_body(code)
 
 
 async def test_a_result_with_many_long_numbers_is_refused(sandbox: Sandbox) -> None:

@@ -4,20 +4,17 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 import pytest
 
-from runglass.engine.run.active_runs import ActiveRuns
-from runglass.engine.run.lease import MISSED_S, StoreCheck
 from runglass.errors import StoreError
 from runglass.log.measurements import measured
-from runglass.store.records import Append, RunRecord, Setback, StoredLog
+from runglass.store.records import Append, RunRecord, Setback
 from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore, ReplacedStore
-from tests.unit.engine.conftest import EngineHarness, follow, open_harness, start
+from tests.unit.engine.conftest import EngineHarness, follow, open_harness, run_of, start
 
 FIRST = "- {id: first, type: wait, ms: 50000}\n"
 HOLD = "- {id: hold, type: wait, ms: 60000}\n"
@@ -58,8 +55,7 @@ class Machine(NamedTuple):
         await self.house.store.connections.write(lambda db: _restore(db, self.copy))
 
     async def head(self, run_id: str) -> int:
-        run = await self.house.store.run(run_id)
-        assert run is not None
+        run = await run_of(self.house, run_id)
         return run.head
 
     async def keep_lease_until_idle(self, run_id: str) -> None:
@@ -92,8 +88,7 @@ def _restore(db: sqlite3.Connection, copy: Rows) -> None:
 
 
 async def events(machine: Machine, run_id: str) -> list[tuple[int, bytes]]:
-    run = await machine.house.store.run(run_id)
-    assert run is not None
+    run = await run_of(machine.house, run_id)
     return await machine.house.store.events(run.no, after=0, limit_bytes=1 << 20)
 
 
@@ -144,8 +139,7 @@ async def test_a_run_that_had_ended_and_goes_on_again_is_taken_up(machine: Machi
     assert not machine.house.engine.active.is_active(run_id)
     await machine.house.engine.keep_lease()
     await follow(machine.house, run_id)
-    run = await machine.house.store.run(run_id)
-    assert run is not None
+    run = await run_of(machine.house, run_id)
     assert run.status == "completed"
 
 
@@ -159,16 +153,14 @@ async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machi
     await machine.house.engine.keep_lease()
     assert machine.store.lost == {run_id: 8}, "that it was about to end hides no loss"
     await follow(machine.house, run_id)
-    run = await machine.house.store.run(run_id)
-    assert run is not None
+    run = await run_of(machine.house, run_id)
     assert run.status == "cancelled"
 
 
 async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path: Path) -> None:
     run_id = (await start(machine.house, FIRST)).id
     await follow(machine.house, run_id, until=4)
-    run = await machine.house.store.run(run_id)
-    assert run is not None
+    run = await run_of(machine.house, run_id)
     await machine.house.store.connections.write(
         lambda db: db.execute("UPDATE run SET owner = 'another', fence = fence + 1")
     )
@@ -212,8 +204,7 @@ async def _claimed_by_another(machine: Machine) -> list[RunRecord]:
 
 async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed(machine: Machine) -> None:
     run_id = await ended_run(machine)
-    run = await machine.house.store.run(run_id)
-    assert run is not None
+    run = await run_of(machine.house, run_id)
     before = await events(machine, run_id)
     stripped = await machine.house.store.strip_content([run.no], None, limit_rows=99, limit_bytes=1 << 20)
     assert stripped == (1, None)
@@ -233,28 +224,6 @@ async def test_a_run_that_has_just_ended_and_is_gone_is_lost(machine: Machine) -
     machine.store.times_replaced += 1
     await machine.house.engine.keep_lease()
     assert machine.store.lost == {started.id: had}
-
-
-async def test_runs_that_ended_are_compared_some_at_a_time_and_one_long_gone_may_have_been_removed(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at_once = [0]
-    long_ago_s = asyncio.get_running_loop().time() - MISSED_S - 1
-    ended = [StoredLog(f"gone-{n}", 1, 3, left_at_s=long_ago_s) for n in range(25)]
-    only_ended = SimpleNamespace(latest=ended, refused=[], owner="nobody", orphaned={}, stored_logs=dict)
-
-    async def run(run_id: str) -> None:
-        at_once.append(at_once[-1] + 1)
-        await asyncio.sleep(0)
-        at_once.append(at_once[-1] - 1)
-
-    check = StoreCheck(machine.store, cast("ActiveRuns", only_ended))
-    monkeypatch.setattr(machine.store, "run", run)
-    machine.store.times_replaced += 1
-    await check.compare()
-    assert max(at_once) == 10
-    assert len(at_once) == 1 + 2 * 25
-    assert machine.store.lost == {}
 
 
 async def test_a_loss_that_could_not_be_noted_is_looked_for_again(machine: Machine) -> None:

@@ -2,10 +2,8 @@
 
 import asyncio
 import gc
-import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,11 +14,9 @@ from hypothesis import strategies as st
 
 from runglass.engine.workers import process as worker_process
 from runglass.engine.workers import templates
-from runglass.engine.workers.process import WorkerProcess
 from runglass.engine.workers.template_worker import Renderer, RenderRequest
 from runglass.engine.workers.templates import Templates
 from runglass.errors import StepFailure
-from tests.waiting import eventually
 
 DATA = {"a": 1, "l": [1, 2.5, None, True], "s": "x", "o": {"k": "é<>'\""}}
 DATA_JSON = '{"a":1,"l":[1,2.5,null,true],"s":"x","o":{"k":"é<>\'\\""}}'
@@ -298,18 +294,6 @@ def test_a_template_that_makes_many_long_numbers_is_refused() -> None:
         render_input("{{ l|list + l|list }}", names)
 
 
-def test_plans_of_templates_full_of_names_fill_a_bounded_part_of_the_cache() -> None:
-    plans = templates.plans
-    plans.cache_clear()
-    for number in range(60):
-        names = "".join(f"{{{{a{n}.b{number}}}}}" for n in range(1_000))
-        assert len(names) < 16 * 1024
-        templates.plan_of(names)
-        assert plans.size_bytes <= plans.limit_bytes
-    # They are far larger than their texts are.
-    assert 0 < len(plans) < 10
-
-
 def memory_of(pid: int) -> bytes:
     parts = []
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as memory:
@@ -320,65 +304,6 @@ def memory_of(pid: int) -> bytes:
                 memory.seek(start)
                 parts.append(memory.read(end - start))
     return b"".join(parts)
-
-
-HELD = "{{ 'held'|upper }}"
-
-
-@pytest.fixture
-def go_on(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Templates that are `HELD` take until this is set."""
-    go_on, exchange = threading.Event(), WorkerProcess.exchange
-
-    def exchange_when_told(process: WorkerProcess, message: bytes, *, limit_ms: int) -> bytes:
-        if b"held" in message:
-            assert go_on.wait(60)
-        return exchange(process, message, limit_ms=limit_ms)
-
-    monkeypatch.setattr(WorkerProcess, "exchange", exchange_when_told)
-    return go_on
-
-
-async def test_a_flood_of_one_project_does_not_delay_another(go_on: threading.Event) -> None:
-    async with Templates(max_processes=1) as templates:
-        flood = [asyncio.create_task(templates.render(HELD, {}, project_id=1)) for _ in range(30)]
-        await asyncio.sleep(0)
-        assert await templates.render("{{ n|upper }}", {"n": "a"}, project_id=2) == "A"
-        assert not any(task.done() for task in flood)
-        go_on.set()
-        assert await asyncio.gather(*flood) == ["HELD"] * 30
-
-
-async def test_many_tasks_share_the_processes_and_each_gets_its_own_text() -> None:
-    async with Templates(max_processes=2) as templates:
-        asked = [templates.render("{{ n * 2 }}", {"n": n}) for n in range(20)]
-        assert await asyncio.gather(*asked) == [str(n * 2) for n in range(20)]
-        assert len(templates.pool.idle) <= 2
-
-
-async def test_a_template_that_takes_long_stops_neither_the_event_loop_nor_another_template(
-    go_on: threading.Event,
-) -> None:
-    async with Templates() as templates:
-        busy = asyncio.create_task(templates.render(HELD, {}))
-        await asyncio.sleep(0)
-        assert await templates.render("{{ n }}", {"n": 1}) == "1"
-        assert await templates.render("{{ n|upper }}", {"n": "a"}) == "A"
-        assert not busy.done()
-        go_on.set()
-        assert await busy == "HELD"
-
-
-async def test_leaving_ends_the_processes_and_what_is_still_asked() -> None:
-    async with Templates() as templates:
-        await templates.render("{{ 1 + 1 }}", {})
-        ((_, process),) = templates.pool.idle
-        cut_off = asyncio.create_task(templates.render("{{ [['a'] * 1000] * 1000 }}" * 50, {}))
-        await asyncio.sleep(0)
-        cut_off.cancel()
-    await asyncio.to_thread(eventually, lambda: not os.path.exists(f"/proc/{process.pid}"))
-    with pytest.raises(asyncio.CancelledError):
-        await cut_off
 
 
 async def test_the_other_process_knows_no_keys_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,27 +322,6 @@ async def started_with(environment: dict[str, str]) -> str:
     return said.decode()
 
 
-@pytest.mark.parametrize(
-    ("template", "sent"),
-    [
-        ("{{ steps.a.b|length }}", {"steps": {"a": {"b": [1]}}}),
-        ("{{ steps['a']['b'] ~ steps.c }}", {"steps": {"a": {"b": [1]}, "c": 3}}),
-        ("{{ steps.a.b[0] + 1 }}", {"steps": {"a": {"b": [1]}}}),
-        ("{{ steps.a|tojson }}{{ steps.a.b }}", {"steps": {"a": {"b": [1], "x": 2}}}),
-        ("{{ steps.a.b }}{{ steps.a|tojson }}", {"steps": {"a": {"b": [1], "x": 2}}}),
-        ("{{ steps.ghost|default('-') }}", {"steps": {}}),
-        ("{% for key, value in steps.a.items() %}{% endfor %}", {"steps": {"a": {"b": [1], "x": 2}}}),
-        ("{{ '[' ~ n ~ ']' }}", {"n": 5}),
-        ('{{ "a[" ~ n ~ "]" }}', {"n": 5}),
-        ("{{ steps[n] }}", {"n": 5, "steps": {"a": {"b": [1], "x": 2}, "c": 3}}),
-        ("{{ n.real.imag|upper }}", {"n": 5}),
-    ],
-)
-def test_no_more_is_sent_than_is_mentioned(template: str, sent: dict[str, Any]) -> None:
-    names = {"n": 5, "steps": {"a": {"b": [1], "x": 2}, "c": 3}, "initial": object()}
-    assert templates.picked(templates.mentions_of(template), names) == sent
-
-
 paths = st.sampled_from(["a", "a.b", "a.b.c", "a['b']", 'a["b"].c', "a.d[0]", "a.d", "a[k]", "k", "a.ghost"])
 glue = st.sampled_from([" ~ ", " ~ '[' ~ ", ' ~ "[" ~ ', ' ~ "]" ~ ', " ~ 'a.b' ~ ", " == ", " in "])
 
@@ -432,23 +336,3 @@ def test_a_template_makes_the_same_of_what_is_sent_as_of_everything(parts: list[
     assert renderer.answer(RenderRequest(template, sent, "text")) == renderer.answer(
         RenderRequest(template, names, "text")
     )
-
-
-def test_a_program_that_used_templates_ends_in_silence() -> None:
-    # In development mode asyncio tells of each callback that took 100 ms, as any may on a busy machine.
-    code = (
-        "import asyncio; from runglass.engine.workers.templates import Templates\n"
-        "async def main():\n"
-        "  asyncio.get_running_loop().slow_callback_duration = 600\n"
-        "  async with Templates() as templates: print(await templates.render('{{ a|upper }}', {'a': 'x'}))\n"
-        "asyncio.run(main())"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert (ended.stdout, ended.stderr) == ("X\n", "")

@@ -89,12 +89,6 @@ def test_long_keys_that_start_alike_stay_apart_and_marks_take_no_key() -> None:
     assert "keys]" in shown["……"]
 
 
-def test_no_character_is_split() -> None:
-    for text in ("😀" * 5000, "é" * 5000, "\0" * 5000, '"\\' * 5000):
-        shown = cut_value({"text": text}, 999)
-        assert text.startswith(shown["text"].partition("…")[0])
-
-
 def test_lists_of_lists_without_end_are_cut() -> None:
     """Written out, they would have 2 ** 40 ends."""
     made: list[Any] = [1]

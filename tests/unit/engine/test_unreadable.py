@@ -1,22 +1,28 @@
 """Rows that cannot be decoded: their run is set aside and said, and stops neither a start nor the others."""
 
 import sqlite3
-from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from runglass.engine.journal.run_spec import Segment
-from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run.task import RunOutcome
 from runglass.errors import StoreError
 from runglass.log.events import FlowCancelled, decode_event
 from runglass.log.trace import RunSummary
-from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
+from tests.unit.engine.conftest import (
+    EngineHarness,
+    follow,
+    maintenance,
+    next_life,
+    open_harness,
+    read,
+    run_of,
+    start,
+)
 
 FLOW = """
   - {id: one, type: passthrough}
@@ -50,17 +56,6 @@ def spoil(path: Path, sql: str, value: bytes, run_id: str) -> None:
     database.close()
 
 
-async def free(path: Path) -> None:
-    async with SqliteStore(path, synchronous="NORMAL") as store:
-        await store.end_lease(None)
-
-
-async def run_of(house: EngineHarness, run_id: str) -> RunRecord:
-    run = await house.store.run(run_id)
-    assert run is not None
-    return run
-
-
 @pytest.mark.parametrize(
     ("what", "garbage"),
     [
@@ -77,8 +72,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
     path = tmp_path / "db"
     broken, good = await left_off(path), await left_off(path)
     spoil(path, UPDATES[what], garbage, broken)
-    await free(path)
-    async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
+    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
         assert len(house.engine.active.set_aside) == 1
         (said,) = [record for record in caplog.records if "quarantined" in record.getMessage()]
         assert broken in said.getMessage()
@@ -105,8 +99,7 @@ async def test_a_run_that_was_mended_goes_on_at_the_next_start(tmp_path: Path) -
     database.close()
     for value, waiting in ((b"garbage", 1), (bytes(summary), 0)):
         spoil(path, UPDATES["summary"], value, run_id)
-        await free(path)
-        async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
+        async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
             assert len(house.engine.active.set_aside) == waiting
             if not waiting:
                 await follow(house, run_id)
@@ -118,8 +111,7 @@ async def test_a_run_that_is_set_aside_is_cancelled_unread(tmp_path: Path, what:
     path = tmp_path / "db"
     run_id = await left_off(path)
     spoil(path, UPDATES[what], b"garbage", run_id)
-    await free(path)
-    async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
+    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
         assert len(house.engine.active.set_aside) == 1
         assert await house.engine.cancel_paused(await run_of(house, run_id), reason="enough")
         assert len(house.engine.active.set_aside) == 0
@@ -134,19 +126,6 @@ async def test_a_run_that_is_set_aside_is_cancelled_unread(tmp_path: Path, what:
         assert (await house.store.checkpoints(run.no), await house.store.request(run.no)) == ([], None)
 
 
-async def test_a_run_with_an_odd_time_is_cancelled_and_nothing_of_it_comes_twice(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    run_id = await left_off(path)
-    odd = b'{"id":"x","flowId":"y","status":"running","startedAt":"yesterday"}'
-    spoil(path, UPDATES["summary"], odd, run_id)
-    spoil(path, UPDATES["request"], b"garbage", run_id)
-    await free(path)
-    async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
-        before = await run_of(house, run_id)
-        assert await house.engine.cancel_paused(before, reason="enough")
-        assert (await run_of(house, run_id)).head == before.head + 1
-
-
 @pytest.mark.parametrize("what", ["summary", "event"])
 async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_put_away(
     house: EngineHarness, what: str
@@ -158,13 +137,7 @@ async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_
         ids.append(started.id)
     spoil(house.store.connections.path, UPDATES[what], b"\x00garbage", ids[0])
     await house.clock.sleep(3600 * 30)
-    housekeeping = Maintenance(
-        store=house.store,
-        engine=house.engine,
-        clock=house.clock,
-        pause_limit=timedelta(hours=24),
-        answer_ttl=timedelta(hours=1),
-    )
+    housekeeping = maintenance(house)
     await housekeeping.tidy()
     await housekeeping.tidy()
     statuses = [(await run_of(house, run_id)).status for run_id in ids]

@@ -11,7 +11,7 @@ from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.log.events import FlowFailed
 from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, run_of, start
 
 Execute = Callable[..., Awaitable[Ran]]
 
@@ -44,8 +44,7 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
     assert ran.steps() == [("fine", None, 1, "completed"), ("large", None, 1, "failed")]
     await house.engine.keep_lease()
     assert not house.engine.active.is_active(ran.id)
-    run = await house.store.run(ran.id)
-    assert run is not None
+    run = await run_of(house, ran.id)
     assert await house.store.outcome(run.no) == (
         None,
         b'{"code":"OUTPUT_TOO_LARGE","message":"the run cannot be recorded: string or blob too big"}',
@@ -81,24 +80,6 @@ async def test_a_run_whose_commit_failed_and_was_made_goes_on(tmp_path: Path) ->
         started = await start(house, ONE)
         ran = await read(house, started.id, await started.outcome())
     assert ran.types()[-1] == "flow_completed"
-
-
-async def test_a_run_whose_commit_failed_and_was_not_made_was_not_started(tmp_path: Path) -> None:
-    async with open_harness(ambiguous(tmp_path / "db", commits=False)) as house:
-        with pytest.raises(StoreError, match="disk I/O error"):
-            await start(house, ONE)
-
-
-async def test_a_run_refused_before_its_commit_is_refused_though_it_cannot_be_looked_up(
-    tmp_path: Path,
-) -> None:
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    faults = FaultyStore(store)
-    faults.fail("create_run", StoreError("the disk is full"))
-    faults.fail("run", StoreError("disk I/O error"))
-    async with open_harness(store) as house:
-        with pytest.raises(StoreError, match="the disk is full"):
-            await start(house, ONE)
 
 
 @pytest.mark.parametrize("commits", [True, False])

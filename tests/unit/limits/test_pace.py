@@ -149,16 +149,6 @@ async def test_work_in_the_thread_rests_between_its_pieces_and_before_the_next(
     assert clock.slept_s[-1] >= 2 * PIECE_S
 
 
-async def test_on_the_event_loop_nothing_ever_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept_s: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept_s.append)
-    set_project(2)
-    set_project(1)
-    worked()
-    yield_to_others()
-    assert slept_s == []
-
-
 async def test_large_answers_are_spread_and_small_ones_are_not(clock: PacedClock) -> None:
     set_project(2)
     set_project(1)
@@ -198,12 +188,6 @@ async def test_requests_that_come_at_once_take_turns_where_they_are_many(clock: 
     assert clock.slept_s == []
 
 
-async def test_requests_of_the_only_active_project_are_not_spread(clock: PacedClock) -> None:
-    set_project(1)
-    await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(200)))
-    assert clock.slept_s == []
-
-
 async def test_threads_switch_often_while_several_projects_are_active_or_beside_large_work(
     clock: PacedClock,
 ) -> None:
@@ -231,17 +215,6 @@ async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(clock: 
         pass
     assert REST * 50 * PIECE_S > LONGEST_REST_S
     assert clock.slept_s == pytest.approx([LONGEST_REST_S])
-
-
-async def test_what_is_read_on_the_loop_is_spread_if_it_is_not_small(clock: PacedClock) -> None:
-    set_project(2)
-    set_project(1)
-    for _ in range(PIECES):
-        await offload(clock.work, size_bytes=LARGE_MOVE_BYTES)
-    assert clock.slept_s == []
-    for _ in range(PIECES):
-        await offload(clock.work, size_bytes=LARGE_MOVE_BYTES + 1)
-    assert clock.slept_s == pytest.approx([REST * PIECE_S] * (PIECES - 1))
 
 
 @in_virtual_time

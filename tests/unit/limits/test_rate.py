@@ -39,22 +39,6 @@ def test_a_minutes_worth_may_come_at_once_and_the_next_when_one_is_due(per_minut
     assert wait_s(rates) > 0
 
 
-def test_a_refused_request_costs_nothing() -> None:
-    rates = Rates(per_key=1, clock=Clock())
-    assert wait_s(rates) == 0
-    assert [wait_s(rates) for _ in range(5)] == [60] * 5
-    with pytest.raises(RateLimitError) as refused:
-        rates.take(key_id=1, project_id=1)
-    assert (refused.value.code, refused.value.status) == ("RATE_LIMITED", 429)
-
-
-def test_each_key_has_a_bucket_of_its_own() -> None:
-    rates = Rates(per_key=1, clock=Clock())
-    assert wait_s(rates, 1) == 0
-    assert wait_s(rates, 2) == 0
-    assert wait_s(rates, 1) > 0
-
-
 def test_only_keys_of_the_last_minute_are_remembered() -> None:
     clock = Clock()
     rates = Rates(per_key=60, clock=clock)

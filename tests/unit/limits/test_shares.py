@@ -37,21 +37,6 @@ def test_no_project_holds_more_than_it_may_though_all_else_is_free() -> None:
     assert shares.next([FLOOD, GUEST]) == GUEST
 
 
-def test_a_project_that_comes_back_has_no_credit_from_before() -> None:
-    shares = Shares(1)
-    for _ in range(100):
-        shares.take(FLOOD)
-        shares.give_back(FLOOD, used=1.0)
-    turns = Counter[int]()
-    for _ in range(20):
-        project = shares.next([FLOOD, GUEST])
-        assert project is not None
-        turns[project] += 1
-        shares.take(project)
-        shares.give_back(project, used=1.0)
-    assert turns[FLOOD] >= 9
-
-
 class Work:
     """Projects that always have something to do, served in a time that is only counted."""
 

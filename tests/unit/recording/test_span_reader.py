@@ -21,6 +21,7 @@ from runglass.recording.otlp import NotOtlp, decode
 from runglass.recording.received import ReceivedSpan
 from runglass.recording.span_reader import SMALL_BYTES, SMALL_SPANS, SpanReader
 from runglass.recording.span_worker import PIECE, Piece, pieces_of
+from runglass.redact import Redactor
 from tests.unit.recording.test_otlp import TRACE, as_json, pair, span, traces
 from tests.waiting import until
 
@@ -85,6 +86,25 @@ async def test_a_secret_is_found_in_a_span_of_a_large_resource(reader: SpanReade
     assert not each.is_harmless
 
 
+async def test_a_resource_with_a_secret_is_looked_through_once_for_all_its_spans() -> None:
+    class Counting(Redactor):
+        times = 0
+
+        def redact(self, value: Any) -> Any:
+            self.times += "about" in value
+            return super().redact(value)
+
+    capture = Capture("redacted", redactor=(counting := Counting()))
+    data = traces(*map(span, range(1, SMALL_SPANS + 1)))
+    data.resource_spans[0].resource.attributes.append(pair("about", string_value=SECRET))
+    items = decode(data.SerializeToString(), "traces", is_json=False)
+    [piece] = pieces_of(items, flow=None, capture=capture)
+    assert counting.times == 1
+    for each in piece.spans:
+        assert each.redacted is not None
+        assert each.redacted.decoded() == await captured(each.decoded(), CAPTURE)
+
+
 @pytest.mark.parametrize("is_json", [False, True], ids=["protobuf", "JSON"])
 def test_reading_goes_on_where_it_stopped(is_json: bool) -> None:
     spans = [span(number, **({"trace_id": b""} if number == 3 else {})) for number in range(1, 8)]
@@ -92,14 +112,6 @@ def test_reading_goes_on_where_it_stopped(is_json: bool) -> None:
     for skip in range(9):
         rest = list(decode(body, "traces", is_json=is_json, skip=skip))
         assert rest == list(decode(body, "traces", is_json=is_json))[skip:]
-
-
-async def test_a_request_of_many_answers_is_read_to_its_end(reader: SpanReader) -> None:
-    body = body_of(*(span(number, name="x" * 60_000) for number in range(1, 200)))
-    found = await read(reader, body)
-    assert [each.head.span_id for piece in found for each in piece.spans] == [
-        f"{number:016x}" for number in range(1, 200)
-    ]
 
 
 def test_bytes_that_are_written_are_those_of_the_whole_event() -> None:
@@ -151,6 +163,16 @@ async def test_a_request_that_takes_too_much_is_refused_for_good(
         with pytest.raises(APIError, match="send it in parts") as refusal:
             await read(reader, body_of(*sent))
         assert refusal.value.code == "INVALID_REQUEST"
+
+
+async def test_a_pattern_that_takes_too_long_in_a_process_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    capture = Capture("redacted", redactor=Redactor(extra_patterns=["(x+x+)+y"]))
+    async with SpanReader(capture) as reader:
+        [piece] = await read(reader, body_of(span(1, name="x" * (SMALL_BYTES + 1))))
+    [each] = piece.spans
+    assert each.redacted is not None
+    assert each.redacted.head.name == "[redacted]"
+    assert "'(x+x+)+y' takes too long" in caplog.text
 
 
 async def test_a_process_that_is_killed_is_replaced_and_its_request_is_to_be_sent_again(

@@ -66,15 +66,6 @@ def test_failures_of_another_project_push_out_none() -> None:
     assert found.take(call(1)) is not None
 
 
-def test_failures_of_other_projects_are_forgotten_too() -> None:
-    clock = Clock()
-    found = FailureReplay(clock=clock)
-    found.keep(call(1, project_id=2), failure(), stays=True)
-    clock.now_s += WITHIN_S
-    assert found.take(call(1)) is None
-    assert not found
-
-
 def test_the_oldest_go_where_there_are_too_many_or_too_large_ones() -> None:
     found = FailureReplay(clock=Clock())
     for number in range(idempotency.MAX_ANSWERS + 5):

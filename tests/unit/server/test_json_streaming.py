@@ -7,7 +7,7 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.server.http.response_stream import PART_BYTES
-from runglass.store.records import Append, AttemptKey, RunRecord, StepRow
+from runglass.store.records import Append, RunRecord, StepRow
 from runglass.testing import RunningServer, running_server
 from tests.faulty_store import FaultyStore
 from tests.records import new_run
@@ -71,12 +71,6 @@ def test_all_attempts_come_in_parts_and_are_all(server: RunningServer, run: RunR
     assert "content-length" not in answer.headers
 
 
-def test_a_small_answer_says_its_length(server: RunningServer, run: RunRecord) -> None:
-    answer = get(server, run, "steps/t/trace?attempt=all")
-    assert answer.content == b'{"stepId":"t","attempts":[{"t":1}]}'
-    assert answer.headers["content-length"] == str(len(answer.content))
-
-
 def test_no_read_of_an_answer_is_larger_than_a_part(server: RunningServer, run: RunRecord) -> None:
     sizes: list[int] = []
     with FaultyStore(server.runtime.store) as reads:
@@ -85,18 +79,6 @@ def test_no_read_of_an_answer_is_larger_than_a_part(server: RunningServer, run: 
         assert get(server, run, "trace").status_code == 200
     assert len(sizes) > 5
     assert max(sizes) < PART_BYTES + 2 * STEP_BYTES
-
-
-def test_only_the_latest_attempt_is_read_for_latest(server: RunningServer, run: RunRecord) -> None:
-    with FaultyStore(server.runtime.store) as reads:
-        of_some, of_all = reads.calls("attempt_data"), reads.calls("attempts")
-        assert get(server, run, "steps/s/trace").content == data(STEPS - 1)
-        assert get(server, run, "steps/s/trace?loop_index=7").content == data(7)
-    assert of_all == []
-    assert [key for call in of_some for key in call.args[1]] == [
-        AttemptKey(STEPS, "199", 1),
-        AttemptKey(8, "7", 1),
-    ]
 
 
 def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off(

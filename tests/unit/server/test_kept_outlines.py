@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runglass.errors import RunglassError, RunPurged, RunUnreadable, StoreError
-from runglass.server.services.kept_outlines import INTERVAL_S, OutlineKeeper
+from runglass.server.services.kept_outlines import OutlineKeeper
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
@@ -68,10 +68,6 @@ async def test_each_outline_that_is_due_is_kept_with_a_rest_as_long_behind_it(st
     await ended_run(store, "one")
     await ended_run(store, "two")
     assert await keep_all(store) == (["two", "one"], [TAKES_S] * 4)
-
-
-async def test_where_none_is_due_it_is_looked_again_after_a_while(store: SqliteStore) -> None:
-    assert await keep_all(store) == ([], [INTERVAL_S])
 
 
 async def test_a_run_that_cannot_be_read_is_passed_over_and_keeps_none_from_the_others(

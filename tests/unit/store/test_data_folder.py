@@ -42,19 +42,6 @@ async def test_folder_and_files_are_private_from_the_start(tmp_path: Path, opene
     assert (".lock" in made) == (opened is open_runtime)
 
 
-async def test_a_folder_that_is_there_keeps_its_rights(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    folder.chmod(0o755)
-    caplog.set_level("WARNING", logger="runglass")
-    async with open_store(Settings(data=folder)):
-        pass
-    assert rights(folder) == 0o755
-    assert caplog.messages == []
-
-
 @pytest.mark.parametrize(
     ("folder_mode", "file_mode", "said"),
     [

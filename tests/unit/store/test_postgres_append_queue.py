@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from runglass.store.postgres.append import LONG_S, WORTH_RUNS, WRITERS, AppendQueue
+from runglass.store.postgres.append import LONG_S, AppendQueue
 from runglass.store.postgres.connections import Connections
 from runglass.store.records import Append
-from tests.fakes import in_virtual_time, let_time_pass
+from tests.fakes import in_virtual_time
 
 
 class Held:
@@ -45,22 +45,6 @@ def queue() -> tuple[Held, AppendQueue]:
 
 
 @in_virtual_time
-async def test_what_comes_during_a_statement_goes_together_in_the_next() -> None:
-    held, appends = queue()
-    first = asyncio.create_task(appends.append(append_to(1)))
-    await held.has_sent(1)
-    others = [asyncio.create_task(appends.append(append_to(run))) for run in (2, 3, 1)]
-    await asyncio.sleep(0)
-    held.answer()
-    await first
-    await held.has_sent(2)
-    held.answer()
-    await asyncio.gather(*others)
-    assert [runs for runs, _ in held.statements] == [[1], [2, 3, 1]]
-    await appends.aclose()
-
-
-@in_virtual_time
 async def test_a_statement_that_takes_long_holds_up_no_other_run() -> None:
     held, appends = queue()
     first = asyncio.create_task(appends.append(append_to(1)))
@@ -74,26 +58,6 @@ async def test_a_statement_that_takes_long_holds_up_no_other_run() -> None:
     await held.has_sent(3)
     held.answer()
     await asyncio.gather(first, *others)
-    await appends.aclose()
-
-
-@in_virtual_time
-async def test_many_runs_have_a_few_statements_at_a_time() -> None:
-    held, appends = queue()
-    tasks = [asyncio.create_task(appends.append(append_to(0)))]
-    await held.has_sent(1)
-    for number in range(1, WRITERS + 2):
-        runs = range(number * WORTH_RUNS, (number + 1) * WORTH_RUNS)
-        tasks += [asyncio.create_task(appends.append(append_to(run))) for run in runs]
-        await asyncio.sleep(0)
-    await held.has_sent(WRITERS)
-    await let_time_pass(LONG_S * 2)
-    assert [len(runs) for runs, _ in held.statements] == [1, *[WORTH_RUNS] * (WRITERS - 1)]
-    held.answer()
-    await held.has_sent(WRITERS + 1)
-    held.answer()
-    await asyncio.gather(*tasks)
-    assert sum(len(runs) for runs, _ in held.statements) == 1 + WORTH_RUNS * (WRITERS + 1)
     await appends.aclose()
 
 

@@ -1,6 +1,5 @@
 """What an append does in the database: in the middle of a run no more than it writes."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -49,16 +48,3 @@ async def test_an_append_in_the_middle_of_a_run_changes_its_row_and_looks_at_no_
     assert await seen(db) == {"run update"}
     await store.append(batch(run, 2, b"3", owner="me", log_bytes=5))
     assert await seen(db) == {"run update", "project_total insert", "project_total update"}
-
-
-async def test_a_run_that_is_let_go_waits_in_the_queue_whoever_writes_beside_it(
-    store: PostgresStore, db: asyncpg.Connection
-) -> None:
-    runs = [await make_run(store, f"run-{number}") for number in range(3)]
-    await asyncio.gather(*(store.append(batch(run, 0, b"1", owner="me")) for run in runs))
-    left, kept, other = runs
-    await asyncio.gather(
-        store.append(batch(left, 1, b"2", owner=None)), store.append(batch(kept, 1, b"2", owner="me"))
-    )
-    await store.append(batch(other, 1, b"2", owner=None))
-    assert {row[0] for row in await db.fetch("SELECT run_no FROM queue")} == {left.no, other.no}

@@ -7,23 +7,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
-import msgspec
 import pytest
 
 from runglass.config.settings import Settings
-from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.flows.parser import parse_flow
 from runglass.log.events import decode_event
 from runglass.runtime.composition import open_runtime
 from runglass.runtime.runtime import Runtime, Submitted, push_flow
-from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey, Project, RunRecord
-from runglass.support.clock import SystemClock, iso, iso_ms
+from runglass.support.clock import SystemClock, iso_ms
 from runglass.wire.admin_api import make_key
-from runglass.wire.query import created_ms, first_id
-from runglass.wire.query_parser import parse_run_query
+from runglass.wire.query import created_ms
 from runglass.wire.run_api import RunRequest
-from tests.conformance.stores import batch, make_run
 
 pytestmark = pytest.mark.slow
 
@@ -122,42 +117,6 @@ async def test_all_times_that_are_kept_are_those_of_the_database(address: str, t
         }
         assert [each for each in kept if abs(datetime.fromisoformat(each[1]) - now) > LATE] == []
         assert abs(store.clock.now() - now) < LATE
-
-
-async def test_an_answer_is_kept_for_its_time_though_the_process_that_wrote_it_was_behind(
-    address: str, tmp_path: Path
-) -> None:
-    await set_clock(address, AHEAD)
-    async with process(address, tmp_path) as (runtime, project):
-        run_id = (await start(runtime, project, "[{id: a, type: passthrough}]")).run.id
-        run = await ended(runtime, run_id)
-        # The second one as if it were a minute later: the clocks agree to within a moment, and no better.
-        for ttl, is_kept in ((timedelta(hours=1), True), (-LATE, False)):
-            maintenance = Maintenance(
-                store=runtime.store,
-                engine=runtime.engine,
-                clock=runtime.store.clock,
-                pause_limit=timedelta(hours=1),
-                answer_ttl=ttl,
-            )
-            assert await maintenance.expire()
-            result, _ = await runtime.store.outcome(run.no)
-            assert (result is not None) is is_kept
-
-
-async def test_ages_of_runs_are_told_by_the_clock_of_the_database(address: str) -> None:
-    await set_clock(address, AHEAD)
-    async with PostgresStore(address) as store:
-        began = store.clock.now() - LATE
-        run = await make_run(store, first_id(round(began.timestamp() * 1000)))
-        waited_s = (await store.overview()).oldest_waiting_s
-        assert LATE.total_seconds() / 2 < waited_s < 2 * LATE.total_seconds()
-        summary = msgspec.json.encode({"status": "running", "startedAt": iso(began)})
-        await store.append(msgspec.structs.replace(batch(run, 0, b"1"), summary=summary))
-        query = parse_run_query("duration:>30s", now=store.clock.now())
-        assert [each.id for each in (await store.runs(run.project_id, query, limit=9)).runs] == [run.id]
-        query = parse_run_query("duration:>10m", now=store.clock.now())
-        assert not (await store.runs(run.project_id, query, limit=9)).runs
 
 
 @pytest.mark.parametrize(("first", "second"), [(-1, 0), (0, 1)])

@@ -1,12 +1,10 @@
 """Statements stay prepared on connections of our own, and never where a pooler may stand between."""
 
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.stores import batch, make_run
 from tests.postgres_proxy import cutting_proxy
@@ -35,24 +33,3 @@ async def test_a_statement_is_prepared_once_for_a_connection_but_never_by_way_of
             prepared = [statement for statement in proxy.prepared if statement.endswith(READ)]
             assert len(prepared) == (0 if is_pooler else 1)
             assert bool(proxy.prepared) is not is_pooler
-
-
-@pytest.mark.parametrize("is_pooler", [False, True])
-async def test_no_statement_of_a_transaction_is_compiled_before_it_is_done(
-    address: str, *, is_pooler: bool
-) -> None:
-    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
-        async with cutting_proxy(address, Path(folder), names_itself=is_pooler) as (_, by_way_of_it):
-            connections = Connections(by_way_of_it, patience_s=5)
-            await connections.open()
-            try:
-                assert await connections.write(lambda db: db.fetchval("SHOW jit")) == "off"
-                appends = "SELECT proconfig @> '{jit=off}' FROM pg_proc WHERE proname = $1"
-                for function in ("append_batches", "append_rows", "create_runs"):
-                    assert await connections.read(partial(_first, appends, function)), function
-            finally:
-                await connections.close()
-
-
-async def _first(sql: str, value: str, db: Db) -> object:
-    return await db.fetchval(sql, value)

@@ -35,14 +35,3 @@ async def test_those_that_are_asked_for_in_one_turn_are_read_by_one_statement() 
     assert await asyncio.gather(*asking[1:]) == [b"request 2", b"request 3", None]
     assert await reads.read(4) == b"request 4"
     assert rows.asked == [[1, 2, 3, 10], [4]]
-
-
-async def test_a_read_that_fails_is_told_to_all_and_the_next_one_is_made() -> None:
-    rows = Rows()
-    reads = RunRequests(cast(Connections, rows))
-    rows.fault = StoreError("away")
-    told = await asyncio.gather(*map(reads.read, (1, 2)), return_exceptions=True)
-    assert all(isinstance(each, StoreError) for each in told)
-    rows.fault = None
-    assert await reads.read(1) == b"request 1"
-    assert rows.asked == [[1, 2], [1]]

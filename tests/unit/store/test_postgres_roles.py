@@ -12,7 +12,6 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.store.postgres.connections import Connections
-from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.stores import batch, make_run
 from tests.postgres_server import postgres_server
@@ -31,7 +30,6 @@ DEFAULTS = (
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO serving",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO serving",
 )
-NEW = "runglass_with_roles"
 
 
 async def test_a_role_that_may_make_no_tables_serves_what_another_one_has_migrated(tmp_path: Path) -> None:
@@ -51,30 +49,6 @@ async def test_a_role_that_may_make_no_tables_serves_what_another_one_has_migrat
             assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
     finally:
         await server.execute("DROP OWNED BY serving", database=database)
-        await server.execute("DROP ROLE serving")
-
-
-async def test_such_a_role_goes_on_beside_a_migration_where_it_has_rights_to_what_will_be_made() -> None:
-    server = await asyncio.to_thread(postgres_server)
-    address = server.address(NEW)
-    parts = urlsplit(address)
-    by_serving = parts._replace(netloc=parts.netloc.replace("postgres", "serving", 1)).geturl()
-    await server.execute(f"DROP DATABASE IF EXISTS {NEW}", f"CREATE DATABASE {NEW}", *MAKE_ROLE)
-    try:
-        connections = Connections(address)
-        await connections.open()
-        try:
-            # Later ones make tables, and a sequence that each run uses which waits.
-            await migrate_postgres(connections, migrations()[:5])
-            await server.execute(*GRANTS, *DEFAULTS, database=NEW)
-            await migrate_postgres(connections, migrations())
-        finally:
-            await connections.close()
-        async with PostgresStore(by_serving) as store:
-            run = await make_run(store)
-            await store.append(batch(run, 0, b"1"))
-    finally:
-        await server.drop_database(NEW)
         await server.execute("DROP ROLE serving")
 
 
@@ -102,18 +76,6 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     finally:
         await server.execute("DROP OWNED BY serving", database=database)
         await server.execute("DROP ROLE serving")
-
-
-async def test_all_rows_of_a_run_are_found_beside_an_empty_schema_of_the_name_of_the_role(
-    served: Served,
-) -> None:
-    await served.execute("CREATE SCHEMA serving AUTHORIZATION serving")
-    async with PostgresStore(served.by_serving) as store:
-        run = await make_run(store)
-        await store.append(batch(run, 0, b"1"))
-        tables = set[str]()
-        assert await store.raw_rows(run.id, lambda table, _: tables.add(table))
-        assert tables >= {"run", "event", "run_request"}
 
 
 async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(served: Served) -> None:

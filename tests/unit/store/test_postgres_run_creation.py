@@ -16,22 +16,6 @@ pytestmark = pytest.mark.slow
 RUNS = 30
 
 
-async def test_those_that_come_during_a_commit_share_the_next_one(store: PostgresStore, address: str) -> None:
-    first = await make_run(store)
-    new = [new_run(first.project_id, first.flow_id, id=f"new-{number}") for number in range(RUNS)]
-    created = await asyncio.gather(*map(store.create_run, new))
-    assert [run.id for run in created] == [run.id for run in new]
-    assert [run.no for run in created] == sorted({run.no for run in created})
-    connection = await asyncpg.connect(address)
-    try:
-        transactions = await connection.fetchval(
-            "SELECT count(DISTINCT xmin::text) FROM run WHERE id LIKE 'new-%'"
-        )
-    finally:
-        await connection.close()
-    assert transactions <= 2
-
-
 async def test_one_that_cannot_be_created_leaves_those_beside_it_alone(store: PostgresStore) -> None:
     first = await make_run(store)
     new = [new_run(first.project_id, first.flow_id, id=f"new-{number}") for number in range(RUNS)]

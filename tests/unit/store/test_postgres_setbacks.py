@@ -101,17 +101,6 @@ async def test_a_run_that_is_gone_is_lost_and_one_that_was_purged_is_not(replace
     assert said == ("run.lost", lost.id, {"before": {"events": 2}})
 
 
-async def test_nothing_is_said_of_a_run_once_it_is_deleted(replaced: Replaced) -> None:
-    store = replaced.store
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1"))
-    await replaced.start_anew()
-    await store.note_setback(run.id, run.project_id, had=3)
-    await store.append(batch(run, 1, b"2", status="completed"))
-    assert await store.purge_runs([run.no])
-    assert await store.setbacks(run.id) == []
-
-
 async def test_a_crash_after_which_the_server_goes_on_by_itself_is_a_start(replaced: Replaced) -> None:
     with own_server() as server:
         server.start()

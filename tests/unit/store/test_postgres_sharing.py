@@ -20,13 +20,12 @@ from runglass.support.clock import SystemClock, iso
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery
 from tests.conformance.stores import batch, make_run
-from tests.conformance.test_imports import EVENTS, FLOW, RUN, import_run, imported, project_id_of
+from tests.conformance.test_imports import EVENTS, RUN, imported, project_id_of
 from tests.postgres_server import postgres_server, until_one_waits
 from tests.records import new_run
 
 pytestmark = pytest.mark.slow
 
-STORES = 3
 RUNS = 60
 
 
@@ -104,18 +103,6 @@ async def test_whoever_reads_on_from_a_change_misses_none(stores: list[PostgresS
     changed = await stores[0].changed_runs(first.project_id, RunQuery(), after=0, limit=100)
     assert {each.run_id: each.number for each in changed} == seen
     assert await stores[0].last_change(first.project_id) == 1 + 3 * 30
-
-
-async def test_what_cannot_be_stored_fails_alone(stores: list[PostgresStore]) -> None:
-    runs = [await make_run(stores[0], f"run-{number}") for number in range(3)]
-    outcomes = await asyncio.gather(
-        *(
-            stores[0].append(batch(run, 0, b"1", dropped=["\0" if number == 1 else "s"]))
-            for number, run in enumerate(runs)
-        ),
-        return_exceptions=True,
-    )
-    assert [outcome is None for outcome in outcomes] == [True, False, True]
 
 
 class SkewedClock(SystemClock):
@@ -215,23 +202,6 @@ async def test_an_import_sees_the_flow_that_somebody_else_makes_at_the_same_time
     assert await ours.run(RUN) is None
 
 
-async def test_an_import_sees_the_version_that_somebody_else_makes_at_the_same_time(
-    stores: list[PostgresStore], tmp_path: Path
-) -> None:
-    ours = stores[0]
-    project_id = await project_id_of(ours)
-    await import_run(ours, project_id, id="before", version=0)
-    no = await ours.begin_import(project_id, RUN)
-    await ours.import_rows(no, EVENTS, [])
-    made = (
-        "INSERT INTO flow_version (flow_id, version, source, created_at)"
-        f" VALUES ('{FLOW}', 3, 'another', '2026')"
-    )
-    with pytest.raises(ImportConflict, match="version 3 of flow 'far' is another one here"):
-        await import_beside(ours, tmp_path, imported(no, project_id), made)
-    assert await ours.run(RUN) is None
-
-
 async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[PostgresStore]) -> None:
     run = await make_run(stores[0])
     event = b'{"type":"step_output","seq":1,"at":"2026-01-01T00:00:00.000Z","output":"%s"}' % (b"x" * 1000)
@@ -265,52 +235,6 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
         *(store.purge_rows([run.no], limit_rows=9, limit_bytes=1 << 20) for store in stores)
     )
     assert set(through) == {1}
-
-
-async def test_what_is_kept_for_callers_expires_past_a_run_that_another_has_locked(
-    stores: list[PostgresStore], tmp_path: Path
-) -> None:
-    store = stores[0]
-    ended, paused, free = [await make_run(store, run_id) for run_id in ("ended", "paused", "free")]
-    await store.append(batch(paused, 0, b"1", status="paused"))
-    await store.begin_call(paused.project_id, IdempotencyKey("key", b"digest"), paused)
-    await store.answer_call(paused.project_id, "key", status=200, answer=b"{}")
-    for run in (ended, free):
-        await store.append(batch(run, 0, b"1", status="completed", result=b"r", ended_at="2026"))
-    other = await asyncpg.connect(await postgres_server().database_of(tmp_path))
-    try:
-        async with other.transaction(), asyncio.timeout(30):
-            # As who strips content: the runs first, then what belongs to them.
-            await other.execute("SELECT FROM run WHERE no IN ($1, $2) FOR NO KEY UPDATE", ended.no, paused.no)
-            assert await store.expire_answers(before="9999", limit=9) == 1
-            assert await store.outcome(free.no) == (None, None)
-            await other.execute("UPDATE run_outcome SET result = NULL WHERE run_no = $1", ended.no)
-    finally:
-        await other.close()
-    assert await store.expire_answers(before="9999", limit=9) == 2
-
-
-async def test_many_runs_that_two_processes_purge_at_once_go_once(stores: list[PostgresStore]) -> None:
-    runs = [await make_run(stores[0], f"run-{number}") for number in range(40)]
-    for run in runs:
-        await stores[0].append(batch(run, 0, b"1", status="completed", result=b"r", log_bytes=1))
-    numbers = [run.no for run in runs]
-    there = [numbers[:30], numbers[:9:-1]]
-    purged = await asyncio.gather(
-        *(store.purge_runs(some) for store, some in zip(stores[:2], there, strict=True))
-    )
-    project = await stores[0].project(runs[0].project_id)
-    assert project is not None
-    assert (sum(purged), project.data_bytes) == (40, 0)
-    through = await asyncio.gather(
-        *(
-            store.purge_rows(some, limit_rows=99, limit_bytes=1 << 20)
-            for store, some in zip(stores[:2], there, strict=True)
-        )
-    )
-    assert through == [30, 30]
-    assert await stores[0].purged_runs(limit=9) == []
-    assert [await stores[0].outcome(number) for number in numbers] == [(None, None)] * 40
 
 
 @pytest.mark.parametrize("hours", [-25, 25])

@@ -57,40 +57,6 @@ async def test_no_query_scans_a_table_or_sorts(known_file: Path, text: str) -> N
             assert not select.startswith("WITH") or "".join(plan).count("run USING COVERING INDEX") == 6
 
 
-@pytest.mark.parametrize(
-    ("text", "index"),
-    [
-        ("", "run_by_project (project_id=?"),
-        ("flow:one", "run_by_flow (project_id=? AND flow_id=?"),
-        ("status:failed", "run_by_status (project_id=? AND status=?"),
-        (
-            "flow:one status:failed trigger:job",
-            "run_by_group (project_id=? AND flow_id=? AND status=? AND trigger_type=? AND version=?",
-        ),
-        ("session:00000000-0000-4000-8000-000000000000", "run_by_session (project_id=? AND session_id=?"),
-        ("duration:>1h", "run_by_project (project_id=?"),
-        ("error:x", "run_error USING PRIMARY KEY (project_id=?"),
-        ("error:x status:failed flow:one duration:>1h", "run_error USING PRIMARY KEY (project_id=?"),
-    ],
-)
-async def test_each_filter_has_its_index(known_file: Path, text: str, index: str) -> None:
-    statements: list[str] = []
-    async with SqliteStore(known_file) as store:
-        query = await asked(store, text)
-        await on_each_reader(store, lambda db: db.set_trace_callback(statements.append))
-        await store.runs(1, query, limit=20)
-        await on_each_reader(store, lambda db: db.set_trace_callback(None))
-        plans = [
-            line
-            for select in statements
-            if select.startswith("SELECT count(*), min(id)")
-            for line in await plan_of(store, select)
-            if "id>? AND id<?" in line
-        ]
-    assert plans
-    assert all(f"{index} AND id>? AND id<?)" in line for line in plans), plans
-
-
 async def test_a_broken_summary_hides_no_other_run(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
         project = await store.ensure_project("acme", "demo")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runglass.store.records import Append, RunRecord, StepRow
 from runglass.store.run_tables import ROWS_OF_RUN
-from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
+from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
 from tests.unit.store.test_query_index import plan_of
@@ -115,56 +115,3 @@ async def test_disk_use_goes_down_and_nothing_of_the_run_is_in_any_file(tmp_path
         await purge(store, other)
         # While the file is open: what a reader could still find there is not only forgotten but overwritten.
         assert files_with(SECRET, tmp_path) == []
-
-
-async def test_a_file_of_an_earlier_version_keeps_its_size_and_space_is_used_again(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as old:
-        old.execute("PRAGMA journal_mode = WAL")
-        migrate_sqlite(old)
-    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        run = await full_run(store)
-        assert await store.purge_runs([run.no])
-        while not await store.purge_rows([run.no], limit_rows=100, limit_bytes=1 << 20):
-            pass
-        assert not await store.compact(limit_bytes=1 << 20)
-        before = (tmp_path / "db").stat().st_size
-        assert before > 8_000_000
-        await full_run(store, "run-2")
-        await store.compact(limit_bytes=1 << 20)
-        assert (tmp_path / "db").stat().st_size < before * 1.1
-
-
-async def test_a_reader_does_not_block_appends_while_the_log_is_emptied(
-    tmp_path: Path,
-) -> None:
-    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        await full_run(store, steps=3)
-        with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as reader:
-            reader.execute("BEGIN")
-            assert reader.execute("SELECT count(*) FROM event").fetchone() == (3,)
-            await full_run(store, "run-2", steps=3)
-            assert not await store.compact(limit_bytes=1 << 20)
-            assert reader.execute("SELECT count(*) FROM event").fetchone() == (3,)
-            reader.execute("COMMIT")
-        assert not await store.compact(limit_bytes=1 << 20)
-        assert (tmp_path / "db-wal").stat().st_size == 0
-
-
-async def test_ends_of_runs_that_are_older_than_the_column_are_taken_from_their_summaries() -> None:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
-        add_functions(database)
-        for migration in migrations()[:5]:
-            database.executescript(migration.sql)
-        database.executemany(
-            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary)"
-            " VALUES (?, ?, 1, 'f', 0, ?, 'api', 'off', ?)",
-            [
-                (1, "lives", "running", b'{"completedAt":null}'),
-                (2, "good", "completed", b'{"completedAt":"2026-01-01T00:00:00.000Z"}'),
-                (3, "odd", "failed", b"\x00"),
-            ],
-        )
-        database.execute("PRAGMA user_version = 5")
-        migrate_sqlite(database)
-        ends = database.execute("SELECT ended_at FROM run ORDER BY no").fetchall()
-    assert ends == [(None,), ("2026-01-01T00:00:00.000Z",), (None,)]

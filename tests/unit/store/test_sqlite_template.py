@@ -30,11 +30,3 @@ async def test_a_copied_schema_is_the_migrated_one(tmp_path: Path, monkeypatch: 
         pass
     assert content(tmp_path / "copied") == content(tmp_path / "migrated")
     assert len(content(tmp_path / "copied")[0]) > 10
-
-
-async def test_nothing_is_copied_over_a_file_that_has_something(tmp_path: Path) -> None:
-    async with SqliteStore(tmp_path / "db") as store:
-        await store.ensure_project("acme", "first")
-        second = await store.ensure_project("acme", "second")
-    async with SqliteStore(tmp_path / "db") as store:
-        assert await store.ensure_project("acme", "second") == second

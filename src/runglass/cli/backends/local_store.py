@@ -56,8 +56,8 @@ def require_store(settings: Settings) -> None:
     # A PostgreSQL makes no database for whoever connects to one.
     if settings.postgres is None and not settings.database.exists():
         raise NotFound(
-            f"there is no database {settings.store_name!r}; name its folder with --data, or make it with"
-            " `runglass projects create ORG/PROJECT`"
+            f"there is no database {settings.store_name!r}; name its folder with --data, or create it"
+            " and a key with `runglass keys create ORG/PROJECT --create`"
         )
     speaks_to(settings.store_name)
 

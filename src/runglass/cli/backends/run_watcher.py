@@ -146,7 +146,7 @@ class WatchedRun:
             return left_s
         if self.run_id is None:
             raise APITimeoutError(f"the server did not answer within {self._timeout_s:g} s")
-        goes_on = f"it goes on: runglass runs tail {self.run_id}"
+        goes_on = f"it continues: runglass runs tail {self.run_id}"
         raise APITimeoutError(f"the run did not end within {self._timeout_s:g} s; {goes_on}")
 
 
@@ -166,16 +166,16 @@ def _failure(state: JobState, last: StreamEvent | None) -> APIError:
     )
 
 
-def leave_or_cancel(client: "Client", run_id: str | None, *, is_served: bool) -> None:
+def leave_or_cancel(client: "Client", run_id: str | None, *, options: str) -> None:
     """After Ctrl-C: says how to go on with the run, and cancels it if Ctrl-C is pressed once more."""
     if run_id is None:
         note("stopped before the server had named a run; if one has begun, `runglass runs list` shows it")
         return
     try:
-        goes_on = "goes on without you" if is_served else "goes on once the folder is served"
+        goes_on = "goes on once the folder is served" if options else "goes on without you"
         note(f"the run {goes_on}; Ctrl-C again within {GRACE_S:g} s cancels it")
-        note(f"follow it: runglass runs tail {run_id}")
-        note(f"cancel it: runglass runs cancel {run_id}")
+        note(f"follow it: runglass runs tail {run_id}{options}")
+        note(f"cancel it: runglass runs cancel {run_id}{options}")
         time.sleep(GRACE_S)
     except KeyboardInterrupt:
         try:

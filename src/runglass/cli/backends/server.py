@@ -6,6 +6,7 @@ A run is named by its id, by the beginning or end of it, or as `last`.
 """
 
 import re
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ MOST_BEGINNINGS = 3
 
 _LEAST_CHARS = 4
 _PART = re.compile(r"[0-9a-f-]+", re.IGNORECASE | re.ASCII)
+_WORD = re.compile(r'[^\s:"]+')
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 
@@ -65,6 +67,14 @@ class Server(NamedTuple):
             )
         return self.or_folder and not self.api_key
 
+    @property
+    def options(self) -> str:
+        """What a further command needs behind a run's id to find the same data folder; empty for a server."""
+        given = {"--data": self.folder.data, "--store": self.folder.store, "--project": self.project}
+        return "".join(
+            f" {name} {shlex.quote(str(each))}" for name, each in given.items() if each is not None
+        )
+
     @contextmanager
     def connect(
         self, project: ProjectName | None = None, *, executes: bool = False, create: bool | None = None
@@ -83,6 +93,10 @@ class Server(NamedTuple):
             with in_process(settings, name, executes=executes, create=create) as client:
                 yield client
             return
+        if create:
+            raise UsageError(
+                "--create is for a data folder (--data); on a server the project is that of the key"
+            )
         try:
             client = Client(self.api_key or None, base_url=self.base_url or None)
             # Made here and not by the first call, as it also judges the environment's proxies.
@@ -94,8 +108,8 @@ class Server(NamedTuple):
 
 
 def names_run(name: str) -> bool:
-    """Whether the text is an id, a part of one, or `last`."""
-    return name == "last" or (len(name) >= _LEAST_CHARS and _PART.fullmatch(name) is not None)
+    """Whether the text is meant as a run and not as a query: a word, without a field or quotes."""
+    return _WORD.fullmatch(name) is not None
 
 
 def named_run(client: "Client", name: str) -> "Run":
@@ -107,7 +121,7 @@ def named_run(client: "Client", name: str) -> "Run":
         if not newest:
             raise NotFound("there is no run yet that this key may see")
         return client.run(newest[0].id)
-    if not names_run(name):
+    if len(name) < _LEAST_CHARS or not _PART.fullmatch(name):
         raise UsageError(
             f"{name!r} does not name a run: write its id, at least {_LEAST_CHARS} characters of its end or"
             " beginning, or last"

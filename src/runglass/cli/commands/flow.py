@@ -183,7 +183,7 @@ def delete(flow: FlowName, with_runs: bool, yes: bool, server: Server) -> None:
     gone = f"{name}/{slug}" + (f" and {counted(len(runs), 'run')}" if with_runs else "")
     write_line(stdout(), f"deleted {gone}" if yes else f"{gone} would be deleted")
     if not yes:
-        note("nothing has been deleted: add --yes to delete for good")
+        note("nothing has been deleted: add --yes to delete it")
 
 
 def _warn(file: Path, warnings: list[Problem]) -> None:

@@ -113,20 +113,20 @@ def run(
             with shown as show:
                 completed = watched.result(show, on_named=lambda run_id: note(f"run {run_id}"))
         except APIError as error:
-            _report(error, as_json=as_json)
+            _report(error, as_json=as_json, options=server.options)
             raise click.exceptions.Exit(exit_of(error)) from error
         except KeyboardInterrupt as press:
-            leave_or_cancel(client, watched.run_id, is_served=not server.is_folder)
+            leave_or_cancel(client, watched.run_id, options=server.options)
             raise click.exceptions.Exit(Exit.INTERRUPTED) from press
     if as_json:
         write_json(completed)
     else:
         write_json(completed.result, indent=2)
     if is_watched(stderr()):
-        note(f"look closer: runglass runs show {completed.execution_id}")
+        note(f"look closer: runglass runs show {completed.execution_id}{server.options}")
 
 
-def _report(error: APIError, *, as_json: bool) -> None:
+def _report(error: APIError, *, as_json: bool, options: str) -> None:
     where = {"executionId": error.execution_id, "stepId": error.step_id}
     where = {name: value for name, value in where.items() if value is not None}
     if as_json:
@@ -138,7 +138,7 @@ def _report(error: APIError, *, as_json: bool) -> None:
         note(f"step:  {error.step_id}")
     if error.execution_id is not None:
         note(f"run:   {error.execution_id}")
-        note(f"trace: runglass runs show {error.execution_id}")
+        note(f"trace: runglass runs show {error.execution_id}{options}")
 
 
 @click.command()
@@ -168,10 +168,10 @@ def tail(run_id: str, as_json: bool, server: Server) -> None:
                         write_line(console, lines.line(last))
         except KeyboardInterrupt:
             if can_repaint(console) and not as_json:
-                note(f"follow it again: runglass runs tail {run.execution_id}")
-                note(f"cancel it: runglass runs cancel {run.execution_id}")
+                note(f"follow it again: runglass runs tail {run.execution_id}{server.options}")
+                note(f"cancel it: runglass runs cancel {run.execution_id}{server.options}")
             raise
     if last is not None and is_terminal(last) and not isinstance(last, FlowCompleted):
         if not as_json:
-            note(f"why, and where: runglass runs show {run.execution_id}")
+            note(f"why, and where: runglass runs show {run.execution_id}{server.options}")
         raise click.exceptions.Exit(Exit.FAILED)

@@ -84,17 +84,23 @@ def write_page(page: RunPage, *, query: str | None, limit: int) -> None:
     """Writes the runs that were found, and as a note whether there are others."""
     print_runs(page.runs)
     if page.next_cursor is not None and len(page.runs) < limit:
-        note("there may be older ones: looking through all takes long; name a time or a flow as well")
+        note("older runs were not searched; narrow the query by time or flow")
     elif page.next_cursor is not None:
         note(f"there are older ones; --limit shows more than these {len(page.runs)}")
     elif not page.runs:
-        kept = "; inputs and outputs are searched only where they were kept, as --trace does" if query else ""
-        note(f"no run was found{kept}")
+        has_text = any(":" not in word or "text:" in word for word in (query or "").split())
+        kept = "; inputs and outputs are searched only where they were kept, as --trace does"
+        note(f"no run was found{kept if has_text else ''}")
 
 
 @group.command()
 @options.run_id
-@click.argument("step_id", metavar="STEP", help="The step's id, as `runs show` lists it.")
+@click.argument(
+    "step_id",
+    type=argument_parsers.step_id,
+    metavar="STEP",
+    help="The step's id or name, as `runs show` lists it.",
+)
 @click.option(
     "--attempt",
     type=argument_parsers.attempt,

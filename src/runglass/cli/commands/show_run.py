@@ -38,7 +38,12 @@ MOST_FAILED = 50
     metavar="N",
     help="Only the N most expensive attempts.",
 )
-@click.option("--inside", metavar="STEP", help="Only what is inside this loop, condition or parallel step.")
+@click.option(
+    "--inside",
+    type=argument_parsers.step_id,
+    metavar="STEP",
+    help="Only what is inside this loop, condition or parallel step.",
+)
 @click.option(
     "--loop",
     type=argument_parsers.loop_path,
@@ -79,7 +84,7 @@ def show(
             return
         # The summary comes first: of a run that it says has ended, the outline is whole.
         summary, rows = run.summary(), read_outline(run)
-        named = run.execution_id if run_id == "last" else run_id
+        named = (run.execution_id if run_id == "last" else run_id) + server.options
         if is_part:
             width, parts = width_of(console), list[tuple[str, Iterator[Text]]]()
             if failed:
@@ -96,7 +101,7 @@ def show(
             for title, lines in parts:
                 write_line(console, title, style="bold underline")
                 write_lines(lines)
-            note(f"look closer: runglass runs step {named} STEP, with the words of a line")
+            note(f"look closer: runglass runs step {named} STEP …, as a line above begins")
             return
         within = NONE if inside is None else _row_of(rows, inside, loop)
         most = len(rows) if show_all else MOST_SHOWN

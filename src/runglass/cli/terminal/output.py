@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -82,9 +81,8 @@ def write_lines(lines: Iterable[str | Text]) -> None:
 
 def heading(title: str) -> None:
     """Writes a title to stdout, below an empty line."""
-    console = stdout()
-    write_line(console)
-    write_line(console, title, style="bold underline")
+    write_line(stdout())
+    write_line(stdout(), title, style="bold underline")
 
 
 def write_json(value: Any, *, indent: int = 0) -> None:
@@ -145,7 +143,7 @@ class JsonLog(logging.Formatter):
         from runglass.support.logs import request_id, run_id
 
         self._encode = json.dumps
-        self._ids: dict[str, ContextVar[Any]] = {
+        self._ids: dict[str, Any] = {
             "requestId": request_id,
             "runId": run_id,
             "projectId": current_project,

@@ -79,7 +79,7 @@ def interpret_log(log: ReceivedLog) -> SpanState:
     Messages that come one by one have the time `at` which they came, in nanoseconds since 1970.
     """
     sent, at, body = dict(log.attributes), str(log.at_ns), log.body
-    event = log.name or sent.get("event.name") or ""
+    event = log.name
     if sent.get("event.name") == event:
         del sent["event.name"]
     fields: dict[str, Any] = {"kind": "llm", "is_gen_ai": True}
