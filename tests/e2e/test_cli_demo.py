@@ -94,6 +94,8 @@ def test_the_page_on_failed_runs_shows_what_its_commands_print(
         "WAITING": ids["paused", "answer-with-tools"],
     }
     monkeypatch.chdir(tmp_path)
+    # Lines of a pipe are whole, unless the environment names a width.
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("RUNGLASS_API_KEY", re.findall(r"RUNGLASS_API_KEY=(\S+)", demo.stdout)[0])
     with started("serve", "--data", "runglass-demo", "--port", "0", cwd=folder) as server:
         monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
