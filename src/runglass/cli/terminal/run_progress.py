@@ -101,7 +101,7 @@ class RunProgress:
         self._texts: dict[Address, str] = {}
         self._waits_for = ""
 
-    def add(self, event: StreamEvent) -> Iterator[Text]:
+    def add(self, event: StreamEvent) -> list[Text]:
         """Takes an event in; the lines that stay on the screen because of it."""
         self._fold.apply(event)
         at = formatting.moment(event.at)
@@ -110,8 +110,7 @@ class RunProgress:
             self._add_to_step(event, at)
         elif isinstance(event, StepPaused | StepPausedForToolCalls):
             self._waits_for = _waits_for(event)
-        if not isinstance(event, PASSING):
-            yield from self._staying(event)
+        return [] if isinstance(event, PASSING) else list(self._staying(event))
 
     def lines(self, *, now: datetime, width: int, most: int = MOST_LINES) -> Sequence[Text]:
         """What goes on at a moment: at most so many lines of at most so many cells; none before the start."""
