@@ -63,9 +63,10 @@ def main(generator: str) -> int:
 def prepare(server: RunningServer) -> dict[str, str]:
     """Flows, runs and a key for the requests to hit; their names by path parameter.
 
-    An operation has a run of its own, as some operations cancel or delete theirs.
+    An operation has a run of its own, as some cancel or delete theirs; the flow to delete has none.
     """
     server.push(FLOW)
+    server.push(FLOW.replace("fuzzed", "spare"))
     session = str(uuid.uuid4())
     with http_for(server, server.key) as http:
         # They go on until a request cancels them, and can be read before and after.
@@ -85,6 +86,7 @@ def prepare(server: RunningServer) -> dict[str, str]:
         "execution_id": " ".join(job["executionId"] for job in jobs),
         "session_id": session,
         "key_id": str(spare),
+        "spare_slug": "spare",
     }
 
 

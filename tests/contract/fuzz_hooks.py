@@ -26,6 +26,8 @@ def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) ->
     if operation not in OWN_RUN:
         OWN_RUN[operation] = next(RUNS)
     names = NAMES | {"execution_id": OWN_RUN[operation]}
+    if operation.startswith("DELETE"):
+        names["slug"] = NAMES["spare_slug"]
     return {name: names.get(name, value) for name, value in path_parameters.items()}
 
 
