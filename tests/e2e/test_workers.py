@@ -252,9 +252,10 @@ def test_a_worker_that_is_asked_to_stop_leaves_its_runs_to_another_and_repeats_n
 def test_calls_are_answered_by_the_worker_that_takes_over_from_a_killed_one(shop: Shop) -> None:
     killed = shop.worker()
     [cancelled] = shop.start(1)
+    flow = "/seq/acme/shop/work"
     with ThreadPoolExecutor(3) as pool:
-        streamed = pool.submit(shop.http.post, "/seq/acme/shop/work/step", json={"runRemaining": True})
-        executed = pool.submit(shop.http.post, "/seq/acme/shop/work/execute", json={})
+        streamed = pool.submit(shop.http.post, f"{flow}/step", json={"runRemaining": True})
+        executed = pool.submit(shop.http.post, f"{flow}/execute", json={})
         shop.held.reached(3)
         killed.kill()
         shop.end_leases()
