@@ -28,6 +28,14 @@ def test_a_run_that_goes_on_is_cancelled(server: RunningServer, http: httpx2.Cli
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "cancelled"
 
 
+def test_cancelling_an_ended_run_is_refused_as_run_ended(server: RunningServer, http: httpx2.Client) -> None:
+    run = start(server, "endless")
+    http.delete(f"/flow-runs/{run}")
+    # The stream is only closed once the run has ended.
+    assert "flow_cancelled" in http.get(f"/flow-runs/{run}/trace/stream").text
+    assert refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
+
+
 def paused(server: RunningServer) -> str:
     """A run of `endless` that waits after its first step."""
 
@@ -78,6 +86,18 @@ def test_a_run_that_has_ended_is_409(http: httpx2.Client, form: str) -> None:
     assert http.get(f"/flow-runs/{run}/trace").content == before
 
 
+def test_a_failed_run_is_409_too(http: httpx2.Client) -> None:
+    run = detail(http.post("/seq/acme/demo/broken/execute", json={}))["executionId"]
+    assert refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
+
+
+@pytest.mark.parametrize("run", ["01900000-0000-7000-8000-000000000000", "nonsense"])
+def test_cancelling_an_unknown_run_is_not_found(http: httpx2.Client, run: str) -> None:
+    for form in FORMS:
+        assert refusal(http.delete(form.format(run))) == (404, "RUN_NOT_FOUND")
+    assert refusal(http.delete(f"/seq/acme/demo/none/runs/{run}")) == (404, "FLOW_NOT_FOUND")
+
+
 @pytest.fixture
 def going(server: RunningServer, http: httpx2.Client) -> Any:
     run = start(server, "endless")
@@ -93,3 +113,21 @@ def test_a_run_of_another_project_or_flow_is_unknown_and_goes_on(
         assert refusal(stranger.delete(f"/flow-runs/{going}")) == (404, "RUN_NOT_FOUND")
         assert refusal(stranger.delete(FORMS[1].format(going))) == (404, "FLOW_NOT_FOUND")
     assert http.get(f"/flow-runs/{going}/trace").json()["flowRun"]["status"] in ("pending", "running")
+
+
+def test_a_reading_key_may_not_cancel_what_it_can_see(
+    server: RunningServer, http: httpx2.Client, going: str
+) -> None:
+    with http_for(server, server.make_key("acme", "demo", "read")) as reader:
+        for form in FORMS:
+            answer = reader.delete(form.format(going))
+            assert refusal(answer) == (403, "FORBIDDEN")
+            assert detail(answer)["executionId"] == going
+        assert refusal(reader.delete("/flow-runs/nonsense")) == (404, "RUN_NOT_FOUND")
+        # Not even the state of the run changes the answer.
+        assert refusal(reader.delete(f"/flow-runs/{execute(http, 'anything')}")) == (403, "FORBIDDEN")
+
+
+def test_a_running_key_may_cancel(server: RunningServer) -> None:
+    with http_for(server, server.make_key("acme", "demo", "run")) as runner:
+        assert runner.delete(f"/flow-runs/{start(server, 'endless')}").status_code == 202

@@ -8,15 +8,32 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from runglass.errors import api_error
 from runglass.testing import RunningServer, running_server
-from tests.contract.test_tool_calls import TALK, TOOLS
+from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import BROKEN, WORDS, frames, http_for, refusal
+from tests.waiting import eventually
 
 PATH = "/seq/acme/demo/words/execute"
 
 
 def post(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> httpx2.Response:
     return http.post(path, json={"message": "a b", **body}, headers={"Idempotency-Key": key})
+
+
+@pytest.mark.parametrize("path", [PATH, "/seq/acme/demo/words/jobs"])
+def test_the_same_call_again_gets_the_first_answer(http: httpx2.Client, path: str) -> None:
+    key = str(uuid4())
+    first, second = post(http, key, path), post(http, key, path)
+    assert first.status_code == second.status_code
+    assert first.content == second.content
+    assert post(http, str(uuid4()), path).json()["executionId"] != first.json()["executionId"]
+
+
+def test_another_body_under_the_same_key_is_refused(http: httpx2.Client) -> None:
+    key = str(uuid4())
+    assert post(http, key).status_code == 200
+    assert refusal(post(http, key, message="other")) == (409, "IDEMPOTENCY_MISMATCH")
 
 
 def test_the_same_body_in_another_notation_is_the_same_call(http: httpx2.Client) -> None:
@@ -46,6 +63,30 @@ def test_bodies_that_a_flow_could_tell_apart_are_different_calls(
     assert http.post(path, json={"parameters": {"x": 1}}, headers=headers).status_code == 200
     other = http.post(path, content=f'{{"parameters": {parameters}}}', headers=headers)
     assert refusal(other) == (409, "IDEMPOTENCY_MISMATCH")
+
+
+def test_a_failed_run_is_not_run_again(http: httpx2.Client) -> None:
+    key = str(uuid4())
+    first, second = (post(http, key, "/seq/acme/demo/broken/execute") for _ in range(2))
+    assert refusal(first) == refusal(second) == (500, "STEP_FAILED")
+    assert first.json()["detail"]["executionId"] == second.json()["detail"]["executionId"]
+
+
+@pytest.mark.parametrize("path", [PATH, "/seq/acme/demo/words/jobs", "/seq/acme/demo/broken/execute"])
+def test_an_answer_that_the_run_tells_is_not_kept_beside_it(
+    server: RunningServer, http: httpx2.Client, path: str
+) -> None:
+    key = str(uuid4())
+    first, second = post(http, key, path), post(http, key, path)
+    assert (first.status_code, first.content) == (second.status_code, second.content)
+
+    async def kept() -> bytes | None:
+        store = server.runtime.store
+        call = await store.call((await store.ensure_project("acme", "demo")).id, key)
+        assert call is not None
+        return call.answer
+
+    assert server.call(kept()) is None
 
 
 def test_answers_are_the_same_after_a_restart(tmp_path: Path) -> None:
@@ -87,11 +128,74 @@ def test_an_answer_that_an_older_program_has_kept_is_given_again(
     assert second.headers["idempotent-replayed"] == "true"
 
 
+def test_a_cancelled_run_is_told_as_before(server: RunningServer, http: httpx2.Client) -> None:
+    key, path = str(uuid4()), "/seq/acme/demo/endless/execute"
+    with ThreadPoolExecutor(1) as waiting, http_for(server, server.key) as caller:
+        first = waiting.submit(post, caller, key, path, message=key)
+        run = eventually(
+            lambda: next(
+                (
+                    each["id"]
+                    for each in http.get("/flow-runs", params={"flow": "endless"}).json()["runs"]
+                    if each["status"] == "running"
+                ),
+                None,
+            )
+        )
+        assert http.delete(f"/flow-runs/{run}").status_code == 202
+        again = post(http, key, path, message=key)
+        assert refusal(again) == (500, "STEP_FAILED")
+        assert again.content == first.result().content
+
+
+def test_each_segment_of_a_run_has_an_answer_of_its_own(server: RunningServer, http: httpx2.Client) -> None:
+    server.push(TALK)
+    path, headers = "/seq/acme/demo/talk/execute", [{"Idempotency-Key": str(uuid4())} for _ in range(2)]
+    bodies: list[dict[str, Any]] = [{"message": "hi", "tools": TOOLS}]
+    paused = http.post(path, json=bodies[0], headers=headers[0])
+    bodies.append(resumption(paused.json(), results_of(paused.json())))
+    done = http.post(path, json=bodies[1], headers=headers[1])
+    assert [answer.json()["status"] for answer in (paused, done)] == ["tool_calls_required", "completed"]
+    again = [http.post(path, json=body, headers=key) for body, key in zip(bodies, headers, strict=True)]
+    assert [answer.content for answer in again] == [paused.content, done.content]
+
+
+def test_a_call_whose_run_another_one_has_resumed_is_refused_again(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resumed_elsewhere(*args: object, **more: object) -> None:
+        raise api_error("RUN_NOT_PAUSED", "the run has been taken up already")
+
+    server.push(TALK)
+    path, headers = "/seq/acme/demo/talk/execute", {"Idempotency-Key": str(uuid4())}
+    paused = http.post(path, json={"message": "hi", "tools": TOOLS}).json()
+    body = resumption(paused, results_of(paused))
+    with monkeypatch.context() as patch:
+        patch.setattr(server.runtime.engine, "resume", resumed_elsewhere)
+        first = http.post(path, json=body, headers=headers)
+    assert refusal(first) == (409, "RUN_NOT_PAUSED")
+    assert http.post(path, json=body).json()["status"] == "completed"
+    assert http.post(path, json=body, headers=headers).content == first.content
+
+
 def test_a_call_refused_before_its_run_may_be_sent_again(http: httpx2.Client) -> None:
     key = str(uuid4())
     refused = http.post(PATH, json={}, headers={"Idempotency-Key": key})
     assert refusal(refused) == (400, "MISSING_MESSAGE")
     assert post(http, key).status_code == 200
+
+
+def test_calls_at_the_same_instant_start_one_run(http: httpx2.Client) -> None:
+    key = str(uuid4())
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: post(http, key, "/seq/acme/demo/brisk/execute"), range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["executionId"] for answer in answers}) == 1
+    assert len({answer.json()["flowId"] for answer in answers}) == 1
+
+
+def test_a_key_has_a_sane_length(http: httpx2.Client) -> None:
+    assert refusal(post(http, "x" * 256)) == (422, "INVALID_REQUEST")
 
 
 def test_calls_at_the_same_instant_under_one_key_are_one_call(server: RunningServer) -> None:

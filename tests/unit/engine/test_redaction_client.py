@@ -12,8 +12,10 @@ import pytest
 
 from runglass.engine.capture.capture import Capture
 from runglass.engine.capture.redaction_client import RedactionClient
+from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, Shorten, answered
 from runglass.engine.capture.snapshots import shortened, shortened_error
 from runglass.engine.payload import Payload
+from runglass.limits.pace import current_project
 from runglass.redact import Redactor
 from tests.waiting import until
 
@@ -88,6 +90,15 @@ async def test_a_process_redacts_an_error_with_the_secrets_of_its_input(
     }
 
 
+async def test_a_long_error_is_redacted_in_a_process_however_little_was_given(
+    redactions: RedactionClient,
+) -> None:
+    detail = {"code": "CODE_ERROR", "message": "ACME-4711 " * 20_000}
+    kept = await capture(redactions).error_of(detail, [Payload({})])
+    assert processes(redactions)
+    assert bytes(kept) == shortened_error(detail, [{}], limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
+
+
 async def test_small_values_and_other_modes_start_no_process(redactions: RedactionClient) -> None:
     small = Payload({"password": "hunter2"})
     await capture(redactions).prepare(small)
@@ -97,6 +108,19 @@ async def test_small_values_and_other_modes_start_no_process(redactions: Redacti
         await other.prepare(Payload(large()))
         await other.error_of({"code": "X"}, [Payload(large())])
     assert not processes(redactions)
+
+
+async def test_a_redactor_is_made_once_for_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def ask(redactor: Redactor) -> RedactionReply:
+        message = RedactionRequest(Shorten(msgspec.Raw(b'{"a":"ACME-4711"}')), 256, redactor.rules)
+        return msgspec.json.decode(answered(msgspec.json.encode(message)), type=RedactionReply)
+
+    assert bytes(ask(REDACTOR).captured) == b'{"a":"<gone>"}'
+    monkeypatch.setattr(Redactor, "__init__", lambda *_, **rules: made.append(rules))
+    assert bytes(ask(REDACTOR).captured) == b'{"a":"<gone>"}'
+    assert not made
 
 
 def note_of(capture: Capture, payload: Payload) -> str:
@@ -185,6 +209,36 @@ async def test_a_fault_of_the_redactor_in_the_process_leaks_nothing(redactions: 
     assert truncated
     assert b"hunter2" not in kept
     assert "could not be redacted" in msgspec.json.decode(kept)["…"]
+
+
+async def test_projects_take_turns_and_one_that_is_cancelled_frees_its_process(
+    redactions: RedactionClient,
+) -> None:
+    own = capture(redactions)
+
+    def begin(project_id: int, value: dict[str, Any]) -> asyncio.Task[None]:
+        current_project.set(project_id)
+        return asyncio.create_task(own.prepare(Payload(value)))
+
+    flood = [begin(1, {"text": "+49 170 1234567 \n" * MANY}) for _ in range(4)]
+    await begin(2, large())
+    assert not any(task.done() for task in flood)
+    for task in flood:
+        task.cancel()
+    await asyncio.wait(flood)
+    await begin(1, large())
+    assert len(redactions.pool.processes) <= 2
+
+
+async def test_a_pattern_that_is_late_in_a_process_is_logged_once(
+    redactions: RedactionClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Capture("redacted", redactor=Redactor(extra_patterns=["(x|xx)+y"]), redactions=redactions)
+    for _ in range(2):
+        payload = Payload({"text": "x" * 70_000})
+        await own.prepare(payload)
+        assert own.snapshot(payload).data == msgspec.Raw(b'{"text":"[redacted]"}')
+    assert ["takes too long" in record.getMessage() for record in caplog.records] == [True]
 
 
 async def test_too_deep_a_value_is_not_kept(redactions: RedactionClient) -> None:

@@ -7,18 +7,17 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 import runglass
 from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueTooLarge
-from runglass.store.records import Append, NewRun
+from runglass.store.records import Append, NewRun, RunRecord
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
-from tests.conformance.stores import batch
 from tests.records import new_run
 
 LARGE = b"x" * 1_000_000
@@ -26,6 +25,10 @@ LARGE = b"x" * 1_000_000
 
 def a_run(run_id: str, request: bytes = b"{}") -> NewRun:
     return new_run(1, "f", id=run_id, request=request)
+
+
+def batch(run: RunRecord, head: int, *events: bytes) -> Append:
+    return Append(run_no=run.no, head=head, fence=run.fence, events=events, status="running", summary=b"{}")
 
 
 async def limit_pages(store: SqliteStore, *, more: int) -> None:
@@ -50,6 +53,23 @@ async def test_an_append_to_a_full_disk_is_refused_whole_and_works_once_there_is
         await limit_pages(store, more=10_000)
         await store.append(second)
         assert [seq for seq, _ in await store.events(run.no, after=0, limit_bytes=1 << 30)] == [1, 2, 3]
+
+
+async def test_a_write_too_large_for_the_disk_does_not_fail_others_in_its_batch(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        await limit_pages(store, more=100)
+        names = [f"run-{number}" for number in range(20)]
+        requests = [LARGE if name == "run-7" else b"{}" for name in names]
+        answers = await asyncio.gather(
+            *(store.create_run(a_run(*each)) for each in zip(names, requests, strict=True)),
+            return_exceptions=True,
+        )
+        assert [
+            name for name, answer in zip(names, answers, strict=True) if isinstance(answer, Exception)
+        ] == ["run-7"]
+        assert isinstance(answers[7], StoreError)
+        found = [name for name in names if await store.run(name) is not None]
+        assert found == [name for name in names if name != "run-7"]
 
 
 @contextmanager
@@ -122,6 +142,47 @@ async def test_a_removal_that_meets_a_full_disk_is_tried_again_on_the_reserve(tm
         await limit_pages(store, more=10_000)
         await store.connections.write(work)
         assert (tries, reserve.is_given_up) == (4, False)
+
+
+async def test_a_disk_that_never_had_room_for_a_reserve_is_written_to_after_each_start(
+    tmp_path: Path,
+) -> None:
+    with no_room_for_large_files():
+        for run_id in ("first", "second"):
+            async with SqliteStore(tmp_path / "db") as store:
+                await store.create_run(a_run(run_id))
+                assert not (tmp_path / "db-reserve").exists()
+
+
+async def test_a_reserve_that_cannot_be_given_up_is_one_that_is_not_there(tmp_path: Path) -> None:
+    """As one that another user has made. The tests may run as root, whom only a folder keeps out."""
+    async with SqliteStore(tmp_path / "db") as store:
+        (tmp_path / "db-reserve").unlink()
+        (tmp_path / "db-reserve").mkdir()
+        assert not store.connections.reserve.give_up()
+        await limit_pages(store, more=0)
+        large = "INSERT INTO owed VALUES (0, 1, zeroblob(1000000))"
+        with pytest.raises(StoreFull):
+            await store.connections.remove(lambda db: db.execute(large).rowcount)
+        await limit_pages(store, more=10_000)
+        await store.create_run(a_run("run"))
+
+
+async def test_a_file_that_gives_no_space_back_keeps_no_reserve(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db")) as old:
+        old.execute("CREATE TABLE from_before (x)")
+    async with SqliteStore(tmp_path / "db"):
+        assert not (tmp_path / "db-reserve").exists()
+
+
+async def test_a_store_that_could_not_be_opened_can_be_opened_later(tmp_path: Path) -> None:
+    (tmp_path / "db").write_bytes(b"damaged" * 1000)
+    store = SqliteStore(tmp_path / "db")
+    with pytest.raises(StoreError, match="file is not a database"):
+        await store.__aenter__()
+    (tmp_path / "db").unlink()
+    async with store:
+        assert await store.projects() == []
 
 
 async def test_the_folders_of_a_new_database_are_synced_up_to_the_root(
