@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from runglass.errors import StoreError, StoreWentBack
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.cursor import Page
-from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Tails
+from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from runglass.wire.sse import frame
 from tests.examples import examples
 from tests.faulty_store import FaultyStore, ReplacedStore
@@ -75,6 +76,16 @@ async def collect(tails: Tails, run: RunRecord, *, after: int = 0) -> list[int]:
     return seqs
 
 
+async def test_an_ended_run_is_replayed_and_the_tail_ends(tmp_path: Path) -> None:
+    """Whether or not the caller's record of the run knows of the end."""
+    async with opened(tmp_path / "db") as (store, run):
+        await write(store, MemoryBus(), run, 0, [*map(event, range(9)), LAST])
+        tails = following(store, MemoryBus())
+        for after in range(10):
+            assert await collect(tails, await current(store, run), after=after) == list(range(after + 1, 11))
+            assert await collect(tails, run, after=after) == list(range(after + 1, 11))
+
+
 async def first_page(pages: AsyncGenerator[Page, None]) -> list[int]:
     return [seq for seq, _ in await anext(pages)]
 
@@ -123,6 +134,17 @@ async def test_there_is_nothing_after_the_last_event(tmp_path: Path, after: int)
         assert reads == []
 
 
+async def test_a_live_run_is_followed_to_its_end(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    async with opened(tmp_path / "db") as (store, run):
+        tails = following(store, bus)
+        tasks = [asyncio.create_task(collect(tails, run)) for _ in range(5)]
+        for head in range(50):
+            await write(store, bus, run, head, [event(head)])
+        await write(store, bus, run, 50, [LAST])
+        assert await asyncio.gather(*tasks) == [list(range(1, 52))] * 5
+
+
 async def test_a_lost_wake_up_costs_a_poll_and_no_event(tmp_path: Path) -> None:
     bus = DeafBus()
     async with opened(tmp_path / "db") as (store, run):
@@ -159,8 +181,44 @@ async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(
         assert await collect(following(store, bus), run) == [1]
 
 
-async def test_a_wake_up_costs_one_read_however_many_follow(tmp_path: Path) -> None:
-    count, bus = 50, MemoryBus()
+async def test_the_last_tail_that_leaves_ends_the_listening(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    async with opened(tmp_path / "db") as (store, run):
+        tails = following(store, bus)
+        await write(store, bus, run, 0, [event(0)])
+        async with aclosing(tails.follow(run)) as first:
+            assert await anext(first)
+            async with aclosing(tails.follow(run)) as second:
+                assert await anext(second)
+            assert bus.subjects == 1
+        assert bus.subjects == 0
+        assert tails.followed_runs == 0
+
+
+@examples(10, of=25)
+@given(batches=st.lists(st.integers(1, 40), min_size=1, max_size=12), data=st.data())
+def test_resuming_anywhere_loses_and_repeats_nothing(batches: list[int], data: st.DataObject) -> None:
+    total = sum(batches) + 1
+    after = data.draw(st.integers(0, total))
+
+    async def run_once() -> list[int]:
+        bus = MemoryBus()
+        with tempfile.TemporaryDirectory() as folder:
+            async with opened(Path(folder) / "db") as (store, run):
+                task = asyncio.create_task(collect(following(store, bus), run, after=after))
+                head = 0
+                for size in batches:
+                    await write(store, bus, run, head, [event(head + offset) for offset in range(size)])
+                    head += size
+                await write(store, bus, run, head, [LAST])
+                return await task
+
+    assert asyncio.run(run_once()) == list(range(after + 1, total + 1))
+
+
+@pytest.mark.parametrize("count", [1, 50])
+async def test_a_wake_up_costs_one_read_however_many_follow(tmp_path: Path, count: int) -> None:
+    bus = MemoryBus()
     async with opened(tmp_path / "db") as (store, run):
         reads = FaultyStore(store).calls("events")
         tails = following(store, bus)
@@ -185,6 +243,41 @@ async def test_tails_that_replay_the_same_page_at_the_same_time_share_the_read(t
         assert await asyncio.gather(*[collect(tails, ended) for _ in range(20)]) == [list(range(1, 12))] * 20
         assert len(reads) == 4
         assert tails.reads_under_way == 0
+
+
+async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as (store, run):
+        reads = FaultyStore(store).calls("events")
+        await write(store, MemoryBus(), run, 0, [event(0), LAST])
+        reached, may_read, asked = asyncio.Event(), asyncio.Event(), 0
+
+        async def in_turn(_: RunRecord, read: Read) -> list[tuple[int, bytes]]:
+            nonlocal asked
+            asked += 1
+            reached.set()
+            await may_read.wait()
+            return await read()
+
+        tails = Tails(store, MemoryBus(), poll_s=60, in_turn=in_turn)
+        ended = await current(store, run)
+        leaving, staying = (asyncio.create_task(collect(tails, ended)) for _ in range(2))
+        await reached.wait()
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        assert (asked, tails.reads_under_way) == (1, 1)
+        staying.cancel()
+        await asyncio.wait({staying})
+        assert tails.reads_under_way == 0
+        may_read.set()
+        assert await collect(tails, ended) == [1, 2]
+        assert (asked, len(reads)) == (2, 1)
+
+
+async def test_pages_that_are_full_follow_each_other_without_a_wait(tmp_path: Path) -> None:
+    bus = DeafBus()
+    async with opened(tmp_path / "db") as (store, run):
+        await write(store, bus, run, 0, [*(event(n, size=30_000) for n in range(10)), LAST])
+        assert await collect(following(store, bus), run) == list(range(1, 12))
 
 
 async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(tmp_path: Path) -> None:
@@ -218,18 +311,108 @@ async def test_silence_is_told_by_empty_pages(tmp_path: Path) -> None:
         assert len(reads) <= 2
 
 
+@pytest.mark.parametrize("takes", [False, True])
+async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, takes: bool
+) -> None:
+    taken = asyncio.Queue[Page]()
+
+    def take(page: Page) -> bool:
+        taken.put_nowait(page)
+        return True
+
+    loop, bus, later_s = asyncio.get_running_loop(), MemoryBus(), 0.0
+    true_time, call_at, timers = loop.time, loop.call_at, 0
+
+    def noting(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        nonlocal timers
+        timers += when > loop.time() + 500
+        return call_at(when, *args, **options)
+
+    monkeypatch.setattr(loop, "time", lambda: true_time() + later_s)
+    monkeypatch.setattr(loop, "call_at", noting)
+    async with opened(tmp_path / "db") as (store, run):
+        timers = 0
+        tails = following(store, bus, poll_s=300)
+        async with aclosing(tails.follow(run, idle_s=1000, take=take if takes else None)) as pages:
+            coming = asyncio.ensure_future(anext(pages))
+            for number in range(5):
+                await asyncio.sleep(0)
+                await write(store, bus, run, number, [event(number)])
+                found = await (taken.get() if takes else coming)
+                assert found == ((number + 1, event(number)),)
+                coming = coming if takes else asyncio.ensure_future(anext(pages))
+                later_s += 180
+            await asyncio.sleep(0)
+            assert timers == 1
+            # The timer of the first wait ends here, 180 s and more after the last event.
+            later_s += 180
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not coming.done()
+            later_s += 1000
+            assert await coming == ()
+            assert timers == 2
+
+
+async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(tmp_path: Path) -> None:
+    """But not what it begins with, and what ends it before the run does."""
+    bus = MemoryBus()
+    async with opened(tmp_path / "db") as (store, run):
+        await write(store, bus, run, 0, [event(1)])
+        taken = asyncio.Queue[Page]()
+
+        def take(page: Page) -> bool:
+            taken.put_nowait(page)
+            return True
+
+        begun, tails = await current(store, run), following(store, bus)
+        async with aclosing(tails.follow(begun, until={"step_paused"}, take=take)) as pages:
+            assert await first_page(pages) == [1]
+            waiting = asyncio.create_task(first_page(pages))
+            for seq in (2, 3, 4):
+                await write(store, bus, run, seq - 1, [event(seq)])
+                assert await taken.get() == ((seq, event(seq)),)
+                assert tails.lag == 0
+            assert not waiting.done()
+            await write(store, bus, run, 4, [event(5), PAUSED])
+            assert await waiting == [5, 6]
+            assert await anext(pages, None) is None
+        assert taken.empty()
+
+
+async def test_a_tail_ends_that_has_taken_the_end_of_its_run(tmp_path: Path) -> None:
+    bus, taken = MemoryBus(), list[Page]()
+
+    def take(page: Page) -> bool:
+        taken.append(page)
+        return True
+
+    async with opened(tmp_path / "db") as (store, run):
+        async with aclosing(following(store, bus).follow(run, take=take)) as pages:
+            waiting = asyncio.create_task(anext(pages, None))
+            await asyncio.sleep(0)
+            await write(store, bus, run, 0, [event(1), LAST])
+            assert await waiting is None
+        assert taken == [((1, event(1)), (2, LAST))]
+
+
+def _refuses(page: Page) -> bool:
+    return False
+
+
 def _cannot_read(page: Page) -> bool:
     raise ValueError(f"event {page[0][0]} has no type")
 
 
-async def test_a_page_that_cannot_be_taken_is_yielded_and_hinders_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("take", [_refuses, _cannot_read])
+async def test_a_page_that_is_not_taken_is_yielded_and_hinders_nobody(
+    tmp_path: Path, take: Callable[[Page], bool]
+) -> None:
     bus = MemoryBus()
     async with opened(tmp_path / "db") as (store, run):
         tails = following(store, bus)
-        async with (
-            aclosing(tails.follow(run, take=_cannot_read)) as refusing,
-            aclosing(tails.follow(run)) as other,
-        ):
+        async with aclosing(tails.follow(run, take=take)) as refusing, aclosing(tails.follow(run)) as other:
             for seq in (1, 2):
                 waiting = [asyncio.create_task(first_page(each)) for each in (refusing, other)]
                 await asyncio.sleep(0)
@@ -451,6 +634,20 @@ class TestShared:
         assert [(type(error), str(error)) for error in found] == [(StoreError, "the disk is gone")] * 5
         store.failure = None
         assert await collect(tails, run) == [1, 2]
+
+    async def test_a_failure_after_all_tails_have_left_is_not_reported(
+        self, run: RunRecord, noise: list[dict[str, Any]]
+    ) -> None:
+        store, tails, tasks = await self.started(run)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        store.failure = StoreError("the disk is gone")
+        store.go_on.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert tails.reads_under_way == 0
+        assert tails.followed_runs == 0
 
 
 async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:

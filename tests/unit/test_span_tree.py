@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.log.events import FlowCompleted, FlowFailed, decode_event, encode_event
+from runglass.log.events import FlowCompleted, FlowFailed, KnownEvent, decode_event, encode_event
 from runglass.log.fold import RunFold, TraceFold
 from runglass.log.span_state import SpanState
 from runglass.log.span_tree import SpanTree
@@ -164,9 +164,41 @@ def totals_of(*spans: SpanState) -> RunTotals:
     return totals
 
 
+def test_a_parent_that_repeats_the_usage_of_its_children_is_not_counted() -> None:
+    agent = span(1, kind="agent", **used(30, 5, "0.3"))
+    totals = totals_of(agent, span(2, 1, **asked(10, 2, "0.1")), span(3, 1, **asked(15, 3, "0.15")))
+    assert (totals.tokens, totals.cost_usd) == (TokenBreakdown(25, 5, 30), "0.25")
+    assert totals.by_model["m"].calls == 2
+
+
+def test_usage_that_only_an_agent_tells_counts() -> None:
+    totals = totals_of(span(1, kind="agent", **used(30, 5, "0.3")), span(2, 1, kind="tool"))
+    assert (totals.tokens, totals.cost_usd) == (TokenBreakdown(30, 5, 35), "0.3")
+    assert totals.by_model["m"].calls == 0
+
+
+def test_two_instrumentations_of_one_call_count_once() -> None:
+    outer = span(1, scope="openinference", **asked(10, 2, "0.1", request_id="x"))
+    inner = span(2, 1, scope="openai-v2", **asked(10, 2, "0.1", request_id="x"))
+    totals = totals_of(outer, inner)
+    assert (totals.tokens, totals.cost_usd, totals.by_model["m"].calls) == (
+        TokenBreakdown(10, 2, 12),
+        "0.1",
+        1,
+    )
+
+
 def silent(number: int, parent: int | None = None) -> SpanState:
     call = ModelCall(number=1, model="m", cost_unknown="no_usage")
     return span(number, parent, kind="llm", model_calls=(call,))
+
+
+def test_a_call_without_usage_is_unmetered_unless_one_around_it_tells_it() -> None:
+    assert totals_of(silent(1)).unmetered_calls == 1
+    assert totals_of(span(1, **asked(10, 2)), silent(2, 1)).unmetered_calls == 0
+    assert totals_of(span(1, kind="agent", **used(10, 2)), silent(2, 1)).unmetered_calls == 1
+    both = totals_of(span(1, **asked(10, 2)), silent(2, 1), span(3, 1, **asked(4, 1)))
+    assert (both.unmetered_calls, both.tokens) == (1, TokenBreakdown(4, 1, 5))
 
 
 @pytest.mark.parametrize(("levels", "unmetered"), [(16, 0), (17, 1)])
@@ -174,6 +206,31 @@ def test_a_call_around_is_looked_for_sixteen_levels_up(levels: int, unmetered: i
     between = [span(number, number - 1) for number in range(2, levels + 1)]
     totals = totals_of(span(1, **asked(10, 2)), *between, silent(levels + 1, levels))
     assert totals.unmetered_calls == unmetered
+
+
+def test_a_call_that_goes_on_is_not_unmetered_yet() -> None:
+    assert totals_of(msgspec.structs.replace(silent(1), end_time_unix_nano=None)).unmetered_calls == 0
+
+
+def test_usage_that_comes_later_takes_the_place_of_the_parents() -> None:
+    recording = Recording([span(1, kind="agent", **used(30, 5)), silent(2, 1)])
+    recording.take([span(2, 1, **asked(10, 2))])
+    assert recording.summary.totals == totals_of(
+        span(1, kind="agent", **used(30, 5)), span(2, 1, **asked(10, 2))
+    )
+
+
+def test_cycles_are_cut_above_their_lowest_id() -> None:
+    one, two, three = span(1, 2, **asked(1, 1)), span(2, 3, **asked(2, 1)), span(3, 1, **asked(4, 1))
+    for order in ([one, two, three], [three, two, one], [two, one, three]):
+        summary = Recording([*order, span(4, 4)]).summary
+        assert summary.totals is not None
+        assert summary.recording is not None
+        assert summary.totals.tokens == TokenBreakdown(2, 1, 3), "3 is in 1, and 2 in 3"
+        assert summary.recording.notes == (
+            f"a cycle of spans is cut above span {id_of(1)}",
+            f"a cycle of spans is cut above span {id_of(4)}",
+        )
 
 
 def test_so_many_cycles_are_told_one_by_one() -> None:
@@ -292,6 +349,8 @@ def test_a_log_before_its_span_keeps_its_position_and_gets_its_name() -> None:
     [
         ("chat gpt-5", "chat_gpt-5"),
         ("", "span"),
+        ("é" * 70, "_" * 64),
+        ("a" * 70, "a" * 64),
         ("../x", "___x"),
     ],
 )
@@ -337,6 +396,7 @@ def test_times_of_a_run_are_those_of_its_spans() -> None:
     ("session", "session_id"),
     [
         ("0af76519-16cd-43dd-8448-eb211c80319c", "0af76519-16cd-43dd-8448-eb211c80319c"),
+        ("thread-7", "c389c27a-d9f6-58b8-a1f2-c543be321d2d"),
     ],
 )
 def test_a_session_has_an_id_of_ours(session: str, session_id: str) -> None:
@@ -365,3 +425,10 @@ def test_a_fold_that_is_made_anew_goes_on_as_if_it_had_never_stopped(
     assert again.summary == recording.summary == whole.summary
     assert steps == recording.steps
     assert whole.trace().steps == [steps[position] for position in sorted(steps)]
+
+
+def test_events_of_an_executed_run_make_no_tree() -> None:
+    fold = RunFold(RunSummary(id="r", flow_id="f", status="running"))
+    events: list[KnownEvent] = Recording([span(1)]).events
+    assert list(fold.apply(events[1])) == []
+    assert fold.tree is None

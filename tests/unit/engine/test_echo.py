@@ -2,6 +2,7 @@
 
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.models.echo import word_count, words_with_space
-from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
+from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest, Price
 from runglass.errors import StepFailure
 from runglass.log.trace import TokenBreakdown
 
@@ -57,6 +58,12 @@ async def test_echo_counts_words_as_tokens_and_has_no_price() -> None:
     assert answer.response.cost_usd is None
 
 
+async def test_a_configured_price_is_charged() -> None:
+    price = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(10))
+    answer, _ = await ask(user("one two three"), models=ModelGateway(prices={"echo": price}))
+    assert answer.response.cost_usd == Decimal("0.000033")
+
+
 async def test_with_a_schema_echo_makes_the_smallest_object_and_streams_its_json() -> None:
     schema = {
         "type": "object",
@@ -94,6 +101,23 @@ async def test_echo_calls_each_tool_once_with_valid_arguments_then_answers() -> 
     assert answered.output == {"text": "Hi"}
 
 
+async def test_without_parallel_tool_calls_echo_takes_a_round_for_each_tool() -> None:
+    messages = [user("Hi")]
+    called = []
+    while True:
+        answer, _ = await ask(*messages, tools=[WEATHER, TIME], settings={"parallel_tool_calls": False})
+        if not answer.response.tool_calls:
+            break
+        called += names_of(answer)
+        call_id = answer.response.tool_calls[0]["id"]
+        messages += [
+            {"role": "assistant", "tool_calls": answer.response.tool_calls},
+            {"role": "tool", "tool_call_id": call_id, "content": "fine"},
+        ]
+    assert called == ["weather", "time"]
+    assert len({message["tool_call_id"] for message in messages if message["role"] == "tool"}) == 2
+
+
 @pytest.mark.parametrize(
     ("choice", "called"),
     [
@@ -108,6 +132,28 @@ async def test_echo_obeys_the_tool_choice(choice: Any, called: list[str]) -> Non
     assert names_of(answer) == called
 
 
+@pytest.mark.parametrize(
+    ("choice", "called"),
+    [("required", ["weather", "time"]), ({"type": "function", "function": {"name": "time"}}, ["time"])],
+)
+async def test_where_a_call_is_required_echo_calls_a_tool_in_every_turn(
+    choice: Any, called: list[str]
+) -> None:
+    messages, ids = [user("Hi")], set()
+    for _ in range(4):
+        answer, _ = await ask(*messages, tools=[WEATHER, TIME], tool_choice=choice)
+        assert names_of(answer) == called
+        calls = answer.response.tool_calls
+        ids |= {call["id"] for call in calls}
+        messages += [
+            {"role": "assistant", "toolCalls": calls},
+            *({"role": "tool", "toolCallId": call["id"], "content": "fine"} for call in calls),
+        ]
+    assert len(ids) == 4 * len(called)
+    answer, _ = await ask(*messages, tools=[WEATHER, TIME], tool_choice="auto")
+    assert "weather" not in names_of(answer) or choice != "required"
+
+
 async def test_ids_of_calls_differ_between_the_steps_of_a_run() -> None:
     steps: list[dict[str, Any]] = [
         {"system": "Be kind."},
@@ -120,6 +166,12 @@ async def test_ids_of_calls_differ_between_the_steps_of_a_run() -> None:
     ids = [call["id"] for answer in answers for call in answer.response.tool_calls]
     assert len(set(ids)) == len(ids) == 2 * len(answers)
     assert all(re.fullmatch("call_[0-9a-f]{12}", call_id) for call_id in ids)
+
+
+async def test_echo_is_deterministic() -> None:
+    first, _ = await ask(user("Hi"), tools=[WEATHER, TIME])
+    second, _ = await ask(user("Hi"), tools=[WEATHER, TIME])
+    assert first == second
 
 
 async def test_content_that_is_no_text_is_refused() -> None:

@@ -16,6 +16,7 @@ from runglass.log.events import (
     FlowFailed,
     LoopCompleted,
     LoopStarted,
+    StepProgress,
     StepRetrying,
     StepSkipped,
 )
@@ -311,7 +312,8 @@ async def test_a_step_that_cannot_work_fails_with_its_code_and_its_input(
 ) -> None:
     ran = await execute(f"- {step}", {"a": "in"}, capture="metadata_only")
     assert ran.outcome.status == "failed"
-    assert ran.error["code"] == code
+    assert ran.outcome.error is not None
+    assert ran.outcome.error["code"] == code
     failed = ran.step("s")
     assert failed.status == "failed"
     prompt = {"__rendered_prompt__": "x"} if "prompt: x" in step else {}
@@ -404,6 +406,13 @@ async def test_a_condition_without_else_passes_its_input_on(execute: Execute) ->
     assert ran.steps() == [("a", None, 1, "skipped")]
 
 
+async def test_streamed_text_adds_up_to_the_output(execute: Execute) -> None:
+    ran = await execute("- {id: a, type: llm, model: echo}", {"message": "one two three four"})
+    parts = [event.text for event in ran.events if isinstance(event, StepProgress)]
+    assert "".join(parts) == "one two three four"
+    assert ran.result == {"text": "one two three four"}
+
+
 @pytest.mark.parametrize("capture", ["off", "metadata_only"])
 async def test_no_content_is_kept_unless_asked_for(execute: Execute, capture: str) -> None:
     ran = await execute(
@@ -416,6 +425,62 @@ async def test_no_content_is_kept_unless_asked_for(execute: Execute, capture: st
     assert "secret" not in msgspec.json.encode(ran.trace).decode()
     sizes = [(step.input_size_bytes, step.output_size_bytes) for step in ran.trace.steps]
     assert sizes == ([(None, None)] * 2 if capture == "off" else [(29, 26), (26, 23)])
+
+
+async def test_off_keeps_nothing_of_what_an_attempt_failed_with_and_the_caller_gets_all_of_it(
+    execute: Execute,
+) -> None:
+    ran = await execute(
+        """
+- id: a
+  type: code
+  retry: {max_attempts: 2, initial_delay_ms: 0}
+  code: |
+    print(message)
+    raise ValueError(message)
+""",
+        {"message": "the secret word"},
+        capture="off",
+    )
+    kept = {"code": "CODE_ERROR", "type": "ValueError", "line": 2}
+    assert [step.error_context for step in ran.attempts["a"]] == [kept, kept]
+    assert [step.input_context for step in ran.attempts["a"]] == [None, None]
+    assert isinstance(last := ran.events[-1], FlowFailed)
+    assert last.error == kept
+    assert "secret" not in repr(ran.events) + msgspec.json.encode(ran.trace).decode()
+    assert ran.outcome.error is not None
+    assert ran.outcome.error["message"] == "ValueError: the secret word (line 2)"
+    assert ran.outcome.error["printed"] == "the secret word\n"
+
+
+async def test_secrets_are_redacted_wherever_they_would_be_kept(execute: Execute) -> None:
+    ran = await execute(
+        """
+- {id: a, type: llm, model: echo}
+- {id: b, type: code, code: 'raise ValueError(text)'}
+""",
+        {"message": "write to jane.doe@example.com", "password": "hunter2"},
+        capture="redacted",
+    )
+    assert ran.outcome.status == "failed"
+    assert "jane.doe" not in repr(ran.events) + msgspec.json.encode(ran.trace).decode()
+    assert "hunter2" not in repr(ran.events) + msgspec.json.encode(ran.trace).decode()
+    assert "write to" in msgspec.json.encode(ran.trace).decode()
+
+
+async def test_a_large_snapshot_is_cut_and_marked_but_flows_on_whole(execute: Execute) -> None:
+    ran = await execute(
+        """
+- {id: a, type: code, code: 'return {"text": "x" * 10000}'}
+- {id: b, type: code, code: 'return {"length": len(text)}'}
+"""
+    )
+    assert ran.result == {"length": 10000}
+    a, b = ran.step("a"), ran.step("b")
+    assert (a.truncated, a.output_size_bytes) == (True, 10011)
+    assert (b.truncated, b.input_size_bytes) == (True, 10011)
+    assert a.output_context is not None
+    assert len(a.output_context["text"]) < 4096
 
 
 async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: EngineHarness) -> None:
@@ -435,6 +500,20 @@ async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: En
     assert not house.engine.cancel(started.id, reason="too late")
 
 
+async def test_a_fault_of_the_engine_is_recorded_not_lost(
+    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", broken)
+    ran = await execute("- {id: a, type: passthrough}")
+    error = ran.step("a").error_context
+    assert error is not None
+    assert error["code"] == "INTERNAL_ERROR"
+    assert ran.outcome.status == "failed"
+
+
 @pytest.mark.parametrize("capture", ["metadata_only", "full"])
 async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(
     house: EngineHarness, capture: CaptureMode
@@ -446,6 +525,21 @@ async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(
     assert ran.types() == ["run_started", *input_of_run, "flow_cancelled"]
     assert ran.trace.flow_run.status == "cancelled"
     assert ran.trace.flow_run.input_preview == ("hello" if capture == "full" else None)
+
+
+async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_path: Path) -> None:
+    store, faults = failing_store(tmp_path / "db")
+    async with open_harness(store) as house:
+        started = await start(house, "- {id: a, type: code, code: 'return {}'}\n- {id: b, type: wait, ms: 1}")
+        with pytest.raises(StoreError, match="the disk is full"):
+            await started.outcome()
+        faults.mend("append")
+        await house.engine.keep_lease()
+        await follow(house, started.id)
+        ran = await read(house, started.id, RunOutcome("completed"))
+    assert ran.trace.flow_run.status == "completed"
+    assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
+    assert "disk" not in repr(ran.events), "paths and causes are for the log, not for clients"
 
 
 async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tmp_path: Path) -> None:

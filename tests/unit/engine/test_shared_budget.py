@@ -9,10 +9,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from runglass.engine.models.budget import Budgets
+from runglass.engine.models.budget import BudgetExceeded, Budgets
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import RunRecord
-from tests.conformance.stores import make_run
+from tests.conformance.stores import batch, make_run
 from tests.postgres_server import postgres_server, until_one_waits
 
 pytestmark = pytest.mark.slow
@@ -33,6 +33,30 @@ async def claimed_runs(store: PostgresStore) -> list[RunRecord]:
     await store.set_budget(run.project_id, Decimal(BUDGET))
     await store.hold_lease("me", until="2999-01-01", renew=False)
     return await store.claim_runs("me", now="2026-01-01", limit=RUNS)
+
+
+async def test_processes_that_reserve_at_once_are_given_the_budget_and_no_more(
+    stores: list[PostgresStore],
+) -> None:
+    runs = await claimed_runs(stores[0])
+    budgets = [Budgets(store, store.clock) for store in stores]
+    refused: list[str] = []
+
+    async def reserve(number: int, run: RunRecord) -> None:
+        try:
+            async with budgets[number % 2].reserved(run, Decimal(1)):
+                await stores[number % 2].append(batch(run, 0, b"1", owner="me", reserved_usd=Decimal(1)))
+        except BudgetExceeded as error:
+            refused.append(str(error))
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(reserve(number, run) for number, run in enumerate(runs)))
+    project = await stores[1].project(runs[0].project_id)
+    assert project is not None
+    assert project.reserved_usd == BUDGET
+    assert len(refused) == RUNS - BUDGET
+    assert all(f"of the project's budget of ${BUDGET}" in each for each in refused)
+    assert (await stores[0].hold_budget(UNHELD, runs[0], Decimal(1))).held_usd == 0, "all were given back"
 
 
 async def test_calls_that_wait_for_a_budget_leave_connections_to_others(

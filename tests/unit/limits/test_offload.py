@@ -45,6 +45,14 @@ async def test_only_a_large_body_leaves_the_event_loop() -> None:
     assert gc.isenabled()
 
 
+def test_what_the_start_froze_counts_as_old_and_does_not_get_lost() -> None:
+    gc.freeze()
+    with gc_paused():
+        young = [[] for _ in range(10)]  # type: ignore[var-annotated]
+    assert gc.get_freeze_count() == 0
+    assert any(each is young[0] for each in gc.get_objects(generation=2))
+
+
 def test_the_collector_stands_still_until_the_last_pause_ends() -> None:
     first, second = gc_paused(), gc_paused()
     first.__enter__()
@@ -57,6 +65,16 @@ def test_the_collector_stands_still_until_the_last_pause_ends() -> None:
     # They count as old: the next small collection looks through none of them.
     assert gc.get_count()[0] < len(many)
     assert any(each is many[0] for each in gc.get_objects(generation=2))
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with gc_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_beside_much_large_work_the_garbage_collector_still_runs() -> None:

@@ -9,6 +9,15 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
 
 
+def test_the_end_of_the_server_ends_every_open_response() -> None:
+    open_responses, ended = OpenResponses(), []
+    with open_responses.ended_by(lambda: ended.append("first")):
+        with open_responses.ended_by(lambda: ended.append("over before")):
+            pass
+        open_responses.end_all()
+    assert ended == ["first"]
+
+
 def test_an_answer_that_begins_while_the_server_stops_ends_at_once() -> None:
     open_responses, ended = OpenResponses(), []
     open_responses.end_all()
@@ -28,6 +37,21 @@ def test_an_answer_that_ends_another_does_not_disturb_the_rest() -> None:
         other.__enter__()
         open_responses.end_all()
     assert "one" in ended
+
+
+async def test_only_the_open_responses_to_a_revoked_key_end() -> None:
+    open_responses, ended = OpenResponses(), []
+    with (
+        open_responses.ended_by(lambda: ended.append("one"), key_id=1),
+        open_responses.ended_by(lambda: ended.append("two"), key_id=2),
+        open_responses.ended_by(lambda: ended.append("nobody's")),
+    ):
+        await open_responses.end_key(1)
+        # Its request was let in just before the key was revoked.
+        with open_responses.ended_by(lambda: ended.append("late"), key_id=1):
+            pass
+    assert ended == ["one", "late"]
+    assert [open_responses.is_revoked(key_id) for key_id in (1, 2, None)] == [True, False, False]
 
 
 async def test_a_store_that_fails_is_asked_again_and_without_open_responses_not_at_all(
