@@ -7,6 +7,7 @@ Of a request one piece at a time is in memory as objects.
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -31,6 +32,8 @@ LOOKED_AT_ONCE = 32
 """Spans that are looked through for secrets together: mostly there are none in all of them."""
 LOOKED_AT_BYTES = 60 * 1024
 """A larger span is looked through value by value, when it is known what is kept of it."""
+RESOURCE_BYTES = 32 * 1024
+"""What is kept of a resource. It is written with each of its spans."""
 UNUSABLE = "it has a value that cannot be kept as JSON"
 
 _ADDRESS = b'{"stepId":"","attempt":1,'
@@ -105,7 +108,7 @@ def pieces_of(items: Iterable[Received | Refused], *, flow: str | None, capture:
             continue
         try:
             if (known := resources.get(id(item.resource))) is None:
-                data = msgspec.json.encode(item.resource)
+                data = _bounded(item.resource)
                 known = item.resource, msgspec.Raw(data), not capture.redactor.may_hold_secrets(data)
                 resources[id(item.resource)] = known
             _, resource, is_harmless = known
@@ -130,6 +133,21 @@ def pieces_of(items: Iterable[Received | Refused], *, flow: str | None, capture:
     if piece.items:
         _look_through(read, capture)
         yield piece
+
+
+def _bounded(resource: dict[str, Any]) -> bytes:
+    """The resource as JSON. Of a large one the largest attributes are left out, for each span repeats it."""
+    data = msgspec.json.encode(resource)
+    if len(data) <= RESOURCE_BYTES:
+        return data
+    sizes = {name: len(name) + len(msgspec.json.encode(value)) for name, value in resource.items()}
+    by_size = sorted(sizes, key=sizes.__getitem__)
+    total = accumulate(sizes[name] for name in by_size)
+    kept = {
+        name: resource[name] for name, so_far in zip(by_size, total, strict=True) if so_far <= RESOURCE_BYTES
+    }
+    left_out = f"{len(resource) - len(kept)} attributes of {len(data):,} bytes in all"
+    return msgspec.json.encode(kept | {"runglass.left_out": left_out})
 
 
 def _read(item: Received, flow: str | None, resource: msgspec.Raw) -> tuple[ReadSpan, bytes]:

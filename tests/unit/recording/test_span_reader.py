@@ -86,6 +86,21 @@ async def test_a_secret_is_found_in_a_span_of_a_large_resource(reader: SpanReade
     assert not each.is_harmless
 
 
+@pytest.mark.parametrize("is_json", [False, True], ids=["protobuf", "JSON"])
+def test_a_large_resource_is_not_written_whole_with_each_of_its_spans(is_json: bool) -> None:
+    data = traces(*map(span, range(1, 301)))
+    large = [pair(f"large.{number}", string_value="a word " * 36_000) for number in range(2)]
+    data.resource_spans[0].resource.attributes.extend([*large, pair("host.name", string_value="h1")])
+    body = json.dumps(as_json(data)).encode() if is_json else data.SerializeToString()
+    spans = [each for piece in here(body, is_json=is_json) for each in piece.spans]
+    assert len(spans) == 300
+    assert sum(len(each.state) for each in spans) < len(body)
+    for each in spans:
+        resource = each.decoded().resource
+        assert resource["host.name"] == "h1"
+        assert resource["runglass.left_out"].startswith("2 attributes of 504,")
+
+
 async def test_a_resource_with_a_secret_is_looked_through_once_for_all_its_spans() -> None:
     class Counting(Redactor):
         times = 0
