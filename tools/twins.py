@@ -27,6 +27,7 @@ NAMES = {
     "aio": "blocking",
     "aiter_bytes": "iter_bytes",
     "anext": "next",
+    "asynccontextmanager": "contextmanager",
     "aread": "read",
     "asyncio_sockets": "blocking_sockets",
     "on_asyncio": "blocking",

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from runglass.client.aio.pauses import AsyncPausedResult as AsyncPausedResult
     from runglass.client.aio.runs import AsyncJob as AsyncJob
     from runglass.client.aio.runs import AsyncRun as AsyncRun
+    from runglass.client.core.replay import Replay as Replay
+    from runglass.client.core.session_run import SessionRun as SessionRun
+    from runglass.client.core.sessions import Session as Session
+    from runglass.client.core.sessions import SessionAsgiMiddleware as SessionAsgiMiddleware
+    from runglass.client.core.sessions import SessionWsgiMiddleware as SessionWsgiMiddleware
+    from runglass.client.core.sessions import current_session as current_session
     from runglass.diff.run_diff import Divergence as Divergence
     from runglass.diff.run_diff import FieldChange as FieldChange
     from runglass.diff.run_diff import RowDiff as RowDiff
@@ -36,6 +42,8 @@ if TYPE_CHECKING:
     from runglass.errors import InsufficientCreditsError as InsufficientCreditsError
     from runglass.errors import PermissionDeniedError as PermissionDeniedError
     from runglass.errors import RateLimitError as RateLimitError
+    from runglass.errors import ReplayError as ReplayError
+    from runglass.errors import ReplayMiss as ReplayMiss
     from runglass.errors import RequestError as RequestError
     from runglass.errors import RunglassError as RunglassError
     from runglass.errors import ToolCallLimitError as ToolCallLimitError
@@ -91,11 +99,14 @@ _HOMES = {
     "client.aio.flows": "AsyncFlow",
     "client.aio.pauses": "AsyncPausedResult",
     "client.aio.runs": "AsyncJob AsyncRun",
+    "client.core.session_run": "SessionRun",
+    "client.core.replay": "Replay",
+    "client.core.sessions": "Session SessionAsgiMiddleware SessionWsgiMiddleware current_session",
     "diff.run_diff": "Divergence FieldChange RowDiff RunDiff ValueChange",
     "errors": (
         "APIConnectionError APIError APITimeoutError AuthenticationError FlowExecutionError FlowFileError "
-        "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RequestError "
-        "RunglassError ToolCallLimitError"
+        "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError ReplayError "
+        "ReplayMiss RequestError RunglassError ToolCallLimitError"
     ),
     "log.events": (
         "ContentKept KeptOutput "

@@ -12,6 +12,8 @@
     ├── APIConnectionError           no usable response: network down, stream lost for good
     ├── APITimeoutError              the caller's timeout passed
     ├── ToolCallLimitError           a model called tools in more rounds than the caller allowed
+    ├── ReplayError                  a replay is off, incomplete, or was asked for what it does not do
+    │   └── ReplayMiss               no run of the session answers the call
     ├── FlowFileError                a flow file is wrong; carries located problems
     ├── RunFileError                 a file cannot be imported as a run
     ├── RunUnreadable                the stored data of a run cannot be decoded
@@ -131,6 +133,14 @@ class ToolCallLimitError(RunglassError):
     def __init__(self, message: str, *, paused: Any) -> None:
         super().__init__(message)
         self.paused = paused
+
+
+class ReplayError(RunglassError):
+    """Replays are not switched on, or this one differs from what the session was; the message says how."""
+
+
+class ReplayMiss(ReplayError):
+    """No run of the session answers the call; the message names the call and the nearest run."""
 
 
 class Problem(NamedTuple):
@@ -443,6 +453,24 @@ def api_error(
         request_id=request_id,
         details=details,
     )
+
+
+def run_failed(
+    run_id: str, error: Mapping[str, Any], step_id: str | None, *, is_cancelled: bool = False
+) -> APIError:
+    """The failure of a run as the caller of `execute` gets it; `error` is that of the log."""
+    code, message = error.get("code"), error.get("message")
+    details = {"error": error}
+    if is_cancelled:
+        said = f"the run was cancelled: {message}"
+        return api_error("STEP_FAILED", said, execution_id=run_id, details=details)
+    answered = str(code) if code in PASSED_ON else "STEP_FAILED"
+    if step_id is not None:
+        said = f"step {step_id!r} failed: {message} ({code})"
+        return api_error(answered, said, execution_id=run_id, step_id=step_id, details=details)
+    if answered == "STEP_FAILED":
+        return api_error("INTERNAL_ERROR", f"the run failed: {message}", execution_id=run_id)
+    return api_error(answered, str(message), execution_id=run_id, details=details)
 
 
 def rate_limited(

@@ -87,6 +87,28 @@ def test_a_session_has_its_runs_oldest_first(http: httpx2.Client, session: str) 
     assert executions(http, session.upper()) == found
 
 
+def test_each_answer_that_names_a_run_names_its_session(http: httpx2.Client, session: str) -> None:
+    def said(path: str, headers: dict[str, str], **body: Any) -> dict[str, Any]:
+        answer = http.post(path, json=body, headers=headers)
+        assert answer.is_success
+        answered: dict[str, Any] = answer.json()
+        return answered
+
+    flow, mine, key = (
+        "/seq/acme/demo/words",
+        {"X-Session-Id": session},
+        {"Idempotency-Key": str(uuid.uuid4())},
+    )
+    given = {"message": "a", "trace": True}
+    done = said(f"{flow}/execute", mine | key, **given)
+    assert said(f"{flow}/execute", mine | key, **given) == done
+    run_path = f"/flow-runs/{done['executionId']}"
+    told = [done, said(f"{flow}/jobs", mine, message="a"), said(f"{run_path}/rerun", mine)]
+    assert [each["sessionId"] for each in told] == [session] * 3
+    for path in (f"{flow}/execute", f"{flow}/jobs"):
+        assert "sessionId" not in said(path, {}, message="a")
+
+
 def test_a_sessions_steps_are_those_of_the_trace(http: httpx2.Client, session: str) -> None:
     execution_id = run(http, session, "words", message="a b")
     (execution,) = executions(http, session)

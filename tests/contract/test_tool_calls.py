@@ -2,6 +2,7 @@
 
 import json
 import re
+import uuid
 from typing import Any
 
 import httpx2
@@ -92,6 +93,19 @@ def test_a_pause_has_the_fields_of_the_contract(http: httpx2.Client) -> None:
     assert (body["pausedAtStep"], body["iterationsUsed"], body["blockCount"]) == ("ask", 1, 3)
     trace = http.get(f"/flow-runs/{body['executionId']}/trace").json()
     assert trace["flowRun"]["status"] == "paused"
+
+
+def test_a_pause_and_what_comes_after_it_name_the_session_in_which_the_run_was_started(
+    http: httpx2.Client,
+) -> None:
+    session, other, key = (str(uuid.uuid4()) for _ in range(3))
+    answer = http.post(PATH, json={"message": "hello", "tools": TOOLS}, headers={"X-Session-Id": session})
+    body = answer.json()
+    assert body["sessionId"] == session
+    for _ in range(2):
+        headers = {"X-Session-Id": other, "Idempotency-Key": key}
+        answer = http.post(PATH, json=resumption(body, results_of(body)), headers=headers)
+        assert (answer.json()["status"], answer.json()["sessionId"]) == ("completed", session)
 
 
 def test_a_paused_run_goes_on_under_its_id_and_its_trace_shows_every_turn(http: httpx2.Client) -> None:

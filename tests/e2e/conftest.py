@@ -19,9 +19,11 @@ QUICK = frozenset(
         "test_cli_demo",
         "test_cli_runs",
         "test_client",
+        "test_client_sessions",
         "test_docs",
         "test_examples",
         "test_laws",
+        "test_replay",
     }
 )
 """The modules that are not slow."""

@@ -23,7 +23,14 @@ from runglass.store.dialect import Dialect
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 MENTION = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
-WITH_COMMANDS = ("quickstart", "debug-a-failed-run", "operations", "several-machines", "flow-file")
+WITH_COMMANDS = (
+    "quickstart",
+    "debug-a-failed-run",
+    "operations",
+    "several-machines",
+    "flow-file",
+    "sessions",
+)
 BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.M | re.S)
 COMMAND = re.compile(r"(?:^|[ (]|bin/)runglass ([a-z][^\n|&;)]*)", re.M)
 """A command of ours in a block, up to where the shell ends it."""

@@ -26,10 +26,13 @@ from runglass import (
     JobState,
     PausedResult,
     RateLimitError,
+    SessionRun,
+    Replay,
     RequestError,
     Run,
     RunDiff,
     RunPage,
+    Session,
     SessionExecution,
     RunSummary,
     StepAttempts,
@@ -133,6 +136,17 @@ def blocking(which: Literal["latest", "all"], number: int) -> None:
         for summary in client.runs():
             assert_type(summary, RunSummary)
         assert_type(client.session(uuid.uuid4(), limit=5), Generator[SessionExecution, None, None])
+        with client.session(id="id") as session:
+            assert_type(session, Session)
+            assert_type(session.id, str)
+        assert_type(client.session(), Session)
+        assert_type(client.session()(weather)("name", {}), dict[str, float])
+        client.session()(weather)(1)  # type: ignore[call-arg, arg-type]
+        with client.replay(session.id, match="order", strict=True) as replay:
+            assert_type(replay, Replay)
+            assert_type(replay.left_over, list[SessionRun])
+        client.replay(session.id, match="near")  # type: ignore[arg-type]
+        assert_type(runglass.current_session(), str | None)
         flow.execute(version="latest")  # type: ignore[call-overload]
         flow.execute("hi")  # type: ignore[call-overload]
         run.step_trace("s", attempt="first")  # type: ignore[call-overload]
@@ -160,6 +174,11 @@ async def on_asyncio() -> None:
         assert_type(await client.runs(), RunPage)
         async for summary in client.runs(limit=5):
             assert_type(summary, RunSummary)
+        async with client.session() as session, client.replay(session.id) as replay:
+            assert_type(session, Session)
+            assert_type(replay, Replay)
+        assert_type(await client.session()(async_weather)("name", {}), str)
+        assert_type((await flow.execute()).session_id, str | None)
         async for execution in client.session("id"):
             assert_type(execution.steps[0].output_snapshot, dict[str, Any] | None)
 

@@ -20,6 +20,7 @@ PREFIX = "RUNGLASS_"
 CLIENT_VARIABLES: dict[str, str] = {
     "RUNGLASS_BASE_URL": "URL of the server, as `serve` prints it, for the client and the terminal commands",
     "RUNGLASS_API_KEY": "API key, for the client and the terminal commands",
+    "RUNGLASS_REPLAY": "`1` switches on `client.replay()`; only for tests and debugging",
 }
 """Variables with the same prefix that are not settings of the server."""
 

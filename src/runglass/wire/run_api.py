@@ -92,7 +92,13 @@ class RerunRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", om
 
 
 class CompletedResult(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="status", tag="completed"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    omit_defaults=True,
+    tag_field="status",
+    tag="completed",
 ):
     """The run ended well: `result` is the last step's output."""
 
@@ -100,10 +106,17 @@ class CompletedResult(
     flow_id: str
     block_count: int
     execution_id: str
+    session_id: str | None = None
 
 
 class ToolCallsRequired(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="status", tag="tool_calls_required"
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    omit_defaults=True,
+    tag_field="status",
+    tag="tool_calls_required",
 ):
     """The run is paused until the results of `tool_calls` come in.
 
@@ -118,6 +131,7 @@ class ToolCallsRequired(
     accumulated_outputs: dict[str, Any]
     flow_id: str
     block_count: int
+    session_id: str | None = None
 
 
 ExecuteAnswer = CompletedResult | ToolCallsRequired
@@ -131,6 +145,7 @@ class JobAccepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     flow_id: str
     block_count: int
     rerun_of: str | None = None
+    session_id: str | None = None
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

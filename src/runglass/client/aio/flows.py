@@ -22,6 +22,7 @@ from runglass.client.core.run_requests import (
     Tools,
     TraceHeaders,
 )
+from runglass.client.core.sessions import session_of_call
 from runglass.client.core.step_session import StepResult, StepSession
 from runglass.client.core.tools import ToolHandler
 from runglass.log.events import StreamEvent
@@ -90,7 +91,8 @@ class AsyncFlow:
         `block_overrides` sets fields of steps for this run (`{step_id: {field: value}}`): each replaces the
         step's whole value, and `"settings.temperature"` sets that one of its settings. `trace=True` keeps
         full snapshots of the run. `version` is a published version's number, "production" (the draft where
-        nothing is published) or "draft". `session_id`, a UUID, tags the run. `trace_context` has the headers
+        nothing is published) or "draft". `session_id`, a UUID, tags the run; else it has the session of the
+        client, or of the innermost `client.session()` around this call. `trace_context` has the headers
         `traceparent` and `tracestate` of a trace that the run is part of, as OpenTelemetry's `inject` writes
         them; it is told in the run's own.
 
@@ -123,7 +125,7 @@ class AsyncFlow:
             version=version,
             tools=tools,
             tool_choice=tool_choice,
-            session_id=session_id,
+            session_id=session_of_call(session_id, self._transport.endpoint.session_id),
             trace_context=trace_context,
         )
         answers = ToolAnswers(tool_handler, max_tool_rounds)
@@ -164,12 +166,12 @@ class AsyncFlow:
             block_overrides=block_overrides,
             trace=trace,
             version=version,
-            session_id=session_id,
+            session_id=session_of_call(session_id, self._transport.endpoint.session_id),
             trace_context=trace_context,
         )
         accepted = await self._transport.call(call, timeout=timeout)
         self._id = accepted.flow_id
-        return AsyncJob(self._transport, self._address, call.path, accepted.execution_id)
+        return AsyncJob(self._transport, self._address, call.path, accepted)
 
     def steps(
         self,
@@ -216,7 +218,7 @@ class AsyncFlow:
             run_remaining=run_remaining,
             tools=tools,
             tool_choice=tool_choice,
-            session_id=session_id,
+            session_id=session_of_call(session_id, self._transport.endpoint.session_id),
             trace_context=trace_context,
         )
         answers = ToolAnswers(tool_handler, max_tool_rounds, tools)
@@ -259,7 +261,7 @@ class AsyncFlow:
             run_remaining=run_remaining,
             tools=tools,
             tool_choice=tool_choice,
-            session_id=session_id,
+            session_id=session_of_call(session_id, self._transport.endpoint.session_id),
             trace_context=trace_context,
         )
         answers = ToolAnswers(tool_handler, max_tool_rounds, tools)

@@ -33,6 +33,7 @@ class AsyncPausedResult:
         self.accumulated_outputs = pause.accumulated_outputs
         self.flow_id = pause.flow_id
         self.block_count = pause.block_count
+        self.session_id = pause.session_id
         self._transport = transport
         self._execution = execution
         self._pause = pause

@@ -13,12 +13,13 @@ from runglass.client.core import requests, run_requests
 from runglass.client.core.connection import bound_s, seconds_of
 from runglass.client.core.requests import Attempt, FlowAddress
 from runglass.client.core.responses import Deadline
+from runglass.client.core.sessions import session_of_call
 from runglass.client.core.stream_cursor import TailCursor
 from runglass.errors import APITimeoutError, api_error
 from runglass.log.events import StreamEvent
 from runglass.log.fold import RunFold
 from runglass.log.trace import RunSummary, StepAttempts, StepTrace, Trace
-from runglass.wire.run_api import ExportFormat, JobState
+from runglass.wire.run_api import ExportFormat, JobAccepted, JobState
 
 if TYPE_CHECKING:  # for names alone: the transport loads the HTTP library, few programs ask for these types
     from runglass.client.transport.on_asyncio import AsyncTransport
@@ -195,7 +196,7 @@ class AsyncRun:
             self._path,
             version=version,
             block_overrides=block_overrides,
-            session_id=session_id,
+            session_id=session_of_call(session_id, self._transport.endpoint.session_id),
             idempotency_key=idempotency_key,
         )
         accepted = await self._transport.call(call, timeout=timeout)
@@ -229,9 +230,12 @@ class AsyncRun:
 class AsyncJob:
     """A run that was queued. Its `run` can be read and followed from now on."""
 
-    def __init__(self, transport: "AsyncTransport", flow: FlowAddress, path: str, execution_id: str) -> None:
-        self.execution_id = execution_id
-        self.run = AsyncRun(transport, requests.run_path(execution_id, flow=flow), execution_id)
+    def __init__(
+        self, transport: "AsyncTransport", flow: FlowAddress, path: str, accepted: JobAccepted
+    ) -> None:
+        self.execution_id = accepted.execution_id
+        self.session_id = accepted.session_id
+        self.run = AsyncRun(transport, requests.run_path(self.execution_id, flow=flow), self.execution_id)
         self._transport = transport
         self._path = path
 

@@ -6,8 +6,9 @@ Only describes calls and hands them on.
 
 import uuid
 from collections.abc import Generator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self, overload
 
 from runglass.client.blocking.flows import Flow
 from runglass.client.blocking.native import Connected, RunPages, pages_of
@@ -15,11 +16,14 @@ from runglass.client.blocking.runs import Run
 from runglass.client.core import requests
 from runglass.client.core.connection import endpoint
 from runglass.client.core.requests import Time
+from runglass.client.core.sessions import Session
 from runglass.client.core.stream_cursor import ListCursor, live_runs
+from runglass.errors import ReplayError
 from runglass.log.trace import RunStatus, RunSummary
 from runglass.wire.run_api import RunChange
 
 if TYPE_CHECKING:
+    from runglass.client.core.replay import Match, Replay
     from runglass.wire.session import SessionExecution
 
 
@@ -173,16 +177,84 @@ class Client(Connected):
         """
         return self._transport.upload(requests.import_run(), file)
 
+    @overload
+    def session(self, *, id: str | uuid.UUID | None = None) -> Session: ...
+
+    @overload
     def session(
         self, session_id: str | uuid.UUID, *, limit: int | None = None
-    ) -> Generator["SessionExecution", None, None]:
-        """Every run of a session, oldest first, with what its steps left behind.
+    ) -> Generator["SessionExecution", None, None]: ...
 
-        A session is what `session_id` tied together when its runs were started. They are fetched in pages of
-        `limit` (1 to 100; by default as many as the server sends at once), each when the loop comes to it.
+    def session(
+        self,
+        session_id: str | uuid.UUID | None = None,
+        *,
+        id: str | uuid.UUID | None = None,
+        limit: int | None = None,
+    ) -> Generator["SessionExecution", None, None] | Session:
+        """A session to make calls in, or with `session_id`, every run of that one.
 
-        Raises FlowNotFoundError for an unknown session, APITimeoutError, APIConnectionError.
+        `with client.session() as session:` tags each run that is started inside, by whichever client, with
+        `session.id`: a new UUID, or the given `id`. As a decorator it does so for each call of a function.
+        Blocks may be nested, and the innermost one counts. A client that was made with a `session_id`, and
+        a call with one, keep theirs; such a client has no other session (ValueError).
+
+        The runs of a session come oldest first, with what their steps left behind, in pages of `limit` (1 to
+        100; by default as many as the server sends at once), each fetched when the loop comes to it. Raises
+        FlowNotFoundError for an unknown session, APITimeoutError, APIConnectionError.
         """
+        if session_id is not None:
+            return self._executions(session_id, limit)
+        own = self._endpoint.session_id
+        session = Session(own if id is None else id)
+        if own is not None and session.id != own:
+            raise ValueError(f"this client belongs to session {own!r}, and its calls cannot be in another")
+        return session
+
+    @contextmanager
+    def replay(
+        self, session_id: str | uuid.UUID, *, match: "Match" = "input", strict: bool = False
+    ) -> Generator["Replay", None, None]:
+        """Answers the calls of this client inside the block from the runs of a session.
+
+        The n-th call of a method (`execute`, `execute_async`, `steps` or `events`) of a flow with the same
+        input gets what the n-th one in the session got: its result, its pauses for tools, its exception. No
+        model is called and nothing is run; runs can be read as always, and nothing else is sent. A call that
+        no run answers raises ReplayMiss, which names the nearest one. `replay.left_over` has the runs that
+        have answers left, `replay.misses` the calls that were not found; with `strict` leaving the block
+        raises ReplayError if there are any.
+
+        A run answers where its capture mode kept its outputs, and is compared where it kept its input, and
+        neither is redacted. `match="order"` compares no inputs, and takes redacted content as it is: each
+        call gets the next run of its method and flow.
+
+        Raises ReplayError unless the environment has RUNGLASS_REPLAY=1: code with a replay in it that comes
+        into production stops there. Also for a session without such runs, and within another replay.
+        """
+        from runglass.client.core.replay import Replay
+        from runglass.client.core.session_run import METHODS
+
+        replay = Replay(session_id, match=match)
+        for run in self.runs(query=f"session:{replay.session_id}", limit=100):
+            if run.trigger_type in METHODS:
+                file = bytearray()
+                for part in self._transport.download(requests.export(requests.run_path(run.id), "jsonl")):
+                    file += part
+                replay.add(bytes(file))
+        replay.require_runs()
+        if self._transport.replay is not None:
+            raise ReplayError("this client is in a replay already")
+        self._transport.replay = replay
+        try:
+            yield replay
+        finally:
+            self._transport.replay = None
+        if strict:
+            replay.conclude()
+
+    def _executions(
+        self, session_id: str | uuid.UUID, limit: int | None
+    ) -> Generator["SessionExecution", None, None]:
         cursor: str | None = None
         while True:
             call = requests.session(session_id, limit=limit, cursor=cursor)

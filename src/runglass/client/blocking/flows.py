@@ -23,6 +23,7 @@ from runglass.client.core.run_requests import (
     Tools,
     TraceHeaders,
 )
+from runglass.client.core.sessions import session_of_call
 from runglass.client.core.step_session import StepResult, StepSession
 from runglass.client.core.tools import ToolHandler
 from runglass.log.events import StreamEvent
@@ -91,7 +92,8 @@ class Flow:
         `block_overrides` sets fields of steps for this run (`{step_id: {field: value}}`): each replaces the
         step's whole value, and `"settings.temperature"` sets that one of its settings. `trace=True` keeps
         full snapshots of the run. `version` is a published version's number, "production" (the draft where
-        nothing is published) or "draft". `session_id`, a UUID, tags the run. `trace_context` has the headers
+        nothing is published) or "draft". `session_id`, a UUID, tags the run; else it has the session of the
+        client, or of the innermost `client.session()` around this call. `trace_context` has the headers
         `traceparent` and `tracestate` of a trace that the run is part of, as OpenTelemetry's `inject` writes
         them; it is told in the run's own.
 
@@ -124,7 +126,7 @@ class Flow:
             version=version,
             tools=tools,
             tool_choice=tool_choice,
-            session_id=session_id,
+            session_id=session_of_call(session_id, self._transport.endpoint.session_id),
             trace_context=trace_context,
         )
         answers = ToolAnswers(tool_handler, max_tool_rounds)
@@ -165,12 +167,12 @@ class Flow:
             block_overrides=block_overrides,
             trace=trace,
             version=version,
-            session_id=session_id,
+            session_id=session_of_call(session_id, self._transport.endpoint.session_id),
             trace_context=trace_context,
         )
         accepted = self._transport.call(call, timeout=timeout)
         self._id = accepted.flow_id
-        return Job(self._transport, self._address, call.path, accepted.execution_id)
+        return Job(self._transport, self._address, call.path, accepted)
 
     def steps(
         self,
@@ -217,7 +219,7 @@ class Flow:
             run_remaining=run_remaining,
             tools=tools,
             tool_choice=tool_choice,
-            session_id=session_id,
+            session_id=session_of_call(session_id, self._transport.endpoint.session_id),
             trace_context=trace_context,
         )
         answers = ToolAnswers(tool_handler, max_tool_rounds, tools)
@@ -260,7 +262,7 @@ class Flow:
             run_remaining=run_remaining,
             tools=tools,
             tool_choice=tool_choice,
-            session_id=session_id,
+            session_id=session_of_call(session_id, self._transport.endpoint.session_id),
             trace_context=trace_context,
         )
         answers = ToolAnswers(tool_handler, max_tool_rounds, tools)

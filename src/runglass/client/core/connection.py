@@ -20,6 +20,8 @@ from runglass.support.safe_text import is_whole
 API_PATH = "/api/v1"
 """The path of the API on a server without a proxy, which a base URL may leave out."""
 
+SESSION_HEADER = "X-Session-Id"
+
 DEFAULT_BASE_URL = f"http://localhost:8080{API_PATH}"
 
 _KEY = re.compile(r"nk_[!-~]+")
@@ -68,7 +70,7 @@ def session_header(session_id: str | uuid.UUID | None) -> dict[str, str]:
     if session_id is None:
         return {}
     try:
-        return {"X-Session-Id": str(uuid.UUID(str(session_id)))}
+        return {SESSION_HEADER: str(uuid.UUID(str(session_id)))}
     except ValueError as error:
         raise ValueError(
             f"session_id must be a UUID, such as uuid.uuid4() makes, not {session_id!r}"
@@ -110,7 +112,7 @@ def endpoint(
         api_key=key,
         timeout_s=bound_s(timeout),
         max_retries=max_retries,
-        session_id=session_header(session_id).get("X-Session-Id"),
+        session_id=session_header(session_id).get(SESSION_HEADER),
     )
 
 

@@ -41,6 +41,7 @@ class StepResult:
     """
 
     execution_id: str
+    session_id: str | None
     step_id: str
     name: str | None
     step_index: int
@@ -79,6 +80,7 @@ class StepSession:
         self.ended = False
         self.waiting: ToolCallsRequired | None = None
         self._execution_id = ""
+        self._session_id: str | None = None
         self._flow_id = ""
         self._step_count = 0
         self._edits: dict[str, Any] = {}
@@ -106,6 +108,7 @@ class StepSession:
         match event:
             case RunStarted():
                 self._flow_id, self._step_count = event.flow_id, event.step_count
+                self._session_id = event.session_id
             case StepStarted() | StepCompleted() | StepError() | StepPausedForToolCalls():
                 # Some servers count from the call's first step, which is then 0 though it is a later step of
                 # the flow.
@@ -135,8 +138,9 @@ class StepSession:
 
         return StepResult(
             execution_id=self._execution_id,
+            session_id=self._session_id,
             _replace=replace_output,
-            **{each.name: getattr(event, each.name) for each in fields(StepResult)[1:-1]},
+            **{each.name: getattr(event, each.name) for each in fields(StepResult)[2:-1]},
         )
 
     def conclude(self) -> None:
@@ -170,6 +174,7 @@ class StepSession:
                     accumulated_outputs=pause.accumulated_outputs,
                     flow_id=self._flow_id,
                     block_count=self._step_count,
+                    session_id=self._session_id,
                 )
                 self._prepare(pause.step_index)
             case _:

@@ -4,7 +4,7 @@
 import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import httpx2
 
@@ -20,15 +20,23 @@ from runglass.client.transport import (
     silent,
 )
 from runglass.client.transport.blocking_sockets import Sockets, pieces_of, wait_of
+from runglass.errors import ReplayError
+
+if TYPE_CHECKING:  # for its name alone: few programs replay
+    from runglass.client.core.replay import Replay
 
 T = TypeVar("T")
 
 
 class SyncTransport(Sockets):
-    """Performs calls."""
+    """Performs calls. During a `replay` it sends reads alone: earlier runs answer what would move one."""
+
+    replay: "Replay | None" = None
 
     def call(self, call: RequestSpec[T], *, timeout: float | None) -> T:
         """The answer to `call`, tried again where that is safe. Raises as `responses.finish` does."""
+        if self.replay is not None and call.moves_a_run:
+            return self.replay.answer(call)
         deadline = Deadline(self.endpoint.bound_s(timeout))
         retries = Retries(call, self.endpoint.max_retries)
         while True:
@@ -50,6 +58,9 @@ class SyncTransport(Sockets):
 
     def follow(self, cursor: Cursor[T], *, timeout: float = math.inf) -> Generator[T, None, None]:
         """What `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
+        if self.replay is not None and (call := cursor.call()).moves_a_run:
+            yield from self.replay.events(call)
+            return
         deadline = Deadline(timeout)
         while True:
             with closing(self._parts(cursor, deadline)) as parts:
@@ -111,6 +122,8 @@ class SyncTransport(Sockets):
         *,
         content: Iterator[bytes] | None = None,
     ) -> httpx2.Request:
+        if self.replay is not None and call.method != "GET":
+            raise ReplayError(f"{call} is not sent in a replay, which changes nothing on the server")
         waits: dict[str, Any] = dict.fromkeys(("connect", "read", "write"), wait_of(bound))
         return self._http.build_request(
             call.method,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import httpx2
 
@@ -19,15 +19,23 @@ from runglass.client.transport import (
     silent,
 )
 from runglass.client.transport.asyncio_sockets import AsyncSockets, pieces_of, wait_of
+from runglass.errors import ReplayError
+
+if TYPE_CHECKING:  # for its name alone: few programs replay
+    from runglass.client.core.replay import Replay
 
 T = TypeVar("T")
 
 
 class AsyncTransport(AsyncSockets):
-    """Performs calls."""
+    """Performs calls. During a `replay` it sends reads alone: earlier runs answer what would move one."""
+
+    replay: "Replay | None" = None
 
     async def call(self, call: RequestSpec[T], *, timeout: float | None) -> T:
         """The answer to `call`, tried again where that is safe. Raises as `responses.finish` does."""
+        if self.replay is not None and call.moves_a_run:
+            return self.replay.answer(call)
         deadline = Deadline(self.endpoint.bound_s(timeout))
         retries = Retries(call, self.endpoint.max_retries)
         while True:
@@ -49,6 +57,10 @@ class AsyncTransport(AsyncSockets):
 
     async def follow(self, cursor: Cursor[T], *, timeout: float = math.inf) -> AsyncGenerator[T, None]:
         """What `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
+        if self.replay is not None and (call := cursor.call()).moves_a_run:
+            for earlier in self.replay.events(call):
+                yield earlier
+            return
         deadline = Deadline(timeout)
         while True:
             async with aclosing(self._parts(cursor, deadline)) as parts:
@@ -111,6 +123,8 @@ class AsyncTransport(AsyncSockets):
         *,
         content: AsyncIterator[bytes] | None = None,
     ) -> httpx2.Request:
+        if self.replay is not None and call.method != "GET":
+            raise ReplayError(f"{call} is not sent in a replay, which changes nothing on the server")
         waits: dict[str, Any] = dict.fromkeys(("connect", "read", "write"), wait_of(bound))
         return self._http.build_request(
             call.method,

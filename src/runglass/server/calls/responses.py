@@ -37,10 +37,17 @@ QUEUED = frozenset({"job", "replay"})
 """The triggers of runs whose caller does not wait for them."""
 
 
-def accepted(run_id: str, flow_id: str, block_count: int, rerun_of: str | None = None) -> StoredResponse:
+def accepted(
+    call: Call, run_id: str, flow_id: str, block_count: int, rerun_of: str | None = None
+) -> StoredResponse:
     """The response to a call whose run goes on without it."""
     body = JobAccepted(
-        execution_id=run_id, status="pending", flow_id=flow_id, block_count=block_count, rerun_of=rerun_of
+        execution_id=run_id,
+        status="pending",
+        flow_id=flow_id,
+        block_count=block_count,
+        rerun_of=rerun_of,
+        session_id=call.session_id,
     )
     return StoredResponse(202, msgspec.json.encode(body))
 
@@ -87,10 +94,11 @@ async def _repeated(call: Call, before: IdempotencyRecord) -> StoredResponse:
     with decoding(run.id):
         summary = msgspec.json.decode(run.summary, type=RunSummary)
     block_count = summary.step_count or 0
+    call.session_id = run.session_id
     if run.trigger_type in QUEUED:
         # Whatever its status: the response said that the run was queued.
         await require_outcome(call.runtime.store, run)
-        return accepted(run.id, run.flow_id, block_count, summary.rerun_of)
+        return accepted(call, run.id, run.flow_id, block_count, summary.rerun_of)
     outcome = await _stored_outcome(call, run, beyond=before.head)
     try:
         return await _response(call, run.id, run.flow_id, block_count, outcome)
@@ -155,6 +163,8 @@ async def _response(
             "blockCount": block_count,
             "executionId": run_id,
         }
+        if call.session_id is not None:
+            body["sessionId"] = call.session_id
         return StoredResponse(200, msgspec.json.encode(body))
     if outcome.pause is None:
         is_cancelled = outcome.status == "cancelled"
@@ -170,6 +180,7 @@ async def _response(
         accumulated_outputs=dict(outcome.outputs),
         flow_id=flow_id,
         block_count=block_count,
+        session_id=call.session_id,
     )
     # The outputs so far may be large, so they are encoded in a thread.
     answered = StoredResponse(200, await offload_in_turn(partial(msgspec.json.encode, waiting)))

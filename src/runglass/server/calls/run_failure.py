@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from runglass.engine.capture.snapshots import is_whole
-from runglass.errors import PASSED_ON, STEP_CODES, APIError, api_error
+from runglass.errors import STEP_CODES, APIError, api_error, run_failed
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
 from runglass.store.base import decoding
 from runglass.store.protocols.run_log import RunLog
@@ -32,18 +32,7 @@ class RunFailure(msgspec.Struct, frozen=True, rename="camel"):
 
     def answer(self, run_id: str) -> APIError:
         """The response of `execute`."""
-        code, message = self.error.get("code"), self.error.get("message")
-        details = {"error": self.error}
-        if self.is_cancelled:
-            said = f"the run was cancelled: {message}"
-            return api_error("STEP_FAILED", said, execution_id=run_id, details=details)
-        answered = str(code) if code in PASSED_ON else "STEP_FAILED"
-        if self.step_id is not None:
-            said = f"step {self.step_id!r} failed: {message} ({code})"
-            return api_error(answered, said, execution_id=run_id, step_id=self.step_id, details=details)
-        if answered == "STEP_FAILED":
-            return api_error("INTERNAL_ERROR", f"the run failed: {message}", execution_id=run_id)
-        return api_error(answered, str(message), execution_id=run_id, details=details)
+        return run_failed(run_id, self.error, self.step_id, is_cancelled=self.is_cancelled)
 
     def step_error(self) -> dict[str, Any]:
         """The error of a step for the caller of `step`, who is told no other bad end."""

@@ -89,6 +89,7 @@ async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None =
         run_id = checked_uuid(body.execution_id or "", what="`executionId`")
         run = await run_of_flow(request, call.project.org, call.project.name, call.slug, run_id)
         require_owed(request.auth, run, what="the content")
+        call.session_id = run.session_id
         # A path without a version means the version of the run, not the present production version.
         if isinstance(body, StepRequest) and call.number not in (None, run.version):
             message = (

@@ -77,7 +77,7 @@ async def queue_job(
                 )
     if submitted is None:
         return await replay(call)
-    return accepted(submitted.run.id, submitted.flow_id, submitted.block_count).sent()
+    return accepted(call, submitted.run.id, submitted.flow_id, submitted.block_count).sent()
 
 
 async def job(

@@ -44,7 +44,7 @@ async def rerun(request: ApiRequest, run: RunRecord, session_id: str | None) -> 
             submitted = await _submit(call, run, body)
     if submitted is None:
         return await replay(call)
-    return accepted(submitted.run.id, submitted.flow_id, submitted.block_count, rerun_of=run.id).sent()
+    return accepted(call, submitted.run.id, submitted.flow_id, submitted.block_count, rerun_of=run.id).sent()
 
 
 async def _submit(call: Call, run: RunRecord, body: RerunRequest) -> Submitted:

@@ -1,0 +1,246 @@
+"""Sessions in a program's own code: blocks, functions and web requests, with both clients."""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from runglass import (
+    AsyncClient,
+    Client,
+    Session,
+    SessionAsgiMiddleware,
+    SessionWsgiMiddleware,
+    current_session,
+)
+from runglass.testing import RunningServer, running_server
+from tests.e2e.either import Either
+
+ECHO = """
+slug: echo
+steps:
+  - {id: say, type: llm, model: echo, prompt: "{{ message }}"}
+"""
+TOOLS = [{"type": "function", "function": {"name": "one", "parameters": {"type": "object"}}}]
+A, B, C = (str(uuid.UUID(int=number)) for number in (10, 11, 12))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as running:
+        running.push(ECHO)
+        yield running
+
+
+@pytest.fixture(params=[Client, AsyncClient])
+async def either(request: pytest.FixtureRequest, server: RunningServer) -> AsyncIterator[Either]:
+    async with Either(request.param, server) as either:
+        yield either
+
+
+async def test_every_call_inside_of_a_block_is_of_its_session_and_says_so(either: Either) -> None:
+    flow = either.client.flow("echo")
+    with either.client.session() as session:
+        assert current_session() == session.id == str(uuid.UUID(session.id))
+        done = await either.value(flow.execute(message="a"))
+        job = await either.value(flow.execute_async(message="b"))
+        paused = await either.value(flow.execute(message="c", tools=TOOLS))
+        (step,) = await either.every(flow.steps(message="d"))
+    resumed = await either.value(paused.resume({call.id: 1 for call in paused.tool_calls}))
+    told = [done, job, paused, step, resumed]
+    assert [each.session_id for each in told] == [session.id] * 5, "a run stays in its session"
+    runs = await either.every(either.client.session(session.id))
+    assert [run.execution_id for run in runs] == [each.execution_id for each in told[:4]]
+    assert current_session() is None
+    outside = await either.value(flow.execute(message="a"))
+    assert outside.session_id is None
+    assert (await either.value(either.client.run(outside.execution_id).summary())).session_id is None
+
+
+async def test_the_innermost_block_counts_and_a_session_of_the_call_or_the_client_is_stronger(
+    either: Either, server: RunningServer
+) -> None:
+    flow = either.client.flow("echo")
+
+    async def session_of(**options: Any) -> str | None:
+        session_id: str | None = (await either.value(flow.execute(message="a", **options))).session_id
+        return session_id
+
+    async with either.client.session(id=A), Either(type(either.client), server, session_id=C) as bound:
+        with either.client.session(id=uuid.UUID(B)):
+            assert await session_of() == B
+            assert await session_of(session_id=C) == C
+            done = await bound.value(bound.client.flow("echo").execute(message="a"))
+            assert done.session_id == C, "the client was made for that session"
+            done = await bound.value(bound.client.flow("echo").execute(message="a", session_id=A))
+            assert done.session_id == A
+        assert await session_of() == A
+        with bound.client.session() as own:
+            assert (own.id, await session_of()) == (C, C)
+        with pytest.raises(ValueError, match=f"belongs to session '{C}'"):
+            bound.client.session(id=A)
+    with pytest.raises(ValueError, match="must be a UUID"):
+        either.client.session(id="mine")
+
+
+async def test_a_block_that_fails_or_is_left_elsewhere_leaves_no_session_behind(either: Either) -> None:
+    with pytest.raises(RuntimeError, match="inside"), either.client.session():
+        raise RuntimeError("inside")
+    assert current_session() is None
+
+    async def generator() -> AsyncGenerator[str | None, None]:
+        with either.client.session(id=A):
+            yield current_session()
+
+    parts = generator()
+
+    async def first() -> str | None:
+        return await anext(parts)
+
+    assert await asyncio.create_task(first()) == A
+    assert current_session() is None, "the task had a context of its own"
+    await parts.aclose()
+    assert current_session() is None
+
+
+async def test_tasks_at_a_time_have_their_own_sessions_and_those_that_they_start(
+    server: RunningServer,
+) -> None:
+    async with AsyncClient(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        everybody = asyncio.Barrier(8)
+
+        async def conversation() -> tuple[str, set[str | None]]:
+            async with client.session() as session:
+                await everybody.wait()
+                asked = (client.flow("echo").execute(message=session.id) for _ in range(3))
+                done = await asyncio.gather(*asked)
+                return session.id, {each.session_id for each in done}
+
+        held = await asyncio.gather(*(conversation() for _ in range(8)))
+    assert all(told == {session_id} for session_id, told in held)
+    assert len({session_id for session_id, _ in held}) == 8
+
+
+def test_threads_at_a_time_have_their_own_sessions(server: RunningServer) -> None:
+    everybody = threading.Barrier(6)
+    with (
+        Client(server.key, base_url=server.base_url, org="acme", project="demo") as client,
+        ThreadPoolExecutor(6) as pool,
+    ):
+
+        def conversation(number: int) -> bool:
+            assert current_session() is None, "a thread does not begin in the session of who starts it"
+            with client.session(id=uuid.UUID(int=number)) as session:
+                everybody.wait()
+                done = client.flow("echo").execute(message="a")
+                return done.session_id == session.id
+
+        with client.session():
+            assert all(pool.map(conversation, range(1, 7)))
+
+
+async def test_a_decorated_function_has_a_new_session_in_each_call(either: Either) -> None:
+    new: Session = either.client.session()
+    named: Session = either.client.session(id=A)
+
+    @new
+    def plain(times: int) -> list[str | None]:
+        return [current_session(), *(plain(times - 1) if times else [])]
+
+    @new
+    async def on_asyncio() -> str | None:
+        await asyncio.sleep(0)
+        return current_session()
+
+    @named
+    def of_one() -> str | None:
+        return current_session()
+
+    inner = plain(1)
+    outer = await asyncio.gather(on_asyncio(), on_asyncio())
+    assert len({*inner, *outer} - {None}) == 4
+    assert [of_one(), of_one()] == [A, A]
+    assert (plain.__name__, current_session()) == ("plain", None)
+
+    def parts() -> Iterator[int]:
+        yield 1
+
+    async def async_parts() -> AsyncIterator[int]:
+        yield 1
+
+    for generator in (parts, async_parts):
+        with pytest.raises(TypeError, match="decorate its consumer"):
+            new(generator)
+
+
+async def test_an_asgi_application_has_each_request_in_its_session() -> None:
+    both = asyncio.Barrier(2)
+    seen: list[str | None] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(current_session())
+        if scope["type"] == "lifespan":
+            return
+        await both.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
+        await send({"type": "http.response.body", "body": str(current_session()).encode()})
+
+    async def request(*headers: tuple[bytes, bytes]) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        told: list[Any] = []
+
+        async def send(message: Any) -> None:
+            told.append(message)
+
+        async def receive() -> Any:
+            raise AssertionError("nothing is asked for")
+
+        await SessionAsgiMiddleware(application)({"type": "http", "headers": list(headers)}, receive, send)
+        return told[0]["headers"], told[1]["body"]
+
+    named, unnamed = await asyncio.gather(
+        request((b"host", b"x"), (b"X-Session-ID", A.upper().encode())),
+        request((b"x-session-id", b"no UUID")),
+    )
+    assert named == ([(b"x-own", b"1"), (b"x-session-id", A.encode())], A.encode())
+    (_, (_, made)), body = unnamed
+    assert str(uuid.UUID(made.decode())).encode() == body == made != A.encode()
+    await SessionAsgiMiddleware(application)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+    assert seen[2:] == [None]
+
+
+def test_a_wsgi_application_has_each_request_in_its_session_body_and_all() -> None:
+    closed: list[str | None] = []
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            yield str(current_session()).encode()
+            yield b"."
+
+        def close(self) -> None:
+            closed.append(current_session())
+
+    def application(environ: Any, start_response: Callable[..., Any]) -> Any:
+        start_response("200 OK", [("X-Own", str(current_session()))])
+        return Body()
+
+    headers: list[dict[str, str]] = []
+
+    def start(status: str, given: list[tuple[str, str]], error: Any = None) -> None:
+        headers.append(dict(given))
+
+    wrapped = SessionWsgiMiddleware(application, header="X-Conversation")
+    with Session(C):
+        # A server may take the parts of two responses in turns.
+        first, second = wrapped({"HTTP_X_CONVERSATION": A}, start), wrapped({}, start)
+        pairs = list(zip(first, second, strict=True))
+        assert current_session() == C
+        for body in (first, second):
+            body.close()  # type: ignore[attr-defined]
+    made = headers[1]["X-Conversation"]
+    assert headers == [{"X-Own": each, "X-Conversation": each} for each in (A, made)]
+    assert pairs == [(A.encode(), made.encode()), (b".", b".")]
+    assert closed == [A, made]
