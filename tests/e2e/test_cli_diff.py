@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from runglass.cli.terminal.diff_view import diff_lines, head_lines
+from runglass.cli.commands.runs import diff_lines
 from runglass.client import Client
 from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.log.trace import RunSummary
@@ -63,9 +63,7 @@ def test_runs_that_are_the_same_end_with_0(server: RunningServer, env: dict[str,
     assert lines[2:] == ["", "the runs are the same"]
 
 
-def test_runs_that_differ_end_with_1_and_a_table_of_what_differs(
-    server: RunningServer, env: dict[str, str]
-) -> None:
+def test_runs_that_differ_end_with_1_and_each_change(server: RunningServer, env: dict[str, str]) -> None:
     a, b = run(server, "a gut"), run(server, "a good")
     done = runglass("runs", "diff", a, "last", env=env)
     assert done.returncode == 1
@@ -74,11 +72,12 @@ def test_runs_that_differ_end_with_1_and_a_table_of_what_differs(
     assert [line for line in lines[3:] if "duration" not in line] == [
         'first divergence words: input differs at message: "a gut" / "a good"',
         "",
-        "attempt differs first run second run",
-        'words input message "a gut" "a good"',
-        'output words[1] "gut" "good"',
-        'shout[1] input word "gut" "good"',
-        'output text "GUT" "GOOD"',
+        "words",
+        'input differs at message: "a gut" / "a good"',
+        'output differs at words[1]: "gut" / "good"',
+        "shout[1]",
+        'input differs at word: "gut" / "good"',
+        'output differs at text: "GUT" / "GOOD"',
     ]
 
 
@@ -101,13 +100,12 @@ def diff_of(*rows: RowDiff, **fields: object) -> RunDiff:
     return RunDiff(a=run, b=run, rows=list(rows), **found)  # type: ignore[arg-type]
 
 
-def text_of(found: RunDiff, *, width: int | None = None) -> str:
-    return "\n".join(str(line) for line in (*head_lines(found), *diff_lines(found, width=width)))
-
-
-def test_what_runs_hold_cannot_look_like_a_line_of_the_table() -> None:
+def test_what_runs_hold_cannot_look_like_a_line_of_ours() -> None:
     place = ValueChange(path='["\\u001b[2J"]', kind="changed", a="x\n\x1b[31mfake", b="\u202e")
     found = diff_of(RowDiff(step_id="s", changes=[FieldChange(field="output", paths=[place])]))
-    lines = list(diff_lines(found, width=None))
-    assert len(lines) == 3
+    lines = list(diff_lines(found))
+    assert [line.plain for line in lines[-2:]] == [
+        "s",
+        '  output differs at ["\\u001b[2J"]: "x\\n\\u001b[31mfake" / "\ufffd"',
+    ]
     assert not {"\x1b", "\n", "\u202e"} & set("".join(str(line) for line in lines))

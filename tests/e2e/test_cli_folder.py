@@ -3,14 +3,18 @@
 import json
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from runglass import Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
 from runglass.testing import running_server
+from tests.collector import collecting
+from tests.e2e.command import runglass, started
 
 GREET = "slug: greet\nsteps: [{id: say, type: code, code: \"return {'said': message}\"}]\n"
+BAD = "slug: bad\nsteps: [{id: bad, type: code, code: 'raise ValueError()'}]\n"
 ENDLESS = "slug: endless\nsteps: [{id: rest, type: wait, ms: 600000}]\n"
 
 
@@ -78,15 +82,74 @@ def test_a_slug_is_of_the_one_project_and_a_mistyped_one_is_told_its_neighbour(
 ) -> None:
     at = ["--data", "here"]
     assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--create", *at]) == Exit.OK
+    capsys.readouterr()
+    assert main(["flow", "list", *at]) == Exit.OK
+    assert capsys.readouterr().out.splitlines()[1].startswith("acme/shop/greet  draft only")
     for command in (["run", "gret"], ["flow", "publish", "gret"], ["runs", "list", "--flow", "gret"]):
         capsys.readouterr()
         assert main([*command, *at]) == Exit.NOT_FOUND
         assert "did you mean 'greet'?" in capsys.readouterr().err
     assert main(["projects", "create", "acme/other", *at]) == Exit.OK
     capsys.readouterr()
-    assert main(["runs", "list", *at]) == Exit.USAGE
-    assert "there are 2 projects" in capsys.readouterr().err
+    for command in (["runs", "list"], ["flow", "list"]):
+        assert main([*command, *at]) == Exit.USAGE
+        assert "there are 2 projects (acme/other, acme/shop): say which" in capsys.readouterr().err
+    assert main(["flow", "list", "acme/other", *at]) == Exit.OK
     assert main(["runs", "list", "--project", "acme/other", *at]) == Exit.OK
+
+
+def test_runs_are_run_again_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    def ran(*arguments: str, code: Exit = Exit.OK) -> str:
+        capsys.readouterr()
+        assert main([*arguments, "--data", "here"]) == code
+        return capsys.readouterr().out
+
+    Path("bad.yaml").write_text(BAD)
+    ran("flow", "push", "greet.yaml", "bad.yaml", "--to", "acme/shop", "--create", "--publish")
+    ran("run", "greet", "-m", "hello", "--trace")
+    again = ran("runs", "rerun", "last").strip()
+    shown = json.loads(ran("runs", "show", again, "--json"))["flowRun"]
+    assert (shown["status"], shown["result"]) == ("completed", {"said": "hello"})
+    assert ran("runs", "rerun", "flow:greet").startswith("1 run would be started")
+    told = json.loads(ran("runs", "rerun", "flow:greet", "--yes", "--json"))
+    (again,) = told["started"].values()
+    assert json.loads(ran("runs", "show", again, "--json"))["flowRun"]["status"] == "completed"
+    ran("run", "bad", code=Exit.FAILED)
+    ran("runs", "rerun", "last", code=Exit.FAILED)
+    listed = json.loads(ran("runs", "list", "flow:bad", "--json"))["runs"]
+    assert [run["status"] for run in listed] == ["failed", "failed"]
+
+
+def test_open_serves_the_folder_until_ctrl_c(tmp_path: Path) -> None:
+    data = tmp_path / "here"
+    at = ["--data", str(data)]
+    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--create", "--publish", *at]) == Exit.OK
+    assert main(["keys", "create", "acme/shop", *at]) == Exit.OK
+    assert main(["run", "greet", "-m", "hello", *at]) == Exit.OK
+    with started("open", "last", "--print", *at) as server:
+        url = server.line().removeprefix("ready ")
+        link = server.line_of_stderr_with("look at acme/shop in a browser").split()[-1]
+        with httpx2.Client() as browser:
+            page = browser.get(link).headers["location"]
+        assert url.startswith("http://127.0.0.1:")
+        assert page.startswith("/runs/01")
+        assert server.interrupt() == Exit.OK
+
+
+def test_a_run_without_a_server_is_sent_as_spans_by_the_next_server(tmp_path: Path) -> None:
+    data = tmp_path / "here"
+    at = ("--data", data)
+    with collecting() as collector:
+        env = {"RUNGLASS_OTLP_ENDPOINT": collector.endpoint}
+        push = ("flow", "push", "greet.yaml", "--to", "acme/shop", "--create", "--publish")
+        assert runglass(*push, *at, cwd=tmp_path).returncode == Exit.OK
+        ran = runglass("run", "greet", "-m", "hello", *at, env=env)
+        assert ran.returncode == Exit.OK
+        with started("serve", "--port", "0", *at, env=env) as server:
+            collector.wait_for(1)
+            assert server.interrupt() == Exit.OK
+        names = [span.name for span in collector.spans(ran.stderr.splitlines()[0].removeprefix("run "))]
+    assert names[0] == "invoke_workflow greet"
 
 
 def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
@@ -114,6 +177,9 @@ def test_beside_a_server_a_command_looks_and_manages_and_takes_over_nothing(
                     assert process["runs"] == 1
                     # The process that has the run ends it.
                     assert main(["runs", "cancel", run, *at]) == Exit.OK
+            error = client.run(run).summary().error
+            assert error is not None
+            assert (error.message or "").startswith("cancelled by the user ")
         assert main(["keys", "list", "acme/demo", "--json", *at]) == Exit.OK
         # That of the server: the key with which a command asks itself is on no disk.
         assert len(json.loads(capsys.readouterr().out.splitlines()[-1])) == 1

@@ -23,7 +23,7 @@ from runglass.cli.terminal.output import (
     write_json,
     write_line,
 )
-from runglass.cli.terminal.table import Cell, Column, Row, table_lines
+from runglass.cli.terminal.table import Column, Row, table_lines
 from runglass.log.events import KnownEvent, UnknownEvent, decode_event
 from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, ModelReservation
@@ -148,7 +148,5 @@ def test_text_of_flows_is_never_markup(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_cell_of_a_table_is_one_line() -> None:
     long = "x" * 300
-    lines = [
-        line.plain for line in table_lines((Column("name"),), [Row([Cell("a\nb\u2028c")]), Row([Cell(long)])])
-    ]
+    lines = [line.plain for line in table_lines((Column("name"),), [Row.of("a\nb\u2028c"), Row.of(long)])]
     assert lines == ["name", "a b\ufffdc", long]

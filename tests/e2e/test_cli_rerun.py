@@ -127,7 +127,7 @@ def test_a_budget_ends_it_before_the_first_runs_cost_more(client: Client, ask: C
     two = format(float(one) * 2.5, "f")
     code, out, err = ask("flow:ask", "--budget", two, "--yes")
     assert (code, out.startswith("started 2 runs")) == (Exit.OK, True)
-    assert "1 run not started" in err
+    assert "1 run left out: beyond the budget" in err
     assert ask("flow:ask", "--budget", two, "--yes")[1].startswith("started 0 runs; 2 before")
     assert [run.rerun_of for run in reruns(client)] == runs[:2]
     assert json.loads(ask("flow:ask", "--budget", "0", "--json")[1])["overBudget"] == 1

@@ -107,9 +107,7 @@ def test_run_prints_the_result_and_takes_parameters_as_json_or_text(
     assert json.loads(output.out) == {"said": "Hello you", "times": 3}
     assert re.fullmatch(r"run [0-9a-f-]{36}\n", output.err)
     assert main(["run", "acme/demo/greet", "-m", "you", "-p", "times=three"]) == Exit.FAILED
-    told = capsys.readouterr().err
-    assert "times" in told
-    assert "--param NAME=VALUE" in told
+    assert "times" in capsys.readouterr().err
 
 
 def test_run_reads_the_message_from_a_file_or_from_stdin(
@@ -277,7 +275,7 @@ def test_show_in_a_narrow_terminal_leaves_columns_out_and_cuts_none(
     lines = capsys.readouterr().out.splitlines()
     table = lines[next(number for number, line in enumerate(lines) if line.startswith("step ")) :]
     assert table[0].split()[-1] == "took"
-    assert table[-1] == "(too narrow for: tokens; use a wider terminal)"
+    assert table[-1] == "(too narrow for: tokens; use a wider terminal or --json)"
     assert max(map(len, table[:-1])) <= 40
 
 

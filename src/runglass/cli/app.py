@@ -6,7 +6,6 @@ and after that, `end_at_once` handles it.
 
 import io
 import os
-import re
 import signal
 import sys
 import threading
@@ -23,12 +22,11 @@ from runglass.cli.commands.serve import open_viewer, serve, worker
 from runglass.cli.demo.command import demo
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.options import CommandGroup
-from runglass.cli.terminal.output import PipeClosed, complain, note
-from runglass.errors import APIConnectionError, RunglassError
+from runglass.cli.terminal.output import PipeClosed, complain
+from runglass.errors import RunglassError
 
 HELP_WIDTH = 100
 AGAIN_S = 0.01
-_NEGATED_TERM = re.compile(r"-[a-z]+:")
 
 # The line with \b keeps click from filling the lines after it up to a paragraph.
 COMPLETION = """\
@@ -114,22 +112,9 @@ def _call(arguments: Sequence[str]) -> int:
         return ended.code if isinstance(ended.code, int) else Exit.OK
     except click.ClickException as error:
         error.show()
-        if isinstance(error, click.NoSuchOption):
-            query = next((each for each in arguments if _NEGATED_TERM.match(each)), None)
-            if query is not None:
-                note(f"if that is a query, put -- before it: -- '{query}'")
         return error.exit_code
     except RunglassError as error:
         complain(str(error))
-        names_server = any(each.startswith("--base-url") for each in arguments)
-        if (
-            isinstance(error, APIConnectionError)
-            and not names_server
-            and "RUNGLASS_BASE_URL" not in os.environ
-        ):
-            note(
-                "RUNGLASS_BASE_URL or --base-url says where the server is; without, it is http://localhost:8080"
-            )
         return exit_of(error)
     return Exit.OK if code is None else code
 

@@ -1,19 +1,15 @@
 """Parsers of arguments and options: ORG/PROJECT, ORG/PROJECT/SLUG, iterations, versions, times, inputs."""
 
-import math
 import re
-import sys
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 
 from runglass.cli.exit_codes import UsageError
+from runglass.config.address import has_password, is_postgres
 from runglass.wire.run_api import Version
 
-LEAST_S = 0.001
 MOST = 2**31 - 1
 """The largest number that there may be of anything: stores and servers take none beyond."""
 
@@ -59,10 +55,8 @@ def flow_name(text: str) -> FlowName:
 
 def version(text: str) -> Version:
     """`production`, `draft` or a number. Raises UsageError."""
-    if text == "production":
-        return "production"
-    if text == "draft":
-        return "draft"
+    if text in ("production", "draft"):
+        return cast(Version, text)
     if (number := _number(text)) is not None:
         return number
     raise UsageError(f"version {text!r} does not exist: write production, draft or a number")
@@ -70,10 +64,8 @@ def version(text: str) -> Version:
 
 def attempt(text: str) -> Literal["latest", "all"] | int:
     """`latest`, `all` or a number from 1 on. Raises UsageError."""
-    if text == "latest":
-        return "latest"
-    if text == "all":
-        return "all"
+    if text in ("latest", "all"):
+        return cast(Literal["latest", "all"], text)
     if number := _number(text):
         return number
     raise UsageError(f"attempt {text!r} does not exist: write latest, all or a number from 1 on")
@@ -118,16 +110,14 @@ def since(text: str, *, now: datetime | None = None) -> datetime:
         ) from error
 
 
-def seconds(text: str) -> float:
-    """A time to wait, in seconds. Raises UsageError."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    # NaN is neither less nor more than a number.
-    if not number >= LEAST_S:
-        raise UsageError(f"{text!r} is no time to wait: write seconds, {LEAST_S:g} or more")
-    return number
+def store_address(text: str) -> str:
+    """The address of a store without a password, as others can see arguments. Raises UsageError."""
+    if is_postgres(text) and has_password(text):
+        raise UsageError(
+            "a password in --store could be seen by others on this machine; give the address in"
+            " RUNGLASS_STORE or runglass.toml, or the password alone in PGPASSWORD or in the file ~/.pgpass"
+        )
+    return text
 
 
 def parameter(text: str) -> tuple[str, Any]:
@@ -141,19 +131,10 @@ def parameter(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def text_of(file: str, kind: str, *, most_bytes: int = -1) -> str:
-    """The text of a file, or with - of stdin. Raises UsageError, also for one of more than `most_bytes`."""
-    try:
-        # One byte more than allowed tells a file that is too large, however large it is.
-        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as opened:
-            data = opened.read(most_bytes + 1 if most_bytes >= 0 else -1)
-    except OSError as error:
-        raise UsageError(f"{kind} {file!r} cannot be read: {error.strerror or error}") from error
-    if 0 <= most_bytes < len(data):
-        raise UsageError(f"{kind} {file!r} is too large: up to {most_bytes:,} bytes are read")
+def text_of(data: bytes, name: str) -> str:
+    """The text of a file, by its bytes. Raises UsageError."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{kind} {file!r} is not UTF-8 text: byte {error.start} (0x{data[error.start]:02X}) is wrong"
-        ) from error
+        wrong = f"byte {error.start} (0x{data[error.start]:02X}) is wrong"
+        raise UsageError(f"{name} is not UTF-8 text: {wrong}") from error

@@ -15,7 +15,7 @@ from runglass.cli import argument_parsers
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server
-from runglass.config.address import has_password, is_postgres
+from runglass.log.trace import RunStatus
 from runglass.wire.run_api import CaptureMode
 
 Command = Callable[..., None]
@@ -34,25 +34,7 @@ class WholeNumber(click.IntRange):
         return number
 
 
-class StoreAddress(click.ParamType[str]):
-    """The address of a store, without a password: other users can see the arguments of a process."""
-
-    name = "address"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The address. Raises BadParameter for one that may hold a password."""
-        if is_postgres(value) and has_password(value):
-            self.fail(
-                "a password here could be seen by others on this machine; give the address in RUNGLASS_STORE"
-                " or runglass.toml, or the password alone in PGPASSWORD or in the file ~/.pgpass",
-                param,
-                ctx,
-            )
-        return value
-
-
 FILE = click.Path(path_type=Path)
-STORE = StoreAddress()
 
 project = click.argument(
     "project",
@@ -73,6 +55,20 @@ run_id = click.argument(
     "run_id", metavar="RUN_ID", help="The run's id, its beginning or end, or last for the newest run."
 )
 
+run_or_query = click.argument(
+    "runs",
+    metavar="RUN_ID|QUERY",
+    help="A run, as `runs show` takes it, or a query, as `runs list` takes it.",
+)
+
+of_flow = click.option("--flow", metavar="FLOW", help="Only of this flow: its id, SLUG or ORG/PROJECT/SLUG.")
+of_status = click.option("--status", type=click.Choice(get_args(RunStatus)), help="Only with this status.")
+since = click.option(
+    "--since",
+    type=argument_parsers.since,
+    metavar="TIME",
+    help="Only since then: 30m, 2h, 1d, 2026-11-20.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N", help="Maximum number.")
 
@@ -89,7 +85,12 @@ def data_folder(command: Command) -> Command:
         metavar="FOLDER",
         help="Folder of the database; by default as `runglass serve` takes it.",
     )
-    @click.option("--store", type=STORE, metavar="URL", help="The database, if it is not in the data folder.")
+    @click.option(
+        "--store",
+        type=argument_parsers.store_address,
+        metavar="URL",
+        help="The database, if it is not in the data folder.",
+    )
     @wraps(command)
     def with_folder(*, data: Path | None, store: str | None, **given: Any) -> None:
         command(folder=DataFolder(data, store), **given)
@@ -117,8 +118,11 @@ def recording_and_log(command: Command) -> Command:
     return capture(log_level(log_format(command)))
 
 
-def running_server(command: Command) -> Command:
-    """`--base-url` and `--api-key`: the `server` of a command that takes a running one."""
+def flow_server(command: Command) -> Command:
+    """`--base-url` and `--api-key`, or `--data` and `--store`: the `server` of a command about flows.
+
+    Without a key it is the data folder.
+    """
 
     @click.option(
         "--base-url",
@@ -135,29 +139,14 @@ def running_server(command: Command) -> Command:
         help="The key; prefer the environment, which no process list shows.",
     )
     @wraps(command)
-    def with_server(
-        *,
-        base_url: str | None,
-        api_key: str | None,
-        folder: DataFolder | None = None,
-        **given: Any,
-    ) -> None:
-        command(server=Server(base_url, api_key, folder or DataFolder()), **given)
+    def with_server(*, base_url: str | None, api_key: str | None, folder: DataFolder, **given: Any) -> None:
+        command(server=Server(base_url, api_key, folder, or_folder=True), **given)
 
-    return with_server
-
-
-def flow_server(command: Command) -> Command:
-    """The same, or `--data` and `--store`, which a command about flows takes where there is no key."""
-
-    def or_folder(*, server: Server, **given: Any) -> None:
-        command(server=server._replace(or_folder=True), **given)
-
-    return data_folder(running_server(wraps(command)(or_folder)))
+    return data_folder(with_server)
 
 
 def server(command: Command) -> Command:
-    """The same, or `--data` and `--store` with the `--project` in it, for commands about runs."""
+    """The same with the `--project` in the folder, for commands about runs, which need a key or a folder."""
 
     @click.option(
         "--project",
@@ -167,9 +156,9 @@ def server(command: Command) -> Command:
     )
     @wraps(command)
     def of_project(*, server: Server, project: ProjectName | None, **given: Any) -> None:
-        command(server=server._replace(project=project), **given)
+        command(server=server._replace(project=project, or_folder=False), **given)
 
-    return data_folder(running_server(of_project))
+    return flow_server(of_project)
 
 
 class CommandGroup(click.Group):
@@ -178,20 +167,6 @@ class CommandGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names in the order in which the commands were added."""
         return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command of the first argument, or an error that names the group which has it."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            for name, group in self.commands.items():
-                if isinstance(group, click.Group) and args[0] in group.commands:
-                    meant = f"{ctx.command_path} {name} {args[0]}"
-                    message = f"No such command {args[0]!r}. Did you mean {meant!r}?"
-                    raise click.UsageError(message, ctx) from error
-            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes one row for each command. Click alone would cut a summary at the end of a line."""

@@ -75,7 +75,8 @@ class Settling:
                     # Another process has written to it: it is still due, and is looked at in the next turn.
                     is_last = True
                 except (RunUnreadable, PermanentStoreError) as error:
-                    log.error("recorded run %s cannot be ended: %s", run.id, error)  # noqa: TRY400
+                    about = {"project_id": run.project_id}
+                    log.error("recorded run %s cannot be ended: %s", run.id, error, extra=about)  # noqa: TRY400
                     await self._defer(run, self._clock.now() + self._idle)
 
     async def _defer(self, run: RunRecord, until: datetime) -> None:

@@ -205,6 +205,9 @@ async def open_runtime(
         weights = {ids[name]: weight for name, weight in settings.project_weights.items() if name in ids}
         if not is_guest:
             await store.set_weights(weights)
+            if settings.spans_url is not None:
+                # Runs count from now on, though this process may send none: a worker, or a command.
+                await store.span_cursors()
         make_capture = cache(partial(captures, redactions=redactions))
         engine = Engine(
             store=store,

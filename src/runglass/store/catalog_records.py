@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from runglass.store.records import ApiKey, FlowRecord, FlowVersion, Project, ViewerSession
+from runglass.support.logs import project_names
 from runglass.wire.admin_api import Actor, ActorKind, AuditEntry
 
 FLOW_COLUMNS = (
@@ -28,6 +29,7 @@ VIEWER_SESSION = (
 def project_of(row: Any) -> Project:
     """A project from a row with its fields in their order; money may come as texts."""
     known = dict(zip(Project.__struct_fields__, row, strict=True))
+    project_names[known["id"]] = f"{known['org']}/{known['name']}"
     budget_usd, patterns = known.pop("budget_usd"), known.pop("allowed_models")
     spent_usd, reserved_usd = known.pop("spent_usd"), known.pop("reserved_usd")
     return Project(

@@ -22,11 +22,14 @@ async def record_loss(
     if not await store.note_setback(run_id, project_id, had=had):
         return
     measured.setback_runs["lost" if now is None else "set_back"] += 1
+    about = {"project_id": project_id}
     if now is None:
-        log.error("the store has gone back, and run %s is lost: %d events were stored", run_id, had)
+        told = "the store has gone back, and run %s is lost: %d events were stored"
+        log.error(told, run_id, had, extra=about)
     else:
         log.error(
             "the store has gone back, and run %s has %d events, and %d were stored, or others: it goes on"
             " from what the store has",
             *(run_id, now.head, had),
+            extra=about,
         )

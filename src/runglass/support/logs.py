@@ -11,6 +11,10 @@ run_id: ContextVar[str] = ContextVar("run_id", default="")
 """The run whose segment goes on in this task."""
 
 
+project_names: dict[int, str] = {}
+"""ORG/PROJECT of each project that this process has read, by id: a line asks no store."""
+
+
 class FailureLog:
     """Of something that is done again and again: `what` says that it could not be done."""
 

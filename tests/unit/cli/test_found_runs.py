@@ -54,7 +54,7 @@ def test_a_search_that_takes_too_long_shows_what_was_found_and_says_so(
     client: Any = Listing()
     page = newest_runs(client, query="flow:greet", limit=150, patience_s=-1.0)
     assert [run.id for run in page.runs] == IDS[:100]
-    write_page(page, query="flow:greet", limit=150)
+    write_page(page, limit=150)
     assert "older runs were not searched" in capsys.readouterr().err
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runglass.cli.terminal.output import JsonLog
+from runglass.support import logs
 from runglass.testing import running_server
 from tests.contract.wire import http_for
 from tests.faulty_store import FaultyStore
@@ -37,6 +38,20 @@ def test_a_failure_and_hostile_text_stay_on_one_line() -> None:
     assert "ValueError: first\n2026 ERROR forged" in told["failure"]
 
 
+def test_a_line_about_a_run_names_it_and_its_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = "0198c0de-0000-7000-8000-0000000000aa"
+    monkeypatch.setitem(logs.project_names, 7, "acme/shop")
+    for message in (
+        f"run {run_id} is lost",
+        f"what is stored of run '{run_id}' is damaged",
+        f"GET /jobs/{run_id}",
+    ):
+        assert line(message)["runId"] == run_id
+        assert "project" not in line(message)
+    record = logging.makeLogRecord({"msg": f"run {run_id} is lost", "project_id": 7})
+    assert json.loads(JsonLog().format(record))["project"] == "acme/shop"
+
+
 def test_what_a_server_logs_names_the_request_and_the_run_and_has_no_content(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -64,5 +79,5 @@ def test_what_a_server_logs_names_the_request_and_the_run_and_has_no_content(
         log.removeHandler(handler)
     (failed,) = [each for each in lines if "a fault of the server" in each.get("failure", "")]
     assert failed["requestId"] == "mine-1"
-    assert failed["projectId"] > 0
+    assert failed["project"] == "acme/demo"
     assert "sk-1234567890abcdef" not in json.dumps(lines)

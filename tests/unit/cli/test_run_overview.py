@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runglass.cli.commands.show_run import (
+    MOST_FAILED,
     costliest_attempts,
     failed_attempts,
     failed_lines,
     slowest_attempts,
 )
-from runglass.cli.terminal.outline_rows import OutlineRows
+from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
 from runglass.cli.terminal.output import clean
-from runglass.cli.terminal.run_view import RunOverview, attempt_list
+from runglass.cli.terminal.run_view import attempt_list, overview_lines
 from runglass.log.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
 from runglass.outlines.builder import Node
 from runglass.outlines.outline import NONE
@@ -48,6 +49,10 @@ FAILED = RunSummary(
 )
 
 
+def unknown(address: StepAddress) -> StepTrace:
+    return StepTrace(step_id=address.step_id)
+
+
 def shown(
     run: RunSummary,
     rows: OutlineRows,
@@ -57,12 +62,11 @@ def shown(
     most: int = 100,
     **about: object,
 ) -> list[str]:
-    overview = RunOverview(run, rows, within=within, most=most)
-    attempts = {
-        row: StepTrace(step_id=address.step_id, attempt=address.attempt, **about)  # type: ignore[arg-type]
-        for row, address in overview.wanted
-    }
-    return [line.plain for line in overview.lines(attempts, named="00aa", width=width)]
+    def read(address: StepAddress) -> StepTrace:
+        return StepTrace(step_id=address.step_id, attempt=address.attempt, **about)  # type: ignore[arg-type]
+
+    lines = overview_lines(run, rows, read, named="00aa", width=width, within=within, most=most)
+    return [line.plain for line in lines]
 
 
 def test_a_cancelled_run_says_by_whom_and_where_it_was_and_counts_no_failure() -> None:
@@ -133,8 +137,7 @@ def test_no_name_breaks_the_columns(name: str, width: int) -> None:
         [Attempt("b", (at,), start=at, end=at + 1) for at in range(3)],
     )
     run = RunSummary(id="r", flow_id="f", status="completed", duration_ms=100)
-    overview = RunOverview(run, rows)
-    lines = list(overview.lines({}, named="r", width=width))
+    lines = list(overview_lines(run, rows, unknown, named="r", width=width))
     tree = lines[[line.plain for line in lines].index("") + 1 :]
     assert len(tree) == 5
     assert all(line.cell_len <= width and clean(line.plain) == line.plain for line in tree)
@@ -142,7 +145,14 @@ def test_no_name_breaks_the_columns(name: str, width: int) -> None:
 
 def test_errors_that_are_shown_are_few_however_many_there_are() -> None:
     rows = rows_of(NODES, [Attempt("ask", (at,), status="failed") for at in range(500)])
-    assert len(RunOverview(FAILED, rows).wanted) <= 13
+    read: list[StepAddress] = []
+
+    def note(address: StepAddress) -> StepTrace:
+        read.append(address)
+        return unknown(address)
+
+    list(overview_lines(FAILED, rows, note, named="r", width=None))
+    assert 0 < len(read) <= 13
 
 
 def test_rankings_are_of_attempts_by_the_words_that_runs_step_takes() -> None:
@@ -164,8 +174,11 @@ def test_rankings_are_of_attempts_by_the_words_that_runs_step_takes() -> None:
 
 
 def test_failed_attempts_come_with_their_errors_and_the_rest_with_its_number() -> None:
-    failed = failed_attempts(ROWS)
-    error = StepTrace(step_id="price it", attempt=1, error_context={"code": "X", "message": "no\nprice"})
-    _, *lines = [line.plain for line in failed_lines(ROWS, failed, {failed[0]: error}, width=80)]
-    assert lines[0].startswith("↻ 'price it' --loop 1 --attempt 1  ")
-    assert lines[1:] == ["    X: no price", "… and 1 attempt more: price it 1 times"]
+    def read(address: StepAddress) -> StepTrace:
+        return StepTrace(step_id=address.step_id, error_context={"code": "X", "message": "no\nprice"})
+
+    rows = rows_of(NODES, [Attempt("price it", (at,), status="failed") for at in range(MOST_FAILED + 2)])
+    _, *lines = [line.plain for line in failed_lines(rows, failed_attempts(rows), read, width=80)]
+    assert lines[0].startswith("✗ 'price it' --loop 0  ")
+    assert lines[1] == "    X: no price"
+    assert lines[2 * MOST_FAILED :] == ["… and 2 attempts more: price it 2 times"]

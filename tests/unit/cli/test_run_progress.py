@@ -63,10 +63,7 @@ def run() -> Watched:
 
 def test_a_step_counts_up_while_it_goes_on_and_stays_once_it_has_ended(run: Watched) -> None:
     run.begin("ask")
-    head, axis, step = run.lines(at_ms=2300)
-    assert head == "▷ orders v2  2.3 s  steps 0/4"
-    assert axis.split() == ["step", "0", "1.15", "s", "2.30", "s", "start", "took"]
-    assert (step.split()[:2], step.split()[-2:]) == (["▷", "ask"], ["2.30", "s"])
+    assert run.lines(at_ms=2300) == ["▷ orders v2  2.3 s  steps 0/4", "  ▷ ask  2.3 s  "]
     call = {
         "number": 1,
         "model": "m",
@@ -75,33 +72,19 @@ def test_a_step_counts_up_while_it_goes_on_and_stays_once_it_has_ended(run: Watc
     }
     run.event("step_model_call", stepId="ask", attempt=1, modelCall=call)
     run.event("step_progress", stepId="ask", attempt=1, text="Once upon\na time")
-    head, _, step, text = run.lines(at_ms=61_000)
+    head, step = run.lines(at_ms=61_000)
     assert head.endswith("1 m 01 s  steps 0/4  12 tokens  $0.01")
-    assert step.endswith("1 m 01 s      12  $0.01")
-    assert text.strip() == "…Once upon a time"
+    assert step == "  ▷ ask  1 m 01 s  …Once upon a time"
     assert len(run.stayed) == 1
     run.complete("ask")
     assert run.stayed[1:] == ["  +0.000 s  ✓ ask                 completed in 1 ms"]
     assert len(run.lines()) == 1
 
 
-def test_iterations_are_inside_of_their_loops_and_many_are_folded(run: Watched) -> None:
-    run.event("loop_started", stepId="rows", iterations=40, stepIds=["look", "count"])
-    run.event("loop_started", stepId="cells", iterations=9, stepIds=["look"], **in_loop((18,)))
-    for at in range(8):
-        run.begin("look", 18, at)
-        if at < 2:
-            run.complete("look", 18, at)
-    _, _, *tree = run.lines(at_ms=100)
-    labels = [line.partition("  ━")[0].partition("  ─")[0].partition("  ·")[0].rstrip() for line in tree]
-    assert labels[0] == "▷ rows  19 of 40 iterations"
-    assert labels[1].startswith("  ▷ [18] cells")
-    assert labels[2:5] == ["    ▷ [2] look", "    ▷ [3] look", "    ▷ [4] look"]
-    assert any("more iteration" in label for label in labels)
-    assert run.lines(width=50, at_ms=100)[2].startswith("▷ rows 19/40x")
-    for at in range(2, 8):
-        run.complete("look", 18, at)
-    assert len(run.lines()) == 1
+def test_steps_are_named_by_their_iterations(run: Watched) -> None:
+    run.begin("look", 18, 2)
+    run.begin("look", 18, 3)
+    assert [line.split("  ")[1] for line in run.lines()[1:]] == ["▷ look [18.2]", "▷ look [18.3]"]
 
 
 def test_many_lines_about_one_step_in_a_loop_are_counted(run: Watched) -> None:
@@ -119,14 +102,12 @@ def test_a_wait_for_the_next_attempt_counts_down(run: Watched) -> None:
     run.begin("ask", at_ms=100)
     retrying: dict[str, Any] = {"attempt": 1, "nextAttempt": 2, "error": {"code": "BUSY", "message": "later"}}
     run.event("step_retrying", stepId="ask", delayMs=2000, at_ms=200, **retrying)
-    step, why = run.lines(at_ms=700)[2:]
-    assert step.startswith("↻ ask ")
-    assert why.strip() == "attempt 2 in 1.5 s: BUSY: later"
-    assert run.lines(at_ms=9000)[3].strip() == "attempt 2 begins: BUSY: later"
+    (step,) = run.lines(at_ms=700)[1:]
+    assert step.startswith("  ↻ ask  ")
+    assert step.endswith("  attempt 2 in 1.5 s: BUSY: later")
+    assert run.lines(at_ms=9000)[1].endswith("  attempt 2 begins: BUSY: later")
     run.begin("ask", attempt=2, at_ms=2200)
-    step, why = run.lines(at_ms=2300)[2:]
-    assert step.startswith("▷ ask ")
-    assert why.strip() == "attempt 2"
+    assert run.lines(at_ms=2300)[1].startswith("  ▷ ask  0.1 s  attempt 2")
 
 
 def test_a_paused_run_says_what_it_waits_for(run: Watched) -> None:
@@ -139,17 +120,16 @@ def test_a_paused_run_says_what_it_waits_for(run: Watched) -> None:
         "runId": "r",
     }
     run.event("step_paused_for_tool_calls", stepId="ask", toolCalls=calls, **paused)
-    step, why = run.lines(at_ms=0)[2:]
-    assert step.startswith("‖ ask ")
-    assert why.strip() == "waiting for the results of 2 tool calls: weather, tide"
+    (step,) = run.lines(at_ms=0)[1:]
+    assert step == "  ‖ ask  0.0 s  waiting for the results of 2 tool calls: weather, tide"
     run.event("step_resumed", stepId="ask", attempt=1)
-    assert run.lines()[2].startswith("▷ ask")
+    assert run.lines()[1].startswith("  ▷ ask")
 
 
 def test_there_are_never_more_lines_than_asked_for(run: Watched) -> None:
     for at in range(30):
         run.begin(f"step-{at}")
-    assert any("25 more steps: running" in line for line in run.lines())
+    assert run.lines()[-1] == "  … and 20 more steps"
     for most in (MOST_LINES, 7, 3, 2, 1):
         assert len(run.lines(most=most)) <= most
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from runglass.cli.argument_parsers import ProjectName, project_name
+from runglass.cli.argument_parsers import FlowName, project_name
 from runglass.cli.exit_codes import UsageError
 from runglass.config.settings import Settings
 from runglass.errors import FlowFileError, Problem, RunglassError, StoreError
@@ -51,7 +51,6 @@ def _text_of(file: Path, limit_characters: int) -> bytes:
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
-FlowName = tuple[ProjectName, str]
 FileStamp = tuple[int, int, int]
 """Time, size and inode of a file: it has changed where one of them differs."""
 
@@ -59,13 +58,12 @@ FileStamp = tuple[int, int, int]
 class FlowFolder:
     """A folder of flow files, ORG/PROJECT/*.yaml, published by a server; `report` hears the outcome of each.
 
-    The folder is the truth, and a notice from the operating system only a reason to look at it: what a notice
-    misses, as on a network drive, the next look finds. A file with mistakes is reported and the version
-    before it stays; a file that goes away changes nothing. Where no notice comes, it looks each `look_s`.
+    It is looked at each `look_s`: on a network drive no notice of changes comes. A file with mistakes is
+    reported and the version before it stays; a file that goes away changes nothing.
     """
 
     def __init__(
-        self, folder: Path, runtime: "Runtime", *, report: Callable[[str], None], look_s: float = 2.0
+        self, folder: Path, runtime: "Runtime", *, report: Callable[[str], None], look_s: float = 0.5
     ) -> None:
         self._folder = folder
         self._runtime = runtime
@@ -77,23 +75,13 @@ class FlowFolder:
 
     async def watch(self) -> None:
         """Publishes files that change, until cancelled."""
-        # Imported here: a server without such a folder does not hold the library.
-        from watchfiles import awatch
-
-        try:
-            async for _ in awatch(
-                self._folder, yield_on_timeout=True, rust_timeout=int(self._look_s * 1000), recursive=True
-            ):
-                await self.scan()
-        except OSError as error:
-            self._report(f"flows: no notices of changes ({error}); looking every {self._look_s:g} s instead")
         while True:
             await asyncio.sleep(self._look_s)
             await self.scan()
 
     async def scan(self) -> None:
         """Publishes every file that is new or has changed since the last look."""
-        for path, stamp in _files(self._folder):
+        for path, stamp in await asyncio.to_thread(lambda: list(_files(self._folder))):
             taken = self._waiting.get(path)
             if self._stamps.get(path) == stamp and (taken is None or self._owner(taken)):
                 continue
@@ -123,7 +111,7 @@ class FlowFolder:
             )
         except FlowFileError as error:
             raise FlowFileError(error.problems, file=str(path), warnings=error.warnings) from error
-        wanted = (name, flow.slug)
+        wanted = FlowName(name, flow.slug)
         # A file has one flow, and what it held before is for others to take.
         self._owners = {each: file for each, file in self._owners.items() if file != path}
         if owner := self._owner(wanted):

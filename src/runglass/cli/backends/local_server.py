@@ -15,13 +15,7 @@ from urllib.parse import unquote
 from msgspec.structs import replace
 
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.local_store import (
-    named_project,
-    only_project,
-    require_store,
-    speaks_to,
-    terminal_user,
-)
+from runglass.cli.backends.local_store import find_store, named_project, only_project, terminal_user
 from runglass.client.core.connection import API_PATH, ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, Answer, ConnectionLost, error_of, finish, timed_out
@@ -56,9 +50,7 @@ def in_process(
     beside a server that has it. Without a name the store must have one project; `create` is as for
     `named_project`. Raises NotFound, UsageError, and what opening the store raises.
     """
-    if not create:
-        require_store(settings)
-    speaks_to(settings.store_name)
+    find_store(settings, create=create)
     # Imported here: no other command is to wait for the server.
     with loading():
         from anyio.from_thread import start_blocking_portal

@@ -20,6 +20,9 @@ from runglass.wire.admin_api import Actor, make_key
 
 T = TypeVar("T")
 
+MOST_NAMED = 10
+"""Projects that a message names."""
+
 
 class DataFolder(NamedTuple):
     """What the options `--data` and `--store` name, each None where it was not given."""
@@ -41,25 +44,22 @@ class DataFolder(NamedTuple):
             raise SettingsError(
                 f"this is for SQLite files, and the store is {settings.store_name!r}: {on_postgres}"
             )
-        require_store(settings)
+        find_store(settings)
         return settings.database
 
 
-def in_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
-    """What `work` returns. Raises NotFound where there is no store."""
-    require_store(settings)
-    return asyncio.run(_opened(settings, work))
+def in_store(settings: Settings, work: Callable[[Store], Awaitable[T]], *, create: bool | None = None) -> T:
+    """What `work` returns. Raises NotFound as `find_store` does."""
+    find_store(settings, create=create)
 
+    async def opened() -> T:
+        # Imported here: the module brings the engine along, for which commands without a store do not wait.
+        from runglass.runtime.composition import open_store
 
-def require_store(settings: Settings) -> None:
-    """Raises NotFound where there is no store: a mistyped folder is not to become an empty database."""
-    # A PostgreSQL makes no database for whoever connects to one.
-    if settings.postgres is None and not settings.database.exists():
-        raise NotFound(
-            f"there is no database {settings.store_name!r}; name its folder with --data, or create it"
-            " and a key with `runglass keys create ORG/PROJECT --create`"
-        )
-    speaks_to(settings.store_name)
+        async with open_store(settings) as store:
+            return await work(store)
+
+    return asyncio.run(opened())
 
 
 def in_project(
@@ -70,22 +70,25 @@ def in_project(
     create: bool | None = None,
 ) -> T:
     """What `work` returns of the project. `create` is as for `named_project`. Raises NotFound."""
-    if not create:
-        require_store(settings)
 
     async def found(store: Store) -> T:
         return await work(store, await named_project(store, name, create=create))
 
-    return asyncio.run(_opened(settings, found))
+    return in_store(settings, found, create=create)
 
 
-async def _opened(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
-    # Imported here: the module brings the engine along, and commands without a store do not wait for that.
-    from runglass.runtime.composition import open_store
+def find_store(settings: Settings, *, create: bool | None = None) -> None:
+    """Says on a terminal which store a command works on.
 
+    Raises NotFound for a new one, unless it is to be made: a mistyped folder is not to become a database.
+    """
+    # A PostgreSQL makes no database for whoever connects to one.
+    if not create and settings.postgres is None and not settings.database.exists():
+        raise NotFound(
+            f"there is no database {settings.store_name!r}; name its folder with --data, or create it"
+            " and a key with `runglass keys create ORG/PROJECT --create`"
+        )
     speaks_to(settings.store_name)
-    async with open_store(settings) as store:
-        return await work(store)
 
 
 @cache
@@ -102,7 +105,10 @@ async def only_project(store: Catalog) -> Project:
         return projects[0]
     if not projects:
         raise NotFound("there is no project yet; `runglass projects create ORG/PROJECT` makes one")
-    raise UsageError(f"there are {len(projects):,} projects: say which, as ORG/PROJECT or with --project")
+    names = ", ".join(f"{each.org}/{each.name}" for each in projects[:MOST_NAMED])
+    raise UsageError(
+        f"there are {len(projects):,} projects ({names}): say which, as ORG/PROJECT or --project"
+    )
 
 
 async def named_project(store: Catalog, name: ProjectName, *, create: bool | None = None) -> Project:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from runglass.cli.terminal.output import complain, note
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import RequestSpec
-from runglass.client.core.responses import PASSING, backoff_s
+from runglass.client.core.responses import PASSING, Deadline, backoff_s
 from runglass.errors import PASSED_ON, APIConnectionError, APIError, APITimeoutError, RunglassError, api_error
 from runglass.log.events import FlowFailed, StreamEvent
 from runglass.wire.run_api import CompletedResult, JobState, Version
@@ -48,8 +48,7 @@ class WatchedRun:
     ) -> None:
         self.run_id: str | None = None
         self._client = client
-        self._timeout_s = timeout_s
-        self._until_s = time.monotonic() + timeout_s
+        self._deadline = Deadline(timeout_s)
         self._longest_wait_s = longest_wait_s
         # One request for all attempts to queue the run, so that they are one call under one key.
         self._call = run_requests.job(
@@ -82,25 +81,14 @@ class WatchedRun:
             accepted = self._until_answered(self._call)
         self.run_id = accepted.execution_id
         on_named(self.run_id)
-        state, last = self._follow(self.run_id, on_event)
-        if state.status != "completed":
-            raise _failure(state, last)
-        return CompletedResult(
-            result=state.result,
-            flow_id=accepted.flow_id,
-            block_count=accepted.block_count,
-            execution_id=self.run_id,
-        )
-
-    def _follow(
-        self, run_id: str, on_event: Callable[[StreamEvent], None]
-    ) -> tuple[JobState, StreamEvent | None]:
-        """The final state of the job, and the last event that was received."""
         last: StreamEvent | None = None
+        state: JobState | None = None
         failures = 0
-        while True:
+        while state is None or state.status not in ("completed", "failed"):
+            if state is not None:
+                self._wait(failures)
             try:
-                cursor = self._client.run(run_id)._cursor()
+                cursor = self._client.run(self.run_id)._cursor()
                 for event in self._client._transport.follow(cursor, timeout=self._left_s()):
                     # A stream that is opened anew begins with the first event.
                     if last is None or event.seq > last.seq:
@@ -113,10 +101,15 @@ class WatchedRun:
             except APITimeoutError:
                 # Of this cursor alone, which speaks of the run in other words.
                 self._left_s()
-            state = self._until_answered(requests.job(self._call.path, run_id))
-            if state.status in ("completed", "failed"):
-                return state, last
-            self._wait(failures)
+            state = self._until_answered(requests.job(self._call.path, self.run_id))
+        if state.status == "failed":
+            raise _failure(state, last)
+        return CompletedResult(
+            result=state.result,
+            flow_id=accepted.flow_id,
+            block_count=accepted.block_count,
+            execution_id=self.run_id,
+        )
 
     def _until_answered(self, call: RequestSpec[T]) -> T:
         """The answer of the server, asked again while it is lost. Raises APIError where it refuses."""
@@ -141,28 +134,25 @@ class WatchedRun:
 
     def _left_s(self) -> float:
         """The time that is left. Raises APITimeoutError where there is none."""
-        left_s = self._until_s - time.monotonic()
-        if left_s > 0:
-            return left_s
+        if not self._deadline.passed():
+            return self._deadline.left_s()
+        seconds = f"{self._deadline.seconds:g} s"
         if self.run_id is None:
-            raise APITimeoutError(f"the server did not answer within {self._timeout_s:g} s")
+            raise APITimeoutError(f"the server did not answer within {seconds}")
         goes_on = f"it continues: runglass runs tail {self.run_id}"
-        raise APITimeoutError(f"the run did not end within {self._timeout_s:g} s; {goes_on}")
+        raise APITimeoutError(f"the run did not end within {seconds}; {goes_on}")
 
 
 def _failure(state: JobState, last: StreamEvent | None) -> APIError:
     """The error that the caller of `execute` would have got."""
-    if not isinstance(last, FlowFailed):
-        reason = "the run was cancelled" if state.error == "cancelled" else str(state.error)
-        return api_error("STEP_FAILED", reason, execution_id=state.execution_id)
-    error = last.error or {}
-    code = error.get("code")
+    reason = "the run was cancelled" if state.error == "cancelled" else str(state.error)
+    error = (last.error or {}) if isinstance(last, FlowFailed) else {}
     return api_error(
-        code if code in PASSED_ON else "STEP_FAILED",
-        str(state.error),
+        code if (code := error.get("code")) in PASSED_ON else "STEP_FAILED",
+        reason,
         execution_id=state.execution_id,
-        step_id=last.step_id,
-        details={"error": error},
+        step_id=last.step_id if isinstance(last, FlowFailed) else None,
+        details={"error": error} if error else {},
     )
 
 

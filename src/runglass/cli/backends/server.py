@@ -8,9 +8,11 @@ A run is named by its id, by the beginning or end of it, or as `last`.
 import re
 import shlex
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from runglass.cli import argument_parsers
@@ -19,7 +21,7 @@ from runglass.cli.backends.local_store import DataFolder, speaks_to
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress
 from runglass.client.core import requests
-from runglass.log.trace import RunStatus, RunSummary, StepTrace
+from runglass.log.trace import RunStatus, StepTrace
 from runglass.wire.run_api import RunPage
 
 if TYPE_CHECKING:
@@ -126,24 +128,22 @@ def named_run(client: "Client", name: str) -> "Run":
             f"{name!r} does not name a run: write its id, at least {_LEAST_CHARS} characters of its end or"
             " beginning, or last"
         )
-    part = name.lower()
-    found: list[str] = []
-    for number, run in enumerate(client.runs(limit=MOST_PER_PAGE), start=1):
+    part, found = name.lower(), list[str]()
+    for number, run in enumerate(islice(client.runs(limit=MOST_PER_PAGE), FURTHEST)):
+        if number >= NEWEST and found:
+            break
         if run.id.endswith(part) or run.id.startswith(part):
             found.append(run.id)
-        if (number >= NEWEST and found) or number == FURTHEST:
-            break
     if not found:
         raise NotFound(
             f"none of the newest {FURTHEST:,} runs that this key may see has an id that ends or begins with"
             f" {part!r}; `runglass runs list` shows the newest"
         )
     if len(found) > 1:
-        shown = "".join(f"\n  {run_id}" for run_id in found[:10])
-        more = f"\n  and {len(found) - 10} more" if len(found) > 10 else ""
-        raise UsageError(
-            f"{part!r} is a part of {len(found)} ids; write more of the one you mean:{shown}{more}"
+        shown = "\n  ".join(
+            [f"{part!r} is a part of {len(found)} ids; write more of the one you mean:", *found[:10]]
         )
+        raise UsageError(shown)
     return client.run(found[0])
 
 
@@ -179,24 +179,14 @@ def newest_runs(
 ) -> RunPage:
     """Up to `limit` runs, newest first, from as many pages as that takes; fewer after `patience_s`."""
     of_flow = None if flow is None else flow_id(client, flow)
-    runs: list[RunSummary] = []
-    cursor: str | None = None
-    last_change: int | None = None
+    read = partial(client.runs, query=query, flow_id=of_flow, status=status, since=since)
     until_s = time.monotonic() + patience_s
-    while True:
-        page = client.runs(
-            query=query,
-            flow_id=of_flow,
-            status=status,
-            since=since,
-            limit=min(limit - len(runs), MOST_PER_PAGE),
-            cursor=cursor,
-        )
-        cursor = page.next_cursor
+    first = page = read(limit=min(limit, MOST_PER_PAGE))
+    runs = list(page.runs)
+    while page.next_cursor is not None and len(runs) < limit and time.monotonic() <= until_s:
+        page = read(limit=min(limit - len(runs), MOST_PER_PAGE), cursor=page.next_cursor)
         runs += page.runs
-        last_change = page.last_change if last_change is None else last_change
-        if cursor is None or len(runs) >= limit or time.monotonic() > until_s:
-            return RunPage(runs=runs, next_cursor=cursor, last_change=last_change)
+    return RunPage(runs=runs, next_cursor=page.next_cursor, last_change=first.last_change)
 
 
 def read_outline(run: "Run", *, page_rows: int = 100_000, most_rows: int = 1_000_000) -> OutlineRows:
@@ -220,9 +210,7 @@ def read_outline(run: "Run", *, page_rows: int = 100_000, most_rows: int = 1_000
     return rows
 
 
-def read_attempts(run: "Run", addresses: Iterable[tuple[int, StepAddress]]) -> dict[int, StepTrace]:
-    """The attempts by the numbers that are given with them. Raises as `Run.step_trace` does."""
-    return {
-        number: run.step_trace(each.step_id, attempt=each.attempt, loop_index=each.loop_path or None)
-        for number, each in addresses
-    }
+def read_attempt(run: "Run", address: StepAddress) -> StepTrace:
+    """The attempt. Raises as `Run.step_trace` does."""
+    step_id, loop_path, attempt = address
+    return run.step_trace(step_id, attempt=attempt, loop_index=loop_path or None)

@@ -1,13 +1,11 @@
 """`runglass data`, `migrate`, `processes` and `audit`: a database, its users and its changes."""
 
 import asyncio
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import msgspec
-from rich.text import Text
 
 from runglass import __version__
 from runglass.cli import argument_parsers, options
@@ -38,10 +36,7 @@ USAGE_COLUMNS = (
 )
 
 PROCESS_COLUMNS = (
-    Column("process"),
-    Column("version"),
-    Column("executes runs"),
-    Column("since"),
+    *map(Column, ("process", "version", "executes runs", "since")),
     Column("runs", right=True),
     Column("lease"),
 )
@@ -64,22 +59,17 @@ def usage(folder: DataFolder, as_json: bool) -> None:
     if as_json:
         write_json(found)
         return
+    count, size = formatting.count, formatting.size
     rows = [
         Row.of(
-            f"{project.org}/{project.project}",
-            formatting.count(project.runs),
-            formatting.count(project.events),
-            formatting.size(project.event_bytes),
-            formatting.count(project.steps),
-            formatting.size(project.step_bytes),
-            formatting.size(project.outcome_bytes),
-            formatting.size(project.open_bytes),
+            *(f"{each.org}/{each.project}", count(each.runs), count(each.events), size(each.event_bytes)),
+            *(count(each.steps), size(each.step_bytes), size(each.outcome_bytes), size(each.open_bytes)),
         )
-        for project in found.projects
+        for each in found.projects
     ]
     print_table(USAGE_COLUMNS, rows)
     console = stdout()
-    file, free, log = map(formatting.size, (found.file_bytes, found.free_bytes, found.log_bytes))
+    file, free, log = map(size, (found.file_bytes, found.free_bytes, found.log_bytes))
     write_line(console)
     write_line(console, f"file {file}, of which {free} free; log {log}")
     if found.purged_runs:
@@ -137,16 +127,14 @@ def check(every_run: bool, folder: DataFolder, as_json: bool) -> None:
     # It brings the engine along.
     from runglass.runtime.composition import check_store
 
-    local_store.require_store(settings := folder.settings())
-    console = output.stderr()
-    with output.LiveArea(console) if output.can_repaint(console) else nullcontext() as area:
-
-        def tell(done: int, total: int) -> None:
-            if area is not None and area.is_due:
-                area.paint([Text(f"{done:,} of {total:,} runs")])
-
+    local_store.find_store(settings := folder.settings())
+    with output.stderr().status("") as status:
         try:
-            runs, folded, problems = check_store(settings, every_run=every_run, tell=tell)
+            runs, folded, problems = check_store(
+                settings,
+                every_run=every_run,
+                tell=lambda done, total: status.update(f"{done:,} of {total:,} runs"),
+            )
         except StoreError as error:
             if settings.postgres is not None or isinstance(error, UpgradeRequired):
                 raise
@@ -200,18 +188,12 @@ def processes(folder: DataFolder, as_json: bool) -> None:
     for held in leases:
         host, pid, version, executes_runs = held.process
         process = {"host": host, "pid": pid, "version": version, "executesRuns": executes_runs}
-        lease = {"since": held.since, "leaseExpiresAt": held.expires_at, "runs": held.runs}
-        found.append(process | lease)
-        rows.append(
-            Row.of(
-                f"{host}:{pid}",
-                version,
-                "yes" if executes_runs else "no",
-                formatting.age(held.since, now=now),
-                formatting.count(held.runs),
-                "ran out" if datetime.fromisoformat(held.expires_at) <= now else "held",
-            )
-        )
+        found.append(process | {"since": held.since, "leaseExpiresAt": held.expires_at, "runs": held.runs})
+        executes, lease = "yes" if executes_runs else "no", "held"
+        if datetime.fromisoformat(held.expires_at) <= now:
+            lease = "ran out"
+        age = formatting.age(held.since, now=now)
+        rows.append(Row.of(f"{host}:{pid}", version, executes, age, formatting.count(held.runs), lease))
     if as_json:
         write_json(found)
     elif rows:
@@ -221,13 +203,8 @@ def processes(folder: DataFolder, as_json: bool) -> None:
 
 
 AUDIT_COLUMNS = (
-    Column("at"),
-    Column("project", spare=1),
-    Column("who"),
-    Column("from", spare=2),
-    Column("action"),
-    Column("what"),
-    Column("details", spare=3, least=24),
+    *(Column("at"), Column("project", spare=1), Column("who"), Column("from", spare=2)),
+    *(Column("action"), Column("what"), Column("details", spare=3, least=24)),
 )
 
 
@@ -239,12 +216,7 @@ AUDIT_COLUMNS = (
     metavar="[ORG/PROJECT]",
     help="By default all projects.",
 )
-@click.option(
-    "--since",
-    type=argument_parsers.since,
-    metavar="TIME",
-    help="Only changes since then: 30m, 2h, 1d, 2026-11-20.",
-)
+@options.since
 @click.option("--action", metavar="ACTION", help="Only this action, such as key.revoked.")
 @options.limit
 @options.data_folder
@@ -271,19 +243,11 @@ def audit(
         return
     rows = []
     for entry in entries:
-        actor = entry.actor
+        actor, at = entry.actor, formatting.local_time(entry.at)
         who = actor.kind if actor.key_id is None else f"{actor.kind} {actor.key_id}"
-        rows.append(
-            Row.of(
-                formatting.local_time(entry.at),
-                entry.project,
-                who if actor.name is None else f"{who} ({actor.name})",
-                actor.address,
-                entry.action,
-                entry.subject,
-                msgspec.json.encode(entry.details).decode() if entry.details else "",
-            )
-        )
+        who = who if actor.name is None else f"{who} ({actor.name})"
+        details = msgspec.json.encode(entry.details).decode() if entry.details else ""
+        rows.append(Row.of(at, entry.project, who, actor.address, entry.action, entry.subject, details))
     print_table(AUDIT_COLUMNS, rows)
     if len(found) > limit:
         note(f"there are older ones; --limit shows more than these {limit}")

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -38,23 +38,15 @@ class DatedRun(NamedTuple):
     metavar="[RUN_ID|QUERY]...",
     help="Runs, as `runs show` takes them, or one query, as `runs list` takes it.",
 )
-@click.option("--flow", metavar="FLOW", help="Runs of this flow: its id, SLUG or ORG/PROJECT/SLUG.")
-@click.option(
-    "--status",
-    type=click.Choice(get_args(RunStatus)),
-    help="Runs with this status; by default those that have ended.",
-)
+@options.of_flow
+@options.of_status
 @click.option(
     "--before",
+    "--older-than",
+    "limit",
     type=argument_parsers.since,
     metavar="TIME",
-    help="Runs that ended before: 2026-01-31, or with a time.",
-)
-@click.option(
-    "--older-than",
-    type=argument_parsers.since,
-    metavar="AGE",
-    help="Runs that ended longer ago than 30d, or 90m, 12h, 2w.",
+    help="Runs that ended before 2026-01-31, with or without a time, or longer ago than 30d, 90m, 12h or 2w.",
 )
 @click.option("--yes", is_flag=True, help="Delete; without it, only list what would be deleted.")
 @options.as_json
@@ -63,18 +55,18 @@ def delete(
     runs: tuple[str, ...],
     flow: str | None,
     status: RunStatus | None,
-    before: datetime | None,
-    older_than: datetime | None,
+    limit: datetime | None,
     yes: bool,
     as_json: bool,
     server: Server,
 ) -> None:
-    """Delete runs permanently, by id or by options. Without --yes, only list what would be deleted."""
-    limit = time_limit(before, older_than)
+    """Delete runs permanently, by id or by options. Without --yes, only list what would be deleted.
+
+    Options and queries find runs that have ended, unless they name a status.
+    """
     query = runs[0] if len(runs) == 1 and not names_run(runs[0]) else None
-    has_options = flow is not None or status is not None or limit is not None
     by_name = bool(runs) and query is None
-    if by_name == (has_options or query is not None):
+    if by_name == any(each is not None for each in (query, flow, status, limit)):
         raise UsageError(
             "say which runs: either ids, or a query, in words or by --flow, --status, --before, --older-than"
         )
@@ -108,11 +100,7 @@ def delete(
 
 
 @click.command()
-@click.argument(
-    "runs",
-    metavar="RUN_ID|QUERY",
-    help="A run, as `runs show` takes it, or a query, as `runs list` takes it.",
-)
+@options.run_or_query
 @click.option("--yes", is_flag=True, help="Cancel the runs of a query; without it, only tell how many.")
 @options.server
 def cancel(runs: str, yes: bool, server: Server) -> None:
@@ -123,11 +111,9 @@ def cancel(runs: str, yes: bool, server: Server) -> None:
             run.cancel()
             write_line(stdout(), f"run {run.execution_id} is cancelled")
             return
-        going = [run.id for run in found_by(client, f"{runs} {CAN_END}")]
+        going = [run.id for run in found_by(client, runs, CAN_END)]
         if not yes:
-            write_line(stdout(), f"{formatting.counted(len(going), 'run')} would be cancelled")
-            if going:
-                note("nothing has been cancelled: add --yes")
+            tell_what_would_be(len(going), "cancelled")
             return
         cancelled, ended = for_each(going, lambda run_id: client.run(run_id).cancel(), "cancelled")
     also = f"; {formatting.counted(len(ended), 'run')} had ended before" if ended else ""
@@ -135,13 +121,29 @@ def cancel(runs: str, yes: bool, server: Server) -> None:
 
 
 def found_by(
-    client: "Client", query: str | None, *, flow_id: str | None = None, status: RunStatus | None = None
+    client: "Client",
+    query: str | None,
+    and_also: str = "",
+    *,
+    flow_id: str | None = None,
+    status: RunStatus | None = None,
 ) -> Iterator[RunSummary]:
     """The runs of a query, newest first. Raises UsageError for one without words."""
-    if query is not None and not query.removesuffix(CAN_END).strip():
+    if query is not None and not query.strip():
         # The usual reason is a variable of the shell that has no value.
-        raise UsageError("the query is empty: say which runs, such as status:failed or flow:SLUG")
+        raise UsageError(
+            "the query is empty: say which runs, such as status:failed or flow:SLUG;"
+            " `status:completed,failed,cancelled` are all that have ended"
+        )
+    query = None if query is None else f"{query} {and_also}"
     return iter(client.runs(query=query, flow_id=flow_id, status=status, limit=MOST_PER_PAGE))
+
+
+def tell_what_would_be(number: int, done: str, also: str = "") -> None:
+    """Says how many runs a command would change."""
+    write_line(stdout(), f"{formatting.counted(number, 'run')} would be {done}{also}")
+    if number:
+        note(f"nothing has been {done}: add --yes")
 
 
 def for_each(runs: Sequence[str], act: Callable[[str], object], done: str) -> tuple[list[str], list[str]]:
@@ -175,23 +177,12 @@ def _dated(run: "Run") -> DatedRun:
 
 def _print_preview(found: Sequence[DatedRun], *, as_json: bool) -> None:
     timed = sorted((each for each in found if each.at), key=lambda each: each.at or "")
+    ends = {"oldest": timed[:1], "newest": timed[-1:]}
     if as_json:
-        ends = {"oldest": timed[0], "newest": timed[-1]} if timed else {"oldest": None, "newest": None}
-        shown = {name: each and each._asdict() for name, each in ends.items()}
+        shown = {name: each[0]._asdict() if each else None for name, each in ends.items()}
         write_json({"count": len(found), **shown})
-    else:
-        console = stdout()
-        write_line(console, f"{formatting.counted(len(found), 'run')} would be deleted")
-        for name, each in zip(("oldest", "newest"), (timed[:1], timed[-1:]), strict=True):
-            for run in each:
-                write_line(console, f"{name}  {run.id}  {formatting.local_time(run.at)}")
-    if found:
-        note("nothing was deleted: add --yes to delete permanently")
-
-
-def time_limit(before: datetime | None, older_than: datetime | None) -> datetime | None:
-    """The time before which runs must have ended, by one of two options. Raises UsageError for both."""
-    if before is not None and older_than is not None:
-        raise UsageError("--before and --older-than both say how old the runs are: give one of them")
-    limit = older_than if before is None else before
-    return None if limit is None else limit.astimezone(UTC)
+        return
+    lines = [
+        f"\n{name}  {run.id}  {formatting.local_time(run.at)}" for name, each in ends.items() for run in each
+    ]
+    tell_what_would_be(len(found), "deleted", "".join(lines))

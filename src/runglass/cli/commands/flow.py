@@ -1,6 +1,7 @@
 """`runglass flow`: check flow files, push them, publish and roll back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -23,8 +24,7 @@ from runglass.wire.admin_api import FlowInfo
 from runglass.wire.run_api import Version
 
 COLUMNS = (
-    Column("flow"),
-    Column("production"),
+    *map(Column, ("flow", "production")),
     Column("name", spare=2),
     Column("changed", spare=1),
     Column("id"),
@@ -80,25 +80,33 @@ def push(files: tuple[Path, ...], to: ProjectName, publish: bool, create: bool, 
 
 
 @group.command("list")
-@options.project
+@click.argument(
+    "project",
+    type=argument_parsers.project_name,
+    required=False,
+    metavar="[ORG/PROJECT]",
+    help="By default that of the key, or the only one of the folder.",
+)
 @options.as_json
 @options.flow_server
-def list_flows(project: ProjectName, as_json: bool, server: Server) -> None:
+def list_flows(project: ProjectName | None, as_json: bool, server: Server) -> None:
     """List the project's flows and their production versions."""
     with server.connect(project) as client:
-        flows = Management(client).flows(*project).flows
+        management = Management(client)
+        found = management.own_flows() if project is None else management.flows(*project)
+    name = ProjectName(found.org, found.project)
     if as_json:
-        write_json([_plain(project, flow) for flow in flows])
+        write_json([_plain(name, flow) for flow in found.flows])
     else:
         rows = [
             Row.of(
-                f"{project}/{flow.slug}",
+                f"{name}/{flow.slug}",
                 _production(flow),
                 one_line(flow.name or UNKNOWN, limit=60),
                 local_time(flow.updated_at),
                 flow.id,
             )
-            for flow in flows
+            for flow in found.flows
         ]
         print_table(COLUMNS, rows)
 
@@ -115,14 +123,11 @@ def list_flows(project: ProjectName, as_json: bool, server: Server) -> None:
 @options.flow_server
 def show(flow: FlowName, version: Version | None, as_json: bool, server: Server) -> None:
     """Show a flow and its versions, or with --version the steps of one."""
-    with server.connect(flow.project) as client:
-        name, slug = flow_address(client, flow)
-        found = Management(client).flow(*name, slug)
+    with _managed(server, flow) as (management, name, slug):
+        found = management.flow(*name, slug)
         if version is not None:
             number = (found.production_version or 0) if version == "production" else version
-            write_json(
-                Management(client).flow_version(*name, slug, 0 if number == "draft" else number), indent=2
-            )
+            write_json(management.flow_version(*name, slug, 0 if number == "draft" else number), indent=2)
             return
     if as_json:
         write_json(_plain(name, found))
@@ -145,9 +150,8 @@ def show(flow: FlowName, version: Version | None, as_json: bool, server: Server)
 @options.flow_server
 def publish(flow: FlowName, server: Server) -> None:
     """Publish the draft of a flow as its production version."""
-    with server.connect(flow.project) as client:
-        name, slug = flow_address(client, flow)
-        version = Management(client).publish(*name, slug)
+    with _managed(server, flow) as (management, name, slug):
+        version = management.publish(*name, slug)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
@@ -159,9 +163,8 @@ def publish(flow: FlowName, server: Server) -> None:
 @options.flow_server
 def rollback(flow: FlowName, version: int, server: Server) -> None:
     """Put another published version into production; the draft stays."""
-    with server.connect(flow.project) as client:
-        name, slug = flow_address(client, flow)
-        Management(client).set_production(*name, slug, version)
+    with _managed(server, flow) as (management, name, slug):
+        management.set_production(*name, slug, version)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
@@ -174,16 +177,22 @@ def delete(flow: FlowName, with_runs: bool, yes: bool, server: Server) -> None:
     """Delete a flow, so that its slug is free; its runs stay readable, by their ids."""
     with server.connect(flow.project) as client:
         name, slug = flow_address(client, flow)
-        management = Management(client)
-        flow_id = management.flow(*name, slug).id
+        flow_id = Management(client).flow(*name, slug).id
         runs = [run.id for run in found_by(client, None, flow_id=flow_id)] if with_runs else []
         if yes:
             for_each(runs, lambda run_id: client.run(run_id).delete(), "deleted")
-            management.delete(*name, slug)
+            Management(client).delete(*name, slug)
     gone = f"{name}/{slug}" + (f" and {counted(len(runs), 'run')}" if with_runs else "")
     write_line(stdout(), f"deleted {gone}" if yes else f"{gone} would be deleted")
     if not yes:
         note("nothing has been deleted: add --yes to delete it")
+
+
+@contextmanager
+def _managed(server: Server, flow: FlowName) -> Iterator[tuple[Management, ProjectName, str]]:
+    """What manages the flow, and its project and slug."""
+    with server.connect(flow.project) as client:
+        yield Management(client), *flow_address(client, flow)
 
 
 def _warn(file: Path, warnings: list[Problem]) -> None:
@@ -193,22 +202,20 @@ def _warn(file: Path, warnings: list[Problem]) -> None:
 
 def _read_all(files: Sequence[Path], settings: Settings) -> dict[str, ReadFlow]:
     flows: dict[str, ReadFlow] = {}
-    came_from: dict[str, Path] = {}
-    errors = []
+    errors = 0
     for file in files:
         try:
             read = read_flow(file, settings)
         except FlowFileError as error:
-            errors.append(str(error))
+            errors += 1
+            note(str(error))
             continue
         _warn(file, read.warnings)
-        slug = read.flow.slug
-        if slug in flows:
-            raise UsageError(f"{came_from[slug]} and {file} both hold the flow {slug!r}; push one of them")
-        flows[slug], came_from[slug] = read, file
+        if flows.setdefault(read.flow.slug, read) is not read:
+            raise UsageError(
+                f"{file} holds the flow {read.flow.slug!r}, as another one does; push one of them"
+            )
     if errors:
-        for text in errors:
-            note(text)
         note("nothing was pushed")
         raise click.exceptions.Exit(Exit.FAILED)
     return flows

@@ -1,5 +1,7 @@
 """`runglass projects` and `runglass keys`: the projects of a data folder, what each may do, and API keys."""
 
+import math
+from collections.abc import Awaitable, Callable
 from typing import Any, get_args
 
 import click
@@ -13,16 +15,28 @@ from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Column, Row, print_table
-from runglass.config.settings import Settings
 from runglass.log.money import format_usd, parse_usd
 from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import Project, Retention
-from runglass.wire.admin_api import ROLES, KeyInfo
+from runglass.wire.admin_api import ROLES, Actor, KeyInfo
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
 MOST_USD = 1_000_000_000_000
 MOST_DECIMALS = 30
-MOST_DAYS = 1_000_000
+
+
+class NumberOrDefault(click.FloatRange):
+    """A number from 0 on, or `default`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or `default`. Raises BadParameter."""
+        if value == "default":
+            return value
+        number = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is no number.", param, ctx) if math.isnan(number) else number
+
+
+DAYS = NumberOrDefault(0, 1_000_000)
 
 
 @click.group("projects", cls=options.CommandGroup)
@@ -36,21 +50,17 @@ def group() -> None:
 def list_projects(folder: DataFolder, as_json: bool) -> None:
     """List the projects of the data folder."""
     projects = local_store.in_store(folder.settings(), lambda store: store.projects())
+    names = ("org", "project", "capture", "captureFailed", "captureSample")
+    values = (
+        (each.org, each.name, each.capture, each.capture_failed, each.capture_sample) for each in projects
+    )
+    rows = [dict(zip(names, each, strict=True)) for each in values]
     if as_json:
-        write_json(
-            [
-                {"org": each.org, "project": each.name, "capture": each.capture}
-                | {"captureFailed": each.capture_failed, "captureSample": each.capture_sample}
-                for each in projects
-            ]
-        )
+        write_json(rows)
         return
-    rows = []
-    for each in projects:
-        kept = (each.capture, each.capture_failed, each.capture_sample)
-        texts = (UNKNOWN if value is None else str(value) for value in kept)
-        rows.append(Row.of(f"{each.org}/{each.name}", *texts))
-    print_table((Column("project"), Column("capture"), Column("if failed"), Column("sample")), rows)
+    columns = (Column("project"), Column("capture"), Column("if failed"), Column("sample"))
+    texts = ([UNKNOWN if value is None else str(value) for value in row.values()] for row in rows)
+    print_table(columns, [Row.of(f"{org}/{name}", *kept) for org, name, *kept in texts])
 
 
 @group.command()
@@ -67,23 +77,14 @@ def list_projects(folder: DataFolder, as_json: bool) -> None:
 )
 @click.option(
     "--capture-sample",
+    type=NumberOrDefault(0, 1),
     metavar="SHARE",
     help="Share of runs to keep in full, as 0.05; default: the server's setting.",
 )
 @options.data_folder
-def create(
-    project: ProjectName,
-    capture: str | None,
-    capture_failed: str | None,
-    capture_sample: str | None,
-    folder: DataFolder,
-) -> None:
+def create(project: ProjectName, folder: DataFolder, **given: Any) -> None:
     """Create a project, or set what the traces of an existing one keep."""
-    given = {"capture": capture, "capture_failed": capture_failed, "capture_sample": capture_sample}
-    wanted: dict[str, Any] = {field: text for field, text in given.items() if text is not None}
-    if capture_sample not in (None, "default"):
-        expected = "no share of runs: write a number from 0 to 1, such as 0.05"
-        wanted["capture_sample"] = _number(capture_sample, 1, expected)
+    wanted = {field: value for field, value in given.items() if value is not None}
 
     async def keep(store: Catalog, made: Project) -> None:
         if wanted:
@@ -109,25 +110,28 @@ def create(
 @options.as_json
 def budget(project: ProjectName, amount: str | None, folder: DataFolder, as_json: bool) -> None:
     """Show or set a project's budget, and show what it has spent."""
-    settings = folder.settings()
-    if amount is not None:
-        usd = None if amount == "none" else parse_usd(amount)
-        too_fine = usd is not None and -int(usd.as_tuple().exponent) > MOST_DECIMALS
-        if amount != "none" and (usd is None or usd > MOST_USD or too_fine):
-            raise UsageError(
-                f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
-                f" {MOST_DECIMALS} decimals, such as 5.00, or none"
-            )
-        by = local_store.terminal_user()
-        local_store.in_project(settings, project, lambda store, found: store.set_budget(found.id, usd, by=by))
-    found = _project(settings, project)
-    budget = None if found.budget_usd is None else format_usd(found.budget_usd)
-    spent, reserved = format_usd(found.spent_usd), format_usd(found.reserved_usd)
-    limit = "no budget" if budget is None else f"budget ${budget}"
+    usd = None if amount in (None, "none") else parse_usd(amount)
+    too_fine = usd is not None and -int(usd.as_tuple().exponent) > MOST_DECIMALS
+    if amount not in (None, "none") and (usd is None or usd > MOST_USD or too_fine):
+        raise UsageError(
+            f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
+            f" {MOST_DECIMALS} decimals, such as 5.00, or none"
+        )
+
+    async def change(store: Catalog, project_id: int, by: Actor) -> None:
+        await store.set_budget(project_id, usd, by=by)
+
+    found = _project(folder, project, None if amount is None else change)
+    about = {
+        "budgetUsd": None if found.budget_usd is None else format_usd(found.budget_usd),
+        "spentUsd": format_usd(found.spent_usd),
+        "reservedUsd": format_usd(found.reserved_usd),
+        "isSpent": found.is_spent,
+    }
+    limit = "no budget" if found.budget_usd is None else f"budget ${about['budgetUsd']}"
+    held = f", ${about['reservedUsd']} held for model calls" if found.reserved_usd else ""
     end = "; nothing more can be run" if found.is_spent else ""
-    held = f", ${reserved} held for model calls" if found.reserved_usd else ""
-    about = {"budgetUsd": budget, "spentUsd": spent, "reservedUsd": reserved, "isSpent": found.is_spent}
-    _write(project, about if as_json else f"{limit}, spent ${spent}{held}{end}")
+    _write(project, about if as_json else f"{limit}, spent ${about['spentUsd']}{held}{end}")
 
 
 @group.command()
@@ -143,51 +147,39 @@ def models(project: ProjectName, patterns: tuple[str, ...], folder: DataFolder, 
     Without a list a flow may name any model; a `run` key may override with the server's `allowed_models`,
     else with the models of the project's published flows.
     """
-    settings = folder.settings()
-    if patterns:
-        listed = None if patterns == ("default",) else list(patterns)
-        for pattern in listed or ():
-            provider, _, model = pattern.partition(":")
-            if pattern != "*" and not (provider and model):
-                raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
-        by = local_store.terminal_user()
-        local_store.in_project(
-            settings, project, lambda store, found: store.set_allowed_models(found.id, listed, by=by)
-        )
-    found = _project(settings, project)
+    listed = None if patterns == ("default",) else list(patterns)
+    for pattern in listed or ():
+        provider, _, model = pattern.partition(":")
+        if pattern != "*" and not (provider and model):
+            raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
+
+    async def change(store: Catalog, project_id: int, by: Actor) -> None:
+        await store.set_allowed_models(project_id, listed, by=by)
+
+    found = _project(folder, project, change if patterns else None)
     allowed = "no list of models" if found.allowed_models is None else ", ".join(found.allowed_models)
     _write(project, {"allowedModels": found.allowed_models} if as_json else allowed)
 
 
 @group.command()
 @options.project
-@click.option("--days", metavar="DAYS", help="Delete runs so long after their end; default: the server's.")
-@click.option(
-    "--content-days", metavar="DAYS", help="Delete their content so long after; default: the server's."
-)
+@click.option("--days", type=DAYS, help="Delete runs so long after their end; default: the server's.")
+@click.option("--content-days", type=DAYS, help="Delete their content so long after; default: the server's.")
 @options.data_folder
 @options.as_json
-def retention(
-    project: ProjectName, days: str | None, content_days: str | None, folder: DataFolder, as_json: bool
-) -> None:
+def retention(project: ProjectName, folder: DataFolder, as_json: bool, **given: Any) -> None:
     """Show or set how long a project keeps runs, and their content (inputs, outputs, …).
 
     A flow may set its own.
     """
-    settings = folder.settings()
-    changes = {"days": days, "content_days": content_days}
-    expected = f"no number of days: write one from 0 to {MOST_DAYS:,}"
-    wanted = {
-        field: _number(text, MOST_DAYS, expected) for field, text in changes.items() if text is not None
-    }
+    wanted = {field: None if days == "default" else days for field, days in given.items() if days is not None}
 
-    async def keep(store: Catalog, found: Project) -> None:
+    async def change(store: Catalog, project_id: int, by: Actor) -> None:
+        found = await local_store.named_project(store, project)
         before = Retention(found.retention_days, found.content_retention_days)
-        await store.set_retention(found.id, before._replace(**wanted), by=local_store.terminal_user())
+        await store.set_retention(project_id, before._replace(**wanted), by=by)
 
-    if wanted:
-        local_store.in_project(settings, project, keep)
-    found = _project(settings, project)
+    found = _project(folder, project, change if wanted else None)
     times = {"retentionDays": found.retention_days, "contentRetentionDays": found.content_retention_days}
     runs, content = ("as the server says" if days is None else f"{days:g} days" for days in times.values())
     _write(project, times if as_json else f"runs are kept {runs}, their content {content}")
@@ -200,30 +192,22 @@ def _write(name: ProjectName, about: dict[str, Any] | str) -> None:
         write_json({"org": name.org, "project": name.project} | about)
 
 
-def _project(settings: Settings, name: ProjectName) -> Project:
-    return local_store.in_store(settings, lambda store: local_store.named_project(store, name))
+def _project(
+    folder: DataFolder,
+    name: ProjectName,
+    change: Callable[[Catalog, int, Actor], Awaitable[None]] | None,
+) -> Project:
+    """The project, after a change of it by this user."""
+
+    async def changed(store: Catalog, found: Project) -> Project:
+        if change is not None:
+            await change(store, found.id, local_store.terminal_user())
+        return await local_store.named_project(store, name)
+
+    return local_store.in_project(folder.settings(), name, changed)
 
 
-def _number(text: str, most: float, expected: str) -> float | None:
-    """A number, whole or not; None for `default`. Raises UsageError, which says what it should be."""
-    if text == "default":
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= most:
-        raise UsageError(f"{text!r} is {expected}, or default")
-    return number
-
-
-KEY_COLUMNS = (
-    Column("id", right=True),
-    Column("key"),
-    Column("role"),
-    Column("created"),
-    Column("revoked"),
-)
+KEY_COLUMNS = (Column("id", right=True), *map(Column, ("key", "role", "created", "revoked")))
 
 
 @click.group("keys", cls=options.CommandGroup)
@@ -255,14 +239,12 @@ def list_keys(project: ProjectName, folder: DataFolder, as_json: bool) -> None:
     keys = local_store.in_project(folder.settings(), project, lambda store, found: store.keys(found.id))
     if as_json:
         write_json(msgspec.convert(keys, list[KeyInfo], from_attributes=True))
-    else:
-        rows = []
-        for key in keys:
-            style = "" if key.revoked_at is None else "dim"
-            revoked = UNKNOWN if key.revoked_at is None else local_time(key.revoked_at)
-            cells = (str(key.id), f"{key.hint}…", key.role, local_time(key.created_at), revoked)
-            rows.append(Row.of(*cells, style=style))
-        print_table(KEY_COLUMNS, rows)
+        return
+    rows = []
+    for key in keys:
+        cells = (str(key.id), f"{key.hint}…", key.role, *map(local_time, (key.created_at, key.revoked_at)))
+        rows.append(Row.of(*cells, style="" if key.revoked_at is None else "dim"))
+    print_table(KEY_COLUMNS, rows)
 
 
 @keys_group.command()

@@ -11,9 +11,11 @@ import click
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.backends.server import MOST_PER_PAGE, Server, named_run, names_run
+from runglass.cli.commands.delete_runs import found_by
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.output import complain, note, one_line, stdout, write_json, write_line
+from runglass.cli.terminal.formatting import counted, money
+from runglass.cli.terminal.output import complain, note, one_line, write_json, write_lines
 from runglass.errors import FlowNotFoundError, RequestError, RunglassError
 from runglass.log.money import ZERO, add_usd, format_usd, parse_usd
 from runglass.log.trace import TERMINAL, RunSummary
@@ -41,11 +43,7 @@ def _usd(text: str) -> Decimal:
 
 
 @click.command()
-@click.argument(
-    "runs",
-    metavar="RUN_ID|QUERY",
-    help="A run, as `runs show` takes it, or a query, as `runs list` takes it.",
-)
+@options.run_or_query
 @click.option(
     "--version",
     type=_version,
@@ -61,7 +59,7 @@ def _usd(text: str) -> Decimal:
     help="Stop before the cost of the original runs exceeds this.",
 )
 @options.as_json
-@options.running_server
+@options.server
 def rerun(
     runs: str, version: Version, yes: bool, budget: Decimal | None, as_json: bool, server: Server
 ) -> None:
@@ -71,61 +69,64 @@ def rerun(
 
     The same query with the same version reruns each run once, as long as the new runs exist. It skips
     reruns and recorded runs; the new runs share a session. A run given by its id is rerun each time.
+
+    With --data the runs are executed here, and the exit code is 1 unless all complete.
     """
-    if not runs.strip():
-        # The usual reason is a variable of the shell that has no value.
-        raise UsageError(
-            "the query is empty: say which runs; `status:completed,failed,cancelled` are all that have ended"
-        )
-    with server.connect() as client:
+    with server.connect(executes=yes or names_run(runs)) as client:
         if names_run(runs):
             if budget is not None:
                 raise UsageError("--budget is for a query; one run is started whatever the first one cost")
             named = named_run(client, runs)
-            _note_overrides([named.summary()])
             again = named.rerun(version=version).execution_id
             if as_json:
                 write_json({"started": again})
             else:
-                write_line(stdout(), again)
+                write_lines([again])
+            _execute_here(client, [again], server)
             return
+        found = list(found_by(client, runs, "-trigger:replay kind:executed"))
         session = uuid.uuid5(_SPACE, f"{version}\n{' '.join(runs.split())}")
         started = {run.rerun_of for run in client.runs(query=f"session:{session}", limit=MOST_PER_PAGE)}
-        pages = client.runs(query=f"{runs} -trigger:replay kind:executed", limit=MOST_PER_PAGE)
-        ended = [run for run in reversed(list(pages)) if run.status in TERMINAL]
+        ended = [run for run in reversed(found) if run.status in TERMINAL]
         due = [run for run in ended if run.id not in started]
-        done = len(ended) - len(due)
         # Those that were started before count, or the same command would go on beyond its budget.
         spent = _cost(run for run in ended if run.id in started)
         without_input = {run.id for run in due if run.input_preview is None}
         affordable = list(_affordable(due, budget, spent, without_input))
-        left = len(due) - len(affordable)
         planned = [run for run in affordable if run.id not in without_input]
-        if budget is not None and any(map(_has_unknown_costs, planned)):
-            note("some costs of the first runs are not known, and the budget counts none for these")
-        _note_overrides(planned)
-        if not yes:
-            _print_preview(planned, left=left, done=done, session=session, as_json=as_json)
-            if without_input:
-                note(f"{formatting.counted(len(without_input), 'run')} kept no input and cannot be run again")
-            return
-        new, refused = _start_all(client, due, version, session, budget=budget, spent=spent)
-        left = len(due) - len(new) - len(refused)
-    if as_json:
-        write_json(
-            {"session": str(session), "started": new, "refused": refused, "before": done, "overBudget": left}
-        )
-    else:
-        write_line(
-            stdout(), f"started {formatting.counted(len(new), 'run')}{_already(done)}; session:{session}"
-        )
-    if left:
-        note(
-            f"{formatting.counted(left, 'run')} not started: with the next one the first runs cost more"
-            f" than {formatting.money(format_usd(budget or ZERO))}"
-        )
+        new, refused = _start_all(client, due if yes else [], version, session, budget=budget, spent=spent)
+        left = len(due) - (len(new) + len(refused) if yes else len(affordable))
+        done = len(ended) - len(due)
+        told = {"session": str(session), "before": done, "overBudget": left}
+        also = f"; {done:,} before, by the same command" if done else ""
+        if yes and as_json:
+            write_json(told | {"started": new, "refused": refused})
+        elif yes:
+            write_lines([f"started {counted(len(new), 'run')}{also}; session:{session}"])
+        else:
+            _print_preview(planned, told if as_json else None, also)
+        if left:
+            note(f"{counted(left, 'run')} left out: beyond the budget of {money(format_usd(budget or ZERO))}")
+        if refused:
+            complain(f"{counted(len(refused), 'run')} could not be run again")
+        if without_input and not yes:
+            note(f"{counted(len(without_input), 'run')} kept no input and cannot be run again")
+        _execute_here(client, list(new.values()), server)
     if refused:
-        complain(f"{formatting.counted(len(refused), 'run')} could not be run again")
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _execute_here(client: "Client", run_ids: Sequence[str], server: Server) -> None:
+    """Waits until the runs have ended, where this process executes them. Raises Exit unless all complete."""
+    if not server.is_folder:
+        return
+    try:
+        statuses = Counter(client.run(run_id).wait().status for run_id in run_ids)
+    except KeyboardInterrupt:
+        note("runs that have not ended go on once the folder is served")
+        raise
+    if statuses.total() > statuses["completed"]:
+        complain(", ".join(f"{number:,} {status}" for status, number in statuses.most_common()))
         raise click.exceptions.Exit(Exit.FAILED)
 
 
@@ -147,49 +148,23 @@ def _affordable(
             spent = usd
 
 
-def _note_overrides(runs: Sequence[RunSummary]) -> None:
-    if count := sum(bool(run.overridden) for run in runs):
-        note(f"{formatting.counted(count, 'run')} had overrides, which are not repeated")
-
-
-def _has_unknown_costs(run: RunSummary) -> bool:
-    return run.totals is not None and run.totals.unmetered_calls + run.totals.unpriced_calls > 0
-
-
-def _print_preview(
-    due: Sequence[RunSummary], *, left: int, done: int, session: uuid.UUID, as_json: bool
-) -> None:
+def _print_preview(due: Sequence[RunSummary], told: dict[str, object] | None, also: str) -> None:
     flows = Counter(formatting.flow(run) for run in due)
-    usd = _cost(due)
-    is_least = any(map(_has_unknown_costs, due))
-    if as_json:
-        write_json(
-            {
-                "session": str(session),
-                "count": len(due),
-                "flows": dict(flows),
-                "costUsd": format_usd(usd),
-                "costIsLeast": is_least,
-                "before": done,
-                "overBudget": left,
-            }
-        )
+    usd = format_usd(_cost(due))
+    is_least = any(run.totals and run.totals.unmetered_calls + run.totals.unpriced_calls for run in due)
+    if told is not None:
+        about = {"count": len(due), "flows": dict(flows), "costUsd": usd, "costIsLeast": is_least}
+        write_json(told | about)
         return
-    console = stdout()
-    write_line(console, f"{formatting.counted(len(due), 'run')} would be started{_already(done)}")
-    for flow, count in flows.most_common():
-        write_line(console, f"  {count:,} of {one_line(flow)}")
-    write_line(console, f"the first runs cost {'≥ ' if is_least else ''}{formatting.money(format_usd(usd))}")
-    if left:
-        note(f"{formatting.counted(left, 'run')} beyond the budget")
-    if any(run.version == 0 for run in due):
-        note("runs of a draft are run again with the draft as it is now, unless --version says otherwise")
+    write_lines(
+        [
+            f"{counted(len(due), 'run')} would be started{also}",
+            *(f"  {count:,} of {one_line(flow)}" for flow, count in flows.most_common()),
+            f"the first runs cost {'≥ ' if is_least else ''}{money(usd)}",
+        ]
+    )
     if due:
         note("nothing has been started: add --yes")
-
-
-def _already(done: int) -> str:
-    return f"; {done:,} before, by the same command" if done else ""
 
 
 def _start_all(
@@ -218,6 +193,6 @@ def _start_all(
             refused[run.id] = error.message
             note(f"not started: {one_line(error.message, limit=400)}")
         except RunglassError:
-            note(f"started {len(new):,} of {formatting.counted(len(due), 'run')}, then:")
+            note(f"started {len(new):,} of {counted(len(due), 'run')}, then:")
             raise
     return new, refused

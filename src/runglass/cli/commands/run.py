@@ -2,7 +2,7 @@
 
 import math
 from contextlib import nullcontext
-from typing import Any
+from typing import IO, Any
 
 import click
 import msgspec
@@ -31,7 +31,7 @@ from runglass.wire.run_api import Version
 @click.command()
 @options.flow
 @click.option("--message", "-m", metavar="TEXT", help="The run's `message`.")
-@click.option("--message-file", metavar="FILE", help="Read the message from a file; - reads stdin.")
+@click.option("--message-file", type=click.File("rb"), help="Read the message from a file; - reads stdin.")
 @click.option(
     "--param",
     "-p",
@@ -43,7 +43,7 @@ from runglass.wire.run_api import Version
 )
 @click.option(
     "--params-file",
-    metavar="FILE",
+    type=click.File("rb"),
     help="Read other inputs from a JSON object in a file; - reads stdin. --param wins.",
 )
 @click.option(
@@ -56,8 +56,9 @@ from runglass.wire.run_api import Version
 @click.option("--trace", is_flag=True, help="Keep every input and output of this run.")
 @click.option(
     "--timeout",
-    type=argument_parsers.seconds,
+    type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
+    show_default=False,
     help="Maximum wait in seconds; by default unlimited.",
 )
 @options.as_json
@@ -65,9 +66,9 @@ from runglass.wire.run_api import Version
 def run(
     flow: FlowName,
     message: str | None,
-    message_file: str | None,
+    message_file: IO[bytes] | None,
     parameters: tuple[tuple[str, Any], ...],
-    params_file: str | None,
+    params_file: IO[bytes] | None,
     version: Version,
     trace: bool,
     timeout: float | None,
@@ -79,21 +80,17 @@ def run(
     The run's id is printed first, on stderr. Ctrl-C detaches from the run, twice cancels it. If the server is
     lost, the command waits for it within --timeout.
     """
-    if message_file == "-" == params_file:
-        raise UsageError("stdin is read once: give --message-file or --params-file another file")
     if message_file is not None:
         if message is not None:
             raise UsageError("give --message or --message-file, not both")
-        message = argument_parsers.text_of(message_file, "message file")
+        message = argument_parsers.text_of(message_file.read(), "the message")
     given: dict[str, Any] = {}
     if params_file is not None:
-        text = argument_parsers.text_of(params_file, "file of parameters")
+        text = argument_parsers.text_of(params_file.read(), "the file of parameters")
         try:
             given = msgspec.json.decode(text, type=dict[str, Any])
         except msgspec.DecodeError as error:
-            raise UsageError(
-                f"file of parameters {params_file!r} has to be one JSON object: {error}"
-            ) from error
+            raise UsageError(f"the file of parameters has to be one JSON object: {error}") from error
     # Imported here: the module brings the client along, and mistakes on the command line come before that.
     from runglass.cli.backends.run_watcher import WatchedRun, leave_or_cancel
 
@@ -132,12 +129,9 @@ def _report(error: APIError, *, as_json: bool, options: str) -> None:
     if as_json:
         write_json({"detail": {"code": error.code, "message": error.message, **error.details, **where}})
     complain(str(error))
-    if error.code == "INVALID_REQUEST" and "`parameters." in error.message:
-        note("give other inputs than the message with --param NAME=VALUE, or in a --params-file")
     if error.step_id is not None:
         note(f"step:  {error.step_id}")
     if error.execution_id is not None:
-        note(f"run:   {error.execution_id}")
         note(f"trace: runglass runs show {error.execution_id}{options}")
 
 

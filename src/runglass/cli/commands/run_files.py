@@ -5,9 +5,8 @@ A file that is written is new, and whole or not there at all.
 
 import base64
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, get_args
 
@@ -18,7 +17,7 @@ from runglass.cli import options
 from runglass.cli.backends import local_store
 from runglass.cli.backends.local_store import DataFolder
 from runglass.cli.backends.server import Server, named_run, names_run
-from runglass.cli.commands.delete_runs import for_each, found_by
+from runglass.cli.commands.delete_runs import for_each, found_by, tell_what_would_be
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
@@ -30,16 +29,9 @@ from runglass.wire.run_api import ExportFormat
 if TYPE_CHECKING:
     from runglass.client import Run
 
-STANDARD = Path("-")
-"""Names stdout, or stdin, in place of a file."""
-
 
 @click.command()
-@click.argument(
-    "runs",
-    metavar="RUN_ID|QUERY",
-    help="A run, as `runs show` takes it, or a query, as `runs list` takes it.",
-)
+@options.run_or_query
 @click.option(
     "--format",
     type=click.Choice(get_args(ExportFormat)),
@@ -61,7 +53,7 @@ def export(runs: str, format: ExportFormat, output: Path | None, yes: bool, serv
     with server.connect() as client:
         if names_run(runs):
             run = named_run(client, runs)
-            if output == STANDARD:
+            if output == Path("-"):
                 with closing(run.export(format)) as parts:
                     for part in parts:
                         write_bytes(part)
@@ -74,9 +66,7 @@ def export(runs: str, format: ExportFormat, output: Path | None, yes: bool, serv
             raise UsageError(f"{str(folder)!r} is no folder; of a query each run becomes a file in one")
         found = [run.id for run in found_by(client, runs)]
         if not yes:
-            write_line(stdout(), f"{formatting.counted(len(found), 'run')} would be written to {folder}")
-            if found:
-                note("nothing has been written: add --yes")
+            tell_what_would_be(len(found), "written", f" to {folder}")
             return
         done, gone = for_each(
             found,
@@ -99,23 +89,14 @@ def _written(run: "Run", format: ExportFormat, file: Path) -> int:
 
 @click.command("import")
 @click.argument(
-    "file", type=options.FILE, metavar="FILE", help="A json or jsonl file of `runs export`; - for stdin."
+    "file", type=click.File("rb"), metavar="FILE", help="A json or jsonl file of `runs export`; - for stdin."
 )
 @options.server
-def import_run(file: Path, server: Server) -> None:
+def import_run(file: IO[bytes], server: Server) -> None:
     """Import a run from a file into the key's project, with its id, events and trace."""
-    with server.connect() as client, _opened(file) as opened:
-        run = client.import_run(opened)
+    with server.connect() as client:
+        run = client.import_run(file)
     write_line(stdout(), f"imported run {run.id} of flow {run.flow_slug or run.flow_id}: {run.status}")
-
-
-def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
-    if file == STANDARD:
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise UsageError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 """`runglass runs`: look at runs of a server, end them and delete them."""
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal
 
 import click
+import msgspec
+from rich.text import Text
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.backends.server import Server, named_run, newest_runs
@@ -13,12 +16,22 @@ from runglass.cli.commands.run import tail
 from runglass.cli.commands.run_files import export, import_run
 from runglass.cli.commands.show_run import show
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.terminal.diff_view import conclusion, diff_lines, head_lines
-from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line, write_lines
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.output import note, one_line, stdout, write_json, write_line, write_lines
 from runglass.cli.terminal.step_view import attempt_lines
 from runglass.cli.terminal.table import print_runs
+from runglass.diff.run_diff import RunDiff, address_text, change_text, row_text
 from runglass.log.trace import RunStatus, StepAttempts
 from runglass.wire.run_api import RunPage
+
+MOST_PATHS = 10
+"""Places in one input or output that are shown."""
+_FLOWS = {
+    "same": "",
+    "drafts": "both are runs of the draft, which may have changed between them",
+    "versions": "the runs are of different versions of the flow",
+    "different": "the runs are of different flows; their attempts are paired by step, iteration and number",
+}
 
 
 @click.group("runs", cls=options.CommandGroup)
@@ -33,15 +46,10 @@ def group() -> None:
     metavar="[QUERY]",
     help="Only matching runs: 'status:failed since:24h refund'.",
 )
-@click.option("--flow", metavar="FLOW", help="Only runs of this flow: its id, SLUG or ORG/PROJECT/SLUG.")
-@click.option("--status", type=click.Choice(get_args(RunStatus)), help="Only runs with this status.")
+@options.of_flow
+@options.of_status
 @click.option("--failed", is_flag=True, help="Only failed runs.")
-@click.option(
-    "--since",
-    type=argument_parsers.since,
-    metavar="TIME",
-    help="Only runs since then: 30m, 2h, 1d, 2026-11-20.",
-)
+@options.since
 @options.limit
 @options.as_json
 @options.server
@@ -77,10 +85,10 @@ def list_runs(
     if as_json:
         write_json(page)
     else:
-        write_page(page, query=query, limit=limit)
+        write_page(page, limit=limit)
 
 
-def write_page(page: RunPage, *, query: str | None, limit: int) -> None:
+def write_page(page: RunPage, *, limit: int) -> None:
     """Writes the runs that were found, and as a note whether there are others."""
     print_runs(page.runs)
     if page.next_cursor is not None and len(page.runs) < limit:
@@ -88,9 +96,7 @@ def write_page(page: RunPage, *, query: str | None, limit: int) -> None:
     elif page.next_cursor is not None:
         note(f"there are older ones; --limit shows more than these {len(page.runs)}")
     elif not page.runs:
-        has_text = any(":" not in word or "text:" in word for word in (query or "").split())
-        kept = "; inputs and outputs are searched only where they were kept, as --trace does"
-        note(f"no run was found{kept if has_text else ''}")
+        note("no run was found")
 
 
 @group.command()
@@ -157,18 +163,52 @@ def diff(run_a: str, run_b: str, with_same: bool, as_json: bool, server: Server)
     if as_json:
         write_json(found)
     else:
-        write_lines(head_lines(found))
-        write_lines(diff_lines(found, width=width_of(stdout())))
-        for remark in conclusion(found):
-            note(remark)
+        write_lines(diff_lines(found))
+        note(f"attempts that differ: {found.different_rows:,}; that are the same: {found.same_rows:,}")
+        if found.size_only_rows:
+            attempts = formatting.counted(found.size_only_rows, "attempt")
+            note(
+                f"input or output was not kept of {attempts}: sizes alone were compared, where they are known"
+            )
+        if found.cut:
+            note("cut: not all was compared or listed, as the runs are large")
     if not found.same:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-group.add_command(show)
-group.add_command(tail)
-group.add_command(rerun)
-group.add_command(cancel)
-group.add_command(delete)
-group.add_command(export)
-group.add_command(import_run)
+def diff_lines(found: RunDiff) -> Iterator[Text]:
+    """Both runs, the first divergence, and the attempts that are told, each with a line for each change."""
+    for name, run in (("first run", found.a), ("second run", found.b)):
+        status = (run.status, formatting.mark(run.status)[1])
+        about = f"{run.id}  {formatting.flow(run)}  "
+        took = f"  {formatting.duration(run.duration_ms)}"
+        yield Text.assemble((f"{name:<12}", "bold"), about, status, took)
+    if _FLOWS[found.flows]:
+        yield Text(_FLOWS[found.flows], "yellow")
+    yield Text()
+    if found.first_divergence is not None:
+        sentence = one_line(found.first_divergence.sentence, limit=400)
+        yield Text.assemble(("first divergence  ", "bold"), sentence)
+    elif found.same:
+        yield Text("the runs are the same", "green")
+    else:
+        yield Text("no difference was found, but not all was compared", "yellow")
+    if found.rows:
+        yield Text()
+    for row in found.rows:
+        yield Text(one_line(address_text(row.step_id, row.loop_path, row.attempt)), "bold")
+        if not row.changes:
+            yield Text("  the same", "dim")
+        elif not (row.in_a and row.in_b):
+            yield Text(f"  {one_line(row_text(row))}", "green" if row.in_b else "red")
+        for change in row.changes if row.in_a and row.in_b else ():
+            style = "dim" if change.field == "durationMs" else ""
+            # A line for each place of those that are shown; the last one counts the others.
+            for at in range(max(1, min(len(change.paths), MOST_PATHS))):
+                paths = change.paths[at : None if at == MOST_PATHS - 1 else at + 1]
+                text = change_text(msgspec.structs.replace(change, paths=paths))
+                yield Text(f"  {one_line(text, limit=400)}", style)
+
+
+for command in (show, tail, rerun, cancel, delete, export, import_run):
+    group.add_command(command)

@@ -6,7 +6,6 @@ The server keeps a folder of flow files published. A worker executes runs beside
 import asyncio
 import ctypes
 import gc
-import ipaddress
 import os
 import webbrowser
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import click
+import msgspec
 
-from runglass.cli import options
+from runglass.cli import argument_parsers, options
 from runglass.cli.backends.flow_backend import FlowFolder
 from runglass.cli.backends.server import Server, named_run
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
@@ -59,7 +59,7 @@ GC_OBJECTS = 20_000
 )
 @click.option(
     "--store",
-    type=options.STORE,
+    type=argument_parsers.store_address,
     metavar="URL",
     help="sqlite:///path or postgresql://user@host/database, for a database elsewhere.",
 )
@@ -95,17 +95,21 @@ def serve(opens: bool, **flags: str | int | bool | Path | None) -> None:
     Other settings come from RUNGLASS_… variables or runglass.toml.
     """
     # Each flag is the setting of that name.
-    settings = read_settings(flags, warn=warn)
+    _run_server(read_settings(flags, warn=warn), opens="/" if opens else None)
+
+
+def _run_server(settings: Settings, *, opens: str | None, in_browser: bool = True) -> None:
+    """Serves until Ctrl-C, and opens a page of the viewer, or only prints the link to it."""
     log_to_stderr(settings.log_level, settings.log_format)
     # Imported here, so that no other command waits for the web framework.
     with loading():
         from runglass.server import new_event_loop
     tune_memory()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(settings, opens=opens))
+        runner.run(_serve(settings, opens=opens, in_browser=in_browser))
 
 
-async def _serve(settings: Settings, *, opens: bool) -> None:
+async def _serve(settings: Settings, *, opens: str | None, in_browser: bool) -> None:
     from runglass.server import LoginTickets
     from runglass.server import serve as serve_http
 
@@ -129,15 +133,17 @@ async def _serve(settings: Settings, *, opens: bool) -> None:
             f"look at its runs in a browser at {url}/, or with: RUNGLASS_BASE_URL={url} runglass runs list"
             " (and RUNGLASS_API_KEY from runglass keys create)"
         )
-        if opens:
-            await _print_links(runtime, tickets, url)
+        if opens is not None:
+            await _print_links(runtime, tickets, url, opens, in_browser=in_browser)
         if flow_folder is not None:
             await flow_folder.watch()
 
     await serve_http(settings, ready=address.append, beside=announce_and_watch, tickets=tickets)
 
 
-async def _print_links(runtime: "Runtime", tickets: "LoginTickets", url: str) -> None:
+async def _print_links(
+    runtime: "Runtime", tickets: "LoginTickets", url: str, page: str, *, in_browser: bool
+) -> None:
     """Prints a link that signs a browser in, for each project that has a key: that with the highest role."""
     links = []
     for project in (await runtime.store.projects())[:MOST_PROJECTS]:
@@ -148,12 +154,12 @@ async def _print_links(runtime: "Runtime", tickets: "LoginTickets", url: str) ->
         ]
         if keys:
             best = min(keys, key=lambda key: (ROLES.index(key.role), -key.id))
-            links.append(f"{url}{tickets.issue(best)}")
+            links.append(f"{url}{tickets.issue(best, page)}")
             name = f"{project.org}/{project.name}"
             note(f"look at {name} in a browser, within a minute: {links[-1]}")
     if not links:
         note("there is no key yet: runglass keys create ORG/PROJECT, then runglass open")
-    elif len(links) == 1 and stdout().is_terminal:
+    elif len(links) == 1 and in_browser and stdout().is_terminal:
         # A browser, unlike the sandbox, gets our stderr.
         os.set_inheritable(2, True)
         # In a thread: a browser of the terminal keeps its caller waiting.
@@ -164,7 +170,7 @@ async def _print_links(runtime: "Runtime", tickets: "LoginTickets", url: str) ->
 @click.command()
 @click.option(
     "--store",
-    type=options.STORE,
+    type=argument_parsers.store_address,
     metavar="URL",
     help="postgresql://user@host/database, shared with the servers.",
 )
@@ -232,22 +238,27 @@ def tune_memory() -> None:
 @click.command("open")
 @click.argument("run_id", required=False, metavar="[RUN]", help="A run, as `runs show` takes it.")
 @click.option("--print", "only_print", is_flag=True, help="Print the link without opening a browser.")
-@options.running_server
+@options.server
 def open_viewer(run_id: str | None, only_print: bool, server: Server) -> None:
     """Open the list of runs, or one run, in the browser; without a terminal, print the link.
 
     The link signs the browser in once, within a minute, on the server's own machine. The page of another
-    server asks for the key.
+    server asks for the key. With --data it starts a server of the folder on a free port, until Ctrl-C; if
+    a server has the folder, name that by --base-url instead.
     """
     with server.connect() as client:
         page = "/" if run_id is None else f"/runs/{quote(named_run(client, run_id).execution_id)}"
         parts = urlsplit(client._transport.endpoint.base_url)
         link = f"{parts.scheme}://{parts.netloc}{page}"
-        if is_this_machine(parts.hostname or ""):
+        if is_this_machine(parts.hostname or "") and not server.is_folder:
             # Imported here: the other commands have no use for it.
             from runglass.client.api.admin import Management
 
             link = f"{parts.scheme}://{parts.netloc}{Management(client).ticket(page).path}"
+    if server.is_folder:
+        settings = msgspec.structs.replace(server.folder.settings(), host="127.0.0.1", port=0)
+        _run_server(settings, opens=page, in_browser=not only_print)
+        return
     console = stdout()
     write_line(console, link)
     if console.is_terminal and not only_print and not webbrowser.open(link):
@@ -256,9 +267,4 @@ def open_viewer(run_id: str | None, only_print: bool, server: Server) -> None:
 
 def is_this_machine(host: str) -> bool:
     """Whether a name or an address is plainly of the machine that the command runs on."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host in ("localhost", "::1") or host.endswith(".localhost") or host.startswith("127.")

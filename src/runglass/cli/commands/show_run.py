@@ -2,20 +2,27 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
 import click
 from rich.text import Text
 
 from runglass.cli import argument_parsers, options
-from runglass.cli.backends.server import Server, named_run, read_attempts, read_outline
+from runglass.cli.backends.server import Server, named_run, read_attempt, read_outline
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.output import note, one_line, stdout, width_of, write_json, write_line, write_lines
-from runglass.cli.terminal.run_view import MOST_SHOWN, RunOverview, attempt_list, error_lines
-from runglass.log.trace import StepTrace
+from runglass.cli.terminal.run_view import (
+    MOST_SHOWN,
+    ReadAttempt,
+    attempt_list,
+    errors_of,
+    overview_lines,
+)
 from runglass.outlines.outline import NONE
 
 MOST_RANKED = 1000
@@ -85,29 +92,26 @@ def show(
         # The summary comes first: of a run that it says has ended, the outline is whole.
         summary, rows = run.summary(), read_outline(run)
         named = (run.execution_id if run_id == "last" else run_id) + server.options
-        if is_part:
-            width, parts = width_of(console), list[tuple[str, Iterator[Text]]]()
-            if failed:
-                found = failed_attempts(rows)
-                attempts = read_attempts(run, [(row, rows.address(row)) for row in found[:MOST_FAILED]])
-                title = f"{formatting.counted(len(found), 'attempt')} failed"
-                parts.append((title, failed_lines(rows, found, attempts, width=width)))
-            for title, most, ranked in (
-                ("What took longest", slowest, slowest_attempts),
-                ("What cost most", costliest, costliest_attempts),
-            ):
-                if most is not None:
-                    parts.append((title, attempt_list(rows, ranked(rows, most), width=width)))
-            for title, lines in parts:
-                write_line(console, title, style="bold underline")
-                write_lines(lines)
-            note(f"look closer: runglass runs step {named} STEP …, as a line above begins")
+        read, width = partial(read_attempt, run), width_of(console)
+        if not is_part:
+            within = NONE if inside is None else _row_of(rows, inside, loop)
+            most = len(rows) if show_all else MOST_SHOWN
+            about = summary, rows, read
+            write_lines(overview_lines(*about, named=named, width=width, within=within, most=most))
             return
-        within = NONE if inside is None else _row_of(rows, inside, loop)
-        most = len(rows) if show_all else MOST_SHOWN
-        overview = RunOverview(summary, rows, within=within, most=most)
-        attempts = read_attempts(run, overview.wanted)
-    write_lines(overview.lines(attempts, named=named, width=width_of(console)))
+        if failed:
+            found = failed_attempts(rows)
+            title = f"{formatting.counted(len(found), 'attempt')} failed"
+            write_line(console, title, style="bold underline")
+            write_lines(failed_lines(rows, found, read, width=width))
+        for title, number, ranked in (
+            ("What took longest", slowest, slowest_attempts),
+            ("What cost most", costliest, costliest_attempts),
+        ):
+            if number is not None:
+                write_line(console, title, style="bold underline")
+                write_lines(attempt_list(rows, ranked(rows, number), width=width))
+        note(f"look closer: runglass runs step {named} STEP …, as a line above begins")
 
 
 def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
@@ -124,14 +128,19 @@ def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
 
 def slowest_attempts(rows: OutlineRows, most: int) -> Sequence[int]:
     """Up to `most` attempts that have ended, the one that took longest first."""
-    ended = (row for row in _attempts(rows) if rows.took_ms(row) is not None)
-    return heapq.nlargest(most, ended, key=lambda row: rows.took_ms(row) or 0)
+    return _largest(rows, most, rows.took_ms)
 
 
 def costliest_attempts(rows: OutlineRows, most: int) -> Sequence[int]:
     """Up to `most` attempts whose cost is known, the most expensive one first."""
-    priced = (row for row in _attempts(rows) if rows.cost[row] is not None)
-    return heapq.nlargest(most, priced, key=lambda row: Decimal(rows.cost[row] or 0))
+    return _largest(rows, most, lambda row: None if (cost := rows.cost[row]) is None else Decimal(cost))
+
+
+def _largest(rows: OutlineRows, most: int, value: Callable[[int], Any]) -> Sequence[int]:
+    found = rows.rows_with("completed", "retried", "cancelled", "failed", "running", "waiting")
+    # A span that has others inside takes longer than they do, and costs as much.
+    known = (row for row in found if rows.size[row] == 1 and value(row) is not None)
+    return heapq.nlargest(most, known, key=value)
 
 
 def failed_attempts(rows: OutlineRows) -> Sequence[int]:
@@ -140,19 +149,14 @@ def failed_attempts(rows: OutlineRows) -> Sequence[int]:
 
 
 def failed_lines(
-    rows: OutlineRows, failed: Sequence[int], attempts: Mapping[int, StepTrace], *, width: int | None
+    rows: OutlineRows, failed: Sequence[int], read: ReadAttempt, *, width: int | None
 ) -> Iterator[Text]:
-    """Each failed attempt of which `attempts` tells more, with its error; of the others their number."""
-    if attempts:
-        yield from attempt_list(rows, list(attempts), errors=error_lines(attempts), width=width)
-    rest = Counter(rows.name(row) for row in failed if row not in attempts)
+    """The first failed attempts, each with its error; of the others their number."""
+    first = failed[:MOST_FAILED]
+    if first:
+        yield from attempt_list(rows, first, errors=errors_of(rows, first, read), width=width)
+    rest = Counter(rows.name(row) for row in failed[MOST_FAILED:])
     if rest:
         steps = ", ".join(f"{one_line(name)} {number:,} times" for name, number in rest.most_common(5))
         more = " and others" if len(rest) > 5 else ""
         yield Text(f"… and {formatting.counted(rest.total(), 'attempt')} more: {steps}{more}", "dim")
-
-
-def _attempts(rows: OutlineRows) -> Iterator[int]:
-    found = rows.rows_with("completed", "retried", "cancelled", "failed", "running", "waiting")
-    # A span that has others inside takes longer than they do, and costs as much.
-    return (row for row in found if rows.size[row] == 1)

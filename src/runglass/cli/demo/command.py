@@ -21,15 +21,12 @@ from runglass.cli.terminal.output import (
     heading,
     log_to_stderr,
     one_line,
-    stdout,
     warn,
     write_json,
-    write_line,
     write_lines,
 )
 from runglass.config.reader import read_settings
 from runglass.config.settings import Price
-from runglass.log.trace import StepTrace
 
 if TYPE_CHECKING:
     from runglass.cli.demo.run import DemoRun
@@ -63,7 +60,8 @@ def demo(file: Path | None, model: str, data: Path) -> None:
     from runglass.cli.demo.run import PROJECT, show_run
     from runglass.flows.parser import parse_flow
 
-    text = story() if file is None else read_text(file)
+    story = files("runglass.cli").joinpath("story.txt")
+    text = story.read_text("utf-8") if file is None else read_text(file)
     flow = parse_flow(flow_file(), file="demo.yaml")
     settings = read_settings(
         {
@@ -82,20 +80,16 @@ def demo(file: Path | None, model: str, data: Path) -> None:
     )
     settings = msgspec.structs.replace(settings, prices={"echo": ECHO_PRICE, **settings.prices})
     log_to_stderr(settings.log_level)
-    is_new = not data.exists()
     title = one_line(text.lstrip().partition("\n")[0], limit=60)
-    _say(
-        f"The flow {flow.slug!r} reads “{title}” ({formatting.size(len(text.encode()))})"
-        f" with the model {model}."
-    )
-    if model == "echo" and settings.prices["echo"] == ECHO_PRICE:
-        _say(
-            f"(echo is offline and free; for show it is priced at ${ECHO_PRICE.input_per_mtok} and"
-            f" ${ECHO_PRICE.output_per_mtok} per million tokens in and out.)"
-        )
-    _say(
-        "(The capture mode is full, so that you see what went in and came out; a server of yours keeps no"
-        " content of runs that go well unless you ask: its mode is metadata_only.)"
+    is_priced = model == "echo" and settings.prices["echo"] == ECHO_PRICE
+    price = " (offline and free, but priced for show)" if is_priced else ""
+    size = formatting.size(len(text.encode()))
+    write_lines(
+        [
+            f"The flow {flow.slug!r} reads “{title}” ({size}) with the model {model}{price}.",
+            "Its capture mode is full, so you see what went in and came out. The default, metadata_only,"
+            " keeps no content of runs that go well.",
+        ]
     )
     shown = show_run(settings, flow, text, model=model)
     if shown.result is not None:
@@ -103,37 +97,27 @@ def demo(file: Path | None, model: str, data: Path) -> None:
         write_json(shown.result.result, indent=2)
     heading(f"That took {formatting.duration(round((time.monotonic() - began_s) * 1000))}. To look further")
     write_lines(_next_steps(shown, data, f"{PROJECT}/{flow.slug}"))
-    if is_new:
-        _say(f"When you have seen enough: rm -r {shlex.quote(str(data))}")
     if shown.result is None:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
 def _next_steps(shown: "DemoRun", data: Path, flow: str) -> Iterator[str]:
     command, folder, run_id = _command(), shlex.quote(str(data)), shown.trace.flow_run.id
-    yield f"The run is kept in the folder {folder}. Serve it in one terminal:"
-    yield ""
-    yield f"  {command} serve --data {folder} --port {SERVE_PORT} --open"
-    yield ""
-    yield "That opens the runs in a browser. Or look at them in another terminal:"
-    yield ""
-    yield f"  export RUNGLASS_BASE_URL=http://localhost:{SERVE_PORT}/api/v1 RUNGLASS_API_KEY={shown.key}"
+    yield f"The run is kept in the folder {folder}. Serve it in one terminal, and see it in a browser:"
+    yield f"\n  {command} serve --data {folder} --port {SERVE_PORT} --open\n"
+    yield "Or look at it in another terminal:"
+    yield f"\n  export RUNGLASS_BASE_URL=http://localhost:{SERVE_PORT}/api/v1 RUNGLASS_API_KEY={shown.key}"
     yield f"  {command} runs list"
     yield f"  {command} runs show {run_id}"
     retried = next((step for step in shown.trace.steps if step.attempt > 1 or step.status == "failed"), None)
-    if retried is not None:
-        yield f"  {command} runs step {run_id} {_step_arguments(retried)} --attempt all"
     calling = next((step for step in shown.trace.steps if step.model_calls), None)
-    if calling is not None:
-        yield f"  {command} runs step {run_id} {_step_arguments(calling)}"
+    for step, more in ((retried, " --attempt all"), (calling, "")):
+        if step is not None:
+            loop = f" --loop {formatting.iteration(step)}" if step.loop_path else ""
+            yield f"  {command} runs step {run_id} {step.step_id}{loop}{more}"
     yield f"  {command} runs tail {run_id}"
-    yield f'  {command} run {flow} --message "A text of yours." --trace'
-    yield ""
+    yield f'  {command} run {flow} --message "A text of yours." --trace\n'
     yield f"Read a text of yours: {command} demo --file TEXT; with a real model: --model openai:gpt-4o-mini"
-
-
-def _step_arguments(step: StepTrace) -> str:
-    return f"{step.step_id} --loop {formatting.iteration(step)}" if step.loop_path else step.step_id
 
 
 def _command() -> str:
@@ -142,27 +126,22 @@ def _command() -> str:
     if called.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m runglass"
     found = shutil.which("runglass")
-    if not called.exists() or (found is not None and Path(found).resolve() == called.resolve()):
-        return "runglass"
-    return shlex.quote(sys.argv[0])
-
-
-def _say(line: str) -> None:
-    write_line(stdout(), line)
-
-
-def story() -> str:
-    """The story that comes with Runglass."""
-    return files("runglass.cli").joinpath("story.txt").read_text(encoding="utf-8")
+    is_other = called.exists() and (found is None or Path(found).resolve() != called.resolve())
+    return shlex.quote(sys.argv[0]) if is_other else "runglass"
 
 
 def read_text(file: Path) -> str:
     """The text of a file, line ends as LF. Raises UsageError for what is not a text, empty or too large."""
-    text = text_of(str(file), "file", most_bytes=LIMIT_BYTES)
-    if "\0" in text:
-        raise UsageError(f"{str(file)!r} is not a plain text: it holds zero bytes; save it as UTF-8 text")
-    if not text.strip():
-        raise UsageError(f"there is no text in {str(file)!r}")
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(LIMIT_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{str(file)!r} cannot be read: {error.strerror or error}") from error
+    if len(data) > LIMIT_BYTES:
+        raise UsageError(f"{str(file)!r} is too large: up to {LIMIT_BYTES:,} bytes are read")
+    text = text_of(data, repr(str(file)))
+    if not text.strip() or "\0" in text:
+        raise UsageError(f"there is no plain text in {str(file)!r}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

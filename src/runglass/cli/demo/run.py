@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.backends.local_server import in_process
 from runglass.cli.backends.run_watcher import WatchedRun
-from runglass.cli.backends.server import read_attempts, read_outline
+from runglass.cli.backends.server import read_attempt, read_outline
 from runglass.cli.terminal.output import complain, heading, stdout, width_of, write_lines
 from runglass.cli.terminal.run_progress import following
-from runglass.cli.terminal.run_view import RunOverview
+from runglass.cli.terminal.run_view import overview_lines
 from runglass.cli.terminal.table import print_runs
 from runglass.client import Client
 from runglass.client.api.admin import Management
@@ -64,39 +64,30 @@ def show_run(settings: Settings, flow: Flow, text: str, *, model: str) -> DemoRu
         for each in (flow, *example_flows()):
             Management(client).push(*PROJECT, each.slug, each.encode())
             Management(client).publish(*PROJECT, each.slug)
-        run_id, result = _run(client, flow, text, model)
-        run = client.run(run_id)
+        overrides = {
+            step.id: {"model": model}
+            for step in leaves(flow.steps)
+            if isinstance(step, LlmStep) and step.model != model
+        }
+        slug, result = f"{PROJECT}/{flow.slug}", None
+        watched = WatchedRun(client, slug, message=text, block_overrides=overrides, trace=True)
+        heading("Live, as it happens")
+        try:
+            with following(stdout()) as show:
+                result = watched.result(show)
+        except APIError as error:
+            if error.execution_id is None:
+                raise
+            complain(str(error))
+        run = client.run(watched.run_id or "")
         trace = run.trace()
-        rows = read_outline(run)
-        overview = RunOverview(run.summary(), rows)
-        attempts = read_attempts(run, overview.wanted)
         heading("The trace")
-        write_lines(overview.lines(attempts, named=run_id, width=width_of(stdout())))
+        about = run.summary(), read_outline(run), partial(read_attempt, run)
+        write_lines(overview_lines(*about, named=run.execution_id, width=width_of(stdout())))
         run_ids = leave_example_runs(client, str(PROJECT))
         heading("And runs of other kinds, to look at and to compare")
         print_runs([client.run(run_id).summary() for run_id in run_ids])
     return DemoRun(key, trace, result)
-
-
-def _run(client: Client, flow: Flow, text: str, model: str) -> tuple[str, CompletedResult | None]:
-    """The run's id and, unless it failed, its result. Raises APIError where no run was started."""
-    overrides = {
-        step.id: {"model": model}
-        for step in leaves(flow.steps)
-        if isinstance(step, LlmStep) and step.model != model
-    }
-
-    run = WatchedRun(client, f"{PROJECT}/{flow.slug}", message=text, block_overrides=overrides, trace=True)
-    heading("Live, as it happens")
-    try:
-        with following(stdout()) as show:
-            result = run.result(show)
-    except APIError as error:
-        if error.execution_id is None:
-            raise
-        complain(str(error))
-        return error.execution_id, None
-    return result.execution_id, result
 
 
 def example_flows() -> list[Flow]:
@@ -113,26 +104,22 @@ def leave_example_runs(client: Client, project: str) -> Sequence[str]:
     result, and one goes through nested loops. Raises APIError where one cannot be started.
     """
     runs: tuple[Callable[[], str], ...] = (
-        partial(_completed, client, f"{project}/add-up-orders", GOOD_ORDERS),
-        partial(_failed, client, f"{project}/add-up-orders", BAD_ORDERS),
-        partial(_completed, client, f"{project}/ask-a-flaky-source"),
-        partial(_completed, client, f"{project}/search-a-grid"),
+        partial(_ran, client, f"{project}/add-up-orders", message=GOOD_ORDERS),
+        partial(_ran, client, f"{project}/add-up-orders", message=BAD_ORDERS),
+        partial(_ran, client, f"{project}/ask-a-flaky-source"),
+        partial(_ran, client, f"{project}/search-a-grid"),
         partial(_cancelled, client, f"{project}/wait-for-a-person"),
-        partial(_paused, client, f"{project}/answer-with-tools"),
+        partial(_ran, client, f"{project}/answer-with-tools", tools=[WEATHER]),
     )
     with ThreadPoolExecutor(len(runs)) as threads:
         return sorted(threads.map(lambda run: run(), runs))
 
 
-def _completed(client: Client, flow: str, message: str | None = None) -> str:
-    return client.flow(flow).execute(message=message, trace=True).execution_id
-
-
-def _failed(client: Client, flow: str, message: str) -> str:
+def _ran(client: Client, flow: str, **given: Any) -> str:
     try:
-        return _completed(client, flow, message)
+        return str(client.flow(flow).execute(trace=True, **given).execution_id)
     except APIError as error:
-        if error.code != "STEP_FAILED" or error.execution_id is None:
+        if error.execution_id is None:
             raise
         return error.execution_id
 
@@ -144,7 +131,3 @@ def _cancelled(client: Client, flow: str) -> str:
             break
     client.run(run_id).cancel()
     return run_id
-
-
-def _paused(client: Client, flow: str) -> str:
-    return client.flow(flow).execute(tools=[WEATHER], trace=True).execution_id

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Literal
+from typing import Any, Literal
 
 from rich.text import Text
 
@@ -73,23 +73,13 @@ def moment(text: str | None) -> datetime | None:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def offset(start: datetime | None, at: str | None) -> str:
-    """Seconds from `start` to the wire time `at`, as `+1.234 s`."""
-    then = moment(at)
-    if start is None or then is None:
-        return UNKNOWN
-    return f"{(then - start).total_seconds():+.3f} s"
-
-
 def local_time(text: str | None, *, timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
     """A wire time in the zone of this machine, which it names: `2026-11-24 15:29:03 +01:00`."""
     found = moment(text)
     if found is None:
         return UNKNOWN
-    local = found.astimezone()
-    zone = local.strftime("%z")
-    at = local.replace(tzinfo=None).isoformat(sep=" ", timespec=timespec)
-    return f"{at} {zone[:3]}:{zone[3:5]}"
+    local = found.astimezone().isoformat(sep=" ", timespec=timespec)
+    return f"{local[:-6]} {local[-6:]}"
 
 
 def age(text: str | None, *, now: datetime) -> str:
@@ -126,12 +116,10 @@ def least_money(totals: RunTotals) -> str:
 
 def unknown_costs(calls: RunTotals | ModelTotals) -> str:
     """The number of calls without a known cost, by reason; empty where every cost is known."""
-    parts = []
-    if calls.unmetered_calls:
-        parts.append(f"no usage reported for {counted(calls.unmetered_calls, 'model call')}")
-    if calls.unpriced_calls:
-        parts.append(f"no known price for {counted(calls.unpriced_calls, 'model call')}")
-    return ", ".join(parts)
+    reasons = {"no usage reported": calls.unmetered_calls, "no known price": calls.unpriced_calls}
+    return ", ".join(
+        f"{why} for {counted(number, 'model call')}" for why, number in reasons.items() if number
+    )
 
 
 def cut_short(totals: RunTotals) -> str:
@@ -200,13 +188,20 @@ def finish(reason: str) -> str:
     return CUT if reason == "length" else f"ended by {one_line(reason, limit=40)}"
 
 
+def called(tools: object) -> list[str]:
+    """The names in a list of tools, or of calls of them."""
+    inner = [tool.get("function", tool) if isinstance(tool, dict) else tool for tool in as_list(tools)]
+    return [str(each.get("name")) if isinstance(each, dict) else str(each) for each in inner]
+
+
+def as_list(value: object) -> list[Any]:
+    """A list as it is; of anything else, which some other program may have sent, nothing."""
+    return value if isinstance(value, list) else []
+
+
 def awaited(calls: object, *, limit: int) -> str:
     """What a paused step does: `waiting for the results of 2 tool calls: search, fetch`."""
-    names = []
-    for call in calls if isinstance(calls, list) else []:
-        function = call.get("function", call) if isinstance(call, dict) else None
-        names.append(str(function.get("name")) if isinstance(function, dict) else "?")
-    if not names:
+    if not (names := called(calls)):
         return "waiting for tool results"
     number, named = counted(len(names), "tool call"), one_line(", ".join(names), limit=limit)
     return f"waiting for the results of {number}: {named}"
@@ -228,9 +223,8 @@ def size(number_of_bytes: int | None) -> str:
         return UNKNOWN
     if number_of_bytes < 1000:
         return f"{number_of_bytes} B"
-    if number_of_bytes < 1_000_000:
-        return f"{number_of_bytes / 1000:.1f} kB"
-    return f"{number_of_bytes / 1_000_000:.1f} MB"
+    kb = number_of_bytes / 1000
+    return f"{kb:.1f} kB" if kb < 1000 else f"{kb / 1000:.1f} MB"
 
 
 def iteration(step: StepEvent | StepTrace) -> str:
@@ -238,6 +232,12 @@ def iteration(step: StepEvent | StepTrace) -> str:
     if step.loop_path:
         return ".".join(map(str, step.loop_path))
     return "" if step.loop_index is None else str(step.loop_index)
+
+
+def step_name(step: StepEvent | StepTrace) -> str:
+    """The step and its iteration: `cell [0.3]`."""
+    where = iteration(step)
+    return one_line(step.step_id, limit=64) + (f" [{where}]" if where else "")
 
 
 def error_text(error: object) -> str:

@@ -8,11 +8,9 @@ level by level what fits; of the rest there is a count where it was left out. No
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from decimal import Decimal
 from itertools import islice, repeat
 from typing import NamedTuple
 
-from runglass.log.money import add_usd
 from runglass.outlines.outline import NONE, OutlinePage
 
 
@@ -42,22 +40,14 @@ class OutlineRows:
         # Name, step id and model.
         self._names: dict[tuple[str, str, str | None], int] = {}
         self._told: list[tuple[str, str, str | None]] = []
-        self.parent = array("i")
-        self.depth = array("i")
-        self.index = array("i")
-        self.attempt = array("i")
-        self.attempts = array("i")
-        self.start = array("q")
-        self.end = array("q")
-        self.tokens = array("q")
+        self.parent, self.depth, self.index = array("i"), array("i"), array("i")
+        self.attempt, self.attempts, self.size = array("i"), array("i"), array("i")
+        self.start, self.end, self.tokens = array("q"), array("q"), array("q")
         self.cost: list[str | None] = []
         self.cut: list[int] = []
-        self.size = array("i")
         self._kinds: list[str] = []
         self._statuses: list[str] = []
-        self._kind = array("b")
-        self._name = array("i")
-        self._status = array("b")
+        self._kind, self._status, self._name = array("b"), array("b"), array("i")
 
     def __len__(self) -> int:
         return len(self.parent)
@@ -81,21 +71,11 @@ class OutlineRows:
             self.unattributed.update((row, (tokens, cost)) for row, tokens, cost in spans.unattributed)
         self._kinds, self._statuses = page.kinds, page.statuses
         columns = page.columns
-        for mine, others in (
-            (self.parent, columns.parent),
-            (self.depth, columns.depth),
-            (self.index, columns.index),
-            (self.attempt, columns.attempt),
-            (self.attempts, columns.attempts),
-            (self.start, columns.start),
-            (self.end, columns.end),
-            (self.tokens, columns.tokens),
-            (self._kind, columns.kind),
-            (self._name, map(names.__getitem__, columns.name)),
-            (self._status, columns.status),
-        ):
-            mine.extend(others)
-        self.cost.extend(columns.cost)
+        for name in ("parent", "depth", "index", "attempt", "attempts", "start", "end", "tokens", "cost"):
+            getattr(self, name).extend(getattr(columns, name))
+        self._kind.extend(columns.kind)
+        self._name.extend(map(names.__getitem__, columns.name))
+        self._status.extend(columns.status)
         self.cut.extend(page.cut)
 
     def finish(self) -> None:
@@ -178,15 +158,11 @@ MOST_NOTABLE = 16
 
 
 class Folded(NamedTuple):
-    """Rows inside of `parent` that are not shown, with what is inside of them."""
+    """Rows inside of `parent` that are not shown."""
 
     parent: int
     kind: str
-    statuses: dict[str, int]
-    start: int
-    end: int
-    tokens: int
-    cost: Decimal | None
+    statuses: Counter[str]
 
 
 class TreeLine(NamedTuple):
@@ -235,9 +211,7 @@ def tree_lines(rows: OutlineRows, shown: set[int], *, within: int = NONE) -> Ite
         yield _fold(rows, gap, depth=_depth(rows, gap[0], base, lifted))
 
 
-def choose_rows(
-    rows: OutlineRows, *, most: int, within: int = NONE, most_notable: int = MOST_NOTABLE
-) -> set[int]:
+def choose_rows(rows: OutlineRows, *, most: int, within: int = NONE) -> set[int]:
     """The rows to be shown: all of them where they are at most `most`, else about so many."""
     first, stop = (0, len(rows)) if within == NONE else (within, within + rows.size[within])
     if stop - first <= most:
@@ -245,7 +219,7 @@ def choose_rows(
     shown: set[int] = set() if within == NONE else {within}
     for statuses in (("failed",), ("running", "waiting"), ("cancelled",), ("retried",)):
         notable = (row for row in rows.rows_with(*statuses) if first <= row < stop)
-        for row in islice(notable, most_notable):
+        for row in islice(notable, MOST_NOTABLE):
             _show(rows, row, shown, within)
     level = [within]
     while level:
@@ -277,20 +251,7 @@ def _depth(rows: OutlineRows, row: int, base: int, lifted: dict[int, int]) -> in
 
 
 def _fold(rows: OutlineRows, gap: list[int], *, depth: int) -> TreeLine:
-    starts = [rows.start[row] for row in gap if rows.start[row] != NONE]
-    is_open = any(rows.start[row] != NONE and rows.end[row] == NONE for row in gap)
-    cost: Decimal | None = None
-    for row in gap:
-        spent = rows.cost[row]
-        if spent is not None:
-            cost = Decimal(spent) if cost is None else add_usd(cost, Decimal(spent))
-    folded = Folded(
-        parent=rows.parent[gap[0]],
-        kind=rows.kind(gap[0]) if len({rows.kind(row) for row in gap}) == 1 else "row",
-        statuses=dict(Counter(rows.status(row) for row in gap)),
-        start=min(starts, default=NONE),
-        end=NONE if is_open else max(rows.end[row] for row in gap),
-        tokens=sum(rows.tokens[row] for row in gap),
-        cost=cost,
-    )
+    kinds = {rows.kind(row) for row in gap}
+    kind = kinds.pop() if len(kinds) == 1 else "row"
+    folded = Folded(rows.parent[gap[0]], kind, Counter(map(rows.status, gap)))
     return TreeLine(depth, folded=folded)

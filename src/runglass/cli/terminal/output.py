@@ -1,27 +1,24 @@
-"""Output: results go to stdout; notes, warnings and errors to stderr; what changes, to an area painted over.
+"""Output: results go to stdout; notes, warnings and errors to stderr.
 
 Text from flows and runs is data, never markup: it is written without Rich's interpretation, and without the
 characters with which it could take over a terminal, turn the order of what is read, or hide.
 """
 
+import json
 import logging
-import math
 import os
 import re
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
-from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from runglass.support.logs import OneASecond
+from runglass.support import logs
 
 _UNSEEN = (
     "\x7f-\x9f"
@@ -32,7 +29,9 @@ _UNSEEN = (
     "\ud800-\udfff"
 )
 _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSEEN}]")
-_RUN_IN_LOG = re.compile(r"\bruns?[ /]'?([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})")
+_RUN_IN_LOG = re.compile(
+    r"\b(?:runs?|jobs)[ /]'?([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})"
+)
 _RAW_IN_JSON = re.compile(f"[{_UNSEEN}]")
 
 
@@ -43,6 +42,10 @@ class PipeClosed(Exception):
 class _Output(Console):
     def on_broken_pipe(self) -> None:
         raise PipeClosed
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leaves it as it is, so that a command which is killed leaves the terminal in order."""
+        return False
 
 
 def stdout() -> Console:
@@ -137,31 +140,27 @@ class JsonLog(logging.Formatter):
     def __init__(self) -> None:
         super().__init__()
         # Imported here: most commands have no such log.
-        import json
-
         from runglass.limits.pace import current_project
-        from runglass.support.logs import request_id, run_id
 
-        self._encode = json.dumps
-        self._ids: dict[str, Any] = {
-            "requestId": request_id,
-            "runId": run_id,
-            "projectId": current_project,
-        }
+        self._current_project = current_project
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        message = record.getMessage()
         fields = {
             "at": at.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
-            **{name: variable.get() for name, variable in self._ids.items()},
+            "message": message,
+            "requestId": logs.request_id.get(),
+            "runId": logs.run_id.get() or (run[1] if (run := _RUN_IN_LOG.search(message)) else ""),
+            # Lines of a task that works for several projects bring theirs along.
+            "project": logs.project_names.get(
+                getattr(record, "project_id", 0) or self._current_project.get(), ""
+            ),
             "failure": self.formatException(record.exc_info) if record.exc_info else "",
         }
-        if not fields["runId"] and (run := _RUN_IN_LOG.search(fields["message"])) is not None:
-            fields["runId"] = run[1]
-        return self._encode({name: value for name, value in fields.items() if value})
+        return json.dumps({name: value for name, value in fields.items() if value})
 
 
 def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
@@ -174,7 +173,7 @@ def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
     with suppress(AttributeError, OSError):
         os.set_inheritable(sys.stderr.fileno(), False)
     handler = logging.StreamHandler()
-    handler.addFilter(OneASecond())
+    handler.addFilter(logs.OneASecond())
     text = _Plain("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLog() if form == "json" else text)
     logging.basicConfig(handlers=[handler])
@@ -202,96 +201,6 @@ def one_line(text: str, *, limit: int = 200) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-FRAME_S = 0.1
-MOST_HELD = 200
-"""Lines that wait for the next frame at most."""
-
-BEGIN_FRAME, END_FRAME = "\x1b[?2026h", "\x1b[?2026l"
-"""Around a frame. A terminal that does not know them takes no notice."""
-CLEAR_BELOW = "\x1b[J"
-
-
 def can_repaint(console: Console) -> bool:
     """Whether the console writes to a terminal that can move its cursor."""
     return console.file.isatty() and not console.is_dumb_terminal
-
-
-class LiveArea:
-    """Lines at the bottom of a terminal that are painted over and over, below lines that stay.
-
-    Used as a context, at whose end the area is gone and the cursor is at the begin of a line. Each frame is
-    one write, which a terminal that can shows at once, so that nothing flickers. The cursor stays as it is,
-    so that a command which is killed leaves the terminal in order.
-    """
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._painted: list[int] = []
-        self._held: list[str] = []
-        self._next_s = 0.0
-
-    def __enter__(self) -> "LiveArea":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.paint(())
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time for another frame."""
-        return time.monotonic() >= self._next_s or len(self._held) >= MOST_HELD
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """The cells of a line, and the lines that there is room for."""
-        # With its last cell full, a line would count as two in some terminals.
-        width, height = self._console.size
-        return max(width - 1, 1), max(height - 2, 1)
-
-    def keep(self, line: Text) -> None:
-        """Puts a line above the area with the next frame; it stays on the screen."""
-        self._held.append(self._encoded(line))
-
-    def paint(self, lines: Sequence[Text]) -> None:
-        """Writes the lines that wait, and these in place of the last frame's."""
-        # A terminal that has become narrower has wrapped the lines of the last frame. Those few that do not
-        # wrap lose some of the lines above; without this, all others would keep pieces of old frames.
-        width = max(self._console.width, 1)
-        rows = sum(max(1, math.ceil(cells / width)) for cells in self._painted)
-        top = f"\r\x1b[{rows}A" if rows else "\r"
-        shown = [*self._held, *map(self._encoded, lines)]
-        frame = "".join(f"{line}\n" for line in shown)
-        self._held.clear()
-        self._painted = [cell_len(line.plain) for line in lines]
-        self._next_s = time.monotonic() + FRAME_S
-        try:
-            self._console.file.write(f"{BEGIN_FRAME}{top}{CLEAR_BELOW}{frame}{END_FRAME}")
-            self._console.file.flush()
-        except BrokenPipeError as error:
-            raise PipeClosed from error
-
-    def _encoded(self, line: Text) -> str:
-        with self._console.capture() as captured:
-            self._console.print(line, soft_wrap=True, end="")
-        return captured.get()
-
-
-@contextmanager
-def repainting(paint: Callable[[], None]) -> Iterator[threading.Lock]:
-    """Calls `paint` for each frame until the block ends, in a thread that holds this lock meanwhile."""
-    lock, ended = threading.Lock(), threading.Event()
-
-    def repaint() -> None:
-        # A terminal that is gone is for the thread that writes the results.
-        with suppress(PipeClosed):
-            while not ended.wait(FRAME_S):
-                with lock:
-                    paint()
-
-    thread = threading.Thread(target=repaint, daemon=True)
-    thread.start()
-    try:
-        yield lock
-    finally:
-        ended.set()
-        thread.join()

@@ -1,7 +1,8 @@
 """A run as text: why it is as it is, its facts and totals, its tree, and the errors of what failed in it."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -13,8 +14,10 @@ from runglass.cli.terminal.formatting import fact
 from runglass.cli.terminal.outline_rows import OutlineRows, StepAddress, TreeLine, choose_rows, tree_lines
 from runglass.cli.terminal.outline_view import outline_lines
 from runglass.cli.terminal.output import one_line
-from runglass.log.trace import TERMINAL, ModelTotals, Recording, RunSummary, StepTrace
+from runglass.log.trace import TERMINAL, Recording, RunSummary, StepTrace
 from runglass.outlines.outline import NONE
+
+ReadAttempt = Callable[[StepAddress], StepTrace]
 
 MOST_RUNNING = 3
 MOST_CUT = 4
@@ -79,12 +82,11 @@ def attempt_list(
     return outline_lines(rows, lines, begin_ms=0, end_ms=end_ms, below=errors or {}, loops={}, width=width)
 
 
-def error_lines(attempts: Mapping[int, StepTrace]) -> dict[int, Text]:
+def errors_of(rows: OutlineRows, picked: Iterable[int], read: ReadAttempt) -> dict[int, Text]:
     """By row the error of each attempt that has one."""
+    found = {row: read(rows.address(row)).error_context for row in picked}
     return {
-        row: Text(formatting.error_text(attempt.error_context), "red")
-        for row, attempt in attempts.items()
-        if attempt.error_context is not None
+        row: Text(formatting.error_text(error), "red") for row, error in found.items() if error is not None
     }
 
 
@@ -92,14 +94,14 @@ def _why_ended(run: RunSummary, rows: OutlineRows, row: int, attempt: StepTrace 
     error = "no reason is known" if run.error is None else formatting.run_error(run.error)
     if row == NONE:
         return one_line(error, limit=WHY_CHARS)
-    where = f"{_attempt_text(rows, row)}: "
+    where = _attempt_text(rows, row)
     if run.status == "cancelled":
-        return one_line(f"{error}; during {_attempt_text(rows, row)}", limit=WHY_CHARS)
+        return one_line(f"{error}; during {where}", limit=WHY_CHARS)
     if attempt is not None and attempt.error_context is not None:
         error = formatting.error_text(attempt.error_context)
     elif run.error is not None:
-        error = ": ".join(part for part in (run.error.code, run.error.message) if part)
-    return where + one_line(error, limit=WHY_CHARS)
+        error = ": ".join(filter(None, (run.error.code, run.error.message)))
+    return f"{where}: {one_line(error, limit=WHY_CHARS)}"
 
 
 def _why_paused(rows: OutlineRows, row: int, attempt: StepTrace | None) -> str:
@@ -123,16 +125,17 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
     yield fact("status", f"{mark} {run.status}{took}", style)
     yield from why
     yield fact("run", run.id)
-    if run.recording is not None:
-        yield from _recording_lines(run, run.recording)
-    yield fact("flow", one_line(formatting.flow(run)))
+    told = run.recording
+    if told is not None:
+        yield from _recording_lines(run, told)
     by = "" if run.started_by is None else f", by the key {run.started_by}"
-    yield fact("trigger", one_line(f"{run.trigger_type or formatting.UNKNOWN}{by}"))
-    if run.rerun_of is not None:
-        yield fact("rerun of", one_line(run.rerun_of))
-    if run.session_id is not None and (run.recording is None or run.recording.session is None):
-        yield fact("session", one_line(run.session_id))
-    yield fact("started", formatting.local_time(run.started_at))
+    yield from _facts(
+        ("flow", formatting.flow(run)),
+        ("trigger", f"{run.trigger_type or formatting.UNKNOWN}{by}"),
+        ("rerun of", run.rerun_of),
+        ("session", run.session_id if told is None or told.session is None else None),
+        ("started", formatting.local_time(run.started_at)),
+    )
     if run.overridden:
         yield fact("overrides", one_line(formatting.overrides(run.overridden), limit=400), "yellow")
     if run.input is not None:
@@ -142,29 +145,26 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
     totals = run.totals
     if totals is None:
         return
-    steps = [
-        f"{number:,} {name}"
-        for number, name in (
-            (totals.completed, "completed"),
-            (totals.failed - totals.cancelled, "failed"),
-            (totals.cancelled, "cancelled"),
-            (totals.skipped, "skipped"),
-        )
-        if number
-    ]
+    numbers = {
+        "completed": totals.completed,
+        "failed": totals.failed - totals.cancelled,
+        "cancelled": totals.cancelled,
+        "skipped": totals.skipped,
+    }
+    steps = [f"{number:,} {name}" for name, number in numbers.items() if number]
     if totals.retried:
         steps.append(f"{formatting.counted(totals.retried, 'attempt')} failed and retried")
     yield fact("steps", ", ".join(steps) or "none yet")
     yield fact("tokens", formatting.tokens(totals.tokens))
-    costs = [formatting.least_money(totals)]
-    if totals.failed_cost_usd is not None:
-        costs.append(f"{formatting.money(totals.failed_cost_usd)} of it in attempts that failed")
-    if unknown := formatting.unknown_costs(totals):
-        costs.append(unknown)
-    yield fact("cost", "; ".join(costs))
-    if len(totals.by_model) > 1:
-        for name, model in totals.by_model.items():
-            yield fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
+    failed = totals.failed_cost_usd
+    in_failed = None if failed is None else f"{formatting.money(failed)} of it in attempts that failed"
+    costs = (formatting.least_money(totals), in_failed, formatting.unknown_costs(totals))
+    yield fact("cost", "; ".join(filter(None, costs)))
+    for name, model in totals.by_model.items() if len(totals.by_model) > 1 else ():
+        tokens = None if model.tokens is None else formatting.counted(model.tokens.total, "token")
+        calls, usd = formatting.counted(model.calls, "call"), formatting.money(model.cost_usd)
+        parts = filter(None, (calls, tokens, usd, formatting.unknown_costs(model)))
+        yield fact("", f"{one_line(name, limit=60)}: {', '.join(parts)}")
     if cut := formatting.cut_short(totals):
         which = ", ".join(_attempt_text(rows, row) for row in rows.cut[:MOST_CUT])
         more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
@@ -174,25 +174,26 @@ def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = (
 
 
 def _recording_lines(run: RunSummary, told: Recording) -> Iterator[Text]:
-    if run.status not in TERMINAL:
-        # Its entry may be over, though the run is told to be running.
-        yield fact(
-            "end", "entry ended, waiting for the end of the run" if told.entry_ended else "not known yet"
-        )
-    yield fact("trace", told.trace_id)
-    if told.service is not None:
-        more = ((name, getattr(told, name)) for name in ("release", "environment"))
-        service = [told.service, *(f"{name} {value}" for name, value in more if value is not None)]
-        yield fact("service", one_line(", ".join(service), limit=400))
-    for name, value in (("session", told.session), ("user", told.user), ("tags", ", ".join(told.tags))):
-        if value:
-            yield fact(name, one_line(value, limit=200))
-    if told.continues is not None:
-        yield fact("continues", told.continues)
-    if run.continued_by is not None:
-        yield fact("next run", run.continued_by)
+    # Its entry may be over, though the run is told to be running.
+    end = "entry ended, waiting for the end of the run" if told.entry_ended else "not known yet"
+    more = {"release": told.release, "environment": told.environment}
+    service = [told.service, *(f"{name} {value}" for name, value in more.items() if value is not None)]
+    yield from _facts(
+        ("end", None if run.status in TERMINAL else end),
+        ("trace", told.trace_id),
+        ("service", None if told.service is None else ", ".join(filter(None, service))),
+        ("session", told.session),
+        ("user", told.user),
+        ("tags", ", ".join(told.tags)),
+        ("continues", told.continues),
+        ("next run", run.continued_by),
+    )
     for note in told.notes:
         yield fact("note", one_line(note, limit=400), "yellow")
+
+
+def _facts(*told: tuple[str, str | None]) -> Iterator[Text]:
+    return (fact(name, one_line(value, limit=400)) for name, value in told if value)
 
 
 def _kept(value: Any) -> str:
@@ -203,83 +204,47 @@ def _kept(value: Any) -> str:
     return line if len(line) <= CONTENT_CHARS else f"{line[:CONTENT_CHARS]}… (cut; --json has all of it)"
 
 
-def _of_model(model: ModelTotals) -> str:
-    parts = [formatting.counted(model.calls, "call"), formatting.money(model.cost_usd)]
-    if model.tokens is not None:
-        parts.insert(1, formatting.counted(model.tokens.total, "token"))
-    if unknown := formatting.unknown_costs(model):
-        parts.append(unknown)
-    return ", ".join(parts)
+def overview_lines(
+    run: RunSummary,
+    rows: OutlineRows,
+    read: ReadAttempt,
+    *,
+    named: str,
+    width: int | None,
+    within: int = NONE,
+    most: int = MOST_SHOWN,
+) -> Iterator[Text]:
+    """An overview of a run, or with `within` of what is inside of that row; about `most` rows of it.
 
-
-class RunOverview:
-    """An overview of a run, or with `within` of what is inside of that row; `most` rows of it.
-
-    `wanted` are the attempts that it needs by row, for `lines`.
+    `named` are the words by which commands name the run. `read` is called for some attempts, each once.
     """
-
-    def __init__(
-        self, run: RunSummary, rows: OutlineRows, *, within: int = NONE, most: int = MOST_SHOWN
-    ) -> None:
-        self._run = run
-        self._rows = rows
-        self._reason = reason_row(run, rows)
-        shown = choose_rows(rows, most=most, within=within)
-        self._within = within
-        self._size = len(rows) if within == NONE else rows.size[within]
-        self._hidden = self._size - len(shown)
-        self._tree = list(tree_lines(rows, shown, within=within))
-        failed = (line.row for line in self._tree if line.row != NONE and _has_error(rows, line.row))
-        looked_up = dict.fromkeys([*([self._reason] if within == NONE else []), *islice(failed, MOST_ERRORS)])
-        self.wanted: list[tuple[int, StepAddress]] = [
-            (row, rows.address(row)) for row in looked_up if row != NONE
-        ]
-
-    def lines(self, attempts: Mapping[int, StepTrace], *, named: str, width: int | None) -> Iterator[Text]:
-        """The overview; `named` are the words by which commands name the run."""
-        run, rows = self._run, self._rows
-        begin_ms = 0
-        end_ms = max(run.duration_ms or 0, max(rows.start, default=0), max(rows.end, default=0))
-        if self._within == NONE:
-            why = why_lines(run, rows, self._reason, attempts.get(self._reason), named=named)
-            yield from summary_lines(run, rows, why=why)
-            if self._tree:
-                yield Text()
-        else:
-            begin_ms = max(rows.start[self._within], 0)
-            end_ms = rows.end[self._within] if rows.end[self._within] != NONE else end_ms
-        if not self._tree:
+    read = cache(read)
+    size = len(rows) if within == NONE else rows.size[within]
+    shown = choose_rows(rows, most=most, within=within)
+    tree = list(tree_lines(rows, shown, within=within))
+    begin_ms, end_ms = 0, max(run.duration_ms or 0, max(rows.start, default=0), max(rows.end, default=0))
+    if within != NONE:
+        begin_ms = max(rows.start[within], 0)
+        end_ms = rows.end[within] if rows.end[within] != NONE else end_ms
+    else:
+        row = reason_row(run, rows)
+        attempt = None if row == NONE else read(rows.address(row))
+        yield from summary_lines(run, rows, why=why_lines(run, rows, row, attempt, named=named))
+        if not tree:
             return
-        errors = {row: error for row, error in error_lines(attempts).items() if _has_error(rows, row)}
-        yield from outline_lines(
-            rows,
-            self._tree,
-            begin_ms=begin_ms,
-            end_ms=end_ms,
-            below=errors,
-            loops=run.loops,
-            width=width,
-        )
-        if self._hidden:
-            shown = f"{self._hidden:,} of {self._size:,} rows are folded"
-            yield Text(f"({shown}; all of them: runglass runs show {named} --all{self._closer()})", "dim")
-        if len(rows) < rows.total:
-            yield Text(f"(of the run's {rows.total:,} rows the first {len(rows):,} were read)", "yellow")
-
-    def _closer(self) -> str:
-        """How to look into the first loop of which iterations are folded."""
-        for line in self._tree:
-            loop = line.row if line.folded is None else line.folded.parent
-            if (
-                loop != NONE
-                and self._rows.kind(loop) == "loop"
-                and (line.is_closed or line.folded is not None)
-            ):
-                step_id = shlex.quote(one_line(self._rows.name(loop)))
-                path = ".".join(map(str, (*self._rows.loop_path(loop), "N")))
-                return f"; iteration N: --inside {step_id} --loop {path}"
-        return ""
-
-
-def _has_error(rows: OutlineRows, row: int) -> bool:
-    return rows.status(row) in ("failed", "retried") and rows.has_attempt(row)
+        yield Text()
+    failed = (
+        line.row
+        for line in tree
+        if line.row != NONE and rows.has_attempt(line.row) and rows.status(line.row) in ("failed", "retried")
+    )
+    errors = errors_of(rows, islice(failed, MOST_ERRORS), read)
+    loops = run.loops
+    yield from outline_lines(
+        rows, tree, begin_ms=begin_ms, end_ms=end_ms, below=errors, loops=loops, width=width
+    )
+    if size > len(shown):
+        folded = f"{size - len(shown):,} of {size:,} rows are folded"
+        yield Text(f"({folded}; all of them: runglass runs show {named} --all)", "dim")
+    if len(rows) < rows.total:
+        yield Text(f"(of the run's {rows.total:,} rows the first {len(rows):,} were read)", "yellow")

@@ -7,7 +7,7 @@ import msgspec
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
-from runglass.cli.terminal.formatting import fact
+from runglass.cli.terminal.formatting import as_list, fact
 from runglass.cli.terminal.output import one_line
 from runglass.errors import is_cancellation
 from runglass.log.trace import ModelCall, StepTrace
@@ -29,8 +29,8 @@ def attempt_lines(step: StepTrace) -> Iterator[Text]:
     is_cut_off = is_cancellation(step.error_context)
     status = "cancelled" if is_cut_off else step.status
     yield fact("status", status, formatting.mark(status)[1])
-    yield fact("started", formatting.local_time(step.started_at, timespec="milliseconds"))
-    yield fact("completed", formatting.local_time(step.completed_at, timespec="milliseconds"))
+    for name, at in (("started", step.started_at), ("completed", step.completed_at)):
+        yield fact(name, formatting.local_time(at, timespec="milliseconds"))
     yield fact("duration", formatting.duration(step.duration_ms))
     yield fact("model", one_line(step.model_used or formatting.UNKNOWN))
     yield fact("tokens", formatting.tokens(step.tokens))
@@ -59,27 +59,19 @@ def attempt_lines(step: StepTrace) -> Iterator[Text]:
 
 
 def _span_facts(step: StepTrace) -> Iterator[Text]:
-    for name, value in (
-        ("name", step.name),
-        ("kind", step.kind),
-        ("span", step.span_id),
-        ("parent", step.parent_span_id),
-        ("scope", step.scope),
-    ):
-        if value is not None:
-            yield fact(name, one_line(value, limit=400))
+    for name in ("name", "kind", "span_id", "parent_span_id", "scope"):
+        if (value := getattr(step, name)) is not None:
+            yield fact(name.removesuffix("_span_id").removesuffix("_id"), one_line(value, limit=400))
     for note in step.notes:
         yield fact("note", one_line(note, limit=400), "yellow")
 
 
 def _snapshot(name: str, value: object, size: int | None, cut: str, no_size: str) -> Iterator[Text]:
-    if value is not None:
-        yield fact(name, formatting.size(size) + cut)
-        yield from _json_lines(value)
-    elif size is None:
-        yield fact(name, no_size)
-    else:
-        yield fact(name, f"{formatting.size(size)}, {NOT_KEPT}")
+    if value is None:
+        yield fact(name, no_size if size is None else f"{formatting.size(size)}, {NOT_KEPT}")
+        return
+    yield fact(name, formatting.size(size) + cut)
+    yield from _json_lines(value)
 
 
 def _json_lines(value: object) -> Iterator[Text]:
@@ -90,47 +82,40 @@ def _json_lines(value: object) -> Iterator[Text]:
 
 def _call_lines(call: ModelCall, *, missing: str) -> Iterator[Text]:
     """The facts, the request and the answer of a model call, the two as far as they were kept."""
-    title = f"model call {call.number}"
-    yield Text.assemble((f"{title}  ", "bold"), one_line(call.model_used or call.model, limit=80))
-    for line in _call_facts(call):
-        yield Text(f"  {line}")
+    yield Text.assemble(
+        (f"model call {call.number}  ", "bold"), one_line(call.model_used or call.model, limit=80)
+    )
+    for name, value in _call_facts(call):
+        yield Text(f"  {name:<11}{value}")
     if call.error_code is not None:
         yield Text(f"  failed: {one_line(call.error_code)}", "red")
     if call.truncated:
         yield Text("  cut to fit: what follows is not all", "yellow")
-    request = call.request
-    if request is None:
+    if call.request is None:
         yield Text(f"  request    {missing}")
     else:
-        yield from _request_lines(request)
-    response = call.response
-    if response is not None:
-        yield from _message_lines("answer", response)
-    elif call.error_code is None and request is not None:
+        yield from _request_lines(call.request)
+    if call.response is not None:
+        yield from _message_lines("answer", call.response)
+    elif call.error_code is None and call.request is not None:
         yield Text(f"  answer     {NOT_KEPT}")
 
 
-def _call_facts(call: ModelCall) -> Iterator[str]:
-    took = formatting.duration(call.duration_ms)
-    first_ms = call.time_to_first_token_ms
-    first_token = "" if first_ms is None else f", first token after {formatting.duration(first_ms)}"
-    started = formatting.local_time(call.started_at, timespec="milliseconds")
-    yield f"started    {started}, took {took}{first_token}"
-    remarks = ["not streamed"] if call.streamed is False else []
-    if call.note is not None:
-        remarks.append(one_line(call.note))
-    if remarks:
-        yield f"{'':<11}{': '.join(remarks)}"
-    parts = [
-        f"{number:,} {name}"
-        for number, name in (
-            (call.cached_tokens, "cached"),
-            (call.cache_write_tokens, "written to the cache"),
-            (call.reasoning_tokens, "reasoning"),
-        )
-        if number is not None
-    ]
-    yield f"tokens     {formatting.tokens(call.tokens)}" + (f" ({', '.join(parts)})" if parts else "")
+def _call_facts(call: ModelCall) -> Iterator[tuple[str, str]]:
+    took = f", took {formatting.duration(call.duration_ms)}"
+    if call.time_to_first_token_ms is not None:
+        took += f", first token after {formatting.duration(call.time_to_first_token_ms)}"
+    yield "started", formatting.local_time(call.started_at, timespec="milliseconds") + took
+    remarks = filter(None, ("not streamed" if call.streamed is False else None, call.note))
+    if remark := one_line(": ".join(remarks)):
+        yield "", remark
+    numbers = (
+        (call.cached_tokens, "cached"),
+        (call.cache_write_tokens, "written to the cache"),
+        (call.reasoning_tokens, "reasoning"),
+    )
+    parts = ", ".join(f"{number:,} {name}" for number, name in numbers if number is not None)
+    yield "tokens", formatting.tokens(call.tokens) + (f" ({parts})" if parts else "")
     reasons = {
         "no_usage": " (no usage reported)",
         "bad_usage": " (implausible usage reported)",
@@ -138,29 +123,24 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
     }
     bound = "at most " if call.cost_estimated else ""
     ours = "" if call.list_cost_usd is None else f" ({formatting.money(call.list_cost_usd)} by our prices)"
-    cost = f"{bound}{formatting.money(call.cost_usd)}{ours}"
-    yield f"cost       {cost}{reasons.get(call.cost_unknown or '', '')}"
+    unknown = reasons.get(call.cost_unknown or "", "")
+    yield "cost", f"{bound}{formatting.money(call.cost_usd)}{ours}{unknown}"
     if call.finish_reason is not None:
-        yield f"finish     {formatting.finish(call.finish_reason)}"
+        yield "finish", formatting.finish(call.finish_reason)
     if call.request_id is not None:
-        yield f"request id {one_line(call.request_id)}"
+        yield "request id", one_line(call.request_id)
 
 
 def _request_lines(request: Mapping[str, Any]) -> Iterator[Text]:
     if request.get("system") is not None:
         yield from _block("system", request["system"])
-    messages = request.get("messages")
-    for message in messages if isinstance(messages, list) else []:
+    for message in as_list(request.get("messages")):
         if isinstance(message, dict) and "role" in message:
             yield from _message_lines(str(message["role"]), message)
         else:
             # One that was too large is kept as a value that shows its shape; some providers have other items.
             yield from _block("message", message)
-    names, tools = [], request.get("tools")
-    for tool in tools if isinstance(tools, list) else []:
-        function = tool.get("function", tool) if isinstance(tool, dict) else tool
-        names.append(str(function.get("name")) if isinstance(function, dict) else str(function))
-    if names:
+    if names := formatting.called(request.get("tools")):
         yield from _block("tools", ", ".join(names))
     for name, title in (("toolChoice", "choice"), ("settings", "settings"), ("outputSchema", "schema")):
         if request.get(name) is not None:
@@ -175,7 +155,7 @@ def _message_lines(title: str, message: Mapping[str, Any]) -> Iterator[Text]:
         yield from _block(title, content)
     if images:
         yield from _block("images", images)
-    for call in calls if isinstance(calls, list) else []:
+    for call in as_list(calls):
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict):
             yield from _block("calls", f"{function.get('name')}({function.get('arguments')})")

@@ -1,16 +1,14 @@
-"""Tables of any length, that of runs among them: they fit the terminal by leaving out columns.
+"""Tables, that of runs among them: they fit the terminal by leaving out columns. Only free text is cut.
 
-Only free text is cut.
-Rich's table lays out every cell before it prints the first one, which a trace of 200,000 steps cannot afford,
-and squeezes columns until none is readable.
+Rich's table squeezes columns until none is readable.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
@@ -32,21 +30,18 @@ class Column(NamedTuple):
     least: int = 0
 
 
-class Cell(NamedTuple):
-    text: str
-    style: str = ""
-
-
 class Row(NamedTuple):
     """One line of cells, and lines that stand below it across all columns."""
 
-    cells: Sequence[Cell]
+    cells: Sequence[Text]
     below: Sequence[Text] = ()
 
     @classmethod
-    def of(cls, *texts: str, style: str = "") -> "Row":
-        """A row of texts in one style."""
-        return cls([Cell(text, style) for text in texts])
+    def of(cls, *cells: str | tuple[str, str], style: str = "") -> "Row":
+        """A row of texts in one style, or each with its own."""
+        pairs = ((cell, style) if isinstance(cell, str) else cell for cell in cells)
+        # A line break in a cell would look like another row.
+        return cls([Text(one_line(text, limit=len(text)), own) for text, own in pairs])
 
 
 def table_lines(
@@ -56,56 +51,56 @@ def table_lines(
 
     All columns fit in the width None. A column in which no row has text is never shown.
     """
-    # A line break in a cell would look like another row.
-    rows = [
-        row
-        if all(cell.text.isprintable() for cell in row.cells)
-        else row._replace(cells=[Cell(one_line(text, limit=len(text)), style) for text, style in row.cells])
-        for row in rows
-    ]
-    widths = [max((cell_len(row.cells[at].text) for row in rows), default=0) for at in range(len(columns))]
-    shown = [at for at in range(len(columns)) if widths[at] or not rows]
-    widths = [max(inner, cell_len(column.title)) for inner, column in zip(widths, columns, strict=True)]
-    left_out = []
-    if width is not None:
-        for at in shown:
-            excess = sum(widths[each] + GAP for each in shown) - GAP - width
-            if excess > 0 and columns[at].least:
-                widths[at] = max(min(widths[at], columns[at].least), widths[at] - excess)
-    while width is not None and sum(widths[at] + GAP for at in shown) - GAP > width:
-        spare = max(shown, key=lambda at: columns[at].spare, default=0)
-        if not shown or columns[spare].spare == 0:
-            break
-        shown.remove(spare)
-        left_out.append(columns[spare].title)
-    fitting = [(at, columns[at].right, widths[at]) for at in shown]
-    yield _line([Cell(column.title, "bold") for column in columns], fitting)
+    natural = [max((row.cells[at].cell_len for row in rows), default=0) for at in range(len(columns))]
+    cells = {
+        at: max(inner, cell_len(columns[at].title)) for at, inner in enumerate(natural) if inner or not rows
+    }
+    widths, left_out = fit(columns, cells, width)
+    yield line_of([Text(column.title, "bold") for column in columns], columns, widths)
     for row in rows:
-        yield _line(row.cells, fitting)
+        yield line_of(row.cells, columns, widths)
         yield from row.below
-    if left_out:
-        hidden = ", ".join(left_out)
-        yield Text(f"(too narrow for: {hidden}; use a wider terminal or --json)", "dim")
+    yield from left_out
+
+
+def fit(
+    columns: Sequence[Column], natural: Mapping[int, int], width: int | None
+) -> tuple[dict[int, int], list[Text]]:
+    """The widths of the columns that are shown, by their indexes, and a note of those that are left out."""
+    shown, left_out = dict(natural), list[str]()
+    while True:
+        widths = dict(shown)
+        excess = 0 if width is None else sum(widths.values()) + GAP * (len(widths) - 1) - width
+        for at in sorted(shown, key=lambda at: -shown[at]):
+            if excess > 0 and columns[at].least:
+                widths[at] = max(min(shown[at], columns[at].least), shown[at] - excess)
+                excess -= shown[at] - widths[at]
+        spare = max(shown, key=lambda at: columns[at].spare, default=None)
+        if excess <= 0 or spare is None or columns[spare].spare == 0:
+            break
+        del shown[spare]
+        left_out.append(columns[spare].title)
+    hidden = ", ".join(filter(None, left_out))
+    note = Text(f"(too narrow for: {hidden}; use a wider terminal or --json)", "dim")
+    return widths, [note] if hidden else []
+
+
+def line_of(cells: Sequence[Text], columns: Sequence[Column], widths: Mapping[int, int]) -> Text:
+    """The cells of the columns that have a width."""
+    line = Text()
+    for at, width in widths.items():
+        cell = cells[at].copy()
+        cell.truncate(width, overflow="ellipsis")
+        space = " " * (width - cell.cell_len)
+        line.append(space if columns[at].right else "").append_text(cell)
+        line.append(" " * GAP if columns[at].right else space + " " * GAP)
+    line.rstrip()
+    return line
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """The table on stdout, as wide as the terminal allows."""
     write_lines(table_lines(columns, rows, width=width_of(stdout())))
-
-
-def _line(cells: Sequence[Cell], fitting: Sequence[tuple[int, bool, int]]) -> Text:
-    """The cells of these columns, of each its index, whether it is at the right, and its width."""
-    line = Text()
-    for at, right, width in fitting:
-        text, style = cells[at]
-        if cell_len(text) > width:
-            text = f"{set_cell_size(text, width - 1)}…"
-        space = " " * (width - cell_len(text))
-        line.append(space if right else "")
-        line.append(text, style)
-        line.append(" " * GAP if right else space + " " * GAP)
-    line.rstrip()
-    return line
 
 
 RUN_COLUMNS = (
@@ -140,28 +135,24 @@ def print_runs(runs: Sequence[RunSummary]) -> None:
         if width is not None:
             started = formatting.age(run.started_at, now=now)
             name = run.id[-SHORT_CHARS:] if short_ids[run.id[-SHORT_CHARS:]] == 1 else run.id
-        tokens = run.totals.tokens if run.totals is not None else None
-        remarks = _remarks(run)
+        totals = run.totals
+        tokens = totals.tokens if totals is not None else None
         mark, style = formatting.mark(run.status)
-        rows.append(
-            Row(
-                (
-                    Cell(name),
-                    Cell(f"{mark} {run.status}", style),
-                    Cell(formatting.flow(run)),
-                    Cell(started),
-                    Cell(formatting.duration(run.duration_ms)),
-                    Cell(formatting.steps(run)),
-                    Cell(formatting.UNKNOWN if tokens is None else formatting.count(tokens.total)),
-                    Cell(formatting.UNKNOWN if run.totals is None else formatting.least_money(run.totals)),
-                    Cell(run.trigger_type or formatting.UNKNOWN),
-                    Cell(remarks, "red" if run.error is not None else "yellow"),
-                    Cell(run.input_preview or ""),
-                    Cell(run.result_preview or ""),
-                ),
-                [] if width is None else [*_previews(run, width)],
-            )
+        row = Row.of(
+            name,
+            (f"{mark} {run.status}", style),
+            formatting.flow(run),
+            started,
+            formatting.duration(run.duration_ms),
+            formatting.steps(run),
+            formatting.UNKNOWN if tokens is None else formatting.count(tokens.total),
+            formatting.UNKNOWN if totals is None else formatting.least_money(totals),
+            run.trigger_type or formatting.UNKNOWN,
+            (_remarks(run), "red" if run.error is not None else "yellow"),
+            run.input_preview or "",
+            run.result_preview or "",
         )
+        rows.append(row if width is None else row._replace(below=[*_previews(run, width)]))
     columns = RUN_COLUMNS if width is not None else (*RUN_COLUMNS, *PREVIEWS)
     write_lines(table_lines(columns, rows, width=width))
 
@@ -176,17 +167,15 @@ def _previews(run: RunSummary, width: int) -> Iterator[Text]:
 
 
 def _remarks(run: RunSummary) -> str:
-    parts = ["unreadable"] if run.unreadable else []
+    parts = ["unreadable" if run.unreadable else ""]
     if run.error is not None:
         parts.append(formatting.run_error(run.error))
-    totals = run.totals
-    # A run may complete though steps failed; where it failed, its error says so.
-    if totals is not None and totals.failed and run.error is None:
-        parts.append(f"{formatting.counted(totals.failed, 'step')} failed")
-    if totals is not None and (cut := formatting.cut_short(totals)):
-        parts.append(cut)
-    if totals is not None and totals.unmetered_calls:
-        parts.append(f"no usage reported for {formatting.counted(totals.unmetered_calls, 'model call')}")
-    if run.overridden:
-        parts.append("with overrides")
-    return one_line("; ".join(parts), limit=400)
+    if (totals := run.totals) is not None:
+        # A run may complete though steps failed; where it failed, its error says so.
+        if totals.failed and run.error is None:
+            parts.append(f"{formatting.counted(totals.failed, 'step')} failed")
+        parts.append(formatting.cut_short(totals))
+        if totals.unmetered_calls:
+            parts.append(f"no usage reported for {formatting.counted(totals.unmetered_calls, 'model call')}")
+    parts.append("with overrides" if run.overridden else "")
+    return one_line("; ".join(filter(None, parts)), limit=400)

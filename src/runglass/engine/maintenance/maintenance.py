@@ -97,7 +97,7 @@ class Maintenance:
                     reason = f"nobody took it up again for {hours:.3g} hours"
                     await self._engine.cancel_paused(run, reason=reason)
             except RunUnreadable as error:
-                self._engine.active.put_aside(run.id, error)
+                self._engine.active.put_aside(run.id, error, project_id=run.project_id)
             # One run after the other, and others' turn in between: a long list is no reason for a stall.
             await asyncio.sleep(0)
         return True

@@ -125,7 +125,8 @@ class RunRemoval:
                 days = self._default.days
             # How long it has been unreadable nobody knows.
             if days is not None and iso_ms(created_ms(run_id)) < self._before(days):
-                log.warning("run %s cannot be read, and is deleted as its retention is over", run_id)
+                told = "run %s cannot be read, and is deleted as its retention is over"
+                log.warning(told, run_id, extra={"project_id": run.project_id})
                 if await self._engine.cancel_paused(run, reason="its retention is over"):
                     await self._purge([run.no])
 

@@ -158,7 +158,7 @@ class ActiveRuns:
             running.stop.left = running.stop.is_behind = True
             self._interrupt(run_id)
 
-    def put_aside(self, run_id: str, error: Exception) -> None:
+    def put_aside(self, run_id: str, error: Exception, *, project_id: int = 0) -> None:
         """Leaves a run as it is stored, until the next start, and logs that once: it may not stop others."""
         if run_id not in self.set_aside:
             self.set_aside.add(run_id)
@@ -168,6 +168,7 @@ class ActiveRuns:
                 run_id,
                 error,
                 exc_info=None if isinstance(error, RunUnreadable) else error,
+                extra={"project_id": project_id},
             )
         self.orphaned.pop(run_id, None)
 
@@ -210,16 +211,18 @@ class ActiveRuns:
         # The exception is fetched, so that a failure without a waiting caller is logged here and not by the
         # garbage collector.
         error = task.exception() if not task.cancelled() else None
+        about = {"project_id": running.run.project_id}
         if isinstance(error, StoreError):
-            log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
+            told = "run %s could not be recorded and is left until it can be: %s"
+            log.error(told, run_id, error, extra=about)
             self.orphaned[run_id] = running.stop
         elif isinstance(error, RunReleased):
-            log.info("%s", error)
+            log.info("%s", error, extra=about)
             if isinstance(error, AppendRefused):
                 self.refused.append(stored)
             if isinstance(error, AppendRefused) or running.stop.is_behind:
                 # Where the store has gone back the run is still this process's, and it alone can free it.
                 self.orphaned[run_id] = running.stop
         elif isinstance(error, Exception):
-            self.put_aside(run_id, error)
+            self.put_aside(run_id, error, **about)
         self._free_slot(running.run.project_id)

@@ -199,7 +199,7 @@ class RunClaims:
             log.warning("cannot resume run %s yet: %s", run.id, error)
         except Exception as error:
             # The run is still this engine's, so it is not claimed again before the next start.
-            self._active.put_aside(run.id, error)
+            self._active.put_aside(run.id, error, project_id=run.project_id)
             await self._bus.wake(progress_of(run.id))
         finally:
             self._queue.give_back(run.project_id)

@@ -15,6 +15,7 @@ from runglass.server.requests.body import answer
 from runglass.server.security.authentication import actor_of, no_run, require_executed
 from runglass.server.security.revocation import while_awaited
 from runglass.store.records import RunRecord
+from runglass.wire.admin_api import LOCAL_KEY
 
 PURGE = Parameter(
     "purge",
@@ -104,7 +105,9 @@ async def _followed_end(request: ApiRequest, run: RunRecord) -> RunRecord | None
 
 
 def _reason_of(request: ApiRequest) -> str:
-    return f"cancelled by the key {request.auth.hint}"
+    # A command on the store has a key in memory alone, which is named by who gave it.
+    what = "the user" if request.auth.id == LOCAL_KEY else "the key"
+    return f"cancelled by {what} {request.auth.hint}"
 
 
 def _has_ended(run: RunRecord) -> APIError:

@@ -87,7 +87,7 @@ class RunImports:
                 try:
                     await self._store.abandon_imports(reserving.result())
                 except StoreError as error:
-                    log.warning("an abandoned import is removed at the next start: %s", error)
+                    log.warning("the import of run %s is removed at the next start: %s", run_id, error)
                 self._runtime.removal.wake()
             raise
 
