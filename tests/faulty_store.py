@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from runglass.errors import StoreError
-from runglass.store.records import Setback
 from runglass.store.sqlite.store import SqliteStore
 
 LONGEST_S = 60.0
@@ -241,16 +240,10 @@ class ReplacedStore(SqliteStore):
     def __init__(self, path: Path) -> None:
         super().__init__(path, synchronous="NORMAL")
         self.lost: dict[str, int] = {}
-        self.noted: list[Setback] = []
 
     @property
     def generation(self) -> int:
         return self.times_replaced
 
-    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
-        is_new = run_id not in self.lost
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
         self.lost[run_id] = had
-        return is_new
-
-    async def setbacks(self, run_id: str) -> list[Setback]:
-        return self.noted

@@ -273,7 +273,6 @@ def test_what_was_lost_is_said(after: After) -> None:
     assert any(f"run {after.lost} is lost: " in line for line in after.log)
     refused = after.http.get(f"/flow-runs/{after.lost}/trace")
     assert refusal(refused) == (404, "RUN_NOT_FOUND")
-    assert "it was lost as PostgreSQL was restarted, or replaced" in refused.text
     told = audited(after)
     assert ("run.lost", after.lost) in told
     back = told["run.set_back", after.going]
@@ -281,7 +280,6 @@ def test_what_was_lost_is_said(after: After) -> None:
     assert back["before"]["events"] >= after.going_head
     trace = after.http.get(f"/flow-runs/{after.going}/steps/first/trace", params={"attempt": 1}).json()
     assert trace["errorContext"]["code"] == "WORKER_LOST"
-    assert f"and had {KEPT} events of this run" in trace["errorContext"]["message"]
     assert any(
         "where a standby has taken over, the last commits may be missing" in line for line in after.log
     )

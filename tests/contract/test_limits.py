@@ -7,7 +7,7 @@ from functools import partial
 import httpx2
 import pytest
 
-from runglass.limits.rate import Rates
+from runglass.limits.limits import Rates
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_viewer import signed_in
 from tests.contract.wire import ANYTHING, detail, frames, http_for, refusal

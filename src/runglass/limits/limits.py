@@ -1,17 +1,22 @@
 """Everything that bounds callers in one process, by its settings: engine and server share one `Limits`."""
 
+import asyncio
 import math
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from weakref import WeakValueDictionary
 
 from runglass.config.settings import Settings
 from runglass.errors import rate_limited
 from runglass.limits.memory import MemoryBudget
-from runglass.limits.rate import Rates
 from runglass.limits.shares import FairTurns, Shares
 from runglass.limits.slots import RunSlots
-from runglass.limits.turns import ProjectTurns
 
+MINUTE_S = 60.0
+STEPS_AT_A_TIME = 32
+"""About 4 ms of steps that do nothing."""
 LARGE_REQUESTS = 8
 """The most projects of which a large request is taken in at the same time."""
 IMPORTS = 8
@@ -40,7 +45,9 @@ class Limits:
             limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes
         )
         self.runs = RunSlots(settings, weights=weights)
-        self.store_turns = ProjectTurns()
+        self._store_turns: WeakValueDictionary[int, StoreTurns] = WeakValueDictionary()
+        # Held on to, so that small runs one after the other do not make them anew each time.
+        self._newest: StoreTurns | None = None
         self.model_calls = FairTurns(
             Shares(math.inf, most_each=most(settings.max_concurrent_model_calls_per_project))
         )
@@ -48,6 +55,13 @@ class Limits:
         self.diffs = FairTurns(Shares(1, most=DIFFS, most_each=1))
         self._open_calls = Shares(math.inf, most_each=settings.max_streams_per_project)
         self._imports = Shares(IMPORTS, most=IMPORTS, most_each=1)
+
+    def store_turns(self, project_id: int) -> "StoreTurns":
+        """Those of the project's steps, for as long as runs of it go on."""
+        turns = self._store_turns.get(project_id)
+        if turns is None:
+            turns = self._newest = self._store_turns[project_id] = StoreTurns()
+        return turns
 
     def open_call(self, project_id: int) -> AbstractContextManager[Callable[[], None]]:
         """The block is a stream, or a call that waits for its run; it ends by what it is given, too.
@@ -70,3 +84,130 @@ class Limits:
                 "another run is being imported, and one of a project is taken at a time; try again later"
             )
         return self._imports.taken(project_id)
+
+
+class Rate:
+    """Lets each `one` ask `per_minute` times a minute; `subject` and `setting` are for the refusal.
+
+    A bucket holds a minute's worth of requests and fills up evenly. It is kept as one number, the moment at
+    which it will be full again. A full bucket is not kept, so the memory is limited by those that asked in
+    the last minute.
+    """
+
+    def __init__(self, per_minute: int, *, subject: str, setting: str) -> None:
+        self._per_minute = per_minute
+        self._subject = subject
+        self._setting = setting
+        self._full_at_s: OrderedDict[int, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many buckets are kept."""
+        return len(self._full_at_s)
+
+    def full_at_s(self, one: int, now_s: float) -> float:
+        """When the bucket will be full again after a further request. Raises RATE_LIMITED."""
+        full_at_s = max(self._full_at_s.get(one, now_s), now_s) + MINUTE_S / self._per_minute
+        # The sum of many intervals has rounding errors, which must not cost a request.
+        wait_s = full_at_s - now_s - MINUTE_S
+        if wait_s > 1e-6:
+            raise rate_limited(
+                f"{self._subject} may ask {self._per_minute:,} times a minute; wait as `Retry-After` says,"
+                f" or raise the server's setting `{self._setting}`",
+                retry_after_s=wait_s,
+            )
+        return full_at_s
+
+    def count(self, one: int, full_at_s: float, now_s: float) -> None:
+        self._full_at_s[one] = full_at_s
+        self._full_at_s.move_to_end(one)
+        # The oldest come first.
+        while next(iter(self._full_at_s.values())) <= now_s:
+            self._full_at_s.popitem(last=False)
+
+
+class Rates:
+    """The rates of each key, and of all keys of a project together, so that more keys do not raise it.
+
+    None is no limit. `clock` gives seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        *,
+        per_key: int | None = None,
+        per_project: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        key = {"subject": "this key", "setting": "rate_limit_per_minute"}
+        project = {
+            "subject": "this project, with all of its keys,",
+            "setting": "project_rate_limit_per_minute",
+        }
+        self.of_key = None if per_key is None else Rate(per_key, **key)
+        self.of_project = None if per_project is None else Rate(per_project, **project)
+        self._clock = clock
+
+    def take(self, *, key_id: int, project_id: int) -> None:
+        """Counts a request. Raises RATE_LIMITED with the time to wait, and then counts nothing.
+
+        So a key over its own limit takes nothing from the other keys of its project.
+        """
+        now_s = self._clock()
+        asked = (self.of_project, project_id), (self.of_key, key_id)
+        allowed = [(rate, one, rate.full_at_s(one, now_s)) for rate, one in asked if rate is not None]
+        for rate, one, full_at_s in allowed:
+            rate.count(one, full_at_s, now_s)
+
+
+class StoreTurns:
+    """The steps of one project: `inside` wait for the store, at most `most` of them, the others in a line.
+
+    A loop of a thousand cheap steps at a time is ready as a whole whenever its appends are stored. Done in
+    one turn of the event loop, they would hold it for a tenth of a second; and as the loop never rests then,
+    the writer's thread hardly gets the interpreter, with the appends of all other runs behind its own.
+    """
+
+    __slots__ = ("__weakref__", "_is_due", "_line", "_most", "inside")
+
+    def __init__(self, most: int = STEPS_AT_A_TIME) -> None:
+        self.inside = 0
+        self._most = most
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._is_due = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a step that the store has answered must wait for its turn, before it comes to it again."""
+        return self.inside >= self._most or bool(self._line)
+
+    def leave(self) -> bool:
+        """A step that was inside waits for the store no more; whether it must wait for its turn now."""
+        self.inside -= 1
+        if self._line:
+            self._let_on_soon()
+            return True
+        return self.inside >= self._most
+
+    async def turn(self) -> None:
+        """Returns when the step may go on."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(future)
+        self._let_on_soon()
+        await future
+
+    def _let_on_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._let_on)
+
+    def _let_on(self) -> None:
+        self._is_due = False
+        room = self._most - self.inside
+        while self._line and room > 0:
+            future = self._line.popleft()
+            if not future.done():
+                room -= 1
+                future.set_result(None)
+        # Those that go on need not come to the store again: whether they do is known in the next turn.
+        if self._line and self.inside < self._most:
+            self._let_on_soon()

@@ -1,18 +1,17 @@
 """The one budget of bytes of a process: what runs hold, what is being decoded, and bodies that come in.
 
 What runs hold may be evicted, as the store has it, too. Where that does not do, more is refused, by the
-shares of projects; what is only decoded for a moment waits. Knows neither runs nor requests.
+shares of projects; what is only decoded for a moment waits for its turn. Knows neither runs nor requests.
 """
 
-import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Protocol
 
 from runglass.errors import APIError, api_error
 from runglass.limits.offload import LARGE_BYTES
-from runglass.limits.shares import Shares
+from runglass.limits.pace import current_project
+from runglass.limits.shares import FairTurns, Shares
 
 COUNTED_BYTES = 16 * 1024
 """What is smaller is not counted."""
@@ -44,8 +43,7 @@ class MemoryBudget:
         """The oldest first."""
         self._held = Shares(limit_bytes, most=BEYOND * limit_bytes)
         self._bodies = Shares(limit_bytes // SHARE, most_each=limit_bytes // SHARE // 2)
-        self._working = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._work = FairTurns(Shares(limit_bytes, most=BEYOND * limit_bytes))
 
     @property
     def held(self) -> int:
@@ -55,7 +53,7 @@ class MemoryBudget:
     @property
     def working_bytes(self) -> int:
         """The size of the values that are being decoded or encoded."""
-        return self._working
+        return self._work.held
 
     def has_room(self, size: int, *, project_id: int = 0) -> bool:
         """Whether the project can hold so many bytes more, once all has been evicted that can be.
@@ -132,39 +130,13 @@ class MemoryBudget:
         A task that is alone is always let in, and none inside waits for another: there is no deadlock. A task
         that is done before the block ends closes what it gets, which gives the room back at once.
         """
-        size = json_bytes * OBJECTS_PER_BYTE
-        if json_bytes < COUNTED_BYTES:
-            yield ExitStack()
-            return
-        if self._waiting or not self._fits(size):
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((size, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                # The turn may have come at the very moment of the cancellation.
-                if turn.done() and not turn.cancelled():
-                    self._leave(size)
-                raise
-        else:
-            self._working += size
         with ExitStack() as room:
-            room.callback(self._leave, size)
+            if json_bytes >= COUNTED_BYTES:
+                size = min(json_bytes * OBJECTS_PER_BYTE, self.limit_bytes)
+                turn = self._work.turn(current_project.get(), size)
+                await self._work.begin(turn)
+                room.callback(self._work.end, turn)
             yield room
-
-    def _fits(self, size: int) -> bool:
-        return not self._working or self._working + size <= self.limit_bytes
-
-    def _leave(self, size: int) -> None:
-        self._working -= size
-        while self._waiting:
-            following, turn = self._waiting[0]
-            if not turn.done():
-                if not self._fits(following):
-                    return
-                self._working += following
-                turn.set_result(None)
-            self._waiting.popleft()
 
     def _full(self, why: str) -> APIError:
         details = {"limit": "memory_limit_bytes", "value": self.limit_bytes}

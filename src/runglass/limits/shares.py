@@ -75,12 +75,12 @@ class Shares:
         sharing = self._holding_weight + (0.0 if held else weight)
         return held + size <= math.ceil(self._slots * weight / sharing)
 
-    def next(self, waiting: Iterable[int]) -> int | None:
-        """The next of the projects that wait; None if there is a slot for none of them.
+    def next(self, waiting: Iterable[int], sizes: Mapping[int, int] | None = None) -> int | None:
+        """The next of the projects that wait, each for a slot or its size; None if there is room for none.
 
         Of several that have used as much it is the first. Takes time in proportion to their number.
         """
-        fit = [project_id for project_id in waiting if self.may_take(project_id)]
+        fit = [each for each in waiting if self.may_take(each, 1 if sizes is None else sizes[each])]
         return min(fit, key=self._used, default=None)
 
     def take(self, project_id: int, size: int = 1) -> None:
@@ -138,12 +138,12 @@ class FairTurns:
     def __init__(self, shares: Shares, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._shares = shares
         self._clock = clock
-        self._going: set[_Turn] = set()
-        self._waiting: dict[int, deque[asyncio.Future[None]]] = {}
+        self._going: set[Turn] = set()
+        self._waiting: dict[int, deque[Turn]] = {}
 
     @property
     def held(self) -> int:
-        """How many turns go on."""
+        """How many slots are held by turns that go on."""
         return self._shares.held
 
     @property
@@ -156,20 +156,36 @@ class FairTurns:
         """Whether a task waits; any thread may ask."""
         return bool(self._waiting)
 
-    def turn(self, project_id: int) -> "_Turn":
+    def turn(self, project_id: int, size: int = 1) -> "Turn":
         """A block to be entered with `async with`, which waits until it is the project's turn."""
-        return _Turn(self, project_id)
+        return Turn(self, project_id, size)
 
-    async def _wait(self, project_id: int) -> None:
-        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(project_id, deque()).append(granted)
-        try:
-            await granted
-        except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                self._shares.give_back(project_id)
+    async def begin(self, turn: "Turn") -> None:
+        """Returns when the turn has come."""
+        project_id, shares = turn.project_id, self._shares
+        if project_id not in self._waiting and shares.may_take(project_id, turn.size):
+            shares.take(project_id, turn.size)
+        else:
+            granted = turn.granted = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(project_id, deque()).append(turn)
+            try:
+                await granted
+            except asyncio.CancelledError:
+                if granted.done() and not granted.cancelled():
+                    shares.give_back(project_id, size=turn.size)
+                self._hand_out()
+                raise
+        turn.charged_to = self._clock()
+        self._going.add(turn)
+
+    def end(self, turn: "Turn") -> None:
+        """Gives the slots of the turn to whoever is next."""
+        self._going.discard(turn)
+        self._shares.give_back(turn.project_id, size=turn.size, used=self._clock() - turn.charged_to)
+        if self._waiting:
             self._hand_out()
-            raise
+        elif not self._shares.held:
+            self._shares.reset()
 
     def _hand_out(self) -> None:
         if len(self._waiting) > 1:
@@ -178,46 +194,36 @@ class FairTurns:
             for turn in self._going:
                 self._shares.charge(turn.project_id, now - turn.charged_to)
                 turn.charged_to = now
-        for project_id, line in list(self._waiting.items()):
-            while line and line[0].done():
-                line.popleft()
-            if not line:
-                del self._waiting[project_id]
-        while (project := self._shares.next(self._waiting)) is not None:
-            line = self._waiting[project]
-            granted = line.popleft()
-            if not granted.done():
-                self._shares.take(project)
-                granted.set_result(None)
-            if not line:
-                del self._waiting[project]
+        while True:
+            for project_id, line in list(self._waiting.items()):
+                while line and (line[0].granted is None or line[0].granted.done()):
+                    line.popleft()
+                if not line:
+                    del self._waiting[project_id]
+            sizes = {project_id: line[0].size for project_id, line in self._waiting.items()}
+            if (project := self._shares.next(sizes, sizes)) is None:
+                return
+            turn = self._waiting[project].popleft()
+            assert turn.granted is not None
+            self._shares.take(project, turn.size)
+            turn.granted.set_result(None)
 
 
-class _Turn:
-    """One turn of a project; `charged_to` is the moment up to which its time is charged."""
+class Turn:
+    """One turn of a project at `size` slots; `charged_to` is the moment up to which its time is charged."""
 
-    __slots__ = ("_turns", "charged_to", "project_id")
+    __slots__ = ("_turns", "charged_to", "granted", "project_id", "size")
 
-    def __init__(self, turns: FairTurns, project_id: int) -> None:
+    def __init__(self, turns: FairTurns, project_id: int, size: int) -> None:
         self._turns = turns
         self.project_id = project_id
+        self.size = size
         self.charged_to = 0.0
+        self.granted: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
-        turns, project_id = self._turns, self.project_id
-        if project_id not in turns._waiting and turns._shares.may_take(project_id):
-            turns._shares.take(project_id)
-        else:
-            await turns._wait(project_id)
-        self.charged_to = turns._clock()
-        turns._going.add(self)
+        await self._turns.begin(self)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        turns = self._turns
-        turns._going.discard(self)
-        turns._shares.give_back(self.project_id, used=turns._clock() - self.charged_to)
-        if turns._waiting:
-            turns._hand_out()
-        elif not turns._shares.held:
-            turns._shares.reset()
+        self._turns.end(self)

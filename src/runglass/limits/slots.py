@@ -8,18 +8,19 @@ project's own order: while one of its runs waits, its next ones wait behind it.
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from runglass.config.settings import Settings
 from runglass.errors import APIError, api_error
 from runglass.limits.shares import Shares
-from runglass.limits.turns import Readings
 
 if TYPE_CHECKING:
     from runglass.store.process_records import QueuedRuns
     from runglass.store.protocols.run_queue import RunQueue
+
+Found = TypeVar("Found")
 
 
 class RunSlots:
@@ -135,6 +136,36 @@ class RunSlots:
             f" may: the setting `{setting}` is {value:,}; nothing was started, retry later",
             details={"limit": setting, "value": value},
         )
+
+
+class _Reading(Generic[Found]):
+    """The readings for one project, one after the other; `found` is what the latest one has found."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.begun = 0
+        self.latest = 0
+        self.found: Found | None = None
+
+
+class Readings(Generic[Found]):
+    """Readings of what there is of a project. Who asks while it is read shares the next reading."""
+
+    def __init__(self, read: Callable[[int], Awaitable[Found]]) -> None:
+        self._read = read
+        self._readings: dict[int, _Reading[Found]] = {}
+
+    async def read(self, project_id: int) -> Found:
+        """What there is from now on. Raises as the reading does."""
+        reading = self._readings.setdefault(project_id, _Reading())
+        asked_after = reading.begun
+        async with reading.lock:
+            if reading.latest <= asked_after:
+                reading.begun += 1
+                number = reading.begun
+                reading.found = await self._read(project_id)
+                reading.latest = number
+            return cast(Found, reading.found)
 
 
 class QueueAdmission:

@@ -67,8 +67,6 @@ class Measurements:
         """Until a response begins, by endpoint and the first digit of its status, 0 for none."""
         self.error_responses: Counter[str] = Counter()
         """By the code of the error."""
-        self.setback_runs = dict.fromkeys(("lost", "set_back"), 0)
-        """Runs of which the store has nothing, or less than it had said to this process."""
         self.model_calls: Counter[tuple[str, str]] = Counter()
         """By provider, and by `ok` or the code of the failure."""
         self.tokens: Counter[tuple[str, str]] = Counter()

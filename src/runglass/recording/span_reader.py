@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from itertools import islice
-from typing import Self
 
 import msgspec
 
@@ -27,8 +26,8 @@ _reply_of = msgspec.msgpack.Decoder(ReadReply)
 _piece_of = msgspec.msgpack.Decoder(Piece)
 
 
-class SpanReader:
-    """A pool of processes that read. A context manager, for any number of requests at once.
+class SpanReader(WorkerPool):
+    """A pool of processes that read.
 
     `capture` is that of runs with the mode `redacted`. For some megabytes of a request a process may take
     `time_limit_ms` of the processor, and it may take `memory_limit_bytes` of memory. Requests of a project
@@ -40,9 +39,8 @@ class SpanReader:
     ) -> None:
         self._capture = capture
         self._time_limit_ms = time_limit_ms
-        self._memory_limit_bytes = memory_limit_bytes
         self._has_prices = False
-        self.pool = WorkerPool(
+        super().__init__(
             "runglass.recording.span_process:answered",
             what="spans",
             memory_limit_bytes=memory_limit_bytes,
@@ -50,12 +48,6 @@ class SpanReader:
             # Only its sender waits for a request.
             nice=LONG_NICE,
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.pool.aclose()
 
     async def pieces(
         self, body: bytes, signal: Signal, *, is_json: bool, flow: str | None, project_id: int
@@ -93,7 +85,7 @@ class SpanReader:
 
     async def _asked(self, ask: ReadRequest, project_id: int) -> ReadReply:
         try:
-            return await self.pool.call(
+            return await self.call(
                 partial(msgspec.msgpack.encode, ask),
                 _reply_of.decode,
                 what="to read the request",

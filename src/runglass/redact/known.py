@@ -24,7 +24,10 @@ def strike_known(value: T, secrets: Iterable[str], mark: str) -> T:
 
     They are found plain, quoted, escaped, reversed, in Base64 or hexadecimal, in upper or lower case.
     """
-    forms = {lowered(form) for secret in secrets for form in forms_of(secret)}
+    forms: set[str] = set()
+    for secret in secrets:
+        written = _remembered(secret) if len(secret) <= _LONGEST_REMEMBERED else _forms_of(secret)
+        forms |= set(map(lowered, written))
 
     def found(text: str) -> list[Span]:
         low = lowered(text)
@@ -38,15 +41,11 @@ def strike_known(value: T, secrets: Iterable[str], mark: str) -> T:
     return changed
 
 
-def forms_of(secret: str) -> frozenset[str]:
+def _forms_of(secret: str) -> frozenset[str]:
     """The secret as texts may have it. Of a short one only how it is quoted: others would be everywhere.
 
     All forms together are thirty times as long as the secret.
     """
-    return _remembered(secret) if len(secret) <= _LONGEST_REMEMBERED else _forms_of(secret)
-
-
-def _forms_of(secret: str) -> frozenset[str]:
     forms = {secret, repr(secret)[1:-1], msgspec.json.encode(secret).decode()[1:-1]}
     if len(secret) >= _SHORTEST_ENCODED:
         for plain in (secret, secret[::-1]):

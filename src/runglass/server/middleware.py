@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid4
 
 from runglass.errors import APIError, StoreError, api_error
+from runglass.limits.limits import Rates
 from runglass.limits.pace import REQUEST_S, admit_paced, set_project
-from runglass.limits.rate import Rates
 from runglass.log.measurements import OTHER, measured
 from runglass.server.endpoints import API, ENDPOINTS
 from runglass.server.http.connections import Connection

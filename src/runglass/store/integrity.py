@@ -19,7 +19,7 @@ import msgspec
 
 from runglass.log.fold import DAMAGE
 from runglass.log.money import ZERO, add_usd, format_usd
-from runglass.log.trace import TERMINAL, ModelReservation
+from runglass.log.trace import TERMINAL, StepTrace
 from runglass.store.catalog_records import project_of
 from runglass.store.log_replay import LogReplay
 from runglass.store.records import RECORDED
@@ -180,10 +180,6 @@ class _Sum(NamedTuple):
 
 _NONE = _Sum()
 _Sums = Mapping[str, Mapping[int, _Sum]]
-
-
-class _Reserved(msgspec.Struct, frozen=True):
-    reservation: ModelReservation | None = None
 
 
 class IntegrityCheck:
@@ -444,7 +440,7 @@ def _by_run(rows: Iterable[Sequence[Any]]) -> dict[int, list[Any]]:
 
 def _reserved_by(data: bytes) -> Decimal:
     try:
-        reservation = msgspec.json.decode(data, type=_Reserved).reservation
+        reservation = msgspec.json.decode(data, type=StepTrace).reservation
         return ZERO if reservation is None else Decimal(reservation.usd)
     except DAMAGE:
         # Named where the run is folded.

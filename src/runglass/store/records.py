@@ -276,8 +276,6 @@ class Setback(NamedTuple):
     said that there were more.
     """
 
-    run_id: str
-    project_id: int
     head: int | None
     had: int | None
     at: str

@@ -111,29 +111,25 @@ class Statements:
 
     def write(self, work: Work[Result]) -> Awaitable[Result]:
         """As of the store's connections, like those below."""
-        written: Awaitable[Result] = self._db.write(partial(self._perform, work))
-        return written
+        return self._by(self._db.write, work)
 
     def remove(self, work: Work[Result]) -> Awaitable[Result]:
-        removed: Awaitable[Result] = self._db.remove(partial(self._perform, work))
-        return removed
+        return self._by(self._db.remove, work)
 
     def read(self, work: Work[Result]) -> Awaitable[Result]:
-        found: Awaitable[Result] = self._db.read(partial(self._perform, work))
-        return found
+        return self._by(self._db.read, work)
 
     def read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
-        found: Awaitable[Result] = self._db.read_at_one_moment(partial(self._perform, work))
-        return found
+        return self._by(self._db.read_at_one_moment, work)
 
     def look_up(self, work: Work[Result]) -> Awaitable[Result]:
-        found: Awaitable[Result] = self._db.look_up(partial(self._perform, work))
-        return found
+        return self._by(self._db.look_up, work)
 
     def look_up_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
-        found: Awaitable[Result] = self._db.look_up_at_one_moment(partial(self._perform, work))
-        return found
+        return self._by(self._db.look_up_at_one_moment, work)
 
     def read_inline(self, work: Work[Result]) -> Awaitable[Result]:
-        found: Awaitable[Result] = self._db.read_inline(partial(self._perform, work))
-        return found
+        return self._by(self._db.read_inline, work)
+
+    def _by(self, way: Callable[[Any], Awaitable[Result]], work: Work[Result]) -> Awaitable[Result]:
+        return way(partial(self._perform, work))

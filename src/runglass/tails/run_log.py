@@ -18,7 +18,6 @@ from runglass.errors import StoreError, StoreWentBack
 from runglass.log.events import TERMINAL_EVENTS, event_type_of
 from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RunRecord
-from runglass.store.setback import record_loss
 from runglass.tails.cursor import Page, TailCursor
 
 PAGE_BYTES = 64 * 1024
@@ -255,7 +254,7 @@ class _Window:
             return
         if last:
             # First: a reader who comes back is to be refused the numbers that are given twice.
-            await record_loss(store, run.id, run.project_id, had=self.head, now=found)
+            await store.note_setback(run.id, run.project_id, had=self.head)
         raise StoreWentBack(
             f"the store was restarted or replaced, and may lack events of run {run.id!r}; follow it again"
         )

@@ -12,7 +12,7 @@ import pytest
 
 from runglass.engine.capture.capture import Capture
 from runglass.engine.capture.redaction_client import RedactionClient
-from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, Shorten, answered
+from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, answered
 from runglass.engine.capture.snapshots import shortened, shortened_error
 from runglass.engine.payload import Payload
 from runglass.limits.pace import current_project
@@ -52,7 +52,7 @@ def capture(redactions: RedactionClient | None, *, limit_bytes: int = LIMIT_BYTE
 
 def processes(redactions: RedactionClient) -> list[int]:
     """The ids of those that live."""
-    return [each.pid for each in redactions.pool.processes]
+    return [each.pid for each in redactions.processes]
 
 
 async def kill_one(redactions: RedactionClient) -> None:
@@ -114,7 +114,7 @@ async def test_a_redactor_is_made_once_for_many_values(monkeypatch: pytest.Monke
     made: list[Any] = []
 
     def ask(redactor: Redactor) -> RedactionReply:
-        message = RedactionRequest(Shorten(msgspec.Raw(b'{"a":"ACME-4711"}')), 256, redactor.rules)
+        message = RedactionRequest(msgspec.Raw(b'{"a":"ACME-4711"}'), None, 256, redactor.rules)
         return msgspec.json.decode(answered(msgspec.json.encode(message)), type=RedactionReply)
 
     assert bytes(ask(REDACTOR).captured) == b'{"a":"<gone>"}'
@@ -227,7 +227,7 @@ async def test_projects_take_turns_and_one_that_is_cancelled_frees_its_process(
         task.cancel()
     await asyncio.wait(flood)
     await begin(1, large())
-    assert len(redactions.pool.processes) <= 2
+    assert len(redactions.processes) <= 2
 
 
 async def test_a_pattern_that_is_late_in_a_process_is_logged_once(

@@ -16,8 +16,8 @@ from runglass.engine.run_memory import RunMemory
 from runglass.engine.steps.scope import mentioned_outputs
 from runglass.errors import APIError, RunglassError
 from runglass.flows.flow import CodeStep
+from runglass.limits.limits import STEPS_AT_A_TIME, StoreTurns
 from runglass.limits.memory import MemoryBudget
-from runglass.limits.turns import STEPS_AT_A_TIME, StoreTurns
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send

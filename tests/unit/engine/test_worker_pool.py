@@ -132,7 +132,7 @@ async def test_a_process_that_does_not_read_is_given_up(pool: WorkerPool) -> Non
     ((_, process),) = pool.idle
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(WorkerDied, match="time"):
-        process.exchange(b"x" * 10_000_000, limit_ms=20)
+        await process.exchange(b"x" * 10_000_000, limit_ms=20)
     await asyncio.to_thread(eventually, lambda: not os.path.exists(f"/proc/{process.pid}"))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.errors import RateLimitError
-from runglass.limits.rate import Rates
+from runglass.limits.limits import Rates
 from runglass.server.http.error_responses import error_headers
 
 

@@ -8,11 +8,11 @@ import logging
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
-from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, Shorten, ShortenError
+from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest
 from runglass.engine.capture.snapshots import left_out, not_kept, shortened, without_content, without_printed
 from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.engine.workers.process import LONG_NICE, WorkerNotStarted
@@ -23,8 +23,8 @@ _MEGABYTE = 1_000_000
 _decoder = msgspec.json.Decoder(RedactionReply)
 
 
-class RedactionClient:
-    """A pool of processes that redact. A context manager, for any number of values at once.
+class RedactionClient(WorkerPool):
+    """A pool of processes that redact.
 
     For each begun megabyte of a value a process may take `time_limit_ms` of the processor, and it may take
     `memory_limit_bytes` of memory. A project's values are redacted one at a time.
@@ -32,7 +32,7 @@ class RedactionClient:
 
     def __init__(self, *, time_limit_ms: int = 4_000, memory_limit_bytes: int = 1 << 30) -> None:
         self._time_limit_ms = time_limit_ms
-        self.pool = WorkerPool(
+        super().__init__(
             "runglass.engine.capture.redaction_worker:answered",
             what="redaction",
             memory_limit_bytes=memory_limit_bytes,
@@ -41,16 +41,10 @@ class RedactionClient:
             nice=LONG_NICE,
         )
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.pool.aclose()
-
     async def shortened(self, encoded: bytes, *, limit_bytes: int, redactor: Redactor) -> tuple[bytes, bool]:
         """`snapshots.shortened` of the value with this JSON; of one that hits a limit, a note."""
         try:
-            answer = await self._asked(Shorten(msgspec.Raw(encoded)), len(encoded), limit_bytes, redactor)
+            answer = await self._asked(encoded, None, limit_bytes, redactor)
         except (LimitHit, WorkerNotStarted) as error:
             _warn(error)
             return left_out(str(error), limit_bytes=limit_bytes)
@@ -64,9 +58,8 @@ class RedactionClient:
         `given` is JSON.
         """
         told = msgspec.json.encode(without_printed(detail))
-        task = ShortenError(msgspec.Raw(told), list(map(msgspec.Raw, given)))
         try:
-            answer = await self._asked(task, len(told) + sum(map(len, given)), limit_bytes, redactor)
+            answer = await self._asked(told, given, limit_bytes, redactor)
         except (LimitHit, WorkerNotStarted) as error:
             _warn(error)
             note = {**without_content(detail), "message": not_kept(str(error))}
@@ -74,11 +67,14 @@ class RedactionClient:
         return bytes(answer.captured)
 
     async def _asked(
-        self, task: Shorten | ShortenError, size_bytes: int, limit_bytes: int, redactor: Redactor
+        self, value: bytes, given: Sequence[bytes] | None, limit_bytes: int, redactor: Redactor
     ) -> RedactionReply:
+        beside = None if given is None else list(map(msgspec.Raw, given))
+        ask = RedactionRequest(msgspec.Raw(value), beside, limit_bytes, redactor.rules)
+        size_bytes = len(value) + sum(map(len, given or ()))
         limit_ms = self._time_limit_ms * max(1, math.ceil(size_bytes / _MEGABYTE))
-        answer = await self.pool.call(
-            partial(msgspec.json.encode, RedactionRequest(task, limit_bytes, redactor.rules)),
+        answer = await self.call(
+            partial(msgspec.json.encode, ask),
             _decoder.decode,
             what="to redact",
             limit_ms=limit_ms,

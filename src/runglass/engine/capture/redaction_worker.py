@@ -5,7 +5,6 @@ server. Here they hold up one run. `redaction_client` asks for it.
 """
 
 import functools
-from typing import assert_never
 
 import msgspec
 
@@ -15,23 +14,11 @@ from runglass.redact import Redactor, Rules
 _RULES_KEPT = 4
 
 
-class Shorten(msgspec.Struct, frozen=True, tag=True):
-    """A value as it is kept."""
+class RedactionRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A value to shorten to `limit_bytes`, by these rules, or an error that may repeat secrets of `given`."""
 
     value: msgspec.Raw
-
-
-class ShortenError(msgspec.Struct, frozen=True, tag=True):
-    """An error as it is kept; it may repeat secrets of the input."""
-
-    detail: msgspec.Raw
-    given: list[msgspec.Raw]
-
-
-class RedactionRequest(msgspec.Struct, frozen=True, array_like=True):
-    """A task: shorten to `limit_bytes`, by these rules."""
-
-    task: Shorten | ShortenError
+    given: list[msgspec.Raw] | None
     limit_bytes: int
     rules: Rules
 
@@ -39,9 +26,9 @@ class RedactionRequest(msgspec.Struct, frozen=True, array_like=True):
 class RedactionReply(msgspec.Struct, frozen=True, array_like=True):
     """The shortened JSON. `late` are patterns that have taken too long."""
 
-    captured: msgspec.Raw = msgspec.Raw(b"null")
-    truncated: bool = False
-    late: list[str] = []
+    captured: msgspec.Raw
+    truncated: bool
+    late: list[str]
 
 
 _redactor_of = functools.lru_cache(maxsize=_RULES_KEPT)(
@@ -53,17 +40,12 @@ _decoder = msgspec.json.Decoder(RedactionRequest)
 def answered(message: bytes) -> bytes:
     """The reply to a `RedactionRequest`, both as JSON."""
     ask = _decoder.decode(message)
-    redactor, task = _redactor_of(ask.rules), ask.task
-    truncated = False
-    match task:
-        case Shorten():
-            encoded = bytes(task.value)
-            value = msgspec.json.decode(encoded)
-            captured, truncated = shortened(encoded, value, limit_bytes=ask.limit_bytes, redactor=redactor)
-        case ShortenError():
-            given = [msgspec.json.decode(each) for each in task.given]
-            detail = msgspec.json.decode(task.detail)
-            captured = shortened_error(detail, given, limit_bytes=ask.limit_bytes, redactor=redactor)
-        case _:
-            assert_never(task)
+    redactor, value, truncated = _redactor_of(ask.rules), msgspec.json.decode(ask.value), False
+    if ask.given is None:
+        captured, truncated = shortened(
+            bytes(ask.value), value, limit_bytes=ask.limit_bytes, redactor=redactor
+        )
+    else:
+        given = [msgspec.json.decode(each) for each in ask.given]
+        captured = shortened_error(value, given, limit_bytes=ask.limit_bytes, redactor=redactor)
     return msgspec.json.encode(RedactionReply(msgspec.Raw(captured), truncated, redactor.own.late))

@@ -14,7 +14,7 @@ from runglass.log.fold import Address, RunFold, StepChange
 from runglass.log.trace import RunSummary, StepTrace
 from runglass.store.base import decoding
 from runglass.store.protocols.run_log import RunLog
-from runglass.store.records import Checkpoint, RunRecord, Setback, StepRow
+from runglass.store.records import Checkpoint, RunRecord, StepRow
 
 WORKER_LOST = "WORKER_LOST"
 
@@ -37,15 +37,13 @@ class InterruptedAttempt(NamedTuple):
     """A step whose latest attempt was not ended, or not followed by the next one, by the process it was in.
 
     `failures` counts the attempts that failed by themselves, and `crashes` those that were interrupted
-    before, since the step last ended well; `since` is when the first interrupted one began. `setback` is the
-    start of the database since when nothing has been stored of the run, if there was one.
+    before, since the step last ended well; `since` is when the first interrupted one began.
     """
 
     change: StepChange
     failures: int
     crashes: int
     since: str
-    setback: Setback | None = None
 
 
 class ResumeState(NamedTuple):
@@ -134,8 +132,6 @@ async def left_state(store: RunLog, run: RunRecord) -> ResumeState | None:
             return await paused_state(store, paused, segment_spec)
         state = await stored_fold(store, run)
         interrupted = {}
-        # The newest start of the database at which the run had all that it has now.
-        setback = next((each for each in await store.setbacks(run.id) if each.head == run.head), None)
         for change in state.open_steps:
             step = change.step
             if not checkpoints.holds(step.step_id, step.loop_path):
@@ -143,7 +139,7 @@ async def left_state(store: RunLog, run: RunRecord) -> ResumeState | None:
                 if step.attempt > 1:
                     rows_of_step = await store.attempts_at(run.no, change.position)
                     attempts = [step_change(row).step for row in rows_of_step]
-                interrupted[_address(change)] = _interrupted(change, attempts)._replace(setback=setback)
+                interrupted[_address(change)] = _interrupted(change, attempts)
         first, reached = segment_spec.segment.first, pause.reached if pause else 0
         earlier = await store.steps(run.no) if first < reached else []
         return ResumeState(
@@ -185,16 +181,11 @@ async def stored_fold(store: RunLog, run: RunRecord) -> RunFold:
         return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
 
 
-async def last_time(store: RunLog, run: RunRecord) -> str:
-    """When the last event of the log was recorded; no later one may be earlier.
-
-    Empty where nothing has been recorded. Raises StoreError, RunUnreadable.
-    """
-    return await time_of(store, run, run.head)
-
-
 async def time_of(store: RunLog, run: RunRecord, seq: int) -> str:
-    """When the event with this seq was recorded; empty for seq 0. Raises StoreError, RunUnreadable."""
+    """When the event with this seq was recorded; empty for seq 0. No later one may be earlier.
+
+    Raises StoreError, RunUnreadable.
+    """
     if not seq:
         return ""
     events = await store.events(run.no, after=seq - 1, limit_bytes=1)

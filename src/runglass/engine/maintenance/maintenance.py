@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from runglass.engine.engine import Engine
-from runglass.engine.journal.resume import last_time
+from runglass.engine.journal.resume import time_of
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import Store
 from runglass.support.clock import Clock, iso
@@ -91,7 +91,7 @@ class Maintenance:
                     # It paused before its process read the request, and who made that has left.
                     await self._engine.cancel_paused(run, reason=run.cancel_reason)
                     continue
-                since = datetime.fromisoformat(await last_time(self._store, run))
+                since = datetime.fromisoformat(await time_of(self._store, run, run.head))
                 if now - since > self._pause_limit:
                     hours = self._pause_limit.total_seconds() / 3600
                     reason = f"nobody took it up again for {hours:.3g} hours"

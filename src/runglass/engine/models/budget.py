@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 from runglass.engine.journal.recorder import Recorder
 from runglass.errors import StoreError
-from runglass.limits.turns import Readings
+from runglass.limits.slots import Readings
 from runglass.log.money import ZERO, format_usd, subtract_usd
 from runglass.store.base import Store
 from runglass.store.records import Project, RunRecord
@@ -39,25 +39,15 @@ class Budgets:
         self._store = store
         self.clock = clock
         self._deciding: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._readings = Readings(self.project)
+        self.projects = Readings(lambda project_id: store.project(project_id))
+        """Each as it stands from then on."""
         self._holds: set[UUID] = set()
         self._releasing: set[asyncio.Future[None]] = set()
 
-    async def project(self, project_id: int) -> Project | None:
-        """The project as it stands. Raises StoreError."""
-        return await self._store.project(project_id)
-
     async def of_run(self, project_id: int, recorder: Recorder) -> "RunBudget | None":
         """The budget as a run asks for it; None where the project is gone. Raises StoreError."""
-        project = await self.read_together(project_id)
+        project = await self.projects.read(project_id)
         return None if project is None else RunBudget(self, project, recorder)
-
-    async def read_together(self, project_id: int) -> Project | None:
-        """The project as it stands from now on. Who asks while it is read shares the next reading.
-
-        Raises StoreError.
-        """
-        return await self._readings.read(project_id)
 
     @asynccontextmanager
     async def reserved(self, run: RunRecord, usd: Decimal) -> AsyncIterator[None]:
@@ -135,7 +125,7 @@ class RunBudget:
     async def _project(self) -> Project | None:
         self._looked_at_s = self._now_s()
         try:
-            project = await self._budgets.read_together(self._project_id)
+            project = await self._budgets.projects.read(self._project_id)
         except StoreError as error:
             # What is cut off by this goes on later: nothing may say that it was lost.
             self._recorder.fail(error)

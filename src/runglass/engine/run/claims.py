@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from uuid_utils import uuid7
 
 from runglass.bus.base import WORK, progress_of
-from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
+from runglass.engine.journal.resume import WORKER_LOST, left_state, time_of
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
 from runglass.engine.run.lease import Lease, StoreCheck
@@ -227,7 +227,7 @@ class RunClaims:
         await active.join(run.id)
         state = await left_state(self._store, run)
         if state is not None and run.claims <= self._crash_retries + 1:
-            not_before = await last_time(self._store, run)
+            not_before = await time_of(self._store, run, run.head)
             if run.claims:
                 measured.taken_over_runs += 1
                 log.warning("resuming run %s after event %d", run.id, run.head)

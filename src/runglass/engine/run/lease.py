@@ -19,7 +19,6 @@ from runglass.store.base import Store
 from runglass.store.process_records import ProcessFacts
 from runglass.store.protocols.run_queue import RunQueue
 from runglass.store.records import RunRecord, StoredLog
-from runglass.store.setback import record_loss
 from runglass.support.clock import Clock, iso
 from runglass.support.logs import FailureLog
 
@@ -130,7 +129,7 @@ class StoreCheck:
                 return
         elif run.head >= known.head and await self._has_last(run, known):
             return
-        await record_loss(self._store, known.run_id, known.project_id, had=known.head, now=run)
+        await self._store.note_setback(known.run_id, known.project_id, had=known.head)
 
     async def _has_last(self, run: RunRecord, known: StoredLog) -> bool:
         """Whether the store has the last event that it said to have, and not another one with its number."""

@@ -9,7 +9,7 @@ from functools import partial
 import msgspec
 
 from runglass.engine.journal.checkpoints import segment_checkpoint
-from runglass.engine.journal.resume import PausedRun, last_time, paused_state
+from runglass.engine.journal.resume import PausedRun, paused_state, time_of
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun
 from runglass.engine.run.idle_runs import IdleRuns
@@ -77,7 +77,7 @@ class NextSegments:
             self._active.orphaned.setdefault(run_id, StopRequest())
             try:
                 state = await paused_state(self._store, paused, segment_spec)
-                not_before = await last_time(self._store, run)
+                not_before = await time_of(self._store, run, run.head)
             except StoreError as error:
                 message = (
                     "the store failed after the run was resumed: it continues, and its trace will show how"

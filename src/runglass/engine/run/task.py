@@ -246,7 +246,7 @@ class RunTask:
             usage=RunUsage(
                 engine.limits.settings, iterations=state.iterations, output_bytes=state.output_bytes
             ),
-            store_turns=engine.limits.store_turns.of(project_id),
+            store_turns=engine.limits.store_turns(project_id),
             model_calls=engine.limits.model_calls,
             budget=await engine.budgets.of_run(project_id, self._recorder),
             outputs=self._outputs,

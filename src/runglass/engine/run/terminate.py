@@ -13,7 +13,7 @@ import msgspec
 
 from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.recorder import Recorder
-from runglass.engine.journal.resume import first_segment, last_time, stored_fold
+from runglass.engine.journal.resume import first_segment, stored_fold, time_of
 from runglass.engine.run.content import KeptOutputs, lacks_input, read_outputs, run_input
 from runglass.engine.steps.call_recorder import charge_lost
 from runglass.engine.steps.run_context import EngineContext
@@ -49,7 +49,7 @@ async def end_run(
     store, capture = engine.store, engine.make_capture(run.capture, capture_failed)
     not_before = ""
     with suppress(RunUnreadable):
-        not_before = await last_time(store, run)
+        not_before = await time_of(store, run, run.head)
 
     async def end(state: RunFold, *, is_readable: bool) -> str | None:
         recorder = Recorder(store, engine.bus, run, state, engine.dependencies.clock, not_before=not_before)

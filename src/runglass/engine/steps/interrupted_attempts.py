@@ -53,7 +53,7 @@ class InterruptedAttempts:
         reserved = before.reservation
         if reserved is not None or (isinstance(step, LlmStep) and len(before.model_calls) <= calls_before):
             attempt.record_call(_lost(step, before))
-        crash = _crash(step, interrupted)
+        crash = _crash(step)
         if interrupted.crashes >= self._crash_retries and not isinstance(step, WaitStep):
             raise StepFailedPermanently(attempt.record_failure(crash)) from crash
         attempt.retry(crash, delay_ms=0)
@@ -75,7 +75,7 @@ class InterruptedAttempts:
                     attempt.stop_clock()
                     if interrupted.change.step.reservation is not None:
                         attempt.record_call(_lost(step, interrupted.change.step))
-                    attempt.abandon(_crash(step, interrupted))
+                    attempt.abandon(_crash(step))
 
 
 def _lost(step: Step, attempt: StepTrace) -> ModelCall:
@@ -85,14 +85,6 @@ def _lost(step: Step, attempt: StepTrace) -> ModelCall:
     return lost_call(step.model, number, error_code=WORKER_LOST, reservation=attempt.reservation)
 
 
-def _crash(step: Step, interrupted: InterruptedAttempt) -> StepFailure:
-    setback = interrupted.setback
+def _crash(step: Step) -> StepFailure:
     message = f"the process that ran this attempt of step {step.id!r} ended before the attempt did"
-    if setback is not None:
-        message += (
-            f", or the database lost what came next: at {setback.at} it was found to be restarted, or"
-            f" replaced by a standby, and had {setback.head} events of this run"
-        )
-        if setback.had is not None:
-            message += f"; there were {setback.had} before"
     return StepFailure(WORKER_LOST, message)

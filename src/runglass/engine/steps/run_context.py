@@ -19,9 +19,8 @@ from runglass.engine.steps.run_limits import DrainGate, RunUsage, StopRequest
 from runglass.engine.workers.sandbox import Sandbox
 from runglass.engine.workers.templates import Templates
 from runglass.flows.flow import Flow
-from runglass.limits.limits import Limits
+from runglass.limits.limits import Limits, StoreTurns
 from runglass.limits.shares import FairTurns
-from runglass.limits.turns import StoreTurns
 from runglass.store.base import Store
 from runglass.support.clock import Clock
 from runglass.wire.run_api import CaptureFailed, CaptureMode

@@ -7,12 +7,12 @@ The check of a request is pure, and the server does it itself where the work is 
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import msgspec
 
 from runglass.engine.workers.schema_example import schema_problems, smallest_object
-from runglass.errors import APIError, FlowFileError, Problem, StepFailure, api_error
+from runglass.errors import api_error
 from runglass.flows.arguments import apply_overrides, check_inputs, with_defaults
 from runglass.flows.flow import Flow, LlmStep
 from runglass.flows.parser import check_flow
@@ -111,85 +111,39 @@ class CheckFlowFile(msgspec.Struct, frozen=True, tag=True):
     flow_limit_bytes: int
 
 
-Task = FitSchema | MakeSmallest | CheckRequest | CheckFlowFile
-
-
-class CheckFailure(msgspec.Struct, frozen=True, array_like=True):
-    """An error of the task, to be raised where it was asked for."""
-
-    kind: Literal["api", "step", "flow"]
-    code: str = ""
-    message: str = ""
-    step_id: str | None = None
-    details: dict[str, Any] = {}
-    may_retry: bool = True
-    problems: list[Problem] = []
-    warnings: list[Problem] = []
-
-
-class CheckReply(msgspec.Struct, frozen=True, array_like=True):
-    """The result of a task, as JSON, or the reason why there is none."""
-
-    value: msgspec.Raw = msgspec.Raw(b"null")
-    failure: CheckFailure | None = None
-
-
-class CheckedRequest(msgspec.Struct, frozen=True, array_like=True):
+class CheckedRequest(NamedTuple):
     """The answer to CheckRequest; no flow where it has not changed."""
 
     flow: Flow | None
     inputs: dict[str, Any] | None
 
 
-class ReadFlow(msgspec.Struct, frozen=True, array_like=True):
-    """The answer to CheckFlowFile."""
-
-    flow: Flow
-    warnings: list[Problem]
-
-
-def perform(task: Task) -> Any:
-    """The result of the task. Raises APIError, StepFailure, FlowFileError."""
-    match task:
-        case FitSchema():
-            return schema_problems(task.value, task.schema)
-        case MakeSmallest():
-            return smallest_object(task.schema)
-        case CheckRequest():
-            flow, inputs = check_request(
-                task.flow, task.overrides, task.inputs, schema_limit_bytes=task.schema_limit_bytes
-            )
-            return CheckedRequest(None if flow is task.flow else flow, inputs)
-        case CheckFlowFile():
-            checked = check_flow(
-                task.text,
-                own_providers=task.own_providers,
-                limit_characters=task.flow_limit_bytes,
-                schema_limit_bytes=task.schema_limit_bytes,
-            )
-            return ReadFlow(checked.flow, checked.warnings)
-    assert_never(task)
+Task = FitSchema | MakeSmallest | CheckRequest | CheckFlowFile
 
 
 _decoder: msgspec.json.Decoder[Task] = msgspec.json.Decoder(Task)
 
 
 def answered(message: bytes) -> bytes:
-    """The CheckReply to a Task, both as JSON."""
-    try:
-        answer = CheckReply(msgspec.Raw(msgspec.json.encode(perform(_decoder.decode(message)))))
-    except APIError as error:
-        answer = CheckReply(
-            failure=CheckFailure(
-                "api", error.code, error.message, step_id=error.step_id, details=dict(error.details)
+    """The result of a Task, both as JSON. Raises APIError, StepFailure, FlowFileError."""
+    result: Any
+    match task := _decoder.decode(message):
+        case FitSchema():
+            result = schema_problems(task.value, task.schema)
+        case MakeSmallest():
+            result = smallest_object(task.schema)
+        case CheckRequest():
+            flow, inputs = check_request(
+                task.flow, task.overrides, task.inputs, schema_limit_bytes=task.schema_limit_bytes
             )
-        )
-    except StepFailure as error:
-        answer = CheckReply(
-            failure=CheckFailure(
-                "step", error.code, error.message, details=dict(error.details), may_retry=error.may_retry
+            result = CheckedRequest(None if flow is task.flow else flow, inputs)
+        case CheckFlowFile():
+            result = check_flow(
+                task.text,
+                own_providers=task.own_providers,
+                limit_characters=task.flow_limit_bytes,
+                schema_limit_bytes=task.schema_limit_bytes,
             )
-        )
-    except FlowFileError as error:
-        answer = CheckReply(failure=CheckFailure("flow", problems=error.problems, warnings=error.warnings))
-    return msgspec.json.encode(answer)
+        case _:
+            assert_never(task)
+    return msgspec.json.encode(result)

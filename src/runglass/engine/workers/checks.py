@@ -6,35 +6,32 @@ is found: that is in `checking`.
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from runglass.engine.workers.check_worker import (
     CheckedRequest,
-    CheckFailure,
     CheckFlowFile,
-    CheckReply,
     CheckRequest,
     FitSchema,
     MakeSmallest,
-    ReadFlow,
     Task,
     check_request,
 )
 from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.engine.workers.schema_example import schema_problems, smallest_object
-from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error
+from runglass.errors import FlowFileError, Problem, StepFailure, api_error
 from runglass.flows.flow import Flow
 from runglass.flows.parser import FLOW_LIMIT, SCHEMA_LIMIT_BYTES, CheckedFlow
 from runglass.flows.schemas.schema import Unproved
-from runglass.limits.offload import LARGE_BYTES, gc_paused, offload, offload_in_turn
+from runglass.limits.offload import offload, offload_in_turn
 
 T = TypeVar("T")
 
 
-class Checks:
-    """A pool of processes for checks. A context manager, for any number of tasks at once.
+class Checks(WorkerPool):
+    """A pool of processes for checks.
 
     A check may take `time_limit_ms` of the processor, that of a flow file `flow_time_limit_ms`, and
     `memory_limit_bytes` of memory. A project's checks go on one at a time.
@@ -49,26 +46,16 @@ class Checks:
         schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
         flow_limit_bytes: int = FLOW_LIMIT,
     ) -> None:
-        self._time_limit_ms = time_limit_ms
-        self._flow_time_limit_ms = flow_time_limit_ms
-        self._schema_limit_bytes = schema_limit_bytes
-        self._flow_limit_bytes = flow_limit_bytes
-        self.pool = WorkerPool(
+        super().__init__(
             "runglass.engine.workers.check_worker:answered",
             what="checks",
             memory_limit_bytes=memory_limit_bytes,
             memory_setting="check_memory_limit_bytes",
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Ends the processes, and with them what is still asked."""
-        await self.pool.aclose()
+        self._time_limit_ms = time_limit_ms
+        self._flow_time_limit_ms = flow_time_limit_ms
+        self._schema_limit_bytes = schema_limit_bytes
+        self._flow_limit_bytes = flow_limit_bytes
 
     async def request(
         self,
@@ -83,9 +70,16 @@ class Checks:
 
         `size_bytes` is about the size of the request. Without inputs only the overrides are looked at.
         """
-        if overrides:
-            await self._require_room(overrides, size_bytes)
-        checked = partial(
+        limit = self._flow_limit_bytes
+        if overrides and size_bytes > limit:
+            encoded = await offload_in_turn(partial(msgspec.json.encode, overrides))
+            if len(encoded) > limit:
+                message = (
+                    f"`blockOverrides` has {len(encoded):,} bytes as JSON; at most {limit:,} are taken, as of"
+                    " a flow file (setting flow_limit_bytes)"
+                )
+                raise api_error("INVALID_REQUEST", message)
+        check = partial(
             check_request,
             flow,
             overrides,
@@ -94,15 +88,15 @@ class Checks:
             quick_bytes=size_bytes,
         )
         try:
-            return await offload(checked, size_bytes=size_bytes)
+            return await offload(check, size_bytes=size_bytes)
         except Unproved:
             task = CheckRequest(flow, dict(overrides), inputs, self._schema_limit_bytes)
         what = "the overrides" if inputs is None else "the request"
         try:
-            answer = await self._asked(task, CheckedRequest, project_id=project_id, what=f"to check {what}")
-        except LimitHit as limit:
-            raise api_error("INVALID_REQUEST", str(limit)) from limit
-        return flow if answer.flow is None else answer.flow, answer.inputs
+            checked = await self._asked(task, CheckedRequest, project_id=project_id, what=f"to check {what}")
+        except LimitHit as error:
+            raise api_error("INVALID_REQUEST", str(error)) from error
+        return checked.flow or flow, checked.inputs
 
     async def flow_file(self, text: bytes, *, own_providers: Iterable[str], project_id: int) -> CheckedFlow:
         """The flow in a file, and the warnings about it. Raises FlowFileError."""
@@ -113,9 +107,9 @@ class Checks:
             )
             raise FlowFileError([Problem(limit)])
         try:
-            read = await self._asked(
+            return await self._asked(
                 task,
-                ReadFlow,
+                CheckedFlow,
                 project_id=project_id,
                 what="to check the file",
                 limit_ms=self._flow_time_limit_ms,
@@ -123,7 +117,6 @@ class Checks:
             )
         except LimitHit as error:
             raise FlowFileError([Problem(str(error))]) from error
-        return CheckedFlow(read.flow, read.warnings)
 
     async def problems(self, value: Any, schema: dict[str, Any], *, size_bytes: int) -> list[str]:
         """The mistakes in the value of a step, in at most five sentences.
@@ -148,17 +141,6 @@ class Checks:
         except LimitHit as limit:
             raise StepFailure("SCHEMA_LIMIT", str(limit), may_retry=False) from limit
 
-    async def _require_room(self, overrides: Mapping[str, Any], size_bytes: int) -> None:
-        if size_bytes <= self._flow_limit_bytes:
-            return
-        encoded = await offload_in_turn(partial(msgspec.json.encode, overrides))
-        if len(encoded) > self._flow_limit_bytes:
-            raise api_error(
-                "INVALID_REQUEST",
-                f"`blockOverrides` has {len(encoded):,} bytes as JSON; at most {self._flow_limit_bytes:,} are"
-                " taken, as of a flow file (setting flow_limit_bytes)",
-            )
-
     async def _asked(
         self,
         task: Task,
@@ -170,37 +152,11 @@ class Checks:
         setting: str = "check_time_limit_ms",
     ) -> T:
         """The answer of a process. Raises LimitHit, and the errors of the task."""
-        return await self.pool.call(
+        return await self.call(
             partial(msgspec.json.encode, task),
-            partial(_read, kind=kind),
+            partial(msgspec.json.decode, type=kind),
             what=what,
             limit_ms=limit_ms or self._time_limit_ms,
             setting=setting,
             project_id=project_id,
         )
-
-
-_decoder = msgspec.json.Decoder(CheckReply)
-
-
-def _read(answer: bytes, kind: type[T]) -> T:
-    """The value in an answer. Raises the errors of the task."""
-    read = _decoder.decode(answer)
-    if read.failure is not None:
-        raise _raised(read.failure)
-    if len(read.value) <= LARGE_BYTES:
-        return msgspec.json.decode(read.value, type=kind)
-    with gc_paused():
-        return msgspec.json.decode(read.value, type=kind)
-
-
-def _raised(failure: CheckFailure) -> RunglassError:
-    if failure.kind == "api":
-        return api_error(
-            failure.code, failure.message, step_id=failure.step_id, details=failure.details or None
-        )
-    if failure.kind == "step":
-        return StepFailure(
-            failure.code, failure.message, may_retry=failure.may_retry, details=failure.details
-        )
-    return FlowFileError(failure.problems, warnings=failure.warnings)

@@ -5,12 +5,15 @@ asked: messages in, answers out.
 """
 
 import asyncio
-import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Self, TypeVar
 
+import msgspec
+
 from runglass.engine.workers.process import WORKER_NICE, Forker, WorkerDied, WorkerProcess
+from runglass.engine.workers.worker import Failure, State
+from runglass.limits.offload import offload
 from runglass.limits.pace import current_project
 from runglass.limits.shares import FairTurns, Shares
 
@@ -47,20 +50,16 @@ class WorkerPool:
     ) -> None:
         self._memory_limit_bytes = memory_limit_bytes
         self._memory_setting = memory_setting
-        most = most or slots
-        # Each thread talks to one process at a time, so there are as many of both.
-        self._threads = ThreadPoolExecutor(most, thread_name_prefix=f"runglass-{what}")
-        self._turns = FairTurns(Shares(slots, most=most, most_each=most_each))
+        self._turns = FairTurns(Shares(slots, most=most or slots, most_each=most_each))
         self.forker = Forker(function, what=what, memory_limit_bytes=memory_limit_bytes, nice=nice)
-        self._busy: set[_Task] = set()
+        self._busy: set[WorkerProcess] = set()
         self.idle: list[tuple[int, WorkerProcess]] = []
         """Processes, each with the `owner` that it has served."""
 
     @property
     def processes(self) -> list[WorkerProcess]:
         """All that were started and not closed."""
-        busy = (task.process for task in self._busy if task.process is not None)
-        return [*busy, *(process for _, process in self.idle)]
+        return [*self._busy, *(process for _, process in self.idle)]
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,15 +69,11 @@ class WorkerPool:
 
     async def aclose(self) -> None:
         """Ends the processes, and with them what is still asked."""
-        try:
-            # No task waits for the answers that are still to come.
-            for task in self._busy:
-                task.give_up()
-            await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-        finally:
-            for process in self.processes:
-                process.close()
-            self.forker.close()
+        for process in self._busy:
+            process.kill()
+        while self.idle:
+            self.idle.pop()[1].close()
+        await asyncio.to_thread(self.forker.close)
 
     async def call(
         self,
@@ -91,16 +86,20 @@ class WorkerPool:
         project_id: int | None = None,
         owner: int = 0,
     ) -> T:
-        """The function's answer, as `read` reads it, to what `write` gives; both are called in a thread.
+        """The function's answer, as `read` reads it, to what `write` gives; large ones are read in a thread.
 
         `what` tells of the task, which may take `limit_ms` of the processor, set by `setting`. The turn is
         that of the project `current_project`, unless `project_id` names another. A process serves one `owner`
         only. A caller that is cancelled meanwhile ends the process. Raises LimitHit, WorkerNotStarted, and
-        the errors of `read`.
+        the errors of the function and of `read`.
         """
         try:
             async with self._turns.turn(current_project.get() if project_id is None else project_id):
-                return await self._answer(owner, functools.partial(self._exchange, write, read, limit_ms))
+                message = await asyncio.to_thread(write)
+                state, answer = await self._exchange(owner, message, limit_ms)
+                if state == State.FAILED:
+                    raise msgspec.json.decode(answer, type=Failure).error()
+                return await offload(partial(read, answer), size_bytes=len(answer))
         except WorkerDied as died:
             time = f"{limit_ms:,} ms"
             memory = f"{self._memory_limit_bytes:,} bytes"
@@ -114,55 +113,19 @@ class WorkerPool:
                 limit += f" and {memory} (setting {self._memory_setting})"
             raise LimitHit(limit) from died
 
-    async def _answer(self, owner: int, exchange: Callable[["_Task"], T]) -> T:
-        task = _Task()
-        for index in range(len(self.idle) - 1, -1, -1):
-            if self.idle[index][0] == owner:
-                task.process = self.idle.pop(index)[1]
-                break
-        self._busy.add(task)
-        work = self._threads.submit(exchange, task)
+    async def _exchange(self, owner: int, message: bytes, limit_ms: int) -> tuple[State, bytes]:
+        known = next((at for at in reversed(range(len(self.idle))) if self.idle[at][0] == owner), None)
+        process = None if known is None else self.idle.pop(known)[1]
+        if process is None or not process.is_open:
+            if process is not None:
+                process.close()
+            process = await self.forker.open()
+        self._busy.add(process)
         try:
-            return await asyncio.wrap_future(work)
-        except asyncio.CancelledError:
-            task.give_up()
-            raise
+            return await process.exchange(message, limit_ms=limit_ms)
         finally:
-            if work.done():
-                self._put_back(owner, task)
-            else:
-                # The thread finds out in a moment that the caller is gone.
-                loop = asyncio.get_running_loop()
-                work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._put_back, owner, task))
-
-    def _exchange(
-        self, write: Callable[[], bytes], read: Callable[[bytes], T], limit_ms: int, task: "_Task"
-    ) -> T:
-        """In a thread."""
-        if task.process is None or not task.process.is_open:
-            if task.process is not None:
-                task.process.close()
-            task.process = self.forker.open()
-        if task.is_given_up:
-            raise WorkerDied("unknown")
-        return read(task.process.exchange(write(), limit_ms=limit_ms))
-
-    def _put_back(self, owner: int, task: "_Task") -> None:
-        self._busy.discard(task)
-        if task.process is not None and not task.process.is_closed:
-            self.idle.append((owner, task.process))
-        if len(self.idle) > IDLE_KEPT:
-            self.idle.pop(0)[1].close()
-
-
-class _Task:
-    """What goes on in a thread, and the process that is asked, once there is one."""
-
-    def __init__(self) -> None:
-        self.process: WorkerProcess | None = None
-        self.is_given_up = False
-
-    def give_up(self) -> None:
-        self.is_given_up = True
-        if self.process is not None:
-            self.process.kill()
+            self._busy.discard(process)
+            if not process.is_closed:
+                self.idle.append((owner, process))
+            if len(self.idle) > IDLE_KEPT:
+                self.idle.pop(0)[1].close()

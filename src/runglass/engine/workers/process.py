@@ -3,15 +3,13 @@
 What comes back is bytes, and a bounded number of them. Knows nothing of their meaning.
 """
 
+import asyncio
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 
 from runglass.engine.workers.worker import REPLY, REQUEST, State
 
@@ -27,7 +25,6 @@ WALL_FACTOR = 10
 """How much longer than its limit of the processor a task may take: others may have the processor."""
 _START_LIMIT_S = 30.0
 _STOP_LIMIT_S = 5.0
-_PART_BYTES = 16 * 1024
 _BUFFER_BYTES = 1 << 20
 _REPLY_LIMIT_BYTES = 128 << 20
 """A text of a template may take as much. What a process that was taken over sends is read here."""
@@ -63,98 +60,93 @@ class WorkerNotStarted(RuntimeError):
 
 
 class WorkerProcess:
-    """One process, at the other `end` of a socket; used by one thread at a time."""
+    """One process, at the other `end` of a socket; asked by one task at a time."""
 
-    def __init__(self, end: int, *, nice: int) -> None:
+    def __init__(self, end: socket.socket, *, nice: int) -> None:
         self.pid = 0
         self._end = end
         self._nice = nice
-        self._readable, self._writable = select.poll(), select.poll()
-        self._readable.register(end, select.POLLIN)
-        self._writable.register(end, select.POLLOUT)
+        self._is_lowered = False
 
     @property
     def is_closed(self) -> bool:
-        return self._end < 0
+        return self._end.fileno() < 0
 
     @property
     def is_open(self) -> bool:
         """Whether it takes messages. Between these there is nothing to read but its end."""
-        return self._end >= 0 and not self._readable.poll(0)
+        try:
+            self._end.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
-    def greet(self) -> None:
-        """Returns when the process is there. Raises OSError or EOFError where it does not come."""
-        self._await(self._readable, time.monotonic() + _START_LIMIT_S)
-        self.pid = int.from_bytes(os.read(self._end, 4))
-        if not self.pid:
-            raise EOFError
+    async def greet(self) -> None:
+        """Returns when the process is there. Raises WorkerDied where it does not come."""
+        async with asyncio.timeout(_START_LIMIT_S):
+            self.pid = int.from_bytes(await self._received(4))
 
-    def exchange(self, message: bytes, *, limit_ms: int) -> bytes:
+    async def exchange(self, message: bytes, *, limit_ms: int) -> tuple[State, bytes]:
         """The answer to a message. Raises WorkerDied, also after `WALL_FACTOR` times its limit.
 
         The process is closed where it must not be asked again.
         """
-        began = time.monotonic()
-        deadline = began + WALL_FACTOR * limit_ms / 1000
-        reply = bytearray()
-        ends = True
+        loop = asyncio.get_running_loop()
+        lowering = loop.call_later(LONG_S, self._lower_priority)
         try:
-            rest = memoryview(REQUEST.pack(len(message), limit_ms) + message)
-            while rest:
-                try:
-                    rest = rest[os.write(self._end, rest) :]
-                except BlockingIOError:
-                    self._await(self._writable, deadline)
-            is_long = self._nice < LONG_NICE and not _is_ready(self._readable, began + LONG_S)
-            if is_long:
-                be_nice(self.pid, LONG_NICE)
-            size, state = 0, State.DONE
-            while len(reply) < REPLY.size + size:
-                try:
-                    # Each time that a thread goes on with the next part it may wait for the interpreter.
-                    left = REPLY.size + size - len(reply)
-                    part = os.read(self._end, min(max(left, _PART_BYTES), _BUFFER_BYTES))
-                except BlockingIOError:
-                    self._await(self._readable, deadline)
-                    continue
-                if not part:
-                    raise EOFError
-                reply += part
-                if len(reply) >= REPLY.size:
-                    size, state = REPLY.unpack_from(reply)
-                    if size > _REPLY_LIMIT_BYTES:
-                        self.kill()
-                        raise WorkerDied("size")
-            # A low priority cannot be raised again.
-            ends = is_long or state != State.DONE
+            async with asyncio.timeout(WALL_FACTOR * limit_ms / 1000):
+                await loop.sock_sendall(self._end, REQUEST.pack(len(message), limit_ms) + message)
+                size, state = REPLY.unpack(await self._received(REPLY.size))
+                lowering.cancel()
+                if size > _REPLY_LIMIT_BYTES:
+                    raise WorkerDied("size")
+                reply = await self._received(size)
         except EOFError as error:
-            # The last byte is the signal that has ended it.
-            raise WorkerDied(_CAUSES.get(reply[-1] if reply else 0, "unknown")) from error
-        except OSError as error:
+            self.close()
+            raise WorkerDied(str(error)) from error
+        except BaseException as error:
+            # It is still at it, and nobody waits for that any more.
             self.kill()
-            raise WorkerDied("time" if isinstance(error, TimeoutError) else "unknown") from error
+            self.close()
+            if isinstance(error, OSError):
+                raise WorkerDied("time" if isinstance(error, TimeoutError) else "unknown") from error
+            raise
         finally:
-            if ends:
-                self.close()
+            lowering.cancel()
+        if self._is_lowered or state in (State.DONE_AND_ENDS, State.OUT_OF_MEMORY):
+            self.close()
         if state == State.OUT_OF_MEMORY:
             raise WorkerDied("memory")
-        return bytes(memoryview(reply)[REPLY.size : REPLY.size + size])
+        return state, reply
 
     def kill(self) -> None:
-        """Ends what the process does; from any thread."""
-        if self._end >= 0 and self.pid:
+        """Ends what the process does."""
+        if self.pid and not self.is_closed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Ends the process, at once if it does nothing."""
-        end, self._end = self._end, -1
-        if end >= 0:
-            os.close(end)
+        self._end.close()
 
-    def _await(self, poll: select.poll, deadline: float) -> None:
-        if not _is_ready(poll, deadline):
-            raise TimeoutError
+    async def _received(self, size: int) -> bytes:
+        """The next bytes. Raises EOFError with the cause where the process ends before them."""
+        loop, received = asyncio.get_running_loop(), bytearray()
+        while len(received) < size:
+            part = await loop.sock_recv(self._end, min(size - len(received), _BUFFER_BYTES))
+            if not part:
+                # The last byte is the signal that has ended it.
+                raise EOFError(_CAUSES.get(received[-1] if received else 0, "unknown"))
+            received += part
+        return bytes(received)
+
+    def _lower_priority(self) -> None:
+        if self._nice < LONG_NICE:
+            # It cannot be raised again, so the process ends with its answer.
+            be_nice(self.pid, LONG_NICE)
+            self._is_lowered = True
 
 
 _CAUSES: dict[int, str] = {
@@ -164,12 +156,8 @@ _CAUSES: dict[int, str] = {
 }
 
 
-def _is_ready(poll: select.poll, deadline: float) -> bool:
-    return bool(poll.poll(max(0, deadline - time.monotonic()) * 1000))
-
-
 class Forker:
-    """Opens processes that answer with a `function`, `MODULE:NAME`, from several threads at once.
+    """Opens processes that answer with a `function`, `MODULE:NAME`.
 
     What they are forked from starts when first needed. `what` says in an error what they are for.
     """
@@ -179,68 +167,40 @@ class Forker:
         self._what = what
         self._memory_limit_bytes = memory_limit_bytes
         self._nice = nice
-        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._is_over = False
 
     @property
     def pid(self) -> int | None:
         """The id of the process that others are forked from; None where there is none."""
         return None if self._process is None else self._process.pid
 
-    def open(self) -> WorkerProcess:
+    async def open(self) -> WorkerProcess:
         """A process that has seen nothing. Raises WorkerNotStarted."""
         program = f"python -P -m runglass.engine.workers.worker {self._function}"
         for _ in range(2):
             try:
-                return self._open()
+                process = self._forked()
+                try:
+                    await process.greet()
+                except BaseException:
+                    process.close()
+                    raise
+                return process
             except OSError as error:
                 raise WorkerNotStarted(f"no process for {self._what} starts: {error}") from error
             except EOFError:
+                if self._is_over:
+                    break
                 # What processes are forked from may have been killed, as by the system for want of memory.
-                self.close()
+                self._stop()
         raise WorkerNotStarted(f"no process for {self._what} starts; `{program}` tells why")
 
     def close(self) -> None:
-        """Ends all processes."""
-        with self._lock:
-            self._stop()
-
-    def _open(self) -> WorkerProcess:
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        with ours, self._lock, theirs:
-            if self._control is None or self._process is None or self._process.poll() is not None:
-                self._stop()
-                self._start()
-            assert self._control is not None
-            # One that is gone is found out by the silence of the other end.
-            with contextlib.suppress(OSError):
-                socket.send_fds(self._control, [b"\0"], [theirs.fileno()])
-            ours.setblocking(False)
-            process = WorkerProcess(ours.detach(), nice=self._nice)
-        try:
-            process.greet()
-        except BaseException:
-            process.close()
-            raise
-        return process
-
-    def _start(self) -> None:
-        self._control, theirs = socket.socketpair()
-        arguments = (self._function, theirs.fileno(), self._memory_limit_bytes, self._nice)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "runglass.engine.workers.worker", *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=environment(),
-                # An interrupt from the keyboard is for the server, which may still need this to end its runs.
-                start_new_session=True,
-            )
+        """Ends all processes for good; blocks until they have ended."""
+        self._is_over = True
+        self._stop()
 
     def _stop(self) -> None:
         if self._control is not None:
@@ -253,6 +213,33 @@ class Forker:
                 self._process.kill()
                 self._process.wait()
         self._control = self._process = None
+
+    def _forked(self) -> WorkerProcess:
+        if self._process is None or self._process.poll() is not None:
+            self._stop()
+            self._control, theirs = socket.socketpair()
+            arguments = (self._function, theirs.fileno(), self._memory_limit_bytes, self._nice)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "runglass.engine.workers.worker", *map(str, arguments)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=environment(),
+                    # An interrupt from the keyboard is for the server, which may still need this to end its
+                    # runs.
+                    start_new_session=True,
+                )
+        assert self._control is not None
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        ours.setblocking(False)
+        # One that is gone is found out by the silence of the other end.
+        with theirs, contextlib.suppress(OSError):
+            socket.send_fds(self._control, [b"\0"], [theirs.fileno()])
+        return WorkerProcess(ours, nice=self._nice)
 
 
 def environment() -> dict[str, str]:

@@ -67,7 +67,7 @@ class Sandbox:
         max_processes: int | None = None,
         most_each: float = math.inf,
     ) -> None:
-        self._limits: ResourceLimits = {
+        limits: ResourceLimits = {
             "max_feed_duration_secs": time_limit_ms / 1000,
             # Sleeping is not counted as running; it gets the same time once more.
             "max_total_sleep_secs": time_limit_ms / 1000,
@@ -84,7 +84,7 @@ class Sandbox:
             "print": MAX_PRINTED,
         }
         self._result_limit_bytes = memory_limit_bytes // RESULT_SHARE
-        self.processes = SandboxProcesses(self._limits, slots=max_processes, most_each=most_each)
+        self.processes = SandboxProcesses(limits, slots=max_processes, most_each=most_each)
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,7 +9,6 @@ import contextlib
 import math
 import os
 import signal
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -40,9 +39,6 @@ class SandboxProcesses:
         self.turns = FairTurns(Shares(slots, most=self._most, most_each=most_each))
         self._pools: OrderedDict[int, _Pool] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
-        # When each process began its step; None for one that has lost its priority.
-        self._begun: dict[int, float | None] = {}
-        self._watching = False
 
     @property
     def projects(self) -> int:
@@ -74,13 +70,14 @@ class SandboxProcesses:
                 if pid not in pool.pids:
                     pool.pids.add(pid)
                     be_nice(pid, WORKER_NICE)
-                self._begun[pid] = time.monotonic()
-                if not self._watching:
-                    self._watch()
+                loop = asyncio.get_running_loop()
+                until_s = loop.time() + LONG_S
+                lowering = loop.call_at(until_s, be_nice, pid, LONG_NICE)
                 try:
                     yield session
                 finally:
-                    if self._begun.pop(pid) is None:
+                    lowering.cancel()
+                    if loop.time() >= until_s:
                         # A low priority cannot be raised again, so the process ends with its step.
                         pool.pids.discard(pid)
                         # One that is gone may have left its number to another.
@@ -90,37 +87,18 @@ class SandboxProcesses:
         finally:
             pool.users -= 1
 
-    def _watch(self) -> None:
-        """Lowers the priority of work that takes long, for as long as there is any to watch."""
-        self._watching = bool(self._begun)
-        if not self._watching:
-            return
-        # One timer for all: most steps are over before it comes.
-        asyncio.get_running_loop().call_later(LONG_S / 2, self._watch)
-        now = time.monotonic()
-        for pid, begun in self._begun.items():
-            if begun is not None and now - begun >= LONG_S:
-                be_nice(pid, LONG_NICE)
-                self._begun[pid] = None
-
     def _pool(self, project_id: int) -> "_Pool":
+        """The pool of the project; one too many ends that of the project that has been idle for longest."""
         pool = self._pools.get(project_id)
         if pool is None:
+            idle = [each for each, pool in self._pools.items() if pool.monty is not None and not pool.users]
+            if len(self._pools) >= PROJECTS_KEPT and idle:
+                closing = asyncio.create_task(self._pools.pop(idle[0]).close(), name="closing a sandbox")
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
             pool = self._pools[project_id] = _Pool(self._most)
-            if len(self._pools) > PROJECTS_KEPT:
-                self._close_one()
         self._pools.move_to_end(project_id)
         return pool
-
-    def _close_one(self) -> None:
-        """Ends the processes of the idle project that has run no code for the longest time."""
-        idle = next(
-            (each for each, pool in self._pools.items() if pool.monty is not None and not pool.users), None
-        )
-        if idle is not None:
-            closing = asyncio.create_task(self._pools.pop(idle).close(), name="idle processes of the sandbox")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
 
 
 class _Pool:

@@ -7,6 +7,7 @@ that also checks real models. Knows no model.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
@@ -127,15 +128,21 @@ class _Search:
             return plain["enum"][0]
         if self._with_defaults and "default" in plain:
             return plain["default"]
-        branches = plain.get("anyOf") or plain.get("oneOf")
-        if branches:
-            return self._first_of(branches, plain, depth)
+        if branches := plain.get("anyOf") or plain.get("oneOf"):
+            beside = {key: value for key, value in plain.items() if key not in ("anyOf", "oneOf")}
+            for branch in branches:
+                with suppress(_NotFound):
+                    return self._value(_merged(beside, branch), depth - 1)
+            raise _NotFound
         named = plain.get("type") or next((_IMPLIED[key] for key in plain if key in _IMPLIED), None)
         match named[0] if isinstance(named, list) else named:
             case "object":
                 return self._object(plain, depth)
             case "array":
-                return self._array(plain, depth)
+                size = _within_bounds(plain.get("minItems", 0))
+                first = plain.get("prefixItems", [])[:size]
+                kinds = [*first, *([plain.get("items", True)] * (size - len(first)))]
+                return [self._value(kind, depth - 1) for kind in kinds]
             case "string":
                 text = _OF_FORMAT.get(plain.get("format", ""), "")
                 return text.ljust(_within_bounds(plain.get("minLength", 0)), "a")
@@ -145,15 +152,6 @@ class _Search:
                 return True
             case _:
                 return None
-
-    def _first_of(self, branches: list[Any], schema: Schema, depth: int) -> Any:
-        beside = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
-        for branch in branches:
-            try:
-                return self._value(_merged(beside, branch), depth - 1)
-            except _NotFound:
-                continue
-        raise _NotFound
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
@@ -165,12 +163,6 @@ class _Search:
             spare = [*properties, *(f"p{number}" for number in range(_within_bounds(fewest)))]
             names = list(dict.fromkeys([*names, *spare]))[:fewest]
         return {name: self._value(properties.get(name, beyond), depth - 1) for name in names}
-
-    def _array(self, schema: Schema, depth: int) -> list[Any]:
-        size = _within_bounds(schema.get("minItems", 0))
-        first = schema.get("prefixItems", [])[:size]
-        kinds = [*first, *([schema.get("items", True)] * (size - len(first)))]
-        return [self._value(kind, depth - 1) for kind in kinds]
 
     def _flat(self, schema: Any) -> Schema:
         """`schema` with its `$ref` and `allOf` folded in."""
@@ -217,13 +209,16 @@ def _within_bounds(size: float) -> int:
 
 def _number(schema: Schema, kind: str) -> int | float:
     """The number nearest to 0 within the bounds, a whole one where there is one."""
+
+    def bound(key: str, none: str) -> Decimal:
+        # Draft 4 writes `exclusiveMinimum: true` beside `minimum`.
+        value = schema.get(key)
+        return Decimal(none if value is None or isinstance(value, bool) else str(value))
+
     step = Decimal(str(schema.get("multipleOf", 1)))
-    above, below = (
-        _bound(schema, "exclusiveMinimum", "-Infinity"),
-        _bound(schema, "exclusiveMaximum", "Infinity"),
-    )
-    low = max(above, _bound(schema, "minimum", "-Infinity"))
-    high = min(below, _bound(schema, "maximum", "Infinity"))
+    above, below = bound("exclusiveMinimum", "-Infinity"), bound("exclusiveMaximum", "Infinity")
+    low = max(above, bound("minimum", "-Infinity"))
+    high = min(below, bound("maximum", "Infinity"))
     nearest = min(max(Decimal(0), low), high)
     rung = (nearest / step).to_integral_value(ROUND_CEILING) * step
     candidates = [rung, rung + step, rung - step]
@@ -233,9 +228,3 @@ def _number(schema: Schema, kind: str) -> int | float:
         if low <= value <= high and value not in (above, below):
             return int(value) if value == value.to_integral_value() else float(value)
     raise _NotFound
-
-
-def _bound(schema: Schema, key: str, none: str) -> Decimal:
-    # Draft 4 writes `exclusiveMinimum: true` beside `minimum`.
-    value = schema.get(key)
-    return Decimal(none if value is None or isinstance(value, bool) else str(value))

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import minijinja
 import msgspec
 
+from runglass.errors import StepFailure
+
 FUEL = 5_000_000
 """The limits of a template: instructions, and bytes of text. At most half a second's worth."""
 TEXT_LIMIT = 16 * 1024 * 1024
@@ -28,11 +30,9 @@ class RenderRequest(msgspec.Struct, frozen=True, array_like=True):
     want: Literal["text", "value"]
 
 
-class RenderReply(msgspec.Struct, frozen=True, array_like=True):
-    """The text or value, as JSON, or in one sentence why there is none."""
-
-    value: msgspec.Raw = msgspec.Raw(b"null")
-    fault: str | None = None
+def template_error(message: str) -> StepFailure:
+    """The failure of a step whose template cannot be rendered."""
+    return StepFailure("TEMPLATE_ERROR", message, may_retry=False)
 
 
 _decoder = msgspec.json.Decoder(RenderRequest)
@@ -60,21 +60,24 @@ class Renderer:
             filters={"tojson": _json},
         )
 
-    def answer(self, ask: RenderRequest) -> RenderReply:
-        """Never raises for a template, short of the end of the process."""
+    def answer(self, ask: RenderRequest) -> bytes:
+        """The text or value as JSON. Raises StepFailure TEMPLATE_ERROR, and nothing else for a template."""
         try:
             text = self._environment.render(ask.template, ask.names)
             if len(text) > TEXT_LIMIT:
-                return RenderReply(fault=f"the template makes a text of more than {TEXT_LIMIT} characters")
+                raise template_error(f"the template makes a text of more than {TEXT_LIMIT} characters")
             made = text if ask.want == "text" else self._last
-            return RenderReply(msgspec.Raw(msgspec.json.encode(made, enc_hook=_listed)))
+            return msgspec.json.encode(made, enc_hook=_listed)
+        except StepFailure:
+            raise
         except minijinja.TemplateError as error:
-            return RenderReply(fault=_fault(error))
-        except MemoryError:
-            return RenderReply(fault="the template takes too much memory")
+            raise template_error(_fault(error)) from error
+        except MemoryError as error:
+            raise template_error("the template takes too much memory") from error
         except Exception as error:
             # A method of an object that the template called, like `.pop()` with a wrong key.
-            return RenderReply(fault=f"{type(error).__name__} in the template: {error}"[:_FAULT_LENGTH])
+            message = f"{type(error).__name__} in the template: {error}"[:_FAULT_LENGTH]
+            raise template_error(message) from error
         finally:
             self._last = None
 
@@ -117,5 +120,5 @@ _renderer = Renderer()
 
 
 def answered(message: bytes) -> bytes:
-    """The RenderReply to a RenderRequest, both as JSON."""
-    return msgspec.json.encode(_renderer.answer(_decoder.decode(message)))
+    """What a RenderRequest gives, both as JSON. Raises StepFailure."""
+    return _renderer.answer(_decoder.decode(message))

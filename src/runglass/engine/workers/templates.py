@@ -12,15 +12,14 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from runglass.engine.workers.code_transform import NOWHERE, Path, look_up
 from runglass.engine.workers.pool import LimitHit, WorkerPool
 from runglass.engine.workers.process import BEYOND, at_once
-from runglass.engine.workers.template_worker import TEXT_LIMIT, RenderReply, RenderRequest
-from runglass.errors import StepFailure
+from runglass.engine.workers.template_worker import TEXT_LIMIT, RenderRequest, template_error
 from runglass.limits.offload import offload_in_turn
 from runglass.support.byte_cache import ByteCache
 from runglass.support.json_weight import too_heavy
@@ -150,7 +149,7 @@ def filled(pieces: tuple[str | Path, ...], names: Mapping[str, Any]) -> str | No
         room -= len(text)
         if room < 0:
             # At once: a template may name a text of megabytes a thousand times.
-            raise _failure(f"the template makes a text of more than {TEXT_LIMIT} characters")
+            raise template_error(f"the template makes a text of more than {TEXT_LIMIT} characters")
         texts.append(text)
     return "".join(texts)
 
@@ -169,25 +168,20 @@ def _text(value: Any) -> str | None:
     return None
 
 
-def _failure(message: str) -> StepFailure:
-    return StepFailure("TEMPLATE_ERROR", message, may_retry=False)
-
-
 MEMORY_LIMIT_BYTES = 512 << 20
 CPU_LIMIT_MS = 1_000
 
 
-class Templates:
+class Templates(WorkerPool):
     """Renders templates; the processes for those that need one start when first needed.
 
-    A context manager, for any number of tasks at once: leaving it ends the processes. A task that needs a
-    process waits for the turn of its project. Two go on for each processor, or `max_processes`, and those of
-    further projects beside them; of one project no more than `most_each`.
+    A task that needs a process waits for the turn of its project. Two go on for each processor, or
+    `max_processes`, and those of further projects beside them; of one project no more than `most_each`.
     """
 
     def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
         slots = max_processes or at_once()
-        self.pool = WorkerPool(
+        super().__init__(
             "runglass.engine.workers.template_worker:answered",
             what="templates",
             memory_limit_bytes=MEMORY_LIMIT_BYTES,
@@ -195,12 +189,6 @@ class Templates:
             most=slots * BEYOND,
             most_each=most_each,
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.pool.aclose()
 
     async def render(self, template: str, names: Mapping[str, Any], *, project_id: int = 0) -> str:
         """The template's text. Raises StepFailure TEMPLATE_ERROR, for an unknown name among others.
@@ -254,7 +242,7 @@ class Templates:
     ) -> Any:
         ask = RenderRequest(template, picked(plan.mentions, names), want)
         try:
-            return await self.pool.call(
+            return await self.call(
                 functools.partial(msgspec.json.encode, ask),
                 functools.partial(_read, want),
                 what="to render",
@@ -263,16 +251,10 @@ class Templates:
                 owner=project_id,
             )
         except LimitHit as limit:
-            raise _failure("the template takes too much memory or time") from limit
-
-
-_decoder = msgspec.json.Decoder(RenderReply)
+            raise template_error("the template takes too much memory or time") from limit
 
 
 def _read(want: Literal["text", "value"], encoded: bytes) -> Any:
-    reply = _decoder.decode(encoded)
-    if reply.fault is not None:
-        raise _failure(reply.fault)
     if want == "value" and (reason := too_heavy(encoded)):
-        raise _failure(f"what the template makes cannot be read: {reason}")
-    return msgspec.json.decode(reply.value)
+        raise template_error(f"what the template makes cannot be read: {reason}")
+    return msgspec.json.decode(encoded)

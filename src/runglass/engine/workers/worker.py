@@ -3,8 +3,9 @@
 The first process imports the function, which makes bytes of bytes, and never sees a message. For each socket
 that comes over its own it forks a process that answers messages with the function, within limits, and may be
 taken down by them. A request has its length and its milliseconds of the processor ahead, a reply its length
-and a `State`. Nothing but bytes goes either way. When a process has ended, the first one sends the number
-of the signal that ended it, in one byte, and closes its socket. Knows nothing of what the function does.
+and a `State`. Nothing but bytes goes either way; an error of the function is a `Failure` as JSON. When a
+process has ended, the first one sends the number of the signal that ended it, in one byte, and closes its
+socket. Knows nothing of what the function does.
 """
 
 import contextlib
@@ -18,6 +19,11 @@ import struct
 import sys
 from collections.abc import Callable
 from enum import IntEnum
+from typing import Any, Literal
+
+import msgspec
+
+from runglass.errors import APIError, FlowFileError, Problem, RunglassError, StepFailure, api_error
 
 REQUEST = struct.Struct(">II")
 REPLY = struct.Struct(">IB")
@@ -31,6 +37,41 @@ class State(IntEnum):
     DONE = 0
     DONE_AND_ENDS = 1
     OUT_OF_MEMORY = 2
+    FAILED = 3
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """An error of the function, to be raised where it was called."""
+
+    kind: Literal["api", "step", "flow"]
+    code: str = ""
+    message: str = ""
+    step_id: str | None = None
+    details: dict[str, Any] = {}
+    may_retry: bool = True
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+
+    @classmethod
+    def of(cls, error: APIError | StepFailure | FlowFileError) -> "Failure":
+        """What is left of an error on its way."""
+        match error:
+            case APIError():
+                return cls("api", error.code, error.message, error.step_id, error.details)
+            case StepFailure():
+                return cls("step", error.code, error.message, None, error.details, error.may_retry)
+            case FlowFileError():
+                return cls("flow", problems=error.problems, warnings=error.warnings)
+
+    def error(self) -> RunglassError:
+        """The error again."""
+        match self.kind:
+            case "api":
+                return api_error(self.code, self.message, step_id=self.step_id, details=self.details)
+            case "step":
+                return StepFailure(self.code, self.message, may_retry=self.may_retry, details=self.details)
+            case "flow":
+                return FlowFileError(self.problems, warnings=self.warnings)
 
 
 def limit_cpu(seconds: float) -> None:
@@ -45,7 +86,7 @@ def _serve(channel: socket.socket, answer: Callable[[bytes], bytes]) -> None:
     sink.write(os.getpid().to_bytes(4))
     sink.flush()
     state = State.DONE
-    while state is State.DONE and (header := source.read(REQUEST.size)):
+    while state in (State.DONE, State.FAILED) and (header := source.read(REQUEST.size)):
         size, limit_ms = REQUEST.unpack(header)
         try:
             limit_cpu(limit_ms / 1000)
@@ -55,6 +96,8 @@ def _serve(channel: socket.socket, answer: Callable[[bytes], bytes]) -> None:
                 1 if sys.platform == "darwin" else 1024
             )
             state = State.DONE_AND_ENDS if peak > PEAK_BYTES else State.DONE
+        except (APIError, StepFailure, FlowFileError) as error:
+            state, reply = State.FAILED, msgspec.json.encode(Failure.of(error))
         except (MemoryError, RecursionError):
             state, reply = State.OUT_OF_MEMORY, b""
         limit_cpu(0)

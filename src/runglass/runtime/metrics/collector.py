@@ -158,10 +158,6 @@ def _counted() -> Iterator[Metric]:
     yield _histogram("http_response_seconds", about, ("endpoint", "status"), responses)
     errors = [((code,), count) for code, count in measured.error_responses.items()]
     yield _counter("http_errors", "Responses with an error, by its code.", ("code",), errors)
-    setback = [((kind,), count) for kind, count in measured.setback_runs.items()]
-    yield _counter(
-        "setback_runs", "Runs that a restart or failover of the database cost.", ("kind",), setback
-    )
     yield _counter(
         "model_calls", "Requests to models.", ("provider", "outcome"), measured.model_calls.items()
     )

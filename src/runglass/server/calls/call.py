@@ -126,25 +126,28 @@ async def admitted(
             if call.size_bytes > LARGE_BYTES:
                 entering = call.turn.enter_async_context(limits.large_requests.turn(call.project.id))
                 await while_allowed(request, None, entering, otherwise="nothing was started")
-            call.key = await idempotency_key_of(request)
-            # A step's answer is a stream, which is not kept.
-            if call.key is None and shape is not StepRequest:
-                call.fingerprint = await fingerprint_of(request)
+            await _know(call, may_repeat_failure=shape is not StepRequest)
             reading = partial(read_request, shape=shape, most_values=call.runtime.settings.body_values_limit)
             # Neither the body nor its values are held here: the block lasts until the run has a place.
             yield await parse_off_loop(reading, await body_of(request) or empty)
 
 
-async def idempotency_key_of(request: ApiRequest) -> IdempotencyKey | None:
-    """The Idempotency-Key with the digest of the request; None without a key. Raises INVALID_REQUEST."""
+async def _know(call: Call, *, may_repeat_failure: bool) -> None:
+    """Notes by what a repeat of the call is known. Raises INVALID_REQUEST for a key that is none.
+
+    That is its Idempotency-Key, with the digest of the request, or else the fingerprint of both, but for a
+    step: its answer is a stream, which is not kept.
+    """
+    request, target, body = call.request, _target(call.request), await body_of(call.request)
     key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    if not 0 < len(key) <= MAX_KEY:
-        raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
-    return IdempotencyKey(
-        key, await parse_off_loop(partial(_digest, _target(request)), await body_of(request))
-    )
+    if key is not None:
+        if not 0 < len(key) <= MAX_KEY:
+            message = f"the header Idempotency-Key must have 1 to {MAX_KEY} characters"
+            raise api_error("INVALID_REQUEST", message)
+        call.key = IdempotencyKey(key, await parse_off_loop(partial(_digest, target), body))
+    elif may_repeat_failure:
+        digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), body)
+        call.fingerprint = CallFingerprint(request.auth.project_id, request.auth.id, target, digest)
 
 
 def _digest(target: bytes, body: bytes) -> bytes:
@@ -173,12 +176,6 @@ def sorted_members(value: Any) -> Any:
         members = inner.items() if type(inner) is dict else enumerate(inner) if type(inner) is list else ()
         pending += [(inner, at) for at, member in members if type(member) is dict or type(member) is list]
     return holder[0]
-
-
-async def fingerprint_of(request: ApiRequest) -> CallFingerprint:
-    """What a repeat without an Idempotency-Key is known by."""
-    digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), await body_of(request))
-    return CallFingerprint(request.auth.project_id, request.auth.id, _target(request), digest)
 
 
 def _target(request: ApiRequest) -> bytes:

@@ -10,6 +10,7 @@ from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed, decode
 from runglass.store.base import decoding
 from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RunRecord
+from runglass.support.lazy_json import json_bytes
 
 
 class RunFailure(msgspec.Struct, frozen=True, rename="camel"):
@@ -82,11 +83,10 @@ async def result_of(store: RunLog, run: RunRecord) -> bytes:
     if result is not None:
         return result
     if run.capture == "full":
-        event = await _last_event(store, run)
-        with decoding(run.id):
-            logged = bytes(msgspec.json.decode(event, type=_Completed).result)
-        if logged and is_whole(logged):
-            return logged
+        end = await end_of(store, run)
+        logged: Any = json_bytes(end, "result") if isinstance(end, FlowCompleted) else None
+        if logged is not None and is_whole(bytes(logged)):
+            return bytes(logged)
     raise answer_expired(run.id)
 
 
@@ -107,17 +107,7 @@ async def end_of(store: RunLog, run: RunRecord) -> FlowCompleted | FlowFailed | 
     """The event that ended the run; None where it has not ended. Raises StoreError, RunUnreadable."""
     if not run.ended:
         return None
-    logged = await _last_event(store, run)
-    with decoding(run.id):
-        event = decode_event(logged)
-    return event if isinstance(event, FlowCompleted | FlowFailed | FlowCancelled) else None
-
-
-class _Completed(msgspec.Struct, frozen=True):
-    result: msgspec.Raw = msgspec.Raw()
-
-
-async def _last_event(store: RunLog, run: RunRecord) -> bytes:
     events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
     with decoding(run.id):
-        return events[0][1]
+        event = decode_event(events[0][1])
+    return event if isinstance(event, FlowCompleted | FlowFailed | FlowCancelled) else None

@@ -38,6 +38,7 @@ from runglass.log.events import (
     event_type_of,
 )
 from runglass.log.fold import Address
+from runglass.log.trace import StepTrace
 from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.calls.run_failure import failure_at
 from runglass.store.base import Store
@@ -263,8 +264,8 @@ class StepFrames:
         _, last = await store.open_steps(run.no)
         if step_id is None:
             rows = await store.trace_page(run.no, after=last - 1, limit_bytes=1) if last else []
-            known = rows[0][1] if rows else b"{}"
-            step_id = msgspec.json.decode(known, type=_StepId).step_id or (flow.steps[0].id if flow else "")
+            first = flow.steps[0].id if flow else ""
+            step_id = msgspec.json.decode(rows[0][1], type=StepTrace).step_id if rows else first
         step = None if flow is None else find_step(flow, step_id)
         return StepStarted(
             execution_id=run.id,
@@ -273,10 +274,6 @@ class StepFrames:
             step_index=0 if flow is None or step is None else step_index(flow, step_id),
             attempt=1,
         )
-
-
-class _StepId(msgspec.Struct, rename="camel"):
-    step_id: str = ""
 
 
 def _with_output(event: StepOutput, output: bytes) -> StepOutput:

@@ -10,9 +10,9 @@ import logging
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 log = logging.getLogger(__name__)
 
@@ -21,96 +21,62 @@ _BEATS = 2
 SEVERE_MS = 1000.0
 """Shorter stalls are for who looks for them: their lines are debug, those of longer ones warnings."""
 _FRAMES = 4
-_OURS = "runglass"
 
 
-class LoopWatch:
-    """The watch of one loop."""
+class _LoopWatch:
+    """The watch of the running loop: `beat` is called on it, `watch` in a thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, limit_s: float) -> None:
-        self._loop = loop
-        self._limit_s = limit_s
+    def __init__(self, limit_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limit_s, self._interval_s = limit_s, limit_s / _BEATS
         self._thread_id = threading.get_ident()
-        self._beat_s = time.monotonic()
-        self._cpu_s = time.process_time()
-        self._timer: asyncio.TimerHandle | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="runglass-loop-watch", daemon=True)
+        self.stop = threading.Event()
 
-    def start(self) -> None:
-        """Starts the watch. Must be called on the loop."""
-        self._beat()
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends the watch. Must be called on the loop."""
-        self._stop.set()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._thread.join()
-
-    def _beat(self) -> None:
+    def beat(self) -> None:
         self._beat_s, self._cpu_s = time.monotonic(), time.process_time()
-        self._timer = self._loop.call_later(self._limit_s / _BEATS, self._beat)
+        if not self.stop.is_set():
+            self._loop.call_later(self._interval_s, self.beat)
 
-    def _watch(self) -> None:
-        seen_s = 0.0
-        while not self._stop.wait(self._limit_s / _BEATS):
-            beat_s = self._beat_s
+    def watch(self) -> None:
+        while not self.stop.wait(self._interval_s):
+            beat_s, cpu_s = self._beat_s, self._cpu_s
             # The next heartbeat is due some time after the last one. The time beyond that is the stall.
-            stood_s = time.monotonic() - beat_s - self._limit_s / _BEATS
-            if stood_s > self._limit_s and beat_s != seen_s:
-                seen_s = beat_s
-                self._tell(beat_s, self._cause())
-
-    def _tell(self, beat_s: float, cause: str) -> None:
-        cpu_s = self._cpu_s
-        while self._beat_s == beat_s and not self._stop.wait(0.005):
-            pass
-        stood_ms = (time.monotonic() - beat_s - self._limit_s / _BEATS) * 1000
-        busy_ms = (time.process_time() - cpu_s) * 1000
-        # Where the process hardly computed, it waited: for a disk, or for a busy processor.
-        log.log(
-            logging.WARNING if stood_ms >= SEVERE_MS else logging.DEBUG,
-            "the event loop stood still for %.0f ms (the process computed for %d ms of them): %s",
-            stood_ms,
-            busy_ms,
-            cause,
-        )
+            due_s = beat_s + self._interval_s
+            if time.monotonic() - due_s <= self._limit_s:
+                continue
+            cause = self._cause()
+            while self._beat_s == beat_s and not self.stop.wait(0.005):
+                pass
+            stood_ms = (time.monotonic() - due_s) * 1000
+            # Where the process hardly computed, it waited: for a disk, or for a busy processor.
+            log.log(
+                logging.WARNING if stood_ms >= SEVERE_MS else logging.DEBUG,
+                "the event loop stood still for %.0f ms (the process computed for %d ms of them): %s",
+                *(stood_ms, (time.process_time() - cpu_s) * 1000, cause),
+            )
 
     def _cause(self) -> str:
+        """The task, and the innermost lines of Runglass's own code, behind that of a library they called."""
         try:
             task = asyncio.current_task(self._loop)
         except RuntimeError:
             task = None
-        frame = sys._current_frames().get(self._thread_id)
-        lines = [f"{path}:{line} {name}" for path, line, name in _frames(frame)]
-        if frame is not None and not _is_ours(frame):
-            lines.insert(0, f"{frame.f_globals.get('__name__', '')}:{frame.f_lineno} {frame.f_code.co_name}")
+        frames = traceback.walk_stack(sys._current_frames().get(self._thread_id))
+        lines = [f"{frame.f_globals.get('__name__')}:{line} {frame.f_code.co_name}" for frame, line in frames]
+        ours = [line for line in lines[1:] if line.startswith("runglass.")]
         name = "no task" if task is None else f"task {task.get_name()!r}"
-        return f"{name}, at {' < '.join(lines) or 'no line of ours'}"
-
-
-def _frames(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
-    """The innermost lines of Runglass's own code, the deepest first."""
-    found = 0
-    while frame is not None and found < _FRAMES:
-        if _is_ours(frame):
-            yield frame.f_globals["__name__"], frame.f_lineno, frame.f_code.co_name
-            found += 1
-        frame = frame.f_back
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__", "")).split(".")[0] == _OURS
+        return f"{name}, at {' < '.join([*lines[:1], *ours[:_FRAMES]])}"
 
 
 @contextmanager
 def watched(*, limit_ms: int) -> Iterator[None]:
     """Watches the running loop until the block ends."""
-    watch = LoopWatch(asyncio.get_running_loop(), limit_s=limit_ms / 1000)
-    watch.start()
+    watch = _LoopWatch(limit_ms / 1000)
+    watch.beat()
+    thread = threading.Thread(target=watch.watch, name="runglass-loop-watch", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        watch.stop()
+        watch.stop.set()
+        thread.join()

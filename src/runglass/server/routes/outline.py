@@ -99,7 +99,7 @@ async def outline(
     found = recent or ends or await outlines.of(run, seq=seq)
     first = 0 if after is None else after + 1
     parts = found.json_parts(first, limit, partial=ends is not None)
-    gzip = Gzip() if accepts_gzip(accept_encoding) else None
+    gzip = gzip_stream() if accepts_gzip(accept_encoding) else None
     if min(limit, found.row_count) <= AT_ONCE_ROWS:
         async with paced("loop", run.project_id):
             return _answer(b"".join(parts), gzip)
@@ -134,7 +134,7 @@ async def timeline(
         made = None
         while made is None:
             made = await offload(partial(next, slices), size_bytes=found.row_count * ROW_BYTES)
-        gzip = Gzip() if accepts_gzip(accept_encoding) else None
+        gzip = gzip_stream() if accepts_gzip(accept_encoding) else None
         size = len(made.lanes) * buckets * BUCKET_BYTES
         return await offload(lambda: _answer(msgspec.json.encode(made), gzip), size_bytes=size)
 
@@ -147,37 +147,27 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
     return found is not None and (found[1] is None or found[1].strip("0.") != "")
 
 
-class Gzip:
-    """One gzip stream: for answers that are large and say the same again and again."""
-
-    def __init__(self) -> None:
-        self._compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
-
-    def add(self, data: bytes) -> bytes:
-        """The compressed bytes that can be sent after this part; may be empty."""
-        return self._compressor.compress(data)
-
-    def end(self) -> bytes:
-        """The end of the stream."""
-        return self._compressor.flush()
+def gzip_stream() -> "zlib._Compress":
+    """For answers that are large and say the same again and again."""
+    return zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
 
 
-def _answer(body: bytes, gzip: Gzip | None) -> Response:
+def _answer(body: bytes, gzip: "zlib._Compress | None") -> Response:
     headers = {"Vary": "Accept-Encoding"}
     if gzip is not None and len(body) >= COMPRESSED_BYTES:
         headers["Content-Encoding"] = "gzip"
-        body = gzip.add(body) + gzip.end()
+        body = gzip.compress(body) + gzip.flush()
     return Response(body, media_type=JSON, headers=headers)
 
 
-async def _sent(parts: Iterator[bytes], gzip: Gzip | None) -> AsyncGenerator[bytes, None]:
+async def _sent(parts: Iterator[bytes], gzip: "zlib._Compress | None") -> AsyncGenerator[bytes, None]:
     while (part := await offload_in_turn(partial(_next_of, parts, gzip))) is not None:
         if part:
             yield part
     if gzip is not None:
-        yield gzip.end()
+        yield gzip.flush()
 
 
-def _next_of(parts: Iterator[bytes], gzip: Gzip | None) -> bytes | None:
+def _next_of(parts: Iterator[bytes], gzip: "zlib._Compress | None") -> bytes | None:
     part = next(parts, None)
-    return part if part is None or gzip is None else gzip.add(part)
+    return part if part is None or gzip is None else gzip.compress(part)

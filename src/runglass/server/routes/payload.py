@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator
 from functools import partial
 from hashlib import blake2b
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from runglass.errors import RequestError, api_error
 from runglass.limits.offload import offload
+from runglass.log.trace import StepTrace
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.error_responses import error_response
@@ -24,6 +25,7 @@ from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
+from runglass.support.lazy_json import json_bytes
 
 Part: TypeAlias = Literal["input", "output", "error"]
 
@@ -42,15 +44,6 @@ IF_NONE_MATCH = Parameter(
 
 _RANGE = re.compile(r"bytes=[ \t]*(\d*)-(\d*)[ \t]*", re.IGNORECASE | re.ASCII)
 _MOST_DIGITS = 18
-_NOTHING = msgspec.Raw()
-
-
-class _Kept(
-    msgspec.Struct, rename={"input": "inputContext", "output": "outputContext", "error": "errorContext"}
-):
-    input: msgspec.Raw = _NOTHING
-    output: msgspec.Raw = _NOTHING
-    error: msgspec.Raw = _NOTHING
 
 
 async def payload(
@@ -161,9 +154,8 @@ def byte_range(header: str | None, if_range: str | None, *, size: int, tag: str)
 
 def _content_of(run: RunRecord, data: bytes, part: Part) -> bytes | None:
     with decoding(run.id):
-        kept = msgspec.json.decode(data, type=_Kept)
-    found = bytes(getattr(kept, part))
-    return None if found in (b"", b"null") else found
+        found: Any = json_bytes(msgspec.json.decode(data, type=StepTrace), f"{part}_context")
+    return None if found is None else bytes(found)
 
 
 async def _parts_of(body: bytes) -> AsyncGenerator[bytes, None]:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from runglass.errors import api_error
 from runglass.limits.offload import offload
 from runglass.limits.pace import paced_read
+from runglass.log.trace import RunSummary
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.exchange import exchange_of
@@ -70,21 +71,14 @@ LAST_EVENT_ID = Parameter(
 )
 
 
-class _Traced(msgspec.Struct, rename="camel"):
-    trace_id: str
-
-
-class _Summary(msgspec.Struct):
-    recording: _Traced
-
-
 async def summary(request: ApiRequest, run: RunRecord) -> Response:
     """The `flowRun` of the run's trace by itself: status, times, totals and error, however long it is."""
     store = request.services.runtime.store
     body = whole_summary(await with_content(store, run))
     if run.is_recorded and run.ended:
         with decoding(run.id):
-            trace_id = msgspec.json.decode(run.summary, type=_Summary).recording.trace_id
+            recording = msgspec.json.decode(run.summary, type=RunSummary).recording
+        trace_id = "" if recording is None else recording.trace_id
         found = (await store.recorded_traces(run.project_id, [trace_id])).get(trace_id)
         if found is not None and found.run is not None and found.run.id != run.id:
             body = body[:-1] + b',"continuedBy":%b}' % msgspec.json.encode(found.run.id)
@@ -149,7 +143,7 @@ async def stream(
         )
         raise api_error("INVALID_REQUEST", message, execution_id=run.id)
     setbacks = await runtime.store.setbacks(run.id) if seen else []
-    for _, _, head, had, at in setbacks:
+    for head, had, at in setbacks:
         if head is not None and had is not None and head < seen <= had:
             message = (
                 f"run {run.id!r} had two events {seen}, and the id does not tell which one was read:"

@@ -93,7 +93,7 @@ async def run_by_id(request: ApiRequest, execution_id: str) -> RunRecord:
     """A run of the caller's project, its id in either case. Raises RUN_NOT_FOUND."""
     run = await request.services.runtime.store.run(execution_id.lower())
     if run is None or run.project_id != request.auth.project_id:
-        raise await _missing(request, execution_id)
+        raise no_run(execution_id)
     return run
 
 
@@ -126,7 +126,7 @@ async def trace_by_id(request: ApiRequest, execution_id: str, *, flow_id: str | 
     if opened is not None and opened.run.log_bytes > LARGE_READ_BYTES:
         opened = await paced_read(project_id, read)
     if opened is None:
-        raise await _missing(request, execution_id)
+        raise no_run(execution_id)
     return opened
 
 
@@ -155,19 +155,6 @@ async def trace_of_flow(
     """As `run_of_flow`, with its trace. Raises FLOW_NOT_FOUND, RUN_NOT_FOUND."""
     flow = await require_flow(request, org, project, slug)
     return await trace_by_id(request, execution_id, flow_id=flow.id)
-
-
-async def _missing(request: ApiRequest, execution_id: str) -> APIError:
-    """RUN_NOT_FOUND, which tells the run's project where the database has lost the run."""
-    setbacks = await request.services.runtime.store.setbacks(execution_id.lower())
-    lost = [each for each in setbacks if each.head is None and each.project_id == request.auth.project_id]
-    if not lost:
-        return no_run(execution_id)
-    message = (
-        f"there is no run {execution_id!r} any more: it was lost as PostgreSQL was restarted, or replaced by"
-        f" a standby without its newest commits, which was noticed at {lost[0].at}; it cannot be resumed"
-    )
-    return api_error("RUN_NOT_FOUND", message, execution_id=execution_id)
 
 
 def lost_run(execution_id: str) -> APIError:
@@ -203,16 +190,12 @@ def is_owed(key: ApiKey, run: RunRecord) -> bool:
 
 
 def require_owed(key: ApiKey, run: RunRecord, *, what: str) -> None:
-    """Raises FORBIDDEN where `what` is not for this key."""
-    if not is_owed(key, run):
-        raise not_owed(run, what=what)
-
-
-def not_owed(run: RunRecord, *, what: str) -> APIError:
-    """The error for other keys, with the status of the run, which is no secret."""
+    """Raises FORBIDDEN where `what` is not for this key, with the status of the run, which is no secret."""
+    if is_owed(key, run):
+        return
     who = "a key that may run flows" if run.key_id is None else f"key {run.key_id}, which started it"
     message = (
         f"{what} of run {run.id!r}, which is {run.status}, is only for {who}: its capture mode is"
         f" {run.capture!r}; with 'full' every key of the project may read it"
     )
-    return api_error("FORBIDDEN", message, execution_id=run.id, details={"status": run.status})
+    raise api_error("FORBIDDEN", message, execution_id=run.id, details={"status": run.status})

@@ -21,6 +21,7 @@ from runglass.errors import StoreError
 from runglass.flows.flow import ConditionStep, Flow, LoopStep, ParallelStep, Step
 from runglass.limits.offload import offload, offload_in_turn
 from runglass.limits.pace import paced_read, paced_write
+from runglass.log.trace import RunSummary
 from runglass.outlines.builder import AttemptRow, Node, OutlineBuilder
 from runglass.outlines.kept_outline import is_of_version_before, pack, unpack
 from runglass.outlines.outline import SLICE_ROWS, Outline
@@ -55,15 +56,6 @@ class _Held(NamedTuple):
     outline: Outline
     is_final: bool
     nodes: str
-
-
-class _Recording(msgspec.Struct, rename="camel"):
-    entry_span_id: str | None = None
-
-
-class _Start(msgspec.Struct, rename="camel"):
-    started_at: str | None = None
-    recording: _Recording | None = None
 
 
 class Outlines:
@@ -237,7 +229,7 @@ def _digest(nodes: Sequence[Node]) -> str:
 
 
 def _builder_of(run: RunRecord, nodes: Sequence[Node], *, is_partial: bool = False) -> Builder:
-    start = msgspec.json.decode(run.summary, type=_Start)
+    start = msgspec.json.decode(run.summary, type=RunSummary)
     if run.is_recorded:
         entry = start.recording.entry_span_id if start.recording else None
         return SpanOutlineBuilder(

@@ -6,7 +6,7 @@ Snapshots go from the store into the answer as the bytes that they are.
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ from runglass.flows.flow import Flow, LeafStep, step_count, within
 from runglass.limits.offload import offload, offload_in_turn
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.log.fold import milliseconds_between
-from runglass.log.trace import RunStatus, RunSummary, StepStatus
+from runglass.log.trace import RunSummary, StepTrace
 from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.calls.run_failure import end_of, failure_at
 from runglass.server.http.response_stream import PART_BYTES
@@ -23,8 +23,7 @@ from runglass.store.base import decoding
 from runglass.store.protocols.catalog import Catalog
 from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RunRecord
-from runglass.support.lazy_json import Json, decode_when_read, encoded, json_bytes
-from runglass.wire.run_api import CaptureMode
+from runglass.support.lazy_json import Json, encoded, json_bytes
 from runglass.wire.session import SessionStep
 
 log = logging.getLogger(__name__)
@@ -32,42 +31,9 @@ log = logging.getLogger(__name__)
 INLINE_BYTES = 64 * 1024
 """Rows up to this size are decoded on the event loop, in less than a millisecond."""
 
-
-SessionTrigger = Literal["execute", "step", "job", "recorded"]
-
-
-class _Head(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """The fields of a run of a session that stand before its steps."""
-
-    execution_id: str
-    flow_id: str
-    slug: str
-    trigger_type: SessionTrigger
-    status: RunStatus
-    started_at: str | None = None
-    completed_at: str | None = None
-    trace_capture_mode: CaptureMode
-    error_at_step: str | None = None
-
-
-class _StoredStep(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A stored StepTrace, its contexts left as bytes."""
-
-    step_id: str
-    attempt: int
-    loop_index: int | None = None
-    status: StepStatus
-    started_at: str | None = None
-    completed_at: str | None = None
-    duration_ms: int | None = None
-    input_context: Json = None
-    output_context: Json = None
-    error_context: Json = None
-    truncated: bool = False
-
-
-decode_when_read(_StoredStep, ("input_context", "output_context", "error_context"))
-_steps = msgspec.json.Decoder(_StoredStep)
+_TRIGGERS = {"step": "step", "job": "job", "recorded": "recorded"}
+_SNAPSHOTS = ("input_snapshot", "output_snapshot", "error_snapshot")
+_steps = msgspec.json.Decoder(StepTrace)
 
 
 class FlowShape:
@@ -118,21 +84,21 @@ async def session_run(
     except RunUnreadable as error:
         # A broken run must not hide the others.
         log.error("%s", error)  # noqa: TRY400
-        status = msgspec.convert(run.status, RunStatus)
-        summary = RunSummary(id=run.id, flow_id=run.flow_id, status=status)
+        summary = RunSummary(id=run.id, flow_id=run.flow_id, status=run.status)
         end, is_readable = None, False
-    head = _Head(
-        execution_id=run.id,
-        flow_id=run.flow_id,
-        slug=slug,
-        trigger_type=_TRIGGERS.get(run.trigger_type, "execute"),
-        status=msgspec.convert(run.status, RunStatus),
-        started_at=summary.started_at,
-        completed_at=summary.completed_at,
-        trace_capture_mode=run.capture,
-        error_at_step=end.step_id if isinstance(end, FlowFailed) else None,
-    )
-    yield msgspec.json.encode(head)[:-1] + b',"steps":['
+    head = {
+        "executionId": run.id,
+        "flowId": run.flow_id,
+        "slug": slug,
+        "triggerType": _TRIGGERS.get(run.trigger_type, "execute"),
+        "status": run.status,
+        "startedAt": summary.started_at,
+        "completedAt": summary.completed_at,
+        "traceCaptureMode": run.capture,
+        "errorAtStep": end.step_id if isinstance(end, FlowFailed) else None,
+    }
+    told = {name: value for name, value in head.items() if value is not None}
+    yield msgspec.json.encode(told)[:-1] + b',"steps":['
     # A draft may have changed since the run; its shape serves as long as it has the run's steps.
     is_same = shape is not None and shape.step_count == summary.step_count
     steps = SessionSteps(run, end, shape if is_same else None)
@@ -162,9 +128,6 @@ async def session_run(
     yield b'],"snapshotsAvailable":%b}' % (b"true" if steps.has_snapshots else b"false")
 
 
-_TRIGGERS: dict[str, SessionTrigger] = {"step": "step", "job": "job", "recorded": "recorded"}
-
-
 class SessionSteps:
     """The steps of one run, read in order; `shape` is that of its flow, or None where that is gone."""
 
@@ -189,7 +152,7 @@ class SessionSteps:
         """The rows as members of a JSON array."""
         return b",".join([self._read(_steps.decode(row)) for row in rows])
 
-    def _read(self, step: _StoredStep) -> bytes:
+    def _read(self, step: StepTrace) -> bytes:
         self._seen.add(step.step_id)
         if self._since is None and step.step_id in self._inner:
             self._since = step.started_at
@@ -214,9 +177,8 @@ class SessionSteps:
 
     def encode(self, step: SessionStep) -> bytes:
         """The step as JSON."""
-        snapshots = ("input_snapshot", "output_snapshot", "error_snapshot")
         if not self.has_snapshots:
-            self.has_snapshots = any(json_bytes(step, name) is not None for name in snapshots)
+            self.has_snapshots = any(json_bytes(step, name) is not None for name in _SNAPSHOTS)
         return msgspec.json.encode(step)
 
     def last(self) -> SessionStep | None:

@@ -3,21 +3,31 @@
 A row that another claim or an append has locked is passed over, so that claims never wait for each other.
 Leases run by the clock of the database: a time that a caller names is taken as so long from now, and so the
 clocks of processes need not agree.
+
+And the parts of budgets that are held between the decision about a reservation and its event, over all
+processes. The decision locks the row of the project, for no longer than it takes. A hold is given back once
+the log has the reservation; one whose process is gone ends when its run is taken over.
 """
+
+from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
 
 from runglass.store import leases
+from runglass.store.catalog_records import project_of
 from runglass.store.leases import CLAIM, DEAD, WAITING_PROJECTS
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.migrations import await_migration, migrations
-from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
+from runglass.store.postgres.sql_helpers import perform
+from runglass.store.process_records import NO_LIMITS, UNTOLD, BudgetDecision, ProcessFacts
 from runglass.store.records import RunRecord
 from runglass.store.run_tables import RUN, run_of
-from runglass.store.statements import Steps, changed, done, every
+from runglass.store.statements import Steps, changed, done, every, fetch, one
 
 _FIRST = "SELECT run_no, pick FROM queue {} ORDER BY pick, run_no LIMIT :limit FOR UPDATE SKIP LOCKED"
 # Goes through the projects that wait, and not through all that waits. The runs of a flow with no room are
@@ -66,6 +76,10 @@ _CLAIM_WITH_ROOM = _CLAIM.format(
 )
 CLAIMS_LOCK = 5_242_880_718
 """The advisory lock of claims with a limit for each project: two at once would each see the same room."""
+_ENDED_HOLDS = (
+    "DELETE FROM budget_hold WHERE project_id = :project_id AND NOT EXISTS (SELECT FROM run"
+    " WHERE run.no = for_run AND run.fence = budget_hold.fence AND run.owner IS NOT NULL)"
+)
 
 
 class Leases(leases.Leases):
@@ -143,6 +157,36 @@ class Leases(leases.Leases):
             return claimed
 
         return await self._statements.write(work)
+
+    async def hold_budget(self, hold: uuid.UUID, run: RunRecord, usd: Decimal) -> BudgetDecision:
+        project_id = run.project_id
+
+        def work() -> Steps[BudgetDecision]:
+            sql = "SELECT 1 FROM project WHERE id = :project_id FOR NO KEY UPDATE"
+            yield fetch(sql, project_id=project_id)
+            yield done(_ENDED_HOLDS, project_id=project_id)
+            # Before the totals are: a reservation stored meanwhile counts twice, and never not at all.
+            sql = "SELECT coalesce(sum(usd), 0) FROM budget_hold WHERE project_id = :project_id"
+            [(held,)] = yield fetch(sql, project_id=project_id)
+            sql = f"{POSTGRES.project} WHERE id = :project_id"
+            decision = BudgetDecision((yield one(project_of, sql, project_id=project_id)), held)
+            if decision.has_room_for(usd):
+                yield done(
+                    "INSERT INTO budget_hold (id, project_id, for_run, fence, usd)"
+                    " VALUES (:id, :project_id, :no, :fence, :usd)",
+                    id=hold,
+                    project_id=project_id,
+                    no=run.no,
+                    fence=run.fence,
+                    usd=usd,
+                )
+            return decision
+
+        return await self._statements.write(work)
+
+    async def release_budget(self, hold: uuid.UUID) -> None:
+        sql = "DELETE FROM budget_hold WHERE id = :hold"
+        await self._db.repeat(partial(perform, done(sql, hold=hold)))
 
     def _from_now(self, at: str) -> timedelta:
         """How long it is until then by the store's clock, by which the caller told the time just now."""

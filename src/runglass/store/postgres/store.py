@@ -2,8 +2,8 @@
 
 Connections and transactions are in `connections.py`, the schema in `sql/` and `migrations.py`. Appends are
 written together (`append.py`), by a function of the database, and new runs as well (`run_creation.py`). The
-queries that PostgreSQL has for itself are in `runs.py`, `query_index.py`, `leases.py`, `budgets.py` and
-`removal.py`; what a failover has lost, in `setbacks.py`. What both kinds of store do alike is not here.
+queries that PostgreSQL has for itself are in `runs.py`, `query_index.py`, `leases.py` and `removal.py`. What
+both kinds of store do alike is not here.
 """
 
 import uuid
@@ -13,7 +13,6 @@ from runglass.store.catalog import SqlCatalog
 from runglass.store.content_removal import ContentRemoval
 from runglass.store.overview import Overview, PoolUse
 from runglass.store.postgres.append import AppendQueue
-from runglass.store.postgres.budgets import Budgets
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.leases import Leases
@@ -35,7 +34,6 @@ class PostgresStore(
     SqlCatalog,
     PostgresRunLog,
     Leases,
-    Budgets,
     RunLists,
     RecordedTraces,
     Overview,

@@ -137,10 +137,10 @@ class RunLog(Protocol):
         Whoever holds something that it has read compares it then. 0 for ever where that cannot be.
         """
 
-    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
         """Notes that the store had the run's events up to `had`, and now has less or others.
 
-        The audit log has it, too. False where that was noted before, or the run was deleted by hand.
+        The audit log has it, too, and once the log of the process, unless the run was deleted by hand.
         """
 
     async def setbacks(self, run_id: str) -> list[Setback]:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from msgspec import structs
@@ -11,7 +12,8 @@ from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
 from runglass.store.run_tables import IS_RECORDED
 from runglass.store.sqlite.dialect import SQLITE
-from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
+from runglass.store.sqlite.sql_helpers import count_kept, count_open
+from runglass.support.clock import iso
 
 AT_ONCE_EVENTS = 1000
 AT_ONCE_BYTES = 1 << 20
@@ -90,7 +92,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         db.execute("DELETE FROM run_request WHERE run_no = ?", (batch.run_no,))
         db.execute(
             "INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, ?)",
-            (batch.run_no, batch.result, batch.error, now_text()),
+            (batch.run_no, batch.result, batch.error, iso(datetime.now(UTC))),
         )
         if batch.status != "completed":
             db.execute(SQLITE.note_error, {"run_no": batch.run_no})

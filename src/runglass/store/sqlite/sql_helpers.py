@@ -7,7 +7,6 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -94,11 +93,6 @@ def _page_of(rows: RowsOfRun) -> str:
     # They come in the order of their keys, so SQLite merges them and sorts nothing.
     each = [f"SELECT {rows.columns} FROM {table} WHERE {beyond}" for table in rows.tables]
     return f"{' UNION ALL '.join(each)} ORDER BY {key}"
-
-
-def now_text() -> str:
-    """The time as the store keeps it: ISO, UTC, in milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def count_bytes(db: sqlite3.Connection, project_id: int, size: int) -> None:

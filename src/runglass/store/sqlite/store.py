@@ -58,9 +58,8 @@ class SqliteStore(
         # The file is of one process, which ends before another file is put in its place.
         return 0
 
-    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
         """Keeps nothing, for the same reason."""
-        return True
 
     async def setbacks(self, run_id: str) -> list[Setback]:
         return []
