@@ -59,7 +59,8 @@ async def test_owed_content_is_kept_as_long_as_its_call(store: Store) -> None:
     assert await store.owed(run.no, 2) is None
 
 
-async def test_answers_of_calls_count_as_data_of_the_project(store: Store) -> None:
+@pytest.mark.parametrize("forgets", [False, True])
+async def test_answers_of_calls_count_as_data_of_the_project(store: Store, *, forgets: bool) -> None:
     async def taken() -> int:
         project = await store.project(run.project_id)
         assert project is not None
@@ -82,5 +83,8 @@ async def test_answers_of_calls_count_as_data_of_the_project(store: Store) -> No
     assert await taken() == request + 3500
     await store.append(batch(run, 1, b"2", status="completed", result=b"r" * 70))
     assert await taken() == 3570, "the request is gone, the rest is still owed"
+    if forgets:
+        await store.forget_calls(before="9999")
+        assert await taken() == 70, "the result is kept for whoever asks for the run"
     await store.expire_answers(before="9999", limit=1)
     assert await taken() == 0

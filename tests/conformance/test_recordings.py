@@ -127,8 +127,10 @@ async def test_a_run_is_due_until_it_has_ended(store: Store) -> None:
     assert [run.id for run in await store.due_recordings(now=LATER, limit=9)] == ["run-2"]
     await end(store, second)
     assert await store.due_recordings(now=LATER, limit=1) == []
+    third = await record(store, "run-3", trace_id="3" * 32, due_at=LATER)
     await store.defer_recording(second.no, due_at=NOON)
-    assert await store.due_recordings(now=LATER, limit=9) == []
+    found = await store.due_recordings(now=LATER, limit=1)
+    assert [run.id for run in found] == [third.id], "one that has ended takes no place of another"
 
 
 async def test_a_deleted_run_leaves_a_tombstone_for_a_month(store: Store) -> None:

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.wire import UUID, detail, refusal
+from tests.contract.wire import UUID, detail, execute, refusal
 
 PATH = "/seq/acme/demo/words/execute"
 
@@ -74,6 +74,7 @@ def test_a_failed_run_is_step_failed_with_both_ids_and_a_readable_trace(http: ht
         ({"message": "a", "block_overrides": {"split": {"code": 1}}}, "blockOverrides.split.code"),
         ({"message": "a", "blockOverrides": {"spilt": {"code": "return {}"}}}, "blockOverrides.spilt"),
         ({"message": "a", "trace": "yes"}, "trace"),
+        ({"message": "a", "run_remaining": True}, "run_remaining"),
         ({"mesage": "a"}, "mesage"),
         ({"message": "a", "blockOverrides": {}, "block_overrides": {}}, "block_overrides"),
     ],
@@ -206,3 +207,11 @@ def test_a_json_body_is_taken_whatever_its_declared_type(
     headers = {} if content_type is None else {"Content-Type": content_type}
     answer = http.post(PATH, content=b'{"message": "a"}', headers=headers)
     assert answer.status_code == 200, answer.text
+
+
+def test_trace_asks_for_full_snapshots_of_this_run(server: RunningServer, http: httpx2.Client) -> None:
+    server.push("slug: frugal\ncapture: metadata_only\nsteps: [{id: a, type: passthrough}]\n")
+    for wanted in (False, True):
+        run = execute(http, "frugal", parameters={"n": 1}, trace=wanted)
+        step = http.get(f"/flow-runs/{run}/steps/a/trace").json()
+        assert step.get("inputContext") == ({"n": 1} if wanted else None)

@@ -164,6 +164,7 @@ def events_of(http: httpx2.Client, run_id: str) -> list[dict[str, Any]]:
 def test_lines_are_a_header_and_then_each_event_byte_for_byte(http: httpx2.Client, words: str) -> None:
     answer = http.get(f"/flow-runs/{words}/export?format=jsonl")
     assert answer.headers["content-type"] == "application/jsonl"
+    assert answer.headers["content-disposition"] == f'attachment; filename="words-{words}.jsonl"'
     first, *lines = answer.text.splitlines()
     header = json.loads(first)
     flow = http.get("/flows/acme/demo/words").json()

@@ -53,6 +53,12 @@ def test_a_method_that_a_path_does_not_have(
         assert detail(answer)["code"] == "METHOD_NOT_ALLOWED"
 
 
+def test_options_tell_the_methods(http: httpx2.Client) -> None:
+    answer = http.options("/flow-runs")
+    assert answer.status_code == 204
+    assert "GET" in answer.headers["allow"]
+
+
 def test_head_answers_like_get_without_the_body(http: httpx2.Client) -> None:
     run = execute(http, "anything")
     for path in ("/flow-runs", f"/flow-runs/{run}/trace"):
@@ -151,3 +157,22 @@ def test_a_fault_is_500_with_nothing_of_the_inside_and_a_log_entry_to_find(
     entry = next(record for record in caplog.records if record.levelno == logging.ERROR)
     assert request_id in entry.getMessage()
     assert entry.exc_info is not None
+
+
+def test_a_store_that_goes_away_during_a_run_is_not_mistaken_for_nothing_started(
+    http: httpx2.Client, faults: FaultyStore
+) -> None:
+    faults.fail("append", StoreError("the store cannot be used: disk full"))
+    answer = http.post("/seq/acme/demo/anything/execute", json={})
+    assert refusal(answer) == (500, "INTERNAL_ERROR")
+    assert detail(answer)["executionId"]
+
+
+def test_a_stream_whose_store_goes_away_ends_without_a_last_event(
+    http: httpx2.Client, faults: FaultyStore
+) -> None:
+    # Not what a test before has failed with: that would be answered as a repeat of it.
+    run = execute(http, "anything", message="a stream that breaks off")
+    faults.fail("events", StoreError("the store cannot be used: disk I/O error"))
+    answer = http.get(f"/flow-runs/{run}/trace/stream")
+    assert (answer.status_code, answer.text) == (200, "retry: 1000\n\n")

@@ -195,7 +195,9 @@ def test_an_answer_in_place_of_100_continue_closes_the_connection(server: Runnin
     with raw_connection(server) as connection:
         head = post(server, b"Expect: 100-continue\r\nContent-Length: 10\r\n").replace(b"nk_", b"no_")
         connection.sendall(head)
-        assert refusal(_answered(connection)) == (401, "UNAUTHENTICATED")
+        answer = _answered(connection)
+        assert refusal(answer) == (401, "UNAUTHENTICATED")
+        assert answer.headers["connection"] == "close", "and not only once nothing has come for long"
         assert rest_of(connection) == b""
 
 

@@ -292,6 +292,19 @@ def test_a_caller_who_leaves_in_the_middle_leaves_nothing_behind(
     assert nothing_is_kept(target, here)
 
 
+def test_a_caller_of_whom_nothing_comes_any_more_is_dropped(file: bytes) -> None:
+    # By its bytes the whole body may take hours.
+    with (
+        running_server(body_time_limit_s=0.3, min_body_bytes_per_s=1) as target,
+        http_for(target, target.key) as here,
+    ):
+        with sending(target, file, 5) as connection:
+            answer = connection.recv(100_000)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"body_time_limit_s=0.3" in answer
+        assert nothing_is_kept(target, here)
+
+
 def test_a_key_that_is_revoked_meanwhile_imports_nothing(
     target: RunningServer, here: httpx2.Client, file: bytes
 ) -> None:
@@ -324,6 +337,19 @@ def test_an_imported_version_is_told_and_does_not_run(here: httpx2.Client, file:
     assert [answer.headers.get("X-Version-Imported") for answer in sources] == [None, "true"]
     assert here.post("/flows/acme/demo/words/publish").json() == {"version": 2}
     assert execute(here, "words", message="a")
+
+
+def test_lists_queries_and_sessions_know_an_imported_run(here: httpx2.Client, there: httpx2.Client) -> None:
+    session = "01a216ae-0000-730f-a3af-cb1a6577fac3"
+    answer = there.post(
+        "/seq/acme/demo/words/execute", json={"message": "a"}, headers={"X-Session-Id": session}
+    )
+    run_id = answer.json()["executionId"]
+    assert here.post(IMPORT, content=there.get(f"/flow-runs/{run_id}/export").content).status_code == 201
+    for query in ("status:completed", "flow:words", "trigger:api", f"session:{session}", "version:1"):
+        assert [run["id"] for run in here.get("/flow-runs", params={"q": query}).json()["runs"]] == [run_id]
+    told = here.get(f"/seq/sessions/{session}").json()["executions"]
+    assert [each["executionId"] for each in told] == [run_id]
 
 
 def test_files_that_were_refused_are_not_in_the_way_of_the_run(here: httpx2.Client, file: bytes) -> None:

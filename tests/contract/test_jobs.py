@@ -63,6 +63,13 @@ def test_a_failed_job_says_what_failed_and_where(http: httpx2.Client) -> None:
     assert state["error"].endswith("(CODE_ERROR)")
 
 
+def test_a_cancelled_job_reads_failed_with_the_error_cancelled(http: httpx2.Client) -> None:
+    run = queue(http, "endless")
+    assert http.delete(f"/flow-runs/{run}").status_code == 202
+    state = ended(http, run, "endless")
+    assert state == {"executionId": run, "status": "failed", "error": "cancelled"}
+
+
 def test_a_version_is_pinned_and_polled_below_either_path(server: RunningServer, http: httpx2.Client) -> None:
     def flow(text: str) -> str:
         return f"slug: pinned\nsteps: [{{id: a, type: passthrough, input: {{text: {text}}}}}]\n"

@@ -80,6 +80,14 @@ def test_one_whose_draft_has_another_tree_by_now_is_made_anew(server: RunningSer
     assert isinstance(opened(server, run), PackedOutline)
 
 
+def test_one_that_cannot_be_read_is_made_anew(server: RunningServer, run: RunRecord) -> None:
+    head, *_ = server.call(server.runtime.store.kept_outline(run.no))
+    server.call(server.runtime.store.keep_outline(run.no, 0, b"{"))
+    assert not isinstance(opened(server, run), PackedOutline)
+    server.call(server.runtime.store.keep_outline(run.no, 0, head))
+    assert isinstance(opened(server, run), PackedOutline)
+
+
 def test_one_that_an_older_program_has_kept_is_kept_anew_once_it_was_opened(
     server: RunningServer, run: RunRecord
 ) -> None:

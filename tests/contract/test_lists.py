@@ -81,6 +81,7 @@ def test_a_flow_is_named_by_its_slug_or_its_id(
     assert listed(http, flow="anything", limit=100) == listed(http, flow_id=flow_id, limit=100)
     both = http.get("/flow-runs", params={"flow": "anything", "flow_id": flow_id})
     assert refusal(both) == (422, "INVALID_REQUEST")
+    assert refusal(http.get("/flow-runs?flow_slug=none")) == (422, "INVALID_REQUEST")
     assert refusal(http.get("/flow-runs?flow=none")) == (404, "FLOW_NOT_FOUND")
     server.push(ANYTHING.replace("anything", "theirs"), project="others")
     assert refusal(http.get("/flow-runs?flow=theirs")) == (404, "FLOW_NOT_FOUND")

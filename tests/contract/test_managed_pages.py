@@ -8,6 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass import Client
+from runglass.client.api.admin import Management
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, detail, refusal
 
@@ -89,3 +91,12 @@ def test_a_bad_page_is_refused_by_name(http: httpx2.Client, path: str, query: st
     answer = http.get(f"{path}?{query}")
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert f"`{query.partition('=')[0]}`" in detail(answer)["message"]
+
+
+def test_our_client_fetches_all_of_it(server: RunningServer) -> None:
+    with Client(server.key, base_url=server.base_url) as client:
+        manage = Management(client)
+        listed = manage.flows("acme", "demo")
+        assert (len(listed.flows), listed.next_cursor) == (MANY, None)
+        assert manage.own_flows() == listed
+        assert [each.version for each in manage.flow("acme", "demo", "anything").versions] == [0, 1, 2, 3]

@@ -124,6 +124,8 @@ def test_only_a_published_version_can_be_in_production(
     assert refusal(answer) == refused
     if refused[0] == 422:
         assert "`version`" in detail(answer)["message"]
+    elif version:
+        assert refusal(signs.get(f"{SIGN}/versions/{version}")) == refused
     assert signs.get(SIGN).json()["productionVersion"] == 2
 
 

@@ -55,3 +55,10 @@ def test_a_key_cannot_revoke_itself(admin: httpx2.Client) -> None:
     own = admin.get("/keys").json()["keys"][-1]
     assert refusal(admin.delete(f"/keys/{own['id']}")) == (403, "FORBIDDEN")
     assert admin.get("/keys").status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"role": "king"}', b'{"role": "read", "rol": 1}'])
+def test_a_bad_body_makes_no_key(admin: httpx2.Client, body: bytes) -> None:
+    before = admin.get("/keys").json()
+    assert refusal(admin.post("/keys", content=body)) == (422, "INVALID_REQUEST")
+    assert admin.get("/keys").json() == before

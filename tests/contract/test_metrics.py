@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from runglass.errors import StoreError
+from runglass.errors import RunglassError, StoreError
 from runglass.runtime.health import HealthCheck
 from runglass.runtime.metrics.listener import CONNECTIONS, MetricsListener
 from runglass.testing import RunningServer, running_server
@@ -150,6 +150,21 @@ def test_the_time_of_a_run_in_the_queue_is_counted() -> None:
         eventually(lambda: Watched(server, port).samples()[name] == before[name] + 1)
 
 
+def test_runs_that_wait_to_be_sent_as_spans_are_told_where_any_are_sent(watched: Watched) -> None:
+    assert "runglass_unsent_runs" not in watched.samples()
+    port = free_port()
+    with running_server(metrics_port=port, otlp_endpoint=f"http://127.0.0.1:{free_port()}/") as server:
+        server.push(ANYTHING)
+        server.call(server.runtime.store.span_cursors())
+        with http_for(server, server.key) as http:
+            _, deleted = execute(http, "anything"), execute(http, "anything")
+            http.delete(f"/flow-runs/{deleted}?purge=true").raise_for_status()
+        server.call(server.runtime.store.span_cursors())
+        samples = Watched(server, port).samples()
+    assert (samples["runglass_unsent_runs"], samples["runglass_unsent_deleted_runs_total"]) == (1, 1)
+    assert 0 <= samples["runglass_unsent_oldest_seconds"] < LONGEST_S
+
+
 def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
     key = watched.server.make_key("acme", "demo", "run")
     with http_for(watched.server, key) as http:
@@ -257,6 +272,16 @@ def test_who_talks_too_much_is_slow_or_comes_in_crowds_is_dropped(watched: Watch
     # Until it has seen them leave, it has no place for others.
     eventually(lambda: ask(watched.port, b"GET /health HTTP/1.1\r\n\r\n"))
     assert watched.samples()["runglass_store_up"] == 1
+
+
+def test_an_address_in_use_is_told_with_the_settings(watched: Watched) -> None:
+    with (
+        pytest.raises(
+            RunglassError, match=r"for metrics: .*; stop what uses .* metrics_host and metrics_port"
+        ),
+        running_server(metrics_port=watched.port),
+    ):
+        pass
 
 
 def test_each_metric_of_the_dashboard_is_there(watched: Watched) -> None:

@@ -231,6 +231,17 @@ def test_reasons_of_the_decoder_and_of_the_store_are_counted_together(
     assert told["rejectedLogRecords"] == "3"
 
 
+def test_what_came_by_the_path_of_the_other_signal_is_told_where_it_belongs(
+    sender: httpx2.Client, recorded: Recorded
+) -> None:
+    count, message = partial_success(sender.post("/v1/logs", content=BODY))
+    assert (count, "/v1/traces" in message) == (2, True)
+    data = logs(trace_id=bytes([7] * 16), span_id=bytes([7] * 8), time_unix_nano=1)
+    told = sender.post("/v1/traces", json=as_json(data)).json()["partialSuccess"]
+    assert (told["rejectedSpans"], "/v1/logs" in told["errorMessage"]) == ("1", True)
+    assert recorded.items == []
+
+
 def test_many_reasons_are_bounded(sender: httpx2.Client, recorded: Recorded) -> None:
     recorded.refused = [Refused(f"reason {number}") for number in range(1000)]
     count, message = partial_success(sender.post("/v1/traces", content=BODY))

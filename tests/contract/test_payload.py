@@ -56,8 +56,11 @@ def test_large_content_comes_whole_and_joins_from_its_ranges(http: httpx2.Client
         headers = {"Range": f"bytes={len(joined)}-{len(joined) + step - 1}"}
         part = http.get(path, headers=headers | {"If-Range": whole.headers["etag"]})
         assert part.status_code == 206
-        joined += part.content
+        first, joined = len(joined), joined + part.content
+        assert part.headers["content-range"] == f"bytes {first}-{len(joined) - 1}/{len(whole.content)}"
     assert joined == whole.content
+    changed = http.get(path, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
+    assert (changed.status_code, changed.content) == (200, whole.content)
     head = http.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(whole.content))

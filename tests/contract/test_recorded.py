@@ -10,8 +10,8 @@ import pytest
 from runglass.log.events import FlowCompleted, RunStarted, encode_event
 from runglass.log.fold import fold
 from runglass.store.records import Append, RunNumbers
-from runglass.testing import RunningServer
-from tests.contract.wire import detail, refusal
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import detail, http_for, refusal
 from tests.records import new_run
 
 AT = "2026-11-29T12:00:00.000Z"
@@ -130,3 +130,15 @@ def test_a_recorded_run_without_its_trace_is_not_imported(server: RunningServer,
     answer = http.post("/flow-runs/import", content=(file[:begin] + file[begin + 45 :]).encode())
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert "a recorded run, and no other, has a `traceId`" in detail(answer)["message"]
+
+
+def test_an_imported_run_is_recorded_as_well(server: RunningServer, http: httpx2.Client) -> None:
+    run = recorded(server, ended=True)
+    for form in ("jsonl", "json"):
+        file = http.get(f"/flow-runs/{run}/export?format={form}").content
+        with running_server() as other, http_for(other, other.key) as there:
+            imported = there.post("/flow-runs/import", content=file)
+            assert (imported.status_code, imported.json()["triggerType"]) == (201, "recorded")
+            (flow,) = there.get("/flows").json()["flows"]
+            assert (flow["slug"], flow["recorded"]) == ("otel", True)
+            assert there.get(f"/flow-runs/{run}/export?format={form}").content == file

@@ -76,7 +76,10 @@ def held(server: RunningServer, http: httpx2.Client) -> str:
 
 
 def set_aside(http: httpx2.Client) -> int:
-    count: int = httpx2.get(f"{str(http.base_url).removesuffix('/api/v1/')}/health").json().get("setAside", 0)
+    told = httpx2.get(f"{str(http.base_url).removesuffix('/api/v1/')}/health").json()
+    count: int = told.get("setAside", 0)
+    reason = f"unreadable, quarantined runs: {count}; the log names them"
+    assert (reason in told.get("reasons", [])) == (count > 0)
     return count
 
 

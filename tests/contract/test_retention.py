@@ -97,6 +97,9 @@ def test_the_flows_retention_comes_before_the_projects(server: RunningServer, ht
         project = await server.runtime.store.ensure_project("acme", "demo")
         await server.runtime.store.set_retention(project.id, Retention(content_days=days))
 
+    server.call(keep(0))
+    tidy(server)
+    assert SECRET in http.get(f"/flow-runs/{kept}/trace").text
     server.call(keep(1))
     run = execute(http, "words", message=SECRET)
     tidy(server)

@@ -8,6 +8,7 @@ import pytest
 
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import detail, http_for, refusal
+from tests.waiting import eventually
 
 LOOP = "slug: loop\nsteps: [{id: each, type: loop, over: items, steps: [{id: work, type: passthrough}]}]"
 NESTED = """
@@ -112,5 +113,5 @@ def test_a_step_that_memory_has_no_room_for_fails_and_others_go_on() -> None:
         )
         answer = run(http, "hoard", 50)
         assert limit_of(answer)["setting"] == "memory_limit_bytes"
-        assert server.runtime.engine.limits.memory.held == 0
+        eventually(lambda: server.runtime.engine.limits.memory.held == 0)
         assert run(http, "loop", 50).status_code == 200

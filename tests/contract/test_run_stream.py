@@ -149,3 +149,12 @@ def test_a_revoked_key_hears_no_more(server: RunningServer, http: httpx2.Client)
         assert http.delete(f"/keys/{key_id}").status_code == 200
         with pytest.raises(StopIteration):
             tail.frame()
+
+
+def test_what_a_query_leaves_out_moves_the_position_alone(http: httpx2.Client) -> None:
+    with http.stream("GET", STREAM, params={"q": "trigger:job"}) as answer:
+        tail = Tail(answer)
+        tail.until_raw(b"id: ")
+        execute(http, "anything")
+        tail.until_raw(b"id: %d\n\n" % http.get("/flow-runs").json()["lastChange"])
+    assert b"data:" not in tail.raw

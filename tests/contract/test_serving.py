@@ -73,6 +73,14 @@ async def test_work_beside_the_server_runs_with_it_and_a_signal_ends_both(tmp_pa
     assert seen[1:] == ["beside ended"]
 
 
+async def test_work_beside_the_server_that_fails_stops_it(tmp_path: Path) -> None:
+    async def fail(_: Runtime) -> None:
+        raise RunglassError("the folder is gone")
+
+    with pytest.raises(RunglassError, match="the folder is gone"):
+        await serve(Settings(port=0, data=tmp_path), ready=lambda _: None, beside=fail)
+
+
 def test_an_address_in_use_is_a_clear_error() -> None:
     with running_server() as server:
         port = int(server.address.rpartition(":")[2])

@@ -127,6 +127,12 @@ def test_a_sessions_steps_are_those_of_the_trace(http: httpx2.Client, session: s
     assert "errorAtStep" not in execution
 
 
+def test_a_step_of_which_not_all_is_kept_says_so(http: httpx2.Client, session: str) -> None:
+    run(http, session, "anything", parameters={"text": "x" * 300_000})
+    (execution,) = executions(http, session)
+    assert [step["truncated"] for step in execution["steps"]] == [True]
+
+
 def test_a_failed_run_names_the_step(http: httpx2.Client, session: str) -> None:
     run(http, session, "broken")
     (execution,) = executions(http, session)

@@ -223,6 +223,28 @@ def test_what_a_receiver_fails_of_keeps_no_other_project_from_being_sent(
     assert len(collector.accepted) == 2
 
 
+def test_the_tools_of_the_caller_are_spans_between_the_calls_of_the_model(
+    server: RunningServer, http: httpx2.Client, collector: Collector
+) -> None:
+    server.push("slug: tools\ncapture: full\nsteps: [{id: ask, type: llm, model: echo}]\n")
+    path = "/seq/acme/demo/tools/execute"
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    body = {"message": "hello", "tools": [tool]}
+    pause = http.post(path, json=body).json()
+    (call,) = pause["toolCalls"]
+    results = [{"role": "tool", "toolCallId": call["id"], "content": "sunny"}]
+    body |= {"executionId": pause["executionId"], "toolCallMessages": pause["toolCallMessages"] + results}
+    http.post(path, json=body).raise_for_status()
+    send_all(server, collector)
+    first, used, second = collector.spans(pause["executionId"])[-3:]
+    assert [span.name for span in (first, used, second)] == ["chat echo", "execute_tool weather", "chat echo"]
+    assert first.parent_span_id == used.parent_span_id == second.parent_span_id
+    assert first.end_time_unix_nano == used.start_time_unix_nano
+    told = attributes(used)
+    assert (told["gen_ai.tool.call.id"], told["gen_ai.tool.call.result"]) == (call["id"], '"sunny"')
+    assert json.loads(told["gen_ai.tool.call.arguments"]) == json.loads(call["function"]["arguments"])
+
+
 @pytest.mark.parametrize(("year", "told_ns"), [("0001", 0), ("9999", (1 << 64) - 1)])
 def test_an_imported_run_of_times_beyond_those_of_otlp_is_sent(
     server: RunningServer, http: httpx2.Client, collector: Collector, year: str, told_ns: int

@@ -18,6 +18,8 @@ from tests.contract.wire import (
     frames,
     http_for,
 )
+from tests.faulty_store import FaultyStore
+from tests.waiting import eventually
 
 MODES = ["off", "metadata_only", "redacted", "full"]
 OUTPUT = """
@@ -195,3 +197,19 @@ def test_a_failure_of_the_engine_itself_ends_the_stream_with_a_step_error(
     if key:
         again = http.post(path, json={"executionId": run, "stepIndex": 1}, headers=headers)
         assert again.text == later.text
+
+
+def test_outputs_that_are_too_many_to_be_held_come_from_the_store(
+    server: RunningServer, http: httpx2.Client, faults: FaultyStore
+) -> None:
+    read_back = faults.calls("owed")
+    steps = "\n".join(
+        f'  - {{id: s{n}, type: code, code: \'return {{"t": "{n}" * 700000}}\'}}' for n in range(5)
+    )
+    server.push(f"slug: too-much\ncapture: off\nsteps:\n{steps}\n")
+    with http.stream("POST", path_of("too-much"), json={"runRemaining": True}) as answer:
+        eventually(lambda: http.get("/flow-runs?flow=too-much&status=completed").json()["runs"])
+        found = frames(answer.read().decode())
+    told = [frame.data["outputData"]["t"] for frame in found if frame.event == "step_output"]
+    assert told == [str(n) * 700_000 for n in range(5)]
+    assert read_back

@@ -1,17 +1,20 @@
 """Large requests are taken in one at a time, and only so many bytes of them wait: whoever sends them."""
 
 import asyncio
+import re
 import socket
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import msgspec
 import pytest
 
+import runglass
 from runglass.limits.memory import SHARE
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
@@ -94,6 +97,28 @@ def until_asking(server: RunningServer, many: int) -> None:
     """Returns when so many requests have or wait for their turn to be taken in."""
     turns = server.runtime.engine.limits.large_requests
     eventually(lambda: turns.held + turns.waiting == many)
+
+
+def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops() -> None:
+    with ThreadPoolExecutor(2) as calls, ExitStack() as clients:
+        with running_server() as server:
+            http = clients.enter_context(http_for(server, server.key))
+            server.push(FLOW)
+            checking = FaultyStore(server.runtime.checks).hold("request")
+            calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
+            checking.until_reached()
+            waits = calls.submit(http.post, f"{PATH}/execute", json=MEDIUM)
+            until_asking(server, 2)
+        answer = waits.result()
+        assert refusal(answer) == (503, "UNAVAILABLE")
+        assert "the server is being stopped; nothing was started" in detail(answer)["message"]
+
+
+def test_nothing_is_sorted_by_the_encoder() -> None:
+    """It sorts names in quadratic time, and crashes, where somebody has chosen their order."""
+    asking = re.compile(r"""order\s*=\s*["'](sorted|deterministic)""")
+    root = Path(runglass.__file__).parent
+    assert [path for path in root.rglob("*.py") if asking.search(path.read_text(encoding="utf-8"))] == []
 
 
 def only_run(http: httpx2.Client, status: str) -> str:

@@ -206,8 +206,9 @@ def test_another_step_than_the_one_that_waits_is_refused(http: httpx2.Client) ->
     ],
 )
 def test_a_flow_that_cannot_take_tools_says_so(http: httpx2.Client, slug: str, code: str) -> None:
-    answer = http.post(f"/seq/acme/demo/{slug}/execute", json={"message": "a", "tools": TOOLS})
-    assert refusal(answer) == (400, code)
+    path = f"/seq/acme/demo/{slug}/execute"
+    assert refusal(http.post(path, json={"message": "a", "tools": TOOLS})) == (400, code)
+    assert refusal(http.post(path, json={"message": "a", "tools": "time"})) == (400, "TOOLS_INVALID")
 
 
 @pytest.mark.parametrize("choice", ["time", {"type": "function", "function": {"name": "time"}}])

@@ -135,3 +135,21 @@ def test_of_a_huge_file_only_the_first_bytes_are_read(tmp_path: Path) -> None:
         file.truncate(100_000_000_000)
     with pytest.raises(UsageError, match="too large"):
         read_text(tmp_path / "huge.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b" \n\n", "there is no text in"),
+        (b"\x7fELF\0\0", "not a plain text"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused_in_a_sentence(
+    content: bytes | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "text.txt"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(["demo", "--file", str(file)]) == Exit.USAGE
+    assert message in capsys.readouterr().err

@@ -1,11 +1,12 @@
 """Failures in a row are told once, and so is their end."""
 
 import logging
+import socket
 
 import pytest
 
 from runglass.errors import StoreError
-from runglass.support.logs import FailureLog, OneASecond
+from runglass.support.logs import FailureLog, OneASecond, plain_cause
 
 log = logging.getLogger("runglass.test")
 
@@ -45,3 +46,16 @@ def test_an_error_of_a_kind_is_told_once_a_second() -> None:
     assert [line for line in told if line in errors and line != "run 0 failed"] == errors[1:]
     assert told.count("run 0 failed") == 2
     assert len(told) == len(errors) + 3
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ConnectionRefusedError(111, "x"), "nobody listens there (connection refused)"),
+        (socket.gaierror(-2, "Unknown name"), "the name of the host is not known (Unknown name)"),
+        (TimeoutError(), "there was no answer in time"),
+        (OSError("no route\nHINT: none"), "no route"),
+    ],
+)
+def test_the_cause_of_a_lost_connection_is_a_plain_sentence(error: Exception, told: str) -> None:
+    assert plain_cause(error) == told

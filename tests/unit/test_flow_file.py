@@ -65,6 +65,10 @@ def test_yaml_1_2_scalars_and_aliases_are_read() -> None:
                 "(while parsing a flow node from line 3)"
             ],
         ),
+        (
+            'slug: a\nname: "\\UFFFFFFFF"\n',
+            ["f.yaml:2:8: not valid YAML: an escape names a character beyond U+10FFFF"],
+        ),
         ("%YAML 2.0\n---\nslug: a\n", ["f.yaml:1:1: only YAML 1.2 is read"]),
         ("[" * 5000, ["f.yaml:1:151: values are nested deeper than 150 levels"]),
         ("&a [*a]", ["f.yaml:1:1: values are nested deeper than 150 levels, or an alias contains itself"]),

@@ -92,6 +92,7 @@ def test_the_findings_agree_with_a_run() -> None:
         ("{{ steps.af.text }}", "the flow has no step 'af'; did you mean steps[\"af-ter\"]?"),
         ("{{ steps['af-ter'].text }}", "step 'af-ter' comes later; its output is not there yet"),
         ("{{ steps.here }}", "step 'here' cannot see its own output"),
+        ("{{ {'a': {}}.a }}{{ steps.no }}", "the flow has no step 'no'"),
     ],
 )
 def test_a_template_that_can_never_be_filled_is_a_mistake(text: str, said: str) -> None:
@@ -140,6 +141,7 @@ def test_code_that_can_never_run_is_a_mistake(code: str, said: str, place: tuple
         "steps = {'nope': {}}\nreturn steps['nope']",
         "return (lambda steps: steps['nope'])({})",
         "try:\n    x()\nexcept ValueError as steps:\n    return steps['nope']",
+        "import json as steps\nreturn steps['nope']",
         "return steps['nope'",
     ],
 )

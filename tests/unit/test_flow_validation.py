@@ -37,6 +37,7 @@ LEAF = "{id: s%d, type: passthrough}"
                 "did you mean 'full'? at capture"
             ],
         ),
+        (HEAD + "  - 5\n", ["f.yaml:3:5: expected an object, found 5 at steps[0]"]),
         (
             HEAD + "  - id: a\n    typ: llm\n",
             [f"f.yaml:3:5: `type` is missing; a step is {ANY_KIND} at steps[0].type"],
@@ -106,6 +107,8 @@ def test_a_wrong_shape_is_named_with_its_place(text: str, expected: list[str]) -
             "4:11: the code is not valid Python: unmatched ')' (line 2 of its text)",
         ),
         (f"code: {'-' * 9000}1\n", "4:11: the code is not valid Python: it is nested too deeply"),
+        ('code: "\\0"\n', "4:11: the code is not valid Python: source code string cannot contain null bytes"),
+        (f"code: a{'.a' * 100_000}\n", "4:11: the code is not valid Python: it is nested too deeply"),
         ("code: '# nothing'\n", "4:11: the code is empty; it must return an object"),
     ],
 )
@@ -136,6 +139,10 @@ def test_templates_that_do_not_parse_are_mistakes() -> None:
     [
         "{{ " + "-" * 100_000 + "1 }}",
         "{{ a" + ".a" * 100_000 + " }}",
+        "{{ " + "not " * 100_000 + "1 }}",
+        "{{ a" + "|a" * 100_000,
+        "{% if a %}" + "{% elif a %}" * 100_000 + "{% endif %}",
+        "{%- set x = " + "(" * 100_000,
         "{{ {'a': {'}}': 1}} " + "+ 1" * 100_000 + " }}",
         "{# {{ ' #}{{ ' }} ' ~ " + "-" * 100_000 + "1 }}",
         "{% raw %}{{ ' {%- endraw -%}{{ ' }} ' ~ " + "-" * 100_000 + "1 }}",

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from runglass.support.json_weight import too_heavy, weighs_more
+from runglass.support.json_weight import MOST_VALUES, too_heavy, weighs_more
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,12 @@ def test_texts_are_one_value_each(text: str) -> None:
 def test_slow_values_count_as_several(data: bytes, weight: int) -> None:
     assert weighs_more(data, weight - 1)
     assert not weighs_more(data, weight)
+
+
+def test_texts_are_recognised_wherever_the_json_is_cut() -> None:
+    texts = ["1e300,{" * 200_000, '"\\' * 300_001, "", "a"]
+    assert too_heavy(msgspec.json.encode(texts * 2)) is None
+    assert too_heavy(msgspec.json.encode([*texts * 2, *[[]] * MOST_VALUES])) is not None
 
 
 def test_heavy_json_is_refused_with_the_reason() -> None:

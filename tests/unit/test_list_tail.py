@@ -153,3 +153,12 @@ async def test_a_run_that_no_longer_meets_the_query_is_told_without_its_row(proj
         (page,) = await until(pages, 3)
     (change,) = page.changed
     assert (change.number, change.run_id, change.listing) == (3, run_id, None)
+
+
+async def test_more_changes_than_a_page_has_come_one_page_after_the_other(project: Project) -> None:
+    for _ in range(120):
+        await project.create()
+    async with aclosing(project.follow()) as pages:
+        found = await until(pages, 120)
+    assert [len(page.changed) for page in found] == [50, 50, 20]
+    assert told(found) == newest(project, 0)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from runglass.flows.schemas.cost import target
 from runglass.flows.schemas.schema import MAX_REFERENCES, compile_schema, mistakes
 
 SCHEMA = {
@@ -46,3 +47,11 @@ def test_references_that_lead_back_are_fine() -> None:
     tree = {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}, "additionalProperties": False}
     assert mistakes({"left": {"right": {}}}, tree) == []
     assert mistakes({"left": {"x": 1}}, tree) == ["`left.x`: unknown field 'x'"]
+
+
+def test_a_reference_leads_to_its_place() -> None:
+    schema = {"$defs": {"a/b": [{"~": 1}]}}
+    assert target(schema, "#/$defs/a~1b/0/~0") == 1
+    for nowhere in ("#/x", "#/$defs/a~1b/7", "#/$defs/a~1b/0/~0/x", "other.json"):
+        with pytest.raises(LookupError):
+            target(schema, nowhere)

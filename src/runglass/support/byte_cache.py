@@ -68,21 +68,11 @@ class ByteCache(Generic[Key, Value]):
                 self._shrink()
         return value
 
-    def __len__(self) -> int:
-        """How many values are kept."""
-        return len(self._values)
-
     def limit(self, total_bytes: int) -> None:
         """Keeps no more than this cache's share of `total_bytes` from now on."""
         with self._lock:
             self.limit_bytes = int(total_bytes * self._share)
             self._shrink()
-
-    def cache_clear(self) -> None:
-        """Forgets everything."""
-        with self._lock:
-            self._values.clear()
-            self.size_bytes = 0
 
     def _shrink(self) -> None:
         while self.size_bytes > self.limit_bytes:

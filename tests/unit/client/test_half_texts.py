@@ -7,6 +7,7 @@ import pytest
 
 from runglass import Client
 from runglass.client.api.admin import Management
+from runglass.client.core.tools import content_of
 from runglass.support.safe_text import half_text, whole_value
 from tests.unit.client.scripted import ScriptedServer
 from tests.unit.client.sides import Side
@@ -74,3 +75,19 @@ def test_a_pushed_flow_with_half_a_character_is_refused(server: ScriptedServer) 
 def test_the_place_of_half_a_character_is_found(value: Any, found: object) -> None:
     assert half_text(value) == found
     assert half_text(whole_value(value)) is None
+
+
+def test_a_base_url_with_half_a_character_is_refused(side: Side) -> None:
+    with pytest.raises(ValueError, match="not UTF-8 text"):
+        side.client(f"http://h/{HALF}")
+
+
+@pytest.mark.parametrize(
+    ("result", "content"),
+    [
+        ("sunny \ud83d", "sunny \ufffd"),
+        ({"a": [HALF], HALF: 1}, '{"a":["\ufffd"],"\ufffd":1}'),
+    ],
+)
+def test_half_a_character_in_a_tool_result_is_replaced(result: Any, content: str) -> None:
+    assert content_of(result) == content

@@ -157,3 +157,9 @@ def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_start
     with pytest.raises(APIConnectionError) as caught:
         finish(RUNS, ConnectionLost("broke"), attempts=2, sent_before=True)
     assert not caught.value.may_have_begun
+
+
+def test_a_detail_that_is_a_text_is_quoted_and_the_base_url_doubted() -> None:
+    error = error_of("GET '/x'", answer(404, {"detail": "Not Found"}))
+    assert error.code == "HTTP_404"
+    assert error.message == "GET '/x' was answered with status 404: 'Not Found'; is the base URL right?"

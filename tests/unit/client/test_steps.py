@@ -12,6 +12,7 @@ from runglass import (
     APIConnectionError,
     AsyncClient,
     FlowExecutionError,
+    FlowNotFoundError,
     StepOutput,
     StepPaused,
     ToolCallLimitError,
@@ -339,3 +340,30 @@ async def test_cancelling_the_task_closes_the_connection(server: ScriptedServer)
         await asyncio.wait({waiting})
         assert waiting.cancelled()
         await asyncio.to_thread(server.until_left)
+
+
+def test_a_cancelled_walk_is_raised(server: ScriptedServer, side: Side) -> None:
+    server.plays(streams(STARTED, step(2, "a", 0), event(4, "flow_cancelled", runId="r1", reason="by hand")))
+    steps = side.following(flow(side, server).steps())
+    assert next(steps).step_id == "a"
+    with pytest.raises(FlowExecutionError, match="the run was cancelled: by hand"):
+        next(steps)
+
+
+def test_a_step_through_gives_up_as_other_calls_do(server: ScriptedServer, side: Side) -> None:
+    server.plays(hangs_up)
+    with pytest.raises(APIConnectionError, match="failed after 3 attempts"):
+        side.events(flow(side, server).steps())
+    server.plays(refuses(404, "FLOW_NOT_FOUND"))
+    with pytest.raises(FlowNotFoundError):
+        side.events(flow(side, server).steps())
+    server.plays(answers(b"<html>Welcome", headers={"Content-Type": "text/html"}))
+    with pytest.raises(APIConnectionError, match=r"Welcome.*is the base URL right"):
+        side.events(flow(side, server).steps())
+    assert len(server.requests) == 5
+
+
+def test_tools_need_a_handler_in_a_walk(server: ScriptedServer, side: Side) -> None:
+    with pytest.raises(ValueError, match="tools need a tool_handler"):
+        flow(side, server).steps(tools=TOOLS)
+    assert server.requests == []

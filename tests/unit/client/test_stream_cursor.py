@@ -196,3 +196,10 @@ def test_a_refusal_is_raised_and_a_passing_one_tried_again() -> None:
         TailCursor(PATH).lost(Answer(404, {}, b""))
     with pytest.raises(APIConnectionError, match=r"else than an event stream \(text/html\).*Hello"):
         TailCursor(PATH).lost(Answer(200, {"content-type": "text/html"}, b"<html>Hello"))
+
+
+def test_giving_up_on_a_passing_refusal_keeps_it_as_the_cause() -> None:
+    body = b'{"detail": {"code": "UNAVAILABLE", "message": "store is down"}}'
+    with pytest.raises(APIConnectionError, match=r"gave up after 1 attempt .*store is down") as caught:
+        TailCursor(PATH, first_attempts=1).lost(Answer(503, {}, body))
+    assert caught.value.__cause__ is not None

@@ -297,3 +297,23 @@ def test_a_blocking_call_gives_each_address_its_share_of_the_bound(monkeypatch: 
     with pytest.raises(httpcore2.ConnectTimeout):
         backend.connect_tcp("localhost", 80, timeout=Deadline(8.0, now=lambda: 0.0))
     assert given == [("127.0.0.2", 4.0), ("127.0.0.1", 8.0)]
+
+
+def test_a_name_that_does_not_exist_is_a_connection_error(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    run = side.client("http://runglass.invalid/api/v1", max_retries=0).run(RUN)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", fails)
+        with pytest.raises(APIConnectionError, match=r"cannot be reached: .*not known"):
+            side.value(run.trace())
+
+
+def test_a_timed_out_execute_says_that_the_run_may_go_on(server: ScriptedServer, side: Side) -> None:
+    server.plays(says_nothing)
+    flow = side.client(server.url).flow("a/p/s")
+    with pytest.raises(APITimeoutError, match="the run may still be active"):
+        side.value(flow.execute(timeout=PASSED_S))

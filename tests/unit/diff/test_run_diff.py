@@ -235,3 +235,33 @@ def test_what_takes_long_to_be_decoded_is_not() -> None:
     heavy: list[Run] = [{B3: OK | {"outputContext": {"n": [1e300 * (at + 1)] * 200_000}}} for at in range(2)]
     (row,) = diff(heavy[0], heavy[1]).rows
     assert [(change.field, change.paths, change.cut) for change in row.changes] == [("output", [], True)]
+
+
+def test_runs_that_end_differently_after_the_same_steps_differ() -> None:
+    found = diff({B3: OK}, {B3: OK}, runs=(summary("a"), summary("b", status="cancelled")))
+    assert not found.same
+    assert found.first_divergence is not None
+    assert "first run is completed and the second is cancelled" in found.first_divergence.sentence
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "flows"),
+    [
+        ({}, {}, "same"),
+        ({"version": 0}, {"version": 0}, "drafts"),
+        ({"version": 0}, {}, "versions"),
+        ({"version": 0}, {"version": 0, "flow_id": "other"}, "different"),
+    ],
+)
+def test_it_says_whether_both_are_runs_of_the_same_flow(
+    one: JsonObject, other: JsonObject, flows: str
+) -> None:
+    assert diff({}, {}, runs=(summary("a", **one), summary("b", **other))).flows == flows
+
+
+def test_attempts_that_are_not_listed_are_counted() -> None:
+    outputs: list[Run] = [
+        {("b", (at,), 1): OK | {"outputContext": {"text": text}} for at in range(9)} for text in "xy"
+    ]
+    found = diff(outputs[0], outputs[1], most_rows=4)
+    assert (len(found.rows), found.different_rows, found.cut) == (4, 9, True)

@@ -80,6 +80,35 @@ async def test_days_are_counted_from_the_end_of_a_run(house: EngineHarness) -> N
     assert (await run_of(house, started.id)).status == "completed"
 
 
+@pytest.mark.parametrize(
+    ("flow", "project", "server", "gone"),
+    [
+        (None, None, 5.0, True),
+        (None, 15.0, 5.0, False),
+        (15.0, 5.0, 5.0, False),
+        (5.0, 15.0, 15.0, True),
+        (0.0, 15.0, 15.0, True),
+    ],
+)
+async def test_the_retention_of_the_flow_comes_before_that_of_project_and_server(
+    house: EngineHarness,
+    execute: Execute,
+    flow: float | None,
+    project: float | None,
+    server: float | None,
+    gone: bool,
+) -> None:
+    ran = await execute(STEPS, {"x": "sesame"})
+    run = await run_of(house, ran.id)
+    await house.store.put_draft(
+        run.project_id, "test", name=None, capture=None, source=b"{}", retention=Retention(flow)
+    )
+    await house.store.set_retention(run.project_id, Retention(project))
+    await days_pass(house, 10)
+    await removal_in(house, Retention(server)).tidy()
+    assert (await house.store.run(ran.id) is None) is gone
+
+
 async def test_a_run_that_goes_on_is_never_due(house: EngineHarness) -> None:
     project = await house.store.ensure_project("acme", "demo")
     flow = await house.store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")

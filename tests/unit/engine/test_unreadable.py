@@ -144,3 +144,15 @@ async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_
     # When a run has paused only its last event says.
     assert statuses == ["paused" if what == "event" else "cancelled", "cancelled", "cancelled"]
     assert len(house.engine.active.set_aside) == (what == "event")
+
+
+async def test_a_run_with_an_odd_time_is_cancelled_and_nothing_of_it_comes_twice(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    run_id = await left_off(path)
+    odd = b'{"id":"x","flowId":"y","status":"running","startedAt":"yesterday"}'
+    spoil(path, UPDATES["summary"], odd, run_id)
+    spoil(path, UPDATES["request"], b"garbage", run_id)
+    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
+        before = await run_of(house, run_id)
+        assert await house.engine.cancel_paused(before, reason="enough")
+        assert (await run_of(house, run_id)).head == before.head + 1

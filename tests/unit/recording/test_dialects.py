@@ -278,6 +278,14 @@ def test_a_model_without_a_price_says_so() -> None:
         assert (call.cost_usd, call.cost_unknown) == (None, "no_price")
 
 
+def test_what_is_odd_is_noted() -> None:
+    state = interpret(span({}, end_ns=START_NS - 5, dropped=3))
+    assert state.notes == (
+        "the sender dropped 3 of the attributes, events and links",
+        "the span ends 5 ns before it begins",
+    )
+
+
 def test_what_events_say_otherwise_is_kept_beside_it() -> None:
     details = "gen_ai.client.inference.operation.details"
     said = [{"gen_ai.request.model": f"m{n}", "custom": n} for n in range(3)]

@@ -193,3 +193,24 @@ def test_a_list_that_grows_without_end_keeps_what_came_first() -> None:
     assert forth.events == events[: len(forth.events or ())]
     assert 1000 < len(forth.events or ()) < 1048
     assert merge(forth, states[-1]) is forth
+
+
+def test_messages_that_come_without_end_are_those_that_came_first() -> None:
+    messages = [{"at": str(number).zfill(6), "content": "x" * 1000} for number in range(2000)]
+    states = [
+        SpanState(
+            span_id="1",
+            model_calls=(
+                ModelCall(number=1, model="m", request=raw({"messages": messages[first : first + 100]})),
+            ),
+        )
+        for first in range(0, 2000, 100)
+    ]
+    forth, back = (reduce(merge, order) for order in (states, states[::-1]))
+    assert forth == back
+    [call] = forth.model_calls
+    assert call.truncated
+    kept = (call.request or {})["messages"]
+    assert kept == messages[: len(kept)]
+    assert 1000 < len(kept) < 1048
+    assert merge(forth, states[-1]) is forth

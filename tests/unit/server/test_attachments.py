@@ -65,6 +65,11 @@ def test_invalid_attachments_are_refused_with_their_place(fields: dict[str, Any]
     assert f"`attachments[1].{named}`" in refused.value.message
 
 
+def test_eleven_attachments_are_refused() -> None:
+    with pytest.raises(APIError, match="11 entries; at most 10"):
+        check_attachments([image()] * 11)
+
+
 def test_attachments_become_camel_case_without_nulls() -> None:
     given = [
         {"url": "u", "mime_type": "image/png", "filename": None},
@@ -75,6 +80,8 @@ def test_attachments_become_camel_case_without_nulls() -> None:
         {"url": "u", "mimeType": "image/png", "kind": "url", "size": 3},
     ]
     assert spell_attachments("x") == "x"
+    with pytest.raises(APIError, match=r"`attachments\[0\]` must be an object"):
+        spell_attachments(["https://example.org/a.png"])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 from starlette.types import Scope
 
-from runglass.errors import AuthenticationError, StoreError
+from runglass.errors import APIError, AuthenticationError, StoreError
 from runglass.server.security.browser_sessions import (
     IDLE,
     LIFETIME,
@@ -111,6 +111,12 @@ async def test_a_session_that_a_session_begins_ends_with_it(signing: Signing) ->
     assert 0 < signing.clock.monotonic_s() - LIFETIME.total_seconds() <= IDLE.total_seconds() / 2
 
 
+async def test_a_session_whose_key_is_revoked_is_worth_nothing(signing: Signing) -> None:
+    session = await signing.sessions.begin(signing.key)
+    await signing.store.revoke_key(signing.key.project_id, signing.key.id)
+    assert not await is_signed_in(signing.sessions, session)
+
+
 async def test_use_is_written_down_now_and_then_and_not_by_each_request(signing: Signing) -> None:
     faults = FaultyStore(signing.store)
     faults.fail("use_viewer_session", StoreError("the disk is full"))
@@ -148,3 +154,21 @@ def test_the_keys_of_a_project_have_so_many_tickets_and_take_none_from_others(cl
     own = [tickets.issue(key(number)).removeprefix(PATH) for number in range(1, MOST_TICKETS + 2)]
     assert tickets.redeem(others) is not None
     assert [tickets.redeem(each) is not None for each in own].count(True) == TICKETS_OF_PROJECT
+
+
+def test_there_are_so_many_tickets_at_a_time(clock: Clock) -> None:
+    tickets = LoginTickets(clock=clock)
+    first = tickets.issue(key()).removeprefix(PATH)
+    issued = [tickets.issue(key(number, project=number)) for number in range(2, MOST_TICKETS + 2)]
+    last = issued[-1].removeprefix(PATH)
+    assert tickets.redeem(first) is None
+    assert tickets.redeem(last) is not None
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["", "runs", "//evil.example/", "/\\evil.example", "https://evil.example", "/a\r\nb", "/" + "x" * 600],
+)
+def test_a_ticket_opens_a_page_of_this_server_alone(page: str, clock: Clock) -> None:
+    with pytest.raises(APIError, match="must be a path of this server"):
+        LoginTickets(clock=clock).issue(key(), page)

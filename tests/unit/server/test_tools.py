@@ -147,3 +147,10 @@ def test_results_that_do_not_match_the_calls_are_refused(results: list[Any], sai
         match_tool_results(PENDING, [ASKED, *results], execution_id="run")
     assert (refused.value.code, refused.value.execution_id) == ("TOOL_RESULTS_MISMATCH", "run")
     assert said in refused.value.message
+
+
+def test_a_result_that_is_an_image_is_refused() -> None:
+    parts = [{"type": "image_url", "image_url": {"url": "https://a.b/c.png"}}]
+    with pytest.raises(APIError, match="a tool's result has text alone") as refused:
+        match_tool_results(PENDING, [ASKED, GOOD, {"toolCallId": "b", "content": parts}])
+    assert refused.value.code == "INVALID_ATTACHMENT"

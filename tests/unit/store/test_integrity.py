@@ -17,7 +17,7 @@ import pytest
 
 from runglass import Client, FlowExecutionError
 from runglass.config.settings import Price
-from runglass.store.integrity import BELONGS, USUAL, Checked, CheckLimits
+from runglass.store.integrity import BELONGS, MOST_PROBLEMS, USUAL, Checked, CheckLimits
 from runglass.store.postgres import integrity
 from runglass.store.postgres import sql_helpers as postgres_sql
 from runglass.store.run_tables import CONTENT, ROWS_OF_RUN
@@ -238,6 +238,7 @@ DAMAGE: list[tuple[Work[Any], str]] = [
     (replaced("step", b'"completed"', b'"failed"', f"{OF_ENDED} AND position = 1"), "step at position 1 of"),
     (junk(f"UPDATE step SET data = :junk WHERE {OF_ENDED} AND position = 2"), "cannot be read"),
     (done(f"UPDATE step SET status = 'failed' WHERE {OF_ENDED} AND position = 1"), "step at position 1 of"),
+    (done(f"UPDATE step SET position = 9 WHERE {OF_ENDED} AND position = 1"), "4 steps, at positions 2 to 9"),
     (done(f"DELETE FROM step WHERE {OF_ENDED} AND position = 4"), "at position 4 of run {run} is not stored"),
     (
         done(f"DELETE FROM step_attempt WHERE {OF_ENDED}"),
@@ -247,6 +248,7 @@ DAMAGE: list[tuple[Work[Any], str]] = [
     (stray("step_attempt", ENDED), "attempt 1 of the step at position 1 of run {run} "),
     # What a run's row repeats.
     (replaced("run", b'"completed"', b'"failed"', f"no = {ENDED}"), "the summary of run {run} is not"),
+    (junk(f"UPDATE run SET summary = :junk WHERE no = {ENDED}"), "the summary of run {run} cannot be read"),
     *(
         (done(f"UPDATE run SET {column} = {value} WHERE no = {ENDED}"), f"the column {column} of run {{run}}")
         for column, value in {
@@ -401,6 +403,16 @@ def test_damage_that_only_postgresql_can_have_is_found_and_named(
     store: Opened, damage: str, said: str
 ) -> None:
     require_said(said, store.checked(done(damage)))
+
+
+def test_a_check_ends_with_so_many_problems(store: Opened) -> None:
+    def strays() -> Steps[None]:
+        for number in range(1, MOST_PROBLEMS + 50):
+            yield done("INSERT INTO owed (run_no, seq, data) VALUES (:no, 1, :junk)", no=-number, junk=b"x")
+
+    problems = store.checked(strays).problems
+    assert len(problems) == MOST_PROBLEMS + 1
+    assert problems[-1] == "there may be more: the check ended with the first 1,000"
 
 
 def test_each_declared_reference_is_followed() -> None:

@@ -175,18 +175,15 @@ class Capture:
         if self.mode != "redacted":
             return self.error(detail)
         is_quick = sum(each.size_bytes for each in given) <= _QUICK_GIVEN_BYTES
-        if is_quick and len(msgspec.json.encode(detail)) <= _QUICK_BYTES:
+        if self._redactions is None or (is_quick and len(msgspec.json.encode(detail)) <= _QUICK_BYTES):
             return self.error(detail, [each.value for each in given])
-        if self._redactions is not None:
-            captured = await self._redactions.shortened_error(
-                detail,
-                [each.json for each in given],
-                limit_bytes=self.limit_bytes,
-                redactor=self.redactor,
-            )
-            return msgspec.Raw(captured)
-        values = [each.reader() for each in given]
-        return await offload_in_turn(lambda: self.error(detail, [value() for value in values]))
+        captured = await self._redactions.shortened_error(
+            detail,
+            [each.json for each in given],
+            limit_bytes=self.limit_bytes,
+            redactor=self.redactor,
+        )
+        return msgspec.Raw(captured)
 
     def error(self, detail: dict[str, Any], given: Any = None) -> msgspec.Raw:
         """An error as it is kept: like the input that led to it, and cut to the same limit.
