@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from tests.postgres_server import postgres_server
+from tests.postgres_server import connected, postgres_server
 from tests.prove.killing.server import free_port
 from tests.waiting import eventually
 
@@ -71,14 +71,11 @@ class OwnServer:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable"
 
     async def _execute(self, statements: tuple[str, ...], database: str) -> list[Any]:
-        connection = await asyncpg.connect(self.address(database))
-        try:
+        async with connected(self.address(database)) as connection:
             rows: list[Any] = []
             for statement in statements:
                 rows = await connection.fetch(statement)
             return rows
-        finally:
-            await connection.close()
 
     def _tried(self, statement: str) -> list[Any] | None:
         """The rows of the statement; None while the server does not answer."""

@@ -8,9 +8,9 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,9 @@ class PostgresServer:
 
     async def execute(self, *statements: str, database: str = "postgres") -> None:
         """Runs statements, each in a transaction of its own, as the superuser."""
-        connection = await asyncpg.connect(self.address(database))
-        try:
+        async with connected(self.address(database)) as connection:
             for statement in statements:
                 await connection.execute(statement)
-        finally:
-            await connection.close()
 
     async def _make_template(self) -> None:
         # What is durable is proved by killing servers, not by this suite, which writes ten times as fast like
@@ -132,17 +129,24 @@ def postgres_database(version: int | None = None) -> Iterator[str]:
             thread.submit(asyncio.run, server.drop_database(name)).result()
 
 
-async def until_one_waits(address: str) -> None:
-    """Returns once a session of the database waits for another one's lock."""
+@asynccontextmanager
+async def connected(address: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session of one's own in a database, until the block ends."""
     connection = await asyncpg.connect(address)
     try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def until_one_waits(address: str) -> None:
+    """Returns once a session of the database waits for another one's lock."""
+    async with connected(address) as connection:
         sql = (
             "SELECT EXISTS (SELECT FROM pg_stat_activity"
             " WHERE datname = current_database() AND wait_event_type = 'Lock')"
         )
         await until_told(lambda: connection.fetchval(sql))
-    finally:
-        await connection.close()
 
 
 class FolderStore:

@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
-import asyncpg
-
 from runglass.store.postgres.store import PostgresStore
+from tests.postgres_server import connected
 from tests.prove.clustering.cluster import CALLERS, NAMES, WATCHERS, Cluster, Shape
 from tests.prove.clustering.hands import Hand, hands_of, zombies
 from tests.prove.killing.book import Book
@@ -120,15 +119,12 @@ async def _replace_all(running: Cluster, program: Program, load: Load, say: Say)
 async def _migrate(running: Cluster, say: Say) -> None:
     """`runglass migrate` of this program, while processes of an older one go on."""
     await asyncio.sleep(BETWEEN_S)
-    connection = await asyncpg.connect(running.address)
-    try:
+    async with connected(running.address) as connection:
         before, began_at = await connection.fetchval(_SCHEMA), await connection.fetchval(_NOW)
         await THIS.run("runglass", "migrate", "--store", running.address)
         after = await connection.fetchval(_SCHEMA)
         await asyncio.sleep(BETWEEN_S)
         pause_s = await connection.fetchval(_LONGEST_PAUSE, began_at)
-    finally:
-        await connection.close()
     say(
         f"runglass migrate: from schema {before} to {after}; no event was written for"
         f" {1000 * pause_s:.0f} ms at most"

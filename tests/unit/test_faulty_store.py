@@ -10,37 +10,11 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.conformance.stores import batch, make_run
 from tests.faulty_store import FaultyStore
 
-FULL = StoreError("the disk is full")
-
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as opened:
         yield opened
-
-
-async def tried(store: SqliteStore, *names: str) -> list[bool]:
-    """Whether each of these projects could be made."""
-    made = []
-    for name in names:
-        try:
-            await store.ensure_project("acme", name)
-        except StoreError:
-            made.append(False)
-        else:
-            made.append(True)
-    return made
-
-
-async def test_calls_fail_from_the_nth_on_so_many_times_or_until_it_is_mended(store: SqliteStore) -> None:
-    faults = FaultyStore(store)
-    faults.fail("ensure_project", FULL, nth=2, times=2)
-    assert await tried(store, *"abcde") == [True, False, False, True, True]
-    faults.fail("ensure_project", FULL)
-    assert await tried(store, *"fg") == [False, False]
-    faults.mend("ensure_project")
-    assert await tried(store, "h") == [True]
-    assert {project.name for project in await store.projects()} == set("adeh")
 
 
 @pytest.mark.parametrize("commits", [True, False])

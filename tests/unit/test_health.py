@@ -1,13 +1,21 @@
-"""The health of a process: its store is silent, or its disk nearly full, and how often it looks."""
+"""What a server says of itself: its health, what it counts, and rows of failures in its log."""
 
+import logging
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
 from runglass.config.settings import Settings
+from runglass.errors import StoreError
+from runglass.log.events import StepModelCall
+from runglass.log.measurements import MOST_NAMES, OTHER, Measurements
+from runglass.log.trace import ModelCall
 from runglass.runtime.composition import open_runtime
 from runglass.runtime.health import HealthCheck
+from runglass.runtime.metrics.collector import MOST_PROJECTS, bounded
+from runglass.support.logs import FailureLog, OneASecond, plain_cause
 from tests.faulty_store import FaultyStore
 
 
@@ -39,3 +47,83 @@ async def test_a_disk_that_is_nearly_full_degrades_health(
     async with open_runtime(Settings(data=tmp_path)) as runtime:
         health = await HealthCheck(runtime, wait_s=60.0).report()
     assert (health.status, health.reasons) == ("degraded", ["the disk has 99 MB left"])
+
+
+KEY = {"execution_id": "r", "step_id": "s", "attempt": 1}
+
+
+def model_call(provider: str | None, **more: object) -> StepModelCall:
+    return StepModelCall(**KEY, model_call=ModelCall(number=1, model="m", provider=provider, **more))  # type: ignore[arg-type]
+
+
+def test_providers_that_callers_make_up_are_counted_together() -> None:
+    found = Measurements()
+    for number in range(MOST_NAMES + 100):
+        found.note([model_call(f"made-up-{number}")])
+    found.note([model_call("x" * 1000)])
+    found.note([model_call(None)])
+    assert len(found.model_calls) == MOST_NAMES + 1
+    assert found.model_calls[OTHER, "ok"] == 102
+
+
+def test_projects_beyond_the_busiest_are_counted_together() -> None:
+    runs = {(f"acme/p{number}", "running"): number + 1 for number in range(MOST_PROJECTS + 5)}
+    runs["acme/p0", "paused"] = 1000
+    counted = bounded(runs)
+    assert len({project for project, _ in counted}) == MOST_PROJECTS + 1
+    assert sum(counted.values()) == sum(runs.values())
+    assert counted["acme/p0", "paused"] == 1000
+    assert counted[OTHER, "running"] == 2 + 3 + 4 + 5 + 6
+
+
+log = logging.getLogger("runglass.test")
+
+
+def test_a_row_of_failures_is_told_at_its_begin_and_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    failures = FailureLog(log, "looking failed")
+    with caplog.at_level(logging.INFO, logger="runglass"):
+        failures.worked()
+        for reason in ("away", "still away", "starting"):
+            failures.failed(StoreError(reason))
+        failures.worked()
+        failures.worked()
+        failures.failed(StoreError("away again"))
+    assert [(each.levelname, each.message) for each in caplog.records] == [
+        ("WARNING", "looking failed, and is retried: away"),
+        ("INFO", "looking failed for a while, and works again (failures: 3)"),
+        ("WARNING", "looking failed, and is retried: away again"),
+    ]
+
+
+def test_an_error_of_a_kind_is_told_once_a_second() -> None:
+    only, told = OneASecond(), list[str]()
+
+    def fail(at: float, number: int, *, line: int = 1, level: int = logging.ERROR) -> None:
+        record = logging.LogRecord("runglass.x", level, "x.py", line, "run %d failed", (number,), None)
+        record.created = at
+        if only.filter(record):
+            told.append(record.getMessage())
+
+    for number in range(3):
+        fail(10 + number / 4, number)
+        fail(10, number, level=logging.WARNING)
+    fail(10.5, 7, line=2)
+    fail(11, 3)
+    fail(12.5, 4)
+    errors = ["run 0 failed", "run 7 failed", "run 3 failed (left out since: 2 alike)", "run 4 failed"]
+    assert [line for line in told if line in errors and line != "run 0 failed"] == errors[1:]
+    assert told.count("run 0 failed") == 2
+    assert len(told) == len(errors) + 3
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ConnectionRefusedError(111, "x"), "nobody listens there (connection refused)"),
+        (socket.gaierror(-2, "Unknown name"), "the name of the host is not known (Unknown name)"),
+        (TimeoutError(), "there was no answer in time"),
+        (OSError("no route\nHINT: none"), "no route"),
+    ],
+)
+def test_the_cause_of_a_lost_connection_is_a_plain_sentence(error: Exception, told: str) -> None:
+    assert plain_cause(error) == told

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import random
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -76,16 +75,6 @@ async def collect(tails: Tails, run: RunRecord, *, after: int = 0) -> list[int]:
     return seqs
 
 
-async def test_an_ended_run_is_replayed_and_the_tail_ends(tmp_path: Path) -> None:
-    """Whether or not the caller's record of the run knows of the end."""
-    async with opened(tmp_path / "db") as (store, run):
-        await write(store, MemoryBus(), run, 0, [*map(event, range(9)), LAST])
-        tails = following(store, MemoryBus())
-        for after in range(10):
-            assert await collect(tails, await current(store, run), after=after) == list(range(after + 1, 11))
-            assert await collect(tails, run, after=after) == list(range(after + 1, 11))
-
-
 async def first_page(pages: AsyncGenerator[Page, None]) -> list[int]:
     return [seq for seq, _ in await anext(pages)]
 
@@ -132,17 +121,6 @@ async def test_there_is_nothing_after_the_last_event(tmp_path: Path, after: int)
         reads = FaultyStore(store).calls("events")
         assert await collect(tails, await current(store, run), after=after) == []
         assert reads == []
-
-
-async def test_a_live_run_is_followed_to_its_end(tmp_path: Path) -> None:
-    bus = MemoryBus()
-    async with opened(tmp_path / "db") as (store, run):
-        tails = following(store, bus)
-        tasks = [asyncio.create_task(collect(tails, run)) for _ in range(5)]
-        for head in range(50):
-            await write(store, bus, run, head, [event(head)])
-        await write(store, bus, run, 50, [LAST])
-        assert await asyncio.gather(*tasks) == [list(range(1, 52))] * 5
 
 
 async def test_a_lost_wake_up_costs_a_poll_and_no_event(tmp_path: Path) -> None:
@@ -193,27 +171,6 @@ async def test_the_last_tail_that_leaves_ends_the_listening(tmp_path: Path) -> N
             assert bus.subjects == 1
         assert bus.subjects == 0
         assert tails.followed_runs == 0
-
-
-@examples(10, of=25)
-@given(batches=st.lists(st.integers(1, 40), min_size=1, max_size=12), data=st.data())
-def test_resuming_anywhere_loses_and_repeats_nothing(batches: list[int], data: st.DataObject) -> None:
-    total = sum(batches) + 1
-    after = data.draw(st.integers(0, total))
-
-    async def run_once() -> list[int]:
-        bus = MemoryBus()
-        with tempfile.TemporaryDirectory() as folder:
-            async with opened(Path(folder) / "db") as (store, run):
-                task = asyncio.create_task(collect(following(store, bus), run, after=after))
-                head = 0
-                for size in batches:
-                    await write(store, bus, run, head, [event(head + offset) for offset in range(size)])
-                    head += size
-                await write(store, bus, run, head, [LAST])
-                return await task
-
-    assert asyncio.run(run_once()) == list(range(after + 1, total + 1))
 
 
 @pytest.mark.parametrize("count", [1, 50])

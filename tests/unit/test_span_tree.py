@@ -164,30 +164,6 @@ def totals_of(*spans: SpanState) -> RunTotals:
     return totals
 
 
-def test_a_parent_that_repeats_the_usage_of_its_children_is_not_counted() -> None:
-    agent = span(1, kind="agent", **used(30, 5, "0.3"))
-    totals = totals_of(agent, span(2, 1, **asked(10, 2, "0.1")), span(3, 1, **asked(15, 3, "0.15")))
-    assert (totals.tokens, totals.cost_usd) == (TokenBreakdown(25, 5, 30), "0.25")
-    assert totals.by_model["m"].calls == 2
-
-
-def test_usage_that_only_an_agent_tells_counts() -> None:
-    totals = totals_of(span(1, kind="agent", **used(30, 5, "0.3")), span(2, 1, kind="tool"))
-    assert (totals.tokens, totals.cost_usd) == (TokenBreakdown(30, 5, 35), "0.3")
-    assert totals.by_model["m"].calls == 0
-
-
-def test_two_instrumentations_of_one_call_count_once() -> None:
-    outer = span(1, scope="openinference", **asked(10, 2, "0.1", request_id="x"))
-    inner = span(2, 1, scope="openai-v2", **asked(10, 2, "0.1", request_id="x"))
-    totals = totals_of(outer, inner)
-    assert (totals.tokens, totals.cost_usd, totals.by_model["m"].calls) == (
-        TokenBreakdown(10, 2, 12),
-        "0.1",
-        1,
-    )
-
-
 def silent(number: int, parent: int | None = None) -> SpanState:
     call = ModelCall(number=1, model="m", cost_unknown="no_usage")
     return span(number, parent, kind="llm", model_calls=(call,))
@@ -206,18 +182,6 @@ def test_a_call_around_is_looked_for_sixteen_levels_up(levels: int, unmetered: i
     between = [span(number, number - 1) for number in range(2, levels + 1)]
     totals = totals_of(span(1, **asked(10, 2)), *between, silent(levels + 1, levels))
     assert totals.unmetered_calls == unmetered
-
-
-def test_a_call_that_goes_on_is_not_unmetered_yet() -> None:
-    assert totals_of(msgspec.structs.replace(silent(1), end_time_unix_nano=None)).unmetered_calls == 0
-
-
-def test_usage_that_comes_later_takes_the_place_of_the_parents() -> None:
-    recording = Recording([span(1, kind="agent", **used(30, 5)), silent(2, 1)])
-    recording.take([span(2, 1, **asked(10, 2))])
-    assert recording.summary.totals == totals_of(
-        span(1, kind="agent", **used(30, 5)), span(2, 1, **asked(10, 2))
-    )
 
 
 def test_cycles_are_cut_above_their_lowest_id() -> None:

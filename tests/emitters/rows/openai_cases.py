@@ -26,7 +26,7 @@ def user(text):
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
 
 
-def openai_cases(tracer, session=None, client=None, async_client=None, leave_out=()):
+def openai_cases(tracer, session=None, client=None, async_client=None):
     """`session` is a context manager that says to which session the calls inside belong."""
     client = client or openai.OpenAI(max_retries=0)
     async_client = async_client or openai.AsyncOpenAI(max_retries=0)
@@ -126,4 +126,4 @@ def openai_cases(tracer, session=None, client=None, async_client=None, leave_out
         responses_stream,
         embeddings,
     )
-    return {case.__name__: case for case in every if case.__name__ not in leave_out}
+    return {case.__name__: case for case in every}

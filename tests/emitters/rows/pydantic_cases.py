@@ -13,7 +13,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 LIBRARIES = ["pydantic-ai-slim", "openai", "anthropic"]
 
 
-def pydantic_cases(tracer, leave_out=()):
+def pydantic_cases(tracer):
     provider = OpenAIProvider(openai_client=openai.AsyncOpenAI(max_retries=0))
     chats = OpenAIChatModel("gpt-5-mini", provider=provider)
 
@@ -78,4 +78,4 @@ def pydantic_cases(tracer, leave_out=()):
         sessions,
         fanout,
     )
-    return {case.__name__: case for case in every if case.__name__ not in leave_out}
+    return {case.__name__: case for case in every}

@@ -12,6 +12,7 @@ import asyncpg
 import httpx2
 
 from runglass.config.settings import Settings
+from tests.postgres_server import connected
 from tests.prove.clustering.database import NOTES, Nats, Postgres, Service, plant_ignored_fence
 from tests.prove.clustering.member import Member
 from tests.prove.clustering.network import Balancer
@@ -233,8 +234,5 @@ async def _furnish(postgres: Postgres, shape: Shape) -> str:
 
 
 async def _execute(address: str, statements: str) -> None:
-    connection = await asyncpg.connect(address)
-    try:
+    async with connected(address) as connection:
         await connection.execute(statements)
-    finally:
-        await connection.close()

@@ -20,6 +20,7 @@ from typing import Self
 import asyncpg
 
 from tests.postgres_replication import SYSTEM_USER
+from tests.postgres_server import connected
 from tests.process_guard import below
 from tests.prove.clustering.plan import Fault
 from tests.prove.killing.server import free_port
@@ -208,13 +209,10 @@ def _signal(pids: list[int], number: int) -> None:
 
 async def plant_ignored_fence(address: str) -> None:
     """Lets the database write the appends of processes that have lost their run: the fault to be found."""
-    connection = await asyncpg.connect(address)
-    try:
+    async with connected(address) as connection:
         found = await connection.fetch(
             "SELECT pg_get_functiondef(oid) AS text FROM pg_proc WHERE prosrc LIKE '%run.fence = b.fence%'"
         )
         assert found, "no function compares fences: the plant does not fit the store any more"
         for (text,) in found:
             await connection.execute(text.replace("run.fence = b.fence", "true"))
-    finally:
-        await connection.close()

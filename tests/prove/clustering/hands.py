@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-import asyncpg
+from tests.postgres_server import connected
 
 APART = timedelta(seconds=1)
 """How far the time of an event may be from what it is by the clock of the database."""
@@ -31,11 +31,8 @@ _HANDS = "SELECT run_no, fence, head, who, was_lost, at FROM prove.hand ORDER BY
 
 async def hands_of(address: str) -> list[Hand]:
     """Every change of the rows of runs, in the order in which they were made."""
-    connection = await asyncpg.connect(address)
-    try:
+    async with connected(address) as connection:
         return [Hand._make(row) for row in await connection.fetch(_HANDS)]
-    finally:
-        await connection.close()
 
 
 def zombies(hands: Iterable[Hand]) -> Iterator[str]:

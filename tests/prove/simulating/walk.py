@@ -26,7 +26,6 @@ from tests.fakes import CRASH_RETRIES
 from tests.laws.log import Log, error_code
 from tests.prove.simulating.flows import UNKNOWN
 
-CUT_OFF = frozenset({WORKER_LOST, "CANCELLED"})
 FINAL = frozenset({"TEMPLATE_ERROR"})
 """Codes of failures after which there is no further attempt."""
 

@@ -1,4 +1,4 @@
-"""The stream of a short run, six events long, as a server sends it."""
+"""What a server sends of a short run: its stream, six events long, its result, and its place in a list."""
 
 from collections.abc import Iterable
 
@@ -6,6 +6,8 @@ import msgspec
 
 from runglass import StreamEvent
 from runglass.wire.sse import RETRY, frame
+from tests.unit.client.scripted import Scene, answers
+from tests.unit.client.sides import RUN
 
 
 def event(seq: int, kind: str, **fields: object) -> bytes:
@@ -24,6 +26,16 @@ FRAMES = [
     event(6, "flow_completed", runId="r1", result={"text": "é"}),
 ]
 SEQS = [1, 2, 3, 4, 5, 6]
+
+
+RESULT = {"status": "completed", "result": {"text": "x"}, "flowId": "f", "blockCount": 1, "executionId": RUN}
+"""What a call is answered with whose run has completed."""
+
+
+def page(*ids: str, cursor: str | None = None) -> Scene:
+    """A page of completed runs."""
+    runs = [{"id": each, "flowId": "f", "status": "completed"} for each in ids]
+    return answers({"runs": runs, "nextCursor": cursor})
 
 
 def stream(*, after: int = 0) -> bytes:

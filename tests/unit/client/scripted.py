@@ -175,6 +175,26 @@ async def hangs_up(exchange: Exchange) -> None:
     await exchange.read_body()
 
 
+def sends(body: bytes) -> Scene:
+    """Opens an event stream, sends that much and closes it in good order."""
+
+    async def scene(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await exchange.start(200, EVENT_STREAM)
+        await exchange.send(body)
+
+    return scene
+
+
+async def drips_headers(exchange: Exchange) -> None:
+    await exchange.drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 5000)
+
+
+async def drips_a_chunk_header(exchange: Exchange) -> None:
+    await exchange.start(200, {**EVENT_STREAM, "transfer-encoding": "chunked"})
+    await exchange.drip(b"5;" + b"x" * 5000)
+
+
 def in_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 

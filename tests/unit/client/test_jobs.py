@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from runglass import APITimeoutError
-from tests.unit.client.recording import FRAMES, event, stream
-from tests.unit.client.scripted import EVENT_STREAM, Exchange, Scene, ScriptedServer, answers
+from tests.unit.client.recording import FRAMES, RESULT, event, page, stream
+from tests.unit.client.scripted import EVENT_STREAM, Exchange, Scene, ScriptedServer, answers, sends
 from tests.unit.client.sides import RUN, Side
 
 ACCEPTED = {"executionId": RUN, "status": "pending", "flowId": "f", "blockCount": 1}
@@ -16,15 +16,6 @@ ACCEPTED = {"executionId": RUN, "status": "pending", "flowId": "f", "blockCount"
 
 def state(status: str, **more: object) -> Scene:
     return answers({"executionId": RUN, "status": status, "result": None, "error": None, **more})
-
-
-def sends(body: bytes) -> Scene:
-    async def scene(exchange: Exchange) -> None:
-        await exchange.read_body()
-        await exchange.start(200, EVENT_STREAM)
-        await exchange.send(body)
-
-    return scene
 
 
 def job(side: Side, server: ScriptedServer, **given: Any) -> Any:
@@ -97,17 +88,12 @@ def test_waiting_for_a_run_is_bounded_and_frees_its_connection(
     server.until_left()
 
 
-def page(*ids: str, cursor: str | None) -> Scene:
-    runs = [{"id": each, "flowId": "f", "status": "completed"} for each in ids]
-    return answers({"runs": runs, "nextCursor": cursor})
-
-
 def test_the_runs_of_a_flow_come_page_by_page(server: ScriptedServer, side: Side) -> None:
     server.plays(
         answers({"id": "f", "slug": "s", "versions": []}),
         page("c", "b", cursor="b&"),
-        page("a", cursor=None),
-        page(cursor=None),
+        page("a"),
+        page(),
     )
     flow = side.client(server.url).flow("a/p/s")
     runs = side.following(flow.runs(status="completed", limit=2))
@@ -126,10 +112,8 @@ def test_the_runs_of_a_flow_come_page_by_page(server: ScriptedServer, side: Side
 
 def test_a_session_tags_calls_and_a_call_may_name_another(server: ScriptedServer, side: Side) -> None:
     own, other = uuid.uuid4(), uuid.uuid4()
-    result = {"status": "completed", "result": {}, "flowId": "f", "blockCount": 1, "executionId": RUN}
-    server.plays(
-        answers(result), answers(result), answers(ACCEPTED, status=202), sends(stream()), answers(result)
-    )
+    done = answers(RESULT)
+    server.plays(done, done, answers(ACCEPTED, status=202), sends(stream()), done)
     flow = side.client(server.url, session_id=own).flow("a/p/s")
     side.value(flow.execute())
     side.value(flow.execute(session_id=str(other).upper()))

@@ -25,9 +25,12 @@ from tests.unit.client.scripted import (
     Exchange,
     Scene,
     ScriptedServer,
+    drips_a_chunk_header,
+    drips_headers,
     hangs_up,
     in_chunk,
     refuses,
+    sends,
 )
 from tests.unit.client.sides import KEY, RUN, Asyncio, Side
 
@@ -43,16 +46,6 @@ async def plays_on(exchange: Exchange) -> None:
     """A good server: everything after `Last-Event-ID`, then a clean end."""
     await exchange.start(200, EVENT_STREAM)
     await exchange.send(stream(after=after(exchange)))
-
-
-def sends(body: bytes) -> Scene:
-    """Opens the stream, sends that much and closes it in good order."""
-
-    async def scene(exchange: Exchange) -> None:
-        await exchange.start(200, EVENT_STREAM)
-        await exchange.send(body)
-
-    return scene
 
 
 async def goes_on(exchange: Exchange) -> None:
@@ -178,15 +171,6 @@ def test_a_live_trace_gives_up_on_a_server_that_went_away(side: Side) -> None:
 
 async def never_answers(exchange: Exchange) -> None:
     await exchange.hung_up()
-
-
-async def drips_headers(exchange: Exchange) -> None:
-    await exchange.drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 5000)
-
-
-async def drips_a_chunk_header(exchange: Exchange) -> None:
-    await exchange.start(200, CHUNKED)
-    await exchange.drip(b"5;" + b"x" * 5000)
 
 
 async def drips_a_refusal(exchange: Exchange) -> None:

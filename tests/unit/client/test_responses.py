@@ -1,5 +1,6 @@
-"""Answers become values or the exception that the contract names, whoever wrote them."""
+"""Answers become values, another attempt, or the exception that the contract names, whoever wrote them."""
 
+import math
 import time
 from email.utils import formatdate
 from typing import Any
@@ -19,8 +20,9 @@ from runglass import (
 )
 from runglass.client.core import requests, run_requests
 from runglass.client.core.requests import FlowAddress
-from runglass.client.core.responses import Answer, ConnectionLost, error_of, finish
+from runglass.client.core.responses import Answer, ConnectionLost, Outcome, Retries, error_of, finish
 from runglass.errors import CODES, api_error
+from runglass.log.trace import Trace
 
 RUNS = requests.runs(flow_id=None, status=None, limit=20, cursor=None)
 EXECUTE = run_requests.execution(FlowAddress("a", "p", "s"), version="draft").call()
@@ -163,3 +165,72 @@ def test_a_detail_that_is_a_text_is_quoted_and_the_base_url_doubted() -> None:
     error = error_of("GET '/x'", answer(404, {"detail": "Not Found"}))
     assert error.code == "HTTP_404"
     assert error.message == "GET '/x' was answered with status 404: 'Not Found'; is the base URL right?"
+
+
+READ = requests.trace("/flow-runs/r1")
+CANCELS = requests.cancel("/flow-runs/r1")
+WITHOUT_KEY = requests.RequestSpec(method="POST", path="/x", answer=Trace)
+
+
+def refused(status: int, retry_after: str = "") -> Answer:
+    return Answer(status, {"retry-after": retry_after} if retry_after else {}, b"")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "again", "again_without_key"),
+    [
+        (ConnectionLost("refused", sent=False), True, True),
+        (ConnectionLost("broke off"), True, False),
+        (refused(429), True, True),
+        (refused(503), True, True),
+        (refused(502), True, False),
+        (refused(504), True, False),
+        (refused(500), False, False),
+        (refused(200), False, False),
+        (refused(409), False, False),
+    ],
+)
+def test_whether_a_call_is_tried_again_depends_on_its_kind_and_the_outcome(
+    outcome: Outcome, again: bool, again_without_key: bool
+) -> None:
+    for call in (READ, EXECUTE, CANCELS):
+        assert (Retries(call, 2).wait_s(outcome, left_s=math.inf) is not None) is again
+    assert (Retries(WITHOUT_KEY, 2).wait_s(outcome, left_s=math.inf) is not None) is again_without_key
+
+
+def test_retries_end_after_max_retries() -> None:
+    retries = Retries(READ, 2, chance=lambda: 1.0)
+    waits = [retries.wait_s(refused(503), left_s=math.inf) for _ in range(4)]
+    assert waits == [0.5, 1.0, None, None]
+    assert retries.attempts == 3
+    assert Retries(READ, 0).wait_s(refused(503), left_s=math.inf) is None
+
+
+def test_retry_after_is_honoured_but_never_shortens_the_backoff() -> None:
+    retries = Retries(READ, 9, chance=lambda: 1.0)
+    assert retries.wait_s(refused(429, "7"), left_s=math.inf) == 7
+    assert retries.wait_s(refused(503, "0"), left_s=math.inf) == 1.0
+
+
+def test_a_wait_beyond_the_calls_bound_is_not_begun() -> None:
+    assert Retries(READ, 2, chance=lambda: 1.0).wait_s(refused(503), left_s=0.5) is None
+    assert Retries(READ, 2, chance=lambda: 1.0).wait_s(refused(503), left_s=0.51) == 0.5
+    assert Retries(READ, 2).wait_s(refused(429, "30"), left_s=10) is None
+    assert Retries(READ, 2).wait_s(refused(429, "61"), left_s=math.inf) is None
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "sent"),
+    [
+        ([ConnectionLost("refused", sent=False), refused(503), refused(429)], False),
+        ([ConnectionLost("broke off"), ConnectionLost("refused", sent=False)], True),
+        ([refused(504), refused(503)], True),
+    ],
+)
+def test_retries_know_whether_an_attempt_may_have_reached_the_server(
+    outcomes: list[Outcome], sent: bool
+) -> None:
+    retries = Retries(EXECUTE, len(outcomes))
+    for outcome in outcomes:
+        retries.wait_s(outcome, left_s=math.inf)
+    assert retries.sent is sent

@@ -1,14 +1,23 @@
-"""`client.runs()` is a page, and a loop over it goes through every page, each asked for when it is due."""
+"""Lists of runs page by page, runs as files, and managing flows."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from tests.unit.client.scripted import ScriptedServer, answers
-from tests.unit.client.sides import Side
+import pytest
 
-
-def page(*ids: str, cursor: str | None = None) -> Any:
-    runs = [{"id": run_id, "flowId": "f", "status": "completed"} for run_id in ids]
-    return answers({"runs": runs, "nextCursor": cursor})
+from runglass import APIConnectionError, Client
+from runglass.client.api.admin import Management
+from tests.unit.client.recording import page
+from tests.unit.client.scripted import (
+    LAST_CHUNK,
+    Exchange,
+    ScriptedServer,
+    answers,
+    hangs_up,
+    in_chunk,
+    refuses,
+)
+from tests.unit.client.sides import RUN, Blocking, Side
 
 
 def targets(server: ScriptedServer) -> list[str]:
@@ -31,3 +40,83 @@ def test_a_loop_walks_all_pages_with_the_same_filter_and_from_its_start_each_tim
         "?status=failed&limit=2&cursor=c1",
         "?status=failed&limit=2&cursor=c2",
     ]
+
+
+CHUNKED = {"transfer-encoding": "chunked", "content-type": "application/jsonl"}
+
+
+async def breaks_off(exchange: Exchange) -> None:
+    await exchange.start(200, CHUNKED)
+    await exchange.send(in_chunk(b"one\n"))
+
+
+async def says_all(exchange: Exchange) -> None:
+    await exchange.start(200, CHUNKED)
+    await exchange.send(in_chunk(b"one\n") + in_chunk(b"two\n") + LAST_CHUNK)
+
+
+def test_all_of_it_comes_and_the_format_is_asked_for(server: ScriptedServer, side: Side) -> None:
+    server.plays(says_all)
+    parts = side.following(side.client(server.url).run(RUN).export("jsonl"))
+    assert b"".join(parts) == b"one\ntwo\n"
+    assert [each.target for each in server.requests] == [f"/api/v1/flow-runs/{RUN}/export?format=jsonl"]
+
+
+def test_it_is_asked_for_again_where_nothing_of_it_came(server: ScriptedServer, side: Side) -> None:
+    server.plays(hangs_up, refuses(503, "UNAVAILABLE"), says_all)
+    parts = side.following(side.client(server.url).run(RUN).export())
+    assert b"".join(parts) == b"one\ntwo\n"
+    assert len(server.requests) == 3
+
+
+def test_one_that_breaks_off_is_an_error_and_not_begun_again(server: ScriptedServer, side: Side) -> None:
+    server.plays(breaks_off)
+    parts = side.following(side.client(server.url).run(RUN).export())
+    assert next(parts) == b"one\n"
+    with pytest.raises(APIConnectionError, match="export"):
+        next(parts)
+    assert len(server.requests) == 1
+
+
+def test_an_empty_answer_has_no_parts(server: ScriptedServer, side: Side) -> None:
+    server.plays(answers(b""))
+    assert list(side.following(side.client(server.url).run(RUN).export())) == []
+
+
+GREET = ("acme", "demo", "greet")
+
+
+@pytest.fixture
+def manage(server: ScriptedServer) -> Iterator[Management]:
+    with Client("nk_test", base_url=server.url) as client:
+        yield Management(client)
+
+
+def test_names_are_quoted_and_what_no_path_can_carry_is_refused(
+    server: ScriptedServer, manage: Management
+) -> None:
+    server.plays(answers({"version": 1}))
+    assert manage.publish("a b", "c/d", "é") == 1
+    for bad in ("", ".", ".."):
+        with pytest.raises(ValueError, match="a name of an org, a project or a flow may not be"):
+            manage.publish("acme", "demo", bad)
+    assert [each.target for each in server.requests] == ["/api/v1/flows/a%20b/c%2Fd/%C3%A9/publish"]
+
+
+@pytest.mark.parametrize("version", [0, -1, True, "1", 1.0, None])
+def test_a_version_that_cannot_be_in_production_is_refused_before_any_request(
+    server: ScriptedServer, manage: Management, version: Any
+) -> None:
+    with pytest.raises(ValueError, match="from 1 on"):
+        manage.set_production(*GREET, version)
+    assert server.requests == []
+
+
+def test_a_call_is_tried_again_as_it_sets_a_state(server: ScriptedServer) -> None:
+    server.plays(answers({}, status=502), answers({"version": 1}))
+    side = Blocking()
+    try:
+        assert Management(side.client(server.url)).publish(*GREET) == 1
+    finally:
+        side.close()
+    assert len(server.requests) == 2

@@ -18,7 +18,7 @@ from runglass import (
     ToolCallLimitError,
 )
 from runglass.wire.sse import PING, RETRY, unnumbered_frame
-from tests.unit.client.recording import event
+from tests.unit.client.recording import RESULT, event
 from tests.unit.client.scripted import (
     EVENT_STREAM,
     Exchange,
@@ -27,6 +27,7 @@ from tests.unit.client.scripted import (
     answers,
     hangs_up,
     refuses,
+    sends,
 )
 from tests.unit.client.sides import KEY, Side
 
@@ -47,12 +48,7 @@ def paused(seq: int, index: int) -> bytes:
 
 
 def streams(*parts: bytes) -> Scene:
-    async def scene(exchange: Exchange) -> None:
-        await exchange.read_body()
-        await exchange.start(200, EVENT_STREAM)
-        await exchange.send(RETRY + b"".join(parts))
-
-    return scene
+    return sends(RETRY + b"".join(parts))
 
 
 def cuts(*parts: bytes) -> Scene:
@@ -232,14 +228,13 @@ def test_tool_calls_of_a_step_are_answered_on_the_way(server: ScriptedServer, si
 def test_too_many_rounds_and_failing_handlers_leave_a_run_that_can_go_on(
     server: ScriptedServer, side: Side
 ) -> None:
-    result = {"status": "completed", "result": {}, "flowId": "f", "blockCount": 3, "executionId": "r1"}
     server.plays(streams(STARTED, asks_for_tools(2, 0)))
     with pytest.raises(ToolCallLimitError) as caught:
         side.events(
             flow(side, server).steps(tools=TOOLS, max_tool_rounds=2, tool_handler=lambda name, arguments: 1)
         )
     assert len(server.requests) == 3
-    server.plays(answers(result))
+    server.plays(answers(RESULT))
     side.value(caught.value.paused.resume({"c1": 1}))
     assert server.requests[-1].target == "/api/v1/seq/a/p/s/execute"
     assert bodies(server)[-1]["pausedAtStep"] == "b"

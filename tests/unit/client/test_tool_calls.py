@@ -10,10 +10,10 @@ import pytest
 
 from runglass import AsyncClient, CompletedResult, ToolCallLimitError
 from runglass.client.core.tools import content_of, result_messages
+from tests.unit.client.recording import RESULT
 from tests.unit.client.scripted import Exchange, ScriptedServer, answers, hangs_up
 from tests.unit.client.sides import KEY, RUN, Blocking, Side
 
-RESULT = {"status": "completed", "result": {"text": "x"}, "flowId": "f", "blockCount": 2, "executionId": RUN}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 TURNS: list[dict[str, Any]] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}]
 

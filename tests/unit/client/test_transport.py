@@ -22,12 +22,15 @@ from runglass import (
 from runglass.client.core.responses import Deadline
 from runglass.client.transport.blocking_sockets import DeadlineBackend
 from runglass.outlines.outline import OutlineColumns
+from tests.unit.client.recording import RESULT
 from tests.unit.client.scripted import (
     LAST_CHUNK,
     Exchange,
     Scene,
     ScriptedServer,
     answers,
+    drips_a_chunk_header,
+    drips_headers,
     hangs_up,
     in_chunk,
     refuses,
@@ -38,7 +41,6 @@ TRACE = {
     "flowRun": {"id": RUN, "flowId": "f", "status": "completed"},
     "steps": [{"stepId": "s1", "inputContext": {"text": "é" * 50_000}, "costUsd": "0.000045"}],
 }
-RESULT = {"status": "completed", "result": {"text": "x"}, "flowId": "f", "blockCount": 1, "executionId": RUN}
 BOUND_S = 0.2
 
 
@@ -152,10 +154,6 @@ async def says_nothing(exchange: Exchange) -> None:
     await exchange.hung_up()
 
 
-async def drips_headers(exchange: Exchange) -> None:
-    await exchange.drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 5000)
-
-
 async def drips_a_body(exchange: Exchange) -> None:
     await exchange.start(200, {"content-length": "5000"})
     await exchange.drip(b" " * 5000)
@@ -164,11 +162,6 @@ async def drips_a_body(exchange: Exchange) -> None:
 async def drips_chunks(exchange: Exchange) -> None:
     await exchange.start(200, {"transfer-encoding": "chunked"})
     await exchange.drip(in_chunk(b" ") * 1000 + LAST_CHUNK)
-
-
-async def drips_a_chunk_header(exchange: Exchange) -> None:
-    await exchange.start(200, {"transfer-encoding": "chunked"})
-    await exchange.drip(b"5;" + b"x" * 5000)
 
 
 async def drips_interim_answers(exchange: Exchange) -> None:

@@ -34,6 +34,9 @@ from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
 from tests.laws.stored import kept_run
 
+NO_OUTCOME = RunOutcome("")
+"""Of a run whose caller was told nothing."""
+
 
 class Ran(NamedTuple):
     """A run that has ended: what its caller got, its events and its trace."""
@@ -158,6 +161,19 @@ async def start(
     return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next(), outputs=outputs)
 
 
+async def run_to_end(
+    house: EngineHarness, flow: Flow | str, inputs: dict[str, Any] | None = None, **more: Any
+) -> Ran:
+    """Runs a flow to its end and reads everything about it."""
+    started = await start(house, flow, inputs, **more)
+    return await read(house, started.id, await started.outcome())
+
+
+async def resume(house: EngineHarness, run_id: str, segment: Segment) -> StartedRun:
+    paused = await house.engine.paused(await run_of(house, run_id))
+    return await house.engine.resume(paused, paused.spec, segment)
+
+
 async def run_of(house: EngineHarness, run_id: str) -> RunRecord:
     run = await house.store.run(run_id)
     assert run is not None
@@ -184,7 +200,7 @@ async def follow(house: EngineHarness, run_id: str, *, until: int | None = None)
                 return
 
 
-async def read(house: EngineHarness, run_id: str, outcome: RunOutcome) -> Ran:
+async def read(house: EngineHarness, run_id: str, outcome: RunOutcome = NO_OUTCOME) -> Ran:
     """Everything about the run. Raises AssertionError where it does not keep the laws of all runs."""
     log = await kept_run(house.store, run_id)
     attempts: dict[str, list[StepTrace]] = {}
@@ -193,12 +209,18 @@ async def read(house: EngineHarness, run_id: str, outcome: RunOutcome) -> Ran:
     return Ran(run_id, outcome, list(map(decode_event, log.events)), log.fold.trace(), attempts)
 
 
+async def read_at_end(house: EngineHarness, run_id: str) -> Ran:
+    """Waits for the end of a run, and reads everything about it."""
+    await follow(house, run_id)
+    return await read(house, run_id)
+
+
+async def end_in_next_life(path: Path, run_id: str) -> Ran:
+    """The run, once a process that starts after its own died has brought it to its end."""
+    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
+        return await read_at_end(house, run_id)
+
+
 @pytest.fixture
 def execute(house: EngineHarness) -> Callable[..., Awaitable[Ran]]:
-    """Runs a flow to its end and reads everything about it."""
-
-    async def execute(flow: Flow | str, inputs: dict[str, Any] | None = None, **more: Any) -> Ran:
-        started = await start(house, flow, inputs, **more)
-        return await read(house, started.id, await started.outcome())
-
-    return execute
+    return partial(run_to_end, house)

@@ -28,7 +28,6 @@ from runglass.engine.models.gateway import (
     Price,
 )
 from runglass.engine.models.model_types import ProviderResponse, RequestObserver
-from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
 from runglass.log.fold import RunFold
@@ -51,10 +50,12 @@ from tests.unit.engine.conftest import (
     open_harness,
     read,
     run_of,
+    run_to_end,
     start,
 )
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
 from tests.unit.engine.test_unreadable import UPDATES, spoil
+from tests.unit.test_reference_fold import check_agreement_on
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
 PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
@@ -158,6 +159,8 @@ async def check_budget(house: EngineHarness, runs: list[Ran], models: Costly) ->
             assert (call.cost_usd is None) == (
                 call.error_code == "RATE_LIMITED" or call.note == "aborted before it was made"
             ), "nothing else is free"
+    for ran in runs[:3]:
+        check_agreement_on(ran.events)
     assert project.reserved_usd == 0, "nothing is held when nothing goes on"
     assert models.charged <= project.spent_usd <= project.budget_usd
     told = [event for ran in runs for event in ran.events if isinstance(event, StepModelReserved)]
@@ -188,8 +191,7 @@ async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
     models = Costly(Random(1), 1)
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         await budget_of(house, Decimal("0.5"))
-        started = await start(house, ASK)
-        ran = await read(house, started.id, await started.outcome())
+        ran = await run_to_end(house, ASK)
         assert models.calls == 0
         assert ran.error["code"] == "CREDITS_EXHAUSTED"
         message = ran.error["message"]
@@ -370,16 +372,11 @@ async def asking(
             yield house, fake
 
 
-async def finish(house: EngineHarness, flow: Flow | str) -> Ran:
-    started = await start(house, flow)
-    return await read(house, started.id, await started.outcome())
-
-
 async def test_what_a_server_tells_is_charged_and_what_it_does_not_is_charged_as_reserved(
     tmp_path: Path,
 ) -> None:
     async with asking(tmp_path, text_reply("Hi", usage=USAGE), text_reply("Hi")) as (house, fake):
-        told, untold = await finish(house, ASK), await finish(house, ASK)
+        told, untold = await run_to_end(house, ASK), await run_to_end(house, ASK)
         assert [request["max_tokens"] for request in fake.requests] == [100, 100]
         (known,), (unknown,) = calls_of(told), calls_of(untold)
         assert (known.cost_usd, known.cost_estimated, known.cost_unknown) == ("0.00501", False, None)
@@ -417,7 +414,7 @@ async def test_a_setting_that_changes_model_bill_or_address_or_is_no_limit_sends
     """
     flow = parse_flow(f"slug: test\nsteps:\n{ASK}")
     async with asking(tmp_path) as (house, fake):
-        ran = await finish(house, replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
+        ran = await run_to_end(house, replace(flow, steps=[replace(flow.steps[0], settings=settings)]))
         assert fake.requests == []
         if "max_tokens" in settings:
             assert not any(isinstance(event, StepModelReserved) for event in ran.events)
@@ -445,18 +442,18 @@ async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(tmp_path: P
     models = Late()
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         models.house = house
-        ran = await finish(house, f"{ASK}\n{ASK.replace('ask', 'again')}")
+        ran = await run_to_end(house, f"{ASK}\n{ASK.replace('ask', 'again')}")
         assert models.calls == 1
         assert ran.error["code"] == "CREDITS_EXHAUSTED"
 
 
 async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) -> None:
     async with asking(tmp_path) as (house, fake):
-        ran = await finish(house, ASK.replace("tiny", "unknown"))
+        ran = await run_to_end(house, ASK.replace("tiny", "unknown"))
         assert fake.requests == []
         assert ran.error["code"] == "MODEL_NOT_SUPPORTED"
         assert "`prices`" in ran.error["message"]
-        echo = await finish(house, "- {id: e, type: llm, model: echo, prompt: Hi}")
+        echo = await run_to_end(house, "- {id: e, type: llm, model: echo, prompt: Hi}")
         assert echo.outcome.status == "completed"
         assert calls_of(echo)[0].cost_usd is None, "free, and no cost made up"
 
@@ -470,7 +467,7 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
     answer = whole_reply('{"a": 1}', usage=USAGE)
     async with asking(tmp_path, declined, answer) as (house, fake):
         await budget_of(house, Decimal(budget))
-        ran = await finish(house, DECLINED)
+        ran = await run_to_end(house, DECLINED)
         assert ran.outcome.status == "completed"
         assert len(fake.requests) == 2
         assert [call.number for call in calls_of(ran)] == [1, 2]
@@ -488,7 +485,7 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
 async def test_after_a_declined_request_the_next_one_must_fit_as_well(tmp_path: Path) -> None:
     async with asking(tmp_path, error_reply(500, "response_format is not known here")) as (house, fake):
         await budget_of(house, Decimal("0.15"))
-        ran = await finish(house, DECLINED)
+        ran = await run_to_end(house, DECLINED)
         assert len(fake.requests) == 1
         assert ran.error["code"] == "CREDITS_EXHAUSTED"
         (call,) = calls_of(ran)

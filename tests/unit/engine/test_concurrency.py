@@ -12,7 +12,8 @@ from runglass.engine.steps.concurrency import (
 )
 from runglass.errors import StepFailure
 from runglass.store.sqlite.store import SqliteStore
-from tests.unit.engine.conftest import open_harness, start
+from tests.faulty_store import FaultyStore
+from tests.unit.engine.conftest import EngineHarness, open_harness, run_of, run_to_end, start
 from tests.unit.engine.test_left_behind import Silent
 
 LEVELS, WIDE = 3, 40
@@ -142,3 +143,41 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
         outcome = await started.outcome()
     assert (outcome.status, outcome.step_id) == ("failed", "boom")
     assert sorted(models.asked) == ["bad", "boom", "hang"]
+
+
+EMPTY_LOOPS = """
+- id: outer
+  type: loop
+  over: initial["lists"]
+  steps: [{id: inner, type: loop, over: item, steps: [{id: never, type: passthrough}]}]
+"""
+LEAVES = ", ".join(f"{{id: n{number}, type: passthrough}}" for number in range(300))
+SKIPPED = f"""
+- id: outer
+  type: loop
+  over: initial["lists"]
+  steps:
+    - id: choice
+      type: condition
+      if: 'False'
+      then: [{LEAVES}]
+"""
+
+
+async def test_events_go_to_the_store_while_more_of_them_come(house: EngineHarness) -> None:
+    appends = FaultyStore(house.store).calls("append")
+    started = await start(house, EMPTY_LOOPS, {"lists": [[]] * 3_000})
+    assert (await started.outcome()).status == "completed"
+    sizes = [len(call.args[0].events) for call in appends]
+    assert sum(sizes) >= 3_000
+    assert max(sizes) < 1_000
+
+
+async def test_a_log_of_skipped_steps_has_an_end(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    async with open_harness(store, run_log_bytes=100_000) as house:
+        ran = await run_to_end(house, SKIPPED, {"lists": [[]] * 10})
+        assert ran.outcome.status == "failed"
+        assert (ran.outcome.error or {})["limit"] == "log"
+        run = await run_of(house, ran.id)
+        assert 100_000 < run.log_bytes < 300_000

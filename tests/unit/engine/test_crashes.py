@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.payload import Payload
-from runglass.engine.run.task import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run.task import LeaseLost, RunReleased
 from runglass.errors import APIError, StoreError
 from runglass.flows.flow import CodeStep, Flow, leaves
 from runglass.flows.parser import parse_flow
@@ -31,13 +31,16 @@ from tests.flows import SUCCEEDS_LATER, flow_trees
 from tests.unit.engine.conftest import (
     EngineHarness,
     Ran,
+    end_in_next_life,
     follow,
     next_life,
     open_harness,
     read,
+    read_at_end,
     run_of,
     start,
 )
+from tests.unit.test_reference_fold import check_agreement_on
 
 MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
 
@@ -74,7 +77,7 @@ async def live_through(
     async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
         run_id = run_id or (await start(house, flow, {"n": 1}, capture=mode, capture_failed="full")).id
         await follow(house, run_id)
-        return await read(house, run_id, RunOutcome("ended")), logs
+        return await read(house, run_id), logs
 
 
 def check(ran: Ran, logs: list[list[bytes]], flow: Flow) -> None:
@@ -82,6 +85,7 @@ def check(ran: Ran, logs: list[list[bytes]], flow: Flow) -> None:
     for log in logs:
         assert ran.events[: len(log)] == [decode_event(data) for data in log], "nothing acknowledged is lost"
     assert is_terminal(ran.events[-1])
+    check_agreement_on(ran.events)
     assert {step.step_id for step in ran.trace.steps} <= {leaf.id for leaf in leaves(flow.steps)}
 
 
@@ -180,9 +184,7 @@ async def test_a_step_that_takes_its_process_down_is_tried_a_limited_number_of_t
     for crash in range(1, 4):
         # Each life adds the lost attempt's input, its end, and the start of the next one.
         await die_in(tmp_path / "db", run_id, until=4 + 3 * crash)
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        await follow(house, run_id)
-        ran = await read(house, run_id, RunOutcome("failed"))
+    ran = await end_in_next_life(tmp_path / "db", run_id)
     assert [step.attempt for step in ran.attempts["hog"]] == [1, 2, 3, 4]
     assert {(step.error_context or {})["code"] for step in ran.attempts["hog"]} == {"WORKER_LOST"}
     assert len(ran.attempts["a"]) == 1
@@ -208,10 +210,9 @@ async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a
         started = await start(house, flow, {"word": "secret"}, capture=mode)
         with pytest.raises(StoreError):
             await started.outcome()
-        assert "step_error" in (await read(house, started.id, RunOutcome("failed"))).types()
+        assert "step_error" in (await read(house, started.id)).types()
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        await follow(house, started.id)
-        ran = await read(house, started.id, RunOutcome("failed"))
+        ran = await read_at_end(house, started.id)
         run = await run_of(house, started.id)
         _, error = await house.store.outcome(run.no)
     assert error is not None
@@ -232,8 +233,7 @@ async def test_crashes_are_counted_apart_from_retries(tmp_path: Path) -> None:
 """
     run_id = await die_in(tmp_path / "db", "", until=2, flow=flow)
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        await follow(house, run_id)
-        ran = await read(house, run_id, RunOutcome("failed"))
+        ran = await read_at_end(house, run_id)
         assert house.clock.slept_s.count(60.0) == 1
     codes = [(step.error_context or {})["code"] for step in ran.attempts["a"]]
     assert codes == ["WORKER_LOST", "CODE_ERROR", "CODE_ERROR"]
@@ -254,8 +254,7 @@ async def test_a_retry_that_was_due_when_the_process_died_follows(tmp_path: Path
         with pytest.raises(StoreError):
             await started.outcome()
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        await follow(house, started.id)
-        ran = await read(house, started.id, RunOutcome("completed"))
+        ran = await read_at_end(house, started.id)
         assert 4.9 < max(house.clock.slept_s) <= 5.0, "the delay counts from the failure"
     assert ran.trace.flow_run.status == "completed"
     assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
@@ -290,7 +289,7 @@ async def test_a_wait_keeps_its_deadline_and_is_never_given_up(tmp_path: Path) -
             if life == 5:
                 held.set()
                 await follow(house, run_id)
-            ran = await read(house, run_id, RunOutcome("completed"))
+            ran = await read(house, run_id)
     assert ran is not None
     assert ran.trace.flow_run.status == "completed"
     assert [step.status for step in ran.attempts["w"]] == ["failed"] * 5 + ["completed"]
@@ -330,7 +329,7 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         run = await run_of(house, started.id)
         paused = await house.engine.paused(run)
         assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 70}})
-        ran = await read(house, started.id, RunOutcome("paused"))
+        ran = await read(house, started.id)
     assert not [step for step in ran.trace.steps if step.status == "running"]
     for step_id in ("a", "b"):
         assert [step.attempt for step in ran.attempts[step_id]] == list(
@@ -357,9 +356,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
         again = await house.engine.resume(paused, paused.spec, Segment(first=0, results=results))
         with contextlib.suppress(StoreError):
             await again.outcome()
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        await follow(house, started.id)
-        ran = await read(house, started.id, RunOutcome("completed"))
+    ran = await end_in_next_life(tmp_path / "db", started.id)
     assert ran.trace.flow_run.status == "completed"
     asked = ran.attempts["ask"]
     assert [step.status for step in asked] == ["failed"] * (len(asked) - 1) + ["completed"]
@@ -383,12 +380,12 @@ async def test_an_engine_without_its_lease_can_write_nothing(tmp_path: Path) -> 
         async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as other:
             await follow(other, started.id)
             assert measured.taken_over_runs == taken_over + 1
-            before = await read(other, started.id, RunOutcome("completed"))
+            before = await read(other, started.id)
         held.let_go()
         with pytest.raises(LeaseLost):
             await started.outcome()
         await stopped.engine.keep_lease()
-        after = await read(stopped, started.id, RunOutcome("completed"))
+        after = await read(stopped, started.id)
     assert before.events == after.events
     assert after.trace.flow_run.status == "completed"
     assert [(step.attempt, step.status) for step in after.attempts["a"]] == [(1, "failed"), (2, "completed")]
@@ -459,11 +456,9 @@ async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch
         await stopping
         with pytest.raises(RunReleased):
             await started.outcome()
-        left = await read(house, started.id, RunOutcome("left"))
+        left = await read(house, started.id)
     assert [(step.step_id, step.status) for step in left.trace.steps] == [("a", "completed")]
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        await follow(house, started.id)
-        ran = await read(house, started.id, RunOutcome("completed"))
+    ran = await end_in_next_life(tmp_path / "db", started.id)
     assert ran.steps() == [("a", None, 1, "completed"), ("b", None, 1, "completed")]
     assert ran.trace.flow_run.status == "completed"
 
@@ -496,9 +491,7 @@ async def test_a_run_that_no_process_survives_is_ended_after_so_many(
             await store.end_lease(None)
             await store.claim_runs(f"life {life}", now="2026", limit=1)
         await store.end_lease(None)
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        await follow(house, started.id)
-        ran = await read(house, started.id, RunOutcome("failed"))
+    ran = await end_in_next_life(tmp_path / "db", started.id)
     assert isinstance(last := ran.events[-1], FlowFailed)
     if mode == "off":
         assert ran.types() == ["run_started", "flow_failed"]

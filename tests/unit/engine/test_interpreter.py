@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.run.task import RunOutcome
 from runglass.engine.steps.attempt_runner import perform
 from runglass.errors import StoreError
 from runglass.log.events import (
@@ -23,7 +22,7 @@ from runglass.log.events import (
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, read_at_end, start
 
 Execute = Callable[..., Awaitable[Ran]]
 
@@ -535,8 +534,7 @@ async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_pa
             await started.outcome()
         faults.mend("append")
         await house.engine.keep_lease()
-        await follow(house, started.id)
-        ran = await read(house, started.id, RunOutcome("completed"))
+        ran = await read_at_end(house, started.id)
     assert ran.trace.flow_run.status == "completed"
     assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
     assert "disk" not in repr(ran.events), "paths and causes are for the log, not for clients"
@@ -551,8 +549,7 @@ async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tm
         assert house.engine.cancel(started.id, reason="asked for")
         faults.mend("append")
         await house.engine.keep_lease()
-        await follow(house, started.id)
-        ran = await read(house, started.id, RunOutcome("cancelled"))
+        ran = await read_at_end(house, started.id)
     assert ran.types()[-1] == "flow_cancelled"
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.run.task import RunOutcome
 from runglass.errors import StoreError
 from runglass.flows.parser import parse_flow
 from runglass.log.events import MOST_KEPT, ContentKept
@@ -13,7 +12,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import Ran, follow, next_life, open_harness, read, start
+from tests.unit.engine.conftest import Ran, end_in_next_life, next_life, open_harness, read, start
 from tests.unit.engine.test_crashes import dying_store, live_through
 
 Execute = Callable[..., Awaitable[Ran]]
@@ -141,9 +140,7 @@ async def test_a_run_that_no_process_survives_keeps_its_outputs(tmp_path: Path) 
         for life in range(CRASH_RETRIES + 1):
             await store.end_lease(None)
             await store.claim_runs(f"life {life}", now="2026", limit=1)
-    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        await follow(house, started.id)
-        ran = await read(house, started.id, RunOutcome("failed"))
+    ran = await end_in_next_life(tmp_path / "db", started.id)
     assert ran.types()[-3:] == ["content_kept", "run_input", "flow_failed"]
     assert ran.step("one").output_context == {"n": 1}
 

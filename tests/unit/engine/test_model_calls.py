@@ -26,7 +26,7 @@ from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
-from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, run_of, start
+from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, run_of, run_to_end, start
 
 SECRET = "sk-in-a-header"
 ASK = """
@@ -95,8 +95,7 @@ async def ran(
     tmp_path: Path, flow: str, *answers: ProviderResponse | StepFailure | None, capture: CaptureMode = "full"
 ) -> Ran:
     async with house_of(tmp_path, Scripted(*answers)) as house:
-        started = await start(house, flow, {"who": "Ada"}, capture=capture)
-        found = await read(house, started.id, await started.outcome())
+        found = await run_to_end(house, flow, {"who": "Ada"}, capture=capture)
     assert fold(found.events) == found.trace
     return found
 
@@ -130,8 +129,7 @@ class Unseen(Scripted):
 
 async def test_an_answer_is_a_call_though_nobody_saw_its_request(tmp_path: Path) -> None:
     async with house_of(tmp_path, Unseen(said("Hello"))) as house:
-        started = await start(house, ASK, {"who": "Ada"})
-        found = await read(house, started.id, await started.outcome())
+        found = await run_to_end(house, ASK, {"who": "Ada"})
     (call,) = found.step("ask").model_calls
     assert (call.tokens, call.response) == (TOKENS, {"role": "assistant", "content": "Hello"})
 
@@ -239,8 +237,7 @@ class Declining(Scripted):
 
 async def test_under_metadata_only_no_call_of_an_attempt_that_goes_well_has_content(tmp_path: Path) -> None:
     async with house_of(tmp_path, Declining(said("Hello"))) as house:
-        started = await start(house, ASK, {"who": "Ada"}, capture="metadata_only")
-        found = await read(house, started.id, await started.outcome())
+        found = await run_to_end(house, ASK, {"who": "Ada"}, capture="metadata_only")
     assert [call.error_code for call in found.step("ask").model_calls] == ["PROVIDER_ERROR", None]
     assert "Greet Ada" not in repr(found.events)
 

@@ -33,6 +33,7 @@ from tests.fakes import send
 from tests.laws.law import require
 from tests.laws.stored import broken_in
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, run_of, start
+from tests.unit.test_reference_fold import check_agreement_on
 
 TOOL = {"type": "function", "function": {"name": "look"}}
 WAYS = ("ok", "ok", "length", "tools", "rejected", "refused", "broken", "unmetered", "unpriced")
@@ -179,7 +180,9 @@ def test_attempts_run_models_stream_and_budget_are_one_sum(flow: Flow, seed: int
         with tempfile.TemporaryDirectory() as folder:
             store = SqliteStore(Path(folder) / "db", synchronous="NORMAL")
             async with open_harness(store, models=models) as house, asyncio.timeout(60):
-                check_money(await walk(house, flow), models)
+                ran = await walk(house, flow)
+                check_money(ran, models)
+                check_agreement_on(ran.events)
                 require(await broken_in(house.store, "acme", "demo"))
 
     asyncio.run(run())

@@ -21,7 +21,7 @@ from tests.unit.engine.changed_answers import (
     reply_of,
     with_odd,
 )
-from tests.unit.engine.conftest import open_harness, read, start
+from tests.unit.engine.conftest import open_harness, run_to_end
 from tests.unit.engine.fake_provider import LOOK, Reply
 from tests.unit.engine.provider_families import CALL, FAMILIES
 
@@ -99,8 +99,7 @@ async def test_an_odd_answer_is_told_with_model_and_address(
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     async with every_provider(monkeypatch) as (fake, models), open_harness(store, models=models) as house:
         fake.replies.append(changed(family, change, streamed=streamed))
-        started = await start(house, f"- {json.dumps(step)}")
-        ran = await read(house, started.id, await started.outcome())
+        ran = await run_to_end(house, f"- {json.dumps(step)}")
     error = ran.outcome.error
     assert error is not None
     assert error["code"] in ("PROVIDER_UNAVAILABLE", "INVALID_OUTPUT")

@@ -11,7 +11,7 @@ from runglass.log.events import StepRetrying
 from runglass.log.trace import ModelCall
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
-from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, run_to_end, start
 from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, text_reply
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello, settings: {stream: true}}"
@@ -29,8 +29,7 @@ class Bench:
 
     async def run(self, flow: str, *replies: Reply, capture: CaptureMode = "full") -> Ran:
         self.fake.replies[:] = replies
-        started = await start(self.house, flow, capture=capture)
-        return await read(self.house, started.id, await started.outcome())
+        return await run_to_end(self.house, flow, capture=capture)
 
 
 @pytest.fixture
@@ -177,8 +176,7 @@ async def test_a_run_without_a_key_fails_before_its_first_step(
         ModelGateway() as models,
         open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house,
     ):
-        started = await start(house, flow)
-        ran = await read(house, started.id, await started.outcome())
+        ran = await run_to_end(house, flow)
     assert (ran.error["code"], ran.outcome.step_id) == ("PROVIDER_KEY_MISSING", "ask")
     assert "OPENAI_API_KEY" in ran.error["message"]
     assert (ran.types(), ran.trace.steps) == (["run_started", "run_input", "flow_failed"], [])

@@ -21,9 +21,17 @@ from runglass.limits.memory import MemoryBudget
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
-from tests.unit.engine.conftest import follow, next_life, open_harness, read, run_of, start
+from tests.unit.engine.conftest import (
+    follow,
+    next_life,
+    open_harness,
+    read,
+    resume,
+    run_of,
+    run_to_end,
+    start,
+)
 from tests.unit.engine.test_crashes import dying_store
-from tests.unit.engine.test_segments import take_up
 
 LARGE = """
   - {id: a, type: code, code: 'return {"text": "a" * 40000}'}
@@ -63,16 +71,15 @@ async def test_a_run_that_was_paused_reads_back_what_its_next_segment_mentions(t
         started = await start(house, LARGE, segment=Segment(last=1))
         paused = await started.outcome()
         assert [len(step["text"]) for step in paused.outputs["each"]["items"]] == [30_000] * 3
-        outcome = await take_up(house, started.id, Segment(first=2))
+        outcome = await (await resume(house, started.id, Segment(first=2))).outcome()
         assert msgspec.json.decode(outcome.result_json) == RESULT
         assert house.engine.limits.memory.held == 0
 
 
 async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path: Path) -> None:
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
-        started = await start(house, LARGE)
-        ran = await read(house, started.id, await started.outcome())
-        run, project = await house.store.run(started.id), await house.store.project(1)
+        ran = await run_to_end(house, LARGE)
+        run, project = await house.store.run(ran.id), await house.store.project(1)
         assert run is not None
         assert project is not None
         steps = await house.store.steps(run.no)

@@ -10,7 +10,6 @@ import pytest
 from runglass.config.settings import Settings
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.task import RunOutcome
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, RunUnreadable, StoreError
 from runglass.limits.slots import RunSlots
@@ -90,7 +89,7 @@ async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path, monkeypatch
             await asyncio.sleep(0)
         assert most == 2
         assert [await status(house, run) for run in runs] == ["completed"] * 7
-        ran = [await read(house, run.id, RunOutcome("completed")) for run in runs]
+        ran = [await read(house, run.id) for run in runs]
         assert [each.types()[-1] for each in ran] == ["flow_completed"] * 7
         started_at = [str(each.events[0].at) for each in ran]
         assert started_at == sorted(started_at)
@@ -133,7 +132,7 @@ async def test_the_queue_goes_on_after_a_crash_within_the_limit(
         late = await start(house, FLOW)
         for run in [*runs, late]:
             await follow(house, run.id)
-        ended = [await read(house, run.id, RunOutcome("completed")) for run in [*runs, late]]
+        ended = [await read(house, run.id) for run in [*runs, late]]
         assert {each.types()[-1] for each in ended} == {"flow_completed"}
         finished = [str(each.events[0].at) for each in ended]
         assert finished == sorted(finished)

@@ -2,23 +2,25 @@
 
 import asyncio
 from datetime import timedelta
-from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, SegmentSpec, ToolOffer
-from runglass.engine.models.gateway import Price
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
 from runglass.flows.parser import parse_flow
 from runglass.log.events import FlowCompleted, StepPausedForToolCalls, StepResumed
-from runglass.log.trace import RunSummary
-from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
-from tests.records import new_run
-from tests.unit.engine.conftest import EngineHarness, follow, maintenance, open_harness, read, run_of, start
+from tests.unit.engine.conftest import (
+    EngineHarness,
+    follow,
+    maintenance,
+    read,
+    resume,
+    run_of,
+    start,
+)
 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("one", "two")]
 TALK = """
@@ -37,12 +39,6 @@ WALK = """
 """
 
 
-async def take_up(house: EngineHarness, run_id: str, segment: Segment) -> RunOutcome:
-    run = await run_of(house, run_id)
-    paused = await house.engine.paused(run)
-    return await (await house.engine.resume(paused, paused.spec, segment)).outcome()
-
-
 async def answer(house: EngineHarness, started: StartedRun, content: str) -> RunOutcome:
     """Answers the one pending tool call."""
     run = await run_of(house, started.id)
@@ -51,7 +47,8 @@ async def answer(house: EngineHarness, started: StartedRun, content: str) -> Run
     assert pause.tool_loop is not None
     [call] = pause.tool_loop.calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": content}]
-    return await take_up(house, run.id, Segment(first=pause.cursor, results=results))
+    resumed = await resume(house, run.id, Segment(first=pause.cursor, results=results))
+    return await resumed.outcome()
 
 
 @pytest.mark.parametrize("capture", ["full", "metadata_only"])
@@ -83,42 +80,6 @@ async def test_tool_calls_pause_the_run_and_their_results_resume_it(
     assert completed.tokens is not None
     assert ended.summary is not None
     assert ended.summary["tokens"]["total"] == completed.tokens.total > waiting.tokens.total
-
-
-async def test_a_budget_that_is_spent_ends_the_run_at_the_next_step(tmp_path: Path) -> None:
-    """Two words in and two out at 0.5 dollars per token make 2 dollars, and so is the budget."""
-    half = Decimal(500_000)
-    prices = {"echo": Price(input_per_mtok=half, output_per_mtok=half)}
-    async with open_harness(SqliteStore(tmp_path / "db"), prices=prices) as house:
-        project = await house.store.ensure_project("acme", "demo")
-        await house.store.set_budget(project.id, Decimal(2))
-        flow = "- {id: a, type: llm, model: echo}\n- {id: b, type: passthrough}"
-        started = await start(house, flow, {"message": "two words"})
-        ran = await read(house, started.id, await started.outcome())
-        assert ran.error["code"] == "CREDITS_EXHAUSTED"
-        assert ran.steps() == [("a", None, 1, "completed")], "what was begun ends, what was not is not begun"
-        assert ran.step("a").cost_usd == "2"
-        assert ran.types()[-1] == "flow_failed"
-        spent = await house.store.project(project.id)
-        assert spent is not None
-        assert spent.spent_usd == 2
-        assert spent.is_spent
-
-
-async def pending(store: SqliteStore, run_id: str, request: bytes) -> None:
-    project = await store.ensure_project("acme", "demo")
-    record = await store.put_draft(project.id, "test", name=None, capture=None, source=b"{}")
-    summary = RunSummary(id=run_id, flow_id=record.id, status="pending", trigger_type="job")
-    await store.create_run(
-        new_run(
-            project.id,
-            record.id,
-            id=run_id,
-            trigger_type="job",
-            request=request,
-            summary=msgspec.json.encode(summary),
-        )
-    )
 
 
 async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,26 +10,32 @@ import msgspec
 import pytest
 
 from runglass.engine.journal.resume import ResumeState, left_state
-from runglass.engine.journal.run_spec import Segment, ToolOffer
-from runglass.engine.maintenance.maintenance import Maintenance
+from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.task import LeaseLost, RunOutcome
-from runglass.engine.steps.run_context import LiveOutputs
+from runglass.engine.run.task import LeaseLost
 from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
-from runglass.log.events import FlowCancelled, StepCompleted, decode_event, event_type_of
+from runglass.log.events import FlowCancelled, event_type_of
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
 from tests.fakes import LEASE_S, VirtualClock
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
-from tests.unit.engine.test_segments import TALK, TOOLS, WALK
+from tests.unit.engine.conftest import (
+    EngineHarness,
+    follow,
+    maintenance,
+    open_harness,
+    read,
+    resume,
+    run_of,
+    start,
+)
+from tests.unit.engine.test_segments import WALK
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 HOLD = "- {id: hold, type: wait, ms: 60000}\n- {id: after, type: passthrough}\n"
 PAUSES = {"step_paused", "step_paused_for_tool_calls"}
-NO_OUTCOME = RunOutcome("")
 
 
 class HeldClock(VirtualClock):
@@ -61,21 +66,15 @@ async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
         yield Machines(front, worker, other)
 
 
-async def stored(house: EngineHarness, run_id: str) -> RunRecord:
-    run = await house.store.run(run_id)
-    assert run is not None
-    return run
-
-
 async def until_idle(house: EngineHarness, run_id: str) -> RunRecord:
     """The run once its segment has ended, wherever."""
-    run = await stored(house, run_id)
+    run = await run_of(house, run_id)
     while not run.ended and (run.status != "paused" or run.is_resuming):
         pages = Tails(house.store, house.bus, poll_s=0.01).follow(run, after=run.head, until=PAUSES)
         async with aclosing(pages):
             async for _ in pages:
                 pass
-        run = await stored(house, run_id)
+        run = await run_of(house, run_id)
     return run
 
 
@@ -83,28 +82,23 @@ async def until_going_on(house: EngineHarness, run_id: str) -> None:
     await follow(house, run_id, until=2)
 
 
-async def resume(house: EngineHarness, run_id: str, segment: Segment, **more: Any) -> StartedRun:
-    paused = await house.engine.paused(await stored(house, run_id))
-    return await house.engine.resume(paused, paused.spec, segment, **more)
-
-
 async def types(house: EngineHarness, run_id: str) -> list[str]:
-    return (await read(house, run_id, NO_OUTCOME)).types()
+    return (await read(house, run_id)).types()
 
 
 async def test_a_run_is_executed_by_the_process_that_claims_it(machines: Machines, tmp_path: Path) -> None:
     started = await start(machines.front, WALK, {"n": 3})
     assert started.queued is not None
     outcome = asyncio.ensure_future(started.outcome())
-    assert (await stored(machines.front, started.id)).status == "pending"
+    assert (await run_of(machines.front, started.id)).status == "pending"
     await machines.worker.engine.keep_lease()
     with pytest.raises(LeaseLost):
         await outcome
-    ran = await read(machines.front, started.id, NO_OUTCOME)
+    ran = await read(machines.front, started.id)
     async with open_harness(SqliteStore(tmp_path / "alone", synchronous="NORMAL")) as alone:
         local = await start(alone, WALK, {"n": 3})
         assert ran.types() == (await read(alone, local.id, await local.outcome())).types()
-    result, _ = await machines.front.store.outcome((await stored(machines.front, started.id)).no)
+    result, _ = await machines.front.store.outcome((await run_of(machines.front, started.id)).no)
     assert msgspec.json.decode(result or b"") == {"n": 40, "a": 4}
 
 
@@ -112,7 +106,7 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(
     machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = await start(machines.front, WALK, {"n": 3})
-    waiting = await stored(machines.front, started.id)
+    waiting = await run_of(machines.front, started.id)
 
     async def refused(*args: Any, renew: bool, **more: Any) -> bool:
         if renew:
@@ -132,7 +126,7 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(
             await machines.worker.engine.keep_lease()
         looking = asyncio.create_task(machines.worker.engine.claims.watch_work())
         # Reading takes a thread, and more turns of the loop than a claim would take to begin.
-        assert await stored(machines.front, started.id) == waiting
+        assert await run_of(machines.front, started.id) == waiting
         assert not claimed
         looking.cancel()
     await machines.worker.engine.keep_lease()
@@ -164,21 +158,6 @@ async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
         assert (await second).queued is not None
 
 
-async def test_what_the_log_may_not_keep_goes_to_the_caller_through_the_store(machines: Machines) -> None:
-    outputs = LiveOutputs()
-    front = machines.front
-    run_id = (await start(front, WALK, {"n": 3}, capture="off", outputs=outputs)).id
-    await machines.worker.engine.keep_lease()
-    run = await until_idle(front, run_id)
-    owed = {
-        event.step_id: await front.store.owed(run.no, seq)
-        for seq, data in await front.store.events(run.no, after=0, limit_bytes=1 << 20)
-        if isinstance(event := decode_event(data), StepCompleted)
-    }
-    assert owed == {"a": b'{"n":4}', "small": b'{"n":4}', "z": b'{"n":40,"a":4}'}
-    assert not outputs.held_bytes
-
-
 async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machines: Machines) -> None:
     run_id = (await start(machines.front, WALK, {"n": 3}, capture="off")).id
     await machines.worker.engine.keep_lease()
@@ -186,56 +165,6 @@ async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machi
     assert [await machines.front.store.owed(run.no, seq) for seq in range(1, run.head + 1)] == [
         None
     ] * run.head
-
-
-async def test_tool_results_reach_a_run_from_a_process_that_executes_nothing(
-    machines: Machines, tmp_path: Path
-) -> None:
-    async def answered(house: EngineHarness, worker: EngineHarness) -> list[str]:
-        segment = Segment(offer=ToolOffer(tools=TOOLS))
-        run_id = (await start(house, TALK, {"message": "hello"}, segment=segment)).id
-        for _ in range(2):
-            await worker.engine.keep_lease()
-            run = await until_idle(house, run_id)
-            assert run.status == "paused"
-            pause = (await house.engine.paused(run)).pause
-            assert pause.tool_loop is not None
-            [call] = pause.tool_loop.calls
-            results = [{"role": "tool", "toolCallId": call["id"], "content": "so"}]
-            started = await resume(house, run_id, Segment(first=pause.cursor, results=results))
-            assert started.head == run.head
-            if house is not worker:
-                assert started.queued is not None
-                assert (await stored(house, run_id)).is_resuming
-                continue
-            await started.outcome()
-        await worker.engine.keep_lease()
-        assert (await until_idle(house, run_id)).status == "completed"
-        return await types(house, run_id)
-
-    shared = await answered(machines.front, machines.worker)
-    async with open_harness(SqliteStore(tmp_path / "alone", synchronous="NORMAL")) as alone:
-        assert shared == await answered(alone, alone)
-
-
-async def test_going_back_to_an_earlier_step_is_the_same_on_another_process(
-    machines: Machines, tmp_path: Path
-) -> None:
-    async def walked(house: EngineHarness, worker: EngineHarness) -> list[str]:
-        run_id = (await start(house, WALK, {"n": 3}, segment=Segment(last=1))).id
-        for segment in (Segment(first=0, last=1), Segment(first=2)):
-            await worker.engine.keep_lease()
-            assert (await until_idle(house, run_id)).status == "paused"
-            started = await resume(house, run_id, segment)
-            if started.queued is None:
-                await started.outcome()
-        await worker.engine.keep_lease()
-        assert (await until_idle(house, run_id)).status == "completed"
-        return await types(house, run_id)
-
-    shared = await walked(machines.front, machines.worker)
-    async with open_harness(SqliteStore(tmp_path / "alone", synchronous="NORMAL")) as alone:
-        assert shared == await walked(alone, alone)
 
 
 async def paused_run(machines: Machines) -> RunRecord:
@@ -270,7 +199,7 @@ async def test_a_run_whose_next_segment_is_stored_waits_for_no_call(machines: Ma
     run = await paused_run(machines)
     await resume(machines.front, run.id, Segment(first=1))
     with pytest.raises(FlowExecutionError, match="waits for no call"):
-        await machines.other.engine.paused(await stored(machines.front, run.id))
+        await machines.other.engine.paused(await run_of(machines.front, run.id))
 
 
 async def test_a_resumed_run_goes_on_elsewhere_if_its_process_dies_at_once(machines: Machines) -> None:
@@ -295,7 +224,7 @@ async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed
     reading.let_go()
     started = await resuming
     assert (await started.outcome()).status == "completed"
-    assert (await stored(machines.front, run.id)).claims == 0, "nobody else has claimed it"
+    assert (await run_of(machines.front, run.id)).claims == 0, "nobody else has claimed it"
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -318,10 +247,10 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines) ->
     await until_going_on(machines.front, run_id)
     engine = machines.front.engine
     assert not engine.cancel(run_id, reason="why")
-    assert not await engine.cancel_paused(await stored(machines.front, run_id), reason="why")
+    assert not await engine.cancel_paused(await run_of(machines.front, run_id), reason="why")
     assert await engine.request_cancel(run_id, reason="why")
     await follow(machines.front, run_id)
-    end = (await read(machines.front, run_id, NO_OUTCOME)).events[-1]
+    end = (await read(machines.front, run_id)).events[-1]
     assert isinstance(end, FlowCancelled)
     assert end.reason == "why"
     assert not await engine.request_cancel(run_id, reason="again"), "it has ended"
@@ -350,7 +279,7 @@ async def test_a_run_whose_process_died_is_cancelled_by_the_one_that_claims_it(m
     await machines.other.engine.keep_lease()
     await follow(machines.front, run_id)
     assert (await types(machines.front, run_id))[-1] == "flow_cancelled"
-    assert "after" not in {step[0] for step in (await read(machines.front, run_id, NO_OUTCOME)).steps()}
+    assert "after" not in {step[0] for step in (await read(machines.front, run_id)).steps()}
 
 
 @pytest.mark.parametrize("claimed", [False, True])
@@ -362,12 +291,12 @@ async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
         await machines.front.engine.request_cancel(run.id, reason="why")
     await resume(machines.front, run.id, Segment(first=1))
     if not claimed:
-        resuming = await stored(machines.front, run.id)
+        resuming = await run_of(machines.front, run.id)
         assert await machines.front.engine.cancel_paused(resuming, reason="why")
     await machines.worker.engine.keep_lease()
     await follow(machines.front, run.id)
     assert (await types(machines.front, run.id))[-1] == "flow_cancelled"
-    assert {step[0] for step in (await read(machines.front, run.id, NO_OUTCOME)).steps()} == {"a"}
+    assert {step[0] for step in (await read(machines.front, run.id)).steps()} == {"a"}
 
 
 async def test_a_run_that_another_process_has_set_aside_is_cancelled(
@@ -385,7 +314,7 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
     watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     assert await machines.front.engine.request_cancel(run_id, reason="why")
     await follow(machines.front, run_id)
-    run = await stored(machines.front, run_id)
+    run = await run_of(machines.front, run_id)
     events = await machines.front.store.events(run.no, after=0, limit_bytes=1 << 20)
     assert [event_type_of(data) for _, data in events] == ["run_started", "run_input", "flow_cancelled"]
     assert len(machines.worker.engine.active.set_aside) == 0
@@ -406,7 +335,7 @@ async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(
     monkeypatch.setattr("runglass.engine.run.claims.left_state", left_slowly)
     claiming = asyncio.create_task(machines.worker.engine.keep_lease())
     await follow(machines.front, other)
-    assert (await stored(machines.front, slow)).status == "pending"
+    assert (await run_of(machines.front, slow)).status == "pending"
     may_go_on.set()
     await claiming
     await follow(machines.front, slow)
@@ -416,12 +345,9 @@ async def test_housekeeping_ends_a_run_that_paused_before_its_cancel_was_read(ma
     front = machines.front
     waiting, other = await paused_run(machines), await paused_run(machines)
     assert await front.engine.request_cancel(waiting.id, reason="why")
-    day = timedelta(hours=24)
-    await Maintenance(
-        store=front.store, engine=front.engine, clock=front.clock, pause_limit=day, answer_ttl=day
-    ).tidy()
+    await maintenance(front).tidy()
     assert (await types(front, waiting.id))[-1] == "flow_cancelled"
-    assert (await stored(front, other.id)).status == "paused"
+    assert (await run_of(front, other.id)).status == "paused"
 
 
 async def test_housekeeping_leaves_a_run_that_is_being_resumed(machines: Machines) -> None:
@@ -429,9 +355,6 @@ async def test_housekeeping_leaves_a_run_that_is_being_resumed(machines: Machine
     run = await paused_run(machines)
     await resume(front, run.id, Segment(first=1))
     front.clock.set_back(-48 * 3600)
-    day = timedelta(hours=24)
-    await Maintenance(
-        store=front.store, engine=front.engine, clock=front.clock, pause_limit=day, answer_ttl=day
-    ).tidy()
+    await maintenance(front).tidy()
     await machines.worker.engine.keep_lease()
     assert (await until_idle(front, run.id)).status == "completed"

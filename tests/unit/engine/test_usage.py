@@ -20,7 +20,7 @@ from runglass.store.records import Project
 from runglass.store.sqlite.store import SqliteStore
 from tests.postgres_server import postgres_server
 from tests.unit.engine.changed_answers import changed, every_provider, places, put, with_odd
-from tests.unit.engine.conftest import EngineHarness, open_harness, read, start
+from tests.unit.engine.conftest import EngineHarness, open_harness, run_to_end
 from tests.unit.engine.fake_provider import FakeProvider, Reply
 from tests.unit.engine.provider_families import FAMILIES
 
@@ -137,8 +137,7 @@ async def booked(house: EngineHarness, fake: FakeProvider, usage: Any, *, stream
     step = (
         f"- {{id: ask, type: llm, model: 'local:tiny', prompt: Hi, {settings}, retry: {{max_attempts: 1}}}}"
     )
-    started = await start(house, step)
-    ran = await read(house, started.id, await started.outcome())
+    ran = await run_to_end(house, step)
     (call,) = ran.step("ask").model_calls
     totals, after = ran.trace.flow_run.totals, await house.store.project(project.id)
     assert totals is not None

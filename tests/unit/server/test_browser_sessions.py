@@ -25,19 +25,9 @@ from tests.fakes import VirtualClock
 from tests.faulty_store import FaultyStore
 
 
-class Clock:
-    """Seconds that a test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> VirtualClock:
+    return VirtualClock()
 
 
 def key(number: int = 1, *, project: int = 7) -> ApiKey:
@@ -128,36 +118,36 @@ async def test_use_is_written_down_now_and_then_and_not_by_each_request(signing:
     assert [call.args[1] for call in noted] == ["2026-01-01T00:07:30.000Z"], "and runs are read all the same"
 
 
-def test_a_ticket_is_good_once_and_for_a_minute(clock: Clock) -> None:
-    tickets = LoginTickets(clock=clock)
+def test_a_ticket_is_good_once_and_for_a_minute(clock: VirtualClock) -> None:
+    tickets = LoginTickets(clock=clock.monotonic_s)
     one, late = (tickets.issue(key(), "/runs/x?step=a/b").removeprefix(PATH) for _ in range(2))
     found = tickets.redeem(one)
     assert found is not None
     assert (found.key_id, found.page) == (1, "/runs/x?step=a/b")
     assert tickets.redeem(one) is None
     assert tickets.redeem("guess") is None
-    clock.now_s += TICKET_S + 1
+    clock.set_back(-(TICKET_S + 1))
     assert tickets.redeem(late) is None
 
 
-def test_a_key_has_so_many_tickets_and_takes_none_from_others(clock: Clock) -> None:
-    tickets = LoginTickets(clock=clock)
+def test_a_key_has_so_many_tickets_and_takes_none_from_others(clock: VirtualClock) -> None:
+    tickets = LoginTickets(clock=clock.monotonic_s)
     others = tickets.issue(key(2)).removeprefix(PATH)
     own = [tickets.issue(key(1)).removeprefix(PATH) for _ in range(MOST_TICKETS + 1)]
     assert tickets.redeem(others) is not None
     assert [tickets.redeem(each) is not None for each in own].count(True) == TICKETS_OF_KEY
 
 
-def test_the_keys_of_a_project_have_so_many_tickets_and_take_none_from_others(clock: Clock) -> None:
-    tickets = LoginTickets(clock=clock)
+def test_the_keys_of_a_project_have_so_many_tickets_and_take_none_from_others(clock: VirtualClock) -> None:
+    tickets = LoginTickets(clock=clock.monotonic_s)
     others = tickets.issue(key(0, project=8)).removeprefix(PATH)
     own = [tickets.issue(key(number)).removeprefix(PATH) for number in range(1, MOST_TICKETS + 2)]
     assert tickets.redeem(others) is not None
     assert [tickets.redeem(each) is not None for each in own].count(True) == TICKETS_OF_PROJECT
 
 
-def test_there_are_so_many_tickets_at_a_time(clock: Clock) -> None:
-    tickets = LoginTickets(clock=clock)
+def test_there_are_so_many_tickets_at_a_time(clock: VirtualClock) -> None:
+    tickets = LoginTickets(clock=clock.monotonic_s)
     first = tickets.issue(key()).removeprefix(PATH)
     issued = [tickets.issue(key(number, project=number)) for number in range(2, MOST_TICKETS + 2)]
     last = issued[-1].removeprefix(PATH)
@@ -169,6 +159,6 @@ def test_there_are_so_many_tickets_at_a_time(clock: Clock) -> None:
     "page",
     ["", "runs", "//evil.example/", "/\\evil.example", "https://evil.example", "/a\r\nb", "/" + "x" * 600],
 )
-def test_a_ticket_opens_a_page_of_this_server_alone(page: str, clock: Clock) -> None:
+def test_a_ticket_opens_a_page_of_this_server_alone(page: str, clock: VirtualClock) -> None:
     with pytest.raises(APIError, match="must be a path of this server"):
-        LoginTickets(clock=clock).issue(key(), page)
+        LoginTickets(clock=clock.monotonic_s).issue(key(), page)

@@ -81,15 +81,6 @@ def connections() -> Connections:
     return Connections(SETTINGS, 3)
 
 
-def test_a_head_reaches_uvicorn_once_it_is_whole(connections: Connections) -> None:
-    connection, _, uvicorn = connected(connections)
-    for part in (b"\r\n", GET[:3], GET[3:], b"\r"):
-        connection.data_received(part)
-        assert uvicorn.got == b""
-    connection.data_received(b"\n")
-    assert uvicorn.got == GET + b"\r\n"
-
-
 def test_a_body_may_take_a_second_more_for_what_has_come(connections: Connections) -> None:
     connection, wire, uvicorn = connected(connections)
     connection.data_received(POST)

@@ -1,12 +1,17 @@
-"""Large answers: sent in parts, the same bytes, and never mistaken for whole when they are not."""
+"""How large answers leave: in parts, packed, or as a range of their bytes."""
 
+import gzip
 from collections.abc import Iterator
 
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runglass.errors import StoreError
 from runglass.server.http.response_stream import PART_BYTES
+from runglass.server.routes.outline import accepts_gzip, gzip_stream
+from runglass.server.routes.payload import byte_range, entity_tag, names_tag
 from runglass.store.records import Append, RunRecord, StepRow
 from runglass.testing import RunningServer, running_server
 from tests.faulty_store import FaultyStore
@@ -89,3 +94,78 @@ def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off(
         faults.fail("trace_page", unusable, when=lambda run_no, *, after, limit_bytes: after > STEPS // 2)
         with pytest.raises(httpx2.RemoteProtocolError):
             get(server, run, "trace")
+
+
+@pytest.mark.parametrize(
+    ("header", "accepts"),
+    [
+        (None, False),
+        ("", False),
+        ("gzip", True),
+        ("GZIP", True),
+        ("deflate, gzip;q=0.5, br", True),
+        ("br,x-gzip ; q=1", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("br", False),
+        ("gzipped", False),
+        ("not-gzip", False),
+        ("identity;q=1, *;q=0", False),
+    ],
+)
+def test_only_who_says_so_is_sent_gzip(header: str | None, accepts: bool) -> None:
+    assert accepts_gzip(header) is accepts
+
+
+def test_parts_of_any_size_are_one_stream() -> None:
+    stream, parts = gzip_stream(), [b"", b"a" * 100_000, b"b", b"", b"c" * 10]
+    sent = b"".join([*map(stream.compress, parts), stream.flush()])
+    assert gzip.decompress(sent) == b"".join(parts)
+    assert len(sent) < 1000
+
+
+DATA = b"0123456789"
+TAG = entity_tag(DATA)
+
+
+@given(st.binary(min_size=1, max_size=50), st.data())
+def test_a_range_within_the_content_is_those_bytes(data: bytes, draw: st.DataObject) -> None:
+    first = draw.draw(st.integers(0, len(data) - 1))
+    last = draw.draw(st.integers(first, len(data) - 1))
+    found = byte_range(f"bytes={first}-{last}", None, size=len(data), tag=TAG)
+    assert found is not None
+    assert len(data[found.first : found.stop]) == last - first + 1
+    assert found.content_range(len(data)) == f"bytes {first}-{last}/{len(data)}"
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("bytes=3-", b"3456789"),
+        ("bytes=-3", b"789"),
+        ("bytes=-99", DATA),
+        ("bytes=8-99999999", b"89"),
+        ("Bytes= 0-0 ", b"0"),
+        # What is no range, is more than one or is of another unit is as if it had not been sent.
+        (None, None),
+        ("", None),
+        ("bytes=-", None),
+        ("bytes=5-4", None),
+        ("bytes=a-b", None),
+        ("bytes=0-1,3-4", None),
+        ("rows=0-1", None),
+        ("bytes=0-" + "9" * 5000, None),
+        ("bytes=٣-٤", None),
+    ],
+)
+def test_the_forms_of_a_range(header: str | None, expected: bytes | None) -> None:
+    found = byte_range(header, None, size=len(DATA), tag=TAG)
+    assert (None if found is None else DATA[found.first : found.stop]) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [(None, False), ("", False), (TAG, True), (f'"a", W/{TAG}', True), ("*", True), ('"a"', False)],
+)
+def test_a_tag_is_named_by_itself_weakly_or_by_a_star(header: str | None, named: bool) -> None:
+    assert names_tag(header, TAG) is named

@@ -9,15 +9,6 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
 
 
-def test_the_end_of_the_server_ends_every_open_response() -> None:
-    open_responses, ended = OpenResponses(), []
-    with open_responses.ended_by(lambda: ended.append("first")):
-        with open_responses.ended_by(lambda: ended.append("over before")):
-            pass
-        open_responses.end_all()
-    assert ended == ["first"]
-
-
 def test_an_answer_that_begins_while_the_server_stops_ends_at_once() -> None:
     open_responses, ended = OpenResponses(), []
     open_responses.end_all()

@@ -3,13 +3,12 @@
 import asyncio
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from runglass.errors import WrongExpectedVersion
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Append, RunRecord
-from tests.postgres_server import postgres_server
+from tests.postgres_server import connected, postgres_server
 from tests.prove.clustering.database import NOTES, plant_ignored_fence
 from tests.prove.clustering.hands import Hand, hands_of, zombies
 from tests.records import new_run
@@ -21,11 +20,8 @@ pytestmark = pytest.mark.slow
 async def address(tmp_path: Path) -> str:
     """A database with notes; who opens it may say who it is."""
     address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
-    connection = await asyncpg.connect(address)
-    try:
+    async with connected(address) as connection:
         await connection.execute(NOTES)
-    finally:
-        await connection.close()
     return f"{address}{'&' if '?' in address else '?'}application_name="
 
 

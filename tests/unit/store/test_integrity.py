@@ -12,7 +12,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
-import asyncpg
 import pytest
 
 from runglass import Client, FlowExecutionError
@@ -26,7 +25,7 @@ from runglass.store.sqlite import sql_helpers as sqlite_sql
 from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.statements import Steps, Work, done, fetch
 from runglass.testing import RunningServer, running_server
-from tests.postgres_server import postgres_database
+from tests.postgres_server import connected, postgres_database
 
 KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)]
 FLOWS = """
@@ -102,8 +101,7 @@ class PostgresOpened:
 
     def checked(self, *damage: Work[Any], limits: CheckLimits = USUAL, every_run: bool = True) -> Checked:
         async def check() -> Checked:
-            db = await asyncpg.connect(self.settings["store"])
-            try:
+            async with connected(self.settings["store"]) as db:
                 await db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
                 if damage:
                     # No trigger mends what is broken, and no foreign key refuses it.
@@ -111,8 +109,6 @@ class PostgresOpened:
                 for work in damage:
                     await postgres_sql.perform(work, db)
                 return await integrity.check_on(db, every_run=every_run, tell=note_nothing, limits=limits)
-            finally:
-                await db.close()
 
         return asyncio.run(check())
 

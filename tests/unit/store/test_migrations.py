@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from runglass.errors import StoreError
 from runglass.log.events import RunStarted, encode_event
 from runglass.log.trace import RunSummary, RunTotals
+from runglass.store.sqlite import connections
 from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
+from runglass.store.sqlite.store import SqliteStore
 
 
 def schema(database: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -134,3 +137,24 @@ def test_what_cannot_be_read_is_kept_where_runs_are_folded_anew() -> None:
     summary = msgspec.json.decode(folded, type=RunSummary)
     assert (summary.status, summary.step_count, summary.totals) == ("running", 1, RunTotals())
     assert [msgspec.json.format(other, indent=-1) for other in others] == summaries[1:]
+
+
+PRAGMAS = ("auto_vacuum", "encoding", "journal_mode", "page_size", "user_version")
+
+
+def content(path: Path) -> tuple[list[str], list[Any]]:
+    """Everything that is in the file, and what it says of itself."""
+    with closing(sqlite3.connect(path)) as database:
+        about = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in PRAGMAS]
+        return list(database.iterdump()), about
+
+
+async def test_a_copied_schema_is_the_migrated_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert vars(connections)["migrate_sqlite"] is not migrate_sqlite, "schemas are copied here"
+    async with SqliteStore(tmp_path / "copied"):
+        pass
+    monkeypatch.setattr(connections, "migrate_sqlite", migrate_sqlite)
+    async with SqliteStore(tmp_path / "migrated"):
+        pass
+    assert content(tmp_path / "copied") == content(tmp_path / "migrated")
+    assert len(content(tmp_path / "copied")[0]) > 10

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from runglass.config.settings import Settings
@@ -19,6 +18,7 @@ from runglass.support.clock import SystemClock, iso_ms
 from runglass.wire.admin_api import make_key
 from runglass.wire.query import created_ms
 from runglass.wire.run_api import RunRequest
+from tests.postgres_server import connected
 
 pytestmark = pytest.mark.slow
 
@@ -44,14 +44,11 @@ _TIMES = (
 
 async def set_clock(address: str, ahead: timedelta) -> None:
     """Lets the clock of the database be ahead of that of this machine."""
-    connection = await asyncpg.connect(address)
-    try:
+    async with connected(address) as connection:
         for name, changes in (("now", "STABLE"), ("clock_timestamp", "VOLATILE")):
             await connection.execute(_CLOCK.format(name, changes, ahead.total_seconds()))
         name = await connection.fetchval("SELECT current_database()")
         await connection.execute(f"ALTER DATABASE {name} SET search_path = public, pg_catalog")
-    finally:
-        await connection.close()
 
 
 @asynccontextmanager
@@ -101,13 +98,10 @@ async def test_all_times_that_are_kept_are_those_of_the_database(address: str, t
         events = [decode_event(data) for _, data in await store.events(run.no, after=0, limit_bytes=1 << 20)]
         assert events[-1].event_type == "flow_completed"
         kept = [("event", event.at) for event in events]
-        connection = await asyncpg.connect(address)
-        try:
+        async with connected(address) as connection:
             for table, column in await connection.fetch(_TIMES):
                 rows = await connection.fetch(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")
                 kept += [(f"{table}.{column}", row[0]) for row in rows]
-        finally:
-            await connection.close()
         kept.append(("the id of a run", iso_ms(created_ms(run_id))))
         now = datetime.now(UTC) + AHEAD
         assert {place for place, _ in kept} >= {

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from runglass.errors import (
@@ -27,7 +26,7 @@ from tests.conformance.stores import batch, make_run, row
 from tests.conformance.test_imports import EVENTS, imported
 from tests.conformance.test_recordings import record
 from tests.postgres_proxy import COMMIT, CuttingProxy, cutting_proxy
-from tests.postgres_server import postgres_server
+from tests.postgres_server import connected, postgres_server
 from tests.records import new_run
 
 pytestmark = pytest.mark.slow
@@ -159,8 +158,7 @@ async def proxied(address: str) -> AsyncIterator[tuple[CuttingProxy, PostgresSto
 
 async def rows_of_all(address: str) -> dict[str, list[str]]:
     """What every table has, but for what is unlike."""
-    connection = await asyncpg.connect(address)
-    try:
+    async with connected(address) as connection:
         names = await connection.fetch(
             "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition"
             " AND relnamespace = current_schema()::regnamespace AND relname <> ALL ($1)",
@@ -176,8 +174,6 @@ async def rows_of_all(address: str) -> dict[str, list[str]]:
             found[name] = sorted(
                 str([value for key, value in row.items() if key not in UNLIKE]) for row in rows
             )
-    finally:
-        await connection.close()
     return found
 
 
@@ -276,14 +272,11 @@ async def test_new_connections_to_a_silent_host_are_given_up_and_none_is_missing
 
 async def ended_by_the_server(address: str) -> None:
     """Ends all sessions of the database but its own, as a server does that is told to stop."""
-    connection = await asyncpg.connect(address)
-    try:
+    async with connected(address) as connection:
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    finally:
-        await connection.close()
 
 
 async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(

@@ -16,7 +16,7 @@ from runglass.store.postgres.store import PostgresStore
 from runglass.store.process_records import ProcessFacts
 from runglass.support.clock import iso
 from tests.conformance.stores import batch, make_run, row
-from tests.postgres_server import PostgresServer, postgres_server
+from tests.postgres_server import PostgresServer, connected, postgres_server
 from tests.waiting import until_told
 
 pytestmark = pytest.mark.slow
@@ -47,12 +47,9 @@ async def empty(server: PostgresServer) -> AsyncIterator[Connections]:
 @asynccontextmanager
 async def holding(server: PostgresServer) -> AsyncIterator[asyncpg.Connection]:
     """Holds up migrations that are `HELD`, until the block ends."""
-    holder = await asyncpg.connect(server.address(EMPTY))
-    try:
+    async with connected(server.address(EMPTY)) as holder:
         await holder.execute("SELECT pg_advisory_lock(7)")
         yield holder
-    finally:
-        await holder.close()
 
 
 async def until_waiting(holder: asyncpg.Connection, sessions: int) -> set[int]:
@@ -140,12 +137,9 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty: Connections) 
 @asynccontextmanager
 async def reading_runs(server: PostgresServer) -> AsyncIterator[None]:
     """A long transaction that has read the table of runs, as that of a dump, until the block ends."""
-    reader = await asyncpg.connect(server.address(EMPTY))
-    try:
+    async with connected(server.address(EMPTY)) as reader:
         await reader.execute("BEGIN; SELECT FROM run")
         yield
-    finally:
-        await reader.close()
 
 
 def changing_runs() -> list[Migration]:
@@ -159,25 +153,19 @@ async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
 ) -> None:
     await migrate_postgres(empty, migrations())
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'run'::regclass"
-    other = await asyncpg.connect(server.address(EMPTY))
-    try:
+    async with connected(server.address(EMPTY)) as other:
         async with reading_runs(server):
             changing = asyncio.create_task(migrate_postgres(empty, changing_runs(), lock_ms=100))
             await until_told(lambda: other.fetchval(waits))
             await other.execute("UPDATE run SET head = 0")
             assert not changing.done()
         await changing
-    finally:
-        await other.close()
     assert await empty.read(lambda db: db.fetch("SELECT note FROM run")) == []
 
 
 async def partitions(address: str) -> list[str]:
-    connection = await asyncpg.connect(address)
-    try:
+    async with connected(address) as connection:
         rows = await connection.fetch("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'")
-    finally:
-        await connection.close()
     return [name for (name,) in rows]
 
 
@@ -227,10 +215,7 @@ async def test_a_database_that_cannot_hold_every_text_is_refused_and_left_as_it_
     try:
         with pytest.raises(StoreError, match="has the encoding LATIN1, which lacks most characters"):
             await PostgresStore(server.address(name)).__aenter__()
-        connection = await asyncpg.connect(server.address(name))
-        try:
+        async with connected(server.address(name)) as connection:
             assert await connection.fetchval("SELECT to_regclass('schema_migration')") is None
-        finally:
-            await connection.close()
     finally:
         await server.drop_database(name)

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from runglass.errors import StoreError
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.stores import batch, make_run
-from tests.postgres_server import postgres_server
+from tests.postgres_server import connected, postgres_server
 
 pytestmark = pytest.mark.slow
 
@@ -93,11 +92,8 @@ async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(serv
         assert await store.purge_runs([run.no])
         while not await store.purge_rows([run.no], limit_rows=9, limit_bytes=1 << 20):
             pass
-        connection = await asyncpg.connect(served.by_serving)
-        try:
+        async with connected(served.by_serving) as connection:
             assert await connection.fetchval("SELECT count(*) FROM event") == 0
-        finally:
-            await connection.close()
 
 
 async def test_such_a_role_goes_on_while_partitions_of_months_ahead_are_missing(

@@ -7,7 +7,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
-import asyncpg
 import pytest
 
 from runglass.engine.engine import Engine
@@ -21,7 +20,7 @@ from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery
 from tests.conformance.stores import batch, make_run
 from tests.conformance.test_imports import EVENTS, RUN, imported, project_id_of
-from tests.postgres_server import postgres_server, until_one_waits
+from tests.postgres_server import connected, postgres_server, until_one_waits
 from tests.records import new_run
 
 pytestmark = pytest.mark.slow
@@ -167,15 +166,12 @@ async def test_the_import_of_a_process_is_given_up_by_others_once_it_is_gone(
 async def import_beside(ours: PostgresStore, folder: Path, run: ImportedRun, made: str) -> None:
     """Ends the import while somebody else makes something in a transaction, which then is committed."""
     address = await postgres_server().database_of(folder)
-    theirs = await asyncpg.connect(address)
-    try:
+    async with connected(address) as theirs:
         await theirs.execute(f"BEGIN; {made}")
         importing = asyncio.create_task(ours.finish_import(run, by=SERVER))
         await until_one_waits(address)
         assert not importing.done()
         await theirs.execute("COMMIT")
-    finally:
-        await theirs.close()
     await importing
 
 

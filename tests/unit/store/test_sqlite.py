@@ -147,3 +147,24 @@ async def test_the_database_itself_refuses_changes_of_entries_of_the_audit_log(
             database.execute(sql)
         assert await store.audit(None, limit=10) == before
         assert len(before) == 2
+
+
+async def test_a_close_that_is_cancelled_leaves_no_thread_and_no_connection_behind(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    database = Connections(tmp_path / "db", synchronous="NORMAL")
+    await database.open()
+    release = threading.Event()
+    slow = asyncio.ensure_future(database.write(lambda _: release.wait(60)))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    release.set()
+    assert await slow
+    ours = [thread for thread in threading.enumerate() if thread not in before and "runglass" in thread.name]
+    for thread in ours:
+        await asyncio.to_thread(thread.join)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    # The last connection that is closed takes the log along.
+    assert not database.path.with_name("db-wal").exists()
