@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from runglass.errors import CommitUncertain, StoreUnreachable
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.stores import batch, make_run
@@ -59,6 +60,18 @@ async def test_a_transaction_that_is_cut_off_is_rolled_back_and_no_error_is_logg
     assert await connections.read(lambda db: db.fetchval("SELECT to_regclass('half_done')")) is None
     assert await transactions(connections) == (0, 0), "one connection was enough, and is in no transaction"
     assert not caplog.records
+
+
+async def test_a_connection_that_the_server_ends_in_a_transaction_is_told_as_the_server_did(
+    connections: Connections,
+) -> None:
+    async def ended(db: Db) -> None:
+        await db.execute("BEGIN")
+        await db.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    with pytest.raises(CommitUncertain, match="terminating connection due to administrator command"):
+        await connections.repeat(ended, patience_s=0.0)
+    assert await connections.read(lambda db: db.fetchval("SELECT 1")) == 1
 
 
 async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(address: str) -> None:
@@ -131,3 +144,32 @@ async def test_where_a_role_may_have_no_more_connections_those_that_it_has_are_w
         await asyncpg.connect(by_few)
     go_on.set()
     assert len(set(await asyncio.gather(*reading))) == 1, "it is kept"
+
+
+async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_for_one(
+    few: tuple[Connections, str],
+) -> None:
+    opened, by_few = few
+    other = await asyncpg.connect(by_few)
+    try:
+        with pytest.raises(StoreUnreachable, match="too many connections for role"):
+            await opened.repeat(lambda db: db.fetchval("SELECT 1"), patience_s=0.0)
+        reading = asyncio.create_task(opened.read(lambda db: db.fetchval("SELECT 1")))
+        # One more that is refused, while that one waits.
+        with pytest.raises(StoreUnreachable):
+            await opened.repeat(lambda db: db.fetchval("SELECT 1"), patience_s=0.0)
+        assert not reading.done()
+        await other.close()
+        assert await reading == 1
+    finally:
+        await other.close()
+
+
+async def test_a_server_that_takes_no_writes_is_called_so(address: str) -> None:
+    opened = Connections(f"{address}&default_transaction_read_only=on", patience_s=3.0)
+    await opened.open()
+    try:
+        with pytest.raises(StoreUnreachable, match="takes no writes, as a standby does; name the host"):
+            await opened.read(lambda db: db.execute("CREATE TABLE t ()"))
+    finally:
+        await opened.close()

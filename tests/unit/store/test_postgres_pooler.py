@@ -5,9 +5,12 @@ import asyncio
 import asyncpg
 import pytest
 
+from runglass.bus.postgres import PostgresCarrier
+from runglass.bus.process_bus import ProcessBus
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.stores import batch, make_run
 from tests.postgres_pooler import CONNECTIONS, MISSING, Pooler, pgbouncer_path, pooler
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(pgbouncer_path() is None, reason=MISSING)]
 
@@ -58,3 +61,17 @@ async def test_a_pooler_that_is_started_anew_loses_nothing_and_writes_nothing_tw
             assert [text for _, text in events] == [b"%d" % head for head in range(40)]
     finally:
         await asyncio.to_thread(own.close)
+
+
+async def test_wake_ups_do_not_come_by_way_of_it_and_the_log_says_what_to_set(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pooled = (await asyncio.to_thread(pooler)).address(address)
+    bus = ProcessBus(PostgresCarrier(pooled), echo_s=0.1)
+    task = asyncio.create_task(bus.run_forever())
+    await until(lambda: caplog.records)
+    task.cancel()
+    await asyncio.wait({task})
+    [told] = caplog.records
+    assert "set RUNGLASS_BUS to an address of the database without the pooler" in told.message
+    assert bus.fault

@@ -147,3 +147,22 @@ async def test_a_server_that_is_not_trusted_is_refused_in_one_sentence(
     assert "\n" not in str(refused)
     assert "_ssl.c" not in str(refused)
     assert exit_of(refused) == Exit.UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("sslmode=verify-full&sslrootcert={}/none.crt", "of sslrootcert cannot be read: No such file"),
+        ("sslmode=verify-full&sslrootcert={}/text.crt", "of sslrootcert has no certificate"),
+        ("sslmode=require&sslcert={}/none.crt&sslkey={}/text.crt", "of sslcert cannot be read"),
+        ("sslmode=verify-ful", "`sslmode` parameter must be one of"),
+    ],
+)
+async def test_an_address_that_asks_for_what_cannot_be_is_refused_as_a_wrong_setting(
+    tmp_path: Path, options: str, said: str
+) -> None:
+    (tmp_path / "text.crt").write_text("no certificate")
+    refused = await refusal(f"postgresql://postgres@127.0.0.1:1/db?{options.replace('{}', str(tmp_path))}")
+    assert said in str(refused)
+    assert "\n" not in str(refused)
+    assert exit_of(refused) == Exit.USAGE
