@@ -60,7 +60,7 @@ def delete(
     as_json: bool,
     server: Server,
 ) -> None:
-    """Delete runs permanently, by id or by options. Without --yes, only list what would be deleted.
+    """Delete runs permanently, by id, query or options. Without --yes, only list what would be deleted.
 
     Options and queries find runs that have ended, unless they name a status.
     """
@@ -101,7 +101,7 @@ def delete(
 
 @click.command()
 @options.run_or_query
-@click.option("--yes", is_flag=True, help="Cancel the runs of a query; without it, only tell how many.")
+@click.option("--yes", is_flag=True, help="Cancel the runs of a query; without it, only say how many.")
 @options.server
 def cancel(runs: str, yes: bool, server: Server) -> None:
     """End a run that has not ended, or with --yes all that a query finds; their traces so far stay."""

@@ -53,7 +53,7 @@ from runglass.wire.run_api import Version
     metavar="VERSION",
     help="production, draft or a version number.",
 )
-@click.option("--trace", is_flag=True, help="Keep every input and output of this run.")
+@click.option("--trace", is_flag=True, help="Keep every input and output, if the mode is metadata_only.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

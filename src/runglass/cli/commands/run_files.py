@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     help="A new file, readable only by you, or - for stdout; by default run-ID.json or the like. Of a query,"
     " the folder for such files.",
 )
-@click.option("--yes", is_flag=True, help="Write the runs of a query; without it, only tell how many.")
+@click.option("--yes", is_flag=True, help="Write the runs of a query; without it, only say how many.")
 @options.server
 def export(runs: str, format: ExportFormat, output: Path | None, yes: bool, server: Server) -> None:
     """Write a run, or with --yes each run that a query matches, to a file for another server or program."""
