@@ -17,8 +17,10 @@ from runglass import __version__
 from runglass.cli import end_at_once
 from runglass.cli.commands import data, flow, projects, runs
 from runglass.cli.commands.data import audit, migrate, processes
+from runglass.cli.commands.doctor import doctor
 from runglass.cli.commands.run import run as run_flow
 from runglass.cli.commands.serve import open_viewer, serve, worker
+from runglass.cli.commands.watch import watch
 from runglass.cli.demo.command import demo
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.options import CommandGroup
@@ -55,6 +57,8 @@ for command in (
     worker,
     open_viewer,
     run_flow,
+    watch,
+    doctor,
     audit,
     runs.group,
     flow.group,

@@ -70,7 +70,7 @@ class Settling:
             is_last = len(due) < AT_ONCE
             for run in due:
                 try:
-                    await self._look(run)
+                    await self.end_if_due(run)
                 except WrongExpectedVersion:
                     # Another process has written to it: it is still due, and is looked at in the next turn.
                     is_last = True
@@ -84,7 +84,11 @@ class Settling:
         until = max(until, self._clock.now() + timedelta(seconds=1))
         await self._store.defer_recording(run.no, due_at=iso(until))
 
-    async def _look(self, record: RunRecord) -> None:
+    async def end_if_due(self, record: RunRecord) -> None:
+        """Ends the run if its time has come, else says when to look at it again.
+
+        Raises RunUnreadable, StoreError, and WrongExpectedVersion where another process has written to it.
+        """
         with decoding(record.id):
             told = json.decode(record.summary, type=RunSummary).recording
         if told is None:

@@ -60,19 +60,60 @@ def exclusive(database: Path) -> Iterator[None]:
 
     Waits up to `LEAVING_S` seconds for one that is going away. Raises DataInUse, SettingsError.
     """
-    # A lock of the operating system: it is gone when its process is, however that ended.
-    path = database.with_name(database.name + ".lock")
-    lock = FileLock(path, mode=0o600, timeout=LEAVING_S, thread_local=False)
+    lock = _lock_of(database, patience_s=LEAVING_S)
     try:
         make_folder(database.parent)
         lock.acquire()
     except Timeout as error:
-        raise DataInUse(
-            f"another process runs flows on {str(database)!r}; stop it or use another --data folder"
-        ) from error
+        raise _in_use(database) from error
     except OSError as error:
         raise SettingsError(f"the data folder {str(database.parent)!r} cannot be used: {error}") from error
+    address_file = _address_file(database)
     try:
+        # Of a process that was killed.
+        address_file.unlink(missing_ok=True)
         yield
     finally:
+        address_file.unlink(missing_ok=True)
         lock.release()
+
+
+def announce(database: Path, address: str) -> None:
+    """Tells commands the address of the server that has this database, until it has it no more."""
+    file = _address_file(database)
+    make_file(file)
+    file.write_text(address, "utf-8")
+
+
+def running_server(database: Path) -> str | None:
+    """The address of the server that has this database; None where no process runs flows on it.
+
+    Raises DataInUse where one does that has no address.
+    """
+    if not database.exists():
+        return None
+    lock = _lock_of(database, patience_s=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        try:
+            return _address_file(database).read_text("utf-8")
+        except FileNotFoundError:
+            raise _in_use(database) from error
+    # Whoever had the address is gone: the lock is what tells.
+    lock.release()
+    return None
+
+
+def _lock_of(database: Path, *, patience_s: float) -> FileLock:
+    # A lock of the operating system: it is gone when its process is, however that ended.
+    path = database.with_name(database.name + ".lock")
+    return FileLock(path, mode=0o600, timeout=patience_s, thread_local=False)
+
+
+def _address_file(database: Path) -> Path:
+    return database.with_name(database.name + ".address")
+
+
+def _in_use(database: Path) -> DataInUse:
+    return DataInUse(f"another process runs flows on {str(database)!r}; stop it or use another --data folder")

@@ -1,16 +1,13 @@
 """What goes on in a run, as its events tell: lines that stay, and lines that change."""
 
-import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
 
-from runglass.cli.terminal.output import LiveArea, clean
+from runglass.cli.terminal.output import clean
 from runglass.cli.terminal.run_progress import MOST_LINES, MOST_OF_A_STEP, RunProgress
 from runglass.log.events import decode_event
 
@@ -147,15 +144,3 @@ def test_lines_fit_the_width_whatever_is_in_them(run: Watched, width: int) -> No
         assert cell_len(line) <= width
         assert clean(line) == line
         assert "\n" not in line
-
-
-def test_a_frame_goes_up_over_the_last_one_as_the_terminal_wraps_it_by_now() -> None:
-    file = io.StringIO()
-    console = Console(file=file, width=80, height=24, force_terminal=True, highlight=False)
-    with LiveArea(console) as area:
-        area.paint([Text("x" * 70), Text("y")])
-        console.width = 30
-        area.keep(Text("kept"))
-        area.paint([Text("z")])
-    frames = [each.partition("\x1b[?2026l")[0] for each in file.getvalue().split("\x1b[?2026h")[1:]]
-    assert frames == [f"\r\x1b[J{'x' * 70}\ny\n", "\r\x1b[4A\x1b[Jkept\nz\n", "\r\x1b[1A\x1b[J"]

@@ -26,7 +26,7 @@ from runglass.flows.flow import Flow
 from runglass.flows.parser import parse_flow
 from runglass.limits.limits import Limits
 from runglass.log.events import StreamEvent, decode_event
-from runglass.log.trace import RunTotals, StepTrace, Trace
+from runglass.log.trace import ModelCall, RunTotals, StepTrace, Trace
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_log import Tails
@@ -61,6 +61,11 @@ class Ran(NamedTuple):
         assert self.trace.flow_run.totals is not None
         return self.trace.flow_run.totals
 
+    @property
+    def calls(self) -> list[ModelCall]:
+        """Those of every attempt."""
+        return [call for attempts in self.attempts.values() for each in attempts for call in each.model_calls]
+
     def types(self) -> list[str]:
         return [event.event_type for event in self.events]
 
@@ -69,6 +74,10 @@ class Ran(NamedTuple):
 
     def step(self, step_id: str, path: tuple[int, ...] | None = None) -> StepTrace:
         return next(step for step in self.trace.steps if (step.step_id, step.loop_path) == (step_id, path))
+
+
+Execute = Callable[..., Awaitable[Ran]]
+"""What the fixture `execute` gives: it runs a flow to its end."""
 
 
 class EngineHarness(NamedTuple):
@@ -222,5 +231,5 @@ async def end_in_next_life(path: Path, run_id: str) -> Ran:
 
 
 @pytest.fixture
-def execute(house: EngineHarness) -> Callable[..., Awaitable[Ran]]:
+def execute(house: EngineHarness) -> Execute:
     return partial(run_to_end, house)

@@ -31,7 +31,7 @@ from runglass.engine.models.model_types import ProviderResponse, RequestObserver
 from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
 from runglass.log.fold import RunFold
-from runglass.log.trace import ModelCall, RunSummary, TokenBreakdown
+from runglass.log.trace import RunSummary, TokenBreakdown
 from runglass.store.process_records import BudgetDecision
 from runglass.store.records import Project, RunRecord
 from runglass.store.sqlite.store import SqliteStore
@@ -133,10 +133,6 @@ class Costly(ModelGateway):
         return ModelAnswer(output={"text": "hi"}, response=response)
 
 
-def calls_of(ran: Ran) -> list[ModelCall]:
-    return [call for attempts in ran.attempts.values() for step in attempts for call in step.model_calls]
-
-
 async def run_at_once(house: EngineHarness, number: int) -> list[Ran]:
     flow = (
         f"{ASK[:-1]}, on_error: continue}}\n- id: two\n  type: parallel\n  branches:\n"
@@ -154,7 +150,7 @@ async def check_budget(house: EngineHarness, runs: list[Ran], models: Costly) ->
     project = await project_of(house)
     assert project.budget_usd is not None
     for ran in runs:
-        for call in calls_of(ran):
+        for call in ran.calls:
             assert call.cost_estimated == (call.cost_unknown is not None)
             assert (call.cost_usd is None) == (
                 call.error_code == "RATE_LIMITED" or call.note == "aborted before it was made"
@@ -378,7 +374,7 @@ async def test_what_a_server_tells_is_charged_and_what_it_does_not_is_charged_as
     async with asking(tmp_path, text_reply("Hi", usage=USAGE), text_reply("Hi")) as (house, fake):
         told, untold = await run_to_end(house, ASK), await run_to_end(house, ASK)
         assert [request["max_tokens"] for request in fake.requests] == [100, 100]
-        (known,), (unknown,) = calls_of(told), calls_of(untold)
+        (known,), (unknown,) = told.calls, untold.calls
         assert (known.cost_usd, known.cost_estimated, known.cost_unknown) == ("0.00501", False, None)
         assert (unknown.cost_estimated, unknown.cost_unknown) == (True, "no_usage")
         (reserved,) = [event for event in untold.events if isinstance(event, StepModelReserved)]
@@ -455,7 +451,7 @@ async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) 
         assert "`prices`" in ran.error["message"]
         echo = await run_to_end(house, "- {id: e, type: llm, model: echo, prompt: Hi}")
         assert echo.outcome.status == "completed"
-        assert calls_of(echo)[0].cost_usd is None, "free, and no cost made up"
+        assert echo.calls[0].cost_usd is None, "free, and no cost made up"
 
 
 @pytest.mark.parametrize(("status", "budget"), [(400, "0.15"), (500, "1")])
@@ -470,15 +466,15 @@ async def test_each_request_is_reserved_and_one_that_was_free_makes_room_for_the
         ran = await run_to_end(house, DECLINED)
         assert ran.outcome.status == "completed"
         assert len(fake.requests) == 2
-        assert [call.number for call in calls_of(ran)] == [1, 2]
+        assert [call.number for call in ran.calls] == [1, 2]
         assert sum(isinstance(event, StepModelReserved) for event in ran.events) == 2
-        refused, answered = calls_of(ran)
+        refused, answered = ran.calls
         assert refused.error_code is not None
         assert refused.note == "the server declined this request, and was asked again in another form"
         assert (refused.cost_usd is not None, refused.cost_estimated) == (status == 500, status == 500)
         assert not answered.cost_estimated
         project = await project_of(house)
-        assert project.spent_usd == sum(Decimal(call.cost_usd or 0) for call in calls_of(ran))
+        assert project.spent_usd == sum(Decimal(call.cost_usd or 0) for call in ran.calls)
         assert project.reserved_usd == 0
 
 
@@ -488,7 +484,7 @@ async def test_after_a_declined_request_the_next_one_must_fit_as_well(tmp_path: 
         ran = await run_to_end(house, DECLINED)
         assert len(fake.requests) == 1
         assert ran.error["code"] == "CREDITS_EXHAUSTED"
-        (call,) = calls_of(ran)
+        (call,) = ran.calls
         assert call.cost_estimated
         assert (await project_of(house)).spent_usd == Decimal(call.cost_usd or 0)
         assert (await project_of(house)).reserved_usd == 0

@@ -1,7 +1,6 @@
 """What the engine does with each kind of step, and that the log says so."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,15 @@ from runglass.log.events import (
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, read_at_end, start
-
-Execute = Callable[..., Awaitable[Ran]]
+from tests.unit.engine.conftest import (
+    EngineHarness,
+    Execute,
+    follow,
+    open_harness,
+    read,
+    read_at_end,
+    start,
+)
 
 
 def failing_store(path: Path) -> tuple[SqliteStore, FaultyStore]:

@@ -1,6 +1,5 @@
 """What a run that fails keeps by `capture_failed`, and that others keep nothing by it."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,8 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import Ran, end_in_next_life, next_life, open_harness, read, start
+from tests.unit.engine.conftest import Execute, Ran, end_in_next_life, next_life, open_harness, read, start
 from tests.unit.engine.test_crashes import dying_store, live_through
-
-Execute = Callable[..., Awaitable[Ran]]
 
 FAILS_LATE = """
   - {id: first, type: code, code: 'return {"said": "mail jane@example.com", "long": "x" * 9000}'}

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from runglass.support.clock import iso
 from runglass.wire.admin_api import SERVER
 from tests.faulty_store import FaultyStore
 from tests.records import new_run
-from tests.unit.engine.conftest import EngineHarness, Ran, run_of, start
+from tests.unit.engine.conftest import EngineHarness, Execute, run_of, start
 
 DAY_S = 86_400.0
 GRACE_S = 5.0
@@ -30,8 +30,6 @@ STEPS = """
     code: raise ValueError(initial["x"])
   - {id: last, type: llm, model: echo, prompt: "{{ initial.x }}"}
 """
-
-Execute = Callable[..., Awaitable[Ran]]
 
 
 def removal_in(house: EngineHarness, default: Retention = NO_RETENTION, **limits: int) -> RunRemoval:

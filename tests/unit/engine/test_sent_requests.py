@@ -17,7 +17,6 @@ from runglass.engine.models.provider_clients import ProviderClients
 from runglass.engine.models.request_parser import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.flows.parser import parse_flow
-from runglass.log.trace import ModelCall
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import Attachment, CaptureMode
 from tests.unit.engine.conftest import Ran, open_harness, read
@@ -261,7 +260,7 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
             attachments=[Attachment(url=IMAGE, mime_type="image/png")] if case == "attachments" else [],
             offer=ToolOffer(tools=[LOOK], choice="auto") if case == "tools" else None,
         )
-    calls = calls_of(ran)
+    calls = ran.calls
     told = [call.request for call in calls]
     assert len(told) == len(fake.requests)
     for request, body in zip(told, fake.requests, strict=True):
@@ -270,10 +269,6 @@ async def test_what_is_told_of_a_request_is_what_was_sent(
         assert list(told_facts(request)) == list(facts(body))
     assert ran.outcome.status == "completed"
     assert not fake.replies
-
-
-def calls_of(ran: Ran) -> list[ModelCall]:
-    return [call for attempt in ran.attempts["ask"] for call in attempt.model_calls]
 
 
 async def run(
@@ -324,7 +319,7 @@ async def test_of_a_library_that_hides_its_requests_what_pydantic_ai_prepared_is
         ran = await run(tmp_path, models, ASK | {"output_schema": SCHEMA})
         await hidden.close()
     assert ran.outcome.status == "completed"
-    for call, body in zip(calls_of(ran), fake.requests, strict=True):
+    for call, body in zip(ran.calls, fake.requests, strict=True):
         told = call.request or {}
         (system, *_), response_format = body["messages"], body["response_format"]
         assert "Always respond with a JSON object" in system["content"]

@@ -1,7 +1,6 @@
 """Runs whose store fails in ways that do not pass, or at the worst moment: each ends, and says how."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import (
     EngineHarness,
-    Ran,
+    Execute,
     follow,
     open_harness,
     read,
@@ -20,8 +19,6 @@ from tests.unit.engine.conftest import (
     run_to_end,
     start,
 )
-
-Execute = Callable[..., Awaitable[Ran]]
 
 GROWING = """
   - {id: fine, type: passthrough}

@@ -96,7 +96,7 @@ def test_a_large_resource_is_not_written_whole_with_each_of_its_spans(is_json: b
     assert len(spans) == 300
     assert sum(len(each.state) for each in spans) < len(body)
     for each in spans:
-        resource = each.decoded().resource
+        resource: Any = each.decoded().resource
         assert resource["host.name"] == "h1"
         assert resource["runglass.left_out"].startswith("2 attributes of 504,")
 

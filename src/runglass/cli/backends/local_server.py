@@ -7,7 +7,7 @@ memory alone; a command that looks does not wait for an HTTP library.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote
@@ -70,7 +70,7 @@ def in_process(
             made, now = make_key(), iso(store.clock.now())
             user = terminal_user().name or ""
             key = ApiKey(id=LOCAL_KEY, project_id=project.id, role="admin", hint=user, created_at=now)
-            runtime.store = cast(Store, _StoreWithKey(store, made.digest, key))
+            runtime.store = with_keys(store, {made.digest: key})
             yield InProcessTransport(portal, create_app(runtime), made.key)
 
     with (
@@ -82,19 +82,21 @@ def in_process(
         yield client
 
 
-class _StoreWithKey:
-    """A store that also finds a key which is in memory alone."""
+def with_keys(store: Store, keys: Mapping[bytes, ApiKey]) -> Store:
+    """The store, which also finds these keys by their digests; they are in memory alone."""
+    return cast(Store, _StoreWithKeys(store, keys))
 
-    def __init__(self, store: Store, digest: bytes, key: ApiKey) -> None:
+
+class _StoreWithKeys:
+    def __init__(self, store: Store, keys: Mapping[bytes, ApiKey]) -> None:
         self._store = store
-        self._digest = digest
-        self._key = key
+        self._keys = keys
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
-        return self._key if digest == self._digest else await self._store.find_key(digest)
+        return self._keys.get(digest) or await self._store.find_key(digest)
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
         ids = set(key_ids)

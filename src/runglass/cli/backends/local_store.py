@@ -15,8 +15,8 @@ from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
 from runglass.store.base import Store
 from runglass.store.protocols.catalog import Catalog
-from runglass.store.records import Project, Role
-from runglass.wire.admin_api import Actor, make_key
+from runglass.store.records import ApiKey, Project, Role
+from runglass.wire.admin_api import ROLES, Actor, make_key
 
 T = TypeVar("T")
 
@@ -135,6 +135,12 @@ async def create_key(store: Catalog, project: Project, role: Role, *, most: int)
     made = make_key()
     await store.add_key(project.id, role, made.digest, made.hint, most=most, by=terminal_user())
     return made.key
+
+
+async def viewing_key(store: Catalog, project: Project) -> ApiKey | None:
+    """The key of the project with the highest role that may look at runs; None where it has none."""
+    keys = [key for key in await store.keys(project.id) if key.revoked_at is None and key.role != "record"]
+    return min(keys, key=lambda key: (ROLES.index(key.role), -key.id), default=None)
 
 
 def terminal_user() -> Actor:

@@ -17,12 +17,13 @@ import msgspec
 
 from runglass.cli import argument_parsers, options
 from runglass.cli.backends.flow_backend import FlowFolder
+from runglass.cli.backends.local_store import viewing_key
 from runglass.cli.backends.server import Server, named_run
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
+from runglass.store.data_folder import announce
 from runglass.support.import_without_gc import loading
-from runglass.wire.admin_api import ROLES
 
 if TYPE_CHECKING:
     from runglass.runtime.runtime import Runtime
@@ -127,6 +128,8 @@ async def _serve(settings: Settings, *, opens: str | None, in_browser: bool) -> 
             await flow_folder.scan()
         # `ready` comes after the scan: a caller that waits for it may run the folder's flows.
         url, console = address[0], stdout()
+        if settings.postgres is None:
+            announce(settings.database, url)
         write_line(console, f"ready {url}")
         console.file.flush()
         tell(
@@ -147,14 +150,8 @@ async def _print_links(
     """Prints a link that signs a browser in, for each project that has a key: that with the highest role."""
     links = []
     for project in (await runtime.store.projects())[:MOST_PROJECTS]:
-        keys = [
-            key
-            for key in await runtime.store.keys(project.id)
-            if key.revoked_at is None and key.role != "record"
-        ]
-        if keys:
-            best = min(keys, key=lambda key: (ROLES.index(key.role), -key.id))
-            links.append(f"{url}{tickets.issue(best, page)}")
+        if (key := await viewing_key(runtime.store, project)) is not None:
+            links.append(f"{url}{tickets.issue(key, page)}")
             name = f"{project.org}/{project.name}"
             note(f"look at {name} in a browser, within a minute: {links[-1]}")
     if not links:

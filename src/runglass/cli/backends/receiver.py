@@ -1,0 +1,229 @@
+"""What takes in a program's traces: a server that is named, that of a data folder, or one in this process."""
+
+import os
+import shlex
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from types import NoneType
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from runglass.cli.argument_parsers import ProjectName
+from runglass.cli.backends.local_server import with_keys
+from runglass.cli.backends.local_store import (
+    DataFolder,
+    in_store,
+    named_project,
+    only_project,
+    speaks_to,
+    terminal_user,
+    viewing_key,
+)
+from runglass.cli.backends.server import Server
+from runglass.cli.exit_codes import UsageError
+from runglass.client.core.connection import API_PATH
+from runglass.client.core.requests import RequestSpec
+from runglass.config.settings import Settings
+from runglass.errors import PermissionDeniedError, RunglassError, WrongExpectedVersion
+from runglass.store.base import Store
+from runglass.store.data_folder import announce, running_server
+from runglass.store.records import ApiKey
+from runglass.support.clock import iso
+from runglass.support.import_without_gc import loading
+from runglass.wire.admin_api import LOCAL_KEY, KeyRequest, NewKeyInfo, make_key
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+    from runglass.client import Client
+
+FIRST_PROJECT = ProjectName("local", "default")
+"""The project of a data folder that has none."""
+HOST = "127.0.0.1"
+PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+
+
+class Receiver(NamedTuple):
+    """A server, a client that reads its runs, and a key with which a program sends.
+
+    `address` is what SDKs take as their endpoint, `link` makes an address for a browser of a page, `end` ends
+    recorded runs whose sender is gone, where nobody else does, and `options` are what further commands need
+    to find the runs. One that `is_own` is gone with this process.
+    """
+
+    client: "Client"
+    address: str
+    record_key: str
+    link: Callable[[str], str]
+    end: Callable[[Collection[str]], None]
+    options: str = ""
+    is_own: bool = False
+
+
+@contextmanager
+def receiver(server: Server) -> Iterator[Receiver]:
+    """The server that is named, else that of the data folder, else one of our own, until the block ends.
+
+    Raises UsageError for a key that cannot both send and read, and as clients and stores do.
+    """
+    if server.base_url and server.folder == DataFolder():
+        with server.connect() as client, _of_client(client) as found:
+            yield found
+        return
+    settings, options = server.folder.settings(), server.options
+    if not options and settings.postgres is None:
+        # Further commands take no folder by themselves.
+        given = ("--data", settings.data) if settings.store is None else ("--store", settings.store)
+        options = f" {given[0]} {shlex.quote(str(given[1]))}"
+    address = None if settings.postgres is not None else running_server(settings.database)
+    if address is None:
+        with _own_server(settings, server.project) as own:
+            yield own._replace(options=options)
+    elif server.api_key and not server.is_folder:
+        with Server(address, server.api_key, DataFolder()).connect() as client, _of_client(client) as found:
+            yield found
+    else:
+        with _admin_key(settings, server.project) as key:
+            there = Server(address, key, DataFolder())
+            with there.connect() as client, _of_client(client) as found:
+                yield found._replace(options=options)
+
+
+def role_of(client: "Client") -> str:
+    """The role of the client's key. Raises as clients do."""
+    asked = RequestSpec(method="GET", path="/viewer/me", answer=dict)
+    try:
+        return str(client._transport.call(asked, timeout=None)["role"])
+    except PermissionDeniedError:
+        # It may ask nothing.
+        return "record"
+
+
+@contextmanager
+def _of_client(client: "Client") -> Iterator[Receiver]:
+    """The server of a client, and a key that can only send where the client's may make one, else that one."""
+    transport, role = client._transport, role_of(client)
+    if role in ("read", "record"):
+        only = "read" if role == "read" else "send"
+        raise UsageError(
+            f"the API key can only {only}, and what is sent is read, too: give one with the role run or admin"
+        )
+    base_url = transport.endpoint.base_url
+    address = base_url.removesuffix(API_PATH)
+    origin = "://".join(urlsplit(base_url)[:2])
+    found = Receiver(
+        client, address, transport.endpoint.api_key, lambda page: f"{origin}{page}", lambda run_ids: None
+    )
+    if role != "admin":
+        yield found
+        return
+    body = msgspec.json.encode(KeyRequest(role="record"))
+    headers = {"Content-Type": "application/json"}
+    request = RequestSpec(method="POST", path="/keys", answer=NewKeyInfo, headers=headers, body=body)
+    made = transport.call(request, timeout=None)
+    try:
+        yield found._replace(record_key=made.key)
+    finally:
+        revoke = RequestSpec(method="DELETE", path=f"/keys/{made.id}", answer=NoneType)
+        transport.call(revoke, timeout=None)
+
+
+@contextmanager
+def _admin_key(settings: Settings, name: ProjectName | None) -> Iterator[str]:
+    """A key of the data folder's project until the block ends, for its server."""
+    made, by = make_key(), terminal_user()
+
+    async def add(store: Store) -> ApiKey:
+        project = await (only_project(store) if name is None else named_project(store, name))
+        most = settings.max_keys_per_project
+        return await store.add_key(project.id, "admin", made.digest, made.hint, most=most, by=by)
+
+    key = in_store(settings, add)
+    try:
+        yield made.key
+    finally:
+        in_store(settings, lambda store: store.revoke_key(key.project_id, key.id, by=by))
+
+
+@contextmanager
+def _own_server(settings: Settings, name: ProjectName | None) -> Iterator[Receiver]:
+    """A server on the data folder, which is made where it is missing, on this machine's loopback alone."""
+    with loading():
+        from anyio.from_thread import start_blocking_portal
+    speaks_to(settings.store_name)
+    if any(map(os.environ.get, PROXIES)):
+        # No proxy leads back to this machine. What is started from here takes the variables over.
+        for variable in ("NO_PROXY", "no_proxy"):
+            os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), HOST)))
+    if settings.postgres is not None:
+        # Its runs are those of its servers and workers.
+        settings = msgspec.structs.replace(settings, executes_runs=False)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(_serving(settings, name, portal)) as served,
+        served.client,
+    ):
+        yield served
+
+
+@asynccontextmanager
+async def _serving(
+    settings: Settings, name: ProjectName | None, portal: "BlockingPortal"
+) -> AsyncIterator[Receiver]:
+    from runglass.client import Client
+    from runglass.recording.settling import Settling
+    from runglass.runtime.composition import open_runtime
+    from runglass.server import LoginTickets, serving
+
+    async with open_runtime(settings) as runtime, AsyncExitStack() as until_end:
+        store, by, most = runtime.store, terminal_user(), settings.max_keys_per_project
+        name = name or (None if await store.projects() else FIRST_PROJECT)
+        project = await (only_project(store) if name is None else named_project(store, name, create=True))
+        viewing = await viewing_key(store, project)
+        if viewing is None:
+            # A browser's session is that of a key in the store. Nobody knows this one.
+            unknown = make_key()
+            viewing = await store.add_key(project.id, "admin", unknown.digest, unknown.hint, most=most, by=by)
+        reads = ApiKey(
+            id=LOCAL_KEY,
+            project_id=project.id,
+            role="admin",
+            hint=by.name or "",
+            created_at=iso(store.clock.now()),
+        )
+        sends = msgspec.structs.replace(reads, role="record")
+        read_key, record_key = make_key(), make_key()
+        runtime.store = with_keys(store, {read_key.digest: reads, record_key.digest: sends})
+        # Its links are in the terminal of whoever watches, and work until they are used.
+        tickets = LoginTickets(clock=lambda: 0.0)
+        try:
+            listening = serving(runtime, host=HOST, port=settings.port, tickets=tickets)
+            address = await until_end.enter_async_context(listening)
+        except RunglassError:
+            listening = serving(runtime, host=HOST, port=0, tickets=tickets)
+            address = await until_end.enter_async_context(listening)
+        if settings.postgres is None:
+            announce(settings.database, address)
+        now = timedelta(0)
+        settling = Settling(
+            store=store, recordings=runtime.recordings, clock=store.clock, settle=now, idle=now
+        )
+
+        async def end(run_ids: Collection[str]) -> None:
+            for run_id in run_ids:
+                if (run := await store.run(run_id)) is not None:
+                    # Another process that has written to it ends it later.
+                    with suppress(WrongExpectedVersion):
+                        await settling.end_if_due(run)
+
+        yield Receiver(
+            client=Client(read_key.key, base_url=address),
+            address=address,
+            record_key=record_key.key,
+            link=lambda page: f"{address}{tickets.issue(viewing, page)}",
+            end=lambda run_ids: portal.call(end, run_ids),
+            is_own=True,
+        )

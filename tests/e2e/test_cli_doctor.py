@@ -1,0 +1,231 @@
+"""`runglass doctor`: what arrives, what is left of it, and what is said of each thing that is wrong."""
+
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from runglass import Client
+from runglass.cli import main
+from runglass.cli.exit_codes import Exit
+from runglass.client.api.admin import Management
+from runglass.store.records import Role
+from runglass.testing import RunningServer, running_server
+from tests.e2e.conftest import Command
+from tests.prove.killing.server import free_port
+
+
+@pytest.fixture(scope="module")
+def grpc_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(grpc_port: int) -> Iterator[RunningServer]:
+    with running_server(otlp_grpc=f"127.0.0.1:{grpc_port}") as server:
+        yield server
+
+
+class Doctor:
+    """The command in an environment that sends to the server with a key of a role."""
+
+    def __init__(self, server: RunningServer, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._command = command
+        self._set = monkeypatch.setenv
+        self.server = server
+        self.has_key("record")
+        self._set("OTEL_EXPORTER_OTLP_ENDPOINT", server.address)
+        self._set("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+
+    def has_key(self, role: Role) -> None:
+        key = self.server.make_key("acme", "demo", role)
+        self._set("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=Bearer%20{key}")
+
+    def finds(self, problem: str, remedy: str, **variables: str) -> None:
+        for name, value in variables.items():
+            self._set(name, value)
+        code, told, _ = self._command("doctor")
+        first, second = told.splitlines()[-2:]
+        assert code == Exit.FAILED
+        assert (problem in first, remedy in second) == (True, True), told
+
+    def is_well(self, *arguments: str, **variables: str) -> str:
+        for name, value in variables.items():
+            self._set(name, value)
+        code, told, _ = self._command("doctor", *arguments)
+        assert code == Exit.OK, told
+        return told
+
+
+@pytest.fixture
+def doctor(server: RunningServer, command: Command, monkeypatch: pytest.MonkeyPatch) -> Doctor:
+    return Doctor(server, command, monkeypatch)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_with_a_key_that_may_delete_a_call_of_a_model_arrives_and_nothing_is_left(
+    doctor: Doctor, protocol: str, grpc_port: int
+) -> None:
+    address = doctor.server.address if protocol != "grpc" else f"http://127.0.0.1:{grpc_port}"
+    told = doctor.is_well(OTEL_EXPORTER_OTLP_ENDPOINT=address, OTEL_EXPORTER_OTLP_PROTOCOL=protocol)
+    assert "it was read back as a run of runglass-doctor: 1 step, 17 tokens" in told
+    assert "the probe is deleted" in told
+    with Client(doctor.server.key, base_url=doctor.server.base_url) as client:
+        assert Management(client).own_flows().flows == []
+        assert client.runs(query="kind:plain,recorded").runs == []
+
+
+def test_with_another_key_the_probe_is_one_that_lists_do_not_show(doctor: Doctor) -> None:
+    told = doctor.is_well("--api-key", doctor.server.make_key("acme", "demo", "run"))
+    assert "it was read back as a run of runglass-doctor: 1 step" in told
+    assert "the probe is deleted" not in told
+    with Client(doctor.server.key, base_url=doctor.server.base_url) as client:
+        assert client.runs().runs == []
+        client.run(client.runs(query="kind:plain").runs[0].id).delete()
+        Management(client).delete("acme", "demo", "runglass-doctor")
+
+
+def test_with_a_key_that_can_only_send_the_probe_is_not_read_back(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RUNGLASS_API_KEY")
+    assert "it was not read back: the key can only send" in doctor.is_well()
+
+
+def test_without_variables_it_tries_the_server_that_watch_would_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor"]) == Exit.OK
+    assert "the probe is deleted" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_would_be_doubled_is_found(doctor: Doctor) -> None:
+    address = doctor.server.address
+    doctor.finds(
+        "makes /v1/traces/v1/traces",
+        f"set it to {address}",
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"{address}/v1/traces",
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem", "remedy"),
+    [
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:8080"}, "is no address", "write it like http://"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "x-runglass-flow=a"}, "has no key", "role record"),
+        ({"OTEL_SDK_DISABLED": "true"}, "send no traces", "unset OTEL_SDK_DISABLED"),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "send no traces", "unset OTEL_TRACES_EXPORTER"),
+        ({"OTEL_TRACES_SAMPLER": "always_off"}, "send no traces", "unset OTEL_TRACES_SAMPLER"),
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            "gRPC UNAVAILABLE",
+            "set OTEL_EXPORTER_OTLP_PROTOCOL=http/",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=nk_live_0_0"},
+            "unknown or revoked",
+            "use a key that exists",
+        ),
+    ],
+)
+def test_variables_that_cannot_work_are_found(
+    doctor: Doctor, variables: dict[str, str], problem: str, remedy: str
+) -> None:
+    doctor.finds(problem, remedy, **variables)
+
+
+def test_a_key_that_can_only_read_is_found(doctor: Doctor) -> None:
+    doctor.has_key("read")
+    doctor.finds("", "use a key with the role record")
+
+
+def test_another_path_a_port_without_a_server_and_the_wrong_scheme_are_found(doctor: Doctor) -> None:
+    address = doctor.server.address
+    doctor.finds(
+        "there is no path", "name its address alone", OTEL_EXPORTER_OTLP_ENDPOINT=f"{address}/nowhere"
+    )
+    nobody = f"http://127.0.0.1:{free_port()}"
+    doctor.finds("cannot be reached", "is the server started", OTEL_EXPORTER_OTLP_ENDPOINT=nobody)
+    https = address.replace("http:", "https:")
+    doctor.finds("", f"the server speaks http: write {address}", OTEL_EXPORTER_OTLP_ENDPOINT=https)
+
+
+def test_an_http_address_of_an_https_server_is_found(doctor: Doctor, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    class Secure(HTTPServer):
+        def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+            accepted, address = super().get_request()
+            return context.wrap_socket(accepted, server_side=True), address
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """Who speaks no TLS, or trusts no certificate of ours, goes away."""
+
+    with listening(Secure(("127.0.0.1", 0), Answers)) as port:
+        there = f"127.0.0.1:{port}"
+        remedy = f"the server speaks https: write https://{there}"
+        doctor.finds("", remedy, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{there}")
+        remedy = "name the certificate's authority in SSL_CERT_FILE"
+        doctor.finds("CERTIFICATE_VERIFY", remedy, OTEL_EXPORTER_OTLP_ENDPOINT=f"https://{there}")
+
+
+def test_a_clock_that_is_far_off_is_told(doctor: Doctor) -> None:
+    with listening(HTTPServer(("127.0.0.1", 0), Answers)) as port:
+        told = doctor.is_well(
+            "--api-key",
+            doctor.server.make_key("acme", "demo", "record"),
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
+        )
+    assert "this machine's clock is" in told
+    assert "ahead of the server's" in told
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A server of 2001 that takes everything."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return "Mon, 01 Jan 2001 00:00:00 GMT"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def listening(server: HTTPServer) -> Iterator[int]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()

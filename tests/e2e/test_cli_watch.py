@@ -1,0 +1,331 @@
+"""`runglass watch`: programs that send by hand, their exit codes and signals, and what is said of them."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runglass import Client
+from runglass.store.records import Role
+from runglass.testing import RunningServer, running_server
+from tests.e2e.command import START, environment, fill, hears_ctrl_c, runglass, served, started
+from tests.postgres_server import postgres_database
+
+SENDS = """
+import json, os, secrets, sys, time, urllib.parse, urllib.request
+
+def send(**attributes):
+    pairs = dict(each.split("=", 1) for each in os.environ["OTEL_EXPORTER_OTLP_HEADERS"].split(","))
+    headers = {name: urllib.parse.unquote(value) for name, value in pairs.items()}
+    now = time.time_ns()
+    span = {"traceId": secrets.token_hex(16), "spanId": secrets.token_hex(8), "name": "work",
+            "startTimeUnixNano": str(now - 10**9), "endTimeUnixNano": str(now),
+            "attributes": [{"key": name, "value": {"stringValue": value}}
+                           for name, value in attributes.items()]}
+    service = {"key": "service.name", "value": {"stringValue": os.environ["OTEL_SERVICE_NAME"]}}
+    body = {"resourceSpans": [{"resource": {"attributes": [service]}, "scopeSpans": [{"spans": [span]}]}]}
+    urllib.request.urlopen(urllib.request.Request(
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] + "/v1/traces", json.dumps(body).encode(),
+        headers | {"Content-Type": "application/json"})).close()
+"""
+CALL = "send(**{'gen_ai.operation.name': 'chat', 'gen_ai.request.model': 'm'})\n"
+ENVIRONMENT = "print(json.dumps({name: os.environ.get(name) for name in sys.argv[1:]}))\n"
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> "Program":
+    return Program(tmp_path)
+
+
+class Program:
+    """A program in a file, watched on a data folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self._file = folder / "my_agent.py"
+
+    def words(self, code: str, *arguments: str | Path) -> list[str | Path]:
+        """The arguments that watch it."""
+        self._file.write_text(SENDS + code)
+        return ["watch", "--data", self.data, *arguments, "--", sys.executable, "-u", self._file]
+
+    def runs(self) -> list[dict[str, object]]:
+        found = runglass("runs", "list", "--data", self.data, "--json")
+        return list(json.loads(found.stdout)["runs"])
+
+
+def test_a_run_is_recorded_and_ends_with_its_program_whose_output_and_exit_code_are_its_own(
+    program: Program,
+) -> None:
+    done = runglass(*program.words("print('out'); print('err', file=sys.stderr)\n" + CALL + "sys.exit(7)"))
+    assert (done.returncode, done.stdout) == (7, "out\n")
+    created, err, said = done.stderr.splitlines()
+    assert (created, err) == ("created project local/default", "err")
+    [run] = program.runs()
+    assert said.startswith("✓ my-agent: work  completed in 1.00 s, 1 step")
+    assert said.endswith(str(run["id"]))
+    assert (run["status"], run["flowSlug"]) == ("completed", "my-agent")
+    # Its key was in memory alone, and nothing else is left.
+    keys = runglass("keys", "list", "local/default", "--data", program.data, "--json")
+    assert [(key["role"], key["revokedAt"]) for key in json.loads(keys.stdout)] == [("admin", None)]
+
+
+def test_steps_are_shown_while_the_program_is_active(program: Program) -> None:
+    with started(*program.words(CALL + "time.sleep(600)", "--steps")) as watch:
+        assert "/viewer/ticket/" in watch.line_of_stderr_with("▶ my-agent: work")
+        watch.line_of_stderr_with("✓ work [0]", "work (llm)")
+        assert watch.interrupt() == 130
+        assert watch.line_of_stderr_with("run completed")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_program_that_dies_by_a_signal_has_the_exit_code_of_a_shell(
+    program: Program, name: str, code: int
+) -> None:
+    kill = f"import signal; signal.signal(signal.{name}, signal.SIG_DFL); os.kill(os.getpid(), signal.{name})"
+    assert runglass(*program.words(kill)).returncode == code
+
+
+def test_a_signal_reaches_the_program_and_its_processes_and_the_program_decides(program: Program) -> None:
+    code = """
+import signal, subprocess
+child = subprocess.Popen([sys.executable, "-c", "import signal; print('child', flush=True); signal.pause()"])
+def stop(*_):
+    print("stopped", child.wait(), flush=True)
+    sys.exit(3)
+signal.signal(signal.SIGTERM, stop)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+    with started(*program.words(code)) as watch:
+        assert {watch.line(), watch.line()} == {"ready", "child"}
+        assert watch.terminate() == 3
+        assert watch.line() == "stopped -15"
+
+
+def test_on_a_terminal_the_program_reads_it_and_ctrl_c_reaches_it_once(program: Program) -> None:
+    code = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+print("read", input(), flush=True)
+signal.sigwait({signal.SIGINT})
+print("pressed", flush=True)
+print("read", input(), signal.SIGINT in signal.sigpending(), flush=True)
+"""
+    child, terminal = pty.fork()
+    if child == 0:
+        hears_ctrl_c()
+        arguments = [*START, *map(str, program.words(code, "--no-steps"))]
+        os.execve(arguments[0], arguments, environment(TERM="xterm"))
+    with os.fdopen(terminal, "rb+", buffering=0) as screen:
+        shown = b""
+
+        def until(text: bytes) -> None:
+            nonlocal shown
+            while text not in shown:
+                shown += screen.read(1000)
+
+        screen.write(b"hello\n")
+        until(b"read hello")
+        screen.write(b"\x03")
+        until(b"pressed")
+        screen.write(b"more\n")
+        until(b"read more False")
+        until(b"the program sent no traces")
+        until(b"runglass doctor")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("program_file", "code", "why"),
+    [("no-such-program", 127, "No such file or directory"), ("/", 126, "Permission denied")],
+)
+def test_a_program_that_cannot_be_run_has_the_exit_code_of_a_shell(
+    program: Program, program_file: str, code: int, why: str
+) -> None:
+    done = runglass("watch", "--data", program.data, "--", program_file, "--help")
+    assert done.returncode == code
+    assert f"{program_file!r} cannot be run: {why}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("", "the program sent no traces"),
+        ("send(method='GET')", "traces came, but none with a call of a model"),
+    ],
+)
+def test_where_nothing_came_it_says_why_that_may_be(program: Program, code: str, said: str) -> None:
+    assert said in runglass(*program.words(code)).stderr
+
+
+def test_variables_are_set_and_those_of_the_user_stay(program: Program) -> None:
+    names = (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_SERVICE_NAME",
+        "OTEL_SEMCONV_STABILITY_OPT_IN",
+        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+        "OPENINFERENCE_HIDE_INPUTS",
+        "LANGFUSE_BASE_URL",
+        "LANGFUSE_SECRET_KEY",
+        "RUNGLASS_API_KEY",
+    )
+    given = {
+        "OTEL_SERVICE_NAME": "shop",
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-runglass-flow=desk",
+        "LANGFUSE_SECRET_KEY": "sk-lf-mine",
+    }
+    done = runglass(*program.words(ENVIRONMENT, "--no-content"), *names, env=given)
+    told = json.loads(done.stdout)
+    key = told["RUNGLASS_API_KEY"]
+    assert told == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": told["OTEL_EXPORTER_OTLP_ENDPOINT"],
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"x-runglass-flow=desk,x-api-key={key}",
+        "OTEL_SERVICE_NAME": "shop",
+        "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "NO_CONTENT",
+        "OPENINFERENCE_HIDE_INPUTS": "true",
+        # A product's variables belong together.
+        "LANGFUSE_BASE_URL": None,
+        "LANGFUSE_SECRET_KEY": "sk-lf-mine",
+        "RUNGLASS_API_KEY": key,
+    }
+    assert "left as you have set them: OTEL_SERVICE_NAME, LANGFUSE_SECRET_KEY" in done.stderr
+
+
+def test_an_endpoint_of_the_user_s_gets_no_key_of_ours(program: Program) -> None:
+    given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.example:4318"}
+    words = program.words(ENVIRONMENT)
+    done = runglass(*words, "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", env=given)
+    assert json.loads(done.stdout) == given | {"OTEL_EXPORTER_OTLP_HEADERS": None}
+    assert "sends traces to http://collector.example:4318" in done.stderr
+
+
+def test_the_running_server_of_the_folder_is_used_and_the_keys_end_with_the_program(program: Program) -> None:
+    key = fill(program.data)
+    with served(program.data, key) as (_, http):
+        done = runglass(*program.words(CALL))
+        [run] = http.get("/flow-runs", params={"q": "flow:my-agent"}).json()["runs"]
+        assert done.stderr.rstrip().endswith(f"{http.base_url.copy_with(path='/runs/')}{run['id']}")
+        keys = http.get("/keys").json()["keys"]
+        assert sorted((each["role"], each["revokedAt"] is None) for each in keys) == [
+            ("admin", False),
+            ("admin", True),
+            ("record", False),
+        ]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as server:
+        yield server
+
+
+def watch_on(server: RunningServer, program: Program, role: Role) -> subprocess.CompletedProcess[str]:
+    key = server.make_key("acme", "demo", role)
+    words = [each for each in program.words(CALL) if each not in ("--data", program.data)]
+    return runglass(*words, env={"RUNGLASS_BASE_URL": server.address, "RUNGLASS_API_KEY": key})
+
+
+@pytest.mark.parametrize("role", ["run", "admin"])
+def test_a_server_that_is_named_records(program: Program, server: RunningServer, role: Role) -> None:
+    done = watch_on(server, program, role)
+    with Client(server.key, base_url=server.base_url) as client:
+        newest = client.runs(limit=1).runs[0].id
+    assert done.stderr.rstrip().endswith(f"{server.address}/runs/{newest}")
+    assert not program.data.exists()
+
+
+@pytest.mark.parametrize(("role", "can"), [("record", "send"), ("read", "read")])
+def test_a_key_that_can_do_half_of_it_is_refused(
+    program: Program, server: RunningServer, role: Role, can: str
+) -> None:
+    done = watch_on(server, program, role)
+    assert (done.returncode, f"can only {can}" in done.stderr) == (2, True)
+
+
+def test_a_server_that_is_lost_leaves_the_exit_code_alone(program: Program) -> None:
+    key = fill(program.data)
+    with served(program.data, key) as (server, _):
+        done = runglass(*program.words("os.kill(int(sys.argv[1]), 9); sys.exit(5)"), str(server.pid))
+    assert done.returncode == 5
+    assert "warning: " in done.stderr
+
+
+def test_on_a_postgresql_it_records_beside_whatever_else_runs_there(program: Program) -> None:
+    words = [each for each in program.words(CALL) if each not in ("--data", program.data)]
+    with postgres_database() as address:
+        store = {"RUNGLASS_STORE": address}
+        done = runglass(*words, env=store, cwd=program.data.parent)
+        assert (done.returncode, done.stdout) == (0, "")
+        found = runglass("runs", "list", "--store", address.replace(":@", "@"), "--json")
+        [run] = json.loads(found.stdout)["runs"]
+    assert (run["status"], run["flowSlug"]) == ("completed", "my-agent")
+    assert done.stderr.rstrip().endswith(run["id"])
+
+
+class Environment:
+    """A Python of its own, with these distributions and what beside it instruments."""
+
+    def __init__(self, folder: Path, **distributions: str) -> None:
+        self.python = folder / "bin" / "python"
+        self.python.parent.mkdir()
+        groups = {name.replace("_", "-"): [group] for name, group in distributions.items()}
+        self._script(
+            "python",
+            f"""case "$2" in *importlib.metadata*) echo '{json.dumps(groups)}';; *) echo ran;; esac""",
+        )
+        self._script("opentelemetry-instrument", 'echo instrumented; exec "$@"')
+
+    def _script(self, name: str, code: str) -> None:
+        file = self.python.with_name(name)
+        file.write_text(f"#!/bin/sh\n{code}\n")
+        file.chmod(0o755)
+
+
+COMPLETE = {
+    "opentelemetry_distro": "opentelemetry_configurator",
+    "opentelemetry_exporter_otlp_proto_http": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("distributions", "options", "out", "missing"),
+    [
+        (COMPLETE, [], "instrumented\nran\n", None),
+        (COMPLETE, ["--no-instrument"], "ran\n", None),
+        # Without what sends, a script that instruments is of no use.
+        ({}, [], "ran\n", None),
+        (
+            {"openai": "", "openai_agents": ""},
+            [],
+            "ran\n",
+            "opentelemetry-distro opentelemetry-exporter-otlp-proto-http"
+            " opentelemetry-instrumentation-genai-openai-agents opentelemetry-instrumentation-genai-openai",
+        ),
+        (
+            {"openai": "", "openinference_instrumentation_openai": ""},
+            [],
+            "ran\n",
+            "opentelemetry-distro opentelemetry-exporter-otlp-proto-http",
+        ),
+        ({"openai": "", "logfire": ""}, [], "ran\n", None),
+    ],
+)
+def test_a_program_runs_by_what_instruments_it_or_what_is_missing_is_named(
+    tmp_path: Path, distributions: dict[str, str], options: list[str], out: str, missing: str | None
+) -> None:
+    python = Environment(tmp_path, **distributions).python
+    done = runglass("watch", "--data", tmp_path / "data", *options, "--", python, "agent.py")
+    assert (done.returncode, done.stdout) == (0, out)
+    said = [line for line in done.stderr.splitlines() if "install in" in line]
+    assert [line.partition(f"install in {tmp_path}: ")[2] for line in said] == ([missing] if missing else [])
