@@ -36,6 +36,7 @@ FIGURES = (
     "latency",
     "readable",
     "spans",
+    "recorder",
     "start",
     "memory_each",
     "importing",

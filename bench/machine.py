@@ -10,7 +10,15 @@ from pathlib import Path
 from bench.stage import PEERS
 
 OURS = ("msgspec", "httpx2", "starlette", "uvicorn", "uvloop")
-THEIRS = ("pydantic", "openai", "langgraph", "langgraph-checkpoint-sqlite", "dbos", "arize-phoenix")
+THEIRS = (
+    "pydantic",
+    "openai",
+    "langgraph",
+    "langgraph-checkpoint-sqlite",
+    "dbos",
+    "arize-phoenix",
+    "opentelemetry-sdk",
+)
 
 
 def machine() -> dict[str, str]:

@@ -36,6 +36,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     many_runs: int = 500
     written_steps: int = 1000
     spans: tuple[int, ...] = (1_000, 10_000, 100_000)
+    recorded_steps: int = 5_000
     growth_steps: int = 50_000
     growth_rounds: int = 5
     listed_runs: int = 200_000
@@ -80,6 +81,7 @@ TINY = Sizes(
     many_runs=5,
     written_steps=20,
     spans=(60,),
+    recorded_steps=50,
     growth_steps=500,
     growth_rounds=1,
     listed_runs=300,

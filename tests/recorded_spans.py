@@ -1,4 +1,4 @@
-"""Spans of other programs, as the recorder of a run sees them, and the run that they add up to."""
+"""Spans of other programs, as the run writer sees them, and the run that they add up to."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -61,7 +61,7 @@ def asked(
 
 
 class Recording:
-    """A run as its recorder writes it: states become one, get an address and are folded."""
+    """A run as the run writer writes it: states become one, get an address and are folded."""
 
     def __init__(self, spans: Iterable[SpanState] = ()) -> None:
         self.fold = RunFold(RunSummary(id="r", flow_id="f", status="pending"))

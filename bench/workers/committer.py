@@ -18,7 +18,7 @@ from bench.live_runtime import Work, answer_with
 from bench.stage import add_key
 from runglass.bus.base import Bus
 from runglass.config.settings import Settings
-from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.log.events import FlowCompleted, RunStarted, StepStarted
 from runglass.log.fold import RunFold
 from runglass.log.trace import RunSummary
@@ -52,7 +52,7 @@ class Runs:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._bus = NotingBus(runtime.bus)
-        self._recorder: Recorder | None = None
+        self._writer: RunWriter | None = None
 
     async def work(self, message: Message) -> Message:
         return await (self._begin() if message["do"] == "begin" else self._record(**message))
@@ -63,8 +63,8 @@ class Runs:
         project = await store.ensure_project(flows.ORG, flows.PROJECT)
         run = await flows.create_run(store, project, "paced", str(uuid7()), owner=OWNER)
         fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
-        self._recorder = Recorder(store, self._bus, run, fold, SystemClock(), owner=OWNER)
-        self._recorder.record(
+        self._writer = RunWriter(store, self._bus, run, fold, SystemClock(), owner=OWNER)
+        self._writer.record(
             RunStarted(
                 execution_id=run.id,
                 run_id=run.id,
@@ -74,16 +74,16 @@ class Runs:
                 version=0,
             )
         )
-        await self._recorder.commit()
+        await self._writer.commit()
         self._bus.run_id, self._bus.committed_s = run.id, []
         return {"key": key, "target": f"/api/v1/flow-runs/{run.id}/trace/stream"}
 
     async def _record(self, do: str, events: int, rate: int) -> Message:
-        assert self._recorder is not None
+        assert self._writer is not None
         run_id, start_s = self._bus.run_id, time.monotonic()
         for number in range(events):
             await asyncio.sleep(start_s + number / rate - time.monotonic())
-            self._recorder.record(
+            self._writer.record(
                 StepStarted(
                     execution_id=run_id,
                     step_id="work",
@@ -94,10 +94,10 @@ class Runs:
                 )
             )
             # One event in each commit, so that it is known which one a wake-up is for.
-            await self._recorder.commit()
+            await self._writer.commit()
         committed_s = list(self._bus.committed_s)
-        self._recorder.record(FlowCompleted(execution_id=run_id, run_id=run_id))
-        await self._recorder.close()
+        self._writer.record(FlowCompleted(execution_id=run_id, run_id=run_id))
+        await self._writer.close()
         return {"committed_s": committed_s}
 
 

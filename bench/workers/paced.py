@@ -1,6 +1,6 @@
 """A server whose runs grow by one event for each byte that comes in on a port: the load is made elsewhere.
 
-The events take the way of every event: recorder, store, bus, tails, sockets. `do` is `begin` or `end`.
+The events take the way of every event: run writer, store, bus, tails, sockets. `do` is `begin` or `end`.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from itertools import count
 from bench import flows
 from bench.answering import Message, answer
 from bench.samples import TOKENS
-from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.log.events import FlowCompleted, RunStarted, StepCompleted, StepStarted
 from runglass.log.fold import RunFold
 from runglass.log.trace import RunSummary
@@ -22,15 +22,15 @@ OWNER = "bench"
 class Paced(asyncio.Protocol):
     """Records one event of a run for each byte: a step begins, a step ends, in turns."""
 
-    def __init__(self, recorder: Recorder, run_id: str) -> None:
-        self._recorder = recorder
+    def __init__(self, writer: RunWriter, run_id: str) -> None:
+        self._writer = writer
         self._run_id = run_id
         self._numbers = count()
 
     def data_received(self, data: bytes) -> None:
         for _ in data:
             step, ends = divmod(next(self._numbers), 2)
-            self._recorder.record(self._completed(step) if ends else self._started(step))
+            self._writer.record(self._completed(step) if ends else self._started(step))
 
     def _started(self, step: int) -> StepStarted:
         return StepStarted(
@@ -62,7 +62,7 @@ class Runs:
         self._server = server
         self._numbers = count()
         self._listener: asyncio.Server | None = None
-        self._recorder: Recorder | None = None
+        self._writer: RunWriter | None = None
         self._run_id = ""
 
     def work(self, message: Message) -> Message:
@@ -83,8 +83,8 @@ class Runs:
             await runtime.store.hold_lease(OWNER, until="9999-01-01T00:00:00.000Z", renew=False)
         run = await flows.create_run(runtime.store, project, "paced", self._run_id, owner=OWNER)
         fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
-        recorder = Recorder(runtime.store, runtime.bus, run, fold, SystemClock(), owner=OWNER)
-        recorder.record(
+        writer = RunWriter(runtime.store, runtime.bus, run, fold, SystemClock(), owner=OWNER)
+        writer.record(
             RunStarted(
                 execution_id=run.id,
                 run_id=run.id,
@@ -94,20 +94,20 @@ class Runs:
                 version=0,
             )
         )
-        await recorder.commit()
-        self._recorder = recorder
+        await writer.commit()
+        self._writer = writer
         self._listener = await asyncio.get_running_loop().create_server(
-            lambda: Paced(recorder, run.id), "127.0.0.1", 0
+            lambda: Paced(writer, run.id), "127.0.0.1", 0
         )
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
     async def _end(self) -> None:
         assert self._listener is not None
-        assert self._recorder is not None
+        assert self._writer is not None
         self._listener.close()
-        self._recorder.record(FlowCompleted(execution_id=self._run_id, run_id=self._run_id))
-        await self._recorder.close()
+        self._writer.record(FlowCompleted(execution_id=self._run_id, run_id=self._run_id))
+        await self._writer.close()
 
 
 if __name__ == "__main__":

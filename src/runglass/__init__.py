@@ -83,6 +83,9 @@ if TYPE_CHECKING:
     from runglass.log.trace import StepTrace as StepTrace
     from runglass.log.trace import TokenBreakdown as TokenBreakdown
     from runglass.log.trace import Trace as Trace
+    from runglass.recorder.recorder import Recorder as Recorder
+    from runglass.recorder.recorder import current_run as current_run
+    from runglass.recorder.recorder import current_step as current_step
     from runglass.wire.run_api import Attachment as Attachment
     from runglass.wire.run_api import CompletedResult as CompletedResult
     from runglass.wire.run_api import JobState as JobState
@@ -115,6 +118,7 @@ _HOMES = {
         "StepPausedForToolCalls StepProgress StepRecorded StepResumed StepRetrying StepSkipped StepStarted "
         "StreamEvent UnknownEvent"
     ),
+    "recorder.recorder": "Recorder current_run current_step",
     "wire.run_api": "Attachment CompletedResult JobState RunChange RunPage",
     "wire.session": "SessionExecution SessionStep",
     "log.trace": (

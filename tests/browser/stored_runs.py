@@ -7,7 +7,7 @@ from typing import Any, Self
 import msgspec
 
 from runglass.engine.capture.snapshots import preview
-from runglass.engine.journal.recorder import step_rows
+from runglass.engine.journal.run_writer import step_rows
 from runglass.flows.flow import Flow
 from runglass.log.content import strip_event
 from runglass.log.events import decode_event

@@ -38,7 +38,7 @@ class Api:
 
     def told(self, flow: str) -> Told:
         """What all runs of a flow tell; nothing where there is no such flow, as nothing was sent."""
-        traces = [self._get(f"/flow-runs/{run['id']}/trace") for run in self.runs(flow)]
+        traces = self.traces(flow)
         totals = [trace["flowRun"].get("totals", {}) for trace in traces]
         tokens = [total.get("tokens", {}) for total in totals]
         parts = [call for trace in traces for call in _innermost(trace["steps"])]
@@ -66,6 +66,10 @@ class Api:
                 for step in trace["steps"]
             ),
         )
+
+    def traces(self, flow: str) -> list[dict[str, Any]]:
+        """The traces of all runs of a flow."""
+        return [self._get(f"/flow-runs/{run['id']}/trace") for run in self.runs(flow)]
 
     def runs(self, flow: str) -> Iterator[dict[str, Any]]:
         """The summaries of all runs of a flow."""

@@ -23,7 +23,7 @@ def trace_json(steps: int) -> bytes:
                     loop_path=(number,),
                     loop_index=number,
                     status="completed",
-                    input_context=snapshot,  # type: ignore[arg-type]  # as the recorder gives it
+                    input_context=snapshot,  # type: ignore[arg-type]  # as the run writer gives it
                     output_context=snapshot,  # type: ignore[arg-type]
                 )
                 for number in range(steps)

@@ -28,6 +28,7 @@ from runglass import (
     RateLimitError,
     SessionRun,
     Replay,
+    Recorder,
     RequestError,
     Run,
     RunDiff,
@@ -181,6 +182,49 @@ async def on_asyncio() -> None:
         assert_type((await flow.execute()).session_id, str | None)
         async for execution in client.session("id"):
             assert_type(execution.steps[0].output_snapshot, dict[str, Any] | None)
+
+
+rec = Recorder("assistant")
+
+
+@rec.run
+def answer(question: str, *, words: int = 3) -> list[str]:
+    return [question] * words
+
+
+class Agent:
+    @rec.step(kind="retrieval", inputs=["query"])
+    async def retrieve(self, query: str) -> bytes:
+        return query.encode()
+
+    @staticmethod
+    @rec.step
+    def parts(count: int) -> Generator[int, str, None]:
+        yield count
+
+    @rec.step("stream", reduce=len)
+    async def stream(self) -> AsyncGenerator[str, None]:
+        yield "a"
+
+
+async def recording(agent: Agent, headers: dict[str, str]) -> None:
+    assert_type(answer("a", words=2), list[str])
+    answer(1)  # type: ignore[arg-type]
+    answer("a", 2)  # type: ignore[call-arg]
+    assert_type(await agent.retrieve("a"), bytes)
+    await agent.retrieve(b"a")  # type: ignore[arg-type]
+    assert_type(agent.parts(3), Generator[int, str, None])
+    assert_type(agent.stream(), AsyncGenerator[str, None])
+    assert_type(rec.bind(answer)("a"), list[str])
+    with rec.run("ask", parent=headers, tags=["a"]) as run, rec.step("model", kind="llm") as step:
+        assert_type(run.url, str)
+        step.output = {"text": "a"}
+        with step.model_call(model="gpt-4o", provider="openai", messages=[]) as call:
+            call.response = object()
+    assert_type(rec.flush(timeout=1), bool)
+    rec.step(kind="model")  # type: ignore[call-overload]
+    if (current := runglass.current_run()) is not None:
+        current.add(user="a", metadata={"b": 1})
 
 
 def reading(trace: Trace, event: StreamEvent) -> None:

@@ -1,7 +1,11 @@
 """What Runglass uses of others beyond their documented interface: a test names what a new version broke."""
 
+from typing import Any
+
+import anthropic
 import httpcore2
 import httpx2
+import openai
 import pydantic_ai
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
@@ -24,3 +28,18 @@ def test_pydantic_ai_keeps_the_http_client_of_a_provider_where_it_is_looked_for(
     client = provider._own_http_client
     assert isinstance(client, httpx2.AsyncClient), f"pydantic-ai {pydantic_ai.__version__}"
     assert provider.client._client is client
+
+
+def test_streams_of_openai_and_anthropic_iterate_over_a_part_that_can_be_replaced() -> None:
+    """`recorder/wrapping.py` puts what watches the chunks there, and hears of the end from the body."""
+    response = httpx2.Response(200, content=b"", request=httpx2.Request("POST", "http://localhost"))
+    with openai.OpenAI(api_key="none") as client, anthropic.Anthropic(api_key="none") as other:
+        streams: list[Any] = [
+            openai.Stream(cast_to=object, response=response, client=client),
+            anthropic.Stream(cast_to=object, response=response, client=other),
+        ]
+    for stream in streams:
+        told = f"openai {openai.__version__}, anthropic {anthropic.__version__}: "
+        stream._iterator = iter(["a chunk"])
+        assert list(stream) == ["a chunk"], told + "Stream._iterator"
+        assert callable(stream.response.stream.close), told + "Stream.response.stream"

@@ -1,6 +1,6 @@
 """Events to trace: a pure, incremental fold.
 
-The log of events is the truth, and the trace follows from it. The recorder folds each event as it writes it
+The log of events is the truth, and the trace follows from it. The run writer folds each event as it writes it
 and stores the outcome beside it; a client that folds `live_trace()` arrives at the same trace, byte for byte.
 Nothing here does I/O, asks the clock or makes up a value.
 

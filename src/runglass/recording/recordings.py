@@ -151,6 +151,11 @@ class Recordings:
         self._hold(known)
         return known
 
+    def modes(self, project_id: int, trace_ids: Iterable[str]) -> set[CaptureMode]:
+        """How those of the runs keep content whose state is in memory, as it is of those just written."""
+        found = (self._open.get((project_id, trace_id)) for trace_id in trace_ids)
+        return {run.run.capture for run in found if run is not None}
+
     def forget(self, run: RecordedRun) -> None:
         """Lets go of a state that may not be that of the store any more."""
         key = (run.run.project_id, run.trace_id)
@@ -338,6 +343,8 @@ class Recordings:
             session_id=session_id,
             recording=Recording(trace_id=trace_id, continues=first_id),
         )
+        leases = [head.lease_s for head in heads if head.lease_s and head.end_time_unix_nano is None]
+        first_look = min([self._settle, *(timedelta(seconds=lease_s) for lease_s in leases)])
         of_flow = CaptureSetting(flow.capture, None, None)
         record = await self._store.create_recording(
             NewRun(
@@ -352,7 +359,7 @@ class Recordings:
                 summary=json.encode(summary),
             ),
             trace_id=trace_id,
-            due_at=iso(self._clock.now() + self._settle),
+            due_at=iso(self._clock.now() + first_look),
             continues=None if newest is None else newest.run.id,
         )
         if record is None:
@@ -394,6 +401,7 @@ class Recordings:
         slice_ = _Slice(project.id)
         dirty: dict[str, RecordedRun] = {}
         unchanged = []
+        leases: dict[int, int] = {}
         pending_bytes = 0
         for trace_id, run in runs.items():
             news = await self._news(run, incoming[trace_id].spans, slice_, refused)
@@ -418,6 +426,8 @@ class Recordings:
                     continue
                 event = run.record_span(span, last, at)
                 counts["repeated" if event is None else "recorded"] += 1
+                if event is None and span.head.lease_s and span.head.end_time_unix_nano is None:
+                    leases[run.run.no] = max(span.head.lease_s, leases.get(run.run.no, 0))
                 pending_bytes += run.pending_bytes - before
                 if pending_bytes > APPEND_BYTES:
                     await self.store(dirty.values())
@@ -425,6 +435,10 @@ class Recordings:
             if run.head == head:
                 unchanged.append(trace_id)
         await self.store(dirty.values())
+        for run_no, lease_s in leases.items():
+            # Its sender is there: the run is not looked at before it may be missed.
+            due = self._clock.now() + timedelta(seconds=lease_s)
+            await self._store.defer_recording(run_no, due_at=iso(due))
         # No append has found out whether these are still there.
         found = await self._store.recorded_traces(project.id, unchanged) if unchanged else {}
         for trace_id in unchanged:

@@ -34,7 +34,10 @@ WRITER_LOST, STEP_FAILED = "WRITER_LOST", "STEP_FAILED"
 
 
 class Settling:
-    """Ends recorded runs: `settle` after the last span where all have ended, `idle` after it in any case."""
+    """Ends recorded runs: `settle` after the last span where all have ended, `idle` after it in any case.
+
+    Where each open span has a lease, the longest of them takes the place of `idle`.
+    """
 
     def __init__(
         self, *, store: Store, recordings: Recordings, clock: Clock, settle: timedelta, idle: timedelta
@@ -44,6 +47,8 @@ class Settling:
         self._clock = clock
         self._settle = settle
         self._idle = idle
+        self._since = clock.now()
+        """Before that nobody may have been there to hear of a sender."""
 
     async def run_forever(self) -> None:
         """Looks at what is due, again and again until it is cancelled. A store that fails is tried again."""
@@ -101,12 +106,23 @@ class Settling:
             # Without an event its first spans were not stored, and their sender may come again.
             is_complete = run.head > 0 and run.is_complete
             last = datetime.fromisoformat(run.last_at or iso_ms(created_ms(run.run.id)))
-            if now - last >= (self._settle if is_complete else self._idle):
+            wait = self._settle if is_complete else self._idle
+            if not is_complete and (lease := await self._lease(run)) is not None:
+                # What its sender repeats is not in the log: it puts off when the run is due.
+                last, wait = max(last, self._since), min(lease, self._idle)
+            if now - last >= wait:
                 await self._end(run, iso(now))
-            elif is_complete:
-                await self._defer(record, last + self._settle)
             else:
-                await self._defer(record, min(now + self._settle, last + self._idle))
+                latest = last + wait
+                await self._defer(record, latest if is_complete else min(now + self._settle, latest))
+
+    async def _lease(self, run: RecordedRun) -> timedelta | None:
+        """The longest lease of its open spans; None where one of them has none."""
+        open_ids = [step.span_id for _, step in run.fold.open_steps if step.span_id is not None]
+        known = await run.known(self._store, open_ids)
+        leases = [event.span.lease_s for event in known.values()]
+        told = [lease_s for lease_s in leases if lease_s is not None]
+        return timedelta(seconds=max(told)) if told and len(told) == len(leases) else None
 
     async def _end(self, run: RecordedRun, at: str) -> None:
         if not run.head:

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from runglass.engine.journal.recorder import step_rows
+from runglass.engine.journal.run_writer import step_rows
 from runglass.log.events import (
     FlowCompleted,
     FlowFailed,

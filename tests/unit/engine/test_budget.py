@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runglass.bus.process_bus import MemoryBus
-from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
 from runglass.engine.models.gateway import (
     AnswerRejected,
@@ -495,7 +495,7 @@ async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_beg
 ) -> None:
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         run = await make_run(store)
-        recorder = Recorder(
+        writer = RunWriter(
             store,
             MemoryBus(),
             run,
@@ -504,10 +504,10 @@ async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_beg
         )
         budgets, faults = Budgets(store, VirtualClock()), FaultyStore(store)
         reads, held = faults.calls("project"), faults.hold("project", answered=True)
-        early = asyncio.create_task(budgets.of_run(run.project_id, recorder))
+        early = asyncio.create_task(budgets.of_run(run.project_id, writer))
         await held.reached()
         await store.set_budget(run.project_id, Decimal(1))
-        late = [asyncio.create_task(budgets.of_run(run.project_id, recorder)) for _ in range(20)]
+        late = [asyncio.create_task(budgets.of_run(run.project_id, writer)) for _ in range(20)]
         await asyncio.sleep(0)
         late[0].cancel()
         held.let_go()

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.run_spec import RunSpec
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway
 from runglass.engine.payload import Payload
 from runglass.engine.run.task import RunTask
@@ -22,7 +22,7 @@ from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import open_harness, start
 from tests.waiting import until
 
-OF_A_RUN = (RunTask, RunMemory, Payload, RunSpec, Recorder, Interpreter)
+OF_A_RUN = (RunTask, RunMemory, Payload, RunSpec, RunWriter, Interpreter)
 
 FLOWS = {
     "code": "- {id: a, type: code, code: 'return {\"n\": len(text)}'}",

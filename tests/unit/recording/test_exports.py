@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from runglass.engine.journal.recorder import step_rows
+from runglass.engine.journal.run_writer import step_rows
 from runglass.errors import RunFileError
 from runglass.log.events import FlowCompleted, FlowFailed, RunInput, encode_event
 from runglass.log.fold import StepChange

@@ -444,6 +444,42 @@ async def test_a_span_that_comes_as_its_run_ends_is_in_one_of_two_runs(house: Ho
     assert spans == [f"{1:016x}", f"{2:016x}"]
 
 
+async def test_a_run_is_lost_once_nothing_is_heard_of_the_sender_of_its_open_spans_for_a_lease(
+    house: House,
+) -> None:
+    """Neither while it is heard of, nor for the time in which nobody could have heard."""
+
+    def leased(span_id: int, parent: int | None = None, **fields: Any) -> ReceivedSpan:
+        return span(span_id, parent, attributes={"runglass.lease_s": 30}, **fields)
+
+    await house.record(leased(1, end_ns=0), leased(2, 1))
+    for _ in range(20):
+        await house.time_passes(29)
+        await house.record(leased(1, end_ns=0))
+    assert (await house.run()).status == "running"
+    head = (await house.run()).head
+    await house.clock.sleep(300)
+    async with open_house(house.store, clock=house.clock) as restarted:
+        await restarted.time_passes(29)
+        assert (await restarted.run()).status == "running"
+        await restarted.record(leased(1, end_ns=0))
+        await restarted.time_passes(29)
+        assert (await restarted.run()).head == head
+        await restarted.time_passes(2)
+        *_, last = await restarted.events()
+        assert isinstance(last, FlowFailed)
+        assert (last.error or {})["code"] == WRITER_LOST
+        await restarted.record(leased(1, end_ns=0))
+        assert (await restarted.run()).status == "failed"
+
+
+async def test_an_open_span_without_a_lease_is_waited_for(house: House) -> None:
+    attributes = {"runglass.lease_s": 30}
+    await house.record(span(1, end_ns=0), span(2, 1, end_ns=0, attributes=attributes))
+    await house.time_passes(IDLE_S - 1)
+    assert (await house.run()).status == "running"
+
+
 async def test_a_run_of_which_no_span_was_stored_is_lost_unless_its_sender_comes_again(house: House) -> None:
     with FaultyStore(house.store) as faulty:
         faulty.fail("append", StoreError("the disk is away"))

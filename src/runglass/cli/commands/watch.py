@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from runglass.cli import argument_parsers, options
+from runglass.cli import options
 from runglass.cli.backends.instrumentation import SENDERS, Installed, Prepared, look, prepare
 from runglass.cli.backends.program import NOT_EXECUTABLE, NOT_FOUND, run_program
 from runglass.cli.backends.receiver import Receiver, receiver
@@ -66,7 +66,7 @@ POLL_S = 0.1
 @click.option(
     "--wait",
     "wait_s",
-    type=argument_parsers.seconds,
+    type=click.FloatRange(min=0, min_open=True),
     default=10.0,
     metavar="SECONDS",
     help="Maximum wait, after the program's end, for runs that are still active.",

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from uuid import UUID, uuid4
 
-from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.errors import StoreError
 from runglass.limits.slots import Readings
 from runglass.log.money import ZERO, format_usd, subtract_usd
@@ -44,10 +44,10 @@ class Budgets:
         self._holds: set[UUID] = set()
         self._releasing: set[asyncio.Future[None]] = set()
 
-    async def of_run(self, project_id: int, recorder: Recorder) -> "RunBudget | None":
+    async def of_run(self, project_id: int, writer: RunWriter) -> "RunBudget | None":
         """The budget as a run asks for it; None where the project is gone. Raises StoreError."""
         project = await self.projects.read(project_id)
-        return None if project is None else RunBudget(self, project, recorder)
+        return None if project is None else RunBudget(self, project, writer)
 
     @asynccontextmanager
     async def reserved(self, run: RunRecord, usd: Decimal) -> AsyncIterator[None]:
@@ -95,10 +95,10 @@ class Budgets:
 class RunBudget:
     """The budget of a project as one of its runs asks for it; there may be none yet."""
 
-    def __init__(self, budgets: Budgets, project: Project, recorder: Recorder) -> None:
+    def __init__(self, budgets: Budgets, project: Project, writer: RunWriter) -> None:
         self._budgets = budgets
         self._project_id = project.id
-        self._recorder = recorder
+        self._writer = writer
         self._is_set = project.budget_usd is not None
         self._now_s = budgets.clock.monotonic_s
         self._looked_at_s = self._now_s()
@@ -118,7 +118,7 @@ class RunBudget:
             if not self._is_set:
                 return True
         # What the step before has spent must be in the store before that is asked.
-        await self._recorder.commit()
+        await self._writer.commit()
         project = await self._project()
         return project is None or not project.is_spent
 
@@ -128,7 +128,7 @@ class RunBudget:
             project = await self._budgets.projects.read(self._project_id)
         except StoreError as error:
             # What is cut off by this goes on later: nothing may say that it was lost.
-            self._recorder.fail(error)
+            self._writer.fail(error)
             raise
         self._is_set = project is not None and project.budget_usd is not None
         return project
@@ -137,11 +137,11 @@ class RunBudget:
     async def reserved(self, usd: Decimal) -> AsyncIterator[None]:
         """As `Budgets.reserved`: the block records the reservation, which is stored at its end."""
         try:
-            async with self._budgets.reserved(self._recorder.run, usd):
+            async with self._budgets.reserved(self._writer.run, usd):
                 yield
-                await self._recorder.commit()
+                await self._writer.commit()
         except StoreError as error:
-            self._recorder.fail(error)
+            self._writer.fail(error)
             raise
 
 

@@ -16,8 +16,8 @@ import msgspec
 from runglass.engine.capture.capture import Capture
 from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.checkpoints import path_text
-from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.run_spec import RunSpec, SegmentSpec
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.payload import Payload
 from runglass.engine.steps.call_recorder import without_headers
 from runglass.engine.steps.run_context import EngineContext
@@ -37,17 +37,17 @@ MOST_NAMES = 100
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
-def lacks_input(recorder: Recorder, capture: Capture, *, failed: bool = False) -> bool:
+def lacks_input(writer: RunWriter, capture: Capture, *, failed: bool = False) -> bool:
     """Whether the log still lacks the input that it is to have; more modes keep that of a failed run."""
     is_kept = capture.keeps_failures if failed else capture.keeps_snapshots
-    return is_kept and recorder.fold.summary.input_preview is None
+    return is_kept and writer.fold.summary.input_preview is None
 
 
 async def run_input(
-    recorder: Recorder, spec: RunSpec, capture: Capture, *, failed: bool = False
+    writer: RunWriter, spec: RunSpec, capture: Capture, *, failed: bool = False
 ) -> RunInput | None:
     """The event that tells the run's input; None where the log does not lack it."""
-    if not lacks_input(recorder, capture, failed=failed):
+    if not lacks_input(writer, capture, failed=failed):
         return None
     told: dict[str, Any] = {"inputs": spec.inputs if spec.given is None else spec.given}
     if spec.history:
@@ -62,7 +62,7 @@ async def run_input(
     # In place of a value that cannot be redacted there is a note.
     inputs = members.get("inputs", data)
     return RunInput(
-        execution_id=recorder.run.id,
+        execution_id=writer.run.id,
         inputs=inputs,
         messages=members.get("messages"),
         attachments=members.get("attachments"),
@@ -73,7 +73,7 @@ async def run_input(
 
 
 async def overrides_applied(
-    recorder: Recorder, segment_spec: SegmentSpec, capture: Capture
+    writer: RunWriter, segment_spec: SegmentSpec, capture: Capture
 ) -> OverridesApplied | None:
     """The event that tells the overrides of a call; None where it has none, or none that the log has not.
 
@@ -91,10 +91,10 @@ async def overrides_applied(
         # What a caller calls its inputs is not told either.
         of_inputs = []
     names = list(dict.fromkeys([*of_blocks, *of_inputs]))
-    if not blocks and set(names[:MOST_NAMES]) <= set(recorder.fold.summary.overridden):
+    if not blocks and set(names[:MOST_NAMES]) <= set(writer.fold.summary.overridden):
         return None
     return OverridesApplied(
-        execution_id=recorder.run.id,
+        execution_id=writer.run.id,
         overridden=names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], "…"],
         block_overrides=await _captured(
             {step: _without_headers(fields) for step, fields in blocks.items()}, capture
@@ -140,40 +140,40 @@ class KeptOutputs(NamedTuple):
     before: Sequence[StepChange]
     replaced_bytes: int
 
-    def record(self, recorder: Recorder) -> None:
+    def record(self, writer: RunWriter) -> None:
         """Adds the event, to travel with the one that follows."""
         for change in self.before:
-            recorder.fold.reopen(change)
+            writer.fold.reopen(change)
         # Their rows are written anew, and count once.
-        recorder.log_bytes -= self.replaced_bytes
-        completed = (recorder.fold.summary.totals or RunTotals()).completed
+        writer.log_bytes -= self.replaced_bytes
+        completed = (writer.fold.summary.totals or RunTotals()).completed
         left_out = completed - len(self.outputs)
-        recorder.record_with_next(
-            ContentKept(execution_id=recorder.run.id, outputs=self.outputs, left_out=left_out)
+        writer.record_with_next(
+            ContentKept(execution_id=writer.run.id, outputs=self.outputs, left_out=left_out)
         )
 
 
-async def read_outputs(engine: EngineContext, recorder: Recorder, capture: Capture) -> KeptOutputs | None:
+async def read_outputs(engine: EngineContext, writer: RunWriter, capture: Capture) -> KeptOutputs | None:
     """The outputs of steps that ended well, as `capture` keeps those of a run that fails.
 
     None where it keeps none, and where one cannot be read: what the run failed of is to be told. Else returns
     when all that was recorded is stored. Raises StoreError.
     """
-    completed = (recorder.fold.summary.totals or RunTotals()).completed
+    completed = (writer.fold.summary.totals or RunTotals()).completed
     if capture.of_failed is None or not completed:
         return None
-    await recorder.commit()
+    await writer.commit()
     try:
-        return await _outputs(engine, recorder, capture.of_failed)
+        return await _outputs(engine, writer, capture.of_failed)
     except RunUnreadable as error:
-        log.error("run %s keeps no outputs of its steps: %s", recorder.run.id, error)  # noqa: TRY400
+        log.error("run %s keeps no outputs of its steps: %s", writer.run.id, error)  # noqa: TRY400
         return None
 
 
-async def _outputs(engine: EngineContext, recorder: Recorder, capture: Capture) -> KeptOutputs:
+async def _outputs(engine: EngineContext, writer: RunWriter, capture: Capture) -> KeptOutputs:
     """The newest first, while there is room."""
-    store, run, ended = engine.store, recorder.run, list[tuple[int, StepChange]]()
-    after = max(0, recorder.fold.last_position - MOST_KEPT)
+    store, run, ended = engine.store, writer.run, list[tuple[int, StepChange]]()
+    after = max(0, writer.fold.last_position - MOST_KEPT)
     while rows := await store.trace_page(run.no, after=after, limit_bytes=_STEPS_PAGE_BYTES):
         after = rows[-1][0]
         for position, data in rows:

@@ -8,9 +8,9 @@ import msgspec
 
 from runglass.engine.capture.snapshots import preview
 from runglass.engine.journal.checkpoints import StepPosition, kept_ids, segment_checkpoint
-from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import Pause
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.gateway import missing_key
 from runglass.engine.payload import Payload
 from runglass.engine.run.content import overrides_applied, read_outputs, run_input
@@ -96,7 +96,7 @@ class RunTask:
         self._outputs = outputs
         self._spec = state.segment_spec.spec
         self._capture = engine.make_capture(self._spec.capture, self._spec.capture_failed)
-        self._recorder = Recorder(
+        self._writer = RunWriter(
             engine.store,
             engine.bus,
             run,
@@ -105,14 +105,14 @@ class RunTask:
             owner=owner,
             not_before=not_before,
         )
-        self._memory = RunMemory(engine.limits.memory, self._recorder.checkpoint, project_id=run.project_id)
+        self._memory = RunMemory(engine.limits.memory, self._writer.checkpoint, project_id=run.project_id)
         self._memory.hold_inputs(state.request_bytes)
 
     @property
     def stored_log(self) -> StoredLog:
         """What the store has said to have of the run."""
-        recorder = self._recorder
-        return StoredLog(self.run.id, self.run.project_id, recorder.stored_head, recorder.stored_last_at)
+        writer = self._writer
+        return StoredLog(self.run.id, self.run.project_id, writer.stored_head, writer.stored_last_at)
 
     async def walk(self) -> RunOutcome:
         """Goes on to the end of the segment. Raises RunReleased, and StoreError if it cannot be recorded."""
@@ -128,7 +128,7 @@ class RunTask:
                 # Being cut off is a way for a segment to end, and this is its task: nothing is to be unwound.
                 outcome = await self._cancelled()
             self.ended = True
-            await self._recorder.commit()
+            await self._writer.commit()
         except WrongExpectedVersion as taken:
             raise AppendRefused(
                 f"run {self.run.id!r} continues elsewhere or from an earlier event"
@@ -138,7 +138,7 @@ class RunTask:
             return await self._given_up(error)
         finally:
             self._memory.close()
-            await self._recorder.close()
+            await self._writer.close()
         return outcome
 
     async def _walked(self) -> RunOutcome:
@@ -182,17 +182,17 @@ class RunTask:
                 raise LeaseLost(f"run {self.run.id!r} was left, as the lease ran out") from None
             raise RunReleased(f"run {self.run.id!r} was left by a process that stops") from None
         told = None
-        if self.run.status == "pending" and not self._recorder.head:
-            told = await run_input(self._recorder, self._spec, self._capture)
-            self._recorder.begin()
+        if self.run.status == "pending" and not self._writer.head:
+            told = await run_input(self._writer, self._spec, self._capture)
+            self._writer.begin()
         last = FlowCancelled(execution_id=self.run.id, run_id=self.run.id, reason=reason)
-        record_end(self._recorder, last, owed=b'"cancelled"', told=told)
+        record_end(self._writer, last, owed=b'"cancelled"', told=told)
         return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
 
     async def _given_up(self, refused: PermanentStoreError) -> RunOutcome:
         """Ends a run where its stored log ends, since nothing more of it can be stored."""
         self.ended = True
-        await self._recorder.close()
+        await self._writer.close()
         engine, run = self._engine, await self._engine.store.run(self.run.id)
         if run is None or run.ended or run.fence != self.run.fence:
             raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from refused
@@ -213,22 +213,20 @@ class RunTask:
         segment_spec = self._state.segment_spec
         if self.run.status == "pending":
             # Made before the first event: the two are one append, which a process that dies cannot part.
-            told = await run_input(self._recorder, self._spec, self._capture)
-            self._recorder.begin()
+            told = await run_input(self._writer, self._spec, self._capture)
+            self._writer.begin()
             if told is not None:
-                self._recorder.record(told)
+                self._writer.record(told)
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
             if not self.run.is_resuming:
-                self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(segment_spec))
-            self._recorder.invalidate_checkpoints(
-                kept_ids(self._spec.flow.steps[segment_spec.segment.first :])
-            )
+                self._writer.add_checkpoint(self._state.checkpoint or segment_checkpoint(segment_spec))
+            self._writer.invalidate_checkpoints(kept_ids(self._spec.flow.steps[segment_spec.segment.first :]))
         else:
             return
-        applied = await overrides_applied(self._recorder, segment_spec, self._capture)
+        applied = await overrides_applied(self._writer, segment_spec, self._capture)
         if applied is not None:
-            self._recorder.record(applied)
+            self._writer.record(applied)
 
     async def _interpreter(self) -> Interpreter:
         state, engine, spec, project_id = self._state, self._engine, self._spec, self.run.project_id
@@ -238,7 +236,7 @@ class RunTask:
             flow=spec.flow,
             inputs=Payload(spec.inputs),
             dependencies=engine.dependencies,
-            recorder=self._recorder,
+            writer=self._writer,
             capture=self._capture,
             gate=engine.gate,
             stop=self.stop,
@@ -248,7 +246,7 @@ class RunTask:
             ),
             store_turns=engine.limits.store_turns(project_id),
             model_calls=engine.limits.model_calls,
-            budget=await engine.budgets.of_run(project_id, self._recorder),
+            budget=await engine.budgets.of_run(project_id, self._writer),
             outputs=self._outputs,
             answers_call=state.segment_spec.segment.answers_call,
         )
@@ -269,15 +267,15 @@ class RunTask:
 
     def _completed(self, result: Payload) -> RunOutcome:
         snapshot = self._capture.snapshot(result)
-        self._recorder.set_outcome(result=result.json)
-        self._recorder.record(
+        self._writer.set_outcome(result=result.json)
+        self._writer.record(
             FlowCompleted(
                 execution_id=self.run.id,
                 run_id=self.run.id,
                 step_id=self._spec.flow.steps[-1].id,
                 result=encoded(snapshot.data),
                 truncated=snapshot.truncated,
-                summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
+                summary=encoded(msgspec.json.encode(self._writer.fold.summary.totals)),
                 result_preview=preview(snapshot.data),
             )
         )
@@ -288,12 +286,12 @@ class RunTask:
     ) -> RunOutcome:
         """The failure with its whole `error` for the caller; the log gets what is `captured` of it."""
         # Meanwhile the run may still be cancelled or left, as in the walk.
-        kept = await read_outputs(self._engine, self._recorder, self._capture)
-        told = await run_input(self._recorder, self._spec, self._capture, failed=True)
+        kept = await read_outputs(self._engine, self._writer, self._capture)
+        told = await run_input(self._writer, self._spec, self._capture, failed=True)
         # The caller of a job is told code and message of its error, and is owed no more.
         is_job = self.run.trigger_type == "job"
         owed = {name: error.get(name) for name in ("code", "message")} if is_job else error
         shown = encoded(self._capture.error(error) if captured is None else captured)
         last = FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=shown, step_id=step_id)
-        record_end(self._recorder, last, owed=msgspec.json.encode(owed), kept=kept, told=told)
+        record_end(self._writer, last, owed=msgspec.json.encode(owed), kept=kept, told=told)
         return RunOutcome("failed", error=error, step_id=step_id)

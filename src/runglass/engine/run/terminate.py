@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from runglass.engine.journal.checkpoints import path_text
-from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import first_segment, stored_fold, time_of
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.run.content import KeptOutputs, lacks_input, read_outputs, run_input
 from runglass.engine.steps.call_recorder import charge_lost
 from runglass.engine.steps.run_context import EngineContext
@@ -52,20 +52,20 @@ async def end_run(
         not_before = await time_of(store, run, run.head)
 
     async def end(state: RunFold, *, is_readable: bool) -> str | None:
-        recorder = Recorder(store, engine.bus, run, state, engine.dependencies.clock, not_before=not_before)
+        writer = RunWriter(store, engine.bus, run, state, engine.dependencies.clock, not_before=not_before)
         has_failed = error is not None
-        kept = await read_outputs(engine, recorder, capture) if has_failed and is_readable else None
+        kept = await read_outputs(engine, writer, capture) if has_failed and is_readable else None
         told = None
-        if (has_failed or run.status == "pending") and lacks_input(recorder, capture, failed=has_failed):
+        if (has_failed or run.status == "pending") and lacks_input(writer, capture, failed=has_failed):
             # A run ends also if its request cannot be read.
             with suppress(RunUnreadable):
                 if (segment_spec := await first_segment(store, run)) is not None:
-                    told = await run_input(recorder, segment_spec.spec, capture, failed=has_failed)
+                    told = await run_input(writer, segment_spec.spec, capture, failed=has_failed)
         failed_in = None
         try:
             with decoding(run.id):
                 if run.status == "pending":
-                    recorder.begin()
+                    writer.begin()
                 last: FlowCancelled | FlowFailed
                 if error is None:
                     last = FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled)
@@ -77,12 +77,12 @@ async def end_run(
                     captured = encoded(capture.error(error))
                     last = FlowFailed(execution_id=run.id, run_id=run.id, error=captured, step_id=failed_in)
                 owed = b'"cancelled"' if error is None else msgspec.json.encode(error)
-                record_end(recorder, last, owed=owed, kept=kept, told=told)
+                record_end(writer, last, owed=owed, kept=kept, told=told)
         except RunUnreadable:
             # What has been recorded so far is not to be sent off.
-            recorder.fail(StoreError("the state of the run cannot be read"))
+            writer.fail(StoreError("the state of the run cannot be read"))
             raise
-        await recorder.commit()
+        await writer.commit()
         return failed_in
 
     try:
@@ -93,7 +93,7 @@ async def end_run(
 
 
 def record_end(
-    recorder: Recorder,
+    writer: RunWriter,
     last: FlowCancelled | FlowFailed,
     *,
     owed: bytes,
@@ -101,14 +101,14 @@ def record_end(
     told: RunInput | None = None,
 ) -> None:
     """Records the end of a run that has not completed: what is kept of it, and what its caller is `owed`."""
-    charge_lost(recorder, recorder.run.id)
+    charge_lost(writer, writer.run.id)
     if kept is not None:
-        kept.record(recorder)
+        kept.record(writer)
     if told is not None:
         # Right before the last event, where readers of a trace look for it.
-        recorder.record_with_next(told)
-    recorder.set_outcome(error=owed)
-    recorder.record(last)
+        writer.record_with_next(told)
+    writer.set_outcome(error=owed)
+    writer.record(last)
 
 
 class _StepMark(msgspec.Struct, frozen=True, rename="camel"):

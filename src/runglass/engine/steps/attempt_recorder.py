@@ -116,7 +116,7 @@ class AttemptRecorder:
             step_index=self.position.step_index,
             input_size_bytes=told[0].input_size_bytes if told else capture.size(self.data),
         )
-        self._context.recorder.record(started, *told)
+        self._context.writer.record(started, *told)
 
     async def prompt(self, text: str) -> None:
         """Adds the rendered prompt to the attempt's input, and records that where it is kept."""
@@ -124,7 +124,7 @@ class AttemptRecorder:
         if self._context.capture.keeps_snapshots and not self._has_input():
             self._shown = await self._with_prompt()
             await self._context.capture.prepare(self._shown)
-            self._context.recorder.record(self._input())
+            self._context.writer.record(self._input())
             # It is in the log, and may be large.
             self._shown = None
 
@@ -146,25 +146,25 @@ class AttemptRecorder:
 
     def reserve(self, call: CallRecorder) -> None:
         """Records the part of the budget that is reserved for a request about to be made."""
-        self._context.recorder.record(StepModelReserved(**self._key, reservation=call.reservation))
+        self._context.writer.record(StepModelReserved(**self._key, reservation=call.reservation))
 
     def record_call(self, call: ModelCall) -> None:
         """Records a request to the attempt's model that has ended."""
         assert call.cost_usd is None or Decimal(call.cost_usd) >= 0, call.cost_usd
-        self._context.recorder.record(StepModelCall(**self._key, model_call=call))
+        self._context.writer.record(StepModelCall(**self._key, model_call=call))
 
     async def record_resume(self, results: list[dict[str, Any]]) -> None:
         """Records that tool results are in: the run goes on, and the trace shows the results."""
         payload = Payload({"toolResults": results})
         await self._context.capture.prepare(payload)
         snapshot = self._context.capture.snapshot(payload)
-        self._context.recorder.record(
+        self._context.writer.record(
             StepResumed(**self._key, step_index=self.position.step_index, input_data=encoded(snapshot.data))
         )
 
     def record_text(self, text: str) -> None:
         """Records a piece of the text that the attempt's model says."""
-        self._context.recorder.record(StepProgress(**self._key, text=text))
+        self._context.writer.record(StepProgress(**self._key, text=text))
 
     async def prepare_failure(self, failure: StepFailure) -> None:
         """Looks through a large input off the event loop, before the failure is recorded.
@@ -182,7 +182,7 @@ class AttemptRecorder:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
         is_known = not self.data.is_null or self._prompt is not None
         if is_known and self._context.capture.keeps_failures and not self._has_input():
-            self._context.recorder.record(self._input())
+            self._context.writer.record(self._input())
 
     def complete(self, payload: Payload) -> None:
         """Records that the attempt ended well, with this output."""
@@ -202,10 +202,10 @@ class AttemptRecorder:
         )
         checkpoint = Checkpoint(self.step.id, self.position.path_text, payload.json)
         if output is None:
-            self._context.recorder.record(completed, checkpoint=checkpoint)
+            self._context.writer.record(completed, checkpoint=checkpoint)
         else:
             shown = StepOutput(**self._key, output_data=output, output_context=output)
-            self._context.recorder.record(shown, completed, checkpoint=checkpoint)
+            self._context.writer.record(shown, completed, checkpoint=checkpoint)
         self._keep_replay(checkpoint.data)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
@@ -220,7 +220,7 @@ class AttemptRecorder:
             delay_ms=delay_ms,
             duration_ms=self.duration_ms,
         )
-        self._context.recorder.record(event)
+        self._context.writer.record(event)
         self._owe(error)
 
     def abandon(self, failure: StepFailure) -> None:
@@ -231,7 +231,7 @@ class AttemptRecorder:
         """Records that the attempt failed and none follows; returns the step with its error."""
         lost = self._error(failure)
         for checkpoint in lost_checkpoints(self._context.flow, lost, self.position):
-            self._context.recorder.add_checkpoint(checkpoint)
+            self._context.writer.add_checkpoint(checkpoint)
         self._lose(failure, lost)
         return lost
 
@@ -245,7 +245,7 @@ class AttemptRecorder:
             error=encoded(lost.captured),
             duration_ms=self.duration_ms,
         )
-        self._context.recorder.record(event)
+        self._context.writer.record(event)
         self._owe(lost)
 
     def _input(self) -> StepInput:
@@ -279,10 +279,10 @@ class AttemptRecorder:
 
     def _keep_replay(self, content: bytes) -> None:
         """Keeps the content of the last event for the caller of this segment."""
-        recorder, outputs = self._context.recorder, self._context.outputs
-        is_held = outputs is None or outputs.keep(recorder.head, content)
+        writer, outputs = self._context.writer, self._context.outputs
+        is_held = outputs is None or outputs.keep(writer.head, content)
         if self._context.answers_call or not is_held:
-            recorder.keep_replay(content)
+            writer.keep_replay(content)
 
     def _has_input(self) -> bool:
         so_far = self._so_far()
@@ -290,7 +290,7 @@ class AttemptRecorder:
 
     def _so_far(self) -> StepTrace | None:
         """The attempt so far, as the log has it."""
-        return self._context.recorder.fold.open_step(self.step.id, self.position.loop_path)
+        return self._context.writer.fold.open_step(self.step.id, self.position.loop_path)
 
 
 def _paid(attempt: StepTrace | None) -> _Paid:

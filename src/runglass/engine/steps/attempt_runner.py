@@ -62,7 +62,7 @@ async def run_attempt(
         turns = context.store_turns
         turns.inside += 1
         try:
-            await context.recorder.await_previous_append()
+            await context.writer.await_previous_append()
         finally:
             is_full = turns.leave()
         # Here and not before the start, which would then go to the store by itself.

@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from runglass.engine.capture.capture import Capture, Snapshot
-from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import WORKER_LOST
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.model_types import (
     AnswerRejected,
     ModelAnswer,
@@ -242,19 +242,19 @@ def lost_call(
     )
 
 
-def charge_lost(recorder: Recorder, run_id: str) -> None:
+def charge_lost(writer: RunWriter, run_id: str) -> None:
     """Records requests that were reserved, and whose end no process has recorded, each with its reservation.
 
     Called before a run ends, which frees the rest.
     """
-    if not recorder.fold.reserved_usd:
+    if not writer.fold.reserved_usd:
         return
-    for _, step in recorder.fold.open_steps:
+    for _, step in writer.fold.open_steps:
         if (reservation := step.reservation) is not None:
             call = lost_call(
                 reservation.model, reservation.number, error_code=WORKER_LOST, reservation=reservation
             )
-            recorder.record(
+            writer.record(
                 StepModelCall(
                     execution_id=run_id,
                     step_id=step.step_id,

@@ -89,7 +89,7 @@ class Containers:
         await self._require_values(step, data, output, position)
         if self._checkpoints.holds(step.id, position.loop_path):
             return output
-        self._context.recorder.record(
+        self._context.writer.record(
             LoopCompleted(
                 execution_id=self._context.run_id,
                 step_id=step.id,
@@ -124,7 +124,7 @@ class Containers:
         if failure is not None:
             async with self._context.memory.using([data], decoded=False):
                 await self._executor.fail(step, data, failure, position)
-        self._context.recorder.record_with_next(
+        self._context.writer.record_with_next(
             LoopStarted(
                 execution_id=self._context.run_id,
                 step_id=step.id,
@@ -152,9 +152,9 @@ class Containers:
 
     async def _skip(self, step: ConditionStep, position: StepPosition, *, holds: bool) -> None:
         """Records that the leaves of the branch that is not taken are skipped."""
-        self._context.recorder.add_checkpoint(decision_checkpoint(step, position, msgspec.json.encode(holds)))
+        self._context.writer.add_checkpoint(decision_checkpoint(step, position, msgspec.json.encode(holds)))
         for leaf in leaves(step.else_ if holds else step.then):
-            self._context.recorder.record(
+            self._context.writer.record(
                 StepSkipped(
                     execution_id=self._context.run_id,
                     step_id=leaf.id,

@@ -65,7 +65,7 @@ class StepExecutor:
         Raises StepFailedPermanently, AwaitingToolResults, CreditsExhausted, LimitReached and StoreError.
         """
         context = self._context
-        if context.recorder.log_bytes > context.usage.log_bytes:
+        if context.writer.log_bytes > context.usage.log_bytes:
             self._end_at_limit(step)
         if context.budget is not None and not await context.budget.has_credit():
             raise out_of_credit(
@@ -108,7 +108,7 @@ class StepExecutor:
             del names, given, attempt, outcome
             await context.dependencies.clock.sleep(delay_ms / 1000)
             number, tried, tool_loop = number + 1, tried + 1, None
-            if context.recorder.log_bytes > context.usage.log_bytes:
+            if context.writer.log_bytes > context.usage.log_bytes:
                 self._end_at_limit(step)
 
     async def turn(self) -> None:
@@ -121,26 +121,26 @@ class StepExecutor:
 
         Lets other runs on the event loop while they are stored. Raises LimitReached and StoreError.
         """
-        recorder = self._context.recorder
-        if recorder.log_bytes > self._context.usage.log_bytes:
+        writer = self._context.writer
+        if writer.log_bytes > self._context.usage.log_bytes:
             self._end_at_limit(step)
-        if recorder.is_behind:
-            await recorder.await_previous_append()
+        if writer.is_behind:
+            await writer.await_previous_append()
 
     def _end_at_limit(self, step: Step) -> NoReturn:
         context = self._context
-        context.stop.limit = context.usage.log_is_full(step.id, context.recorder.log_bytes)
+        context.stop.limit = context.usage.log_is_full(step.id, context.writer.log_bytes)
         raise context.stop.limit
 
     def next_attempt(self, step_id: str, position: StepPosition) -> int:
         """The number of the next attempt, which takes the place in the trace that the step has already."""
-        open_step = self._context.recorder.fold.open_step(step_id, position.loop_path)
+        open_step = self._context.writer.fold.open_step(step_id, position.loop_path)
         if open_step is not None:
             return open_step.attempt + 1
         known = self._earlier.get(Address(step_id, position.loop_path))
         if known is None:
             return 1
-        self._context.recorder.fold.reopen(known)
+        self._context.writer.fold.reopen(known)
         return known.step.attempt + 1
 
     def overridden(self, step: Step, data: Payload) -> Payload:

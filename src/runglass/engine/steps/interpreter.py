@@ -98,7 +98,7 @@ class Interpreter:
                     iterations=self._context.usage.iterations,
                 )
                 event = StepPaused(execution_id=self._context.run_id, step_id=step.id, step_index=index)
-                self._context.recorder.record(event, checkpoint=pause_checkpoint(pause))
+                self._context.writer.record(event, checkpoint=pause_checkpoint(pause))
                 return SegmentResult(None, pause, await self._outputs(scope))
         await self._context.memory.bring_back(data)
         return SegmentResult(data, None, {})
@@ -129,7 +129,7 @@ class Interpreter:
         await context.capture.prepare(shown)
         snapshot = context.capture.snapshot(shown).data
         content = msgspec.json.decode(snapshot) if snapshot is not None else {}
-        attempt = context.recorder.fold.open_step(tool_loop.step_id, None)
+        attempt = context.writer.fold.open_step(tool_loop.step_id, None)
         event = StepPausedForToolCalls(
             execution_id=context.run_id,
             run_id=context.run_id,
@@ -151,9 +151,9 @@ class Interpreter:
         checkpoint, answer = await offload(
             lambda: (pause_checkpoint(pause), msgspec.json.encode(owed)), size_bytes=shown.size_bytes
         )
-        context.recorder.record(event, checkpoint=checkpoint)
+        context.writer.record(event, checkpoint=checkpoint)
         if context.answers_call:
-            context.recorder.keep_replay(answer)
+            context.writer.keep_replay(answer)
         return SegmentResult(None, pause, outputs)
 
     async def _sequence(
@@ -203,7 +203,7 @@ class Interpreter:
             self._executor.interrupted.abandon_inner(step, position)
             output = Payload(None)
             if position.loop_path is None and not isinstance(step, LeafStep):
-                self._context.recorder.add_checkpoint(Checkpoint(step.id, position.path_text, output.json))
+                self._context.writer.add_checkpoint(Checkpoint(step.id, position.path_text, output.json))
         scope.keep(step.id, output)
         return output
 
@@ -217,7 +217,7 @@ class Interpreter:
             except StepFailure as failure:
                 async with self._context.memory.using([data], decoded=False):
                     await self._executor.fail(step, data, failure, position)
-            self._context.recorder.add_checkpoint(Checkpoint(step.id, position.path_text, output.json))
+            self._context.writer.add_checkpoint(Checkpoint(step.id, position.path_text, output.json))
         self._context.memory.keep(output, (step.id, position.path_text))
 
     def _known(self, step: Step, scope: Scope, position: StepPosition) -> Payload | None:

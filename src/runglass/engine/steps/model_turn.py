@@ -196,7 +196,7 @@ class ModelTurn:
         call = self._attempt.call(self.request, reserved_usd=self._most_usd or None)
         if self._budget is None or not self._most_usd:
             # What others are asked to do is not asked before it is sure to be in the log.
-            await self._context.recorder.commit()
+            await self._context.writer.commit()
         else:
             is_reserved = False
             try:
@@ -205,7 +205,7 @@ class ModelTurn:
                 async with nullcontext() if is_paid_for else self._budget.reserved(self._most_usd):
                     self._attempt.reserve(call)
                     is_reserved = True
-                await self._context.recorder.commit()
+                await self._context.writer.commit()
             except BaseException:
                 if is_reserved:
                     self._cancel_reservation(call)

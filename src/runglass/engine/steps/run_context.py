@@ -10,7 +10,7 @@ import msgspec
 
 from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
-from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import Budgets, RunBudget
 from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.payload import Payload
@@ -107,7 +107,7 @@ class RunContext(msgspec.Struct, frozen=True, kw_only=True):
     flow: Flow
     inputs: Payload
     dependencies: StepDependencies
-    recorder: Recorder
+    writer: RunWriter
     capture: Capture
     gate: DrainGate
     stop: StopRequest

@@ -20,9 +20,19 @@ from runglass.support.clock import iso_ms
 _NETWORK = ("http.", "url.", "db.", "rpc.", "messaging.", "net.", "network.", "faas.", "graphql.")
 _LOGFIRE = ("logfire.openai", "logfire.anthropic")
 _AGENT_FRAMEWORK = "agent_framework"
+_RECORDER = "runglass.recorder"
+"""Its step of the kind `llm` is a call only where it says what was called: others have their calls inside."""
 _LLAMA_INDEX = "openinference.instrumentation.llama_index"
 _OWN = ("session", "user", "release", "environment")
+_OF_THE_SENDING = frozenset(
+    {
+        *("input_size_bytes", "output_size_bytes", "truncated", "lease_s"),
+        *("notes", "dropped_steps", "dropped_bytes"),
+    }
+)
+"""What only those say who know what becomes of it here."""
 _OF_A_REQUEST = ("system", "messages", "tools", "settings", "toolChoice", "outputSchema")
+_OF_A_CALL = frozenset({"model", "model_used", "provider", "sent", "received"})
 _MARKS = {"role", "content", "parts", "lc"}
 
 
@@ -31,6 +41,12 @@ def read_content(attributes: Attributes, head: SpanHead) -> dict[str, Any]:
     found = attributes.found
     kind = _kind(attributes, head)
     fields: dict[str, Any] = {"kind": kind.kind, "is_gen_ai": attributes.is_gen_ai, "notes": []}
+    if not _OF_THE_SENDING.isdisjoint(found):
+        fields |= {slot: found.pop(slot) for slot in _OF_THE_SENDING & found.keys()}
+        steps, size = fields.pop("dropped_steps", 0), fields.pop("dropped_bytes", 0)
+        if steps or size:
+            note = f"the sender dropped {steps:,} steps, and {size:,} bytes of content"
+            fields["notes"] = [*fields["notes"], note]
     if head.scope == _AGENT_FRAMEWORK and kind.kind == "llm":
         # There it is the id of the answer before.
         attributes.leave("session", "gen_ai.conversation.id")
@@ -41,7 +57,8 @@ def read_content(attributes: Attributes, head: SpanHead) -> dict[str, Any]:
         fields["tags"] = tuple(sorted(set(found.pop("tags"))))
     if kind.is_entry:
         fields["entry_name"] = found.pop("agent_name", None) or head.name or None
-    if kind.kind in ("llm", "embedding"):
+    is_call = kind.kind in ("llm", "embedding")
+    if is_call and not (head.scope == _RECORDER and _OF_A_CALL.isdisjoint(found)):
         call = _model_call(attributes, head, is_embedding=kind.kind == "embedding")
         fields["model_calls"] = (call,)
         fields |= {"tokens": call.tokens, "cost_usd": call.cost_usd, "model_used": call.model_used}

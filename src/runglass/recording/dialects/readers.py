@@ -37,6 +37,10 @@ def flag(value: Any) -> bool | None:
     return value if type(value) is bool else None
 
 
+def count(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
 def names(value: Any) -> list[str] | None:
     """A list of texts, also as JSON or with commas between them."""
     if type(value) is str:
@@ -152,7 +156,8 @@ chain entry: invoke_workflow workflow
 chain: chain plan agent_step execute_event_loop_cycle execute_task parser run step attempt loop iteration
   parallel condition branch
 guardrail: guardrail
-code: prompt evaluator
+code: prompt evaluator code
+other: other
 chain vague: task
 code vague: span event unknown human memory
 """)
@@ -162,7 +167,7 @@ _KINDS = {
 }
 _PLAIN = words(
     "chat llm generation embeddings embedding retrieval retriever execute_tool tool invoke_agent agent chain"
-    " guardrail span"
+    " guardrail span code other"
 )
 """Words that say no more than our kind does."""
 

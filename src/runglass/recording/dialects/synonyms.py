@@ -73,6 +73,14 @@ session text: session.id langfuse.session.id gen_ai.conversation.id
 user text: user.id langfuse.user.id traceloop.association.properties.user_id langsmith.metadata.user_id
   ai.telemetry.metadata.userId gen_ai.user llm.user enduser.id mlflow.trace.user
 tags names: tag.tags langfuse.trace.tags langsmith.span.tags logfire.tags ai.telemetry.metadata.tags
+  runglass.tags
+notes names: runglass.notes
+input_size_bytes count: runglass.input_size_bytes
+output_size_bytes count: runglass.output_size_bytes
+truncated flag: runglass.truncated
+lease_s count: runglass.lease_s
+dropped_steps count: runglass.dropped_steps
+dropped_bytes count: runglass.dropped_bytes
 release text: langfuse.release
 environment text: langfuse.environment deployment.environment.name deployment.environment
 error_type text: error.type exception.type

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import partial
+from typing import get_args
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.responses import Response
@@ -22,7 +23,10 @@ from runglass.server.requests.body import (
     decompressed,
     forget_body,
 )
+from runglass.wire.run_api import CaptureMode
 
+CAPTURE = "X-Runglass-Capture"
+"""Of a request: that its sender wants to know how the content is kept; of the response: how."""
 FLOW = Parameter("x-runglass-flow", str, "the flow of which the runs are", argument="flow")
 CONTENT_ENCODING = Parameter("Content-Encoding", str, f"{', '.join(CODINGS)} or identity")
 
@@ -36,10 +40,16 @@ async def traces(request: ApiRequest, flow: str | None) -> Response:
     """Records spans; those of one trace are a run. All that is not rejected can be read from then on.
 
     `partialSuccess` has the number of rejected spans, and the reasons. After a 503, send the request again:
-    what is stored already is not stored twice. Paths with another beginning are the same.
+    what is stored already is not stored twice. Paths with another beginning are the same. Where the request
+    has a header `X-Runglass-Capture`, that of the response is the capture mode of its runs.
     """
-    is_json = _is_json(request)
-    return _answer(await _record(request, "traces", flow, is_json=is_json), "rejectedSpans", is_json=is_json)
+    is_json, modes = _is_json(request), set[CaptureMode]() if CAPTURE in request.headers else None
+    rejected = await _record(request, "traces", flow, is_json=is_json, modes=modes)
+    response = _answer(rejected, "rejectedSpans", is_json=is_json)
+    if modes:
+        # Of several the one that keeps least.
+        response.headers[CAPTURE] = min(modes, key=get_args(CaptureMode).index)
+    return response
 
 
 async def logs(request: ApiRequest, flow: str | None) -> Response:
@@ -61,10 +71,18 @@ async def metrics(request: ApiRequest, flow: str | None) -> Response:
 
 
 async def take_in(
-    runtime: Runtime, project_id: int, signal: Signal, body: bytes, *, flow: str | None, is_json: bool
+    runtime: Runtime,
+    project_id: int,
+    signal: Signal,
+    body: bytes,
+    *,
+    flow: str | None,
+    is_json: bool,
+    modes: set[CaptureMode] | None = None,
 ) -> Counter[str]:
     """Records what is in the body; how many spans or records were rejected, by the reason.
 
+    How the content of the runs is kept is added to `modes`.
     Raises NotOtlp, UNAVAILABLE where the project is full, and StoreError.
     """
     project = await runtime.store.project(project_id)
@@ -76,6 +94,8 @@ async def take_in(
     found = runtime.spans.pieces(body, signal, is_json=is_json, flow=flow, project_id=project_id)
     async for piece in found:
         rejected += await runtime.recordings.record(project, piece)
+        if modes is not None:
+            modes |= runtime.recordings.modes(project_id, {span.trace_id for span in piece.spans})
     measured.refused_spans += rejected
     return rejected
 
@@ -88,7 +108,14 @@ def rejection(rejected: Counter[str]) -> str:
     return "; ".join(told)
 
 
-async def _record(request: ApiRequest, signal: Signal, flow: str | None, *, is_json: bool) -> Counter[str]:
+async def _record(
+    request: ApiRequest,
+    signal: Signal,
+    flow: str | None,
+    *,
+    is_json: bool,
+    modes: set[CaptureMode] | None = None,
+) -> Counter[str]:
     runtime, project_id = request.services.runtime, request.auth.project_id
     coding, limit = coding_of(request), runtime.settings.otlp_limit_bytes
     body = await body_of(request, limit_bytes=limit)
@@ -99,7 +126,7 @@ async def _record(request: ApiRequest, signal: Signal, flow: str | None, *, is_j
             body = await offload_in_turn(partial(decompressed, body, coding, limit_bytes=limit))
             held(len(body))
         try:
-            return await take_in(runtime, project_id, signal, body, flow=flow, is_json=is_json)
+            return await take_in(runtime, project_id, signal, body, flow=flow, is_json=is_json, modes=modes)
         except NotOtlp as error:
             raise invalid(f"{error}; nothing of it was stored") from error
 

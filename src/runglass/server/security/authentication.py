@@ -24,6 +24,7 @@ from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import ApiKey, FlowRecord, OpenedTrace, Project, RunRecord
 from runglass.wire.admin_api import LOCAL_KEY, PREFIX, Actor, digest_of
 
+TRACE_ID_CHARS = 32
 MAY_EXECUTE = frozenset({"run", "admin"})
 
 
@@ -90,11 +91,21 @@ def actor_of(request: ApiRequest) -> Actor:
 
 
 async def run_by_id(request: ApiRequest, execution_id: str) -> RunRecord:
-    """A run of the caller's project, its id in either case. Raises RUN_NOT_FOUND."""
-    run = await request.services.runtime.store.run(execution_id.lower())
+    """A run of the caller's project, its id in either case, or its trace's. Raises RUN_NOT_FOUND."""
+    run = await request.services.runtime.store.run(await _run_id(request, execution_id))
     if run is None or run.project_id != request.auth.project_id:
         raise no_run(execution_id)
     return run
+
+
+async def _run_id(request: ApiRequest, execution_id: str) -> str:
+    """The id as the store has it; of a trace id, by which its sender knows a run, that of its newest run."""
+    run_id = execution_id.lower()
+    if len(run_id) == TRACE_ID_CHARS:
+        found = await request.services.runtime.store.recorded_traces(request.auth.project_id, [run_id])
+        if run_id in found and (run := found[run_id].run) is not None:
+            return run.id
+    return run_id
 
 
 class ComparedRuns(NamedTuple):
@@ -117,7 +128,7 @@ async def trace_by_id(request: ApiRequest, execution_id: str, *, flow_id: str | 
     project_id = request.auth.project_id
     read = partial(
         request.services.runtime.store.trace,
-        execution_id.lower(),
+        await _run_id(request, execution_id),
         project_id=project_id,
         flow_id=flow_id,
         limit_bytes=PART_BYTES,

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from runglass.bus.base import runs_of
-from runglass.engine.journal.recorder import step_rows
+from runglass.engine.journal.run_writer import step_rows
 from runglass.errors import FlowFileError, RunFileError, StoreError, api_error
 from runglass.flows.flow import Flow, decode_flow
 from runglass.limits.offload import offload, offload_in_turn

@@ -1,4 +1,4 @@
-"""The recorder: seq and time, one append per turn, and what happens when the store refuses."""
+"""The writer: seq and time, one append per turn, and what happens when the store refuses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import pytest
 
 from runglass.bus.base import progress_of, runs_of
 from runglass.bus.process_bus import MemoryBus
-from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.steps.model_turn import TextBatcher
 from runglass.engine.steps.run_context import MOST_BYTES, LiveOutputs
 from runglass.errors import StoreError
@@ -55,8 +55,8 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-def recorder(store: SqliteStore, run: RunRecord, clock: VirtualClock) -> Recorder:
-    return Recorder(
+def writer(store: SqliteStore, run: RunRecord, clock: VirtualClock) -> RunWriter:
+    return RunWriter(
         store,
         MemoryBus(),
         run,
@@ -82,15 +82,15 @@ async def stored(store: SqliteStore, run: RunRecord) -> list[bytes]:
 
 
 async def test_events_of_one_turn_travel_in_one_append(
-    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
+    store: SqliteStore, run: RunRecord, writer: RunWriter, faults: FaultyStore
 ) -> None:
     appends = faults.calls("append")
-    recorder.record(run_started())
-    recorder.record(started())
-    await recorder.commit()
-    recorder.record(completed(), checkpoint=Checkpoint("a", "", b"{}"))
-    recorder.record(started("b"))
-    await recorder.commit()
+    writer.record(run_started())
+    writer.record(started())
+    await writer.commit()
+    writer.record(completed(), checkpoint=Checkpoint("a", "", b"{}"))
+    writer.record(started("b"))
+    await writer.commit()
     assert [len(call.args[0].events) for call in appends] == [2, 2]
     events = [decode_event(data) for data in await stored(store, run)]
     assert [event.seq for event in events] == [1, 2, 3, 4]
@@ -98,43 +98,43 @@ async def test_events_of_one_turn_travel_in_one_append(
 
 
 async def test_an_event_can_wait_for_the_append_of_the_one_that_follows(
-    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
+    store: SqliteStore, run: RunRecord, writer: RunWriter, faults: FaultyStore
 ) -> None:
     appends, appended = faults.calls("append"), asyncio.Event()
-    recorder.record(run_started())
-    await recorder.commit()
+    writer.record(run_started())
+    await writer.commit()
     begun = LoopStarted(execution_id="r", step_id="l", iterations=2, step_ids=["a"])
-    recorder.record_with_next(begun, checkpoint=Checkpoint("l?", "", b"[1,2]"))
+    writer.record_with_next(begun, checkpoint=Checkpoint("l?", "", b"[1,2]"))
     for _ in range(10):
         await asyncio.sleep(0)
     assert len(appends) == 1
-    recorder.record(started())
+    writer.record(started())
     faults.after("append", lambda _: appended.set())
     await appended.wait()
     assert [len(call.args[0].events) for call in appends] == [1, 2]
     assert await store.checkpoints(run.no) == [Checkpoint("l?", "", b"[1,2]")]
-    recorder.record_with_next(msgspec.structs.replace(begun, seq=0))
-    await recorder.close()
+    writer.record_with_next(msgspec.structs.replace(begun, seq=0))
+    await writer.close()
     assert len(await stored(store, run)) == 4, "none is left behind where no other follows"
 
 
 async def test_events_are_stored_without_a_commit(
-    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
+    store: SqliteStore, run: RunRecord, writer: RunWriter, faults: FaultyStore
 ) -> None:
     appended = asyncio.Event()
     faults.after("append", lambda _: appended.set())
-    recorder.record(run_started())
+    writer.record(run_started())
     await appended.wait()
     assert len(await stored(store, run)) == 1
 
 
 async def test_times_in_a_log_never_run_backwards(
-    store: SqliteStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
+    store: SqliteStore, run: RunRecord, writer: RunWriter, clock: VirtualClock
 ) -> None:
-    recorder.record(run_started())
+    writer.record(run_started())
     clock.set_back(60)
-    recorder.record(started())
-    await recorder.commit()
+    writer.record(started())
+    await writer.commit()
     first, second = (decode_event(data).at for data in await stored(store, run))
     assert first == second == "2026-01-01T00:00:00.000Z"
 
@@ -147,47 +147,47 @@ async def test_listeners_hear_of_an_event_after_it_is_stored(store: SqliteStore,
             heard.append((subject, len(await stored(store, run))))
 
     fold_state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
-    recorder = Recorder(store, Listening(), run, fold_state, VirtualClock())
-    recorder.record(run_started())
-    await recorder.commit()
+    writer = RunWriter(store, Listening(), run, fold_state, VirtualClock())
+    writer.record(run_started())
+    await writer.commit()
     project = runs_of(run.project_id)
     assert heard == [(run.id, 1), (project, 1)]
-    recorder.record(started())
-    await recorder.commit()
+    writer.record(started())
+    await writer.commit()
     assert heard[2:] == [(run.id, 2)], "the list hears of changes of the status alone"
-    recorder.record(FlowCancelled(execution_id="r", run_id="r", reason="enough"))
-    await recorder.commit()
+    writer.record(FlowCancelled(execution_id="r", run_id="r", reason="enough"))
+    await writer.commit()
     assert heard[3:] == [(run.id, 3), (project, 3), (progress_of(run.id), 3)]
 
 
 async def test_a_waiter_that_is_cut_off_loses_nothing(
-    store: SqliteStore, run: RunRecord, recorder: Recorder
+    store: SqliteStore, run: RunRecord, writer: RunWriter
 ) -> None:
-    recorder.record(run_started())
-    waiter = asyncio.create_task(recorder.commit())
+    writer.record(run_started())
+    waiter = asyncio.create_task(writer.commit())
     await asyncio.sleep(0)
     waiter.cancel()
     await asyncio.wait({waiter})
-    recorder.record(FlowCancelled(execution_id="r", run_id="r", reason="stop"))
-    await recorder.commit()
+    writer.record(FlowCancelled(execution_id="r", run_id="r", reason="stop"))
+    await writer.commit()
     assert len(await stored(store, run)) == 2
 
 
 async def test_a_store_that_refuses_once_ends_the_recording(
-    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
+    store: SqliteStore, run: RunRecord, writer: RunWriter, faults: FaultyStore
 ) -> None:
     stored_before, failed_before = sum(measured.append_s.counts), measured.failed_appends
-    recorder.record(run_started())
-    await recorder.commit()
+    writer.record(run_started())
+    await writer.commit()
     faults.fail("append", StoreError("the disk is full"), times=1)
-    recorder.record(started())
+    writer.record(started())
     with pytest.raises(StoreError, match="the disk is full"):
-        await recorder.commit()
+        await writer.commit()
     counted = sum(measured.append_s.counts) - stored_before, measured.failed_appends - failed_before
     assert counted == (1, 1), "one append is timed, and one that fails is only counted"
-    recorder.record(completed())
+    writer.record(completed())
     with pytest.raises(StoreError, match="the disk is full"):
-        await recorder.commit()
+        await writer.commit()
     assert len(await stored(store, run)) == 1, "a hole in the log would be worse than its end"
 
 
@@ -199,29 +199,29 @@ async def test_a_stored_append_is_good_though_the_bus_fails(
             raise ConnectionError("the broker is away")
 
     state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
-    recorder = Recorder(store, Mute(), run, state, VirtualClock())
-    recorder.record(run_started())
-    await recorder.commit()
-    recorder.record(started())
-    await recorder.commit()
+    writer = RunWriter(store, Mute(), run, state, VirtualClock())
+    writer.record(run_started())
+    await writer.commit()
+    writer.record(started())
+    await writer.commit()
     assert len(await stored(store, run)) == 2
     assert [record.message for record in caplog.records] == ["readers of run r could not be woken"] * 2
 
 
 async def test_await_previous_append_lets_the_recorder_be_one_append_ahead(
-    store: SqliteStore, run: RunRecord, recorder: Recorder, faults: FaultyStore
+    store: SqliteStore, run: RunRecord, writer: RunWriter, faults: FaultyStore
 ) -> None:
     appends = faults.calls("append")
-    recorder.record(run_started())
-    await recorder.await_previous_append()
+    writer.record(run_started())
+    await writer.await_previous_append()
     assert len(appends) <= 1, "nothing was on its way, so there was nothing to wait for"
-    recorder.record(started())
-    await recorder.await_previous_append()
+    writer.record(started())
+    await writer.await_previous_append()
     assert len(await stored(store, run)) >= 1
-    recorder.record(completed())
-    await recorder.await_previous_append()
+    writer.record(completed())
+    await writer.await_previous_append()
     assert len(await stored(store, run)) >= 2
-    await recorder.commit()
+    await writer.commit()
     assert len(await stored(store, run)) == 3
 
 

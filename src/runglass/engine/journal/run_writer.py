@@ -36,7 +36,7 @@ MOST_UNDER_WAY = 4 << 20
 """With more on its way to the store, a step waits until all of it is stored: memory is bounded, too."""
 
 
-class Recorder:
+class RunWriter:
     """Appends to one run of `owner`, in the order in which `record` is called.
 
     No event is dated before `not_before`. The costs since the append before are charged to the project
@@ -94,7 +94,7 @@ class Recorder:
         self._store = store
         self._bus = bus
         self.run = run
-        """The run, as it was when this recorder began."""
+        """The run, as it was when this writer began."""
         self.fold = fold
         """The run's state after the last recorded event."""
         self._clock = clock

@@ -1,0 +1,176 @@
+"""Arguments and results of the user's code as JSON, taken at once: they may change a moment later.
+
+What is no plain value is told by its type and never by `repr`, which may hold anything, take any time, or
+fail. Size and depth are bounded.
+"""
+
+import dataclasses
+import decimal
+import enum
+import pathlib
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from datetime import date, time, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+
+MOST_BYTES = 1 << 20
+"""About as much is taken of one value; a server keeps less of it."""
+MOST_LEVELS = 16
+_ITEM_BYTES = 8
+_INT_BITS = 1024
+_ATOMS = frozenset({int, float, bool, type(None)})
+_SHAPED = frozenset({"numpy", "pandas", "polars", "pyarrow", "torch", "tensorflow", "jax", "jaxlib", "cupy"})
+"""Libraries whose values are told by type and shape."""
+
+
+class Snapshot(NamedTuple):
+    """A value as JSON; `is_cut` says that some of it is missing."""
+
+    data: bytes
+    is_cut: bool = False
+
+
+def snapshot(value: object) -> Snapshot:
+    """The value as it is now."""
+    if _is_plain(value):
+        try:
+            return Snapshot(msgspec.json.encode(value))
+        except (ValueError, RecursionError):
+            pass  # Half a character, too many digits, or too deep.
+    copy = _Copy()
+    return Snapshot(msgspec.json.encode(copy.of(value, 0)), copy.is_cut)
+
+
+def type_name(value: object) -> str:
+    """What an unknown value is told by."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is JSON already, and small enough."""
+    left, pending = MOST_BYTES, [value]
+    while pending:
+        each: Any = pending.pop()
+        kind = type(each)
+        if kind is str:
+            left -= len(each)
+        elif kind is dict:
+            for key in each:
+                if type(key) is not str:
+                    return False
+                left -= len(key)
+            left -= _ITEM_BYTES * len(each)
+            pending.extend(each.values())
+        elif kind is list or kind is tuple:
+            left -= _ITEM_BYTES * len(each)
+            if left > 0:
+                pending.extend(each)
+        elif kind not in _ATOMS:
+            return False
+        if left <= 0:
+            return False
+    return True
+
+
+class _Copy:
+    """Copies a value of any type into one of JSON's, within the bounds."""
+
+    def __init__(self) -> None:
+        self._left = MOST_BYTES
+        self.is_cut = False
+
+    def of(self, value: Any, level: int) -> Any:
+        self._left -= _ITEM_BYTES
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, enum.Enum):
+            return self.of(value.value, level)
+        if isinstance(value, str):
+            return self._text(str.__str__(value))
+        if isinstance(value, int):
+            number = int.__add__(value, 0)
+            return number if number.bit_length() <= _INT_BITS else f"<int: {number.bit_length():,} bits>"
+        if isinstance(value, float):
+            return float.__add__(value, 0.0)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return f"<{type_name(value)}: {len(value):,} bytes>"
+        if isinstance(value, date | time):
+            return value.isoformat()
+        if isinstance(value, uuid.UUID | decimal.Decimal | timedelta | pathlib.PurePath):
+            return self._text(str(value))
+        if type(value).__module__.partition(".")[0] in _SHAPED:
+            return self._shaped(value, level)
+        if level >= MOST_LEVELS or self._left <= 0:
+            self.is_cut = True
+            return f"<{type_name(value)}>"
+        if isinstance(value, dict):
+            return self._members(value.items(), level)
+        if isinstance(value, list | tuple | set | frozenset | deque):
+            names = getattr(type(value), "_fields", None)
+            if isinstance(value, tuple) and names is not None:
+                return self._members(zip(names, value, strict=False), level)
+            return self._items(value, level)
+        members = _members_of(value)
+        return f"<{type_name(value)}>" if members is None else self._members(members, level)
+
+    def _text(self, text: str) -> str:
+        text = text.encode(errors="replace").decode()
+        most = max(self._left, 200)
+        self._left -= len(text)
+        if len(text) <= most:
+            return text
+        self.is_cut = True
+        return f"{text[:most]}… ({len(text):,} characters)"
+
+    def _items(self, values: Iterable[Any], level: int) -> list[Any]:
+        items: list[Any] = []
+        for each in values:
+            if self._left <= 0:
+                self.is_cut = True
+                break
+            items.append(self.of(each, level + 1))
+        return items
+
+    def _members(self, members: Iterable[tuple[Any, Any]], level: int) -> dict[str, Any]:
+        copied: dict[str, Any] = {}
+        for key, each in members:
+            if self._left <= 0:
+                self.is_cut = True
+                break
+            name = self.of(key, MOST_LEVELS)
+            copied[name if isinstance(name, str) else str(name)] = self.of(each, level + 1)
+        return copied
+
+    def _shaped(self, value: Any, level: int) -> Any:
+        shape = getattr(value, "shape", None)
+        if shape == () and type(value).__module__ == "numpy":
+            return self.of(value.item(), MOST_LEVELS)
+        return f"<{type_name(value)} {tuple(shape)}>" if isinstance(shape, tuple) else f"<{type_name(value)}>"
+
+
+def _members_of(value: Any) -> Iterable[tuple[str, Any]] | None:
+    """The fields of a value that declares them, but for those that its `repr` hides; None of any other."""
+    kind = type(value)
+    if isinstance(value, type):
+        return None
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value) if field.repr]
+    elif isinstance(value, msgspec.Struct):
+        names = list(value.__struct_fields__)
+    elif hasattr(kind, "__attrs_attrs__"):
+        names = [field.name for field in kind.__attrs_attrs__ if field.repr]
+    elif hasattr(kind, "__pydantic_fields__") and callable(getattr(value, "model_dump", None)):
+        dumped = value.model_dump()
+        shown = {name for name, field in kind.__pydantic_fields__.items() if getattr(field, "repr", True)}
+        return [
+            (name, each)
+            for name, each in dumped.items()
+            if name in shown or name not in kind.__pydantic_fields__
+        ]
+    else:
+        return None
+    return [(name, getattr(value, name)) for name in names if hasattr(value, name)]

@@ -1,0 +1,423 @@
+"""The recorder in a program, and the server to which it sends, over a real socket."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncGenerator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from pydantic import BaseModel
+
+import runglass
+from runglass import Client, Recorder, StepTrace, current_run, current_step
+from runglass.recorder.responses import Answer, Usage
+from runglass.recorder.spans import OpenStep
+from runglass.testing import RunningServer
+
+SECRET = "sk-proj-" + "a1B2c3D4" * 6
+
+
+@pytest.fixture
+def rec(server: RunningServer, tmp_path: Path) -> Iterator[Recorder]:
+    with Recorder(
+        "assistant",
+        api_key=server.key,
+        base_url=server.base_url,
+        spool=tmp_path,
+        release="1.4",
+        environment="staging",
+    ) as recorder:
+        yield recorder
+
+
+class Steps:
+    """The steps of a trace, by name, as the server has them; of several with one name the first."""
+
+    def __init__(self, server: RunningServer, trace_id: str) -> None:
+        with Client(server.key, base_url=server.base_url) as client:
+            [self.run] = [
+                run for run in client.runs() if run.recording and run.recording.trace_id == trace_id
+            ]
+            self.all = client.run(self.run.id).trace().steps
+        self._by_name: dict[str | None, StepTrace] = {}
+        for step in self.all:
+            self._by_name.setdefault(step.name, step)
+
+    def __getitem__(self, name: str) -> StepTrace:
+        return self._by_name[name]
+
+    def parent(self, name: str) -> str | None:
+        ids = {step.span_id: step.name for step in self.all}
+        return ids.get(self[name].parent_span_id)
+
+
+@pytest.fixture
+def sent(server: RunningServer, rec: Recorder) -> Any:
+    """Reads what was recorded in a trace."""
+
+    def read(trace_id: str) -> Steps:
+        assert rec.flush()
+        return Steps(server, trace_id)
+
+    return read
+
+
+def test_functions_of_each_kind_are_steps_and_stay_what_they_are(rec: Recorder, sent: Any) -> None:
+    class Agent:
+        @rec.step(kind="retrieval")
+        async def retrieve(self, query: str, *more: int, limit: int = 3) -> list[str]:
+            """Finds."""
+            return [query]
+
+        @classmethod
+        @rec.step(kind="tool", inputs=["b"])
+        def tool(cls, a: int, b: int) -> int:
+            return a + b
+
+        @rec.step("words")
+        def split(self, text: str) -> Generator[str, str | None, int]:
+            got = yield text[0]
+            assert got == "more"
+            yield text[1]
+            return 2
+
+        @rec.step(reduce=sum, process_inputs=lambda given: {"upto": given["count"]})
+        async def numbers(self, count: int) -> AsyncGenerator[int, None]:
+            for number in range(count):
+                yield number
+
+    @rec.run(tags=["b", "a"], session="s-1", user="u-1", metadata={"tier": "gold"})
+    async def answer(question: str) -> dict[str, str]:
+        run = current_run()
+        assert run is not None
+        ids.append(run.id)
+        agent = Agent()
+        assert await agent.retrieve(question, 1, 2, limit=5) == [question]
+        assert Agent.tool(1, b=2) == 3
+        words = agent.split("ab")
+        assert next(words) == "a"
+        assert words.send("more") == "b"
+        with pytest.raises(StopIteration, match="2"):
+            next(words)
+        assert [number async for number in agent.numbers(3)] == [0, 1, 2]
+        return {"answer": "42"}
+
+    ids: list[str] = []
+    assert inspect.iscoroutinefunction(answer)
+    assert inspect.isgeneratorfunction(Agent.split)
+    assert inspect.isasyncgenfunction(Agent.numbers)
+    assert Agent.retrieve.__doc__ == "Finds."
+    assert asyncio.run(answer("why?")) == {"answer": "42"}
+
+    steps = sent(ids[0])
+    assert {step.status for step in steps.all} == {"completed"}
+    assert steps["answer"].input_context == {"question": "why?"}
+    assert steps["answer"].output_context == {"answer": "42"}
+    assert steps["retrieve"].kind == "retrieval"
+    assert steps["retrieve"].input_context == {"query": "why?", "*more": [1, 2], "limit": 5}
+    assert steps["tool"].input_context == {"b": 2}
+    assert steps["tool"].output_context == {"value": 3}
+    assert steps["words"].output_context == {"text": "ab"}
+    assert steps["numbers"].input_context == {"upto": 3}
+    assert steps["numbers"].output_context == {"value": 3}
+    assert {steps.parent(name) for name in ("retrieve", "tool", "words", "numbers")} == {"answer"}
+    told = steps.run.recording
+    assert told is not None
+    assert (told.name, told.tags, told.session, told.user) == ("answer", ("a", "b"), "s-1", "u-1")
+    assert (told.service, told.release, told.environment) == ("assistant", "1.4", "staging")
+    assert steps["answer"].attributes is not None
+    assert steps["answer"].attributes["metadata.tier"] == "gold"
+
+
+def test_a_model_call_has_what_was_asked_and_answered_and_what_it_used(rec: Recorder, sent: Any) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    with rec.run("chat") as run, rec.step("ask", kind="llm") as step:
+        step.input = {"topic": "greeting"}
+        with step.model_call(
+            model="gpt-4o", provider="openai", messages=messages, settings={"temperature": 0.5}
+        ) as call:
+            messages.append({"role": "user", "content": "changed later"})
+            usage = Usage(input=100, output=20, cached=50)
+            call.set_answer(Answer(model="gpt-4o", id="r-1", text="hello", finish_reason="stop", usage=usage))
+    steps = sent(run.id)
+    [call_told] = steps["chat gpt-4o"].model_calls
+    assert call_told.request == {
+        "messages": [{"role": "user", "content": "hi"}],
+        "settings": {"temperature": 0.5},
+    }
+    assert call_told.response == {"role": "assistant", "content": "hello"}
+    assert (call_told.model, call_told.cached_tokens, call_told.request_id) == ("openai:gpt-4o", 50, "r-1")
+    assert steps["ask"].model_calls == ()
+    assert steps["ask"].kind == "llm"
+    assert steps["ask"].input_context == {"topic": "greeting"}
+    assert steps.run.totals is not None
+    assert steps.run.totals.by_model is not None
+    assert steps.run.totals.by_model["openai:gpt-4o"].calls == 1
+    assert steps.run.totals.unmetered_calls == 0
+
+
+def test_an_exception_passes_and_is_told_and_a_cancelled_task_is_cancelled(rec: Recorder, sent: Any) -> None:
+    @rec.step
+    def fails() -> None:
+        raise ValueError("no such city")
+
+    @rec.step
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(waits())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with rec.run("errors") as run:
+        with pytest.raises(ValueError, match="no such city"):
+            fails()
+        asyncio.run(cancelled())
+    steps = sent(run.id)
+    assert steps["fails"].error_context == {"code": "ValueError", "message": "no such city"}
+    assert steps["waits"].error_context == {"code": "CANCELLED", "message": "the task was cancelled"}
+    assert steps["errors"].status == "completed"
+
+
+def test_a_generator_is_current_only_while_it_runs_and_says_that_it_was_left(
+    rec: Recorder, sent: Any
+) -> None:
+    seen: list[OpenStep | None] = []
+
+    @rec.step
+    def parts() -> Generator[str, None, None]:
+        for text in ("a", "b", "c"):
+            seen.append(current_step())
+            yield text
+
+    @rec.step
+    async def async_parts() -> AsyncGenerator[str, None]:
+        seen.append(current_step())
+        yield "x"
+        yield "y"
+
+    async def consume() -> None:
+        stream = async_parts()
+        async for _ in stream:
+            assert current_step() is run
+            break
+        await stream.aclose()
+
+    with rec.run("streams") as run:
+        stream = parts()
+        assert next(stream) == "a"
+        assert current_step() is run
+        with rec.step("between"):
+            assert next(stream) == "b"
+        del stream  # nobody closes it
+        asyncio.run(consume())
+        abandoned = parts()
+        del abandoned
+    steps = sent(run.id)
+    assert [step and step.name for step in seen] == ["parts", "parts", "async_parts"]
+    for name, text in (("parts", "ab"), ("async_parts", "x")):
+        assert steps[name].status == "completed"
+        assert steps[name].output_context == {"text": text}
+        assert "leftEarly" in steps[name].notes[0]
+        assert steps.parent(name) == "streams"
+    assert steps.parent("between") == "streams"
+    assert len([step for step in steps.all if step.name == "parts"]) == 1
+
+
+def test_a_run_inside_of_a_run_is_a_step_and_a_step_outside_is_a_run(rec: Recorder, sent: Any) -> None:
+    with rec.run("outer") as run, rec.run("inner") as inner:
+        assert inner.id == run.id
+        assert current_run() is run
+    assert sent(run.id).parent("inner") == "outer"
+    with rec.step("alone") as step:
+        pass
+    assert sent(step.trace_id).run.recording.name == "alone"
+    assert current_run() is None
+
+
+def test_without_a_key_nothing_is_done_and_that_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RUNGLASS_API_KEY", raising=False)
+    with caplog.at_level(logging.WARNING, "runglass"):
+        rec = Recorder("assistant")
+
+        @rec.run
+        def answer(question: str) -> str:
+            run = runglass.current_run()
+            assert run is not None
+            run.add(tags=["a"])
+            with rec.step("ask") as step, step.model_call(model="m") as call:
+                call.response = object()
+            return question
+
+        assert [answer("a"), answer("b")] == ["a", "b"]
+        assert rec.flush()
+        rec.close()
+    [record] = caplog.records
+    assert record.getMessage().startswith("nothing of 'assistant' is recorded: there is no API key")
+
+
+def test_values_are_masked_and_only_what_the_recorder_may_send_is_sent(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    def hide(value: Any) -> Any:
+        return msgspec.json.decode(msgspec.json.encode(value).replace(b"4711", b"XXXX"))
+
+    def recorder(**options: Any) -> Recorder:
+        return Recorder("lowered", api_key=server.key, base_url=server.base_url, spool=tmp_path, **options)
+
+    def ask(rec: Recorder, **options: Any) -> StepTrace:
+        with rec.run("top") as run:
+
+            @rec.step(**options)
+            def card(number: str) -> str:
+                return f"card {number}"
+
+            card("4711")
+        assert rec.flush()
+        rec.close()
+        return Steps(server, run.id)["card"]
+
+    masked = ask(recorder(mask=hide))
+    assert (masked.input_context, masked.output_context) == ({"number": "XXXX"}, {"text": "card XXXX"})
+    for step in (ask(recorder(capture="metadata_only")), ask(recorder(), capture="metadata_only")):
+        assert (step.input_context, step.output_context) == (None, None)
+        assert (step.input_size_bytes, step.output_size_bytes) == (17, 11)
+    off = ask(recorder(capture="off"), capture="full")
+    assert (off.input_context, off.input_size_bytes, off.output_context) == (None, None, None)
+    cleaned = ask(recorder(capture="redacted"), process_outputs=lambda _: {"api_key": SECRET})
+    assert cleaned.output_context == {"api_key": "[redacted]"}
+    with pytest.raises(ValueError, match="capture must be one of"):
+        recorder(capture="some")
+
+
+def test_the_run_is_found_by_its_trace_id(server: RunningServer, rec: Recorder, sent: Any) -> None:
+    with rec.run("found") as run:
+        pass
+    known = sent(run.id).run
+    assert run.url == f"{server.address}/runs/{run.id}"
+    with Client(server.key, base_url=server.base_url) as client:
+        assert client.run(run.id).trace().flow_run.id == known.id
+        with pytest.raises(runglass.FlowNotFoundError):
+            client.run("0" * 31 + "1").trace()
+    other = server.make_key("acme", "other")
+    with Client(other, base_url=server.base_url) as client, pytest.raises(runglass.FlowNotFoundError):
+        client.run(run.id).trace()
+
+
+def test_threads_and_requests_carry_the_step_on(rec: Recorder, sent: Any) -> None:
+    @rec.step
+    def work(number: int) -> int:
+        return number
+
+    with rec.run("top") as run:
+        assert rec.headers() == {"traceparent": f"00-{run.trace_id}-{run.span_id}-01"}
+        headers = {"Traceparent": rec.headers()["traceparent"]}
+        with ThreadPoolExecutor(4) as pool:
+            assert sorted(pool.map(rec.bind(work), range(8))) == list(range(8))
+            pool.submit(work, 9).result()
+    assert rec.headers() == {}
+    with rec.run("elsewhere", parent=headers) as continued:
+        assert continued.id == run.id
+    steps = sent(run.id)
+    assert len(steps.all) == 10
+    assert steps.parent("work") == steps.parent("elsewhere") == "top"
+    with rec.run("new", parent={"traceparent": "nonsense"}) as new:
+        assert new.id != run.id
+
+
+def test_a_run_that_is_not_sampled_is_not_recorded_anywhere(
+    server: RunningServer, rec: Recorder, tmp_path: Path
+) -> None:
+    never = Recorder("never", api_key=server.key, base_url=server.base_url, sample=0.0, spool=tmp_path)
+    with never.run("hidden") as run:
+        headers = never.headers()
+        with rec.step("inside") as step, step.model_call(model="m"):
+            assert step.delivery is None
+    with rec.run("elsewhere", parent=headers) as continued:
+        assert continued.delivery is None
+    assert rec.flush()
+    with Client(server.key, base_url=server.base_url) as client:
+        assert run.id not in {each.recording.trace_id for each in client.runs() if each.recording}
+
+
+def test_in_a_block_of_attempts_a_step_after_a_failed_one_is_its_next(rec: Recorder, sent: Any) -> None:
+    @rec.step
+    def flaky(number: int) -> int:
+        if number < 2:
+            raise ValueError(number)
+        return number
+
+    with rec.run("retried") as run, rec.attempts():
+        for number in range(3):
+            with suppress(ValueError):
+                flaky(number)
+    steps = [step for step in sent(run.id).all if step.name == "flaky"]
+    assert [(step.attributes or {}).get("runglass.attempt") for step in steps] == [None, 2, 3]
+    assert [step.status for step in steps] == ["failed", "failed", "completed"]
+
+
+def test_what_of_the_users_own_helpers_fails_is_left_out_and_told(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    class Broken(BaseModel):
+        def model_dump(self, **options: Any) -> Any:
+            raise RuntimeError("no")
+
+    def fails(value: Any) -> Any:
+        raise RuntimeError("no")
+
+    with Recorder("helpers", api_key=server.key, base_url=server.base_url, spool=tmp_path) as rec:
+
+        @rec.step(process_inputs=fails, process_outputs=fails)
+        def processed(text: str) -> str:
+            return text
+
+        @rec.step(reduce=fails)
+        def reduced() -> Generator[int, None, None]:
+            yield 1
+
+        with rec.run("top") as run:
+            assert processed("a") == "a"
+            assert list(reduced()) == [1]
+            with rec.step("valued") as step:
+                step.output = Broken()
+        assert rec.flush()
+    with Recorder("helpers", api_key=server.key, base_url=server.base_url, mask=fails) as rec:
+        with rec.run("top") as masked, rec.step("masked") as step:
+            step.output = "secret"
+        assert rec.flush()
+    steps = Steps(server, run.id)
+    assert steps["processed"].notes == (
+        "the arguments could not be read: RuntimeError",
+        "the result could not be read: RuntimeError",
+    )
+    assert steps["reduced"].notes == ("the result could not be read: RuntimeError",)
+    assert "could not be read" in steps["valued"].notes[0]
+    told = Steps(server, masked.id)["masked"]
+    assert told.notes == (
+        "8 bytes of content were left out: it could not be masked or redacted (RuntimeError)",
+    )
+    assert told.output_context is None
+
+
+def test_the_capture_mode_is_told_to_a_sender_that_asks(server: RunningServer) -> None:
+    span = {"traceId": "ab" * 16, "spanId": "cd" * 8, "name": "a", "startTimeUnixNano": "1"}
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    headers = {"Authorization": f"Bearer {server.key}"}
+    silent = httpx2.post(f"{server.address}/v1/traces", json=body, headers=headers)
+    assert "X-Runglass-Capture" not in silent.headers
+    asked = httpx2.post(
+        f"{server.address}/v1/traces", json=body, headers=headers | {"X-Runglass-Capture": "?"}
+    )
+    assert asked.headers["X-Runglass-Capture"] == "redacted"

@@ -1,0 +1,381 @@
+"""What goes wrong beside a program that records itself costs it nothing, and nothing is lost in silence."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass import Client, Recorder, StepTrace, Trace
+from runglass.errors import RunglassError
+from runglass.testing import ORG, PROJECT, RunningServer, running_server
+from runglass.wire.admin_api import SERVER
+from runglass.wire.run_api import CaptureMode
+from tests.e2e.command import environment
+from tests.waiting import eventually
+
+SECRET = "sk-proj-" + "a1B2c3D4" * 6
+PLAIN = "a plain sentence of some length"
+
+
+class Place:
+    """A server that comes and goes, at one address and with one key, and the state folder of its senders."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / "state"
+        self._data = folder / "data"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.base_url = f"http://127.0.0.1:{self._port}/api/v1"
+        with self.server() as server:
+            self.key = server.key
+
+    def server(self, **settings: Any) -> AbstractContextManager[RunningServer]:
+        """The server, until the block ends; it keeps all content."""
+        return running_server(port=self._port, data=self._data, capture="full", **settings)
+
+    def recorder(self, **options: Any) -> Recorder:
+        options = {"spool": self.spool, **options}
+        return Recorder("agent", api_key=self.key, base_url=self.base_url, **options)
+
+    @property
+    def spool(self) -> Path:
+        return self.state / "runglass" / "spool"
+
+    def spooled(self) -> bytes:
+        return b"".join(path.read_bytes() for path in sorted(self.spool.glob("*")))
+
+    def program(self, code: str, *arguments: str) -> "subprocess.Popen[str]":
+        """A program of its own that records itself as `rec`, which it does not close."""
+        begin = "import os, sys, time\nimport runglass\nrec = runglass.Recorder('agent', lease_s=3)\n"
+        variables = {
+            "RUNGLASS_API_KEY": self.key,
+            "RUNGLASS_BASE_URL": self.base_url,
+            "XDG_STATE_HOME": str(self.state),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-c", begin + textwrap.dedent(code), *arguments],
+            env=environment(PYTHONUNBUFFERED="1", **variables),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def done(self, code: str, *arguments: str) -> str:
+        """What such a program prints, once it has ended well."""
+        process = self.program(code, *arguments)
+        out, errors = process.communicate(timeout=60)
+        assert (process.returncode, "Traceback" in errors) == (0, False), errors
+        return out.strip()
+
+    def trace(self, run_id: str) -> Trace | None:
+        """The trace, if the server has any of it."""
+        with Client(self.key, base_url=self.base_url) as client:
+            try:
+                return client.run(run_id).trace()
+            except RunglassError:
+                return None
+
+    def steps(self, run_id: str, holds: Callable[[list[StepTrace]], object] = bool) -> list[StepTrace]:
+        """The steps of a run, once it holds of them."""
+
+        def read() -> list[StepTrace] | None:
+            trace = self.trace(run_id)
+            steps = [] if trace is None else list(trace.steps)
+            return steps if holds(steps) else None
+
+        return eventually(read)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def ended(count: int) -> Callable[[list[StepTrace]], bool]:
+    """Holds of so many steps that have all ended."""
+    return lambda steps: len(steps) == count and all(step.status != "running" for step in steps)
+
+
+def test_what_is_recorded_while_the_server_is_away_comes_whole_and_once(place: Place) -> None:
+    with place.recorder(lease_s=3) as rec:
+        with rec.run("away") as run:
+            for number in range(50):
+                with rec.step("work") as step:
+                    step.output = {"number": number, "text": PLAIN}
+        # Nobody has said what the server keeps: all of it waits in memory, and the rest on disk, too.
+        assert rec.flush(30)
+        assert b'"work"' in place.spooled()
+        assert PLAIN.encode() not in place.spooled()
+        with place.server():
+            steps = place.steps(run.id, ended(51))
+            told = [step.output_context for step in steps if step.name == "work"]
+            assert told == [{"number": number, "text": PLAIN} for number in range(50)]
+            eventually(lambda: not list(place.spool.glob("*")))
+
+
+def test_a_run_goes_on_over_an_outage_in_which_it_is_not_taken_for_lost(place: Place) -> None:
+    with place.recorder(lease_s=3) as rec:
+        with rec.run("long") as run:
+            with place.server():
+                with rec.step("before"):
+                    pass
+                assert rec.flush(30)
+            with rec.step("meanwhile"):
+                pass
+            assert rec.flush(30)
+        with place.server():
+            steps = place.steps(run.id, ended(3))
+            assert Counter(step.name for step in steps) == Counter(["long", "before", "meanwhile"])
+            with Client(place.key, base_url=place.base_url) as client:
+                assert len(list(client.runs())) == 1
+
+
+def test_a_program_that_ends_without_the_server_leaves_its_steps_to_the_next(place: Place) -> None:
+    code = """
+        with rec.run("first") as run, rec.step("work") as step:
+            step.output = {"text": sys.argv[1]}
+        print(run.id)
+    """
+    run_id = place.done(code, PLAIN)
+    [path] = place.spool.glob("*")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(place.spool.stat().st_mode) == 0o700
+    assert PLAIN.encode() not in path.read_bytes()
+    with path.open("ab") as torn:
+        torn.write(b"0000ffff00000000\n{")
+    with place.server():
+        place.done("with rec.step('second'): pass")
+        steps = place.steps(run_id, ended(2))
+        assert {step.name for step in steps} == {"first", "work"}
+        [work] = [step for step in steps if step.name == "work"]
+        assert any("bytes of content are not in the spool" in note for note in work.notes)
+        assert list(place.spool.glob("*")) == []
+
+
+@pytest.mark.parametrize("mode", ["off", "metadata_only", "redacted", "full"])
+def test_the_spool_has_only_what_the_server_keeps(place: Place, mode: CaptureMode) -> None:
+    with place.recorder() as rec:
+        with place.server() as server:
+
+            async def set_capture() -> None:
+                project = await server.runtime.store.ensure_project(ORG, PROJECT)
+                await server.runtime.store.set_capture(project.id, mode, by=SERVER)
+
+            server.call(set_capture())
+            with rec.step("hears"):
+                pass
+            assert rec.flush(30)
+
+        @rec.step
+        def work(text: str, key: str) -> None:
+            with rec.model_call(model="m", messages=[{"role": "user", "content": text}]):
+                raise ValueError(f"{text} {key}")
+
+        with pytest.raises(ValueError, match=PLAIN):
+            work(PLAIN, SECRET)
+        assert rec.flush(30)
+        spooled = place.spooled()
+        assert b'"work"' in spooled
+        assert (PLAIN.encode() in spooled) == (mode in ("redacted", "full"))
+        assert (SECRET.encode() in spooled) == (mode == "full")
+
+
+def test_what_a_full_buffer_drops_is_told_in_the_run(place: Place) -> None:
+    with place.recorder(spool=None, buffer_bytes=100_000) as rec:
+        with rec.run("full") as run:
+            for _ in range(500):
+                with rec.step("work") as step:
+                    step.output = PLAIN * 30
+        with place.server():
+            steps = place.steps(run.id, lambda steps: any(step.notes for step in steps))
+            [note] = next(step.notes for step in steps if step.name == "full")
+            dropped = int(note.removeprefix("the sender dropped ").split(" steps")[0])
+            kept = [step for step in steps if step.name == "work"]
+            assert 0 < len(kept) == 500 - dropped
+            assert all(step.status == "completed" for step in steps)
+
+
+def test_the_open_steps_of_a_killed_program_are_lost_after_their_lease(place: Place) -> None:
+    code = """
+        with rec.run("killed") as run:
+            with rec.step("done"):
+                pass
+            with rec.step("open"):
+                rec.flush()
+                print(run.id)
+                time.sleep(600)
+    """
+    with place.server(recording_settle_s=4):
+        process = place.program(code)
+        assert process.stdout is not None
+        run_id = process.stdout.readline().strip()
+        begun = place.steps(run_id, lambda steps: len(steps) == 3)
+        assert {step.name: step.status for step in begun} == {
+            "killed": "running",
+            "open": "running",
+            "done": "completed",
+        }
+        process.kill()
+        process.communicate()
+        place.steps(run_id, ended(3))
+        trace = place.trace(run_id)
+        assert trace is not None
+        assert trace.flow_run.error is not None
+        assert trace.flow_run.error.code == "WRITER_LOST"
+        assert {step.name: step.status for step in trace.steps} == {
+            "killed": "failed",
+            "open": "failed",
+            "done": "completed",
+        }
+
+
+def test_a_step_longer_than_its_lease_is_not_lost(place: Place) -> None:
+    code = """
+        with rec.run("slow") as run:
+            rec.flush()
+            print(run.id)
+            sys.stdin.readline()
+    """
+    with place.server(recording_settle_s=4) as server:
+        process = place.program(code)
+        assert process.stdout is not None
+        run_id = process.stdout.readline().strip()
+        place.steps(run_id)
+
+        async def until_after_the_lease() -> None:
+            # Heard of again after it would have been lost twice.
+            clock = server.runtime.store.clock
+            begun = clock.now()
+            while (clock.now() - begun).total_seconds() < 6.0:
+                await clock.sleep(0.1)
+
+        server.call(until_after_the_lease())
+        assert [step.status for step in place.steps(run_id)] == ["running"]
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_forked_processes_record_in_one_run(place: Place) -> None:
+    code = """
+        with rec.run("parent") as run:
+            with rec.step("before"):
+                pass
+            children = []
+            for name in ("one", "two"):
+                if not (pid := os.fork()):
+                    with rec.step(name):
+                        pass
+                    rec.close()
+                    os._exit(0)
+                children.append(pid)
+            for pid in children:
+                os.waitpid(pid, 0)
+        print(run.id)
+    """
+    with place.server():
+        steps = place.steps(place.done(code), ended(4))
+        assert Counter(step.name for step in steps) == Counter(["parent", "before", "one", "two"])
+        [top] = [step for step in steps if step.name == "parent"]
+        assert {step.parent_span_id for step in steps if step is not top} == {top.span_id}
+
+
+def test_processes_of_a_pool_continue_the_run_and_send_at_their_end(place: Place) -> None:
+    code = """
+        import concurrent.futures, multiprocessing
+
+        def work(headers, number):
+            with rec.run("work", parent=headers) as run:
+                run.output = {"number": number}
+
+        with rec.run("pool") as run:
+            fork = multiprocessing.get_context("fork")
+            with concurrent.futures.ProcessPoolExecutor(2, mp_context=fork) as pool:
+                list(pool.map(work, [rec.headers()] * 6, range(6)))
+            process = fork.Process(target=work, args=(rec.headers(), 6))
+            process.start()
+            process.join()
+        print(run.id)
+    """
+    with place.server():
+        steps = place.steps(place.done(code), ended(8))
+        [top] = [step for step in steps if step.name == "pool"]
+        told = {(step.output_context or {}).get("number") for step in steps if step is not top}
+        assert told == set(range(7))
+        assert {step.parent_span_id for step in steps if step is not top} == {top.span_id}
+
+
+def test_a_program_that_does_not_close_its_recorder_sends_all_at_its_end(place: Place) -> None:
+    code = """
+        with rec.run("quick") as run:
+            for number in range(100):
+                with rec.step("work"):
+                    pass
+        print(run.id)
+        raise SystemExit
+    """
+    with place.server(), place.recorder() as rec:
+        with rec.step("warm up"):
+            pass
+        assert rec.flush(60)
+        assert len(place.steps(place.done(code), ended(101))) == 101
+        assert not list(place.spool.glob("*"))
+
+
+def test_two_hundred_threads_record_each_step_once(place: Place) -> None:
+    with place.server(), place.recorder() as rec:
+
+        def work(number: int) -> int:
+            barrier.wait()
+            for each in range(10):
+                with rec.step("outer"), rec.step("inner") as inner:
+                    inner.output = {"thread": number, "each": each}
+            return number
+
+        barrier = threading.Barrier(200)
+        with rec.run("threads") as run, ThreadPoolExecutor(200) as pool:
+            assert list(pool.map(rec.bind(work), range(200))) == list(range(200))
+        assert rec.flush(60)
+        steps = place.steps(run.id)
+        assert len(steps) == 4001
+        outer = {step.span_id for step in steps if step.name == "outer"}
+        inner = [step for step in steps if step.name == "inner"]
+        assert {step.parent_span_id for step in inner} == outer
+        told = {tuple((step.output_context or {}).values()) for step in inner}
+        assert told == {(number, each) for number in range(200) for each in range(10)}
+
+
+def test_a_durable_step_is_stored_before_the_code_goes_on(place: Place) -> None:
+    with place.server(), place.recorder(durable=True) as rec, rec.run("durable") as run:
+        assert [step.status for step in place.steps(run.id)] == ["running"]
+        with rec.step("pay"):
+            names = {step.name: step.status for step in place.steps(run.id)}
+            assert names == {"durable": "running", "pay": "running"}
+        assert {step.name: step.status for step in place.steps(run.id)}["pay"] == "completed"
+
+
+def test_a_key_that_is_refused_costs_nothing_but_the_recording(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = Recorder("agent", api_key="nk_" + "0" * 40, base_url=place.base_url, spool=place.spool)
+    with place.server(), wrong as rec:
+        for _ in range(3):
+            with rec.step("work"):
+                pass
+            assert not rec.flush(30)
+    told = [record.getMessage() for record in caplog.records if "refuses the key" in record.getMessage()]
+    assert len(told) == 1
+    assert not list(place.spool.glob("*"))
