@@ -166,19 +166,43 @@ def test_a_program_that_ends_without_the_server_leaves_its_steps_to_the_next(pla
         assert list(place.spool.glob("*")) == []
 
 
+def hears(rec: Recorder, server: RunningServer, mode: CaptureMode) -> None:
+    """The server keeps content in this mode from now on, and the recorder knows."""
+
+    async def set_capture() -> None:
+        project = await server.runtime.store.ensure_project(ORG, PROJECT)
+        await server.runtime.store.set_capture(project.id, mode, by=SERVER)
+
+    server.call(set_capture())
+    with rec.step("hears"):
+        pass
+    assert rec.flush(30)
+
+
+def test_what_only_the_spool_has_is_sent_though_nothing_else_is_recorded(place: Place) -> None:
+    with place.recorder(buffer_bytes=20_000) as rec:
+        with place.server() as server:
+            hears(rec, server, "full")
+        with rec.run("large") as run:
+            for number in range(60):
+                with rec.step("work") as step:
+                    step.output = {"number": number, "text": PLAIN * 40}
+                if number % 10 == 9:
+                    assert rec.flush(30)
+            run.output = PLAIN * 400
+        assert rec.flush(30)
+        with place.server():
+            steps = place.steps(run.id, ended(61))
+            told = [(step.output_context or {}).get("number") for step in steps if step.name == "work"]
+            assert (len(told), set(told)) == (60, set(range(60)))
+            eventually(lambda: not list(place.spool.glob("*")))
+
+
 @pytest.mark.parametrize("mode", ["off", "metadata_only", "redacted", "full"])
 def test_the_spool_has_only_what_the_server_keeps(place: Place, mode: CaptureMode) -> None:
     with place.recorder() as rec:
         with place.server() as server:
-
-            async def set_capture() -> None:
-                project = await server.runtime.store.ensure_project(ORG, PROJECT)
-                await server.runtime.store.set_capture(project.id, mode, by=SERVER)
-
-            server.call(set_capture())
-            with rec.step("hears"):
-                pass
-            assert rec.flush(30)
+            hears(rec, server, mode)
 
         @rec.step
         def work(text: str, key: str) -> None:

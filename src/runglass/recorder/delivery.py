@@ -255,7 +255,9 @@ class Delivery:
             self._is_asleep = not is_due
             # Looked at once more: who has come before that has not seen that it is asleep.
             if is_due:
-                self._sleep(self._retry_at - now)
+                self._sleep(min(self._retry_at - now, GATHER_S))
+                if self._bytes > self._buffer_bytes / 2:
+                    self._spill()
             elif not self._has_news() and not self._is_closing:
                 self._sleep(self._beat_at - now if self._open else None)
             self._is_asleep = False
@@ -268,7 +270,7 @@ class Delivery:
             self._wake.get()
 
     def _has_news(self) -> bool:
-        if self._new or self._waiting or self._tickets != self._stored_tickets:
+        if self._new or self._waiting or self._has_evicted or self._tickets != self._stored_tickets:
             return True
         with self._lock:
             return any(not step.is_sent for step in list(self._open))
@@ -292,7 +294,8 @@ class Delivery:
             if not self._post([heartbeat_of(step, self.lease_s) for step in beating.values()]):
                 return
             self._beat_at = time.monotonic() + self.lease_s / BEATS
-        if self._spool is not None and (steps or beating) and not self._spool.is_read:
+        is_heard = bool(steps or beating or self._has_evicted)
+        if self._spool is not None and is_heard and not self._spool.is_read:
             if not self._has_evicted:
                 self._spool.drop_own()
             for body in self._spool.bodies():
@@ -386,14 +389,16 @@ class Delivery:
         self._retry_at = now + max(backoff_s(self._failures, most_s=MOST_WAIT_S), asked_s or 0.0)
         if self._away_since is None:
             self._away_since = now
-        is_full = self._bytes > self._buffer_bytes / 2
         is_urgent = self._is_closing or self._tickets != self._stored_tickets
-        if self._spool is None or not (is_full or is_urgent or now - self._away_since >= SPOOL_AFTER_S):
-            return
+        if is_urgent or now - self._away_since >= SPOOL_AFTER_S:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Writes what waits to the spool, and leaves it to that where memory is short."""
         ticket, steps = self._taken()
         if self._write_down(steps):
             self._note_stored(ticket)
-        if is_full:
+        if self._bytes > self._buffer_bytes / 2:
             with self._lock:
                 for step in [step for step in self._waiting if step.is_spooled]:
                     self._has_evicted = True
