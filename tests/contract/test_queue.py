@@ -34,9 +34,16 @@ def until_waiting(server: RunningServer, count: int) -> None:
     eventually(lambda: waiting_in(server) == count)
 
 
+def hold(server: RunningServer) -> str:
+    """Starts the run that has the only slot. The run before it may give that back after its answer."""
+    holder = start(server, "endless")
+    until_waiting(server, 0)
+    return holder
+
+
 def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http: httpx2.Client) -> None:
     before = len(http.get("/flow-runs").json()["runs"])
-    holder = start(server, "endless")
+    holder = hold(server)
     jobs = [http.post(f"{BASE}/anything/jobs", json={"parameters": {"n": n}}) for n in range(3)]
     assert [job.status_code for job in jobs] == [202] * 3
     ids = [job.json()["executionId"] for job in jobs]
@@ -68,7 +75,7 @@ def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http:
 def test_execute_and_step_wait_in_the_queue_and_get_their_answers(
     server: RunningServer, http: httpx2.Client, slug: str
 ) -> None:
-    holder = start(server, "endless")
+    holder = hold(server)
     with ThreadPoolExecutor(2) as threads:
         executed = threads.submit(http.post, f"{BASE}/{slug}/execute", json={"parameters": {"n": 1}})
         until_waiting(server, 1)
@@ -84,7 +91,7 @@ def test_execute_and_step_wait_in_the_queue_and_get_their_answers(
 def test_a_call_whose_queued_run_is_cancelled_gets_the_cancellation(
     server: RunningServer, http: httpx2.Client
 ) -> None:
-    holder = start(server, "endless")
+    holder = hold(server)
     with ThreadPoolExecutor(1) as threads:
         executed = threads.submit(http.post, f"{BASE}/anything/execute", json={})
         until_waiting(server, 1)

@@ -140,8 +140,8 @@ def test_of_a_huge_file_only_the_first_bytes_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b" \n\n", "there is no text in"),
-        (b"\x7fELF\0\0", "not a plain text"),
+        (b" \n\n", "there is no plain text in"),
+        (b"\x7fELF\0\0", "there is no plain text in"),
         (None, "cannot be read"),
     ],
 )
