@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from runglass.config.settings import Settings
 from runglass.flows.parser import parse_flow
+from runglass.store.credentials import make_key
 from runglass.store.records import FlowRecord, Role
-from runglass.wire.admin_api import make_key
 
 if TYPE_CHECKING:
     from runglass.runtime.runtime import FixedLimits, Runtime

@@ -5,8 +5,8 @@ from pathlib import Path
 import httpx2
 from playwright.sync_api import Browser, Page, expect
 
+from runglass.store.credentials import digest_of
 from runglass.testing import RunningServer
-from runglass.wire.admin_api import digest_of
 from tests.browser.chromium import ARGUMENTS, chromium_path
 from tests.browser.demo_runs import Runs
 from tests.browser.visitor import Visitor, visiting

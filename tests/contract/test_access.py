@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
+from runglass.store.credentials import digest_of
 from runglass.testing import RunningServer
-from runglass.wire.admin_api import digest_of
 from tests.contract.wire import ANYTHING, UUID, detail, execute, http_for, refusal
 
 PROTECTED = [

@@ -14,8 +14,8 @@ import pytest
 
 from runglass.config.settings import SettingsError
 from runglass.runtime.runtime import FixedLimits
+from runglass.store.credentials import digest_of
 from runglass.testing import RunningServer, running_server
-from runglass.wire.admin_api import digest_of
 from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools

@@ -7,8 +7,8 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from runglass.store.credentials import digest_of
 from runglass.testing import RunningServer
-from runglass.wire.admin_api import digest_of
 from tests.contract.test_tool_calls import TOOLS
 from tests.contract.wire import detail, frames, http_for, refusal, start
 

@@ -12,8 +12,8 @@ import pytest
 from runglass.cli import main
 from runglass.limits.offload import LARGE_BYTES
 from runglass.server.requests.body import PROMPT_S
+from runglass.store.credentials import digest_of
 from runglass.testing import RunningServer, running_server
-from runglass.wire.admin_api import digest_of
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import (
     ENDLESS,

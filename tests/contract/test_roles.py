@@ -9,8 +9,9 @@ import httpx2
 import pytest
 
 from runglass.server.endpoints import ENDPOINTS
+from runglass.store.credentials import digest_of
 from runglass.testing import RunningServer
-from runglass.wire.admin_api import ROLES, digest_of
+from runglass.wire.admin_api import ROLES
 from tests.contract.wire import ANYTHING, detail, http_for
 
 API = "/api/v1"

@@ -7,8 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass.store.credentials import digest_of
 from runglass.testing import RunningServer
-from runglass.wire.admin_api import digest_of
 from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, BROKEN, as_listed, detail, execute, refusal
 from tests.waiting import eventually

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 import runglass
-from runglass.limits.memory import SHARE
+from runglass.limits.memory import SHARE_OF_PROJECT
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,
@@ -56,7 +56,7 @@ def checking(server: RunningServer) -> Iterator[Held]:
 def test_large_requests_wait_for_each_other_up_to_a_part_of_the_memory(
     server: RunningServer, http: httpx2.Client, checking: Held, way: str
 ) -> None:
-    assert 5_000_000 < MEMORY_BYTES // SHARE // 2 < 2 * 5_000_000
+    assert 5_000_000 < MEMORY_BYTES // SHARE_OF_PROJECT < 2 * 5_000_000
     with ThreadPoolExecutor(2) as calls:
         first = calls.submit(http.post, f"{PATH}/{way}", json=LARGE)
         checking.until_reached()
@@ -236,7 +236,7 @@ def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningSe
         f"Content-Length: {len(body) + 2}\r\n\r\n"
     ).encode()
     host, port = server.address.removeprefix("http://").split(":")
-    least = 12 - MEMORY_BYTES // SHARE // 2 // 4_000_000 - 1
+    least = 12 - MEMORY_BYTES // SHARE_OF_PROJECT // 4_000_000 - 1
 
     def answered(sender: socket.socket) -> bytes:
         # The server may refuse, and close, while the body is still being sent.

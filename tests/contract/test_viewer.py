@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
+from runglass.store.credentials import digest_of
 from runglass.testing import RunningServer
-from runglass.wire.admin_api import digest_of
 from tests.contract.wire import (
     LONGEST_S,
     cancel,

@@ -11,8 +11,8 @@ import pytest
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
+from runglass.store.credentials import make_key
 from runglass.store.records import Append, StepRow
-from runglass.wire.admin_api import make_key
 from tests.e2e.command import Process, started
 from tests.records import new_run
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from runglass.flows.parser import parse_flow
 from runglass.runtime.runtime import push_flow
 from runglass.store.base import Store
+from runglass.store.credentials import make_key
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Role
-from runglass.wire.admin_api import make_key
 from tests.prove.killing.book import PLACE
 from tests.prove.killing.flows import FLOWS
 

@@ -371,7 +371,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             ge=1 << 20,
             description="outputs and large inputs that all runs hold in memory; further steps or starts"
-            " fail, and steps that decode more than that at once wait",
+            " fail, and steps that decode more than that at once wait. Beside it large bodies of requests may"
+            " fill a quarter as much, those of one project an eighth",
         ),
     ] = 1 << 30
     recording_settle_s: Annotated[

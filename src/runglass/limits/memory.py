@@ -20,10 +20,9 @@ OBJECTS_PER_BYTE = 8
 BEYOND = 2
 """So many times the limit all projects may hold where one that holds little is let in."""
 SHARE = 4
-"""All bodies together may fill a quarter of `memory_limit_bytes`, those of one project half of that.
-
-Where that is full, each project with bodies has an equal share of it, and may always have one body.
-"""
+"""All bodies together may fill a quarter of `memory_limit_bytes`; so may a server's outlines."""
+SHARE_OF_PROJECT = 8
+"""Those of one project may fill an eighth: less where the quarter is full, but always one."""
 
 
 class Evictable(Protocol):
@@ -42,7 +41,7 @@ class MemoryBudget:
         self.evictable: dict[Evictable, None] = {}
         """The oldest first."""
         self._held = Shares(limit_bytes, most=BEYOND * limit_bytes)
-        self._bodies = Shares(limit_bytes // SHARE, most_each=limit_bytes // SHARE // 2)
+        self._bodies = Shares(limit_bytes // SHARE, most_each=limit_bytes // SHARE_OF_PROJECT)
         self._work = FairTurns(Shares(limit_bytes, most=BEYOND * limit_bytes))
 
     @property

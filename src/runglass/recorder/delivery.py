@@ -295,7 +295,7 @@ class Delivery:
                 return
             self._beat_at = time.monotonic() + self.lease_s / BEATS
         is_heard = bool(steps or beating or self._has_evicted)
-        if self._spool is not None and is_heard and not self._spool.is_read:
+        if self._spool is not None and is_heard and not self._spool.is_drained:
             if not self._has_evicted:
                 self._spool.drop_own()
             for body in self._spool.bodies():
@@ -303,7 +303,7 @@ class Delivery:
                     return
                 if answer.status == 413:
                     report("the server does not take a part of the spool, which is dropped", len(body))
-            self._spool.is_read, self._has_evicted = True, False
+            self._spool.is_drained, self._has_evicted = True, False
         self._note_stored(ticket)
 
     def _send(self, steps: Sequence[OpenStep]) -> bool:

@@ -37,7 +37,7 @@ def default_folder() -> Path | None:
 class Spool:
     """The bodies of requests to one server with one key: those of this process, and those without an owner.
 
-    `is_read` is False where there may be some that have not been sent.
+    `is_drained` is False where there may be some that have not been sent.
     """
 
     def __init__(self, folder: str | os.PathLike[str], endpoint: ServerConnection) -> None:
@@ -46,7 +46,7 @@ class Spool:
         self._prefix = sha256(f"{endpoint.base_url}\0{endpoint.api_key}".encode()).hexdigest()[:16]
         self._file: int | None = None
         self._path: Path | None = None
-        self.is_read = fcntl is None
+        self.is_drained = fcntl is None
 
     def write(self, body: bytes) -> bool:
         """Appends a body; False where that is not possible, or all files together would be too large."""
@@ -70,7 +70,7 @@ class Spool:
         except OSError as error:
             report(f"nothing can be written to the spool {self._folder}", error)
             return False
-        self.is_read = False
+        self.is_drained = False
         return True
 
     def _open(self) -> None:

@@ -300,7 +300,9 @@ class Recordings:
         for some in (runs, before):
             for trace_id, newest in list(some.items()):
                 try:
-                    if newest is None or await self._has_news(newest, incoming[trace_id]):
+                    if newest is not None:
+                        await self._drop_repeated(newest, incoming[trace_id])
+                    if incoming[trace_id].spans:
                         continue
                 except RunUnreadable:
                     refused[UNREADABLE] += len(incoming[trace_id].spans)
@@ -368,11 +370,8 @@ class Recordings:
         run.follow(newest)
         return run
 
-    async def _has_news(self, newest: RecordedRun, incoming: Incoming) -> bool:
-        """Drops what the runs of a trace that have ended tell already; whether more is left.
-
-        A sender that did not hear the answer in time may repeat what is stored.
-        """
+    async def _drop_repeated(self, newest: RecordedRun, incoming: Incoming) -> None:
+        """Drops what ended runs of the trace tell already: who did not hear the answer may send it again."""
         for run in (*await newest.earlier(self._store), *([newest] if newest.ended else ())):
             seen = [span for span in incoming.spans if run.has(span.head.span_id)]
             told: set[int] = set()
@@ -387,7 +386,6 @@ class Recordings:
                 told.update([id(span) for span in some if span.head.span_id in repeated])
             incoming.spans[:] = [span for span in incoming.spans if id(span) not in told]
             measured.spans["repeated"] += len(told)
-        return bool(incoming.spans)
 
     async def _write(
         self,

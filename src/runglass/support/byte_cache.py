@@ -15,8 +15,8 @@ Key = TypeVar("Key", bound=bytes | str)
 Value = TypeVar("Value")
 
 DEFAULT_LIMIT_BYTES = 64 << 20
-SHARE = 4
-"""A value larger than a cache divided by this is not kept: it would push out too many others."""
+LEAST_VALUES = 4
+"""A value is not kept if so many of its size do not fit: it would push out too many others."""
 
 _caches: "WeakSet[ByteCache[Any, Any]]" = WeakSet()
 
@@ -60,7 +60,7 @@ class ByteCache(Generic[Key, Value]):
             pass
         value = self._make(key)
         weight = sys.getsizeof(key) * (self._times + 1) + 500 + (self._beside(value) if self._beside else 0)
-        if weight * SHARE <= self.limit_bytes:
+        if weight * LEAST_VALUES <= self.limit_bytes:
             with self._lock:
                 if key not in self._values:
                     self.size_bytes += weight

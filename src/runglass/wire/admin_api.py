@@ -3,9 +3,7 @@
 Plain values shared by client, server and terminal, all camelCase. Knows nothing of how they are stored.
 """
 
-import hashlib
-import secrets
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -174,32 +172,3 @@ class AuditPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 FlowTree = dict[str, Any]
 """A flow as JSON, in the shape of `/api/v1/schemas/flow.json`."""
-
-
-LOCAL_KEY = 0
-"""The id of a key in memory, with which the terminal asks a server in its own process."""
-PREFIX = "nk_"
-"""How keys begin. A key has 256 random bits: nobody can guess it, so a plain hash is safe."""
-
-
-class NewKey(NamedTuple):
-    """A new key: `key` goes to its owner, `digest` and `hint`, how it begins, into the store."""
-
-    key: str
-    digest: bytes
-    hint: str
-
-
-def make_key() -> NewKey:
-    """A key that reads `nk_live_<id>_<secret>`; all before the secret is its hint.
-
-    Keys of older shapes stay good, as a key is found by its hash alone.
-    """
-    hint = f"{PREFIX}live_{secrets.token_hex(4)}"
-    key = f"{hint}_{secrets.token_hex(32)}"
-    return NewKey(key, digest_of(key), hint)
-
-
-def digest_of(key: str) -> bytes:
-    """The hash by which a key is found."""
-    return hashlib.sha256(key.encode()).digest()

@@ -53,7 +53,7 @@ def test_failed_inputs_and_errors_are_kept_in_every_mode_but_off(
     mode: CaptureMode, kept: Any, error: Any
 ) -> None:
     capture = Capture(mode)
-    snapshot = capture.failed_input(Payload(VALUE))
+    snapshot = capture.kept(Payload(VALUE))
     assert (shown(snapshot), snapshot.truncated) == (kept, False)
     assert msgspec.json.decode(capture.error(VALUE)) == error
     assert capture.keeps_failures is (mode != "off")
@@ -81,7 +81,7 @@ def test_what_is_kept_is_cut_to_the_limit_and_its_size_told_before(mode: Capture
     value = {"text": "a.b@example.com " + "x" * 10_000}
     encoded = msgspec.json.encode(value)
     capture = Capture(mode, limit_bytes=500)
-    for snapshot in (capture.snapshot(Payload(value)), capture.failed_input(Payload(value))):
+    for snapshot in (capture.snapshot(Payload(value)), capture.kept(Payload(value))):
         assert snapshot.size_bytes == (None if mode == "off" else len(encoded))
         if snapshot.data is not None:
             assert snapshot.truncated
@@ -180,7 +180,7 @@ def test_a_payload_is_kept_like_its_value_by_every_mode_in_turn(mode: CaptureMod
     for other in (*MODES, mode):
         capture = Capture(other, redactor=REDACTOR)
         assert capture.snapshot(payload) == capture.snapshot(Payload(VALUE))
-        assert capture.failed_input(payload) == capture.failed_input(Payload(VALUE))
+        assert capture.kept(payload) == capture.kept(Payload(VALUE))
 
 
 def test_a_sample_is_a_share_of_all_runs_and_of_any_larger_sample() -> None:

@@ -21,10 +21,10 @@ from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, Answer, ConnectionLost, error_of, finish, timed_out
 from runglass.config.settings import Settings
 from runglass.store.base import Store
+from runglass.store.credentials import LOCAL_KEY, make_key
 from runglass.store.records import ApiKey
 from runglass.support.clock import iso
 from runglass.support.import_without_gc import loading
-from runglass.wire.admin_api import LOCAL_KEY, make_key
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal

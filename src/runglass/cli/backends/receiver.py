@@ -29,11 +29,12 @@ from runglass.client.core.requests import RequestSpec
 from runglass.config.settings import Settings
 from runglass.errors import PermissionDeniedError, RunglassError, WrongExpectedVersion
 from runglass.store.base import Store
+from runglass.store.credentials import LOCAL_KEY, make_key
 from runglass.store.data_folder import announce, running_server
 from runglass.store.records import ApiKey
 from runglass.support.clock import iso
 from runglass.support.import_without_gc import loading
-from runglass.wire.admin_api import LOCAL_KEY, KeyRequest, NewKeyInfo, make_key
+from runglass.wire.admin_api import KeyRequest, NewKeyInfo
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal

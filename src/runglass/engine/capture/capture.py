@@ -152,10 +152,10 @@ class Capture:
         """Of an input or output; costs next to nothing where the mode keeps none."""
         if not self.keeps_snapshots:
             return Snapshot(None, self.size(payload), truncated=False)
-        return self.failed_input(payload)
+        return self.kept(payload)
 
-    def failed_input(self, payload: Payload) -> Snapshot:
-        """Of the input of an attempt that failed: in every mode but `off`, so that it can be understood."""
+    def kept(self, payload: Payload) -> Snapshot:
+        """Of what every mode but `off` keeps, such as the input of an attempt that failed."""
         if not self.keeps_failures:
             return Snapshot(None, None, truncated=False)
         if payload.captured is not None and payload.captured[0] == self._rules:

@@ -5,7 +5,6 @@ Which runs are next, of those that wait and of those whose process has no lease 
 
 import asyncio
 import logging
-from collections.abc import Sequence
 
 from uuid_utils import uuid7
 
@@ -157,7 +156,7 @@ class RunClaims:
         return self._queue.claimable(CLAIMED_AT_ONCE) if self._lease.is_held else None
 
     async def _claim(self) -> set[str]:
-        """One claim of as many runs as there are slots for, which then go on; returns their ids."""
+        """One claim of as many runs as there are slots for, which are taken up; returns their ids."""
         found = self._next()
         if found is None or not self._executes:
             return set()
@@ -172,10 +171,6 @@ class RunClaims:
                 most_of_flows=self._settings.max_concurrent_runs_per_flow,
             )
             projects += [run.project_id for run in claimed]
-        return await self._go_on_with(claimed)
-
-    async def _go_on_with(self, claimed: Sequence[RunRecord]) -> set[str]:
-        """Goes on with claimed runs, for which there are slots; returns their ids."""
         ids: set[str] = set()
         measured.claimed_runs += len(claimed)
         for run in claimed:
@@ -183,18 +178,18 @@ class RunClaims:
             self._active.orphaned.setdefault(run.id, StopRequest())
         for first in range(0, len(claimed), BEGUN_AT_ONCE):
             some = claimed[first : first + BEGUN_AT_ONCE]
-            tried = await asyncio.gather(*map(self._go_on_if_open, some))
+            tried = await asyncio.gather(*map(self._take_up_if_open, some))
             ids.update(run.id for run, is_tried in zip(some, tried, strict=True) if is_tried)
         return ids
 
-    async def _go_on_if_open(self, run: RunRecord) -> bool:
-        """Goes on with a run for which there is a slot; False while the engine stops. Has its own task."""
+    async def _take_up_if_open(self, run: RunRecord) -> bool:
+        """Takes up a run for which there is a slot; False while the engine stops. Has its own task."""
         logs.run_id.set(run.id)
         set_project(run.project_id)
         try:
             if self._gate.closed:
                 return False
-            await self._go_on(run)
+            await self._take_up(run)
         except StoreError as error:
             log.warning("cannot resume run %s yet: %s", run.id, error)
         except Exception as error:
@@ -221,8 +216,8 @@ class RunClaims:
             except Exception:
                 log.exception("beginning the runs that wait for a slot failed")
 
-    async def _go_on(self, run: RunRecord) -> None:
-        """Goes on with a claimed run, or ends it where that cannot be done."""
+    async def _take_up(self, run: RunRecord) -> None:
+        """Starts the task of a claimed run, or ends the run where that cannot be done."""
         active = self._active
         await active.join(run.id)
         state = await left_state(self._store, run)

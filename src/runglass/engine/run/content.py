@@ -56,7 +56,7 @@ async def run_input(
         told["attachments"] = msgspec.to_builtins(spec.attachments)
     payload = Payload(told)
     await capture.prepare_failed(payload)
-    data, size, truncated = capture.failed_input(payload)
+    data, size, truncated = capture.kept(payload)
     assert data is not None
     members: dict[str, Any] = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     # In place of a value that cannot be redacted there is a note.

@@ -254,7 +254,7 @@ class AttemptRecorder:
             # Cut off before its failure could be prepared.
             shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: self._prompt})
         capture = self._context.capture
-        snapshot = capture.failed_input(shown or self.data)
+        snapshot = capture.kept(shown or self.data)
         return StepInput(
             **self._key,
             input_data=encoded(snapshot.data),

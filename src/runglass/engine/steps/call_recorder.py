@@ -87,7 +87,7 @@ class CallRecorder:
     async def _keep_request(self) -> None:
         payload = Payload(await offload(self._told, size_bytes=self._sent_bytes))
         await self._capture.prepare_failed(payload)
-        self._sent = self._capture.failed_input(payload)
+        self._sent = self._capture.kept(payload)
 
     async def prepare_answer(self, outcome: ModelAnswer | StepFailure) -> None:
         """Looks through a long answer, or the request of a failed call, off the event loop."""
@@ -192,10 +192,10 @@ class CallRecorder:
         # Asked before anything is encoded: conversations grow long, and most are not kept.
         if not (self._capture.keeps_snapshots or (failed and self._capture.keeps_failures)):
             return None, None, False
-        sent = self._sent or self._capture.failed_input(Payload(self._told()))
+        sent = self._sent or self._capture.kept(Payload(self._told()))
         if answer is None:
             return sent.data, None, sent.truncated
-        received = self._capture.failed_input(answer)
+        received = self._capture.kept(answer)
         return sent.data, received.data, sent.truncated or received.truncated
 
     def _partial(self) -> Payload:

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from starlette.types import Scope
 
 from runglass.errors import StoreError, api_error
+from runglass.store.credentials import digest_of
 from runglass.store.protocols.catalog import Catalog
 from runglass.store.records import ApiKey, ViewerSession
 from runglass.support.clock import Clock, iso
-from runglass.wire.admin_api import digest_of
 
 log = logging.getLogger(__name__)
 

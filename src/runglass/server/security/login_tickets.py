@@ -16,8 +16,8 @@ from starlette.types import Scope
 
 from runglass.errors import api_error
 from runglass.server.security.browser_sessions import header, host_of
+from runglass.store.credentials import digest_of
 from runglass.store.records import ApiKey
-from runglass.wire.admin_api import digest_of
 
 TICKET_S = 60.0
 MOST_TICKETS = 1000

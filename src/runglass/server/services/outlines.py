@@ -19,6 +19,7 @@ import msgspec
 
 from runglass.errors import StoreError
 from runglass.flows.flow import ConditionStep, Flow, LoopStep, ParallelStep, Step
+from runglass.limits.memory import SHARE
 from runglass.limits.offload import offload, offload_in_turn
 from runglass.limits.pace import paced_read, paced_write
 from runglass.log.trace import RunSummary
@@ -32,8 +33,6 @@ from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 
 log = logging.getLogger(__name__)
 
-SHARE = 4
-"""Outlines that are held may take this part of `memory_limit_bytes`."""
 PAGE_BYTES = 1 << 20
 """About how much is read at a time of a run that has ended."""
 MOMENT_BYTES = 32 << 20
