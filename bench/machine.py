@@ -18,6 +18,9 @@ THEIRS = (
     "dbos",
     "arize-phoenix",
     "opentelemetry-sdk",
+    "langfuse",
+    "logfire",
+    "mlflow-tracing",
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from bench.answering import Message, answer
 from runglass import Recorder
 
-rec = Recorder("bench", api_key="nk_bench", base_url=sys.argv[1], spool=None, buffer_bytes=1 << 30)
+rec = Recorder("bench", api_key="nk_bench", base_url=sys.argv[1], spool=None)
 
 said = ""
 

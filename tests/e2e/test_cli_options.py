@@ -82,6 +82,8 @@ def test_a_command_takes_a_server_or_a_folder_and_what_is_for_the_owner_of_the_s
         "runs",
         "flow",
         "open",
+        "watch",
+        "doctor",
     }
     assert {"base_url"} not in takes.values()
 

@@ -471,7 +471,7 @@ class Recorder:
                 step.facts |= {"gen_ai.operation.name": f"invoke_{named}", f"gen_ai.{named}.name": name}
             if around is None and (headers := options.get("parent")) is not None:
                 self._continue(step, headers)
-            if told := {key: options[key] for key in _OF_A_RUN & options.keys()}:
+            if told := {key: options[key] for key in options if key in _OF_A_RUN}:
                 step.add(**told)
             _count_attempt(step)
         except Exception as error:

@@ -55,7 +55,7 @@ def report(what: str, detail: object = "") -> None:
 
 def lower(one: CaptureMode, other: CaptureMode) -> CaptureMode:
     """The mode that keeps less."""
-    return min(one, other, key=MODES.index)
+    return one if one == other else min(one, other, key=MODES.index)
 
 
 class OpenStep:

@@ -12,7 +12,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable
 from datetime import date, time, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -26,22 +26,15 @@ _SHAPED = frozenset({"numpy", "pandas", "polars", "pyarrow", "torch", "tensorflo
 """Libraries whose values are told by type and shape."""
 
 
-class Snapshot(NamedTuple):
-    """A value as JSON; `is_cut` says that some of it is missing."""
-
-    data: bytes
-    is_cut: bool = False
-
-
-def snapshot(value: object) -> Snapshot:
-    """The value as it is now."""
+def snapshot(value: object) -> tuple[bytes, bool]:
+    """The value as JSON, as it is now, and whether some of it is missing."""
     if _is_plain(value):
         try:
-            return Snapshot(msgspec.json.encode(value))
+            return msgspec.json.encode(value), False
         except (ValueError, RecursionError):
             pass  # Half a character, too many digits, or too deep.
     copy = _Copy()
-    return Snapshot(msgspec.json.encode(copy.of(value, 0)), copy.is_cut)
+    return msgspec.json.encode(copy.of(value, 0)), copy.is_cut
 
 
 def type_name(value: object) -> str:

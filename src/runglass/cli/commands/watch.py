@@ -44,7 +44,14 @@ POLL_S = 0.1
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND...")
+@click.argument(
+    "command",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    metavar="COMMAND...",
+    help="The program with its arguments, behind `--`.",
+)
 @click.option(
     "--content/--no-content",
     default=None,
