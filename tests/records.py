@@ -5,21 +5,28 @@ from typing import Any
 
 from runglass.server.services.run_content import whole_summary
 from runglass.store.base import Store
-from runglass.store.records import NewRun, OpenedTrace
+from runglass.store.records import NewRecording, NewRun, OpenedTrace
+
+_ANYTHING: dict[str, Any] = {
+    "id": "r",
+    "version": 0,
+    "trigger_type": "api",
+    "capture": "full",
+    "session_id": None,
+    "request": b"{}",
+    "summary": b"{}",
+}
 
 
 def new_run(project_id: int, flow_id: str, **fields: Any) -> NewRun:
     """A run to create; `fields` are those that matter to the test."""
-    anything: dict[str, Any] = {
-        "id": "r",
-        "version": 0,
-        "trigger_type": "api",
-        "capture": "full",
-        "session_id": None,
-        "request": b"{}",
-        "summary": b"{}",
-    }
-    return NewRun(project_id=project_id, flow_id=flow_id, **{**anything, **fields})
+    return NewRun(project_id=project_id, flow_id=flow_id, **{**_ANYTHING, **fields})
+
+
+def new_recording(project_id: int, flow_id: str, **fields: Any) -> NewRecording:
+    """A recorded run to create, with its trigger, its `trace_id` and its `due_at` among the `fields`."""
+    anything = {**_ANYTHING, "request": b"", "continues": None}
+    return NewRecording(project_id=project_id, flow_id=flow_id, **{**anything, **fields})
 
 
 async def open_trace(store: Store, run_id: str) -> OpenedTrace:

@@ -10,14 +10,14 @@ import pytest
 from runglass.errors import ImportConflict
 from runglass.store.base import Store
 from runglass.store.imports import ImportedFlow
-from runglass.store.records import Append, FlowRecord, NewRun, RecordedTrace, RunRecord
+from runglass.store.records import Append, FlowRecord, NewRecording, RecordedTrace, RunRecord
 from runglass.support.clock import iso
 from runglass.wire.admin_api import SERVER
 from runglass.wire.query import RunQuery, first_id
 from runglass.wire.query_parser import parse_run_query
 from tests.conformance.stores import make_run
 from tests.conformance.test_imports import FLOW, RUN, import_run
-from tests.records import new_run
+from tests.records import new_recording
 
 NOON, LATER = "2026-11-29T12:00:00.000Z", "2026-11-29T13:00:00.000Z"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -28,21 +28,21 @@ async def otel(store: Store) -> FlowRecord:
     return await store.recorded_flow(project.id, "otel", most=10)
 
 
-def recording(flow: FlowRecord, run_id: str, *, trigger: str = "recorded") -> NewRun:
-    return new_run(flow.project_id, flow.id, id=run_id, trigger_type=trigger, request=b"")
-
-
-async def record(
-    store: Store,
-    run_id: str = "run-1",
+def recording(
+    flow: FlowRecord,
+    run_id: str,
     *,
     trace_id: str = TRACE,
     trigger: str = "recorded",
     continues: str | None = None,
     due_at: str = NOON,
-) -> RunRecord:
-    run = recording(await otel(store), run_id, trigger=trigger)
-    created = await store.create_recording(run, trace_id=trace_id, due_at=due_at, continues=continues)
+) -> NewRecording:
+    about = {"trace_id": trace_id, "due_at": due_at, "continues": continues}
+    return new_recording(flow.project_id, flow.id, id=run_id, trigger_type=trigger, **about)
+
+
+async def record(store: Store, run_id: str = "run-1", **about: Any) -> RunRecord:
+    created = await store.create_recording(recording(await otel(store), run_id, **about))
     assert created is not None
     return created
 
@@ -84,14 +84,14 @@ async def test_a_trace_has_one_newest_run(store: Store) -> None:
     assert (first.status, first.head, first.is_recorded) == ("pending", 0, True)
     assert await newest(store) == RecordedTrace(first)
     other = recording(await otel(store), "run-2")
-    assert await store.create_recording(other, trace_id=TRACE, due_at=NOON, continues=None) is None
+    assert await store.create_recording(other) is None
     assert await store.run("run-2") is None
 
     await end(store, first)
     second = await record(store, "run-2", continues="run-1")
     assert await newest(store) == RecordedTrace(second)
-    third = recording(await otel(store), "run-3")
-    assert await store.create_recording(third, trace_id=TRACE, due_at=NOON, continues="run-1") is None
+    third = recording(await otel(store), "run-3", continues="run-1")
+    assert await store.create_recording(third) is None
 
 
 async def test_a_recorded_run_waits_for_no_process(store: Store) -> None:
@@ -139,9 +139,9 @@ async def test_a_deleted_run_leaves_a_tombstone_for_a_month(store: Store) -> Non
     # One that goes on is deleted as it is: no process has it that could end it.
     assert await store.purge_runs([run.no], by=SERVER) == 1
     assert await newest(store) == RecordedTrace(None, deleted=True)
-    new = recording(await otel(store), "run-2")
-    assert await store.create_recording(new, trace_id=TRACE, due_at=NOON, continues=None) is None
-    assert await store.create_recording(new, trace_id=TRACE, due_at=NOON, continues=run.id) is None
+    flow = await otel(store)
+    assert await store.create_recording(recording(flow, "run-2")) is None
+    assert await store.create_recording(recording(flow, "run-2", continues=run.id)) is None
 
     soon, month = (iso(store.clock.now() + timedelta(days=days)) for days in (29, 31))
     assert await store.due_recordings(now=soon, limit=9) == []
@@ -220,10 +220,9 @@ async def three_kinds(store: Store) -> None:
         ("c", "plain", {"service": "shop-db", "environment": "prod"}),
     ):
         flow = await otel(store)
-        new = new_run(
-            flow.project_id, flow.id, id=id_of[name], trigger_type=trigger, request=b"", session_id=session
-        )
-        run = await store.create_recording(new, trace_id=name * 32, due_at=NOON, continues=None)
+        about = {"id": id_of[name], "trigger_type": trigger, "session_id": session}
+        new = new_recording(flow.project_id, flow.id, trace_id=name * 32, due_at=NOON, **about)
+        run = await store.create_recording(new)
         assert run is not None
         await store.append(
             Append(

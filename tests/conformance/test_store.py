@@ -41,7 +41,6 @@ async def test_a_text_with_a_zero_byte_is_found_nowhere(store: Store) -> None:
     assert await store.trace("\0", project_id=run.project_id, limit_bytes=9) is None
     assert await store.find_project("acme", "de\0mo") is None
     assert await store.find_flow(run.project_id, "\0") is None
-    assert await store.attempts(run.no, "\0") == []
     assert await store.attempt_keys(run.no, "s\0") == []
     assert await store.newest_position(run.no, "\0s") is None
     assert await store.session_runs(run.project_id, "\0", after="", limit=9) == []

@@ -12,7 +12,7 @@ from runglass.log.fold import fold
 from runglass.store.records import Append, RunNumbers
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import detail, http_for, refusal
-from tests.records import new_run
+from tests.records import new_recording
 
 AT = "2026-11-29T12:00:00.000Z"
 CALL: dict[str, Any] = {"parameters": {}}
@@ -28,8 +28,8 @@ def recorded(server: RunningServer, *, ended: bool = False, trigger: str = "reco
         project = await store.find_project("acme", "demo")
         assert project is not None
         flow = await store.recorded_flow(project.id, "otel", most=10)
-        new = new_run(project.id, flow.id, id=run_id, trigger_type=trigger, request=b"")
-        run = await store.create_recording(new, trace_id=trace_id, due_at=AT, continues=None)
+        about = {"trace_id": trace_id, "due_at": AT, "trigger_type": trigger}
+        run = await store.create_recording(new_recording(project.id, flow.id, id=run_id, **about))
         assert run is not None
         begun = RunStarted(
             execution_id=run_id,

@@ -4,19 +4,14 @@ Work and answer have a bound. Content is decoded here, one pair of snapshots at 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from runglass.diff.json_diff import compare, excerpts, path_text
-from runglass.diff.model_calls import (
-    have_content,
-    requests_differ,
-    requests_json,
-    responses_differ,
-    responses_json,
-)
+from runglass.diff.model_calls import calls_differ, requests_json, responses_json
 from runglass.diff.run_diff import (
     DiffField,
     Divergence,
@@ -40,12 +35,12 @@ BYTES_PER_VISIT = 32
 """So many bytes of JSON are decoded in the time in which a value is visited."""
 
 
+@dataclass(kw_only=True)
 class DiffAllowance:
     """How much content of one diff may still be compared, in visits of values, and listed, in bytes."""
 
-    def __init__(self, *, visits: int, told_bytes: int) -> None:
-        self.visits = visits
-        self.told_bytes = told_bytes
+    visits: int
+    told_bytes: int
 
     @property
     def is_spent(self) -> bool:
@@ -87,14 +82,14 @@ def changes_between(
     a: AttemptDigest, b: AttemptDigest, content: ContentPair | None, *, allowance: DiffAllowance
 ) -> list[FieldChange]:
     """In what two attempts differ, in the order of `DiffField`; `content` as in `row_of`."""
-    kept = have_content(a.calls, b.calls)
+    kept = all(each is not None and each.content is not None for each in (a.requests, b.requests))
     content_change = partial(_content, content, allowance)
     return _known(
         (differ_if_known(a.input, b.input) and content_change("input", lambda of: of.input or b"{}"))
         or _size("inputSizeBytes", a.input_size_bytes, b.input_size_bytes),
         _scalar("modelUsed", a.model_used, b.model_used),
         content_change("modelRequests", lambda of: requests_json(of.calls, with_content=kept))
-        if requests_differ(a.calls, b.calls)
+        if calls_differ(a.requests, b.requests)
         else None,
         _scalar("status", a.status, b.status),
         # An attempt without an error differs in each field that the error of the other has.
@@ -102,7 +97,7 @@ def changes_between(
         (differ_if_known(a.output, b.output) and content_change("output", lambda of: of.output or b"{}"))
         or _size("outputSizeBytes", a.output_size_bytes, b.output_size_bytes),
         content_change("modelResponses", lambda of: responses_json(of.calls, with_content=kept))
-        if responses_differ(a.calls, b.calls)
+        if calls_differ(a.responses, b.responses)
         else None,
         _scalar("finishReason", a.finish_reason, b.finish_reason),
         _scalar("tokens", a.tokens, b.tokens),

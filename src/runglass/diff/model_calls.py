@@ -24,45 +24,32 @@ class StoredCall(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
 
 
 class CallsDigest(NamedTuple):
-    """Model calls as hashes: who was asked, how it ended, and the content, None where it was not kept."""
+    """What models were asked, or what they answered, as hashes: in short, and all of it, None if not kept."""
 
-    asked: int
-    ended: int
-    requests: int | None
-    responses: int | None
-
-    @classmethod
-    def of(cls, calls: Sequence[StoredCall]) -> "CallsDigest | None":
-        """None where there are no calls: logs from before calls were told have none."""
-        if not calls:
-            return None
-        requests = tuple(bytes(call.request) for call in calls)
-        is_kept = not any(request in NOT_KEPT for request in requests)
-        return cls(
-            asked=hash(tuple((call.model, call.provider) for call in calls)),
-            ended=hash(tuple((call.finish_reason, call.error_code) for call in calls)),
-            requests=hash(requests) if is_kept else None,
-            responses=hash(tuple(bytes(call.response) for call in calls)) if is_kept else None,
-        )
+    about: int
+    content: int | None
 
 
-def requests_differ(a: CallsDigest | None, b: CallsDigest | None) -> bool:
-    """Whether models were asked otherwise, as far as both are known."""
+def digests_of(calls: Sequence[StoredCall]) -> tuple[CallsDigest | None, CallsDigest | None]:
+    """Of the requests and of the responses; None without calls, as of logs from before calls were told."""
+    if not calls:
+        return None, None
+    requests = tuple(bytes(call.request) for call in calls)
+    responses = tuple(bytes(call.response) for call in calls)
+    is_kept = not any(request in NOT_KEPT for request in requests)
+    asked = hash(tuple((call.model, call.provider) for call in calls))
+    ended = hash(tuple((call.finish_reason, call.error_code) for call in calls))
+    return (
+        CallsDigest(asked, hash(requests) if is_kept else None),
+        CallsDigest(ended, hash(responses) if is_kept else None),
+    )
+
+
+def calls_differ(a: CallsDigest | None, b: CallsDigest | None) -> bool:
+    """Whether models were asked, or have answered, otherwise, as far as both are known."""
     if a is None or b is None:
         return False
-    return a.asked != b.asked or (None not in (a.requests, b.requests) and a.requests != b.requests)
-
-
-def responses_differ(a: CallsDigest | None, b: CallsDigest | None) -> bool:
-    """Whether models have answered otherwise, as far as both are known."""
-    if a is None or b is None:
-        return False
-    return a.ended != b.ended or (None not in (a.responses, b.responses) and a.responses != b.responses)
-
-
-def have_content(a: CallsDigest | None, b: CallsDigest | None) -> bool:
-    """Whether the content of both was kept."""
-    return all(each is not None and each.requests is not None for each in (a, b))
+    return a.about != b.about or (None not in (a.content, b.content) and a.content != b.content)
 
 
 def requests_json(calls: Sequence[StoredCall], *, with_content: bool) -> bytes:

@@ -197,7 +197,7 @@ def _reason(row: RowDiff) -> str:
 
 def change_text(change: FieldChange) -> str:
     """A change of a field, such as `output differs at text: "gut" / "good"`."""
-    name = field_text(change.field)
+    name = _WORDS.get(change.field, change.field)
     if change.field in CONTENT_FIELDS:
         if not change.paths:
             return f"{name} differs, or is too large to compare"
@@ -209,11 +209,6 @@ def change_text(change: FieldChange) -> str:
         others = f" and {'at least ' if change.cut else ''}{more:,} more" if more else ""
         return f"{name} differs at {first.path or _WHOLE}: {values}{others}"
     return f"{name} differs: {plain_text(change.field, change.a)} / {plain_text(change.field, change.b)}"
-
-
-def field_text(field: str) -> str:
-    """The name of a field of attempts for people."""
-    return _WORDS.get(field, field)
 
 
 def plain_text(field: str, value: Any) -> str:

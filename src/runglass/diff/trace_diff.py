@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.diff.model_calls import NOT_KEPT, CallsDigest, StoredCall, requests_differ, responses_differ
+from runglass.diff.model_calls import NOT_KEPT, CallsDigest, StoredCall, calls_differ, digests_of
 from runglass.log.trace import TokenBreakdown
 from runglass.outlines.builder import Node
 
@@ -73,7 +73,8 @@ class AttemptDigest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     input: int | None
     output: int | None
     error: int | None
-    calls: CallsDigest | None
+    requests: CallsDigest | None
+    responses: CallsDigest | None
     span: SpanPlace | None = None
 
 
@@ -93,6 +94,7 @@ def read_digest(position: int, data: bytes, texts: dict[str, str]) -> AttemptDig
     """
     step = _stored.decode(data)
     content = _content(step)
+    requests, responses = digests_of(content.calls)
     return AttemptDigest(
         position=position,
         step_id=texts.setdefault(step.step_id, step.step_id),
@@ -109,7 +111,8 @@ def read_digest(position: int, data: bytes, texts: dict[str, str]) -> AttemptDig
         input=None if content.input is None else hash(content.input),
         output=None if content.output is None else hash(content.output),
         error=None if content.error is None else hash(content.error),
-        calls=CallsDigest.of(content.calls),
+        requests=requests,
+        responses=responses,
         span=None
         if step.span_id is None
         else SpanPlace(step.span_id, step.parent_span_id, step.name, step.kind, step.start_time_unix_nano),
@@ -163,8 +166,8 @@ class AttemptPair(NamedTuple):
             differ_if_known(a.input, b.input)
             or differ_if_known(a.output, b.output)
             or a.error != b.error
-            or requests_differ(a.calls, b.calls)
-            or responses_differ(a.calls, b.calls)
+            or calls_differ(a.requests, b.requests)
+            or calls_differ(a.responses, b.responses)
         )
 
     @property

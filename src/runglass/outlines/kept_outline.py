@@ -7,6 +7,7 @@ milliseconds for a part.
 
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ _columns_of = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
 class PackedHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The head of a packed outline, without rows. `nodes` is a digest of the nodes that it was made with."""
+    """The fields of an outline that is packed. `nodes` is a digest of the nodes that it was made with."""
 
     version: int
     nodes: str
@@ -43,18 +44,8 @@ def pack(outline: Outline, *, nodes: str) -> Iterator[bytes]:
     for first in range(0, outline.row_count, SLICE_ROWS):
         texts = (msgspec.json.encode(outline.values(name, first, SLICE_ROWS)) for name in COLUMNS)
         yield msgspec.msgpack.encode([zlib.compress(text) for text in texts])
-    yield msgspec.json.encode(
-        PackedHead(
-            version=PACKED_VERSION,
-            nodes=nodes,
-            seq=outline.seq,
-            latest_ms=outline.latest_ms,
-            row_count=outline.row_count,
-            names=list(outline.names),
-            cut=list(outline.cut),
-            recorded=outline.recorded,
-        )
-    )
+    about: dict[str, Any] = {field.name: getattr(outline, field.name) for field in fields(Outline)}
+    yield msgspec.json.encode(PackedHead(version=PACKED_VERSION, nodes=nodes, **about))
 
 
 def unpack(head: bytes, parts: Sequence[bytes], *, nodes: str) -> Outline | None:
@@ -78,14 +69,7 @@ class PackedOutline(Outline):
     """An outline that stays packed."""
 
     def __init__(self, head: PackedHead, parts: Sequence[bytes]) -> None:
-        super().__init__(
-            head.names,
-            seq=head.seq,
-            latest_ms=head.latest_ms,
-            row_count=head.row_count,
-            cut=head.cut,
-            recorded=head.recorded,
-        )
+        super().__init__(**{field.name: getattr(head, field.name) for field in fields(Outline)})
         self._parts = [_columns_of(part) for part in parts]
         self._size_bytes = sum(map(len, parts))
         wanted = -(-head.row_count // SLICE_ROWS)

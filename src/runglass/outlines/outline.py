@@ -7,6 +7,7 @@ HTTP: `builder.py` makes outlines of attempts, whatever program these are of.
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -138,6 +139,7 @@ class OutlinePage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return f"{'  ' * columns.depth[row]}{name}  {', '.join(filter(None, facts))}"
 
 
+@dataclass(eq=False)
 class Outline(ABC):
     """The rows of a run in pre-order, as of event `seq`: what is inside of a row follows it.
 
@@ -145,22 +147,13 @@ class Outline(ABC):
     was stopped at its limit of tokens, in their order.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        *,
-        seq: int,
-        latest_ms: int,
-        row_count: int,
-        cut: Sequence[int] = (),
-        recorded: SpanMarks | None = None,
-    ) -> None:
-        self.names = names
-        self.cut = cut
-        self.recorded = recorded
-        self.seq = seq
-        self.latest_ms = latest_ms
-        self.row_count = row_count
+    names: Sequence[str]
+    _: KW_ONLY
+    seq: int
+    latest_ms: int
+    row_count: int
+    cut: Sequence[int] = ()
+    recorded: SpanMarks | None = None
 
     @property
     @abstractmethod

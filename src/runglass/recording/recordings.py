@@ -33,7 +33,7 @@ from runglass.recording.merge import merge
 from runglass.recording.recorded_run import RecordedRun
 from runglass.recording.span_worker import UNUSABLE, EncodedSpan, Piece, ReadSpan, encoded_span
 from runglass.store.base import Store
-from runglass.store.records import FlowRecord, NewRun, Project, RunRecord
+from runglass.store.records import FlowRecord, NewRecording, Project, RunRecord
 from runglass.support.clock import Clock, iso
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -349,7 +349,7 @@ class Recordings:
         first_look = min([self._settle, *(timedelta(seconds=lease_s) for lease_s in leases)])
         of_flow = CaptureSetting(flow.capture, None, None)
         record = await self._store.create_recording(
-            NewRun(
+            NewRecording(
                 id=run_id,
                 project_id=project.id,
                 flow_id=flow.id,
@@ -359,10 +359,10 @@ class Recordings:
                 session_id=session_id,
                 request=b"",
                 summary=json.encode(summary),
-            ),
-            trace_id=trace_id,
-            due_at=iso(self._clock.now() + first_look),
-            continues=None if newest is None else newest.run.id,
+                trace_id=trace_id,
+                due_at=iso(self._clock.now() + first_look),
+                continues=None if newest is None else newest.run.id,
+            )
         )
         if record is None:
             raise WrongExpectedVersion(f"another process has made the run of trace {trace_id}")

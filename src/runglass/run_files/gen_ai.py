@@ -23,15 +23,7 @@ _PROVIDERS = {
 }
 """Names of ours that the conventions have another one for."""
 
-_SETTINGS = {
-    "temperature": "gen_ai.request.temperature",
-    "top_p": "gen_ai.request.top_p",
-    "top_k": "gen_ai.request.top_k",
-    "max_tokens": "gen_ai.request.max_tokens",
-    "frequency_penalty": "gen_ai.request.frequency_penalty",
-    "presence_penalty": "gen_ai.request.presence_penalty",
-    "seed": "gen_ai.request.seed",
-}
+_SETTINGS = ("temperature", "top_p", "top_k", "max_tokens", "frequency_penalty", "presence_penalty", "seed")
 _REASONS = {"tool_calls": "tool_call"}
 
 Attribute = tuple[str, Any]
@@ -101,7 +93,7 @@ def _request_attributes(request: dict[str, Any]) -> Iterator[Attribute]:
     settings = request.get("settings")
     for name, value in settings.items() if isinstance(settings, dict) else ():
         if name in _SETTINGS and type(value) in (int, float):
-            yield _SETTINGS[name], value
+            yield f"gen_ai.request.{name}", value
     if isinstance(system := request.get("system"), str):
         yield "gen_ai.system_instructions", _json([{"type": "text", "content": system}])
     # Content that was cut may have another shape.

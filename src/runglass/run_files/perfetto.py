@@ -4,6 +4,7 @@ On a track slices nest by their order, so what goes on side by side has tracks o
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from heapq import heappop, heappush
 from typing import Any
@@ -22,16 +23,14 @@ _NEVER = 1 << 62
 _Event = dict[str, Any]
 
 
+@dataclass(slots=True)
 class _Slice:
     """A slice that is open while what is inside of it comes; `free_ms` is where its last child ended."""
 
-    __slots__ = ("end", "free_ms", "is_apart", "track")
-
-    def __init__(self, track: int, start: int, end: int | None, *, is_apart: bool) -> None:
-        self.track = track
-        self.free_ms = start
-        self.end = end
-        self.is_apart = is_apart
+    track: int
+    free_ms: int
+    end: int | None
+    is_apart: bool
 
 
 class PerfettoWriter:

@@ -56,7 +56,7 @@ class HealthCheck:
         self._wait_s = wait_s
         self._every_s = every_s
         self._reading: asyncio.Task[str | None] | None = None
-        self._checking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[str | None] | None = None
         self._checked_at = -math.inf
         self._fault: str | None = None
         self._lacks_worker = False
@@ -93,15 +93,19 @@ class HealthCheck:
         return Readiness(status="unready" if reasons else "ready", reasons=reasons)
 
     async def _store_faults(self) -> tuple[str | None, str | None]:
-        return await asyncio.gather(self._read_fault(), self._write_fault())
-
-    async def _read_fault(self) -> str | None:
-        # All callers meanwhile share the task: a silent store keeps one connection, and not one of each.
+        # All callers meanwhile share the tasks: a silent store keeps one connection, and not one of each.
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
-        reading = self._reading
-        await asyncio.wait({reading}, timeout=self._wait_s)
-        return reading.result() if reading.done() else self._silent("read")
+        if self._checking is None and time.monotonic() - self._checked_at >= self._every_s:
+            self._checking = asyncio.create_task(self._write())
+        reading, checking = self._reading, self._checking
+        # That one of them is cancelled does not cancel these.
+        await asyncio.wait(filter(None, (reading, checking)), timeout=self._wait_s)
+        silent = f"the store has not answered a {{}} for {self._wait_s:g} s"
+        read_fault = reading.result() if reading.done() else silent.format("read")
+        if checking is None:
+            return read_fault, self._fault
+        return read_fault, checking.result() if checking.done() else silent.format("write")
 
     async def _read(self) -> str | None:
         try:
@@ -112,29 +116,18 @@ class HealthCheck:
             self._reading = None
         return None
 
-    def _silent(self, what: str) -> str:
-        return f"the store has not answered a {what} for {self._wait_s:g} s"
-
-    async def _write_fault(self) -> str | None:
-        if self._checking is None:
-            if time.monotonic() - self._checked_at < self._every_s:
-                return self._fault
-            self._checking = asyncio.create_task(self._write())
-        # All callers meanwhile share the task, and the cancellation of one does not cancel it.
-        checking = self._checking
-        await asyncio.wait({checking}, timeout=self._wait_s)
-        if not checking.done():
-            return self._silent("write")
-        checking.result()
-        return self._fault
-
-    async def _write(self) -> None:
+    async def _write(self) -> str | None:
         try:
             await self._runtime.store.check_write()
             self._fault = None
             settings = self._runtime.settings
             if not settings.executes_runs:
-                await self._look_for_workers()
+                now, leases = self._runtime.store.clock.now(), await self._runtime.store.leases()
+                held = [each for each in leases if datetime.fromisoformat(each.expires_at) > now]
+                lacks = not any(each.process.executes_runs for each in held)
+                if lacks and not self._lacks_worker:
+                    log.warning(NO_WORKER)
+                self._lacks_worker = lacks
             # The disk of a PostgreSQL is on a machine of its own.
             if settings.postgres is None:
                 self._free_bytes = await asyncio.to_thread(_free_bytes, settings.database.parent)
@@ -142,15 +135,7 @@ class HealthCheck:
             self._fault = _public_reason("the store takes no writes", error)
         finally:
             self._checked_at, self._checking = time.monotonic(), None
-
-    async def _look_for_workers(self) -> None:
-        store = self._runtime.store
-        now = store.clock.now()
-        held = [each for each in await store.leases() if datetime.fromisoformat(each.expires_at) > now]
-        lacks = not any(each.process.executes_runs for each in held)
-        if lacks and not self._lacks_worker:
-            log.warning(NO_WORKER)
-        self._lacks_worker = lacks
+        return self._fault
 
 
 def _free_bytes(folder: Path) -> int | None:

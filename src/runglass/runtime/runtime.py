@@ -6,6 +6,7 @@ the server's business; `runtime/composition.py` puts a runtime together.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import eq
 from typing import Any, NamedTuple
@@ -31,10 +32,10 @@ from runglass.recording.span_reader import SpanReader
 from runglass.runtime.policy import RunPolicy
 from runglass.store.base import Store
 from runglass.store.protocols.catalog import Catalog
-from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role, RunRecord
+from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role
 from runglass.support.byte_cache import ByteCache
 from runglass.support.supervision import SupervisedTask
-from runglass.tails.run_log import Read, Tails
+from runglass.tails.run_log import Tails
 from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import RunRequest, TraceContext
 
@@ -66,38 +67,31 @@ class Submitted(NamedTuple):
     block_count: int
 
 
+@dataclass(kw_only=True, eq=False)
 class Runtime:
     """A store, a bus and an engine that work together."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        store: Store,
-        bus: Bus,
-        engine: Engine,
-        models: ModelGateway,
-        removal: RunRemoval,
-        recordings: Recordings,
-        spans: SpanReader,
-        checks: Checks,
-        supervised: Sequence[SupervisedTask],
-        limits: FixedLimits,
-    ) -> None:
-        self.settings = settings
-        self.limits = limits
-        self.checks = checks
-        self.store = store
-        self.bus = bus
-        self.tails = Tails(store, bus, poll_s=settings.tail_poll_s, in_turn=_read_in_turn)
-        self.engine = engine
-        self.removal = removal
-        self.recordings = recordings
-        self.spans = spans
-        self.supervised = supervised
-        self.policy = RunPolicy(store, settings)
-        self._models = models
-        self._model_names = ProviderCheck(own_providers=settings.providers)
+    settings: Settings
+    store: Store
+    bus: Bus
+    engine: Engine
+    models: ModelGateway
+    removal: RunRemoval
+    recordings: Recordings
+    spans: SpanReader
+    checks: Checks
+    supervised: Sequence[SupervisedTask]
+    limits: FixedLimits
+
+    def __post_init__(self) -> None:
+        self.tails = Tails(
+            self.store,
+            self.bus,
+            poll_s=self.settings.tail_poll_s,
+            in_turn=lambda run, read: paced_read(run.project_id, read, size_bytes=run.log_bytes),
+        )
+        self.policy = RunPolicy(self.store, self.settings)
+        self._model_names = ProviderCheck(own_providers=self.settings.providers)
 
     async def submit(
         self,
@@ -144,7 +138,7 @@ class Runtime:
         await self.check_models(project, flow)
         # A job is answered before it has a place, and may get one in another process.
         if self.settings.executes_runs and trigger_type != "job":
-            missing = await missing_key(flow, self._models)
+            missing = await missing_key(flow, self.models)
             if missing is not None:
                 message = f"step {missing.step_id!r}: {missing.error['message']}"
                 raise api_error("PROVIDER_KEY_MISSING", message, step_id=missing.step_id)
@@ -282,10 +276,6 @@ async def push_flow(store: Catalog, project: Project, flow: Flow, *, by: Actor =
         retention=Retention(flow.retention_days, flow.content_retention_days),
         by=by,
     )
-
-
-async def _read_in_turn(run: RunRecord, read: Read) -> list[tuple[int, bytes]]:
-    return await paced_read(run.project_id, read, size_bytes=run.log_bytes)
 
 
 def run_inputs(request: RunRequest) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from runglass.errors import DuplicateIdempotencyKey
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, RunRecord
 from runglass.store.statements import Statements, Steps, as_bytes, changed, count_open, done, fetch, one
@@ -20,7 +18,9 @@ class Calls:
             "SELECT key, digest, run_id, head, status, answer FROM call LEFT JOIN call_answer"
             " USING (project_id, key) WHERE project_id = :project_id AND key = :key"
         )
-        return await self._statements.read(one(_call_of, sql, project_id=project_id, key=key))
+        found = await self._statements.read(fetch(sql, project_id=project_id, key=key))
+        fields = IdempotencyRecord.__struct_fields__
+        return IdempotencyRecord(**dict(zip(fields, found[0], strict=True))) if found else None
 
     async def begin_call(self, project_id: int, call: IdempotencyKey, run: RunRecord) -> None:
         await self._statements.write(lambda: begin_call(project_id, call, run.id, head=run.head))
@@ -76,10 +76,6 @@ class Calls:
     async def owed(self, run_no: int, seq: int) -> bytes | None:
         sql = "SELECT data FROM owed WHERE run_no = :run_no AND seq = :seq"
         return await self._statements.read(one(as_bytes, sql, run_no=run_no, seq=seq))
-
-
-def _call_of(row: Any) -> IdempotencyRecord:
-    return IdempotencyRecord(**dict(zip(IdempotencyRecord.__struct_fields__, row, strict=True)))
 
 
 def begin_call(project_id: int, call: IdempotencyKey, run_id: str, *, head: int) -> Steps[None]:

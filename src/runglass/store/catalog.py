@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -18,7 +19,7 @@ from runglass.store.catalog_records import (
     FLOW,
     FLOW_COLUMNS,
     NOT_DELETED,
-    describe_draft,
+    describe,
     flow_of,
     project_of,
     version_of,
@@ -33,7 +34,7 @@ from runglass.store.records import (
     Retention,
     RetentionOfFlow,
 )
-from runglass.store.statements import ALL_ROWS, Steps, as_bytes, as_int, done, every, fetch, one
+from runglass.store.statements import Steps, as_bytes, as_int, done, every, fetch, one
 from runglass.wire.admin_api import SERVER, Actor
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 
@@ -203,13 +204,12 @@ class SqlCatalog(Keys, Audit):
 
         return await self._statements.write(work)
 
-    async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
+    async def versions(self, flow_id: str, *, after: int = -1, limit: int = sys.maxsize) -> list[FlowVersion]:
         sql = (
             "SELECT version, created_at, imported FROM flow_version WHERE flow_id = :flow_id"
             " AND version > :after ORDER BY version LIMIT :most"
         )
-        most = ALL_ROWS if limit is None else limit
-        return await self._statements.read(every(version_of, sql, flow_id=flow_id, after=after, most=most))
+        return await self._statements.read(every(version_of, sql, flow_id=flow_id, after=after, most=limit))
 
     async def delete_flow(self, flow_id: str, *, by: Actor = SERVER) -> int:
         of_flow = "WHERE project_id = :project_id AND flow_id = :flow_id"
@@ -241,11 +241,12 @@ class SqlCatalog(Keys, Audit):
     async def flow(self, flow_id: str) -> FlowRecord | None:
         return await self._statements.look_up(one(flow_of, f"{FLOW} WHERE id = :id", id=flow_id))
 
-    async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
+    async def flows(self, project_id: int, *, after: str = "", limit: int = sys.maxsize) -> list[FlowRecord]:
         which = f"WHERE project_id = :project_id AND slug > :after AND {NOT_DELETED}"
         sql = f"{FLOW} {which} ORDER BY slug LIMIT :most"
-        most = ALL_ROWS if limit is None else limit
-        return await self._statements.read(every(flow_of, sql, project_id=project_id, after=after, most=most))
+        return await self._statements.read(
+            every(flow_of, sql, project_id=project_id, after=after, most=limit)
+        )
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
         return await self._statements.read(one(as_bytes, _SOURCE, flow_id=flow_id, version=version))
@@ -262,7 +263,7 @@ def _draft(project_id: int, slug: str) -> Steps[tuple[dict[str, object] | None, 
         " WHERE project_id = :project_id AND slug = :slug FOR NO KEY UPDATE"
     )
     for source, *columns in (yield fetch(sql, project_id=project_id, slug=slug)):
-        return describe_draft(columns), source
+        return describe(DRAFT_COLUMNS.split(", "), columns), source
     return None, None
 
 

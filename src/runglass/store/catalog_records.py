@@ -70,11 +70,6 @@ def key_name(key_id: int, hint: str) -> str:
     return f"key {key_id} ({hint})"
 
 
-def describe_draft(columns: Sequence[Any]) -> dict[str, object]:
-    """What the audit log tells of a draft, from its `DRAFT_COLUMNS`."""
-    return describe(DRAFT_COLUMNS.split(", "), columns)
-
-
 def describe(columns: Sequence[str], values: Sequence[Any]) -> dict[str, object]:
     """Columns as the audit log has them, under their names on the wire."""
     return dict(zip(map(_camel, columns), values, strict=True))

@@ -15,12 +15,10 @@ class Dialect(NamedTuple):
     """What else there is of each project, by `:project_id`; empty where its row is all."""
     large_value: str
     """More than a page of a file has: in PostgreSQL a text, in SQLite bytes."""
-    last_change: str
-    """The number of the newest change of `:project_id`: PostgreSQL has a row of its own for it."""
     changes: str
-    """The number of the newest change, as `last`, by `project_id`."""
-    waiting: str
-    """How many runs wait, the id of the oldest, and how many leases last: PostgreSQL keeps a queue."""
+    """The number of the newest change, as `last`, by `project_id`: PostgreSQL has a row of its own for it."""
+    moment: str
+    """The time of now, to be compared with that of a lease."""
     next_fence: str
     """The fence of a run that somebody else takes up: in PostgreSQL a random one above it."""
     set_weight: str

@@ -45,6 +45,14 @@ _ADD_STEP = (
     " step_id = excluded.step_id, loop_path = excluded.loop_path, attempt = excluded.attempt,"
     " status = excluded.status, data = excluded.data"
 )
+_ADD_VERSION = (
+    "INSERT INTO flow_version (flow_id, version, source, created_at, imported)"
+    " VALUES (:flow_id, :version, :source, now(), :imported) ON CONFLICT (flow_id, version) DO NOTHING"
+)
+_PARTS = (
+    "SELECT part, id, ended_at FROM recorded_trace LEFT JOIN run ON no = run_no"
+    " WHERE recorded_trace.project_id = :project_id AND trace_id = :trace_id ORDER BY part"
+)
 
 
 class ImportedFlow(NamedTuple):
@@ -149,7 +157,15 @@ class Imports:
                 yield done(self._sql.note_error, run_no=run.no)
             yield done("DELETE FROM importing_run WHERE run_no = :run_no", run_no=run.no)
             if run.trace_id is not None:
-                yield from _restore_trace(run)
+                # The newest of its trace, unless another one goes on or has begun later.
+                trace = {"project_id": run.project_id, "trace_id": run.trace_id}
+                parts = yield fetch(_PARTS, **trace)
+                first, (last, newest, ended_at) = (parts[0][0], parts[-1]) if parts else (0, (-1, None, None))
+                # Ids are in the order of time.
+                is_newest = newest is None or (ended_at is not None and newest < run.id)
+                part = last + 1 if is_newest else first - 1
+                plain_at = run.ended_at if run.trigger_type == "plain" else None
+                yield done(ADD_PART, **trace, part=part, run_no=run.no, due_at=None, plain_at=plain_at)
             if run.head >= LARGE_RUN_EVENTS:
                 yield done("INSERT INTO due_outline (run_no) VALUES (:run_no)", run_no=run.no)
             told = {
@@ -248,25 +264,3 @@ def _make_flow(run: ImportedRun) -> Steps[list[str]]:
         made.append("version")
     yield from _require_flow(run)
     return made
-
-
-def _restore_trace(run: ImportedRun) -> Steps[None]:
-    """Makes the run a part of its trace: the newest, unless another one goes on or has begun later."""
-    trace = {"project_id": run.project_id, "trace_id": run.trace_id}
-    parts = yield fetch(
-        "SELECT part, id, ended_at FROM recorded_trace LEFT JOIN run ON no = run_no"
-        " WHERE recorded_trace.project_id = :project_id AND trace_id = :trace_id ORDER BY part",
-        **trace,
-    )
-    first, (last, newest, ended_at) = (parts[0][0], parts[-1]) if parts else (0, (-1, None, None))
-    # Ids are in the order of time.
-    is_newest = newest is None or (ended_at is not None and newest < run.id)
-    part = last + 1 if is_newest else first - 1
-    plain_at = run.ended_at if run.trigger_type == "plain" else None
-    yield done(ADD_PART, **trace, part=part, run_no=run.no, due_at=None, plain_at=plain_at)
-
-
-_ADD_VERSION = (
-    "INSERT INTO flow_version (flow_id, version, source, created_at, imported)"
-    " VALUES (:flow_id, :version, :source, now(), :imported) ON CONFLICT (flow_id, version) DO NOTHING"
-)

@@ -21,6 +21,7 @@ from runglass.log.fold import DAMAGE
 from runglass.log.money import ZERO, add_usd, format_usd
 from runglass.log.trace import TERMINAL, StepTrace
 from runglass.store.catalog_records import project_of
+from runglass.store.dialect import Dialect
 from runglass.store.log_replay import LogReplay
 from runglass.store.records import RECORDED
 from runglass.store.run_tables import IS_RECORDED, ROWS_OF_RUN, SIZES
@@ -100,14 +101,12 @@ class Checked(NamedTuple):
 class Kind(NamedTuple):
     """What a kind of store has in a way of its own.
 
-    `projects` selects the fields of all projects, `changes` their ids and the numbers of their runs' newest
-    changes, `errors` the ids of runs whose row in `run_error` is not what theirs says. `facts` are
-    expressions for what columns of a run repeat of its summary, by their names, and `facts_of` gives what the
-    summary says of them.
+    `errors` selects the ids of runs whose row in `run_error` is not what theirs says. `facts` are expressions
+    for what columns of a run repeat of its summary, by their names, and `facts_of` gives what the summary
+    says of them.
     """
 
-    projects: str
-    changes: str
+    sql: Dialect
     errors: str
     facts: Mapping[str, str]
     facts_of: Callable[[bytes], Sequence[Any]]
@@ -362,8 +361,8 @@ class IntegrityCheck:
 
     def _check_projects(self) -> Steps[None]:
         """Compares what is counted of projects with what their runs add up to."""
-        projects = yield every(project_of, self._kind.projects)
-        costs, changes = dict((yield fetch(_COSTS))), dict((yield fetch(self._kind.changes)))
+        projects = yield every(project_of, self._kind.sql.project)
+        costs, changes = dict((yield fetch(_COSTS))), dict((yield fetch(self._kind.sql.changes)))
         for project in projects:
             name = f"project {project.org}/{project.name}"
             taken, reserved = self._taken[project.id], self._reserved[project.id]

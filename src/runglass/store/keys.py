@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 import msgspec
@@ -57,10 +58,9 @@ class Keys:
     async def find_key(self, digest: bytes) -> ApiKey | None:
         return await self._statements.read_inline(one(key_of, f"{KEY} WHERE digest = :digest", digest=digest))
 
-    async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
+    async def keys(self, project_id: int, *, after: int = 0, limit: int = sys.maxsize) -> list[ApiKey]:
         sql = f"{KEY} WHERE project_id = :project_id AND id > :after ORDER BY id LIMIT :most"
-        most = ALL_ROWS if limit is None else limit
-        return await self._statements.read(every(key_of, sql, project_id=project_id, after=after, most=most))
+        return await self._statements.read(every(key_of, sql, project_id=project_id, after=after, most=limit))
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None:
         sql = f"{KEY} WHERE project_id = :project_id AND id = :key_id"

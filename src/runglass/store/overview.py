@@ -75,10 +75,16 @@ class Overview:
             " WHERE due_at IS NOT NULL GROUP BY run.project_id, status"
         )
 
+        waits = (
+            "SELECT (SELECT count(*) FROM queue),"
+            " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
+            f" (SELECT count(*) FROM lease WHERE expires_at > {self._sql.moment})"
+        )
+
         def work() -> Steps[StoreOverview]:
             rows = yield fetch(sql)
             others = {(project_id, status): count for project_id, status, count in (yield fetch(recorded))}
-            [(waiting, oldest, leases)] = yield fetch(self._sql.waiting)
+            [(waiting, oldest, leases)] = yield fetch(waits)
             [(unsent, ended_at, deleted)] = yield fetch(_UNSENT, most=MOST_UNSENT)
             now = self.clock.now()
             unsent_s = 0.0 if ended_at is None else (now - datetime.fromisoformat(ended_at)).total_seconds()

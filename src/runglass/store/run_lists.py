@@ -23,7 +23,7 @@ from runglass.store.list_records import (
 from runglass.store.query_condition import condition_of
 from runglass.store.query_index import SearchSql, Source, count, next_rows, oldest, piece, source_of
 from runglass.store.query_search import Look, Progress, SearchLimits, after_itself, bounds_of
-from runglass.store.statements import Statements, Steps, as_int, every, fetch, one
+from runglass.store.statements import Ask, Statements, Steps, as_int, every, fetch, one
 from runglass.wire.query import FIXED, TOLD_LATER, RunQuery, Term, created_ms, first_id
 
 FIRST_COUNTED = 1000
@@ -60,8 +60,7 @@ class RunLists:
                 found.pop()
                 position = ListPosition(found[-1])
             listings = yield from _listings(found)
-            last_change = yield one(as_int, self._sql.last_change, project_id=project_id)
-            return FoundRuns(listings, position, last_change or 0)
+            return FoundRuns(listings, position, (yield self._last_change(project_id)) or 0)
 
         return await self._statements.read_at_one_moment(work)
 
@@ -110,7 +109,11 @@ class RunLists:
         return await self._statements.read_at_one_moment(work)
 
     async def last_change(self, project_id: int) -> int:
-        return await self._statements.look_up(one(as_int, self._sql.last_change, project_id=project_id)) or 0
+        return await self._statements.look_up(self._last_change(project_id)) or 0
+
+    def _last_change(self, project_id: int) -> Ask[int | None]:
+        sql = f"SELECT last FROM ({self._sql.changes}) AS changes WHERE project_id = :project_id"
+        return one(as_int, sql, project_id=project_id)
 
     async def changed_runs(
         self, project_id: int, query: RunQuery, *, after: int, limit: int

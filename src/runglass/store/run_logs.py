@@ -118,13 +118,6 @@ class SqlRunLog(Calls, Imports):
         sql = f"{_STEP} FROM step WHERE run_no = :run_no ORDER BY position"
         return await self._statements.read(every(StepRow._make, sql, run_no=run_no))
 
-    async def attempts(self, run_no: int, step_id: str) -> list[StepRow]:
-        sql = (
-            f"{_STEP} FROM step WHERE run_no = :run_no AND step_id = :step_id UNION ALL"
-            f" {_STEP} FROM step_attempt WHERE run_no = :run_no AND step_id = :step_id ORDER BY 1, 4"
-        )
-        return await self._statements.read(every(StepRow._make, sql, run_no=run_no, step_id=step_id))
-
     async def attempt_keys(
         self, run_no: int, step_id: str, *, position: int | None = None, loop_index: str | None = None
     ) -> list[AttemptKey]:

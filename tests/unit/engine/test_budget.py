@@ -272,7 +272,7 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         project = await project_of(house)
         assert project.reserved_usd == 0
         assert project.spent_usd == (1 if then == "is cancelled" else 2)
-        rows = await house.store.attempts(run.no, "ask")
+        rows = await house.store.attempts_at(run.no, 1)
         assert b'"costEstimated":true' in rows[0].data
         assert b'"reservation"' not in rows[-1].data
 
@@ -309,7 +309,7 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         assert run.status == "cancelled"
         project = await project_of(house)
         assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
-        (row,) = await house.store.attempts(run.no, "ask")
+        (row,) = await house.store.attempts_at(run.no, 1)
         assert b'"reservation"' not in row.data
         assert b'"note":"aborted before it was made"' in row.data
 

@@ -16,7 +16,7 @@ from runglass.store.records import NO_RETENTION, Append, Retention, RunRecord
 from runglass.support.clock import iso
 from runglass.wire.admin_api import SERVER
 from tests.faulty_store import FaultyStore
-from tests.records import new_run
+from tests.records import new_recording, new_run
 from tests.unit.engine.conftest import EngineHarness, Execute, run_of, start
 
 DAY_S = 86_400.0
@@ -122,8 +122,8 @@ async def test_plain_runs_go_after_a_day_whatever_their_flow_says(house: EngineH
     flow = await house.store.recorded_flow(project.id, "otel", most=1)
     await house.store.set_retention(project.id, Retention(days=30))
     for trigger in ("plain", "recorded"):
-        run = new_run(project.id, flow.id, id=trigger, trigger_type=trigger, request=b"")
-        made = await house.store.create_recording(run, trace_id=trigger, due_at=now, continues=None)
+        about = {"trigger_type": trigger, "trace_id": trigger, "due_at": now}
+        made = await house.store.create_recording(new_recording(project.id, flow.id, id=trigger, **about))
         assert made is not None
         end = Append(run_no=made.no, head=0, fence=1, events=[b"{}"], status="completed", summary=b"{}")
         await house.store.append(replace(end, ended_at=now))

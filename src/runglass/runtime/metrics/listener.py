@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import NamedTuple
 
 import msgspec
@@ -28,13 +29,6 @@ CONNECTIONS = 20
 OVERVIEW_WAIT_S = 2.0
 SAMPLE_S = 0.25
 """How often the delay of the event loop is sampled."""
-_REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    503: "Service Unavailable",
-}
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
 
@@ -88,7 +82,7 @@ class MetricsListener:
                     head = await reader.readuntil(b"\r\n\r\n")
                     answer = await self._answer(head)
                     about = (
-                        f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\n"
+                        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
                         f"Content-Type: {answer.media_type}\r\nContent-Length: {len(answer.body)}\r\n"
                         "Connection: close\r\nCache-Control: no-store\r\n"
                         "X-Content-Type-Options: nosniff\r\n\r\n"

@@ -73,7 +73,7 @@ class RunFacts(NamedTuple):
         try:
             told = msgspec.json.decode(summary, type=_Summary)
             began = None if told.started_at is None else datetime.fromisoformat(told.started_at)
-            totals = told.totals or _Totals()
+            totals, error = told.totals or _Totals(), told.error
             cost = None if totals.cost_usd is None else float(totals.cost_usd)
         except (msgspec.MsgspecError, ValueError):
             return cls()
@@ -86,14 +86,8 @@ class RunFacts(NamedTuple):
             cost,
             None if totals.tokens is None else totals.tokens.total,
             "\n".join(folded(name.replace("\n", " ")) for name in sorted(names)) or None,
-            _error_text(told.error),
+            folded(f"{error.code} {error.message or ''}") if error and error.code is not None else None,
         )
-
-
-def _error_text(error: _Error | None) -> str | None:
-    if error is None or error.code is None:
-        return None
-    return folded(f"{error.code} {error.message or ''}")
 
 
 def tables_of(batches: Sequence[tuple[bytes, Append]]) -> list[list[tuple[Any, ...]]]:
@@ -105,7 +99,16 @@ def tables_of(batches: Sequence[tuple[bytes, Append]]) -> list[list[tuple[Any, .
     rows, events, latest, earlier, checkpoints, owed, dropped = tables
     for batch_id, batch in batches:
         run_no, last = batch.run_no, batch.head + len(batch.events)
-        rows.append(_row(batch_id, batch))
+        rows.append(
+            (
+                *(run_no, batch.head, batch.fence, len(batch.events), batch_id),
+                *(batch.status, batch.summary, batch.owner, batch.log_bytes, batch.open_bytes),
+                *(batch.spent_usd, batch.reserved_usd),
+                *RunFacts.of(batch.summary),
+                *(batch.ended_at, *batch.numbers),
+                *(batch.result, batch.error),
+            )
+        )
         events += [(run_no, seq, data) for seq, data in enumerate(batch.events, batch.head + 1)]
         of_step, before = split_attempts(batch.steps)
         latest += [(run_no, *step) for step in of_step]
@@ -115,14 +118,3 @@ def tables_of(batches: Sequence[tuple[bytes, Append]]) -> list[list[tuple[Any, .
         owed += [(run_no, *each) for each in batch.owed]
         dropped += [(run_no, step_id) for step_id in dict.fromkeys(batch.dropped)]
     return list(tables)
-
-
-def _row(batch_id: bytes, batch: Append) -> tuple[Any, ...]:
-    return (
-        *(batch.run_no, batch.head, batch.fence, len(batch.events), batch_id),
-        *(batch.status, batch.summary, batch.owner, batch.log_bytes, batch.open_bytes),
-        *(batch.spent_usd, batch.reserved_usd),
-        *RunFacts.of(batch.summary),
-        *(batch.ended_at, *batch.numbers),
-        *(batch.result, batch.error),
-    )

@@ -12,13 +12,8 @@ POSTGRES = Dialect(
     ),
     new_project="INSERT INTO project_change (project_id, last) VALUES (:project_id, 0)",
     large_value="repeat('0', 10000)",
-    last_change="SELECT coalesce(max(last), 0) FROM project_change WHERE project_id = :project_id",
     changes="SELECT project_id, last FROM project_change",
-    waiting=(
-        "SELECT (SELECT count(*) FROM queue),"
-        " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
-        " (SELECT count(*) FROM lease WHERE expires_at > CURRENT_TIMESTAMP)"
-    ),
+    moment="CURRENT_TIMESTAMP",
     note_error="",
     # After a standby has taken over without the newest commits a claim may be made anew, and no fence of a
     # claim that was lost may come again: its process lives, and would write into the log of the next one.

@@ -27,8 +27,7 @@ DAMAGED = (
 """What the server says where it cannot read its own files."""
 
 KIND = Kind(
-    projects=POSTGRES.project,
-    changes="SELECT project_id, last FROM project_change",
+    sql=POSTGRES,
     errors="SELECT coalesce(run.id, run_error.id) FROM run FULL JOIN run_error ON run_no = no"
     " WHERE run.error IS DISTINCT FROM run_error.error",
     facts={

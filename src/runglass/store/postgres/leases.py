@@ -1,12 +1,12 @@
-"""How runs are claimed on PostgreSQL, and what else of leases is its own way.
+"""How runs are claimed on PostgreSQL, and what else of leases is its own way; parts of budgets that are held.
 
 A row that another claim or an append has locked is passed over, so that claims never wait for each other.
 Leases run by the clock of the database: a time that a caller names is taken as so long from now, and so the
 clocks of processes need not agree.
 
-And the parts of budgets that are held between the decision about a reservation and its event, over all
-processes. The decision locks the row of the project, for no longer than it takes. A hold is given back once
-the log has the reservation; one whose process is gone ends when its run is taken over.
+A part of a budget is held between the decision about a reservation and its event, over all processes. The
+decision locks the row of the project, for no longer than it takes. A hold is given back once the log has the
+reservation; one whose process is gone ends when its run is taken over.
 """
 
 from __future__ import annotations

@@ -24,36 +24,25 @@ _REQUESTS = "SELECT run_no, request FROM run_request WHERE run_no = ANY ($1::big
 
 
 class Creation(NamedTuple, Generic[New]):
-    """The statement that creates runs of project `$1`, with arrays behind it, and the values of one run."""
+    """A call that creates runs of one project, the types of its arrays, and a run as a row of them."""
 
-    sql: str
+    call: str
+    types: str
     row: Callable[[New], tuple[Any, ...]]
 
-    @classmethod
-    def by(cls, call: str, types: Sequence[str], row: Callable[[New], tuple[Any, ...]]) -> "Creation[New]":
-        """By a function of the database, which is called with arrays of these types."""
-        arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, 2))
-        return cls(RUN.replace("FROM run", f"FROM {call} $1, {arrays})"), row)
 
-
-EXECUTED: Creation[NewRun] = Creation.by(
+EXECUTED: Creation[NewRun] = Creation(
     f"create_runs({NOW},",
-    [
-        *("text", "text", "bigint", "text", "text", "text"),
-        *("bytea", "bytea", "text", "bigint", "text", "bytea"),
-    ],
+    "text text bigint text text text bytea bytea text bigint text bytea",
     lambda run: (
         *(run.id, run.flow_id, run.version, run.trigger_type, run.capture, run.session_id),
         *(run.request, run.summary, run.owner, run.key_id),
         *(run.call or (None, None)),
     ),
 )
-RECORDED: Creation[NewRecording] = Creation.by(
+RECORDED: Creation[NewRecording] = Creation(
     "create_recordings(",
-    [
-        *("text", "text", "bigint", "text", "text", "text", "bytea", "bigint"),
-        *("text", "text", "text"),
-    ],
+    "text text bigint text text text bytea bigint text text text",
     lambda run: (
         *(run.id, run.flow_id, run.version, run.trigger_type, run.capture, run.session_id),
         *(run.summary, run.key_id, run.trace_id, run.continues, run.due_at),
@@ -66,7 +55,9 @@ class RunCreation(Generic[New]):
 
     def __init__(self, connections: Connections, creation: Creation[New]) -> None:
         self._db = connections
-        self._creation = creation
+        self._row = creation.row
+        arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(creation.types.split(), 2))
+        self._sql = RUN.replace("FROM run", f"FROM {creation.call} $1, {arrays})")
         self._waiting: dict[int, list[Waiting[New, RunRecord | None]]] = {}
         self._at_work: dict[int, asyncio.Task[None]] = {}
 
@@ -103,9 +94,8 @@ class RunCreation(Generic[New]):
 
     async def _create(self, runs: Sequence[New]) -> list[RunRecord | None]:
         """The runs of one project that are there now. Sent again, it finds those it has created."""
-        columns = [list(column) for column in zip(*map(self._creation.row, runs), strict=True)]
-        sql = self._creation.sql
-        rows = await self._db.repeat(lambda db: db.fetch(sql, runs[0].project_id, *columns))
+        columns = [list(column) for column in zip(*map(self._row, runs), strict=True)]
+        rows = await self._db.repeat(lambda db: db.fetch(self._sql, runs[0].project_id, *columns))
         created = {run.id: run for run in map(run_of, rows)}
         return [created.get(run.id) for run in runs]
 

@@ -1,7 +1,8 @@
 """Runs in PostgreSQL: created, appended to, imported, every row of one, and what a failover has lost of them.
 
 How appends are written is in `append.py` and in the function `append_rows` of the database; how runs are
-created, in `run_creation.py` and in `create_runs`; leases and claims are in `leases.py`.
+created, in `run_creation.py` and in `create_runs`; leases and claims are in `leases.py`. A setback is what a
+run had when the server was started anew, with what processes had been told before that it has.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
-from msgspec.structs import asdict
 
 from runglass.store.audit import note_change
 from runglass.store.calls import repeated
@@ -63,13 +63,8 @@ class PostgresRunLog(SqlRunLog):
             raise repeated(None if run.call is None else run.call.key)
         return created
 
-    async def create_recording(
-        self, run: NewRun, *, trace_id: str, due_at: str, continues: str | None
-    ) -> RunRecord | None:
-        new = {**asdict(run), "call": None}
-        return await self._recordings.create(
-            NewRecording(**new, trace_id=trace_id, due_at=due_at, continues=continues)
-        )
+    async def create_recording(self, run: NewRecording) -> RunRecord | None:
+        return await self._recordings.create(run)
 
     async def append(self, batch: Append) -> None:
         await self._appends.append(batch)

@@ -1,5 +1,6 @@
 """What runs are started from: projects with their flows and keys, and the audit log of their changes."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Protocol
@@ -69,7 +70,7 @@ class Catalog(Protocol):
     async def find_key(self, digest: bytes) -> ApiKey | None:
         """The key with this hash, revoked or not."""
 
-    async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
+    async def keys(self, project_id: int, *, after: int = 0, limit: int = sys.maxsize) -> list[ApiKey]:
         """The project's keys behind id `after`, oldest first; without `limit` all of them."""
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None: ...
@@ -123,7 +124,7 @@ class Catalog(Protocol):
         One that came with an imported run is none.
         """
 
-    async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
+    async def versions(self, flow_id: str, *, after: int = -1, limit: int = sys.maxsize) -> list[FlowVersion]:
         """The flow's versions behind number `after`, the draft first; without `limit` all of them."""
 
     async def delete_flow(self, flow_id: str, *, by: Actor = SERVER) -> int:
@@ -136,7 +137,7 @@ class Catalog(Protocol):
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None: ...
     async def flow(self, flow_id: str) -> FlowRecord | None: ...
 
-    async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
+    async def flows(self, project_id: int, *, after: str = "", limit: int = sys.maxsize) -> list[FlowRecord]:
         """The project's flows behind slug `after`, by slug; without `limit` all of them."""
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None: ...

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from runglass.store.records import FlowRecord, NewRun, RecordedTrace, RunRecord
+from runglass.store.records import FlowRecord, NewRecording, RecordedTrace, RunRecord
 
 
 class Recordings(Protocol):
@@ -25,10 +25,8 @@ class Recordings(Protocol):
     async def earlier_parts(self, run_no: int) -> list[RunRecord]:
         """The runs of a run's trace that it comes after, the first one first."""
 
-    async def create_recording(
-        self, run: NewRun, *, trace_id: str, due_at: str, continues: str | None
-    ) -> RunRecord | None:
-        """A pending run without events, of a new trace or behind the run with the id `continues`.
+    async def create_recording(self, run: NewRecording) -> RunRecord | None:
+        """A pending run without events, of a new trace or behind the run that it `continues`.
 
         None, with nothing done, where the trace has a run already, or another one than that as its newest.
         """

@@ -85,13 +85,10 @@ class RunLog(Protocol):
     async def steps(self, run_no: int) -> list[StepRow]:
         """The latest attempt of each step, in order of first start."""
 
-    async def attempts(self, run_no: int, step_id: str) -> list[StepRow]:
-        """Every attempt of the step, ordered by position, then attempt number."""
-
     async def attempt_keys(
         self, run_no: int, step_id: str, *, position: int | None = None, loop_index: str | None = None
     ) -> list[AttemptKey]:
-        """As `attempts`, without the data: as cheap for large attempts as for small ones.
+        """Every attempt of the step, by position, then number: as cheap for large ones as for small ones.
 
         Where they are given, those at `position` alone, and in iterations whose path ends in `loop_index`.
         """

@@ -2,7 +2,6 @@
 
 import sqlite3
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
 
 from msgspec import structs
@@ -12,8 +11,7 @@ from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
 from runglass.store.run_tables import IS_RECORDED
 from runglass.store.sqlite.dialect import SQLITE
-from runglass.store.sqlite.sql_helpers import count_kept, count_open
-from runglass.support.clock import iso
+from runglass.store.sqlite.sql_helpers import NOW, count_kept, count_open
 
 AT_ONCE_EVENTS = 1000
 AT_ONCE_BYTES = 1 << 20
@@ -91,8 +89,8 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             db.execute("DELETE FROM checkpoint WHERE run_no = ?", (batch.run_no,))
         db.execute("DELETE FROM run_request WHERE run_no = ?", (batch.run_no,))
         db.execute(
-            "INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, ?)",
-            (batch.run_no, batch.result, batch.error, iso(datetime.now(UTC))),
+            f"INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, {NOW})",
+            (batch.run_no, batch.result, batch.error),
         )
         if batch.status != "completed":
             db.execute(SQLITE.note_error, {"run_no": batch.run_no})
@@ -101,7 +99,13 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         count_kept(db, [batch.run_no])
         return
     if batch.dropped:
-        _drop_checkpoints(db, batch)
+        # Void is what earlier appends wrote of these steps; where it is little, it goes at once.
+        if _has_much(db, batch):
+            db.executemany(_VOID, [(batch.run_no, step_id, batch.head) for step_id in batch.dropped])
+        else:
+            sql = "DELETE FROM checkpoint WHERE run_no = ? AND step_id = ? RETURNING length(data)"
+            freed = [size for each in batch.dropped for (size,) in db.execute(sql, (batch.run_no, each))]
+            count_open(db, batch.run_no, -sum(freed))
     if batch.checkpoints:
         seq = batch.head + len(batch.events)
         db.executemany(
@@ -140,21 +144,6 @@ def _spend(db: sqlite3.Connection, batch: Append) -> None:
     db.execute(
         "UPDATE project SET spent_usd = ?, reserved_usd = ? WHERE id = ?", (spent, reserved, project_id)
     )
-
-
-def _drop_checkpoints(db: sqlite3.Connection, batch: Append) -> None:
-    """Makes void what earlier appends wrote of these steps, or deletes it at once where it is little."""
-    if _has_much(db, batch):
-        db.executemany(_VOID, [(batch.run_no, step_id, batch.head) for step_id in batch.dropped])
-        return
-    freed = 0
-    for step_id in batch.dropped:
-        of_step = "FROM checkpoint WHERE run_no = ? AND step_id = ?"
-        found = db.execute(f"SELECT length(data) {of_step}", (batch.run_no, step_id)).fetchall()
-        if found:
-            freed += sum(size for (size,) in found)
-            db.execute(f"DELETE {of_step}", (batch.run_no, step_id))
-    count_open(db, batch.run_no, -freed)
 
 
 def _has_much(db: sqlite3.Connection, batch: Append) -> bool:

@@ -77,8 +77,6 @@ class Connections:
         self._writer = WorkerThreads("runglass-writer", partial(self.commit, connection), most=BATCH)
         self._readers = WorkerThreads("runglass-reader", self._read, threads=READERS)
         self._look_ups = WorkerThreads("runglass-look-up", self._read, most=LOOK_UPS)
-        for lane in (self._writer, self._readers, self._look_ups):
-            lane.start()
 
     async def close(self) -> None:
         """Finishes what is queued, then closes every connection."""

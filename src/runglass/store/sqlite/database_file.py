@@ -6,6 +6,7 @@ For commands that work beside a server, or instead of one. Blocking; each opens 
 import logging
 import os
 import sqlite3
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ import msgspec
 
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.integrity import USUAL, Checked, CheckLimits, IntegrityCheck, Kind
+from runglass.store.run_tables import SIZES
 from runglass.store.sqlite.dialect import SQLITE
 from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded, schema_of
 from runglass.store.sqlite.reserve import Reserve
@@ -58,41 +60,21 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     projects: list[ProjectUsage]
 
 
-_SUMS = (
-    (("runs",), "SELECT project_id, count(*) FROM run GROUP BY 1"),
-    (
-        ("events", "event_bytes"),
-        "SELECT project_id, count(*), sum(length(data)) FROM run JOIN event ON run_no = no GROUP BY 1",
-    ),
-    *(
-        (
-            ("steps", "step_bytes"),
-            f"SELECT project_id, count(*), sum(length(data)) FROM run JOIN {table} ON run_no = no GROUP BY 1",
-        )
-        for table in ("step", "step_attempt")
-    ),
-    (
-        ("outcome_bytes",),
-        "SELECT project_id, sum(coalesce(length(result), 0) + coalesce(length(error), 0))"
-        " FROM run JOIN run_outcome ON run_no = no GROUP BY 1",
-    ),
-    (("outcome_bytes",), "SELECT project_id, sum(length(answer)) FROM call_answer GROUP BY 1"),
-    (("outcome_bytes",), "SELECT project_id, sum(length(data)) FROM run JOIN owed ON run_no = no GROUP BY 1"),
-    (
-        ("open_bytes",),
-        "SELECT project_id, sum(length(request)) FROM run JOIN run_request ON run_no = no GROUP BY 1",
-    ),
-    (
-        ("open_bytes",),
-        "SELECT project_id, sum(length(data)) FROM run JOIN checkpoint ON run_no = no GROUP BY 1",
-    ),
-)
-"""Which figures of a project a statement adds to. Sizes are in the heads of rows, so no data is read."""
+_FIGURES = {
+    "event": ("events", "event_bytes"),
+    "step": ("steps", "step_bytes"),
+    "step_attempt": ("steps", "step_bytes"),
+    "run_outcome": (None, "outcome_bytes"),
+    "call_answer": (None, "outcome_bytes"),
+    "owed": (None, "outcome_bytes"),
+    "run_request": (None, "open_bytes"),
+    "checkpoint": (None, "open_bytes"),
+}
+"""The figures of a project to which the rows of a table, and their bytes, are added."""
 
 
 _KIND = Kind(
-    projects=SQLITE.project,
-    changes="SELECT id, run_changes FROM project",
+    sql=SQLITE,
     errors="SELECT id FROM (SELECT * FROM (SELECT * FROM error_of_run EXCEPT SELECT * FROM run_error)"
     " UNION SELECT * FROM (SELECT * FROM run_error EXCEPT SELECT * FROM error_of_run)) GROUP BY id",
     facts={},
@@ -105,14 +87,16 @@ def usage(path: Path) -> Usage:
     with opened(path) as db:
         require_upgraded(db, path)
         db.execute("BEGIN")
-        figures: dict[int, dict[str, int]] = {}
-        for names, sql in _SUMS:
-            for project_id, *numbers in db.execute(sql):
-                sums = figures.setdefault(project_id, {})
-                for name, number in zip(names, numbers, strict=True):
-                    sums[name] = sums.get(name, 0) + number
+        runs = dict(db.execute("SELECT project_id, count(*) FROM run GROUP BY 1"))
+        figures: dict[int, Counter[str]] = defaultdict(Counter)
+        for table, (rows, size) in _FIGURES.items():
+            # Sizes are in the heads of rows, so no data is read.
+            sizes = SIZES.get(table, "length(data)")
+            sql = f"SELECT run.project_id, count(*), sum({sizes}) FROM run JOIN {table} ON run_no = run.no"
+            for project_id, count, total in db.execute(f"{sql} GROUP BY 1"):
+                figures[project_id] += Counter({rows: count, size: total} if rows else {size: total})
         projects = [
-            ProjectUsage(org=org, project=name, **figures.get(project_id, {}))
+            ProjectUsage(org=org, project=name, runs=runs.get(project_id, 0), **figures[project_id])
             for project_id, org, name in db.execute("SELECT id, org, name FROM project ORDER BY org, name")
         ]
         (purged,) = db.execute("SELECT count(*) FROM purged_run").fetchone()

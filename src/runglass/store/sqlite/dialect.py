@@ -9,13 +9,8 @@ SQLITE = Dialect(
     ),
     new_project="",
     large_value="zeroblob(10000)",
-    last_change="SELECT coalesce(max(run_changes), 0) FROM project WHERE id = :project_id",
     changes="SELECT id AS project_id, run_changes AS last FROM project",
-    waiting=(
-        "SELECT (SELECT count(*) FROM queue),"
-        " (SELECT id FROM run WHERE no = (SELECT min(run_no) FROM queue)),"
-        " (SELECT count(*) FROM lease WHERE expires_at > now())"
-    ),
+    moment="now()",
     note_error="INSERT OR REPLACE INTO run_error SELECT * FROM error_of_run WHERE no = :run_no",
     next_fence="fence + 1",
     set_weight="UPDATE project SET weight = :weight WHERE id = :project_id AND weight <> :weight",

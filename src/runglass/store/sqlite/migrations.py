@@ -78,13 +78,11 @@ def require_upgraded(connection: sqlite3.Connection, path: Path) -> None:
 
 def add_functions(connection: sqlite3.Connection) -> None:
     """Gives the connection the functions that migrations call."""
-    connection.create_function("plain_usd", 1, _plain_usd, deterministic=True)
+    connection.create_function(
+        "plain_usd", 1, lambda usd: usd and format_usd(Decimal(usd)), deterministic=True
+    )
     connection.create_function("without_nulls", 1, without_nulls, deterministic=True)
     connection.create_aggregate("folded_summary", 2, FoldedSummary)  # type: ignore[arg-type]
-
-
-def _plain_usd(amount: str | None) -> str | None:
-    return None if amount is None else format_usd(Decimal(amount))
 
 
 def _statements(script: str) -> list[str]:

@@ -10,7 +10,7 @@ from runglass.wire.query import RunQuery
 
 # What a run's own JSON says is read only from rows whose columns do not say it, as of runs that go on.
 _SUMMARY = "CASE WHEN json_valid(CAST(summary AS TEXT)) THEN CAST(summary AS TEXT) END"
-_LONG = 64
+LOOKED_FOR_CHARS = 64
 
 
 def rows_of(
@@ -36,28 +36,19 @@ class TextSearch(SearchedTexts):
 
     def __init__(self, query: RunQuery) -> None:
         super().__init__(query)
-        self._values: dict[str, str | bytes] = {}
-        has = []
-        for number, pattern in enumerate(self.patterns):
-            text = pattern.decode()
-            # LIKE would begin anew at each character: two thousand times `a` and a `b` in a large event, and
-            # it takes 0.3 s. So does `instr`, though ten times as fast: no matter for a short text, and
-            # Python looks for the others.
-            if len(text) > _LONG:
-                has.append(f"has_bytes(CAST(lower(CAST(data AS TEXT)) AS BLOB), :t{number})")
-            else:
-                has.append(f"instr(lower(CAST(data AS TEXT)), :t{number}) > 0")
-            self._values[f"t{number}"] = pattern if len(text) > _LONG else text
-        # First the bytes as they are: few events have the text anywhere, and only those are read as JSON.
+        # First the bytes as they are: few events have the text anywhere, and only those are read as JSON. The
+        # beginning of a text has to do, as `instr` compares it anew at each character of the event.
+        texts = [pattern.decode()[:LOOKED_FOR_CHARS] for pattern in self.patterns]
+        self._values = {f"t{number}": text for number, text in enumerate(texts)}
+        has = " OR ".join(f"instr(lower(CAST(data AS TEXT)), :{name}) > 0" for name in self._values)
         self._events = (
-            f"SELECT seq, CASE WHEN {' OR '.join(has)} THEN data END FROM event"
+            f"SELECT seq, CASE WHEN {has} THEN data END FROM event"
             " WHERE run_no = :run_no AND seq > :seq ORDER BY seq"
         )
 
     def meets(self, db: sqlite3.Connection, run_no: int, progress: Progress, look: Look) -> bool | Progress:
         """Whether the run meets the terms; or how far it was searched when `look` was over."""
         seq, met = progress
-        db.create_function("has_bytes", 2, _has_bytes, deterministic=True)
         rows = db.execute(self._events, {"run_no": run_no, "seq": seq, **self._values})
         try:
             for seq, data in rows:
@@ -72,11 +63,6 @@ class TextSearch(SearchedTexts):
             # An unfinished SELECT would hold its read transaction open, and with it the log of the file.
             rows.close()
         return self.at_the_end(met)
-
-
-def _has_bytes(data: bytes, pattern: bytes) -> bool:
-    # As texts of as many characters: among bytes, too, the search would begin anew at each.
-    return pattern.decode("latin-1") in data.decode("latin-1")
 
 
 SEARCH_SQL = SearchSql(

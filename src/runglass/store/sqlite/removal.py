@@ -16,15 +16,8 @@ from runglass.store.sqlite.connections import Connections
 SPARE = 20
 """One page in so many may be free: pages given back to the system are soon asked for again."""
 _INCREMENTAL = 2
-_KEPT = {
-    "run_request": "run_no",
-    "checkpoint": "run_no, step_id, loop_path",
-    "run_outcome": "run_no",
-    "owed": "run_no, seq",
-    "call_answer": "no",
-    "run_error": "project_id, id",
-}
-"""The tables whose rows have content and go before their run does, each with its key."""
+_KEPT = ("run_request", "checkpoint", "run_outcome", "owed", "call_answer", "run_error")
+"""The tables whose rows have content and go before their run does."""
 _REWRITTEN_ROWS = 2000
 _REWRITTEN_BYTES = 1 << 20
 """As much is written anew in some milliseconds."""
@@ -68,10 +61,10 @@ class SqliteRemoval(Removal):
         self._errors_deleted = False
         try:
             # One after the other: other writers have a turn in between.
-            for table, key in _KEPT.items():
+            for table in _KEPT:
                 if table == "run_error" and not with_errors:
                     continue
-                await self._db.remove(partial(_rewrite_if_small, table=table, key=key))
+                await self._db.remove(partial(_rewrite_if_small, table=table))
             emptied = await self._db.empty_log()
         finally:
             self._deleted = self._deleted or not emptied
@@ -79,10 +72,10 @@ class SqliteRemoval(Removal):
         return emptied
 
 
-def _rewrite_if_small(db: sqlite3.Connection, *, table: str, key: str) -> None:
+def _rewrite_if_small(db: sqlite3.Connection, *, table: str) -> None:
     rows: list[Sequence[str | int | bytes | None]] = []
     size = 0
-    found = db.execute(f"SELECT * FROM {table} ORDER BY {key}")
+    found = db.execute(f"SELECT * FROM {table}")
     for row in found:
         rows.append(row)
         size += sum(len(value) for value in row if isinstance(value, (bytes, str)))

@@ -7,28 +7,20 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 
-from msgspec.structs import asdict
-
 from runglass.log.trace import TERMINAL
 from runglass.store.calls import begin_call
-from runglass.store.records import Append, NewRun, RawRow, RunRecord
+from runglass.store.records import Append, NewRecording, NewRun, RawRow, RunRecord
 from runglass.store.run_logs import SqlRunLog
-from runglass.store.run_tables import ADD_PART, OF_TRACE, RUN, RUN_COLUMNS, run_of
+from runglass.store.run_tables import ADD_PART, OF_TRACE, RUN, run_of
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import NEXT_NO, page, perform
-from runglass.store.statements import NEW_RUN_NO, Steps, as_bytes, done, fetch, next_change, one
+from runglass.store.statements import as_bytes, one
 
 _CREATE = (
     "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, session_id,"
     f" summary, owner, key_id, open_bytes, change_no) VALUES ({NEXT_NO}, ?1, ?2, ?3, ?4, 'pending', ?5, ?6,"
     " ?7, ?8, ?9, ?10, ?11, coalesce((SELECT run_changes + 1 FROM project WHERE id = ?2), 0))"
-)
-_RECORD = (
-    "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, session_id,"
-    " summary, key_id, change_no) VALUES (:no, :id, :project_id, :flow_id, :version, 'pending',"
-    " :trigger_type, :capture, :session_id, :summary, :key_id, :change_no)"
-    f" RETURNING {RUN_COLUMNS}"
 )
 
 
@@ -52,15 +44,7 @@ class SqliteRunLog(SqlRunLog):
         def work(db: sqlite3.Connection) -> RunRecord:
             if run.call is not None:
                 perform(partial(begin_call, run.project_id, run.call, run.id, head=0), db)
-            size = len(run.request)
-            values = (
-                *(run.id, run.project_id, run.flow_id, run.version, run.trigger_type, run.capture),
-                *(run.session_id, run.summary, run.owner, run.key_id, size),
-            )
-            no = db.execute(_CREATE, values).lastrowid
-            counted = "data_bytes = data_bytes + ?, run_changes = run_changes + 1"
-            db.execute(f"UPDATE project SET {counted} WHERE id = ?", (size, run.project_id))
-            created = run_of(db.execute(f"{RUN} WHERE no = ?", (no,)).fetchone())
+            created = _create(db, run, size=len(run.request))
             db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
             if run.owner is None:
                 place = (created.no, run.project_id)
@@ -69,29 +53,25 @@ class SqliteRunLog(SqlRunLog):
 
         return await self._db.write(work)
 
-    async def create_recording(
-        self, run: NewRun, *, trace_id: str, due_at: str, continues: str | None
-    ) -> RunRecord | None:
-        trace = {"project_id": run.project_id, "trace_id": trace_id}
+    async def create_recording(self, run: NewRecording) -> RunRecord | None:
+        trace = {"project_id": run.project_id, "trace_id": run.trace_id}
 
-        def work() -> Steps[RunRecord | None]:
-            newest = yield fetch(
+        def work(db: sqlite3.Connection) -> RunRecord | None:
+            newest = db.execute(
                 "SELECT part, (SELECT id FROM run WHERE no = run_no) FROM recorded_trace"
                 f" WHERE {OF_TRACE} ORDER BY part DESC LIMIT 1",
-                **trace,
-            )
-            part, last = newest[0] if newest else (-1, None)
-            if last != continues or (newest and last is None):
+                trace,
+            ).fetchone()
+            part, last = newest or (-1, None)
+            if last != run.continues or (newest and last is None):
                 return None
-            run_no = yield NEW_RUN_NO
-            plain_at = due_at if run.trigger_type == "plain" else None
-            values = {"part": part + 1, "run_no": run_no, "due_at": due_at, "plain_at": plain_at}
-            yield done(ADD_PART, **trace, **values)
-            columns = {**asdict(run), "no": run_no, "change_no": (yield next_change(run.project_id))}
-            created: RunRecord = yield one(run_of, _RECORD, **columns)
+            created = _create(db, run, size=0)
+            plain_at = run.due_at if run.trigger_type == "plain" else None
+            values = {"part": part + 1, "run_no": created.no, "due_at": run.due_at, "plain_at": plain_at}
+            db.execute(ADD_PART, {**trace, **values})
             return created
 
-        return await self._statements.write(work)
+        return await self._db.write(work)
 
     async def append(self, batch: Append) -> None:
         if batch.spent_usd:
@@ -105,3 +85,15 @@ class SqliteRunLog(SqlRunLog):
     async def request(self, run_no: int) -> bytes | None:
         sql = "SELECT request FROM run_request WHERE run_no = :run_no"
         return await self._statements.read(one(as_bytes, sql, run_no=run_no))
+
+
+def _create(db: sqlite3.Connection, run: NewRun, *, size: int) -> RunRecord:
+    """Makes the row of the run, which begins with so many bytes beside its log, and counts it."""
+    values = (
+        *(run.id, run.project_id, run.flow_id, run.version, run.trigger_type, run.capture),
+        *(run.session_id, run.summary, run.owner, run.key_id, size),
+    )
+    no = db.execute(_CREATE, values).lastrowid
+    counted = "data_bytes = data_bytes + ?, run_changes = run_changes + 1"
+    db.execute(f"UPDATE project SET {counted} WHERE id = ?", (size, run.project_id))
+    return run_of(db.execute(f"{RUN} WHERE no = ?", (no,)).fetchone())

@@ -23,7 +23,10 @@ from runglass.store.statements import (
 )
 
 Shape = TypeVar("Shape")
-Function = Callable[..., list[tuple[int]] | None]
+Function = Callable[..., None]
+
+NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+"""The time as the store keeps it: ISO, UTC, in milliseconds."""
 
 
 def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
@@ -51,7 +54,8 @@ def perform(work: Work[Shape], db: sqlite3.Connection) -> Shape:
 def _rows_of(db: sqlite3.Connection, sql: str, values: Mapping[str, Any]) -> list[Any]:
     sql, has_lists, function = _in_sqlite(sql)
     if function is not None:
-        return function(db, **values) or []
+        function(db, **values)
+        return []
     if has_lists:
         values = {
             name: json.dumps(value) if isinstance(value, list) else value for name, value in values.items()
@@ -62,10 +66,10 @@ def _rows_of(db: sqlite3.Connection, sql: str, values: Mapping[str, Any]) -> lis
 @lru_cache(maxsize=512)
 def _in_sqlite(sql: str) -> tuple[str, bool, Function | None]:
     """The statement as SQLite has it, whether there are lists among its values, and what is called for it."""
-    function = _FUNCTIONS.get(sql)
+    function, sql = _FUNCTIONS.get(sql), _STATEMENTS.get(sql, sql)
     # Whoever writes is alone, and locks nothing.
     sql = re.sub(r" FOR (NO KEY UPDATE|UPDATE|SHARE)( SKIP LOCKED)?", "", sql)
-    sql = sql.replace("now()", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
+    sql = sql.replace("now()", NOW)
     sql, lists = re.subn(r"= ANY \((:\w+)\)", r"IN (SELECT value FROM json_each(\1))", sql)
     return sql, lists > 0, function
 
@@ -95,16 +99,11 @@ def _page_of(rows: RowsOfRun) -> str:
     return f"{' UNION ALL '.join(each)} ORDER BY {key}"
 
 
-def count_bytes(db: sqlite3.Connection, project_id: int, size: int) -> None:
-    """Adds to the counted bytes of the runs of a project; less than 0 subtracts."""
-    db.execute("UPDATE project SET data_bytes = data_bytes + ? WHERE id = ?", (size, project_id))
-
-
 def count_open(db: sqlite3.Connection, run_no: int, size: int) -> None:
     """Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
     sql = "UPDATE run SET open_bytes = open_bytes + ? WHERE no = ? RETURNING project_id"
     for (project_id,) in db.execute(sql, (size, run_no)).fetchall():
-        count_bytes(db, project_id, size)
+        db.execute(_STATEMENTS[COUNT_BYTES], {"size": size, "project_id": project_id})
 
 
 KEPT_BYTES = (
@@ -129,22 +128,15 @@ def count_kept(db: sqlite3.Connection, runs: Sequence[int]) -> None:
 NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
 
 
-def new_run_no(db: sqlite3.Connection) -> list[tuple[int]]:
-    """A number that no other run gets, nor had."""
-    return db.execute(f"UPDATE run_number SET last = {NEXT_NO} RETURNING last").fetchall()
-
-
-def new_changes(db: sqlite3.Connection, project_id: int) -> list[tuple[int]]:
-    """The number of the next change of the project's runs."""
-    sql = "UPDATE project SET run_changes = run_changes + 1 WHERE id = ? RETURNING run_changes"
-    return db.execute(sql, (project_id,)).fetchall()
-
-
+_STATEMENTS: Mapping[str, str] = {
+    COUNT_BYTES: "UPDATE project SET data_bytes = data_bytes + :size WHERE id = :project_id",
+    NEW_RUN_NO.sql: f"UPDATE run_number SET last = {NEXT_NO} RETURNING last",
+    next_change(0).sql: (
+        "UPDATE project SET run_changes = run_changes + 1 WHERE id = :project_id RETURNING run_changes"
+    ),
+}
 _FUNCTIONS: Mapping[str, Function] = {
-    COUNT_BYTES: count_bytes,
     COUNT_OPEN: count_open,
     COUNT_KEPT: count_kept,
-    NEW_RUN_NO.sql: new_run_no,
-    next_change(0).sql: new_changes,
 }
 """What PostgreSQL has as functions of the database."""

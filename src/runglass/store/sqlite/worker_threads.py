@@ -48,8 +48,6 @@ class WorkerThreads(Generic[T]):
         self._threads = [
             threading.Thread(target=self._work_on, name=f"{name}-{number}") for number in range(threads)
         ]
-
-    def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
