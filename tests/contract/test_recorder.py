@@ -303,11 +303,15 @@ def test_values_are_masked_and_only_what_the_recorder_may_send_is_sent(
 
 def test_the_run_is_found_by_its_trace_id(server: RunningServer, rec: Recorder, sent: Any) -> None:
     with rec.run("found") as run:
-        pass
+        for _ in range(2):
+            with rec.step("look"):
+                pass
     known = sent(run.id).run
     assert run.url == f"{server.address}/runs/{run.id}"
     with Client(server.key, base_url=server.base_url) as client:
         assert client.run(run.id).trace().flow_run.id == known.id
+        _, *rows = str(client.run(run.id)).splitlines()
+        assert [row.partition("  completed")[0].strip() for row in rows] == ["found", "look", "look [1]"]
         with pytest.raises(runglass.FlowNotFoundError):
             client.run("0" * 31 + "1").trace()
     other = server.make_key("acme", "other")

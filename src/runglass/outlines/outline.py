@@ -135,7 +135,11 @@ class OutlinePage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             f"{columns.tokens[row]:,} tokens" if columns.tokens[row] else "",
             f"${columns.cost[row]}" if columns.cost[row] else "",
         ]
-        name = self.names[columns.name[row]] if index == NONE else f"[{index}]"
+        name = self.names[columns.name[row]]
+        if self.recorded is not None:
+            name += f" [{index}]" if index > 0 else ""
+        elif index != NONE:
+            name = f"[{index}]"
         return f"{'  ' * columns.depth[row]}{name}  {', '.join(filter(None, facts))}"
 
 
