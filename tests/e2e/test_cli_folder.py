@@ -6,9 +6,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from runglass import Client
+from runglass import APITimeoutError, Client
 from runglass.cli import main
+from runglass.cli.argument_parsers import ProjectName
+from runglass.cli.backends.local_server import in_process
 from runglass.cli.exit_codes import Exit
+from runglass.config.settings import Settings
 from runglass.testing import running_server
 from tests.collector import collecting
 from tests.e2e.command import runglass, started
@@ -118,6 +121,17 @@ def test_runs_are_run_again_without_a_server(capsys: pytest.CaptureFixture[str])
     ran("runs", "rerun", "last", code=Exit.FAILED)
     listed = json.loads(ran("runs", "list", "flow:bad", "--json"))["runs"]
     assert [run["status"] for run in listed] == ["failed", "failed"]
+
+
+def test_a_wait_that_times_out_keeps_nobody_from_leaving_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "endless.yaml").write_text(ENDLESS)
+    assert (
+        main(["flow", "push", "endless.yaml", "--to", "acme/shop", "--create", "--data", "here"]) == Exit.OK
+    )
+    with in_process(Settings(data=Path("here")), ProjectName("acme", "shop"), executes=True) as client:
+        job = client.flow("acme/shop/endless").execute_async(message="hello")
+        with pytest.raises(APITimeoutError):
+            job.run.wait(timeout=0.1)
 
 
 def test_open_serves_the_folder_until_ctrl_c(tmp_path: Path) -> None:

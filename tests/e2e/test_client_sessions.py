@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -107,6 +107,19 @@ async def test_a_block_that_fails_or_is_left_elsewhere_leaves_no_session_behind(
     assert current_session() is None
 
 
+def test_a_block_that_is_left_before_one_inside_of_it_leaves_no_session_behind() -> None:
+    def inside() -> Iterator[None]:
+        with Session(B):
+            yield
+
+    with Session(A):
+        parts = inside()
+        next(parts)
+    assert current_session() == B
+    assert next(parts, None) is None
+    assert current_session() is None
+
+
 async def test_tasks_at_a_time_have_their_own_sessions_and_those_that_they_start(
     server: RunningServer,
 ) -> None:
@@ -160,6 +173,14 @@ async def test_a_decorated_function_has_a_new_session_in_each_call(either: Eithe
     def of_one() -> str | None:
         return current_session()
 
+    @named
+    def gives_a_coroutine() -> Coroutine[Any, Any, str | None]:
+        return on_nothing()
+
+    async def on_nothing() -> str | None:
+        return current_session()
+
+    assert await gives_a_coroutine() == A
     inner = plain(1)
     outer = await asyncio.gather(on_asyncio(), on_asyncio())
     assert len({*inner, *outer} - {None}) == 4

@@ -78,10 +78,15 @@ class Shares:
     def next(self, waiting: Iterable[int], sizes: Mapping[int, int] | None = None) -> int | None:
         """The next of the projects that wait, each for a slot or its size; None if there is room for none.
 
-        Of several that have used as much it is the first. Takes time in proportion to their number.
+        Of several that have used as much it is the first. Room is kept for a large size of one that holds
+        nothing, which small ones of others would else take from it for ever.
         """
-        fit = [each for each in waiting if self.may_take(each, 1 if sizes is None else sizes[each])]
-        return min(fit, key=self._used, default=None)
+        for each in sorted(waiting, key=self._used):
+            if self.may_take(each, 1 if sizes is None else sizes[each]):
+                return each
+            if not self.held_by(each):
+                break
+        return None
 
     def take(self, project_id: int, size: int = 1) -> None:
         """Gives a slot to the project."""
@@ -163,11 +168,14 @@ class FairTurns:
     async def begin(self, turn: "Turn") -> None:
         """Returns when the turn has come."""
         project_id, shares = turn.project_id, self._shares
-        if project_id not in self._waiting and shares.may_take(project_id, turn.size):
+        if not self._waiting and shares.may_take(project_id, turn.size):
             shares.take(project_id, turn.size)
         else:
             granted = turn.granted = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(project_id, deque()).append(turn)
+            line = self._waiting.setdefault(project_id, deque())
+            line.append(turn)
+            if len(line) == 1:
+                self._hand_out()
             try:
                 await granted
             except asyncio.CancelledError:

@@ -41,8 +41,9 @@ async def captured(state: SpanState, capture: Capture) -> SpanState:
         kept["model_calls"] = (call,)
         truncated = truncated or is_cut
     kept |= await _names(state, _NAMES, capture)
-    if state.tags:
-        kept["tags"] = tuple(sorted({await capture.text(tag) for tag in state.tags}))
+    for name in ("tags", "notes"):
+        if texts := getattr(state, name):
+            kept[name] = tuple(sorted({await capture.text(text) for text in texts}))
     if capture.mode == "off":
         kept |= {"input_size_bytes": None, "output_size_bytes": None}
     return replace(state, **kept, truncated=truncated)

@@ -158,7 +158,7 @@ def _read(item: Received, flow: str | None, resource: msgspec.Raw) -> tuple[Read
         if (value := json_bytes(state, name)) is not None:
             raw[name] = value
     values = list(raw.values())
-    names = [state.name, state.entry_name, *state.tags]
+    names = [state.name, state.entry_name, *state.tags, *state.notes]
     if state.model_calls:
         [call] = state.model_calls
         asked: Any = json_bytes(call, "request")

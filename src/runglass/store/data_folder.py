@@ -3,7 +3,7 @@
 import logging
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -96,10 +96,11 @@ def running_server(database: Path) -> str | None:
     try:
         lock.acquire()
     except Timeout as error:
-        try:
-            return _address_file(database).read_text("utf-8")
-        except FileNotFoundError:
-            raise _in_use(database) from error
+        with suppress(FileNotFoundError):
+            # Empty for as long as it takes to write it.
+            if address := _address_file(database).read_text("utf-8"):
+                return address
+        raise _in_use(database) from error
     # Whoever had the address is gone: the lock is what tells.
     lock.release()
     return None

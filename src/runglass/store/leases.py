@@ -82,7 +82,8 @@ class Leases:
             for project_id, weight in weights.items():
                 yield done(self._sql.set_weight, project_id=project_id, weight=weight)
 
-        await self._statements.write(work)
+        # Also on a full disk, like the lease: a server is to start there.
+        await self._statements.remove(work)
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         sql = (

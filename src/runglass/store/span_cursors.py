@@ -31,7 +31,8 @@ class SpanCursors:
             " WHERE project_id NOT IN (SELECT project_id FROM sent_run) LIMIT 1"
         )
         if await self._statements.read(is_new):
-            await self._statements.write(begin)
+            # Also on a full disk: a server is to start there.
+            await self._statements.remove(begin)
         return await self._statements.read(behind)
 
     async def move_span_cursor(self, cursor: SpanCursor, change_no: int) -> bool:

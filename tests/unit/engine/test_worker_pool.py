@@ -35,6 +35,15 @@ def answer(message):
             except OSError:
                 continue
         threading.Event().wait()
+    if word == "linger":
+        # A reply, and more than that, from a process that obeys nobody any more.
+        reply = str(os.getpid()).encode()
+        for fd in range(3, 64):
+            try:
+                os.write(fd, len(reply).to_bytes(4) + b"\\0" + reply + b"more")
+            except OSError:
+                continue
+        threading.Event().wait()
     if word == "hold":
         b"x" * int(rest)
     return str(os.getpid()).encode()
@@ -106,6 +115,12 @@ async def test_a_process_that_was_killed_is_replaced(pool: WorkerPool) -> None:
     assert await asked(pool, "ping") != first
 
 
+async def test_a_process_that_was_taken_over_does_not_outlive_its_use(pool: WorkerPool) -> None:
+    first = await asked(pool, "linger")
+    assert await asked(pool, "ping") != first
+    await until(lambda: not os.path.exists(f"/proc/{first}"))
+
+
 async def test_what_processes_are_forked_from_is_replaced(pool: WorkerPool) -> None:
     first = await asked(pool, "ping", owner=1)
     assert pool.forker.pid is not None
@@ -113,11 +128,32 @@ async def test_what_processes_are_forked_from_is_replaced(pool: WorkerPool) -> N
     assert await asked(pool, "ping", owner=2) != first
 
 
+async def test_those_who_wait_for_what_processes_are_forked_from_are_answered_by_the_next(
+    pool: WorkerPool,
+) -> None:
+    await asked(pool, "ping")
+    assert pool.forker.pid is not None
+    os.kill(pool.forker.pid, signal.SIGSTOP)
+    waiting = [asyncio.create_task(pool.forker.open()) for _ in range(3)]
+    await asyncio.sleep(0)
+    os.kill(pool.forker.pid, signal.SIGKILL)
+    for process in await asyncio.gather(*waiting):
+        assert await process.exchange(b"ping", limit_ms=3_600_000)
+        process.close()
+
+
+async def test_nothing_is_started_any_more_by_a_pool_that_is_closed(pool: WorkerPool) -> None:
+    await pool.aclose()
+    with pytest.raises(WorkerNotStarted):
+        await asked(pool, "ping")
+    assert pool.forker.pid is None
+
+
 async def test_processes_end_with_what_they_were_forked_from(pool: WorkerPool) -> None:
     """As that does when the server is killed, which closes its socket as well."""
     await asked(pool, "ping")
     ((_, process),) = pool.idle
-    await asyncio.to_thread(pool.forker.close)
+    await pool.forker.aclose()
     await until(lambda: not process.is_open)
 
 

@@ -157,6 +157,25 @@ async def test_the_time_of_turns_that_go_on_counts() -> None:
         ends["long"].set()
 
 
+async def test_a_large_turn_is_next_though_small_ones_of_others_would_always_fit() -> None:
+    turns = FairTurns(Shares(10, most=20))
+    order: list[str] = []
+
+    async def work(project_id: int, size: int, name: str) -> None:
+        async with turns.turn(project_id, size):
+            order.append(name)
+
+    async with asyncio.TaskGroup() as group, turns.turn(GUEST):
+        group.create_task(work(FLOOD, 10, "large"))
+        await asyncio.sleep(0)
+        group.create_task(work(GUEST, 1, "small"))
+        group.create_task(work(THIRD, 1, "third"))
+        await asyncio.sleep(0)
+        assert not order
+    assert order[0] == "large"
+    assert (turns.held, turns.waiting) == (0, 0)
+
+
 @pytest.mark.parametrize("granted", [False, True])
 async def test_a_turn_that_is_cancelled_while_it_waits_is_free(granted: bool) -> None:
     turns = FairTurns(Shares(1, most=1))

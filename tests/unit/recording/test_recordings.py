@@ -473,6 +473,22 @@ async def test_a_run_is_lost_once_nothing_is_heard_of_the_sender_of_its_open_spa
         assert (await restarted.run()).status == "failed"
 
 
+async def test_notes_of_a_sender_are_short_and_have_no_secrets(house: House) -> None:
+    notes = [f"with {SECRET}", "z" * 100_000]
+    await house.record(span(1, attributes={"runglass.notes": notes}))
+    assert (await house.step(1)).notes == ("a note of 100,000 characters was left out", "with [redacted]")
+
+
+@pytest.mark.parametrize("lease_s", [10**9, 10**12, 2**63 - 1])
+async def test_a_lease_beyond_all_bounds_is_one_of_a_day(house: House, lease_s: int) -> None:
+    """A sender must not keep the runs of others from their end."""
+    leased = span(2, 1, end_ns=0, attributes={"runglass.lease_s": lease_s})
+    await house.record(span(1), span(1, trace_id=OTHER), leased)
+    await house.record(leased)
+    await house.time_passes(86_401)
+    assert [(await house.run(each)).status for each in (TRACE, OTHER)] == ["failed", "completed"]
+
+
 async def test_an_open_span_without_a_lease_is_waited_for(house: House) -> None:
     attributes = {"runglass.lease_s": 30}
     await house.record(span(1, end_ns=0), span(2, 1, end_ns=0, attributes=attributes))

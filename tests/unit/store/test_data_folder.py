@@ -14,7 +14,7 @@ from runglass.config.settings import Settings
 from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_runtime, open_store
 from runglass.runtime.runtime import push_flow
-from runglass.store.data_folder import exclusive
+from runglass.store.data_folder import DataInUse, announce, exclusive, running_server
 
 
 @pytest.fixture
@@ -72,6 +72,23 @@ async def test_data_that_others_can_reach_is_told(
     assert len(caplog.messages) == len(said)
     assert all(part in message for part, message in zip(said, caplog.messages, strict=True))
     assert rights(settings.database) == file_mode
+
+
+def test_a_server_is_found_from_when_its_address_is_written_until_it_has_gone(tmp_path: Path) -> None:
+    database = tmp_path / "runs.db"
+    database.touch()
+    stale = tmp_path / "runs.db.address"
+    stale.write_text("http://127.0.0.1:1")
+    assert running_server(database) is None
+    with exclusive(database):
+        for is_being_written in (False, True):
+            if is_being_written:
+                stale.touch()
+            with pytest.raises(DataInUse):
+                running_server(database)
+        announce(database, "http://127.0.0.1:2")
+        assert running_server(database) == "http://127.0.0.1:2"
+    assert running_server(database) is None
 
 
 KILLED_WHILE_IT_BEGINS_A_PROCESS = """

@@ -103,7 +103,10 @@ async def test_while_the_reserve_is_given_up_only_removals_are_written_and_then_
     reserve.write_bytes(b"")
     with no_room_for_large_files() as make_room:
         async with SqliteStore(tmp_path / "db") as store:
+            # A server that was stopped starts there.
             assert await store.hold_lease("p", until="2030-01-01T00:00:00.000Z", renew=False)
+            await store.set_weights({1: 2.0})
+            assert await store.span_cursors() == []
             refused = await asyncio.gather(
                 store.create_run(a_run("new")),
                 store.append(batch(other, 0, b"one")),

@@ -193,6 +193,9 @@ class InProcessTransport:
                     message = coming.result(None if math.isinf(bound_s) else max(left_s, 0))
                 except TimeoutError as error:
                     raise timed_out(call, bound_s) from error
+                finally:
+                    # The portal ends only when none of its tasks goes on.
+                    coming.cancel()
                 if isinstance(message, ConnectionError):
                     finish(call, ConnectionLost(str(message)), attempts=1)
                 elif isinstance(message, Exception):

@@ -59,9 +59,11 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        # A generator's block may be left in another context than it was entered in, which has nothing of it.
-        if _open.get()[-1:] == (self.id,):
-            _open.set(_open.get()[:-1])
+        # A generator's block may be left after one that it was entered in, or in a context that has neither.
+        ids = list(reversed(_open.get()))
+        if self.id in ids:
+            ids.remove(self.id)
+            _open.set(tuple(reversed(ids)))
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -81,17 +83,22 @@ class Session:
 
             @wraps(function)
             async def inside(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with Session(self._given):
-                    return await cast(Callable[P, Awaitable[Any]], function)(*args, **kwargs)
+                return await Session(self._given)._around(cast(Awaitable[Any], function(*args, **kwargs)))
 
             return cast(Callable[P, R], inside)
 
         @wraps(function)
         def within(*args: P.args, **kwargs: P.kwargs) -> R:
-            with Session(self._given):
-                return function(*args, **kwargs)
+            with Session(self._given) as session:
+                result = function(*args, **kwargs)
+            # Of a plain wrapper of an async function, say: nothing of it has been done yet.
+            return cast(R, session._around(result)) if inspect.iscoroutine(result) else result
 
         return within
+
+    async def _around(self, work: Awaitable[Any]) -> Any:
+        with self:
+            return await work
 
 
 def _session_of(given: str) -> Session:

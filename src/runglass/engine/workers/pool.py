@@ -73,7 +73,7 @@ class WorkerPool:
             process.kill()
         while self.idle:
             self.idle.pop()[1].close()
-        await asyncio.to_thread(self.forker.close)
+        await self.forker.aclose()
 
     async def call(
         self,

@@ -180,39 +180,44 @@ class Forker:
         """A process that has seen nothing. Raises WorkerNotStarted."""
         program = f"python -P -m runglass.engine.workers.worker {self._function}"
         for _ in range(2):
+            if self._is_over:
+                break
             try:
-                process = self._forked()
+                process, source = self._forked(), self._process
                 try:
                     await process.greet()
+                except EOFError:
+                    process.close()
+                    # What processes are forked from may have been killed, as by the system for want of
+                    # memory. Of those who waited for it only the first replaces it.
+                    if self._process is source:
+                        self._stop()
                 except BaseException:
                     process.close()
                     raise
-                return process
+                else:
+                    return process
             except OSError as error:
                 raise WorkerNotStarted(f"no process for {self._what} starts: {error}") from error
-            except EOFError:
-                if self._is_over:
-                    break
-                # What processes are forked from may have been killed, as by the system for want of memory.
-                self._stop()
         raise WorkerNotStarted(f"no process for {self._what} starts; `{program}` tells why")
 
-    def close(self) -> None:
-        """Ends all processes for good; blocks until they have ended."""
+    async def aclose(self) -> None:
+        """Ends all processes for good; returns when they have ended."""
         self._is_over = True
-        self._stop()
+        await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-        if self._process is not None:
+        control, process = self._control, self._process
+        self._control = self._process = None
+        if control is not None:
+            control.close()
+        if process is not None:
             try:
                 # It ends by itself, and its processes with it.
-                self._process.wait(_STOP_LIMIT_S)
+                process.wait(_STOP_LIMIT_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._control = self._process = None
+                process.kill()
+                process.wait()
 
     def _forked(self) -> WorkerProcess:
         if self._process is None or self._process.poll() is not None:

@@ -5,7 +5,8 @@ that comes over its own it forks a process that answers messages with the functi
 taken down by them. A request has its length and its milliseconds of the processor ahead, a reply its length
 and a `State`. Nothing but bytes goes either way; an error of the function is a `Failure` as JSON. When a
 process has ended, the first one sends the number of the signal that ended it, in one byte, and closes its
-socket. Knows nothing of what the function does.
+socket; where the server has closed the other end, it kills the process. Knows nothing of what the function
+does.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import gc
 import importlib
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -118,29 +120,40 @@ def _fork_for_each(control: socket.socket, answer: Callable[[bytes], bytes], *, 
                 end.send(bytes([status & 0x7F]), socket.MSG_DONTWAIT)
 
     signal.signal(signal.SIGCHLD, bury)
-    while received := socket.recv_fds(control, 1, 1)[1]:
-        # No process ends before its socket is known.
+    watched = select.poll()
+    watched.register(control, select.POLLIN)
+    while True:
+        # One at a time: in the next turn its number may be that of another socket.
+        fd = watched.poll()[0][0]
+        # No process ends before its socket is known, and none that has ended leaves its number to another.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        if pid := os.fork():
+        if fd != control.fileno():
+            # Its other end is closed, and one that was taken over does not end by itself.
+            watched.unregister(fd)
+            for pid in [pid for pid, end in ends.items() if end == fd]:
+                os.kill(pid, signal.SIGKILL)
+        elif not (received := socket.recv_fds(control, 1, 1)[1]):
+            break
+        elif pid := os.fork():
             ends[pid] = received[0]
+            watched.register(received[0], 0)
+        else:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-            continue
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            control.close()
+            for end in ends.values():
+                os.close(end)
+            if sys.platform == "linux":
+                # Only Linux can limit memory.
+                resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            try:
+                _serve(socket.socket(fileno=received[0]), answer)
+            finally:
+                # Nothing is left to tidy up, in memory that is shared until it is written.
+                os._exit(0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        control.close()
-        for end in ends.values():
-            os.close(end)
-        if sys.platform == "linux":
-            # Only Linux can limit memory.
-            resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        try:
-            _serve(socket.socket(fileno=received[0]), answer)
-        finally:
-            # Nothing is left to tidy up, in memory that is shared until it is written.
-            os._exit(0)
     # The server has ended, and what they do is for nobody.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for pid in ends:
         os.kill(pid, signal.SIGKILL)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from runglass.log.span_words import MOST_CHARS, MOST_TAGS
 from runglass.log.trace import ModelCall
 from runglass.recording.dialects import readers
 from runglass.recording.dialects.attributes import Attributes, SpanHead
@@ -43,10 +44,14 @@ def read_content(attributes: Attributes, head: SpanHead) -> dict[str, Any]:
     fields: dict[str, Any] = {"kind": kind.kind, "is_gen_ai": attributes.is_gen_ai, "notes": []}
     if not _OF_THE_SENDING.isdisjoint(found):
         fields |= {slot: found.pop(slot) for slot in _OF_THE_SENDING & found.keys()}
+        # They outlive the content. A part of a long one could be that of a secret.
+        fields["notes"] = [
+            note if len(note) <= MOST_CHARS else f"a note of {len(note):,} characters was left out"
+            for note in fields["notes"][:MOST_TAGS]
+        ]
         steps, size = fields.pop("dropped_steps", 0), fields.pop("dropped_bytes", 0)
         if steps or size:
-            note = f"the sender dropped {steps:,} steps, and {size:,} bytes of content"
-            fields["notes"] = [*fields["notes"], note]
+            fields["notes"].append(f"the sender dropped {steps:,} steps, and {size:,} bytes of content")
     if head.scope == _AGENT_FRAMEWORK and kind.kind == "llm":
         # There it is the id of the answer before.
         attributes.leave("session", "gen_ai.conversation.id")

@@ -78,7 +78,7 @@ notes names: runglass.notes
 input_size_bytes count: runglass.input_size_bytes
 output_size_bytes count: runglass.output_size_bytes
 truncated flag: runglass.truncated
-lease_s count: runglass.lease_s
+lease_s lease: runglass.lease_s
 dropped_steps count: runglass.dropped_steps
 dropped_bytes count: runglass.dropped_bytes
 release text: langfuse.release

@@ -74,7 +74,7 @@ class Leases(leases.Leases):
 
     async def set_weights(self, weights: Mapping[int, float]) -> None:
         # One process has the file, and has told all that there are.
-        await self._statements.write(done("UPDATE project SET weight = 1 WHERE weight <> 1"))
+        await self._statements.remove(done("UPDATE project SET weight = 1 WHERE weight <> 1"))
         await super().set_weights(weights)
 
     async def claim_runs(
