@@ -109,7 +109,7 @@ class Settling:
             wait = self._settle if is_complete else self._idle
             if not is_complete and (lease := await self._lease(run)) is not None:
                 # What its sender repeats is not in the log: it puts off when the run is due.
-                last, wait = max(last, self._since), min(lease, self._idle)
+                last, wait = max(last, self._since), lease
             if now - last >= wait:
                 await self._end(run, iso(now))
             else:
