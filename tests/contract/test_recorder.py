@@ -233,6 +233,37 @@ def test_a_generator_is_current_only_while_it_runs_and_says_that_it_was_left(
     assert len([step for step in steps.all if step.name == "parts"]) == 1
 
 
+def test_tasks_that_share_a_block_each_leave_their_own_step(rec: Recorder, sent: Any) -> None:
+    async def work(block: Any, enter: asyncio.Event, entered: asyncio.Event, end: asyncio.Event) -> None:
+        await enter.wait()
+        with block as step:
+            step.output = {"ended": end is first}
+            entered.set()
+            await end.wait()
+            if end is first:
+                raise ValueError("of the first")
+
+    async def both(block: Any) -> None:
+        one = asyncio.create_task(work(block, begin, second, first))
+        two = asyncio.create_task(work(block, second, first, third))
+        begin.set()
+        with pytest.raises(ValueError, match="of the first"):
+            await one
+        with block as nested, block as inner:
+            assert inner.parent is nested
+            assert current_step() is inner
+        third.set()
+        await two
+
+    begin, first, second, third = (asyncio.Event() for _ in range(4))
+    with rec.run("tasks") as run:
+        asyncio.run(both(rec.step("shared")))
+        assert current_step() is run
+    shared = [step for step in sent(run.id).all if step.name == "shared"]
+    told = {(step.output_context or {}).get("ended"): step.status for step in shared}
+    assert told == {True: "failed", False: "completed", None: "completed"}
+
+
 def test_a_run_inside_of_a_run_is_a_step_and_a_step_outside_is_a_run(rec: Recorder, sent: Any) -> None:
     with rec.run("outer") as run, rec.run("inner") as inner:
         assert inner.id == run.id

@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -166,6 +168,40 @@ def test_a_program_that_ends_without_the_server_leaves_its_steps_to_the_next(pla
         assert list(place.spool.glob("*")) == []
 
 
+def test_what_an_earlier_program_has_left_is_sent_though_the_next_one_records_nothing(place: Place) -> None:
+    run_id = place.done("with rec.run('first') as run: print(run.id)")
+    assert list(place.spool.glob("*"))
+    with place.server(), place.recorder():
+        assert [step.name for step in place.steps(run_id, ended(1))] == ["first"]
+        eventually(lambda: not list(place.spool.glob("*")))
+    threads = threading.active_count()
+    with place.recorder():
+        assert threading.active_count() == threads
+
+
+def test_a_spool_stays_where_its_key_is_refused(place: Place) -> None:
+    class Refuses(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    run_id = place.done("with rec.run('first') as run: print(run.id)")
+    with HTTPServer(("127.0.0.1", int(urlsplit(place.base_url).port or 0)), Refuses) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        with place.recorder() as rec:
+            assert not rec.flush(30)
+        server.shutdown()
+        thread.join()
+    with place.server(), place.recorder():
+        assert [step.name for step in place.steps(run_id, ended(1))] == ["first"]
+
+
 def hears(rec: Recorder, server: RunningServer, mode: CaptureMode) -> None:
     """The server keeps content in this mode from now on, and the recorder knows."""
 
@@ -231,6 +267,20 @@ def test_what_a_full_buffer_drops_is_told_in_the_run(place: Place) -> None:
             kept = [step for step in steps if step.name == "work"]
             assert 0 < len(kept) == 500 - dropped
             assert all(step.status == "completed" for step in steps)
+
+
+def test_content_that_no_buffer_holds_leaves_the_buffer_free(place: Place) -> None:
+    with place.server(), place.recorder(buffer_bytes=20_000) as rec:
+        for _ in range(3):
+            for _ in range(50):
+                with rec.run("large") as run:
+                    run.output = PLAIN * 1000
+            assert rec.flush(60)
+        with rec.run("small") as run:
+            run.output = PLAIN * 200
+        assert rec.flush(60)
+        [step] = place.steps(run.id)
+        assert (step.name, step.output_context) == ("small", {"text": PLAIN * 200})
 
 
 def test_the_open_steps_of_a_killed_program_are_lost_after_their_lease(place: Place) -> None:
@@ -315,6 +365,18 @@ def test_forked_processes_record_in_one_run(place: Place) -> None:
         assert Counter(step.name for step in steps) == Counter(["parent", "before", "one", "two"])
         [top] = [step for step in steps if step.name == "parent"]
         assert {step.parent_span_id for step in steps if step is not top} == {top.span_id}
+
+
+def test_nothing_is_imported_while_a_fork_would_leave_half_of_it(place: Place) -> None:
+    code = """
+        known = {*sys.modules}
+        with rec.run("parent") as run:
+            pass
+        rec.flush()
+        print(sorted({*sys.modules} - known))
+    """
+    with place.server():
+        assert place.done(code) == "[]"
 
 
 def test_processes_of_a_pool_continue_the_run_and_send_at_their_end(place: Place) -> None:

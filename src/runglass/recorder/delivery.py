@@ -7,13 +7,13 @@ More than 300 lines: the state of what waits, from a step's end until the server
 """
 
 import atexit
+import codecs
 import gzip
 import os
 import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -90,15 +90,24 @@ class Delivery:
         self._buffer_bytes = buffer_bytes
         self.lease_s = lease_s
         """So long after this process was last heard of, its open steps have lost their writer."""
+        # The thread imports nothing: a process forked meanwhile would have half a module for ever.
+        from runglass.client.transport.blocking import SyncTransport
+
+        codecs.lookup("idna")
+        self._new_transport = SyncTransport
+        self._spool: Spool | None = None
         self._begin_process()
+        if self._spool is not None and not self._spool.is_drained:
+            # An earlier process has left something.
+            self._start()
         if hasattr(os, "register_at_fork"):
             begin = weakref.WeakMethod(self._begin_process)
             os.register_at_fork(after_in_child=lambda: None if (known := begin()) is None else known())
 
     def _begin_process(self) -> None:
         """Starts with nothing, in a new process too: what waits in its parent is sent by that."""
-        if (spool := getattr(self, "_spool", None)) is not None:
-            spool.let_go()
+        if self._spool is not None:
+            self._spool.let_go()
         self._spool = None if self._spool_folder is None else Spool(self._spool_folder, self._endpoint)
         self._resource = resource_of(self._flow, os.urandom(8).hex(), **self._labels)
         # One thread may come here twice: a collected generator ends its step wherever it is.
@@ -109,10 +118,8 @@ class Delivery:
         self._thread: threading.Thread | None = None
         self._transport: SyncTransport | None = None
         self._open: dict[OpenStep, None] = {}
-        self._new: deque[OpenStep] = deque()
-        """Ended, or to be told of again."""
         self._waiting: dict[OpenStep, None] = {}
-        """Taken out of `_new`, and not stored yet."""
+        """Ended, or to be told of again, and not stored yet."""
         self._bytes = 0
         self._tickets = self._stored_tickets = 0
         self._is_asleep = self._is_closing = self._is_refused = False
@@ -128,7 +135,7 @@ class Delivery:
 
     def begin(self, step: OpenStep) -> None:
         """Has a step that begins, which is sent at once only where the recorder is durable."""
-        step.size = STEP_BYTES + sum(map(len, step.content.values()))
+        step.size = _size_of(step)
         with self._lock:
             if self._is_refused or self._is_closing:
                 return
@@ -137,27 +144,23 @@ class Delivery:
                 return
             self._open[step] = None
             self._bytes += step.size
-        self._nudge()
-        if self._is_durable:
-            self.flush(DURABLE_S)
+        self._tell()
 
     def end(self, step: OpenStep) -> None:
         """Has a step that has ended."""
-        size = STEP_BYTES + sum(map(len, step.content.values()))
+        size = _size_of(step)
         with self._lock:
             if step not in self._open:
                 # Not begun, dropped, or of the process that this one was forked from.
                 return
             del self._open[step]
+            self._waiting[step] = None
             if self._bytes - step.size + size > self._buffer_bytes:
-                self._leave_out(step, "the buffer of the sender was full")
+                self._leave_out(step, "were left out: the buffer of the sender was full")
                 size = STEP_BYTES
             self._bytes += size - step.size
             step.size, step.is_spooled = size, False
-            self._new.append(step)
-        self._nudge()
-        if self._is_durable:
-            self.flush(DURABLE_S)
+        self._tell()
 
     def flush(self, timeout: float) -> bool:
         """Waits until all that was recorded before is stored, on the server or on disk where it is away."""
@@ -166,7 +169,8 @@ class Delivery:
                 return False
             self._tickets = ticket = self._tickets + 1
             self._retry_at = 0.0
-        self._nudge(is_urgent=True)
+        self._start()
+        self._wake.put(None)
         with self._changed:
             self._changed.wait_for(lambda: self._stored_tickets >= ticket or self._is_refused, timeout)
             return self._stored_tickets >= ticket
@@ -174,13 +178,11 @@ class Delivery:
     def close(self, timeout: float) -> None:
         """Sends what waits, or writes it to disk, and ends the thread."""
         with self._lock:
-            if self._is_closing or self._thread is None:
-                self._is_closing = True
-                return
-            self._is_closing = True
-            thread = self._thread
+            was_closing, self._is_closing = self._is_closing, True
+        if was_closing or self._thread is None:
+            return
         self._wake.put(None)
-        thread.join(timeout)
+        self._thread.join(timeout)
         atexit.unregister(self.close)
         # What hangs in a request and arrives all the same is stored once.
         _, steps = self._taken()
@@ -189,10 +191,14 @@ class Delivery:
         if self._spool is not None:
             self._spool.let_go()
 
-    def _nudge(self, *, is_urgent: bool = False) -> None:
+    def _tell(self) -> None:
+        """Has the thread look; where the recorder is durable, waits until all is stored."""
+        if self._is_durable:
+            self.flush(DURABLE_S)
+            return
         if self._thread is None:
             self._start()
-        if is_urgent or self._is_asleep:
+        if self._is_asleep:
             self._wake.put(None)
 
     def _start(self) -> None:
@@ -210,12 +216,13 @@ class Delivery:
     def _drop(self, top: OpenStep, steps: int, size: int) -> None:
         """Counts what is not sent, with the first step of its trace, which is sent with that."""
         top.dropped = (top.dropped[0] + steps, top.dropped[1] + size)
+        top.is_spooled = False
         # Not logged here: whoever logs may wait for this lock, and have that of the log.
         self._has_dropped = True
-        if top.end_ns and top not in self._waiting and top not in self._new:
+        if top.end_ns and top not in self._waiting:
             top.size = STEP_BYTES
             self._bytes += STEP_BYTES
-            self._new.append(top)
+            self._waiting[top] = None
 
     def _leave_out(self, step: OpenStep, reason: str) -> None:
         told = _without(step.content, reason)
@@ -270,17 +277,17 @@ class Delivery:
             self._wake.get()
 
     def _has_news(self) -> bool:
-        if self._new or self._waiting or self._has_evicted or self._tickets != self._stored_tickets:
+        if self._waiting or self._tickets != self._stored_tickets:
             return True
-        with self._lock:
-            return any(not step.is_sent for step in list(self._open))
+        if self._spool is not None and not self._spool.is_drained:
+            return True
+        return any(not step.is_sent for step in list(self._open))
 
     def _taken(self) -> tuple[int, list[OpenStep]]:
         """All that is to be sent, and who waits for that."""
         with self._lock:
-            self._waiting |= dict.fromkeys(self._new)
-            self._new.clear()
-            return self._tickets, [*self._waiting, *(step for step in list(self._open) if not step.is_sent)]
+            begun = [step for step in list(self._open) if not step.is_sent]
+            return self._tickets, [*self._waiting, *begun]
 
     def _send_all(self) -> None:
         if self._has_dropped:
@@ -291,15 +298,16 @@ class Delivery:
             if not self._send(some):
                 return
         if beating and time.monotonic() >= self._beat_at:
-            if not self._post([heartbeat_of(step, self.lease_s) for step in beating.values()]):
+            beats = [heartbeat_of(step, self.lease_s) for step in beating.values()]
+            if self._post(request_of(self._resource, beats)) is None:
                 return
             self._beat_at = time.monotonic() + self.lease_s / BEATS
-        is_heard = bool(steps or beating or self._has_evicted)
-        if self._spool is not None and is_heard and not self._spool.is_drained:
+        if self._spool is not None and not self._spool.is_drained:
             if not self._has_evicted:
                 self._spool.drop_own()
             for body in self._spool.bodies():
-                if (answer := self._post_body(body)) is None:
+                answer = self._post(body)
+                if answer is None or self._is_refused:
                     return
                 if answer.status == 413:
                     report("the server does not take a part of the spool, which is dropped", len(body))
@@ -309,7 +317,7 @@ class Delivery:
     def _send(self, steps: Sequence[OpenStep]) -> bool:
         """Sends the steps, in parts where they are too much; False where the server is away."""
         told = [(step, step.end_ns, step.dropped) for step in steps]
-        answer = self._post(self._spans(steps))
+        answer = self._post(request_of(self._resource, self._spans(steps)))
         if answer is None:
             return False
         mode: Any = answer.headers.get(CAPTURE_HEADER.lower())
@@ -321,7 +329,9 @@ class Delivery:
                 return self._send(steps[: len(steps) // 2]) and self._send(steps[len(steps) // 2 :])
             if steps[0].content:
                 with self._lock:
-                    self._leave_out(steps[0], "the server does not take as much in one request")
+                    self._leave_out(
+                        steps[0], "were left out: the server does not take as much in one request"
+                    )
                 return self._send(steps)
         with self._lock:
             for step, end_ns, dropped in told:
@@ -334,26 +344,20 @@ class Delivery:
         spans = []
         for step in steps:
             try:
-                mode = lower(step.capture, self._mode_of(step)) if is_spool else step.capture
+                mode = step.capture
+                if is_spool:
+                    # What a run keeps that was begun elsewhere is not known here.
+                    mode = lower(mode, "off" if step.top.parent_id else self._mode)
                 spans.append(span_of(step, self._content(step, mode, is_spool=is_spool), self.lease_s))
             except Exception as error:
                 # Nothing else is to wait for it for ever.
                 report("a step cannot be sent", error)
         return spans
 
-    def _mode_of(self, step: OpenStep) -> CaptureMode:
-        # What a run keeps that was begun elsewhere is not known here.
-        return "off" if step.top.parent_id else self._mode
-
-    def _post(self, spans: Sequence[dict[str, Any]]) -> Answer | None:
-        return self._post_body(request_of(self._resource, spans))
-
-    def _post_body(self, body: bytes) -> Answer | None:
+    def _post(self, body: bytes) -> Answer | None:
         """The answer of the server; None where the request is to be sent again."""
         if self._transport is None:
-            from runglass.client.transport.blocking import SyncTransport
-
-            self._transport = SyncTransport(self._endpoint)
+            self._transport = self._new_transport(self._endpoint)
         headers = {"Content-Type": "application/json", CAPTURE_HEADER: "?"}
         if len(body) > ZIPPED_BYTES:
             headers["Content-Encoding"] = "gzip"
@@ -374,7 +378,6 @@ class Delivery:
             with self._changed:
                 self._is_refused = True
                 self._open.clear()
-                self._new.clear()
                 self._waiting.clear()
                 self._changed.notify_all()
         elif outcome.status != 413:
@@ -400,7 +403,7 @@ class Delivery:
             self._note_stored(ticket)
         if self._bytes > self._buffer_bytes / 2:
             with self._lock:
-                for step in [step for step in self._waiting if step.is_spooled]:
+                for step in [step for step in list(self._waiting) if step.is_spooled]:
                     self._has_evicted = True
                     del self._waiting[step]
                     self._bytes -= step.size
@@ -427,12 +430,8 @@ class Delivery:
         """What the mode leaves of the step's content, masked, and what is told of the rest."""
         content, message = dict(step.content), "" if step.error is None else step.error[1]
         if mode not in ("full", "redacted"):
-            kept = SpanContent({}) if mode == "off" and not is_spool else _without(content, "")
-            if is_spool and kept.size and step.capture in ("full", "redacted"):
-                return kept._replace(
-                    notes=(f"{kept.size:,} bytes of content are not in the spool: {NOT_ALLOWED}",)
-                )
-            return kept
+            is_missing = is_spool and step.capture in ("full", "redacted")
+            return _without(content, f"are not in the spool: {NOT_ALLOWED}" if is_missing else "")
         try:
             if self._mask is not None:
                 content = {name: _changed(value, self._mask) for name, value in content.items()}
@@ -443,8 +442,13 @@ class Delivery:
                 message = redactor.text(message)
         except Exception as error:
             report("content could not be masked or redacted, and is left out", error)
-            return _without(content, f"it could not be masked or redacted ({type(error).__name__})")
+            reason = f"were left out: it could not be masked or redacted ({type(error).__name__})"
+            return _without(content, reason)
         return SpanContent(content, message=message)
+
+
+def _size_of(step: OpenStep) -> int:
+    return STEP_BYTES + sum(map(len, step.content.values()))
 
 
 def _batches(steps: Sequence[OpenStep]) -> Iterable[list[OpenStep]]:
@@ -464,8 +468,8 @@ def _without(content: Mapping[str, bytes | str], reason: str) -> SpanContent:
     """No content, and how much there was."""
     size = sum(map(len, content.values()))
     facts = {f"{name}_size_bytes": len(content[name]) for name in (INPUT, OUTPUT) if name in content}
-    note = f"{size:,} bytes of content were left out: {reason}"
-    return SpanContent({}, facts, (note,) if reason and size else (), size=size)
+    note = f"{size:,} bytes of content {reason}"
+    return SpanContent({}, facts, (note,) if reason and size else ())
 
 
 def _changed(value: bytes | str, change: Callable[[Any], Any]) -> bytes | str:

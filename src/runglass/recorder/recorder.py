@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -25,6 +25,7 @@ from runglass.recorder.spans import (
     OpenCall,
     OpenRun,
     OpenStep,
+    attempts,
     current,
     log,
     lower,
@@ -43,7 +44,6 @@ MOST_ITEMS = 100_000
 _NOT_RECORDED = "runglass=off"
 _OF_A_RUN = {"tags", "metadata", "user", "session"}
 _DEFAULT: Any = object()
-_attempts: ContextVar[dict[tuple[str, str], int] | None] = ContextVar("runglass_attempts", default=None)
 
 
 def current_step() -> OpenStep | None:
@@ -87,22 +87,30 @@ class Block(Generic[Step]):
         self._recorder = recorder
         self.name = name
         self.options = options
-        self.is_run = is_run
-        self._steps: list[Step] = []
+        self._is_run = is_run
+        self._open: dict[OpenStep, None] = {}
 
     def opened(self, name: str) -> OpenStep:
         """A step that has not begun, inside of the current one."""
-        return self._recorder.opened(name, self.options, is_run=self.is_run)
+        return self._recorder.opened(name, self.options, is_run=self._is_run)
 
     def __enter__(self) -> Step:
-        step = cast(Step, self.opened(self.name or (self._recorder.flow if self.is_run else "step")))
-        self._steps.append(step)
+        step = cast(Step, self.opened(self.name or (self._recorder.flow if self._is_run else "step")))
+        self._open[step] = None
         return step.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        self._steps.pop().__exit__(kind, error, where)
+        # Several tasks may be in it: each leaves the innermost step that it has entered.
+        step = current.get()
+        while step is not None and step not in self._open:
+            step = step.parent
+        if step is None:
+            # Left in another context than it was entered in.
+            step = next(reversed(self._open))
+        del self._open[step]
+        step.__exit__(kind, error, where)
 
     def __call__(self, function: Function) -> Function:
         """The function, with each of its calls recorded."""
@@ -145,13 +153,9 @@ class RecordedFunction:
         function = self._function
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            step = self._begin(args, kwargs)
-            try:
+            with self._opened(args, kwargs) as step:
                 result = function(*args, **kwargs)
-            except BaseException as error:
-                self._end(step, None, error)
-                raise
-            self._end(step, result)
+                self._take(step, result)
             return result
 
         return call
@@ -160,13 +164,9 @@ class RecordedFunction:
         function = self._function
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            step = self._begin(args, kwargs)
-            try:
+            with self._opened(args, kwargs) as step:
                 result = await function(*args, **kwargs)
-            except BaseException as error:
-                self._end(step, None, error)
-                raise
-            self._end(step, result)
+                self._take(step, result)
             return result
 
         return call
@@ -175,35 +175,31 @@ class RecordedFunction:
         function = self._function
 
         def call(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            step = self._begin(args, kwargs)
-            step.leave()
             items: list[Any] = []
-            source = function(*args, **kwargs)
-            advance: Callable[[], Any] = source.__next__
-            try:
-                while True:
-                    around = current.get()
-                    current.set(step)
-                    try:
-                        item = advance()
-                    finally:
-                        current.set(around)
-                    if len(items) < MOST_ITEMS:
-                        items.append(item)
-                    try:
-                        advance = functools.partial(source.send, (yield item))
-                    except GeneratorExit:
+            result = None
+            with self._opened(args, kwargs) as step:
+                step.leave()
+                source = function(*args, **kwargs)
+                advance: Callable[[], Any] = source.__next__
+                try:
+                    while True:
                         with step.active():
-                            source.close()
-                        raise
-                    except BaseException as error:
-                        advance = functools.partial(source.throw, error)
-            except StopIteration as stop:
-                self._end(step, stop.value, items=items)
-                return stop.value
-            except BaseException as error:
-                self._end(step, None, error, items=items)
-                raise
+                            item = advance()
+                        if len(items) < MOST_ITEMS:
+                            items.append(item)
+                        try:
+                            advance = functools.partial(source.send, (yield item))
+                        except GeneratorExit:
+                            with step.active():
+                                source.close()
+                            raise
+                        except BaseException as error:
+                            advance = functools.partial(source.throw, error)
+                except StopIteration as stop:
+                    result = stop.value
+                finally:
+                    self._take(step, result, items)
+            return result
 
         return call
 
@@ -211,39 +207,34 @@ class RecordedFunction:
         function = self._function
 
         async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            step = self._begin(args, kwargs)
-            step.leave()
             items: list[Any] = []
-            source = function(*args, **kwargs)
-            advance: Callable[[], Any] = source.__anext__
-            try:
-                while True:
-                    around = current.get()
-                    current.set(step)
-                    try:
-                        item = await advance()
-                    finally:
-                        current.set(around)
-                    if len(items) < MOST_ITEMS:
-                        items.append(item)
-                    try:
-                        advance = functools.partial(source.asend, (yield item))
-                    except GeneratorExit:
+            with self._opened(args, kwargs) as step:
+                step.leave()
+                source = function(*args, **kwargs)
+                advance: Callable[[], Any] = source.__anext__
+                try:
+                    while True:
                         with step.active():
-                            await source.aclose()
-                        raise
-                    except BaseException as error:
-                        advance = functools.partial(source.athrow, error)
-            except StopAsyncIteration:
-                self._end(step, None, items=items)
-            except BaseException as error:
-                self._end(step, None, error, items=items)
-                raise
+                            item = await advance()
+                        if len(items) < MOST_ITEMS:
+                            items.append(item)
+                        try:
+                            advance = functools.partial(source.asend, (yield item))
+                        except GeneratorExit:
+                            with step.active():
+                                await source.aclose()
+                            raise
+                        except BaseException as error:
+                            advance = functools.partial(source.athrow, error)
+                except StopAsyncIteration:
+                    pass
+                finally:
+                    self._take(step, None, items)
 
         return call
 
-    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpenStep:
-        """The step of a call, begun and current."""
+    def _opened(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpenStep:
+        """The step of a call, which is to be a block."""
         step = self._block.opened(self._name)
         try:
             if step.delivery is not None and (given := self._given(args, kwargs)):
@@ -251,7 +242,7 @@ class RecordedFunction:
         except Exception as error:
             report("the arguments of a function could not be read, and are not recorded", error)
             step.note(f"the arguments could not be read: {type(error).__name__}")
-        return step.__enter__()
+        return step
 
     def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The arguments by their names, without `self`."""
@@ -261,42 +252,30 @@ class RecordedFunction:
             given.pop(names[0], None)
         if len(args) > len(names):
             given[self._rest or "*args"] = args[len(names) :]
-        if kwargs:
-            given |= kwargs
+        given |= kwargs
         if (wanted := options.get("inputs")) is not None:
             given = {name: value for name, value in given.items() if name in wanted}
         process = options.get("process_inputs")
         return given if process is None else process(given)
 
-    def _end(
-        self,
-        step: OpenStep,
-        result: Any,
-        error: BaseException | None = None,
-        *,
-        items: list[Any] | None = None,
-    ) -> None:
-        step.leave()
-        if step.delivery is not None:
-            options = self._options
-            try:
-                if items is not None:
-                    if len(items) == MOST_ITEMS:
-                        step.note(f"at most {MOST_ITEMS:,} items are recorded")
-                    if (reduce := options.get("reduce")) is not None:
-                        result = reduce(items)
-                    elif items or result is None:
-                        is_text = all(isinstance(item, str) for item in items)
-                        result = "".join(items) if is_text else items
-                process = options.get("process_outputs")
-                if process is not None and (error is None or items is not None):
-                    result = process(result)
-                if result is not None:
-                    step.output = result
-            except Exception as failed:
-                report("the result of a function could not be read, and is not recorded", failed)
-                step.note(f"the result could not be read: {type(failed).__name__}")
-        step.end(error)
+    def _take(self, step: OpenStep, result: Any, items: list[Any] | None = None) -> None:
+        """Records the result, or what the items of a generator come to."""
+        if step.delivery is None:
+            return
+        try:
+            if items is not None:
+                if len(items) == MOST_ITEMS:
+                    step.note(f"at most {MOST_ITEMS:,} items are recorded")
+                if (reduce := self._options.get("reduce")) is not None:
+                    result = reduce(items)
+                elif items or result is None:
+                    is_text = all(isinstance(item, str) for item in items)
+                    result = "".join(items) if is_text else items
+            process = self._options.get("process_outputs")
+            step.output = result if process is None else process(result)
+        except Exception as error:
+            report("the result of a function could not be read, and is not recorded", error)
+            step.note(f"the result could not be read: {type(error).__name__}")
 
 
 class Recorder:
@@ -395,9 +374,7 @@ class Recorder:
 
     def model_call(self, **asked: Unpack[CallOptions]) -> OpenCall:
         """A call of a model in the current step, or a run of its own; else as `OpenStep.model_call`."""
-        call = OpenCall(asked, delivery=self._sampled(), parent=current.get(), capture=self._capture)
-        _count_attempt(call)
-        return call
+        return OpenCall(asked, delivery=self._sampled(), parent=current.get(), capture=self._capture)
 
     def wrap(self, client: Client) -> Client:
         """The client itself, of the library openai or anthropic: each of its calls is recorded from now on.
@@ -409,11 +386,11 @@ class Recorder:
     @contextmanager
     def attempts(self) -> Iterator[None]:
         """A block in which a step of the same name after one that has failed is its next attempt."""
-        token = _attempts.set({})
+        token = attempts.set({})
         try:
             yield
         finally:
-            _attempts.reset(token)
+            attempts.reset(token)
 
     def headers(self) -> dict[str, str]:
         """Headers by which `run(parent=…)` in another process goes on in the current step, if any."""
@@ -427,15 +404,11 @@ class Recorder:
 
     def bind(self, function: Function) -> Function:
         """The function, to be called in another thread with what is the current step now."""
-        step, counts = current.get(), _attempts.get()
+        context = copy_context()
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            tokens = current.set(step), _attempts.set(counts)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                current.reset(tokens[0])
-                _attempts.reset(tokens[1])
+            # A copy: no two threads may be in one context.
+            return context.copy().run(function, *args, **kwargs)
 
         return cast(Function, functools.wraps(function)(call))
 
@@ -456,8 +429,9 @@ class Recorder:
 
     def opened(self, name: str, options: Mapping[str, Any], *, is_run: bool) -> OpenStep:
         """A step that has not begun, inside of the current one."""
-        around = current.get() if options.get("parent") is None else None
+        headers: Mapping[str, str] | None = options.get("parent")
         kind: SpanKind = options.get("kind", "code")
+        around = current.get() if headers is None else None
         step = (OpenRun if is_run or around is None else OpenStep)(
             name,
             kind,
@@ -469,28 +443,15 @@ class Recorder:
             if is_run and kind in ("agent", "chain"):
                 named = "agent" if kind == "agent" else "workflow"
                 step.facts |= {"gen_ai.operation.name": f"invoke_{named}", f"gen_ai.{named}.name": name}
-            if around is None and (headers := options.get("parent")) is not None:
-                self._continue(step, headers)
-            if told := {key: options[key] for key in options if key in _OF_A_RUN}:
-                step.add(**told)
-            _count_attempt(step)
+            if headers is not None:
+                told = {str(name).lower(): value for name, value in headers.items()}
+                context = read_trace_context([told.get("traceparent", "")], [told.get("tracestate", "")])
+                if context is not None:
+                    _, step.trace_id, step.parent_id, _ = context.parent.split("-")[:4]
+                    is_recorded = context.state is None or _NOT_RECORDED not in context.state
+                    step.delivery = self._delivery if is_recorded else None
+            if facts := {key: options[key] for key in options if key in _OF_A_RUN}:
+                step.add(**facts)
         except Exception as error:
             report("what is said of a step could not be read", error)
         return step
-
-    def _continue(self, step: OpenStep, headers: Mapping[str, str]) -> None:
-        """Puts the step into the trace of the request that has these headers."""
-        told = {str(name).lower(): value for name, value in headers.items()}
-        context = read_trace_context([told.get("traceparent", "")], [told.get("tracestate", "")])
-        if context is not None:
-            _, step.trace_id, step.parent_id, _ = context.parent.split("-")[:4]
-            is_recorded = context.state is None or _NOT_RECORDED not in context.state
-            step.delivery = self._delivery if is_recorded else None
-
-
-def _count_attempt(step: OpenStep) -> None:
-    """In a block of attempts: says which one the step is."""
-    if (counts := _attempts.get()) is not None:
-        step.attempts = counts
-        if failures := counts.get((step.parent_id, step.name), 0):
-            step.facts["runglass.attempt"] = failures + 1

@@ -42,6 +42,8 @@ _reported: set[str] = set()
 
 current: ContextVar["OpenStep | None"] = ContextVar("runglass_step", default=None)
 """The step in which the code runs that asks."""
+attempts: ContextVar[dict[tuple[str, str], int] | None] = ContextVar("runglass_attempts", default=None)
+"""In a block of attempts: how many steps have failed, by their parent and name."""
 
 
 def report(what: str, detail: object = "") -> None:
@@ -65,9 +67,8 @@ class OpenStep:
     """
 
     __slots__ = (
-        *("attempts", "capture", "content", "delivery", "dropped", "end_ns", "error", "facts"),
-        *("is_sent", "is_spooled", "kind", "name", "notes", "parent", "parent_id", "size", "span_id"),
-        *("start_ns", "top", "trace_id"),
+        *("capture", "content", "delivery", "dropped", "end_ns", "error", "facts", "is_sent", "is_spooled"),
+        *("kind", "name", "notes", "parent", "parent_id", "size", "span_id", "start_ns", "top", "trace_id"),
     )
 
     def __init__(
@@ -86,12 +87,10 @@ class OpenStep:
         if parent is None:
             self.trace_id, self.parent_id, self.top = os.urandom(16).hex(), "", self
             self.delivery, self.capture = delivery, capture
-            self.attempts: dict[tuple[str, str], int] | None = None
         else:
             self.trace_id, self.parent_id, self.top = parent.trace_id, parent.span_id, parent.top
             self.delivery = None if parent.delivery is None else delivery
             self.capture = capture if parent.capture == "full" else lower(capture, parent.capture)
-            self.attempts = None
         self.start_ns = self.end_ns = self.size = 0
         self.content: dict[str, bytes | str] = {}
         """What the capture mode decides about, by attribute: JSON, or a text as it is."""
@@ -164,6 +163,8 @@ class OpenStep:
     def start(self) -> Self:
         """Begins the step, without making it the current one."""
         self.start_ns = time.time_ns()
+        if failures := (attempts.get() or {}).get((self.parent_id, self.name)):
+            self.facts["runglass.attempt"] = failures + 1
         if self.delivery is not None:
             try:
                 self.delivery.begin(self)
@@ -181,18 +182,14 @@ class OpenStep:
             self.error = CANCELLED, "the task was cancelled"
         elif error is not None:
             self.error = type(error).__qualname__, _message_of(error)
-        if self.error is not None and self.attempts is not None:
+        if self.error is not None and (counts := attempts.get()) is not None:
             key = self.parent_id, self.name
-            self.attempts[key] = self.attempts.get(key, 0) + 1
+            counts[key] = counts.get(key, 0) + 1
         self.end_ns = max(time.time_ns(), self.start_ns)
         try:
             self.delivery.end(self)
         except Exception as failed:
             report("the end of a step could not be recorded", failed)
-
-    def enter(self) -> None:
-        """Makes the step the current one."""
-        current.set(self)
 
     def leave(self) -> None:
         """Makes the step around it the current one, unless another one has become that meanwhile."""
@@ -340,8 +337,6 @@ class SpanContent(NamedTuple):
     facts: Mapping[str, int] = {}
     notes: tuple[str, ...] = ()
     message: str = ""
-    size: int = 0
-    """Of the content that is missing."""
 
 
 def resource_of(flow: str, sender_id: str, *, release: str | None, environment: str | None) -> dict[str, Any]:

@@ -46,7 +46,15 @@ class Spool:
         self._prefix = sha256(f"{endpoint.base_url}\0{endpoint.api_key}".encode()).hexdigest()[:16]
         self._file: int | None = None
         self._path: Path | None = None
-        self.is_drained = fcntl is None
+        self.is_drained = not self._paths()
+
+    def _paths(self) -> list[Path]:
+        """The files of this server and key, whosever they are."""
+        try:
+            names = sorted(os.listdir(self._folder))
+        except OSError:
+            return []
+        return [self._folder / each for each in names if each.startswith(f"{self._prefix}-")]
 
     def write(self, body: bytes) -> bool:
         """Appends a body; False where that is not possible, or all files together would be too large."""
@@ -86,10 +94,11 @@ class Spool:
 
     def bodies(self) -> Iterator[bytes]:
         """What is in this file and in those without an owner; each is deleted once all of it was taken."""
-        for path in sorted(self._folder.glob(f"{self._prefix}-*{ENDING}")):
+        for path in self._paths():
             try:
                 file = os.open(path, os.O_RDWR)
-            except FileNotFoundError:
+            except OSError:
+                # Sent by another recorder meanwhile, or another user's.
                 continue
             try:
                 if path == self._path or _is_locked(file):

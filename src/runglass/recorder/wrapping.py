@@ -172,28 +172,27 @@ class WatchedStream:
         return self
 
     def __next__(self) -> Any:
-        self._is_reading = True
-        try:
+        with self._reading():
             chunk = self._chunks.__next__()
-        except BaseException as error:
-            self._end(error)
-            raise
-        finally:
-            self._is_reading = False
         self._add(chunk)
         return chunk
 
     async def __anext__(self) -> Any:
+        with self._reading():
+            chunk = await self._chunks.__anext__()
+        self._add(chunk)
+        return chunk
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         self._is_reading = True
         try:
-            chunk = await self._chunks.__anext__()
+            yield
         except BaseException as error:
             self._end(error)
             raise
         finally:
             self._is_reading = False
-        self._add(chunk)
-        return chunk
 
     def leave(self) -> None:
         """Ends the call, unless the stream is closing its response itself because it has ended."""

@@ -38,6 +38,29 @@ CLIENTS = {"openai": (f"{GENAI}openai",), "anthropic": (f"{GENAI}anthropic",)}
 SENDERS = ("agent-framework-core", "langfuse", "logfire", "openlit", "traceloop-sdk")
 """Libraries that a program sets up by itself."""
 
+ALWAYS = {
+    "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
+    "OTEL_TRACES_EXPORTER": "otlp",
+    "OTEL_LOGS_EXPORTER": "otlp",
+    "OTEL_METRICS_EXPORTER": "none",
+    # Steps are to be seen soon, and a burst is not to be lost.
+    "OTEL_BSP_SCHEDULE_DELAY": "500",
+    "OTEL_BSP_MAX_QUEUE_SIZE": "20000",
+    "OTEL_BLRP_SCHEDULE_DELAY": "500",
+    "LOGFIRE_SEND_TO_LOGFIRE": "if-token-present",
+}
+"""Variables of which each is set unless the user has."""
+CONTENT = {
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": ("SPAN_ONLY", "NO_CONTENT"),
+    "ADK_CAPTURE_MESSAGE_CONTENT_IN_SPANS": ("true", "false"),
+    "LANGSMITH_HIDE_INPUTS": ("false", "true"),
+    "LANGSMITH_HIDE_OUTPUTS": ("false", "true"),
+    "OPENAI_AGENTS_TRACE_INCLUDE_SENSITIVE_DATA": ("true", "false"),
+    "OPENINFERENCE_HIDE_INPUTS": ("false", "true"),
+    "OPENINFERENCE_HIDE_OUTPUTS": ("false", "true"),
+    "TRACELOOP_TRACE_CONTENT": ("true", "false"),
+}
+"""By which libraries decide about prompts and answers: what sends them, and what does not."""
 LOOK = """
 import importlib.metadata, json
 print(json.dumps({each.metadata["Name"]: [entry.group for entry in each.entry_points]
@@ -133,38 +156,17 @@ def prepare(
     endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
     told = next(filter(None, map(environ.get, endpoints)), None)
     elsewhere = told if told is not None and not told.startswith(address) else None
-    yes, no = ("false", "true") if content is False else ("true", "false")
-    contents = {
-        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "NO_CONTENT"
-        if content is False
-        else "SPAN_ONLY",
-        "ADK_CAPTURE_MESSAGE_CONTENT_IN_SPANS": yes,
-        "LANGSMITH_HIDE_INPUTS": no,
-        "LANGSMITH_HIDE_OUTPUTS": no,
-        "OPENAI_AGENTS_TRACE_INCLUDE_SENSITIVE_DATA": yes,
-        "OPENINFERENCE_HIDE_INPUTS": no,
-        "OPENINFERENCE_HIDE_OUTPUTS": no,
-        "TRACELOOP_TRACE_CONTENT": yes,
-    }
+    contents = {name: values[content is False] for name, values in CONTENT.items()}
     names = installed.names if installed is not None else frozenset()
     if "agent-framework-core" in names:
         # Other programs may have variables of these names.
-        contents |= {"ENABLE_INSTRUMENTATION": "true", "ENABLE_SENSITIVE_DATA": yes}
-    # What belongs together is set together, or all of it is the user's.
-    groups: list[dict[str, str]] = [
-        {"OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental"},
-        {"OTEL_TRACES_EXPORTER": "otlp"},
-        {"OTEL_LOGS_EXPORTER": "otlp"},
-        {"OTEL_METRICS_EXPORTER": "none"},
-        # Steps are to be seen soon, and a burst is not to be lost.
-        {"OTEL_BSP_SCHEDULE_DELAY": "500"},
-        {"OTEL_BSP_MAX_QUEUE_SIZE": "20000"},
-        {"OTEL_BLRP_SCHEDULE_DELAY": "500"},
-        {"LOGFIRE_SEND_TO_LOGFIRE": "if-token-present"},
-        *({name: value} for name, value in contents.items() if content is None),
-    ]
+        is_sent = "false" if content is False else "true"
+        contents |= {"ENABLE_INSTRUMENTATION": "true", "ENABLE_SENSITIVE_DATA": is_sent}
+    alone = ALWAYS if content is not None else ALWAYS | contents
     if "service.name=" not in environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
-        groups.append({"OTEL_SERVICE_NAME": service})
+        alone = alone | {"OTEL_SERVICE_NAME": service}
+    # What belongs together is set together, or all of it is the user's.
+    groups = [{name: value} for name, value in alone.items()]
     headers = environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
     if elsewhere is None:
         groups += [
@@ -176,14 +178,8 @@ def prepare(
         has_instrumentor = any(f"{each}langchain" in names for each in FAMILIES)
         if names >= {"langsmith", "opentelemetry-sdk", EXPORTER} and not has_instrumentor:
             # The endpoint is that of a way in which it sends nothing, so that nothing leaves the machine.
-            groups.append(
-                {
-                    "LANGSMITH_TRACING": "true",
-                    "LANGSMITH_TRACING_MODE": "otel",
-                    "LANGSMITH_ENDPOINT": address,
-                    "LANGSMITH_API_KEY": key,
-                }
-            )
+            otel = {"LANGSMITH_TRACING": "true", "LANGSMITH_TRACING_MODE": "otel"}
+            groups.append({**otel, "LANGSMITH_ENDPOINT": address, "LANGSMITH_API_KEY": key})
     # The server was found by these; whoever has a key of more rights keeps it.
     variables = {"RUNGLASS_BASE_URL": address, "RUNGLASS_API_KEY": environ.get("RUNGLASS_API_KEY") or key}
     kept: list[str] = []

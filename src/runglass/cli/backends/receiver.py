@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from types import NoneType
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,7 +27,7 @@ from runglass.cli.exit_codes import UsageError
 from runglass.client.core.connection import API_PATH
 from runglass.client.core.requests import RequestSpec
 from runglass.config.settings import Settings
-from runglass.errors import PermissionDeniedError, RunglassError, WrongExpectedVersion
+from runglass.errors import PermissionDeniedError, WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.credentials import LOCAL_KEY, make_key
 from runglass.store.data_folder import announce, running_server
@@ -179,12 +179,11 @@ async def _serving(
     from runglass.runtime.composition import open_runtime
     from runglass.server import LoginTickets, serving
 
-    async with open_runtime(settings) as runtime, AsyncExitStack() as until_end:
+    async with open_runtime(settings) as runtime:
         store, by, most = runtime.store, terminal_user(), settings.max_keys_per_project
         name = name or (None if await store.projects() else FIRST_PROJECT)
         project = await (only_project(store) if name is None else named_project(store, name, create=True))
-        viewing = await viewing_key(store, project)
-        if viewing is None:
+        if (viewing := await viewing_key(store, project)) is None:
             # A browser's session is that of a key in the store. Nobody knows this one.
             unknown = make_key()
             viewing = await store.add_key(project.id, "admin", unknown.digest, unknown.hint, most=most, by=by)
@@ -198,16 +197,6 @@ async def _serving(
         sends = msgspec.structs.replace(reads, role="record")
         read_key, record_key = make_key(), make_key()
         runtime.store = with_keys(store, {read_key.digest: reads, record_key.digest: sends})
-        # Its links are in the terminal of whoever watches, and work until they are used.
-        tickets = LoginTickets(clock=lambda: 0.0)
-        try:
-            listening = serving(runtime, host=HOST, port=settings.port, tickets=tickets)
-            address = await until_end.enter_async_context(listening)
-        except RunglassError:
-            listening = serving(runtime, host=HOST, port=0, tickets=tickets)
-            address = await until_end.enter_async_context(listening)
-        if settings.postgres is None:
-            announce(settings.database, address)
         now = timedelta(0)
         settling = Settling(
             store=store, recordings=runtime.recordings, clock=store.clock, settle=now, idle=now
@@ -220,11 +209,17 @@ async def _serving(
                     with suppress(WrongExpectedVersion):
                         await settling.end_if_due(run)
 
-        yield Receiver(
-            client=Client(read_key.key, base_url=address),
-            address=address,
-            record_key=record_key.key,
-            link=lambda page: f"{address}{tickets.issue(viewing, page)}",
-            end=lambda run_ids: portal.call(end, run_ids),
-            is_own=True,
-        )
+        # Its links are in the terminal of whoever watches, and work until they are used.
+        tickets = LoginTickets(clock=lambda: 0.0)
+        # The usual port may be the one that the program takes.
+        async with serving(runtime, host=HOST, port=0, tickets=tickets) as address:
+            if settings.postgres is None:
+                announce(settings.database, address)
+            yield Receiver(
+                client=Client(read_key.key, base_url=address),
+                address=address,
+                record_key=record_key.key,
+                link=lambda page: f"{address}{tickets.issue(viewing, page)}",
+                end=lambda run_ids: portal.call(end, run_ids),
+                is_own=True,
+            )

@@ -8,7 +8,8 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import click
-import msgspec
 from rich.text import Text
 
 from runglass.cli import options
@@ -42,6 +42,13 @@ TIMEOUT_S = 10.0
 MOST_SKEW_S = 60.0
 NEWEST = 50
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+REMEDIES = {
+    400: "is it an https server at this http address, or does a proxy change what it passes on?",
+    401: "use a key that exists and is not revoked: runglass keys create ORG/PROJECT --role record",
+    403: "use a key with the role record, run or admin",
+    404: "{way.told_by} has another path than the server: name its address alone, http://HOST:PORT",
+}
+"""By the status of the server's answer."""
 
 
 class Problem(RunglassError):
@@ -84,14 +91,14 @@ def doctor(server: Server) -> None:
     try:
         way = way_of(os.environ)
         if way is None:
-            with TemporaryDirectory(prefix="runglass-") as empty, ExitStack() as until_end:
+            with TemporaryDirectory(prefix="runglass-") as empty:
                 if not server.base_url and settings.postgres is None and not settings.database.exists():
                     # A probe makes no data folder.
                     server = server._replace(folder=DataFolder(Path(empty)), project=None)
-                found = until_end.enter_context(receiver(server))
-                headers = {"authorization": f"Bearer {found.record_key}"}
-                told_by = "a server for this command" if found.is_own else "the running server"
-                _examine(Way(f"{found.address}{TRACES}", "http/protobuf", headers, told_by), found.client)
+                with receiver(server) as found:
+                    headers = {"authorization": f"Bearer {found.record_key}"}
+                    told_by = "a server for this command" if found.is_own else "the running server"
+                    _examine(Way(f"{found.address}{TRACES}", "http/protobuf", headers, told_by), found.client)
         else:
             key = server.api_key or way.key
             with Server(server.base_url or way.origin, key, server.folder).connect() as client:
@@ -153,12 +160,11 @@ def _examine(way: Way, reader: "Client") -> None:
     trace_id, is_deleted = secrets.token_hex(16), role == "admin"
     body = probe(trace_id, service=os.environ.get("OTEL_SERVICE_NAME", FLOW), has_call=is_deleted)
     began_s = time.monotonic()
-    if way.protocol == "grpc":
-        _send_over_grpc(way, body)
-    else:
-        answer = _send(way, body)
-        _compare_clocks(answer)
+    date = (_send_over_grpc if way.protocol == "grpc" else _send)(way, body)
     took = formatting.duration(round((time.monotonic() - began_s) * 1000))
+    if date is not None and abs(skew_s := time.time() - date.timestamp()) > MOST_SKEW_S:
+        away = f"{formatting.duration(round(abs(skew_s) * 1000))} {'ahead of' if skew_s > 0 else 'behind'}"
+        _say("!", "yellow", f"this machine's clock is {away} the server's: times of runs will be off")
     _say("✓", "green", f"the probe was accepted in {took}")
     if role == "record":
         _say("·", "dim", f"it was not read back: {unread}")
@@ -209,40 +215,39 @@ def probe(trace_id: str, *, service: str, has_call: bool) -> bytes:
     return bytes(request.SerializeToString())
 
 
-def _request(way: Way, url: str, body: bytes | None = None) -> Outcome:
+def _request(way: Way, body: bytes | None = None) -> Outcome:
     """What came of a request: a GET without a body."""
     from runglass.client.transport.blocking import SyncTransport
 
-    parts = urlsplit(url)
-    origin = f"{parts.scheme}://{parts.netloc}"
-    server = ServerConnection(base_url=origin, api_key=way.key or "", timeout_s=TIMEOUT_S, max_retries=0)
-    headers = way.headers | {"Content-Type": "application/x-protobuf"}
-    get: RequestSpec[None] = RequestSpec(method="GET", path=parts.path, answer=NoneType, headers=headers)
-    call = get if body is None else msgspec.structs.replace(get, method="POST", body=body)
+    server = ServerConnection(base_url=way.origin, api_key=way.key or "", timeout_s=TIMEOUT_S, max_retries=0)
+    call: RequestSpec[None] = RequestSpec(
+        method="GET" if body is None else "POST",
+        path=urlsplit(way.url).path,
+        answer=NoneType,
+        headers=way.headers | {"Content-Type": "application/x-protobuf"},
+        body=body,
+    )
     with closing(SyncTransport(server)) as transport:
         return transport.outcome(call, timeout=TIMEOUT_S)
 
 
-def _send(way: Way, body: bytes) -> Answer:
-    """The answer of a server that has stored the probe. Raises Problem."""
-    outcome = _request(way, way.url, body)
+def _send(way: Way, body: bytes) -> datetime | None:
+    """What time it is for a server that has stored the probe, if it says. Raises Problem."""
+    outcome = _request(way, body)
     if not isinstance(outcome, Answer):
         raise Problem(outcome.reason, _remedy_of_loss(way, outcome.reason))
     if outcome.status != 200:
-        remedies = {
-            400: "is it an https server at this http address, or does a proxy change what it passes on?",
-            401: "use a key that exists and is not revoked: runglass keys create ORG/PROJECT --role record",
-            403: "use a key with the role record, run or admin",
-            404: f"{way.told_by} has another path than the server: name its address alone, http://HOST:PORT",
-        }
-        remedy = remedies.get(outcome.status, "look into the log of the server or of its proxy")
-        raise Problem(str(error_of(f"POST {urlsplit(way.url).path}", outcome)), remedy)
+        remedy = REMEDIES.get(outcome.status, "look into the log of the server or of its proxy")
+        raise Problem(str(error_of(f"POST {urlsplit(way.url).path}", outcome)), remedy.format(way=way))
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
     told = ExportTraceServiceResponse.FromString(bytes(outcome.body)).partial_success
     if told.rejected_spans:
         raise Problem(f"the server has rejected the probe: {told.error_message}", "see the reason")
-    return outcome
+    try:
+        return parsedate_to_datetime(outcome.headers.get("date", ""))
+    except ValueError:
+        return None
 
 
 def _remedy_of_loss(way: Way, reason: str) -> str:
@@ -250,7 +255,7 @@ def _remedy_of_loss(way: Way, reason: str) -> str:
     if UNTRUSTED in reason:
         return "name the certificate's authority in SSL_CERT_FILE and OTEL_EXPORTER_OTLP_CERTIFICATE"
     other = "https" if scheme == "http" else "http"
-    there = _request(way, f"{other}://{host}/health")
+    there = _request(way._replace(url=f"{other}://{host}/health"))
     if isinstance(there, Answer) or UNTRUSTED in there.reason:
         return f"the server speaks {other}: write {other}://{host}"
     if urlsplit(way.url).port == 4317:
@@ -277,21 +282,11 @@ def _send_over_grpc(way: Way, body: bytes) -> None:
             channel.unary_unary(EXPORT)(body, timeout=TIMEOUT_S, metadata=list(way.headers.items()))
         except grpc.RpcError as error:
             remedy = "start the server with --otlp-grpc, and name that address"
-            if isinstance(_request(way, f"{way.origin}/health"), Answer):
+            if isinstance(_request(way._replace(url=f"{way.origin}/health")), Answer):
                 remedy = f"{parts.netloc} speaks HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
             elif error.code() is not grpc.StatusCode.UNAVAILABLE:
                 remedy = "use a key with the role record that is not revoked"
             raise Problem(f"gRPC {error.code().name}: {error.details()}", remedy) from error
-
-
-def _compare_clocks(answer: Answer) -> None:
-    try:
-        skew_s = time.time() - parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
-    except ValueError:
-        return
-    if abs(skew_s) > MOST_SKEW_S:
-        away = f"{formatting.duration(round(abs(skew_s) * 1000))} {'ahead of' if skew_s > 0 else 'behind'}"
-        _say("!", "yellow", f"this machine's clock is {away} the server's: times of runs will be off")
 
 
 def _say(mark: str, style: str, text: str) -> None:

@@ -4,6 +4,8 @@ import os
 import threading
 import time
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise, takewhile
 from pathlib import Path
 
@@ -34,8 +36,7 @@ from runglass.log.trace import TERMINAL, RunSummary
 
 QUERY = "kind:recorded"
 MOST_RUNS = 100
-"""Of so many runs the steps are shown; further ones are recorded alone."""
-MOST_LISTED = 20
+"""Of so many runs the steps and ends are shown; further ones are recorded alone."""
 NOTHING_S = 1.0
 """How long something may still come from a program that has ended and sent nothing."""
 SHOWN_S = 5.0
@@ -182,10 +183,8 @@ class _Runs:
         while not all(map(self._is_shown, runs)) and time.monotonic() - began_s < SHOWN_S:
             time.sleep(POLL_S)
         with self._lock:
-            for run in runs[:MOST_LISTED]:
+            for run in runs:
                 write_line(stderr(), self._result(run))
-            if len(runs) > MOST_LISTED:
-                note(f"and {len(runs) - MOST_LISTED} more runs: runglass runs list{self.receiver.options}")
         if runs and is_watched(stderr()):
             given = self.receiver.options
             note(f"look closer: runglass runs show {runs[-1].id}{given}")
@@ -220,29 +219,23 @@ class _Runs:
         return line
 
     def _look_out(self, after: int | None) -> None:
-        try:
+        with _showing("further runs are"):
             for change in self.receiver.client.live_runs(query=QUERY, after=after):
-                if change.run is not None and change.run_id not in self._shown:
-                    self._begin(change.run)
-        except RunglassError as error:
-            warn(f"further runs are recorded and not shown: {error}")
-        except (PipeClosed, RuntimeError):
-            return  # Nobody looks any more, or the client was closed.
-
-    def _begin(self, run: RunSummary) -> None:
-        link = self.receiver.link(f"/runs/{run.id}")
-        if self._opens and not self._shown:
-            webbrowser.open(link)
-        self._shown[run.id] = set()
-        if self._steps and len(self._shown) <= MOST_RUNS:
-            with self._lock:
-                name = one_line(formatting.flow(run), limit=80)
-                write_line(stderr(), Text.assemble(("▶ ", "bold"), (name, "bold"), f"  {link}"))
-            threading.Thread(target=self._follow, args=(run.id,), daemon=True).start()
+                if (run := change.run) is None or run.id in self._shown:
+                    continue
+                link = self.receiver.link(f"/runs/{run.id}")
+                if self._opens and not self._shown:
+                    webbrowser.open(link)
+                self._shown[run.id] = set()
+                if self._steps and len(self._shown) <= MOST_RUNS:
+                    with self._lock:
+                        name = one_line(formatting.flow(run), limit=80)
+                        write_line(stderr(), Text.assemble(("▶ ", "bold"), (name, "bold"), f"  {link}"))
+                    threading.Thread(target=self._follow, args=(run.id,), daemon=True).start()
 
     def _follow(self, run_id: str) -> None:
         lines = EventLines()
-        try:
+        with _showing(f"run {run_id} is"):
             for event in self.receiver.client.run(run_id).live_trace():
                 if isinstance(event, RunStarted):
                     # The times of the lines count from it.
@@ -255,10 +248,17 @@ class _Runs:
                     self._shown[run_id].add((event.step_id, event.loop_path))
                 elif is_terminal(event):
                     self._ended.add(run_id)
-        except RunglassError as error:
-            warn(f"run {run_id} is recorded and not shown: {error}")
-        except (PipeClosed, RuntimeError):
-            return  # As above.
+
+
+@contextmanager
+def _showing(what: str) -> Iterator[None]:
+    """A thread that shows something, until the end of it or as long as that goes well."""
+    try:
+        yield
+    except RunglassError as error:
+        warn(f"{what} recorded and not shown: {error}")
+    except (PipeClosed, RuntimeError):
+        return  # Nobody looks any more, or the client was closed.
 
 
 def _say_what_is_kept(prepared: Prepared, address: str) -> None:
