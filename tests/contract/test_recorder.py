@@ -227,7 +227,7 @@ def test_a_generator_is_current_only_while_it_runs_and_says_that_it_was_left(
     for name, text in (("parts", "ab"), ("async_parts", "x")):
         assert steps[name].status == "completed"
         assert steps[name].output_context == {"text": text}
-        assert "leftEarly" in steps[name].notes[0]
+        assert "left early" in steps[name].notes[0]
         assert steps.parent(name) == "streams"
     assert steps.parent("between") == "streams"
     assert len([step for step in steps.all if step.name == "parts"]) == 1

@@ -158,6 +158,21 @@ def test_another_path_a_port_without_a_server_and_the_wrong_scheme_are_found(doc
     doctor.finds("", f"the server speaks http: write {address}", OTEL_EXPORTER_OTLP_ENDPOINT=https)
 
 
+def test_without_otlp_variables_it_finds_what_is_wrong_with_the_address_and_the_key_of_a_recorder(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_HEADERS")
+    address = doctor.server.address
+    nobody = f"http://127.0.0.1:{free_port()}"
+    doctor.finds("cannot be reached", "is the server started", RUNGLASS_BASE_URL=nobody)
+    https = address.replace("http:", "https:")
+    doctor.finds("", f"the server speaks http: write {address}", RUNGLASS_BASE_URL=https)
+    doctor.finds("unknown", "a key that exists", RUNGLASS_BASE_URL=address, RUNGLASS_API_KEY="nk_live_0_0")
+    told = doctor.is_well(RUNGLASS_API_KEY=doctor.server.make_key("acme", "demo", "record"))
+    assert "it was not read back: the key can only send" in told
+
+
 def test_an_http_address_of_an_https_server_is_found(doctor: Doctor, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     made = [

@@ -74,7 +74,7 @@ def test_a_flow_is_run_and_its_run_is_looked_at_without_a_server(capsys: pytest.
         assert main([*command, *at]) == Exit.OK, command
         assert shown in capsys.readouterr().out
     # What is said to be done next finds the folder again.
-    assert main(["runs", "show", run_id, "--failed", *at]) == Exit.OK
+    assert main(["runs", "show", run_id, "--slowest", "1", *at]) == Exit.OK
     assert f"runglass runs step {run_id} --data here STEP" in capsys.readouterr().err
     assert main(["runs", "delete", run_id, "--yes", *at]) == Exit.OK
     assert main(["runs", "show", run_id, *at]) == Exit.NOT_FOUND

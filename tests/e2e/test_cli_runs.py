@@ -240,6 +240,13 @@ def test_show_tells_what_failed_and_what_took_longest_alone(
     assert lines[4:] == ["What cost most", "no attempt of which it is known"]
 
 
+def test_show_names_no_command_for_a_list_without_a_line(
+    run_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "show", run_id, "--costliest", "2"]) == Exit.OK
+    assert capsys.readouterr() == ("What cost most\nno attempt of which it is known\n", "")
+
+
 def test_show_can_be_of_one_part(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "show", run_id, "--inside", "columns", "--loop", "1"]) == Exit.OK
     lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]

@@ -152,8 +152,16 @@ def test_a_program_that_ends_without_the_server_leaves_its_steps_to_the_next(pla
             step.output = {"text": sys.argv[1]}
         print(run.id)
     """
-    run_id = place.done(code, PLAIN)
+    process = place.program(code, PLAIN)
+    run_id, errors = (told.strip() for told in process.communicate(timeout=60))
+    assert process.returncode == 0, errors
     [path] = place.spool.glob("*")
+    # Else nobody would know why there is no run.
+    root = place.base_url.removesuffix("/api/v1")
+    assert errors.startswith(
+        f"what is recorded waits in {place.spool} until the server takes it: {root} cannot"
+    )
+    assert len(errors.splitlines()) == 1
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(place.spool.stat().st_mode) == 0o700
     assert PLAIN.encode() not in path.read_bytes()

@@ -381,7 +381,8 @@ class Delivery:
                 self._waiting.clear()
                 self._changed.notify_all()
         elif outcome.status != 413:
-            report(f"the server refuses what was recorded, with status {outcome.status}", outcome.excerpt)
+            what = f"{self.address} refuses what was recorded, with status {outcome.status}"
+            report(what, outcome.excerpt)
         return outcome
 
     def _go_away(self, outcome: Outcome) -> None:
@@ -394,10 +395,15 @@ class Delivery:
             self._away_since = now
         is_urgent = self._is_closing or self._tickets != self._stored_tickets
         if is_urgent or now - self._away_since >= SPOOL_AFTER_S:
+            place = "memory" if self._spool is None else str(self._spool_folder)
+            why = outcome.reason if isinstance(outcome, ConnectionLost) else f"status {outcome.status}"
+            report(f"what is recorded waits in {place} until the server takes it", why)
             self._spill()
 
     def _spill(self) -> None:
-        """Writes what waits to the spool, and leaves it to that where memory is short."""
+        """Writes what waits to the spool, if there is one, and leaves it to that where memory is short."""
+        if self._spool is None:
+            return
         ticket, steps = self._taken()
         if self._write_down(steps):
             self._note_stored(ticket)

@@ -33,7 +33,7 @@ STEP_BYTES = 500
 CANCELLED = "CANCELLED"
 _CANCELLED = ("CancelledError", "Cancelled")
 """Of asyncio, and of trio."""
-LEFT_EARLY = "leftEarly: the consumer did not read it to its end"
+LEFT_EARLY = "left early: the consumer did not read it to its end"
 _MESSAGE_CHARS = 10_000
 INPUT, OUTPUT = "runglass.input", "runglass.output"
 

@@ -111,7 +111,8 @@ class Settling:
                 # What its sender repeats is not in the log: it puts off when the run is due.
                 last, wait = max(last, self._since), lease
             if now - last >= wait:
-                await self._end(run, iso(now))
+                # Open steps went on until their sender fell silent, and not while it was waited for.
+                await self._end(run, iso(now if is_complete else max(last, now - wait)))
             else:
                 latest = last + wait
                 await self._defer(record, latest if is_complete else min(now + self._settle, latest))

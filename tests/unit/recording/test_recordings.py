@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -469,6 +469,10 @@ async def test_a_run_is_lost_once_nothing_is_heard_of_the_sender_of_its_open_spa
         *_, last = await restarted.events()
         assert isinstance(last, FlowFailed)
         assert (last.error or {})["code"] == WRITER_LOST
+        # When it was last heard of, as far as that is known, and not when it was given up.
+        heard = restarted.clock.now() - timedelta(seconds=31)
+        ended = datetime.fromisoformat((await restarted.step(1)).completed_at or "")
+        assert timedelta(0) <= ended - heard <= timedelta(seconds=1)
         await restarted.record(leased(1, end_ns=0))
         assert (await restarted.run()).status == "failed"
 

@@ -27,7 +27,7 @@ from runglass.cli.exit_codes import UsageError
 from runglass.client.core.connection import API_PATH
 from runglass.client.core.requests import RequestSpec
 from runglass.config.settings import Settings
-from runglass.errors import PermissionDeniedError, WrongExpectedVersion
+from runglass.errors import APIConnectionError, PermissionDeniedError, WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.credentials import LOCAL_KEY, make_key
 from runglass.store.data_folder import announce, running_server
@@ -129,7 +129,9 @@ def _of_client(client: "Client") -> Iterator[Receiver]:
         yield found._replace(record_key=made.key)
     finally:
         revoke = RequestSpec(method="DELETE", path=f"/keys/{made.id}", answer=NoneType)
-        transport.call(revoke, timeout=None)
+        # Of a server that is gone, what was asked before this has told.
+        with suppress(APIConnectionError):
+            transport.call(revoke, timeout=None)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 With a key of the role `admin` the probe is a call of a model, and deleted; with any other one it is a plain
 trace, which lists do not show and which is deleted after a day.
+
+More than 300 lines: each thing that may be wrong has its explanation.
 """
 
 import os
@@ -27,7 +29,7 @@ from runglass.cli.backends.server import Server
 from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import clean, log_to_stderr, note, stdout, write_line
-from runglass.client.core.connection import ServerConnection
+from runglass.client.core.connection import API_PATH, ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, Outcome, error_of
 from runglass.errors import RunglassError
@@ -74,8 +76,7 @@ class Way(NamedTuple):
 
     @property
     def origin(self) -> str:
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc}"
+        return "://".join(urlsplit(self.url)[:2])
 
 
 @click.command()
@@ -90,7 +91,16 @@ def doctor(server: Server) -> None:
     settings = server.folder.settings()
     try:
         way = way_of(os.environ)
-        if way is None:
+        if way is not None:
+            key = server.api_key or way.key
+            with Server(server.base_url or way.origin, key, server.folder).connect() as client:
+                _examine(way, client)
+        elif server.base_url and server.folder == DataFolder():
+            with server.connect() as client:
+                used = client._transport.endpoint
+                url, headers = used.base_url.removesuffix(API_PATH), {"x-api-key": used.api_key}
+                _examine(Way(f"{url}{TRACES}", "http/protobuf", headers, "the base URL"), client)
+        else:
             with TemporaryDirectory(prefix="runglass-") as empty:
                 if not server.base_url and settings.postgres is None and not settings.database.exists():
                     # A probe makes no data folder.
@@ -99,10 +109,6 @@ def doctor(server: Server) -> None:
                     headers = {"authorization": f"Bearer {found.record_key}"}
                     told_by = "a server for this command" if found.is_own else "the running server"
                     _examine(Way(f"{found.address}{TRACES}", "http/protobuf", headers, told_by), found.client)
-        else:
-            key = server.api_key or way.key
-            with Server(server.base_url or way.origin, key, server.folder).connect() as client:
-                _examine(way, client)
     except Problem as problem:
         _say("✗", "bold red", str(problem))
         write_line(stdout(), f"  → {problem.remedy}")

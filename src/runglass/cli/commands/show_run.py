@@ -99,19 +99,21 @@ def show(
             about = summary, rows, read
             write_lines(overview_lines(*about, named=named, width=width, within=within, most=most))
             return
+        listed = failed_attempts(rows) if failed else []
         if failed:
-            found = failed_attempts(rows)
-            title = f"{formatting.counted(len(found), 'attempt')} failed"
+            title = f"{formatting.counted(len(listed), 'attempt')} failed"
             write_line(console, title, style="bold underline")
-            write_lines(failed_lines(rows, found, read, width=width))
+            write_lines(failed_lines(rows, listed, read, width=width))
         for title, number, ranked in (
             ("What took longest", slowest, slowest_attempts),
             ("What cost most", costliest, costliest_attempts),
         ):
             if number is not None:
                 write_line(console, title, style="bold underline")
-                write_lines(attempt_list(rows, ranked(rows, number), width=width))
-        note(f"look closer: runglass runs step {named} STEP …, as a line above begins")
+                write_lines(attempt_list(rows, found := ranked(rows, number), width=width))
+                listed = [*listed, *found]
+        if listed:
+            note(f"look closer: runglass runs step {named} STEP …, as a line above begins")
 
 
 def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:

@@ -30,7 +30,7 @@ from runglass.cli.terminal.output import (
     write_line,
 )
 from runglass.cli.terminal.table import SHORT_CHARS
-from runglass.errors import RunglassError
+from runglass.errors import APIConnectionError, RunglassError
 from runglass.log.events import RunStarted, StepRecorded, is_terminal
 from runglass.log.trace import TERMINAL, RunSummary
 
@@ -132,7 +132,9 @@ def watch(
         if code is None:
             raise
         if isinstance(error, RunglassError):
-            warn(str(error))
+            warn(f"what the program sent cannot be shown: {error}")
+        if isinstance(error, APIConnectionError):
+            note("another watch's server ends with its program: for several, start `runglass serve` first")
     raise click.exceptions.Exit(code)
 
 
@@ -276,7 +278,8 @@ def _say_what_is_kept(prepared: Prepared, address: str) -> None:
 def _say_what_is_missing(installed: Installed) -> None:
     if installed.libraries and installed.missing:
         libraries, missing = " and ".join(installed.libraries), " ".join(installed.missing)
-        note(f"for spans of {libraries}, install in {installed.interpreter.parents[1]}: {missing}")
+        more = "; a runglass.Recorder needs none of it" if "runglass" in installed.names else ""
+        note(f"for spans of {libraries}, install in {installed.interpreter.parents[1]}: {missing}{more}")
 
 
 def _say_why_nothing_came(
@@ -292,14 +295,10 @@ def _say_why_nothing_came(
     if prepared.elsewhere is not None:
         return
     if installed is None:
-        note(
-            "no Python was found in the command: does the program set up OpenTelemetry, or an SDK that sends?"
-        )
+        note("no Python was found in the command: does it set up OpenTelemetry, or an SDK that sends?")
     else:
         if "pydantic-ai-slim" in installed.names:
-            note(
-                "pydantic-ai has spans only after Agent.instrument_all() or logfire.instrument_pydantic_ai()"
-            )
+            note("pydantic-ai has spans after Agent.instrument_all() or logfire.instrument_pydantic_ai()")
         if senders := " or ".join(sorted(installed.names.intersection(SENDERS))):
             note(f"does the program set up {senders}, and end in order?")
         elif not is_instrumented:

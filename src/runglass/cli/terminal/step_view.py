@@ -25,7 +25,8 @@ def attempt_lines(step: StepTrace) -> Iterator[Text]:
         yield from _span_facts(step)
     if where := formatting.iteration(step):
         yield fact("iteration" if step.span_id is None else "number", where)
-    yield fact("attempt", str(step.attempt))
+    told = (step.attributes or {}).get("runglass.attempt")
+    yield fact("attempt", str(step.attempt) if told is None else f"{told}, named by --loop {where}")
     is_cut_off = is_cancellation(step.error_context)
     status = "cancelled" if is_cut_off else step.status
     yield fact("status", status, formatting.mark(status)[1])
