@@ -2,8 +2,6 @@
 
 With a key of the role `admin` the probe is a call of a model, and deleted; with any other one it is a plain
 trace, which lists do not show and which is deleted after a day.
-
-More than 300 lines: each thing that may be wrong has its explanation.
 """
 
 import os
