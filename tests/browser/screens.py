@@ -1,5 +1,6 @@
 """Each page and state of the viewer that somebody may see, and how to get there."""
 
+import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -170,8 +171,11 @@ def _compare(visitor: Visitor, runs: FixedRuns) -> Page:
 
 def _recorded_runs(visitor: Visitor, _: FixedRuns) -> Page:
     page = visitor.open("/")
-    page.get_by_role("button", name="recorded").click()
     expect(page.locator("tbody tr")).to_have_count(1)
+    with page.expect_response(re.compile(r"/flow-runs\?.*kind%3Arecorded")):
+        page.get_by_role("button", name="recorded").click()
+    # The rows of the list before are pale until then, and there are as many.
+    expect(page.locator(".scroller")).to_have_attribute("aria-busy", "false")
     return page
 
 
