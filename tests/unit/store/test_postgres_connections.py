@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -163,6 +164,20 @@ async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_f
         assert await reading == 1
     finally:
         await other.close()
+
+
+async def test_a_call_that_is_cancelled_before_its_statement_leaves_no_transaction(
+    connections: Connections,
+) -> None:
+    async def cancelled(db: Any) -> None:
+        # The server has parsed the statement, and waits for what to do with it.
+        await db.prepare("SELECT count(*) FROM pg_class")
+        raise asyncio.CancelledError
+
+    for _ in range(3):
+        with pytest.raises(asyncio.CancelledError):
+            await connections.repeat(cancelled)
+        assert await connections.read_at_one_moment(lambda db: db.fetchval("SELECT 1")) == 1
 
 
 async def test_a_server_that_takes_no_writes_is_called_so(address: str) -> None:

@@ -248,8 +248,9 @@ class Connections:
             async with self._pool.acquire(timeout=self._patience_s) as connection:
                 try:
                     return await work(connection)
-                except BaseException:
-                    await _end_transaction(connection)
+                except BaseException as error:
+                    is_cancelled = isinstance(error, asyncio.CancelledError)
+                    await _end_transaction(connection, is_cancelled=is_cancelled)
                     raise
         except asyncpg.ClientConfigurationError as error:
             raise self._store_error(error, WrongStoreAddress) from error
@@ -272,10 +273,13 @@ class Connections:
         return (kind or kind_of(error))(f"the store {self.name!r} cannot be used: {text}{advice_on(error)}")
 
 
-async def _end_transaction(connection: Any) -> None:
-    """Leaves no transaction on a connection that goes back: asyncpg would end it and log an error."""
+async def _end_transaction(connection: Any, *, is_cancelled: bool) -> None:
+    """Leaves no transaction on a connection that goes back: asyncpg would end it and log an error.
+
+    Of the one in which the server is between the parsing of a statement and its execution it knows nothing.
+    """
     try:
-        if connection.is_in_transaction():
+        if is_cancelled or connection.is_in_transaction():
             async with asyncio.timeout(ROLLBACK_S):
                 await connection.execute("ROLLBACK")
     except (*LOST, asyncpg.PostgresError):
