@@ -17,7 +17,7 @@ from tests.e2e.command import START, environment, fill, hears_ctrl_c, runglass, 
 from tests.postgres_server import postgres_database
 
 SENDS = """
-import json, os, secrets, sys, time, urllib.parse, urllib.request
+import json, os, secrets, signal, sys, time, urllib.parse, urllib.request
 
 def send(**attributes):
     pairs = dict(each.split("=", 1) for each in os.environ["OTEL_EXPORTER_OTLP_HEADERS"].split(","))
@@ -76,7 +76,7 @@ def test_a_run_is_recorded_and_ends_with_its_program_whose_output_and_exit_code_
 
 
 def test_steps_are_shown_while_the_program_is_active(program: Program) -> None:
-    with started(*program.words(CALL + "time.sleep(600)", "--steps")) as watch:
+    with started(*program.words(CALL + "signal.pause()", "--steps")) as watch:
         assert "/viewer/ticket/" in watch.line_of_stderr_with("▶ my-agent: work")
         watch.line_of_stderr_with("✓ work [0]", "work (llm)")
         assert watch.interrupt() == 130

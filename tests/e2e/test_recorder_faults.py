@@ -61,7 +61,7 @@ class Place:
 
     def program(self, code: str, *arguments: str) -> "subprocess.Popen[str]":
         """A program of its own that records itself as `rec`, which it does not close."""
-        begin = "import os, sys, time\nimport runglass\nrec = runglass.Recorder('agent', lease_s=3)\n"
+        begin = "import os, signal, sys, time\nimport runglass\nrec = runglass.Recorder('agent', lease_s=3)\n"
         variables = {
             "RUNGLASS_API_KEY": self.key,
             "RUNGLASS_BASE_URL": self.base_url,
@@ -299,7 +299,7 @@ def test_the_open_steps_of_a_killed_program_are_lost_after_their_lease(place: Pl
             with rec.step("open"):
                 rec.flush()
                 print(run.id)
-                time.sleep(600)
+                signal.pause()
     """
     with place.server(recording_settle_s=4):
         process = place.program(code)
