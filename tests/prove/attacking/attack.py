@@ -53,6 +53,8 @@ class Attack:
     """How long it may take at least before it is cancelled."""
     floor_ms: float = FLOOR_MS
     """How much slower than in quiet the neighbour may be even if that is more than so many times."""
+    refused_share: float = 0.0
+    """How many of the neighbour's calls may be answered with UNAVAILABLE, which clients try again."""
     only_on: StoreKind | None = None
     has_second: bool = False
     """Whether a second server is on the same store."""

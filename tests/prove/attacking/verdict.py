@@ -128,10 +128,15 @@ def judge_memory(verdict: Verdict, *, alive: bool, over_ceiling: bool) -> None:
         verdict.faults.append(f"memory {over_mb:,.0f} MB over quiet")
 
 
-def judge_neighbour(verdict: Verdict, attacked: Sequence[Sample], *, floor_ms: float = FLOOR_MS) -> None:
+def judge_neighbour(
+    verdict: Verdict, attacked: Sequence[Sample], *, floor_ms: float = FLOOR_MS, refused_share: float = 0.0
+) -> None:
     if verdict.health_ms > HEALTH_MS:
         verdict.slow.append(f"/health took {verdict.health_ms / 1000:.1f} s")
-    if failed := [each for each in attacked if each.fault is not None]:
+    failed = [each for each in attacked if each.fault is not None]
+    if all("UNAVAILABLE" in str(each.fault) for each in failed):
+        failed = failed[int(refused_share * len(attacked)) :]
+    if failed:
         # A wait that was given up is slow, and tried again like all that is slow; any other failure is one.
         waited = all(each.gave_up for each in failed)
         often = f"{len(failed)} times of {len(attacked)}"
