@@ -52,7 +52,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
 
     Once, or, with the commit of an `older` program, once by this program and once by the older one again.
     """
-    book, lines = Book(), []
+    book, lines = Book(of_before=older is not None), []
     began_s = time.monotonic()
 
     def say(what: str) -> None:

@@ -103,9 +103,7 @@ class Bout:
         verdict.rss_peak_mb = server.take_peak_mb()
         judge_memory(verdict, alive=server.alive, over_ceiling=server.over_ceiling)
         if not attack.hurts_by_itself:
-            judge_neighbour(
-                verdict, attacked, floor_ms=attack.floor_ms, refused_share=attack.refused_share
-            )
+            judge_neighbour(verdict, attacked, floor_ms=attack.floor_ms, refused_share=attack.refused_share)
             if not heard:
                 verdict.faults.append("the neighbour still waits for answers")
         await self._settled(server, verdict, ended_s, quiet)

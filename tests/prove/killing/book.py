@@ -35,10 +35,11 @@ class Book:
     `told` has each event that a tail was sent, by run and seq; `walked` those of step-through calls, in which
     the outputs may stand in full. `ended_at` are the runs whose stream said that nothing follows. `refused`
     are calls, by tag, that were told that nothing was started, with the run that there was before. `lies` are
-    what a caller alone could see.
+    what a caller alone could see. A program `of_before` leaves out of its answers what it does not know.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_before: bool = False) -> None:
+        self.of_before = of_before
         self.asked: dict[str, Asked] = {}
         self.told: dict[str, dict[int, bytes]] = {}
         self.walked: dict[str, dict[int, bytes]] = {}
