@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 
 from runglass import Client, Recorder, StepTrace, Trace
 from runglass.errors import RunglassError
+from runglass.support.clock import iso
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
 from runglass.wire.admin_api import SERVER
 from runglass.wire.run_api import CaptureMode
@@ -332,20 +334,19 @@ def test_a_step_longer_than_its_lease_is_not_lost(place: Place) -> None:
             print(run.id)
             sys.stdin.readline()
     """
-    with place.server(recording_settle_s=4) as server:
+    with place.server() as server:
         process = place.program(code)
         assert process.stdout is not None
         run_id = process.stdout.readline().strip()
         place.steps(run_id)
+        store = server.runtime.store
+        later = store.clock.now() + timedelta(seconds=7)
 
-        async def until_after_the_lease() -> None:
-            # Heard of again after it would have been lost twice.
-            clock = server.runtime.store.clock
-            begun = clock.now()
-            while (clock.now() - begun).total_seconds() < 6.0:
-                await clock.sleep(0.1)
+        def is_put_off() -> bool:
+            """Whether the sender was heard of after its first word was worth nothing any more."""
+            return not server.call(store.due_recordings(now=iso(later), limit=100))
 
-        server.call(until_after_the_lease())
+        eventually(is_put_off)
         assert [step.status for step in place.steps(run_id)] == ["running"]
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
