@@ -82,12 +82,12 @@ def _is_seen(step: str) -> str:
 
 
 def _rows(spans: int, ours: list[_Looked], theirs: list[_Looked]) -> Iterator[Row]:
-    name = f"a trace of {spans:,} spans on its page"
+    name = f"a page of {spans:,} spans"
     measures: dict[str, Callable[[_Looked], float]] = {
-        "first rows painted, after the navigation": lambda each: each.opened.first_row_ms,
+        "first rows, after navigation": lambda each: each.opened.first_row_ms,
         f"searched for {FOUND!r}": lambda each: each.searched_ms,
-        "frames while scrolling through all that it shows, p95": lambda each: each.scrolled.p95,
-        "time of the processor for each of these frames": lambda each: each.scrolled.busy,
+        "frames while scrolling, p95": lambda each: each.scrolled.p95,
+        "CPU time of each of these frames": lambda each: each.scrolled.busy,
     }
     for what, pick in measures.items():
         yield Row(
@@ -98,5 +98,5 @@ def _rows(spans: int, ours: list[_Looked], theirs: list[_Looked]) -> Iterator[Ro
             missing=() if theirs else (PEER,),
             # No page shows more frames than the screen does.
             goal=Goal() if "frames" in what else Goal(over_peer=TIMES_SOONER),
-            note="the peer's page shows the first 1,000 of them, and searches and scrolls through these",
+            note="the peer's page shows the first 1,000 only",
         )

@@ -11,13 +11,14 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("demo-trace.md")
 BEGIN, END = "The trace\n", "\nAnd runs of other kinds"
+WIDTH = 110
 
 INTRODUCTION = """\
 # The trace of the demo
 
-`make demo` reads a story through a flow with every kind of step and shows the run's trace: its tree on the
-time axis. One code step was made to fail on its first attempt, the branch that was not taken is skipped, and
-most iterations of the loop are folded. Written by `make reference`; only times differ from yours.
+`make demo` reads a story through a flow with every kind of step and shows the run's tree on the time axis.
+One code step fails on its first attempt, the branch not taken is skipped, and most iterations of the loop are
+folded. Written by `make reference`, with long texts cut; only times differ from yours.
 
 """
 
@@ -29,13 +30,14 @@ def trace_of_demo() -> str:
         done = subprocess.run(
             [sys.executable, "-m", "runglass", "demo"],
             cwd=folder,
-            env=environment | {"COLUMNS": "110", "NO_COLOR": "1"},
+            env=environment | {"COLUMNS": str(WIDTH), "NO_COLOR": "1"},
             capture_output=True,
             check=True,
             timeout=60,
         )
     output = done.stdout.decode()
-    return output[output.index(BEGIN) + len(BEGIN) : output.index(END)]
+    lines = output[output.index(BEGIN) + len(BEGIN) : output.index(END)].split("\n")
+    return "\n".join(line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Run `make reference` after a change; a test fails while the page does not match 
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -38,46 +38,64 @@ def page() -> str:
     """The whole page as Markdown."""
     parts = [
         "# Reference\n\nThis page is written by `make reference` from the code; a test holds it to it.",
-        "## Settings\n\nA setting is a flag of `runglass serve` (where the list of commands shows one), an"
-        " environment variable, or a key in `runglass.toml` in the current folder; the first of these wins,"
-        " and a flag `--data` also over a `store` of the variable or the file. Lists and tables"
-        " are given as JSON in a variable.",
+        "## Settings\n\nA setting is a flag of `runglass serve` (if the list of commands has one), an"
+        " environment variable, or a key in `runglass.toml` in the current folder. The first of these wins,"
+        " and a flag `--data` also over a `store` of the variable or the file. In a variable, lists and"
+        " tables are JSON.",
         table(["setting", "variable", "default", "meaning"], settings()),
-        "Beside these, clients and terminal commands read:",
+        "Clients and terminal commands also read:",
         table(["variable", "meaning"], [(f"`{name}`", text) for name, text in CLIENT_VARIABLES.items()]),
-        "A variable that begins with `RUNGLASS_` and is neither is a warning; those that Kubernetes sets for"
-        " a service called `runglass` are ignored. An unknown key in the file, or an invalid value"
-        " anywhere, stops the command.",
-        "### Prices\n\n`prices` gives US dollars per million tokens for a model string, over the list that"
-        " comes with Runglass. Numbers may be text, which keeps every digit.",
+        "Other variables that begin with `RUNGLASS_` cause a warning, unless Kubernetes sets them for a"
+        " service called `runglass`. An unknown key in the file, or an invalid value anywhere, stops the"
+        " command.",
+        "### Prices\n\n`prices` gives US dollars per million tokens for a model string, overriding the"
+        " built-in list. Numbers may be text, which keeps every digit.",
         table(["field", "type", "default"], prices()),
         PRICE_EXAMPLES,
-        "## Limits\n\nWhat is larger is refused, or fails its step, with the code in the last column; a"
-        " snapshot alone is cut. Where a setting is named, it sets the limit.",
+        "## Limits\n\nWhat is larger is rejected, or fails its step, with the code in the last column.",
         table(["limit", "value", "beyond it"], limits()),
-        "## Running a flow from Python\n\n`flow.execute(…)`, of `Client` and of `AsyncClient`, takes these by"
-        " name only; `execute_async`, `steps` and `events` take the same as far as it concerns them.",
+        "## Running a flow from Python\n\n`flow.execute(…)`, of `Client` and `AsyncClient`, takes these by"
+        " name only; `execute_async`, `steps` and `events` take those that concern them.",
         table(["argument", "type", "default", "in the request"], arguments()),
         PARAMETERS,
-        "## Commands\n\n`runglass COMMAND --help` says more about each. Tab completes commands, options and"
-        " their values after this line in the start file of the shell:",
+        "## Commands\n\n`runglass COMMAND --help` says more. Tab completes commands, options and values after"
+        " this line in the shell's start file:",
         completion(),
+        "In the options, "
+        + "; ".join(f"{kind} stands for {', '.join(names)}" for kind, names in shared())
+        + ".",
         table(["command", "what it does", "options"], commands()),
-        "## HTTP endpoints\n\nThe description of each, with bodies and answers, is at `/docs` of a running"
-        " server, and as OpenAPI at `/docs/openapi.json`. A key is sent as `Authorization: Bearer nk_…`;"
-        " `role` is the least one that may ask.",
+        "## HTTP endpoints\n\n`/docs` of a running server describes each, with bodies and responses, and"
+        " `/docs/openapi.json` as OpenAPI. A key is sent as `Authorization: Bearer nk_…`; `role` is the least"
+        " one that is allowed. " + " ".join(aliased()),
         table(["endpoint", "role", "what it does", "query", "headers"], endpoints()),
         "## Exit codes",
         table(["code", "meaning"], [(f"{int(code)}", text) for code, text in MEANINGS.items()]),
-        "## Events\n\nEach has `executionId`, `seq` and `at` as well.",
-        table(["event", "class", "meaning", "fields"], events()),
-        "## Error codes of answers",
-        table(["code", "status", "exception", "meaning"], codes()),
-        "## Error codes of step attempts and runs\n\nThey stand as `code` in the error of an attempt"
-        " (`error_context`) and of a failed run.",
+        "## Events\n\nEach also has `executionId`, `seq` and `at`; *step* stands for `stepId`, `loopIndex`"
+        " and `loopPath`. In Python, `step_started` is the class `StepStarted`, and so on.",
+        table(["event", "meaning", "fields"], events()),
+        "## Error codes of responses",
+        table(["code", "meaning"], codes()),
+        "## Error codes of step attempts and runs\n\nThe `code` in the error of an attempt (`error_context`)"
+        " and of a failed run.",
         table(["code", "meaning"], [(f"`{code}`", text) for code, text in STEP_CODES.items()]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+SHARED_OPTIONS = {
+    "*project*": ("--data", "--store", "--base-url", "--api-key", "--project"),
+    "*server*": ("--data", "--store", "--base-url", "--api-key"),
+    "*store*": ("--data", "--store"),
+}
+"""Options that many commands share, the most first."""
+
+API = "/api/v1"
+ALIASES = {
+    f"{API}/flow-runs/{{execution_id}}": [f"{API}/seq/{{org}}/{{project}}/{{slug}}/runs/{{execution_id}}"],
+    "/v1": ["/otel/v1", "/api/public/otel/v1", "/v1/private/otel/v1"],
+}
+"""Paths below which the same endpoints are, where all that a row says is the same."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -235,6 +253,11 @@ def completion() -> str:
     return "```\n" + "\n".join(line.strip() for line in COMPLETION.splitlines()[2:]) + "\n```"
 
 
+def shared() -> Iterator[tuple[str, list[str]]]:
+    for kind, names in SHARED_OPTIONS.items():
+        yield kind, [f"`{name}`" for name in names]
+
+
 def commands() -> list[tuple[str, str, str]]:
     return list(_commands(app, "runglass"))
 
@@ -250,41 +273,85 @@ def _commands(command: click.Command, path: str) -> Iterator[tuple[str, str, str
         if isinstance(parameter, click.Argument):
             words.append(parameter.human_readable_name)
         else:
-            options.append(f"`{max(parameter.opts, key=len)}`")
-    yield f"`{' '.join(words)}`", summary(command), " ".join(options)
+            options.append(max(parameter.opts, key=len))
+    for kind, names in SHARED_OPTIONS.items():
+        if {*names} <= {*options}:
+            options = [*(each for each in options if each not in names), kind]
+    shown = " ".join(each if each in SHARED_OPTIONS else f"`{each}`" for each in options)
+    yield f"`{' '.join(words)}`", summary(command), shown
 
 
-def events() -> list[tuple[str, str, str, str]]:
+def events() -> list[tuple[str, str, str]]:
     rows = []
     for kind in get_args(KnownEvent):
+        tag = kind.__struct_config__.tag
+        assert kind.__name__ == "".join(word.title() for word in tag.split("_"))
         common = {"execution_id", "seq", "at"}
+        of_step = {"step_id", "loop_index", "loop_path"}
+        shown = ["*step*"] if of_step <= {*kind.__struct_fields__} else []
+        common |= of_step if shown else set()
         fields = [
             f"`{wire}`"
             for name, wire in zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
             if name not in common
         ]
         meaning = inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
-        rows.append((f"`{kind.__struct_config__.tag}`", f"`{kind.__name__}`", meaning, " ".join(fields)))
+        rows.append((f"`{tag}`", " ".join(meaning.split()), " ".join(shown + fields)))
     return rows
 
 
 def endpoints() -> list[Sequence[str]]:
-    """Each endpoint in the order of its path."""
-    rows = []
+    """Each endpoint in the order of its path, aliases aside."""
+    rows = _endpoints()
+    left_out = {other for others in _aliases(rows).values() for other in others}
+    return [
+        (f"`{method} {path}`", *row) for (method, path), row in rows.items() if (method, path) not in left_out
+    ]
+
+
+def aliased() -> Iterator[str]:
+    """A sentence for each path that has aliases, with the endpoints below it that have none."""
+    found = _aliases(_endpoints())
+    for path, others in ALIASES.items():
+        alone = [f"`{below}`" for (_, below), same in found.items() if _is_below(below, path) and not same]
+        but = f", except {', '.join(alone)}" if alone else ""
+        yield f"What is below `{path}` is also below {', '.join(f'`{other}`' for other in others)}{but}."
+
+
+def _endpoints() -> dict[tuple[str, str], tuple[str, str, str, str]]:
+    rows: dict[tuple[str, str], tuple[str, str, str, str]] = {}
     for each in sorted(ENDPOINTS, key=lambda each: (each.path, each.method)):
         path = re.sub(r":\w+}", "}", each.path)
         query = ", ".join(f"`{parameter.name}`" for parameter in each.query)
         headers = ", ".join(f"`{parameter.name}`" for parameter in (*each.headers, *each.raw_headers))
         role = "none" if each.access == "open" else f"`{each.access}`"
-        rows.append((f"`{each.method} {path}`", role, each.summary, query, headers))
+        rows[each.method, path] = (role, each.summary, query, headers)
     return rows
 
 
-def codes() -> list[tuple[str, str, str, str]]:
-    return [
-        (f"`{code}`", str(row.status), f"`{exception_for(row.status, code).__name__}`", row.meaning)
-        for code, row in CODES.items()
-    ]
+def _aliases(rows: Mapping[tuple[str, str], object]) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Of each endpoint below a path with aliases: those that are the same below every alias, or none."""
+    found = {}
+    for path, others in ALIASES.items():
+        for method, below in rows:
+            if _is_below(below, path) and not any(_is_below(below, other) for other in others):
+                there = [(method, other + below.removeprefix(path)) for other in others]
+                equal = all(rows.get(each) == rows[method, below] for each in there)
+                found[method, below] = there if equal else []
+    return found
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def codes() -> list[tuple[str, str]]:
+    """Each code below its status and exception."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for code, row in CODES.items():
+        group = f"**{row.status}**, `{exception_for(row.status, code).__name__}`"
+        groups.setdefault(group, []).append((f"`{code}`", row.meaning))
+    return [each for group, rows in groups.items() for each in ((group, ""), *rows)]
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def rows(stage: Stage) -> Iterator[Row]:
                     figure=f"claim {AT_ONCE} of {queued:,} waiting runs{who}, {name}",
                     unit="ms",
                     ours=[quantiles(took_ms, n=100)[cut] for took_ms in samples],
-                    note=f"the runs are of {PROJECTS} projects; a claim is a transaction that is synced",
+                    note=f"the runs are of {PROJECTS} projects; a claim is a synced transaction",
                 )
 
 

@@ -24,17 +24,17 @@ FLOW = "\n".join(
 def rows(stage: Stage) -> Iterator[Row]:
     rounds = min(stage.sizes.rounds, ROUNDS)
     yield Row(
-        figure=f"from kill -9 of a worker until all of its {RUNS} runs go on in another one",
+        figure=f"from kill -9 of a worker until its {RUNS} runs continue in another",
         unit="s",
         ours=[_killed_s(stage) for _ in range(rounds)],
         goal=Goal(at=15),
-        note="with the default lease; a run goes on with its first event in the other process",
+        note="with the default lease, until a run's first event in the other process",
     )
     yield Row(
-        figure=f"from PostgreSQL accepting again after a restart until all {RUNS} runs go on",
+        figure=f"from PostgreSQL's restart until all {RUNS} runs continue",
         unit="s",
         ours=[_restarted_s(stage) for _ in range(rounds)],
-        note="one worker, whose steps take 200 ms, which is a part of it",
+        note="one worker, whose steps take 200 ms, which is included",
     )
 
 

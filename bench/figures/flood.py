@@ -19,7 +19,7 @@ def rows(stage: Stage) -> Iterator[Row]:
     alone_ms = median(_jobs_ms(stage, 0)[0])
     beside_ms, left = _jobs_ms(stage, flood)
     yield Row(
-        figure=f"how much longer a job takes while {flood:,} of another project are waiting",
+        figure=f"delay of a job while {flood:,} of another project wait",
         unit="ms",
         ours=[took_ms - alone_ms for took_ms in beside_ms],
         goal=Goal(at=2000),

@@ -43,30 +43,30 @@ def rows(stage: Stage) -> Iterator[Row]:
         for count in stage.sizes.workers:
             found, spent = _found(stage, count, runs, each)
             on_sqlite += found[SQLITE]
-            what = f"{runs} runs at once in {count} worker" + ("" if count == 1 else "s")
+            what = f"{runs} runs in {count} worker" + ("" if count == 1 else "s")
             yield Row(
-                figure=f"traced, durable no-op steps on PostgreSQL, {what}",
+                figure=f"no-op steps, {what}",
                 unit="steps/s",
                 better="more",
                 ours=found[OURS],
                 **_beside(found),
                 goal=Goal(over_peer=10),
-                note=f"{stage.sizes.queued_steps:,} steps over all runs; from the first call to the end of"
-                " all, taken in by a process that executes none; PostgreSQL syncs each commit, on the same"
-                " processors; the peer has as many workers, with as many places each, on a queue of its own",
+                note=f"{stage.sizes.queued_steps:,} traced, durable steps in all runs, from the first call to"
+                " the end of all, accepted by a process that executes none; PostgreSQL syncs each commit; the"
+                " peer has as many workers, with as many slots each, on its own queue",
             )
             yield Row(
-                figure=f"processor time of each, {what} and in the database",
+                figure=f"CPU of each, {what} and in the database",
                 unit="us",
                 ours=spent[OURS],
                 **_beside(spent),
             )
         yield Row(
-            figure=f"the same steps in {runs} runs at once on SQLite, FULL, in turns with these",
+            figure=f"the same steps, {runs} runs on SQLite, FULL, in turns with these",
             unit="steps/s",
             better="more",
             ours=on_sqlite,
-            note="one process takes the runs in and executes them",
+            note="one process accepts the runs and executes them",
         )
 
 

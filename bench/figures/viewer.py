@@ -21,7 +21,7 @@ from runglass import Client
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-OF_ENDS = ". Of a long run these are its beginning and its end"
+OF_ENDS = "; of a long run, its beginning and end"
 BARE_S = 2.0
 READY_S = 120
 POLL_S = 0.2
@@ -65,7 +65,7 @@ def rows(stage: Stage) -> Iterator[Row]:
     for steps in stage.sizes.viewer_steps:
         with stage.new_folder() as folder:
             run = finished_run(folder, steps)
-            name = f"a run of {steps:,} steps in the viewer"
+            name = f"{steps:,} steps in the viewer"
             goals = LONG_GOALS if steps >= LONG_STEPS else GOALS
             with chromium() as browser:
                 found = [_round(stage, browser, run) for _ in range(stage.sizes.rounds)]
@@ -111,46 +111,44 @@ def _opened_rows(name: str, goals: _Goals, found: list[_Round]) -> Iterator[Row]
         return [pick(each) for each in found]
 
     yield Row(
-        figure=f"{name}: first rows painted, after the answer of the outline",
+        figure=f"{name}: first rows, after the outline's response",
         unit="ms",
         ours=values(lambda each: each.again.first_row_ms - each.again.answer_ms),
         goal=Goal(at=goals.after_answer_ms),
-        note="in Chromium without a window, which draws with the processor",
+        note="in headless Chromium, which draws with the CPU",
     )
     yield Row(
-        figure=f"{name}: the same, after the navigation",
+        figure=f"{name}: first rows, after navigation",
         unit="ms",
         ours=values(lambda each: each.again.first_row_ms),
         goal=Goal(at=goals.opened_ms),
     )
     yield Row(
-        figure=f"{name}: the same, for the first caller after the start of the server",
+        figure=f"{name}: first rows, for the first caller after a start",
         unit="ms",
         ours=values(lambda each: each.first.first_row_ms),
         goal=Goal(at=goals.opened_ms),
     )
     yield Row(
-        figure=f"{name}: the same, a moment after its end",
+        figure=f"{name}: first rows, just after its end",
         unit="ms",
         ours=values(lambda each: each.unmade.first_row_ms),
-        note=f"while the server still makes the outline that it keeps{OF_ENDS}",
+        note=f"while the server computes the outline{OF_ENDS}",
     )
     yield Row(
-        figure=f"{name}: all rows have come, after the navigation, a moment after its end",
+        figure=f"{name}: all rows, just after its end",
         unit="ms",
         ours=values(lambda each: each.unmade.whole_ms),
-        note="once the server has made the outline",
+        note="once the server has computed the outline",
     )
     yield Row(
-        figure=f"{name}: all rows have come, after the navigation",
+        figure=f"{name}: all rows, after navigation",
         unit="ms",
         ours=values(lambda each: each.again.whole_ms),
     )
     yield Row(figure=f"{name}: all rows unfolded", unit="ms", ours=values(lambda each: each.unfolded_ms))
     bare = [each.bare for each in found]
-    yield from _frame_rows(
-        f"{name}: frames while scrolling through all of it", [each.scrolled for each in found], bare, goals
-    )
+    yield from _frame_rows(f"{name}: frames while scrolling", [each.scrolled for each in found], bare, goals)
     yield from _frame_rows(f"{name}: frames while zooming", [each.zoomed for each in found], bare, goals)
     last = found[-1]
     yield Row(
@@ -159,9 +157,9 @@ def _opened_rows(name: str, goals: _Goals, found: list[_Round]) -> Iterator[Row]
         ours=values(lambda each: each.memory.own),
         limit=values(lambda each: each.bare_memory.own),
         goal=Goal(at=goals.memory_mb),
-        note="what its process shares with no other, after scrolling; the limit is an empty page. Without its"
-        f" arrays its heap is {last.memory.heap:.1f} MB; with what it shares its process has"
-        f" {last.memory.resident:.0f} MB, that of an empty page {last.bare_memory.resident:.0f} MB",
+        note="its process's own, after scrolling; the limit is an empty page. The heap without arrays is"
+        f" {last.memory.heap:.1f} MB; with shared memory the process has {last.memory.resident:.0f} MB, that"
+        f" of an empty page {last.bare_memory.resident:.0f} MB",
     )
     yield Row(
         figure=f"{name}: bytes over the network",
@@ -182,8 +180,7 @@ def _frame_rows(
         ours=[each.p95 for each in ours],
         limit=[each.p95 for each in bare],
         goal=Goal(at=goals.frame_ms),
-        note="from one frame to the next, of at most 60 a second; the limit is a page in which a letter"
-        f" moves. The page's thread is busy for {busy:.1f} ms of each{note}",
+        note=f"the page's thread is busy for {busy:.1f} ms of each{note}",
     )
     yield Row(
         figure=f"{figure}, p99",
@@ -218,24 +215,24 @@ def _followed_rows(
             bare.append(empty.frames(lambda: time.sleep(BARE_S)))
         client.run(run.run_id).cancel()
     yield Row(
-        figure=f"{name}: first rows painted, after the navigation, while it goes on",
+        figure=f"{name}: first rows, while active",
         unit="ms",
         ours=[opened.first_row_ms],
         goal=Goal(at=goals.opened_ms),
-        note=f"for the first caller, once; beside what it records{OF_ENDS}",
+        note=f"for the first caller, once{OF_ENDS}",
     )
     yield Row(
-        figure=f"{name}: all rows have come, after the navigation, while it goes on",
+        figure=f"{name}: all rows, while active",
         unit="ms",
         ours=[opened.whole_ms],
-        note="the server makes the outline meanwhile",
+        note="meanwhile the server computes the outline",
     )
     yield from _frame_rows(
         f"{name}: frames while following {2 * nested.WAITS_PER_S:,} events/s",
         found,
         bare,
         goals,
-        note=f"; {median(rates):,.0f} events/s were recorded, on the same processors",
+        note=f"; {median(rates):,.0f} events/s were recorded",
     )
 
 

@@ -47,7 +47,7 @@ def rows(stage: Stage) -> Iterator[Row]:
 
 def _rows(count: int, rate: int, found: dict[str, list[dict[str, Any]]]) -> Iterator[Row]:
     limit = found.pop(LIMIT)
-    what = f"from an event's commit until {count:,} tails over {SERVERS} servers have it"
+    what = f"commit to {count:,} tails on {SERVERS} servers"
     for name, samples in found.items():
         for cut in ("p50", "p99"):
             yield Row(
@@ -56,9 +56,8 @@ def _rows(count: int, rate: int, found: dict[str, list[dict[str, Any]]]) -> Iter
                 ours=[sample[cut] for sample in samples],
                 limit=[sample[cut] for sample in limit],
                 goal=Goal(at=30) if cut == "p99" and name != POLL else Goal(),
-                note=f"one run, {rate} events/s, recorded by a third process, until the bytes are at the"
-                " socket of a tail, as the system notes; one process reads all of them, later; the limit"
-                " is a process that sends ready bytes to as many tails, on the same processors",
+                note=f"one run, {rate} events/s, recorded by a third process, until the system has the bytes"
+                " at a tail's socket; the limit is a process that sends ready bytes to as many tails",
             )
 
 

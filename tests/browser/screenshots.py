@@ -72,6 +72,6 @@ def _lines() -> Iterator[str]:
         yield ""
         for kind in kinds_of(name):
             width = 240 if kind.width == NARROW else 720
-            alt = f"{screen.about}, {kind.width} pixels wide, {kind.theme}"
+            alt = f"{kind.width} pixels wide, {kind.theme}"
             yield f'<img src="{kind.file_name(name)}" width="{width}" alt="{alt}">'
     yield ""

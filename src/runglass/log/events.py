@@ -37,8 +37,8 @@ class Event(LazyStruct, frozen=True, kw_only=True, tag_field="eventType", eq=Fal
 class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
     """First event of a run. `version` 0 is the draft; `trace_parent` and `trace_state` are W3C headers.
 
-    `started_by` is the name of the API key that started the run, `rerun_of` the run that it runs again. A run
-    of another program has the `trace_id` of that, and in `continues` the run with what came of it before.
+    `started_by` is the beginning of the API key that started the run, `rerun_of` the run that it reruns. A
+    recorded run has its `trace_id`, and in `continues` the run with what came of the trace before.
     """
 
     run_id: str
@@ -57,11 +57,10 @@ class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
 
 
 class RunInput(Event, frozen=True, kw_only=True, eq=False, tag="run_input"):
-    """The input of a run as its caller gave it, without the defaults of the flow, where it is kept.
+    """The input of a run as its caller gave it, without the flow's defaults, if kept.
 
-    It follows `run_started`; where only a failed run keeps its input, it comes just before `flow_failed`.
-    `inputs` are the parameters and the `message`, `messages` the turns before it, and `input_preview` is the
-    beginning, at most 200 characters, for lists.
+    It follows `run_started`, or precedes `flow_failed` if only failed runs keep their input. `inputs` are the
+    parameters and the `message`, `messages` the turns before it; `input_preview` has at most 200 characters.
     """
 
     inputs: Json = None
@@ -127,7 +126,7 @@ class StepProgress(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_pro
 class StepModelReserved(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_model_reserved"):
     """The most that a request to a model can cost was reserved in the project's budget; the request follows.
 
-    The next `step_model_call` of the attempt, or the attempt's end, gives back the rest.
+    The next `step_model_call` of the attempt, or the attempt's end, returns the rest.
     """
 
     attempt: int
@@ -199,9 +198,9 @@ class StepSkipped(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_skip
 
 
 class LoopStarted(StepEvent, frozen=True, kw_only=True, eq=False, tag="loop_started"):
-    """A loop begins, which will have `iterations` iterations unless one of them fails.
+    """A loop begins, with `iterations` iterations unless one fails.
 
-    `step_ids` are the leaf steps inside of it, in document order: each runs or is skipped once an iteration.
+    `step_ids` are its leaf steps, in document order: each runs or is skipped once per iteration.
     """
 
     iterations: int
@@ -217,7 +216,7 @@ class LoopCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="loop_co
 class StepRecorded(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_recorded"):
     """What is known of another program's span; it replaces what was known before.
 
-    `loop_path` has one number: the step is the n-th of its `step_id`, from 0 on, in order of arrival.
+    `loop_path` has one number: the step is the n-th of its `step_id`, from 0, in order of arrival.
     """
 
     span: SpanState
@@ -251,7 +250,7 @@ class StepPausedForToolCalls(Event, frozen=True, kw_only=True, eq=False, tag="st
 class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_completed"):
     """Last event of a completed run: `result` is the output of `step_id`, the last top-level step.
 
-    It is None where the capture mode keeps no snapshots, and cut where it is too large (`truncated`).
+    It is None if the capture mode keeps no snapshots, and cut if it is too large (`truncated`).
     `result_preview` is its beginning, at most 200 characters, for lists.
     """
 
