@@ -22,7 +22,7 @@ from bench.sizes import Sizes
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_runtime
 from runglass.runtime.runtime import Runtime
-from runglass.store.credentials import make_key
+from runglass.store.keys import make_key
 
 PEERS = ROOT / ".bench"
 PEER_PYTHON = PEERS / "bin" / "python"

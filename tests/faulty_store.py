@@ -233,17 +233,11 @@ async def _happened(what: Any) -> Any:
 
 
 class ReplacedStore(SqliteStore):
-    """Keeps what is noted of losses, as PostgreSQL does; `times_replaced` says that it may have gone back."""
-
-    times_replaced = 0
+    """Keeps what is noted of losses, as PostgreSQL does; `generation` is the test's to raise."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, synchronous="NORMAL")
         self.lost: dict[str, int] = {}
-
-    @property
-    def generation(self) -> int:
-        return self.times_replaced
 
     async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
         self.lost[run_id] = had

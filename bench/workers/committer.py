@@ -28,10 +28,11 @@ from runglass.support.clock import SystemClock
 OWNER = "bench"
 
 
-class NotingBus:
+class NotingBus(Bus):
     """Keeps the times at which it was told of events of a run, which is right after their commit."""
 
     def __init__(self, bus: Bus) -> None:
+        super().__init__()
         self._bus = bus
         self.fault = bus.fault
         self.run_id = ""

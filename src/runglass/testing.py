@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from runglass.config.settings import Settings
 from runglass.flows.parser import parse_flow
-from runglass.store.credentials import make_key
+from runglass.store.keys import make_key
 from runglass.store.records import FlowRecord, Role
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx2
 from playwright.sync_api import Browser, Page, expect
 
-from runglass.store.credentials import digest_of
+from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from tests.browser.chromium import ARGUMENTS, chromium_path
 from tests.browser.demo_runs import Runs

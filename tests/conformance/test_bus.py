@@ -10,7 +10,7 @@ import pytest
 from runglass.bus.base import WORK, Bus, requests_to, runs_of
 from runglass.bus.nats import NatsCarrier
 from runglass.bus.postgres import PostgresCarrier
-from runglass.bus.process_bus import MemoryBus, ProcessBus
+from runglass.bus.process_bus import ProcessBus
 from runglass.config.address import parse_nats_address
 from tests.nats_server import nats_server
 from tests.postgres_server import DEBIAN, postgres_database
@@ -47,7 +47,7 @@ SHARED_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in sorted(SH
 async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
     """One bus."""
     if request.param == "memory":
-        yield MemoryBus()
+        yield Bus()
         return
     with SHARED[request.param]() as make:
         own = make()

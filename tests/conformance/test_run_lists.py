@@ -16,9 +16,8 @@ import pytest
 from runglass.log.events import FlowFailed, StepCompleted, encode_event
 from runglass.log.trace import TERMINAL
 from runglass.store.base import Store
-from runglass.store.list_records import ListPosition
 from runglass.store.query_search import SearchLimits
-from runglass.store.records import Append, RunNumbers, StepRow
+from runglass.store.records import Append, ListPosition, RunNumbers, StepRow
 from runglass.support.clock import iso_ms
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.query_parser import parse_run_query

@@ -8,7 +8,7 @@ import pytest
 
 from runglass.errors import WrongExpectedVersion
 from runglass.store.base import Store
-from runglass.store.process_records import ProcessFacts
+from runglass.store.leases import ProcessFacts
 from runglass.store.records import Checkpoint, RunRecord
 from tests.conformance.stores import batch, make_run
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from runglass.store.credentials import digest_of
+from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from tests.contract.wire import ANYTHING, UUID, detail, execute, http_for, refusal
 

@@ -14,7 +14,7 @@ import pytest
 
 from runglass.config.settings import SettingsError
 from runglass.runtime.runtime import FixedLimits
-from runglass.store.credentials import digest_of
+from runglass.store.keys import digest_of
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption

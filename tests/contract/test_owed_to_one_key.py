@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from runglass.store.credentials import digest_of
+from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from tests.contract.test_tool_calls import TOOLS
 from tests.contract.wire import detail, frames, http_for, refusal, start

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from runglass.server.endpoints import ENDPOINTS
-from runglass.store.credentials import digest_of
+from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from runglass.wire.admin_api import ROLES
 from tests.contract.wire import ANYTHING, detail, http_for

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.store.credentials import digest_of
+from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, BROKEN, as_listed, detail, execute, refusal

@@ -192,10 +192,11 @@ def test_silence_is_filled_with_pings() -> None:
         assert frames(received)[-1].data["stepId"] == "hold"
 
 
-class WatchedBus:
+class WatchedBus(Bus):
     """Tells when listeners come and go."""
 
     def __init__(self, bus: Bus) -> None:
+        super().__init__()
         self._bus = bus
         self.listening = threading.Event()
         self.left = threading.Event()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 
-from runglass.store.credentials import digest_of
+from runglass.store.keys import digest_of
 from runglass.testing import RunningServer
 from tests.contract.wire import (
     LONGEST_S,

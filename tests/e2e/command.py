@@ -26,7 +26,7 @@ from runglass.config.settings import Settings
 from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_store
 from runglass.runtime.runtime import push_flow
-from runglass.store.credentials import make_key
+from runglass.store.keys import make_key
 
 START = [sys.executable, "-c", "import sys; from runglass.cli import main; sys.exit(main())"]
 WAIT_S = 60.0

@@ -11,7 +11,7 @@ import pytest
 from runglass.cli.exit_codes import Exit
 from runglass.config.settings import Settings
 from runglass.runtime.composition import open_store
-from runglass.store.credentials import make_key
+from runglass.store.keys import make_key
 from runglass.store.records import Append, StepRow
 from tests.e2e.command import Process, started
 from tests.records import new_run

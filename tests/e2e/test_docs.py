@@ -18,7 +18,7 @@ from runglass.client.core.requests import FlowAddress
 from runglass.errors import CODES
 from runglass.flows.flow import Step
 from runglass.log.events import EVENT_TYPES
-from runglass.store.dialect import Dialect
+from runglass.store.statements import Dialect
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

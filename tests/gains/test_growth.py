@@ -24,9 +24,9 @@ from runglass.flows.schemas.defaults import fill_defaults
 from runglass.log.events import StepCompleted, StepStarted
 from runglass.redact import Redactor
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.query_search import Look, Progress, SearchLimits
-from runglass.store.records import Append, Checkpoint
-from runglass.store.sqlite.query_index import TextSearch
+from runglass.store.query_search import Look, SearchedTexts, SearchLimits
+from runglass.store.records import Append, Checkpoint, ListPosition
+from runglass.store.sqlite.sql_helpers import SEARCH_SQL, perform
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.query import RunQuery, Term, first_id
 from runglass.wire.sse import Decoder, frame
@@ -194,7 +194,9 @@ def test_a_text_that_almost_stands_everywhere_is_looked_for_about_as_fast_as_ano
         query = RunQuery((Term("text", ("a" * 1900 + "b",)),))
 
         def search(db: sqlite3.Connection) -> float:
-            return seconds(lambda: TextSearch(query).meets(db, 1, Progress(), Look(SearchLimits(), 60.0)))
+            look = Look(SearchLimits(), 60.0)
+            texts = SearchedTexts(query, SEARCH_SQL)
+            return seconds(lambda: perform(lambda: texts.meets(1, ListPosition(""), look), db))
 
         async with SqliteStore(tmp_path / content[:1].decode()) as store:
             project = await store.ensure_project("acme", "demo")

@@ -25,7 +25,7 @@ from typing import Any, NoReturn, Self
 import msgspec
 import pydantic_monty  # noqa: F401  # what the first code step of a run would wait for
 
-from runglass.bus.process_bus import MemoryBus
+from runglass.bus.base import Bus
 from runglass.config.settings import Settings
 from runglass.engine.models.gateway import ModelGateway, ModelRequest
 from runglass.engine.steps.executor import StepExecutor
@@ -120,7 +120,7 @@ def install(points: Points) -> None:
     for name in WRITING:
         method = getattr(SqliteStore, name)
         setattr(SqliteStore, name, _passing(points, name, method))
-    MemoryBus.wake = _passing(points, "wake", MemoryBus.wake)  # type: ignore[method-assign]
+    Bus.wake = _passing(points, "wake", Bus.wake)  # type: ignore[method-assign]
     connect = sqlite3.connect
 
     class Watched(sqlite3.Connection):

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from runglass.flows.parser import parse_flow
 from runglass.runtime.runtime import push_flow
 from runglass.store.base import Store
-from runglass.store.credentials import make_key
+from runglass.store.keys import make_key
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import Role
 from tests.prove.killing.book import PLACE

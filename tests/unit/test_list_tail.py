@@ -9,8 +9,7 @@ from random import Random
 
 import pytest
 
-from runglass.bus.base import runs_of
-from runglass.bus.process_bus import MemoryBus
+from runglass.bus.base import Bus, runs_of
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import ListPage, follow_runs
@@ -24,7 +23,7 @@ STATUSES = ["running", "paused", "running", "completed"]
 class Project:
     """A project with runs that come and go on as a test says."""
 
-    def __init__(self, store: SqliteStore, bus: MemoryBus, project_id: int, flow_id: str) -> None:
+    def __init__(self, store: SqliteStore, bus: Bus, project_id: int, flow_id: str) -> None:
         self.store = store
         self.bus = bus
         self.id = project_id
@@ -78,7 +77,7 @@ async def project(tmp_path: Path) -> AsyncIterator[Project]:
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         found = await store.ensure_project("acme", "demo")
         flow = await store.put_draft(found.id, "f", name=None, capture=None, source=b"{}")
-        yield Project(store, MemoryBus(), found.id, flow.id)
+        yield Project(store, Bus(), found.id, flow.id)
 
 
 async def until(pages: AsyncGenerator[ListPage, None], last: int) -> list[ListPage]:

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.bus.base import Bus
-from runglass.bus.process_bus import MemoryBus, MemoryListener
+from runglass.bus.base import Bus, Listener
 from runglass.errors import StoreError, StoreWentBack
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
@@ -32,7 +31,7 @@ def event(number: int, *, size: int = 0) -> bytes:
     return b'{"eventType":"step_started","n":%d,"x":"%b"}' % (number, b"x" * size)
 
 
-class DeafBus(MemoryBus):
+class DeafBus(Bus):
     """Loses every wake-up."""
 
     async def wake(self, subject: str) -> None:
@@ -80,21 +79,21 @@ async def first_page(pages: AsyncGenerator[Page, None]) -> list[int]:
 
 
 async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had(tmp_path: Path) -> None:
-    bus = MemoryBus()
+    bus = Bus()
     async with (
         opened(tmp_path / "db") as (store, run),
         aclosing(following(store, bus).follow(run)) as pages,
     ):
         await write(store, bus, run, 0, [event(1), event(2)])
         assert await first_page(pages) == [1, 2]
-        store.times_replaced += 1
+        store.generation += 1
         await write(store, bus, run, 2, [event(3)])
         assert await first_page(pages) == [3]
         assert store.lost == {}
 
 
 async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(tmp_path: Path) -> None:
-    bus = MemoryBus()
+    bus = Bus()
     async with (
         opened(tmp_path / "db") as (store, run),
         aclosing(following(store, bus).follow(run)) as pages,
@@ -105,7 +104,7 @@ async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(t
         await store.connections.write(
             lambda db: db.execute("UPDATE event SET data = ? WHERE seq = 2", (other,))
         )
-        store.times_replaced += 1
+        store.generation += 1
         await write(store, bus, run, 2, [event(3)])
         with pytest.raises(StoreWentBack, match="may lack events"):
             await first_page(pages)
@@ -115,8 +114,8 @@ async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(t
 @pytest.mark.parametrize("after", [10, 11, 1000])
 async def test_there_is_nothing_after_the_last_event(tmp_path: Path, after: int) -> None:
     async with opened(tmp_path / "db") as (store, run):
-        await write(store, MemoryBus(), run, 0, [*map(event, range(9)), LAST])
-        tails = following(store, MemoryBus())
+        await write(store, Bus(), run, 0, [*map(event, range(9)), LAST])
+        tails = following(store, Bus())
         assert await collect(tails, run, after=after) == []
         reads = FaultyStore(store).calls("events")
         assert await collect(tails, await current(store, run), after=after) == []
@@ -137,10 +136,10 @@ async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(
     """A listener that writes just before it waits stands for the worst moment there is."""
     async with opened(tmp_path / "db") as (store, run):
 
-        class WritesBeforeItWaits(MemoryListener):
+        class WritesBeforeItWaits(Listener):
             written = False
 
-            def __init__(self, listener: MemoryListener) -> None:
+            def __init__(self, listener: Listener) -> None:
                 self.listener = listener
 
             async def wait(self, timeout_s: float) -> None:
@@ -149,9 +148,9 @@ async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(
                     await write(store, bus, run, 0, [LAST])
                 await self.listener.wait(timeout_s)
 
-        class Worst(MemoryBus):
+        class Worst(Bus):
             @asynccontextmanager
-            async def listen(self, subject: str) -> AsyncIterator[MemoryListener]:
+            async def listen(self, subject: str) -> AsyncIterator[Listener]:
                 async with super().listen(subject) as listener:
                     yield WritesBeforeItWaits(listener)
 
@@ -160,7 +159,7 @@ async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(
 
 
 async def test_the_last_tail_that_leaves_ends_the_listening(tmp_path: Path) -> None:
-    bus = MemoryBus()
+    bus = Bus()
     async with opened(tmp_path / "db") as (store, run):
         tails = following(store, bus)
         await write(store, bus, run, 0, [event(0)])
@@ -175,7 +174,7 @@ async def test_the_last_tail_that_leaves_ends_the_listening(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("count", [1, 50])
 async def test_a_wake_up_costs_one_read_however_many_follow(tmp_path: Path, count: int) -> None:
-    bus = MemoryBus()
+    bus = Bus()
     async with opened(tmp_path / "db") as (store, run):
         reads = FaultyStore(store).calls("events")
         tails = following(store, bus)
@@ -195,8 +194,8 @@ async def test_a_wake_up_costs_one_read_however_many_follow(tmp_path: Path, coun
 async def test_tails_that_replay_the_same_page_at_the_same_time_share_the_read(tmp_path: Path) -> None:
     async with opened(tmp_path / "db") as (store, run):
         reads = FaultyStore(store).calls("events")
-        await write(store, MemoryBus(), run, 0, [*(event(n, size=30_000) for n in range(10)), LAST])
-        tails, ended = following(store, MemoryBus()), await current(store, run)
+        await write(store, Bus(), run, 0, [*(event(n, size=30_000) for n in range(10)), LAST])
+        tails, ended = following(store, Bus()), await current(store, run)
         assert await asyncio.gather(*[collect(tails, ended) for _ in range(20)]) == [list(range(1, 12))] * 20
         assert len(reads) == 4
         assert tails.reads_under_way == 0
@@ -205,7 +204,7 @@ async def test_tails_that_replay_the_same_page_at_the_same_time_share_the_read(t
 async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(tmp_path: Path) -> None:
     async with opened(tmp_path / "db") as (store, run):
         reads = FaultyStore(store).calls("events")
-        await write(store, MemoryBus(), run, 0, [event(0), LAST])
+        await write(store, Bus(), run, 0, [event(0), LAST])
         reached, may_read, asked = asyncio.Event(), asyncio.Event(), 0
 
         async def in_turn(_: RunRecord, read: Read) -> list[tuple[int, bytes]]:
@@ -215,7 +214,7 @@ async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(tmp_path: Pat
             await may_read.wait()
             return await read()
 
-        tails = Tails(store, MemoryBus(), poll_s=60, in_turn=in_turn)
+        tails = Tails(store, Bus(), poll_s=60, in_turn=in_turn)
         ended = await current(store, run)
         leaving, staying = (asyncio.create_task(collect(tails, ended)) for _ in range(2))
         await reached.wait()
@@ -238,7 +237,7 @@ async def test_pages_that_are_full_follow_each_other_without_a_wait(tmp_path: Pa
 
 
 async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(tmp_path: Path) -> None:
-    bus = MemoryBus()
+    bus = Bus()
     async with opened(tmp_path / "db") as (store, run):
         await write(store, bus, run, 0, [event(1), PAUSED, event(3), PAUSED, event(5)])
         tails = following(store, bus)
@@ -249,7 +248,7 @@ async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(tmp_path: Path) ->
 
 
 async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(tmp_path: Path) -> None:
-    bus = MemoryBus()
+    bus = Bus()
     async with opened(tmp_path / "db") as (store, run):
         task = asyncio.create_task(collect(following(store, bus), run, after=7))
         await write(store, bus, run, 0, [event(0), LAST])
@@ -257,7 +256,7 @@ async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(tmp
 
 
 async def test_silence_is_told_by_empty_pages(tmp_path: Path) -> None:
-    bus = MemoryBus()
+    bus = Bus()
     async with opened(tmp_path / "db") as (store, run):
         reads = FaultyStore(store).calls("events")
         tails = following(store, bus)
@@ -278,7 +277,7 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
         taken.put_nowait(page)
         return True
 
-    loop, bus, later_s = asyncio.get_running_loop(), MemoryBus(), 0.0
+    loop, bus, later_s = asyncio.get_running_loop(), Bus(), 0.0
     true_time, call_at, timers = loop.time, loop.call_at, 0
 
     def noting(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
@@ -314,7 +313,7 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
 
 async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(tmp_path: Path) -> None:
     """But not what it begins with, and what ends it before the run does."""
-    bus = MemoryBus()
+    bus = Bus()
     async with opened(tmp_path / "db") as (store, run):
         await write(store, bus, run, 0, [event(1)])
         taken = asyncio.Queue[Page]()
@@ -339,7 +338,7 @@ async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(tmp_path
 
 
 async def test_a_tail_ends_that_has_taken_the_end_of_its_run(tmp_path: Path) -> None:
-    bus, taken = MemoryBus(), list[Page]()
+    bus, taken = Bus(), list[Page]()
 
     def take(page: Page) -> bool:
         taken.append(page)
@@ -366,7 +365,7 @@ def _cannot_read(page: Page) -> bool:
 async def test_a_page_that_is_not_taken_is_yielded_and_hinders_nobody(
     tmp_path: Path, take: Callable[[Page], bool]
 ) -> None:
-    bus = MemoryBus()
+    bus = Bus()
     async with opened(tmp_path / "db") as (store, run):
         tails = following(store, bus)
         async with aclosing(tails.follow(run, take=take)) as refusing, aclosing(tails.follow(run)) as other:
@@ -487,7 +486,7 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
                     await turns(slowness)
         assert seen == log[begin:]
 
-    async def append(store: ScriptedStore, bus: MemoryBus) -> None:
+    async def append(store: ScriptedStore, bus: Bus) -> None:
         rest = list(log)
         while rest:
             size = chance.randint(1, 3)
@@ -497,7 +496,7 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
             await turns(12)
 
     async def run_once() -> None:
-        store, bus = ScriptedStore(lambda: chance.randrange(6)), MemoryBus()
+        store, bus = ScriptedStore(lambda: chance.randrange(6)), Bus()
         tails = following(store, bus)
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
             for _ in range(readers):
@@ -514,7 +513,7 @@ async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
 
 
 async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() -> None:
-    store, bus = ScriptedStore(), MemoryBus()
+    store, bus = ScriptedStore(), Bus()
     tails = following(store, bus)
     async with aclosing(tails.follow(record())) as slow:
         waiting = asyncio.create_task(_next(slow))
@@ -537,7 +536,7 @@ async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() ->
 
 
 async def test_events_that_all_tails_have_passed_are_not_kept() -> None:
-    store, bus = ScriptedStore(), MemoryBus()
+    store, bus = ScriptedStore(), Bus()
     tails = following(store, bus)
     async with aclosing(tails.follow(record())) as pages:
         for n in range(50):
@@ -565,7 +564,7 @@ class TestShared:
         store = ScriptedStore()
         store.log = [event(0), LAST]
         store.go_on.clear()
-        tails = following(store, MemoryBus())
+        tails = following(store, Bus())
         tasks = [asyncio.create_task(collect(tails, run)) for _ in range(5)]
         for _ in range(5):
             await asyncio.sleep(0)
@@ -609,7 +608,7 @@ class TestShared:
 
 async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:
     """The others have not left yet: one of them does not read on."""
-    store, bus = ScriptedStore(), MemoryBus()
+    store, bus = ScriptedStore(), Bus()
     tails = following(store, bus)
     async with aclosing(tails.follow(record())) as first:
         store.log.append(event(0))
@@ -633,9 +632,9 @@ async def test_a_log_with_a_hole_is_an_error() -> None:
     store = ScriptedStore()
     FaultyStore(store).answer("events", [(1, event(1)), (3, event(3))])
     with pytest.raises(StoreError, match="run 'r' has a hole after 0"):
-        await collect(following(store, MemoryBus()), record())
+        await collect(following(store, Bus()), record())
 
 
 async def test_deleted_events_are_an_error_and_not_waited_for() -> None:
     with pytest.raises(StoreError, match="run 'r' has lost its events after 0"):
-        await collect(following(ScriptedStore(), MemoryBus()), record(5))
+        await collect(following(ScriptedStore(), Bus()), record(5))

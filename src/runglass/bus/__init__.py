@@ -1,4 +1,4 @@
-"""How processes wake each other: one protocol (`base.py`), one file per kind of bus.
+"""How processes wake each other: the bus of one process (`base.py`), that of several, and what carries texts.
 
 Knows no events and no stores.
 """

@@ -66,43 +66,28 @@ class WakeUpBatch:
 
     def __init__(self) -> None:
         self._keys: set[str] = set()
-        self._all = False
 
     def __bool__(self) -> bool:
-        return self._all or bool(self._keys)
+        return bool(self._keys)
 
-    def add(self, key: str) -> None:
-        """Adds the key, or, where there are too many, a wake-up of all in place of them."""
-        if self._all:
-            return
-        self._keys.add(key)
-        if len(self._keys) > MOST_KEYS:
-            self.add_all()
-
-    def add_all(self) -> None:
-        """From now on the batch wakes all listeners."""
-        self._all = True
-        self._keys.clear()
+    def add(self, *keys: str) -> None:
+        """Adds the keys, or, where there are too many, a wake-up of all in place of them."""
+        for key in keys:
+            self._keys.add(key)
+            if ALL in self._keys or len(self._keys) > MOST_KEYS:
+                self._keys = {ALL}
 
     def take(self, sender: str) -> str:
         """The batch as a text from `sender`, a key, and of it nothing is left; `restore` puts it back."""
-        text = sender + (ALL if self._all else "".join(self._keys))
-        self._keys, self._all = set(), False
+        text, self._keys = sender + "".join(self._keys), set()
         return text
 
     def restore(self, text: str) -> None:
         """Adds what `take` gave again."""
-        _, keys = read_batch(text)
-        if keys is None:
-            self.add_all()
-        else:
-            for key in keys:
-                self.add(key)
+        self.add(*read_batch(text)[1])
 
 
-def read_batch(text: str) -> tuple[str, list[str] | None]:
-    """The sender of a text and the keys in it, None for all. What no batch has written wakes nobody."""
+def read_batch(text: str) -> tuple[str, list[str]]:
+    """The sender of a text and the keys in it, maybe `ALL`. What no batch has written wakes nobody."""
     sender, rest = text[:KEY_LENGTH], text[KEY_LENGTH : KEY_LENGTH * (MOST_KEYS + 1)]
-    if rest == ALL:
-        return sender, None
     return sender, [rest[at : at + KEY_LENGTH] for at in range(0, len(rest), KEY_LENGTH)]

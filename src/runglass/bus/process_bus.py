@@ -1,4 +1,4 @@
-"""The bus of one process, and that of several: listeners here are woken at once, other processes joined.
+"""The bus of several processes: listeners here are woken at once, other processes by what carries texts.
 
 What is woken within `join_s` travels as one text. A process hears its own texts, too: if one does not come
 back, the connection is dead without a word, or something stands between that lets nothing through, and it
@@ -11,67 +11,8 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from runglass.bus.carrier import BusAway, Carrier, Send, WakeUpBatch, key_of, read_batch
-
-
-class MemoryListener:
-    """A flag that a wake-up raises and a return from `wait` lowers."""
-
-    def __init__(self) -> None:
-        self._raised = asyncio.Event()
-
-    def wake(self) -> None:
-        self._raised.set()
-
-    async def wait(self, timeout_s: float) -> None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._raised.wait()
-        except TimeoutError:
-            return
-        self._raised.clear()
-
-
-class MemoryBus:
-    """The bus of a single process."""
-
-    fault: str | None = None
-
-    def __init__(self) -> None:
-        self._listeners: dict[str, set[MemoryListener]] = {}
-
-    @property
-    def subjects(self) -> int:
-        """How many subjects have listeners."""
-        return len(self._listeners)
-
-    async def wake(self, subject: str) -> None:
-        self.wake_here(subject)
-
-    def wake_here(self, subject: str) -> None:
-        """`wake`, for callbacks."""
-        for listener in self._listeners.get(subject, ()):
-            listener.wake()
-
-    def wake_all(self) -> None:
-        """Wakes every listener of every subject."""
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                listener.wake()
-
-    @asynccontextmanager
-    async def listen(self, subject: str) -> AsyncIterator[MemoryListener]:
-        listener = MemoryListener()
-        listeners = self._listeners.setdefault(subject, set())
-        listeners.add(listener)
-        try:
-            yield listener
-        finally:
-            listeners.discard(listener)
-            # Only the set that is still registered: another listener may have come and gone meanwhile.
-            if not listeners and self._listeners.get(subject) is listeners:
-                del self._listeners[subject]
-
+from runglass.bus.base import Bus, Listener
+from runglass.bus.carrier import ALL, BusAway, Carrier, Send, WakeUpBatch, key_of, read_batch
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +31,7 @@ class NothingHeard(BusAway):
     """No text has ever come back, over no connection."""
 
 
-class ProcessBus:
+class ProcessBus(Bus):
     """Wakes listeners in this process, and over `carrier` those in others while `run_forever` runs."""
 
     def __init__(
@@ -101,11 +42,11 @@ class ProcessBus:
         echo_s: float = ECHO_S,
         silent_pause_s: float = SILENT_PAUSE_S,
     ) -> None:
+        super().__init__()
         self._carrier = carrier
         self._join_s = join_s
         self._echo_s = echo_s
         self._silent_pause_s = silent_pause_s
-        self._here = MemoryBus()
         self._batch = WakeUpBatch()
         self._own_key = key_of(secrets.token_hex(16))
         self._stirred = asyncio.Event()
@@ -114,17 +55,16 @@ class ProcessBus:
         self._is_reported = False
         self._has_heard = False
         self.is_connected = False
-        self.fault: str | None = None
 
     async def wake(self, subject: str) -> None:
         key = key_of(subject)
-        self._here.wake_here(key)
+        self.wake_here(key)
         self._batch.add(key)
         self._stirred.set()
 
     @asynccontextmanager
-    async def listen(self, subject: str) -> AsyncIterator[MemoryListener]:
-        async with self._here.listen(key_of(subject)) as listener:
+    async def listen(self, subject: str) -> AsyncIterator[Listener]:
+        async with super().listen(key_of(subject)) as listener:
             yield listener
 
     async def run_forever(self) -> None:
@@ -143,7 +83,7 @@ class ProcessBus:
                 pause_s = FIRST_PAUSE_S if self.is_connected else min(pause_s * 2, LONGEST_PAUSE_S)
                 if self._unheard_since is not None:
                     # Whether others have heard the last texts is not known.
-                    self._batch.add_all()
+                    self._batch.add(ALL)
                 self.is_connected = False
                 self.fault = "wake-ups of other processes do not come, so what they do is noticed late"
                 if not self._is_reported:
@@ -197,14 +137,14 @@ class ProcessBus:
             if not self.is_connected:
                 self.fault, self.is_connected, self._has_heard = None, True, True
                 # What was woken elsewhere meanwhile is not known.
-                self._here.wake_all()
+                self.wake_all()
                 log.info("wake-ups are carried by %s", self._carrier.name)
                 self._is_reported = False
-        elif keys is None:
-            self._here.wake_all()
+        elif ALL in keys:
+            self.wake_all()
         else:
             for key in keys:
-                self._here.wake_here(key)
+                self.wake_here(key)
 
     def _lose(self, reason: str) -> None:
         self._lost = reason

@@ -1,4 +1,4 @@
 """Runs flows: executes the tree of steps and records what happens.
 
-Knows no HTTP, and of stores and buses their protocols alone.
+Knows no HTTP, and no kind of store or bus.
 """

@@ -27,7 +27,7 @@ from runglass.errors import api_error
 from runglass.limits.limits import Limits
 from runglass.limits.offload import offload
 from runglass.store.base import Store
-from runglass.store.process_records import UNTOLD, ProcessFacts
+from runglass.store.leases import UNTOLD, ProcessFacts
 from runglass.store.records import FlowRecord, IdempotencyKey, NewRun, RunRecord
 from runglass.wire.run_api import CaptureFailed, CaptureMode
 

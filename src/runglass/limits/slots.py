@@ -17,8 +17,7 @@ from runglass.errors import APIError, api_error
 from runglass.limits.shares import Shares
 
 if TYPE_CHECKING:
-    from runglass.store.process_records import QueuedRuns
-    from runglass.store.protocols.run_queue import RunQueue
+    from runglass.store.leases import Leases, QueuedRuns
 
 Found = TypeVar("Found")
 
@@ -176,7 +175,7 @@ class QueueAdmission:
     What other processes let in at the same instant is not known here.
     """
 
-    def __init__(self, slots: RunSlots, store: "RunQueue") -> None:
+    def __init__(self, slots: RunSlots, store: "Leases") -> None:
         self._slots = slots
         self._counts = Readings(lambda project_id: store.queued_runs(project_id, most=slots.most_counted))
         self._coming: Counter[int] = Counter()

@@ -18,8 +18,8 @@ from runglass.log.trace import TERMINAL, RunSummary
 from runglass.recording.merge import merge
 from runglass.recording.span_worker import EncodedSpan, encoded_span
 from runglass.store.base import Store, decoding
-from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import NO_NUMBERS, Append, RunNumbers, RunRecord, StepRow
+from runglass.store.run_logs import RunLog
 
 PAGE_BYTES = 256 * 1024
 EVENT_BYTES = 4096

@@ -14,7 +14,7 @@ from functools import cache, partial
 
 import runglass
 from runglass.bus.base import Bus
-from runglass.bus.process_bus import MemoryBus, ProcessBus
+from runglass.bus.process_bus import ProcessBus
 from runglass.config.address import is_nats, parse_nats_address
 from runglass.config.settings import Settings, SettingsError
 from runglass.engine.capture.capture import Capture, Redactor
@@ -38,7 +38,7 @@ from runglass.runtime.runtime import FixedLimits, Runtime
 from runglass.store.base import Store
 from runglass.store.data_folder import exclusive
 from runglass.store.integrity import Checked
-from runglass.store.process_records import ProcessFacts
+from runglass.store.leases import ProcessFacts
 from runglass.store.records import Retention
 from runglass.store.sqlite.database_file import check, upgrade
 from runglass.store.sqlite.store import SqliteStore
@@ -103,7 +103,7 @@ def _store(settings: Settings, *, migrates: bool) -> Store:
 
 def _bus(settings: Settings) -> Bus:
     if (address := settings.bus_address) is None:
-        return MemoryBus()
+        return Bus()
     try:
         # Imported here, as the drivers are installed only where they are needed.
         if is_nats(address):
@@ -148,7 +148,7 @@ async def open_runtime(
     UpgradeRequired for a store of an older version.
     """
     limits = limits or FixedLimits()
-    bus = MemoryBus() if is_guest else _bus(settings)
+    bus = Bus() if is_guest else _bus(settings)
     if not isinstance(bus, ProcessBus):
         # In one process no wake-up is lost, and no other server may have noted a call.
         limits = limits._replace(poll_s=settings.lease_s, noted_s=0.0)

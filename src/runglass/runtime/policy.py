@@ -15,7 +15,7 @@ from runglass.flows.flow import Flow, decode_flow
 from runglass.flows.models import SettingRules
 from runglass.limits.offload import offload, offload_in_turn
 from runglass.limits.pace import paced_read
-from runglass.store.protocols.catalog import Catalog
+from runglass.store.catalog import Catalog
 from runglass.store.records import Project, Role
 from runglass.support.safe_text import suggestion
 

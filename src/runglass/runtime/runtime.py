@@ -31,7 +31,7 @@ from runglass.recording.recordings import Recordings
 from runglass.recording.span_reader import SpanReader
 from runglass.runtime.policy import RunPolicy
 from runglass.store.base import Store
-from runglass.store.protocols.catalog import Catalog
+from runglass.store.catalog import Catalog
 from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role
 from runglass.support.byte_cache import ByteCache
 from runglass.support.supervision import SupervisedTask

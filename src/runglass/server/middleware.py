@@ -24,7 +24,7 @@ from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.response_stream import cut_off_text
 from runglass.server.security.authentication import authenticate, authorization_of_sender
 from runglass.server.security.browser_sessions import BrowserSessions, header
-from runglass.store.protocols.catalog import Catalog
+from runglass.store.catalog import Catalog
 from runglass.support import logs
 from runglass.support.safe_text import printable
 

@@ -11,17 +11,15 @@ from typing import Any
 import msgspec
 
 from runglass.store.catalog_records import describe, entry_of
-from runglass.store.statements import Statements, Steps, Work, done, every, fetch
+from runglass.store.statements import Steps, StorePart, Work, done, every, fetch
 from runglass.wire.admin_api import Actor, AuditEntry
 
 _ENTRY = "SELECT no, at, project, actor, key_id, name, address, action, subject, details FROM audit"
 _LABEL = "(SELECT org || '/' || name FROM project WHERE id = :project_id)"
 
 
-class Audit:
+class Audit(StorePart):
     """The part of the store that remembers changes."""
-
-    _statements: Statements
 
     async def audit(
         self,
@@ -32,12 +30,16 @@ class Audit:
         action: str | None = None,
         limit: int,
     ) -> list[AuditEntry]:
+        """Entries of the audit log, newest first, from the one before id `before` on.
+
+        `project_id` None: of every project. `since` is an ISO time as the store writes them.
+        """
         values = {"project_id": project_id, "no": before, "at": since, "action": action}
         signs = {"project_id": "=", "no": "<", "at": ">=", "action": "="}
         asked = [f"{name} {signs[name]} :{name}" for name, value in values.items() if value is not None]
         where = f" WHERE {' AND '.join(asked)}" if asked else ""
         sql = f"{_ENTRY}{where} ORDER BY no DESC LIMIT :limit"
-        return await self._statements.read(every(entry_of, sql, **values, limit=limit))
+        return await self._read(every(entry_of, sql, **values, limit=limit))
 
 
 def note_change(

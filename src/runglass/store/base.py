@@ -1,20 +1,24 @@
-"""The protocol of every store, put together of six; whoever uses only one of them asks for that one."""
+"""What every store does: the parts that all kinds have in common, put together.
 
+Whoever uses only one of the parts asks for that one.
+"""
+
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, Self
+from typing import Self
 
 import msgspec
 
 from runglass.errors import RunUnreadable
-from runglass.store.overview import PoolUse
-from runglass.store.protocols.catalog import Catalog
-from runglass.store.protocols.recordings import Recordings
-from runglass.store.protocols.run_index import RunIndex
-from runglass.store.protocols.run_log import RunLog
-from runglass.store.protocols.run_queue import RunQueue
-from runglass.store.protocols.upkeep import Upkeep
-from runglass.support.clock import Clock
+from runglass.store.catalog import Catalog
+from runglass.store.content_removal import ContentRemoval
+from runglass.store.leases import Leases
+from runglass.store.overview import Overview, PoolUse
+from runglass.store.recordings import RecordedTraces
+from runglass.store.removal import Removal
+from runglass.store.run_lists import RunLists
+from runglass.store.run_logs import RunLog
 
 
 @contextmanager
@@ -33,19 +37,24 @@ def decoding(run_id: str) -> Iterator[None]:
         raise RunUnreadable(run_id, str(error) or type(error).__name__) from error
 
 
-class Store(Catalog, RunLog, RunQueue, RunIndex, Recordings, Upkeep, Protocol):
+class Store(
+    Catalog,
+    RunLog,
+    Leases,
+    RunLists,
+    RecordedTraces,
+    Overview,
+    Removal,
+    ContentRemoval,
+):
     """Runs, flows, keys and projects. Every method raises StoreError if the store cannot be reached."""
 
+    @abstractmethod
     async def __aenter__(self) -> Self: ...
+    @abstractmethod
     async def __aexit__(self, *exc: object) -> None: ...
 
     @property
+    @abstractmethod
     def pool(self) -> PoolUse | None:
         """The connections of this process; None where a store has none that could run out."""
-
-    @property
-    def clock(self) -> Clock:
-        """The clock that all processes of the store go by: what one dates another compares with now.
-
-        It is right from when the store is open.
-        """

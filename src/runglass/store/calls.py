@@ -4,28 +4,38 @@ from __future__ import annotations
 
 from runglass.errors import DuplicateIdempotencyKey
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, RunRecord
-from runglass.store.statements import Statements, Steps, as_bytes, changed, count_open, done, fetch, one
+from runglass.store.statements import (
+    Steps,
+    StorePart,
+    as_bytes,
+    changed,
+    count_open,
+    done,
+    fetch,
+    one,
+    subtract,
+)
 
 
-class Calls:
+class Calls(StorePart):
     """The part of the store that lets a call be sent again."""
 
-    _statements: Statements
-    _deleted: bool
-
     async def call(self, project_id: int, key: str) -> IdempotencyRecord | None:
+        """The call that was made under this Idempotency-Key, with its answer where that is kept."""
         sql = (
             "SELECT key, digest, run_id, head, status, answer FROM call LEFT JOIN call_answer"
             " USING (project_id, key) WHERE project_id = :project_id AND key = :key"
         )
-        found = await self._statements.read(fetch(sql, project_id=project_id, key=key))
+        found = await self._read(fetch(sql, project_id=project_id, key=key))
         fields = IdempotencyRecord.__struct_fields__
         return IdempotencyRecord(**dict(zip(fields, found[0], strict=True))) if found else None
 
     async def begin_call(self, project_id: int, call: IdempotencyKey, run: RunRecord) -> None:
-        await self._statements.write(lambda: begin_call(project_id, call, run.id, head=run.head))
+        """Notes a call that goes on with a run. Raises DuplicateIdempotencyKey for a used key."""
+        await self._write(lambda: begin_call(project_id, call, run.id, head=run.head))
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
+        """Keeps an answer that the run does not tell, for repeats of the call; the first one stays."""
         open_call = (
             "UPDATE call SET status = :status WHERE project_id = :project_id AND key = :key"
             " AND status IS NULL AND EXISTS (SELECT 1 FROM run WHERE id = run_id)"
@@ -41,9 +51,11 @@ class Calls:
                 yield done(keep, project_id=project_id, key=key, run_no=run_no, answer=answer)
                 yield count_open(run_no, len(answer))
 
-        await self._statements.write(work)
+        await self._write(work)
 
     async def forget_calls(self, *, before: str) -> int:
+        """Drops the calls older than this ISO time, with the content kept for them; returns how many."""
+
         def work() -> Steps[int]:
             gone = yield fetch(
                 "DELETE FROM owed WHERE run_no IN (SELECT no FROM call JOIN run ON run.id = run_id"
@@ -57,25 +69,22 @@ class Calls:
                 " WHERE created_at < :before) RETURNING run_no, length(answer)",
                 before=before,
             )
-            freed: dict[int, int] = {}
-            for run_no, size in gone:
-                freed[run_no] = freed.get(run_no, 0) + size
-            for run_no, size in sorted(freed.items()):
-                yield count_open(run_no, -size)
+            yield from subtract(count_open, gone)
             [(calls,)] = yield fetch("SELECT count(*) FROM call WHERE created_at < :before", before=before)
             yield done("DELETE FROM call WHERE created_at < :before", before=before)
             return int(calls)
 
         due = "SELECT EXISTS (SELECT 1 FROM call WHERE created_at < :before)"
-        if not await self._statements.read(one(lambda row: bool(row[0]), due, before=before)):
+        if not await self._read(one(lambda row: bool(row[0]), due, before=before)):
             return 0
-        forgotten = await self._statements.remove(work)
+        forgotten = await self._remove(work)
         self._deleted = self._deleted or forgotten > 0
         return forgotten
 
     async def owed(self, run_no: int, seq: int) -> bytes | None:
+        """The content that `Append.owed` kept for the event with this seq."""
         sql = "SELECT data FROM owed WHERE run_no = :run_no AND seq = :seq"
-        return await self._statements.read(one(as_bytes, sql, run_no=run_no, seq=seq))
+        return await self._read(one(as_bytes, sql, run_no=run_no, seq=seq))
 
 
 def begin_call(project_id: int, call: IdempotencyKey, run_id: str, *, head: int) -> Steps[None]:

@@ -1,4 +1,7 @@
-"""Projects and flows: small rows, read by every request before anything else."""
+"""Projects and flows: small rows, read by every request before anything else.
+
+More than 300 lines: beside its statement each method has what it promises, which nothing else says.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,6 @@ from runglass.store.catalog_records import (
     project_of,
     version_of,
 )
-from runglass.store.dialect import Dialect
 from runglass.store.keys import Keys
 from runglass.store.records import (
     NO_RETENTION,
@@ -56,12 +58,16 @@ _BY_NAME = "WHERE org = :org AND name = :name"
 _SOURCE = "SELECT source FROM flow_version WHERE flow_id = :flow_id AND version = :version"
 
 
-class SqlCatalog(Keys, Audit):
-    """The part of the store that runs are started from."""
+class Catalog(Keys, Audit):
+    """The part of the store that runs are started from: projects, flows, keys and sessions of the viewer.
 
-    _sql: Dialect
+    A method that takes `by` changes a project: the audit log names the actor, in the same transaction, unless
+    nothing has changed.
+    """
 
     async def ensure_project(self, org: str, name: str, *, by: Actor = SERVER) -> Project:
+        """The project, created if it is new."""
+
         def work() -> Steps[Project]:
             sql = "INSERT INTO project (org, name) VALUES (:org, :name) ON CONFLICT DO NOTHING RETURNING id"
             for (project_id,) in (yield fetch(sql, org=org, name=name)):
@@ -74,32 +80,35 @@ class SqlCatalog(Keys, Audit):
 
         # Nearly always it is there, and nothing is to be written.
         found = await self.find_project(org, name)
-        return found if found is not None else await self._statements.write(work)
+        return found if found is not None else await self._write(work)
 
     async def check_write(self) -> None:
+        """Writes something that needs room, commits it and leaves nothing behind. Raises StoreError."""
+
         def work() -> Steps[None]:
             # It needs new pages where the file has none to spare.
             yield done(f"INSERT INTO write_check (data) VALUES ({self._sql.large_value})")
             yield done("DELETE FROM write_check")
 
-        await self._statements.write(work)
+        await self._write(work)
 
     async def project(self, project_id: int) -> Project | None:
         sql = f"{self._sql.project} WHERE id = :project_id"
-        return await self._statements.read_inline(one(project_of, sql, project_id=project_id))
+        return await self._read_inline(one(project_of, sql, project_id=project_id))
 
     async def set_allowed_models(
         self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
     ) -> None:
+        """Sets which models the project's flows and callers may name; None leaves it to the server."""
         text = None if patterns is None else msgspec.json.encode(list(patterns)).decode()
-        await self._statements.write(change_project(project_id, by, "project.models", allowed_models=text))
+        await self._write(change_project(project_id, by, "project.models", allowed_models=text))
 
     async def find_project(self, org: str, name: str) -> Project | None:
         sql = f"{self._sql.project} {_BY_NAME}"
-        return await self._statements.look_up(one(project_of, sql, org=org, name=name))
+        return await self._look_up(one(project_of, sql, org=org, name=name))
 
     async def projects(self) -> list[Project]:
-        return await self._statements.look_up(every(project_of, f"{self._sql.project} ORDER BY org, name"))
+        return await self._look_up(every(project_of, f"{self._sql.project} ORDER BY org, name"))
 
     async def set_capture(
         self,
@@ -110,26 +119,28 @@ class SqlCatalog(Keys, Audit):
         *,
         by: Actor = SERVER,
     ) -> None:
+        """Sets `capture`, `capture_failed` and `capture_sample` of the project; None is the server's."""
         columns = {"capture": mode, "capture_failed": failed, "capture_sample": sample}
-        await self._statements.write(change_project(project_id, by, "project.capture", **columns))
+        await self._write(change_project(project_id, by, "project.capture", **columns))
 
     async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
+        """Sets the budget of the project; None lifts the limit."""
         text = None if budget_usd is None else format_usd(budget_usd)
-        await self._statements.write(change_project(project_id, by, "project.budget", budget_usd=text))
+        await self._write(change_project(project_id, by, "project.budget", budget_usd=text))
 
     async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
+        """Sets how long the project's ended runs are kept; None leaves it to the server's default."""
         columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
-        await self._statements.write(change_project(project_id, by, "project.retention", **columns))
+        await self._write(change_project(project_id, by, "project.retention", **columns))
 
     async def retentions(self) -> list[RetentionOfFlow]:
+        """The retention of each flow's runs, set by the flow or else by its project."""
         sql = (
             "SELECT flow.id, coalesce(flow.retention_days, project.retention_days),"
             " coalesce(flow.content_retention_days, project.content_retention_days)"
             " FROM flow JOIN project ON project.id = project_id"
         )
-        return await self._statements.read(
-            every(lambda row: RetentionOfFlow(row[0], Retention(row[1], row[2])), sql)
-        )
+        return await self._read(every(lambda row: RetentionOfFlow(row[0], Retention(row[1], row[2])), sql))
 
     async def put_draft(
         self,
@@ -142,6 +153,10 @@ class SqlCatalog(Keys, Audit):
         retention: Retention = NO_RETENTION,
         by: Actor = SERVER,
     ) -> FlowRecord:
+        """Stores `source` as version 0 of the flow, which is created if it is new.
+
+        Raises FlowRecorded for a flow that has recorded runs.
+        """
         # Not in a writer, which all other writes may wait for; the largest flow takes two milliseconds.
         digest = hashlib.sha256(source).hexdigest()
         fields = {"project_id": project_id, "slug": slug, "name": name, "capture": capture}
@@ -159,9 +174,15 @@ class SqlCatalog(Keys, Audit):
                 yield from note_change(project_id, by, "flow.pushed", slug, **details)
             return flow
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def publish(self, flow_id: str, *, by: Actor = SERVER) -> int:
+        """Copies the draft to the next version, makes that the production version and returns its number.
+
+        That is the first one behind the newest that was published, and no number of an imported version. A
+        draft equal to the production version is not copied again.
+        """
+
         def work() -> Steps[int]:
             yield fetch(_LOCK_FLOW, flow_id=flow_id)
             unchanged = yield fetch(
@@ -191,9 +212,14 @@ class SqlCatalog(Keys, Audit):
             yield from _put_in_production(flow_id, version, by=by, action="flow.published")
             return int(version)
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
+        """Makes a published version the production version; False if there is no such version.
+
+        One that came with an imported run is none.
+        """
+
         def work() -> Steps[bool]:
             yield fetch(_LOCK_FLOW, flow_id=flow_id)
             sql = f"{_SOURCE} AND version > 0 AND NOT imported"
@@ -202,16 +228,22 @@ class SqlCatalog(Keys, Audit):
                 yield from _put_in_production(flow_id, version, by=by, action="flow.production")
             return bool(found)
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def versions(self, flow_id: str, *, after: int = -1, limit: int = sys.maxsize) -> list[FlowVersion]:
+        """The flow's versions behind number `after`, the draft first; without `limit` all of them."""
         sql = (
             "SELECT version, created_at, imported FROM flow_version WHERE flow_id = :flow_id"
             " AND version > :after ORDER BY version LIMIT :most"
         )
-        return await self._statements.read(every(version_of, sql, flow_id=flow_id, after=after, most=limit))
+        return await self._read(every(version_of, sql, flow_id=flow_id, after=after, most=limit))
 
     async def delete_flow(self, flow_id: str, *, by: Actor = SERVER) -> int:
+        """Deletes the flow, so that its slug is free, with the versions that none of its runs is of.
+
+        Its runs stay, and keep the rest of it; `find_flow` and `flows` no longer have it. Returns how many of
+        its runs have not ended: then nothing was done.
+        """
         of_flow = "WHERE project_id = :project_id AND flow_id = :flow_id"
 
         def work() -> Steps[int]:
@@ -230,30 +262,30 @@ class SqlCatalog(Keys, Audit):
                 yield from note_change(project_id, by, "flow.deleted", slug)
             return 0
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
         if DELETED in slug:
             return None
         sql = f"{FLOW} WHERE project_id = :project_id AND slug = :slug"
-        return await self._statements.look_up(one(flow_of, sql, project_id=project_id, slug=slug))
+        return await self._look_up(one(flow_of, sql, project_id=project_id, slug=slug))
 
     async def flow(self, flow_id: str) -> FlowRecord | None:
-        return await self._statements.look_up(one(flow_of, f"{FLOW} WHERE id = :id", id=flow_id))
+        return await self._look_up(one(flow_of, f"{FLOW} WHERE id = :id", id=flow_id))
 
     async def flows(self, project_id: int, *, after: str = "", limit: int = sys.maxsize) -> list[FlowRecord]:
+        """The project's flows behind slug `after`, by slug; without `limit` all of them."""
         which = f"WHERE project_id = :project_id AND slug > :after AND {NOT_DELETED}"
         sql = f"{FLOW} {which} ORDER BY slug LIMIT :most"
-        return await self._statements.read(
-            every(flow_of, sql, project_id=project_id, after=after, most=limit)
-        )
+        return await self._read(every(flow_of, sql, project_id=project_id, after=after, most=limit))
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
-        return await self._statements.read(one(as_bytes, _SOURCE, flow_id=flow_id, version=version))
+        return await self._read(one(as_bytes, _SOURCE, flow_id=flow_id, version=version))
 
     async def runnable_source(self, flow_id: str, version: int) -> bytes | None:
+        """The source of a version that runs; None where there is none, or it came with an imported run."""
         sql = f"{_SOURCE} AND NOT imported"
-        return await self._statements.read(one(as_bytes, sql, flow_id=flow_id, version=version))
+        return await self._read(one(as_bytes, sql, flow_id=flow_id, version=version))
 
 
 def _draft(project_id: int, slug: str) -> Steps[tuple[dict[str, object] | None, bytes | None]]:

@@ -6,7 +6,7 @@ checked to be of a log that nobody else has stripped meanwhile, as another proce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from runglass.log.content import strip_error, strip_summary
@@ -19,34 +19,30 @@ from runglass.store.run_tables import (
     first_that_fit,
     placeholders,
 )
-from runglass.store.statements import ForEach, Statements, Steps, count_bytes, count_kept, fetch
+from runglass.store.statements import ForEach, Steps, StorePart, count_bytes, count_kept, fetch, subtract
 
 
-class ContentRemoval:
-    """The part of the store that takes out content.
-
-    `_columns_of` are the columns of a run's row that follow from its summary, as imports have them.
-    """
-
-    _statements: Statements
-    _columns_of: Callable[[bytes], Mapping[str, Any]]
-    _deleted: bool
-    _errors_deleted: bool
+class ContentRemoval(StorePart):
+    """The part of the store that takes out content."""
 
     async def strip_content(
         self, runs: Sequence[int], place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
     ) -> tuple[int, ContentPlace | None]:
-        bite = await self._statements.read(
-            lambda: _read(runs, place, limit_rows=limit_rows, limit_bytes=limit_bytes)
-        )
+        """Takes the content out of the first of these ended runs; returns of how many, and where to go on.
+
+        It takes as many of the first as fit into the limits together, in one transaction. Of one that does
+        not fit it takes some rows, the first behind `place`: 0, and the place of the last of them. May begin
+        anew at any time.
+        """
+        bite = await self._read(lambda: _read(runs, place, limit_rows=limit_rows, limit_bytes=limit_bytes))
         if bite.log_bytes:
-            written = await self._statements.remove(lambda: self._write(bite))
+            written = await self._remove(lambda: self._strip(bite))
             self._deleted = self._errors_deleted = True
             if not bite.is_whole and not written:
                 return 0, place
         return (0, bite.place) if bite.place else (bite.runs, None)
 
-    def _write(self, bite: _Bite) -> Steps[bool]:
+    def _strip(self, bite: _Bite) -> Steps[bool]:
         """Writes what was stripped; whether there is anything of a log that is as it was read."""
         sql = "SELECT no, project_id, log_bytes FROM run WHERE no = ANY (:runs) ORDER BY no FOR NO KEY UPDATE"
         project_of: dict[int, int] = {}
@@ -64,17 +60,14 @@ class ContentRemoval:
             yield ForEach(sql, errors)
             yield count_kept([each["run_no"] for each in errors])
         runs: list[dict[str, Any]] = []
-        freed: dict[int, int] = {}
-        for run_no, project_id in project_of.items():
-            freed[project_id] = freed.get(project_id, 0) + bite.freed[run_no]
+        for run_no in project_of:
             runs.append({"no": run_no, "freed": bite.freed[run_no]})
             if (summary := bite.summaries.get(run_no)) is not None:
                 runs[-1] |= {"has_content": False, "summary": summary, **self._columns_of(summary)}
         if runs:
             changes = ["log_bytes = log_bytes - :freed", *(f"{name} = :{name}" for name in [*runs[0]][2:])]
             yield ForEach(f"UPDATE run SET {', '.join(changes)} WHERE no = :no", runs)
-        for project_id, size in sorted(freed.items()):
-            yield count_bytes(project_id, -size)
+        yield from subtract(count_bytes, [(project_of[no], bite.freed[no]) for no in project_of])
         return bool(project_of)
 
 

@@ -5,23 +5,22 @@ The mirror of a purge: a run that is being imported has rows under a number of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from runglass.errors import ImportConflict, StoreError
 from runglass.store.audit import note_change
 from runglass.store.catalog_records import FLOW, flow_of
-from runglass.store.dialect import Dialect
 from runglass.store.records import LARGE_RUN_EVENTS, NO_RETENTION, Retention, RunNumbers, StepRow
 from runglass.store.run_tables import ADD_PART, split_attempts
 from runglass.store.statements import (
     NEW_RUN_NO,
     ForEach,
-    Statements,
     Steps,
+    StorePart,
     changed,
     count_bytes,
     done,
@@ -94,21 +93,20 @@ class ImportedRun(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str | None = None
 
 
-class Imports:
+class Imports(StorePart):
     """The part of the store that takes in whole runs of other stores."""
 
-    _statements: Statements
-    _sql: Dialect
     _owner: str | None = None
     """Who holds the newest lease that was taken by way of this store."""
     _importing: set[int]
     """Runs that are imported by way of this store."""
 
-    def _columns_of(self, summary: bytes) -> Mapping[str, Any]:
-        """The columns of a run's row that follow from its summary, and are there for queries alone."""
-        return {}
-
     async def begin_import(self, project_id: int, run_id: str) -> int:
+        """The number of a run to import. Nobody finds it before `finish_import`.
+
+        Raises ImportConflict where there is a run with this id.
+        """
+
         def work() -> Steps[int]:
             yield from _require_new(run_id)
             run_no: int = yield NEW_RUN_NO
@@ -117,11 +115,13 @@ class Imports:
             self._importing.add(run_no)
             return run_no
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def import_rows(
         self, run_no: int, events: Sequence[tuple[int, bytes]], steps: Sequence[StepRow]
     ) -> None:
+        """Writes events, each with its seq, and states of attempts of a run that is being imported."""
+
         def work() -> Steps[None]:
             yield from _require_import(run_no)
             yield ForEach(_ADD_EVENT, [{"run_no": run_no, "seq": seq, "data": data} for seq, data in events])
@@ -132,9 +132,14 @@ class Imports:
             yield ForEach(_MOVE_ATTEMPT, [step for step in latest if step["attempt"] > 1])
             yield ForEach(_ADD_STEP, latest)
 
-        await self._statements.write(work)
+        await self._write(work)
 
     async def finish_import(self, run: ImportedRun, *, by: Actor) -> None:
+        """Makes the run that was imported one of the project's, and its flow where that is new.
+
+        Raises ImportConflict, with nothing done, where the run is there by now, or the flow is another one.
+        """
+
         def work() -> Steps[None]:
             yield from _require_import(run.no)
             yield from _require_new(run.id)
@@ -177,17 +182,22 @@ class Imports:
             }
             yield from note_change(run.project_id, by, "run.imported", run.id, **told)
 
-        await self._statements.write(work)
+        await self._write(work)
         self._importing.discard(run.no)
 
     async def abandon_imports(self, run_no: int | None = None) -> None:
+        """Purges what was imported of a run, or of all that no living process imports any more.
+
+        Of these none can be finished after that: `import_rows` and `finish_import` raise StoreError.
+        """
+
         def work() -> Steps[None]:
             where = self._sql.abandoned if run_no is None else "run_no = :run_no"
             sql = f"DELETE FROM importing_run WHERE {where} RETURNING run_no"
             for (number,) in (yield fetch(sql, run_no=run_no, own=list(self._importing))):
                 yield done("INSERT INTO purged_run (run_no) VALUES (:run_no)", run_no=number)
 
-        await self._statements.remove(work)
+        await self._remove(work)
         self._importing.discard(run_no or 0)
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from math import isclose
 from typing import Any, NamedTuple
 
@@ -21,17 +23,15 @@ from runglass.log.fold import DAMAGE
 from runglass.log.money import ZERO, add_usd, format_usd
 from runglass.log.trace import TERMINAL, StepTrace
 from runglass.store.catalog_records import project_of
-from runglass.store.dialect import Dialect
 from runglass.store.log_replay import LogReplay
 from runglass.store.records import RECORDED
-from runglass.store.run_tables import IS_RECORDED, ROWS_OF_RUN, SIZES
-from runglass.store.statements import Steps, every, fetch
+from runglass.store.run_tables import EVENTS, IS_RECORDED, ROWS_OF_RUN, SIZES, RowsOfRun
+from runglass.store.statements import Dialect, Steps, every, fetch
 
 SAMPLE = 200
 """How many runs are folded, spread over all, where not every one is."""
 MOST_PROBLEMS = 1000
 """So many are named; the check ends with them."""
-PAGE_ROWS = 1000
 FIRST, LAST = -(2**63), 2**63 - 1
 
 BELONGS = (
@@ -72,22 +72,15 @@ _EARLIER = (
 )
 _IN_ORDER = " ORDER BY position, attempt"
 _OF_THESE = "run_no = ANY (:runs)"
-_BEHIND = "run_no = :run AND (position, attempt) > (:position, :attempt) AND position <= :last"
-# Each has its limit: to sort, for each page of a large run, all that is left of it would take long.
-_NEXT_LATEST = f"SELECT * FROM ({_LATEST}{_BEHIND}{_IN_ORDER} LIMIT {PAGE_ROWS}) AS latest"
-_NEXT_EARLIER = f"SELECT * FROM ({_EARLIER}{_BEHIND}{_IN_ORDER} LIMIT {PAGE_ROWS}) AS earlier"
-
-
-def _page(rows: str, order: str) -> str:
-    """The first of these rows: one at least if there is one, and about `:bytes`."""
-    return (
-        f"SELECT * FROM (SELECT next.*, sum(length(data)) OVER (ORDER BY {order}) - length(data) AS before_it"
-        f" FROM ({rows} LIMIT {PAGE_ROWS}) AS next) AS sized WHERE before_it < :bytes ORDER BY {order}"
-    )
-
-
-_EVENTS_AFTER = _page(_EVENTS.format("run_no = :run AND seq > :after"), "seq")
-_ATTEMPTS_AFTER = _page(f"{_NEXT_LATEST} UNION ALL {_NEXT_EARLIER}{_IN_ORDER}", "position, attempt")
+TOLD_ATTEMPTS = RowsOfRun(
+    tuple(
+        f"(SELECT *, {latest} AS latest FROM {table}) AS {table}"
+        for latest, table in enumerate(("step_attempt", "step"))
+    ),
+    "position, attempt, latest, step_id, loop_path, status, data",
+    ("position", "attempt"),
+)
+"""All attempts, each with the table that it is in."""
 
 
 class Checked(NamedTuple):
@@ -101,15 +94,14 @@ class Checked(NamedTuple):
 class Kind(NamedTuple):
     """What a kind of store has in a way of its own.
 
-    `errors` selects the ids of runs whose row in `run_error` is not what theirs says. `facts` are expressions
-    for what columns of a run repeat of its summary, by their names, and `facts_of` gives what the summary
-    says of them.
+    `errors` selects the ids of runs whose row in `run_error` is not what theirs says. `columns_of` gives the
+    columns of a run's row that follow from its summary. `page` reads rows of a run behind a key.
     """
 
     sql: Dialect
+    page: Callable[..., Any]
     errors: str
-    facts: Mapping[str, str]
-    facts_of: Callable[[bytes], Sequence[Any]]
+    columns_of: Callable[[bytes], Mapping[str, Any]]
 
 
 class CheckLimits(NamedTuple):
@@ -283,8 +275,11 @@ class IntegrityCheck:
         for batch, _ in self._batches([run for run in runs if run.head and not run.ended], sums):
             projects = {run.no: run.project_id for run in batch}
             for run_no, data in (yield fetch(sql, runs=list(projects))):
-                reserved = self._reserved[projects[run_no]]
-                self._reserved[projects[run_no]] = add_usd(reserved, _reserved_by(data))
+                # One that cannot be read is named where its run is folded.
+                with suppress(*DAMAGE):
+                    if reservation := msgspec.json.decode(data, type=StepTrace).reservation:
+                        reserved = self._reserved[projects[run_no]]
+                        self._reserved[projects[run_no]] = add_usd(reserved, Decimal(reservation.usd))
 
     def _fold(self, runs: Sequence[_Run], sums: _Sums) -> Steps[None]:
         """Compares the logs of these runs with what is stored beside them."""
@@ -327,35 +322,34 @@ class IntegrityCheck:
         rows_of_run = yield from self._read_rows([run.no])
         windows = 1 + _bytes_of(run, sums, "step", "step_attempt") // self._limits.step_bytes
         width = max(1, -(-sums["step"].get(run.no, _NONE).high // windows))
-        page = {"run": run.no, "bytes": self._limits.log_bytes}
+        page = partial(self._kind.page, run_no=run.no, limit_bytes=self._limits.log_bytes)
         for window in range(windows):
             first, last = window * width + 1, LAST if window == windows - 1 else (window + 1) * width
             replay = LogReplay(run.id, may_lose_content=run.may_lose_content, first=first, last=last)
-            while not replay.is_damaged and (rows := (yield fetch(_EVENTS_AFTER, after=replay.seq, **page))):
-                problems = replay.take((seq, data) for _, seq, data, _ in rows)
+            while not replay.is_damaged:
+                if not (events := (yield partial(page, rows=EVENTS, after=(replay.seq,)))):
+                    break
+                problems = replay.take(events)
                 self._problems += problems if window == 0 else ()
             if replay.is_damaged or not replay.seq:
                 break
             place = first - 1, LAST
-            while rows := (
-                yield fetch(_ATTEMPTS_AFTER, position=place[0], attempt=place[1], last=last, **page)
-            ):
-                self._problems += replay.unlike(row[1:-1] for row in rows)
-                place = rows[-1][1:3]
+            while place[0] <= last and (rows := (yield partial(page, rows=TOLD_ATTEMPTS, after=place))):
+                self._problems += replay.unlike(row for row in rows if row[0] <= last)
+                place = rows[-1][:2]
             self._problems += replay.missing()
             if window == 0:
                 self._problems += self._unlike_row(run, replay, rows_of_run[run.no])
         self._folded += 1
 
     def _read_rows(self, numbers: Sequence[int]) -> Steps[dict[int, Mapping[str, Any]]]:
-        names = ("no", *_REPEATED, *self._kind.facts)
-        columns = ", ".join(("no", *_REPEATED, *self._kind.facts.values()))
-        rows = yield fetch(f"SELECT {columns} FROM run WHERE no = ANY (:runs)", runs=numbers)
+        names = ("no", *_REPEATED, *self._kind.columns_of(b"{}"))
+        rows = yield fetch(f"SELECT {', '.join(names)} FROM run WHERE no = ANY (:runs)", runs=numbers)
         return {row[0]: dict(zip(names, row, strict=True)) for row in rows}
 
     def _unlike_row(self, run: _Run, replay: LogReplay, row: Mapping[str, Any]) -> Iterator[str]:
         yield from replay.unlike_row(row, is_early=run.is_early)
-        for column, value in zip(self._kind.facts, self._kind.facts_of(row["summary"]), strict=True):
+        for column, value in self._kind.columns_of(row["summary"]).items():
             if row[column] != value:
                 yield f"the column {column} of run {run.id} is not what its summary says"
 
@@ -435,12 +429,3 @@ def _by_run(rows: Iterable[Sequence[Any]]) -> dict[int, list[Any]]:
     for run_no, *row in rows:
         found.setdefault(run_no, []).append(row)
     return found
-
-
-def _reserved_by(data: bytes) -> Decimal:
-    try:
-        reservation = msgspec.json.decode(data, type=StepTrace).reservation
-        return ZERO if reservation is None else Decimal(reservation.usd)
-    except DAMAGE:
-        # Named where the run is folded.
-        return ZERO

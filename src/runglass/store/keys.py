@@ -1,9 +1,15 @@
-"""Keys, one of which each request shows, and the browsers that have signed in with one."""
+"""Keys, one of which each request shows, and the browsers that have signed in with one.
+
+A key itself is nowhere stored, only the digest by which it is found.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import sys
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,17 +17,44 @@ from runglass.errors import KeyLimitReached
 from runglass.store.audit import note_change
 from runglass.store.catalog_records import KEY, VIEWER_SESSION, key_name, key_of, viewer_session_of
 from runglass.store.records import ApiKey, Role, ViewerSession
-from runglass.store.statements import ALL_ROWS, Statements, Steps, as_int, done, every, fetch, one
+from runglass.store.statements import ALL_ROWS, Steps, StorePart, as_int, done, every, fetch, one
 from runglass.wire.admin_api import SERVER, Actor
+
+LOCAL_KEY = 0
+"""The id of a key in memory, with which the terminal asks a server in its own process."""
+PREFIX = "nk_"
+"""How keys begin. A key has 256 random bits: nobody can guess it, so a plain hash is safe."""
+
+
+class NewKey(NamedTuple):
+    """A new key: `key` goes to its owner, `digest` and `hint`, how it begins, into the store."""
+
+    key: str
+    digest: bytes
+    hint: str
+
+
+def make_key() -> NewKey:
+    """A key that reads `nk_live_<id>_<secret>`; all before the secret is its hint.
+
+    Keys of older shapes stay good, as a key is found by its hash alone.
+    """
+    hint = f"{PREFIX}live_{secrets.token_hex(4)}"
+    key = f"{hint}_{secrets.token_hex(32)}"
+    return NewKey(key, digest_of(key), hint)
+
+
+def digest_of(key: str) -> bytes:
+    """The hash by which a key is found."""
+    return hashlib.sha256(key.encode()).digest()
+
 
 # Keys and sessions of one project are counted and added by one process at a time.
 _LOCK = "SELECT id FROM project WHERE id = :project_id FOR NO KEY UPDATE"
 
 
-class Keys:
+class Keys(StorePart):
     """The part of the store that lets callers in."""
-
-    _statements: Statements
 
     async def add_key(
         self,
@@ -33,6 +66,7 @@ class Keys:
         most: int | None = None,
         by: Actor = SERVER,
     ) -> ApiKey:
+        """Keeps a new key. Raises KeyLimitReached where the project has `most` keys that are not revoked."""
         live = "SELECT count(*) FROM api_key WHERE project_id = :project_id AND revoked_at IS NULL"
         add = (
             "INSERT INTO api_key (project_id, role, digest, hint, created_at)"
@@ -53,25 +87,29 @@ class Keys:
             yield from note_change(project_id, by, "key.created", key_name(key.id, hint), role=role)
             return key
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
-        return await self._statements.read_inline(one(key_of, f"{KEY} WHERE digest = :digest", digest=digest))
+        """The key with this hash, revoked or not."""
+        return await self._read_inline(one(key_of, f"{KEY} WHERE digest = :digest", digest=digest))
 
     async def keys(self, project_id: int, *, after: int = 0, limit: int = sys.maxsize) -> list[ApiKey]:
+        """The project's keys behind id `after`, oldest first; without `limit` all of them."""
         sql = f"{KEY} WHERE project_id = :project_id AND id > :after ORDER BY id LIMIT :most"
-        return await self._statements.read(every(key_of, sql, project_id=project_id, after=after, most=limit))
+        return await self._read(every(key_of, sql, project_id=project_id, after=after, most=limit))
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None:
         sql = f"{KEY} WHERE project_id = :project_id AND id = :key_id"
-        return await self._statements.look_up(one(key_of, sql, project_id=project_id, key_id=key_id))
+        return await self._look_up(one(key_of, sql, project_id=project_id, key_id=key_id))
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
+        """Those of these keys that are there and not revoked."""
         sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id = ANY (:key_ids)"
-        live = await self._statements.look_up(every(as_int, sql, key_ids=list(key_ids)))
+        live = await self._look_up(every(as_int, sql, key_ids=list(key_ids)))
         return set(live)
 
     async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
+        """Whether there was such a key and it was not revoked before."""
         sql = (
             "UPDATE api_key SET revoked_at = now() WHERE project_id = :project_id AND id = :key_id"
             " AND revoked_at IS NULL RETURNING hint, role"
@@ -83,11 +121,12 @@ class Keys:
                 yield from note_change(project_id, by, "key.revoked", key_name(key_id, hint), role=role)
             return bool(revoked)
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def add_viewer_session(
         self, session: ViewerSession, *, most_of_key: int, most_of_project: int
     ) -> None:
+        """Keeps a new session. The one used longest ago goes where its key or project has so many."""
         key = session.key
         oldest = (
             "SELECT digest FROM viewer_session WHERE project_id = :project_id AND {0}"
@@ -113,16 +152,19 @@ class Keys:
                 key_id=key.id,
             )
 
-        await self._statements.write(work)
+        await self._write(work)
 
     async def viewer_session(self, digest: bytes) -> ViewerSession | None:
+        """The session with this hash and its key, revoked or not: one look-up for both."""
         sql = f"{VIEWER_SESSION} WHERE session.digest = :digest"
-        return await self._statements.read_inline(one(viewer_session_of, sql, digest=digest))
+        return await self._read_inline(one(viewer_session_of, sql, digest=digest))
 
     async def use_viewer_session(self, digest: bytes, used_at: str) -> None:
+        """Notes when the session was used last."""
         sql = "UPDATE viewer_session SET used_at = :used_at WHERE digest = :digest"
-        await self._statements.write(done(sql, used_at=used_at, digest=digest))
+        await self._write(done(sql, used_at=used_at, digest=digest))
 
     async def end_viewer_session(self, digest: bytes) -> None:
+        """Forgets the session, if there is one."""
         sql = "DELETE FROM viewer_session WHERE digest = :digest"
-        await self._statements.write(done(sql, digest=digest))
+        await self._write(done(sql, digest=digest))

@@ -16,8 +16,6 @@ from runglass.log.fold import DAMAGE, TraceFold
 from runglass.log.trace import TERMINAL, RunSummary, StepTrace
 from runglass.store.records import RECORDED, RunNumbers
 
-LAST_POSITION = 2**63 - 1
-
 
 class LogReplay:
     """The log of a run, event by event, to compare with what is stored beside it.
@@ -26,9 +24,7 @@ class LogReplay:
     less than the rest: content is removed from them first.
     """
 
-    def __init__(
-        self, run_id: str, *, may_lose_content: bool, first: int = 1, last: int = LAST_POSITION
-    ) -> None:
+    def __init__(self, run_id: str, *, may_lose_content: bool, first: int = 1, last: int = 2**63 - 1) -> None:
         self._run_id = run_id
         self._may_lose_content = may_lose_content
         self._first, self._last = first, last

@@ -3,7 +3,7 @@
 Each is an expression that no index can serve: which index is searched is decided in `query_index.py` alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from runglass.wire.query import Range, RunQuery, Term, first_id
@@ -31,13 +31,18 @@ _COLUMNS = {
 }
 
 
-class RunFactsSql(NamedTuple):
-    """How a kind of store tells of a run what has no column in both: expressions, and two conditions.
+class SearchSql(NamedTuple):
+    """What a kind of store says in its own way: of a run, what has no column in both, and how it is found.
 
     `has_model` is true where one of the models has one of the names in `{}`, in small letters; `is_recorded`
     where the field `{0}` of its recording is one of `{1}`, as `FIELD=VALUE` in small letters. `position` is
     the function that says where in its first text the second one begins, 0 for nowhere. `error` has code and
     message in small letters.
+
+    `rows` selects what it is told of the runs of a source from `:since` to below `:before`, the first so many
+    by id or all, and gives the values of the keys. `events` selects some events of run `:run_no` behind
+    `:seq`, with their data where these patterns may be in it, and gives the values that it names. `ids` makes
+    one text of those that are `ok`.
     """
 
     now_ms: str
@@ -48,9 +53,12 @@ class RunFactsSql(NamedTuple):
     is_recorded: str
     error: str
     position: str
+    rows: Callable[..., tuple[str, dict[str, Any]]]
+    events: Callable[[Sequence[bytes]], tuple[str, dict[str, Any]]]
+    ids: str
 
 
-def condition_of(query: RunQuery, facts: RunFactsSql, values: dict[str, Any]) -> str | None:
+def condition_of(query: RunQuery, own: SearchSql, values: dict[str, Any]) -> str | None:
     """What a row must meet; None for nothing. `values` gets the values that it names.
 
     Terms of `text` are about other rows, and not in it.
@@ -61,7 +69,7 @@ def condition_of(query: RunQuery, facts: RunFactsSql, values: dict[str, Any]) ->
         values[name] = value
         return f":{name}"
 
-    terms = [_term(term, facts, named) for term in query.terms if term.field != "text"]
+    terms = [_term(term, own, named) for term in query.terms if term.field != "text"]
     return " AND ".join(terms) or None
 
 
@@ -70,7 +78,7 @@ def folded(text: str) -> str:
     return text.replace("\0", "\ufffd").encode(errors="replace").lower().decode()
 
 
-def _term(term: Term, facts: RunFactsSql, named: Callable[[Any], str]) -> str:
+def _term(term: Term, own: SearchSql, named: Callable[[Any], str]) -> str:
     match term.field:
         case "status" | "flow" | "trigger" | "kind" | "session":
             parts = [f"{_COLUMNS[term.field]} = ANY ({named(list(term.words))})"]
@@ -83,14 +91,14 @@ def _term(term: Term, facts: RunFactsSql, named: Callable[[Any], str]) -> str:
         case "step":
             parts = [_STEP.format(named(word)) for word in term.words]
         case "model":
-            parts = [facts.has_model.format(named([folded(word) for word in term.words]))]
+            parts = [own.has_model.format(named([folded(word) for word in term.words]))]
         case "service" | "release" | "environment":
             told = [f"{term.field}={folded(word)}" for word in term.words]
-            parts = [facts.is_recorded.format(term.field, named(told))]
+            parts = [own.is_recorded.format(term.field, named(told))]
         case "error":
-            parts = [f"{facts.position}({facts.error}, {named(folded(word))}) > 0" for word in term.words]
+            parts = [f"{own.position}({own.error}, {named(folded(word))}) > 0" for word in term.words]
         case _:
-            number = _NUMBERS[term.field].format(facts)
+            number = _NUMBERS[term.field].format(own)
             parts = [
                 _within(number, each, lambda bound: f"CAST({named(float(bound))} AS double precision)")
                 for each in term.ranges

@@ -10,12 +10,11 @@ request goes on from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple, get_args
 
 from runglass.log.trace import RunStatus
-from runglass.store.query_condition import RunFactsSql, condition_of
+from runglass.store.query_condition import SearchSql, condition_of
 from runglass.store.query_search import ABOVE_ALL, Look, SearchLimits
 from runglass.store.statements import Ask, Steps, as_int, fetch, one
 from runglass.wire.query import HIDES_PLAIN, Field, RunQuery, kind_of
@@ -32,20 +31,6 @@ GROUP: dict[Field, str] = {
     "version": "version",
 }
 """The columns of the index `run_by_group` between project and id, in their order."""
-
-
-class SearchSql(NamedTuple):
-    """What a kind of store says in its own way.
-
-    `rows` selects what it is told of the runs of a source from `:since` to below `:before`, the first so many
-    by id or all, and gives the values of the keys. `texts` are searched in logs. `ids` makes one text of
-    those that are `ok`.
-    """
-
-    facts: RunFactsSql
-    rows: Callable[..., tuple[str, dict[str, Any]]]
-    texts: Callable[[RunQuery], Any]
-    ids: str
 
 
 class Source(NamedTuple):
@@ -84,8 +69,8 @@ def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLi
         found = "run_by_session", ["session"], [(each,) for each in sessions]
     elif any(term.field == "error" and not term.negated for term in query.terms):
         narrow = ["error", "kind", *GROUP]
-        condition = condition_of(rest.only(narrow), own.facts._replace(error="error"), values)
-        others = condition_of(rest.without(narrow), own.facts, values)
+        condition = condition_of(rest.only(narrow), own._replace(error="error"), values)
+        others = condition_of(rest.without(narrow), own, values)
         if others is not None:
             # Behind the error, and no EXISTS, which PostgreSQL may answer by going through all runs once.
             condition = f"{condition} AND (SELECT {others} FROM run WHERE no = run_error.run_no)"
@@ -109,9 +94,7 @@ def source_of(project_id: int, query: RunQuery, own: SearchSql, limits: SearchLi
         found = "run_by_project", [], [()]
     name, fields, keys = found
     columns = tuple("session_id" if field == "session" else GROUP[field] for field in fields)
-    return Source(
-        project_id, name, columns, keys, condition_of(rest.without(fields), own.facts, values), values
-    )
+    return Source(project_id, name, columns, keys, condition_of(rest.without(fields), own, values), values)
 
 
 def _groups(project_id: int, query: RunQuery, most: int) -> Ask[list[Any]]:

@@ -4,11 +4,16 @@ Capital and small letters of ASCII are the same in a text. A log may be too long
 then says which event it has come to, and which of the texts it has met, and goes on from there.
 """
 
+from __future__ import annotations
+
 import time
 from typing import NamedTuple
 
 import msgspec
 
+from runglass.store.query_condition import SearchSql
+from runglass.store.records import ListPosition
+from runglass.store.statements import Steps, fetch
 from runglass.wire.query import RunQuery, first_id
 
 ABOVE_ALL = "~"
@@ -45,41 +50,40 @@ class SearchLimits(NamedTuple):
 USUAL = SearchLimits()
 
 
-class Progress(NamedTuple):
-    """How far the log of a run was searched: up to event `seq`, with the texts met as bits of `met`."""
-
-    seq: int = 0
-    met: int = 0
-
-
 class SearchedTexts:
-    """The texts that a run must have, and those that it must not have, each with its bit in `Progress.met`.
+    """The texts that a run must have, and must not have, each with its bit in `ListPosition.met`.
 
     `patterns` has them as they stand inside strings of JSON, in small letters.
     """
 
-    def __init__(self, query: RunQuery) -> None:
+    def __init__(self, query: RunQuery, own: SearchSql) -> None:
         terms = query.of_field("text")
         self.patterns = [msgspec.json.encode(term.words[0])[1:-1].lower() for term in terms]
         self._wanted = sum(1 << number for number, term in enumerate(terms) if not term.negated)
         self._unwanted = sum(1 << number for number, term in enumerate(terms) if term.negated)
+        self._events, self._values = own.events(self.patterns)
 
     @property
     def is_needed(self) -> bool:
         """Whether there are any."""
         return bool(self.patterns)
 
-    def verdict(self, met: int) -> bool | None:
-        """Whether a run with these bits meets the terms; None where the rest of its log decides."""
-        if met & self._unwanted:
-            return False
-        return True if not self._unwanted and self.at_the_end(met) else None
-
-    def at_the_end(self, met: int) -> bool:
-        """Whether a run meets the terms whose log has nothing further."""
+    def meets(self, run_no: int, begun: ListPosition, look: Look) -> Steps[bool | ListPosition]:
+        """Whether the run meets the terms; or how far its log was searched when `look` was over."""
+        run_id, seq, met = begun
+        while rows := (yield fetch(self._events, run_no=run_no, seq=seq, **self._values)):
+            for _, data in rows:
+                met |= 0 if data is None else self._met_in(data)
+                if met & self._unwanted:
+                    return False
+                if not self._unwanted and met == self._wanted:
+                    return True
+            seq = rows[-1][0]
+            if look.is_over:
+                return ListPosition(run_id, seq, met)
         return met & self._wanted == self._wanted
 
-    def met_in(self, event: bytes) -> int:
+    def _met_in(self, event: bytes) -> int:
         """The bits of the texts that the content of an event has."""
         try:
             fields = _fields(event)
@@ -106,11 +110,6 @@ class Look:
     @property
     def is_over(self) -> bool:
         return time.monotonic() >= self._until_s
-
-
-def after_itself(run_id: str) -> str:
-    """What comes after the id, and before every other one that does."""
-    return f"{run_id}\x01"
 
 
 def bounds_of(query: RunQuery) -> tuple[str, str]:

@@ -5,18 +5,19 @@ How they are created is up to each kind of store.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from uuid_utils import uuid7
 
 from runglass.errors import StoreError
 from runglass.store.catalog_records import FLOW, NOT_DELETED, flow_of
-from runglass.store.records import FlowRecord, RecordedTrace, RunRecord
+from runglass.store.records import FlowRecord, NewRecording, RecordedTrace, RunRecord
 from runglass.store.run_tables import OF_TRACE, RUN, run_of
 from runglass.store.statements import (
     ForEach,
-    Statements,
     Steps,
+    StorePart,
     as_int,
     done,
     every,
@@ -29,12 +30,25 @@ DEFAULT_SLUG = "otel"
 LONGEST_SLUG = 128
 
 
-class RecordedTraces:
-    """The part of the store that has the runs of other programs."""
+class RecordedTraces(StorePart):
+    """The runs that are recorded: no process has them, and none waits in the queue.
 
-    _statements: Statements
+    A trace has a run, and another one for what comes after that has ended, and so on: its parts.
+    """
+
+    @abstractmethod
+    async def create_recording(self, run: NewRecording) -> RunRecord | None:
+        """A pending run without events, of a new trace or behind the run that it `continues`.
+
+        None, with nothing done, where the trace has a run already, or another one than that as its newest.
+        """
 
     async def recorded_flow(self, project_id: int, slug: str, *, most: int) -> FlowRecord:
+        """The flow for recorded runs under this slug, made where it is new.
+
+        Where that one is executable: the flow `otel-SLUG`. Where one is missing and the project has `most`
+        recorded flows: the flow `otel`.
+        """
         by_slug = f"{FLOW} WHERE project_id = :project_id AND slug = :slug"
         count = "SELECT count(*) FROM flow WHERE project_id = :project_id AND recorded"
         count += f" AND {NOT_DELETED}"
@@ -64,10 +78,11 @@ class RecordedTraces:
                     return flow
             raise StoreError(f"the flows {', '.join(last)} of project {project_id} are executable")
 
-        found = await self._statements.look_up(one(flow_of, by_slug, project_id=project_id, slug=slug))
-        return found if found is not None and found.recorded else await self._statements.write(work)
+        found = await self._look_up(one(flow_of, by_slug, project_id=project_id, slug=slug))
+        return found if found is not None and found.recorded else await self._write(work)
 
     async def recorded_traces(self, project_id: int, trace_ids: Sequence[str]) -> dict[str, RecordedTrace]:
+        """Those of the traces that the project has or had, each with its newest run."""
         parts = (
             "SELECT trace_id, run_no FROM recorded_trace WHERE project_id = :project_id"
             " AND trace_id = ANY (:trace_ids) ORDER BY part"
@@ -83,18 +98,20 @@ class RecordedTraces:
                 for trace_id, no in found.items()
             }
 
-        return await self._statements.read_at_one_moment(work)
+        return await self._read_at_one_moment(work)
 
     async def earlier_parts(self, run_no: int) -> list[RunRecord]:
+        """The runs of a run's trace that it comes after, the first one first."""
         sql = (
             f"{RUN} JOIN (SELECT other.run_no, other.part FROM recorded_trace AS own"
             " JOIN recorded_trace AS other ON other.project_id = own.project_id"
             " AND other.trace_id = own.trace_id AND other.part < own.part WHERE own.run_no = :run_no)"
             " AS earlier ON earlier.run_no = no ORDER BY part"
         )
-        return await self._statements.read(every(run_of, sql, run_no=run_no))
+        return await self._read(every(run_of, sql, run_no=run_no))
 
     async def due_recordings(self, *, now: str, limit: int) -> list[RunRecord]:
+        """Runs that have not ended and are due at this ISO time, those first that were due first."""
         due = (
             "SELECT project_id, trace_id, part, run_no FROM recorded_trace WHERE due_at <= :now"
             " ORDER BY due_at LIMIT :limit"
@@ -120,22 +137,28 @@ class RecordedTraces:
             yield ForEach(f"DELETE FROM recorded_trace {key} AND run_no IS NULL", forgotten)
             return len(rows), open_runs
 
-        if not await self._statements.look_up(fetch(due, now=now, limit=1)):
+        if not await self._look_up(fetch(due, now=now, limit=1)):
             return []
         while True:
-            looked, open_runs = await self._statements.remove(work)
+            looked, open_runs = await self._remove(work)
             # Else there may be more behind those that were none any more.
             if len(open_runs) == looked or looked < limit:
                 return open_runs
 
     async def defer_recording(self, run_no: int, *, due_at: str) -> None:
+        """The run is due at this ISO time, unless it has ended."""
         # Of one that has ended and was looked at, nothing is due any more.
         sql = "UPDATE recorded_trace SET due_at = :due_at WHERE run_no = :run_no AND due_at IS NOT NULL"
-        await self._statements.write(done(sql, run_no=run_no, due_at=due_at))
+        await self._write(done(sql, run_no=run_no, due_at=due_at))
 
     async def show_recording(
         self, run_no: int, *, is_plain: bool = False, session_id: str | None = None
     ) -> None:
+        """Lists and sessions show the run as it is known now: not as `plain` any more, and in its session.
+
+        One that was shown without `is_plain` stays so.
+        """
+
         def work() -> Steps[None]:
             # Locked, as an append would: the number of the change is taken behind that.
             sql = "SELECT project_id, id, trigger_type, session_id FROM run WHERE no = :run_no"
@@ -158,13 +181,17 @@ class RecordedTraces:
                 sql = "UPDATE run_error SET trigger_type = 'recorded' WHERE project_id = :project_id"
                 yield done(f"{sql} AND id = :id", project_id=project_id, id=run_id)
 
-        await self._statements.write(work)
+        await self._write(work)
 
     async def ended_plain_runs(self, project_id: int, *, before: str, limit: int) -> list[int]:
+        """Numbers of the project's plain runs that ended before this ISO time or at it, oldest first.
+
+        Costs no more than what it finds, and what of that age goes on.
+        """
         sql = (
             "SELECT run.no FROM recorded_trace JOIN run ON run.no = run_no"
             " WHERE recorded_trace.project_id = :project_id AND plain_at <= :before AND ended_at <= :before"
             " ORDER BY plain_at LIMIT :limit"
         )
         values = {"project_id": project_id, "before": before, "limit": limit}
-        return await self._statements.read(every(as_int, sql, **values))
+        return await self._read(every(as_int, sql, **values))

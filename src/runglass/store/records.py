@@ -382,3 +382,67 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
             f"run number {self.run_no} is not at seq {self.head} with fence {self.fence} any more: another"
             " process goes on with it"
         )
+
+
+class RunListing(NamedTuple):
+    """A run in a list: some columns of its row, and its `flowRun` JSON."""
+
+    id: str
+    flow_id: str
+    status: str
+    trigger_type: str
+    summary: bytes
+    flow_slug: str | None
+    version: int
+    session_id: str | None
+    ended_at: str | None
+    duration_ms: int | None
+
+
+class ListPosition(NamedTuple):
+    """How far a list of runs has come: down to run `run_id`, and in its log to event `seq`, if not below it.
+
+    `met` are the texts of the query that were met in that log so far, as bits.
+    """
+
+    run_id: str
+    seq: int = 0
+    met: int = 0
+
+
+class FoundRuns(NamedTuple):
+    """Runs of a query, newest first. `position` is where the next page begins, None where there is none.
+
+    A page may have fewer runs than were asked for, even none, and a position all the same: so far the store
+    has looked. `last_change` is the number of the project's newest change that the page has seen.
+    """
+
+    runs: list[RunListing]
+    position: ListPosition | None
+    last_change: int
+
+
+class ChangedRun(NamedTuple):
+    """A run that was created, or whose status has changed, by the number of its newest change.
+
+    `listing` is None where the run does not meet the query; `could_meet` says whether it may have met it
+    before, by what never changes of it.
+    """
+
+    number: int
+    run_id: str
+    listing: RunListing | None
+    could_meet: bool
+
+
+class RunCounts(NamedTuple):
+    """How many runs were created, and of these how many have failed, in intervals of `bucket_ms` each.
+
+    Where there are too many to count, older ones than `counted_from_ms` are not in it.
+    """
+
+    from_ms: int
+    bucket_ms: int
+    runs: list[int]
+    failed: list[int]
+    counted_from_ms: int | None = None

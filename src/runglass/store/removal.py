@@ -6,12 +6,13 @@ in bytes, which some databases overwrite, too. What goes bit by bit counts as by
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence, Set
 from datetime import timedelta
 
 from runglass.store.audit import note_change
-from runglass.store.dialect import Dialect
-from runglass.store.records import RECORDED, Checkpoint
+from runglass.store.overview import count_unsent
+from runglass.store.records import RECORDED
 from runglass.store.run_tables import (
     ENDED,
     IS_RECORDED,
@@ -21,11 +22,9 @@ from runglass.store.run_tables import (
     first_that_fit,
     placeholders,
 )
-from runglass.store.span_cursors import count_unsent
 from runglass.store.statements import (
-    Statements,
     Steps,
-    as_bytes,
+    StorePart,
     as_int,
     count_bytes,
     count_kept,
@@ -34,16 +33,11 @@ from runglass.store.statements import (
     every,
     fetch,
     one,
+    subtract,
 )
-from runglass.support.clock import Clock, iso
+from runglass.support.clock import iso
 from runglass.wire.admin_api import Actor
 
-_HOLDS = (
-    "NOT EXISTS (SELECT 1 FROM void_checkpoint AS void WHERE void.run_no = checkpoint.run_no"
-    " AND void.step_id = checkpoint.step_id AND void.seq >= checkpoint.seq)"
-    " AND NOT EXISTS (SELECT 1 FROM ended_run WHERE run_no = checkpoint.run_no)"
-)
-"""The condition for the checkpoints that are not void."""
 _WITH_CHECKPOINTS_LEFT = (
     "SELECT run.no, project_id FROM (SELECT run_no FROM ended_run UNION SELECT run_no FROM void_checkpoint)"
     " AS due JOIN run ON run.no = run_no ORDER BY project_id <= :before, project_id, run_no LIMIT 1"
@@ -69,7 +63,6 @@ _KEPT = (
     " open_bytes FROM run WHERE no = ANY (:runs)"
     " AND NOT EXISTS (SELECT 1 FROM ended_run WHERE run_no = run.no)"
 )
-_TRACES = "FROM recorded_trace WHERE run_no = ANY (:runs)"
 _BURY = (
     "UPDATE recorded_trace SET run_no = NULL, plain_at = NULL, due_at = :forgotten_at"
     " WHERE run_no = ANY (:runs)"
@@ -86,30 +79,47 @@ MONTH_BITS = 40
 """The bits of a run's number behind those of its month, where numbers have one."""
 
 
-class Removal:
+class Removal(StorePart):
     """The part of the store that removes what is no longer to be there."""
 
-    _statements: Statements
-    clock: Clock
-    _sql: Dialect
     _months_gone: Set[int] = frozenset()
     """Months whose events and steps went as a whole, as the numbers of runs have them."""
-    _deleted = True
-    """Whether content was deleted since the last `scrub`, maybe by the process before this one."""
-    _errors_deleted = True
-    """The same of runs and of their errors, whose table is never empty."""
     _project_before = 0
     """Whose checkpoints went last."""
 
+    @abstractmethod
+    async def scrub(self) -> bool:
+        """Takes deleted content out of every file of the store; False where it cannot yet: call it again.
+
+        Costs nothing where no content was deleted since.
+        """
+
+    @abstractmethod
+    async def compact(self, *, limit_bytes: int) -> bool:
+        """Gives about so much unused space back to the system; False if there is none worth it."""
+
     async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
+        """Numbers of the flow's runs that ended before this ISO time or at it, oldest end first.
+
+        Of those `with_content` it finds the ones that `strip_content` has not been through. Costs no more
+        than what it finds.
+        """
         content = f" AND {self._sql.has_content}" if with_content else ""
         sql = (
             f"SELECT no FROM run WHERE flow_id = :flow_id AND ended_at <= :before{content}"
             " ORDER BY ended_at, no LIMIT :limit"
         )
-        return await self._statements.read(every(as_int, sql, flow_id=flow_id, before=before, limit=limit))
+        return await self._read(every(as_int, sql, flow_id=flow_id, before=before, limit=limit))
 
     async def purge_runs(self, runs: Sequence[int], *, by: Actor | None = None) -> int:
+        """Deletes those of the runs that have ended, in one transaction; returns how many.
+
+        The audit log has them where an actor asked for it, and not where retention did.
+
+        From then on no method finds them, and their calls are forgotten. The space that they took is free
+        when `purge_rows` is through with them. No other run gets their numbers.
+        """
+
         def work() -> Steps[int]:
             # Whoever else purges some of them waits here, and finds them noted.
             sql = (
@@ -129,7 +139,8 @@ class Removal:
             if not RECORDED.isdisjoint(row[-1] for row in gone):
                 if by is None:
                     # There are many, and one that comes anew is gone again within a day.
-                    yield done(f"DELETE {_TRACES} AND plain_at IS NOT NULL", runs=noted)
+                    sql = "DELETE FROM recorded_trace WHERE run_no = ANY (:runs) AND plain_at IS NOT NULL"
+                    yield done(sql, runs=noted)
                 forgotten_at = iso(self.clock.now() + timedelta(days=TOMBSTONE_DAYS))
                 yield done(_BURY, runs=noted, forgotten_at=forgotten_at)
             yield done("DELETE FROM ended_run WHERE run_no = ANY (:runs)", runs=noted)
@@ -137,26 +148,30 @@ class Removal:
             yield done(self._sql.forget_runs, ids=ids, last=max(noted))
             # With the runs and not later: a call that is sent again is not to get an answer out of one.
             yield done("DELETE FROM call WHERE run_id = ANY (:ids)", ids=ids)
-            freed: dict[int, int] = {}
             yield from count_unsent([(row[1], row[5]) for row in gone if row[6] not in RECORDED])
-            for run_id, project_id, flow_id, status, size, *_ in gone:
-                freed[project_id] = freed.get(project_id, 0) + size
+            for run_id, project_id, flow_id, status, *_ in gone:
                 if by is not None:
                     told = {"flowId": flow_id, "status": status}
                     yield from note_change(project_id, by, "run.purged", run_id, **told)
             self._errors_deleted = True
             # Last, as appends wait for these rows.
-            for project_id, size in sorted(freed.items()):
-                yield count_bytes(project_id, -size)
+            yield from subtract(count_bytes, [(row[1], row[4]) for row in gone])
             return len(gone)
 
-        return await self._statements.remove(work)
+        return await self._remove(work)
 
     async def purged_runs(self, *, after: int = 0, limit: int) -> list[int]:
+        """The first numbers above that one of runs that are purged and whose rows are still there."""
         sql = "SELECT run_no FROM purged_run WHERE run_no > :after ORDER BY run_no LIMIT :limit"
-        return await self._statements.read(every(as_int, sql, after=after, limit=limit))
+        return await self._read(every(as_int, sql, after=after, limit=limit))
 
     async def purge_rows(self, runs: Sequence[int], *, limit_rows: int, limit_bytes: int) -> int:
+        """Deletes rows that these purged runs left behind; returns with how many of the first it is through.
+
+        It takes as many of the first as fit into the limits together. Of one that does not fit it deletes
+        some rows, and is not through with it before the last of them: 0.
+        """
+
         def work() -> Steps[int]:
             sql = "SELECT run_no, events, bytes FROM purged_run WHERE run_no = ANY (:runs)"
             noted = {run_no: size for run_no, *size in (yield fetch(sql, runs=list(runs)))}
@@ -181,22 +196,11 @@ class Removal:
             self._deleted = True
             return len(some)
 
-        return await self._statements.remove(work)
-
-    async def checkpoints(self, run_no: int) -> list[Checkpoint]:
-        sql = (
-            f"SELECT step_id, loop_path, data FROM checkpoint WHERE run_no = :run_no AND {_HOLDS}"
-            " ORDER BY step_id, loop_path"
-        )
-        return await self._statements.read(every(Checkpoint._make, sql, run_no=run_no))
-
-    async def checkpoint(self, run_no: int, step_id: str, loop_path: str) -> bytes | None:
-        where = "run_no = :run_no AND step_id = :step_id AND loop_path = :loop_path"
-        sql = f"SELECT data FROM checkpoint WHERE {where} AND {_HOLDS}"
-        found = one(as_bytes, sql, run_no=run_no, step_id=step_id, loop_path=loop_path)
-        return await self._statements.read(found)
+        return await self._remove(work)
 
     async def drop_checkpoints(self, *, limit_rows: int, limit_bytes: int) -> bool:
+        """Deletes some checkpoints that long and large runs left behind; False if there are none."""
+
         def work() -> Steps[bool]:
             rows = yield fetch(_WITH_CHECKPOINTS_LEFT, before=self._project_before)
             for run_no, self._project_before in rows:
@@ -215,10 +219,16 @@ class Removal:
                 self._deleted = True
             return bool(rows)
 
-        left = await self._statements.read(fetch(_WITH_CHECKPOINTS_LEFT, before=self._project_before))
-        return bool(left) and await self._statements.remove(work)
+        left = await self._read(fetch(_WITH_CHECKPOINTS_LEFT, before=self._project_before))
+        return bool(left) and await self._remove(work)
 
     async def expire_answers(self, *, before: str, limit: int) -> int:
+        """Drops content kept for callers of runs that ended before this ISO time, and older answers to calls.
+
+        Of each the oldest, as many as `limit` at most and fewer where they are large; returns how many. That
+        a call was made stays known. Costs next to nothing where nothing is due.
+        """
+
         def work() -> Steps[int]:
             outcomes = dict((yield fetch(f"{_DUE_OUTCOMES} {_NOT_TAKEN}", before=before, limit=limit)))
             runs = list(outcomes)
@@ -246,9 +256,9 @@ class Removal:
             return gone
 
         due = f"SELECT EXISTS ({_DUE_OUTCOMES}) OR EXISTS ({_DUE_ANSWERS})"
-        if not await self._statements.read(one(lambda row: bool(row[0]), due, before=before, limit=1)):
+        if not await self._read(one(lambda row: bool(row[0]), due, before=before, limit=1)):
             return 0
-        expired = await self._statements.remove(work)
+        expired = await self._remove(work)
         self._deleted = True
         return expired
 

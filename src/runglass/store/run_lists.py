@@ -8,43 +8,62 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from runglass.store.dialect import Dialect
-from runglass.store.list_records import (
-    LISTING,
-    ChangedRun,
-    FoundRuns,
-    Intervals,
-    ListPosition,
-    RunCounts,
-    RunListing,
-)
-from runglass.store.query_condition import condition_of
-from runglass.store.query_index import SearchSql, Source, count, next_rows, oldest, piece, source_of
-from runglass.store.query_search import Look, Progress, SearchLimits, after_itself, bounds_of
-from runglass.store.statements import Ask, Statements, Steps, as_int, every, fetch, one
+from runglass.store.query_condition import SearchSql, condition_of
+from runglass.store.query_index import Source, count, next_rows, oldest, piece, source_of
+from runglass.store.query_search import Look, SearchedTexts, SearchLimits, bounds_of
+from runglass.store.records import ChangedRun, FoundRuns, ListPosition, RunCounts, RunListing
+from runglass.store.statements import Ask, Steps, StorePart, as_int, every, fetch, one
 from runglass.wire.query import FIXED, TOLD_LATER, RunQuery, Term, created_ms, first_id
 
+LISTING = (
+    "SELECT id, flow_id, status, trigger_type, summary, (SELECT slug FROM flow WHERE flow.id = flow_id),"
+    " version, session_id, ended_at, duration_ms FROM run"
+)
+"""Selects a `RunListing`."""
 FIRST_COUNTED = 1000
 
 _FAILED = Term("status", ("failed",))
 
 
-class RunLists:
+class Intervals(NamedTuple):
+    """So many intervals of one length that follow each other."""
+
+    from_ms: int
+    length_ms: int
+    number: int
+
+    @classmethod
+    def over(cls, since_ms: int, until_ms: int, *, most: int, lengths_ms: Sequence[int]) -> Intervals:
+        """Intervals that cover the time: `most` of them, or, where one of the lengths is long enough, as few
+        as that one takes, which begin at its multiples.
+        """
+        for length_ms in lengths_ms:
+            from_ms = since_ms // length_ms * length_ms
+            number = max(1, -(-(until_ms - from_ms) // length_ms))
+            if number <= most:
+                return cls(from_ms, length_ms, number)
+        return cls(since_ms, max(1, -(-(until_ms - since_ms) // most)), most)
+
+
+class RunLists(StorePart):
     """The part of the store that finds runs.
 
     `_search_sql` is what the kind of store says in its own way, and `_search` says how far one request goes.
     """
 
-    _statements: Statements
     _search_sql: SearchSql
-    _sql: Dialect
     _search: SearchLimits
 
     async def runs(
         self, project_id: int, query: RunQuery, *, after: ListPosition | None = None, limit: int
     ) -> FoundRuns:
+        """The project's runs that meet the query, newest first, from behind `after` on.
+
+        Takes some hundredths of a second at most: a page of a query that would take longer is not full.
+        """
+
         def work() -> Steps[FoundRuns]:
             found: list[str] = []
 
@@ -62,7 +81,7 @@ class RunLists:
             listings = yield from _listings(found)
             return FoundRuns(listings, position, (yield self._last_change(project_id)) or 0)
 
-        return await self._statements.read_at_one_moment(work)
+        return await self._read_at_one_moment(work)
 
     async def count_runs(
         self,
@@ -73,6 +92,11 @@ class RunLists:
         buckets: int,
         lengths_ms: Sequence[int] = (),
     ) -> RunCounts:
+        """How many runs meet the query, in intervals of equal length by when they were created.
+
+        From the time that the query names, or else that of the first run that may meet it, up to before
+        `until_ms`. The intervals are `Intervals.over` this time. Takes some tenths of a second at most.
+        """
         own, limits = self._search_sql, self._search
 
         def work() -> Steps[RunCounts]:
@@ -106,10 +130,11 @@ class RunLists:
                     return counts._replace(counted_from_ms=created_ms(reached))
             return counts
 
-        return await self._statements.read_at_one_moment(work)
+        return await self._read_at_one_moment(work)
 
     async def last_change(self, project_id: int) -> int:
-        return await self._statements.look_up(self._last_change(project_id)) or 0
+        """The number of the newest change of the project's runs; 0 where there was none yet."""
+        return await self._look_up(self._last_change(project_id)) or 0
 
     def _last_change(self, project_id: int) -> Ask[int | None]:
         sql = f"SELECT last FROM ({self._sql.changes}) AS changes WHERE project_id = :project_id"
@@ -118,6 +143,12 @@ class RunLists:
     async def changed_runs(
         self, project_id: int, query: RunQuery, *, after: int, limit: int
     ) -> list[ChangedRun]:
+        """The project's runs whose newest change has a number above `after`, by that number.
+
+        A change is that a run is created or that its status changes. They are numbered in the order of
+        their commits, and no reader sees a number before all lower ones. Texts are looked for as long as
+        `runs` does; a run for which that is too short does not meet the query.
+        """
         # The first condition is that of an index, which runs from before there were changes are not in.
         newer = fetch(
             "SELECT change_no, no, id, trigger_type FROM run WHERE project_id = :project_id AND change_no > 0"
@@ -135,12 +166,11 @@ class RunLists:
             recorded = [row[2] for row in changed if row[3] == "recorded" and row[2] not in could_meet]
             if recorded:
                 could_meet |= yield from self._meeting(query.only(FIXED - TOLD_LATER), recorded)
-            texts, look = self._search_sql.texts(query), Look(self._search, self._search.look_s)
+            texts, look = SearchedTexts(query, self._search_sql), Look(self._search, self._search.look_s)
             listed = []
             for _, no, run_id, _ in changed:
                 if run_id in meeting and (
-                    not texts.is_needed
-                    or (yield partial(texts.meets, run_no=no, progress=Progress(), look=look)) is True
+                    not texts.is_needed or (yield from texts.meets(no, ListPosition(run_id), look)) is True
                 ):
                     listed.append(run_id)
             listings = {each.id: each for each in (yield from _listings(listed))}
@@ -149,7 +179,7 @@ class RunLists:
                 for number, _, run_id, _ in changed
             ]
 
-        return await self._statements.read_at_one_moment(work)
+        return await self._read_at_one_moment(work)
 
     def _matches(
         self,
@@ -166,13 +196,12 @@ class RunLists:
         Returns how far it has come, that one included, where that or `look` was over before the end.
         """
         own = self._search_sql
-        texts = own.texts(query)
+        texts = SearchedTexts(query, own)
         since, before = bounds_of(query)
-        progress = Progress()
         if after is not None:
             # Inside the log of a run the search goes on with that run, else with the one before it.
-            before = min(before, after_itself(after.run_id) if after.seq else after.run_id)
-            progress = Progress(after.seq, after.met)
+            itself = "\x01" if after.seq else ""
+            before = min(before, after.run_id + itself)
         source: Source = yield from source_of(project_id, query, own, look.limits)
         rows = look.limits.first_rows + first
         while source.keys:
@@ -180,11 +209,11 @@ class RunLists:
             looked, last, ids = yield piece(own, source, own.ids, since=since, before=before, rows=rows)
             for run_id in sorted(ids.split(",") if ids else (), reverse=True):
                 if texts.is_needed:
-                    begun = progress if after is not None and run_id == after.run_id else Progress()
+                    begun = after if after and run_id == after.run_id else ListPosition(run_id)
                     no = yield one(as_int, "SELECT no FROM run WHERE id = :id", id=run_id)
-                    meets = yield partial(texts.meets, run_no=no, progress=begun, look=look)
-                    if isinstance(meets, Progress):
-                        return ListPosition(run_id, *meets)
+                    meets = yield from texts.meets(no, begun, look)
+                    if isinstance(meets, ListPosition):
+                        return meets
                     if (meets and not take(run_id)) or look.is_over:
                         return ListPosition(run_id)
                 elif not take(run_id):
@@ -199,7 +228,7 @@ class RunLists:
     def _meeting(self, query: RunQuery, ids: Sequence[str]) -> Steps[set[str]]:
         """Those of the runs that meet the query, but for its texts."""
         values: dict[str, Any] = {}
-        condition = condition_of(query, self._search_sql.facts, values) or "true"
+        condition = condition_of(query, self._search_sql, values) or "true"
         sql = f"SELECT id FROM run WHERE id = ANY (:ids) AND {condition}"
         return {row[0] for row in (yield fetch(sql, ids=list(ids), **values))}
 

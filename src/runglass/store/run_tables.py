@@ -4,8 +4,7 @@ What of them goes together, where runs or their content are removed in bites, is
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from runglass.log.content import strip_event, strip_step
 from runglass.log.trace import TERMINAL
@@ -38,8 +37,7 @@ ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
 """The tables with rows of a run, each with the columns that tell its rows of one run apart."""
 
 
-@dataclass(frozen=True, eq=False)
-class RowsOfRun:
+class RowsOfRun(NamedTuple):
     """Rows of one run as pages of them are read: in the order of their `key`, each with its data last."""
 
     tables: tuple[str, ...]

@@ -7,12 +7,15 @@ a function of a connection, and gets what that returns. Modules with such work h
 `__future__`): a nested function would evaluate its own with each call.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from abc import ABC
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
+
+from runglass.support.clock import Clock
 
 Result = TypeVar("Result")
 Shape = TypeVar("Shape")
@@ -102,33 +105,89 @@ def count_kept(runs: Sequence[int]) -> Ask[None]:
     return done(COUNT_KEPT, runs=list(runs))
 
 
-class Statements:
-    """Performs shared work on the `connections` of a store, by `perform` of its own."""
+class Dialect(NamedTuple):
+    """What the two databases must say in another way inside of statements that stand once.
 
-    def __init__(self, connections: Any, perform: Callable[[Work[Any], Any], Any]) -> None:
-        self._db = connections
-        self._perform = perform
+    Whatever else differs is in `store/sqlite` and `store/postgres`; `docs/stores.md` shows it all.
+    """
 
-    def write(self, work: Work[Result]) -> Awaitable[Result]:
+    project: str
+    """Selects projects: in PostgreSQL the totals of each are kept in parts, which are written at once."""
+    new_project: str
+    """What else there is of each project, by `:project_id`; empty where its row is all."""
+    large_value: str
+    """More than a page of a file has: in PostgreSQL a text, in SQLite bytes."""
+    changes: str
+    """The number of the newest change, as `last`, by `project_id`: PostgreSQL has a row of its own for it."""
+    moment: str
+    """The time of now, to be compared with that of a lease."""
+    next_fence: str
+    """The fence of a run that somebody else takes up: in PostgreSQL a random one above it."""
+    set_weight: str
+    """Gives `:project_id` its `:weight`, if it has another one: where its changes are numbered."""
+    new_import: str
+    """Notes that run `:run_no` is being imported, in PostgreSQL by whom, as there may be many processes."""
+    has_content: str
+    """The condition for runs whose content is there, as their index has it."""
+    forget_runs: str
+    """What else there is of purged runs, by their `:ids` or the `:last` of their numbers."""
+    tables_of_runs: str
+    """Each table with rows of runs, with its column that says of which; each has a catalog of its own."""
+    note_error: str
+    """Has the error of run `:run_no` found by its text; empty where a trigger does it."""
+    abandoned: str
+    """The condition for imports that nobody goes on with: those of this process are `:own`."""
+
+
+def subtract(count: Callable[[int, int], Ask[None]], sizes: Iterable[tuple[int, int]]) -> Steps[None]:
+    """Counts so many bytes less of these projects or runs, of each once and in their order."""
+    freed: dict[int, int] = {}
+    for number, size in sizes:
+        freed[number] = freed.get(number, 0) + size
+    for number, size in sorted(freed.items()):
+        yield count(number, -size)
+
+
+class StorePart(ABC):
+    """A part of a store: performs shared work on the connections of the store, by `_perform` of its kind."""
+
+    _db: Any
+    _perform: Callable[[Work[Any], Any], Any]
+    _sql: Dialect
+    clock: Clock
+    """The clock that all processes of the store go by: what one dates another compares with now.
+
+    It is right from when the store is open.
+    """
+    _deleted = True
+    """Whether content was deleted since the last `scrub`, maybe by the process before this one."""
+    _errors_deleted = True
+    """The same of runs and of their errors, whose table is never empty."""
+
+    def _columns_of(self, summary: bytes) -> Mapping[str, Any]:
+        """The columns of a run's row that follow from its summary, and are there for queries alone."""
+        return {}
+
+    def _write(self, work: Work[Result]) -> Awaitable[Result]:
         """As of the store's connections, like those below."""
         return self._by(self._db.write, work)
 
-    def remove(self, work: Work[Result]) -> Awaitable[Result]:
+    def _remove(self, work: Work[Result]) -> Awaitable[Result]:
         return self._by(self._db.remove, work)
 
-    def read(self, work: Work[Result]) -> Awaitable[Result]:
+    def _read(self, work: Work[Result]) -> Awaitable[Result]:
         return self._by(self._db.read, work)
 
-    def read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
+    def _read_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
         return self._by(self._db.read_at_one_moment, work)
 
-    def look_up(self, work: Work[Result]) -> Awaitable[Result]:
+    def _look_up(self, work: Work[Result]) -> Awaitable[Result]:
         return self._by(self._db.look_up, work)
 
-    def look_up_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
+    def _look_up_at_one_moment(self, work: Work[Result]) -> Awaitable[Result]:
         return self._by(self._db.look_up_at_one_moment, work)
 
-    def read_inline(self, work: Work[Result]) -> Awaitable[Result]:
+    def _read_inline(self, work: Work[Result]) -> Awaitable[Result]:
         return self._by(self._db.read_inline, work)
 
     def _by(self, way: Callable[[Any], Awaitable[Result]], work: Work[Result]) -> Awaitable[Result]:

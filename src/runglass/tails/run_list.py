@@ -12,8 +12,8 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from runglass.bus.base import Bus, runs_of
-from runglass.store.list_records import ChangedRun
-from runglass.store.protocols.run_index import RunIndex
+from runglass.store.records import ChangedRun
+from runglass.store.run_lists import RunLists
 from runglass.wire.query import RunQuery
 
 PAGE_RUNS = 50
@@ -30,7 +30,7 @@ class ListPage(NamedTuple):
 
 
 async def follow_runs(
-    store: RunIndex,
+    store: RunLists,
     bus: Bus,
     project_id: int,
     query: RunQuery,

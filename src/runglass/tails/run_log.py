@@ -16,8 +16,8 @@ from typing import TypeAlias
 from runglass.bus.base import Bus
 from runglass.errors import StoreError, StoreWentBack
 from runglass.log.events import TERMINAL_EVENTS, event_type_of
-from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RunRecord
+from runglass.store.run_logs import RunLog
 from runglass.tails.cursor import Page, TailCursor
 
 PAGE_BYTES = 64 * 1024

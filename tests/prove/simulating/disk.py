@@ -16,16 +16,14 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from runglass.errors import StoreError
-from runglass.store.process_records import NO_LIMITS
+from runglass.store.leases import NO_LIMITS
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections, Work
 from runglass.store.sqlite.leases import Hold
 from runglass.store.sqlite.migrations import migrate_sqlite
-from runglass.store.sqlite.sql_helpers import perform
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem, WorkResult, resolve
-from runglass.store.statements import Statements
 from tests.prove.simulating.virtual import Process
 
 Result = TypeVar("Result")
@@ -217,7 +215,6 @@ class Store(SqliteStore):
     def __init__(self, connections: Inline) -> None:
         super().__init__(Path("simulated"), synchronous="NORMAL")
         self._db = connections
-        self._statements = Statements(connections, perform)
         self._fault = connections.disk.fault
         self._process = connections.process
         if self._fault != "budgets that each process counts alone":
@@ -260,7 +257,6 @@ class LookedAt(SqliteStore):
         super().__init__(Path("simulated"), synchronous="NORMAL")
         self.db = db
         self._db = _AtOnce(db)
-        self._statements = Statements(self._db, perform)
 
 
 @cache

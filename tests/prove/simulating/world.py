@@ -13,7 +13,7 @@ from decimal import Decimal
 from functools import partial
 from random import Random
 
-from runglass.bus.process_bus import MemoryBus
+from runglass.bus.base import Bus
 from runglass.errors import StoreError
 from runglass.store.records import FlowRecord
 from tests.prove.simulating.callers import Callers
@@ -144,7 +144,7 @@ class Wires:
                 self._loop.call_later(delay_s, wakes, context=Context())
 
 
-class ProcessBus(MemoryBus):
+class ProcessBus(Bus):
     """The bus as one process has it."""
 
     def __init__(self, wires: Wires) -> None:

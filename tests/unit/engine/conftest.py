@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from runglass.bus.process_bus import MemoryBus
+from runglass.bus.base import Bus
 from runglass.config.settings import Settings
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine
@@ -84,7 +84,7 @@ class EngineHarness(NamedTuple):
     """An engine with its store, bus and clock."""
 
     store: SqliteStore
-    bus: MemoryBus
+    bus: Bus
     engine: Engine
     clock: VirtualClock
 
@@ -115,7 +115,7 @@ async def open_harness(
         templates = await opened.enter_async_context(Templates())
         models = await opened.enter_async_context(ModelGateway(prices=prices) if models is None else models)
         dependencies = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
-        bus = beside.bus if beside else MemoryBus()
+        bus = beside.bus if beside else Bus()
         engine = Engine(
             store=store,
             bus=bus,

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from runglass.bus.process_bus import MemoryBus
+from runglass.bus.base import Bus
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.models.budget import LOOK_S, BudgetExceeded, Budgets
 from runglass.engine.models.gateway import (
@@ -32,7 +32,7 @@ from runglass.flows.parser import parse_flow
 from runglass.log.events import StepModelReserved
 from runglass.log.fold import RunFold
 from runglass.log.trace import RunSummary, TokenBreakdown
-from runglass.store.process_records import BudgetDecision
+from runglass.store.leases import BudgetDecision
 from runglass.store.records import Project, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.support.clock import SystemClock
@@ -497,7 +497,7 @@ async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_beg
         run = await make_run(store)
         writer = RunWriter(
             store,
-            MemoryBus(),
+            Bus(),
             run,
             RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending")),
             SystemClock(),

@@ -13,7 +13,7 @@ from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import APIError, RunUnreadable, StoreError
 from runglass.limits.slots import RunSlots
-from runglass.store.process_records import QueuedRuns
+from runglass.store.leases import QueuedRuns
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery

@@ -7,8 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runglass.bus.base import progress_of, runs_of
-from runglass.bus.process_bus import MemoryBus
+from runglass.bus.base import Bus, progress_of, runs_of
 from runglass.engine.journal.run_writer import RunWriter
 from runglass.engine.steps.model_turn import TextBatcher
 from runglass.engine.steps.run_context import MOST_BYTES, LiveOutputs
@@ -58,7 +57,7 @@ def clock() -> VirtualClock:
 def writer(store: SqliteStore, run: RunRecord, clock: VirtualClock) -> RunWriter:
     return RunWriter(
         store,
-        MemoryBus(),
+        Bus(),
         run,
         RunFold(RunSummary(id="r", flow_id="f", status="pending")),
         clock,
@@ -142,7 +141,7 @@ async def test_times_in_a_log_never_run_backwards(
 async def test_listeners_hear_of_an_event_after_it_is_stored(store: SqliteStore, run: RunRecord) -> None:
     heard: list[tuple[str, int]] = []
 
-    class Listening(MemoryBus):
+    class Listening(Bus):
         async def wake(self, subject: str) -> None:
             heard.append((subject, len(await stored(store, run))))
 
@@ -194,7 +193,7 @@ async def test_a_store_that_refuses_once_ends_the_recording(
 async def test_a_stored_append_is_good_though_the_bus_fails(
     store: SqliteStore, run: RunRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Mute(MemoryBus):
+    class Mute(Bus):
         async def wake(self, subject: str) -> None:
             raise ConnectionError("the broker is away")
 

@@ -184,7 +184,7 @@ async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_howe
     )
     await machine.house.engine.keep_lease()
     assert machine.store.lost == {}, "nobody looks at runs that have ended while the database is the same"
-    machine.store.times_replaced += 1
+    machine.store.generation += 1
     await machine.house.engine.keep_lease()
     assert machine.store.lost == {run_id: len(had)}
 
@@ -204,7 +204,7 @@ async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed
     stripped = await machine.house.store.strip_content([run.no], None, limit_rows=99, limit_bytes=1 << 20)
     assert stripped == (1, None)
     assert await events(machine, run_id) != before
-    machine.store.times_replaced += 1
+    machine.store.generation += 1
     await machine.house.engine.keep_lease()
     assert machine.store.lost == {}
 
@@ -216,7 +216,7 @@ async def test_a_run_that_has_just_ended_and_is_gone_is_lost(machine: Machine) -
     await started.outcome()
     had = len(await events(machine, started.id))
     await machine.go_back()
-    machine.store.times_replaced += 1
+    machine.store.generation += 1
     await machine.house.engine.keep_lease()
     assert machine.store.lost == {started.id: had}
 
@@ -224,7 +224,7 @@ async def test_a_run_that_has_just_ended_and_is_gone_is_lost(machine: Machine) -
 async def test_a_loss_that_could_not_be_noted_is_looked_for_again(machine: Machine) -> None:
     run_id = await ended_run(machine)
     await machine.go_back()
-    machine.store.times_replaced += 1
+    machine.store.generation += 1
 
     with FaultyStore(machine.store) as faults:
         faults.fail("note_setback", StoreError("the store is away"))

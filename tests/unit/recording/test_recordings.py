@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from runglass.bus.process_bus import MemoryBus
+from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.run.idle_runs import RunIds
 from runglass.errors import StoreError
@@ -131,7 +131,7 @@ async def open_house(
         project = await store.ensure_project("acme", "demo")
     recordings = Recordings(
         store=store,
-        bus=MemoryBus(),
+        bus=Bus(),
         clock=clock,
         new_id=RunIds(clock).next,
         make_capture=cache(partial(Capture, limit_bytes=4096, redactor=Redactor())),

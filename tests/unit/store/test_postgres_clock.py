@@ -13,7 +13,7 @@ from runglass.flows.parser import parse_flow
 from runglass.log.events import decode_event
 from runglass.runtime.composition import open_runtime
 from runglass.runtime.runtime import Runtime, Submitted, push_flow
-from runglass.store.credentials import make_key
+from runglass.store.keys import make_key
 from runglass.store.records import IdempotencyKey, Project, RunRecord
 from runglass.support.clock import SystemClock, iso_ms
 from runglass.wire.query import created_ms

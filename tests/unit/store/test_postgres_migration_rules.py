@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from runglass.store.postgres.migrations import Migration, migrations
+from runglass.store.migration_files import Migration
+from runglass.store.postgres.migrations import migrations
 
 FORBIDDEN = {
     r"DROP (TABLE|COLUMN|FUNCTION|SEQUENCE|TYPE|TRIGGER)": "takes away what these programs use",

@@ -10,10 +10,11 @@ import asyncpg
 import pytest
 
 from runglass.errors import RunPurged, StoreError
+from runglass.store.leases import ProcessFacts
+from runglass.store.migration_files import Migration
 from runglass.store.postgres.connections import Connections
-from runglass.store.postgres.migrations import Migration, migrate_postgres, migrations
+from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.process_records import ProcessFacts
 from runglass.support.clock import iso
 from tests.conformance.stores import batch, make_run, row
 from tests.postgres_server import PostgresServer, connected, postgres_server

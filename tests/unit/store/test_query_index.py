@@ -8,8 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from runglass.store.postgres.query_index import SEARCH_SQL
-from runglass.store.postgres.sql_helpers import perform
+from runglass.store.postgres.sql_helpers import SEARCH_SQL, perform
 from runglass.store.query_index import source_of
 from runglass.store.query_search import ABOVE_ALL, SearchLimits
 from runglass.store.sqlite.store import SqliteStore

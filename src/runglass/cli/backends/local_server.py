@@ -21,7 +21,7 @@ from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, Answer, ConnectionLost, error_of, finish, timed_out
 from runglass.config.settings import Settings
 from runglass.store.base import Store
-from runglass.store.credentials import LOCAL_KEY, make_key
+from runglass.store.keys import LOCAL_KEY, make_key
 from runglass.store.records import ApiKey
 from runglass.support.clock import iso
 from runglass.support.import_without_gc import loading

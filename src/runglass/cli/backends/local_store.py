@@ -14,8 +14,8 @@ from runglass.cli.terminal.output import is_watched, note, stderr, warn, write_l
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
 from runglass.store.base import Store
-from runglass.store.credentials import make_key
-from runglass.store.protocols.catalog import Catalog
+from runglass.store.catalog import Catalog
+from runglass.store.keys import make_key
 from runglass.store.records import ApiKey, Project, Role
 from runglass.wire.admin_api import ROLES, Actor
 

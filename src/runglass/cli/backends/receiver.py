@@ -29,8 +29,8 @@ from runglass.client.core.requests import RequestSpec
 from runglass.config.settings import Settings
 from runglass.errors import APIConnectionError, PermissionDeniedError, WrongExpectedVersion
 from runglass.store.base import Store
-from runglass.store.credentials import LOCAL_KEY, make_key
 from runglass.store.data_folder import announce, running_server
+from runglass.store.keys import LOCAL_KEY, make_key
 from runglass.store.records import ApiKey
 from runglass.support.clock import iso
 from runglass.support.import_without_gc import loading

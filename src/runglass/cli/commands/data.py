@@ -19,8 +19,8 @@ from runglass.cli.terminal.output import log_to_stderr, note, stdout, write_json
 from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.base import Store
-from runglass.store.process_records import HeldLease
-from runglass.store.protocols.catalog import Catalog
+from runglass.store.catalog import Catalog
+from runglass.store.leases import HeldLease
 from runglass.support.clock import iso
 from runglass.wire.admin_api import AuditEntry
 

@@ -16,7 +16,7 @@ from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Column, Row, print_table
 from runglass.log.money import format_usd, parse_usd
-from runglass.store.protocols.catalog import Catalog
+from runglass.store.catalog import Catalog
 from runglass.store.records import Project, Retention
 from runglass.wire.admin_api import ROLES, Actor, KeyInfo
 from runglass.wire.run_api import CaptureFailed, CaptureMode

@@ -22,8 +22,8 @@ from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_bytes, write_line
 from runglass.run_files.header import file_name
-from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RawRow
+from runglass.store.run_logs import RunLog
 from runglass.wire.run_api import ExportFormat
 
 if TYPE_CHECKING:

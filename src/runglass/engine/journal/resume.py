@@ -13,8 +13,8 @@ from runglass.limits.offload import offload
 from runglass.log.fold import Address, RunFold, StepChange
 from runglass.log.trace import RunSummary, StepTrace
 from runglass.store.base import decoding
-from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import Checkpoint, RunRecord, StepRow
+from runglass.store.run_logs import RunLog
 
 WORKER_LOST = "WORKER_LOST"
 

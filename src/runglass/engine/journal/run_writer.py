@@ -24,8 +24,8 @@ from runglass.log.fold import RunFold, StepChange
 from runglass.log.measurements import measured
 from runglass.log.money import ZERO, subtract_usd
 from runglass.log.trace import TERMINAL
-from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import NO_NUMBERS, Append, Checkpoint, RunNumbers, RunRecord, StepRow
+from runglass.store.run_logs import RunLog
 from runglass.support.clock import Clock, iso
 
 log = logging.getLogger(__name__)

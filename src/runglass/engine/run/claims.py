@@ -19,7 +19,7 @@ from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import StoreError
 from runglass.limits.pace import set_project
 from runglass.log.measurements import measured
-from runglass.store.process_records import UNTOLD, ProcessFacts
+from runglass.store.leases import UNTOLD, ProcessFacts
 from runglass.store.records import RunRecord
 from runglass.support import logs
 from runglass.support.clock import iso

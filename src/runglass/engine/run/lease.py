@@ -16,8 +16,7 @@ from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import Store
-from runglass.store.process_records import ProcessFacts
-from runglass.store.protocols.run_queue import RunQueue
+from runglass.store.leases import Leases, ProcessFacts
 from runglass.store.records import RunRecord, StoredLog
 from runglass.support.clock import Clock, iso
 from runglass.support.logs import FailureLog
@@ -35,7 +34,7 @@ class Lease:
     """
 
     def __init__(
-        self, store: RunQueue, clock: Clock, active: ActiveRuns, *, lease_s: float, process: ProcessFacts
+        self, store: Leases, clock: Clock, active: ActiveRuns, *, lease_s: float, process: ProcessFacts
     ) -> None:
         self._store = store
         self._clock = clock

@@ -8,8 +8,8 @@ from runglass.engine.capture.snapshots import is_whole
 from runglass.errors import STEP_CODES, APIError, api_error, run_failed
 from runglass.log.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
 from runglass.store.base import decoding
-from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import RunRecord
+from runglass.store.run_logs import RunLog
 from runglass.support.lazy_json import json_bytes
 
 

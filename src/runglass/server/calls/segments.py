@@ -22,7 +22,7 @@ from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.parameters import checked_uuid, trace_context_of
 from runglass.server.requests.tools import check_tools, match_tool_results, whole_choice
 from runglass.server.security.authentication import require_owed, run_of_flow
-from runglass.store.credentials import LOCAL_KEY
+from runglass.store.keys import LOCAL_KEY
 from runglass.wire.run_api import ExecuteRequest, RunRequest, StepRequest, ToolRequest
 
 

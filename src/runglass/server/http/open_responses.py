@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runglass.errors import StoreError
-from runglass.store.protocols.catalog import Catalog
+from runglass.store.catalog import Catalog
 from runglass.support.logs import FailureLog
 
 log = logging.getLogger(__name__)

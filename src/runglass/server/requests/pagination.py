@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from runglass.errors import APIError, api_error
 from runglass.server.endpoint import Parameter
-from runglass.store.list_records import ListPosition
+from runglass.store.records import ListPosition
 from runglass.support.clock import LAST_MS, iso_ms
 from runglass.wire.query import created_ms
 

@@ -14,7 +14,7 @@ from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.security.authentication import actor_of, no_run, require_executed
 from runglass.server.security.revocation import while_awaited
-from runglass.store.credentials import LOCAL_KEY
+from runglass.store.keys import LOCAL_KEY
 from runglass.store.records import RunRecord
 
 PURGE = Parameter(

@@ -31,8 +31,7 @@ from runglass.server.security.authentication import (
     run_of_flow,
 )
 from runglass.server.services.run_content import summary_of
-from runglass.store.list_records import RunListing
-from runglass.store.records import RunRecord
+from runglass.store.records import RunListing, RunRecord
 from runglass.wire.query import RunQuery
 from runglass.wire.run_api import JobPage, JobRequest, JobState, JobSummary
 

@@ -10,7 +10,7 @@ from runglass.server.requests.body import answer, body_of, list_answer
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.requests.pagination import cursor_of_number, number_before, time_of
 from runglass.server.security.authentication import actor_of
-from runglass.store.credentials import make_key
+from runglass.store.keys import make_key
 from runglass.store.records import ApiKey
 from runglass.wire.admin_api import AuditPage, KeyInfo, KeyList, KeyRequest, NewKeyInfo
 

@@ -24,7 +24,7 @@ from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import SINCE, UNTIL, cursor_of_position, position_of, since_epoch_ms
 from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_content import summary_of
-from runglass.store.list_records import ChangedRun, RunListing
+from runglass.store.records import ChangedRun, RunListing
 from runglass.support.clock import iso_ms
 from runglass.tails.run_list import ListPage, follow_runs
 from runglass.wire.query import Range, RunQuery, Term

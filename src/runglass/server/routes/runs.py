@@ -31,8 +31,8 @@ from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.run_content import checked_objects, whole_summary, with_content
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts, without_large_parts
 from runglass.store.base import decoding
-from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import OpenedTrace, RunRecord
+from runglass.store.run_logs import RunLog
 
 log = logging.getLogger(__name__)
 

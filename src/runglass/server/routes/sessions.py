@@ -22,9 +22,8 @@ from runglass.server.requests.pagination import cursor_of_position, position_of
 from runglass.server.requests.parameters import checked_uuid
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.session_runs import SessionFlows, session_run
-from runglass.store.list_records import ListPosition
-from runglass.store.protocols.run_index import RunIndex
-from runglass.store.records import RunRecord
+from runglass.store.records import ListPosition, RunRecord
+from runglass.store.run_logs import RunLog
 
 PAGE_BYTES = 8_000_000
 """The most bytes of the runs in one response, unless it has a single run."""
@@ -90,7 +89,7 @@ def _closing(last: str) -> bytes:
 
 
 async def _runs_of(
-    store: RunIndex, project_id: int, session_id: str, *, after: str
+    store: RunLog, project_id: int, session_id: str, *, after: str
 ) -> AsyncGenerator[RunRecord, None]:
     while True:
         found = await store.session_runs(project_id, session_id, after=after, limit=RUNS_AT_ONCE)

@@ -20,8 +20,8 @@ from runglass.limits.pace import LARGE_READ_BYTES, paced_read
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.security.browser_sessions import header
-from runglass.store.credentials import LOCAL_KEY, PREFIX, digest_of
-from runglass.store.protocols.catalog import Catalog
+from runglass.store.catalog import Catalog
+from runglass.store.keys import LOCAL_KEY, PREFIX, digest_of
 from runglass.store.records import ApiKey, FlowRecord, OpenedTrace, Project, RunRecord
 from runglass.wire.admin_api import Actor
 

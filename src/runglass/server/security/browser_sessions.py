@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from starlette.types import Scope
 
 from runglass.errors import StoreError, api_error
-from runglass.store.credentials import digest_of
-from runglass.store.protocols.catalog import Catalog
+from runglass.store.catalog import Catalog
+from runglass.store.keys import digest_of
 from runglass.store.records import ApiKey, ViewerSession
 from runglass.support.clock import Clock, iso
 

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from runglass.errors import api_error
 from runglass.server.security.browser_sessions import header, host_of
-from runglass.store.credentials import digest_of
+from runglass.store.keys import digest_of
 from runglass.store.records import ApiKey
 
 TICKET_S = 60.0

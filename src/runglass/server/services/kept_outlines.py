@@ -5,7 +5,7 @@ import logging
 from runglass.errors import RunPurged, RunUnreadable, StoreError
 from runglass.limits.pace import current_project
 from runglass.server.services.outlines import Outlines
-from runglass.store.protocols.upkeep import Upkeep
+from runglass.store.base import Store
 from runglass.support.clock import Clock
 from runglass.support.logs import FailureLog
 
@@ -20,7 +20,7 @@ CLAIM_S = 30.0
 class OutlineKeeper:
     """Of one server: makes outlines that are due, one after the other, each at the pace of its project."""
 
-    def __init__(self, store: Upkeep, outlines: Outlines, clock: Clock) -> None:
+    def __init__(self, store: Store, outlines: Outlines, clock: Clock) -> None:
         self._store = store
         self._outlines = outlines
         self._clock = clock

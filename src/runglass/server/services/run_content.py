@@ -11,9 +11,8 @@ from runglass.log.fold import DAMAGE, content_of_run
 from runglass.log.trace import RunSummary, StepTrace
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.store.base import decoding
-from runglass.store.list_records import RunListing
-from runglass.store.protocols.run_log import RunLog
-from runglass.store.records import OpenedTrace, RunRecord
+from runglass.store.records import OpenedTrace, RunListing, RunRecord
+from runglass.store.run_logs import RunLog
 from runglass.support.lazy_json import json_bytes
 
 log = logging.getLogger(__name__)

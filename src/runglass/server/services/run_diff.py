@@ -33,9 +33,9 @@ from runglass.server.http.response_stream import PART_BYTES
 from runglass.server.services.outlines import flow_nodes
 from runglass.server.services.step_attempts import attempt_pages
 from runglass.store.base import Store, decoding
-from runglass.store.protocols.catalog import Catalog
-from runglass.store.protocols.run_log import RunLog
+from runglass.store.catalog import Catalog
 from runglass.store.records import AttemptKey, RunRecord
+from runglass.store.run_logs import RunLog
 
 MOST_READ_BYTES = 256_000_000
 """Stored bytes of each run that are read at first."""

@@ -22,8 +22,8 @@ from runglass.run_files.perfetto import PerfettoWriter
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.run_content import checked_objects, whole_summary, with_content
 from runglass.store.base import Store, decoding
-from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import AttemptKey, RunRecord
+from runglass.store.run_logs import RunLog
 from runglass.wire.run_api import ExportFormat
 
 PAGE_BYTES = 256 * 1024

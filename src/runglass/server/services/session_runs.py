@@ -20,9 +20,9 @@ from runglass.runtime.runtime import decode_stored_flow
 from runglass.server.calls.run_failure import end_of, failure_at
 from runglass.server.http.response_stream import PART_BYTES
 from runglass.store.base import decoding
-from runglass.store.protocols.catalog import Catalog
-from runglass.store.protocols.run_log import RunLog
+from runglass.store.catalog import Catalog
 from runglass.store.records import RunRecord
+from runglass.store.run_logs import RunLog
 from runglass.support.lazy_json import Json, encoded, json_bytes
 from runglass.wire.session import SessionStep
 

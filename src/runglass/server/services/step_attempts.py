@@ -12,8 +12,8 @@ from runglass.limits.offload import offload
 from runglass.limits.pace import paced_read
 from runglass.server.http.response_stream import PART_BYTES, Pages
 from runglass.server.services.run_content import checked_objects
-from runglass.store.protocols.run_log import RunLog
 from runglass.store.records import AttemptKey, RunRecord
+from runglass.store.run_logs import RunLog
 
 KEY_BYTES = 256
 """About what a key takes, with what is needed to sort it."""

@@ -12,9 +12,8 @@ from runglass.errors import StoreError
 from runglass.store.integrity import USUAL, Checked, CheckLimits, IntegrityCheck, Kind
 from runglass.store.postgres.append_rows import RunFacts
 from runglass.store.postgres.connections import Connections, Db
-from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.migrations import require_upgraded
-from runglass.store.postgres.sql_helpers import perform
+from runglass.store.postgres.sql_helpers import POSTGRES, page, perform
 
 STATEMENT_S = 600.0
 """One statement may take as long: it goes through the rows of some thousand runs."""
@@ -28,16 +27,10 @@ DAMAGED = (
 
 KIND = Kind(
     sql=POSTGRES,
+    page=page,
     errors="SELECT coalesce(run.id, run_error.id) FROM run FULL JOIN run_error ON run_no = no"
     " WHERE run.error IS DISTINCT FROM run_error.error",
-    facts={
-        "started_ms": "started_ms",
-        "live_cost_usd": "live_cost_usd",
-        "live_tokens": "live_tokens",
-        "models": "array_to_string(models, E'\\n')",
-        "error": "error",
-    },
-    facts_of=RunFacts.of,
+    columns_of=lambda summary: RunFacts.of(summary).columns,
 )
 
 # Tables are where `run` is found: a schema that bears the name of the role comes before it, and may be empty.

@@ -17,14 +17,20 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 
-from runglass.store import leases
 from runglass.store.catalog_records import project_of
-from runglass.store.leases import CLAIM, DEAD, WAITING_PROJECTS
+from runglass.store.leases import (
+    CLAIM,
+    DEAD,
+    NO_LIMITS,
+    UNTOLD,
+    WAITING_PROJECTS,
+    BudgetDecision,
+    Leases,
+    ProcessFacts,
+)
 from runglass.store.postgres.connections import Connections
-from runglass.store.postgres.dialect import POSTGRES
 from runglass.store.postgres.migrations import await_migration, migrations
-from runglass.store.postgres.sql_helpers import perform
-from runglass.store.process_records import NO_LIMITS, UNTOLD, BudgetDecision, ProcessFacts
+from runglass.store.postgres.sql_helpers import POSTGRES, perform
 from runglass.store.records import RunRecord
 from runglass.store.run_tables import RUN, run_of
 from runglass.store.statements import Steps, changed, done, every, fetch, one
@@ -82,7 +88,7 @@ _ENDED_HOLDS = (
 )
 
 
-class Leases(leases.Leases):
+class PostgresLeases(Leases):
     """The part of the store that ties runs to processes."""
 
     _db: Connections
@@ -113,7 +119,7 @@ class Leases(leases.Leases):
             yield self._db.starts.look
             return bool((yield changed(sql, **values)))
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         sql = (
@@ -123,7 +129,7 @@ class Leases(leases.Leases):
             " WHERE maintenance.holder = excluded.holder OR maintenance.held_until <= CURRENT_TIMESTAMP"
         )
         claimed = changed(sql, task=task, holder=self._holder, after=timedelta(seconds=for_s))
-        return await self._statements.write(claimed) == 1
+        return await self._write(claimed) == 1
 
     async def claim_runs(
         self,
@@ -156,7 +162,7 @@ class Leases(leases.Leases):
             claimed: list[RunRecord] = yield found
             return claimed
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def hold_budget(self, hold: uuid.UUID, run: RunRecord, usd: Decimal) -> BudgetDecision:
         project_id = run.project_id
@@ -182,7 +188,7 @@ class Leases(leases.Leases):
                 )
             return decision
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def release_budget(self, hold: uuid.UUID) -> None:
         sql = "DELETE FROM budget_hold WHERE id = :hold"

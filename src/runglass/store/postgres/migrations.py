@@ -8,17 +8,15 @@ table that a migration changes, but not behind one that waits for it itself.
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 
 from runglass.errors import StoreError, UpgradeRequired
-from runglass.store.log_fold import FoldedSummary
+from runglass.store.migration_files import FoldedSummary, Migration, migrations_in
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.sql_helpers import page
 from runglass.store.run_tables import EVENTS
@@ -59,27 +57,9 @@ _UNCOUNTED = (
 )
 _PAGE_BYTES = 1 << 20
 
-_BREAKS = re.compile(r"-- Breaks programs that know no more than migration (\d+)\.")
 
-
-class Migration(NamedTuple):
-    """`breaks` is the number of the last migration whose programs cannot work with this one; 0 for none."""
-
-    number: int
-    name: str
-    sql: str
-    breaks: int
-
-
-def migrations() -> list[Migration]:
-    """All migrations of this version, in order."""
-    found = []
-    for file in files("runglass.store.postgres").joinpath("sql").iterdir():
-        if file.name[:4].isdigit() and file.name.endswith(".sql"):
-            sql = file.read_text(encoding="utf-8")
-            breaks = _BREAKS.match(sql)
-            found.append(Migration(int(file.name[:4]), file.name, sql, int(breaks[1]) if breaks else 0))
-    return sorted(found)
+migrations = partial(migrations_in, "runglass.store.postgres")
+"""All migrations of this version, in order."""
 
 
 async def migrate_postgres(

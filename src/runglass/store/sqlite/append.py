@@ -10,8 +10,7 @@ from runglass.log.money import add_usd, format_usd
 from runglass.log.trace import TERMINAL
 from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
 from runglass.store.run_tables import IS_RECORDED
-from runglass.store.sqlite.dialect import SQLITE
-from runglass.store.sqlite.sql_helpers import NOW, count_kept, count_open
+from runglass.store.sqlite.sql_helpers import NOW, SQLITE, count_kept, count_open
 
 AT_ONCE_EVENTS = 1000
 AT_ONCE_BYTES = 1 << 20
@@ -63,7 +62,16 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             (batch.log_bytes + batch.open_bytes, int(is_change), batch.run_no),
         )
     if batch.spent_usd or batch.reserved_usd:
-        _spend(db, batch)
+        # Added up here, not by SQLite, whose numbers are too small for exact decimals.
+        project_id, spent, reserved = db.execute(
+            "SELECT id, spent_usd, reserved_usd FROM project"
+            " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
+            (batch.run_no,),
+        ).fetchone()
+        spent = format_usd(add_usd(Decimal(spent), batch.spent_usd))
+        reserved = format_usd(add_usd(Decimal(reserved), batch.reserved_usd))
+        sql = "UPDATE project SET spent_usd = ?, reserved_usd = ? WHERE id = ?"
+        db.execute(sql, (spent, reserved, project_id))
     db.executemany(
         "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
         [(batch.run_no, seq, data) for seq, data in enumerate(batch.events, batch.head + 1)],
@@ -130,20 +138,6 @@ def _move(db: sqlite3.Connection, batch: Append) -> bool:
     if moved.rowcount == 1:
         return True
     raise batch.refusal
-
-
-def _spend(db: sqlite3.Connection, batch: Append) -> None:
-    # Added up here, not by SQLite, whose numbers are too small for exact decimals.
-    project_id, spent, reserved = db.execute(
-        "SELECT id, spent_usd, reserved_usd FROM project"
-        " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
-        (batch.run_no,),
-    ).fetchone()
-    spent = format_usd(add_usd(Decimal(spent), batch.spent_usd))
-    reserved = format_usd(add_usd(Decimal(reserved), batch.reserved_usd))
-    db.execute(
-        "UPDATE project SET spent_usd = ?, reserved_usd = ? WHERE id = ?", (spent, reserved, project_id)
-    )
 
 
 def _has_much(db: sqlite3.Connection, batch: Append) -> bool:

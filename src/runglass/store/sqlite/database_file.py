@@ -17,10 +17,9 @@ import msgspec
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.store.integrity import USUAL, Checked, CheckLimits, IntegrityCheck, Kind
 from runglass.store.run_tables import SIZES
-from runglass.store.sqlite.dialect import SQLITE
 from runglass.store.sqlite.migrations import migrate_sqlite, require_upgraded, schema_of
 from runglass.store.sqlite.reserve import Reserve
-from runglass.store.sqlite.sql_helpers import perform
+from runglass.store.sqlite.sql_helpers import SQLITE, page, perform
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +74,10 @@ _FIGURES = {
 
 _KIND = Kind(
     sql=SQLITE,
+    page=page,
     errors="SELECT id FROM (SELECT * FROM (SELECT * FROM error_of_run EXCEPT SELECT * FROM run_error)"
     " UNION SELECT * FROM (SELECT * FROM run_error EXCEPT SELECT * FROM error_of_run)) GROUP BY id",
-    facts={},
-    facts_of=lambda summary: (),
+    columns_of=lambda summary: {},
 )
 
 

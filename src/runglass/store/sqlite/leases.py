@@ -11,14 +11,21 @@ from typing import NamedTuple
 from uuid import UUID
 
 from runglass.log.money import ZERO, add_usd
-from runglass.store import leases
 from runglass.store.catalog_records import project_of
-from runglass.store.leases import CLAIM, DEAD, WAITING_PROJECTS
-from runglass.store.process_records import NO_LIMITS, UNTOLD, BudgetDecision, ProcessFacts
+from runglass.store.leases import (
+    CLAIM,
+    DEAD,
+    NO_LIMITS,
+    UNTOLD,
+    WAITING_PROJECTS,
+    BudgetDecision,
+    Leases,
+    ProcessFacts,
+)
 from runglass.store.records import RunRecord
 from runglass.store.run_tables import RUN_COLUMNS, run_of
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.dialect import SQLITE
+from runglass.store.sqlite.sql_helpers import SQLITE
 from runglass.store.statements import Steps, changed, done, every, fetch
 
 _LOST = (
@@ -48,7 +55,7 @@ class Hold(NamedTuple):
     usd: Decimal
 
 
-class Leases(leases.Leases):
+class SqliteLeases(Leases):
     """The part of the store that ties runs to processes."""
 
     _db: Connections
@@ -59,14 +66,14 @@ class Leases(leases.Leases):
     ) -> bool:
         if renew:
             sql = "UPDATE lease SET expires_at = :until WHERE owner = :owner"
-            return await self._statements.write(changed(sql, until=until, owner=owner)) == 1
+            return await self._write(changed(sql, until=until, owner=owner)) == 1
         sql = (
             "INSERT INTO lease (expires_at, owner, since, host, pid, version, executes_runs)"
             " VALUES (:until, :owner, now(), :host, :pid, :version, :executes_runs)"
         )
         # Also on a full disk: without a process nobody could make room.
         held = changed(sql, until=until, owner=owner, **process._asdict())
-        return await self._statements.remove(held) == 1
+        return await self._remove(held) == 1
 
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         # One process has the file to itself.
@@ -74,7 +81,7 @@ class Leases(leases.Leases):
 
     async def set_weights(self, weights: Mapping[int, float]) -> None:
         # One process has the file, and has told all that there are.
-        await self._statements.remove(done("UPDATE project SET weight = 1 WHERE weight <> 1"))
+        await self._remove(done("UPDATE project SET weight = 1 WHERE weight <> 1"))
         await super().set_weights(weights)
 
     async def claim_runs(
@@ -111,7 +118,7 @@ class Leases(leases.Leases):
             claimed: list[RunRecord] = yield every(run_of, _CLAIM, **values)
             return sorted(claimed, key=lambda run: places[run.no])
 
-        return await self._statements.write(work)
+        return await self._write(work)
 
     async def hold_budget(self, hold: UUID, run: RunRecord, usd: Decimal) -> BudgetDecision:
         def work(db: sqlite3.Connection) -> BudgetDecision:

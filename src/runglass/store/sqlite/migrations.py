@@ -6,29 +6,15 @@ crash a new one is empty or whole, and an older one as it was. A database of a n
 
 import sqlite3
 from decimal import Decimal
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from runglass.errors import StoreError, UpgradeRequired
 from runglass.log.money import format_usd
-from runglass.store.log_fold import FoldedSummary, without_nulls
+from runglass.store.migration_files import FoldedSummary, migrations_in, without_nulls
 
-
-class Migration(NamedTuple):
-    number: int
-    name: str
-    sql: str
-
-
-def migrations() -> list[Migration]:
-    """All migrations of this version, in order."""
-    found = [
-        Migration(int(file.name[:4]), file.name, file.read_text(encoding="utf-8"))
-        for file in files("runglass.store.sqlite").joinpath("sql").iterdir()
-        if file.name[:4].isdigit() and file.name.endswith(".sql")
-    ]
-    return sorted(found)
+migrations = partial(migrations_in, "runglass.store.sqlite")
+"""All migrations of this version, in order."""
 
 
 def migrate_sqlite(connection: sqlite3.Connection) -> None:

@@ -1,6 +1,7 @@
 """How the SQLite store performs the work that both kinds of store share, and what only it has to ask.
 
-Rows are shaped inside the work, and so in the thread that reads them, never on the event loop.
+And what SQLite says in its own way inside of shared statements, and where it searches for runs. Rows are
+shaped inside the work, and so in the thread that reads them, never on the event loop.
 """
 
 import json
@@ -10,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from runglass.store.query_condition import SearchSql
+from runglass.store.query_index import Source
 from runglass.store.run_tables import RowsOfRun
 from runglass.store.statements import (
     COUNT_BYTES,
@@ -17,6 +20,7 @@ from runglass.store.statements import (
     COUNT_OPEN,
     NEW_RUN_NO,
     Ask,
+    Dialect,
     ForEach,
     Work,
     next_change,
@@ -140,3 +144,85 @@ _FUNCTIONS: Mapping[str, Function] = {
     COUNT_KEPT: count_kept,
 }
 """What PostgreSQL has as functions of the database."""
+
+
+SQLITE = Dialect(
+    project=(
+        "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
+        " reserved_usd, allowed_models, data_bytes, capture_failed, capture_sample FROM project"
+    ),
+    new_project="",
+    large_value="zeroblob(10000)",
+    changes="SELECT id AS project_id, run_changes AS last FROM project",
+    moment="now()",
+    note_error="INSERT OR REPLACE INTO run_error SELECT * FROM error_of_run WHERE no = :run_no",
+    next_fence="fence + 1",
+    set_weight="UPDATE project SET weight = :weight WHERE id = :project_id AND weight <> :weight",
+    new_import="INSERT INTO importing_run (run_no) VALUES (:run_no)",
+    has_content="has_content = 1",
+    forget_runs="UPDATE run_number SET last = max(last, :last)",
+    tables_of_runs=(
+        "SELECT kept.name, has.name FROM sqlite_schema AS kept JOIN pragma_table_info(kept.name) AS has"
+        " WHERE kept.type = 'table' AND (has.name IN ('run_no', 'run_id')"
+        " OR kept.name = 'run' AND has.name = 'no') ORDER BY kept.name, has.name"
+    ),
+    # One process has the file: what it does not import itself, nobody does.
+    abandoned="NOT run_no = ANY (:own)",
+)
+
+
+# What a run's own JSON says is read only from rows whose columns do not say it, as of runs that go on.
+_SUMMARY = "CASE WHEN json_valid(CAST(summary AS TEXT)) THEN CAST(summary AS TEXT) END"
+LOOKED_FOR_CHARS = 64
+PIECE_ROWS = 16
+"""Events that are looked at before the time is looked at."""
+
+
+def rows_of(
+    source: Source, what: str, limit: int | None, *, newest: bool = True
+) -> tuple[str, dict[str, Any]]:
+    # A search for each key, which SQLite merges by id as far as rows are asked for.
+    hint = "" if source.table == source.name else f" INDEXED BY {source.name}"
+    parts, values = [], {"project_id": source.project_id}
+    for number, key in enumerate(source.keys):
+        names = {f"{column}_{number}": column for column in source.columns}
+        same = "".join(f" AND {column} = :{name}" for name, column in names.items())
+        values |= zip(names, key, strict=True)
+        parts.append(
+            f"SELECT {what} FROM {source.table}{hint} WHERE project_id = :project_id{same}"
+            " AND id < :before AND id >= :since"
+        )
+    order = f" ORDER BY id {'DESC' if newest else 'ASC'} LIMIT {limit}" if limit else ""
+    return " UNION ALL ".join(parts) + order, values
+
+
+def events_with(patterns: Sequence[bytes]) -> tuple[str, dict[str, Any]]:
+    # First the bytes as they are: few events have the text anywhere, and only those are read as JSON. The
+    # beginning of a text has to do, as `instr` compares it anew at each character of the event.
+    values = {f"t{number}": each.decode()[:LOOKED_FOR_CHARS] for number, each in enumerate(patterns)}
+    has = " OR ".join(f"instr(lower(CAST(data AS TEXT)), :{name}) > 0" for name in values) or "false"
+    return (
+        f"SELECT seq, CASE WHEN {has} THEN data END FROM event"
+        f" WHERE run_no = :run_no AND seq > :seq ORDER BY seq LIMIT {PIECE_ROWS}"
+    ), values
+
+
+SEARCH_SQL = SearchSql(
+    now_ms="julianday('now') * 86400000.0",
+    started_ms=f"julianday(json_extract({_SUMMARY}, '$.startedAt')) * 86400000.0",
+    live_cost_usd=f"CAST(json_extract({_SUMMARY}, '$.totals.costUsd') AS REAL)",
+    live_tokens=f"json_extract({_SUMMARY}, '$.totals.tokens.total')",
+    has_model=(
+        f"EXISTS (SELECT 1 FROM json_each({_SUMMARY}, '$.totals.byModel')"
+        " WHERE lower(key) = ANY ({0}) OR lower(substr(key, instr(key, ':') + 1)) = ANY ({0}))"
+    ),
+    is_recorded=f"'{{0}}=' || lower(json_extract({_SUMMARY}, '$.recording.{{0}}')) = ANY ({{1}})",
+    error=(
+        "CASE WHEN status IN ('failed', 'cancelled') THEN (SELECT error FROM run_error"
+        " WHERE run_error.project_id = run.project_id AND run_error.id = run.id) END"
+    ),
+    position="instr",
+    rows=rows_of,
+    events=events_with,
+    ids="group_concat(id, ',') FILTER (WHERE ok)",
+)

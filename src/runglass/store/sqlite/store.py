@@ -1,68 +1,55 @@
-"""The store of a single machine: one SQLite file.
+"""The store of a single machine: one SQLite file. How its runs are created.
 
-Threads and transactions are in `connections.py`; the queries that SQLite has for itself are in `runs.py`,
-`query_index.py`, `leases.py` and `removal.py`. What both kinds of store do alike is not here.
+Threads and transactions are in `connections.py`; how an append is written, in `append.py`; the queries that
+SQLite has for itself are in `leases.py` and `removal.py`. What both kinds of store do alike is not here.
 """
 
+import sqlite3
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
-from runglass.store.catalog import SqlCatalog
-from runglass.store.content_removal import ContentRemoval
-from runglass.store.overview import Overview
+from runglass.log.trace import TERMINAL
+from runglass.store.base import Store
+from runglass.store.calls import begin_call
 from runglass.store.query_search import USUAL, SearchLimits
-from runglass.store.recordings import RecordedTraces
-from runglass.store.records import Setback
-from runglass.store.run_lists import RunLists
-from runglass.store.span_cursors import SpanCursors
+from runglass.store.records import Append, NewRecording, NewRun, RawRow, RunRecord, Setback
+from runglass.store.run_tables import ADD_PART, OF_TRACE, RUN, run_of
+from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.dialect import SQLITE
-from runglass.store.sqlite.leases import Leases
-from runglass.store.sqlite.query_index import SEARCH_SQL
+from runglass.store.sqlite.leases import SqliteLeases
 from runglass.store.sqlite.removal import SqliteRemoval
-from runglass.store.sqlite.runs import SqliteRunLog
-from runglass.store.sqlite.sql_helpers import perform
-from runglass.store.statements import Statements
+from runglass.store.sqlite.sql_helpers import NEXT_NO, SEARCH_SQL, SQLITE, page, perform
+from runglass.store.statements import as_bytes, one
 from runglass.support.clock import SystemClock
 
+_CREATE = (
+    "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, session_id,"
+    f" summary, owner, key_id, open_bytes, change_no) VALUES ({NEXT_NO}, ?1, ?2, ?3, ?4, 'pending', ?5, ?6,"
+    " ?7, ?8, ?9, ?10, ?11, coalesce((SELECT run_changes + 1 FROM project WHERE id = ?2), 0))"
+)
 
-class SqliteStore(
-    SqlCatalog,
-    SqliteRunLog,
-    Leases,
-    RunLists,
-    RecordedTraces,
-    Overview,
-    SqliteRemoval,
-    ContentRemoval,
-    SpanCursors,
-):
+
+class SqliteStore(SqliteLeases, SqliteRemoval, Store):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
+    pool = None
+    # The file is of one process, which ends before another file is put in its place.
+    generation = 0
     _sql = SQLITE
     _search_sql = SEARCH_SQL
-    pool = None
+    _perform = staticmethod(perform)
+    _page = staticmethod(page)
 
     def __init__(
         self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL", search: SearchLimits = USUAL
     ) -> None:
         self._search = search
         self._db = Connections(path, synchronous=synchronous)
-        self._statements = Statements(self._db, perform)
         self._importing = set()
         self._holds = {}
         self.clock = SystemClock()
-
-    @property
-    def generation(self) -> int:
-        # The file is of one process, which ends before another file is put in its place.
-        return 0
-
-    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
-        """Keeps nothing, for the same reason."""
-
-    async def setbacks(self, run_id: str) -> list[Setback]:
-        return []
 
     @property
     def connections(self) -> Connections:
@@ -75,3 +62,75 @@ class SqliteStore(
 
     async def __aexit__(self, *exc: object) -> None:
         await self._db.close()
+
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> None:
+        """Keeps nothing: there is no other file that has less."""
+
+    async def setbacks(self, run_id: str) -> list[Setback]:
+        return []
+
+    async def create_run(self, run: NewRun) -> RunRecord:
+        def work(db: sqlite3.Connection) -> RunRecord:
+            if run.call is not None:
+                perform(partial(begin_call, run.project_id, run.call, run.id, head=0), db)
+            created = _create(db, run, size=len(run.request))
+            db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
+            if run.owner is None:
+                place = (created.no, run.project_id)
+                db.execute("INSERT INTO queue (run_no, project_id) VALUES (?, ?)", place)
+            return created
+
+        return await self._db.write(work)
+
+    async def create_recording(self, run: NewRecording) -> RunRecord | None:
+        trace = {"project_id": run.project_id, "trace_id": run.trace_id}
+
+        def work(db: sqlite3.Connection) -> RunRecord | None:
+            newest = db.execute(
+                "SELECT part, (SELECT id FROM run WHERE no = run_no) FROM recorded_trace"
+                f" WHERE {OF_TRACE} ORDER BY part DESC LIMIT 1",
+                trace,
+            ).fetchone()
+            part, last = newest or (-1, None)
+            if last != run.continues or (newest and last is None):
+                return None
+            created = _create(db, run, size=0)
+            plain_at = run.due_at if run.trigger_type == "plain" else None
+            values = {"part": part + 1, "run_no": created.no, "due_at": run.due_at, "plain_at": plain_at}
+            db.execute(ADD_PART, {**trace, **values})
+            return created
+
+        return await self._db.write(work)
+
+    async def append(self, batch: Append) -> None:
+        if batch.spent_usd:
+            batch.check_charge()
+        # A run that is cancelled lets its request and its checkpoints go.
+        write = self._db.remove if batch.status == "cancelled" else self._db.write
+        await write(partial(write_append, batch=batch))
+        if batch.dropped or batch.status in TERMINAL:
+            self._deleted = True
+
+    async def request(self, run_no: int) -> bytes | None:
+        sql = "SELECT request FROM run_request WHERE run_no = :run_no"
+        return await self._read(one(as_bytes, sql, run_no=run_no))
+
+    @staticmethod
+    def _each_row(db: sqlite3.Connection, sql: str, key: int | str, take: Callable[[RawRow], None]) -> None:
+        """Hands each row to `take`, which may wait."""
+        rows = db.execute(sql, {"key": key})
+        names = [name for name, *_ in rows.description]
+        for row in rows:
+            take(dict(zip(names, row, strict=True)))
+
+
+def _create(db: sqlite3.Connection, run: NewRun, *, size: int) -> RunRecord:
+    """Makes the row of the run, which begins with so many bytes beside its log, and counts it."""
+    values = (
+        *(run.id, run.project_id, run.flow_id, run.version, run.trigger_type, run.capture),
+        *(run.session_id, run.summary, run.owner, run.key_id, size),
+    )
+    no = db.execute(_CREATE, values).lastrowid
+    counted = "data_bytes = data_bytes + ?, run_changes = run_changes + 1"
+    db.execute(f"UPDATE project SET {counted} WHERE id = ?", (size, run.project_id))
+    return run_of(db.execute(f"{RUN} WHERE no = ?", (no,)).fetchone())

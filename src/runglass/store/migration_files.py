@@ -1,14 +1,35 @@
-"""The stored summary of a run that an earlier version wrote, with what later versions derive from its log.
+"""Numbered SQL files as migrations, and what those of both kinds of store derive from the logs of runs."""
 
-Migrations of both stores fill it in, each with the events as it keeps them.
-"""
-
-from typing import Any
+import re
+from importlib.resources import files
+from typing import Any, NamedTuple
 
 import msgspec
 
 from runglass.log.events import decode_event
 from runglass.log.fold import DAMAGE, TraceFold
+
+_BREAKS = re.compile(r"-- Breaks programs that know no more than migration (\d+)\.")
+
+
+class Migration(NamedTuple):
+    """`breaks` is the number of the last migration whose programs cannot work with this one; 0 for none."""
+
+    number: int
+    name: str
+    sql: str
+    breaks: int = 0
+
+
+def migrations_in(package: str) -> list[Migration]:
+    """All migrations of this version, in order."""
+    found = []
+    for file in files(package).joinpath("sql").iterdir():
+        if file.name[:4].isdigit() and file.name.endswith(".sql"):
+            sql = file.read_text(encoding="utf-8")
+            breaks = _BREAKS.match(sql)
+            found.append(Migration(int(file.name[:4]), file.name, sql, int(breaks[1]) if breaks else 0))
+    return sorted(found)
 
 
 class FoldedSummary:
