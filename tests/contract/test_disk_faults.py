@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from runglass import __version__ as runglass_version
-from runglass.engine.run.lease import Lease
+from runglass.engine.run.claims import RunClaims
 from runglass.errors import StoreError
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
@@ -198,7 +198,7 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
 ) -> None:
     with running_server(lease_s=0.3) as server:
         with monkeypatch.context() as patch:
-            patch.setattr(Lease, "hold", fail)
+            patch.setattr(RunClaims, "hold_lease", fail)
             sick = until_health(server.address, 503)
             assert sick["reasons"] == ["the lease keeper has failed and is restarted"]
         well = until_health(server.address, 200)

@@ -166,7 +166,7 @@ def renewed(*servers: RunningServer) -> bool:
     """Whether each has renewed its lease, and compared its runs with those of the database."""
     with suppress(StoreError):
         for server in servers:
-            server.call(server.runtime.engine.keep_lease())
+            server.call(server.runtime.engine.claims.keep_lease())
         return True
     return False
 

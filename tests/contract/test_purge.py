@@ -153,7 +153,7 @@ def test_a_wait_for_a_paused_run_that_is_purged_ends_as_not_found(
         store = server.runtime.store
         record = await store.run(run)
         assert record is not None
-        await server.runtime.engine.cancel_paused(record, reason="test")
+        await server.runtime.engine.idle.cancel(record, reason="test")
         assert await store.purge_runs([record.no])
         try:
             await idle_run(server.runtime, replace(record, status="running"), beyond=-1)

@@ -90,14 +90,14 @@ def test_all_that_the_shell_names_is_there_and_kept_for_ever(page: httpx2.Client
         assert plain.content == answer.content
 
 
-@pytest.mark.parametrize("name", ["nothing.js", "../assets.py", "assets.py", "__init__.py", "shell.html", ""])
+@pytest.mark.parametrize("name", ["main.js", "../assets.py", "assets.py", "__init__.py", "shell.html", ""])
 def test_no_other_file_is_sent(page: httpx2.Client, name: str) -> None:
     digest = page.get("/").headers["etag"].strip('"')
     assert page.get(f"/viewer/{digest}/{name}").status_code == 404
 
 
 def test_a_page_from_before_an_upgrade_still_gets_its_files(page: httpx2.Client) -> None:
-    answer = page.get("/viewer/0123456789abcdef/main.js")
+    answer = page.get("/viewer/0123456789abcdef/viewer.js")
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-cache"
 

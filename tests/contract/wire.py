@@ -132,7 +132,7 @@ def start(server: RunningServer, slug: str, **parameters: Any) -> str:
 def cancel(server: RunningServer, execution_id: str) -> None:
     async def end() -> bool:
         engine, reason = server.runtime.engine, "the test is over"
-        return engine.cancel(execution_id, reason=reason) or await engine.request_cancel(
+        return engine.active.cancel(execution_id, reason=reason) or await engine.cancel_requests.make(
             execution_id, reason=reason
         )
 

@@ -14,16 +14,16 @@ import msgspec
 
 from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
-from runglass.engine.journal.resume import PausedRun, new_state
+from runglass.engine.journal.checkpoints import segment_checkpoint
+from runglass.engine.journal.resume import PausedRun, new_state, paused_state, time_of
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets
 from runglass.engine.run.active_runs import ActiveRuns, StartedRun
 from runglass.engine.run.claims import RunClaims
 from runglass.engine.run.idle_runs import CancelRequests, IdleRuns, RunIds
-from runglass.engine.run.segments import NextSegments, with_stored_content
-from runglass.engine.steps.run_context import EngineContext, LiveOutputs, StepDependencies
-from runglass.engine.steps.run_limits import DrainGate
-from runglass.errors import api_error
+from runglass.engine.steps.run_context import EngineContext, StepDependencies
+from runglass.engine.steps.run_limits import DrainGate, StopRequest
+from runglass.errors import APIError, CommitUncertain, StoreError, api_error
 from runglass.limits.limits import Limits
 from runglass.limits.offload import offload
 from runglass.store.base import Store
@@ -73,11 +73,10 @@ class Engine:
             budgets=Budgets(store, dependencies.clock),
         )
         self.active = ActiveRuns(context, free_slot=self._free_slot, poll_s=poll_s)
-        self._idle = IdleRuns(context, self.active)
-        self._segments = NextSegments(context, self.active, self._idle, free_slot=self._free_slot)
-        self.cancel_requests = CancelRequests(store, bus, self.active, self._idle, poll_s=poll_s)
+        self.idle = IdleRuns(context, self.active)
+        self.cancel_requests = CancelRequests(store, bus, self.active, self.idle, poll_s=poll_s)
         self.claims = RunClaims(
-            context, self.active, self._idle, lease_s=lease_s, process=process, poll_s=poll_s
+            context, self.active, self.idle, lease_s=lease_s, process=process, poll_s=poll_s
         )
 
     async def __aenter__(self) -> Self:
@@ -109,16 +108,14 @@ class Engine:
         run_id: str,
         session_id: str | None = None,
         call: IdempotencyKey | None = None,
-        outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
         started_by: str | None = None,
     ) -> StartedRun:
         """Creates the run and lets it go on, or wait for its turn. When this returns, the run can be read.
 
-        `run_id` is the newest of `ids`. `outputs`, if given, gets the outputs and errors that the log may not
-        keep, by seq. Raises StoreError, DuplicateIdempotencyKey where `call` has been made before, and
-        UNAVAILABLE where too many wait.
+        `run_id` is the newest of `ids`. Raises StoreError, DuplicateIdempotencyKey where `call` has been made
+        before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
         project_id, segment = record.project_id, segment or Segment()
@@ -140,65 +137,81 @@ class Engine:
                 call=call,
                 key_id=key_id,
             )
-            return await self._idle.create(new), segment_spec
+            return await self.idle.create(new), segment_spec
 
         if self.queue.take(project_id):
             owner = self.active.owner
             try:
                 run, segment_spec = await create(segment, owner=owner)
                 state = new_state(run, segment_spec, request_bytes=size_bytes)
-                return self.active.begin(run, state, owner=owner, outputs=outputs)
+                return self.active.begin(run, state, owner=owner)
             finally:
                 self._free_slot(project_id)
-        async with self._idle.admission.of(project_id):
-            run, _ = await create(with_stored_content(segment, outputs), owner=None)
-        await self._idle.tell_queued(run)
+        async with self.idle.admission.of(project_id):
+            run, _ = await create(segment, owner=None)
+        await self.idle.tell_queued(run)
         self.claims.fill()
         return self.active.queued(run)
 
-    async def paused(self, run: RunRecord) -> PausedRun:
-        """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""
-        return await self._idle.paused(run)
-
     async def resume(
-        self,
-        paused: PausedRun,
-        spec: RunSpec,
-        segment: Segment,
-        *,
-        outputs: LiveOutputs | None = None,
-        size_bytes: int = 0,
+        self, paused: PausedRun, spec: RunSpec, segment: Segment, *, size_bytes: int = 0
     ) -> StartedRun:
         """Walks a further segment of a paused run; `spec` is its own, or that with overrides.
 
-        Raises RUN_NOT_PAUSED if another call has taken it up, UNAVAILABLE where too many wait, StoreError.
+        The segment is stored first, and so the run goes on whatever becomes of the process. Raises
+        RUN_NOT_PAUSED if another call has taken it up, UNAVAILABLE where too many wait, StoreError.
         """
         self._refuse_when_stopping()
-        started = await self._segments.resume(paused, spec, segment, outputs=outputs, size_bytes=size_bytes)
-        self.claims.fill()
-        return started
+        if spec.flow == paused.spec.flow:
+            # Callers repeat the overrides that they began with; there is nothing new to tell of those.
+            segment = msgspec.structs.replace(segment, block_overrides={})
+        run_id, project_id = paused.run.id, paused.run.project_id
+        if self.active.is_active(run_id):
+            raise _taken_up(run_id)
+        segment_spec = SegmentSpec(spec=spec, segment=segment)
+        if not self.queue.take(project_id):
+            async with self.idle.admission.of(project_id):
+                run = await self._next_stored(paused, segment_spec, size_bytes, owner=None)
+            await self.idle.tell_queued(run)
+            self.claims.fill()
+            return self.active.queued(run)
+        # Until the segment begins, the run is not let go, and no other call takes it up.
+        self.active.resuming.add(run_id)
+        try:
+            owner = self.active.owner
+            run = await self._next_stored(paused, segment_spec, size_bytes, owner=owner)
+            # Where the store fails now, the run is let go with the next renewal of the lease.
+            self.active.orphaned.setdefault(run_id, StopRequest())
+            try:
+                state = await paused_state(self._store, paused, segment_spec)
+                not_before = await time_of(self._store, run, run.head)
+            except StoreError as error:
+                message = (
+                    "the store failed after the run was resumed: it continues, and its trace will show how"
+                )
+                raise api_error("INTERNAL_ERROR", message, execution_id=run_id) from error
+            return self.active.begin(run, state, owner=owner, not_before=not_before)
+        finally:
+            self.active.resuming.discard(run_id)
+            self._free_slot(project_id)
 
-    def cancel(self, run_id: str, *, reason: str) -> bool:
-        """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
-        return self.active.cancel(run_id, reason=reason)
-
-    async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
-        """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
-
-        What is stored of it need not be readable. Raises StoreError.
-        """
-        return await self._idle.cancel(run, reason=reason)
-
-    async def request_cancel(self, run_id: str, *, reason: str) -> bool:
-        """Asks the process that has the run, or claims it next, to end it as cancelled; it does so soon.
-
-        False if the run has ended. Raises StoreError.
-        """
-        return await self.cancel_requests.make(run_id, reason=reason)
-
-    async def keep_lease(self) -> None:
-        """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
-        await self.claims.keep_lease()
+    async def _next_stored(
+        self, paused: PausedRun, segment_spec: SegmentSpec, size_bytes: int, *, owner: str | None
+    ) -> RunRecord:
+        """The run once its next segment is in the store."""
+        checkpoint = await offload(partial(segment_checkpoint, segment_spec), size_bytes=size_bytes)
+        try:
+            run = await self._store.resume_run(paused.run, checkpoint, owner=owner)
+        except CommitUncertain as unknown:
+            if owner is not None:
+                self.active.orphaned.setdefault(paused.run.id, StopRequest())
+            message = (
+                "the store failed while the run was resumed: it is not known yet whether the run continues"
+            )
+            raise api_error("INTERNAL_ERROR", message, execution_id=paused.run.id) from unknown
+        if run is None:
+            raise _taken_up(paused.run.id)
+        return run
 
     def _free_slot(self, project_id: int) -> None:
         self.queue.give_back(project_id)
@@ -207,3 +220,7 @@ class Engine:
     def _refuse_when_stopping(self) -> None:
         if self.gate.closed:
             raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
+
+
+def _taken_up(run_id: str) -> APIError:
+    return api_error("RUN_NOT_PAUSED", f"run {run_id!r} has been taken up already", execution_id=run_id)

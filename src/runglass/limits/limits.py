@@ -3,10 +3,9 @@
 import asyncio
 import math
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from weakref import WeakValueDictionary
 
 from runglass.config.settings import Settings
 from runglass.errors import rate_limited
@@ -45,9 +44,8 @@ class Limits:
             limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes
         )
         self.runs = RunSlots(settings, weights=weights)
-        self._store_turns: WeakValueDictionary[int, StoreTurns] = WeakValueDictionary()
-        # Held on to, so that small runs one after the other do not make them anew each time.
-        self._newest: StoreTurns | None = None
+        self.store_turns: defaultdict[int, StoreTurns] = defaultdict(StoreTurns)
+        """By project: those of its steps."""
         self.model_calls = FairTurns(
             Shares(math.inf, most_each=most(settings.max_concurrent_model_calls_per_project))
         )
@@ -55,13 +53,6 @@ class Limits:
         self.diffs = FairTurns(Shares(1, most=DIFFS, most_each=1))
         self._open_calls = Shares(math.inf, most_each=settings.max_streams_per_project)
         self._imports = Shares(IMPORTS, most=IMPORTS, most_each=1)
-
-    def store_turns(self, project_id: int) -> "StoreTurns":
-        """Those of the project's steps, for as long as runs of it go on."""
-        turns = self._store_turns.get(project_id)
-        if turns is None:
-            turns = self._newest = self._store_turns[project_id] = StoreTurns()
-        return turns
 
     def open_call(self, project_id: int) -> AbstractContextManager[Callable[[], None]]:
         """The block is a stream, or a call that waits for its run; it ends by what it is given, too.
@@ -167,7 +158,7 @@ class StoreTurns:
     the writer's thread hardly gets the interpreter, with the appends of all other runs behind its own.
     """
 
-    __slots__ = ("__weakref__", "_is_due", "_line", "_most", "inside")
+    __slots__ = ("_is_due", "_line", "_most", "inside")
 
     def __init__(self, most: int = STEPS_AT_A_TIME) -> None:
         self.inside = 0

@@ -8,6 +8,7 @@ one piece.
 import asyncio
 import math
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
@@ -33,8 +34,6 @@ AT_ONCE, AT_ONCE_S = 16, 0.01
 """So many requests, iterations and branches of a project may begin within so many seconds."""
 REQUEST_S, ITERATION_S = 0.001, 0.0006
 """Seconds of the event loop that a request, and the first step of an iteration or a branch, take."""
-MOST_NOTED = 1000
-"""Projects that are noted before those are forgotten of which there is nothing to know any more."""
 ABOUT_S = 2.0
 """So long after its last request, or the last event of its runs, a project counts as being about."""
 
@@ -167,7 +166,7 @@ async def admit_paced(project_id: int, takes_s: float) -> None:
     `takes_s` is about how long its beginning keeps the loop busy: a few hundred at once would stop it for as
     many milliseconds.
     """
-    project, now_s = pace_of("loop").project(project_id), clock.monotonic_s()
+    project, now_s = pace_of("loop").projects[project_id], clock.monotonic_s()
     if now_s - project.begun_since_s > AT_ONCE_S:
         project.begun_since_s, project.begun = now_s, 0
     project.begun += 1
@@ -208,12 +207,13 @@ class Pacer:
 
     def __init__(self, *, most: int = 1) -> None:
         self._turns = FairTurns(Shares(1, most=most))
-        self._projects: dict[int, PacedProject] = {}
+        # By id, what is noted of the project: callers make no projects, and each is a few hundred bytes.
+        self.projects: defaultdict[int, PacedProject] = defaultdict(PacedProject)
 
     @asynccontextmanager
     async def piece(self, project_id: int) -> AsyncIterator[WorkPiece]:
         """The block is one piece of the project's work: it begins in its turn, after its rest."""
-        project = self.project(project_id)
+        project = self.projects[project_id]
         # Held while it rests, so that its next pieces wait behind this one, and no other project does.
         async with project:
             still_s = project.until_s - clock.monotonic_s()
@@ -229,19 +229,6 @@ class Pacer:
                     until_s = max(now_s, project.until_s) + rest_s(worked_s)
                     # Alone it does not rest, and must not have to make up for all of that later.
                     project.until_s = min(until_s, now_s + LONGEST_REST_S)
-
-    def project(self, project_id: int) -> PacedProject:
-        """What is noted of the project."""
-        project = self._projects.get(project_id)
-        if project is None:
-            if len(self._projects) > MOST_NOTED:
-                now_s = clock.monotonic_s()
-                still = [
-                    each for each in self._projects.items() if each[1].locked() or each[1].until_s > now_s
-                ]
-                self._projects = dict(still)
-            project = self._projects[project_id] = PacedProject()
-        return project
 
     @property
     def is_wanted(self) -> bool:

@@ -18,7 +18,6 @@ from starlette.types import ASGIApp
 
 from runglass.config.settings import Settings, SettingsError
 from runglass.errors import RunglassError
-from runglass.limits.offload import offload_in_turn
 from runglass.runtime.composition import SETTLED_S, open_runtime
 from runglass.runtime.metrics.listener import address_of, listening
 from runglass.runtime.runtime import Runtime
@@ -29,15 +28,12 @@ from runglass.server.http.open_responses import OpenResponses
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.kept_outlines import OutlineKeeper
 from runglass.server.services.outlines import Outlines
-from runglass.server.viewer.assets import assets
 from runglass.support.clock import SystemClock
 from runglass.support.supervision import SupervisedTask, stop_signal
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 2048
-PAGES_AFTER_S = 0.5
-"""How long after the start the files of the viewer are made, unless somebody asks for a page before."""
 GRACE_S = 1
 """How long a response may still take after its `end` was called."""
 CUT_OFF_S = 0.5
@@ -130,7 +126,6 @@ async def serving(
     running = asyncio.create_task(server.serve(sockets=[listener]))
     watching = {
         asyncio.create_task(connections.watch()),
-        asyncio.create_task(_make_pages()),
         *(asyncio.create_task(work.run_forever(), name=work.name) for work in supervised),
     }
     try:
@@ -169,12 +164,6 @@ async def _taking_grpc(app: ASGIApp, settings: Settings) -> AsyncIterator[None]:
     ) as address:
         log.info("traces are taken over gRPC at %s", address)
         yield
-
-
-async def _make_pages() -> None:
-    """Has the files of the viewer ready for the first page, and out of the way of the first calls."""
-    await asyncio.sleep(PAGES_AFTER_S)
-    await offload_in_turn(assets)
 
 
 class _Server(uvicorn.Server):

@@ -148,7 +148,7 @@ class Callers:
         try:
             run = await life.store.run(run_id)
             assert run is not None
-            paused = await life.engine.paused(run)
+            paused = await life.engine.idle.paused(run)
             cursor, tool_loop = paused.pause.cursor, paused.pause.tool_loop
             first, results = cursor, []
             if tool_loop is not None:
@@ -182,19 +182,19 @@ class Callers:
             assert run is not None
             if run.ended:
                 return
-            if life.engine.cancel(run_id, reason="the seed"):
+            if life.engine.active.cancel(run_id, reason="the seed"):
                 world.seen["callers: cancelled"] += 1
                 log = world.laws.of(run_id)
                 # Of a run that goes on elsewhere, without its knowledge, it can say nothing.
                 if log is not None and log.holder is life.process:
                     self._cancelled[run_id] = (life, log.fence)
-            elif await life.engine.cancel_paused(run, reason="the seed"):
+            elif await life.engine.idle.cancel(run, reason="the seed"):
                 world.seen["callers: cancelled while paused"] += 1
                 log = world.laws.of(run_id)
                 assert log is not None
                 status = log.status
                 world.tell(lambda: demand(status == "cancelled", f"{run_id} was cancelled and is {status}"))
-            elif await life.engine.request_cancel(run_id, reason="the seed"):
+            elif await life.engine.cancel_requests.make(run_id, reason="the seed"):
                 world.seen["callers: cancelled at another process"] += 1
         except StoreError:
             return

@@ -19,7 +19,7 @@ from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import ModelGateway, Price
 from runglass.engine.run.active_runs import StartedRun
 from runglass.engine.run.task import RunOutcome
-from runglass.engine.steps.run_context import LiveOutputs, StepDependencies
+from runglass.engine.steps.run_context import StepDependencies
 from runglass.engine.workers.sandbox import Sandbox
 from runglass.engine.workers.templates import Templates
 from runglass.flows.flow import Flow
@@ -152,7 +152,6 @@ async def start(
     capture: CaptureMode = "full",
     capture_failed: CaptureFailed = "off",
     segment: Segment | None = None,
-    outputs: LiveOutputs | None = None,
 ) -> StartedRun:
     """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle."""
     if isinstance(flow, str):
@@ -167,7 +166,7 @@ async def start(
         capture_failed=capture_failed,
         trigger_type="api",
     )
-    return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next(), outputs=outputs)
+    return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next())
 
 
 async def run_to_end(
@@ -179,7 +178,7 @@ async def run_to_end(
 
 
 async def resume(house: EngineHarness, run_id: str, segment: Segment) -> StartedRun:
-    paused = await house.engine.paused(await run_of(house, run_id))
+    paused = await house.engine.idle.paused(await run_of(house, run_id))
     return await house.engine.resume(paused, paused.spec, segment)
 
 

@@ -244,7 +244,7 @@ async def test_what_a_run_that_cannot_be_read_has_reserved_is_charged_when_it_is
     async with next_life(SqliteStore(tmp_path / "db")) as house:
         run = await run_of(house, started.id)
         assert (len(house.engine.active.set_aside), (await project_of(house)).reserved_usd) == (1, Decimal(1))
-        assert await house.engine.cancel_paused(run, reason="asked for")
+        assert await house.engine.idle.cancel(run, reason="asked for")
         project = await project_of(house)
         assert (project.reserved_usd, project.spent_usd) == (Decimal(0), Decimal(1))
 
@@ -265,7 +265,7 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
     models.chance = _Always("ok")
     async with next_life(SqliteStore(tmp_path / "db"), models=models) as house:
         if then == "is cancelled":
-            house.engine.cancel(started.id, reason="asked for")
+            house.engine.active.cancel(started.id, reason="asked for")
         await house.engine.active.join(started.id)
         run = await run_of(house, started.id)
         assert run.status == ("cancelled" if then == "is cancelled" else "completed")
@@ -300,7 +300,7 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         await budget_of(house, Decimal(3))
         started = await start(house, ASK)
         await (models.waited_for.wait() if is_reserved else held.reached())
-        house.engine.cancel(started.id, reason="asked for")
+        house.engine.active.cancel(started.id, reason="asked for")
         if not is_reserved:
             await asyncio.sleep(0)
             held.let_go()

@@ -49,7 +49,7 @@ async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_p
         # While another run goes through all of it, one that was about to begin would have begun.
         await (await start(house, "- {id: a, type: passthrough}")).outcome()
         assert models.count == MOST_WORKERS + 1
-        assert house.engine.cancel(started.id, reason="asked for")
+        assert house.engine.active.cancel(started.id, reason="asked for")
         await started.outcome()
 
 

@@ -307,13 +307,13 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         started = await start(house, flow, {"n": 1}, segment=Segment(last=0))
         await started.outcome()
         run = await run_of(house, started.id)
-        paused = await house.engine.paused(run)
+        paused = await house.engine.idle.paused(run)
         second = await house.engine.resume(paused, paused.spec, Segment(first=1, last=1))
         await second.outcome()
     store, _ = dying_store(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
         run = await run_of(house, started.id)
-        paused = await house.engine.paused(run)
+        paused = await house.engine.idle.paused(run)
         segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
         third = await house.engine.resume(paused, paused.spec, segment)
         with contextlib.suppress(StoreError):
@@ -327,7 +327,7 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
                 async for _ in pages:
                     pass
         run = await run_of(house, started.id)
-        paused = await house.engine.paused(run)
+        paused = await house.engine.idle.paused(run)
         assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 70}})
         ran = await read(house, started.id)
     assert not [step for step in ran.trace.steps if step.status == "running"]
@@ -352,7 +352,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     store, _ = dying_store(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
         run = await run_of(house, started.id)
-        paused = await house.engine.paused(run)
+        paused = await house.engine.idle.paused(run)
         again = await house.engine.resume(paused, paused.spec, Segment(first=0, results=results))
         with contextlib.suppress(StoreError):
             await again.outcome()
@@ -384,7 +384,7 @@ async def test_an_engine_without_its_lease_can_write_nothing(tmp_path: Path) -> 
         held.let_go()
         with pytest.raises(LeaseLost):
             await started.outcome()
-        await stopped.engine.keep_lease()
+        await stopped.engine.claims.keep_lease()
         after = await read(stopped, started.id)
     assert before.events == after.events
     assert after.trace.flow_run.status == "completed"
@@ -402,7 +402,7 @@ async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_pa
             assert taken.id == started.id
             await other.hold_lease("other", until="9999", renew=False)
             before = measured.lost_leases
-            await stopped.engine.keep_lease()
+            await stopped.engine.claims.keep_lease()
             assert measured.lost_leases == before + 1
             with pytest.raises(LeaseLost):
                 await started.outcome()
@@ -426,12 +426,12 @@ async def test_while_a_stop_lets_steps_end_nobody_takes_their_runs(
         stopping = asyncio.create_task(house.engine.stop(grace_s=30))
         for _ in range(3):
             await house.clock.sleep(LEASE_S / 2)
-            await house.engine.keep_lease()
+            await house.engine.claims.keep_lease()
         async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as other:
             assert await other.claim_runs("other", now=iso(house.clock.now()), limit=10) == []
         held.set()
         await stopping
-        await house.engine.keep_lease()
+        await house.engine.claims.keep_lease()
         assert (await started.outcome()).status == "completed"
 
 

@@ -490,8 +490,8 @@ async def test_a_large_snapshot_is_cut_and_marked_but_flows_on_whole(execute: Ex
 async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: EngineHarness) -> None:
     started = await start(house, "- {id: a, type: code, code: 'while True: pass'}")
     await follow(house, started.id, until=2)
-    assert house.engine.cancel(started.id, reason="asked for")
-    assert house.engine.cancel(started.id, reason="asked for again")
+    assert house.engine.active.cancel(started.id, reason="asked for")
+    assert house.engine.active.cancel(started.id, reason="asked for again")
     outcome = await started.outcome()
     ran = await read(house, started.id, outcome)
     assert ran.outcome.status == "cancelled"
@@ -501,7 +501,7 @@ async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: En
     assert cut_off.error_context == {"code": "CANCELLED", "message": "asked for"}
     assert cut_off.completed_at == ran.trace.flow_run.completed_at
     assert ran.trace.flow_run.status == "cancelled"
-    assert not house.engine.cancel(started.id, reason="too late")
+    assert not house.engine.active.cancel(started.id, reason="too late")
 
 
 async def test_a_fault_of_the_engine_is_recorded_not_lost(
@@ -523,7 +523,7 @@ async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(
     house: EngineHarness, capture: CaptureMode
 ) -> None:
     started = await start(house, "- {id: a, type: passthrough}", {"message": "hello"}, capture=capture)
-    assert house.engine.cancel(started.id, reason="at once")
+    assert house.engine.active.cancel(started.id, reason="at once")
     ran = await read(house, started.id, await started.outcome())
     input_of_run = ["run_input"] if capture == "full" else []
     assert ran.types() == ["run_started", *input_of_run, "flow_cancelled"]
@@ -538,7 +538,7 @@ async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_pa
         with pytest.raises(StoreError, match="the disk is full"):
             await started.outcome()
         faults.mend("append")
-        await house.engine.keep_lease()
+        await house.engine.claims.keep_lease()
         ran = await read_at_end(house, started.id)
     assert ran.trace.flow_run.status == "completed"
     assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
@@ -551,9 +551,9 @@ async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tm
         started = await start(house, "- {id: a, type: code, code: 'return {}'}")
         with pytest.raises(StoreError):
             await started.outcome()
-        assert house.engine.cancel(started.id, reason="asked for")
+        assert house.engine.active.cancel(started.id, reason="asked for")
         faults.mend("append")
-        await house.engine.keep_lease()
+        await house.engine.claims.keep_lease()
         ran = await read_at_end(house, started.id)
     assert ran.types()[-1] == "flow_cancelled"
 
@@ -568,7 +568,7 @@ async def test_a_cancellation_that_meets_a_failure_is_not_lost(
         try:
             await asyncio.Event().wait()
         finally:
-            cancelled.append(house.engine.cancel(started.id, reason="asked for"))
+            cancelled.append(house.engine.active.cancel(started.id, reason="asked for"))
             await asyncio.sleep(0)
 
     def performing(step: Any, *rest: Any) -> Any:

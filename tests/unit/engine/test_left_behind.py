@@ -99,7 +99,7 @@ async def test_a_run_that_was_cancelled_leaves_nothing_to_the_collector(tmp_path
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         started = await start(house, FLOWS["echo"], {"text": "x" * 100_000})
         await models.asked.wait()
-        assert house.engine.cancel(started.id, reason="asked for")
+        assert house.engine.active.cancel(started.id, reason="asked for")
         await started.outcome()
         await house.engine.active.join(started.id)
         del started

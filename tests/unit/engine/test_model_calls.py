@@ -145,7 +145,7 @@ async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -
         (row,), _ = await house.store.open_steps(run.no)
         step = msgspec.json.decode(row.data, type=StepTrace)
         assert (step.input_context or {})["__rendered_prompt__"] == "Greet Ada"
-        house.engine.cancel(started.id, reason="enough")
+        house.engine.active.cancel(started.id, reason="enough")
         found = await read(house, started.id, await started.outcome())
     (call,) = found.step("ask").model_calls
     assert (call.error_code, call.cost_unknown) == ("CANCELLED", "no_usage")
@@ -163,7 +163,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
         started = await start(house, flow, {"who": "Ada"}, segment=Segment(offer=offer))
         await started.outcome()
         run = await run_of(house, started.id)
-        paused = await house.engine.paused(run)
+        paused = await house.engine.idle.paused(run)
         results = [{"role": "tool", "toolCallId": "c1", "name": "look", "content": "blue"}]
         resumed = await house.engine.resume(paused, paused.spec, Segment(results=results))
         found = await read(house, started.id, await resumed.outcome())

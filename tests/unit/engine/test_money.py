@@ -161,7 +161,7 @@ async def walk(house: EngineHarness, flow: Flow) -> Ran:
     outcome = await started.outcome()
     while outcome.pause is not None:
         run = await run_of(house, started.id)
-        paused = await house.engine.paused(run)
+        paused = await house.engine.idle.paused(run)
         tool_loop = paused.pause.tool_loop
         assert tool_loop is not None
         results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in tool_loop.calls]

@@ -155,7 +155,7 @@ async def test_what_was_said_before_a_cancel_is_in_the_attempt(bench: Bench) -> 
     started = await start(bench.house, ASK)
     # The starts and inputs of run and step, and the first piece of the answer.
     await follow(bench.house, started.id, until=5)
-    bench.house.engine.cancel(started.id, reason="enough")
+    bench.house.engine.active.cancel(started.id, reason="enough")
     call = call_of(await read(bench.house, started.id, await started.outcome()))
     assert (call.error_code, call.finish_reason) == ("CANCELLED", None)
     assert call.response == {"role": "assistant", "content": "Good mor"}

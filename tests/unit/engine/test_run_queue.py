@@ -112,7 +112,7 @@ async def test_who_waits_for_a_queued_run_that_cannot_be_read_is_told(
         outcome = asyncio.ensure_future(second.outcome())
         await looked.reached()
         spoil(store.connections.path, UPDATES["request"], b"garbage", second.id)
-        assert house.engine.cancel(first.id, reason="enough")
+        assert house.engine.active.cancel(first.id, reason="enough")
         looked.let_go()
         async with asyncio.timeout(30):
             with pytest.raises(RunUnreadable, match=second.id):
@@ -148,7 +148,7 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
         first, second = await start(house, FLOW), await start(house, FLOW)
         await begun(house, first)
         run = await run_of(house, steps.id)
-        paused = await house.engine.paused(run)
+        paused = await house.engine.idle.paused(run)
         resumed = await house.engine.resume(paused, paused.spec, Segment(first=1))
         third = await start(house, FLOW)
         with pytest.raises(APIError, match="taken up already"):
@@ -156,7 +156,7 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
         assert await status(house, steps) == "paused"
         monkeypatch.undo()
         appends = FaultyStore(house.store).hold("append", when=lambda batch: batch.run_no == run.no)
-        house.engine.cancel(first.id, reason="enough")
+        house.engine.active.cancel(first.id, reason="enough")
         await appends.reached()
         assert await status(house, second) == "completed"
         assert await status(house, third) == "pending"
@@ -174,12 +174,12 @@ async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
         hold(monkeypatch)
         first = await start(house, FLOW)
         run = await run_of(house, steps.id)
-        paused = await house.engine.paused(run)
+        paused = await house.engine.idle.paused(run)
         with pytest.raises(APIError, match="nothing was started"):
             await house.engine.resume(paused, paused.spec, Segment(first=1))
         assert await status(house, steps) == "paused"
         assert not house.engine.active.is_active(steps.id)
-        house.engine.cancel(first.id, reason="enough")
+        house.engine.active.cancel(first.id, reason="enough")
 
 
 FLOOD, GUEST = 1, 2

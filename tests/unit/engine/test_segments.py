@@ -43,7 +43,7 @@ async def answer(house: EngineHarness, started: StartedRun, content: str) -> Run
     """Answers the one pending tool call."""
     run = await run_of(house, started.id)
     assert run.status == "paused"
-    pause = (await house.engine.paused(run)).pause
+    pause = (await house.engine.idle.paused(run)).pause
     assert pause.tool_loop is not None
     [call] = pause.tool_loop.calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": content}]

@@ -292,7 +292,7 @@ async def run(
         if offer is not None:
             row = await house.store.run(started.id)
             assert row is not None
-            paused = await house.engine.paused(row)
+            paused = await house.engine.idle.paused(row)
             results = [{"role": "tool", "toolCallId": CALL["id"], "name": "look", "content": "blue"}]
             resumed = await house.engine.resume(paused, paused.spec, Segment(results=results))
             outcome = await resumed.outcome()

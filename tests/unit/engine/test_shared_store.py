@@ -91,7 +91,7 @@ async def test_a_run_is_executed_by_the_process_that_claims_it(machines: Machine
     assert started.queued is not None
     outcome = asyncio.ensure_future(started.outcome())
     assert (await run_of(machines.front, started.id)).status == "pending"
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     with pytest.raises(LeaseLost):
         await outcome
     ran = await read(machines.front, started.id)
@@ -123,13 +123,13 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(
         patch.setattr(machines.worker.store, "hold_lease", refused)
         patch.setattr(machines.worker.store, "claim_runs", claim)
         with pytest.raises(StoreError, match="broken this program"):
-            await machines.worker.engine.keep_lease()
+            await machines.worker.engine.claims.keep_lease()
         looking = asyncio.create_task(machines.worker.engine.claims.watch_work())
         # Reading takes a thread, and more turns of the loop than a claim would take to begin.
         assert await run_of(machines.front, started.id) == waiting
         assert not claimed
         looking.cancel()
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     await until_idle(machines.front, started.id)
 
 
@@ -160,7 +160,7 @@ async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
 
 async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machines: Machines) -> None:
     run_id = (await start(machines.front, WALK, {"n": 3}, capture="off")).id
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     run = await until_idle(machines.front, run_id)
     assert [await machines.front.store.owed(run.no, seq) for seq in range(1, run.head + 1)] == [
         None
@@ -169,7 +169,7 @@ async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machi
 
 async def paused_run(machines: Machines) -> RunRecord:
     run_id = (await start(machines.front, WALK, {"n": 3}, segment=Segment(last=0))).id
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     return await until_idle(machines.front, run_id)
 
 
@@ -179,7 +179,7 @@ async def test_of_two_processes_that_resume_one_pause_one_does(
 ) -> None:
     run = await paused_run(machines)
     houses = [machines[place] for place in order]
-    both = [await house.engine.paused(run) for house in houses]
+    both = [await house.engine.idle.paused(run) for house in houses]
     got = await asyncio.gather(
         *(
             house.engine.resume(paused, paused.spec, Segment(first=1))
@@ -190,7 +190,7 @@ async def test_of_two_processes_that_resume_one_pause_one_does(
     [refused] = [each for each in got if isinstance(each, BaseException)]
     assert isinstance(refused, FlowExecutionError)
     assert refused.code == "RUN_NOT_PAUSED"
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     await until_idle(machines.front, run.id)
     assert (await types(machines.front, run.id)).count("flow_completed") == 1
 
@@ -199,16 +199,16 @@ async def test_a_run_whose_next_segment_is_stored_waits_for_no_call(machines: Ma
     run = await paused_run(machines)
     await resume(machines.front, run.id, Segment(first=1))
     with pytest.raises(FlowExecutionError, match="waits for no call"):
-        await machines.other.engine.paused(await run_of(machines.front, run.id))
+        await machines.other.engine.idle.paused(await run_of(machines.front, run.id))
 
 
 async def test_a_resumed_run_goes_on_elsewhere_if_its_process_dies_at_once(machines: Machines) -> None:
     run = await paused_run(machines)
-    paused = await machines.worker.engine.paused(run)
+    paused = await machines.worker.engine.idle.paused(run)
     begin = machines.worker.engine.resume(paused, paused.spec, Segment(first=1))
     await begin
     await machines.worker.engine.stop()
-    await machines.other.engine.keep_lease()
+    await machines.other.engine.claims.keep_lease()
     assert (await until_idle(machines.front, run.id)).status == "completed"
 
 
@@ -220,7 +220,7 @@ async def test_a_run_that_is_being_resumed_is_not_let_go_as_the_lease_is_renewed
     reading = faults.hold("events", when=lambda *_, **__: stored_segments, times=1)
     resuming = asyncio.create_task(resume(machines.worker, run.id, Segment(first=1)))
     await reading.reached()
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     reading.let_go()
     started = await resuming
     assert (await started.outcome()).status == "completed"
@@ -236,24 +236,24 @@ async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if
         faults.fail("resume_run", CommitUncertain("the answer is lost"), commits=True)
         with pytest.raises(FlowExecutionError, match="INTERNAL_ERROR"):
             await resume(machines[place], run.id, Segment(first=1))
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     assert (await until_idle(machines.front, run.id)).status == "completed"
 
 
 async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines) -> None:
     watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
     run_id = (await start(machines.front, HOLD)).id
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     await until_going_on(machines.front, run_id)
     engine = machines.front.engine
-    assert not engine.cancel(run_id, reason="why")
-    assert not await engine.cancel_paused(await run_of(machines.front, run_id), reason="why")
-    assert await engine.request_cancel(run_id, reason="why")
+    assert not engine.active.cancel(run_id, reason="why")
+    assert not await engine.idle.cancel(await run_of(machines.front, run_id), reason="why")
+    assert await engine.cancel_requests.make(run_id, reason="why")
     await follow(machines.front, run_id)
     end = (await read(machines.front, run_id)).events[-1]
     assert isinstance(end, FlowCancelled)
     assert end.reason == "why"
-    assert not await engine.request_cancel(run_id, reason="again"), "it has ended"
+    assert not await engine.cancel_requests.make(run_id, reason="again"), "it has ended"
     watch.cancel()
 
 
@@ -262,7 +262,7 @@ async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(machines: Mac
     async with open_harness(front.store, beside=front, poll_s=0.01) as worker:
         watch = asyncio.create_task(worker.engine.cancel_requests.watch_forever())
         run_id = (await start(front, HOLD)).id
-        await worker.engine.keep_lease()
+        await worker.engine.claims.keep_lease()
         await until_going_on(front, run_id)
         await front.store.request_cancel(run_id, reason="why")
         await follow(front, run_id)
@@ -272,11 +272,11 @@ async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(machines: Mac
 
 async def test_a_run_whose_process_died_is_cancelled_by_the_one_that_claims_it(machines: Machines) -> None:
     run_id = (await start(machines.front, HOLD)).id
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     await until_going_on(machines.front, run_id)
-    assert await machines.front.engine.request_cancel(run_id, reason="why")
+    assert await machines.front.engine.cancel_requests.make(run_id, reason="why")
     machines.front.clock.set_back(-2 * LEASE_S)
-    await machines.other.engine.keep_lease()
+    await machines.other.engine.claims.keep_lease()
     await follow(machines.front, run_id)
     assert (await types(machines.front, run_id))[-1] == "flow_cancelled"
     assert "after" not in {step[0] for step in (await read(machines.front, run_id)).steps()}
@@ -288,12 +288,12 @@ async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
 ) -> None:
     run = await paused_run(machines)
     if claimed:
-        await machines.front.engine.request_cancel(run.id, reason="why")
+        await machines.front.engine.cancel_requests.make(run.id, reason="why")
     await resume(machines.front, run.id, Segment(first=1))
     if not claimed:
         resuming = await run_of(machines.front, run.id)
-        assert await machines.front.engine.cancel_paused(resuming, reason="why")
-    await machines.worker.engine.keep_lease()
+        assert await machines.front.engine.idle.cancel(resuming, reason="why")
+    await machines.worker.engine.claims.keep_lease()
     await follow(machines.front, run.id)
     assert (await types(machines.front, run.id))[-1] == "flow_cancelled"
     assert {step[0] for step in (await read(machines.front, run.id)).steps()} == {"a"}
@@ -308,11 +308,11 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
     run_id = (await start(machines.front, WALK, {"n": 3})).id
     with monkeypatch.context() as patch:
         patch.setattr("runglass.engine.run.claims.left_state", broken)
-        await machines.worker.engine.keep_lease()
+        await machines.worker.engine.claims.keep_lease()
     assert len(machines.worker.engine.active.set_aside) == 1
     spoil(machines.front.store.connections.path, UPDATES["summary"], b"garbage", run_id)
     watch = asyncio.create_task(machines.worker.engine.cancel_requests.watch_forever())
-    assert await machines.front.engine.request_cancel(run_id, reason="why")
+    assert await machines.front.engine.cancel_requests.make(run_id, reason="why")
     await follow(machines.front, run_id)
     run = await run_of(machines.front, run_id)
     events = await machines.front.store.events(run.no, after=0, limit_bytes=1 << 20)
@@ -333,7 +333,7 @@ async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(
         return await left_state(store, run)
 
     monkeypatch.setattr("runglass.engine.run.claims.left_state", left_slowly)
-    claiming = asyncio.create_task(machines.worker.engine.keep_lease())
+    claiming = asyncio.create_task(machines.worker.engine.claims.keep_lease())
     await follow(machines.front, other)
     assert (await run_of(machines.front, slow)).status == "pending"
     may_go_on.set()
@@ -344,7 +344,7 @@ async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(
 async def test_housekeeping_ends_a_run_that_paused_before_its_cancel_was_read(machines: Machines) -> None:
     front = machines.front
     waiting, other = await paused_run(machines), await paused_run(machines)
-    assert await front.engine.request_cancel(waiting.id, reason="why")
+    assert await front.engine.cancel_requests.make(waiting.id, reason="why")
     await maintenance(front).tidy()
     assert (await types(front, waiting.id))[-1] == "flow_cancelled"
     assert (await run_of(front, other.id)).status == "paused"
@@ -356,5 +356,5 @@ async def test_housekeeping_leaves_a_run_that_is_being_resumed(machines: Machine
     await resume(front, run.id, Segment(first=1))
     front.clock.set_back(-48 * 3600)
     await maintenance(front).tidy()
-    await machines.worker.engine.keep_lease()
+    await machines.worker.engine.claims.keep_lease()
     assert (await until_idle(front, run.id)).status == "completed"

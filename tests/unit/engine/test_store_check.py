@@ -58,7 +58,7 @@ class Machine(NamedTuple):
 
     async def keep_lease_until_idle(self, run_id: str) -> None:
         """Renews the lease; what is cut off by that has ended then."""
-        await self.house.engine.keep_lease()
+        await self.house.engine.claims.keep_lease()
         await self.house.engine.active.join(run_id)
 
 
@@ -118,7 +118,7 @@ async def test_a_segment_of_which_the_store_has_less_is_cut_off_and_goes_on_from
     await machine.go_back()
     await machine.keep_lease_until_idle(run_id)
     assert machine.store.lost == {run_id: len(before)}
-    await machine.house.engine.keep_lease()
+    await machine.house.engine.claims.keep_lease()
     await follow(machine.house, run_id, until=8)
     after = await events(machine, run_id)
     assert [seq for seq, _ in after] == list(range(1, len(after) + 1))
@@ -130,9 +130,9 @@ async def test_a_run_that_had_ended_and_goes_on_again_is_taken_up(machine: Machi
     run_id = await ended_run(machine)
     await machine.go_back()
     # Twice: it might have been created a moment ago.
-    await machine.house.engine.keep_lease()
+    await machine.house.engine.claims.keep_lease()
     assert not machine.house.engine.active.is_active(run_id)
-    await machine.house.engine.keep_lease()
+    await machine.house.engine.claims.keep_lease()
     await follow(machine.house, run_id)
     run = await run_of(machine.house, run_id)
     assert run.status == "completed"
@@ -141,11 +141,11 @@ async def test_a_run_that_had_ended_and_goes_on_again_is_taken_up(machine: Machi
 async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machine: Machine) -> None:
     run_id = await going_run(machine)
     await machine.go_back()
-    assert machine.house.engine.cancel(run_id, reason="enough")
+    assert machine.house.engine.active.cancel(run_id, reason="enough")
     await machine.house.engine.active.join(run_id)
     assert await machine.head(run_id) == 4, "what is behind the store's head was refused"
     assert machine.store.lost == {}
-    await machine.house.engine.keep_lease()
+    await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {run_id: 8}, "that it was about to end hides no loss"
     await follow(machine.house, run_id)
     run = await run_of(machine.house, run_id)
@@ -163,7 +163,7 @@ async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path
     machine.gate.set()
     await machine.house.engine.active.join(run_id)
     for _ in range(3):
-        await machine.house.engine.keep_lease()
+        await machine.house.engine.claims.keep_lease()
     assert not machine.house.engine.active.is_active(run_id)
     assert len(machine.house.engine.active.orphaned) == 0
     assert await machine.head(run_id) == run.head
@@ -182,10 +182,10 @@ async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_howe
             run_no=run.no, head=4, fence=run.fence, events=[*other, *other], status="running", summary=b"{}"
         )
     )
-    await machine.house.engine.keep_lease()
+    await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {}, "nobody looks at runs that have ended while the database is the same"
     machine.store.generation += 1
-    await machine.house.engine.keep_lease()
+    await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {run_id: len(had)}
 
 
@@ -205,7 +205,7 @@ async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed
     assert stripped == (1, None)
     assert await events(machine, run_id) != before
     machine.store.generation += 1
-    await machine.house.engine.keep_lease()
+    await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {}
 
 
@@ -217,7 +217,7 @@ async def test_a_run_that_has_just_ended_and_is_gone_is_lost(machine: Machine) -
     had = len(await events(machine, started.id))
     await machine.go_back()
     machine.store.generation += 1
-    await machine.house.engine.keep_lease()
+    await machine.house.engine.claims.keep_lease()
     assert machine.store.lost == {started.id: had}
 
 
@@ -229,6 +229,6 @@ async def test_a_loss_that_could_not_be_noted_is_looked_for_again(machine: Machi
     with FaultyStore(machine.store) as faults:
         faults.fail("note_setback", StoreError("the store is away"))
         with pytest.raises(StoreError, match="is away"):
-            await machine.house.engine.keep_lease()
-    await machine.house.engine.keep_lease()
+            await machine.house.engine.claims.keep_lease()
+    await machine.house.engine.claims.keep_lease()
     assert run_id in machine.store.lost

@@ -78,7 +78,7 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
         await follow(house, good)
         assert (await read(house, good)).types()[-1] == "flow_completed"
         for _ in range(3):
-            await house.engine.keep_lease()
+            await house.engine.claims.keep_lease()
         assert (await run_of(house, broken)).claims == 1, "it is claimed again and again"
         assert len([record for record in caplog.records if "quarantined" in record.getMessage()]) == 1
         assert (await start(house, FLOW)).id
@@ -112,7 +112,7 @@ async def test_a_run_that_is_set_aside_is_cancelled_unread(tmp_path: Path, what:
     spoil(path, UPDATES[what], b"garbage", run_id)
     async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
         assert len(house.engine.active.set_aside) == 1
-        assert await house.engine.cancel_paused(await run_of(house, run_id), reason="enough")
+        assert await house.engine.idle.cancel(await run_of(house, run_id), reason="enough")
         assert len(house.engine.active.set_aside) == 0
         run = await run_of(house, run_id)
         assert run.status == "cancelled"
@@ -153,5 +153,5 @@ async def test_a_run_with_an_odd_time_is_cancelled_and_nothing_of_it_comes_twice
     spoil(path, UPDATES["request"], b"garbage", run_id)
     async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
         before = await run_of(house, run_id)
-        assert await house.engine.cancel_paused(before, reason="enough")
+        assert await house.engine.idle.cancel(before, reason="enough")
         assert (await run_of(house, run_id)).head == before.head + 1

@@ -47,7 +47,7 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
     assert isinstance(last, FlowFailed)
     assert (last.error, last.step_id) == (ran.outcome.error, "large")
     assert ran.steps() == [("fine", None, 1, "completed"), ("large", None, 1, "failed")]
-    await house.engine.keep_lease()
+    await house.engine.claims.keep_lease()
     assert not house.engine.active.is_active(ran.id)
     run = await run_of(house, ran.id)
     assert await house.store.outcome(run.no) == (
@@ -96,10 +96,10 @@ async def test_a_run_of_an_uncertain_commit_is_answered_with_its_id_and_goes_on_
         assert caught.value.code == "INTERNAL_ERROR"
         run_id = caught.value.execution_id
         assert run_id is not None
-        await house.engine.keep_lease()
+        await house.engine.claims.keep_lease()
         if commits:
             await follow(house, run_id)
             assert (await read(house, run_id)).types()[-1] == "flow_completed"
         else:
             assert await house.store.run(run_id) is None
-        await house.engine.keep_lease()
+        await house.engine.claims.keep_lease()

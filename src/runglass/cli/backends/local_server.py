@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from msgspec.structs import replace
 
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.local_store import find_store, named_project, only_project, terminal_user
+from runglass.cli.backends.local_store import find_store, local_key, named_project
 from runglass.client.core.connection import API_PATH, ServerConnection
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, Answer, ConnectionLost, error_of, finish, timed_out
@@ -23,7 +23,6 @@ from runglass.config.settings import Settings
 from runglass.store.base import Store
 from runglass.store.keys import LOCAL_KEY, make_key
 from runglass.store.records import ApiKey
-from runglass.support.clock import iso
 from runglass.support.import_without_gc import loading
 
 if TYPE_CHECKING:
@@ -63,14 +62,8 @@ def in_process(
     async def application() -> AsyncIterator[InProcessTransport]:
         async with open_runtime(settings, is_guest=not executes) as runtime:
             store = runtime.store
-            if name is None:
-                project = await only_project(store)
-            else:
-                project = await named_project(store, name, create=create)
-            made, now = make_key(), iso(store.clock.now())
-            user = terminal_user().name or ""
-            key = ApiKey(id=LOCAL_KEY, project_id=project.id, role="admin", hint=user, created_at=now)
-            runtime.store = with_keys(store, {made.digest: key})
+            project, made = await named_project(store, name, create=create), make_key()
+            runtime.store = with_keys(store, {made.digest: local_key(store, project)})
             yield InProcessTransport(portal, create_app(runtime), made.key)
 
     with (

@@ -15,8 +15,9 @@ from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
 from runglass.store.base import Store
 from runglass.store.catalog import Catalog
-from runglass.store.keys import make_key
+from runglass.store.keys import LOCAL_KEY, make_key
 from runglass.store.records import ApiKey, Project, Role
+from runglass.support.clock import iso
 from runglass.wire.admin_api import ROLES, Actor
 
 T = TypeVar("T")
@@ -99,24 +100,21 @@ def speaks_to(place: str) -> None:
         write_line(stderr(), f"({place})", style="dim")
 
 
-async def only_project(store: Catalog) -> Project:
-    """The one project of the store. Raises NotFound, UsageError."""
-    projects = await store.projects()
-    if len(projects) == 1:
-        return projects[0]
-    if not projects:
-        raise NotFound("there is no project yet; `runglass projects create ORG/PROJECT` makes one")
-    names = ", ".join(f"{each.org}/{each.name}" for each in projects[:MOST_NAMED])
-    raise UsageError(
-        f"there are {len(projects):,} projects ({names}): say which, as ORG/PROJECT or --project"
-    )
+async def named_project(store: Catalog, name: ProjectName | None, *, create: bool | None = None) -> Project:
+    """The project; without a name the only one. With `create` it is made where it is new, as stderr says.
 
-
-async def named_project(store: Catalog, name: ProjectName, *, create: bool | None = None) -> Project:
-    """The project. With `create` it is made where it is new, as stderr says.
-
-    Raises NotFound, which names --create unless `create` is None.
+    Raises UsageError where there are several, and NotFound, which names --create unless `create` is None.
     """
+    if name is None:
+        projects = await store.projects()
+        if len(projects) == 1:
+            return projects[0]
+        if not projects:
+            raise NotFound("there is no project yet; `runglass projects create ORG/PROJECT` makes one")
+        names = ", ".join(f"{each.org}/{each.name}" for each in projects[:MOST_NAMED])
+        raise UsageError(
+            f"there are {len(projects):,} projects ({names}): say which, as ORG/PROJECT or --project"
+        )
     project = await store.find_project(name.org, name.project)
     if project is None and create:
         project = await store.ensure_project(name.org, name.project, by=terminal_user())
@@ -126,6 +124,12 @@ async def named_project(store: Catalog, name: ProjectName, *, create: bool | Non
         what_to_do = listed if create is None else "add --create to make it"
         raise NotFound(f"project {name} does not exist; {what_to_do}")
     return project
+
+
+def local_key(store: Store, project: Project) -> ApiKey:
+    """The key of this user, which is in memory alone."""
+    hint, now = terminal_user().name or "", iso(store.clock.now())
+    return ApiKey(id=LOCAL_KEY, project_id=project.id, role="admin", hint=hint, created_at=now)
 
 
 async def create_key(store: Catalog, project: Project, role: Role, *, most: int) -> str:

@@ -16,8 +16,8 @@ from runglass.cli.backends.local_server import with_keys
 from runglass.cli.backends.local_store import (
     DataFolder,
     in_store,
+    local_key,
     named_project,
-    only_project,
     speaks_to,
     terminal_user,
     viewing_key,
@@ -30,9 +30,8 @@ from runglass.config.settings import Settings
 from runglass.errors import APIConnectionError, PermissionDeniedError, WrongExpectedVersion
 from runglass.store.base import Store
 from runglass.store.data_folder import announce, running_server
-from runglass.store.keys import LOCAL_KEY, make_key
+from runglass.store.keys import make_key
 from runglass.store.records import ApiKey
-from runglass.support.clock import iso
 from runglass.support.import_without_gc import loading
 from runglass.wire.admin_api import KeyRequest, NewKeyInfo
 
@@ -140,7 +139,7 @@ def _admin_key(settings: Settings, name: ProjectName | None) -> Iterator[str]:
     made, by = make_key(), terminal_user()
 
     async def add(store: Store) -> ApiKey:
-        project = await (only_project(store) if name is None else named_project(store, name))
+        project = await named_project(store, name)
         most = settings.max_keys_per_project
         return await store.add_key(project.id, "admin", made.digest, made.hint, most=most, by=by)
 
@@ -184,18 +183,12 @@ async def _serving(
     async with open_runtime(settings) as runtime:
         store, by, most = runtime.store, terminal_user(), settings.max_keys_per_project
         name = name or (None if await store.projects() else FIRST_PROJECT)
-        project = await (only_project(store) if name is None else named_project(store, name, create=True))
+        project = await named_project(store, name, create=True)
         if (viewing := await viewing_key(store, project)) is None:
             # A browser's session is that of a key in the store. Nobody knows this one.
             unknown = make_key()
             viewing = await store.add_key(project.id, "admin", unknown.digest, unknown.hint, most=most, by=by)
-        reads = ApiKey(
-            id=LOCAL_KEY,
-            project_id=project.id,
-            role="admin",
-            hint=by.name or "",
-            created_at=iso(store.clock.now()),
-        )
+        reads = local_key(store, project)
         sends = msgspec.structs.replace(reads, role="record")
         read_key, record_key = make_key(), make_key()
         runtime.store = with_keys(store, {read_key.digest: reads, record_key.digest: sends})

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 TRACES = "/v1/traces"
 FLOW = "runglass-doctor"
-EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 TIMEOUT_S = 10.0
 MOST_SKEW_S = 60.0
 NEWEST = 50
@@ -140,6 +139,11 @@ def way_of(environ: Mapping[str, str]) -> Way | None:
     pairs = (each.partition("=") for each in text.split(",") if "=" in each)
     headers = {key.strip().lower(): unquote(value.strip()) for key, _, value in pairs}
     protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if protocol == "grpc":
+        raise Problem(
+            "OTEL_EXPORTER_OTLP_PROTOCOL is grpc, which is not tried",
+            "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf and name the port of HTTP, which every server has",
+        )
     way = Way(url, protocol or "", headers, name)
     if not way.key:
         raise Problem(
@@ -164,7 +168,7 @@ def _examine(way: Way, reader: "Client") -> None:
     trace_id, is_deleted = secrets.token_hex(16), role == "admin"
     body = probe(trace_id, service=os.environ.get("OTEL_SERVICE_NAME", FLOW), has_call=is_deleted)
     began_s = time.monotonic()
-    date = (_send_over_grpc if way.protocol == "grpc" else _send)(way, body)
+    date = _send(way, body)
     took = formatting.duration(round((time.monotonic() - began_s) * 1000))
     if date is not None and abs(skew_s := time.time() - date.timestamp()) > MOST_SKEW_S:
         away = f"{formatting.duration(round(abs(skew_s) * 1000))} {'ahead of' if skew_s > 0 else 'behind'}"
@@ -263,34 +267,10 @@ def _remedy_of_loss(way: Way, reason: str) -> str:
     if isinstance(there, Answer) or UNTRUSTED in there.reason:
         return f"the server speaks {other}: write {other}://{host}"
     if urlsplit(way.url).port == 4317:
-        return "4317 is the port of gRPC: name the port of HTTP, or set OTEL_EXPORTER_OTLP_PROTOCOL=grpc"
+        return "4317 is the port of gRPC: name the port of HTTP"
     if any(map(os.environ.get, PROXIES)):
         return f"does the proxy let it through? NO_PROXY={urlsplit(way.url).hostname} goes around it"
     return "is the server started (runglass serve), and are host and port right?"
-
-
-def _send_over_grpc(way: Way, body: bytes) -> None:
-    try:
-        import grpc
-    except ModuleNotFoundError as error:
-        raise Problem(
-            "OTEL_EXPORTER_OTLP_PROTOCOL is grpc, which cannot be tried without its library",
-            "pip install 'runglass[server,grpc]', or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
-        ) from error
-    parts = urlsplit(way.url)
-    is_secure, credentials = parts.scheme == "https", grpc.ssl_channel_credentials()
-    with (
-        grpc.secure_channel(parts.netloc, credentials) if is_secure else grpc.insecure_channel(parts.netloc)
-    ) as channel:
-        try:
-            channel.unary_unary(EXPORT)(body, timeout=TIMEOUT_S, metadata=list(way.headers.items()))
-        except grpc.RpcError as error:
-            remedy = "start the server with --otlp-grpc, and name that address"
-            if isinstance(_request(way._replace(url=f"{way.origin}/health")), Answer):
-                remedy = f"{parts.netloc} speaks HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
-            elif error.code() is not grpc.StatusCode.UNAVAILABLE:
-                remedy = "use a key with the role record that is not revoked"
-            raise Problem(f"gRPC {error.code().name}: {error.details()}", remedy) from error
 
 
 def _say(mark: str, style: str, text: str) -> None:

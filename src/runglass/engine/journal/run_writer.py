@@ -10,6 +10,8 @@ More than 300 lines: what is recorded of a run, what is on its way and what is s
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from decimal import Decimal
 from time import perf_counter
 
 from msgspec import json
@@ -36,6 +38,8 @@ MOST_UNDER_WAY = 4 << 20
 """With more on its way to the store, a step waits until all of it is stored: memory is bounded, too."""
 
 
+# With slots: for so many attributes a dictionary would take 1.5 kB for each run.
+@dataclass(eq=False, slots=True)
 class RunWriter:
     """Appends to one run of `owner`, in the order in which `record` is called.
 
@@ -44,91 +48,56 @@ class RunWriter:
     in the same way.
     """
 
-    # For so many attributes Python has no compact form: a dictionary would take 1.5 kB for each run.
-    __slots__ = (
-        "_append",
-        "_appends",
-        "_at",
-        "_bus",
-        "_changes",
-        "_charged_usd",
-        "_checkpoints",
-        "_clock",
-        "_counted_log",
-        "_counted_open",
-        "_dropped",
-        "_error",
-        "_events",
-        "_failure",
-        "_is_send_due",
-        "_large",
-        "_open_bytes",
-        "_owed",
-        "_owner",
-        "_reserved_usd",
-        "_result",
-        "_sent",
-        "_sent_bytes",
-        "_store",
-        "_stored_bytes",
-        "_stored_status",
-        "fold",
-        "head",
-        "log_bytes",
-        "run",
-        "stored_head",
-        "stored_last_at",
-    )
+    _store: RunLog
+    _bus: Bus
+    run: RunRecord
+    """The run, as it was when this writer began."""
+    fold: RunFold
+    """The run's state after the last recorded event."""
+    _clock: Clock
+    _: KW_ONLY
+    owner: str | None = None
+    not_before: InitVar[str] = ""
+    head: int = field(init=False)
+    """Seq of the last recorded event."""
+    stored_head: int = field(init=False)
+    """Seq of the last event that the store has said to have."""
+    stored_last_at: str = field(init=False)
+    """Its time; empty where that is not known."""
+    log_bytes: int = field(init=False)
+    """Of all events and steps of the run so far."""
+    _at: str = field(init=False)
+    _sent: int = field(init=False)
+    _stored_status: str = field(init=False)
+    _charged_usd: Decimal = field(init=False)
+    _reserved_usd: Decimal = field(init=False)
+    _counted_log: int = field(init=False)
+    _sent_bytes: int = field(init=False)
+    _stored_bytes: int = field(init=False)
+    _open_bytes: int = field(init=False, default=0)
+    _counted_open: int = field(init=False, default=0)
+    _events: list[bytes] = field(init=False, default_factory=list)
+    _changes: dict[tuple[int, int], StepChange] = field(init=False, default_factory=dict)
+    _checkpoints: list[Checkpoint] = field(init=False, default_factory=list)
+    # Few runs have any, and those that wait are many.
+    _dropped: tuple[str, ...] = field(init=False, default=())
+    _owed: tuple[tuple[int, bytes], ...] = field(init=False, default=())
+    _is_send_due: bool = field(init=False, default=False)
+    _append: asyncio.Task[None] | None = field(init=False, default=None)
+    _appends: list[asyncio.Task[None]] = field(init=False, default_factory=list)
+    _large: asyncio.Task[None] | None = field(init=False, default=None)
+    _failure: StoreError | None = field(init=False, default=None)
+    _result: bytes | None = field(init=False, default=None)
+    _error: bytes | None = field(init=False, default=None)
 
-    def __init__(
-        self,
-        store: RunLog,
-        bus: Bus,
-        run: RunRecord,
-        fold: RunFold,
-        clock: Clock,
-        *,
-        owner: str | None = None,
-        not_before: str = "",
-    ) -> None:
-        self._store = store
-        self._bus = bus
-        self.run = run
-        """The run, as it was when this writer began."""
-        self.fold = fold
-        """The run's state after the last recorded event."""
-        self._clock = clock
-        self.log_bytes = run.log_bytes
-        """Of all events and steps of the run so far."""
-        self._counted_log = run.log_bytes
-        self._open_bytes = self._counted_open = 0
-        self._stored_bytes = run.log_bytes
-        self.stored_head = run.head
-        """Seq of the last event that the store has said to have."""
-        self.stored_last_at = not_before
-        """Its time; empty where that is not known."""
+    def __post_init__(self, not_before: str) -> None:
+        run, fold = self.run, self.fold
+        self.head = self.stored_head = self._sent = run.head
+        self._at = self.stored_last_at = not_before
+        self.log_bytes = self._counted_log = self._sent_bytes = self._stored_bytes = run.log_bytes
         self._stored_status = run.status
-        self.head = run.head
-        """Seq of the last recorded event."""
-        self._sent = run.head
-        self._at = not_before
-        self._events: list[bytes] = []
-        self._is_send_due = False
-        self._changes: dict[tuple[int, int], StepChange] = {}
-        self._checkpoints: list[Checkpoint] = []
-        # Few runs have any, and those that wait are many.
-        self._dropped: tuple[str, ...] = ()
-        self._owed: tuple[tuple[int, bytes], ...] = ()
-        self._owner = owner
-        self._append: asyncio.Task[None] | None = None
-        self._appends: list[asyncio.Task[None]] = []
-        self._large: asyncio.Task[None] | None = None
-        self._sent_bytes = run.log_bytes
-        self._failure: StoreError | None = None
         self._charged_usd = fold.totals.spent.cost_usd or ZERO
         self._reserved_usd = fold.reserved_usd
-        self._result: bytes | None = None
-        self._error: bytes | None = None
 
     def begin(self) -> None:
         """Adds the first event of a run, which holds what its summary has held from the start."""
@@ -288,7 +257,7 @@ class RunWriter:
             owed=self._owed,
             status=status,
             summary=json.encode(summary),
-            owner=self._owner if status == "running" else None,
+            owner=self.owner if status == "running" else None,
             result=self._result,
             error=self._error,
             spent_usd=ZERO if spent_usd is self._charged_usd else subtract_usd(spent_usd, self._charged_usd),

@@ -89,13 +89,13 @@ class Maintenance:
             try:
                 if run.cancel_reason is not None:
                     # It paused before its process read the request, and who made that has left.
-                    await self._engine.cancel_paused(run, reason=run.cancel_reason)
+                    await self._engine.idle.cancel(run, reason=run.cancel_reason)
                     continue
                 since = datetime.fromisoformat(await time_of(self._store, run, run.head))
                 if now - since > self._pause_limit:
                     hours = self._pause_limit.total_seconds() / 3600
                     reason = f"nobody took it up again for {hours:.3g} hours"
-                    await self._engine.cancel_paused(run, reason=reason)
+                    await self._engine.idle.cancel(run, reason=reason)
             except RunUnreadable as error:
                 self._engine.active.put_aside(run.id, error, project_id=run.project_id)
             # One run after the other, and others' turn in between: a long list is no reason for a stall.

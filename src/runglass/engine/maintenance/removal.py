@@ -127,7 +127,7 @@ class RunRemoval:
             if days is not None and iso_ms(created_ms(run_id)) < self._before(days):
                 told = "run %s cannot be read, and is deleted as its retention is over"
                 log.warning(told, run_id, extra={"project_id": run.project_id})
-                if await self._engine.cancel_paused(run, reason="its retention is over"):
+                if await self._engine.idle.cancel(run, reason="its retention is over"):
                     await self._purge([run.no])
 
     async def tidy(self, *, grace_s: float = 0.0) -> None:

@@ -6,6 +6,7 @@ be right makes all of them worthless: nothing is booked of them, and the trace s
 Imports the built-in list of prices, which takes a while, so only the side of the providers may import it.
 """
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
@@ -118,20 +119,13 @@ def _list_cost(response: ModelResponse) -> Decimal | None:
 
 def list_cost(address: str | None, model: str, bound: TokenBound) -> Decimal | None:
     """US dollars for so many tokens at the provider with this address; None where the list has no price."""
-    plain = PricedUsage(input_tokens=bound.prompt, output_tokens=bound.completion)
+    costs: list[Decimal] = []
     # Some take more for a prompt that they put into their cache.
-    written = PricedUsage(
-        input_tokens=bound.prompt, cache_write_tokens=bound.prompt, output_tokens=bound.completion
-    )
-    costs = [_cost(address, model, plain), _cost(address, model, written)]
-    return max((cost for cost in costs if cost is not None), default=None)
-
-
-def _cost(address: str | None, model: str, usage: PricedUsage) -> Decimal | None:
-    if not address:
-        return None
-    try:
-        # By address alone: a provider's name says nothing about prices once its environment points elsewhere.
-        return calc_price(usage, model, provider_api_url=address).total_price
-    except (LookupError, ValueError):
-        return None
+    for written in (0, bound.prompt) if address else ():
+        usage = PricedUsage(
+            input_tokens=bound.prompt, cache_write_tokens=written, output_tokens=bound.completion
+        )
+        # By address alone, as above.
+        with suppress(LookupError, ValueError):
+            costs.append(calc_price(usage, model, provider_api_url=address).total_price)
+    return max(costs, default=None)

@@ -5,6 +5,7 @@ Which runs are next, of those that wait and of those whose process has no lease 
 
 import asyncio
 import logging
+from datetime import timedelta
 
 from uuid_utils import uuid7
 
@@ -12,7 +13,7 @@ from runglass.bus.base import WORK, progress_of
 from runglass.engine.journal.resume import WORKER_LOST, left_state, time_of
 from runglass.engine.run.active_runs import ActiveRuns
 from runglass.engine.run.idle_runs import IdleRuns
-from runglass.engine.run.lease import Lease, StoreCheck
+from runglass.engine.run.store_check import StoreCheck
 from runglass.engine.run.terminate import end_run
 from runglass.engine.steps.run_context import EngineContext
 from runglass.engine.steps.run_limits import StopRequest
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 CLAIMED_AT_ONCE = 100
 BEGUN_AT_ONCE = 10
 """So many claimed runs are read at the same time, as a store has connections."""
+RETRY_S = 0.5
+"""A lease that could not be renewed is tried again so soon."""
 CLAIM_WAIT_S = 1.0
 """So long a start waits for the runs that another process has left unfinished."""
 
@@ -59,7 +62,10 @@ class RunClaims:
         self._active = active
         self._idle = idle
         self._queue = engine.limits.runs
-        self._lease = Lease(engine.store, self._clock, active, lease_s=lease_s, process=process)
+        self._lease_s = lease_s
+        self._process = process
+        self._holds_lease = False
+        """Whether the store said so the last time that it answered."""
         self._keeping = asyncio.Lock()
         self._filling: asyncio.Task[None] | None = None
         self._fill_again = False
@@ -72,7 +78,7 @@ class RunClaims:
 
     async def open(self) -> None:
         """Takes the first lease, and begins to claim; waits for that a moment, and not for large runs."""
-        await self._lease.hold(renew=False)
+        await self.hold_lease(renew=False)
         if not self._executes:
             return
         self.fill()
@@ -97,12 +103,31 @@ class RunClaims:
 
     async def run_forever(self) -> None:
         """Keeps the lease until it is cancelled. A store that fails is tried again."""
-        await self._lease.keep_forever(self.keep_lease)
+        pause_s = interval_s = self._lease_s / 3
+        failures = FailureLog(log, "renewing the lease failed")
+        while True:
+            await self._clock.sleep(pause_s)
+            try:
+                await self.keep_lease()
+                pause_s = interval_s
+                failures.worked()
+            except StoreError as error:
+                failures.failed(error)
+                # Before others take the runs over, once the store is back.
+                pause_s = min(interval_s, RETRY_S)
+
+    async def hold_lease(self, *, renew: bool) -> bool:
+        """Takes the lease, or renews it; False where others have taken it away. Raises StoreError."""
+        until = iso(self._clock.now() + timedelta(seconds=self._lease_s))
+        self._holds_lease = await self._store.hold_lease(
+            self._active.owner, until=until, renew=renew, process=self._process
+        )
+        return self._holds_lease
 
     async def keep_lease(self) -> None:
         """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
         # While a claim goes on, and while a stop lets steps end: the lease must not run out meanwhile.
-        is_held = await self._lease.hold(renew=True)
+        is_held = await self.hold_lease(renew=True)
         async with self._keeping:
             if not self._gate.closed:
                 await self._keep_lease(is_held=is_held)
@@ -134,7 +159,7 @@ class RunClaims:
             log.error("the lease expired: other processes resume the runs of this one")
             await active.release_all()
             active.owner = str(uuid7())
-            await self._lease.hold(renew=False)
+            await self.hold_lease(renew=False)
         await self._check.compare()
         orphaned = dict(active.orphaned)
         for run_id in orphaned:
@@ -153,7 +178,7 @@ class RunClaims:
     def _next(self) -> tuple[int | None, int] | None:
         """Of which project, or of any, how many runs can be claimed now."""
         # Runs of an owner without a lease are anybody's.
-        return self._queue.claimable(CLAIMED_AT_ONCE) if self._lease.is_held else None
+        return self._queue.claimable(CLAIMED_AT_ONCE) if self._holds_lease else None
 
     async def _claim(self) -> set[str]:
         """One claim of as many runs as there are slots for, which are taken up; returns their ids."""

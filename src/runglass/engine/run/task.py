@@ -20,8 +20,8 @@ from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.interpreter import Interpreter
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
-from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
-from runglass.engine.steps.run_context import EngineContext, LiveOutputs, RunContext
+from runglass.engine.steps.outcomes import StepFailedPermanently
+from runglass.engine.steps.run_context import EngineContext, RunContext
 from runglass.engine.steps.run_limits import LimitReached, RunUsage, StopRequest
 from runglass.errors import (
     PermanentStoreError,
@@ -85,7 +85,6 @@ class RunTask:
         owner: str,
         stop: StopRequest,
         not_before: str = "",
-        outputs: LiveOutputs | None = None,
     ) -> None:
         self.run = run
         self.stop = stop
@@ -93,7 +92,6 @@ class RunTask:
         self.ended = False
         self._engine = engine
         self._state = state
-        self._outputs = outputs
         self._spec = state.segment_spec.spec
         self._capture = engine.make_capture(self._spec.capture, self._spec.capture_failed)
         self._writer = RunWriter(
@@ -159,10 +157,6 @@ class RunTask:
         except StepFailedPermanently as failed:
             lost = without_traceback(failed).lost
             return await self._failed(lost.error, lost.step_id, captured=lost.captured)
-        except CreditsExhausted as spent:
-            without_traceback(spent)
-            error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
-            return await self._failed(error, spent.step_id)
         except LimitReached as reached:
             without_traceback(reached)
             return await self._failed(reached.error, reached.step_id)
@@ -244,10 +238,9 @@ class RunTask:
             usage=RunUsage(
                 engine.limits.settings, iterations=state.iterations, output_bytes=state.output_bytes
             ),
-            store_turns=engine.limits.store_turns(project_id),
+            store_turns=engine.limits.store_turns[project_id],
             model_calls=engine.limits.model_calls,
             budget=await engine.budgets.of_run(project_id, self._writer),
-            outputs=self._outputs,
             answers_call=state.segment_spec.segment.answers_call,
         )
         if (tool_loop := state.abandoned_loop) is not None:

@@ -18,7 +18,7 @@ from runglass.engine.models.model_types import ModelAnswer, ModelRequest, last_u
 from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.model_turn import ask_model
-from runglass.engine.steps.outcomes import AwaitingToolResults, out_of_credit
+from runglass.engine.steps.outcomes import AwaitingToolResults
 from runglass.engine.steps.run_context import RunContext
 from runglass.errors import StepFailure, StoreError, without_traceback
 from runglass.flows.flow import CodeStep, LeafStep, LlmStep, PassthroughStep, PlainStep, WaitStep
@@ -51,7 +51,7 @@ async def run_attempt(
 ) -> Payload | StepFailure:
     """The output of the attempt, recorded; or its failure, which the caller records.
 
-    Raises AwaitingToolResults, CreditsExhausted and StoreError.
+    Raises AwaitingToolResults, LimitReached and StoreError.
     """
     if attempt.tool_loop is None:
         attempt.start()
@@ -119,7 +119,8 @@ async def run_attempt(
     except BudgetExceeded as error:
         # The attempt ends with the run, which fails: its input is told as that of a failed one.
         attempt.record_failed_input()
-        raise out_of_credit(context.stop, step.id, f"step {step.id!r}: {error}") from error
+        told = {"code": "CREDITS_EXHAUSTED", "message": f"step {step.id!r}: {error}"}
+        raise context.stop.reached(step.id, told) from error
     except (StoreError, AwaitingToolResults):
         raise
     except Exception as error:

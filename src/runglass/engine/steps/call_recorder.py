@@ -125,21 +125,16 @@ class CallRecorder:
 
     def never_made(self) -> ModelCall:
         """The call as it is told where it was cut off after it had been reserved, and costs nothing."""
-        return ModelCall(
-            number=self._number,
-            model=self._request.model,
-            provider=_provider(self._request.model),
-            note="aborted before it was made",
-            error_code="CANCELLED",
-        )
+        return self._call(note="aborted before it was made", error_code="CANCELLED")
+
+    def _call(self, **told: Any) -> ModelCall:
+        model = self._request.model
+        return ModelCall(number=self._number, model=model, provider=_provider(model), **told)
 
     def _answered(self, response: ProviderResponse, *, error_code: str | None = None) -> ModelCall:
         received = self._received or Payload(_received(response))
         sent, answer, is_cut = self._kept(received, failed=error_code is not None)
-        return ModelCall(
-            number=self._number,
-            model=self._request.model,
-            provider=_provider(self._request.model),
+        return self._call(
             model_used=response.model_used,
             started_at=self._started_at,
             duration_ms=self._elapsed_ms(),
@@ -165,10 +160,7 @@ class CallRecorder:
     ) -> ModelCall:
         received = (self._received or self._partial()) if self._heard else None
         sent, answer, is_cut = self._kept(received, failed=failed)
-        return ModelCall(
-            number=self._number,
-            model=self._request.model,
-            provider=_provider(self._request.model),
+        return self._call(
             started_at=self._started_at,
             duration_ms=self._elapsed_ms(),
             time_to_first_token_ms=self._first_token_ms,

@@ -17,7 +17,6 @@ from runglass.engine.steps.outcomes import (
     StepFailedPermanently,
     delay_after,
     end_if_repeated,
-    out_of_credit,
     retry_or_fail,
 )
 from runglass.engine.steps.run_context import RunContext
@@ -62,15 +61,14 @@ class StepExecutor:
     ) -> Payload:
         """The step's output, after as many attempts as it takes; `tool_loop` goes on with one that waited.
 
-        Raises StepFailedPermanently, AwaitingToolResults, CreditsExhausted, LimitReached and StoreError.
+        Raises StepFailedPermanently, AwaitingToolResults, LimitReached and StoreError.
         """
         context = self._context
         if context.writer.log_bytes > context.usage.log_bytes:
             self._end_at_limit(step)
         if context.budget is not None and not await context.budget.has_credit():
-            raise out_of_credit(
-                context.stop, step.id, f"the project's budget is spent; step {step.id!r} was not begun"
-            )
+            message = f"the project's budget is spent; step {step.id!r} was not begun"
+            raise context.stop.reached(step.id, {"code": "CREDITS_EXHAUSTED", "message": message})
         waited_s = 0.0
         interrupted = self.interrupted.take(step, position) if self.interrupted.attempts else None
         if interrupted is not None:
@@ -129,8 +127,7 @@ class StepExecutor:
 
     def _end_at_limit(self, step: Step) -> NoReturn:
         context = self._context
-        context.stop.limit = context.usage.log_is_full(step.id, context.writer.log_bytes)
-        raise context.stop.limit
+        raise context.stop.reached(step.id, context.usage.log_is_full(step.id, context.writer.log_bytes))
 
     def next_attempt(self, step_id: str, position: StepPosition) -> int:
         """The number of the next attempt, which takes the place in the trace that the step has already."""

@@ -24,7 +24,7 @@ from runglass.engine.run_memory import value_of
 from runglass.engine.steps.attempt_runner import LlmContext
 from runglass.engine.steps.containers import Containers
 from runglass.engine.steps.executor import StepExecutor
-from runglass.engine.steps.outcomes import AwaitingToolResults, CreditsExhausted, StepFailedPermanently
+from runglass.engine.steps.outcomes import AwaitingToolResults, StepFailedPermanently
 from runglass.engine.steps.run_context import RunContext
 from runglass.engine.steps.scope import Scope
 from runglass.errors import StepFailure
@@ -73,7 +73,7 @@ class Interpreter:
     async def walk(self) -> SegmentResult:
         """Runs the top-level steps of the segment.
 
-        Raises StepFailedPermanently, CreditsExhausted, LimitReached and StoreError.
+        Raises StepFailedPermanently, LimitReached and StoreError.
         """
         spec, segment = self._state.segment_spec.spec, self._state.segment_spec.segment
         tool_loop, steps = self._state.tool_loop, spec.flow.steps
@@ -194,8 +194,6 @@ class Interpreter:
             # A step may fail in the moment in which it is cancelled.
             if self._context.stop.requested:
                 raise asyncio.CancelledError from None
-            if self._context.stop.spent_at is not None:
-                raise CreditsExhausted(self._context.stop.spent_at, self._context.stop.spent) from None
             if self._context.stop.limit is not None:
                 raise self._context.stop.limit from None
             if step.on_error == "fail":

@@ -10,7 +10,6 @@ from runglass.engine.journal.checkpoints import FailureCheckpoint
 from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.model_types import ModelCallFailed
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
-from runglass.engine.steps.run_limits import StopRequest
 from runglass.errors import RETRY_AFTER, StepFailure
 from runglass.flows.flow import LeafStep, LlmStep, Retry
 
@@ -29,20 +28,6 @@ class AwaitingToolResults(Exception):
     def __init__(self, tool_loop: ToolLoopState) -> None:
         super().__init__(f"{tool_loop.step_id} waits for {len(tool_loop.calls)} tool results")
         self.tool_loop = tool_loop
-
-
-class CreditsExhausted(Exception):
-    """The project's budget is spent, or too little of it is left for a call of the step; `str` says which."""
-
-    def __init__(self, step_id: str, message: str) -> None:
-        super().__init__(message)
-        self.step_id = step_id
-
-
-def out_of_credit(stop: StopRequest, step_id: str, message: str) -> CreditsExhausted:
-    """The error to raise; all other steps of the run end with it."""
-    stop.spent_at, stop.spent = step_id, message
-    return CreditsExhausted(step_id, message)
 
 
 NO_RETRY = Retry(max_attempts=1)

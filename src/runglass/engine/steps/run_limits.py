@@ -44,7 +44,7 @@ class DrainGate:
 
 
 class LimitReached(Exception):
-    """The run is at its limit and ends with `error`; the step was not begun."""
+    """The run is at a limit, of its budget or its log, and ends with `error`; the step was not begun."""
 
     def __init__(self, step_id: str, error: dict[str, Any]) -> None:
         super().__init__(step_id)
@@ -55,19 +55,16 @@ class LimitReached(Exception):
 class StopRequest:
     """Asks a segment that goes on to end as cancelled, or to leave the run to the process that claims it.
 
-    `spent_at` is the step for which there was no credit, and `spent` the message; `limit` is the limit that
-    the run has reached. Then the run fails, and all its steps that go on fail with it. `is_behind` is why it
-    is left: the store has less of it than it said.
+    `limit` is the limit that the run has reached: it fails, and all its steps that go on fail with it.
+    `is_behind` is why it is left: the store has less of it than it said.
     """
 
-    __slots__ = ("cancelled", "is_behind", "left", "limit", "spent", "spent_at")
+    __slots__ = ("cancelled", "is_behind", "left", "limit")
 
     def __init__(self) -> None:
         self.cancelled: str | None = None
         self.left = False
         self.is_behind = False
-        self.spent_at: str | None = None
-        self.spent = ""
         self.limit: LimitReached | None = None
 
     @property
@@ -77,7 +74,12 @@ class StopRequest:
     @property
     def is_last_word(self) -> bool:
         """Whether the event that ends the run also ends the attempts that are cut off."""
-        return self.cancelled is not None or self.spent_at is not None or self.limit is not None
+        return self.cancelled is not None or self.limit is not None
+
+    def reached(self, step_id: str, error: dict[str, Any]) -> LimitReached:
+        """What to raise at a limit."""
+        self.limit = LimitReached(step_id, error)
+        return self.limit
 
 
 class RunUsage:
@@ -119,7 +121,7 @@ class RunUsage:
                 setting="run_output_bytes",
             )
 
-    def log_is_full(self, step_id: str, log_bytes: int) -> LimitReached:
+    def log_is_full(self, step_id: str, log_bytes: int) -> dict[str, Any]:
         """The error that ends a run whose log is too long: a step may pass that by its own part."""
         limit = self.log_bytes
         message = (
@@ -127,7 +129,7 @@ class RunUsage:
             f" step {step_id!r} was not begun"
         )
         details = {"limit": "log", "value": limit, "setting": "run_log_bytes"}
-        return LimitReached(step_id, {"code": "RUN_LIMIT", "message": message, **details})
+        return {"code": "RUN_LIMIT", "message": message, **details}
 
 
 def _refuse(message: str, **details: Any) -> NoReturn:

@@ -9,7 +9,6 @@ string its content. Most expressions and templates are only a path into the name
 
 import ast
 import secrets
-import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -48,18 +47,12 @@ CODE_LIMIT = 100_000
 """Characters. Python's parser needs a tenth of a second for as much, in this process."""
 QUICK = 8 * 1024
 """Characters of code that the event loop may wait for."""
-RESERVED = "_runglass_"
-"""No name in the code may begin like this."""
-WRITER = f"{RESERVED}{secrets.token_hex(8)}"
-"""The function, there before the program runs, that makes text of a result.
+WRITER = f"_runglass_{secrets.token_hex(8)}"
+"""The function, there before the program runs, that makes text of a result; no code has its name by chance.
 
-Code that makes up its name, which takes `exec` and `locals`, gains nothing: every result is read as JSON
-within the same limits.
+Code that finds it out, which takes `exec` and `locals`, gains nothing: every result is read as JSON within
+the same limits.
 """
-
-
-_NAMING = frozenset({"id", "name", "names", "arg", "asname", "attr", "rest", "kwd_attrs"})
-"""The fields of nodes that hold names as strings."""
 
 
 class Program(NamedTuple):
@@ -80,11 +73,7 @@ def _parsed(code: str, mode: Literal["exec", "eval"]) -> ast.AST:
             "CODE_ERROR", f"the code has {len(code)} characters; the limit is {CODE_LIMIT}", may_retry=False
         )
     try:
-        tree = parse_python(code, mode)
-        # Python reads names in their compatibility forms; code without such text needs no walk.
-        if RESERVED in (code if code.isascii() else unicodedata.normalize("NFKC", code)):
-            _refuse_reserved(tree)
-        return tree
+        return parse_python(code, mode)
     except SyntaxError as error:
         line: int | None
         name, message, line = type(error).__name__, error.msg, max(error.lineno or 1, 1)
@@ -95,20 +84,6 @@ def _parsed(code: str, mode: Literal["exec", "eval"]) -> ast.AST:
     raise StepFailure(
         "CODE_ERROR", f"{name}: {message}{where}", may_retry=False, details={"exception": name, "line": line}
     )
-
-
-def _refuse_reserved(tree: ast.AST) -> None:
-    """Raises StepFailure where a reserved name is mentioned, as a variable, function, parameter or import."""
-    for node in ast.walk(tree):
-        for field, value in ast.iter_fields(node):
-            names = value if isinstance(value, list) else [value]
-            # A string is a name everywhere but in a constant.
-            if field in _NAMING and any(isinstance(name, str) and RESERVED in name for name in names):
-                raise StepFailure(
-                    "CODE_ERROR",
-                    f"names that begin with {RESERVED!r} are reserved (line {getattr(node, 'lineno', 1)})",
-                    may_retry=False,
-                )
 
 
 def _names(tree: ast.AST) -> frozenset[str]:

@@ -139,7 +139,7 @@ async def _stored_outcome(call: Call, run: RunRecord, *, beyond: int) -> RunOutc
         # The segment paused and the run has gone on since: what it waited with is not there any more.
         raise answer_expired(run.id)
     if run.status == "paused":
-        paused = await runtime.engine.paused(run)
+        paused = await runtime.engine.idle.paused(run)
         return RunOutcome("paused", pause=paused.pause, outputs=paused.outputs)
     if result is not None:
         return RunOutcome("completed", result_json=result)

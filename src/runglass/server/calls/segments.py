@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from runglass.engine.journal.run_spec import Segment, ToolLoopState, ToolOffer
-from runglass.engine.steps.run_context import LiveOutputs
 from runglass.errors import api_error
 from runglass.flows.arguments import may_hand_in
 from runglass.flows.flow import Flow, LlmStep, leaves, step_count, within
@@ -34,7 +33,6 @@ async def submit(
     trigger_type: str,
     segment: Segment | None = None,
     history: Sequence[dict[str, Any]] = (),
-    outputs: LiveOutputs | None = None,
     rerun_of: str | None = None,
 ) -> Submitted:
     """Starts the run on behalf of the call's key. Raises what `Runtime.submit` raises."""
@@ -50,7 +48,6 @@ async def submit(
         segment=segment,
         history=history,
         call=call.key,
-        outputs=outputs,
         size_bytes=call.size_bytes,
         key_id=None if is_local else request.auth.id,
         started_by=None if is_local else request.auth.hint,
@@ -66,7 +63,6 @@ async def start(
     *,
     version: int | None,
     trigger_type: str,
-    outputs: LiveOutputs | None = None,
 ) -> Submitted:
     """Starts a run of `flow` that may pause for tools. Raises APIError."""
     body, history = await offload(partial(normalize_messages, body), size_bytes=call.size_bytes)
@@ -78,11 +74,10 @@ async def start(
         trigger_type=trigger_type,
         segment=segment,
         history=history,
-        outputs=outputs,
     )
 
 
-async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None = None) -> Submitted:
+async def resume(call: Call, body: ToolRequest) -> Submitted:
     """Resumes the paused run that the body names. Raises APIError, DuplicateIdempotencyKey."""
     request, runtime, size_bytes = call.request, call.runtime, call.size_bytes
     async with resumed_once(call):
@@ -96,7 +91,7 @@ async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None =
                 f"run {run.id!r} walks through version {run.version} of flow {call.slug!r}, not {call.number}"
             )
             raise api_error("STALE_TREE", message, execution_id=run.id)
-        paused = await runtime.engine.paused(run)
+        paused = await runtime.engine.idle.paused(run)
         first, tool_loop = paused.pause.cursor, paused.pause.tool_loop
         if isinstance(body, ExecuteRequest):
             _require_tool_pause(body, run.id, first, tool_loop)
@@ -134,7 +129,7 @@ async def resume(call: Call, body: ToolRequest, *, outputs: LiveOutputs | None =
         # The segment may have to wait for a place.
         await call.turn.aclose()
         plan = msgspec.structs.replace(paused.spec, flow=flow)
-        started = await runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size_bytes)
+        started = await runtime.engine.resume(paused, plan, segment, size_bytes=size_bytes)
     return Submitted(started, run.flow_id, step_count(flow))
 
 
@@ -189,7 +184,7 @@ def _segment(
         block_overrides=body.block_overrides,
         offer=_offer(body, flow, offer),
         results=list(results),
-        answers_call=is_step and call.key is not None,
+        answers_call=is_step,
     )
 
 

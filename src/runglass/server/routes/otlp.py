@@ -11,7 +11,6 @@ from runglass.errors import RequestError, api_error
 from runglass.limits.offload import offload_in_turn
 from runglass.log.measurements import measured
 from runglass.recording.otlp import NotOtlp, Signal
-from runglass.runtime.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.error_responses import invalid
@@ -70,44 +69,6 @@ async def metrics(request: ApiRequest, flow: str | None) -> Response:
     return _answer(Counter(), "", is_json=is_json)
 
 
-async def take_in(
-    runtime: Runtime,
-    project_id: int,
-    signal: Signal,
-    body: bytes,
-    *,
-    flow: str | None,
-    is_json: bool,
-    modes: set[CaptureMode] | None = None,
-) -> Counter[str]:
-    """Records what is in the body; how many spans or records were rejected, by the reason.
-
-    How the content of the runs is kept is added to `modes`.
-    Raises NotOtlp, UNAVAILABLE where the project is full, and StoreError.
-    """
-    project = await runtime.store.project(project_id)
-    if project is None:
-        raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
-    runtime.require_room(project)
-    measured.otlp_requests[signal] += 1
-    rejected: Counter[str] = Counter()
-    found = runtime.spans.pieces(body, signal, is_json=is_json, flow=flow, project_id=project_id)
-    async for piece in found:
-        rejected += await runtime.recordings.record(project, piece)
-        if modes is not None:
-            modes |= runtime.recordings.modes(project_id, {span.trace_id for span in piece.spans})
-    measured.refused_spans += rejected
-    return rejected
-
-
-def rejection(rejected: Counter[str]) -> str:
-    """The reasons, each with its count."""
-    told = [f"{count:,} × {reason}" for reason, count in rejected.most_common(MOST_REASONS)]
-    if rest := rejected.total() - sum(count for _, count in rejected.most_common(MOST_REASONS)):
-        told.append(f"{rest:,} × other reasons")
-    return "; ".join(told)
-
-
 async def _record(
     request: ApiRequest,
     signal: Signal,
@@ -116,6 +77,11 @@ async def _record(
     is_json: bool,
     modes: set[CaptureMode] | None = None,
 ) -> Counter[str]:
+    """Records what is in the body; how many spans or records were rejected, by the reason.
+
+    How the content of the runs is kept is added to `modes`. Raises INVALID_REQUEST, UNAVAILABLE where the
+    project is full, and StoreError.
+    """
     runtime, project_id = request.services.runtime, request.auth.project_id
     coding, limit = coding_of(request), runtime.settings.otlp_limit_bytes
     body = await body_of(request, limit_bytes=limit)
@@ -125,10 +91,22 @@ async def _record(
         if coding is not None:
             body = await offload_in_turn(partial(decompressed, body, coding, limit_bytes=limit))
             held(len(body))
+        project = await runtime.store.project(project_id)
+        if project is None:
+            raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
+        runtime.require_room(project)
+        measured.otlp_requests[signal] += 1
+        rejected: Counter[str] = Counter()
         try:
-            return await take_in(runtime, project_id, signal, body, flow=flow, is_json=is_json, modes=modes)
+            found = runtime.spans.pieces(body, signal, is_json=is_json, flow=flow, project_id=project_id)
+            async for piece in found:
+                rejected += await runtime.recordings.record(project, piece)
+                if modes is not None:
+                    modes |= runtime.recordings.modes(project_id, {span.trace_id for span in piece.spans})
         except NotOtlp as error:
             raise invalid(f"{error}; nothing of it was stored") from error
+        measured.refused_spans += rejected
+        return rejected
 
 
 def _is_json(request: ApiRequest) -> bool:
@@ -142,7 +120,11 @@ def _is_json(request: ApiRequest) -> bool:
 
 def _answer(rejected: Counter[str], counted: str, *, is_json: bool) -> Response:
     """The response in the encoding of the request; `counted` is the name of the count in JSON."""
-    count, message = rejected.total(), rejection(rejected)
+    count, shown = rejected.total(), rejected.most_common(MOST_REASONS)
+    told = [f"{times:,} × {reason}" for reason, times in shown]
+    if rest := count - sum(times for _, times in shown):
+        told.append(f"{rest:,} × other reasons")
+    message = "; ".join(told)
     if is_json:
         # A number of 64 bits is a text in the JSON of protobuf.
         partial_success = {counted: str(count), "errorMessage": message}

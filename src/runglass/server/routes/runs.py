@@ -14,7 +14,6 @@ from starlette.types import ASGIApp
 
 from runglass.errors import api_error
 from runglass.limits.offload import offload
-from runglass.limits.pace import paced_read
 from runglass.log.trace import RunSummary
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
@@ -28,7 +27,7 @@ from runglass.server.http.response_stream import (
     sent_now,
 )
 from runglass.server.security.revocation import parts_while_allowed
-from runglass.server.services.run_content import checked_objects, whole_summary, with_content
+from runglass.server.services.run_content import checked_objects, step_pages, whole_summary, with_content
 from runglass.server.services.step_attempts import attempt_pages, chosen_attempts, without_large_parts
 from runglass.store.base import decoding
 from runglass.store.records import OpenedTrace, RunRecord
@@ -162,11 +161,10 @@ async def stream(
 
 async def _steps_from(store: RunLog, opened: OpenedTrace) -> Pages:
     """Pages of step data, from the page that has been read already on."""
-    run, steps = opened.run, opened.steps
-    while steps:
-        found = [data for _, data in steps]
-        yield checked_objects(run, found)
-        if sum(map(len, found)) < PART_BYTES:
-            return
-        page = partial(store.trace_page, run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
-        steps = await paced_read(run.project_id, page)
+    if not opened.steps:
+        return
+    found = [data for _, data in opened.steps]
+    yield checked_objects(opened.run, found)
+    if sum(map(len, found)) >= PART_BYTES:
+        async for page in step_pages(store, opened.run, after=opened.steps[-1][0]):
+            yield page

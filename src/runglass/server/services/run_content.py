@@ -1,15 +1,17 @@
 """The summary of a run: with input and result, which its log has, or as a list has it."""
 
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from runglass.errors import RunUnreadable
+from runglass.limits.pace import paced_read
 from runglass.log.events import RunInput, decode_event, event_type_of
 from runglass.log.fold import DAMAGE, content_of_run
 from runglass.log.trace import RunSummary, StepTrace
-from runglass.server.http.response_stream import PART_BYTES
+from runglass.server.http.response_stream import PART_BYTES, Pages
 from runglass.store.base import decoding
 from runglass.store.records import OpenedTrace, RunListing, RunRecord
 from runglass.store.run_logs import RunLog
@@ -79,6 +81,18 @@ def checked_objects(run: RunRecord, rows: list[bytes]) -> list[bytes]:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise RunUnreadable(run.id, f"no JSON object begins with {data[:20]!r}")
     return rows
+
+
+async def step_pages(store: RunLog, run: RunRecord, *, after: int = 0) -> Pages:
+    """The steps of the run's trace behind that position, as JSON. Raises StoreError, RunUnreadable."""
+    size = PART_BYTES
+    while size >= PART_BYTES:
+        page = partial(store.trace_page, run.no, after=after, limit_bytes=PART_BYTES)
+        if not (rows := await paced_read(run.project_id, page)):
+            return
+        after, found = rows[-1][0], [data for _, data in rows]
+        size = sum(map(len, found))
+        yield checked_objects(run, found)
 
 
 def summary_of(run: RunListing) -> RunSummary:

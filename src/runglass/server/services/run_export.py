@@ -20,7 +20,7 @@ from runglass.run_files.header import FlowOfRun, RunHeader, lines, members
 from runglass.run_files.otlp import OtlpWriter
 from runglass.run_files.perfetto import PerfettoWriter
 from runglass.server.services.outlines import Outlines
-from runglass.server.services.run_content import checked_objects, whole_summary, with_content
+from runglass.server.services.run_content import checked_objects, step_pages, whole_summary, with_content
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
 from runglass.store.run_logs import RunLog
@@ -81,7 +81,7 @@ async def _document(store: RunLog, run: RunRecord, header: bytes) -> AsyncGenera
     summary = whole_summary(await with_content(store, run))
     yield b'%b,\n"trace":{"flowRun":%b,"steps":[' % (header[:-1], summary)
     is_first = True
-    async for steps in _steps(store, run):
+    async for steps in step_pages(store, run):
         yield members(steps, first=is_first)
         is_first = False
     yield b'\n]},\n"events":['
@@ -103,18 +103,6 @@ async def _events(store: RunLog, run: RunRecord) -> AsyncGenerator[list[bytes], 
         after = rows[-1][0]
         # What has come since the run was looked up belongs to no part of this file.
         yield checked_objects(run, [data for seq, data in rows if seq <= run.head])
-
-
-async def _steps(store: RunLog, run: RunRecord) -> AsyncGenerator[list[bytes], None]:
-    """The steps of the run's trace, in pages."""
-    after = 0
-    while True:
-        page = partial(store.trace_page, run.no, after=after, limit_bytes=PAGE_BYTES)
-        rows = await paced_read(run.project_id, page)
-        if not rows:
-            return
-        yield checked_objects(run, [data for _, data in rows])
-        after = rows[-1][0]
 
 
 async def tree_parts(

@@ -1,19 +1,17 @@
 """The files of the viewer as they are sent: under one hash of them all, so that a browser may keep them.
 
 A page of one version never gets a script of another, and nothing is asked for twice. Browsers load the
-modules as one script; for whoever looks into it, its map leads to the modules themselves.
+modules as one script, in which each is a function of its name.
 """
 
 import gzip
 import hashlib
-import json
 import posixpath
 import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from itertools import pairwise
 from typing import NamedTuple
 
 SHELL = "shell.html"
@@ -21,16 +19,14 @@ MAIN = "main.js"
 STYLES = "styles.css"
 """All of `styles/`, joined: each further request takes a browser longer than its bytes."""
 SCRIPT = "viewer.js"
-SOURCE_MAP = "viewer.js.map"
 LOADED = (SHELL, STYLES, SCRIPT, "icon.svg")
-"""What browsers load. The rest is for who looks into the script, or wants to read a licence."""
+"""What browsers load. The rest is for who wants to read a licence."""
 
 LEVEL = 6
 """Of the compression: a higher one takes half as long again for a part in three hundred."""
 
 MEDIA_TYPES = {
     "js": "text/javascript; charset=utf-8",
-    "map": "application/json",
     "css": "text/css; charset=utf-8",
     "svg": "image/svg+xml",
     "txt": "text/plain; charset=utf-8",
@@ -85,10 +81,8 @@ def assets() -> Assets:
     shell = found.pop(SHELL)
     sheets = [path for path in found if path.endswith(".css")]
     found[STYLES] = b"".join(found.pop(path) for path in sheets)
-    modules = {path: content.decode() for path, content in found.items() if path.endswith(".js")}
-    script, order = bundle(modules, MAIN)
-    found[SCRIPT] = f"{script}//# sourceMappingURL={SOURCE_MAP}\n".encode()
-    found[SOURCE_MAP] = source_map(modules, order).encode()
+    modules = {path: found.pop(path).decode() for path in list(found) if path.endswith(".js")}
+    found[SCRIPT] = bundle(modules, MAIN).encode()
     digest = hashlib.sha256(shell)
     for path, content in found.items():
         digest.update(b"%b %d " % (path.encode(), len(content)) + content)
@@ -123,14 +117,13 @@ _EXPORT = re.compile(_EXPORTS + r' ?\{([^}]*)\}(?: ?from ?"(\.[^"]+)")?;')
 _DECLARED = re.compile(_EXPORTS + r" (?=(?:async )?(?:function|class|const) (?:(\w+)|\[([^\]]*)\]))")
 _DEFAULT = re.compile(_EXPORTS + r" default\b")
 _OTHER = (re.compile(_IMPORTS + r"\b"), re.compile(_EXPORTS + r"\b"))
-_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
-def bundle(modules: Mapping[str, str], main: str) -> tuple[str, list[str]]:
-    """The script that does what the module `main` does, and the paths of the modules in it, in order.
+def bundle(modules: Mapping[str, str], main: str) -> str:
+    """The script that does what the module `main` does.
 
     Each module becomes a function that is called once, after those of the modules that it imports, and gives
-    what it exports. It keeps its lines, so that the map names the module and the line of whatever is thrown.
+    what it exports. It keeps its lines.
 
     Raises ValueError for an import or an export of a form that the viewer's modules do not have, for modules
     that import each other, and for one that is not there.
@@ -152,15 +145,7 @@ def bundle(modules: Mapping[str, str], main: str) -> tuple[str, list[str]]:
         found[going.pop()] = module.function
 
     take(main)
-    return '"use strict";' + "".join(found.values()), list(found)
-
-
-def source_map(modules: Mapping[str, str], paths: list[str]) -> str:
-    """The map of the script of these modules, line for line. Their paths are relative to it."""
-    lines = [(at, line) for at, path in enumerate(paths) for line in range(modules[path].count("\n") + 2)]
-    steps = [(to[0] - before[0], to[1] - before[1]) for before, to in pairwise([(0, 0), *lines])]
-    mappings = ";".join(f"A{_digits(source)}{_digits(line)}A" for source, line in steps)
-    return json.dumps({"version": 3, "sources": paths, "names": [], "mappings": mappings})
+    return '"use strict";' + "".join(found.values())
 
 
 class _Module:
@@ -205,13 +190,3 @@ class _Module:
 
 def _name(path: str) -> str:
     return "$" + re.sub(r"\W", "_", path.removesuffix(".js"))
-
-
-def _digits(number: int) -> str:
-    """A number as maps have it: five bits a digit, the smallest first, with the sign before all of them."""
-    left = abs(number) << 1 | (number < 0)
-    digits = ""
-    while left > 31:
-        digits += _BASE64[left & 31 | 32]
-        left >>= 5
-    return digits + _BASE64[left]
