@@ -3,16 +3,18 @@
 import asyncio
 import inspect
 import logging
+import sys
 from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import msgspec
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 import runglass
 from runglass import Client, Recorder, StepTrace, current_run, current_step
@@ -178,14 +180,67 @@ def test_an_exception_passes_and_is_told_and_a_cancelled_task_is_cancelled(rec: 
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    @rec.step(process_inputs=lambda given: given["code"])
+    def leaves(code: object) -> None:
+        sys.exit(code)  # type: ignore[arg-type]
+
     with rec.run("errors") as run:
         with pytest.raises(ValueError, match="no such city"):
             fails()
         asyncio.run(cancelled())
+        for code in (None, 0, 2):
+            with pytest.raises(SystemExit):
+                leaves(code)
     steps = sent(run.id)
     assert steps["fails"].error_context == {"code": "ValueError", "message": "no such city"}
     assert steps["waits"].error_context == {"code": "CANCELLED", "message": "the task was cancelled"}
     assert steps["errors"].status == "completed"
+    left = [step.error_context for step in steps.all if step.name == "leaves"]
+    assert left == [None, None, {"code": "SystemExit", "message": "2"}]
+
+
+def test_runs_that_are_sent_at_once_are_listed_in_their_order(server: RunningServer, rec: Recorder) -> None:
+    names = [str(number) for number in range(20)]
+    for name in names:
+        with rec.run(name):
+            pass
+    assert rec.flush()
+    with Client(server.key, base_url=server.base_url) as client:
+        told = [run.recording.name for run in client.runs(query="flow:assistant", limit=20) if run.recording]
+    assert told[:20] == names[::-1]
+
+
+def test_what_is_no_function_is_refused_where_it_is_decorated(rec: Recorder) -> None:
+    for odd in (property(lambda self: 1), cached_property(lambda self: 1), dict):
+        with pytest.raises(TypeError, match="decorate functions and methods"):
+            rec.step(odd)  # type: ignore[type-var]
+
+
+def test_an_unknown_kind_is_refused_and_an_odd_provider_costs_no_step(rec: Recorder, sent: Any) -> None:
+    with pytest.raises(ValueError, match="kind must be one of llm, tool, "):
+        rec.step("ask", kind="chat")  # type: ignore[call-overload]
+    odd: Any = object()
+    with rec.run("odd") as run, run.model_call(model="m", provider=odd):
+        pass
+    assert sent(run.id)["chat m"].status == "completed"
+
+
+def test_what_runs_after_its_function_and_what_nothing_is_read_of_is_told(rec: Recorder, sent: Any) -> None:
+    @rec.step
+    def starts() -> Generator[int, None, None]:
+        return (number for number in range(3))
+
+    with rec.run("later") as run:
+        assert list(starts()) == [0, 1, 2]
+        with rec.step("ask") as step, step.model_call(model="m") as call:
+            call.response = iter(())
+    steps = sent(run.id)
+    assert steps["starts"].notes == (
+        "it returned a generator, which runs after its end and is not part of it",
+    )
+    assert steps["chat m"].notes == (
+        "nothing of the response is recorded: tuple_iterator has an unknown shape",
+    )
 
 
 def test_a_generator_is_current_only_while_it_runs_and_says_that_it_was_left(
@@ -406,7 +461,8 @@ def test_what_of_the_users_own_helpers_fails_is_left_out_and_told(
     server: RunningServer, tmp_path: Path
 ) -> None:
     class Broken(BaseModel):
-        def model_dump(self, **options: Any) -> Any:
+        @computed_field
+        def broken(self) -> str:
             raise RuntimeError("no")
 
     def fails(value: Any) -> Any:
@@ -438,7 +494,8 @@ def test_what_of_the_users_own_helpers_fails_is_left_out_and_told(
         "the result could not be read: RuntimeError",
     )
     assert steps["reduced"].notes == ("the result could not be read: RuntimeError",)
-    assert "could not be read" in steps["valued"].notes[0]
+    assert (steps["valued"].output_context or {})["text"].endswith("Broken>")
+    assert steps["valued"].truncated
     told = Steps(server, masked.id)["masked"]
     assert told.notes == (
         "8 bytes of content were left out: it could not be masked or redacted (RuntimeError)",

@@ -415,6 +415,13 @@ def test_processes_of_a_pool_continue_the_run_and_send_at_their_end(place: Place
 
 def test_a_program_that_does_not_close_its_recorder_sends_all_at_its_end(place: Place) -> None:
     code = """
+        import atexit
+
+        @atexit.register
+        def at_last():
+            with rec.run("last", parent={"traceparent": f"00-{run.id}-{run.span_id}-01"}):
+                pass
+
         with rec.run("quick") as run:
             for number in range(100):
                 with rec.step("work"):
@@ -426,7 +433,7 @@ def test_a_program_that_does_not_close_its_recorder_sends_all_at_its_end(place: 
         with rec.step("warm up"):
             pass
         assert rec.flush(60)
-        assert len(place.steps(place.done(code), ended(101))) == 101
+        assert len(place.steps(place.done(code), ended(102))) == 102
         assert not list(place.spool.glob("*"))
 
 

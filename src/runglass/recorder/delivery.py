@@ -97,6 +97,8 @@ class Delivery:
         self._new_transport = SyncTransport
         self._spool: Spool | None = None
         self._begin_process()
+        # Before functions of the user's are registered, which are called first and may have steps.
+        atexit.register(self.close, EXIT_S)
         if self._spool is not None and not self._spool.is_drained:
             # An earlier process has left something.
             self._start()
@@ -179,11 +181,11 @@ class Delivery:
         """Sends what waits, or writes it to disk, and ends the thread."""
         with self._lock:
             was_closing, self._is_closing = self._is_closing, True
+        atexit.unregister(self.close)
         if was_closing or self._thread is None:
             return
         self._wake.put(None)
         self._thread.join(timeout)
-        atexit.unregister(self.close)
         # What hangs in a request and arrives all the same is stored once.
         _, steps = self._taken()
         if steps and not self._write_down(steps) and not self._is_refused:
@@ -209,7 +211,6 @@ class Delivery:
             thread.start()
             self._thread = thread
         # The functions of `atexit` are not called in processes of `multiprocessing`, and its own are.
-        atexit.register(self.close, EXIT_S)
         if (util := sys.modules.get("multiprocessing.util")) is not None:
             util.Finalize(None, self.close, args=(EXIT_S,), exitpriority=10)
 

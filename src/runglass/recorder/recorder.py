@@ -20,6 +20,7 @@ from runglass.errors import RunglassError
 from runglass.log.span_state import SpanKind
 from runglass.recorder.delivery import EXIT_S, Delivery, Mask
 from runglass.recorder.spans import (
+    KINDS,
     MODES,
     CallOptions,
     OpenCall,
@@ -32,6 +33,7 @@ from runglass.recorder.spans import (
     report,
 )
 from runglass.recorder.spool import default_folder
+from runglass.recorder.values import type_name
 from runglass.recorder.wrapping import wrap
 from runglass.wire.run_api import CaptureMode, read_trace_context
 
@@ -41,6 +43,7 @@ Client = TypeVar("Client")
 
 MOST_ITEMS = 100_000
 """So many items of a stream are kept for what is recorded of it."""
+_LATER = ("coroutine", "generator", "async_generator")
 _NOT_RECORDED = "runglass=off"
 _OF_A_RUN = {"tags", "metadata", "user", "session"}
 _DEFAULT: Any = object()
@@ -116,6 +119,9 @@ class Block(Generic[Step]):
         """The function, with each of its calls recorded."""
         if isinstance(function, staticmethod | classmethod):
             return cast(Function, type(function)(self(function.__func__)))
+        if isinstance(function, type) or not callable(function):
+            what = f"cannot record a {type_name(function)}"
+            raise TypeError(f"{what}: decorate functions and methods, below `@property` and its like")
         recorded = RecordedFunction(self, function)
         if inspect.isasyncgenfunction(function):
             call: Any = recorded.async_generator()
@@ -262,6 +268,8 @@ class RecordedFunction:
         """Records the result, or what the items of a generator come to."""
         if step.delivery is None:
             return
+        if (kind := type_name(result)) in _LATER:
+            step.note(f"it returned a {kind}, which runs after its end and is not part of it")
         try:
             if items is not None:
                 if len(items) == MOST_ITEMS:
@@ -366,9 +374,10 @@ class Recorder:
         known = RunOptions.__annotations__ if is_run else StepOptions.__annotations__
         if unknown := options.keys() - known.keys():
             raise TypeError(f"there is no option {min(unknown)!r}; there are {', '.join(sorted(known))}")
-        if options.get("capture", "full") not in MODES:
-            raise ValueError(f"capture must be one of {', '.join(MODES)}, not {options['capture']!r}")
-        if callable(name) or isinstance(name, staticmethod | classmethod):
+        for option, allowed in (("capture", MODES), ("kind", KINDS)):
+            if (told := options.get(option, allowed[0])) not in allowed:
+                raise ValueError(f"{option} must be one of {', '.join(allowed)}, not {told!r}")
+        if callable(name) or hasattr(name, "__get__"):
             return Block[OpenStep](self, None, options, is_run=is_run)(name)
         return Block[OpenStep](self, None if name is None else str(name), options, is_run=is_run)
 

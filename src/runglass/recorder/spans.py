@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MODES: tuple[CaptureMode, ...] = get_args(CaptureMode)
 """What of the content is kept, from nothing to all of it."""
+KINDS: tuple[SpanKind, ...] = get_args(SpanKind)
 STEP_BYTES = 500
 """About what a step takes beside its content."""
 CANCELLED = "CANCELLED"
@@ -180,7 +181,7 @@ class OpenStep:
             self.note(LEFT_EARLY)
         elif type(error).__name__ in _CANCELLED and not isinstance(error, Exception):
             self.error = CANCELLED, "the task was cancelled"
-        elif error is not None:
+        elif error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
             self.error = type(error).__qualname__, _message_of(error)
         if self.error is not None and (counts := attempts.get()) is not None:
             key = self.parent_id, self.name
@@ -286,7 +287,10 @@ class OpenCall(OpenStep):
         if self.delivery is None:
             return
         try:
-            self.set_answer(read_response(response))
+            answer = read_response(response)
+            if answer == Answer():
+                self.note(f"nothing of the response is recorded: {type_name(response)} has an unknown shape")
+            self.set_answer(answer)
         except Exception as error:
             report("a response could not be read, and is not recorded", error)
             self.note(f"the response could not be read: {type_name(response)}")
@@ -419,4 +423,6 @@ def _value(value: Any) -> dict[str, Any]:
             return {"intValue": str(value)}
         case float():
             return {"doubleValue": value}
-    return {"arrayValue": {"values": [_value(each) for each in value]}}
+        case list() | tuple():
+            return {"arrayValue": {"values": [_value(each) for each in value]}}
+    return {"stringValue": f"<{type_name(value)}>"}

@@ -24,6 +24,7 @@ _INT_BITS = 1024
 _ATOMS = frozenset({int, float, bool, type(None)})
 _SHAPED = frozenset({"numpy", "pandas", "polars", "pyarrow", "torch", "tensorflow", "jax", "jaxlib", "cupy"})
 """Libraries whose values are told by type and shape."""
+_ABSENT = object()
 
 
 def snapshot(value: object) -> tuple[bytes, bool]:
@@ -77,6 +78,14 @@ class _Copy:
         self.is_cut = False
 
     def of(self, value: Any, level: int) -> Any:
+        """The copy; of what cannot be read its type, so that nothing beside it is lost."""
+        try:
+            return self._of(value, level)
+        except Exception:
+            self.is_cut = True
+            return f"<{type_name(value)}>"
+
+    def _of(self, value: Any, level: int) -> Any:
         self._left -= _ITEM_BYTES
         if value is None or isinstance(value, bool):
             return value
@@ -111,13 +120,13 @@ class _Copy:
         return f"<{type_name(value)}>" if members is None else self._members(members, level)
 
     def _text(self, text: str) -> str:
-        text = text.encode(errors="replace").decode()
         most = max(self._left, 200)
         self._left -= len(text)
+        told = text[:most].encode(errors="replace").decode()
         if len(text) <= most:
-            return text
+            return told
         self.is_cut = True
-        return f"{text[:most]}… ({len(text):,} characters)"
+        return f"{told}… ({len(text):,} characters)"
 
     def _items(self, values: Iterable[Any], level: int) -> list[Any]:
         items: list[Any] = []
@@ -134,8 +143,11 @@ class _Copy:
             if self._left <= 0:
                 self.is_cut = True
                 break
-            name = self.of(key, MOST_LEVELS)
-            copied[name if isinstance(name, str) else str(name)] = self.of(each, level + 1)
+            name = self.of(key, MOST_LEVELS - 1)
+            if not isinstance(name, str):
+                name = msgspec.json.encode(name).decode()
+            self.is_cut |= name in copied
+            copied[name] = self.of(each, level + 1)
         return copied
 
     def _shaped(self, value: Any, level: int) -> Any:
@@ -156,14 +168,11 @@ def _members_of(value: Any) -> Iterable[tuple[str, Any]] | None:
         names = list(value.__struct_fields__)
     elif hasattr(kind, "__attrs_attrs__"):
         names = [field.name for field in kind.__attrs_attrs__ if field.repr]
-    elif hasattr(kind, "__pydantic_fields__") and callable(getattr(value, "model_dump", None)):
-        dumped = value.model_dump()
-        shown = {name for name, field in kind.__pydantic_fields__.items() if getattr(field, "repr", True)}
-        return [
-            (name, each)
-            for name, each in dumped.items()
-            if name in shown or name not in kind.__pydantic_fields__
-        ]
+    elif (decorators := getattr(kind, "__pydantic_decorators__", None)) is not None:
+        # Not `model_dump`, which has hidden fields of the models inside.
+        names = [name for name, field in kind.model_fields.items() if field.repr and not field.exclude]
+        names += [name for name, field in decorators.computed_fields.items() if field.info.repr]
+        names += getattr(value, "__pydantic_extra__", None) or ()
     else:
         return None
-    return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
+    return [(name, each) for name in names if (each := getattr(value, name, _ABSENT)) is not _ABSENT]

@@ -131,6 +131,11 @@ def _take(call: OpenCall, is_stream: bool, result: Any) -> Any:
             # A raw response: only its caller may read the body, unless the client has already.
             if http.is_closed:
                 call.response = msgspec.json.decode(http.content)
+            elif is_stream:
+                # `parse()` of the caller's returns this stream, which has read nothing yet.
+                result._parsed_by_type[result._cast_to] = stream = result._parse()
+                WatchedStream(call, stream)
+                return result
         elif is_stream:
             WatchedStream(call, result)
             return result
@@ -148,7 +153,7 @@ class WatchedStream:
     A stream is left when its response is closed, or when it is garbage-collected, no later than before.
     """
 
-    _is_reading = True
+    _is_reading = _has_read = True
 
     def __init__(self, call: OpenCall, stream: Any) -> None:
         self._call, self._answer = call, StreamedAnswer()
@@ -163,7 +168,7 @@ class WatchedStream:
 
         setattr(body, name, closing)
         self._chunks, stream._iterator = stream._iterator, self
-        self._is_reading = False
+        self._is_reading = self._has_read = False
 
     def __iter__(self) -> "WatchedStream":
         return self
@@ -185,7 +190,7 @@ class WatchedStream:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        self._is_reading = True
+        self._is_reading = self._has_read = True
         try:
             yield
         except BaseException as error:
@@ -197,7 +202,8 @@ class WatchedStream:
     def leave(self) -> None:
         """Ends the call, unless the stream is closing its response itself because it has ended."""
         if not self._is_reading:
-            self._end(GeneratorExit())
+            # A body of which no chunk was asked may have been read to its end, as it is.
+            self._end(GeneratorExit() if self._has_read else StopIteration())
 
     __del__ = leave
 

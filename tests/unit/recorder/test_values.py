@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, RootModel, SecretStr, computed_field
 
 from runglass.recorder.values import MOST_BYTES, snapshot
 
@@ -30,6 +31,12 @@ class Loud:
         raise AssertionError(f"nobody asks a user's object for {name}")
 
 
+class Liar:
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise AssertionError("nobody asks a liar")
+
+
 class Color(enum.Enum):
     RED = "red"
 
@@ -46,10 +53,31 @@ class Model(BaseModel):
     hidden: str = Field(default="s", repr=False)
 
 
+class Outer(BaseModel):
+    model: Model
+    models: dict[str, list[Model]]
+    point: Point
+    left_out: int = Field(default=1, exclude=True)
+    named: str = Field(default="s", repr=False, serialization_alias="alias")
+
+    @computed_field
+    def twice(self) -> int:
+        return 2 * self.point.x
+
+
+class Numbers(RootModel[list[int]]):
+    pass
+
+
+class Open(BaseModel, extra="allow"):
+    a: int
+
+
 class Row(msgspec.Struct):
     a: int
 
 
+MODEL, TOLD = Model(name="n", key=SecretStr("s")), {"name": "n", "key": "<pydantic.types.SecretStr>"}
 Pair = namedtuple("Pair", "left right")
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ID = uuid.UUID(int=7)
@@ -61,9 +89,15 @@ ID = uuid.UUID(int=7)
         ({"a": [1, 2.5, None, True, "é"]}, {"a": [1, 2.5, None, True, "é"]}),
         ((1, 2), [1, 2]),
         ({"client": Loud()}, {"client": f"<{__name__}.Loud>"}),
-        ({Loud: 1, 5: 2}, {"<type>": 1, "5": 2}),
+        ({Loud: 1, 5: 2, (1, "a"): 3, (1, "b"): 4}, {"<type>": 1, "5": 2, '[1,"a"]': 3, '[1,"b"]': 4}),
         (Point(1), {"x": 1}),
-        (Model(name="n", key=SecretStr("s")), {"name": "n", "key": "<pydantic.types.SecretStr>"}),
+        (MODEL, TOLD),
+        (
+            Outer(model=MODEL, models={"a": [MODEL]}, point=Point(1)),
+            {"model": TOLD, "models": {"a": [TOLD]}, "point": {"x": 1}, "twice": 2},
+        ),
+        (Numbers([1, 2]), {"root": [1, 2]}),
+        (Open.model_validate({"a": 1, "b": Point(2)}), {"a": 1, "b": {"x": 2}}),
         (Row(3), {"a": 3}),
         (Pair(1, "b"), {"left": 1, "right": "b"}),
         (OrderedDict(a=Color.RED), {"a": "red"}),
@@ -76,6 +110,19 @@ ID = uuid.UUID(int=7)
 )
 def test_a_value_is_told_as_json(value: Any, told: Any) -> None:
     assert msgspec.json.decode(snapshot(value)[0]) == told
+
+
+def test_what_cannot_be_read_costs_nothing_beside_it() -> None:
+    data, is_cut = snapshot({"query": "q", "mock": Mock(spec=str), "liar": Liar()})
+    assert is_cut
+    told = {"query": "q", "mock": "<unittest.mock.Mock>", "liar": f"<{__name__}.Liar>"}
+    assert msgspec.json.decode(data) == told
+
+
+def test_values_under_the_same_key_are_told_to_be_missing() -> None:
+    data, is_cut = snapshot({Loud(): 1, Loud(): 2})
+    assert is_cut
+    assert msgspec.json.decode(data) == {f"<{__name__}.Loud>": 2}
 
 
 def test_a_value_is_bounded_however_large_deep_or_circular_it_is() -> None:

@@ -267,13 +267,33 @@ def events_of_responses(client: Any) -> list[Any]:
         return [*events, events.get_final_response()]
 
 
+def raw_chunks_of_openai(client: Any) -> list[Any]:
+    raw = client.chat.completions.with_raw_response.create(
+        model=OPENAI_MODEL, messages=QUESTION, stream=True, stream_options={"include_usage": True}
+    )
+    return [*raw.parse()]
+
+
+def raw_events_of_responses(client: Any) -> list[Any]:
+    """As OpenAI Agents reads them."""
+    with client.responses.with_streaming_response.create(
+        model=OPENAI_MODEL, input=QUESTION, stream=True
+    ) as raw:
+        assert raw.parse() is raw.parse()
+        return [*raw.parse()]
+
+
 def events_of_anthropic(client: Any) -> list[Any]:
     with client.messages.stream(model=ANTHROPIC_MODEL, max_tokens=9, messages=QUESTION) as events:
         return [*events, events.get_final_message()]
 
 
 @pytest.mark.parametrize(
-    "read", [chunks_of_openai, events_of_openai, events_of_responses, events_of_anthropic]
+    "read",
+    [
+        *(chunks_of_openai, events_of_openai, events_of_responses, events_of_anthropic),
+        *(raw_chunks_of_openai, raw_events_of_responses),
+    ],
 )
 def test_a_stream_gives_what_it_gave_before(
     recording: Recording, models: ModelServer, clients: Clients, read: Callable[[Any], list[Any]]
@@ -492,6 +512,20 @@ async def test_an_async_stream_that_is_read_to_its_end_tells_its_usage(
     assert (told.usage.input, told.usage.output, told.unmetered) == (usage.input, usage.output, 0)
 
 
+async def test_a_raw_async_stream_is_recorded_as_it_is_parsed(
+    recording: Recording, models: ModelServer, clients: Clients
+) -> None:
+    client = recording.recorder.wrap(clients.async_openai())
+    async with client.responses.with_streaming_response.create(
+        model=OPENAI_MODEL, input=QUESTION, stream=True
+    ) as raw:
+        stream: Any = await raw.parse()
+        assert [event.type async for event in stream][-1] == "response.completed"
+    await client.close()
+    told, usage = await asyncio.to_thread(recording.told), models.calls[-1].usage
+    assert (told.usage.input, told.usage.output, told.unmetered) == (usage.input, usage.output, 0)
+
+
 async def test_an_async_stream_that_is_left_ends_its_step(recording: Recording, clients: Clients) -> None:
     client = recording.recorder.wrap(clients.async_openai())
     stream: AsyncIterator[Any] = await client.chat.completions.create(
@@ -529,9 +563,14 @@ def test_raw_responses_pass_untouched(recording: Recording, models: ModelServer,
         model=OPENAI_MODEL, messages=QUESTION
     ) as body:
         assert json.loads(body.read())["id"] == models.calls[-1].id
+    with client.chat.completions.with_streaming_response.create(
+        model=OPENAI_MODEL, messages=QUESTION, stream=True
+    ) as body:
+        assert "data: [DONE]" in list(body.iter_lines())
     told = recording.told()
     # Only the first was read already when its call ended.
-    assert (told.usage.input, told.unmetered) == (models.calls[0].usage.input, 1)
+    assert (told.usage.input, told.unmetered) == (models.calls[0].usage.input, 2)
+    assert not any(step.get("notes") for step in recording.steps())
 
 
 def test_a_client_is_wrapped_once_and_so_are_its_copies(recording: Recording, clients: Clients) -> None:
