@@ -70,6 +70,10 @@ def test_its_head_says_what_its_sender_told_and_offers_nothing_that_it_cannot_do
     facts.get_by_role("link", name="tickets").click()
     expect(page.get_by_role("combobox", name="Query")).to_have_value("service:tickets")
     expect(page.locator(f'a[data-run="{ticket}"]')).to_be_visible()
+    page.go_back()
+    facts.get_by_role("link", name="ada").click()
+    expect(page.get_by_role("combobox", name="Query")).to_have_value("user:ada")
+    expect(page.locator(f'a[data-run="{ticket}"]')).to_be_visible()
 
 
 def test_the_panel_has_what_is_kept_of_a_span(ticket: str, visitor: Visitor) -> None:

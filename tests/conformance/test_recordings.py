@@ -194,7 +194,7 @@ async def test_a_plain_run_is_shown_once_it_has_a_model_call(store: Store) -> No
     assert await store.ended_plain_runs(run.project_id, before=LATER, limit=9) == []
 
 
-def told(**recording: str) -> bytes:
+def told(**recording: object) -> bytes:
     """A summary with these words of the sender."""
     return msgspec.json.encode({"status": "running", "recording": {"traceId": TRACE, **recording}})
 
@@ -215,10 +215,9 @@ async def three_kinds(store: Store) -> None:
     id_of = {name: first_id(number)[:-1] + name for number, name in enumerate("abc", 1)}
     await make_run(store, id_of["a"])
     session = str(uuid5(NAMESPACE_URL, "chat 7"))
-    for name, trigger, words in (
-        ("b", "recorded", {"service": "Shop", "release": "1.2"}),
-        ("c", "plain", {"service": "shop-db", "environment": "prod"}),
-    ):
+    of_b = {"service": "Shop", "release": "1.2", "user": "Ada", "tags": ["Beta", "beta 2"]}
+    of_c = {"service": "shop-db", "environment": "prod", "user": "b", "tags": ["other"]}
+    for name, trigger, words in (("b", "recorded", of_b), ("c", "plain", of_c)):
         flow = await otel(store)
         about = {"id": id_of[name], "trigger_type": trigger, "session_id": session}
         new = new_recording(flow.project_id, flow.id, trace_id=name * 32, due_at=NOON, **about)
@@ -259,6 +258,14 @@ async def test_a_list_has_plain_runs_where_it_is_asked_for_them(store: Store) ->
         "release:1.2": "b",
         "environment:prod": "",
         "environment:PROD kind:plain": "c",
+        "user:ada": "b",
+        "-user:ada": "a",
+        "user:b kind:plain,recorded": "c",
+        "tag:beta": "b",
+        'tag:"Beta 2",other kind:plain,recorded': "cb",
+        "tag:beta,none -tag:other": "b",
+        "-tag:beta kind:plain,recorded": "c",
+        "tag:bet": "",
     }.items():
         asked = query.replace("flow:otel", f"flow:{(await otel(store)).id}")
         assert await listed(store, asked) == expected, query

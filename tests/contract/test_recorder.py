@@ -21,6 +21,7 @@ from runglass import Client, Recorder, StepTrace, current_run, current_step
 from runglass.recorder.responses import Answer, Usage
 from runglass.recorder.spans import OpenStep
 from runglass.testing import RunningServer
+from runglass.wire.run_api import CaptureMode
 
 SECRET = "sk-proj-" + "a1B2c3D4" * 6
 
@@ -192,7 +193,16 @@ def test_an_exception_passes_and_is_told_and_a_cancelled_task_is_cancelled(rec: 
             with pytest.raises(SystemExit):
                 leaves(code)
     steps = sent(run.id)
-    assert steps["fails"].error_context == {"code": "ValueError", "message": "no such city"}
+    error = steps["fails"].error_context or {}
+    assert (error["code"], error["message"]) == ("ValueError", "no such city")
+    # From the step on, and without what records it.
+    lines = error["traceback"].splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert [lines[2].strip(), lines[-1]] == [
+        'raise ValueError("no such city")',
+        "ValueError: no such city",
+    ]
+    assert len(lines) == 4
     assert steps["waits"].error_context == {"code": "CANCELLED", "message": "the task was cancelled"}
     assert steps["errors"].status == "completed"
     left = [step.error_context for step in steps.all if step.name == "leaves"]
@@ -351,6 +361,32 @@ def test_without_a_key_nothing_is_done_and_that_is_said_once(
         rec.close()
     [record] = caplog.records
     assert record.getMessage().startswith("nothing of 'assistant' is recorded: there is no API key")
+
+
+@pytest.mark.parametrize("mode", ["off", "metadata_only", "redacted", "full"])
+def test_a_traceback_is_kept_as_content_is(server: RunningServer, tmp_path: Path, mode: CaptureMode) -> None:
+    def hide(value: Any) -> Any:
+        return msgspec.json.decode(msgspec.json.encode(value).replace(b"4711", b"XXXX"))
+
+    def fails(more: str) -> None:
+        raise ValueError(f"{more}of card 4711, {SECRET}") from KeyError("before")
+
+    def recorder(**options: Any) -> Recorder:
+        return Recorder(f"raises-{mode}", api_key=server.key, base_url=server.base_url, **options)
+
+    with recorder(spool=tmp_path, capture=mode, mask=hide) as rec:
+        with pytest.raises(ValueError, match="4711"), rec.run("raises") as run:
+            fails("long " * 4000 if mode == "full" else "")
+        assert rec.flush()
+    error = Steps(server, run.id)["raises"].error_context or {}
+    assert error["code"] == "ValueError"
+    told = error.get("traceback")
+    assert (told is None) == (mode in ("off", "metadata_only"))
+    if told is not None:
+        assert len(told) <= 10_000
+        assert "4711" not in told
+        assert told.endswith("of card XXXX, [redacted]")
+        assert ("KeyError: 'before'" in told) == (mode == "redacted")
 
 
 def test_values_are_masked_and_only_what_the_recorder_may_send_is_sent(

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ from tests.postgres_server import postgres_database
 SENDS = """
 import json, os, secrets, signal, sys, time, urllib.parse, urllib.request
 
-def send(**attributes):
+def send(ids=None, **attributes):
+    trace_id, span_id, parent_id = ids or (secrets.token_hex(16), secrets.token_hex(8), "")
     pairs = dict(each.split("=", 1) for each in os.environ["OTEL_EXPORTER_OTLP_HEADERS"].split(","))
     headers = {name: urllib.parse.unquote(value) for name, value in pairs.items()}
     now = time.time_ns()
-    span = {"traceId": secrets.token_hex(16), "spanId": secrets.token_hex(8), "name": "work",
+    span = {"traceId": trace_id, "spanId": span_id, "parentSpanId": parent_id, "name": "work",
             "startTimeUnixNano": str(now - 10**9), "endTimeUnixNano": str(now),
             "attributes": [{"key": name, "value": {"stringValue": value}}
                            for name, value in attributes.items()]}
@@ -46,6 +48,7 @@ class Program:
     """A program in a file, watched on a data folder of its own."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.data = folder / "data"
         self._file = folder / "my_agent.py"
 
@@ -258,9 +261,41 @@ def test_a_server_that_is_lost_leaves_the_exit_code_alone(program: Program) -> N
     with served(program.data, key) as (server, _):
         done = runglass(*program.words("os.kill(int(sys.argv[1]), 9); sys.exit(5)"), str(server.pid))
     assert done.returncode == 5
-    warning, advice = done.stderr.splitlines()[-2:]
+    warning = done.stderr.splitlines()[-1]
     assert warning.startswith("warning: what the program sent cannot be shown: GET '/flow-runs")
-    assert "start `runglass serve` first" in advice
+
+
+def test_the_server_of_another_watch_has_a_successor_when_its_program_ends(
+    program: Program, tmp_path: Path
+) -> None:
+    """And what the program of this one goes on with is one run."""
+    code = """
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+call = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+trace_id, top_id = secrets.token_hex(16), secrets.token_hex(8)
+send((trace_id, secrets.token_hex(8), top_id), **call)
+print("ready", flush=True)
+signal.sigwait({signal.SIGUSR1})
+import runglass
+rec = runglass.Recorder("late", spool=None)
+with rec.run("after"):
+    pass
+assert rec.flush(50)
+send((trace_id, top_id, ""), **call)
+"""
+    other = Program(tmp_path / "other")
+    other.data = program.data
+    with started(*program.words("print('first', flush=True); signal.pause()")) as first:
+        assert first.line() == "first"
+        with started(*other.words(code)) as second:
+            assert second.line() == "ready"
+            assert first.interrupt() == 130
+            os.kill(second.pid, signal.SIGUSR1)
+            assert second.wait() == 0
+            said = second.rest_of_stderr()
+    assert [line.split("  ")[0] for line in said] == ["✓ my-agent: work", "✓ late: after"]
+    found = [(run["flowSlug"], run["status"], run["stepCount"]) for run in program.runs()]
+    assert sorted(found) == [("late", "completed", 1), ("my-agent", "completed", 2)]
 
 
 def test_on_a_postgresql_it_records_beside_whatever_else_runs_there(program: Program) -> None:

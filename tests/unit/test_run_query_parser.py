@@ -49,6 +49,7 @@ def refusal(text: str) -> tuple[str, int, str]:
         ("since:0001-01-01", [("created", (Range(0),), False)]),
         ('"no refund" -ticket', [("text", ("no refund",), False), ("text", ("ticket",), True)]),
         (r'text:"say \"no\" \\ twice"', [("text", (r'say "no" \ twice',), False)]),
+        ('"or" text:or', [("text", ("or",), False), ("text", ("or",), False)]),
         ("a,b text:a,b", [("text", ("a,b",), False), ("text", ("a,b",), False)]),
         (
             "step:words model:gpt-4o,echo error:CODE",
@@ -67,6 +68,8 @@ def test_a_query_is_read(text: str, terms: list[tuple[object, ...]]) -> None:
 @pytest.mark.parametrize(
     ("text", "position", "term", "words"),
     [
+        ("flow:a or flow:b", 7, "or", "there is no `or`"),
+        ("flow:a OR flow:b", 7, "OR", "flow:a,b"),
         ("a statsu:failed", 2, "statsu:failed", "unknown field 'statsu'; did you mean 'status'?"),
         ("http://x", 0, "http://x", "unknown field 'http'; put \"…\" around it to search for it as text"),
         ("x -status:done", 2, "-status:done", "'done' is no status; there are pending, running"),

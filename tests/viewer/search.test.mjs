@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { completion, has, isUnfinished, namesIn, terms, toggled, withFields, wrongTerm } from "../../src/runglass/server/viewer/data/search.js";
+import { completion, has, isUnfinished, namesIn, quote, terms, toggled, withFields, wrongTerm } from "../../src/runglass/server/viewer/data/search.js";
 
 test("terms are parted by spaces, but not inside of quotes", () => {
   const text = 'status:failed  -text:"two words" bare "more words" duration:>3s';
@@ -14,6 +14,10 @@ test("terms are parted by spaces, but not inside of quotes", () => {
 test("a quote may be escaped, and one without an end goes to the end", () => {
   assert.deepEqual(terms('text:"a \\" b" c').map((term) => term.text), ['text:"a \\" b"', "c"]);
   assert.deepEqual(terms('text:"a b').map((term) => term.text), ['text:"a b']);
+});
+
+test("a value is quoted where a query would read more than one in it", () => {
+  assert.deepEqual(["beta", "a b", "a,b", 'a"b\\'].map(quote), ["beta", '"a b"', '"a,b"', '"a\\"b\\\\"']);
 });
 
 test("completion offers fields, then their values", () => {
@@ -56,7 +60,7 @@ test("a term that is being typed is unfinished, and nothing else is", () => {
   const known = { flows: ["add-up", "adder"] };
   for (const text of [
     "s", "-sta", "status", "status:", "x status:fai", "status:failed,", "status:failed,c", "flow:add", 'text:"no ref', "duration:>",
-    "duration:>3", "since:2", "since:2026-11-2", "cost:0.", "tokens:1..", "-",
+    "duration:>3", "since:2", "since:2026-11-2", "cost:0.", "tokens:1..", "-", "flow:adder or",
   ]) assert.ok(isUnfinished(text, known), text);
   for (const text of [
     "", "refund", "status:failed", "status:failed,cancelled", "status:fai ", "flow:adder", "flow:none", 'text:"no refund"', "duration:>3s",

@@ -20,7 +20,8 @@ class SpanState(LazyStruct, frozen=True, kw_only=True, eq=False):
     `model_calls` has one call at most. `tokens` and `cost_usd` are the usage that the span itself tells, of
     its model call or of all that is inside; `model_used` is the model of that. `entry_name` is there for the
     span of an agent or a workflow. `is_gen_ai` says that an instrumentation of generative AI has made it.
-    As long as the span is open, its sender is to be heard of every `lease_s`.
+    As long as the span is open, its sender is to be heard of every `lease_s`. Once one without a parent has
+    ended, its sender expects nothing more of the trace after `settle_s`.
     """
 
     span_id: str
@@ -55,6 +56,7 @@ class SpanState(LazyStruct, frozen=True, kw_only=True, eq=False):
     links: JsonList = None
     notes: tuple[str, ...] = ()
     lease_s: int | None = None
+    settle_s: int | None = None
 
     def __hash__(self) -> int:
         return hash((self.span_id, self.name, self.start_time_unix_nano, self.end_time_unix_nano))

@@ -36,9 +36,11 @@ MANY_TOPS = 1024
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _NEVER = 1 << 62
-_RECEIVED, _NAMED, _ENDED, _FAILED, _TELLS, _CALLS, _IS_BAD, _PAYS, _ASKS = (1 << bit for bit in range(9))
+_RECEIVED, _NAMED, _ENDED, _FAILED, _TELLS, _CALLS, _IS_BAD, _PAYS, _ASKS, _MAY_GO_ON = (
+    1 << bit for bit in range(10)
+)
 """Of a node: it has a step, its span came, that has ended, failed, tells usage, is a call, tells usage that
-cannot be right; its usage counts, and so does its call."""
+cannot be right; its usage counts, and so does its call; it has no parent, and more may follow it."""
 _STATE = _NAMED | _ENDED
 _CALL_KINDS = frozenset({"llm", "embedding"})
 _NODE_BYTES, _TEXT_BYTES, _SUM_BYTES = 110, 400, 500
@@ -92,6 +94,8 @@ class SpanTree:
         self._moved: dict[int, int] = {}
         """Nodes that name another parent than before; they are moved when somebody asks."""
         self._missing = 0
+        self._may_go_on = 0
+        self._settle_s: int | None = None
         self._sums = SpanSums()
         self._silent: dict[int, bool] = {}
         """Calls that have ended and tell no usage, and whether they are unmetered."""
@@ -148,6 +152,7 @@ class SpanTree:
         after = self._flags[node]
         self.open_spans += (after & _STATE == _NAMED) - (before & _STATE == _NAMED)
         self._failed += bool(after & _FAILED) - bool(before & _FAILED)
+        self._may_go_on += bool(after & _MAY_GO_ON) - bool(before & _MAY_GO_ON)
         is_named_now = after & ~before & _NAMED
         if is_named_now and self._forest.child[node] != NONE:
             self._missing -= 1
@@ -183,6 +188,14 @@ class SpanTree:
         )
         first = min(failed, default=None)
         return None if first is None else f"{first[1]:016x}"
+
+    @property
+    def settle_s(self) -> int | None:
+        """After how long its senders expect nothing more, None where one of them has not said so."""
+        if self._may_go_on or self.open_spans:
+            return None
+        self._settle()
+        return None if self._missing else self._settle_s
 
     def totals(self) -> RunTotals:
         """What the spans add up to."""
@@ -247,6 +260,10 @@ class SpanTree:
             end_us = self._end[node] = int(end) // 1000
             if self.last_end_us is None or end_us > self.last_end_us:
                 self.last_end_us = end_us
+        if span.settle_s is not None:
+            self._settle_s = max(span.settle_s, self._settle_s or 0)
+        elif span.parent_span_id is None:
+            flags |= _MAY_GO_ON
         if span.tokens is not None or span.cost_usd is not None:
             flags |= _TELLS
         call = span.model_calls[0] if span.model_calls else None

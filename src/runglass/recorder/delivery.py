@@ -55,6 +55,8 @@ BEATS = 3
 SPOOL_AFTER_S = 2.0
 """So long the server may be away before what waits is on disk, too."""
 MOST_WAIT_S = 5.0
+SETTLE_S = 5
+"""So long after the end of a run a step may still begin in it that nobody knew of."""
 TIMEOUT_S, EXIT_S, DURABLE_S = 30.0, 10.0, 30.0
 ZIPPED_BYTES = 8 * 1024
 CAPTURE_HEADER = "X-Runglass-Capture"
@@ -90,7 +92,7 @@ class Delivery:
         self._buffer_bytes = buffer_bytes
         self.lease_s = lease_s
         """So long after this process was last heard of, its open steps have lost their writer."""
-        # The thread imports nothing: a process forked meanwhile would have half a module for ever.
+        # Not in the thread: a process forked meanwhile would have half a module for ever.
         from runglass.client.transport.blocking import SyncTransport
 
         codecs.lookup("idna")
@@ -103,8 +105,11 @@ class Delivery:
             # An earlier process has left something.
             self._start()
         if hasattr(os, "register_at_fork"):
-            begin = weakref.WeakMethod(self._begin_process)
-            os.register_at_fork(after_in_child=lambda: None if (known := begin()) is None else known())
+            share, begin = weakref.WeakMethod(self._share_open), weakref.WeakMethod(self._begin_process)
+            os.register_at_fork(
+                before=lambda: None if (known := share()) is None else known(),
+                after_in_child=lambda: None if (known := begin()) is None else known(),
+            )
 
     def _begin_process(self) -> None:
         """Starts with nothing, in a new process too: what waits in its parent is sent by that."""
@@ -132,6 +137,11 @@ class Delivery:
         self._beat_at = time.monotonic() + self.lease_s / BEATS
         self._mode: CaptureMode = "off"
         """What the server keeps of this flow's content, as far as it has said."""
+
+    def _share_open(self) -> None:
+        """A process that is forked now may go on with what is open."""
+        for step in list(self._open):
+            step.top.is_shared = True
 
     # In the threads of the user's code
 
@@ -288,7 +298,9 @@ class Delivery:
         """All that is to be sent, and who waits for that."""
         with self._lock:
             begun = [step for step in list(self._open) if not step.is_sent]
-            return self._tickets, [*self._waiting, *begun]
+            # The first step of a trace comes last: where it is sent, all that it had inside is there.
+            ended = sorted(self._waiting, key=lambda step: step is step.top)
+            return self._tickets, [*ended, *begun]
 
     def _send_all(self) -> None:
         if self._has_dropped:
@@ -343,13 +355,19 @@ class Delivery:
 
     def _spans(self, steps: Iterable[OpenStep], *, is_spool: bool = False) -> list[dict[str, Any]]:
         spans = []
+        busy = {step.top for step in list(self._open)}
+        # What the spool alone has is sent later than what is in memory, and in its own order.
+        knows_all = is_spool or not self._has_evicted
         for step in steps:
+            is_last = knows_all and step is step.top and step not in busy
+            is_last = is_last and not (step.parent_id or step.is_shared)
             try:
                 mode = step.capture
                 if is_spool:
                     # What a run keeps that was begun elsewhere is not known here.
                     mode = lower(mode, "off" if step.top.parent_id else self._mode)
-                spans.append(span_of(step, self._content(step, mode, is_spool=is_spool), self.lease_s))
+                kept = self._content(step, mode, is_spool=is_spool)
+                spans.append(span_of(step, kept, self.lease_s, SETTLE_S if is_last else None))
             except Exception as error:
                 # Nothing else is to wait for it for ever.
                 report("a step cannot be sent", error)
@@ -487,7 +505,16 @@ def _changed(value: bytes | str, change: Callable[[Any], Any]) -> bytes | str:
 
 @cache
 def _redactor() -> "Redactor":
-    # Part of the server, and of no program that only records.
-    from runglass.redact import Redactor
+    # Part of the server, and of no program that only records: it is loaded when it is needed.
+    with _loading:
+        from runglass.redact import Redactor
 
     return Redactor()
+
+
+_loading = threading.Lock()
+"""No process is forked meanwhile, which would have half a module for ever."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
+    )

@@ -409,6 +409,7 @@ class Recorder:
         parent = f"00-{step.trace_id}-{step.span_id}"
         if step.delivery is None:
             return {"traceparent": f"{parent}-00", "tracestate": _NOT_RECORDED}
+        step.top.is_shared = True
         return {"traceparent": f"{parent}-01"}
 
     def bind(self, function: Function) -> Function:

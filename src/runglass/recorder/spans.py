@@ -9,6 +9,7 @@ More than 300 lines: one state, and the one form in which it leaves the process.
 import logging
 import os
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,8 +36,11 @@ CANCELLED = "CANCELLED"
 _CANCELLED = ("CancelledError", "Cancelled")
 """Of asyncio, and of trio."""
 LEFT_EARLY = "left early: the consumer did not read it to its end"
-_MESSAGE_CHARS = 10_000
-INPUT, OUTPUT = "runglass.input", "runglass.output"
+_MESSAGE_CHARS = _TRACEBACK_CHARS = 10_000
+_FRAMES = 30
+"""Of a traceback the calls that are kept, from where the exception was raised."""
+_HERE = os.path.dirname(__file__)
+INPUT, OUTPUT, TRACEBACK = "runglass.input", "runglass.output", "exception.stacktrace"
 
 log = logging.getLogger("runglass")
 _reported: set[str] = set()
@@ -68,8 +72,9 @@ class OpenStep:
     """
 
     __slots__ = (
-        *("capture", "content", "delivery", "dropped", "end_ns", "error", "facts", "is_sent", "is_spooled"),
-        *("kind", "name", "notes", "parent", "parent_id", "size", "span_id", "start_ns", "top", "trace_id"),
+        *("capture", "content", "delivery", "dropped", "end_ns", "error", "facts", "is_sent", "is_shared"),
+        *("is_spooled", "kind", "name", "notes", "parent", "parent_id", "size", "span_id", "start_ns"),
+        *("top", "trace_id"),
     )
 
     def __init__(
@@ -100,6 +105,8 @@ class OpenStep:
         self.error: tuple[str, str] | None = None
         self.notes: tuple[str, ...] = ()
         self.is_sent = self.is_spooled = False
+        self.is_shared = False
+        """Of the first step of a trace here: whether another process may go on with it."""
         self.dropped = (0, 0)
         """Of the first step of a trace here: how many steps, and bytes of content, were not sent."""
 
@@ -183,6 +190,8 @@ class OpenStep:
             self.error = CANCELLED, "the task was cancelled"
         elif error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
             self.error = type(error).__qualname__, _message_of(error)
+            if self.capture in ("full", "redacted"):
+                self.take(TRACEBACK, _traceback_of(error))
         if self.error is not None and (counts := attempts.get()) is not None:
             key = self.parent_id, self.name
             counts[key] = counts.get(key, 0) + 1
@@ -334,6 +343,21 @@ def _message_of(error: BaseException) -> str:
         return ""
 
 
+def _traceback_of(error: BaseException) -> str | None:
+    """Where it was raised, and what it came from, without the calls in between that only record."""
+    try:
+        told = traceback.TracebackException.from_exception(error, limit=-_FRAMES)
+        each: traceback.TracebackException | None = told
+        while each is not None:
+            each.stack[:] = [frame for frame in each.stack if not frame.filename.startswith(_HERE)]
+            each = each.__cause__ or each.__context__
+        # What it ends with is nearest to what has happened.
+        return "".join(told.format())[-_TRACEBACK_CHARS:].rstrip()
+    except Exception as failed:
+        report("the traceback of an exception could not be read", failed)
+        return None
+
+
 class SpanContent(NamedTuple):
     """What is sent, or written, of a step's content, and what is told of the rest."""
 
@@ -360,8 +384,8 @@ def request_of(resource: dict[str, Any], spans: Sequence[dict[str, Any]]) -> byt
     return msgspec.json.encode({"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]})
 
 
-def span_of(step: OpenStep, kept: SpanContent, lease_s: int) -> dict[str, Any]:
-    """The span of the step as it is now."""
+def span_of(step: OpenStep, kept: SpanContent, lease_s: int, settle_s: int | None = None) -> dict[str, Any]:
+    """The span of the step as it is now; with `settle_s` where nothing more of its trace is expected."""
     # The end is read first: what it follows is there then.
     end_ns, facts, notes = step.end_ns, dict(step.facts), (*step.notes, *kept.notes)
     if "gen_ai.operation.name" not in facts:
@@ -379,6 +403,8 @@ def span_of(step: OpenStep, kept: SpanContent, lease_s: int) -> dict[str, Any]:
         else:
             facts["error.type"] = step.error[0]
             span["status"] = {"code": 2, "message": _whole(kept.message)}
+        if settle_s is not None:
+            facts["runglass.settle_s"] = settle_s
     else:
         facts["runglass.lease_s"] = lease_s
     span["attributes"] = _attributes({**facts, **kept.facts, **kept.content})

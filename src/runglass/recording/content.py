@@ -35,6 +35,9 @@ async def captured(state: SpanState, capture: Capture) -> SpanState:
         error = dict(state.error)
         if isinstance(code := error.get("code"), str):
             error["code"] = await capture.text(code)
+        if not capture.keeps_snapshots:
+            # It has lines of the program.
+            error.pop("traceback", None)
         kept["error"] = capture.error(error)
     if state.model_calls:
         call, is_cut = await _call(state.model_calls[0], capture)

@@ -345,8 +345,8 @@ class Recordings:
             session_id=session_id,
             recording=Recording(trace_id=trace_id, continues=first_id),
         )
-        leases = [head.lease_s for head in heads if head.lease_s and head.end_time_unix_nano is None]
-        first_look = min([self._settle, *(timedelta(seconds=lease_s) for lease_s in leases)])
+        waits_s = [head.settle_s if head.end_time_unix_nano else head.lease_s for head in heads]
+        first_look = min([self._settle, *(timedelta(seconds=each) for each in waits_s if each is not None)])
         of_flow = CaptureSetting(flow.capture, None, None)
         record = await self._store.create_recording(
             NewRecording(
@@ -399,7 +399,7 @@ class Recordings:
         slice_ = _Slice(project.id)
         dirty: dict[str, RecordedRun] = {}
         unchanged = []
-        leases: dict[int, int] = {}
+        waits_s: dict[int, float] = {}
         pending_bytes = 0
         for trace_id, run in runs.items():
             news = await self._news(run, incoming[trace_id].spans, slice_, refused)
@@ -425,17 +425,19 @@ class Recordings:
                 event = run.record_span(span, last, at)
                 counts["repeated" if event is None else "recorded"] += 1
                 if event is None and span.head.lease_s and span.head.end_time_unix_nano is None:
-                    leases[run.run.no] = max(span.head.lease_s, leases.get(run.run.no, 0))
+                    waits_s[run.run.no] = max(span.head.lease_s, waits_s.get(run.run.no, 0))
                 pending_bytes += run.pending_bytes - before
                 if pending_bytes > APPEND_BYTES:
                     await self.store(dirty.values())
                     dirty, pending_bytes = {trace_id: run}, 0
             if run.head == head:
                 unchanged.append(trace_id)
+            elif head and (tree := run.fold.tree) is not None and (settle_s := tree.settle_s) is not None:
+                waits_s[run.run.no] = min(settle_s, self._settle.total_seconds())
         await self.store(dirty.values())
-        for run_no, lease_s in leases.items():
-            # Its sender is there: the run is not looked at before it may be missed.
-            due = self._clock.now() + timedelta(seconds=lease_s)
+        for run_no, wait_s in waits_s.items():
+            # Its sender is there, and is not missed before that; or it expects nothing more.
+            due = self._clock.now() + timedelta(seconds=wait_s)
             await self._store.defer_recording(run_no, due_at=iso(due))
         # No append has found out whether these are still there.
         found = await self._store.recorded_traces(project.id, unchanged) if unchanged else {}

@@ -26,7 +26,7 @@ from runglass.wire.query import created_ms
 log = logging.getLogger(__name__)
 
 AT_ONCE = 100
-INTERVAL_S = (0.5, 10.0)
+INTERVAL_S = (0.5, 2.0)
 """Runs are looked after a quarter of the time of `settle` apart, but within these bounds."""
 SPARE_S = 30.0
 """So long after its turn another process waits before it does what one that is gone has done."""
@@ -36,7 +36,8 @@ WRITER_LOST, STEP_FAILED = "WRITER_LOST", "STEP_FAILED"
 class Settling:
     """Ends recorded runs: `settle` after the last span where all have ended, `idle` after it in any case.
 
-    Where each open span has a lease, the longest of them takes the place of `idle`.
+    Where each open span has a lease, the longest of them takes the place of `idle`. Where the senders have
+    said for how long more may come, that takes the place of a longer `settle`.
     """
 
     def __init__(
@@ -107,7 +108,10 @@ class Settling:
             is_complete = run.head > 0 and run.is_complete
             last = datetime.fromisoformat(run.last_at or iso_ms(created_ms(run.run.id)))
             wait = self._settle if is_complete else self._idle
-            if not is_complete and (lease := await self._lease(run)) is not None:
+            tree = run.fold.tree
+            if is_complete and tree is not None and (told_s := tree.settle_s) is not None:
+                wait = min(wait, timedelta(seconds=told_s))
+            elif not is_complete and (lease := await self._lease(run)) is not None:
                 # What its sender repeats is not in the log: it puts off when the run is due.
                 last, wait = max(last, self._since), lease
             if now - last >= wait:

@@ -1,10 +1,12 @@
 """The folder of the data: for its owner's eyes alone, and for one process at a time that runs flows."""
 
 import logging
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -67,7 +69,7 @@ def exclusive(database: Path) -> Iterator[None]:
     except Timeout as error:
         raise _in_use(database) from error
     except OSError as error:
-        raise SettingsError(f"the data folder {str(database.parent)!r} cannot be used: {error}") from error
+        raise _unusable(database, error) from error
     address_file = _address_file(database)
     try:
         # Of a process that was killed.
@@ -78,15 +80,53 @@ def exclusive(database: Path) -> Iterator[None]:
         lock.release()
 
 
-def announce(database: Path, address: str) -> None:
-    """Tells commands the address of the server that has this database, until it has it no more."""
+@contextmanager
+def watching(database: Path) -> Iterator[Callable[[], bool]]:
+    """Until the block ends, others know that a `watch` records on this database.
+
+    Gives whether it is the only one. Raises SettingsError.
+    """
+    import fcntl
+
+    path = database.with_name(database.name + ".watching")
+    try:
+        make_folder(database.parent)
+        file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise _unusable(database, error) from error
+
+    def is_alone() -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        return True
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield is_alone
+    finally:
+        os.close(file)
+
+
+class Announced(NamedTuple):
+    """A server of a database, and the command that it is of."""
+
+    address: str
+    command: str
+
+
+def announce(database: Path, server: Announced) -> None:
+    """Tells commands of the server that has this database, until it has it no more."""
     file = _address_file(database)
     make_file(file)
-    file.write_text(address, "utf-8")
+    file.write_text(" ".join(server), "utf-8")
 
 
-def running_server(database: Path) -> str | None:
-    """The address of the server that has this database; None where no process runs flows on it.
+def running_server(database: Path) -> Announced | None:
+    """The server that has this database; None where no process runs flows on it.
 
     Raises DataInUse where one does that has no address.
     """
@@ -98,8 +138,8 @@ def running_server(database: Path) -> str | None:
     except Timeout as error:
         with suppress(FileNotFoundError):
             # Empty for as long as it takes to write it.
-            if address := _address_file(database).read_text("utf-8"):
-                return address
+            if words := _address_file(database).read_text("utf-8").split():
+                return Announced(words[0], *words[1:] or [""])
         raise _in_use(database) from error
     # Whoever had the address is gone: the lock is what tells.
     lock.release()
@@ -114,6 +154,10 @@ def _lock_of(database: Path, *, patience_s: float) -> FileLock:
 
 def _address_file(database: Path) -> Path:
     return database.with_name(database.name + ".address")
+
+
+def _unusable(database: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"the data folder {str(database.parent)!r} cannot be used: {error}")
 
 
 def _in_use(database: Path) -> DataInUse:

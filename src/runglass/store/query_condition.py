@@ -35,9 +35,9 @@ class SearchSql(NamedTuple):
     """What a kind of store says in its own way: of a run, what has no column in both, and how it is found.
 
     `has_model` is true where one of the models has one of the names in `{}`, in small letters; `is_recorded`
-    where the field `{0}` of its recording is one of `{1}`, as `FIELD=VALUE` in small letters. `position` is
-    the function that says where in its first text the second one begins, 0 for nowhere. `error` has code and
-    message in small letters.
+    where the field `{0}` of its recording, and `has_tag` where one of its tags, is one of `{1}`, as
+    `FIELD=VALUE` in small letters. `position` is the function that says where in its first text the second
+    one begins, 0 for nowhere. `error` has code and message in small letters.
 
     `rows` selects what it is told of the runs of a source from `:since` to below `:before`, the first so many
     by id or all, and gives the values of the keys. `events` selects some events of run `:run_no` behind
@@ -51,6 +51,7 @@ class SearchSql(NamedTuple):
     live_tokens: str
     has_model: str
     is_recorded: str
+    has_tag: str
     error: str
     position: str
     rows: Callable[..., tuple[str, dict[str, Any]]]
@@ -92,9 +93,10 @@ def _term(term: Term, own: SearchSql, named: Callable[[Any], str]) -> str:
             parts = [_STEP.format(named(word)) for word in term.words]
         case "model":
             parts = [own.has_model.format(named([folded(word) for word in term.words]))]
-        case "service" | "release" | "environment":
-            told = [f"{term.field}={folded(word)}" for word in term.words]
-            parts = [own.is_recorded.format(term.field, named(told))]
+        case "service" | "release" | "environment" | "user" | "tag":
+            told = named([f"{term.field}={folded(word)}" for word in term.words])
+            has_one = own.has_tag if term.field == "tag" else own.is_recorded
+            parts = [has_one.format(term.field, told)]
         case "error":
             parts = [f"{own.position}({own.error}, {named(folded(word))}) > 0" for word in term.words]
         case _:

@@ -18,6 +18,8 @@ Field = Literal[
     "service",
     "release",
     "environment",
+    "user",
+    "tag",
     "created",
     "duration",
     "cost",

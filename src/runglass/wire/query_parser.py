@@ -135,6 +135,12 @@ def _quoted(text: str, start: int, at: int) -> tuple[_Value, int]:
 
 def _term(token: _Token, now: datetime) -> Term:
     if token.name is None:
+        if token.source.lower() == "or":
+            _refuse(
+                token,
+                "there is no `or`: a run must match all terms; write several values of a field as flow:a,b,"
+                ' or put "or" in quotes to search for the word',
+            )
         return _with(token, "text", words=(token.values[0].text,))
     read = _FIELDS.get(token.name.lower())
     if read is None:
@@ -252,6 +258,8 @@ _FIELDS: dict[str, Callable[[_Token, datetime], Term]] = {
     "service": _any_word("service"),
     "release": _any_word("release"),
     "environment": _any_word("environment"),
+    "user": _any_word("user"),
+    "tag": _any_word("tag"),
     "since": lambda token, now: _time(token, now, since=True),
     "until": lambda token, now: _time(token, now, since=False),
     "duration": _numbers("duration", _DURATIONS, ">3s, 842ms, <=2m or 1s..5s"),

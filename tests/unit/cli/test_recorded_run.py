@@ -142,6 +142,14 @@ def test_a_recorded_step_tells_its_span_and_its_attributes() -> None:
         assert line in lines
 
 
+def test_a_traceback_is_shown_line_by_line() -> None:
+    error = {"code": "OSError", "traceback": "Traceback:\n  connect()\x1b[2J\nOSError: no"}
+    step = StepTrace(step_id="connect", status="failed", error_context=error)
+    *_, facts, traceback, call, last = (line.plain for line in attempt_lines(step))
+    assert (facts, traceback, last) == ("  }", "  Traceback:", "  OSError: no")
+    assert call == "    connect()\ufffd[2J"
+
+
 def test_its_events_are_lines() -> None:
     def line(span: SpanState) -> str:
         event = StepRecorded(

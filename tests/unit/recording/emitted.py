@@ -236,7 +236,7 @@ CASES["newest, an error"] = Case(
     ),
     {
         "status": "error",
-        "error": {"code": "RateLimitError", "message": "429"},
+        "error": {"code": "RateLimitError", "message": "429", "traceback": "…"},
         "events": [
             {
                 "at": str(NOW),
@@ -244,7 +244,6 @@ CASES["newest, an error"] = Case(
                 "attributes": {
                     "exception.type": "openai.RateLimitError",
                     "exception.message": "slow down",
-                    "exception.stacktrace": "…",
                 },
             }
         ],

@@ -19,7 +19,7 @@ from runglass.errors import StoreError
 from runglass.log.events import FlowFailed, StepRecorded, StreamEvent, decode_event
 from runglass.log.fold import fold
 from runglass.log.trace import RunSummary, StepTrace, Trace
-from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused
+from runglass.recording.received import ReceivedLog, ReceivedSpan, Refused, SpanEvent
 from runglass.recording.recordings import DELETED, TOO_MANY_OPEN, UNREADABLE, Recordings
 from runglass.recording.settling import WRITER_LOST, Settling
 from runglass.recording.span_worker import Received, pieces_of
@@ -262,6 +262,24 @@ async def test_names_are_kept_without_secrets(store: Store, capture: CaptureMode
         assert (await house.step(1)).name == "GET /?key=[redacted]"
 
 
+@pytest.mark.parametrize("capture", ["off", "metadata_only", "redacted", "full"])
+async def test_the_traceback_of_an_exception_is_kept_once_and_as_content_is(
+    store: Store, capture: CaptureMode
+) -> None:
+    stacktrace = f"Traceback (most recent call last):\n  connect({SECRET!r})\nOSError: no"
+    told = {"exception.type": "OSError", "exception.message": "no", "exception.stacktrace": stacktrace}
+    async with open_house(store, capture=capture) as house:
+        await house.record(
+            span(1, status=2, events=[SpanEvent(BEGAN_NS, "exception", told)]),
+            span(2, 1, status=2, attributes=told),
+        )
+        for step in (await house.step(1), await house.step(2)):
+            expected = stacktrace.replace(SECRET, "[redacted]") if capture == "redacted" else stacktrace
+            kept = (step.error_context or {}).get("traceback")
+            assert kept == (expected if capture in ("redacted", "full") else None)
+            assert "stacktrace" not in str((step.events, step.attributes))
+
+
 async def test_a_run_ends_when_all_has_ended_and_nothing_came(house: House) -> None:
     await house.record(span(2, 1))
     await house.time_passes(SETTLE_S / 2)
@@ -475,6 +493,45 @@ async def test_a_run_is_lost_once_nothing_is_heard_of_the_sender_of_its_open_spa
         assert timedelta(0) <= ended - heard <= timedelta(seconds=1)
         await restarted.record(leased(1, end_ns=0))
         assert (await restarted.run()).status == "failed"
+
+
+def last(span_id: int, settle_s: int = 5, **fields: Any) -> ReceivedSpan:
+    """A span after which its sender expects nothing."""
+    return span(span_id, attributes={"runglass.settle_s": settle_s}, **fields)
+
+
+async def test_a_run_ends_soon_after_the_span_behind_which_its_sender_expects_nothing(house: House) -> None:
+    await house.record(span(1, end_ns=0, attributes={"runglass.lease_s": 30}))
+    await house.time_passes(29)
+    # One that was known before, and one that comes as a whole.
+    await house.record(span(2, 1), last(1), span(2, 1, trace_id=OTHER), last(1, trace_id=OTHER))
+    await house.time_passes(4)
+    await house.record(span(3, 1))
+    await house.time_passes(1)
+    assert ((await house.run()).status, (await house.run(OTHER)).status) == ("running", "completed")
+    await house.time_passes(4)
+    assert (await house.run()).status == "completed"
+    first = await house.run()
+    await house.record(span(4, 1))
+    second = (await house.trace()).flow_run.recording
+    assert second is not None
+    assert second.continues == first.id
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [[last(1), span(2)], [last(1), span(3, 2)], [last(1), span(2, 1, end_ns=0)], [last(1, settle_s=3600)]],
+)
+async def test_more_is_waited_for_where_a_sender_may_expect_it(
+    house: House, spans: list[ReceivedSpan]
+) -> None:
+    """Another top, a parent that is missing, an open span; and a sender puts no end off."""
+    await house.record(*spans)
+    await house.time_passes(SETTLE_S - 1)
+    assert (await house.run()).status == "running"
+    await house.record(*(each._replace(end_ns=BEGAN_NS + 10**10) for each in spans))
+    await house.time_passes(SETTLE_S + 1)
+    assert (await house.run()).status == "completed"
 
 
 async def test_notes_of_a_sender_are_short_and_have_no_secrets(house: House) -> None:

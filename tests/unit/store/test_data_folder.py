@@ -14,7 +14,7 @@ from runglass.config.settings import Settings
 from runglass.flows.parser import parse_flow
 from runglass.runtime.composition import open_runtime, open_store
 from runglass.runtime.runtime import push_flow
-from runglass.store.data_folder import DataInUse, announce, exclusive, running_server
+from runglass.store.data_folder import Announced, DataInUse, announce, exclusive, running_server, watching
 
 
 @pytest.fixture
@@ -86,9 +86,19 @@ def test_a_server_is_found_from_when_its_address_is_written_until_it_has_gone(tm
                 stale.touch()
             with pytest.raises(DataInUse):
                 running_server(database)
-        announce(database, "http://127.0.0.1:2")
-        assert running_server(database) == "http://127.0.0.1:2"
+        announce(database, Announced("http://127.0.0.1:2", "watch"))
+        assert running_server(database) == ("http://127.0.0.1:2", "watch")
     assert running_server(database) is None
+
+
+def test_a_watch_knows_whether_it_is_the_only_one(tmp_path: Path) -> None:
+    database = tmp_path / "data" / "runs.db"
+    with watching(database) as is_alone:
+        assert is_alone()
+        with watching(database) as is_alone_too:
+            # More than once: it stays known itself.
+            assert not any((is_alone(), is_alone_too(), is_alone(), is_alone_too()))
+        assert is_alone()
 
 
 KILLED_WHILE_IT_BEGINS_A_PROCESS = """

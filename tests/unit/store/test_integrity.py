@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from runglass import Client, FlowExecutionError
+from runglass import Client, FlowExecutionError, Recorder
 from runglass.config.settings import Price
 from runglass.store.integrity import BELONGS, MOST_PROBLEMS, USUAL, Checked, CheckLimits
 from runglass.store.postgres import integrity
@@ -422,6 +422,25 @@ def test_each_declared_reference_is_followed() -> None:
         }
     assert declared
     assert declared <= set(BELONGS)
+
+
+@pytest.mark.slow
+def test_a_recorded_run_whose_row_is_of_the_version_before_is_sound(tmp_path: Path) -> None:
+    """Which has not what queries ask of users and tags; all else is compared."""
+    without = "UPDATE run SET models = ARRAY(SELECT name FROM unnest(models) AS name WHERE name !~ {!r})"
+    with new_store("postgres", tmp_path) as store:
+        with (
+            running_server(**store.settings) as server,
+            Recorder("agent", api_key=server.key, base_url=server.base_url, spool=None) as rec,
+        ):
+            with rec.run("run", user="Ada", tags=["beta"]):
+                pass
+            assert rec.flush()
+            with client_of(server) as client:
+                assert len(client.runs(query="user:ada tag:beta service:agent").runs) == 1
+        assert store.checked(done(without.format("^(user|tag)="))).problems == []
+        [problem] = store.checked(done(without.format("^service="))).problems
+    assert problem.startswith("the column models of run")
 
 
 @pytest.mark.parametrize("kind", KINDS)

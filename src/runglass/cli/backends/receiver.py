@@ -1,9 +1,10 @@
 """What takes in a program's traces: a server that is named, that of a data folder, or one in this process."""
 
+import asyncio
 import os
 import shlex
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from types import NoneType
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,7 +30,7 @@ from runglass.client.core.requests import RequestSpec
 from runglass.config.settings import Settings
 from runglass.errors import APIConnectionError, PermissionDeniedError, WrongExpectedVersion
 from runglass.store.base import Store
-from runglass.store.data_folder import announce, running_server
+from runglass.store.data_folder import Announced, DataInUse, announce, running_server, watching
 from runglass.store.keys import make_key
 from runglass.store.records import ApiKey
 from runglass.support.import_without_gc import loading
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 FIRST_PROJECT = ProjectName("local", "default")
 """The project of a data folder that has none."""
 HOST = "127.0.0.1"
+LOOK_S = 0.1
+"""How often it is looked whether the server of another `watch` is gone."""
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
@@ -78,18 +81,26 @@ def receiver(server: Server) -> Iterator[Receiver]:
         # Further commands take no folder by themselves.
         given = ("--data", settings.data) if settings.store is None else ("--store", settings.store)
         options = f" {given[0]} {shlex.quote(str(given[1]))}"
-    address = None if settings.postgres is not None else running_server(settings.database)
-    if address is None:
-        with _own_server(settings, server.project) as own:
+    if settings.postgres is not None:
+        with _own_server(settings, server.project, is_alone=lambda: True) as own:
             yield own._replace(options=options)
-    elif server.api_key and not server.is_folder:
-        with Server(address, server.api_key, DataFolder()).connect() as client, _of_client(client) as found:
-            yield found
-    else:
-        with _admin_key(settings, server.project) as key:
-            there = Server(address, key, DataFolder())
-            with there.connect() as client, _of_client(client) as found:
-                yield found._replace(options=options)
+        return
+    with watching(settings.database) as is_alone, ExitStack() as stack:
+        if (running := running_server(settings.database)) is None:
+            own = stack.enter_context(_own_server(settings, server.project, is_alone))
+            yield own._replace(options=options)
+            return
+        end = None
+        if running.command == "watch":
+            succession = _successor(settings, server.project, is_alone, running.address)
+            end = stack.enter_context(succession)
+        if is_given := bool(server.api_key) and not server.is_folder:
+            key = server.api_key
+        else:
+            key = stack.enter_context(_admin_key(settings, server.project))
+        client = stack.enter_context(Server(running.address, key, DataFolder()).connect())
+        found = stack.enter_context(_of_client(client))
+        yield found._replace(options="" if is_given else options, end=end or found.end)
 
 
 def role_of(client: "Client") -> str:
@@ -151,7 +162,9 @@ def _admin_key(settings: Settings, name: ProjectName | None) -> Iterator[str]:
 
 
 @contextmanager
-def _own_server(settings: Settings, name: ProjectName | None) -> Iterator[Receiver]:
+def _own_server(
+    settings: Settings, name: ProjectName | None, is_alone: Callable[[], bool]
+) -> Iterator[Receiver]:
     """A server on the data folder, which is made where it is missing, on this machine's loopback alone."""
     with loading():
         from anyio.from_thread import start_blocking_portal
@@ -165,15 +178,58 @@ def _own_server(settings: Settings, name: ProjectName | None) -> Iterator[Receiv
         settings = msgspec.structs.replace(settings, executes_runs=False)
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(_serving(settings, name, portal)) as served,
+        portal.wrap_async_context_manager(_serving(settings, name, portal, is_alone)) as served,
         served.client,
     ):
         yield served
 
 
+@contextmanager
+def _successor(
+    settings: Settings, name: ProjectName | None, is_alone: Callable[[], bool], address: str
+) -> Iterator[Callable[[Collection[str]], None]]:
+    """Serves at the address, until the block ends, once the server of another `watch` is gone from there.
+
+    Gives what ends runs, where that is so.
+    """
+    with loading():
+        from anyio.from_thread import start_blocking_portal
+    served: list[Receiver] = []
+    with start_blocking_portal() as portal:
+
+        async def succeed() -> None:
+            # What a server needs is loaded before it has to be there.
+            import runglass.runtime.composition
+            import runglass.server  # noqa: F401
+
+            port = urlsplit(address).port or 0
+            while True:
+                # A third one may be quicker, or look at the same moment.
+                with suppress(DataInUse):
+                    if running_server(settings.database) is None:
+                        async with _serving(settings, name, portal, is_alone, port=port) as successor:
+                            with successor.client:
+                                served.append(successor)
+                                await asyncio.Event().wait()
+                await asyncio.sleep(LOOK_S)
+
+        succeeding = portal.start_task_soon(succeed)
+        try:
+            yield lambda run_ids: served[0].end(run_ids) if served else None
+        finally:
+            if not succeeding.cancel():
+                # It has ended by itself.
+                succeeding.result()
+
+
 @asynccontextmanager
 async def _serving(
-    settings: Settings, name: ProjectName | None, portal: "BlockingPortal"
+    settings: Settings,
+    name: ProjectName | None,
+    portal: "BlockingPortal",
+    is_alone: Callable[[], bool],
+    *,
+    port: int = 0,
 ) -> AsyncIterator[Receiver]:
     from runglass.client import Client
     from runglass.recording.settling import Settling
@@ -198,7 +254,8 @@ async def _serving(
         )
 
         async def end(run_ids: Collection[str]) -> None:
-            for run_id in run_ids:
+            # Another `watch` takes the place of this server, and its program may go on with some of them.
+            for run_id in run_ids if is_alone() else ():
                 if (run := await store.run(run_id)) is not None:
                     # Another process that has written to it ends it later.
                     with suppress(WrongExpectedVersion):
@@ -207,9 +264,9 @@ async def _serving(
         # Its links are in the terminal of whoever watches, and work until they are used.
         tickets = LoginTickets(clock=lambda: 0.0)
         # The usual port may be the one that the program takes.
-        async with serving(runtime, host=HOST, port=0, tickets=tickets) as address:
+        async with serving(runtime, host=HOST, port=port, tickets=tickets) as address:
             if settings.postgres is None:
-                announce(settings.database, address)
+                announce(settings.database, Announced(address, "watch"))
             yield Receiver(
                 client=Client(read_key.key, base_url=address),
                 address=address,

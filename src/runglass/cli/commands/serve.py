@@ -22,7 +22,7 @@ from runglass.cli.backends.server import Server, named_run
 from runglass.cli.terminal.output import announcer, log_to_stderr, note, stdout, warn, write_line
 from runglass.config.reader import read_settings
 from runglass.config.settings import Settings, SettingsError
-from runglass.store.data_folder import announce
+from runglass.store.data_folder import Announced, announce
 from runglass.support.import_without_gc import loading
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ async def _serve(settings: Settings, *, opens: str | None, in_browser: bool) -> 
         # `ready` comes after the scan: a caller that waits for it may run the folder's flows.
         url, console = address[0], stdout()
         if settings.postgres is None:
-            announce(settings.database, url)
+            announce(settings.database, Announced(url, "serve"))
         write_line(console, f"ready {url}")
         console.file.flush()
         tell(

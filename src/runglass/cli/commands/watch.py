@@ -33,7 +33,7 @@ from runglass.cli.terminal.output import (
     write_line,
 )
 from runglass.cli.terminal.table import SHORT_CHARS
-from runglass.errors import APIConnectionError, RunglassError
+from runglass.errors import RunglassError
 from runglass.log.events import RunStarted, StepRecorded, is_terminal
 from runglass.log.trace import TERMINAL, RunSummary
 
@@ -136,8 +136,6 @@ def watch(
             raise
         if isinstance(error, RunglassError):
             warn(f"what the program sent cannot be shown: {error}")
-        if isinstance(error, APIConnectionError):
-            note("another watch's server ends with its program: for several, start `runglass serve` first")
     raise click.exceptions.Exit(code)
 
 

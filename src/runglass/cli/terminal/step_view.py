@@ -8,7 +8,7 @@ from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.formatting import as_list, fact
-from runglass.cli.terminal.output import one_line
+from runglass.cli.terminal.output import clean, one_line
 from runglass.errors import is_cancellation
 from runglass.log.trace import ModelCall, StepTrace
 
@@ -49,7 +49,7 @@ def attempt_lines(step: StepTrace) -> Iterator[Text]:
     if step.error_context is not None:
         style = "" if is_cut_off else "red"
         yield fact("error", one_line(formatting.error_text(step.error_context)), style)
-        yield from _json_lines(step.error_context)
+        yield from _error_lines(step.error_context)
     for name, value in (("attributes", step.attributes), ("events", step.events), ("links", step.links)):
         if value:
             yield fact(name, formatting.counted(len(value), name[:-1]))
@@ -73,6 +73,16 @@ def _snapshot(name: str, value: object, size: int | None, cut: str, no_size: str
         return
     yield fact(name, formatting.size(size) + cut)
     yield from _json_lines(value)
+
+
+def _error_lines(error: object) -> Iterator[Text]:
+    traceback = error.get("traceback") if isinstance(error, dict) else None
+    if not isinstance(error, dict) or not isinstance(traceback, str):
+        yield from _json_lines(error)
+        return
+    yield from _json_lines({name: value for name, value in error.items() if name != "traceback"})
+    for line in clean(traceback).split("\n"):
+        yield Text(f"  {line}")
 
 
 def _json_lines(value: object) -> Iterator[Text]:

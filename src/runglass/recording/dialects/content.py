@@ -27,7 +27,7 @@ _LLAMA_INDEX = "openinference.instrumentation.llama_index"
 _OWN = ("session", "user", "release", "environment")
 _OF_THE_SENDING = frozenset(
     {
-        *("input_size_bytes", "output_size_bytes", "truncated", "lease_s"),
+        *("input_size_bytes", "output_size_bytes", "truncated", "lease_s", "settle_s"),
         *("notes", "dropped_steps", "dropped_bytes"),
     }
 )

@@ -41,7 +41,7 @@ def count(value: Any) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def lease(value: Any) -> int | None:
+def wait(value: Any) -> int | None:
     """Seconds, of a day at most: times beyond the calendar cannot be reckoned with."""
     return None if count(value) is None else min(value, 86_400)
 

@@ -22,6 +22,7 @@ _CHOICE = "gen_ai.choice"
 _DETAILS = frozenset(
     {"gen_ai.client.inference.operation.details", "gen_ai.content.prompt", "gen_ai.content.completion"}
 )
+_TRACEBACK = "exception.stacktrace"
 _ABOUT = ("gen_ai.system", "gen_ai.provider.name", "event.name")
 
 
@@ -167,13 +168,18 @@ def _choice(body: Any) -> Any:
 
 
 def _error(attributes: Attributes, span: ReceivedSpan, events: list[SpanEvent]) -> dict[str, Any]:
-    raised: dict[str, Any] = next(
-        (event.attributes for event in reversed(events) if event.name == "exception"), {}
-    )
+    at = next((at for at in reversed(range(len(events))) if events[at].name == "exception"), None)
+    raised: dict[str, Any] = {} if at is None else events[at].attributes
     code = attributes.found.pop("error_type", None) or text(raised.get("exception.type")) or "ERROR"
     message = span.status_message or attributes.found.pop("error_message", None)
     message = message or text(raised.get("exception.message"))
-    return {"code": code, "message": message} if message else {"code": code}
+    traceback = attributes.found.pop("error_traceback", None)
+    if at is not None and traceback in (None, told := text(raised.get(_TRACEBACK))):
+        # It is long, and is kept once.
+        rest = {key: value for key, value in raised.items() if key != _TRACEBACK}
+        traceback, events[at] = told, events[at]._replace(attributes=rest)
+    error = {"code": code, "message": message, "traceback": traceback}
+    return {name: value for name, value in error.items() if value}
 
 
 def _with(told: dict[str, Any], attributes: dict[str, Any]) -> dict[str, Any]:

@@ -78,13 +78,15 @@ notes names: runglass.notes
 input_size_bytes count: runglass.input_size_bytes
 output_size_bytes count: runglass.output_size_bytes
 truncated flag: runglass.truncated
-lease_s lease: runglass.lease_s
+lease_s wait: runglass.lease_s
+settle_s wait: runglass.settle_s
 dropped_steps count: runglass.dropped_steps
 dropped_bytes count: runglass.dropped_bytes
 release text: langfuse.release
 environment text: langfuse.environment deployment.environment.name deployment.environment
 error_type text: error.type exception.type
 error_message text: error.message exception.message langfuse.observation.status_message
+error_traceback text: exception.stacktrace
 """
 """Each line: the slot and the reader of its keys."""
 
@@ -136,7 +138,9 @@ def _synonyms() -> dict[str, Synonym]:
 
 SYNONYMS = _synonyms()
 
-OF_ANYTHING = words("session user tags release environment error_type error_message output input")
+OF_ANYTHING = words(
+    "session user tags release environment error_type error_message error_traceback output input"
+)
 """Slots that spans of any instrumentation may have: they do not make one a span of generative AI."""
 FAMILIES = words(
     "gen_ai llm openinference traceloop langfuse langsmith ai mlflow mcp pydantic_ai retrieval reranker"

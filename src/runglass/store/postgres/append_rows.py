@@ -28,6 +28,8 @@ class _Recording(msgspec.Struct, frozen=True, gc=False):
     service: str | None = None
     release: str | None = None
     environment: str | None = None
+    user: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -79,8 +81,9 @@ class RunFacts(NamedTuple):
             return cls()
         names = {name for model in totals.by_model for name in (model, model.partition(":")[2] or model)}
         if told.recording is not None:
-            facts = msgspec.structs.asdict(told.recording).items()
-            names |= {f"{field}={value}" for field, value in facts if value is not None}
+            facts = msgspec.structs.asdict(told.recording)
+            names |= {f"tag={tag}" for tag in facts.pop("tags")}
+            names |= {f"{field}={value}" for field, value in facts.items() if value is not None}
         return cls(
             None if began is None else began.timestamp() * 1000,
             cost,

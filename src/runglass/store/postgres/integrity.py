@@ -5,6 +5,7 @@ its checksums and `pg_amcheck` tell of those.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import asyncpg
 
@@ -25,12 +26,24 @@ DAMAGED = (
 )
 """What the server says where it cannot read its own files."""
 
+_ADDED = "user=", "tag="
+"""What is not in `models` where the version before this one has written the row."""
+
+
+def _columns_of(summary: bytes) -> dict[str, tuple[Any, ...]]:
+    columns = RunFacts.of(summary).columns
+    older = [name for name in columns["models"] or () if not name.startswith(_ADDED)]
+    return {name: (value,) for name, value in columns.items()} | {
+        "models": (columns["models"], older or None)
+    }
+
+
 KIND = Kind(
     sql=POSTGRES,
     page=page,
     errors="SELECT coalesce(run.id, run_error.id) FROM run FULL JOIN run_error ON run_no = no"
     " WHERE run.error IS DISTINCT FROM run_error.error",
-    columns_of=lambda summary: RunFacts.of(summary).columns,
+    columns_of=_columns_of,
 )
 
 # Tables are where `run` is found: a schema that bears the name of the role comes before it, and may be empty.

@@ -196,6 +196,7 @@ SEARCH_SQL = SearchSql(
     live_tokens="live_tokens",
     has_model="models && {}::text[]",
     is_recorded="models && {1}::text[]",
+    has_tag="models && {1}::text[]",
     error="error",
     position="strpos",
     rows=rows_of,

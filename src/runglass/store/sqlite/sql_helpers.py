@@ -217,6 +217,10 @@ SEARCH_SQL = SearchSql(
         " WHERE lower(key) = ANY ({0}) OR lower(substr(key, instr(key, ':') + 1)) = ANY ({0}))"
     ),
     is_recorded=f"'{{0}}=' || lower(json_extract({_SUMMARY}, '$.recording.{{0}}')) = ANY ({{1}})",
+    has_tag=(
+        f"EXISTS (SELECT 1 FROM json_each({_SUMMARY}, '$.recording.tags')"
+        " WHERE '{0}=' || lower(value) = ANY ({1}))"
+    ),
     error=(
         "CASE WHEN status IN ('failed', 'cancelled') THEN (SELECT error FROM run_error"
         " WHERE run_error.project_id = run.project_id AND run_error.id = run.id) END"

@@ -16,6 +16,8 @@ export const FIELDS = {
   service: "service that sent it",
   release: "release of that service",
   environment: "environment of that service",
+  user: "user, as its sender names it",
+  tag: "one of its tags",
   since: "24h, 7d, or a date",
   until: "1h, or a date",
   duration: ">3s, 842ms..2m",
@@ -122,6 +124,8 @@ export function isUnfinished(text, known = {}) {
   const { field, value } = last;
   if ((value.match(/(?<!\\)"/g)?.length ?? 0) % 2) return true;
   if (/(^|[:,<>=.-])$/.test(value)) return true;
+  // The server refuses it as an operator, and more words than one begin with it.
+  if (!field && value.toLowerCase() === "or") return true;
   if (!field) return Object.keys(FIELDS).some((name) => name.startsWith(value.toLowerCase()));
   const part = value.slice(value.lastIndexOf(",") + 1);
   const whole = field === "flow" ? known.flows : field === "status" || field === "trigger" ? VALUES.get(field) : undefined;
@@ -164,5 +168,5 @@ export function has(text, wanted) {
 
 /** A value as a query has it. @param {string} value */
 export function quote(value) {
-  return /[\s"]/.test(value) ? `"${value.replace(/(["\\])/g, "\\$1")}"` : value;
+  return /[\s",]/.test(value) ? `"${value.replace(/(["\\])/g, "\\$1")}"` : value;
 }

@@ -63,8 +63,8 @@ function Sender({ run, told }) {
     ${service && html`<span class="cut" title=${service}><a href=${found("service", service)}><bdi>${oneLine(service, 60)}</bdi></a>
       ${release && html` <bdi>${oneLine(release, 40)}</bdi>`}${environment && html` in <bdi>${oneLine(environment, 40)}</bdi>`}</span>`}
     ${session && html`<span class="cut" title=${session}>session <a href=${found("session", session)}><bdi>${oneLine(session, 40)}</bdi></a></span>`}
-    ${user && html`<span class="cut" title=${user}>user <bdi>${oneLine(user, 40)}</bdi></span>`}
-    ${tags.length > 0 && html`<span class="cut" title=${tags.join(", ")}>${tags.map((tag) => html`<bdi key=${tag}>#${oneLine(tag, 40)}</bdi> `)}</span>`}
+    ${user && html`<span class="cut" title=${user}>user <a href=${found("user", user)}><bdi>${oneLine(user, 40)}</bdi></a></span>`}
+    ${tags.length > 0 && html`<span class="cut" title=${tags.join(", ")}>${tags.map((tag) => html`<a key=${tag} href=${found("tag", tag)}><bdi>#${oneLine(tag, 40)}</bdi></a> `)}</span>`}
     ${continues && html`<span>continues ${link(continues)}</span>`}
     ${run.continuedBy && html`<span>continued in ${link(run.continuedBy)}</span>`}
     ${notes.map((note) => html`<span key=${note} class="cut noted" title=${note}><bdi>${oneLine(note, 200)}</bdi></span>`)}`;
