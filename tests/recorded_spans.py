@@ -13,6 +13,7 @@ from runglass.recording.merge import merge
 
 EPOCH_NS = 1_800_000_000 * 10**9
 AT = "2027-01-15T08:00:00.000Z"
+END: dict[str, Any] = {"execution_id": "r", "at": "2027-01-15T08:02:00.000Z", "run_id": "r"}
 
 
 def raw(value: Any) -> Any:

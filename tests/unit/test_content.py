@@ -33,17 +33,13 @@ from runglass.log.fold import TraceFold, fold
 from runglass.log.span_state import SpanState
 from runglass.log.trace import ModelCall, TokenBreakdown
 from tests.examples import examples
-from tests.recorded_spans import Recording, asked, id_of, span
+from tests.recorded_spans import Recording, asked, id_of, raw, span
 from tests.run_logs import JsonObject, run_logs
 
 SECRET = "sesame"
 RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:01.000Z"}
 TOKENS = TokenBreakdown(1, 2, 3)
 PAID: dict[str, Any] = {"tokens": TOKENS, "cost_usd": "0.5", "model_used": "echo"}
-
-
-def raw(value: Any) -> Any:
-    return msgspec.Raw(msgspec.json.encode(value))
 
 
 CONTENT = raw({"text": SECRET, SECRET: [1]})

@@ -16,14 +16,11 @@ from runglass.log.events import (
     StepRetrying,
     StepStarted,
 )
-from runglass.log.fold import RunFold, StepChange, fold, milliseconds_between
-from runglass.log.trace import ModelReservation, RunSummary, StepTrace
+from runglass.log.fold import RunFold, fold, milliseconds_between
+from runglass.log.trace import ModelReservation, RunSummary
+from tests.recorded_spans import raw
 
 RUN: dict[str, Any] = {"execution_id": "r"}
-
-
-def raw(value: Any) -> Any:
-    return msgspec.Raw(msgspec.json.encode(value))
 
 
 def at(second: int) -> str:
@@ -111,19 +108,6 @@ def test_the_recorder_s_fold_forgets_steps_that_have_ended() -> None:
         (change,) = state.apply(completed("a", path=(index,)))
         assert change.position == index + 1
     assert state.open_steps == []
-
-
-def test_a_fold_taken_up_again_goes_on_where_the_other_ended() -> None:
-    step = StepTrace(step_id="a", attempt=1, status="running", started_at=at(1))
-    state = RunFold(
-        RunSummary(id="r", flow_id="f", status="running"), open_steps=[StepChange(4, step)], last_position=9
-    )
-    (retried,) = state.apply(retrying("a", 1))
-    (again,) = state.apply(started("a", 2))
-    (other,) = state.apply(started("b"))
-    assert (retried.position, retried.step.status) == (4, "failed")
-    assert (again.position, again.step.attempt) == (4, 2)
-    assert other.position == 10
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from runglass.bus.base import Bus, Listener
 from runglass.errors import StoreError, StoreWentBack
-from runglass.store.records import Append, RunRecord
+from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.cursor import Page
 from runglass.tails.run_log import PAGE_BYTES, WINDOW_BYTES, Read, Tails
 from runglass.wire.sse import frame
+from tests.conformance.stores import batch, make_run
 from tests.examples import examples
 from tests.faulty_store import FaultyStore, ReplacedStore
-from tests.records import new_run
 
 LAST = b'{"eventType":"flow_completed"}'
 PAUSED = b'{"eventType":"step_paused"}'
@@ -38,27 +38,34 @@ class DeafBus(Bus):
         return
 
 
-@asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[tuple[ReplacedStore, RunRecord]]:
-    async with ReplacedStore(path) as store:
-        project = await store.ensure_project("acme", "demo")
-        flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
-        run = new_run(project.id, flow.id, capture="off")
-        yield store, await store.create_run(run)
+class GrowingLog:
+    """A run in a store, which gets the events that a test writes, and tails that follow it."""
+
+    def __init__(self, store: ReplacedStore, run: RunRecord) -> None:
+        self.store = store
+        self.run = run
+        self.bus: Bus = Bus()
+        self._head = 0
+
+    async def write(self, *events: bytes) -> None:
+        status = "completed" if events[-1] == LAST else "running"
+        await self.store.append(batch(self.run, self._head, *events, status=status))
+        self._head += len(events)
+        await self.bus.wake(self.run.id)
+
+    async def current(self) -> RunRecord:
+        found = await self.store.run(self.run.id)
+        assert found is not None
+        return found
+
+    def tails(self, *, poll_s: float = 9_999) -> Tails:
+        return following(self.store, self.bus, poll_s=poll_s)
 
 
-async def write(store: SqliteStore, bus: Bus, run: RunRecord, head: int, events: list[bytes]) -> None:
-    status = "completed" if events[-1] == LAST else "running"
-    await store.append(
-        Append(run_no=run.no, head=head, fence=run.fence, events=events, status=status, summary=b"{}")
-    )
-    await bus.wake(run.id)
-
-
-async def current(store: SqliteStore, run: RunRecord) -> RunRecord:
-    found = await store.run(run.id)
-    assert found is not None
-    return found
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[GrowingLog]:
+    async with ReplacedStore(tmp_path / "db") as store:
+        yield GrowingLog(store, await make_run(store))
 
 
 def following(store: SqliteStore, bus: Bus, *, poll_s: float = 9_999) -> Tails:
@@ -78,198 +85,174 @@ async def first_page(pages: AsyncGenerator[Page, None]) -> list[int]:
     return [seq for seq, _ in await anext(pages)]
 
 
-async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had(tmp_path: Path) -> None:
-    bus = Bus()
-    async with (
-        opened(tmp_path / "db") as (store, run),
-        aclosing(following(store, bus).follow(run)) as pages,
-    ):
-        await write(store, bus, run, 0, [event(1), event(2)])
+async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had(log: GrowingLog) -> None:
+    async with aclosing(log.tails().follow(log.run)) as pages:
+        await log.write(event(1), event(2))
         assert await first_page(pages) == [1, 2]
-        store.generation += 1
-        await write(store, bus, run, 2, [event(3)])
+        log.store.generation += 1
+        await log.write(event(3))
         assert await first_page(pages) == [3]
-        assert store.lost == {}
+        assert log.store.lost == {}
 
 
-async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(tmp_path: Path) -> None:
-    bus = Bus()
-    async with (
-        opened(tmp_path / "db") as (store, run),
-        aclosing(following(store, bus).follow(run)) as pages,
-    ):
-        await write(store, bus, run, 0, [event(1), event(2)])
+async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(log: GrowingLog) -> None:
+    async with aclosing(log.tails().follow(log.run)) as pages:
+        await log.write(event(1), event(2))
         assert await first_page(pages) == [1, 2]
         other = event(7)
-        await store.connections.write(
+        await log.store.connections.write(
             lambda db: db.execute("UPDATE event SET data = ? WHERE seq = 2", (other,))
         )
-        store.generation += 1
-        await write(store, bus, run, 2, [event(3)])
+        log.store.generation += 1
+        await log.write(event(3))
         with pytest.raises(StoreWentBack, match="may lack events"):
             await first_page(pages)
-        assert store.lost == {run.id: 2}
+        assert log.store.lost == {log.run.id: 2}
 
 
 @pytest.mark.parametrize("after", [10, 11, 1000])
-async def test_there_is_nothing_after_the_last_event(tmp_path: Path, after: int) -> None:
-    async with opened(tmp_path / "db") as (store, run):
-        await write(store, Bus(), run, 0, [*map(event, range(9)), LAST])
-        tails = following(store, Bus())
-        assert await collect(tails, run, after=after) == []
-        reads = FaultyStore(store).calls("events")
-        assert await collect(tails, await current(store, run), after=after) == []
-        assert reads == []
+async def test_there_is_nothing_after_the_last_event(log: GrowingLog, after: int) -> None:
+    await log.write(*map(event, range(9)), LAST)
+    tails = log.tails()
+    assert await collect(tails, log.run, after=after) == []
+    reads = FaultyStore(log.store).calls("events")
+    assert await collect(tails, await log.current(), after=after) == []
+    assert reads == []
 
 
-async def test_a_lost_wake_up_costs_a_poll_and_no_event(tmp_path: Path) -> None:
-    bus = DeafBus()
-    async with opened(tmp_path / "db") as (store, run):
-        task = asyncio.create_task(collect(following(store, bus, poll_s=0.01), run))
-        for head in range(5):
-            await write(store, bus, run, head, [event(head)])
-        await write(store, bus, run, 5, [LAST])
-        assert await task == [1, 2, 3, 4, 5, 6]
+async def test_a_lost_wake_up_costs_a_poll_and_no_event(log: GrowingLog) -> None:
+    log.bus = DeafBus()
+    task = asyncio.create_task(collect(log.tails(poll_s=0.01), log.run))
+    for head in range(5):
+        await log.write(event(head))
+    await log.write(LAST)
+    assert await task == [1, 2, 3, 4, 5, 6]
 
 
-async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(tmp_path: Path) -> None:
+async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(log: GrowingLog) -> None:
     """A listener that writes just before it waits stands for the worst moment there is."""
-    async with opened(tmp_path / "db") as (store, run):
 
-        class WritesBeforeItWaits(Listener):
-            written = False
+    class WritesBeforeItWaits(Listener):
+        written = False
 
-            def __init__(self, listener: Listener) -> None:
-                self.listener = listener
+        def __init__(self, listener: Listener) -> None:
+            self.listener = listener
 
-            async def wait(self, timeout_s: float) -> None:
-                if not self.written:
-                    self.written = True
-                    await write(store, bus, run, 0, [LAST])
-                await self.listener.wait(timeout_s)
+        async def wait(self, timeout_s: float) -> None:
+            if not self.written:
+                self.written = True
+                await log.write(LAST)
+            await self.listener.wait(timeout_s)
 
-        class Worst(Bus):
-            @asynccontextmanager
-            async def listen(self, subject: str) -> AsyncIterator[Listener]:
-                async with super().listen(subject) as listener:
-                    yield WritesBeforeItWaits(listener)
+    class Worst(Bus):
+        @asynccontextmanager
+        async def listen(self, subject: str) -> AsyncIterator[Listener]:
+            async with super().listen(subject) as listener:
+                yield WritesBeforeItWaits(listener)
 
-        bus = Worst()
-        assert await collect(following(store, bus), run) == [1]
+    log.bus = Worst()
+    assert await collect(log.tails(), log.run) == [1]
 
 
-async def test_the_last_tail_that_leaves_ends_the_listening(tmp_path: Path) -> None:
-    bus = Bus()
-    async with opened(tmp_path / "db") as (store, run):
-        tails = following(store, bus)
-        await write(store, bus, run, 0, [event(0)])
-        async with aclosing(tails.follow(run)) as first:
-            assert await anext(first)
-            async with aclosing(tails.follow(run)) as second:
-                assert await anext(second)
-            assert bus.subjects == 1
-        assert bus.subjects == 0
-        assert tails.followed_runs == 0
+async def test_the_last_tail_that_leaves_ends_the_listening(log: GrowingLog) -> None:
+    tails = log.tails()
+    await log.write(event(0))
+    async with aclosing(tails.follow(log.run)) as first:
+        assert await anext(first)
+        async with aclosing(tails.follow(log.run)) as second:
+            assert await anext(second)
+        assert log.bus.subjects == 1
+    assert log.bus.subjects == 0
+    assert tails.followed_runs == 0
 
 
 @pytest.mark.parametrize("count", [1, 50])
-async def test_a_wake_up_costs_one_read_however_many_follow(tmp_path: Path, count: int) -> None:
-    bus = Bus()
-    async with opened(tmp_path / "db") as (store, run):
-        reads = FaultyStore(store).calls("events")
-        tails = following(store, bus)
-        pages = [tails.follow(run) for _ in range(count)]
-        for head in range(10):
-            waiting = [asyncio.create_task(_next(each)) for each in pages]
-            await write(store, bus, run, head, [event(head)])
-            found = await asyncio.gather(*waiting)
-            assert found == [((head + 1, event(head)),)] * count
-            assert all(page is found[0] for page in found), "a page that is not shared is framed again"
-        # One when the first began to follow, and one for each append.
-        assert len(reads) <= 11
-        for each in pages:
-            await each.aclose()
+async def test_a_wake_up_costs_one_read_however_many_follow(log: GrowingLog, count: int) -> None:
+    reads = FaultyStore(log.store).calls("events")
+    tails = log.tails()
+    pages = [tails.follow(log.run) for _ in range(count)]
+    for head in range(10):
+        waiting = [asyncio.create_task(_next(each)) for each in pages]
+        await log.write(event(head))
+        found = await asyncio.gather(*waiting)
+        assert found == [((head + 1, event(head)),)] * count
+        assert all(page is found[0] for page in found), "a page that is not shared is framed again"
+    # One when the first began to follow, and one for each append.
+    assert len(reads) <= 11
+    for each in pages:
+        await each.aclose()
 
 
-async def test_tails_that_replay_the_same_page_at_the_same_time_share_the_read(tmp_path: Path) -> None:
-    async with opened(tmp_path / "db") as (store, run):
-        reads = FaultyStore(store).calls("events")
-        await write(store, Bus(), run, 0, [*(event(n, size=30_000) for n in range(10)), LAST])
-        tails, ended = following(store, Bus()), await current(store, run)
-        assert await asyncio.gather(*[collect(tails, ended) for _ in range(20)]) == [list(range(1, 12))] * 20
-        assert len(reads) == 4
-        assert tails.reads_under_way == 0
+async def test_tails_that_replay_the_same_page_at_the_same_time_share_the_read(log: GrowingLog) -> None:
+    reads = FaultyStore(log.store).calls("events")
+    await log.write(*(event(n, size=30_000) for n in range(10)), LAST)
+    tails, ended = log.tails(), await log.current()
+    assert await asyncio.gather(*[collect(tails, ended) for _ in range(20)]) == [list(range(1, 12))] * 20
+    assert len(reads) == 4
+    assert tails.reads_under_way == 0
 
 
-async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(tmp_path: Path) -> None:
-    async with opened(tmp_path / "db") as (store, run):
-        reads = FaultyStore(store).calls("events")
-        await write(store, Bus(), run, 0, [event(0), LAST])
-        reached, may_read, asked = asyncio.Event(), asyncio.Event(), 0
+async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(log: GrowingLog) -> None:
+    reads = FaultyStore(log.store).calls("events")
+    await log.write(event(0), LAST)
+    reached, may_read, asked = asyncio.Event(), asyncio.Event(), 0
 
-        async def in_turn(_: RunRecord, read: Read) -> list[tuple[int, bytes]]:
-            nonlocal asked
-            asked += 1
-            reached.set()
-            await may_read.wait()
-            return await read()
+    async def in_turn(_: RunRecord, read: Read) -> list[tuple[int, bytes]]:
+        nonlocal asked
+        asked += 1
+        reached.set()
+        await may_read.wait()
+        return await read()
 
-        tails = Tails(store, Bus(), poll_s=60, in_turn=in_turn)
-        ended = await current(store, run)
-        leaving, staying = (asyncio.create_task(collect(tails, ended)) for _ in range(2))
-        await reached.wait()
-        leaving.cancel()
-        await asyncio.wait({leaving})
-        assert (asked, tails.reads_under_way) == (1, 1)
-        staying.cancel()
-        await asyncio.wait({staying})
-        assert tails.reads_under_way == 0
-        may_read.set()
-        assert await collect(tails, ended) == [1, 2]
-        assert (asked, len(reads)) == (2, 1)
-
-
-async def test_pages_that_are_full_follow_each_other_without_a_wait(tmp_path: Path) -> None:
-    bus = DeafBus()
-    async with opened(tmp_path / "db") as (store, run):
-        await write(store, bus, run, 0, [*(event(n, size=30_000) for n in range(10)), LAST])
-        assert await collect(following(store, bus), run) == list(range(1, 12))
+    tails = Tails(log.store, Bus(), poll_s=60, in_turn=in_turn)
+    ended = await log.current()
+    leaving, staying = (asyncio.create_task(collect(tails, ended)) for _ in range(2))
+    await reached.wait()
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    assert (asked, tails.reads_under_way) == (1, 1)
+    staying.cancel()
+    await asyncio.wait({staying})
+    assert tails.reads_under_way == 0
+    may_read.set()
+    assert await collect(tails, ended) == [1, 2]
+    assert (asked, len(reads)) == (2, 1)
 
 
-async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(tmp_path: Path) -> None:
-    bus = Bus()
-    async with opened(tmp_path / "db") as (store, run):
-        await write(store, bus, run, 0, [event(1), PAUSED, event(3), PAUSED, event(5)])
-        tails = following(store, bus)
-        for record in (run, await current(store, run)):
-            for after, seqs in ((0, [1, 2]), (2, [3, 4])):
-                async with aclosing(tails.follow(record, after=after, until={"step_paused"})) as pages:
-                    assert [seq async for page in pages for seq, _ in page] == seqs
+async def test_pages_that_are_full_follow_each_other_without_a_wait(log: GrowingLog) -> None:
+    log.bus = DeafBus()
+    await log.write(*(event(n, size=30_000) for n in range(10)), LAST)
+    assert await collect(log.tails(), log.run) == list(range(1, 12))
 
 
-async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(tmp_path: Path) -> None:
-    bus = Bus()
-    async with opened(tmp_path / "db") as (store, run):
-        task = asyncio.create_task(collect(following(store, bus), run, after=7))
-        await write(store, bus, run, 0, [event(0), LAST])
-        assert await task == []
+async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(log: GrowingLog) -> None:
+    await log.write(event(1), PAUSED, event(3), PAUSED, event(5))
+    tails = log.tails()
+    for record in (log.run, await log.current()):
+        for after, seqs in ((0, [1, 2]), (2, [3, 4])):
+            async with aclosing(tails.follow(record, after=after, until={"step_paused"})) as pages:
+                assert [seq async for page in pages for seq, _ in page] == seqs
 
 
-async def test_silence_is_told_by_empty_pages(tmp_path: Path) -> None:
-    bus = Bus()
-    async with opened(tmp_path / "db") as (store, run):
-        reads = FaultyStore(store).calls("events")
-        tails = following(store, bus)
-        async with aclosing(tails.follow(run, idle_s=0.01)) as pages:
-            assert [await anext(pages) for _ in range(3)] == [(), (), ()]
-            await write(store, bus, run, 0, [LAST])
-            assert [page async for page in pages if page] == [((1, LAST),)]
-        assert len(reads) <= 2
+async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(log: GrowingLog) -> None:
+    task = asyncio.create_task(collect(log.tails(), log.run, after=7))
+    await log.write(event(0), LAST)
+    assert await task == []
+
+
+async def test_silence_is_told_by_empty_pages(log: GrowingLog) -> None:
+    reads = FaultyStore(log.store).calls("events")
+    tails = log.tails()
+    async with aclosing(tails.follow(log.run, idle_s=0.01)) as pages:
+        assert [await anext(pages) for _ in range(3)] == [(), (), ()]
+        await log.write(LAST)
+        assert [page async for page in pages if page] == [((1, LAST),)]
+    assert len(reads) <= 2
 
 
 @pytest.mark.parametrize("takes", [False, True])
 async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, takes: bool
+    log: GrowingLog, monkeypatch: pytest.MonkeyPatch, *, takes: bool
 ) -> None:
     taken = asyncio.Queue[Page]()
 
@@ -277,7 +260,7 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
         taken.put_nowait(page)
         return True
 
-    loop, bus, later_s = asyncio.get_running_loop(), Bus(), 0.0
+    loop, later_s = asyncio.get_running_loop(), 0.0
     true_time, call_at, timers = loop.time, loop.call_at, 0
 
     def noting(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
@@ -287,70 +270,66 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
 
     monkeypatch.setattr(loop, "time", lambda: true_time() + later_s)
     monkeypatch.setattr(loop, "call_at", noting)
-    async with opened(tmp_path / "db") as (store, run):
-        timers = 0
-        tails = following(store, bus, poll_s=300)
-        async with aclosing(tails.follow(run, idle_s=1000, take=take if takes else None)) as pages:
-            coming = asyncio.ensure_future(anext(pages))
-            for number in range(5):
-                await asyncio.sleep(0)
-                await write(store, bus, run, number, [event(number)])
-                found = await (taken.get() if takes else coming)
-                assert found == ((number + 1, event(number)),)
-                coming = coming if takes else asyncio.ensure_future(anext(pages))
-                later_s += 180
+    timers = 0
+    tails = log.tails(poll_s=300)
+    async with aclosing(tails.follow(log.run, idle_s=1000, take=take if takes else None)) as pages:
+        coming = asyncio.ensure_future(anext(pages))
+        for number in range(5):
             await asyncio.sleep(0)
-            assert timers == 1
-            # The timer of the first wait ends here, 180 s and more after the last event.
+            await log.write(event(number))
+            found = await (taken.get() if takes else coming)
+            assert found == ((number + 1, event(number)),)
+            coming = coming if takes else asyncio.ensure_future(anext(pages))
             later_s += 180
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert not coming.done()
-            later_s += 1000
-            assert await coming == ()
-            assert timers == 2
+        await asyncio.sleep(0)
+        assert timers == 1
+        # The timer of the first wait ends here, 180 s and more after the last event.
+        later_s += 180
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not coming.done()
+        later_s += 1000
+        assert await coming == ()
+        assert timers == 2
 
 
-async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(tmp_path: Path) -> None:
+async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(log: GrowingLog) -> None:
     """But not what it begins with, and what ends it before the run does."""
-    bus = Bus()
-    async with opened(tmp_path / "db") as (store, run):
-        await write(store, bus, run, 0, [event(1)])
-        taken = asyncio.Queue[Page]()
+    await log.write(event(1))
+    taken = asyncio.Queue[Page]()
 
-        def take(page: Page) -> bool:
-            taken.put_nowait(page)
-            return True
+    def take(page: Page) -> bool:
+        taken.put_nowait(page)
+        return True
 
-        begun, tails = await current(store, run), following(store, bus)
-        async with aclosing(tails.follow(begun, until={"step_paused"}, take=take)) as pages:
-            assert await first_page(pages) == [1]
-            waiting = asyncio.create_task(first_page(pages))
-            for seq in (2, 3, 4):
-                await write(store, bus, run, seq - 1, [event(seq)])
-                assert await taken.get() == ((seq, event(seq)),)
-                assert tails.lag == 0
-            assert not waiting.done()
-            await write(store, bus, run, 4, [event(5), PAUSED])
-            assert await waiting == [5, 6]
-            assert await anext(pages, None) is None
-        assert taken.empty()
+    begun, tails = await log.current(), log.tails()
+    async with aclosing(tails.follow(begun, until={"step_paused"}, take=take)) as pages:
+        assert await first_page(pages) == [1]
+        waiting = asyncio.create_task(first_page(pages))
+        for seq in (2, 3, 4):
+            await log.write(event(seq))
+            assert await taken.get() == ((seq, event(seq)),)
+            assert tails.lag == 0
+        assert not waiting.done()
+        await log.write(event(5), PAUSED)
+        assert await waiting == [5, 6]
+        assert await anext(pages, None) is None
+    assert taken.empty()
 
 
-async def test_a_tail_ends_that_has_taken_the_end_of_its_run(tmp_path: Path) -> None:
-    bus, taken = Bus(), list[Page]()
+async def test_a_tail_ends_that_has_taken_the_end_of_its_run(log: GrowingLog) -> None:
+    taken = list[Page]()
 
     def take(page: Page) -> bool:
         taken.append(page)
         return True
 
-    async with opened(tmp_path / "db") as (store, run):
-        async with aclosing(following(store, bus).follow(run, take=take)) as pages:
-            waiting = asyncio.create_task(anext(pages, None))
-            await asyncio.sleep(0)
-            await write(store, bus, run, 0, [event(1), LAST])
-            assert await waiting is None
-        assert taken == [((1, event(1)), (2, LAST))]
+    async with aclosing(log.tails().follow(log.run, take=take)) as pages:
+        waiting = asyncio.create_task(anext(pages, None))
+        await asyncio.sleep(0)
+        await log.write(event(1), LAST)
+        assert await waiting is None
+    assert taken == [((1, event(1)), (2, LAST))]
 
 
 def _refuses(page: Page) -> bool:
@@ -363,17 +342,18 @@ def _cannot_read(page: Page) -> bool:
 
 @pytest.mark.parametrize("take", [_refuses, _cannot_read])
 async def test_a_page_that_is_not_taken_is_yielded_and_hinders_nobody(
-    tmp_path: Path, take: Callable[[Page], bool]
+    log: GrowingLog, take: Callable[[Page], bool]
 ) -> None:
-    bus = Bus()
-    async with opened(tmp_path / "db") as (store, run):
-        tails = following(store, bus)
-        async with aclosing(tails.follow(run, take=take)) as refusing, aclosing(tails.follow(run)) as other:
-            for seq in (1, 2):
-                waiting = [asyncio.create_task(first_page(each)) for each in (refusing, other)]
-                await asyncio.sleep(0)
-                await write(store, bus, run, seq - 1, [event(seq)])
-                assert await asyncio.gather(*waiting) == [[seq], [seq]]
+    tails = log.tails()
+    async with (
+        aclosing(tails.follow(log.run, take=take)) as refusing,
+        aclosing(tails.follow(log.run)) as other,
+    ):
+        for seq in (1, 2):
+            waiting = [asyncio.create_task(first_page(each)) for each in (refusing, other)]
+            await asyncio.sleep(0)
+            await log.write(event(seq))
+            assert await asyncio.gather(*waiting) == [[seq], [seq]]
 
 
 def test_a_page_is_framed_as_its_events_are() -> None:

@@ -196,6 +196,11 @@ def test_of_a_part_of_a_run_no_parent_is_told_to_be_missing() -> None:
     assert [row["kind"] for row in rows_of(outline_of([Span(1, 9)], is_partial=True))] == ["chain"]
 
 
+def test_the_context_of_the_entry_is_what_stands_above_it_and_is_no_work_of_a_model() -> None:
+    found = named([Span(1, kind="other"), Span(2, 1, kind="agent"), Span(3, 2, kind="other"), Span(4, 3)])
+    assert marks_of(outline_of(found, entry=4)).context == [0, 2]
+
+
 def test_a_span_of_which_only_logs_have_come_is_a_placeholder_with_content() -> None:
     (row,) = rows_of(outline_of([Span(1, name=None, start=None, end=None, status="running")]))
     assert (row["kind"], row["name"], row["position"]) == ("placeholder", "not received", 1)

@@ -18,9 +18,7 @@ from runglass.log.span_state import SpanState
 from runglass.log.span_tree import SpanTree
 from runglass.log.trace import ModelCall, RunSummary, RunTotals, TokenBreakdown
 from tests.examples import examples
-from tests.recorded_spans import Recording, asked, id_of, raw, span, used
-
-END: dict[str, Any] = {"execution_id": "r", "at": "2027-01-15T08:02:00.000Z", "run_id": "r"}
+from tests.recorded_spans import END, Recording, asked, id_of, raw, span, used
 
 
 class Reference:

@@ -152,8 +152,12 @@ async def start(
     capture: CaptureMode = "full",
     capture_failed: CaptureFailed = "off",
     segment: Segment | None = None,
+    **more: Any,
 ) -> StartedRun:
-    """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle."""
+    """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle.
+
+    What there is `more` is for the run's spec.
+    """
     if isinstance(flow, str):
         flow = parse_flow(f"slug: test\nsteps:\n{flow}")
     project = await house.store.ensure_project("acme", "demo")
@@ -165,6 +169,7 @@ async def start(
         capture=capture,
         capture_failed=capture_failed,
         trigger_type="api",
+        **more,
     )
     return await house.engine.start(record, spec, segment, run_id=house.engine.ids.next())
 

@@ -37,6 +37,7 @@ from tests.unit.engine.conftest import (
     open_harness,
     read,
     read_at_end,
+    resume,
     run_of,
     start,
 )
@@ -306,16 +307,11 @@ async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         started = await start(house, flow, {"n": 1}, segment=Segment(last=0))
         await started.outcome()
-        run = await run_of(house, started.id)
-        paused = await house.engine.idle.paused(run)
-        second = await house.engine.resume(paused, paused.spec, Segment(first=1, last=1))
-        await second.outcome()
+        await (await resume(house, started.id, Segment(first=1, last=1))).outcome()
     store, _ = dying_store(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
-        run = await run_of(house, started.id)
-        paused = await house.engine.idle.paused(run)
         segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
-        third = await house.engine.resume(paused, paused.spec, segment)
+        third = await resume(house, started.id, segment)
         with contextlib.suppress(StoreError):
             await third.outcome()
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
@@ -351,9 +347,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     results = [{"role": "tool", "toolCallId": call["id"], "content": "42"}]
     store, _ = dying_store(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
-        run = await run_of(house, started.id)
-        paused = await house.engine.idle.paused(run)
-        again = await house.engine.resume(paused, paused.spec, Segment(first=0, results=results))
+        again = await resume(house, started.id, Segment(first=0, results=results))
         with contextlib.suppress(StoreError):
             await again.outcome()
     ran = await end_in_next_life(tmp_path / "db", started.id)

@@ -75,12 +75,6 @@ async def test_with_a_schema_echo_makes_the_smallest_object_and_streams_its_json
     assert json.loads("".join(pieces)) == answer.output
 
 
-async def test_a_schema_that_echo_cannot_serve_fails_the_step_with_the_reason() -> None:
-    with pytest.raises(StepFailure, match="use a real model") as caught:
-        await ask(user("Hi"), output_schema={"properties": {"a": False}, "required": ["a"]})
-    assert caught.value.code == "INVALID_OUTPUT"
-
-
 async def test_echo_calls_each_tool_once_with_valid_arguments_then_answers() -> None:
     asked, pieces = await ask(user("Hi"), tools=[WEATHER, TIME])
     assert names_of(asked) == ["weather", "time"]
@@ -101,23 +95,6 @@ async def test_echo_calls_each_tool_once_with_valid_arguments_then_answers() -> 
     assert answered.output == {"text": "Hi"}
 
 
-async def test_without_parallel_tool_calls_echo_takes_a_round_for_each_tool() -> None:
-    messages = [user("Hi")]
-    called = []
-    while True:
-        answer, _ = await ask(*messages, tools=[WEATHER, TIME], settings={"parallel_tool_calls": False})
-        if not answer.response.tool_calls:
-            break
-        called += names_of(answer)
-        call_id = answer.response.tool_calls[0]["id"]
-        messages += [
-            {"role": "assistant", "tool_calls": answer.response.tool_calls},
-            {"role": "tool", "tool_call_id": call_id, "content": "fine"},
-        ]
-    assert called == ["weather", "time"]
-    assert len({message["tool_call_id"] for message in messages if message["role"] == "tool"}) == 2
-
-
 @pytest.mark.parametrize(
     ("choice", "called"),
     [
@@ -130,28 +107,6 @@ async def test_without_parallel_tool_calls_echo_takes_a_round_for_each_tool() ->
 async def test_echo_obeys_the_tool_choice(choice: Any, called: list[str]) -> None:
     answer, _ = await ask(user("Hi"), tools=[WEATHER, TIME], tool_choice=choice)
     assert names_of(answer) == called
-
-
-@pytest.mark.parametrize(
-    ("choice", "called"),
-    [("required", ["weather", "time"]), ({"type": "function", "function": {"name": "time"}}, ["time"])],
-)
-async def test_where_a_call_is_required_echo_calls_a_tool_in_every_turn(
-    choice: Any, called: list[str]
-) -> None:
-    messages, ids = [user("Hi")], set()
-    for _ in range(4):
-        answer, _ = await ask(*messages, tools=[WEATHER, TIME], tool_choice=choice)
-        assert names_of(answer) == called
-        calls = answer.response.tool_calls
-        ids |= {call["id"] for call in calls}
-        messages += [
-            {"role": "assistant", "toolCalls": calls},
-            *({"role": "tool", "toolCallId": call["id"], "content": "fine"} for call in calls),
-        ]
-    assert len(ids) == 4 * len(called)
-    answer, _ = await ask(*messages, tools=[WEATHER, TIME], tool_choice="auto")
-    assert "weather" not in names_of(answer) or choice != "required"
 
 
 async def test_ids_of_calls_differ_between_the_steps_of_a_run() -> None:

@@ -8,7 +8,6 @@ from runglass.errors import StoreError
 from runglass.flows.parser import parse_flow
 from runglass.log.events import MOST_KEPT, ContentKept
 from runglass.store.sqlite.store import SqliteStore
-from runglass.wire.run_api import CaptureFailed, CaptureMode
 from tests.fakes import CRASH_RETRIES
 from tests.faulty_store import FaultyStore
 from tests.unit.engine.conftest import Execute, Ran, end_in_next_life, next_life, open_harness, read, start
@@ -56,37 +55,6 @@ async def test_a_run_that_fails_keeps_the_outputs_of_its_finished_steps(execute:
         ("taken", None),
     ]
     assert kept_by(ran).left_out == 0
-
-
-async def test_the_outputs_may_be_kept_redacted(execute: Execute) -> None:
-    ran = await execute(FAILS_LATE, capture="metadata_only", capture_failed="redacted")
-    assert "example.com" not in repr(ran.events)
-    assert (ran.step("first").output_context or {})["said"].startswith("mail ")
-    assert ran.step("double", (1,)).output_context == {"twice": 4}
-
-
-@pytest.mark.parametrize(
-    ("capture", "capture_failed"),
-    [("off", "full"), ("metadata_only", "off"), ("redacted", "full"), ("full", "redacted")],
-)
-async def test_in_any_other_mode_it_changes_nothing(
-    execute: Execute, capture: CaptureMode, capture_failed: CaptureFailed
-) -> None:
-    ran = await execute(FAILS_LATE, capture=capture, capture_failed=capture_failed)
-    assert "content_kept" not in ran.types()
-    output = ran.step("first").output_context
-    assert (output is None) == (capture in ("off", "metadata_only"))
-    assert ("jane@example.com" in repr(output)) == (capture == "full")
-
-
-async def test_a_run_that_ends_well_keeps_nothing_by_it(execute: Execute) -> None:
-    ran = await execute(
-        '  - {id: only, type: code, code: \'return {"said": "done"}\'}',
-        capture="metadata_only",
-        capture_failed="full",
-    )
-    assert ran.types()[-1] == "flow_completed"
-    assert "done" not in repr(ran.events)
 
 
 async def test_a_step_whose_failure_the_run_survives_has_no_output_to_keep(execute: Execute) -> None:

@@ -26,7 +26,16 @@ from runglass.log.trace import StepTrace, TokenBreakdown
 from runglass.store.sqlite.store import SqliteStore
 from runglass.wire.run_api import CaptureMode
 from tests.fakes import send
-from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, run_of, run_to_end, start
+from tests.unit.engine.conftest import (
+    EngineHarness,
+    Ran,
+    open_harness,
+    read,
+    resume,
+    run_of,
+    run_to_end,
+    start,
+)
 
 SECRET = "sk-in-a-header"
 ASK = """
@@ -162,10 +171,8 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
         offer = ToolOffer(tools=[LOOK], choice="auto")
         started = await start(house, flow, {"who": "Ada"}, segment=Segment(offer=offer))
         await started.outcome()
-        run = await run_of(house, started.id)
-        paused = await house.engine.idle.paused(run)
         results = [{"role": "tool", "toolCallId": "c1", "name": "look", "content": "blue"}]
-        resumed = await house.engine.resume(paused, paused.spec, Segment(results=results))
+        resumed = await resume(house, started.id, Segment(results=results))
         found = await read(house, started.id, await resumed.outcome())
     assert fold(found.events) == found.trace
     first, second = found.attempts["ask"]

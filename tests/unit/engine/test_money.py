@@ -32,7 +32,7 @@ from tests.examples import examples
 from tests.fakes import send
 from tests.laws.law import require
 from tests.laws.stored import broken_in
-from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, run_of, start
+from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, resume, start
 from tests.unit.test_reference_fold import check_agreement_on
 
 TOOL = {"type": "function", "function": {"name": "look"}}
@@ -160,13 +160,11 @@ async def walk(house: EngineHarness, flow: Flow) -> Ran:
     started = await start(house, flow, {"n": 1}, capture="full", segment=segment)
     outcome = await started.outcome()
     while outcome.pause is not None:
-        run = await run_of(house, started.id)
-        paused = await house.engine.idle.paused(run)
-        tool_loop = paused.pause.tool_loop
+        tool_loop = outcome.pause.tool_loop
         assert tool_loop is not None
         results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in tool_loop.calls]
-        segment = Segment(first=paused.pause.cursor, results=results, offer=tool_loop.offer)
-        started = await house.engine.resume(paused, paused.spec, segment)
+        segment = Segment(first=outcome.pause.cursor, results=results, offer=tool_loop.offer)
+        started = await resume(house, started.id, segment)
         outcome = await started.outcome()
     return await read(house, started.id, outcome)
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import os
-import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,7 +15,6 @@ from runglass.engine.capture.snapshots import shortened, shortened_error
 from runglass.engine.payload import Payload
 from runglass.limits.pace import current_project
 from runglass.redact import Redactor
-from tests.waiting import until
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"], mark="<gone>")
 SECRETS = ("hunter2", "ACME-4711", "crimson", "a.b@example.com")
@@ -53,11 +50,6 @@ def capture(redactions: RedactionClient | None, *, limit_bytes: int = LIMIT_BYTE
 def processes(redactions: RedactionClient) -> list[int]:
     """The ids of those that live."""
     return [each.pid for each in redactions.processes]
-
-
-async def kill_one(redactions: RedactionClient) -> None:
-    await until(lambda: processes(redactions))
-    os.kill(processes(redactions)[0], signal.SIGKILL)
 
 
 @pytest.mark.parametrize("limit_bytes", [256, LIMIT_BYTES, 1 << 30])
@@ -174,19 +166,6 @@ async def test_a_value_that_takes_too_much_memory_is_not_kept() -> None:
     assert "setting redaction_memory_limit_bytes" in note
     assert "setting redaction_memory_limit_bytes" in error.pop("message")
     assert error == {"code": "CODE_ERROR", "type": "ValueError", "line": 3}
-
-
-async def test_of_a_process_that_is_killed_nothing_is_kept_and_the_next_value_is(
-    redactions: RedactionClient,
-) -> None:
-    own, payload = capture(redactions), Payload(slow())
-    task = asyncio.create_task(own.prepare(payload))
-    await kill_one(redactions)
-    await task
-    assert "could not be redacted" in note_of(own, payload)
-    again = Payload(slow())
-    await own.prepare(again)
-    assert bytes(own.snapshot(again).data or b"") == here(slow())[0]
 
 
 async def test_where_no_process_starts_nothing_is_kept(

@@ -18,7 +18,7 @@ from runglass.store.sqlite.store import SqliteStore
 from runglass.tails.run_list import follow_runs
 from runglass.wire.query import RunQuery
 from tests.faulty_store import FaultyStore
-from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, run_of, start
+from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, resume, run_of, start
 from tests.unit.engine.test_unreadable import UPDATES, spoil
 
 FLOW = """
@@ -173,10 +173,8 @@ async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
         assert (await steps.outcome()).status == "paused"
         hold(monkeypatch)
         first = await start(house, FLOW)
-        run = await run_of(house, steps.id)
-        paused = await house.engine.idle.paused(run)
         with pytest.raises(APIError, match="nothing was started"):
-            await house.engine.resume(paused, paused.spec, Segment(first=1))
+            await resume(house, steps.id, Segment(first=1))
         assert await status(house, steps) == "paused"
         assert not house.engine.active.is_active(steps.id)
         house.engine.active.cancel(first.id, reason="enough")

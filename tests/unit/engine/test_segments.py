@@ -7,18 +7,12 @@ import msgspec
 import pytest
 
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, SegmentSpec, ToolOffer
-from runglass.engine.run.active_runs import StartedRun
-from runglass.engine.run.task import RunOutcome
 from runglass.flows.parser import parse_flow
-from runglass.log.events import FlowCompleted, StepPausedForToolCalls, StepResumed
-from runglass.wire.run_api import CaptureMode
 from tests.unit.engine.conftest import (
     EngineHarness,
     follow,
     maintenance,
     read,
-    resume,
-    run_of,
     start,
 )
 
@@ -37,49 +31,6 @@ WALK = """
   else: [{id: small, type: passthrough}]
 - {id: z, type: code, code: 'return {"n": n * 10, "a": steps["a"]["n"]}'}
 """
-
-
-async def answer(house: EngineHarness, started: StartedRun, content: str) -> RunOutcome:
-    """Answers the one pending tool call."""
-    run = await run_of(house, started.id)
-    assert run.status == "paused"
-    pause = (await house.engine.idle.paused(run)).pause
-    assert pause.tool_loop is not None
-    [call] = pause.tool_loop.calls
-    results = [{"role": "tool", "toolCallId": call["id"], "content": content}]
-    resumed = await resume(house, run.id, Segment(first=pause.cursor, results=results))
-    return await resumed.outcome()
-
-
-@pytest.mark.parametrize("capture", ["full", "metadata_only"])
-async def test_tool_calls_pause_the_run_and_their_results_resume_it(
-    house: EngineHarness, capture: CaptureMode
-) -> None:
-    segment = Segment(offer=ToolOffer(tools=TOOLS))
-    started = await start(house, TALK, {"message": "hello there"}, segment=segment, capture=capture)
-    outcome = await started.outcome()
-    [waiting] = [
-        step for step in (await read(house, started.id, outcome)).trace.steps if step.step_id == "ask"
-    ]
-    assert waiting.status == "running"
-    assert waiting.tokens is not None
-    outcome = await answer(house, started, "result 1")
-    outcome = await answer(house, started, "result 2")
-    ran = await read(house, started.id, outcome)
-    assert ran.result == {"said": "hello there", "first": "hello there"}
-    assert ran.steps() == [(step_id, None, 1, "completed") for step_id in ("first", "ask", "last")]
-    turns = [event for event in ran.events if isinstance(event, StepPausedForToolCalls)]
-    assert [turn.iterations_used for turn in turns] == [1, 2]
-    assert [len(turn.tool_calls) for turn in turns] == ([1, 1] if capture == "full" else [0, 0])
-    resumed = [event for event in ran.events if isinstance(event, StepResumed)]
-    assert len(resumed) == 2
-    shown = [event.input_data["toolResults"][-1]["content"] for event in resumed if event.input_data]
-    assert shown == (["result 1", "result 2"] if capture == "full" else [])
-    completed, ended = ran.step("ask"), ran.events[-1]
-    assert isinstance(ended, FlowCompleted)
-    assert completed.tokens is not None
-    assert ended.summary is not None
-    assert ended.summary["tokens"]["total"] == completed.tokens.total > waiting.tokens.total
 
 
 async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:

@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
-from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
+from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.models.answer_bounds import ProviderCall, current_call
 from runglass.engine.models.gateway import ModelCallFailed, ModelGateway
 from runglass.engine.models.provider_clients import ProviderClients
@@ -18,8 +18,8 @@ from runglass.engine.models.request_parser import as_sent
 from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.flows.parser import parse_flow
 from runglass.store.sqlite.store import SqliteStore
-from runglass.wire.run_api import Attachment, CaptureMode
-from tests.unit.engine.conftest import Ran, open_harness, read
+from runglass.wire.run_api import Attachment
+from tests.unit.engine.conftest import Ran, open_harness, read, resume, start
 from tests.unit.engine.fake_provider import LOOK, FakeProvider, error_reply
 from tests.unit.engine.provider_families import CALL, FAMILIES, KEY, addressed, chat_stream, in_one
 
@@ -276,26 +276,16 @@ async def run(
     models: ModelGateway,
     step: dict[str, Any],
     *,
-    capture: CaptureMode = "full",
     offer: ToolOffer | None = None,
     **more: Any,
 ) -> Ran:
     flow = parse_flow(json.dumps({"slug": "test", "steps": [step]}))
-    spec = RunSpec(flow=flow, version=0, inputs={"who": "Ada"}, capture=capture, trigger_type="api", **more)
     async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
-        project = await house.store.ensure_project("acme", "demo")
-        record = await house.store.put_draft(
-            project.id, flow.slug, name=None, capture=None, source=flow.encode()
-        )
-        started = await house.engine.start(record, spec, Segment(offer=offer), run_id=house.engine.ids.next())
+        started = await start(house, flow, {"who": "Ada"}, segment=Segment(offer=offer), **more)
         outcome = await started.outcome()
         if offer is not None:
-            row = await house.store.run(started.id)
-            assert row is not None
-            paused = await house.engine.idle.paused(row)
             results = [{"role": "tool", "toolCallId": CALL["id"], "name": "look", "content": "blue"}]
-            resumed = await house.engine.resume(paused, paused.spec, Segment(results=results))
-            outcome = await resumed.outcome()
+            outcome = await (await resume(house, started.id, Segment(results=results))).outcome()
         return await read(house, started.id, outcome)
 
 

@@ -14,10 +14,11 @@ import pytest
 
 import runglass
 from runglass.errors import PermanentStoreError, StoreError, StoreFull, ValueTooLarge
-from runglass.store.records import Append, NewRun, RunRecord
+from runglass.store.records import NewRun
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.reserve import RESERVE_BYTES
 from runglass.store.sqlite.store import SqliteStore
+from tests.conformance.stores import batch
 from tests.records import new_run
 
 LARGE = b"x" * 1_000_000
@@ -25,10 +26,6 @@ LARGE = b"x" * 1_000_000
 
 def a_run(run_id: str, request: bytes = b"{}") -> NewRun:
     return new_run(1, "f", id=run_id, request=request)
-
-
-def batch(run: RunRecord, head: int, *events: bytes) -> Append:
-    return Append(run_no=run.no, head=head, fence=run.fence, events=events, status="running", summary=b"{}")
 
 
 async def limit_pages(store: SqliteStore, *, more: int) -> None:
@@ -97,8 +94,7 @@ async def test_while_the_reserve_is_given_up_only_removals_are_written_and_then_
     async with SqliteStore(tmp_path / "db") as store:
         assert reserve.stat().st_blocks * 512 >= RESERVE_BYTES, "a file with holes keeps no room"
         run, other = await store.create_run(a_run("run")), await store.create_run(a_run("other"))
-        ended = Append(run_no=run.no, head=0, fence=run.fence, events=[b"1"], status="failed", summary=b"{}")
-        await store.append(ended)
+        await store.append(batch(run, 0, b"1", status="failed"))
     # As a process leaves it that dies after it has given the reserve up.
     reserve.write_bytes(b"")
     with no_room_for_large_files() as make_room:
